@@ -1,0 +1,2 @@
+//! Side-by-side runs of process-task and its peers.
+fn main() {}

@@ -1,0 +1,403 @@
+//! Writes the code of a task that was read and found good.
+//!
+//! For `#[process_task] pub fn count(text: &str) -> usize { … }` it writes:
+//!
+//! ```text
+//! /// (the function's docs, and a line of ours)
+//! pub const count: __task_count = __task_count { options: Options::new() };
+//!
+//! #[doc(hidden)]
+//! #[derive(Clone, Copy)]
+//! pub struct __task_count { options: Options }
+//!
+//! const _: () = {
+//!     use ::process_task::__private as __process_task;
+//!
+//!     fn __task_count(text: &str) -> usize { … }             // as it was written
+//!
+//!     fn __process_task_run<'args>(bytes: &'args [u8], writer: &mut Writer<'_>) -> Result<(), StubError> {
+//!         let mut reader = Reader::new(bytes);
+//!         let argument_0 = loan::<str, _>(choice).pull(&mut reader)?;
+//!         reader.finish()?;
+//!         let output = __task_count(loan::<str, _>(choice).lend(&argument_0));
+//!         codec::<usize, _>(choice).encode(&output, writer)
+//!     }
+//!
+//!     static __PROCESS_TASK_REGISTRATION: Registration = …;
+//!     submit! { Entry(&__PROCESS_TASK_REGISTRATION) }
+//!
+//!     impl Deref for __task_count { type Target = fn(&str) -> usize; … }
+//!     impl Task for __task_count { type Args<'args> = &'args str; type Output = usize; … }
+//!     impl __task_count { pub fn spawn(self, text: &str) -> Process<usize> … }
+//! };
+//! ```
+//!
+//! where `choice` asks [`codec::choose`] about the type. Locals are dropped in reverse: first the result, then what the
+//! arguments were lent from.
+//!
+//! Owns: the shape of this code. Never: names anything but `__private`, a path from the root, or what the user wrote;
+//! gives two different outputs for one input. Runs in: the compiler.
+//!
+//! All locals are mangled: a plain one would be a pattern that names a constant wherever a task is called the same.
+//!
+//! All names have the span of the user's word, resolved at the call site: errors point to that word, and lints see code
+//! of a macro.
+//!
+//! [`codec::choose`]: https://docs.rs/process-task
+
+use proc_macro2::{Ident, Span, TokenStream};
+use quote::{format_ident, quote, quote_spanned};
+use syn::ext::IdentExt as _;
+use syn::spanned::Spanned as _;
+use syn::{FnArg, Type};
+
+use crate::preload::Preload;
+use crate::signature::args_lifetime;
+use crate::task::{Parameter, TaskFn, settled};
+
+/// The items that a task becomes.
+pub(crate) fn task(task: &TaskFn) -> TokenStream {
+    let names = Names::of(task);
+    let Names { hidden, .. } = &names;
+    let everywhere = &task.attributes.everywhere;
+    let visibility = &task.function.visibility;
+    let krate = &task.options.krate;
+    let value = value(task, &names);
+    let function = function(task, &names);
+    let run = run(task, &names);
+    let contract = contract(task, &names);
+    let callable = callable(task, &names);
+    let methods = methods(task, &names);
+    quote! {
+        #value
+
+        #(#everywhere)*
+        #[doc(hidden)]
+        #[derive(::core::clone::Clone, ::core::marker::Copy)]
+        #visibility struct #hidden {
+            options: #krate::__private::Options,
+        }
+
+        #(#everywhere)*
+        const _: () = {
+            use #krate::__private as __process_task;
+            #function
+            #run
+            #contract
+            #callable
+            #methods
+        };
+    }
+}
+
+/// A preload function and its registration.
+pub(crate) fn preload(preload: &Preload) -> TokenStream {
+    let Preload { krate, attributes, function, item } = preload;
+    let everywhere = &attributes.everywhere;
+    let allow = attributes.extra_on_function();
+    let name = settled(&function.signature.ident);
+    quote! {
+        #item
+
+        #(#everywhere)*
+        #allow
+        const _: () = {
+            #krate::__private::inventory::submit! { #krate::__private::Preload(#name) }
+        };
+    }
+}
+
+/// The names that the pieces share.
+struct Names {
+    /// What the user calls the task.
+    task: Ident,
+    /// The task's type, and in another namespace its function.
+    hidden: Ident,
+    /// What the stubs call the arguments.
+    locals: Vec<Ident>,
+}
+
+impl Names {
+    fn of(task: &TaskFn) -> Self {
+        let name = settled(&task.function.signature.ident);
+        let hidden = format_ident!("__task_{}", name.unraw(), span = name.span());
+        let locals = (0..task.parameters.len()).map(|index| format_ident!("__process_task_argument_{index}")).collect();
+        Self { task: name, hidden, locals }
+    }
+}
+
+/// The constant that users see.
+fn value(task: &TaskFn, names: &Names) -> TokenStream {
+    let Names { task: name, hidden, .. } = names;
+    let (everywhere, on_value) = (&task.attributes.everywhere, &task.attributes.on_value);
+    let visibility = &task.function.visibility;
+    let krate = &task.options.krate;
+    let timeout = task.options.timeout.map(|timeout| {
+        let (seconds, nanos) = (timeout.as_secs(), timeout.subsec_nanos());
+        quote!(.with_timeout(::core::time::Duration::new(#seconds, #nanos)))
+    });
+    let retries = task.options.retries.map(|retries| quote!(.with_retries(#retries)));
+    let paragraph = task.attributes.documented.then(|| quote!(#[doc = ""]));
+    let parameters: Vec<_> = task.parameters.iter().map(|parameter| parameter.name.to_string()).collect();
+    let line = format!(
+        " A process task: call it as a function, or start it in a process with `{name}.spawn({})`; `{name}.timeout(…)` \
+         and `{name}.retries(…)` say how its calls behave.",
+        parameters.join(", ")
+    );
+    quote! {
+        #(#everywhere)*
+        #(#on_value)*
+        #paragraph
+        #[doc = #line]
+        #visibility const #name: #hidden = #hidden {
+            options: #krate::__private::Options::new() #timeout #retries,
+        };
+    }
+}
+
+/// The function as it was written, but for its name: in its own body too, the task's name is the task.
+fn function(task: &TaskFn, names: &Names) -> TokenStream {
+    let on_function = &task.attributes.on_function;
+    let extra = task.attributes.extra_on_function();
+    let mut signature = task.function.signature.clone();
+    signature.ident = names.hidden.clone();
+    signature.fn_token.span = signature.fn_token.span.resolved_at(Span::call_site());
+    let body = &task.function.body;
+    quote! {
+        #(#on_function)*
+        #extra
+        #signature #body
+    }
+}
+
+/// The stub that a child runs.
+fn run(task: &TaskFn, names: &Names) -> TokenStream {
+    let Names { hidden, locals, .. } = names;
+    let lifetime = args_lifetime();
+    let choices = choices();
+    let arguments: Vec<_> =
+        task.parameters.iter().zip(locals).map(|(parameter, local)| Argument { parameter, local }).collect();
+    let take = arguments.iter().map(Argument::take);
+    let pass = arguments.iter().map(Argument::pass);
+    let output = &task.output;
+    let put = put(output, &quote!(&__process_task_output));
+    quote! {
+        fn __process_task_run<#lifetime>(
+            __process_task_bytes: &#lifetime [u8],
+            __process_task_writer: &mut __process_task::Writer<'_>,
+        ) -> ::core::result::Result<(), __process_task::StubError> {
+            #choices
+            let mut __process_task_reader = __process_task::Reader::new(__process_task_bytes);
+            #(let #locals = #take.map_err(__process_task::StubError::Decode)?;)*
+            __process_task_reader.finish().map_err(__process_task::StubError::Decode)?;
+            let __process_task_output: #output = #hidden(#(#pass),*);
+            #put.map_err(__process_task::StubError::Encode)
+        }
+    }
+}
+
+/// The registration and the `Task` implementation.
+fn contract(task: &TaskFn, names: &Names) -> TokenStream {
+    let Names { hidden, locals, task: name } = names;
+    let lifetime = args_lifetime();
+    let choices = choices();
+    let types: Vec<_> = task.parameters.iter().map(|parameter| &parameter.ty).collect();
+    let args = one_or_tuple(&types);
+    let pattern = one_or_tuple(locals);
+    let put_each = task.parameters.iter().zip(locals).map(|(parameter, local)| Argument { parameter, local }.put());
+    let output = &task.output;
+    let output_codec = codec(output);
+    let name = name.unraw().to_string();
+    quote! {
+        static __PROCESS_TASK_REGISTRATION: __process_task::Registration = __process_task::Registration::new(
+            ::core::concat!(::core::module_path!(), "::", #name),
+            ::core::file!(),
+            ::core::line!(),
+            __process_task_run,
+        );
+
+        __process_task::inventory::submit! { __process_task::Entry(&__PROCESS_TASK_REGISTRATION) }
+
+        impl __process_task::Task for #hidden {
+            type Args<#lifetime> = #args;
+            type Output = #output;
+
+            #[inline]
+            fn registration(&self) -> &'static __process_task::Registration {
+                &__PROCESS_TASK_REGISTRATION
+            }
+
+            #[inline]
+            fn options(&self) -> __process_task::Options {
+                self.options
+            }
+
+            #[inline]
+            fn encode<#lifetime>(
+                __process_task_args: Self::Args<#lifetime>,
+                __process_task_writer: &mut __process_task::Writer<'_>,
+            ) -> ::core::result::Result<(), __process_task::CodecError> {
+                #choices
+                let #pattern = __process_task_args;
+                #(#put_each?;)*
+                ::core::result::Result::Ok(())
+            }
+
+            #[inline]
+            fn decode_output(
+                __process_task_bytes: &[u8],
+            ) -> ::core::result::Result<Self::Output, __process_task::CodecError> {
+                #choices
+                #output_codec.decode_whole(__process_task_bytes)
+            }
+        }
+    }
+}
+
+/// What makes `square(3)` and `.map(*square)` work.
+fn callable(task: &TaskFn, names: &Names) -> TokenStream {
+    let Names { hidden, .. } = names;
+    let signature = &task.function.signature;
+    let lifetimes = &signature.generics.params;
+    let binder = (!lifetimes.is_empty()).then(|| quote!(for<#lifetimes>));
+    let types = signature
+        .inputs
+        .iter()
+        .filter_map(|input| if let FnArg::Typed(input) = input { Some(&input.ty) } else { None });
+    let output = &signature.output;
+    quote! {
+        impl ::core::ops::Deref for #hidden {
+            type Target = #binder fn(#(#types),*) #output;
+
+            #[inline]
+            fn deref(&self) -> &Self::Target {
+                const __PROCESS_TASK_FUNCTION: <#hidden as ::core::ops::Deref>::Target = #hidden;
+                &__PROCESS_TASK_FUNCTION
+            }
+        }
+    }
+}
+
+/// The methods that a task has.
+fn methods(task: &TaskFn, names: &Names) -> TokenStream {
+    let Names { hidden, .. } = names;
+    let krate = &task.options.krate;
+    let output = &task.output;
+    let lifetime = args_lifetime();
+    let (parameters, types): (Vec<_>, Vec<_>) =
+        task.parameters.iter().map(|parameter| (&parameter.name, &parameter.ty)).unzip();
+    let args = one_or_tuple(&parameters);
+    // `spawn` has one parameter more than the function: clippy complains of eight.
+    let many = (parameters.len() >= 7).then(|| quote!(#[allow(clippy::too_many_arguments)]));
+    quote! {
+        #many
+        impl #hidden {
+            /// Starts a process that makes this call. Join the handle for the result.
+            pub fn spawn<#lifetime>(self, #(#parameters: #types),*) -> #krate::Process<#output> {
+                __process_task::spawn(self, #args)
+            }
+
+            /// The same task with another timeout: how long a call may take.
+            #[must_use]
+            pub const fn timeout(self, __process_task_timeout: ::core::time::Duration) -> Self {
+                Self { options: self.options.with_timeout(__process_task_timeout) }
+            }
+
+            /// The same task with another number of retries: how often a call is repeated whose process died under it.
+            #[must_use]
+            pub const fn retries(self, __process_task_retries: u32) -> Self {
+                Self { options: self.options.with_retries(__process_task_retries) }
+            }
+        }
+    }
+}
+
+/// A parameter, and what the stubs call it.
+struct Argument<'t> {
+    parameter: &'t Parameter,
+    local: &'t Ident,
+}
+
+impl Argument<'_> {
+    /// What the parameter borrows, if it is a reference.
+    fn target(&self) -> Option<&Type> {
+        let mut ty = &self.parameter.ty;
+        // A macro may have wrapped the type in a group that cannot be seen.
+        while let Type::Group(group) = ty {
+            ty = &group.elem;
+        }
+        if let Type::Reference(reference) = ty { Some(&reference.elem) } else { None }
+    }
+
+    /// Appends it to the payload.
+    fn put(&self) -> TokenStream {
+        let local = self.local;
+        match self.target() {
+            None => put(&self.parameter.ty, &quote!(&#local)),
+            Some(target) => {
+                let loan = loan(target);
+                quote!(#loan.push(#local, __process_task_writer))
+            }
+        }
+    }
+
+    /// Takes it, or what lends it, from the payload.
+    fn take(&self) -> TokenStream {
+        match self.target() {
+            None => {
+                let codec = codec(&self.parameter.ty);
+                quote!(#codec.decode(&mut __process_task_reader))
+            }
+            Some(target) => {
+                let loan = loan(target);
+                quote!(#loan.pull(&mut __process_task_reader))
+            }
+        }
+    }
+
+    /// Passes it to the function.
+    fn pass(&self) -> TokenStream {
+        let local = self.local;
+        let Some(target) = self.target() else { return quote!(#local) };
+        let loan = loan(target);
+        quote!(#loan.lend(&#local))
+    }
+}
+
+/// Appends `value` to the payload.
+fn put(ty: &Type, value: &TokenStream) -> TokenStream {
+    let codec = codec(ty);
+    quote!(#codec.encode(#value, __process_task_writer))
+}
+
+/// How values of type `ty` cross. If they cannot, that is reported where the user wrote `ty`.
+fn codec(ty: &Type) -> TokenStream {
+    quote_spanned! { ty.span().resolved_at(Span::call_site())=>
+        __process_task::codec::<#ty, _>((&&__process_task::by_value::<#ty>()).choose())
+    }
+}
+
+/// How references to `target` cross. If they cannot, that is reported where the user wrote `target`.
+fn loan(target: &Type) -> TokenStream {
+    quote_spanned! { target.span().resolved_at(Span::call_site())=>
+        __process_task::loan::<#target, _>((&&&&__process_task::by_reference::<#target>()).choose())
+    }
+}
+
+/// Brings the `choose` methods into scope.
+fn choices() -> TokenStream {
+    quote! {
+        use __process_task::{
+            ChooseBorrowed as _, ChooseElements as _, ChooseNothing as _, ChooseOwnedPlain as _, ChooseOwnedSerde as _,
+            ChoosePlain as _, ChooseSerde as _,
+        };
+    }
+}
+
+/// The arguments of a call: one is itself, several are a tuple.
+fn one_or_tuple<T: quote::ToTokens>(items: &[T]) -> TokenStream {
+    match items {
+        [one] => quote!(#one),
+        several => quote!((#(#several),*)),
+    }
+}

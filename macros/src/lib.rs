@@ -1,0 +1,110 @@
+//! The attribute macros of `process-task`: parse, check, expand.
+//!
+//! Owns: the grammar of the attributes and the code they write. Gives out: items that name nothing but
+//! `process_task::__private`. Never: runs anywhere but in the compiler.
+//!
+//! A macro call passes three files, each blind to the next: `task` reads and refuses, `expand` writes, `diag`
+//! reports.
+//!
+//! Depend on `process-task`, which re-exports these macros, and not on this crate.
+
+mod attributes;
+mod diag;
+mod expand;
+mod options;
+mod preload;
+mod signature;
+mod task;
+
+use proc_macro::TokenStream;
+
+/// Makes a function a *process task*: still callable as before, and now also runnable in other processes.
+///
+/// ```
+/// use process_task::process_task;
+///
+/// /// Multiplies a number by itself.
+/// #[process_task]
+/// pub fn square(x: i64) -> i64 {
+///     x * x
+/// }
+///
+/// assert_eq!(square(3), 9);                                    // here
+/// assert_eq!(square.spawn(10).join().unwrap(), 100);           // in a process of its own
+/// assert_eq!([1, 2].map(*square), [1, 4]);                     // a task derefs to its function
+/// ```
+///
+/// # Parameters and results
+///
+/// Up to twelve parameters, by value or by reference, of any types that have serde's two traits. Results must be owned.
+/// Numbers, strings, and vectors, slices and arrays of numbers travel as one copy; `&str`, `&[f64]`, `&Path` and their
+/// like are lent to the function straight from the memory they travelled in. Everything else goes through serde.
+///
+/// ```
+/// # use process_task::process_task;
+/// #[process_task]
+/// fn count(text: &str, word: &str) -> usize {
+///     text.split_whitespace().filter(|&w| w == word).count()
+/// }
+///
+/// assert_eq!(count.spawn("to be or not to be", "be").join().unwrap(), 2);
+/// ```
+///
+/// # Options
+///
+/// * `timeout = "2s"`: how long a call may take; units `ms`, `s`, `m`, `h`, fractions allowed.
+/// * `retries = 3`: how often a call is repeated whose process died under it.
+/// * `crate = path`: where `process_task` is, if not at `::process_task`.
+///
+/// The first two are defaults: `task.timeout(…)` and `task.retries(…)` give a task that differs.
+///
+/// ```
+/// # use process_task::process_task;
+/// #[process_task(timeout = "1.5s", retries = 2)]
+/// fn download(address: String) -> Vec<u8> {
+///     address.into_bytes()
+/// }
+///
+/// let patient = download.timeout(std::time::Duration::from_secs(60));
+/// # let _ = patient;
+/// ```
+///
+/// # What cannot be a task
+///
+/// Functions that are generic over types or constants, `async`, `unsafe`, `extern` or `const`, methods, `fn main`,
+/// and functions with a `where` clause, `impl Trait`, `&mut` parameters, `'static` references or borrowed results. Each
+/// has its own message, which says what to do instead.
+///
+/// As with any constant, a task's name cannot be bound where it is in scope: after `#[process_task] fn count(…)`, a
+/// `let count = …` is an error. A module for tasks avoids that: `tasks::count.spawn(…)`.
+#[proc_macro_attribute]
+pub fn process_task(args: TokenStream, item: TokenStream) -> TokenStream {
+    let item = item.into();
+    task::TaskFn::check(args.into(), &item)
+        .map_or_else(|errors| diag::keep_item(&item, &errors), |task| expand::task(&task))
+        .into()
+}
+
+/// Runs a function in the fork server, before it makes processes that run tasks.
+///
+/// What it loads is shared by all of them, copy-on-write. So is random state that it seeds.
+///
+/// ```
+/// use std::sync::OnceLock;
+///
+/// static WORDS: OnceLock<Vec<String>> = OnceLock::new();
+///
+/// #[process_task::preload]
+/// fn warm() {
+///     WORDS.get_or_init(|| vec!["expensive".to_owned()]);
+/// }
+/// ```
+///
+/// The function takes nothing and returns nothing. As for tasks, `crate = path` says where `process_task` is.
+#[proc_macro_attribute]
+pub fn preload(args: TokenStream, item: TokenStream) -> TokenStream {
+    let item = item.into();
+    preload::Preload::check(args.into(), &item)
+        .map_or_else(|errors| diag::keep_item(&item, &errors), |preload| expand::preload(&preload))
+        .into()
+}

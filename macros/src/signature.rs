@@ -1,0 +1,131 @@
+//! Reads the types in a task's signature: which lifetimes they have, and which forms cannot cross to another process.
+//!
+//! Owns: the one lifetime that stands for all of a call's references. Never: knows what a named type is; that is
+//! settled by trait bounds in the code that [`expand`](crate::expand) writes.
+//! Runs in: the compiler.
+
+use proc_macro2::Span;
+use syn::visit_mut::{self, VisitMut};
+use syn::{GenericParam, Generics, Lifetime, ReturnType, Type};
+
+use crate::diag::Mistakes;
+
+/// The lifetime of a call's references.
+pub(crate) fn args_lifetime() -> Lifetime {
+    Lifetime::new("'__process_task_args", Span::call_site())
+}
+
+/// `ty`, with [`args_lifetime`] for every lifetime that belongs to the function: elided, `'_`, or declared by it.
+pub(crate) fn parameter(ty: &Type, generics: &Generics, mistakes: &mut Mistakes) -> Type {
+    let mut ty = ty.clone();
+    Parameter { generics, mistakes }.visit_type_mut(&mut ty);
+    ty
+}
+
+/// The result's type, `()` when there is none written.
+pub(crate) fn output(output: &ReturnType, mistakes: &mut Mistakes) -> Type {
+    let ReturnType::Type(_, ty) = output else { return syn::parse_quote!(()) };
+    Output { mistakes }.visit_type_mut(&mut ty.as_ref().clone());
+    ty.as_ref().clone()
+}
+
+fn refuse_impl_trait(ty: &syn::TypeImplTrait, mistakes: &mut Mistakes) {
+    mistakes.cannot(
+        ty,
+        "use `impl Trait`",
+        "the child must know the exact type of what it is sent and sends back",
+        "write that type",
+    );
+}
+
+struct Parameter<'m> {
+    generics: &'m Generics,
+    mistakes: &'m mut Mistakes,
+}
+
+impl VisitMut for Parameter<'_> {
+    fn visit_type_reference_mut(&mut self, reference: &mut syn::TypeReference) {
+        if let Some(mutability) = reference.mutability {
+            self.mistakes.cannot(
+                mutability,
+                "take `&mut`",
+                "the child changes a copy of its own, which the caller never sees",
+                "take the value and return the changed one",
+            );
+        }
+        reference.lifetime.get_or_insert_with(|| Lifetime::new("'_", Span::call_site()));
+        visit_mut::visit_type_reference_mut(self, reference);
+    }
+
+    fn visit_lifetime_mut(&mut self, lifetime: &mut Lifetime) {
+        let of_the_function =
+            |param: &GenericParam| matches!(param, GenericParam::Lifetime(it) if it.lifetime == *lifetime);
+        if lifetime.ident == "static" {
+            self.mistakes.cannot(
+                &*lifetime,
+                "take `'static` references",
+                "in the child, arguments live no longer than the call",
+                "leave the lifetime out, or take an owned value",
+            );
+        } else if lifetime.ident == "_" || self.generics.params.iter().any(of_the_function) {
+            *lifetime = args_lifetime();
+        }
+    }
+
+    fn visit_type_impl_trait_mut(&mut self, ty: &mut syn::TypeImplTrait) {
+        refuse_impl_trait(ty, self.mistakes);
+    }
+
+    // The lifetimes in these are their own, not the function's.
+    fn visit_type_bare_fn_mut(&mut self, _: &mut syn::TypeBareFn) {}
+    fn visit_parenthesized_generic_arguments_mut(&mut self, _: &mut syn::ParenthesizedGenericArguments) {}
+}
+
+struct Output<'m> {
+    mistakes: &'m mut Mistakes,
+}
+
+impl Output<'_> {
+    fn refuse_borrow(&mut self, at: impl quote::ToTokens) {
+        self.mistakes.cannot(
+            at,
+            "return a borrowed value",
+            "what it borrows from stays behind in the child",
+            "return an owned one",
+        );
+    }
+}
+
+impl VisitMut for Output<'_> {
+    fn visit_type_reference_mut(&mut self, reference: &mut syn::TypeReference) {
+        match &reference.lifetime {
+            Some(lifetime) => self.visit_lifetime_mut(&mut lifetime.clone()),
+            None => self.refuse_borrow(reference.and_token),
+        }
+        self.visit_type_mut(&mut reference.elem);
+    }
+
+    fn visit_lifetime_mut(&mut self, lifetime: &mut Lifetime) {
+        if lifetime.ident == "static" {
+            self.mistakes.cannot(
+                &*lifetime,
+                "return `'static` references",
+                "what they point to is in the child's memory, and the result is read in another process",
+                "return an owned value",
+            );
+        } else {
+            self.refuse_borrow(&*lifetime);
+        }
+    }
+
+    fn visit_type_impl_trait_mut(&mut self, ty: &mut syn::TypeImplTrait) {
+        refuse_impl_trait(ty, self.mistakes);
+    }
+
+    fn visit_type_never_mut(&mut self, ty: &mut syn::TypeNever) {
+        self.mistakes.cannot(&*ty, "return `!`", "whoever joins it waits for a result", "return `()`");
+    }
+
+    fn visit_type_bare_fn_mut(&mut self, _: &mut syn::TypeBareFn) {}
+    fn visit_parenthesized_generic_arguments_mut(&mut self, _: &mut syn::ParenthesizedGenericArguments) {}
+}

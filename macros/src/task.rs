@@ -1,0 +1,236 @@
+//! Reads a function and refuses what cannot run in another process.
+//!
+//! ```text
+//! task      = { attribute } [ visibility ] "fn" name [ "<" lifetimes ">" ] "(" [ parameters ] ")" [ "->" type ] block
+//! parameter = pattern ":" ( type | "&" type )           at most twelve
+//! ```
+//!
+//! Owns: the list of refused forms, in the order in which they can stand in the source. Never: writes code, or stops at
+//! the first mistake. Runs in: the compiler.
+
+use proc_macro2::{Ident, Span, TokenStream};
+use quote::{ToTokens, format_ident};
+use syn::parse::{Parse, ParseStream};
+use syn::spanned::Spanned as _;
+use syn::{Attribute, Error, FnArg, GenericParam, Item, Pat, PatType, Signature, Token, Type, Visibility};
+
+use crate::attributes::Attributes;
+use crate::diag::{Mistakes, cannot};
+use crate::options::{Known, Options};
+use crate::signature;
+
+/// How many parameters a task may have: as many as a tuple may have members to be printed and compared.
+const MOST_PARAMETERS: usize = 12;
+
+/// A function that can be a task.
+pub(crate) struct TaskFn {
+    pub(crate) options: Options,
+    pub(crate) attributes: Attributes,
+    pub(crate) function: Function,
+    pub(crate) parameters: Vec<Parameter>,
+    /// The result's type; `()` when none is written.
+    pub(crate) output: Type,
+}
+
+/// One parameter of a task.
+pub(crate) struct Parameter {
+    /// What the task's methods call it: its own name, or an invented one if it is a pattern.
+    pub(crate) name: Ident,
+    /// Its type, in which all lifetimes are [`signature::args_lifetime`].
+    pub(crate) ty: Type,
+}
+
+/// Any function, its body unread.
+pub(crate) struct Function {
+    pub(crate) attributes: Vec<Attribute>,
+    pub(crate) visibility: Visibility,
+    pub(crate) signature: Signature,
+    pub(crate) body: TokenStream,
+}
+
+impl TaskFn {
+    /// Reads the attribute's `args` and its `item`, and reports everything that is wrong with either.
+    pub(crate) fn check(args: TokenStream, item: &TokenStream) -> syn::Result<Self> {
+        let mut mistakes = Mistakes::default();
+        let options = Options::read(args, Known::OfTask, &mut mistakes);
+        let Some(function) = mistakes.check(Function::read(item, "process task")) else {
+            return mistakes.none_or(()).and(Err(Error::new(Span::call_site(), "not a function")));
+        };
+        refuse_qualifiers(&function.signature, &mut mistakes);
+        refuse_generics(&function.signature, &mut mistakes);
+        let parameters = read_parameters(&function.signature, &mut mistakes);
+        let output = signature::output(&function.signature.output, &mut mistakes);
+        if let Some(clause) = &function.signature.generics.where_clause {
+            mistakes.cannot(
+                clause,
+                "have a `where` clause",
+                "there is nothing generic in it to bound",
+                "remove the clause",
+            );
+        }
+        let attributes = Attributes::sort(&function.attributes);
+        mistakes.none_or(Self { options, attributes, function, parameters, output })
+    }
+}
+
+fn refuse_qualifiers(signature: &Signature, mistakes: &mut Mistakes) {
+    if let Some(token) = signature.constness {
+        let instead = "make it a plain fn that calls the const one";
+        mistakes.cannot(token, "be const", "another process cannot run while this one is compiled", instead);
+    }
+    if let Some(token) = signature.asyncness {
+        mistakes.cannot(token, "be async", "the child has no executor", "make it a plain fn and block inside");
+    }
+    if let Some(token) = signature.unsafety {
+        let instead = "make it a safe fn with an unsafe block inside";
+        mistakes.cannot(token, "be unsafe", "its caller is in another process and can promise nothing", instead);
+    }
+    if let Some(abi) = &signature.abi {
+        let instead = "make it a plain fn that calls the extern one";
+        mistakes.cannot(abi, "be extern", "it is called from Rust, with Rust values", instead);
+    }
+    if signature.ident == "main" {
+        let instead = "move the work to another function";
+        mistakes.cannot(&signature.ident, "be `main`", "the program itself starts there", instead);
+    }
+}
+
+fn refuse_generics(signature: &Signature, mistakes: &mut Mistakes) {
+    for param in &signature.generics.params {
+        match param {
+            GenericParam::Lifetime(param) if param.bounds.is_empty() => {}
+            GenericParam::Lifetime(param) => mistakes.cannot(
+                &param.bounds,
+                "bound its lifetimes",
+                "all arguments of one call live equally long",
+                "remove the bound",
+            ),
+            GenericParam::Type(param) => {
+                mistakes.cannot(&param.ident, "be generic", "the child finds it by name", "wrap one instance per type");
+            }
+            GenericParam::Const(param) => mistakes.cannot(
+                &param.ident,
+                "be generic over constants",
+                "the child finds it by name",
+                "wrap one instance per value, or make it a parameter",
+            ),
+        }
+    }
+}
+
+fn read_parameters(signature: &Signature, mistakes: &mut Mistakes) -> Vec<Parameter> {
+    let mut parameters: Vec<Parameter> = Vec::new();
+    for (index, input) in signature.inputs.iter().enumerate() {
+        match input {
+            FnArg::Receiver(receiver) => mistakes.cannot(
+                receiver.self_token,
+                "be a method",
+                "the object stays behind in this process",
+                "make it a plain fn and pass what it needs",
+            ),
+            FnArg::Typed(input) => {
+                refuse_conditional(input, mistakes);
+                if index == MOST_PARAMETERS {
+                    mistakes.cannot(
+                        &input.pat,
+                        "have more than twelve parameters",
+                        "they travel as one tuple",
+                        "group some in a struct",
+                    );
+                }
+                let ty = signature::parameter(&input.ty, &signature.generics, mistakes);
+                parameters.push(Parameter { name: name(input, index, &parameters), ty });
+            }
+        }
+    }
+    parameters
+}
+
+fn refuse_conditional(input: &PatType, mistakes: &mut Mistakes) {
+    for attribute in &input.attrs {
+        if attribute.path().is_ident("cfg") || attribute.path().is_ident("cfg_attr") {
+            mistakes.cannot(
+                attribute,
+                "have conditional parameters",
+                "the macro sees the condition but not whether it holds",
+                "put `#[cfg]` on the whole function and write it twice",
+            );
+        }
+    }
+}
+
+/// The parameter's own name where it has one that no earlier one has; macros can make several look alike.
+fn name(input: &PatType, index: usize, earlier: &[Parameter]) -> Ident {
+    let taken = |name: &Ident| earlier.iter().any(|parameter| parameter.name == *name);
+    if let Pat::Ident(pattern) = input.pat.as_ref() {
+        let name = settled(&pattern.ident);
+        if !taken(&name) {
+            return name;
+        }
+    }
+    let mut invented = format_ident!("arg{index}", span = Span::call_site());
+    while taken(&invented) {
+        invented = format_ident!("_{invented}");
+    }
+    invented
+}
+
+/// `ident`, as a name of the macro's own that is shown where the user wrote it: so lints about the user's names do not
+/// look at the macro's.
+pub(crate) fn settled(ident: &Ident) -> Ident {
+    let mut ident = ident.clone();
+    ident.set_span(ident.span().resolved_at(Span::call_site()));
+    ident
+}
+
+impl Function {
+    /// Reads a function from `item`, on which the attribute of a `whom` stands.
+    pub(crate) fn read(item: &TokenStream, whom: &str) -> syn::Result<Self> {
+        syn::parse2(item.clone()).map_err(|error| match syn::parse2::<Item>(item.clone()) {
+            Ok(Item::Fn(_) | Item::Verbatim(_)) | Err(_) => error,
+            Ok(other) => {
+                let (what, at) = describe(&other);
+                let why = "only functions can run in another process";
+                Error::new(at, cannot(whom, &format!("be {what}"), why, "put the attribute on a function"))
+            }
+        })
+    }
+}
+
+impl Parse for Function {
+    fn parse(input: ParseStream<'_>) -> syn::Result<Self> {
+        let attributes = input.call(Attribute::parse_outer)?;
+        let visibility = input.parse()?;
+        let signature: Signature = input.parse()?;
+        let mut mistakes = Mistakes::default();
+        if let Some(variadic) = &signature.variadic {
+            mistakes.cannot(variadic, "be variadic", "the child must know how many arguments to read", "take a slice");
+        }
+        if let Ok(semi) = input.parse::<Token![;]>() {
+            let instead = "move the attribute to a function with a body";
+            mistakes.cannot(semi, "lack a body", "there is nothing to run", instead);
+        }
+        mistakes.none_or(())?;
+        Ok(Self { attributes, visibility, signature, body: input.parse()? })
+    }
+}
+
+/// What an item is called, and the token that makes it so.
+fn describe(item: &Item) -> (&'static str, Span) {
+    match item {
+        Item::Struct(item) => ("a struct", item.struct_token.span()),
+        Item::Enum(item) => ("an enum", item.enum_token.span()),
+        Item::Union(item) => ("a union", item.union_token.span()),
+        Item::Impl(item) => ("an impl block", item.impl_token.span()),
+        Item::Trait(item) => ("a trait", item.trait_token.span()),
+        Item::Mod(item) => ("a module", item.mod_token.span()),
+        Item::Const(item) => ("a constant", item.const_token.span()),
+        Item::Static(item) => ("a static", item.static_token.span()),
+        Item::Type(item) => ("a type alias", item.type_token.span()),
+        Item::ForeignMod(item) => ("a block of foreign functions", item.abi.span()),
+        Item::Macro(item) => ("a macro call", item.mac.path.span()),
+        other => {
+            ("this", other.to_token_stream().into_iter().next().map_or_else(Span::call_site, |token| token.span()))
+        }
+    }
+}

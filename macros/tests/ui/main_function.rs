@@ -1,0 +1,5 @@
+//! The program's main function.
+use process_task::process_task;
+
+#[process_task]
+fn main() {}

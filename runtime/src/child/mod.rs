@@ -1,0 +1,11 @@
+//! What runs only in processes that we started: the fork server, and the children it makes.
+//!
+//! Owns: the life of such a process, from before `main` to its exit. Meets the parent only in `link`.
+//! Never: returns to `main`.
+
+pub(crate) mod boot;
+pub(crate) mod identity;
+mod outfit;
+mod panics;
+mod serve;
+mod server;

@@ -1,0 +1,52 @@
+//! A child becomes what was asked for: environment, directory, streams, limits, name.
+//!
+//! Owns: nothing. Runs in: a child, on its only thread, before its first call. Never: goes on after a step that failed.
+
+use std::os::fd::{AsFd, OwnedFd};
+
+use super::identity::{self, Identity};
+use crate::link::message::{Attached, Refusal, Setup};
+use crate::sys::{Errno, env, fd, limits, process, signal};
+
+/// Does what `setup` says; `attached` are the descriptors that came with it.
+///
+/// # Errors
+/// The step that failed, and the kernel's reason.
+pub(super) fn put_on(setup: Setup, attached: &[OwnedFd]) -> Result<(), Refusal> {
+    if attached.len() != setup.attached.len() {
+        return Err(refusal("receive its descriptors", Errno::EMFILE));
+    }
+    for (role, descriptor) in setup.attached.iter().zip(attached) {
+        let descriptor = descriptor.as_fd();
+        match role {
+            Attached::Stdin => fd::replace_stdio(descriptor, 0).map_err(|errno| refusal("set its stdin", errno)),
+            Attached::Stdout => fd::replace_stdio(descriptor, 1).map_err(|errno| refusal("set its stdout", errno)),
+            Attached::Stderr => fd::replace_stdio(descriptor, 2).map_err(|errno| refusal("set its stderr", errno)),
+            Attached::Directory => {
+                nix::unistd::fchdir(descriptor).map_err(|errno| refusal("change to its working directory", errno))
+            }
+        }?;
+    }
+    if setup.clear_env {
+        std::env::vars_os().for_each(|(key, _)| env::remove(&key));
+    }
+    setup.remove_env.iter().for_each(|key| env::remove(key));
+    setup.set_env.iter().for_each(|(key, value)| env::set(key, value));
+    if let Some(niceness) = setup.niceness {
+        limits::set_niceness(niceness).map_err(|errno| refusal("set its niceness", errno))?;
+    }
+    if let Some(cpus) = &setup.cpus {
+        limits::set_cpus(cpus).map_err(|errno| refusal("choose its processors", errno))?;
+    }
+    for (place, values) in setup.limits {
+        limits::set(place, values).map_err(|errno| refusal("set its resource limits", errno))?;
+    }
+    process::set_name(&setup.name);
+    signal::set_mask(setup.mask);
+    identity::set(Identity { name: setup.name, parent: setup.parent });
+    Ok(())
+}
+
+fn refusal(step: &str, errno: Errno) -> Refusal {
+    Refusal { step: step.to_owned(), errno: errno as i32 }
+}

@@ -1,0 +1,67 @@
+//! What a panic says, kept for the parent.
+//!
+//! Owns: the panic hook of a child. Runs in: a child, on whichever thread panics.
+//! Never: replaces what the hook before it printed; that still goes to stderr.
+//!
+//! With `panic = "abort"`, for a second panic during unwinding, and for one that crosses `extern "C"`, the hook is the
+//! last code of ours that runs: so it also leaves the text in the reply half, which outlives the process.
+
+use std::any::Any;
+use std::backtrace::{Backtrace, BacktraceStatus};
+use std::cell::RefCell;
+use std::panic::{self, AssertUnwindSafe, PanicHookInfo};
+
+use crate::link::LastWords;
+use crate::link::message::PanicReport;
+
+thread_local! {
+    static LAST: RefCell<Option<PanicReport>> = const { RefCell::new(None) };
+}
+
+/// Listens to every panic from now on.
+pub(super) fn listen(last_words: LastWords) {
+    let before = panic::take_hook();
+    panic::set_hook(Box::new(move |info| {
+        let report = report(info);
+        let place = report.location.as_deref().unwrap_or("an unknown place");
+        last_words.say(&format!("panicked at {place}: {}", report.message));
+        // A thread that is ending has no place for it any more, and nobody to ask either.
+        let _ = LAST.try_with(|last| {
+            if let Ok(mut last) = last.try_borrow_mut() {
+                *last = Some(report);
+            }
+        });
+        before(info);
+    }));
+}
+
+fn report(info: &PanicHookInfo<'_>) -> PanicReport {
+    let trace = Backtrace::capture();
+    PanicReport {
+        message: message_of(info.payload()),
+        location: info.location().map(ToString::to_string),
+        backtrace: (trace.status() == BacktraceStatus::Captured).then(|| trace.to_string()),
+    }
+}
+
+/// What is known of a panic that was caught on this thread; its payload is dropped here.
+pub(super) fn caught(payload: Box<dyn Any + Send>) -> PanicReport {
+    let message = message_of(&*payload);
+    // A destructor of a payload may panic itself; that one's payload is left alone.
+    if let Err(second) = panic::catch_unwind(AssertUnwindSafe(|| drop(payload))) {
+        Box::leak(second);
+    }
+    let seen = LAST.with(RefCell::take);
+    // The task may have set a hook of its own; then the payload is all there is.
+    seen.filter(|report| report.message == message).unwrap_or(PanicReport { message, ..PanicReport::default() })
+}
+
+fn message_of(payload: &(dyn Any + Send)) -> String {
+    if let Some(text) = payload.downcast_ref::<&str>() {
+        (*text).to_owned()
+    } else if let Some(text) = payload.downcast_ref::<String>() {
+        text.clone()
+    } else {
+        "a payload of unknown type".to_owned()
+    }
+}

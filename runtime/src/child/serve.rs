@@ -1,0 +1,110 @@
+//! A child's life: claim a call, run it, answer, until there is no more to come.
+//!
+//! Owns: the loop. Runs in: a child, on its main thread, which is the one that tasks run on.
+//! Never: lets a panic out, and never returns.
+
+use std::io::Write as _;
+use std::panic::{self, AssertUnwindSafe};
+
+use super::outfit;
+use super::panics;
+use crate::codec::Writer;
+use crate::codec::message::{from_bytes, to_bytes};
+use crate::link::frame::{INLINE, Kind};
+use crate::link::message::{Refusal, Setup};
+use crate::link::{Callee, Given, Payload};
+use crate::sys::{Errno, crash, process};
+use crate::task::{StubError, lookup};
+
+/// Serves until the parent closes the link, or until the one call of a `spawn` is done.
+pub(super) fn serve(mut callee: Callee) -> ! {
+    let last_words = callee.last_words();
+    crash::install(callee.overflow_flag());
+    panics::listen(last_words);
+    let mut once = false;
+    while let Some(given) = callee.next() {
+        if given.kind == Kind::Setup {
+            match set_up(&mut callee, &given) {
+                Ok(only_one) => once = only_one,
+                Err(refusal) => {
+                    answer(&mut callee, &given, Kind::BadSetup, &to_bytes(&refusal));
+                    process::exit_now(1);
+                }
+            }
+            // The limit of the stack may be another one now.
+            crash::install(callee.overflow_flag());
+            callee.answer(&given, Kind::Done, Payload::Small(Vec::new()));
+            continue;
+        }
+        last_words.clear();
+        run(&mut callee, &given);
+        if once {
+            // Ending takes 0.2 ms; the parent, which may have been woken on this processor, goes first.
+            process::give_way();
+            break;
+        }
+    }
+    exit()
+}
+
+/// Becomes what the parent asked for; true if one call is all that will come.
+fn set_up(callee: &mut Callee, given: &Given) -> Result<bool, Refusal> {
+    let unreadable = |errno: Errno| Refusal { step: "read its setup".to_owned(), errno: errno as i32 };
+    let bytes = given.payload().map_err(unreadable)?;
+    let setup: Setup = from_bytes(bytes).map_err(|_| unreadable(Errno::EPROTO))?;
+    let attached = if setup.attached.is_empty() { Vec::new() } else { callee.attached().map_err(unreadable)? };
+    let once = setup.once;
+    outfit::put_on(setup, &attached)?;
+    Ok(once)
+}
+
+/// Runs one call, and answers it whatever happens.
+fn run(callee: &mut Callee, given: &Given) {
+    let Some(task) = lookup(given.task) else {
+        return answer(callee, given, Kind::UnknownTask, &[]);
+    };
+    let arguments = match given.payload() {
+        Ok(arguments) => arguments,
+        Err(errno) => {
+            let why = format!("the parcel that holds them could not be received: {}", errno.desc());
+            return answer(callee, given, Kind::BadArguments, why.as_bytes());
+        }
+    };
+    let mut filling = callee.filling();
+    let outcome = panic::catch_unwind(AssertUnwindSafe(|| {
+        let mut writer = Writer::new(Vec::new(), INLINE, &mut filling);
+        task.run(arguments, &mut writer)?;
+        writer.finish().map_err(StubError::Encode)
+    }));
+    // What the task printed is there before its result is.
+    let _ = std::io::stdout().flush();
+    match outcome {
+        Ok(Ok(payload)) => match Payload::new(payload, filling) {
+            Some(payload) => callee.answer(given, Kind::Done, payload),
+            None => answer(callee, given, Kind::BadResult, b"its parcel is gone"),
+        },
+        Ok(Err(StubError::Decode(error))) => {
+            answer(callee, given, Kind::BadArguments, error.to_string().as_bytes());
+        }
+        Ok(Err(StubError::Encode(error))) => answer(callee, given, Kind::BadResult, error.to_string().as_bytes()),
+        Err(payload) => {
+            drop(filling);
+            answer(callee, given, Kind::Panicked, &to_bytes(&panics::caught(payload)));
+        }
+    }
+}
+
+/// Answers with bytes of our own, which may be too long for the ring.
+fn answer(callee: &mut Callee, given: &Given, kind: Kind, bytes: &[u8]) {
+    let mut filling = callee.filling();
+    let mut writer = Writer::new(Vec::new(), INLINE, &mut filling);
+    let payload = writer.put_bytes(bytes).and_then(|()| writer.finish());
+    let payload = payload.ok().and_then(|payload| Payload::new(payload, filling));
+    callee.answer(given, kind, payload.unwrap_or_else(|| Payload::Small(Vec::new())));
+}
+
+/// Ends as a program does that returns from `main`: exit handlers run, buffers are flushed, code 0.
+#[expect(clippy::exit, reason = "this is where a child that is done ends")]
+fn exit() -> ! {
+    std::process::exit(0)
+}

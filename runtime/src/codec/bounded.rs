@@ -1,0 +1,262 @@
+//! Stands between a type and bincode's deserializer, so that no corrupt length becomes an allocation.
+//!
+//! Owns: two detours. An owned string or byte buffer is asked for as a *borrowed* one: bincode reserves an owned one's
+//! length before it looks at what is left, but compares a borrowed one's with the payload first (and the type's own
+//! visitor then copies once, into memory that nobody zeroed). And a sequence's length is a hint of at most
+//! [`MOST_ELEMENTS`]. Never: changes what is decoded.
+//! Runs in: the child for arguments, the parent for results.
+
+use std::fmt;
+
+use serde::de::{DeserializeSeed, Deserializer, EnumAccess, MapAccess, SeqAccess, VariantAccess, Visitor};
+
+/// How many elements may be reserved on the word of a length alone.
+const MOST_ELEMENTS: usize = 4096;
+
+/// A part of bincode's deserializer, or a visitor that is to be shown such parts.
+pub(super) struct Bounded<T>(pub(super) T);
+
+/// Methods that take a visitor alone, which is wrapped.
+macro_rules! pass_visitor {
+    ($($method:ident => $to:ident,)*) => { $(
+        #[inline]
+        fn $method<V: Visitor<'a>>(self, visitor: V) -> Result<V::Value, Self::Error> {
+            self.0.$to(Bounded(visitor))
+        }
+    )* };
+}
+
+impl<'a, D: Deserializer<'a>> Deserializer<'a> for Bounded<D> {
+    type Error = D::Error;
+
+    pass_visitor! {
+        deserialize_string => deserialize_str,
+        deserialize_byte_buf => deserialize_bytes,
+        deserialize_any => deserialize_any,
+        deserialize_bool => deserialize_bool,
+        deserialize_i8 => deserialize_i8,
+        deserialize_i16 => deserialize_i16,
+        deserialize_i32 => deserialize_i32,
+        deserialize_i64 => deserialize_i64,
+        deserialize_i128 => deserialize_i128,
+        deserialize_u8 => deserialize_u8,
+        deserialize_u16 => deserialize_u16,
+        deserialize_u32 => deserialize_u32,
+        deserialize_u64 => deserialize_u64,
+        deserialize_u128 => deserialize_u128,
+        deserialize_f32 => deserialize_f32,
+        deserialize_f64 => deserialize_f64,
+        deserialize_char => deserialize_char,
+        deserialize_str => deserialize_str,
+        deserialize_bytes => deserialize_bytes,
+        deserialize_option => deserialize_option,
+        deserialize_unit => deserialize_unit,
+        deserialize_seq => deserialize_seq,
+        deserialize_map => deserialize_map,
+        deserialize_identifier => deserialize_identifier,
+        deserialize_ignored_any => deserialize_ignored_any,
+    }
+
+    #[inline]
+    fn deserialize_unit_struct<V: Visitor<'a>>(self, name: &'static str, v: V) -> Result<V::Value, D::Error> {
+        self.0.deserialize_unit_struct(name, Bounded(v))
+    }
+
+    #[inline]
+    fn deserialize_newtype_struct<V: Visitor<'a>>(self, name: &'static str, v: V) -> Result<V::Value, D::Error> {
+        self.0.deserialize_newtype_struct(name, Bounded(v))
+    }
+
+    #[inline]
+    fn deserialize_tuple<V: Visitor<'a>>(self, len: usize, v: V) -> Result<V::Value, D::Error> {
+        self.0.deserialize_tuple(len, Bounded(v))
+    }
+
+    #[inline]
+    fn deserialize_tuple_struct<V: Visitor<'a>>(
+        self,
+        name: &'static str,
+        len: usize,
+        v: V,
+    ) -> Result<V::Value, D::Error> {
+        self.0.deserialize_tuple_struct(name, len, Bounded(v))
+    }
+
+    #[inline]
+    fn deserialize_struct<V: Visitor<'a>>(
+        self,
+        name: &'static str,
+        fields: &'static [&'static str],
+        v: V,
+    ) -> Result<V::Value, D::Error> {
+        self.0.deserialize_struct(name, fields, Bounded(v))
+    }
+
+    #[inline]
+    fn deserialize_enum<V: Visitor<'a>>(
+        self,
+        name: &'static str,
+        variants: &'static [&'static str],
+        v: V,
+    ) -> Result<V::Value, D::Error> {
+        self.0.deserialize_enum(name, variants, Bounded(v))
+    }
+
+    #[inline]
+    fn is_human_readable(&self) -> bool {
+        self.0.is_human_readable()
+    }
+}
+
+/// Methods that hand a finished value to the type's own visitor.
+macro_rules! pass_value {
+    ($($method:ident: $T:ty,)*) => { $(
+        #[inline]
+        fn $method<E: serde::de::Error>(self, value: $T) -> Result<V::Value, E> {
+            self.0.$method(value)
+        }
+    )* };
+}
+
+impl<'a, V: Visitor<'a>> Visitor<'a> for Bounded<V> {
+    type Value = V::Value;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.expecting(f)
+    }
+
+    pass_value! {
+        visit_bool: bool,
+        visit_i8: i8,
+        visit_i16: i16,
+        visit_i32: i32,
+        visit_i64: i64,
+        visit_i128: i128,
+        visit_u8: u8,
+        visit_u16: u16,
+        visit_u32: u32,
+        visit_u64: u64,
+        visit_u128: u128,
+        visit_f32: f32,
+        visit_f64: f64,
+        visit_char: char,
+        visit_str: &str,
+        visit_borrowed_str: &'a str,
+        visit_string: String,
+        visit_bytes: &[u8],
+        visit_borrowed_bytes: &'a [u8],
+        visit_byte_buf: Vec<u8>,
+    }
+
+    #[inline]
+    fn visit_none<E: serde::de::Error>(self) -> Result<V::Value, E> {
+        self.0.visit_none()
+    }
+
+    #[inline]
+    fn visit_unit<E: serde::de::Error>(self) -> Result<V::Value, E> {
+        self.0.visit_unit()
+    }
+
+    #[inline]
+    fn visit_some<D: Deserializer<'a>>(self, deserializer: D) -> Result<V::Value, D::Error> {
+        self.0.visit_some(Bounded(deserializer))
+    }
+
+    #[inline]
+    fn visit_newtype_struct<D: Deserializer<'a>>(self, deserializer: D) -> Result<V::Value, D::Error> {
+        self.0.visit_newtype_struct(Bounded(deserializer))
+    }
+
+    #[inline]
+    fn visit_seq<A: SeqAccess<'a>>(self, elements: A) -> Result<V::Value, A::Error> {
+        self.0.visit_seq(Bounded(elements))
+    }
+
+    #[inline]
+    fn visit_map<A: MapAccess<'a>>(self, entries: A) -> Result<V::Value, A::Error> {
+        self.0.visit_map(Bounded(entries))
+    }
+
+    #[inline]
+    fn visit_enum<A: EnumAccess<'a>>(self, variant: A) -> Result<V::Value, A::Error> {
+        self.0.visit_enum(Bounded(variant))
+    }
+}
+
+impl<'a, S: DeserializeSeed<'a>> DeserializeSeed<'a> for Bounded<S> {
+    type Value = S::Value;
+
+    #[inline]
+    fn deserialize<D: Deserializer<'a>>(self, deserializer: D) -> Result<S::Value, D::Error> {
+        self.0.deserialize(Bounded(deserializer))
+    }
+}
+
+impl<'a, A: SeqAccess<'a>> SeqAccess<'a> for Bounded<A> {
+    type Error = A::Error;
+
+    #[inline]
+    fn next_element_seed<S: DeserializeSeed<'a>>(&mut self, seed: S) -> Result<Option<S::Value>, A::Error> {
+        self.0.next_element_seed(Bounded(seed))
+    }
+
+    #[inline]
+    fn size_hint(&self) -> Option<usize> {
+        self.0.size_hint().map(|hint| hint.min(MOST_ELEMENTS))
+    }
+}
+
+impl<'a, A: MapAccess<'a>> MapAccess<'a> for Bounded<A> {
+    type Error = A::Error;
+
+    #[inline]
+    fn next_key_seed<S: DeserializeSeed<'a>>(&mut self, seed: S) -> Result<Option<S::Value>, A::Error> {
+        self.0.next_key_seed(Bounded(seed))
+    }
+
+    #[inline]
+    fn next_value_seed<S: DeserializeSeed<'a>>(&mut self, seed: S) -> Result<S::Value, A::Error> {
+        self.0.next_value_seed(Bounded(seed))
+    }
+
+    #[inline]
+    fn size_hint(&self) -> Option<usize> {
+        self.0.size_hint().map(|hint| hint.min(MOST_ELEMENTS))
+    }
+}
+
+impl<'a, A: EnumAccess<'a>> EnumAccess<'a> for Bounded<A> {
+    type Error = A::Error;
+    type Variant = Bounded<A::Variant>;
+
+    #[inline]
+    fn variant_seed<S: DeserializeSeed<'a>>(self, seed: S) -> Result<(S::Value, Self::Variant), A::Error> {
+        let (value, variant) = self.0.variant_seed(Bounded(seed))?;
+        Ok((value, Bounded(variant)))
+    }
+}
+
+impl<'a, A: VariantAccess<'a>> VariantAccess<'a> for Bounded<A> {
+    type Error = A::Error;
+
+    #[inline]
+    fn unit_variant(self) -> Result<(), A::Error> {
+        self.0.unit_variant()
+    }
+
+    #[inline]
+    fn newtype_variant_seed<S: DeserializeSeed<'a>>(self, seed: S) -> Result<S::Value, A::Error> {
+        self.0.newtype_variant_seed(Bounded(seed))
+    }
+
+    #[inline]
+    fn tuple_variant<V: Visitor<'a>>(self, len: usize, visitor: V) -> Result<V::Value, A::Error> {
+        self.0.tuple_variant(len, Bounded(visitor))
+    }
+
+    #[inline]
+    fn struct_variant<V: Visitor<'a>>(self, fields: &'static [&'static str], visitor: V) -> Result<V::Value, A::Error> {
+        self.0.struct_variant(fields, Bounded(visitor))
+    }
+}

@@ -1,0 +1,214 @@
+//! What a format is: one trait for values that are given away, one for values that are lent.
+//!
+//! Owns: the rule that a type's two directions are decided together. Never: decides; that is [`choose`](super::choose).
+//! Runs in: the parent and the child, each in both directions.
+//!
+//! Generated code names [`codec`] and [`loan`] and not the traits' methods, so that a type that cannot travel is
+//! reported as an unmet bound, once, in the words of [`Travels`].
+
+use super::via_serde;
+use super::{CodecError, Reader, Travels, Writer};
+
+/// How values of type `T` are written, and read back from a payload that lives for `'a`.
+pub trait Format<'a, T> {
+    /// Appends `value`.
+    ///
+    /// # Errors
+    /// The value refuses, or there is no memory for its bytes.
+    fn encode(value: &T, writer: &mut Writer<'_>) -> Result<(), CodecError>;
+
+    /// Takes the next value.
+    ///
+    /// # Errors
+    /// The next bytes are no such value.
+    fn decode(reader: &mut Reader<'a>) -> Result<T, CodecError>;
+}
+
+/// What keeps the target of a parameter `&T` alive while it is lent, for a payload that lives for `'a`.
+///
+/// Apart from [`Lend`], because it is known even where that is not: then the one error is that `T` cannot travel.
+pub trait Store<'a, T: ?Sized> {
+    /// The value itself, or something that has one inside.
+    type Storage;
+}
+
+/// How the target of a parameter `&T` is written, and read back into something that can lend a `&T`.
+pub trait Lend<'a, T: ?Sized>: Store<'a, T> {
+    /// Appends `value`.
+    ///
+    /// # Errors
+    /// As [`Format::encode`].
+    fn push(value: &T, writer: &mut Writer<'_>) -> Result<(), CodecError>;
+
+    /// Takes the next value, into storage.
+    ///
+    /// # Errors
+    /// As [`Format::decode`].
+    fn pull(reader: &mut Reader<'a>) -> Result<Self::Storage, CodecError>;
+
+    /// The value in `storage`.
+    fn lend(storage: &Self::Storage) -> &T;
+}
+
+/// Lends a value that was decoded as `F` decodes it.
+#[derive(Clone, Copy, Debug)]
+pub struct AsOwned<F>(pub F);
+
+impl<T, F> Store<'_, T> for AsOwned<F> {
+    type Storage = T;
+}
+
+impl<'a, T, F: Format<'a, T>> Lend<'a, T> for AsOwned<F> {
+    #[inline]
+    fn push(value: &T, writer: &mut Writer<'_>) -> Result<(), CodecError> {
+        F::encode(value, writer)
+    }
+
+    #[inline]
+    fn pull(reader: &mut Reader<'a>) -> Result<T, CodecError> {
+        F::decode(reader)
+    }
+
+    #[inline]
+    fn lend(storage: &T) -> &T {
+        storage
+    }
+}
+
+/// Lends a slice of anything that travels, from a `Vec`.
+#[derive(Clone, Copy, Debug)]
+pub struct AsElements;
+
+impl<T> Store<'_, [T]> for AsElements {
+    type Storage = Vec<T>;
+}
+
+impl<'a, T: Travels<'a>> Lend<'a, [T]> for AsElements {
+    fn push(value: &[T], writer: &mut Writer<'_>) -> Result<(), CodecError> {
+        via_serde::put(value, writer)
+    }
+
+    fn pull(reader: &mut Reader<'a>) -> Result<Vec<T>, CodecError> {
+        via_serde::take(reader)
+    }
+
+    #[inline]
+    fn lend(storage: &Vec<T>) -> &[T] {
+        storage
+    }
+}
+
+/// Lends nothing: for types without a size, which no process can keep.
+#[derive(Clone, Copy, Debug)]
+pub struct AsNothing;
+
+impl<T: ?Sized> Store<'_, T> for AsNothing {
+    type Storage = Never;
+}
+
+#[expect(clippy::needless_maybe_sized, reason = "the bound is there to fail, in the words of `Travels`")]
+impl<'a, T: Travels<'a> + ?Sized> Lend<'a, T> for AsNothing {
+    fn push(_: &T, _: &mut Writer<'_>) -> Result<(), CodecError> {
+        Err(CodecError::new("a value without a size cannot travel"))
+    }
+
+    fn pull(_: &mut Reader<'a>) -> Result<Never, CodecError> {
+        Err(CodecError::new("a value without a size cannot travel"))
+    }
+
+    fn lend(storage: &Never) -> &T {
+        match *storage {}
+    }
+}
+
+/// What is never there.
+#[derive(Clone, Copy, Debug)]
+pub enum Never {}
+
+/// A [`Format`] for `T`, found once and without bounds of its own, so that a type that cannot travel is one error.
+#[derive(Debug)]
+pub struct Codec<'a, T> {
+    encode: fn(&T, &mut Writer<'_>) -> Result<(), CodecError>,
+    decode: fn(&mut Reader<'a>) -> Result<T, CodecError>,
+}
+
+/// How values of type `T` cross.
+#[inline]
+#[must_use]
+pub fn codec<'a, T, F: Format<'a, T>>(_format: F) -> Codec<'a, T> {
+    Codec { encode: F::encode, decode: F::decode }
+}
+
+impl<'a, T> Codec<'a, T> {
+    /// Appends `value`.
+    ///
+    /// # Errors
+    /// As [`Format::encode`].
+    #[inline]
+    pub fn encode(&self, value: &T, writer: &mut Writer<'_>) -> Result<(), CodecError> {
+        (self.encode)(value, writer)
+    }
+
+    /// Takes the next value.
+    ///
+    /// # Errors
+    /// As [`Format::decode`].
+    #[inline]
+    pub fn decode(&self, reader: &mut Reader<'a>) -> Result<T, CodecError> {
+        (self.decode)(reader)
+    }
+
+    /// Takes the one value that `payload` is.
+    ///
+    /// # Errors
+    /// As [`Format::decode`], and when bytes are left over.
+    #[inline]
+    pub fn decode_whole(&self, payload: &'a [u8]) -> Result<T, CodecError> {
+        let mut reader = Reader::new(payload);
+        let value = self.decode(&mut reader)?;
+        reader.finish()?;
+        Ok(value)
+    }
+}
+
+/// A [`Lend`] for `T`, found once and without bounds of its own; `S` is its storage.
+#[derive(Debug)]
+pub struct Loan<'a, T: ?Sized, S> {
+    push: fn(&T, &mut Writer<'_>) -> Result<(), CodecError>,
+    pull: fn(&mut Reader<'a>) -> Result<S, CodecError>,
+    lend: fn(&S) -> &T,
+}
+
+/// How parameters of type `&T` cross.
+#[inline]
+#[must_use]
+pub fn loan<'a, T: ?Sized, L: Lend<'a, T>>(_lend: L) -> Loan<'a, T, <L as Store<'a, T>>::Storage> {
+    Loan { push: L::push, pull: L::pull, lend: L::lend }
+}
+
+impl<'a, T: ?Sized, S> Loan<'a, T, S> {
+    /// Appends the target of a borrowed parameter.
+    ///
+    /// # Errors
+    /// As [`Format::encode`].
+    #[inline]
+    pub fn push(&self, value: &T, writer: &mut Writer<'_>) -> Result<(), CodecError> {
+        (self.push)(value, writer)
+    }
+
+    /// Takes the target of a borrowed parameter, into storage.
+    ///
+    /// # Errors
+    /// As [`Format::decode`].
+    #[inline]
+    pub fn pull(&self, reader: &mut Reader<'a>) -> Result<S, CodecError> {
+        (self.pull)(reader)
+    }
+
+    /// What `storage` holds.
+    #[inline]
+    #[must_use]
+    pub fn lend<'s>(&self, storage: &'s S) -> &'s T {
+        (self.lend)(storage)
+    }
+}

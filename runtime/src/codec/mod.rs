@@ -1,0 +1,60 @@
+//! Values to bytes and back: what a task's arguments and its result look like between two processes.
+//!
+//! Owns: the two formats of a payload, and the choice between them. Gives out: [`Writer`] and [`Reader`], the traits
+//! that generated code names, and [`CodecError`]. Never: moves a byte between processes, or knows what a payload is for.
+//! Runs in: every process; the parent encodes arguments and decodes results, the child does the reverse.
+//!
+//! # A payload
+//!
+//! The values of one call stand one after the other, without tags, names or types: both sides are the same binary, so
+//! both know what comes next. The first byte's address is a multiple of [`ALIGNMENT`].
+//!
+//! | value | bytes |
+//! |---|---|
+//! | a number, `bool`, `char` | its own bytes, in this machine's order; `bool` one, `char` four |
+//! | `str`, `String`, `Path`, `OsStr` and their owners | length as `u64`, then the bytes |
+//! | `Vec`, `Box<[…]>`, slice of numbers | count as `u64`, zeroes up to a multiple of [`ALIGNMENT`], then the memory as it is |
+//! | array of numbers | zeroes up to a multiple of [`ALIGNMENT`], then the memory as it is |
+//! | `Option`, `Result` of the above | one byte that names the variant, then what is inside |
+//! | everything else | what serde makes of it, in bincode 2's fixed-width format |
+//!
+//! The rows but the last are the *plain* format ([`AsPlain`]): one copy in, one copy out, and none at all for a borrowed
+//! parameter, which is lent straight from the payload. The last row is the *serde* format ([`ViaSerde`]).
+//!
+//! # Which format
+//!
+//! [`choose`] picks by type, so an alias such as `type Bytes = Vec<u8>` is seen through, and the same choice is made
+//! for both directions because one trait, [`Format`], has both.
+//!
+//! # What is believed
+//!
+//! Nothing: every length is compared with the bytes that are left before memory is asked for, every `bool`, `char`,
+//! variant and string is checked, and bytes left over at the end are an error.
+
+mod borrowed;
+mod bounded;
+pub(crate) mod choose;
+mod error;
+mod format;
+pub(crate) mod message;
+mod number;
+mod plain;
+mod reader;
+mod via_serde;
+mod writer;
+
+#[cfg(test)]
+mod tests;
+
+pub use self::borrowed::{AsBorrowed, Borrowable};
+pub use self::error::CodecError;
+pub use self::format::{AsElements, AsNothing, AsOwned, Codec, Format, Lend, Loan, Never, Store, codec, loan};
+pub use self::number::Number;
+pub use self::plain::{AsPlain, Plain};
+pub use self::reader::Reader;
+pub use self::via_serde::{Travels, ViaSerde};
+pub use self::writer::{Payload, Spill, Writer};
+
+/// What the address of every payload, and of every run of numbers in it, is a multiple of: the strictest alignment that
+/// any [`Number`] has.
+pub const ALIGNMENT: usize = 16;

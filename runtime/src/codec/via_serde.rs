@@ -1,0 +1,125 @@
+//! The serde format: everything that is not plain, by way of bincode 2.
+//!
+//! Owns: the name bincode, which stands in no other file, and the configuration that both directions share.
+//! Never: lets bincode reserve memory for a length that it has not checked (see [`bounded`](super::bounded)).
+//! Runs in: the parent and the child.
+//!
+//! Not everything that serde can express fits a format without names: `#[serde(flatten)]`, `untagged` and
+//! `skip_serializing_if` do not, and sequences must know their length beforehand. Such values are refused with an error.
+
+use std::marker::PhantomData;
+
+use bincode::config::{Configuration, Fixint, LittleEndian};
+use bincode::error::{DecodeError, EncodeError};
+use serde::de::DeserializeSeed;
+use serde::{Deserialize, Deserializer, Serialize};
+
+use super::bounded::Bounded;
+use super::{CodecError, Format, Reader, Writer};
+
+const CONFIGURATION: Configuration<LittleEndian, Fixint> = bincode::config::standard().with_fixed_int_encoding();
+
+/// Values that can be sent to another process and read there, from a payload that lives for `'a`.
+///
+/// Every type with serde's two traits has it, and there is no other way to get it.
+///
+/// ```
+/// use serde::{Deserialize, Serialize};
+///
+/// #[derive(Serialize, Deserialize)]
+/// struct Point { x: f64, y: f64 }
+///
+/// fn travels<'a, T: process_task::Travels<'a>>() {}
+/// travels::<Point>();
+/// travels::<Option<&str>>();
+/// ```
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` cannot travel to another process",
+    label = "not a type that can be sent to a process and read there",
+    note = "derive serde's two traits: `#[derive(serde::Serialize, serde::Deserialize)]`"
+)]
+pub trait Travels<'a>: Serialize + Deserialize<'a> {}
+
+#[diagnostic::do_not_recommend]
+impl<'a, T: Serialize + Deserialize<'a>> Travels<'a> for T {}
+
+/// The serde format.
+#[derive(Clone, Copy, Debug)]
+pub struct ViaSerde;
+
+impl<'a, T: Travels<'a>> Format<'a, T> for ViaSerde {
+    #[inline]
+    fn encode(value: &T, writer: &mut Writer<'_>) -> Result<(), CodecError> {
+        put(value, writer)
+    }
+
+    #[inline]
+    fn decode(reader: &mut Reader<'a>) -> Result<T, CodecError> {
+        take(reader)
+    }
+}
+
+/// Appends `value`.
+pub(super) fn put<T: Serialize + ?Sized>(value: &T, writer: &mut Writer<'_>) -> Result<(), CodecError> {
+    Ok(bincode::serde::encode_into_writer(value, Sink(writer), CONFIGURATION)?)
+}
+
+/// Takes the next value.
+pub(super) fn take<'a, T: Deserialize<'a>>(reader: &mut Reader<'a>) -> Result<T, CodecError> {
+    let seed = BoundedSeed(PhantomData);
+    let (value, len) = bincode::serde::seed_decode_from_slice(seed, reader.rest(), CONFIGURATION)?;
+    reader.take(len)?;
+    Ok(value)
+}
+
+/// Lets bincode append to a [`Writer`].
+struct Sink<'w, 's>(&'w mut Writer<'s>);
+
+impl bincode::enc::write::Writer for Sink<'_, '_> {
+    #[inline]
+    fn write(&mut self, bytes: &[u8]) -> Result<(), EncodeError> {
+        self.0.put_bytes(bytes).map_err(|error| EncodeError::OtherString(error.to_string()))
+    }
+}
+
+/// Decodes a `T` through [`Bounded`].
+struct BoundedSeed<T>(PhantomData<T>);
+
+impl<'a, T: Deserialize<'a>> DeserializeSeed<'a> for BoundedSeed<T> {
+    type Value = T;
+
+    fn deserialize<D: Deserializer<'a>>(self, deserializer: D) -> Result<T, D::Error> {
+        T::deserialize(Bounded(deserializer))
+    }
+}
+
+impl From<EncodeError> for CodecError {
+    #[cold]
+    fn from(error: EncodeError) -> Self {
+        match error {
+            EncodeError::OtherString(message) => Self::new(message),
+            EncodeError::Other(message) => Self::new(message),
+            EncodeError::Serde(bincode::serde::EncodeError::SequenceMustHaveLength) => Self::new(
+                "a sequence or map must know its length to travel (`#[serde(flatten)]` makes one that does not)",
+            ),
+            other => Self::new(other.to_string()),
+        }
+    }
+}
+
+impl From<DecodeError> for CodecError {
+    #[cold]
+    fn from(error: DecodeError) -> Self {
+        match error {
+            DecodeError::OtherString(message) => Self::new(message),
+            DecodeError::Other(message) => Self::new(message),
+            DecodeError::UnexpectedEnd { additional } => {
+                Self::new(format!("the payload ends {additional} bytes too early"))
+            }
+            DecodeError::Serde(_) => Self::new(
+                "a type must know what comes next to travel (`#[serde(untagged)]` and `#[serde(flatten)]` make ones that do not)",
+            ),
+            other => Self::new(format!("the payload is corrupt: {other}")),
+        }
+    }
+}

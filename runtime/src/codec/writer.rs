@@ -1,0 +1,154 @@
+//! A payload under construction: append only, small ones in a `Vec`, big ones in memory that the link lends.
+//!
+//! Owns: where the next byte goes, and when a payload stops being small. Gives out: [`Payload`], exactly once.
+//! Never: writes a byte twice, except those that wait in the small buffer when a payload outgrows it.
+//! Runs in: the parent for arguments, the child for results.
+//!
+//! # How a payload grows
+//!
+//! Bytes are staged in the small buffer. When the next piece does not fit there, the staged bytes and the piece move to
+//! the [`Spill`], and the emptied buffer stages what follows. So one big piece costs one reservation of exactly its
+//! size and one copy, while a million small ones cost one call of the spill for each bufferful, and amortised doubling.
+
+use std::fmt;
+use std::io;
+
+use super::{ALIGNMENT, CodecError};
+
+/// Memory that a payload moves to when it outgrows the small buffer.
+pub trait Spill {
+    /// Makes at least `capacity` bytes available, and keeps the first `written`.
+    ///
+    /// # Errors
+    /// There is no memory of that size.
+    fn grow(&mut self, written: usize, capacity: usize) -> io::Result<()>;
+
+    /// All bytes that are available now.
+    fn bytes(&mut self) -> &mut [u8];
+}
+
+/// Where the finished bytes of a [`Writer`] are.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Payload {
+    /// All of them in the small buffer.
+    Small(Vec<u8>),
+    /// This many at the start of the [`Spill`].
+    Spilled(usize),
+}
+
+/// A payload under construction.
+pub struct Writer<'s> {
+    /// Bytes that are not in the spill yet.
+    staged: Vec<u8>,
+    /// How many bytes may be staged.
+    threshold: usize,
+    /// How many bytes are in the spill.
+    spilled: usize,
+    /// How many bytes the spill was last asked for; 0 while the payload is small.
+    capacity: usize,
+    spill: &'s mut dyn Spill,
+}
+
+impl<'s> Writer<'s> {
+    /// Begins an empty payload. Up to `threshold` bytes stay in `buffer`, whose memory is reused and whose contents are
+    /// discarded; a bigger payload moves to `spill`.
+    #[inline]
+    pub fn new(mut buffer: Vec<u8>, threshold: usize, spill: &'s mut dyn Spill) -> Self {
+        buffer.clear();
+        Self { staged: buffer, threshold, spilled: 0, capacity: 0, spill }
+    }
+
+    /// Appends `bytes`.
+    ///
+    /// # Errors
+    /// The payload outgrew the small buffer and the spill has no memory for it.
+    #[inline]
+    pub fn put_bytes(&mut self, bytes: &[u8]) -> Result<(), CodecError> {
+        if bytes.len() <= self.threshold.saturating_sub(self.staged.len()) {
+            self.staged.extend_from_slice(bytes);
+            return Ok(());
+        }
+        self.put_beyond_threshold(bytes)
+    }
+
+    /// Appends zeroes until the length is a multiple of [`ALIGNMENT`], then `bytes`.
+    ///
+    /// # Errors
+    /// As [`put_bytes`](Self::put_bytes).
+    #[inline]
+    pub fn put_aligned(&mut self, bytes: &[u8]) -> Result<(), CodecError> {
+        let padding = self.len().next_multiple_of(ALIGNMENT) - self.len();
+        self.put_bytes(&[0; ALIGNMENT][..padding])?;
+        self.put_bytes(bytes)
+    }
+
+    /// Appends a length or a count, as `u64`.
+    ///
+    /// # Errors
+    /// As [`put_bytes`](Self::put_bytes).
+    #[inline]
+    pub fn put_len(&mut self, len: usize) -> Result<(), CodecError> {
+        self.put_bytes(&(len as u64).to_ne_bytes())
+    }
+
+    /// How many bytes were appended so far.
+    #[inline]
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.spilled + self.staged.len()
+    }
+
+    /// Whether nothing was appended yet.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Ends the payload and says where its bytes are.
+    ///
+    /// # Errors
+    /// As [`put_bytes`](Self::put_bytes).
+    #[inline]
+    pub fn finish(mut self) -> Result<Payload, CodecError> {
+        if self.capacity == 0 {
+            return Ok(Payload::Small(self.staged));
+        }
+        self.flush(0, 0)?;
+        Ok(Payload::Spilled(self.spilled))
+    }
+
+    /// The small buffer is full: moves it and `bytes` to the spill.
+    #[cold]
+    fn put_beyond_threshold(&mut self, bytes: &[u8]) -> Result<(), CodecError> {
+        // Small pieces go on being staged; a big one must not pass through the small buffer.
+        if bytes.len() < self.threshold {
+            self.flush(bytes.len(), self.capacity.saturating_mul(2))?;
+            self.staged.extend_from_slice(bytes);
+            return Ok(());
+        }
+        self.flush(bytes.len(), self.capacity.saturating_mul(2))?;
+        self.spill.bytes()[self.spilled..][..bytes.len()].copy_from_slice(bytes);
+        self.spilled += bytes.len();
+        Ok(())
+    }
+
+    /// Moves the staged bytes to the spill and makes room there for `more`. If it must grow, then to `wish` at least.
+    fn flush(&mut self, more: usize, wish: usize) -> Result<(), CodecError> {
+        let needed = self.len().checked_add(more).ok_or_else(|| CodecError::new("the payload is too large"))?;
+        if needed > self.capacity {
+            let capacity = needed.max(wish);
+            self.spill.grow(self.spilled, capacity)?;
+            self.capacity = capacity;
+        }
+        self.spill.bytes()[self.spilled..][..self.staged.len()].copy_from_slice(&self.staged);
+        self.spilled += self.staged.len();
+        self.staged.clear();
+        Ok(())
+    }
+}
+
+impl fmt::Debug for Writer<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Writer").field("len", &self.len()).field("small", &(self.capacity == 0)).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,145 @@
+//! What a child's surroundings are to be: those of the parent at the moment it asks, and what was asked for beside.
+//!
+//! Owns: the comparison with the fork server, whose surroundings a new child has. Runs in: the parent.
+//! Never: keeps a file of the parent open longer than the request takes.
+//!
+//! A comparison takes about as long as the environment takes to read. umask is the fork server's and is not compared.
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::child::identity;
+use crate::error::{Error, Result};
+use crate::link::StartMethod;
+use crate::link::message::{Attached, Setup};
+use crate::sys::fd::{self, Identity};
+use crate::sys::limits::{self, Limits};
+use crate::sys::{errno_of, signal};
+
+/// The surroundings of the fork server: those of its parent when it was started.
+#[derive(Debug)]
+pub(crate) struct Base {
+    env: Vec<(OsString, OsString)>,
+    directory: Option<Identity>,
+    outputs: [Option<Identity>; 2],
+    limits: Limits,
+    niceness: i32,
+}
+
+impl Base {
+    pub(super) fn now() -> Self {
+        Self {
+            env: std::env::vars_os().collect(),
+            directory: fd::path_identity(c"."),
+            outputs: [fd::identity(fd::stdio(1)), fd::identity(fd::stdio(2))],
+            limits: limits::own(),
+            niceness: limits::niceness(),
+        }
+    }
+}
+
+/// What was asked for, beside what the parent itself has.
+#[derive(Debug, Default)]
+pub(crate) struct Options {
+    pub(crate) method: StartMethod,
+    pub(crate) clear_env: bool,
+    /// In order; `None` removes.
+    pub(crate) env: Vec<(OsString, Option<OsString>)>,
+    pub(crate) directory: Option<PathBuf>,
+    /// Standard streams by number.
+    pub(crate) stdio: [Option<OwnedFd>; 3],
+    pub(crate) memory: Option<u64>,
+    pub(crate) cpu_time: Option<Duration>,
+    pub(crate) open_files: Option<u64>,
+    pub(crate) niceness: Option<i32>,
+    pub(crate) cpus: Option<Vec<usize>>,
+}
+
+/// The request for a child called `name`, and the descriptors that go with it.
+///
+/// # Errors
+/// A descriptor could not be opened or duplicated.
+pub(crate) fn setup(base: &Base, options: &Options, name: &str, once: bool) -> Result<(Setup, Vec<OwnedFd>)> {
+    let mut setup = Setup {
+        name: name.to_owned(),
+        once,
+        parent: (std::process::id(), identity::get().map_or_else(String::new, |own| own.name.clone())),
+        clear_env: options.clear_env,
+        cpus: options.cpus.clone(),
+        mask: signal::mask(),
+        ..Setup::default()
+    };
+    compare_env(base, options, &mut setup);
+    compare_limits(base, options, &mut setup);
+    let niceness = options.niceness.unwrap_or_else(limits::niceness);
+    setup.niceness = (niceness != base.niceness).then_some(niceness);
+
+    let mut descriptors = Vec::new();
+    let mut attach = |role, fd: nix::Result<OwnedFd>, step: &str| {
+        descriptors.push(fd.map_err(|errno| Error::could_not_start(step, errno))?);
+        setup.attached.push(role);
+        Ok(())
+    };
+    for (number, role) in [Attached::Stdin, Attached::Stdout, Attached::Stderr].into_iter().enumerate() {
+        if let Some(stream) = &options.stdio[number] {
+            attach(role, fd::duplicate(stream.as_fd()), "duplicate a standard stream")?;
+        } else if number > 0 {
+            let own = fd::stdio(i32::try_from(number).unwrap_or(2));
+            let now = fd::identity(own);
+            if now != base.outputs[number - 1] {
+                let stream = if now.is_some() { fd::duplicate(own) } else { fd::null() };
+                attach(role, stream, "duplicate a standard stream")?;
+            }
+        }
+    }
+    if let Some(path) = &options.directory {
+        let step = format!("open the working directory {}", path.display());
+        attach(Attached::Directory, fd::directory(path), &step)?;
+    } else if fd::path_identity(c".") != base.directory {
+        attach(Attached::Directory, fd::directory(".".as_ref()), "open the working directory")?;
+    }
+    Ok((setup, descriptors))
+}
+
+/// The difference between the environment wanted and the fork server's.
+fn compare_env(base: &Base, options: &Options, setup: &mut Setup) {
+    if !options.clear_env && !std::env::vars_os().eq(base.env.iter().cloned()) {
+        let now: BTreeMap<OsString, OsString> = std::env::vars_os().collect();
+        let before: BTreeMap<&OsString, &OsString> = base.env.iter().map(|(key, value)| (key, value)).collect();
+        setup.remove_env = before.keys().filter(|key| !now.contains_key(**key)).map(|key| (*key).clone()).collect();
+        setup.set_env = now.into_iter().filter(|(key, value)| before.get(key) != Some(&value)).collect();
+    }
+    for (key, value) in &options.env {
+        setup.set_env.retain(|(set, _)| set != key);
+        setup.remove_env.retain(|removed| removed != key);
+        match value {
+            Some(value) => setup.set_env.push((key.clone(), value.clone())),
+            None => setup.remove_env.push(key.clone()),
+        }
+    }
+}
+
+fn compare_limits(base: &Base, options: &Options, setup: &mut Setup) {
+    let mut wanted = limits::own();
+    let asked = [
+        (limits::ADDRESS_SPACE, options.memory),
+        // Whole seconds are what the kernel counts; rounded up, or a short time would be none.
+        (limits::CPU_TIME, options.cpu_time.map(|time| time.as_secs() + u64::from(time.subsec_nanos() > 0))),
+        (limits::OPEN_FILES, options.open_files),
+    ];
+    for (place, value) in asked {
+        if let Some(value) = value {
+            wanted[place] = (value, value.min(wanted[place].1));
+        }
+    }
+    let places = wanted.iter().zip(&base.limits).enumerate();
+    setup.limits = places.filter(|(_, (now, before))| now != before).map(|(place, (now, _))| (place, *now)).collect();
+}
+
+/// The error of a parent's own preparations.
+pub(crate) fn preparing(step: &str, error: &std::io::Error) -> Error {
+    Error::could_not_start(step, errno_of(error))
+}

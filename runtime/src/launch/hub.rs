@@ -1,0 +1,376 @@
+//! One thread in the parent hears of everything: the fork server's words, its death, and bells that nobody else awaits.
+//!
+//! Owns: the epoll set, and through it the order in which ends become known. Runs in: the parent; the loop on a thread of
+//! its own, the rest on any. Never: waits for a child, or for a lock that somebody holds while waiting for one.
+//!
+//! The thread is started with the first child and stays. The host may call `fork()`: the copy finds another generation
+//! number than its hub's, and starts afresh with a hub, a fork server and spares of its own.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
+use std::time::Instant;
+
+use super::record::Record;
+use super::requests::{Books, Child, Started, is_answer, make_link, refused};
+use super::server::{START_DEADLINE, Server};
+use crate::codec::message::from_bytes;
+use crate::error::{Error, Result};
+use crate::link::StartMethod;
+use crate::link::message::{ChildId, FromServer, ToServer};
+use crate::sys::poll::{self, Report};
+use crate::sys::socket::{self, Blocking};
+use crate::sys::{Errno, fd, forked, process, signal};
+
+/// Something that wants to know when one of its bells rings. Called on the hub's thread, which it must not keep.
+pub(crate) trait Source: Send + Sync {
+    fn rang(self: Arc<Self>);
+}
+
+/// The books of this process, and the thread that keeps them.
+pub(crate) struct Hub {
+    generation: u64,
+    set: poll::Set,
+    /// Makes the thread look again.
+    kick: OwnedFd,
+    server: Mutex<Option<Arc<Server>>>,
+    last_epoch: AtomicU64,
+    books: Mutex<Books>,
+    sources: Mutex<HashMap<u64, Arc<dyn Source>>>,
+    last_token: AtomicU64,
+}
+
+// The last three bits of a token say what it is, the others which.
+const KICK: u64 = 0;
+const SERVER: u64 = 1;
+const SERVER_ENDED: u64 = 2;
+const ORPHAN_ENDED: u64 = 3;
+const BELL: u64 = 4;
+const KINDS: u64 = 8;
+
+static HUB: Mutex<Option<Arc<Hub>>> = Mutex::new(None);
+
+/// The hub of this process, if it has ever started a child.
+pub(crate) fn existing_hub() -> Option<Arc<Hub>> {
+    lock(&HUB).as_ref().filter(|hub| hub.generation == forked::generation()).cloned()
+}
+
+/// The hub of this process, made at first use.
+///
+/// # Errors
+/// Its descriptors or its thread could not be had. The next call tries again.
+pub(crate) fn hub() -> Result<Arc<Hub>> {
+    let mut hub = lock(&HUB);
+    if let Some(hub) = hub.as_ref().filter(|hub| hub.generation == forked::generation()) {
+        return Ok(Arc::clone(hub));
+    }
+    let new = Hub::start()?;
+    // In a copy made by `fork()`, the original's hub is left alone: its locks may be held by threads that are not here.
+    if let Some(originals) = hub.replace(Arc::clone(&new)) {
+        let _ = Arc::into_raw(originals);
+    }
+    Ok(new)
+}
+
+impl Hub {
+    fn start() -> Result<Arc<Self>> {
+        let at = |step: &'static str| move |errno: Errno| Error::could_not_start(step, errno);
+        let set = poll::Set::new().map_err(at("make an epoll set"))?;
+        let kick = fd::event().map_err(at("make an eventfd"))?;
+        set.add(kick.as_fd(), KICK, Report::Ring).map_err(at("watch an eventfd"))?;
+        let hub = Arc::new(Self {
+            generation: forked::generation(),
+            set,
+            kick,
+            server: Mutex::default(),
+            last_epoch: AtomicU64::new(0),
+            books: Mutex::default(),
+            sources: Mutex::default(),
+            last_token: AtomicU64::new(0),
+        });
+        let on_thread = Arc::clone(&hub);
+        let mask = signal::block_all();
+        let thread = std::thread::Builder::new().name("process-task".to_owned()).spawn(move || on_thread.run());
+        signal::set_mask(mask);
+        thread.map_err(|error| super::context::preparing("start a thread", &error))?;
+        Ok(hub)
+    }
+
+    /// A new child, waiting until it is there.
+    ///
+    /// # Errors
+    /// It could not be started; the step says why.
+    pub(crate) fn start_child(self: &Arc<Self>, method: StartMethod) -> Result<Child> {
+        let (sender, receiver) = mpsc::sync_channel(1);
+        self.start_child_later(method, Box::new(move |child| drop(sender.send(child))));
+        let late = |_| Error::could_not_start("wait for the fork server", Errno::ETIMEDOUT);
+        receiver.recv_timeout(START_DEADLINE).map_err(late)?
+    }
+
+    /// Calls `started` with a new child: at once if there is a spare, else on the hub's thread.
+    pub(crate) fn start_child_later(self: &Arc<Self>, method: StartMethod, started: Started) {
+        if method == StartMethod::ForkServer {
+            let spare = {
+                let mut books = self.books();
+                books.wanted_spares = spares_wanted();
+                let spare = books.take_spare();
+                if spare.is_some() && books.spares.is_empty() {
+                    // Otherwise the next end that is reported makes the thread look at the stock, at no cost to us.
+                    fd::ring(self.kick.as_fd());
+                }
+                spare
+            };
+            if let Some(spare) = spare {
+                return started(Ok(spare));
+            }
+        }
+        self.request((method, false, false), started);
+    }
+
+    /// Every child that was handed out and has not ended.
+    pub(crate) fn living(&self) -> Vec<Arc<Record>> {
+        let books = self.books();
+        let spare = |id: ChildId| books.spares.iter().any(|spare| spare.record.id == id);
+        let mut living: Vec<_> = books.children.values().filter(|record| !spare(record.id)).cloned().collect();
+        living.sort_by_key(|record| record.id);
+        living
+    }
+
+    /// A token under which [`Hub::listen`] reports to `source`.
+    pub(crate) fn register(&self, source: Arc<dyn Source>) -> u64 {
+        let token = self.last_token.fetch_add(KINDS, Relaxed) + KINDS + BELL;
+        lock(&self.sources).insert(token, source);
+        token
+    }
+
+    pub(crate) fn deregister(&self, token: u64) {
+        let source = lock(&self.sources).remove(&token);
+        drop(source);
+    }
+
+    /// Tells the source of `token` when `bell` rings.
+    pub(crate) fn listen(&self, bell: BorrowedFd<'_>, token: u64, report: Report) -> nix::Result<()> {
+        self.set.add(bell, token, report)
+    }
+
+    pub(crate) fn stop_listening(&self, bell: BorrowedFd<'_>) {
+        self.set.remove(bell);
+    }
+
+    fn request(self: &Arc<Self>, how: (StartMethod, bool, bool), started: Started) {
+        let server = match self.server() {
+            Ok(server) => server,
+            Err(error) => return started(Err(error)),
+        };
+        let (link, theirs) = match make_link() {
+            Ok(made) => made,
+            Err(error) => return started(Err(error)),
+        };
+        // Entered and sent under one lock, so that requests stand in the books in the order in which they are answered.
+        let mut books = self.books();
+        let message = books.enter(&server, how, link, started);
+        let accepted = server.send(&message, Some(theirs));
+        drop(books);
+        if !accepted {
+            // Its death is about to be reported, and takes this request with it.
+            return;
+        }
+        if server.flush() {
+            let _ = self.set.also_writable(server.socket(), server.epoch * KINDS + SERVER, true);
+        }
+    }
+
+    /// The fork server, started if there is none.
+    fn server(&self) -> Result<Arc<Server>> {
+        let mut server = lock(&self.server);
+        if let Some(server) = &*server {
+            return Ok(Arc::clone(server));
+        }
+        let epoch = self.last_epoch.fetch_add(1, Relaxed) + 1;
+        let new = Arc::new(Server::start(epoch)?);
+        let watch = |fd, kind| {
+            let at = |errno| Error::could_not_start("watch the fork server", errno);
+            self.set.add(fd, epoch * KINDS + kind, Report::Level).map_err(at)
+        };
+        *server = Some(Arc::clone(&new));
+        watch(new.pidfd(), SERVER_ENDED).and_then(|()| watch(new.socket(), SERVER)).inspect_err(|_| *server = None)?;
+        Ok(new)
+    }
+
+    /// The hub's thread, for ever.
+    fn run(self: Arc<Self>) {
+        let mut tokens = Vec::new();
+        loop {
+            // While spares are missing, they are made between two looks.
+            let deadline = self.refill().then(Instant::now);
+            if self.set.wait(&mut tokens, deadline).is_err() {
+                return;
+            }
+            for token in &tokens {
+                let which = token / KINDS;
+                match token % KINDS {
+                    SERVER => self.hear(which),
+                    SERVER_ENDED => self.server_ended(which),
+                    ORPHAN_ENDED => self.ended(which, nix::libc::SIGKILL),
+                    BELL => {
+                        let source = lock(&self.sources).get(token).cloned();
+                        if let Some(source) = source {
+                            source.rang();
+                        }
+                    }
+                    _ => {}
+                }
+            }
+        }
+    }
+
+    /// The present fork server, if it is the one of `epoch`.
+    fn server_of(&self, epoch: u64) -> Option<Arc<Server>> {
+        lock(&self.server).as_ref().filter(|server| server.epoch == epoch).cloned()
+    }
+
+    fn hear(self: &Arc<Self>, epoch: u64) {
+        let Some(server) = self.server_of(epoch) else { return };
+        if !server.flush() {
+            let _ = self.set.also_writable(server.socket(), epoch * KINDS + SERVER, false);
+        }
+        loop {
+            match socket::receive(server.socket(), Blocking::No) {
+                // Closed, and soon to be found dead. Until then there is nothing to hear.
+                Ok((bytes, _)) if bytes.is_empty() => return self.set.remove(server.socket()),
+                Ok((bytes, fds)) => {
+                    if let Ok(message) = from_bytes(&bytes) {
+                        self.act(&server, message, fds);
+                    }
+                }
+                Err(Errno::EMFILE) => self.answer_was_lost(&server),
+                Err(Errno::EAGAIN) => return,
+                Err(_) => return self.set.remove(server.socket()),
+            }
+        }
+    }
+
+    fn act(&self, server: &Arc<Server>, message: FromServer, fds: Vec<OwnedFd>) {
+        debug_assert!(is_answer(&message) || fds.is_empty());
+        match message {
+            FromServer::Started { id, pid } => {
+                let Some(pidfd) = fds.into_iter().next() else { return };
+                let started = self.books().started(server, (id, pid), pidfd);
+                if let Some((started, child)) = started {
+                    started(Ok(child));
+                }
+            }
+            FromServer::NotStarted { id, step, errno } => {
+                let starting = self.books().take(id);
+                if let Some(starting) = starting {
+                    (starting.started)(Err(refused(step, errno)));
+                }
+            }
+            FromServer::Ended { id, status } => self.ended(id, status),
+            FromServer::NotAlone { threads } => say_not_alone(threads),
+            FromServer::Ready { .. } => {}
+        }
+    }
+
+    /// A message came whose descriptors the kernel dropped, since our table is full: it was the answer to the oldest
+    /// request. That child is not handed out without its pidfd.
+    fn answer_was_lost(&self, server: &Arc<Server>) {
+        let oldest = self.books().take_oldest(server.epoch);
+        if let Some((id, started)) = oldest {
+            server.send(&ToServer::Signal { id, signal: nix::libc::SIGKILL }, None);
+            started(Err(Error::could_not_start("receive the new process's pidfd", Errno::EMFILE)));
+        }
+    }
+
+    fn ended(&self, id: ChildId, status: process::RawStatus) {
+        let (record, spare) = {
+            let mut books = self.books();
+            let at = books.spares.iter().position(|spare| spare.record.id == id);
+            let spare = at.map(|at| books.spares.remove(at));
+            (books.children.remove(&id), spare)
+        };
+        if let Some(record) = record {
+            self.set.remove(record.pidfd());
+            record.ended(status);
+        }
+        drop(spare);
+    }
+
+    /// The fork server is dead, and its children will be: each is settled when its own pidfd says so.
+    fn server_ended(self: &Arc<Self>, epoch: u64) {
+        let Some(server) = self.server_of(epoch) else { return };
+        self.hear(epoch);
+        *lock(&self.server) = None;
+        self.set.remove(server.pidfd());
+        self.set.remove(server.socket());
+        process::reap_quietly(server.pidfd());
+        let orphans: Vec<_> = {
+            let books = self.books();
+            books.children.values().filter(|record| record.server().epoch == epoch).cloned().collect()
+        };
+        for orphan in orphans {
+            // The kernel kills it when its maker dies; this makes sure.
+            let _ = fd::signal(orphan.pidfd(), nix::libc::SIGKILL);
+            if self.set.add(orphan.pidfd(), orphan.id * KINDS + ORPHAN_ENDED, Report::Level).is_err() {
+                // No descriptor of ours can fail to be watched but for want of kernel memory; then look by waiting.
+                let _ = poll::readable([orphan.pidfd()], None);
+                self.ended(orphan.id, nix::libc::SIGKILL);
+            }
+        }
+        let (again, tried_twice) = self.books().orphaned(epoch);
+        for started in tried_twice {
+            started(Err(Error::could_not_start("ask the fork server, which was killed twice,", Errno::ECONNRESET)));
+        }
+        for (method, spare, started) in again {
+            self.request((method, spare, true), started);
+        }
+    }
+
+    /// Asks for one of the spares that are missing; true if more are.
+    fn refill(self: &Arc<Self>) -> bool {
+        let missing = self.books().missing_spares();
+        if missing > 0 {
+            let hub = Arc::downgrade(self);
+            let stock = move |spare| {
+                let Some(hub) = hub.upgrade() else { return };
+                let mut books = hub.books();
+                match spare {
+                    Ok(spare) => books.spares.push(spare),
+                    // Nobody waits for it: the next one who does will hear why.
+                    Err(_) => books.wanted_spares = 0,
+                }
+            };
+            self.request((StartMethod::ForkServer, true, false), Box::new(stock));
+        }
+        missing > 1
+    }
+
+    fn books(&self) -> MutexGuard<'_, Books> {
+        lock(&self.books)
+    }
+}
+
+impl fmt::Debug for Hub {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Hub").field("generation", &self.generation).finish_non_exhaustive()
+    }
+}
+
+/// Enough for a burst, and few enough to cost nothing.
+fn spares_wanted() -> usize {
+    std::thread::available_parallelism().map_or(2, |cores| cores.get().clamp(2, 8))
+}
+
+fn say_not_alone(threads: u64) {
+    use std::io::Write as _;
+    let _ = writeln!(
+        std::io::stderr(),
+        "process-task: the fork server has {threads} threads (a preload started them?), so children are executed instead of forked"
+    );
+}
+
+fn lock<T: ?Sized>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

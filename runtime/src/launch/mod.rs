@@ -1,0 +1,18 @@
+//! What asks for processes: the fork server's client, the stock of spares, and the thread that hears of every end.
+//!
+//! Owns: everything this process knows of its children. Runs in: the parent. Meets `child` only in `link`.
+//! Never: pushes a call to a child whose pidfd it does not hold, so every call's fate can be told.
+
+mod context;
+mod hub;
+pub(crate) mod outcome;
+mod record;
+mod requests;
+mod server;
+mod values;
+
+pub(crate) use self::context::{Options, preparing, setup};
+pub(crate) use self::hub::{Hub, Source, existing_hub, hub};
+pub(crate) use self::record::Record;
+pub(crate) use self::requests::Child;
+pub(crate) use self::values::{decode, encode};

@@ -1,0 +1,85 @@
+//! From what a child answered, or from its end, to what the caller is told.
+//!
+//! Owns: nothing. Runs in: the parent. Never: calls something a success that was not answered so.
+
+use std::os::unix::process::ExitStatusExt as _;
+use std::process::ExitStatus;
+
+use crate::codec::message::from_bytes;
+use crate::error::{Direction, Error, ErrorKind, Execution, Result};
+use crate::link::frame::Kind;
+use crate::link::message::{FromChild, PanicReport, Refusal};
+use crate::link::{Body, Caller, Reply};
+use crate::sys::Errno;
+
+/// What a reply to a call says: the bytes of a result, or what went wrong.
+pub(crate) fn of_reply(reply: Reply) -> Result<Body> {
+    let text = |body: &Body| body.bytes().map_or_else(lost, |bytes| String::from_utf8_lossy(bytes).into_owned());
+    let direction = Direction::Arguments;
+    match reply.kind {
+        Kind::Done => match reply.body {
+            Body::Lost(errno) => {
+                let reason = lost(errno);
+                Err(Error::new(ErrorKind::CannotDecode { direction: Direction::Result, reason }, Execution::Finished))
+            }
+            body => Ok(body),
+        },
+        Kind::Panicked => {
+            let report = reply.body.bytes().ok().and_then(|bytes| from_bytes(bytes).ok());
+            let PanicReport { message, location, backtrace } = report.unwrap_or_default();
+            Err(Error::new(ErrorKind::Panicked { message, location, backtrace }, Execution::Finished))
+        }
+        Kind::BadArguments => {
+            let reason = text(&reply.body);
+            Err(Error::new(ErrorKind::CannotDecode { direction, reason }, Execution::NotStarted))
+        }
+        Kind::BadResult => {
+            let direction = Direction::Result;
+            let reason = text(&reply.body);
+            Err(Error::new(ErrorKind::CannotEncode { direction, reason }, Execution::Finished))
+        }
+        Kind::UnknownTask => Err(Error::new(ErrorKind::UnknownTask, Execution::NotStarted)),
+        Kind::BadSetup => {
+            let refusal = reply.body.bytes().ok().and_then(|bytes| from_bytes(bytes).ok());
+            let refusal = refusal.unwrap_or(Refusal { step: "set the process up".to_owned(), errno: 0 });
+            Err(Error::could_not_start(refusal.step, Errno::from_raw(refusal.errno)))
+        }
+        Kind::Skip | Kind::Setup | Kind::Call => {
+            let reason = "a reply of a request's kind".to_owned();
+            Err(Error::new(ErrorKind::ProtocolViolation { reason }, Execution::Unknown))
+        }
+    }
+}
+
+/// What a process's end means for a call that it had; `execution` says whether the call may have run.
+pub(crate) fn of_end<T>(status: ExitStatus, caller: &Caller<T>, execution: Execution) -> Error {
+    if execution == Execution::NotStarted {
+        match caller.excuse() {
+            Some(FromChild::Mismatch { .. }) => return Error::new(ErrorKind::BinaryMismatch, execution),
+            Some(FromChild::NotExecuted { errno }) => {
+                return Error::could_not_start("execute this program again", Errno::from_raw(errno));
+            }
+            _ => {}
+        }
+    }
+    let (overflowed, last_words) = caller.last_words();
+    let kind = match (status.signal(), status.code()) {
+        (Some(_), _) if overflowed => ErrorKind::StackOverflow,
+        (Some(signal), _) => {
+            // Only an abort follows from a panic; what else kills a process has its own reasons.
+            let last_words = last_words.filter(|_| signal == nix::libc::SIGABRT);
+            ErrorKind::Killed { signal, core_dumped: status.core_dumped(), last_words }
+        }
+        (None, code) => ErrorKind::Exited { code: code.unwrap_or(0) },
+    };
+    Error::new(kind, execution)
+}
+
+/// A child wrote what the protocol does not allow.
+pub(crate) fn of_violation(reason: &str) -> Error {
+    Error::new(ErrorKind::ProtocolViolation { reason: reason.to_owned() }, Execution::Unknown)
+}
+
+fn lost(errno: Errno) -> String {
+    format!("the parcel that holds it could not be received: {}", errno.desc())
+}

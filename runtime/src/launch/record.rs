@@ -1,0 +1,129 @@
+//! What a parent knows of one child: its pid, its pidfd, and how it ended.
+//!
+//! Owns: the child's end, told once and kept. Runs in: the parent; the hub's thread writes, anybody reads.
+//! Never: asks the kernel how a child ended. Only the fork server can know, and it says so.
+
+use std::fmt;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::process::ExitStatusExt as _;
+use std::process::ExitStatus;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
+
+use super::server::Server;
+use crate::link::message::{ChildId, ToServer};
+use crate::sys::process::RawStatus;
+use crate::sys::{self, Errno, fd};
+
+/// One child, from the fork server's word that it exists.
+pub(crate) struct Record {
+    pub(crate) id: ChildId,
+    pub(crate) pid: u32,
+    pidfd: OwnedFd,
+    server: Arc<Server>,
+    /// Empty as long as it is a spare.
+    name: Mutex<String>,
+    end: Mutex<End>,
+    ended: Condvar,
+}
+
+#[derive(Default)]
+struct End {
+    status: Option<RawStatus>,
+    watcher: Option<Box<dyn FnOnce() + Send>>,
+}
+
+impl Record {
+    pub(super) fn new(id: ChildId, pid: u32, pidfd: OwnedFd, server: Arc<Server>) -> Self {
+        Self { id, pid, pidfd, server, name: Mutex::default(), end: Mutex::default(), ended: Condvar::new() }
+    }
+
+    pub(crate) fn pidfd(&self) -> BorrowedFd<'_> {
+        self.pidfd.as_fd()
+    }
+
+    pub(crate) fn server(&self) -> &Arc<Server> {
+        &self.server
+    }
+
+    pub(crate) fn name(&self) -> String {
+        lock(&self.name).clone()
+    }
+
+    pub(crate) fn set_name(&self, name: &str) {
+        name.clone_into(&mut lock(&self.name));
+    }
+
+    /// How it ended, if it has.
+    pub(crate) fn status(&self) -> Option<ExitStatus> {
+        lock(&self.end).status.map(ExitStatus::from_raw)
+    }
+
+    /// Waits for its end; `None` if `deadline` came first.
+    pub(crate) fn wait(&self, deadline: Option<Instant>) -> Option<ExitStatus> {
+        let mut end = lock(&self.end);
+        loop {
+            if let Some(status) = end.status {
+                return Some(ExitStatus::from_raw(status));
+            }
+            end = match deadline {
+                None => self.ended.wait(end).unwrap_or_else(PoisonError::into_inner),
+                Some(deadline) => {
+                    let left = deadline.checked_duration_since(Instant::now())?;
+                    self.ended.wait_timeout(end, left).unwrap_or_else(PoisonError::into_inner).0
+                }
+            };
+        }
+    }
+
+    /// Has `watcher` called when it ends, on the hub's thread; at once, on this one, if it has ended.
+    pub(crate) fn watch(&self, watcher: impl FnOnce() + Send + 'static) {
+        let mut end = lock(&self.end);
+        if end.status.is_none() {
+            end.watcher = Some(Box::new(watcher));
+        } else {
+            drop(end);
+            watcher();
+        }
+    }
+
+    /// It has ended: tells whoever waits. A second word is ignored.
+    pub(super) fn ended(&self, status: RawStatus) {
+        let mut end = lock(&self.end);
+        if end.status.is_some() {
+            return;
+        }
+        end.status = Some(status);
+        let watcher = end.watcher.take();
+        drop(end);
+        self.ended.notify_all();
+        if let Some(watcher) = watcher {
+            watcher();
+        }
+    }
+
+    /// Sends `signal` to its whole group, through the fork server, which alone knows that the group is still its own.
+    ///
+    /// The leader gets SIGKILL at once; the rest of the group gets it when the leader is reaped.
+    pub(crate) fn signal(&self, signal: i32) -> Result<(), Errno> {
+        if self.status().is_some() {
+            return Ok(());
+        }
+        let direct = signal == nix::libc::SIGKILL || !self.server.send(&ToServer::Signal { id: self.id, signal }, None);
+        match if direct { fd::signal(self.pidfd.as_fd(), signal) } else { Ok(()) } {
+            Err(sys::Errno::ESRCH) => Ok(()),
+            other => other,
+        }
+    }
+}
+
+impl fmt::Debug for Record {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let ended = self.status();
+        f.debug_struct("Record").field("pid", &self.pid).field("ended", &ended).finish_non_exhaustive()
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,126 @@
+//! The parent's end of one fork server: starting it, and talking to it without ever waiting.
+//!
+//! Owns: the socket, the server's pidfd, and what could not be sent yet. Runs in: the parent.
+//! Never: blocks in a send. With 256 ends coming in and 256 requests going out, two blocking ends would wait for each other.
+
+use std::collections::VecDeque;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use super::context::Base;
+use crate::child::boot;
+use crate::codec::message::{from_bytes, to_bytes};
+use crate::error::{Error, ErrorKind, Execution, Result};
+use crate::link::message::{FromServer, MAGIC, ToServer};
+use crate::sys::socket::{self, Blocking};
+use crate::sys::{Errno, fd, image, poll, process};
+use crate::task::fingerprint;
+
+/// How long a fork server may take until it is ready, and a child until it is there.
+pub(super) const START_DEADLINE: Duration = Duration::from_secs(20);
+
+/// One fork server.
+#[derive(Debug)]
+pub(crate) struct Server {
+    /// Which one this is; a dead one is followed by another.
+    pub(super) epoch: u64,
+    pub(super) base: Base,
+    socket: OwnedFd,
+    pidfd: OwnedFd,
+    outgoing: Mutex<VecDeque<(Vec<u8>, Option<OwnedFd>)>>,
+}
+
+impl Server {
+    /// Starts a fork server and waits until it is ready.
+    pub(super) fn start(epoch: u64) -> Result<Self> {
+        // A process of ours that came as far as here without being taken over would start processes without end.
+        if std::env::var_os(boot::MARK).is_some() {
+            return Err(Error::could_not_start(
+                format!("{} is set, so this process was started as a child and did not notice", boot::MARK),
+                Errno::ELOOP,
+            ));
+        }
+        let at = |step: &'static str| move |errno: Errno| Error::could_not_start(step, errno);
+        let (socket, theirs) = socket::pair().map_err(at("make a socket pair"))?;
+        let own = fd::pidfd(process::own_pid()).map_err(at("open a pidfd"))?;
+        let hello = to_bytes(&ToServer::Hello { magic: MAGIC, fingerprint: fingerprint() });
+        socket::send(socket.as_fd(), &hello, &[own.as_fd()], Blocking::No).map_err(at("greet the fork server"))?;
+        let base = Base::now();
+        execute(theirs.as_fd()).map_err(at("execute this program again"))?;
+        drop(theirs);
+        let deadline = Some(Instant::now() + START_DEADLINE);
+        match poll::readable([socket.as_fd()], deadline) {
+            Ok([true]) => {}
+            Ok([false]) => return Err(at("wait for the fork server")(Errno::ETIMEDOUT)),
+            Err(errno) => return Err(at("wait for the fork server")(errno)),
+        }
+        let (bytes, fds) = socket::receive(socket.as_fd(), Blocking::No).map_err(at("hear from the fork server"))?;
+        let Ok(FromServer::Ready { fingerprint: theirs }) = from_bytes(&bytes) else {
+            return Err(at("hear from the fork server, which ended before it was ready,")(Errno::ECONNRESET));
+        };
+        if theirs != fingerprint() {
+            return Err(Error::new(ErrorKind::BinaryMismatch, Execution::NotStarted));
+        }
+        let pidfd = fds.into_iter().next().ok_or_else(|| at("receive the fork server's pidfd")(Errno::EPROTO))?;
+        Ok(Self { epoch, base, socket, pidfd, outgoing: Mutex::default() })
+    }
+
+    pub(super) fn socket(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+
+    pub(super) fn pidfd(&self) -> BorrowedFd<'_> {
+        self.pidfd.as_fd()
+    }
+
+    /// What a new child's surroundings are.
+    pub(crate) fn base(&self) -> &Base {
+        &self.base
+    }
+
+    /// Sends `message`, now or as soon as there is room; false if the server is gone.
+    pub(crate) fn send(&self, message: &ToServer, beside: Option<OwnedFd>) -> bool {
+        let mut outgoing = self.outgoing();
+        outgoing.push_back((to_bytes(message), beside));
+        // Sending does not block, so holding the lock costs nobody anything, and keeps the order.
+        self.flush_queue(&mut outgoing)
+    }
+
+    /// Tries again to send what had no room; true if something is left.
+    pub(super) fn flush(&self) -> bool {
+        let mut outgoing = self.outgoing();
+        self.flush_queue(&mut outgoing);
+        !outgoing.is_empty()
+    }
+
+    fn flush_queue(&self, outgoing: &mut VecDeque<(Vec<u8>, Option<OwnedFd>)>) -> bool {
+        while let Some((bytes, beside)) = outgoing.front() {
+            let descriptors: Vec<_> = beside.iter().map(AsFd::as_fd).collect();
+            match socket::send(self.socket.as_fd(), bytes, &descriptors, Blocking::No) {
+                Ok(()) => drop(outgoing.pop_front()),
+                Err(Errno::EPIPE | Errno::ECONNRESET) => return false,
+                Err(_) => return true,
+            }
+        }
+        true
+    }
+
+    fn outgoing(&self) -> MutexGuard<'_, VecDeque<(Vec<u8>, Option<OwnedFd>)>> {
+        self.outgoing.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Runs this program's image with the mark of a fork server.
+fn execute(socket: BorrowedFd<'_>) -> nix::Result<()> {
+    let mark = boot::server_mark(socket.as_raw_fd());
+    let (args, env) = (process::own_args(), process::own_env_with((boot::MARK, &mark)));
+    let mut failed = Errno::ENOENT;
+    for path in image::paths()? {
+        match process::spawn_image(&path, socket, &args, &env) {
+            Ok(_) => return Ok(()),
+            Err(errno) => failed = errno,
+        }
+    }
+    Err(failed)
+}

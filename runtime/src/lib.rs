@@ -1,0 +1,80 @@
+//! Run functions of this program in other processes: typed, fast, and safe when a process dies.
+//!
+//! ```
+//! use process_task::{Pool, process_task};
+//!
+//! #[process_task]
+//! fn square(x: i64) -> i64 { x * x }
+//!
+//! fn main() -> process_task::Result<()> {
+//!     assert_eq!(square(3), 9);                          // still an ordinary function
+//!     assert_eq!(square.spawn(10).join()?, 100);         // in a process of its own
+//!     let pool = Pool::new()?;                           // one worker per usable core
+//!     assert_eq!(pool.map(square, 0..4)?, [0, 1, 4, 9]);
+//!     let later = pool.submit(square, 12);               // a handle: join it, await it
+//!     assert_eq!(later.join()?, 144);
+//!     Ok(())
+//! }
+//! ```
+//!
+//! There is nothing to initialise: no call in `main`, no attribute on it, no wrapper around tests. A function with
+//! [`#[process_task]`](macro@process_task) is a value that can be [spawned](Process) in a process of its own or handed to
+//! a [`Pool`] of workers. Arguments and results travel by serde; strings, paths and numbers in bulk travel as they are.
+//!
+//! # When processes die
+//!
+//! A process that panics, crashes, exits or is killed costs exactly the call that it was running, whose [`Error`] says
+//! what happened and [whether the call may have run](Error::execution). When this program ends, by return, `exit` or
+//! kill -9, every process that it started ends, and so do theirs.
+//!
+//! # What is trusted
+//!
+//! Children are trusted: they may crash, but are not malicious. They are this program's own code in another process, with
+//! the same rights.
+#![warn(clippy::print_stdout, clippy::print_stderr)]
+
+extern crate self as process_task;
+
+mod child; // what runs only in processes that we started
+mod codec; // values to bytes
+mod error;
+mod launch; // what asks for processes
+mod link; // what joins a parent and a child
+mod pool;
+mod process;
+mod shared; // what may live in shared memory
+mod sys; // the kernel, and nearly all unsafe
+mod task; // the Task trait and the registry
+
+// Marking functions.
+pub use self::codec::Travels;
+pub use self::task::Task;
+pub use process_task_macros::{preload, process_task};
+
+// One process for one call.
+pub use self::link::StartMethod;
+pub use self::process::{
+    Builder, Process, ProcessInfo, Stdio, active_children, available_parallelism, current, parent,
+};
+
+// Many calls in processes that stay.
+pub use self::pool::{JoinHandle, Map, Pool, PoolBuilder, UnorderedMap};
+
+// What can go wrong.
+pub use self::error::{Direction, Error, ErrorKind, Execution, Result};
+
+/// What generated code names. Not for people: it changes without notice.
+#[doc(hidden)]
+pub mod __private {
+    pub use crate::codec::choose::{
+        ByReference, ByValue, ChooseBorrowed, ChooseElements, ChooseNothing, ChooseOwnedPlain, ChooseOwnedSerde,
+        ChoosePlain, ChooseSerde, by_reference, by_value,
+    };
+    pub use crate::codec::{
+        ALIGNMENT, AsBorrowed, AsElements, AsNothing, AsOwned, AsPlain, Borrowable, Codec, CodecError, Format, Lend,
+        Loan, Never, Number, Payload, Plain, Reader, Spill, Store, ViaSerde, Writer, codec, loan,
+    };
+    pub use crate::process::spawn;
+    pub use crate::task::{Entry, Options, Preload, Registration, StubError, Task};
+    pub use inventory;
+}

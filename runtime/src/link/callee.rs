@@ -1,0 +1,297 @@
+//! The child's end of a link: claims calls, answers them, sleeps when there is none.
+//!
+//! Owns: the child's cursors and parcels. Runs in: the child, on its main thread.
+//! Never: reads a frame before it has claimed it, nor touches the bell unless the parent sleeps.
+
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
+use std::sync::atomic::Ordering::{Relaxed, Release, SeqCst};
+use std::sync::atomic::{AtomicU32, fence};
+
+use super::frame::{self, Frame, HEAD, INLINE, Kind, ParcelName, RING};
+use super::message::{FromChild, MAGIC, ToChild};
+use super::parcel::{Arrivals, SLOTS};
+use super::window::{self, Window};
+use super::words::{LAST_WORDS, ReplyWords, RequestWords};
+use super::{Filling, Loan, Payload, SharedStock, Spin};
+use crate::codec::message::{from_bytes, to_bytes};
+use crate::shared::Half;
+use crate::sys::memory::{Access, Map};
+use crate::sys::socket::{self, Blocking};
+use crate::sys::{Errno, fd, futex};
+
+/// The child's end.
+#[derive(Debug)]
+pub(crate) struct Callee {
+    request: &'static Half<RequestWords>,
+    reply: &'static Half<ReplyWords>,
+    control: OwnedFd,
+    bell: OwnedFd,
+    read: u64,
+    write: u64,
+    spin: Spin,
+    /// The last answer had to wake the parent, so the next request is not near.
+    far: bool,
+    arrivals: Arrivals,
+    stock: SharedStock,
+    /// Which parcel of ours the parent has mapped, by slot.
+    announced: [u32; SLOTS],
+    /// Replies that the parent still reads, by slot, and the bits that say so, as last seen.
+    lent: [Option<Loan>; SLOTS],
+    released: u64,
+}
+
+/// One request that was claimed.
+#[derive(Debug)]
+pub(crate) struct Given {
+    pub(crate) kind: Kind,
+    pub(crate) task: u32,
+    pub(crate) serial: u64,
+    bytes: Bytes,
+}
+
+#[derive(Debug)]
+enum Bytes {
+    Ring(&'static [u8]),
+    Parcel(Arc<Map>, usize),
+    Missing(Errno),
+}
+
+impl Given {
+    /// The payload where it lies. The parent leaves it alone until the answer.
+    ///
+    /// # Errors
+    /// It is in a parcel that could not be received.
+    pub(crate) fn payload(&self) -> Result<&[u8], Errno> {
+        match &self.bytes {
+            Bytes::Ring(bytes) => Ok(bytes),
+            Bytes::Parcel(map, len) => Ok(map.lend(0, *len)),
+            Bytes::Missing(errno) => Err(*errno),
+        }
+    }
+}
+
+impl Callee {
+    /// Takes the link out of the control socket, where the parent has put it before this process existed.
+    ///
+    /// # Errors
+    /// There is no such message, or its memory cannot be mapped.
+    pub(crate) fn open(control: OwnedFd, fingerprint: u64) -> Result<Self, Errno> {
+        let (bytes, fds) = socket::receive(control.as_fd(), Blocking::No)?;
+        let Ok(ToChild::Hello { magic: MAGIC, fingerprint: theirs }) = from_bytes(&bytes) else {
+            return Err(Errno::EPROTO);
+        };
+        if theirs != fingerprint {
+            let mismatch = to_bytes(&FromChild::Mismatch { fingerprint });
+            let _ = socket::send(control.as_fd(), &mismatch, &[], Blocking::No);
+            return Err(Errno::EXDEV);
+        }
+        let [request, reply, bell] = <[OwnedFd; 3]>::try_from(fds).map_err(|_| Errno::EPROTO)?;
+        // Mapped for the rest of this process's life: borrowed arguments may be anywhere.
+        let request = Box::leak(Box::new(Half::map(request.as_fd(), RING, Access::Read)?));
+        let reply = Box::leak(Box::new(Half::map(reply.as_fd(), RING, Access::Write)?));
+        Ok(Self {
+            request,
+            reply,
+            control,
+            bell,
+            read: 0,
+            write: 0,
+            spin: Spin::new(),
+            far: true,
+            arrivals: Arrivals::default(),
+            stock: SharedStock::default(),
+            announced: [0; SLOTS],
+            lent: Default::default(),
+            released: 0,
+        })
+    }
+
+    /// The word in which the handler of a stack overflow leaves its note.
+    pub(crate) fn overflow_flag(&self) -> &'static AtomicU32 {
+        &self.reply.words().overflowed.0
+    }
+
+    /// What a panic writes its text to, in case it is the last thing this process says.
+    pub(crate) fn last_words(&self) -> LastWords {
+        LastWords(self.reply)
+    }
+
+    /// The next request, waiting as long as it takes; `None` when the parent has closed the link and all are done.
+    pub(crate) fn next(&mut self) -> Option<Given> {
+        let window = &self.reply.words().window.0;
+        let closing = &self.request.words().closing.0;
+        let something = || Window::look(window).unclaimed() != 0 || closing.load(Relaxed) != 0;
+        loop {
+            if window::claim(window) {
+                return Some(self.read_frame());
+            }
+            if closing.load(SeqCst) != 0 {
+                return None;
+            }
+            if !std::mem::take(&mut self.far) && self.spin.until(something) {
+                continue;
+            }
+            let dozing = &self.reply.words().dozing.0;
+            dozing.store(1, SeqCst);
+            if !something() {
+                futex::wait(dozing, 1);
+            }
+            dozing.store(0, SeqCst);
+        }
+    }
+
+    /// Memory for a result that may turn out to be long.
+    pub(crate) fn filling(&mut self) -> Filling {
+        self.take_back_released();
+        Filling::new(&self.stock)
+    }
+
+    /// Answers `given`, which is the oldest request that is not answered.
+    pub(crate) fn answer(&mut self, given: &Given, kind: Kind, mut payload: Payload) {
+        if let Payload::Parcel(loan) = &payload
+            && let Err(errno) = self.announce(loan)
+        {
+            let why = format!("the result cannot be handed over: {errno}");
+            return self.answer(given, Kind::BadResult, Payload::Small(why.into_bytes()));
+        }
+        if let Payload::Small(bytes) = &mut payload {
+            // Only our own messages can be longer, and the end of such a text can be spared.
+            bytes.truncate(INLINE);
+        }
+        let (inline, len, parcel): (&[u8], _, _) = match &payload {
+            Payload::Small(bytes) => (bytes, bytes.len(), None),
+            Payload::Parcel(loan) => (&[], loan.len(), loan.parcel().map(|(name, _)| name)),
+        };
+        let head = Frame { kind, task: 0, serial: given.serial, len: len as u64, parcel };
+        let at = frame::room_for(self.write, head.extent());
+        if at != self.write {
+            let skip = Frame { kind: Kind::Skip, task: 0, serial: 0, len: 0, parcel: None };
+            self.reply.write(frame::place(self.write), &skip.bytes());
+        }
+        self.reply.write(frame::place(at), &head.bytes());
+        self.reply.write(frame::place(at) + HEAD, inline);
+        self.write = at + head.extent();
+        if let Payload::Parcel(loan) = payload
+            && let Some((name, _)) = loan.parcel()
+            && let Some(slot) = self.lent.get_mut(usize::from(name.slot))
+        {
+            *slot = Some(loan);
+        }
+        self.reply.words().tail.0.store(self.write, Release);
+        // Either we see that the parent sleeps, or it sees the new tail: it looks after saying so.
+        fence(SeqCst);
+        let words = self.request.words();
+        let dry = || Window::look(&self.reply.words().window.0).unclaimed() == 0;
+        // Nobody waits for the word that a setup worked: the first call follows it.
+        let awaited = given.kind != Kind::Setup || kind != Kind::Done;
+        if awaited && (words.asleep.0.load(Relaxed) != 0 || (words.hungry.0.load(Relaxed) != 0 && dry())) {
+            fd::ring(self.bell.as_fd());
+            self.far = true;
+        }
+    }
+
+    /// The descriptors that the parent sent for the request at hand.
+    pub(crate) fn attached(&mut self) -> Result<Vec<OwnedFd>, Errno> {
+        loop {
+            let (bytes, fds) = socket::receive(self.control.as_fd(), Blocking::No)?;
+            match from_bytes(&bytes) {
+                Ok(ToChild::Attached) => return Ok(fds),
+                Ok(ToChild::Parcel { slot, id }) => self.arrive(ParcelName { slot, id }, &fds)?,
+                _ => return Err(Errno::EPROTO),
+            }
+        }
+    }
+
+    fn arrive(&mut self, name: ParcelName, fds: &[OwnedFd]) -> Result<(), Errno> {
+        self.arrivals.add(name, fds.first().ok_or(Errno::EPROTO)?)
+    }
+
+    fn read_frame(&mut self) -> Given {
+        let head = loop {
+            let mut head = [0; HEAD];
+            self.request.read(frame::place(self.read), &mut head);
+            match Frame::parse(&head) {
+                Ok(Frame { kind: Kind::Skip, .. }) => self.read = frame::next_lap(self.read + 1),
+                Ok(head) => break head,
+                // Nobody but the parent can write there.
+                Err(why) => unreachable!("the parent wrote {why}"),
+            }
+        };
+        let at = frame::place(self.read) + HEAD;
+        self.read += head.extent();
+        let len = usize::try_from(head.len).unwrap_or(0);
+        let bytes = match head.parcel {
+            None => Bytes::Ring(self.request.lend(at, len)),
+            Some(name) => match self.find(name, head.len) {
+                Ok(map) => Bytes::Parcel(map, len),
+                Err(errno) => Bytes::Missing(errno),
+            },
+        };
+        Given { kind: head.kind, task: head.task, serial: head.serial, bytes }
+    }
+
+    fn find(&mut self, name: ParcelName, len: u64) -> Result<Arc<Map>, Errno> {
+        loop {
+            if let Some(map) = self.arrivals.find(name, len) {
+                return Ok(map);
+            }
+            let (bytes, fds) = socket::receive(self.control.as_fd(), Blocking::No)?;
+            match from_bytes(&bytes) {
+                Ok(ToChild::Parcel { slot, id }) => self.arrive(ParcelName { slot, id }, &fds)?,
+                _ => return Err(Errno::EPROTO),
+            }
+        }
+    }
+
+    /// Makes sure that the parent can map the parcel of a loan.
+    fn announce(&mut self, loan: &Loan) -> Result<(), Errno> {
+        let (name, fd) = loan.parcel().ok_or(Errno::EINVAL)?;
+        let slot = self.announced.get_mut(usize::from(name.slot));
+        if slot.as_ref().is_some_and(|id| **id == name.id) {
+            return Ok(());
+        }
+        let message = to_bytes(&FromChild::Parcel { slot: name.slot, id: name.id });
+        socket::send(self.control.as_fd(), &message, &[fd], Blocking::Yes)?;
+        if let Some(slot) = slot {
+            *slot = name.id;
+        }
+        Ok(())
+    }
+
+    /// Takes home the parcels whose bit has flipped since we last looked.
+    fn take_back_released(&mut self) {
+        let now = self.request.words().released.0.load(SeqCst);
+        let flipped = now ^ self.released;
+        for (slot, lent) in self.lent.iter_mut().enumerate() {
+            if flipped & 1 << slot != 0 {
+                *lent = None;
+            }
+        }
+        self.released = now;
+    }
+}
+
+/// A place for a last message that outlives the process.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct LastWords(&'static Half<ReplyWords>);
+
+impl LastWords {
+    /// Forgets what was said during an earlier call.
+    pub(crate) fn clear(self) {
+        self.0.words().last_words_len.0.store(0, Release);
+    }
+
+    /// Appends a line, or as much of it as there is room for. Allocates nothing.
+    pub(crate) fn say(self, line: &str) {
+        let words = self.0.words();
+        let used = (words.last_words_len.0.load(Relaxed) as usize).min(LAST_WORDS);
+        let separator = if used == 0 { "" } else { "\n" };
+        let mut end = used;
+        for (place, byte) in words.last_words[used..].iter().zip(separator.bytes().chain(line.bytes())) {
+            place.store(byte, Relaxed);
+            end += 1;
+        }
+        words.last_words_len.0.store(u32::try_from(end).unwrap_or(0), Release);
+    }
+}

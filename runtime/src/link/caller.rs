@@ -1,0 +1,338 @@
+//! The parent's end of a link: gives calls out, takes replies in, takes calls back.
+//!
+//! Owns: what is in flight, and both cursors, in private memory. Runs in: the parent, under whatever lock its owner has.
+//! Never: believes the child. A reply is taken only if it answers the oldest call in flight.
+
+use std::collections::VecDeque;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::Arc;
+use std::sync::atomic::Ordering::{Acquire, Relaxed, SeqCst};
+use std::sync::atomic::fence;
+
+use super::frame::{self, Frame, HEAD, Kind, ParcelName, RING};
+use super::message::{FromChild, ToChild};
+use super::parcel::{Arrivals, NO_SLOT, SLOTS};
+use super::window::{self, LOOK_AHEAD, Window};
+use super::words::RequestWords;
+use super::{Link, Payload};
+use crate::codec::message::{from_bytes, to_bytes};
+use crate::shared::Half;
+use crate::sys::memory::Map;
+use crate::sys::socket::{self, Blocking};
+use crate::sys::{Errno, futex};
+
+/// The parent's end. `T` is what the owner remembers of a call.
+#[derive(Debug)]
+pub(crate) struct Caller<T> {
+    link: Link,
+    /// Where the next frame of a request goes, in bytes since the link was made.
+    write: u64,
+    /// Where the next reply begins, likewise.
+    read: u64,
+    serial: u64,
+    /// The limit that we have set, for comparison with what stands in memory.
+    limit: u32,
+    /// How many requests were answered.
+    answered: u32,
+    in_flight: VecDeque<InFlight<T>>,
+    /// Which parcel of ours the child has mapped, by slot.
+    announced: [u32; SLOTS],
+    arrivals: Arrivals,
+}
+
+#[derive(Debug)]
+struct InFlight<T> {
+    serial: u64,
+    /// The cursor before this frame, and before the skip that may precede it.
+    start: u64,
+    payload: Payload,
+    tag: T,
+}
+
+/// The child wrote something that the protocol does not allow.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Violation(pub(crate) &'static str);
+
+/// What a child answered.
+#[derive(Debug)]
+pub(crate) struct Reply {
+    pub(crate) kind: Kind,
+    pub(crate) body: Body,
+}
+
+/// The bytes of a reply.
+#[derive(Debug)]
+pub(crate) enum Body {
+    /// Copied out of the ring: so many bytes, in memory as aligned as a payload has to be.
+    Small(Vec<u128>, usize),
+    /// Still in the child's parcel, which is let go when this is dropped.
+    Parcel(Borrowed),
+    /// The parcel could not be received.
+    Lost(Errno),
+}
+
+/// A reply parcel that this process maps.
+#[derive(Debug)]
+pub(crate) struct Borrowed {
+    map: Arc<Map>,
+    len: usize,
+    slot: u8,
+    request: Arc<Half<RequestWords>>,
+}
+
+/// What was in flight on a link whose child is dead.
+#[derive(Debug)]
+pub(crate) struct Remains<T> {
+    /// Claimed and not answered: may have run. Not more than one, unless the child scribbled over the window.
+    pub(crate) running: Vec<T>,
+    /// Not claimed, in order: certainly did not run.
+    pub(crate) unclaimed: Vec<(T, Payload)>,
+}
+
+impl<T> Caller<T> {
+    pub(crate) fn new(link: Link) -> Self {
+        Self {
+            link,
+            write: 0,
+            read: 0,
+            serial: 0,
+            limit: 0,
+            answered: 0,
+            in_flight: VecDeque::with_capacity(LOOK_AHEAD as usize),
+            announced: [0; SLOTS],
+            arrivals: Arrivals::default(),
+        }
+    }
+
+    pub(crate) fn link(&self) -> &Link {
+        &self.link
+    }
+
+    /// How many requests are not answered.
+    pub(crate) fn in_flight(&self) -> usize {
+        self.in_flight.len()
+    }
+
+    /// Whether one more may be pushed.
+    pub(crate) fn has_room(&self) -> bool {
+        self.in_flight.len() < LOOK_AHEAD as usize
+    }
+
+    /// Sends descriptors that the next request asks for.
+    pub(crate) fn attach(&self, descriptors: &[BorrowedFd<'_>]) -> nix::Result<()> {
+        socket::send(self.link.control.as_fd(), &to_bytes(&ToChild::Attached), descriptors, Blocking::No)
+    }
+
+    /// Gives one request out. The child is not woken yet: see [`Caller::wake`].
+    ///
+    /// # Errors
+    /// The parcel could not be handed over, and nothing was given out: request and tag come back.
+    pub(crate) fn push(&mut self, kind: Kind, task: u32, payload: Payload, tag: T) -> Result<(), (Errno, Payload, T)> {
+        debug_assert!(self.has_room());
+        let parcel = match &payload {
+            Payload::Small(_) => None,
+            Payload::Parcel(loan) => match self.announce(loan) {
+                Ok(name) => Some(name),
+                Err(errno) => return Err((errno, payload, tag)),
+            },
+        };
+        let (inline, len): (&[u8], _) = match &payload {
+            Payload::Small(bytes) => (bytes, bytes.len()),
+            Payload::Parcel(loan) => (&[], loan.len()),
+        };
+        self.serial += 1;
+        let head = Frame { kind, task, serial: self.serial, len: len as u64, parcel };
+        let start = self.write;
+        let at = frame::room_for(start, head.extent());
+        let half = &self.link.request;
+        if at != start {
+            let skip = Frame { kind: Kind::Skip, task: 0, serial: 0, len: 0, parcel: None };
+            half.write(frame::place(start), &skip.bytes());
+        }
+        half.write(frame::place(at), &head.bytes());
+        half.write(frame::place(at) + HEAD, inline);
+        self.write = at + head.extent();
+        self.limit = self.limit.wrapping_add(1);
+        self.in_flight.push_back(InFlight { serial: self.serial, start, payload, tag });
+        window::push(&self.link.reply.words().window.0);
+        Ok(())
+    }
+
+    /// Wakes the child if it said that it sleeps; says whether it did.
+    pub(crate) fn wake(&self) -> bool {
+        let dozing = &self.link.reply.words().dozing.0;
+        let wake = dozing.load(SeqCst) != 0 && dozing.swap(0, SeqCst) != 0;
+        if wake {
+            futex::wake(dozing);
+        }
+        wake
+    }
+
+    /// Whether a reply has come that was not collected.
+    pub(crate) fn has_reply(&self) -> bool {
+        self.link.reply.words().tail.0.load(Relaxed) != self.read
+    }
+
+    /// Tells the child that its parent is about to sleep, or is awake again. To be followed by a look at
+    /// [`Caller::has_reply`]: either we see the reply, or the child sees the word.
+    pub(crate) fn set_asleep(&self, asleep: bool) {
+        self.link.request.words().asleep.0.store(u32::from(asleep), SeqCst);
+        fence(SeqCst);
+    }
+
+    /// Tells the child to ring when it runs dry, because calls wait elsewhere.
+    pub(crate) fn set_hungry(&self, hungry: bool) {
+        self.link.request.words().hungry.0.store(u32::from(hungry), SeqCst);
+    }
+
+    /// Takes every reply there is, oldest first; says whether there was one.
+    pub(crate) fn collect(&mut self, mut each: impl FnMut(T, Reply)) -> Result<bool, Violation> {
+        // Loaded once: the child may go on writing it.
+        let tail = self.link.reply.words().tail.0.load(Acquire);
+        if tail == self.read {
+            return Ok(false);
+        }
+        if tail.wrapping_sub(self.read) > RING as u64 || tail % HEAD as u64 != 0 {
+            return Err(Violation("the reply half's tail is out of bounds"));
+        }
+        while self.read < tail {
+            let mut head = [0; HEAD];
+            self.link.reply.read(frame::place(self.read), &mut head);
+            let head = Frame::parse(&head).map_err(Violation)?;
+            if head.kind == Kind::Skip {
+                self.read = frame::next_lap(self.read + 1);
+                continue;
+            }
+            let end = self.read + head.extent();
+            if end > tail || frame::room_for(self.read, head.extent()) != self.read {
+                return Err(Violation("a reply reaches beyond what was written"));
+            }
+            if self.in_flight.front().is_none_or(|oldest| oldest.serial != head.serial) {
+                return Err(Violation("a reply to something that was not asked"));
+            }
+            if matches!(head.kind, Kind::Setup | Kind::Call) {
+                return Err(Violation("a request in the reply half"));
+            }
+            let body = self.body(&head)?;
+            self.read = end;
+            self.answered = self.answered.wrapping_add(1);
+            if let Some(oldest) = self.in_flight.pop_front() {
+                each(oldest.tag, Reply { kind: head.kind, body });
+            }
+        }
+        Ok(true)
+    }
+
+    /// Takes back up to `most` of the requests that the child has not claimed, the newest, in order.
+    pub(crate) fn take_back(&mut self, most: u32) -> Vec<(T, Payload)> {
+        let taken = window::take_back(&self.link.reply.words().window.0, most);
+        self.limit = self.limit.wrapping_sub(taken);
+        let keep = self.in_flight.len().saturating_sub(taken as usize);
+        let back = self.in_flight.split_off(keep);
+        if let Some(first) = back.front() {
+            self.write = first.start;
+        }
+        back.into_iter().map(|one| (one.tag, one.payload)).collect()
+    }
+
+    /// How many requests the child has claimed since the link was made.
+    pub(crate) fn claimed(&self) -> u32 {
+        Window::look(&self.link.reply.words().window.0).claimed
+    }
+
+    /// Sorts what is in flight, once the child is dead and its last replies are collected.
+    pub(crate) fn remains(mut self) -> Remains<T> {
+        let seen = Window::look(&self.link.reply.words().window.0);
+        let running = seen.claimed.wrapping_sub(self.answered) as usize;
+        // A window that was scribbled over says nothing about what ran; then all of it may have.
+        let honest = seen.limit == self.limit && running <= 1 && running <= self.in_flight.len();
+        let rest = self.in_flight.split_off(if honest { running } else { self.in_flight.len() });
+        Remains {
+            running: self.in_flight.into_iter().map(|one| one.tag).collect(),
+            unclaimed: rest.into_iter().map(|one| (one.tag, one.payload)).collect(),
+        }
+    }
+
+    /// Whether the child ended because it overflowed its stack, and what it said when it panicked last.
+    pub(crate) fn last_words(&self) -> (bool, Option<String>) {
+        let words = self.link.reply.words();
+        let len = (words.last_words_len.0.load(Acquire) as usize).min(words.last_words.len());
+        let bytes: Vec<u8> = words.last_words[..len].iter().map(|byte| byte.load(Relaxed)).collect();
+        let text = String::from_utf8_lossy(&bytes).into_owned();
+        (words.overflowed.0.load(Acquire) != 0, (!text.is_empty()).then_some(text))
+    }
+
+    /// What the child said on the control socket instead of serving, if it said anything.
+    pub(crate) fn excuse(&self) -> Option<FromChild> {
+        let (bytes, _) = socket::receive(self.link.control.as_fd(), Blocking::No).ok()?;
+        from_bytes(&bytes).ok()
+    }
+
+    /// Makes sure that the child can map the parcel of a loan.
+    fn announce(&mut self, loan: &super::Loan) -> Result<ParcelName, Errno> {
+        let (name, fd) = loan.parcel().ok_or(Errno::EINVAL)?;
+        let slot = self.announced.get_mut(usize::from(name.slot));
+        if slot.as_ref().is_some_and(|id| **id == name.id) {
+            return Ok(name);
+        }
+        let message = to_bytes(&ToChild::Parcel { slot: name.slot, id: name.id });
+        socket::send(self.link.control.as_fd(), &message, &[fd], Blocking::No)?;
+        if let Some(slot) = slot {
+            *slot = name.id;
+        }
+        Ok(name)
+    }
+
+    fn body(&mut self, head: &Frame) -> Result<Body, Violation> {
+        let Some(name) = head.parcel else {
+            // `Frame::parse` has checked that an inline payload is short, and `collect` that it lies in the ring.
+            let len = usize::try_from(head.len).unwrap_or(0);
+            let mut memory = vec![0u128; len.div_ceil(size_of::<u128>())];
+            let bytes = &mut bytemuck::cast_slice_mut(&mut memory)[..len];
+            self.link.reply.read(frame::place(self.read) + HEAD, bytes);
+            return Ok(Body::Small(memory, len));
+        };
+        loop {
+            if let Some(map) = self.arrivals.find(name, head.len) {
+                let len = usize::try_from(head.len).map_err(|_| Violation("a reply longer than memory"))?;
+                let request = Arc::clone(&self.link.request);
+                return Ok(Body::Parcel(Borrowed { map, len, slot: name.slot, request }));
+            }
+            match socket::receive(self.link.control.as_fd(), Blocking::No) {
+                Ok((bytes, fds)) => match (from_bytes(&bytes), fds.first()) {
+                    (Ok(FromChild::Parcel { slot, id }), Some(fd)) => {
+                        if let Err(errno) = self.arrivals.add(ParcelName { slot, id }, fd) {
+                            return Ok(Body::Lost(errno));
+                        }
+                    }
+                    _ => return Err(Violation("a parcel was promised and did not come")),
+                },
+                Err(Errno::EAGAIN) => return Err(Violation("a parcel was promised and did not come")),
+                Err(errno) => return Ok(Body::Lost(errno)),
+            }
+        }
+    }
+}
+
+impl Body {
+    /// The payload.
+    ///
+    /// # Errors
+    /// It was in a parcel that could not be received.
+    pub(crate) fn bytes(&self) -> Result<&[u8], Errno> {
+        match self {
+            Self::Small(memory, len) => Ok(&bytemuck::cast_slice(memory)[..*len]),
+            // The child writes this parcel again only after `released` says that it may.
+            Self::Parcel(borrowed) => Ok(borrowed.map.lend(0, borrowed.len)),
+            Self::Lost(errno) => Err(*errno),
+        }
+    }
+}
+
+impl Drop for Borrowed {
+    fn drop(&mut self) {
+        if self.slot != NO_SLOT {
+            self.request.words().released.0.fetch_xor(1 << self.slot, SeqCst);
+        }
+    }
+}

@@ -1,0 +1,177 @@
+//! What stands in a half: frames of a fixed head and, if it is short, the payload itself.
+//!
+//! Owns: the layout of a head, and where in the ring a frame goes. Runs in: both ends of a link.
+//! Never: trusts a head that it read. [`Frame::parse`] checks what can be checked without knowing the calls.
+//!
+//! ```text
+//!  0      1     2         4       8         16        24         28        32
+//!  kind   slot  (zero)    task    serial    length    parcel     (zero)    payload, padded to 32
+//! ```
+//! A frame never wraps around the end of the ring: a head of kind [`Kind::Skip`] there sends the reader to the start.
+
+/// How many bytes of frames a half holds. A power of two.
+pub(crate) const RING: usize = 256 << 10;
+
+/// The longest frame. Sixteen of them fit in any position, so neither side ever waits for room.
+pub(crate) const LONGEST: usize = 8 << 10;
+
+/// The length of a head, and what the length of every frame is a multiple of.
+pub(crate) const HEAD: usize = 32;
+
+/// The longest payload that travels inside its frame.
+pub(crate) const INLINE: usize = LONGEST - HEAD;
+
+const _: () = assert!(RING.is_power_of_two() && LONGEST * (super::window::LOOK_AHEAD as usize + 1) <= RING);
+
+/// What a frame is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub(crate) enum Kind {
+    /// Nothing: go on at the start of the ring.
+    Skip = 1,
+    /// Parent: become the process described in the payload.
+    Setup,
+    /// Parent: run the task on the payload.
+    Call,
+    /// Child: the payload is the result.
+    Done,
+    /// Child: the task panicked; the payload is a [`super::message::PanicReport`].
+    Panicked,
+    /// Child: the arguments could not be decoded; the payload says why.
+    BadArguments,
+    /// Child: the result could not be encoded; the payload says why.
+    BadResult,
+    /// Child: there is no task of that number.
+    UnknownTask,
+    /// Child: it could not become what the setup asked for; the payload is a [`super::message::Refusal`].
+    BadSetup,
+}
+
+impl Kind {
+    fn of(byte: u8) -> Option<Self> {
+        const ALL: [Kind; 9] = [
+            Kind::Skip,
+            Kind::Setup,
+            Kind::Call,
+            Kind::Done,
+            Kind::Panicked,
+            Kind::BadArguments,
+            Kind::BadResult,
+            Kind::UnknownTask,
+            Kind::BadSetup,
+        ];
+        ALL.into_iter().find(|kind| *kind as u8 == byte)
+    }
+}
+
+/// Where a payload lies that is too long for the ring: in the parcel that fills `slot` under this `id`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct ParcelName {
+    /// The place on both sides where the parcel is kept mapped, or [`super::parcel::NO_SLOT`].
+    pub(crate) slot: u8,
+    /// Which parcel; another one may fill the slot later. Never 0.
+    pub(crate) id: u32,
+}
+
+/// The head of a frame.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Frame {
+    pub(crate) kind: Kind,
+    /// The task's place in the registry, in a call.
+    pub(crate) task: u32,
+    /// The call's number on this link, repeated in its reply.
+    pub(crate) serial: u64,
+    /// The payload's length in bytes.
+    pub(crate) len: u64,
+    /// Where the payload lies, if not behind the head.
+    pub(crate) parcel: Option<ParcelName>,
+}
+
+impl Frame {
+    /// The head as it stands in the ring.
+    pub(crate) fn bytes(&self) -> [u8; HEAD] {
+        let name = self.parcel.unwrap_or(ParcelName { slot: 0, id: 0 });
+        let mut bytes = [0; HEAD];
+        bytes[0] = self.kind as u8;
+        bytes[1] = name.slot;
+        bytes[4..8].copy_from_slice(&self.task.to_le_bytes());
+        bytes[8..16].copy_from_slice(&self.serial.to_le_bytes());
+        bytes[16..24].copy_from_slice(&self.len.to_le_bytes());
+        bytes[24..28].copy_from_slice(&name.id.to_le_bytes());
+        bytes
+    }
+
+    /// Reads a head, or says why it is none.
+    pub(crate) fn parse(bytes: &[u8; HEAD]) -> Result<Self, &'static str> {
+        let word = |at: usize| u32::from_le_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]]);
+        let long = |at: usize| u64::from(word(at)) | u64::from(word(at + 4)) << 32;
+        let id = word(24);
+        let frame = Self {
+            kind: Kind::of(bytes[0]).ok_or("a frame of no known kind")?,
+            task: word(4),
+            serial: long(8),
+            len: long(16),
+            parcel: (id != 0).then_some(ParcelName { slot: bytes[1], id }),
+        };
+        if frame.parcel.is_none() && frame.len > INLINE as u64 {
+            return Err("a frame longer than the longest");
+        }
+        Ok(frame)
+    }
+
+    /// How many bytes of the ring the frame takes.
+    pub(crate) fn extent(&self) -> u64 {
+        let inline = if self.parcel.is_some() { 0 } else { self.len };
+        HEAD as u64 + inline.next_multiple_of(HEAD as u64)
+    }
+}
+
+/// Where the byte of number `cursor`, counted since the link was made, lies in the ring.
+pub(crate) fn place(cursor: u64) -> usize {
+    // The remainder is below `RING`, so it fits.
+    usize::try_from(cursor % RING as u64).unwrap_or(0)
+}
+
+/// The cursor of the next lap's start.
+pub(crate) fn next_lap(cursor: u64) -> u64 {
+    cursor.next_multiple_of(RING as u64)
+}
+
+/// Where a frame of `extent` bytes goes when the last one ended at `cursor`; elsewhere means: with a skip at `cursor`.
+pub(crate) fn room_for(cursor: u64, extent: u64) -> u64 {
+    let left = RING - place(cursor);
+    if extent <= left as u64 { cursor } else { next_lap(cursor) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_head_is_read_as_it_was_written() {
+        let parcel = Some(ParcelName { slot: 3, id: 77 });
+        let frame = Frame { kind: Kind::Done, task: 9, serial: 1 << 40, len: 1 << 33, parcel };
+        assert_eq!(Frame::parse(&frame.bytes()), Ok(frame));
+        assert_eq!(frame.extent(), HEAD as u64);
+    }
+
+    #[test]
+    fn garbage_is_no_head() {
+        assert!(Frame::parse(&[0; HEAD]).is_err());
+        let long = Frame { kind: Kind::Call, task: 0, serial: 0, len: INLINE as u64 + 1, parcel: None };
+        assert!(Frame::parse(&long.bytes()).is_err());
+    }
+
+    #[test]
+    fn a_full_look_ahead_of_the_longest_frames_never_overlaps() {
+        for start in (0..2 * RING as u64).step_by(HEAD) {
+            let mut cursor = start;
+            for _ in 0..super::super::window::LOOK_AHEAD {
+                let at = room_for(cursor, LONGEST as u64);
+                assert!(place(at) + LONGEST <= RING);
+                cursor = at + LONGEST as u64;
+            }
+            assert!(cursor - start <= RING as u64);
+        }
+    }
+}

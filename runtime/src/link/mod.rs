@@ -1,0 +1,135 @@
+//! What joins a parent and one child: a control socket, a request half, a reply half, and a bell.
+//!
+//! Owns: [`Link`], made by the parent; [`Caller`] and [`Callee`], its two ends. Runs in: both.
+//! Never: has a name in any file system, so that a kill -9 leaves nothing behind.
+//!
+//! # One call
+//!
+//! | # | parent | child |
+//! |---|--------|-------|
+//! | 1 | writes a frame into the request half, behind all that are not answered | |
+//! | 2 | raises the window's limit; if `dozing`, clears it and wakes | |
+//! | 3 | | claims: raises `claimed` by one, then reads the frame |
+//! | 4 | | runs the task; borrowed arguments are read where they lie |
+//! | 5 | | writes the reply's frame, then `tail`; rings its bell if `asleep`, or if `hungry` and dry |
+//! | 6 | reads `tail` once, checks it, takes the replies, and may reuse the frame's place | |
+//!
+//! At most [`window::LOOK_AHEAD`] calls are between 1 and 6, and that many of the longest frames fit into a ring, so
+//! neither side ever waits for room.
+//!
+//! # The child dies
+//!
+//! before 3: it costs no call, since what is not claimed is taken back. Between 3 and the store of `tail` in 5: exactly
+//! one call, and nobody knows how far it came. After that: none, because the reply is in memory that the parent maps; so
+//! the parent collects once more before it believes in a death. The request half cannot be written by the child
+//! (F_SEAL_FUTURE_WRITE), so what is taken back is what the parent wrote.
+//!
+//! # The parent dies
+//!
+//! The fork server sees it and kills every child; see `child::server`.
+//!
+//! # What is believed
+//!
+//! The parent keeps cursors, serials and what is in flight in private memory. What it reads from a reply half is loaded
+//! once, checked, then used. A frame that fails a check is a [`Violation`], and the child that wrote it is killed.
+
+mod callee;
+mod caller;
+pub(crate) mod frame;
+pub(crate) mod message;
+pub(crate) mod parcel;
+mod spin;
+pub(crate) mod window;
+pub(crate) mod words;
+
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
+
+use self::frame::{INLINE, RING};
+use self::message::{MAGIC, ToChild};
+use self::words::{ReplyWords, RequestWords};
+use crate::codec::{self, message::to_bytes};
+use crate::shared::Half;
+use crate::sys::memory::Access;
+use crate::sys::socket::{self, Blocking};
+use crate::sys::{self, Errno, fd, memory};
+
+pub(crate) use self::callee::{Callee, Given, LastWords};
+pub(crate) use self::caller::{Body, Caller, Remains, Reply};
+pub use self::message::StartMethod;
+pub(crate) use self::parcel::{Filling, Loan, SharedStock};
+pub(crate) use self::spin::Spin;
+
+/// A payload on its way, in whichever memory it was encoded into.
+#[derive(Debug)]
+pub(crate) enum Payload {
+    /// Short enough for a frame.
+    Small(Vec<u8>),
+    /// In a parcel.
+    Parcel(Loan),
+}
+
+impl Payload {
+    /// Puts what an encoder made together with the memory that it may lie in; `None` if that was never filled.
+    pub(crate) fn new(encoded: codec::Payload, filling: Filling) -> Option<Self> {
+        match encoded {
+            codec::Payload::Small(bytes) => Some(Self::Small(bytes)),
+            codec::Payload::Spilled(len) => filling.done(len).map(Self::Parcel),
+        }
+    }
+
+    /// A payload of bytes that are there already, in memory that goes when it does.
+    pub(crate) fn of_bytes(bytes: &[u8]) -> nix::Result<Self> {
+        let mut filling = Filling::new(&SharedStock::default());
+        let mut writer = codec::Writer::new(Vec::new(), INLINE, &mut filling);
+        let written = writer.put_bytes(bytes).and_then(|()| writer.finish());
+        written.ok().and_then(|written| Self::new(written, filling)).ok_or(Errno::ENOMEM)
+    }
+}
+
+/// A new link, as the parent holds it before anything has been asked on it.
+#[derive(Debug)]
+pub(crate) struct Link {
+    request: Arc<Half<RequestWords>>,
+    reply: Half<ReplyWords>,
+    control: OwnedFd,
+    bell: Arc<OwnedFd>,
+}
+
+impl Link {
+    /// Makes a link, and returns the child's end of its control socket, on which everything else is waiting already.
+    ///
+    /// # Errors
+    /// The step that failed, and why.
+    pub(crate) fn new(fingerprint: u64) -> Result<(Self, OwnedFd), (&'static str, Errno)> {
+        fn at<T>(step: &'static str, result: nix::Result<T>) -> Result<T, (&'static str, Errno)> {
+            result.map_err(|errno| (step, errno))
+        }
+        let (control, theirs) = at("make a socket pair", socket::pair())?;
+        let bell = at("make an eventfd", fd::event())?;
+        let size = Half::<RequestWords>::size_with(RING);
+        let request_fd = at("reserve the request half", memory::create("process-task-request", size))?;
+        let reply_fd = at("reserve the reply half", memory::create("process-task-reply", size))?;
+        let request = at("map the request half", Half::map(request_fd.as_fd(), RING, Access::Write))?;
+        let reply = at("map the reply half", Half::map(reply_fd.as_fd(), RING, Access::Write))?;
+        at("seal the request half", memory::seal_future_writes(request_fd.as_fd()))?;
+        let hello = to_bytes(&ToChild::Hello { magic: MAGIC, fingerprint });
+        let halves = [request_fd.as_fd(), reply_fd.as_fd(), bell.as_fd()];
+        at("send the link", socket::send(control.as_fd(), &hello, &halves, Blocking::No))?;
+        Ok((Self { request: Arc::new(request), reply, control, bell: Arc::new(bell) }, theirs))
+    }
+
+    /// What the child rings.
+    pub(crate) fn bell(&self) -> &Arc<OwnedFd> {
+        &self.bell
+    }
+
+    /// Ends a child that has nothing to do.
+    pub(crate) fn close(&self) {
+        use std::sync::atomic::Ordering::SeqCst;
+        self.request.words().closing.0.store(1, SeqCst);
+        if self.reply.words().dozing.0.swap(0, SeqCst) != 0 {
+            sys::futex::wake(&self.reply.words().dozing.0);
+        }
+    }
+}

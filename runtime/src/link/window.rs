@@ -1,0 +1,132 @@
+//! Which of the calls in the request half have been given out: one word, `limit << 32 | claimed`.
+//!
+//! Owns: the arithmetic of that word, and no memory. Runs in: both ends of a link.
+//! Never: makes a system call, so that a model checker can run it.
+//!
+//! Both halves of the word count calls since the link was made, modulo 2^32. The parent raises the limit when it has
+//! written a frame, and lowers it to take calls back; the child raises `claimed` by one, and only *then* reads the frame.
+//! Every change is one atomic step of one word, so a call is either claimed or taken back, never both. The orderings are
+//! `SeqCst` where the other side may be about to sleep: its "I doze" and our change must be seen in one order.
+
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering::{Relaxed, SeqCst};
+
+/// The most calls that are given to one child and not answered yet.
+pub(crate) const LOOK_AHEAD: u32 = 16;
+
+const ONE_MORE: u64 = 1 << 32;
+
+/// One look at the word.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Window {
+    /// Calls given out.
+    pub(crate) limit: u32,
+    /// Calls that the child has taken.
+    pub(crate) claimed: u32,
+}
+
+impl Window {
+    fn of(word: u64) -> Self {
+        #[expect(clippy::cast_possible_truncation, reason = "the word is cut into its two halves")]
+        let claimed = word as u32;
+        Self { limit: (word >> 32) as u32, claimed }
+    }
+
+    fn word(self) -> u64 {
+        u64::from(self.limit) << 32 | u64::from(self.claimed)
+    }
+
+    /// Looks.
+    pub(crate) fn look(word: &AtomicU64) -> Self {
+        Self::of(word.load(SeqCst))
+    }
+
+    /// Calls given out and not taken.
+    pub(crate) fn unclaimed(self) -> u32 {
+        self.limit.wrapping_sub(self.claimed)
+    }
+}
+
+/// One call more may be claimed. Its frame is written already.
+///
+/// Runs in: the parent.
+pub(crate) fn push(word: &AtomicU64) {
+    word.fetch_add(ONE_MORE, SeqCst);
+}
+
+/// Takes the next call; false if there is none.
+///
+/// Runs in: the child.
+pub(crate) fn claim(word: &AtomicU64) -> bool {
+    word.fetch_update(SeqCst, Relaxed, |word| {
+        let seen = Window::of(word);
+        (seen.unclaimed() != 0).then(|| Window { claimed: seen.claimed.wrapping_add(1), ..seen }.word())
+    })
+    .is_ok()
+}
+
+/// Takes back up to `most` of the calls given out last, and says how many it got.
+///
+/// Runs in: the parent.
+pub(crate) fn take_back(word: &AtomicU64, most: u32) -> u32 {
+    let mut taken = 0;
+    let _ = word.fetch_update(SeqCst, Relaxed, |word| {
+        let seen = Window::of(word);
+        // A child that scribbles over the word must not make us take back more than we gave; see `Caller::check`.
+        taken = seen.unclaimed().min(most).min(LOOK_AHEAD);
+        (taken != 0).then(|| Window { limit: seen.limit.wrapping_sub(taken), ..seen }.word())
+    });
+    taken
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::atomic::Ordering::SeqCst;
+
+    #[test]
+    fn what_is_pushed_is_claimed_once_or_taken_back() {
+        // Close to the end of both counters, so that they wrap.
+        let word = AtomicU64::new(Window { limit: u32::MAX - 1, claimed: u32::MAX - 1 }.word());
+        assert!(!claim(&word));
+        (0..5).for_each(|_| push(&word));
+        assert!(claim(&word));
+        assert_eq!(take_back(&word, 2), 2);
+        assert!(claim(&word) && claim(&word));
+        assert!(!claim(&word));
+        assert_eq!(take_back(&word, 9), 0);
+        assert_eq!(Window::look(&word).unclaimed(), 0);
+    }
+
+    #[test]
+    fn threads_that_claim_and_take_back_never_meet() {
+        let word = AtomicU64::new(0);
+        let mut pushed = 0u32;
+        let (mut back, mut claimed) = (0u32, 0u32);
+        std::thread::scope(|scope| {
+            let child = scope.spawn(|| {
+                let mut claimed = 0u32;
+                while word.load(SeqCst) != u64::MAX {
+                    claimed += u32::from(claim(&word));
+                    if claimed % 64 == 63 {
+                        std::thread::yield_now();
+                    }
+                    if claimed >= 10_000 {
+                        break;
+                    }
+                }
+                claimed
+            });
+            while !child.is_finished() {
+                if Window::look(&word).unclaimed() < LOOK_AHEAD {
+                    push(&word);
+                    pushed += 1;
+                } else {
+                    back += take_back(&word, 3);
+                }
+            }
+            claimed = child.join().unwrap();
+        });
+        assert_eq!(pushed, claimed + back + Window::look(&word).unclaimed());
+    }
+}

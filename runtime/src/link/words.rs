@@ -1,0 +1,68 @@
+//! The words at the start of the two halves: who writes which.
+//!
+//! Owns: the layout. Runs in: both ends of a link. Never: has two writers for one word, but where the table says so.
+//!
+//! | word | half | written by |
+//! |---|---|---|
+//! | [`RequestWords::asleep`] | request | the collecting thread of the parent alone: 1 before it sleeps, 0 when it is awake |
+//! | [`RequestWords::hungry`] | request | the parent, under the schedule's mutex: calls wait that no window has room for |
+//! | [`RequestWords::closing`] | request | the parent, once: end when the window is dry |
+//! | [`RequestWords::released`] | request | the parent: bit n flips when the reply parcel in slot n was let go |
+//! | [`ReplyWords::window`] | reply | parent: raises and lowers `limit`; child: raises `claimed` (see [`super::window`]) |
+//! | [`ReplyWords::dozing`] | reply | child stores 1, looks at `window` again, sleeps on it; parent swaps 0, and wakes |
+//! | [`ReplyWords::tail`] | reply | child, after the reply's bytes |
+//! | [`ReplyWords::overflowed`] | reply | child, from the handler of a stack overflow |
+//! | [`ReplyWords::last_words`] | reply | child, when it panics |
+//!
+//! A child that is stopped or killed between two of its steps leaves every word as one of these; nobody else waits for
+//! it to go on. The child rings its bell when, after it has stored `tail`, it sees `asleep`, or `hungry` with a dry
+//! window. Only the sleeper clears `asleep`: a child that cleared it and was stopped before it rang would silence all others.
+
+use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64};
+
+/// A word that shares its cache line with no other.
+#[derive(Debug)]
+#[repr(C, align(64))]
+pub(crate) struct Alone<T>(pub(crate) T);
+
+/// What the parent has to say; the child maps it for reading.
+#[derive(Debug)]
+#[repr(C)]
+pub(crate) struct RequestWords {
+    pub(crate) asleep: Alone<AtomicU32>,
+    pub(crate) hungry: Alone<AtomicU32>,
+    pub(crate) closing: Alone<AtomicU32>,
+    pub(crate) released: Alone<AtomicU64>,
+}
+
+/// What the child has to say; `window` and `dozing` belong to both.
+#[derive(Debug)]
+#[repr(C)]
+pub(crate) struct ReplyWords {
+    pub(crate) window: Alone<AtomicU64>,
+    pub(crate) dozing: Alone<AtomicU32>,
+    pub(crate) tail: Alone<AtomicU64>,
+    pub(crate) overflowed: Alone<AtomicU32>,
+    pub(crate) last_words_len: Alone<AtomicU32>,
+    pub(crate) last_words: [AtomicU8; LAST_WORDS],
+}
+
+/// How much of a dying child's panic text is kept.
+pub(crate) const LAST_WORDS: usize = 3 << 10;
+
+crate::shared::words! {
+    RequestWords {
+        asleep: Alone<AtomicU32>,
+        hungry: Alone<AtomicU32>,
+        closing: Alone<AtomicU32>,
+        released: Alone<AtomicU64>,
+    }
+    ReplyWords {
+        window: Alone<AtomicU64>,
+        dozing: Alone<AtomicU32>,
+        tail: Alone<AtomicU64>,
+        overflowed: Alone<AtomicU32>,
+        last_words_len: Alone<AtomicU32>,
+        last_words: [AtomicU8; LAST_WORDS],
+    }
+}

@@ -1,0 +1,155 @@
+//! Results of many calls, one by one, reading a bounded number of items ahead.
+//!
+//! Owns: [`Map`] and [`UnorderedMap`]. Runs in: the parent, on the thread that asks for the next result.
+//! Never: has more calls on the way than it may read ahead, so an endless input works.
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::iter::FusedIterator;
+use std::marker::PhantomData;
+
+use super::handle::JoinHandle;
+use super::pool_type::Pool;
+use crate::error::Result;
+use crate::task::Task;
+
+/// The results of [`Pool::imap`], in the items' order.
+///
+/// # Examples
+/// ```
+/// use process_task::{Pool, process_task};
+///
+/// #[process_task]
+/// fn length(line: &str) -> usize { line.len() }
+///
+/// let pool = Pool::new()?;
+/// let mut lengths = pool.imap(length, "one\nthree".lines());
+/// assert_eq!(lengths.next().unwrap()?, 3);
+/// assert_eq!(lengths.next().unwrap()?, 5);
+/// assert!(lengths.next().is_none());
+/// # process_task::Result::Ok(())
+/// ```
+#[must_use = "nothing is submitted until a result is asked for"]
+pub struct Map<'p, 'a, T: Task, I> {
+    ahead: Ahead<'p, 'a, T, I>,
+}
+
+/// The results of [`Pool::imap_unordered`], as they come.
+///
+/// # Examples
+/// ```
+/// use process_task::{Pool, process_task};
+///
+/// #[process_task]
+/// fn square(x: u32) -> u32 { x * x }
+///
+/// let pool = Pool::new()?;
+/// let sum: u32 = pool.imap_unordered(square, 0..10).map(Result::unwrap).sum();
+/// assert_eq!(sum, 285);
+/// # process_task::Result::Ok(())
+/// ```
+#[must_use = "nothing is submitted until a result is asked for"]
+pub struct UnorderedMap<'p, 'a, T: Task, I> {
+    ahead: Ahead<'p, 'a, T, I>,
+}
+
+/// Items that were submitted, and those that were not.
+struct Ahead<'p, 'a, T: Task, I> {
+    pool: &'p Pool,
+    task: T,
+    items: std::iter::Fuse<I>,
+    most: usize,
+    pending: VecDeque<JoinHandle<T::Output>>,
+    arguments: PhantomData<fn(&'a ())>,
+}
+
+impl<'p, 'a, T: Task, I: Iterator<Item = T::Args<'a>>> Ahead<'p, 'a, T, I> {
+    fn new(pool: &'p Pool, task: T, items: I, most: usize) -> Self {
+        Self { pool, task, items: items.fuse(), most, pending: VecDeque::new(), arguments: PhantomData }
+    }
+
+    /// Submits items until as many as allowed are on the way.
+    fn fill(&mut self) {
+        while self.pending.len() < self.most {
+            let Some(item) = self.items.next() else { return };
+            self.pending.push_back(self.pool.submit(self.task, item));
+        }
+    }
+
+    fn size_hint(&self) -> (usize, Option<usize>) {
+        let (least, most) = self.items.size_hint();
+        let pending = self.pending.len();
+        (least.saturating_add(pending), most.and_then(|most| most.checked_add(pending)))
+    }
+}
+
+impl<T: Task, I> Drop for Ahead<'_, '_, T, I> {
+    /// Nobody wants what is still on the way.
+    fn drop(&mut self) {
+        self.pending.iter().for_each(|handle| handle.call().abandon());
+    }
+}
+
+impl<'p, 'a, T: Task, I: Iterator<Item = T::Args<'a>>> Map<'p, 'a, T, I> {
+    pub(super) fn new(pool: &'p Pool, task: T, items: I, most: usize) -> Self {
+        Self { ahead: Ahead::new(pool, task, items, most) }
+    }
+}
+
+impl<'a, T: Task, I: Iterator<Item = T::Args<'a>>> Iterator for Map<'_, 'a, T, I> {
+    type Item = Result<T::Output>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        self.ahead.fill();
+        self.ahead.pending.pop_front().map(JoinHandle::join)
+    }
+
+    fn size_hint(&self) -> (usize, Option<usize>) {
+        self.ahead.size_hint()
+    }
+}
+
+impl<'p, 'a, T: Task, I: Iterator<Item = T::Args<'a>>> UnorderedMap<'p, 'a, T, I> {
+    pub(super) fn new(pool: &'p Pool, task: T, items: I, most: usize) -> Self {
+        Self { ahead: Ahead::new(pool, task, items, most) }
+    }
+}
+
+impl<'a, T: Task, I: Iterator<Item = T::Args<'a>>> Iterator for UnorderedMap<'_, 'a, T, I> {
+    type Item = Result<T::Output>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        self.ahead.fill();
+        let pending = &self.ahead.pending;
+        if pending.is_empty() {
+            return None;
+        }
+        let finished = || pending.iter().position(|handle| handle.call().is_settled());
+        while finished().is_none() {
+            self.ahead.pool.core().wait(&|| finished().is_some(), pending.iter().map(JoinHandle::call), None);
+        }
+        let first = finished().unwrap_or(0);
+        self.ahead.pending.swap_remove_front(first).map(|handle| handle.result())
+    }
+
+    fn size_hint(&self) -> (usize, Option<usize>) {
+        self.ahead.size_hint()
+    }
+}
+
+impl<'a, T: Task, I: ExactSizeIterator<Item = T::Args<'a>>> ExactSizeIterator for Map<'_, 'a, T, I> {}
+impl<'a, T: Task, I: ExactSizeIterator<Item = T::Args<'a>>> ExactSizeIterator for UnorderedMap<'_, 'a, T, I> {}
+impl<'a, T: Task, I: Iterator<Item = T::Args<'a>>> FusedIterator for Map<'_, 'a, T, I> {}
+impl<'a, T: Task, I: Iterator<Item = T::Args<'a>>> FusedIterator for UnorderedMap<'_, 'a, T, I> {}
+
+impl<T: Task, I> fmt::Debug for Map<'_, '_, T, I> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Map").field("pending", &self.ahead.pending.len()).finish_non_exhaustive()
+    }
+}
+
+impl<T: Task, I> fmt::Debug for UnorderedMap<'_, '_, T, I> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("UnorderedMap").field("pending", &self.ahead.pending.len()).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,38 @@
+//! Workers that stay, and calls that are handed to them.
+//!
+//! Owns: [`Pool`], its builder, handles and iterators. Runs in: the parent. Never: runs a call twice, or loses one.
+//!
+//! # Who does what
+//!
+//! One mutex guards the [`schedule`]: which worker has which calls, and which wait. Calls go out from the submitting
+//! thread. Replies are taken by whoever holds the mutex and looks: a thread that waits for a result (one of them *leads*,
+//! that is, spins and sleeps on everybody's behalf; the others follow and are woken), a submitting thread that finds the
+//! workers full, or the hub's thread when a bell rings that nobody else awaits.
+//!
+//! | a worker's bell rings | when | heard by |
+//! |---|---|---|
+//! | for each reply | `asleep`: the leader sleeps, or nobody leads and a future waits | the leader, else the hub |
+//! | when it runs dry | `hungry`: nobody leads, and calls wait behind others | the hub |
+//!
+//! Both words are written under the mutex, and after writing one the writer looks at the replies again. Two epoll sets
+//! listen to each bell, the pool's and the hub's, each exclusively and the pool's first: so the leader hears it if it
+//! sleeps, and the hub only if nobody does.
+//!
+//! # A worker dies
+//!
+//! The hub's thread hears of it and sorts the link's remains: replies that had come are results; the one call that was
+//! claimed fails with `Unknown`; those behind it go back to the front of the backlog. A new worker is asked for.
+
+mod ahead;
+mod builder;
+mod call;
+mod core;
+mod handle;
+mod pool_type;
+mod schedule;
+mod worker;
+
+pub use self::ahead::{Map, UnorderedMap};
+pub use self::builder::PoolBuilder;
+pub use self::handle::JoinHandle;
+pub use self::pool_type::Pool;

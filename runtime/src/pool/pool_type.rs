@@ -1,0 +1,202 @@
+//! The pool as its users see it.
+//!
+//! Owns: [`Pool`]. Runs in: the parent. Never: ends with calls unsettled.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering::SeqCst;
+
+use super::ahead::{Map, UnorderedMap};
+use super::builder::PoolBuilder;
+use super::call::Call;
+use super::core::Core;
+use super::handle::JoinHandle;
+use crate::error::{Error, ErrorKind, Execution, Result};
+use crate::launch::encode;
+use crate::link::window::LOOK_AHEAD;
+use crate::task::Task;
+
+/// Processes that stay and run one call after the other.
+///
+/// `call` waits for one result; `submit` returns a handle; `map` waits for many results; `imap` and `imap_unordered`
+/// yield them one by one. A task that panics or a worker that dies costs exactly the call that it was running; the
+/// worker is replaced.
+///
+/// Dropping the pool closes it: it waits for every call that was submitted, then for the workers' end. Threads may share
+/// a pool by reference.
+///
+/// # Examples
+/// ```
+/// use process_task::{Pool, process_task};
+///
+/// #[process_task]
+/// fn square(x: i64) -> i64 { x * x }
+///
+/// let pool = Pool::new()?;
+/// assert_eq!(pool.call(square, 3)?, 9);
+/// assert_eq!(pool.map(square, 0..4)?, [0, 1, 4, 9]);
+/// let later = pool.submit(square, 12);
+/// assert_eq!(later.join()?, 144);
+/// # process_task::Result::Ok(())
+/// ```
+///
+/// # If the other process dies
+/// The call that the worker was running fails with [`ErrorKind::Killed`] or [`ErrorKind::Exited`] and
+/// [`Execution::Unknown`]. Calls that it had not begun go to another worker, as if nothing had happened.
+#[derive(Debug)]
+pub struct Pool {
+    core: Arc<Core>,
+}
+
+impl Pool {
+    /// A pool with one worker for each processor that this process may use.
+    ///
+    /// # Errors
+    /// A worker could not be started.
+    pub fn new() -> Result<Self> {
+        Self::builder().build()
+    }
+
+    /// Options for a pool.
+    pub fn builder() -> PoolBuilder {
+        PoolBuilder::default()
+    }
+
+    pub(super) fn of(core: Arc<Core>) -> Self {
+        Self { core }
+    }
+
+    /// How many workers the pool has.
+    #[must_use]
+    pub fn workers(&self) -> usize {
+        self.core.schedule().places.len()
+    }
+
+    /// Runs `task` with `args` in a worker, and waits for its result. `args` is the argument itself for a task of one
+    /// parameter, a tuple for several, `()` for none.
+    ///
+    /// # Errors
+    /// As [`JoinHandle::join`].
+    pub fn call<T: Task>(&self, task: T, args: T::Args<'_>) -> Result<T::Output> {
+        self.submit(task, args).join()
+    }
+
+    /// Hands a call to the pool, and returns at once. The arguments are encoded here and now.
+    ///
+    /// Errors of any kind, also that the arguments cannot be encoded or the pool is closed, are what
+    /// [`JoinHandle::join`] reports.
+    pub fn submit<T: Task>(&self, task: T, args: T::Args<'_>) -> JoinHandle<T::Output> {
+        let registration = task.registration();
+        let encoded = match registration.index() {
+            None => Err(Error::new(ErrorKind::UnknownTask, Execution::NotStarted)),
+            Some(_) if self.core.is_foreign() => {
+                Err(Error::closed("it belongs to the process that this one is a `fork()` of"))
+            }
+            Some(_) => encode::<T>(args, &self.core.stock),
+        };
+        let call = Arc::new(Call::new(registration.name(), registration.index().unwrap_or_default()));
+        match encoded {
+            Ok(payload) => self.core.submit(Arc::clone(&call), payload),
+            Err(error) => drop(call.settle(Err(error))),
+        }
+        JoinHandle::new(Arc::clone(&self.core), call, T::decode_output)
+    }
+
+    /// Runs `task` on every item, and waits for all results, which come in the items' order.
+    ///
+    /// Items are read as workers become free, so an endless input never ends, but does not fill memory either. For owned
+    /// strings and vectors say `.iter().map(String::as_str)` or `.iter().map(Vec::as_slice)`: a task that takes a `&str`
+    /// takes items of that type.
+    ///
+    /// # Errors
+    /// The first that an item's call gives, in the items' order. Calls that had not begun by then are cancelled.
+    pub fn map<'a, T, I>(&self, task: T, items: I) -> Result<Vec<T::Output>>
+    where
+        T: Task,
+        I: IntoIterator<Item = T::Args<'a>>,
+    {
+        Map::new(self, task, items.into_iter(), self.far_ahead()).collect()
+    }
+
+    /// As [`map`](Self::map), but yields each result as soon as it and those before it are there, and each error in its
+    /// place. Lazy: it reads a few items ahead and waits when it is not asked for more.
+    pub fn imap<'a, T, I>(&self, task: T, items: I) -> Map<'_, 'a, T, I::IntoIter>
+    where
+        T: Task,
+        I: IntoIterator<Item = T::Args<'a>>,
+    {
+        Map::new(self, task, items.into_iter(), self.ahead())
+    }
+
+    /// As [`imap`](Self::imap), but yields results in the order in which they are finished.
+    pub fn imap_unordered<'a, T, I>(&self, task: T, items: I) -> UnorderedMap<'_, 'a, T, I::IntoIter>
+    where
+        T: Task,
+        I: IntoIterator<Item = T::Args<'a>>,
+    {
+        UnorderedMap::new(self, task, items.into_iter(), self.ahead())
+    }
+
+    /// Takes no more calls; those submitted are finished. Returns at once.
+    ///
+    /// # Examples
+    /// ```
+    /// # use process_task::{Pool, process_task};
+    /// # #[process_task] fn square(x: i64) -> i64 { x * x }
+    /// let pool = Pool::new()?;
+    /// let last = pool.submit(square, 3);
+    /// pool.close();
+    /// assert!(pool.call(square, 4).is_err());
+    /// assert_eq!(last.join()?, 9);
+    /// # process_task::Result::Ok(())
+    /// ```
+    pub fn close(&self) {
+        self.core.schedule().close(Error::closed("`close` was called"));
+    }
+
+    /// Ends everything now: calls that have not begun fail with [`ErrorKind::Cancelled`], workers are killed, and the
+    /// calls that they were running fail with [`ErrorKind::Killed`].
+    ///
+    /// # Examples
+    /// ```
+    /// # use std::time::Duration;
+    /// # use process_task::{ErrorKind, Pool, process_task};
+    /// # #[process_task] fn for_ever() { loop { std::thread::sleep(Duration::from_secs(1)) } }
+    /// let pool = Pool::builder().workers(1).build()?;
+    /// let running = pool.submit(for_ever, ());
+    /// pool.terminate();
+    /// let error = running.join().unwrap_err();
+    /// assert!(matches!(error.kind(), ErrorKind::Killed { .. } | ErrorKind::Cancelled));
+    /// # process_task::Result::Ok(())
+    /// ```
+    pub fn terminate(&self) {
+        if !self.core.is_foreign() {
+            self.core.update(|schedule, owed| schedule.terminate(Error::closed("`terminate` was called"), owed));
+        }
+    }
+
+    pub(super) fn core(&self) -> &Arc<Core> {
+        &self.core
+    }
+
+    /// How far `imap` reads ahead: enough that no worker waits for the next item.
+    fn ahead(&self) -> usize {
+        4 * self.workers()
+    }
+
+    /// How far `map` reads ahead, which has room for all results anyway.
+    fn far_ahead(&self) -> usize {
+        4 * LOOK_AHEAD as usize * self.workers()
+    }
+}
+
+impl Drop for Pool {
+    /// Closes the pool, and waits: for every call, then for the workers' end.
+    fn drop(&mut self) {
+        if self.core.is_foreign() {
+            return;
+        }
+        self.close();
+        self.core.finish();
+        debug_assert_eq!(self.core.outstanding.load(SeqCst), 0);
+    }
+}

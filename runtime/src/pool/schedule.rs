@@ -1,0 +1,447 @@
+//! Which worker has which calls, and which calls wait: everything that the pool's mutex guards.
+//!
+//! Owns: the places, the backlog, and the office of the leader. Runs in: the parent, under the mutex.
+//! Never: wakes, starts or kills anybody itself. What is owed is put into [`Owed`], and paid after the mutex is released.
+
+use std::collections::VecDeque;
+use std::process::ExitStatus;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed, Ordering::SeqCst};
+use std::thread::Thread;
+
+use super::call::{Call, Pending, Waiter};
+use super::worker::{Asked, Place, State, Worker};
+use crate::error::{Direction, Error, ErrorKind, Execution, Result};
+use crate::launch::{Record, outcome};
+use crate::link::frame::Kind;
+use crate::link::{Body, Caller, Payload, Remains};
+
+/// Everything under the mutex.
+#[derive(Debug)]
+pub(super) struct Schedule {
+    pub(super) places: Vec<Place>,
+    pub(super) backlog: VecDeque<Pending>,
+    /// Workers with nothing to do, the one used last on top.
+    idle: Vec<usize>,
+    pub(super) phase: Phase,
+    /// A thread leads: it looks for replies, or sleeps until there are some.
+    pub(super) led: bool,
+    /// The leader sleeps in the pool's epoll set.
+    pub(super) sleeping: bool,
+    /// Threads that wait while another one leads.
+    pub(super) followers: Vec<Thread>,
+    /// Calls whose futures wait.
+    pub(super) awaited: usize,
+    /// The last call went to a worker that had to be woken, so its reply is not near.
+    pub(super) far: bool,
+    /// Starts that failed since the last that worked.
+    failed_starts: usize,
+    /// Calls that are not settled; also read without the mutex.
+    pub(super) outstanding: Arc<AtomicUsize>,
+}
+
+/// What the pool still does.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Phase {
+    /// Takes calls.
+    Open,
+    /// Takes none, and finishes those it has.
+    Closing(Error),
+    /// Takes none, and has none.
+    Ended(Error),
+}
+
+/// What is to be done once the mutex is released.
+#[derive(Debug, Default)]
+#[must_use = "somebody would wait for ever"]
+pub(super) struct Owed {
+    pub(super) wake: Vec<Waiter>,
+    pub(super) follower: Option<Thread>,
+    pub(super) kill: Vec<Arc<Record>>,
+    /// Places that want a new worker.
+    pub(super) start: Vec<usize>,
+    /// Somebody else than the leader has settled a call.
+    pub(super) kick: bool,
+}
+
+impl Schedule {
+    pub(super) fn new(places: usize) -> Self {
+        Self {
+            places: (0..places).map(|_| Place::empty()).collect(),
+            backlog: VecDeque::new(),
+            idle: Vec::new(),
+            phase: Phase::Open,
+            led: false,
+            sleeping: false,
+            followers: Vec::new(),
+            awaited: 0,
+            far: false,
+            failed_starts: 0,
+            outstanding: Arc::default(),
+        }
+    }
+
+    /// Takes a call, and gives it out if somebody can have it.
+    pub(super) fn submit(&mut self, pending: Pending, owed: &mut Owed) {
+        if let Phase::Closing(error) | Phase::Ended(error) = &self.phase {
+            owed.wake.extend(pending.call.settle(Err(error.clone())));
+            return;
+        }
+        self.outstanding.fetch_add(1, SeqCst);
+        self.backlog.push_back(pending);
+        self.pump(owed);
+        if !self.led && self.work_waits() {
+            self.places.iter_mut().for_each(|place| place.set_hungry(true));
+            // A worker may have run dry before it could see the word; and what is there is taken at no extra cost.
+            self.collect(owed);
+        }
+    }
+
+    /// Has `waker` told when `call` is settled.
+    pub(super) fn wait_later(&mut self, call: &Arc<Call>, waker: Waiter, owed: &mut Owed) {
+        if call.set_waiter(waker).is_none() {
+            self.awaited += 1;
+        }
+        if !self.led {
+            // Enters the word into every link, and takes what came before it was seen.
+            self.leave_office(owed);
+        }
+    }
+
+    /// Takes every reply there is, and gives out what waits; true if there was a reply.
+    pub(super) fn collect(&mut self, owed: &mut Owed) -> bool {
+        let mut any = false;
+        for number in 0..self.places.len() {
+            any |= self.collect_from(number, owed);
+        }
+        if any {
+            self.pump(owed);
+            self.level(owed);
+        }
+        any
+    }
+
+    /// Whether a worker has answered something that was not taken.
+    pub(super) fn has_reply(&self) -> bool {
+        self.places.iter().filter_map(Place::worker).any(|worker| worker.caller.has_reply())
+    }
+
+    /// A worker was started for this place; it has been given its setup.
+    pub(super) fn install(&mut self, number: usize, worker: Worker, owed: &mut Owed) {
+        let place = &mut self.places[number];
+        *place = Place { state: State::Ready(worker), ..Place::empty() };
+        place.set_asleep(self.sleeping || (!self.led && self.awaited > 0));
+        self.list_if_idle(number);
+        self.pump(owed);
+        self.level(owed);
+    }
+
+    /// The worker in this place has ended.
+    pub(super) fn ended(&mut self, number: usize, record: &Arc<Record>, status: ExitStatus, owed: &mut Owed) {
+        self.collect_from(number, owed);
+        let place = &mut self.places[number];
+        match std::mem::replace(&mut place.state, State::Empty) {
+            State::Ready(worker) if Arc::ptr_eq(&worker.record, record) => self.bury(worker, status, owed),
+            State::Leaving(leaving) if Arc::ptr_eq(&leaving, record) => {}
+            // Somebody else is here by now.
+            other => {
+                place.state = other;
+                return;
+            }
+        }
+        self.fill(number, owed);
+        self.pump(owed);
+    }
+
+    /// No worker could be started for this place. Fails the pool if that keeps happening.
+    pub(super) fn start_failed(&mut self, number: usize, error: &Error, owed: &mut Owed) {
+        self.places[number].state = State::Empty;
+        self.count_failed_start(error, owed);
+        self.fill(number, owed);
+    }
+
+    /// Takes no more calls; `error` is what those who try are told.
+    pub(super) fn close(&mut self, error: Error) {
+        if self.phase == Phase::Open {
+            self.phase = Phase::Closing(error);
+        }
+    }
+
+    /// Ends everything now: what has not started is cancelled, what runs is killed.
+    pub(super) fn terminate(&mut self, error: Error, owed: &mut Owed) {
+        self.phase = Phase::Ended(error);
+        let mut cancelled: Vec<_> = self.backlog.drain(..).map(|pending| pending.call).collect();
+        for place in &mut self.places {
+            if let Some(worker) = place.worker_mut() {
+                let back = worker.caller.take_back(u32::MAX).into_iter();
+                cancelled.extend(back.filter_map(|(asked, _)| match asked {
+                    Asked::Call(call) => Some(call),
+                    Asked::Setup => None,
+                }));
+                owed.kill.push(Arc::clone(&worker.record));
+            }
+        }
+        for call in cancelled {
+            self.settle(&call, Err(Error::new(ErrorKind::Cancelled, Execution::NotStarted)), owed);
+        }
+    }
+
+    /// Sends every worker home. Only when no call is left.
+    pub(super) fn dismiss(&mut self) -> Vec<Arc<Record>> {
+        if let Phase::Closing(error) = &self.phase {
+            self.phase = Phase::Ended(error.clone());
+        }
+        let mut leaving = Vec::new();
+        for place in &mut self.places {
+            match std::mem::replace(&mut place.state, State::Empty) {
+                State::Ready(worker) => {
+                    worker.caller.link().close();
+                    leaving.push(Arc::clone(&worker.record));
+                    place.state = State::Leaving(worker.record);
+                }
+                State::Leaving(record) => {
+                    leaving.push(Arc::clone(&record));
+                    place.state = State::Leaving(record);
+                }
+                other => place.state = other,
+            }
+        }
+        leaving
+    }
+
+    /// The thread that led leaves the office: those who ring from now on are heard by the hub.
+    pub(super) fn leave_office(&mut self, owed: &mut Owed) {
+        loop {
+            let (hungry, asleep) = (self.work_waits(), self.awaited > 0);
+            for place in &mut self.places {
+                place.set_hungry(hungry);
+                place.set_asleep(asleep);
+            }
+            // A worker that answered before it could see the words has rung no bell.
+            if !(hungry || asleep) || !self.collect(owed) {
+                break;
+            }
+        }
+        self.led = false;
+        owed.follower = self.followers.pop();
+    }
+
+    /// A thread takes the office: it looks for itself, so nobody need ring.
+    pub(super) fn take_office(&mut self) {
+        self.led = true;
+        self.set_asleep(false);
+        self.places.iter_mut().for_each(|place| place.set_hungry(false));
+    }
+
+    /// Has every worker ring for each reply, or none.
+    pub(super) fn set_asleep(&mut self, asleep: bool) {
+        self.places.iter_mut().for_each(|place| place.set_asleep(asleep));
+    }
+
+    /// Whether calls wait that another worker could run.
+    fn work_waits(&self) -> bool {
+        !self.backlog.is_empty() || self.places.iter().filter_map(Place::load).any(|load| load > 1)
+    }
+
+    fn collect_from(&mut self, number: usize, owed: &mut Owed) -> bool {
+        let Some(worker) = self.places[number].worker_mut() else { return false };
+        if !worker.caller.has_reply() {
+            return false;
+        }
+        let mut replies = Vec::new();
+        let collected = worker.caller.collect(|asked, reply| replies.push((asked, reply)));
+        let who = (worker.record.name(), worker.record.pid);
+        for (asked, reply) in replies {
+            match asked {
+                Asked::Setup if reply.kind == Kind::Done => {
+                    if let Some(worker) = self.places[number].worker_mut() {
+                        worker.proven = true;
+                    }
+                    self.failed_starts = 0;
+                }
+                Asked::Setup => {
+                    if let Err(error) = outcome::of_reply(reply) {
+                        self.count_failed_start(&error.in_process(&who.0, who.1), owed);
+                    }
+                }
+                Asked::Call(call) => {
+                    let described = outcome::of_reply(reply).map_err(|error| error.in_process(&who.0, who.1));
+                    self.settle(&call, described, owed);
+                }
+            }
+        }
+        if let Err(violation) = collected {
+            self.punish(number, violation.0, owed);
+        }
+        self.list_if_idle(number);
+        true
+    }
+
+    /// A worker broke the protocol: nothing that it says is believed any more.
+    fn punish(&mut self, number: usize, reason: &str, owed: &mut Owed) {
+        let State::Ready(worker) = std::mem::replace(&mut self.places[number].state, State::Empty) else { return };
+        let Worker { record, caller, .. } = worker;
+        let Remains { running, unclaimed } = caller.remains();
+        for asked in running {
+            if let Asked::Call(call) = asked {
+                let error = outcome::of_violation(reason).in_process(&record.name(), record.pid);
+                self.settle(&call, Err(error), owed);
+            }
+        }
+        self.requeue(unclaimed);
+        owed.kill.push(Arc::clone(&record));
+        self.places[number].state = State::Leaving(record);
+    }
+
+    /// A worker is dead, and its replies are taken: settles what it was running, and takes the rest back.
+    fn bury(&mut self, worker: Worker, status: ExitStatus, owed: &mut Owed) {
+        let Worker { record, caller, proven } = worker;
+        let name = record.name();
+        let error = |caller: &Caller<Asked>, execution| {
+            outcome::of_end(status, caller, execution).in_process(&name, record.pid)
+        };
+        let (unknown, never_worked) = (error(&caller, Execution::Unknown), error(&caller, Execution::NotStarted));
+        let Remains { running, unclaimed } = caller.remains();
+        if !proven && !matches!(self.phase, Phase::Ended(_)) {
+            self.count_failed_start(&never_worked, owed);
+        }
+        for asked in running {
+            if let Asked::Call(call) = asked {
+                self.settle(&call, Err(unknown.clone()), owed);
+            }
+        }
+        self.requeue(unclaimed);
+    }
+
+    fn requeue(&mut self, unclaimed: Vec<(Asked, Payload)>) {
+        for (asked, payload) in unclaimed.into_iter().rev() {
+            if let Asked::Call(call) = asked {
+                self.backlog.push_front(Pending { call, payload });
+            }
+        }
+    }
+
+    /// Gives out what waits, as far as there is room: to the idle worker that was used last, else to the least loaded.
+    fn pump(&mut self, owed: &mut Owed) {
+        if let Phase::Ended(error) = &self.phase {
+            let error = error.clone();
+            let late: Vec<_> = self.backlog.drain(..).collect();
+            late.iter().for_each(|pending| self.settle(&pending.call, Err(error.clone()), owed));
+        }
+        while let Some(first) = self.backlog.front() {
+            if first.call.abandoned.load(Relaxed) {
+                if let Some(Pending { call, .. }) = self.backlog.pop_front() {
+                    self.settle(&call, Err(Error::new(ErrorKind::Cancelled, Execution::NotStarted)), owed);
+                }
+                continue;
+            }
+            // A parcel's descriptor may have to travel first, which is simplest when nothing else does.
+            let small = matches!(first.payload, Payload::Small(_));
+            let number = self.pop_idle().or_else(|| if small { self.least_loaded() } else { None });
+            let Some(number) = number else { return };
+            if let Some(pending) = self.backlog.pop_front() {
+                self.give(number, pending, owed);
+            }
+        }
+    }
+
+    /// Moves calls from the fullest worker to those that have none.
+    fn level(&mut self, owed: &mut Owed) {
+        while self.backlog.is_empty() {
+            let waiting = |place: &Place| place.load().map_or(0, |load| load.saturating_sub(1));
+            let Some((most, fullest)) = (0..self.places.len()).map(|n| (waiting(&self.places[n]), n)).max() else {
+                return;
+            };
+            if most == 0 || self.idle.is_empty() {
+                return;
+            }
+            let half = u32::try_from(most.div_ceil(2)).unwrap_or(1);
+            let back = self.places[fullest].worker_mut().map(|worker| worker.caller.take_back(half));
+            let back = back.unwrap_or_default();
+            if back.is_empty() {
+                return;
+            }
+            self.requeue(back);
+            self.pump(owed);
+        }
+    }
+
+    fn give(&mut self, number: usize, pending: Pending, owed: &mut Owed) {
+        let Some(worker) = self.places[number].worker_mut() else { return self.backlog.push_front(pending) };
+        let Pending { call, payload } = pending;
+        match worker.caller.push(Kind::Call, call.index, payload, Asked::Call(call)) {
+            Ok(()) => self.far = worker.caller.wake(),
+            Err((errno, _, asked)) => {
+                let reason = format!("they cannot be handed over: {}", errno.desc());
+                let kind = ErrorKind::CannotEncode { direction: Direction::Arguments, reason };
+                if let Asked::Call(call) = asked {
+                    self.settle(&call, Err(Error::new(kind, Execution::NotStarted)), owed);
+                }
+                self.list_if_idle(number);
+            }
+        }
+    }
+
+    fn least_loaded(&self) -> Option<usize> {
+        let room = |number: &usize| self.places[*number].worker().is_some_and(|worker| worker.caller.has_room());
+        (0..self.places.len()).filter(room).min_by_key(|number| self.places[*number].load())
+    }
+
+    fn pop_idle(&mut self) -> Option<usize> {
+        while let Some(number) = self.idle.pop() {
+            self.places[number].listed = false;
+            if self.is_idle(number) {
+                return Some(number);
+            }
+        }
+        None
+    }
+
+    fn list_if_idle(&mut self, number: usize) {
+        if self.is_idle(number) && !std::mem::replace(&mut self.places[number].listed, true) {
+            self.idle.push(number);
+        }
+    }
+
+    /// Whether all that a worker has left to answer is its setup.
+    fn is_idle(&self, number: usize) -> bool {
+        self.places[number].worker().is_some_and(|worker| worker.caller.in_flight() <= usize::from(!worker.proven))
+    }
+
+    fn settle(&mut self, call: &Arc<Call>, outcome: Result<Body>, owed: &mut Owed) {
+        let waiter = call.settle(outcome);
+        if matches!(waiter, Some(Waiter::Future(_))) {
+            self.awaited = self.awaited.saturating_sub(1);
+        }
+        owed.wake.extend(waiter);
+        owed.kick |= self.sleeping;
+        self.outstanding.fetch_sub(1, SeqCst);
+    }
+
+    /// Asks for a new worker if one is needed here.
+    fn fill(&mut self, number: usize, owed: &mut Owed) {
+        let needed = match self.phase {
+            Phase::Open => true,
+            Phase::Closing(_) => !self.backlog.is_empty(),
+            Phase::Ended(_) => false,
+        };
+        if needed && matches!(self.places[number].state, State::Empty) {
+            self.places[number].state = State::Starting;
+            owed.start.push(number);
+        }
+    }
+
+    fn count_failed_start(&mut self, error: &Error, owed: &mut Owed) {
+        self.failed_starts += 1;
+        if self.failed_starts > 3 * self.places.len() && !matches!(self.phase, Phase::Ended(_)) {
+            let reason = format!(
+                "its workers could not be started {} times in a row; the last time: {error}",
+                self.failed_starts
+            );
+            let error = Error::closed(reason);
+            let late: Vec<_> = self.backlog.drain(..).collect();
+            late.iter().for_each(|pending| self.settle(&pending.call, Err(error.clone()), owed));
+            self.phase = Phase::Ended(error);
+        }
+    }
+}

@@ -1,0 +1,194 @@
+//! How a process is to be started, beside its task.
+//!
+//! Owns: [`Builder`], and the way from a task and its arguments to a running process. Runs in: the parent.
+//! Never: leaves a process behind whose start it reported as failed.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::handle::Process;
+use super::running::Running;
+use super::stdio::Stdio;
+use crate::codec::message::to_bytes;
+use crate::error::{Error, ErrorKind, Execution, Result};
+use crate::launch::{Options, encode, hub, setup};
+use crate::link::{Payload, SharedStock, StartMethod};
+use crate::task::Task;
+
+/// Options for one process, as [`std::thread::Builder`] has for a thread.
+///
+/// Unless told otherwise, the process has: the name of the task; this process's environment, working directory, stdout,
+/// stderr, resource limits, niceness and signal mask at the moment of [`spawn`](Self::spawn); stdin on `/dev/null`; the
+/// umask and the processors of the fork server, which are those this program had when it first started a process.
+///
+/// # Examples
+/// ```
+/// use process_task::{Builder, process_task};
+///
+/// #[process_task]
+/// fn greeting(name: &str) -> String {
+///     format!("{} {name}", std::env::var("GREETING").unwrap_or_default())
+/// }
+///
+/// let process = Builder::new().name("greeter").env("GREETING", "hello").spawn(greeting, "world")?;
+/// assert_eq!(process.join()?, "hello world");
+/// # process_task::Result::Ok(())
+/// ```
+#[derive(Debug, Default)]
+#[must_use = "a builder starts nothing until `spawn` is called"]
+pub struct Builder {
+    name: Option<String>,
+    options: Options,
+    stdin: Option<Stdio>,
+    stdout: Option<Stdio>,
+    stderr: Option<Stdio>,
+}
+
+impl Builder {
+    /// No options.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// What the process is called in errors, in [`current`](crate::current), and (15 bytes of it) in `top`.
+    pub fn name(mut self, name: impl Into<String>) -> Self {
+        self.name = Some(name.into());
+        self
+    }
+
+    /// How the process is made.
+    pub fn start_method(mut self, method: StartMethod) -> Self {
+        self.options.method = method;
+        self
+    }
+
+    /// Sets a variable of its environment.
+    pub fn env(mut self, key: impl Into<OsString>, value: impl Into<OsString>) -> Self {
+        self.options.env.push((key.into(), Some(value.into())));
+        self
+    }
+
+    /// Removes a variable from its environment.
+    pub fn env_remove(mut self, key: impl Into<OsString>) -> Self {
+        self.options.env.push((key.into(), None));
+        self
+    }
+
+    /// Starts from an empty environment, and forgets what [`env`](Self::env) said before.
+    pub fn env_clear(mut self) -> Self {
+        self.options.env.clear();
+        self.options.clear_env = true;
+        self
+    }
+
+    /// Its working directory.
+    pub fn current_dir(mut self, path: impl Into<PathBuf>) -> Self {
+        self.options.directory = Some(path.into());
+        self
+    }
+
+    /// Its standard input; `/dev/null` unless asked.
+    pub fn stdin(mut self, stdio: impl Into<Stdio>) -> Self {
+        self.stdin = Some(stdio.into());
+        self
+    }
+
+    /// Its standard output; this process's unless asked.
+    pub fn stdout(mut self, stdio: impl Into<Stdio>) -> Self {
+        self.stdout = Some(stdio.into());
+        self
+    }
+
+    /// Its standard error; this process's unless asked.
+    pub fn stderr(mut self, stdio: impl Into<Stdio>) -> Self {
+        self.stderr = Some(stdio.into());
+        self
+    }
+
+    /// The most address space it may use, in bytes (`RLIMIT_AS`). Beyond it, allocation fails and the process aborts.
+    pub fn memory_limit(mut self, bytes: u64) -> Self {
+        self.options.memory = Some(bytes);
+        self
+    }
+
+    /// The most processor time it may use, rounded up to whole seconds (`RLIMIT_CPU`). Then it gets SIGXCPU.
+    pub fn cpu_time_limit(mut self, time: Duration) -> Self {
+        self.options.cpu_time = Some(time);
+        self
+    }
+
+    /// One more than the highest descriptor it may open (`RLIMIT_NOFILE`).
+    pub fn open_files_limit(mut self, count: u64) -> Self {
+        self.options.open_files = Some(count);
+        self
+    }
+
+    /// How nice it is, -20 to 19. Less than this process's own needs a privilege.
+    pub fn nice(mut self, niceness: i32) -> Self {
+        self.options.niceness = Some(niceness);
+        self
+    }
+
+    /// The processors it may run on, by number.
+    pub fn cpus(mut self, cpus: impl IntoIterator<Item = usize>) -> Self {
+        self.options.cpus = Some(cpus.into_iter().collect());
+        self
+    }
+
+    /// Starts a process that runs `task` with `args`: the argument itself for a task of one parameter, a tuple for
+    /// several, `()` for none.
+    ///
+    /// # Errors
+    /// The process could not be started, or the arguments could not be encoded. What the process itself is refused, such
+    /// as a limit, [`join`](Process::join) reports.
+    pub fn spawn<T: Task>(self, task: T, args: T::Args<'_>) -> Result<Process<T::Output>> {
+        let process = self.start(task, args)?;
+        match process.failure() {
+            Some(error) => Err(error.clone()),
+            None => Ok(process),
+        }
+    }
+
+    fn start<T: Task>(mut self, task: T, args: T::Args<'_>) -> Result<Process<T::Output>> {
+        let default_name = || task.registration().short_name().to_owned();
+        let name = self.name.take().unwrap_or_else(default_name);
+        let (stdin, our_stdin) = self.stdin.take().map_or(Ok((None, None)), Stdio::for_input)?;
+        let output = |stdio: Option<Stdio>, number| stdio.map_or(Ok((None, None)), |stdio| stdio.for_output(number));
+        let (stdout, our_stdout) = output(self.stdout.take(), 1)?;
+        let (stderr, our_stderr) = output(self.stderr.take(), 2)?;
+        self.options.stdio = [stdin, stdout, stderr];
+        let started = launch(&self.options, &name, task, args);
+        let mut process = Process::new(name, started, T::decode_output);
+        (process.stdin, process.stdout, process.stderr) = (our_stdin, our_stdout, our_stderr);
+        Ok(process)
+    }
+}
+
+/// What `task.spawn(…)` does: [`Builder::spawn`] with no options, where a failed start is what `join` reports.
+pub fn spawn<T: Task>(task: T, args: T::Args<'_>) -> Process<T::Output> {
+    let name = task.registration().short_name().to_owned();
+    let started = launch(&Options::default(), &name, task, args);
+    Process::new(name, started, T::decode_output)
+}
+
+fn launch<T: Task>(options: &Options, name: &str, task: T, args: T::Args<'_>) -> Result<std::sync::Arc<Running>> {
+    let registration = task.registration();
+    let start = || {
+        let index = registration.index().ok_or_else(|| Error::new(ErrorKind::UnknownTask, Execution::NotStarted))?;
+        // A parcel of its own, which goes when the call is done: there will be no other.
+        let call = encode::<T>(args, &SharedStock::default())?;
+        let child = hub()?.start_child(options.method)?;
+        child.record.set_name(name);
+        let give_up = |error: Error| {
+            let _ = child.record.signal(nix::libc::SIGKILL);
+            error
+        };
+        let (setup, descriptors) = setup(child.record.server().base(), options, name, true).map_err(give_up)?;
+        let no_memory = |errno| Error::could_not_start("find memory for the setup", errno);
+        let setup = Payload::of_bytes(&to_bytes(&setup)).map_err(|errno| give_up(no_memory(errno)))?;
+        Running::start(child, registration.name(), index, (setup, &descriptors), call)
+            .map_err(|errno| Error::could_not_start("hand over the call", errno))
+    };
+    start().map_err(|error| error.in_process(name, 0).in_task(registration.name()))
+}

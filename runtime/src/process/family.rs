@@ -1,0 +1,107 @@
+//! What a process can say about itself, its parent, and its children.
+//!
+//! Owns: nothing. Runs in: any process. Never: asks the kernel who the parent is; that would be the fork server.
+
+use std::num::NonZero;
+
+use crate::child::identity;
+use crate::launch::existing_hub;
+
+/// The name and the id of a process.
+///
+/// # Examples
+/// ```
+/// assert_eq!(process_task::current().id(), std::process::id());
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct ProcessInfo {
+    name: String,
+    id: u32,
+}
+
+impl ProcessInfo {
+    /// What the process is called: in a child, what its [`Builder`](crate::Builder) or pool said; else `main`.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The process id.
+    #[must_use]
+    pub fn id(&self) -> u32 {
+        self.id
+    }
+}
+
+/// The process that runs this.
+///
+/// # Examples
+/// ```
+/// use process_task::process_task;
+///
+/// #[process_task]
+/// fn name() -> String { process_task::current().name().to_owned() }
+///
+/// assert_eq!(name(), "main");
+/// assert_eq!(name.spawn().join()?, "name");
+/// # process_task::Result::Ok(())
+/// ```
+#[must_use]
+pub fn current() -> ProcessInfo {
+    let name = identity::get().map_or_else(main_name, |own| own.name.clone());
+    ProcessInfo { name, id: std::process::id() }
+}
+
+/// The process that asked for this one, `None` in a program that nobody here started.
+///
+/// A child never outlives its parent, so what it says stays true.
+///
+/// # Examples
+/// ```
+/// use process_task::process_task;
+///
+/// #[process_task]
+/// fn parent_id() -> Option<u32> { process_task::parent().map(|parent| parent.id()) }
+///
+/// assert_eq!(process_task::parent(), None);
+/// assert_eq!(parent_id.spawn().join()?, Some(std::process::id()));
+/// # process_task::Result::Ok(())
+/// ```
+#[must_use]
+pub fn parent() -> Option<ProcessInfo> {
+    let (id, name) = identity::get()?.parent.clone();
+    Some(ProcessInfo { name: if name.is_empty() { main_name() } else { name }, id })
+}
+
+/// The processes that this one asked for and that have not ended, workers of pools among them, oldest first.
+///
+/// # Examples
+/// ```
+/// use process_task::{Pool, active_children};
+///
+/// let pool = Pool::builder().workers(2).build()?;
+/// assert_eq!(active_children().len(), 2);
+/// drop(pool);
+/// assert!(active_children().is_empty());
+/// # process_task::Result::Ok(())
+/// ```
+#[must_use]
+pub fn active_children() -> Vec<ProcessInfo> {
+    let children = existing_hub().map(|hub| hub.living()).unwrap_or_default();
+    children.iter().map(|record| ProcessInfo { name: record.name(), id: record.pid }).collect()
+}
+
+/// How many processes can run at the same time: the processors that this one may use, within its cgroup's share. At least 1.
+///
+/// # Examples
+/// ```
+/// assert!(process_task::available_parallelism() >= 1);
+/// ```
+#[must_use]
+pub fn available_parallelism() -> usize {
+    std::thread::available_parallelism().map_or(1, NonZero::get)
+}
+
+fn main_name() -> String {
+    "main".to_owned()
+}

@@ -1,0 +1,262 @@
+//! The handle of a process that runs one task.
+//!
+//! Owns: [`Process`]. Runs in: the parent. Never: ends the process by being dropped.
+
+use std::fmt;
+use std::future::Future;
+use std::io::{PipeReader, PipeWriter};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::pin::Pin;
+use std::process::ExitStatus;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
+
+use super::running::Running;
+use crate::codec::CodecError;
+use crate::error::{Error, ErrorKind, Execution, Result};
+use crate::launch::{decode, hub};
+use crate::sys::{self, fd};
+
+/// A process that runs one task, and the way to its result.
+///
+/// Made by `task.spawn(…)` or [`Builder::spawn`](crate::Builder::spawn). Dropping it detaches the process, which goes
+/// on. When this process ends, however it does, the process ends too.
+///
+/// It is a future of its result, for use in any executor.
+///
+/// # Examples
+/// ```
+/// use process_task::process_task;
+///
+/// #[process_task]
+/// fn square(x: i64) -> i64 { x * x }
+///
+/// let process = square.spawn(10);
+/// assert_eq!(process.join()?, 100);
+/// # process_task::Result::Ok(())
+/// ```
+///
+/// # If the other process dies
+/// [`join`](Self::join) says how; see [`ErrorKind`].
+#[must_use = "the process goes on by itself when this is dropped; say `detach()` if that is meant"]
+pub struct Process<R> {
+    name: String,
+    state: State,
+    decode: fn(&[u8]) -> std::result::Result<R, CodecError>,
+    pub(super) stdin: Option<PipeWriter>,
+    pub(super) stdout: Option<PipeReader>,
+    pub(super) stderr: Option<PipeReader>,
+}
+
+enum State {
+    Running(Arc<Running>),
+    /// It could not be started. The descriptor is readable, as that of a process that has ended.
+    Failed(Error, Option<OwnedFd>),
+}
+
+impl<R> Process<R> {
+    pub(super) fn new(
+        name: String,
+        started: Result<Arc<Running>>,
+        decode: fn(&[u8]) -> std::result::Result<R, CodecError>,
+    ) -> Self {
+        let state = match started {
+            Ok(running) => State::Running(running),
+            Err(error) => {
+                let ended = fd::event().ok();
+                ended.iter().for_each(|event| fd::ring(event.as_fd()));
+                State::Failed(error, ended)
+            }
+        };
+        Self { name, state, decode, stdin: None, stdout: None, stderr: None }
+    }
+
+    /// The error of a start that failed.
+    pub(super) fn failure(&self) -> Option<&Error> {
+        match &self.state {
+            State::Running(_) => None,
+            State::Failed(error, _) => Some(error),
+        }
+    }
+
+    /// The process id; `None` if the process could not be started.
+    #[must_use]
+    pub fn id(&self) -> Option<u32> {
+        self.running().ok().map(|running| running.record.pid)
+    }
+
+    /// What the process is called: the task's name unless its builder says otherwise.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Whether [`join`](Self::join) would return at once.
+    #[must_use]
+    pub fn is_finished(&self) -> bool {
+        self.running().map_or(true, |running| running.outcome().is_some())
+    }
+
+    /// Waits for the result, as long as it takes. It comes when the task has returned, its destructors have run and
+    /// stdout is flushed; the process itself may end a little later.
+    ///
+    /// A pipe to the process's stdin that was not taken is closed first.
+    ///
+    /// # Errors
+    /// The start failed, the task panicked, the process ended before the task returned, or a value could not travel.
+    /// A task that returns a `Result` gives two: `join()??`.
+    ///
+    /// # If the other process dies
+    /// Returns within milliseconds of the end, with [`Execution::Unknown`] if the task had begun.
+    pub fn join(mut self) -> Result<R> {
+        drop(self.stdin.take());
+        let outcome = match &self.state {
+            State::Running(running) => running.wait(None),
+            State::Failed(error, _) => return Err(error.clone()),
+        };
+        outcome.map_or_else(
+            || Err(Error::new(ErrorKind::TimedOut, Execution::Unknown)),
+            |outcome| decode(outcome, self.decode),
+        )
+    }
+
+    /// Lets the process go on by itself. It still ends when this process does.
+    pub fn detach(self) {
+        drop(self);
+    }
+
+    /// Waits for the process's end, and says how it ended: code 0 after a task that returned or panicked.
+    ///
+    /// # Errors
+    /// The process could not be started.
+    pub fn wait(&mut self) -> Result<ExitStatus> {
+        drop(self.stdin.take());
+        let status = self.running()?.record.wait(None);
+        status.ok_or_else(|| Error::new(ErrorKind::TimedOut, Execution::Unknown))
+    }
+
+    /// How the process ended, `None` if it has not.
+    ///
+    /// # Errors
+    /// The process could not be started.
+    pub fn try_wait(&mut self) -> Result<Option<ExitStatus>> {
+        Ok(self.running()?.record.status())
+    }
+
+    /// As [`wait`](Self::wait), but `None` after `timeout`.
+    ///
+    /// # Errors
+    /// The process could not be started.
+    pub fn wait_timeout(&mut self, timeout: Duration) -> Result<Option<ExitStatus>> {
+        let record = &self.running()?.record;
+        // A time beyond the clock's end is for ever.
+        Ok(record.wait(Instant::now().checked_add(timeout)))
+    }
+
+    /// Asks the process, and its whole group, to end: SIGTERM. Fine if it has ended.
+    ///
+    /// # Errors
+    /// The process could not be started, or the kernel refuses.
+    pub fn terminate(&self) -> Result<()> {
+        self.signal(nix::libc::SIGTERM)
+    }
+
+    /// Ends the process, and its whole group: SIGKILL. Fine if it has ended.
+    ///
+    /// # Errors
+    /// The process could not be started, or the kernel refuses.
+    pub fn kill(&self) -> Result<()> {
+        self.signal(nix::libc::SIGKILL)
+    }
+
+    /// Interrupts the process, and its whole group, as Ctrl-C does: SIGINT. Fine if it has ended.
+    ///
+    /// # Errors
+    /// The process could not be started, or the kernel refuses.
+    pub fn interrupt(&self) -> Result<()> {
+        self.signal(nix::libc::SIGINT)
+    }
+
+    /// Our end of the pipe to its stdin, if its builder asked for one; the first time only.
+    pub fn take_stdin(&mut self) -> Option<PipeWriter> {
+        self.stdin.take()
+    }
+
+    /// Our end of the pipe from its stdout, if its builder asked for one; the first time only.
+    pub fn take_stdout(&mut self) -> Option<PipeReader> {
+        self.stdout.take()
+    }
+
+    /// Our end of the pipe from its stderr, if its builder asked for one; the first time only.
+    pub fn take_stderr(&mut self) -> Option<PipeReader> {
+        self.stderr.take()
+    }
+
+    fn signal(&self, signal: i32) -> Result<()> {
+        let running = self.running()?;
+        let refused = |errno: sys::Errno| Error::invalid(format!("cannot signal the process: {}", errno.desc()));
+        running.record.signal(signal).map_err(|errno| refused(errno).in_process(&self.name, running.record.pid))
+    }
+
+    fn running(&self) -> Result<&Arc<Running>> {
+        match &self.state {
+            State::Running(running) => Ok(running),
+            State::Failed(error, _) => Err(error.clone()),
+        }
+    }
+}
+
+impl<R> Future for Process<R> {
+    type Output = Result<R>;
+
+    /// See [`Process::join`].
+    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Result<R>> {
+        let running = match self.running() {
+            Ok(running) => running,
+            Err(error) => return Poll::Ready(Err(error)),
+        };
+        if running.outcome().is_none() {
+            let watched = hub().and_then(|hub| {
+                let failed = |errno| Error::could_not_start("watch a process", errno);
+                running.wake_later(&hub, context.waker()).map_err(failed)
+            });
+            if let Err(error) = watched {
+                return Poll::Ready(Err(error));
+            }
+        }
+        // Looked at after the waker is in place, or an answer in between would wake nobody.
+        match running.outcome() {
+            Some(outcome) => Poll::Ready(decode(outcome, self.decode)),
+            None => Poll::Pending,
+        }
+    }
+}
+
+impl<R> AsFd for Process<R> {
+    /// A descriptor that is readable once the process has ended: its pidfd.
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        match &self.state {
+            State::Running(running) => running.record.pidfd(),
+            State::Failed(_, Some(ended)) => ended.as_fd(),
+            // Not even an eventfd could be had; /dev/null's owner is always readable, as is any closed stream's.
+            State::Failed(_, None) => fd::stdio(0),
+        }
+    }
+}
+
+impl<R> Drop for Process<R> {
+    fn drop(&mut self) {
+        if let State::Running(running) = &self.state {
+            running.release();
+        }
+    }
+}
+
+impl<R> fmt::Debug for Process<R> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut debug = f.debug_struct("Process");
+        debug.field("name", &self.name).field("id", &self.id());
+        debug.field("failure", &self.failure()).finish_non_exhaustive()
+    }
+}

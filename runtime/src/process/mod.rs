@@ -1,0 +1,15 @@
+//! One task in a process of its own: starting it, watching it, and having its result.
+//!
+//! Owns: [`Process`], [`Builder`], [`Stdio`], and what a process can say about itself and its family. Runs in: the parent.
+//! Never: waits for a process's end when only its result is asked for.
+
+mod builder;
+mod family;
+mod handle;
+mod running;
+mod stdio;
+
+pub use self::builder::{Builder, spawn};
+pub use self::family::{ProcessInfo, active_children, available_parallelism, current, parent};
+pub use self::handle::Process;
+pub use self::stdio::Stdio;

@@ -1,0 +1,205 @@
+//! A process that was started for one call: its link, and how the call ended.
+//!
+//! Owns: the call's outcome, found once and kept. Runs in: the parent, on the thread that asks.
+//! Never: calls a process dead before it has looked once more whether it answered.
+//!
+//! | the child dies | the caller gets |
+//! |---|---|
+//! | before it claims the call | the end's kind, with `NotStarted` |
+//! | between the claim and the reply | the end's kind, with `Unknown` |
+//! | after the reply | the reply |
+
+use std::fmt;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::process::ExitStatusExt as _;
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::task::Waker;
+use std::time::Instant;
+
+use crate::error::{Execution, Result};
+use crate::launch::{Child, Hub, Record, Source, outcome};
+use crate::link::frame::Kind;
+use crate::link::{Body, Caller, Payload, Spin};
+use crate::sys::poll::{self, Report};
+use crate::sys::{Errno, fd};
+
+/// What a request on this link was.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Asked {
+    Setup,
+    Call,
+}
+
+/// The one call of a process.
+pub(super) struct Running {
+    pub(super) record: Arc<Record>,
+    task: &'static str,
+    caller: Mutex<Caller<Asked>>,
+    outcome: OnceLock<Result<Body>>,
+    bell: Arc<OwnedFd>,
+    /// The process was asleep when the call was pushed, so its reply is not near.
+    far: bool,
+    waker: Mutex<Option<Waker>>,
+    /// Under which the hub knows us, once somebody awaits the result.
+    token: OnceLock<(Arc<Hub>, u64)>,
+}
+
+impl Running {
+    /// Gives `child` its setup and its call.
+    ///
+    /// # Errors
+    /// A parcel or a descriptor could not be handed over; the child is ended.
+    pub(super) fn start(
+        child: Child,
+        task: &'static str,
+        index: u32,
+        (setup, descriptors): (Payload, &[OwnedFd]),
+        call: Payload,
+    ) -> std::result::Result<Arc<Self>, Errno> {
+        let Child { record, link } = child;
+        let bell = Arc::clone(link.bell());
+        let mut caller = Caller::new(link);
+        let pushed = (|| {
+            if !descriptors.is_empty() {
+                let descriptors: Vec<_> = descriptors.iter().map(AsFd::as_fd).collect();
+                caller.attach(&descriptors)?;
+            }
+            caller.push(Kind::Setup, 0, setup, Asked::Setup).map_err(|(errno, ..)| errno)?;
+            caller.push(Kind::Call, index, call, Asked::Call).map_err(|(errno, ..)| errno)
+        })();
+        if let Err(errno) = pushed {
+            let _ = record.signal(nix::libc::SIGKILL);
+            return Err(errno);
+        }
+        let far = caller.wake();
+        let running = Arc::new(Self {
+            record,
+            task,
+            caller: Mutex::new(caller),
+            outcome: OnceLock::new(),
+            bell,
+            far,
+            waker: Mutex::default(),
+            token: OnceLock::new(),
+        });
+        let watcher = Arc::downgrade(&running);
+        running.record.watch(move || {
+            if let Some(running) = watcher.upgrade() {
+                fd::ring(running.bell.as_fd());
+                running.rang();
+            }
+        });
+        Ok(running)
+    }
+
+    /// The outcome, if it is known by now.
+    pub(super) fn outcome(&self) -> Option<&Result<Body>> {
+        if self.outcome.get().is_none() {
+            self.look();
+        }
+        self.outcome.get()
+    }
+
+    /// Waits for the outcome; `None` if `deadline` came first.
+    pub(super) fn wait(&self, deadline: Option<Instant>) -> Option<&Result<Body>> {
+        let mut spin = Spin::new();
+        let mut far = self.far;
+        loop {
+            if let Some(outcome) = self.outcome() {
+                return Some(outcome);
+            }
+            if !far && spin.until(|| lock(&self.caller).has_reply()) {
+                continue;
+            }
+            far = false;
+            // Somebody may have set it for good, on behalf of a waker; then it stays.
+            lock(&self.caller).set_asleep(true);
+            if let Some(outcome) = self.outcome() {
+                return Some(outcome);
+            }
+            let rang = poll::readable([self.bell.as_fd()], deadline);
+            fd::quieten(self.bell.as_fd());
+            if rang == Ok([false]) {
+                return self.outcome();
+            }
+        }
+    }
+
+    /// Has `waker` called when there may be an outcome.
+    ///
+    /// # Errors
+    /// The kernel has no memory to watch one more descriptor.
+    pub(super) fn wake_later(self: &Arc<Self>, hub: &Arc<Hub>, waker: &Waker) -> std::result::Result<(), Errno> {
+        self.waker().replace(waker.clone());
+        if self.token.get().is_none() {
+            let source: Arc<dyn Source> = Arc::<Self>::clone(self);
+            let token = hub.register(source);
+            if self.token.set((Arc::clone(hub), token)).is_err() {
+                hub.deregister(token);
+            } else {
+                hub.listen(self.bell.as_fd(), token, Report::Ring)?;
+            }
+        }
+        lock(&self.caller).set_asleep(true);
+        Ok(())
+    }
+
+    /// Nobody waits any more: the hub forgets us.
+    pub(super) fn release(&self) {
+        if let Some((hub, token)) = self.token.get() {
+            hub.stop_listening(self.bell.as_fd());
+            hub.deregister(*token);
+        }
+    }
+
+    /// Takes the reply if there is one, or finds the process dead.
+    fn look(&self) {
+        // Asked before the replies are taken: then a reply that came before the end is not missed.
+        let ended = self.record.status();
+        let mut caller = lock(&self.caller);
+        let mut found = None;
+        let collected = caller.collect(|asked, reply| {
+            if asked == Asked::Call || reply.kind != Kind::Done {
+                found.get_or_insert_with(|| outcome::of_reply(reply));
+            }
+        });
+        if let Err(violation) = collected {
+            let _ = self.record.signal(nix::libc::SIGKILL);
+            found = Some(Err(outcome::of_violation(violation.0)));
+        }
+        if let (None, Some(status)) = (&found, ended) {
+            // The first request is the setup.
+            let execution = if caller.claimed() > 1 { Execution::Unknown } else { Execution::NotStarted };
+            found = Some(Err(outcome::of_end(status, &caller, execution)));
+        }
+        if let Some(found) = found {
+            let describe =
+                |error: crate::Error| error.in_process(&self.record.name(), self.record.pid).in_task(self.task);
+            let _ = self.outcome.set(found.map_err(describe));
+        }
+    }
+
+    fn waker(&self) -> MutexGuard<'_, Option<Waker>> {
+        lock(&self.waker)
+    }
+}
+
+impl Source for Running {
+    fn rang(self: Arc<Self>) {
+        let waker = self.waker().take();
+        if let Some(waker) = waker {
+            waker.wake();
+        }
+    }
+}
+
+impl fmt::Debug for Running {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let signal = self.record.status().and_then(|status| status.signal());
+        f.debug_struct("Running").field("record", &self.record).field("signal", &signal).finish_non_exhaustive()
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

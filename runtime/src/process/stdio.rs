@@ -1,0 +1,111 @@
+//! What a child's standard streams are connected to.
+//!
+//! Owns: [`Stdio`]. Runs in: the parent. Never: keeps the child's end of a pipe open after the child has it.
+
+use std::fs::File;
+use std::io::{PipeReader, PipeWriter};
+use std::os::fd::{AsFd, OwnedFd};
+
+use crate::error::Result;
+use crate::launch::preparing;
+use crate::sys::fd;
+
+/// What one of a process's standard streams is connected to, as in [`std::process::Stdio`].
+///
+/// # Examples
+/// ```
+/// use std::io::Read as _;
+/// use process_task::{Builder, Stdio, process_task};
+///
+/// #[process_task]
+/// fn greet() { print!("hello from another process"); }
+///
+/// let mut process = Builder::new().stdout(Stdio::piped()).spawn(greet, ())?;
+/// let mut text = String::new();
+/// process.take_stdout().unwrap().read_to_string(&mut text).unwrap();
+/// assert_eq!(text, "hello from another process");
+/// # process_task::Result::Ok(process.join()?)
+/// ```
+#[derive(Debug)]
+pub struct Stdio(Kind);
+
+#[derive(Debug)]
+enum Kind {
+    Inherit,
+    Null,
+    Piped,
+    File(OwnedFd),
+}
+
+impl Stdio {
+    /// `/dev/null`. What stdin is unless asked otherwise.
+    #[must_use]
+    pub fn null() -> Self {
+        Self(Kind::Null)
+    }
+
+    /// The parent's own stream. What stdout and stderr are unless asked otherwise.
+    #[must_use]
+    pub fn inherit() -> Self {
+        Self(Kind::Inherit)
+    }
+
+    /// A new pipe; the parent's end is had from the [`Process`](crate::Process).
+    #[must_use]
+    pub fn piped() -> Self {
+        Self(Kind::Piped)
+    }
+
+    /// The child's end for stdin, and ours if it is a pipe.
+    pub(super) fn for_input(self) -> Result<(Option<OwnedFd>, Option<PipeWriter>)> {
+        if let Kind::Piped = self.0 {
+            let (theirs, ours) = std::io::pipe().map_err(|error| preparing("make a pipe", &error))?;
+            return Ok((Some(theirs.into()), Some(ours)));
+        }
+        Ok((self.file(0)?, None))
+    }
+
+    /// The child's end for stdout (1) or stderr (2), and ours if it is a pipe.
+    pub(super) fn for_output(self, number: i32) -> Result<(Option<OwnedFd>, Option<PipeReader>)> {
+        if let Kind::Piped = self.0 {
+            let (ours, theirs) = std::io::pipe().map_err(|error| preparing("make a pipe", &error))?;
+            return Ok((Some(theirs.into()), Some(ours)));
+        }
+        Ok((self.file(number)?, None))
+    }
+
+    fn file(self, number: i32) -> Result<Option<OwnedFd>> {
+        let failed = |errno: nix::errno::Errno| preparing("open a standard stream", &errno.into());
+        match self.0 {
+            Kind::Null => fd::null().map(Some).map_err(failed),
+            Kind::File(file) => Ok(Some(file)),
+            // Outputs are inherited anyway; for stdin it must be said.
+            Kind::Inherit if number == 0 => fd::duplicate(fd::stdio(0).as_fd()).map(Some).map_err(failed),
+            Kind::Inherit | Kind::Piped => Ok(None),
+        }
+    }
+}
+
+impl From<OwnedFd> for Stdio {
+    fn from(file: OwnedFd) -> Self {
+        Self(Kind::File(file))
+    }
+}
+
+impl From<File> for Stdio {
+    fn from(file: File) -> Self {
+        Self(Kind::File(file.into()))
+    }
+}
+
+impl From<PipeReader> for Stdio {
+    fn from(pipe: PipeReader) -> Self {
+        Self(Kind::File(pipe.into()))
+    }
+}
+
+impl From<PipeWriter> for Stdio {
+    fn from(pipe: PipeWriter) -> Self {
+        Self(Kind::File(pipe.into()))
+    }
+}

@@ -1,0 +1,26 @@
+//! Changing the environment of a process that has just started.
+//!
+//! Owns: nothing. Runs in: children, on their only thread. Never: in a parent, where other threads may read it.
+#![expect(unsafe_code, reason = "changing the environment is unsafe while other threads run")]
+
+use std::ffi::OsStr;
+
+/// `setenv(3)`.
+///
+/// Runs in: a child, before any user code, so on its only thread.
+pub(crate) fn set(key: &OsStr, value: &OsStr) {
+    // SAFETY: this process has one thread: it is a child that has not run any user code.
+    unsafe { std::env::set_var(key, value) };
+}
+
+/// `unsetenv(3)`. The same holds as for [`set`].
+pub(crate) fn remove(key: &OsStr) {
+    // SAFETY: this process has one thread: it is a child that has not run any user code.
+    unsafe { std::env::remove_var(key) };
+}
+
+/// Whether the kernel runs this program with more rights than its caller has (`AT_SECURE`).
+pub(crate) fn is_privileged() -> bool {
+    // SAFETY: getauxval reads a value that the kernel left for this process, and touches nothing else.
+    (unsafe { nix::libc::getauxval(nix::libc::AT_SECURE) }) != 0
+}

@@ -1,0 +1,146 @@
+//! Descriptors: kept away from 0, 1 and 2, and recognised when they are the same file.
+//!
+//! Owns: nothing; hands out owned descriptors. Runs in: any process.
+//! Never: leaves a descriptor of ours inheritable.
+#![expect(unsafe_code, reason = "nix has no wrapper for pidfd_open(2), pidfd_send_signal(2) and close_range(2)")]
+
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+
+use nix::errno::Errno;
+use nix::fcntl::{FcntlArg, FdFlag, OFlag, fcntl, open};
+use nix::libc;
+use nix::sys::eventfd::{EfdFlags, EventFd};
+use nix::sys::stat::{Mode, fstat};
+
+use super::retry;
+
+/// Moves `fd` above 2, so that a program that closed its standard streams never finds us there.
+pub(crate) fn above_stdio(fd: OwnedFd) -> nix::Result<OwnedFd> {
+    if fd.as_raw_fd() > 2 { Ok(fd) } else { duplicate(fd.as_fd()) }
+}
+
+/// `fcntl(F_DUPFD_CLOEXEC, 3)`: another descriptor for the same file, above 2.
+pub(crate) fn duplicate(fd: BorrowedFd<'_>) -> nix::Result<OwnedFd> {
+    let raw = fcntl(fd, FcntlArg::F_DUPFD_CLOEXEC(3))?;
+    // SAFETY: fcntl just returned this descriptor, and nobody else knows its number.
+    Ok(unsafe { OwnedFd::from_raw_fd(raw) })
+}
+
+/// Takes over the descriptor of number `raw`, if there is one, and makes it close on exec.
+pub(crate) fn inherited(raw: RawFd) -> Option<OwnedFd> {
+    if raw < 3 {
+        return None;
+    }
+    // SAFETY: `raw` is not -1, and the borrow ends with this function; fcntl answers EBADF for a closed number.
+    let borrowed = unsafe { BorrowedFd::borrow_raw(raw) };
+    fcntl(borrowed, FcntlArg::F_SETFD(FdFlag::FD_CLOEXEC)).ok()?;
+    // SAFETY: the number is open, and was named to this process as its own by the one who started it.
+    Some(unsafe { OwnedFd::from_raw_fd(raw) })
+}
+
+/// Lets the next image of this process inherit `fd`.
+///
+/// Runs in: a new child, between fork and exec.
+pub(crate) fn leave_open_on_exec(fd: BorrowedFd<'_>) -> nix::Result<()> {
+    fcntl(fd, FcntlArg::F_SETFD(FdFlag::empty())).map(drop)
+}
+
+/// Opens `/dev/null` on each of 0, 1 and 2 that is closed, or a later `open` becomes a standard stream.
+///
+/// Runs in: a child, before anything else is opened.
+pub(crate) fn open_null_on_closed_stdio() {
+    loop {
+        match open("/dev/null", OFlag::O_RDWR, Mode::empty()) {
+            // The lowest free number is handed out, so this one fills a gap: keep it open for good.
+            Ok(fd) if fd.as_raw_fd() < 3 => std::mem::drop(std::os::fd::IntoRawFd::into_raw_fd(fd)),
+            Ok(_) | Err(_) => return,
+        }
+    }
+}
+
+/// `/dev/null`, for reading and writing.
+pub(crate) fn null() -> nix::Result<OwnedFd> {
+    above_stdio(retry(|| open("/dev/null", OFlag::O_RDWR | OFlag::O_CLOEXEC, Mode::empty()))?)
+}
+
+/// A directory, open for nothing but changing to it.
+pub(crate) fn directory(path: &std::path::Path) -> nix::Result<OwnedFd> {
+    let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+    above_stdio(retry(|| open(path, flags, Mode::empty()))?)
+}
+
+/// What tells two files apart: device, number, and type.
+pub(crate) type Identity = (u64, u64, u32);
+
+/// Which file a descriptor shows, or `None` where it is closed.
+pub(crate) fn identity(fd: BorrowedFd<'_>) -> Option<Identity> {
+    let stat = fstat(fd).ok()?;
+    Some((stat.st_dev, stat.st_ino, stat.st_mode & libc::S_IFMT))
+}
+
+/// Which file a path leads to, or `None` where it leads nowhere.
+pub(crate) fn path_identity(path: &std::ffi::CStr) -> Option<Identity> {
+    let stat = nix::sys::stat::stat(path).ok()?;
+    Some((stat.st_dev, stat.st_ino, stat.st_mode & libc::S_IFMT))
+}
+
+/// One of the standard streams of this process, open or not.
+pub(crate) fn stdio(number: RawFd) -> BorrowedFd<'static> {
+    debug_assert!((0..3).contains(&number));
+    // SAFETY: the number is not -1; whether it is open is for the call that uses it to find out.
+    unsafe { BorrowedFd::borrow_raw(number) }
+}
+
+/// `dup2(fd, number)` for a standard stream.
+pub(crate) fn replace_stdio(fd: BorrowedFd<'_>, number: RawFd) -> nix::Result<()> {
+    // SAFETY: dup2 takes two numbers and touches no memory; `number` is a standard stream, which no owner has.
+    Errno::result(unsafe { libc::dup2(fd.as_raw_fd(), number) }).map(drop)
+}
+
+/// `eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)`: a counter that `poll` and `epoll` can wait for.
+pub(crate) fn event() -> nix::Result<OwnedFd> {
+    above_stdio(EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)?.into())
+}
+
+/// Adds one to an [`event`]. A full counter is as good as a rung one, so nothing is reported.
+pub(crate) fn ring(event: BorrowedFd<'_>) {
+    let _ = nix::unistd::write(event, &1u64.to_ne_bytes());
+}
+
+/// Sets an [`event`] back to zero.
+pub(crate) fn quieten(event: BorrowedFd<'_>) {
+    let _ = nix::unistd::read(event, &mut [0; 8]);
+}
+
+/// `pidfd_open(pid, 0)`: a descriptor that becomes readable when the process has ended.
+pub(crate) fn pidfd(pid: nix::unistd::Pid) -> nix::Result<OwnedFd> {
+    // SAFETY: the call takes two numbers and touches no memory.
+    let raw = Errno::result(unsafe { libc::syscall(libc::SYS_pidfd_open, pid.as_raw(), 0) })?;
+    let raw = RawFd::try_from(raw).map_err(|_| Errno::EBADF)?;
+    // SAFETY: the kernel just returned this descriptor, and nobody else knows its number.
+    above_stdio(unsafe { OwnedFd::from_raw_fd(raw) })
+}
+
+/// `pidfd_send_signal(pidfd, signal, NULL, 0)`: never reaches a stranger, since a pidfd is not reused.
+pub(crate) fn signal(pidfd: BorrowedFd<'_>, signal: i32) -> nix::Result<()> {
+    let (fd, no_info) = (pidfd.as_raw_fd(), std::ptr::null::<libc::siginfo_t>());
+    // SAFETY: a null `info` is allowed, and the descriptor is borrowed across the call.
+    let answer = unsafe { libc::syscall(libc::SYS_pidfd_send_signal, fd, signal, no_info, 0) };
+    Errno::result(answer).map(drop)
+}
+
+/// Closes every descriptor from 3 up but `keep`: what the parent forgot to mark must not leak into a child.
+///
+/// Runs in: a child, before it has opened anything of its own.
+pub(crate) fn close_all_but(keep: &[RawFd]) {
+    let mut keep: Vec<u32> = keep.iter().filter_map(|fd| u32::try_from(*fd).ok()).collect();
+    keep.sort_unstable();
+    let mut from = 3;
+    for fd in keep.into_iter().chain([u32::MAX]) {
+        if from < fd {
+            // SAFETY: takes three numbers. No object of this process owns a descriptor in the range: it has just started.
+            let _ = unsafe { libc::syscall(libc::SYS_close_range, from, fd - 1, 0) };
+        }
+        from = fd.saturating_add(1);
+    }
+}

@@ -1,0 +1,72 @@
+//! Resource limits, niceness, and the processors a process may use.
+//!
+//! Owns: nothing. Runs in: a parent reads them, a child sets them on itself. Never: changes another process.
+#![expect(unsafe_code, reason = "nix has no wrapper for getpriority(2) and setpriority(2)")]
+
+use nix::errno::Errno;
+use nix::libc;
+use nix::sched::{CpuSet, sched_setaffinity};
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use nix::unistd::Pid;
+
+/// The limits that travel with a request, in the order of their place in the message.
+const RESOURCES: [Resource; 16] = [
+    Resource::RLIMIT_AS,
+    Resource::RLIMIT_CORE,
+    Resource::RLIMIT_CPU,
+    Resource::RLIMIT_DATA,
+    Resource::RLIMIT_FSIZE,
+    Resource::RLIMIT_LOCKS,
+    Resource::RLIMIT_MEMLOCK,
+    Resource::RLIMIT_MSGQUEUE,
+    Resource::RLIMIT_NICE,
+    Resource::RLIMIT_NOFILE,
+    Resource::RLIMIT_NPROC,
+    Resource::RLIMIT_RSS,
+    Resource::RLIMIT_RTPRIO,
+    Resource::RLIMIT_RTTIME,
+    Resource::RLIMIT_SIGPENDING,
+    Resource::RLIMIT_STACK,
+];
+
+/// Places in [`Limits`] that have an option of their own.
+pub(crate) const ADDRESS_SPACE: usize = 0;
+pub(crate) const CPU_TIME: usize = 2;
+pub(crate) const OPEN_FILES: usize = 9;
+
+/// The soft and the hard limit of each resource.
+pub(crate) type Limits = [(u64, u64); RESOURCES.len()];
+
+/// The limits of this process.
+pub(crate) fn own() -> Limits {
+    RESOURCES.map(|resource| getrlimit(resource).unwrap_or((libc::RLIM_INFINITY, libc::RLIM_INFINITY)))
+}
+
+/// `setrlimit(2)` for the resource at `place`.
+///
+/// A soft limit above the hard one is cut to it: a hard limit can be lowered by anybody, and raised by hardly anybody.
+pub(crate) fn set(place: usize, (soft, hard): (u64, u64)) -> nix::Result<()> {
+    let resource = *RESOURCES.get(place).ok_or(Errno::EINVAL)?;
+    setrlimit(resource, soft.min(hard), hard)
+}
+
+/// `getpriority(PRIO_PROCESS, 0)`: how nice this process is, -20 to 19.
+pub(crate) fn niceness() -> i32 {
+    // SAFETY: takes two numbers and touches no memory.
+    unsafe { libc::getpriority(libc::PRIO_PROCESS, 0) }
+}
+
+/// `setpriority(PRIO_PROCESS, 0, niceness)`.
+pub(crate) fn set_niceness(niceness: i32) -> nix::Result<()> {
+    // SAFETY: takes three numbers and touches no memory.
+    Errno::result(unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, niceness) }).map(drop)
+}
+
+/// `sched_setaffinity(2)`: the processors this process may run on.
+pub(crate) fn set_cpus(cpus: &[usize]) -> nix::Result<()> {
+    let mut set = CpuSet::new();
+    for cpu in cpus {
+        set.set(*cpu)?;
+    }
+    sched_setaffinity(Pid::from_raw(0), &set)
+}

@@ -1,0 +1,205 @@
+//! Memory without a name in any file system: `memfd_create(2)`, reserved, sealed, mapped.
+//!
+//! Owns: [`Map`], one mapping. Runs in: any process.
+//! Never: maps memory that was not reserved first. `ftruncate` succeeds on a full tmpfs, and the touch is SIGBUS.
+#![expect(unsafe_code, reason = "mapping memory, and reading and writing what is mapped, through raw pointers")]
+
+use std::num::NonZeroUsize;
+use std::os::fd::{BorrowedFd, OwnedFd};
+use std::ptr::NonNull;
+
+use nix::errno::Errno;
+use nix::fcntl::{FallocateFlags, FcntlArg, SealFlag, fallocate, fcntl};
+use nix::libc;
+use nix::sys::memfd::{MFdFlags, memfd_create};
+use nix::sys::mman::{MapFlags, ProtFlags, mmap, munmap};
+use nix::sys::stat::fstat;
+use nix::unistd::ftruncate;
+
+use super::fd::above_stdio;
+use super::retry;
+
+/// Seals that keep the size as it is: nobody can truncate the memory below somebody else's mapping.
+const FIXED_SIZE: SealFlag = SealFlag::F_SEAL_SHRINK.union(SealFlag::F_SEAL_GROW);
+
+/// Memory of `len` bytes, all zero, really there, and of fixed size.
+pub(crate) fn create(name: &str, len: usize) -> nix::Result<OwnedFd> {
+    let size = libc::off_t::try_from(len).map_err(|_| Errno::ENOMEM)?;
+    let flags = MFdFlags::MFD_CLOEXEC | MFdFlags::MFD_ALLOW_SEALING;
+    let fd = above_stdio(memfd_create(name, flags)?)?;
+    ftruncate(&fd, size)?;
+    retry(|| fallocate(&fd, FallocateFlags::empty(), 0, size))?;
+    fcntl(&fd, FcntlArg::F_ADD_SEALS(FIXED_SIZE))?;
+    Ok(fd)
+}
+
+/// Refuses every writable mapping from now on; those that exist stay. The seals themselves are sealed, too.
+pub(crate) fn seal_future_writes(fd: BorrowedFd<'_>) -> nix::Result<()> {
+    fcntl(fd, FcntlArg::F_ADD_SEALS(SealFlag::F_SEAL_FUTURE_WRITE | SealFlag::F_SEAL_SEAL)).map(drop)
+}
+
+/// How many bytes can be mapped of memory that somebody else made; refused unless its size is fixed.
+pub(crate) fn checked_len(fd: BorrowedFd<'_>) -> nix::Result<usize> {
+    let seals = SealFlag::from_bits_retain(fcntl(fd, FcntlArg::F_GET_SEALS)?);
+    if !seals.contains(FIXED_SIZE) {
+        return Err(Errno::EPERM);
+    }
+    usize::try_from(fstat(fd)?.st_size).map_err(|_| Errno::EINVAL)
+}
+
+/// What a mapping may be used for, and when its pages are made present.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Access {
+    /// Reading.
+    Read,
+    /// Reading and writing.
+    Write,
+}
+
+/// A shared mapping of a whole memfd, unmapped when dropped.
+#[derive(Debug)]
+pub(crate) struct Map {
+    start: NonNull<u8>,
+    len: NonZeroUsize,
+    access: Access,
+}
+
+// SAFETY: a mapping belongs to the process, not to the thread that made it.
+unsafe impl Send for Map {}
+// SAFETY: the methods that write are used under the rules of `shared::Half` and `link::parcel`, which say who may write where.
+unsafe impl Sync for Map {}
+
+impl Map {
+    /// `mmap(MAP_SHARED)` of the first `len` bytes of `fd`, whose pages are made present now if `present`.
+    pub(crate) fn new(fd: BorrowedFd<'_>, len: usize, access: Access, present: bool) -> nix::Result<Self> {
+        let len = NonZeroUsize::new(len).ok_or(Errno::EINVAL)?;
+        let mut flags = MapFlags::MAP_SHARED;
+        flags.set(MapFlags::MAP_POPULATE, present);
+        let mut protection = ProtFlags::PROT_READ;
+        protection.set(ProtFlags::PROT_WRITE, access == Access::Write);
+        // SAFETY: no address is asked for, so no mapping that exists is replaced.
+        let start = unsafe { mmap(None, len, protection, flags, fd, 0) }?;
+        Ok(Self { start: start.cast(), len, access })
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.len.get()
+    }
+
+    /// The first byte. Aligned to a page.
+    pub(crate) fn start(&self) -> NonNull<u8> {
+        self.start
+    }
+
+    /// The bytes `at..at + len`, for reading in place.
+    ///
+    /// The caller vouches, by the protocol it follows, that nobody writes there while the slice lives; the memory is
+    /// there either way.
+    ///
+    /// # Panics
+    /// If the range is not inside the mapping.
+    pub(crate) fn lend(&self, at: usize, len: usize) -> &[u8] {
+        self.check(at, len);
+        // SAFETY: `check` keeps the range inside the mapping.
+        let start = unsafe { self.start.add(at) };
+        // SAFETY: the range is mapped and readable as long as `self` lives; any bytes are valid `u8`s.
+        unsafe { std::slice::from_raw_parts(start.as_ptr(), len) }
+    }
+
+    /// Copies bytes out that somebody may be writing at this moment: what arrives is to be checked.
+    ///
+    /// # Panics
+    /// If the range is not inside the mapping.
+    pub(crate) fn read(&self, at: usize, into: &mut [u8]) {
+        self.check(at, into.len());
+        // SAFETY: `check` keeps the range inside the mapping.
+        let from = unsafe { self.start.add(at) };
+        // SAFETY: both ranges are valid for their length, and `into` is no part of a shared mapping.
+        unsafe { std::ptr::copy_nonoverlapping(from.as_ptr(), into.as_mut_ptr(), into.len()) };
+    }
+
+    /// Copies bytes in.
+    ///
+    /// # Panics
+    /// If the range is not inside the mapping, or the mapping is for reading.
+    pub(crate) fn write(&self, at: usize, bytes: &[u8]) {
+        self.check(at, bytes.len());
+        assert_eq!(self.access, Access::Write, "this mapping is for reading");
+        // SAFETY: `check` keeps the range inside the mapping.
+        let to = unsafe { self.start.add(at) };
+        // SAFETY: both ranges are valid for their length, the mapping is writable, and `bytes` is no part of it that
+        // is written at the same time: the caller's protocol gives each range one writer.
+        unsafe { std::ptr::copy_nonoverlapping(bytes.as_ptr(), to.as_ptr(), bytes.len()) };
+    }
+
+    /// All bytes, for writing in place.
+    ///
+    /// # Panics
+    /// If the mapping is for reading.
+    pub(crate) fn bytes_mut(&mut self) -> &mut [u8] {
+        assert_eq!(self.access, Access::Write, "this mapping is for reading");
+        // SAFETY: the whole mapping is readable and writable, borrowed mutably here, and given to no other process
+        // before it is filled: the parcel's owner hands it on only afterwards.
+        unsafe { std::slice::from_raw_parts_mut(self.start.as_ptr(), self.len()) }
+    }
+
+    fn check(&self, at: usize, len: usize) {
+        assert!(at <= self.len() && len <= self.len() - at, "{at}+{len} lies outside a mapping of {}", self.len);
+    }
+}
+
+impl Drop for Map {
+    fn drop(&mut self) {
+        // SAFETY: the mapping is this value's own, and every slice of it borrowed the value.
+        let _ = unsafe { munmap(self.start.cast(), self.len()) };
+    }
+}
+
+/// Asks for huge pages below the memory of a vector that is about to be filled.
+pub(crate) fn prefer_huge_pages<T>(spare: &mut [std::mem::MaybeUninit<T>]) {
+    const HUGE: usize = 2 << 20;
+    let start = (spare.as_ptr() as usize).next_multiple_of(HUGE);
+    let end = (spare.as_ptr() as usize + size_of_val(spare)) / HUGE * HUGE;
+    if start < end {
+        let address = std::ptr::with_exposed_provenance_mut(start);
+        // SAFETY: the range lies inside `spare`, and the advice does not change what it holds.
+        let _ = unsafe { libc::madvise(address, end - start, libc::MADV_HUGEPAGE) };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::fd::AsFd;
+
+    #[test]
+    fn sealed_memory_cannot_be_written_through_a_new_mapping_or_shrunk() {
+        let fd = create("test", 4096).unwrap();
+        let ours = Map::new(fd.as_fd(), 4096, Access::Write, true).unwrap();
+        seal_future_writes(fd.as_fd()).unwrap();
+        assert_eq!(Map::new(fd.as_fd(), 4096, Access::Write, false).unwrap_err(), Errno::EPERM);
+        assert_eq!(ftruncate(&fd, 0), Err(Errno::EPERM));
+        let theirs = Map::new(fd.as_fd(), checked_len(fd.as_fd()).unwrap(), Access::Read, false).unwrap();
+        ours.write(100, b"hello");
+        assert_eq!(theirs.lend(100, 5), b"hello");
+    }
+
+    #[test]
+    fn memory_of_no_fixed_size_is_refused() {
+        let fd = memfd_create("test", MFdFlags::MFD_ALLOW_SEALING).unwrap();
+        ftruncate(&fd, 4096).unwrap();
+        assert_eq!(checked_len(fd.as_fd()), Err(Errno::EPERM));
+    }
+
+    #[test]
+    fn more_memory_than_there_is_is_an_error() {
+        assert!(create("test", 1 << 60).is_err());
+    }
+
+    #[test]
+    #[should_panic(expected = "lies outside")]
+    fn a_range_outside_is_refused() {
+        let fd = create("test", 4096).unwrap();
+        Map::new(fd.as_fd(), 4096, Access::Read, false).unwrap().lend(4090, 10);
+    }
+}

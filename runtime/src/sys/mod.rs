@@ -1,0 +1,35 @@
+//! The kernel: thin wrappers, each starting from its manual page, and nearly all unsafe code.
+//!
+//! Owns: every use of `nix` and `libc`. Runs in: any process; each file says which.
+//! Never: decides anything. A wrapper reports what the kernel said, and its caller judges.
+
+pub(crate) mod crash;
+pub(crate) mod env;
+pub(crate) mod fd;
+pub(crate) mod forked;
+pub(crate) mod futex;
+pub(crate) mod image;
+pub(crate) mod init;
+pub(crate) mod limits;
+pub(crate) mod memory;
+pub(crate) mod poll;
+pub(crate) mod process;
+pub(crate) mod signal;
+pub(crate) mod socket;
+
+pub(crate) use nix::errno::Errno;
+
+/// Repeats `call` until it ends with something else than an interruption by a signal.
+pub(crate) fn retry<T>(mut call: impl FnMut() -> nix::Result<T>) -> nix::Result<T> {
+    loop {
+        match call() {
+            Err(Errno::EINTR) => {}
+            other => return other,
+        }
+    }
+}
+
+/// The error number inside an [`std::io::Error`], `EIO` where it has none.
+pub(crate) fn errno_of(error: &std::io::Error) -> Errno {
+    error.raw_os_error().map_or(Errno::EIO, Errno::from_raw)
+}

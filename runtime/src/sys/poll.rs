@@ -1,0 +1,94 @@
+//! Waiting for descriptors: `poll(2)` for a few, `epoll(7)` for many.
+//!
+//! Owns: [`Set`], one epoll set. Runs in: any process. Never: gives up because a signal arrived.
+
+use std::os::fd::BorrowedFd;
+use std::time::{Duration, Instant};
+
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
+
+/// `poll(2)`: which of `fds` can be read, or were hung up; none if `deadline` came first.
+pub(crate) fn readable<const N: usize>(fds: [BorrowedFd<'_>; N], deadline: Option<Instant>) -> nix::Result<[bool; N]> {
+    let mut polled = fds.map(|fd| PollFd::new(fd, PollFlags::POLLIN));
+    loop {
+        // Rounded up, or the last millisecond before a deadline is spent turning in circles.
+        let timeout = deadline.map_or(PollTimeout::NONE, |at| {
+            PollTimeout::try_from(left(at).as_micros().div_ceil(1000)).unwrap_or(PollTimeout::MAX)
+        });
+        match poll(&mut polled, timeout) {
+            Err(Errno::EINTR) => {}
+            Ok(0) if deadline.is_some_and(|at| Instant::now() < at) => {}
+            Ok(_) => return Ok(polled.each_ref().map(|fd| fd.any().unwrap_or(true))),
+            Err(errno) => return Err(errno),
+        }
+    }
+}
+
+fn left(deadline: Instant) -> Duration {
+    deadline.saturating_duration_since(Instant::now())
+}
+
+/// When a descriptor of a [`Set`] reports.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Report {
+    /// As long as it is readable.
+    Level,
+    /// Each time it is written to. A bell reports so, and need never be read.
+    Ring,
+    /// As `Ring`, but to one sleeping set only, the one that was told of it first. A bell that two sets listen to.
+    RingOne,
+}
+
+/// An epoll set whose members carry tokens.
+#[derive(Debug)]
+pub(crate) struct Set(Epoll);
+
+impl Set {
+    pub(crate) fn new() -> nix::Result<Self> {
+        Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC).map(Self)
+    }
+
+    /// `epoll_ctl(EPOLL_CTL_ADD)`.
+    pub(crate) fn add(&self, fd: BorrowedFd<'_>, token: u64, report: Report) -> nix::Result<()> {
+        let flags = match report {
+            Report::Level => EpollFlags::EPOLLIN,
+            Report::Ring => EpollFlags::EPOLLIN | EpollFlags::EPOLLET,
+            Report::RingOne => EpollFlags::EPOLLIN | EpollFlags::EPOLLET | EpollFlags::EPOLLEXCLUSIVE,
+        };
+        self.0.add(fd, EpollEvent::new(flags, token))
+    }
+
+    /// `epoll_ctl(EPOLL_CTL_MOD)`: reports, level by level, that `fd` can be read, and also, if asked, that it can be written.
+    pub(crate) fn also_writable(&self, fd: BorrowedFd<'_>, token: u64, writable: bool) -> nix::Result<()> {
+        let mut flags = EpollFlags::EPOLLIN;
+        flags.set(EpollFlags::EPOLLOUT, writable);
+        self.0.modify(fd, &mut EpollEvent::new(flags, token))
+    }
+
+    /// `epoll_ctl(EPOLL_CTL_DEL)`.
+    pub(crate) fn remove(&self, fd: BorrowedFd<'_>) {
+        let _ = self.0.delete(fd);
+    }
+
+    /// `epoll_wait(2)`: the tokens of those that report; none if `deadline` came first.
+    pub(crate) fn wait(&self, tokens: &mut Vec<u64>, deadline: Option<Instant>) -> nix::Result<()> {
+        tokens.clear();
+        let mut events = [EpollEvent::empty(); 64];
+        loop {
+            let timeout = deadline.map_or(EpollTimeout::NONE, |at| {
+                EpollTimeout::try_from(left(at).as_micros().div_ceil(1000)).unwrap_or(EpollTimeout::MAX)
+            });
+            match self.0.wait(&mut events, timeout) {
+                Err(Errno::EINTR) => {}
+                Ok(0) if deadline.is_some_and(|at| Instant::now() < at) => {}
+                Ok(count) => {
+                    tokens.extend(events[..count].iter().map(EpollEvent::data));
+                    return Ok(());
+                }
+                Err(errno) => return Err(errno),
+            }
+        }
+    }
+}

@@ -1,0 +1,164 @@
+//! Making, replacing, watching and reaping processes.
+//!
+//! Owns: nothing. Runs in: the fork server and its children, but for [`spawn_image`], which a parent calls once.
+//! Never: signals a number that may belong to somebody else by now.
+#![expect(unsafe_code, reason = "fork(2), execveat(2) and exit(3)")]
+
+use std::ffi::{CStr, CString};
+use std::os::fd::{AsRawFd, BorrowedFd};
+use std::os::unix::ffi::OsStrExt;
+
+use nix::errno::Errno;
+use nix::libc;
+use nix::spawn::{PosixSpawnAttr, PosixSpawnFileActions, PosixSpawnFlags, posix_spawn};
+use nix::sys::prctl;
+use nix::sys::signal::{SigSet, Signal};
+use nix::sys::wait::{Id, WaitPidFlag, waitid};
+pub(crate) use nix::unistd::Pid;
+use nix::unistd::{ForkResult, fork, getpid, getppid, setpgid};
+
+use super::retry;
+
+/// What this process became.
+#[derive(Debug)]
+pub(crate) enum Forked {
+    /// The new process.
+    Child,
+    /// The old one, which now has a child of this id.
+    Parent(Pid),
+}
+
+/// `fork(2)`, glibc's: a raw `clone` would leave glibc's idea of the thread wrong.
+///
+/// Runs in: the fork server, which has one thread. With more threads, a lock that another one holds would stay locked in the child for ever.
+pub(crate) fn fork_single_threaded() -> nix::Result<Forked> {
+    // SAFETY: the caller has one thread, so the child's memory is as consistent as the parent's.
+    match unsafe { fork() }? {
+        ForkResult::Child => Ok(Forked::Child),
+        ForkResult::Parent { child } => Ok(Forked::Parent(child)),
+    }
+}
+
+/// A process id, or 0 for "this process" where a call allows it.
+pub(crate) fn pid(raw: i32) -> Pid {
+    Pid::from_raw(raw)
+}
+
+/// How many threads this process has, as the kernel counts them: one entry each in a directory, which has two links more.
+pub(crate) fn thread_count() -> u64 {
+    nix::sys::stat::stat("/proc/self/task").map_or(1, |directory| directory.st_nlink.saturating_sub(2))
+}
+
+/// Starts this program's image again, as the leader of a group of its own, with `socket` as its descriptor of that number.
+///
+/// `posix_spawn(3)` does not copy the caller's address space, so it takes as long in a big program as in a small one.
+/// Standard input is `/dev/null`; signals are as a new program expects them.
+pub(crate) fn spawn_image(path: &CStr, socket: BorrowedFd<'_>, args: &[CString], env: &[CString]) -> nix::Result<Pid> {
+    let mut actions = PosixSpawnFileActions::init()?;
+    let null = super::fd::null()?;
+    actions.add_dup2(null.as_raw_fd(), 0)?;
+    // A descriptor duplicated onto itself is what makes it stay open, in the new process only.
+    actions.add_dup2(socket.as_raw_fd(), socket.as_raw_fd())?;
+    let mut attributes = PosixSpawnAttr::init()?;
+    attributes.set_flags(
+        PosixSpawnFlags::POSIX_SPAWN_SETPGROUP
+            | PosixSpawnFlags::POSIX_SPAWN_SETSIGDEF
+            | PosixSpawnFlags::POSIX_SPAWN_SETSIGMASK,
+    )?;
+    attributes.set_pgroup(Pid::from_raw(0))?;
+    attributes.set_sigdefault(&SigSet::all())?;
+    attributes.set_sigmask(&SigSet::empty())?;
+    posix_spawn(path, &actions, &attributes, args, env)
+}
+
+/// `execveat(image, "", args, env, AT_EMPTY_PATH)`: runs the image that `image` is open on, whatever became of its name.
+///
+/// Returns only if it failed.
+pub(crate) fn exec_image(image: BorrowedFd<'_>, args: &[CString], env: &[CString]) -> Errno {
+    let flags = nix::fcntl::AtFlags::AT_EMPTY_PATH;
+    match nix::unistd::execveat(image, c"", args, env, flags) {
+        Err(errno) => errno,
+        Ok(never) => match never {},
+    }
+}
+
+/// The arguments this process was started with, for the next image.
+pub(crate) fn own_args() -> Vec<CString> {
+    std::env::args_os().filter_map(|arg| CString::new(arg.as_bytes()).ok()).collect()
+}
+
+/// The environment of this process, for the next image, with `mark` added.
+pub(crate) fn own_env_with(mark: (&str, &str)) -> Vec<CString> {
+    let own = std::env::vars_os().map(|(key, value)| [key.as_bytes(), b"=", value.as_bytes()].concat());
+    let mark = [mark.0.as_bytes(), b"=", mark.1.as_bytes()].concat();
+    own.chain([mark]).filter_map(|entry| CString::new(entry).ok()).collect()
+}
+
+/// Makes `pid` (0: this process) the leader of a group of its own.
+///
+/// Done on both sides of a fork: whichever comes first, the group is there before anybody needs it.
+pub(crate) fn lead_group(pid: Pid) {
+    let _ = setpgid(pid, Pid::from_raw(0));
+}
+
+/// `prctl(PR_SET_PDEATHSIG, SIGKILL)`, and a look whether it came too late. False: the parent is gone already.
+pub(crate) fn die_with_parent(parent: Pid) -> bool {
+    let _ = prctl::set_pdeathsig(Some(Signal::SIGKILL));
+    getppid() == parent
+}
+
+/// `prctl(PR_SET_NAME)`: what `top` and `ps` show, 15 bytes of it.
+pub(crate) fn set_name(name: &str) {
+    let cut = name.floor_char_boundary(15);
+    if let Ok(name) = CString::new(&name[..cut]) {
+        let _ = prctl::set_name(&name);
+    }
+}
+
+/// How a process ended, in the kernel's own encoding (`waitpid`'s status word).
+pub(crate) type RawStatus = i32;
+
+/// `waitid(P_ALL, WEXITED | WNOHANG | WNOWAIT)`: a child that has ended and is not reaped yet, if there is one.
+///
+/// Its number cannot be given to anybody else before [`reap`].
+pub(crate) fn ended_child() -> Option<Pid> {
+    let flags = WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG | WaitPidFlag::WNOWAIT;
+    retry(|| waitid(Id::All, flags)).ok()?.pid()
+}
+
+/// Reaps a child that [`ended_child`] named.
+pub(crate) fn reap(pid: Pid) -> RawStatus {
+    let mut status = 0;
+    // SAFETY: `status` is borrowed for the call, and the number is that of a child of ours that is not reaped yet.
+    while unsafe { libc::waitpid(pid.as_raw(), &raw mut status, 0) } == -1 && Errno::last() == Errno::EINTR {}
+    status
+}
+
+/// Reaps our child behind `pidfd` if nobody else did; the host program may have.
+pub(crate) fn reap_quietly(pidfd: BorrowedFd<'_>) {
+    let _ = retry(|| waitid(Id::PIDFd(pidfd), WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG));
+}
+
+/// `killpg(2)`. Only the reaper of the group's leader may do this, and only before it reaps.
+pub(crate) fn signal_group(leader: Pid, signal: i32) {
+    // SAFETY: takes two numbers and touches no memory. The leader is not reaped, so the number is still its group's.
+    let _ = unsafe { libc::kill(-leader.as_raw(), signal) };
+}
+
+/// `sched_yield(2)`, once: lets the one who waits for us run first.
+pub(crate) fn give_way() {
+    std::thread::yield_now();
+}
+
+/// This process's id.
+pub(crate) fn own_pid() -> Pid {
+    getpid()
+}
+
+/// `_exit(2)`: ends at once, without handlers or destructors.
+///
+/// Runs in: a child that never got as far as user code.
+pub(crate) fn exit_now(code: i32) -> ! {
+    // SAFETY: takes a number and does not return.
+    unsafe { libc::_exit(code) }
+}

@@ -1,0 +1,119 @@
+//! Messages with descriptors beside them, over a `SOCK_SEQPACKET` pair.
+//!
+//! Owns: nothing. Runs in: any process. Never: blocks unless asked to, and never loses a descriptor in silence.
+
+use std::io::{IoSlice, IoSliceMut};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+
+use nix::cmsg_space;
+use nix::errno::Errno;
+use nix::sys::socket::{
+    AddressFamily, ControlMessage, ControlMessageOwned, MsgFlags, SockFlag, SockType, getsockopt, recv, recvmsg,
+    sendmsg, socketpair, sockopt,
+};
+
+use super::fd::above_stdio;
+use super::retry;
+
+/// The most descriptors that one message carries.
+pub(crate) const MAX_DESCRIPTORS: usize = 8;
+
+/// The longest message.
+pub(crate) const MAX_MESSAGE: usize = 1024;
+
+/// Whether a call may wait.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Blocking {
+    Yes,
+    No,
+}
+
+/// `socketpair(AF_UNIX, SOCK_SEQPACKET)`: two ends that keep messages apart.
+pub(crate) fn pair() -> nix::Result<(OwnedFd, OwnedFd)> {
+    let (a, b) = socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC)?;
+    Ok((above_stdio(a)?, above_stdio(b)?))
+}
+
+/// Sends one message, whole, with `descriptors` beside it.
+///
+/// # Errors
+/// `EAGAIN` if it would have to wait and must not; `EPIPE` if the other end is closed.
+pub(crate) fn send(
+    socket: BorrowedFd<'_>,
+    bytes: &[u8],
+    descriptors: &[BorrowedFd<'_>],
+    blocking: Blocking,
+) -> nix::Result<()> {
+    debug_assert!(bytes.len() <= MAX_MESSAGE && descriptors.len() <= MAX_DESCRIPTORS);
+    let raw: Vec<RawFd> = descriptors.iter().map(AsRawFd::as_raw_fd).collect();
+    let rights = [ControlMessage::ScmRights(&raw)];
+    let beside = if raw.is_empty() { &rights[..0] } else { &rights[..] };
+    let mut flags = MsgFlags::MSG_NOSIGNAL;
+    flags.set(MsgFlags::MSG_DONTWAIT, blocking == Blocking::No);
+    retry(|| sendmsg::<()>(socket.as_raw_fd(), &[IoSlice::new(bytes)], beside, flags, None)).map(drop)
+}
+
+/// Receives one message, and the descriptors beside it; no bytes mean that the other end is closed.
+///
+/// # Errors
+/// `EAGAIN` if there is none and it must not wait; `EMFILE` if descriptors were dropped because the table of this
+/// process is full (the message is gone, too); `EMSGSIZE` if it was longer than [`MAX_MESSAGE`].
+pub(crate) fn receive(socket: BorrowedFd<'_>, blocking: Blocking) -> nix::Result<(Vec<u8>, Vec<OwnedFd>)> {
+    let mut bytes = vec![0; MAX_MESSAGE];
+    let mut beside = cmsg_space!([RawFd; MAX_DESCRIPTORS]);
+    let mut flags = MsgFlags::MSG_CMSG_CLOEXEC;
+    flags.set(MsgFlags::MSG_DONTWAIT, blocking == Blocking::No);
+    let mut descriptors = Vec::new();
+    let (len, said) = retry(|| {
+        let mut slices = [IoSliceMut::new(&mut bytes)];
+        let message = recvmsg::<()>(socket.as_raw_fd(), &mut slices, Some(&mut beside), flags)?;
+        for beside in message.cmsgs()? {
+            if let ControlMessageOwned::ScmRights(raw) = beside {
+                descriptors.extend(raw.into_iter().map(take));
+            }
+        }
+        Ok((message.bytes, message.flags))
+    })?;
+    // A full table makes the kernel drop descriptors without an error: only this flag tells.
+    if said.contains(MsgFlags::MSG_CTRUNC) {
+        return Err(Errno::EMFILE);
+    }
+    if said.contains(MsgFlags::MSG_TRUNC) {
+        return Err(Errno::EMSGSIZE);
+    }
+    bytes.truncate(len);
+    let descriptors = descriptors.into_iter().map(above_stdio).collect::<nix::Result<_>>()?;
+    Ok((bytes, descriptors))
+}
+
+/// Whether `fd` is a socket on which a whole message is waiting.
+pub(crate) fn has_message(fd: BorrowedFd<'_>) -> bool {
+    let seqpacket = getsockopt(&fd, sockopt::SockType).is_ok_and(|kind| kind == SockType::SeqPacket);
+    let peek = MsgFlags::MSG_PEEK | MsgFlags::MSG_DONTWAIT;
+    seqpacket && retry(|| recv(fd.as_raw_fd(), &mut [0], peek)).is_ok_and(|len| len > 0)
+}
+
+#[expect(unsafe_code, reason = "recvmsg hands out descriptors as numbers")]
+fn take(raw: RawFd) -> OwnedFd {
+    // SAFETY: recvmsg just put this descriptor into our table, and nobody else knows its number.
+    unsafe { OwnedFd::from_raw_fd(raw) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::fd::AsFd;
+
+    #[test]
+    fn a_message_arrives_whole_with_its_descriptors() {
+        let (a, b) = pair().unwrap();
+        send(a.as_fd(), b"one", &[a.as_fd(), b.as_fd()], Blocking::Yes).unwrap();
+        send(a.as_fd(), b"two", &[], Blocking::Yes).unwrap();
+        let (bytes, fds) = receive(b.as_fd(), Blocking::No).unwrap();
+        assert_eq!((&bytes[..], fds.len()), (&b"one"[..], 2));
+        assert_eq!(receive(b.as_fd(), Blocking::No).unwrap().0, b"two");
+        assert_eq!(receive(b.as_fd(), Blocking::No).unwrap_err(), Errno::EAGAIN);
+        drop((a, fds));
+        assert_eq!(receive(b.as_fd(), Blocking::No).unwrap().0, b"");
+    }
+}

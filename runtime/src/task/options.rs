@@ -1,0 +1,37 @@
+//! How the calls of a task behave: what the attribute says, and what the task's methods change.
+//!
+//! Owns: the two settings. Never: acts on them; whoever makes the call does.
+//! Runs in: the parent.
+
+use std::time::Duration;
+
+/// What `#[process_task(timeout = "…", retries = …)]` and the methods of a task set.
+///
+/// By default a call may take for ever and is never repeated.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Options {
+    /// How long one call may take. `None`: for ever.
+    pub timeout: Option<Duration>,
+    /// How many times a call is repeated whose process died under it.
+    pub retries: u32,
+}
+
+impl Options {
+    /// No timeout, no retries.
+    #[must_use]
+    pub const fn new() -> Self {
+        Self { timeout: None, retries: 0 }
+    }
+
+    /// The same with a timeout.
+    #[must_use]
+    pub const fn with_timeout(self, timeout: Duration) -> Self {
+        Self { timeout: Some(timeout), ..self }
+    }
+
+    /// The same with this many retries.
+    #[must_use]
+    pub const fn with_retries(self, retries: u32) -> Self {
+        Self { retries, ..self }
+    }
+}
