@@ -24,7 +24,8 @@ use crate::sys::fd;
 /// let mut text = String::new();
 /// process.take_stdout().unwrap().read_to_string(&mut text).unwrap();
 /// assert_eq!(text, "hello from another process");
-/// # process_task::Result::Ok(process.join()?)
+/// process.join()?;
+/// # process_task::Result::Ok(())
 /// ```
 #[derive(Debug)]
 pub struct Stdio(Kind);

@@ -25,12 +25,26 @@ const FIXED_SIZE: SealFlag = SealFlag::F_SEAL_SHRINK.union(SealFlag::F_SEAL_GROW
 /// Memory of `len` bytes, all zero, really there, and of fixed size.
 pub(crate) fn create(name: &str, len: usize) -> nix::Result<OwnedFd> {
     let size = libc::off_t::try_from(len).map_err(|_| Errno::ENOMEM)?;
+    if len >= LARGE && available().is_some_and(|available| len > available) {
+        return Err(Errno::ENOMEM);
+    }
     let flags = MFdFlags::MFD_CLOEXEC | MFdFlags::MFD_ALLOW_SEALING;
     let fd = above_stdio(memfd_create(name, flags)?)?;
     ftruncate(&fd, size)?;
     retry(|| fallocate(&fd, FallocateFlags::empty(), 0, size))?;
     fcntl(&fd, FcntlArg::F_ADD_SEALS(FIXED_SIZE))?;
     Ok(fd)
+}
+
+/// From which size on it is asked first whether there is so much memory: a memfd has no limit of its own, and reserving
+/// more than there is ends in the kernel killing somebody.
+const LARGE: usize = 64 << 20;
+
+/// How many bytes the system could give out now, as far as it says.
+fn available() -> Option<usize> {
+    let text = std::fs::read_to_string("/proc/meminfo").ok()?;
+    let line = text.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
+    line.trim().strip_suffix("kB")?.trim().parse::<usize>().ok()?.checked_mul(1024)
 }
 
 /// Refuses every writable mapping from now on; those that exist stay. The seals themselves are sealed, too.
@@ -193,7 +207,7 @@ mod tests {
 
     #[test]
     fn more_memory_than_there_is_is_an_error() {
-        assert!(create("test", 1 << 60).is_err());
+        assert_eq!(create("test", 1 << 60).unwrap_err(), Errno::ENOMEM);
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! What the registry promises: every task is in it, under a number that depends on nothing but the binary.
 
-use super::{Task, fingerprint, lookup, preloads, registry};
+use super::registry::registry;
+use super::{Task, fingerprint, lookup, preloads};
 use crate::process_task;
 
 const ABOVE_ALPHA: u32 = line!();
