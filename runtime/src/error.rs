@@ -290,7 +290,7 @@ impl fmt::Display for Who<'_> {
     }
 }
 
-/// ` while running `demo::square``, or nothing.
+/// What a task was doing, with its name, or nothing.
 struct While(&'static str, Option<&'static str>);
 
 impl fmt::Display for While {

@@ -4,7 +4,7 @@
 //! Never: takes a process over without a valid handshake on that descriptor; the mark alone means nothing.
 //!
 //! The mark is removed at once, so that grandchildren do not see it, and is not looked at in a program that runs with
-//! more rights than its caller (AT_SECURE). A child first runs the constructors that would have followed ours, because
+//! more rights than its caller (`AT_SECURE`). A child first runs the constructors that would have followed ours, because
 //! some of them register tasks.
 
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};

@@ -16,7 +16,7 @@
 //!
 //! # This process is killed
 //!
-//! Every child has PR_SET_PDEATHSIG, set before anything else and followed by a look at `getppid`, so none stays. They
+//! Every child has `PR_SET_PDEATHSIG`, set before anything else and followed by a look at `getppid`, so none stays. They
 //! end a little later than we do; the parent waits for each one's own pidfd before it settles its calls.
 
 use std::collections::{BTreeMap, VecDeque};

@@ -11,7 +11,7 @@ use std::fmt;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::record::Record;
 use super::requests::{Books, Child, Started, is_answer, make_link, refused};
@@ -29,6 +29,8 @@ pub(crate) trait Source: Send + Sync {
     fn rang(self: Arc<Self>);
 }
 
+type Later = Box<dyn FnOnce() + Send>;
+
 /// The books of this process, and the thread that keeps them.
 pub(crate) struct Hub {
     generation: u64,
@@ -39,6 +41,8 @@ pub(crate) struct Hub {
     last_epoch: AtomicU64,
     books: Mutex<Books>,
     sources: Mutex<HashMap<u64, Arc<dyn Source>>>,
+    /// What is to be done later, and when.
+    later: Mutex<Vec<(Instant, Later)>>,
     last_token: AtomicU64,
 }
 
@@ -88,6 +92,7 @@ impl Hub {
             last_epoch: AtomicU64::new(0),
             books: Mutex::default(),
             sources: Mutex::default(),
+            later: Mutex::default(),
             last_token: AtomicU64::new(0),
         });
         let on_thread = Arc::clone(&hub);
@@ -159,6 +164,12 @@ impl Hub {
         self.set.remove(bell);
     }
 
+    /// Does `what` after `pause`, on the hub's thread.
+    pub(crate) fn after(&self, pause: Duration, what: impl FnOnce() + Send + 'static) {
+        lock(&self.later).push((Instant::now() + pause, Box::new(what)));
+        fd::ring(self.kick.as_fd());
+    }
+
     fn request(self: &Arc<Self>, how: (StartMethod, bool, bool), started: Started) {
         let server = match self.server() {
             Ok(server) => server,
@@ -170,8 +181,14 @@ impl Hub {
         };
         // Entered and sent under one lock, so that requests stand in the books in the order in which they are answered.
         let mut books = self.books();
-        let message = books.enter(&server, how, link, started);
+        let (id, message) = books.enter(&server, how, link, started);
         let accepted = server.send(&message, Some(theirs));
+        if self.server_of(server.epoch).is_none() {
+            // It died in between, and what was asked of it has been settled already, but for this.
+            let late = books.take(id);
+            drop(books);
+            return late.map_or((), |late| self.request(how, late.started));
+        }
         drop(books);
         if !accepted {
             // Its death is about to be reported, and takes this request with it.
@@ -204,7 +221,7 @@ impl Hub {
         let mut tokens = Vec::new();
         loop {
             // While spares are missing, they are made between two looks.
-            let deadline = self.refill().then(Instant::now);
+            let deadline = if self.refill() { Some(Instant::now()) } else { self.do_what_is_due() };
             if self.set.wait(&mut tokens, deadline).is_err() {
                 return;
             }
@@ -224,6 +241,16 @@ impl Hub {
                 }
             }
         }
+    }
+
+    /// Does what was put off until now; returns when the next is due.
+    fn do_what_is_due(&self) -> Option<Instant> {
+        let now = Instant::now();
+        let due: Vec<_> = lock(&self.later).extract_if(.., |(at, _)| *at <= now).collect();
+        for (_, what) in due {
+            what();
+        }
+        lock(&self.later).iter().map(|(at, _)| *at).min()
     }
 
     /// The present fork server, if it is the one of `epoch`.

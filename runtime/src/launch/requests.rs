@@ -80,11 +80,11 @@ impl Books {
         (method, spare, second_try): (StartMethod, bool, bool),
         link: Link,
         started: Started,
-    ) -> ToServer {
+    ) -> (ChildId, ToServer) {
         self.last_id += 1;
         let (id, epoch) = (self.last_id, server.epoch);
         self.starting.push(Starting { id, epoch, method, link, second_try, spare, started });
-        ToServer::Start { id, method }
+        (id, ToServer::Start { id, method })
     }
 
     /// The fork server has made a child: who asked for it, and the child.

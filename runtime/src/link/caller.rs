@@ -192,7 +192,7 @@ impl<T> Caller<T> {
         if tail == self.read {
             return Ok(false);
         }
-        if tail.wrapping_sub(self.read) > RING as u64 || tail % HEAD as u64 != 0 {
+        if tail.wrapping_sub(self.read) > RING as u64 || !tail.is_multiple_of(HEAD as u64) {
             return Err(Violation("the reply half's tail is out of bounds"));
         }
         while self.read < tail {

@@ -22,7 +22,7 @@
 //! before 3: it costs no call, since what is not claimed is taken back. Between 3 and the store of `tail` in 5: exactly
 //! one call, and nobody knows how far it came. After that: none, because the reply is in memory that the parent maps; so
 //! the parent collects once more before it believes in a death. The request half cannot be written by the child
-//! (F_SEAL_FUTURE_WRITE), so what is taken back is what the parent wrote.
+//! (`F_SEAL_FUTURE_WRITE`), so what is taken back is what the parent wrote.
 //!
 //! # The parent dies
 //!

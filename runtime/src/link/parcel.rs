@@ -196,12 +196,11 @@ impl Arrivals {
 
     /// The parcel of this name, if it is known and holds `len` bytes.
     pub(crate) fn find(&mut self, name: ParcelName, len: u64) -> Option<Arc<Map>> {
-        let map = match self.kept.get(usize::from(name.slot)) {
-            Some(slot) => slot.as_ref().filter(|(id, _)| *id == name.id).map(|(_, map)| Arc::clone(map)),
-            None => {
-                let at = self.once.iter().position(|(id, _)| *id == name.id)?;
-                Some(self.once.swap_remove(at).1)
-            }
+        let map = if let Some(slot) = self.kept.get(usize::from(name.slot)) {
+            slot.as_ref().filter(|(id, _)| *id == name.id).map(|(_, map)| Arc::clone(map))
+        } else {
+            let at = self.once.iter().position(|(id, _)| *id == name.id)?;
+            Some(self.once.swap_remove(at).1)
         };
         map.filter(|map| len <= map.len() as u64)
     }
@@ -229,19 +228,19 @@ mod tests {
     #[test]
     fn a_parcel_that_came_back_is_lent_again() {
         let stock = SharedStock::default();
-        let first = filled(&stock, &[1; 100_000]);
-        let second = filled(&stock, &[2; 100_000]);
+        let first = filled(&stock, &vec![1; 100_000]);
+        let second = filled(&stock, &vec![2; 100_000]);
         let (one, two) = (first.parcel().unwrap().0, second.parcel().unwrap().0);
         assert_ne!(one, two);
         assert_eq!((bytes(&first)[99_999], bytes(&second)[0]), (1, 2));
         drop(first);
-        assert_eq!(filled(&stock, &[3; 90_000]).parcel().unwrap().0, one);
+        assert_eq!(filled(&stock, &vec![3; 90_000]).parcel().unwrap().0, one);
     }
 
     #[test]
     fn when_every_slot_is_lent_parcels_are_used_once() {
         let stock = SharedStock::default();
-        let loans: Vec<_> = (0..10).map(|_| filled(&stock, &[0; 70_000])).collect();
+        let loans: Vec<_> = (0..10).map(|_| filled(&stock, &vec![0; 70_000])).collect();
         let slots: Vec<_> = loans.iter().map(|loan| loan.parcel().unwrap().0.slot).collect();
         assert_eq!(slots, [0, 1, 2, 3, 4, 5, 6, 7, NO_SLOT, NO_SLOT]);
     }

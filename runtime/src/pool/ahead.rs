@@ -126,7 +126,7 @@ impl<'a, T: Task, I: Iterator<Item = T::Args<'a>>> Iterator for UnorderedMap<'_,
         }
         let finished = || pending.iter().position(|handle| handle.call().is_settled());
         while finished().is_none() {
-            self.ahead.pool.core().wait(&|| finished().is_some(), pending.iter().map(JoinHandle::call), None);
+            self.ahead.pool.core().wait(&|| finished().is_some(), &pending.iter().map(JoinHandle::call), None);
         }
         let first = finished().unwrap_or(0);
         self.ahead.pending.swap_remove_front(first).map(|handle| handle.result())

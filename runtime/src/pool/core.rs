@@ -8,7 +8,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::process::ExitStatusExt as _;
 use std::process::ExitStatus;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, TryLockError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError, TryLockError};
 use std::time::Instant;
 
 use super::call::{Call, Pending, Waiter};
@@ -31,6 +31,8 @@ pub(super) struct Core {
     pub(super) name: String,
     options: Options,
     schedule: Mutex<Schedule>,
+    /// Told when a worker that was asked for is there, or never will be.
+    arrived: Condvar,
     pub(super) outstanding: Arc<AtomicUsize>,
     /// The workers' bells, and the kick, for the leader to sleep on.
     set: poll::Set,
@@ -54,6 +56,7 @@ impl Core {
             name,
             options,
             schedule: Mutex::new(schedule),
+            arrived: Condvar::new(),
             outstanding,
             set,
             kick,
@@ -89,13 +92,17 @@ impl Core {
     pub(super) fn wait<'a>(
         self: &Arc<Self>,
         done: &dyn Fn() -> bool,
-        calls: impl Iterator<Item = &'a Arc<Call>> + Clone,
+        calls: &(impl Iterator<Item = &'a Arc<Call>> + Clone),
         deadline: Option<Instant>,
     ) -> bool {
         loop {
             let leads = self.update(|schedule, owed| {
                 schedule.collect(owed);
                 if done() {
+                    if !schedule.led {
+                        // We may have been woken to lead; then somebody else must.
+                        owed.follower = schedule.followers.pop();
+                    }
                     return None;
                 }
                 if schedule.led {
@@ -114,7 +121,10 @@ impl Core {
                 }
                 Some(false) => {
                     for call in calls.clone() {
-                        drop(call.set_waiter(Waiter::Thread(std::thread::current())));
+                        let before = call.set_waiter(Waiter::Thread(std::thread::current()));
+                        if matches!(before, Some(Waiter::Future(_))) {
+                            self.schedule().awaited -= 1;
+                        }
                     }
                     if !done() {
                         park(deadline);
@@ -203,17 +213,32 @@ impl Core {
         for record in owed.kill {
             let _ = record.signal(nix::libc::SIGKILL);
         }
-        for number in owed.start {
+        for (number, pause) in owed.start {
             let core = Arc::downgrade(self);
-            let started = move |child| {
-                if let Some(core) = core.upgrade()
-                    && let Err(error) = core.started(number, child)
-                {
-                    core.update(|schedule, owed| schedule.start_failed(number, &error, owed));
-                }
-            };
-            self.hub.start_child_later(self.options.method, Box::new(started));
+            match pause {
+                None => self.start(number),
+                Some(pause) => self.hub.after(pause, move || {
+                    if let Some(core) = core.upgrade() {
+                        core.start(number);
+                    }
+                }),
+            }
         }
+    }
+
+    /// Asks for a worker for a place, if one is still wanted there.
+    fn start(self: &Arc<Self>, number: usize) {
+        if !self.schedule().may_start(number) {
+            return;
+        }
+        let core = Arc::clone(self);
+        let started = move |child| {
+            if let Err(error) = core.started(number, child) {
+                core.update(|schedule, owed| schedule.start_failed(number, &error, owed));
+            }
+            core.arrived.notify_all();
+        };
+        self.hub.start_child_later(self.options.method, Box::new(started));
     }
 
     /// Starts the first workers and waits until all are there.
@@ -222,7 +247,14 @@ impl Core {
         for number in 0..workers {
             self.schedule().places[number].state = State::Starting;
             let (core, sender) = (Arc::clone(self), sender.clone());
-            let started = move |child| drop(sender.send(core.started(number, child)));
+            let started = move |child| {
+                let result = core.started(number, child);
+                if result.is_err() {
+                    core.schedule().places[number].state = State::Empty;
+                }
+                core.arrived.notify_all();
+                drop(sender.send(result));
+            };
             self.hub.start_child_later(self.options.method, Box::new(started));
         }
         drop(sender);
@@ -290,8 +322,16 @@ impl Core {
     /// Waits until every call is settled, sends the workers home, and waits for their end.
     pub(super) fn finish(self: &Arc<Self>) {
         let outstanding = Arc::clone(&self.outstanding);
-        while !self.wait(&|| outstanding.load(SeqCst) == 0, std::iter::empty(), None) {}
-        let leaving = self.schedule().dismiss();
+        while !self.wait(&|| outstanding.load(SeqCst) == 0, &std::iter::empty(), None) {}
+        let leaving = {
+            let mut schedule = self.schedule();
+            let mut leaving = schedule.dismiss();
+            while schedule.is_starting() {
+                schedule = self.arrived.wait(schedule).unwrap_or_else(PoisonError::into_inner);
+                leaving = schedule.dismiss();
+            }
+            leaving
+        };
         for record in leaving {
             record.wait(None);
         }

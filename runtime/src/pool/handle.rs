@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use super::call::{Call, Waiter};
 use super::core::Core;
+use super::schedule::Schedule;
 use crate::codec::CodecError;
 use crate::error::{Error, ErrorKind, Execution, Result};
 use crate::launch::decode;
@@ -80,7 +81,7 @@ impl<R> JoinHandle<R> {
     #[must_use]
     pub fn is_finished(&self) -> bool {
         if !self.call.is_settled() {
-            self.core.update(|schedule, owed| schedule.collect(owed));
+            self.core.update(Schedule::collect);
         }
         self.call.is_settled()
     }
@@ -99,7 +100,7 @@ impl<R> JoinHandle<R> {
 
     fn wait_until(&self, deadline: Option<Instant>) -> bool {
         let done = || self.call.is_settled();
-        done() || self.core.wait(&done, std::iter::once(&self.call), deadline)
+        done() || self.core.wait(&done, &std::iter::once(&self.call), deadline)
     }
 }
 

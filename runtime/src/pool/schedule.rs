@@ -8,6 +8,7 @@ use std::process::ExitStatus;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed, Ordering::SeqCst};
 use std::thread::Thread;
+use std::time::Duration;
 
 use super::call::{Call, Pending, Waiter};
 use super::worker::{Asked, Place, State, Worker};
@@ -15,6 +16,9 @@ use crate::error::{Direction, Error, ErrorKind, Execution, Result};
 use crate::launch::{Record, outcome};
 use crate::link::frame::Kind;
 use crate::link::{Body, Caller, Payload, Remains};
+
+/// How long a place stays empty after a start that failed; twice as long after each further one.
+const FIRST_PAUSE: Duration = Duration::from_millis(10);
 
 /// Everything under the mutex.
 #[derive(Debug)]
@@ -58,8 +62,8 @@ pub(super) struct Owed {
     pub(super) wake: Vec<Waiter>,
     pub(super) follower: Option<Thread>,
     pub(super) kill: Vec<Arc<Record>>,
-    /// Places that want a new worker.
-    pub(super) start: Vec<usize>,
+    /// Places that want a new worker, and how long to wait first.
+    pub(super) start: Vec<(usize, Option<Duration>)>,
     /// Somebody else than the leader has settled a call.
     pub(super) kick: bool,
 }
@@ -129,7 +133,7 @@ impl Schedule {
     /// A worker was started for this place; it has been given its setup.
     pub(super) fn install(&mut self, number: usize, worker: Worker, owed: &mut Owed) {
         let place = &mut self.places[number];
-        *place = Place { state: State::Ready(worker), ..Place::empty() };
+        *place = Place { state: State::Ready(Box::new(worker)), ..Place::empty() };
         place.set_asleep(self.sleeping || (!self.led && self.awaited > 0));
         self.list_if_idle(number);
         self.pump(owed);
@@ -141,7 +145,7 @@ impl Schedule {
         self.collect_from(number, owed);
         let place = &mut self.places[number];
         match std::mem::replace(&mut place.state, State::Empty) {
-            State::Ready(worker) if Arc::ptr_eq(&worker.record, record) => self.bury(worker, status, owed),
+            State::Ready(worker) if Arc::ptr_eq(&worker.record, record) => self.bury(*worker, status, owed),
             State::Leaving(leaving) if Arc::ptr_eq(&leaving, record) => {}
             // Somebody else is here by now.
             other => {
@@ -151,6 +155,20 @@ impl Schedule {
         }
         self.fill(number, owed);
         self.pump(owed);
+    }
+
+    /// It is time to start a worker for this place; false if none is wanted any more.
+    pub(super) fn may_start(&mut self, number: usize) -> bool {
+        let wanted = matches!(self.places[number].state, State::Postponed);
+        if wanted {
+            self.places[number].state = State::Starting;
+        }
+        wanted
+    }
+
+    /// Whether a worker that was asked for is not there yet.
+    pub(super) fn is_starting(&self) -> bool {
+        self.places.iter().any(|place| matches!(place.state, State::Starting))
     }
 
     /// No worker could be started for this place. Fails the pool if that keeps happening.
@@ -203,7 +221,8 @@ impl Schedule {
                     leaving.push(Arc::clone(&record));
                     place.state = State::Leaving(record);
                 }
-                other => place.state = other,
+                State::Starting => place.state = State::Starting,
+                State::Empty | State::Postponed => {}
             }
         }
         leaving
@@ -280,7 +299,7 @@ impl Schedule {
     /// A worker broke the protocol: nothing that it says is believed any more.
     fn punish(&mut self, number: usize, reason: &str, owed: &mut Owed) {
         let State::Ready(worker) = std::mem::replace(&mut self.places[number].state, State::Empty) else { return };
-        let Worker { record, caller, .. } = worker;
+        let Worker { record, caller, .. } = *worker;
         let Remains { running, unclaimed } = caller.remains();
         for asked in running {
             if let Asked::Call(call) = asked {
@@ -324,9 +343,7 @@ impl Schedule {
     /// Gives out what waits, as far as there is room: to the idle worker that was used last, else to the least loaded.
     fn pump(&mut self, owed: &mut Owed) {
         if let Phase::Ended(error) = &self.phase {
-            let error = error.clone();
-            let late: Vec<_> = self.backlog.drain(..).collect();
-            late.iter().for_each(|pending| self.settle(&pending.call, Err(error.clone()), owed));
+            self.fail_backlog(&error.clone(), owed);
         }
         while let Some(first) = self.backlog.front() {
             if first.call.abandoned.load(Relaxed) {
@@ -426,8 +443,9 @@ impl Schedule {
             Phase::Ended(_) => false,
         };
         if needed && matches!(self.places[number].state, State::Empty) {
-            self.places[number].state = State::Starting;
-            owed.start.push(number);
+            self.places[number].state = State::Postponed;
+            let failed = u32::try_from(self.failed_starts).unwrap_or(u32::MAX);
+            owed.start.push((number, (failed > 0).then(|| FIRST_PAUSE * 2u32.saturating_pow(failed.min(7) - 1))));
         }
     }
 
@@ -439,9 +457,14 @@ impl Schedule {
                 self.failed_starts
             );
             let error = Error::closed(reason);
-            let late: Vec<_> = self.backlog.drain(..).collect();
-            late.iter().for_each(|pending| self.settle(&pending.call, Err(error.clone()), owed));
+            self.fail_backlog(&error, owed);
             self.phase = Phase::Ended(error);
+        }
+    }
+
+    fn fail_backlog(&mut self, error: &Error, owed: &mut Owed) {
+        while let Some(Pending { call, .. }) = self.backlog.pop_front() {
+            self.settle(&call, Err(error.clone()), owed);
         }
     }
 }

@@ -31,10 +31,12 @@ pub(super) struct Place {
 pub(super) enum State {
     /// Nobody here and nobody coming.
     Empty,
+    /// To be asked for, perhaps after a pause. Costs nothing.
+    Postponed,
     /// Asked for. Has no call, so its failure costs none.
     Starting,
     /// There. Its death costs the one call that it has claimed, if any.
-    Ready(Worker),
+    Ready(Box<Worker>),
     /// Told to end, or killed. It has no call, and gets none.
     Leaving(Arc<Record>),
 }

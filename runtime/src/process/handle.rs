@@ -65,7 +65,9 @@ impl<R> Process<R> {
             Ok(running) => State::Running(running),
             Err(error) => {
                 let ended = fd::event().ok();
-                ended.iter().for_each(|event| fd::ring(event.as_fd()));
+                if let Some(event) = &ended {
+                    fd::ring(event.as_fd());
+                }
                 State::Failed(error, ended)
             }
         };

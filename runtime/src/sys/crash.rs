@@ -57,9 +57,10 @@ fn lowest_stack_address() -> usize {
 
 extern "C" fn handler(signal: c_int, info: *mut libc::siginfo_t, _context: *mut c_void) {
     // SAFETY: the kernel passes a valid `siginfo_t` to a handler installed with SA_SIGINFO.
-    let code = unsafe { (*info).si_code };
-    // SAFETY: as above; for these two signals the address is filled in, or is never used below.
-    let address = unsafe { (*info).si_addr() } as usize;
+    let info = unsafe { &*info };
+    let code = info.si_code;
+    // SAFETY: these two signals fill the address in, or it is not used below.
+    let address = unsafe { info.si_addr() } as usize;
     let sent_by_somebody = code <= 0;
     let low = STACK_LOW.load(Relaxed);
     if !sent_by_somebody && (low.saturating_sub(BELOW)..low + 8192).contains(&address) {

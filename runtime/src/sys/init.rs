@@ -29,9 +29,9 @@ macro_rules! before_main {
                 $function();
             }
 
+            // The section is an array of constructors, and this is one: what makes the attribute sound.
             #[used]
             #[expect(unsafe_code, reason = "an entry in .init_array")]
-            // SAFETY: the section is an array of constructors, and this is one.
             #[unsafe(link_section = ".init_array")]
             static ENTRY: $crate::sys::init::Constructor = constructor;
         };
@@ -41,7 +41,7 @@ pub(crate) use before_main;
 
 struct Noted {
     entry: usize,
-    argc: c_int,
+    count: c_int,
     argv: usize,
     envp: usize,
 }
@@ -49,10 +49,10 @@ struct Noted {
 static NOTED: OnceLock<Noted> = OnceLock::new();
 
 /// Keeps what the C library said, for the constructors behind `entry`.
-pub(crate) fn note(entry: *const Constructor, argc: c_int, argv: *const *const c_char, envp: *const *const c_char) {
+pub(crate) fn note(entry: *const Constructor, count: c_int, argv: *const *const c_char, envp: *const *const c_char) {
     let _ = NOTED.set(Noted {
         entry: entry.expose_provenance(),
-        argc,
+        count,
         argv: argv.expose_provenance(),
         envp: envp.expose_provenance(),
     });
@@ -74,7 +74,7 @@ pub(crate) fn run_the_rest() {
         let constructor: *const Option<Constructor> = std::ptr::with_exposed_provenance(entry);
         // SAFETY: between the linker's two marks lies an array of function pointers, and `entry` is one of them.
         if let Some(constructor) = unsafe { constructor.read() } {
-            constructor(noted.argc, argv, envp);
+            constructor(noted.count, argv, envp);
         }
         entry += size_of::<Constructor>();
     }

@@ -66,14 +66,18 @@ const FOR_THE_PARENT: [Signal; 5] = [Signal::SIGINT, Signal::SIGQUIT, Signal::SI
 ///
 /// Runs in: the fork server.
 pub(crate) fn ignore_terminal() {
-    FOR_THE_PARENT.iter().for_each(|signal| set_handler(*signal, SigHandler::SigIgn));
+    for signal in FOR_THE_PARENT {
+        set_handler(signal, SigHandler::SigIgn);
+    }
 }
 
 /// Every disposition as a new Rust program has it: the default, and `SIGPIPE` ignored.
 ///
 /// Runs in: a child, before user code.
 pub(crate) fn restore_dispositions() {
-    FOR_THE_PARENT.iter().for_each(|signal| set_handler(*signal, SigHandler::SigDfl));
+    for signal in FOR_THE_PARENT {
+        set_handler(signal, SigHandler::SigDfl);
+    }
     set_handler(Signal::SIGPIPE, SigHandler::SigIgn);
 }
 
