@@ -9,7 +9,7 @@
 
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
-use super::{serve, server};
+use super::{panics, serve, server};
 use crate::link::Callee;
 use crate::sys::{self, Errno, process};
 use crate::task::fingerprint;
@@ -37,6 +37,8 @@ fn boot() {
     let keep: Vec<_> = image.into_iter().chain([socket.as_raw_fd()]).collect();
     sys::fd::close_all_but(&keep);
     sys::init::run_the_rest();
+    sys::crash::install();
+    panics::listen();
     match role {
         Role::Server => give_up("the fork server", server::run(socket)),
         Role::Child { maker } => {

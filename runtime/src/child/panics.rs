@@ -10,6 +10,7 @@ use std::any::Any;
 use std::backtrace::{Backtrace, BacktraceStatus};
 use std::cell::RefCell;
 use std::panic::{self, AssertUnwindSafe, PanicHookInfo};
+use std::sync::OnceLock;
 
 use crate::link::LastWords;
 use crate::link::message::PanicReport;
@@ -18,13 +19,25 @@ thread_local! {
     static LAST: RefCell<Option<PanicReport>> = const { RefCell::new(None) };
 }
 
+/// Where the text of a panic is left, in a child that has a link.
+static LAST_WORDS: OnceLock<LastWords> = OnceLock::new();
+
+/// From now on, what a panic says is left in `last_words`, too.
+pub(super) fn tell(last_words: LastWords) {
+    let _ = LAST_WORDS.set(last_words);
+}
+
 /// Listens to every panic from now on.
-pub(super) fn listen(last_words: LastWords) {
+///
+/// Runs in: the fork server, so that its children need not, and in a child that was executed.
+pub(super) fn listen() {
     let before = panic::take_hook();
     panic::set_hook(Box::new(move |info| {
         let report = report(info);
         let place = report.location.as_deref().unwrap_or("an unknown place");
-        last_words.say(&format!("panicked at {place}: {}", report.message));
+        if let Some(last_words) = LAST_WORDS.get() {
+            last_words.say(&format!("panicked at {place}: {}", report.message));
+        }
         // A thread that is ending has no place for it any more, and nobody to ask either.
         let _ = LAST.try_with(|last| {
             if let Ok(mut last) = last.try_borrow_mut() {

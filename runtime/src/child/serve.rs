@@ -13,14 +13,14 @@ use crate::codec::message::{from_bytes, to_bytes};
 use crate::link::frame::{INLINE, Kind};
 use crate::link::message::{Refusal, Setup};
 use crate::link::{Callee, Given, Payload};
-use crate::sys::{Errno, crash, process};
+use crate::sys::{Errno, crash, limits, process};
 use crate::task::{StubError, lookup};
 
 /// Serves until the parent closes the link, or until the one call of a `spawn` is done.
 pub(super) fn serve(mut callee: Callee) -> ! {
     let last_words = callee.last_words();
-    crash::install(callee.overflow_flag());
-    panics::listen(last_words);
+    crash::tell(callee.overflow_flag());
+    panics::tell(last_words);
     let mut once = false;
     while let Some(given) = callee.next() {
         if given.kind == Kind::Setup {
@@ -31,8 +31,6 @@ pub(super) fn serve(mut callee: Callee) -> ! {
                     process::exit_now(1);
                 }
             }
-            // The limit of the stack may be another one now.
-            crash::install(callee.overflow_flag());
             callee.answer(&given, Kind::Done, Payload::Small(Vec::new()));
             continue;
         }
@@ -54,7 +52,11 @@ fn set_up(callee: &mut Callee, given: &Given) -> Result<bool, Refusal> {
     let setup: Setup = from_bytes(bytes).map_err(|_| unreadable(Errno::EPROTO))?;
     let attached = if setup.attached.is_empty() { Vec::new() } else { callee.attached().map_err(unreadable)? };
     let once = setup.once;
+    let other_stack = setup.limits.iter().any(|(place, _)| *place == limits::STACK);
     outfit::put_on(setup, &attached)?;
+    if other_stack {
+        crash::find_stack();
+    }
     Ok(once)
 }
 

@@ -10,10 +10,10 @@
 //! A frame never wraps around the end of the ring: a head of kind [`Kind::Skip`] there sends the reader to the start.
 
 /// How many bytes of frames a half holds. A power of two.
-pub(crate) const RING: usize = 256 << 10;
+pub(crate) const RING: usize = 128 << 10;
 
 /// The longest frame. Sixteen of them fit in any position, so neither side ever waits for room.
-pub(crate) const LONGEST: usize = 8 << 10;
+pub(crate) const LONGEST: usize = 4 << 10;
 
 /// The length of a head, and what the length of every frame is a multiple of.
 pub(crate) const HEAD: usize = 32;

@@ -93,7 +93,7 @@ impl Parcel {
         const STEP: usize = 2 << 20;
         let len = if len < STEP { len.next_power_of_two().max(64 << 10) } else { len.next_multiple_of(STEP) };
         let fd = memory::create("process-task-parcel", len)?;
-        let map = Map::new(fd.as_fd(), len, Access::Write, false)?;
+        let map = Map::new(fd.as_fd(), len, Access::Write)?;
         memory::seal_future_writes(fd.as_fd())?;
         Ok(Self { name, fd, map })
     }
@@ -186,7 +186,7 @@ impl Arrivals {
     /// Maps a parcel that was announced; an older one in its slot is let go.
     pub(crate) fn add(&mut self, name: ParcelName, fd: &OwnedFd) -> nix::Result<()> {
         let len = memory::checked_len(fd.as_fd())?;
-        let map = Arc::new(Map::new(fd.as_fd(), len, Access::Read, false)?);
+        let map = Arc::new(Map::new(fd.as_fd(), len, Access::Read)?);
         match self.kept.get_mut(usize::from(name.slot)) {
             Some(slot) => *slot = Some((name.id, map)),
             None => self.once.push((name.id, map)),

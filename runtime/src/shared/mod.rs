@@ -52,7 +52,9 @@ impl<W: Words> Half<W> {
     /// Maps memory that has `len` bytes behind the words.
     pub(crate) fn map(fd: BorrowedFd<'_>, len: usize, access: Access) -> nix::Result<Self> {
         const { assert!(size_of::<W>() <= BYTES && align_of::<W>() <= BYTES, "duty 3 of `Words`") };
-        Ok(Self { map: Map::new(fd, Self::size_with(len), access, true)?, words: PhantomData })
+        let map = Map::new(fd, Self::size_with(len), access)?;
+        map.touch(2 * BYTES);
+        Ok(Self { map, words: PhantomData })
     }
 
     /// The words. Storing to them through a mapping that is for reading is a fault in the one who stores.

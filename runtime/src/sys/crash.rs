@@ -1,6 +1,6 @@
 //! Telling a stack overflow apart from other segmentation faults.
 //!
-//! Owns: the handlers of `SIGSEGV` and `SIGBUS` in a child, and the second stack they run on. Runs in: a child.
+//! Owns: the handlers of `SIGSEGV` and `SIGBUS` in a child, and the second stack they run on. Runs in: a child, and the fork server.
 //! Never: survives. The handler says what it saw, and the process ends as it would have.
 //!
 //! Before `main`, std has installed no such handler. Ours covers the thread that runs tasks; a thread that the task
@@ -19,10 +19,16 @@ const BELOW: usize = 4 << 20;
 static FLAG: AtomicPtr<AtomicU32> = AtomicPtr::new(null_mut());
 static STACK_LOW: AtomicUsize = AtomicUsize::new(0);
 
-/// From now on, an overflow of this thread's stack sets `overflowed` to 1 and aborts the process.
-pub(crate) fn install(overflowed: &'static AtomicU32) {
+/// From now on, an overflow of this thread's stack sets `overflowed` to 1, before it aborts the process.
+pub(crate) fn tell(overflowed: &'static AtomicU32) {
     FLAG.store(ptr::from_ref(overflowed).cast_mut(), Relaxed);
-    STACK_LOW.store(lowest_stack_address(), Relaxed);
+}
+
+/// From now on, an overflow of this thread's stack aborts the process with a message.
+///
+/// Runs in: the fork server, so that its children need not, and in a child that was executed.
+pub(crate) fn install() {
+    find_stack();
     let memory: &'static mut [u8] = Box::leak(vec![0; 64 << 10].into_boxed_slice());
     let stack = libc::stack_t { ss_sp: memory.as_mut_ptr().cast(), ss_flags: 0, ss_size: memory.len() };
     // SAFETY: the memory is never freed and used for nothing else.
@@ -35,6 +41,11 @@ pub(crate) fn install(overflowed: &'static AtomicU32) {
         // SAFETY: the handler does only what is allowed in one: atomics, write, sigaction, raise, abort.
         unsafe { libc::sigaction(signal, &raw const action, null_mut()) };
     }
+}
+
+/// Looks again where this thread's stack ends: its limit has changed.
+pub(crate) fn find_stack() {
+    STACK_LOW.store(lowest_stack_address(), Relaxed);
 }
 
 /// `pthread_getattr_np(3)`: the lowest address that this thread's stack may grow to under its present limit.

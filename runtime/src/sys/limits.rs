@@ -33,6 +33,7 @@ const RESOURCES: [Resource; 16] = [
 pub(crate) const ADDRESS_SPACE: usize = 0;
 pub(crate) const CPU_TIME: usize = 2;
 pub(crate) const OPEN_FILES: usize = 9;
+pub(crate) const STACK: usize = 15;
 
 /// The soft and the hard limit of each resource.
 pub(crate) type Limits = [(u64, u64); RESOURCES.len()];

@@ -61,7 +61,7 @@ pub(crate) fn checked_len(fd: BorrowedFd<'_>) -> nix::Result<usize> {
     usize::try_from(fstat(fd)?.st_size).map_err(|_| Errno::EINVAL)
 }
 
-/// What a mapping may be used for, and when its pages are made present.
+/// What a mapping may be used for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Access {
     /// Reading.
@@ -84,20 +84,28 @@ unsafe impl Send for Map {}
 unsafe impl Sync for Map {}
 
 impl Map {
-    /// `mmap(MAP_SHARED)` of the first `len` bytes of `fd`, whose pages are made present now if `present`.
-    pub(crate) fn new(fd: BorrowedFd<'_>, len: usize, access: Access, present: bool) -> nix::Result<Self> {
+    /// `mmap(MAP_SHARED)` of the first `len` bytes of `fd`.
+    pub(crate) fn new(fd: BorrowedFd<'_>, len: usize, access: Access) -> nix::Result<Self> {
         let len = NonZeroUsize::new(len).ok_or(Errno::EINVAL)?;
-        let mut flags = MapFlags::MAP_SHARED;
-        flags.set(MapFlags::MAP_POPULATE, present);
         let mut protection = ProtFlags::PROT_READ;
         protection.set(ProtFlags::PROT_WRITE, access == Access::Write);
         // SAFETY: no address is asked for, so no mapping that exists is replaced.
-        let start = unsafe { mmap(None, len, protection, flags, fd, 0) }?;
+        let start = unsafe { mmap(None, len, protection, MapFlags::MAP_SHARED, fd, 0) }?;
         Ok(Self { start: start.cast(), len, access })
     }
 
     pub(crate) fn len(&self) -> usize {
         self.len.get()
+    }
+
+    /// Makes the first `len` bytes present, so that the first use does not have to. A kernel before 5.14 does not.
+    pub(crate) fn touch(&self, len: usize) {
+        let advice = match self.access {
+            Access::Read => libc::MADV_POPULATE_READ,
+            Access::Write => libc::MADV_POPULATE_WRITE,
+        };
+        // SAFETY: the range lies inside this mapping, and the advice does not change what it holds.
+        let _ = unsafe { libc::madvise(self.start.as_ptr().cast(), len.min(self.len()), advice) };
     }
 
     /// The first byte. Aligned to a page.
@@ -189,11 +197,11 @@ mod tests {
     #[test]
     fn sealed_memory_cannot_be_written_through_a_new_mapping_or_shrunk() {
         let fd = create("test", 4096).unwrap();
-        let ours = Map::new(fd.as_fd(), 4096, Access::Write, true).unwrap();
+        let ours = Map::new(fd.as_fd(), 4096, Access::Write).unwrap();
         seal_future_writes(fd.as_fd()).unwrap();
-        assert_eq!(Map::new(fd.as_fd(), 4096, Access::Write, false).unwrap_err(), Errno::EPERM);
+        assert_eq!(Map::new(fd.as_fd(), 4096, Access::Write).unwrap_err(), Errno::EPERM);
         assert_eq!(ftruncate(&fd, 0), Err(Errno::EPERM));
-        let theirs = Map::new(fd.as_fd(), checked_len(fd.as_fd()).unwrap(), Access::Read, false).unwrap();
+        let theirs = Map::new(fd.as_fd(), checked_len(fd.as_fd()).unwrap(), Access::Read).unwrap();
         ours.write(100, b"hello");
         assert_eq!(theirs.lend(100, 5), b"hello");
     }
@@ -214,6 +222,6 @@ mod tests {
     #[should_panic(expected = "lies outside")]
     fn a_range_outside_is_refused() {
         let fd = create("test", 4096).unwrap();
-        Map::new(fd.as_fd(), 4096, Access::Read, false).unwrap().lend(4090, 10);
+        Map::new(fd.as_fd(), 4096, Access::Read).unwrap().lend(4090, 10);
     }
 }
