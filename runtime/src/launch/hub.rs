@@ -128,6 +128,7 @@ impl Hub {
                 spare
             };
             if let Some(spare) = spare {
+                spare.link.rouse();
                 return started(Ok(spare));
             }
         }

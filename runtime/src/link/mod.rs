@@ -124,12 +124,18 @@ impl Link {
         &self.bell
     }
 
+    /// Wakes a child that will be given something in a moment, so that its waking and our preparing go side by side.
+    pub(crate) fn rouse(&self) {
+        use std::sync::atomic::Ordering::SeqCst;
+        if self.reply.words().dozing.0.swap(0, SeqCst) != 0 {
+            sys::futex::wake(&self.reply.words().dozing.0);
+        }
+    }
+
     /// Ends a child that has nothing to do.
     pub(crate) fn close(&self) {
         use std::sync::atomic::Ordering::SeqCst;
         self.request.words().closing.0.store(1, SeqCst);
-        if self.reply.words().dozing.0.swap(0, SeqCst) != 0 {
-            sys::futex::wake(&self.reply.words().dozing.0);
-        }
+        self.rouse();
     }
 }

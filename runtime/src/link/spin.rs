@@ -6,33 +6,35 @@
 //! takes the processor from the one who is to answer. A hit doubles the next look, a miss halves it.
 
 use std::hint::spin_loop;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
-const SHORTEST: Duration = Duration::from_nanos(500);
-const LONGEST: Duration = Duration::from_micros(50);
+const SHORTEST: u64 = 500;
+const LONGEST: u64 = 50_000;
 
-/// The present length of a look.
+/// The present length of a look, in nanoseconds. Several threads may share and teach it.
 #[derive(Debug)]
-pub(crate) struct Spin(Duration);
+pub(crate) struct Spin(AtomicU64);
 
 impl Spin {
     pub(crate) const fn new() -> Self {
-        Self(Duration::from_micros(20))
+        Self(AtomicU64::new(20_000))
     }
 
     /// Looks until `there` says yes, or the time is over; says which.
-    pub(crate) fn until(&mut self, mut there: impl FnMut() -> bool) -> bool {
+    pub(crate) fn until(&self, mut there: impl FnMut() -> bool) -> bool {
         let start = Instant::now();
+        let length = self.0.load(Relaxed);
         loop {
             for _ in 0..32 {
                 if there() {
-                    self.0 = (self.0 * 2).min(LONGEST);
+                    self.0.store((length * 2).min(LONGEST), Relaxed);
                     return true;
                 }
                 spin_loop();
             }
-            if start.elapsed() >= self.0 {
-                self.0 = (self.0 / 2).max(SHORTEST);
+            if start.elapsed() >= Duration::from_nanos(length) {
+                self.0.store((length / 2).max(SHORTEST), Relaxed);
                 return false;
             }
         }

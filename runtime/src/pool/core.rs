@@ -144,7 +144,7 @@ impl Core {
 
     /// Looks for replies and sleeps until there are some, for everybody, until `done`.
     fn lead(self: &Arc<Self>, done: &dyn Fn() -> bool, deadline: Option<Instant>) {
-        let mut spin = Spin::new();
+        let spin = Spin::new();
         let mut rang = Vec::new();
         let mut far = std::mem::take(&mut self.schedule().far);
         loop {

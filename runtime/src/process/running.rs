@@ -34,7 +34,8 @@ pub(super) enum Asked {
 pub(super) struct Running {
     pub(super) record: Arc<Record>,
     task: &'static str,
-    caller: Mutex<Caller<Asked>>,
+    /// Gone once nobody asks for an outcome that is not there.
+    caller: Mutex<Option<Caller<Asked>>>,
     outcome: OnceLock<Result<Body>>,
     bell: Arc<OwnedFd>,
     /// The process was asleep when the call was pushed, so its reply is not near.
@@ -75,19 +76,18 @@ impl Running {
         let running = Arc::new(Self {
             record,
             task,
-            caller: Mutex::new(caller),
+            caller: Mutex::new(Some(caller)),
             outcome: OnceLock::new(),
             bell,
             far,
             waker: Mutex::default(),
             token: OnceLock::new(),
         });
-        let watcher = Arc::downgrade(&running);
+        // Held until the end is known, so that it is the hub's thread that unmaps the link, at no cost to who joins.
+        let watcher = Arc::clone(&running);
         running.record.watch(move || {
-            if let Some(running) = watcher.upgrade() {
-                fd::ring(running.bell.as_fd());
-                running.rang();
-            }
+            fd::ring(watcher.bell.as_fd());
+            watcher.rang();
         });
         Ok(running)
     }
@@ -102,18 +102,18 @@ impl Running {
 
     /// Waits for the outcome; `None` if `deadline` came first.
     pub(super) fn wait(&self, deadline: Option<Instant>) -> Option<&Result<Body>> {
-        let mut spin = Spin::new();
+        // One for all processes: what the last ones taught holds for the next one, too.
+        static SPIN: Spin = Spin::new();
         let mut far = self.far;
         loop {
             if let Some(outcome) = self.outcome() {
                 return Some(outcome);
             }
-            if !far && spin.until(|| lock(&self.caller).has_reply()) {
+            if !far && SPIN.until(|| lock(&self.caller).as_ref().is_some_and(Caller::has_reply)) {
                 continue;
             }
             far = false;
-            // Somebody may have set it for good, on behalf of a waker; then it stays.
-            lock(&self.caller).set_asleep(true);
+            self.set_asleep();
             if let Some(outcome) = self.outcome() {
                 return Some(outcome);
             }
@@ -140,12 +140,22 @@ impl Running {
                 hub.listen(self.bell.as_fd(), token, Report::Ring)?;
             }
         }
-        lock(&self.caller).set_asleep(true);
+        self.set_asleep();
         Ok(())
     }
 
-    /// Nobody waits any more: the hub forgets us.
+    /// Has the child ring for its reply. There is one only, so nobody need ever say that he is awake.
+    fn set_asleep(&self) {
+        if let Some(caller) = &*lock(&self.caller) {
+            caller.set_asleep(true);
+        }
+    }
+
+    /// Nobody waits any more: the hub forgets us, and a link that still works is left to the child.
     pub(super) fn release(&self) {
+        if self.outcome.get().is_none() {
+            drop(lock(&self.caller).take());
+        }
         if let Some((hub, token)) = self.token.get() {
             hub.stop_listening(self.bell.as_fd());
             hub.deregister(*token);
@@ -157,6 +167,7 @@ impl Running {
         // Asked before the replies are taken: then a reply that came before the end is not missed.
         let ended = self.record.status();
         let mut caller = lock(&self.caller);
+        let Some(caller) = &mut *caller else { return };
         let mut found = None;
         let collected = caller.collect(|asked, reply| {
             if asked == Asked::Call || reply.kind != Kind::Done {
@@ -170,7 +181,7 @@ impl Running {
         if let (None, Some(status)) = (&found, ended) {
             // The first request is the setup.
             let execution = if caller.claimed() > 1 { Execution::Unknown } else { Execution::NotStarted };
-            found = Some(Err(outcome::of_end(status, &caller, execution)));
+            found = Some(Err(outcome::of_end(status, caller, execution)));
         }
         if let Some(found) = found {
             let describe =
