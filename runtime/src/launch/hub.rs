@@ -34,6 +34,8 @@ type Later = Box<dyn FnOnce() + Send>;
 /// The books of this process, and the thread that keeps them.
 pub(crate) struct Hub {
     generation: u64,
+    /// How many spares to keep. Asked once: the answer is read from files.
+    spares: usize,
     set: poll::Set,
     /// Makes the thread look again.
     kick: OwnedFd,
@@ -86,6 +88,7 @@ impl Hub {
         set.add(kick.as_fd(), KICK, Report::Ring).map_err(at("watch an eventfd"))?;
         let hub = Arc::new(Self {
             generation: forked::generation(),
+            spares: spares_wanted(),
             set,
             kick,
             server: Mutex::default(),
@@ -119,7 +122,7 @@ impl Hub {
         if method == StartMethod::ForkServer {
             let spare = {
                 let mut books = self.books();
-                books.wanted_spares = spares_wanted();
+                books.wanted_spares = self.spares;
                 let spare = books.take_spare();
                 if spare.is_some() && books.spares.is_empty() {
                     // Otherwise the next end that is reported makes the thread look at the stock, at no cost to us.
