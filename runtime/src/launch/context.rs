@@ -106,7 +106,9 @@ pub(crate) fn setup(base: &Base, options: &Options, name: &str, once: bool) -> R
 
 /// The difference between the environment wanted and the fork server's.
 fn compare_env(base: &Base, options: &Options, setup: &mut Setup) {
-    if !options.clear_env && !std::env::vars_os().eq(base.env.iter().cloned()) {
+    let mut before = base.env.iter();
+    let same = std::env::vars_os().all(|now| before.next() == Some(&now)) && before.next().is_none();
+    if !options.clear_env && !same {
         let now: BTreeMap<OsString, OsString> = std::env::vars_os().collect();
         let before: BTreeMap<&OsString, &OsString> = base.env.iter().map(|(key, value)| (key, value)).collect();
         setup.remove_env = before.keys().filter(|key| !now.contains_key(**key)).map(|key| (*key).clone()).collect();
