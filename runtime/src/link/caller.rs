@@ -180,9 +180,10 @@ impl<T> Caller<T> {
         fence(SeqCst);
     }
 
-    /// Tells the child to ring when it runs dry, because calls wait elsewhere.
+    /// Tells the child to ring when it runs dry, because calls wait elsewhere. To be followed by a look, likewise.
     pub(crate) fn set_hungry(&self, hungry: bool) {
         self.link.request.words().hungry.0.store(u32::from(hungry), SeqCst);
+        fence(SeqCst);
     }
 
     /// Takes every reply there is, oldest first; says whether there was one.
@@ -226,6 +227,8 @@ impl<T> Caller<T> {
     /// Takes back up to `most` of the requests that the child has not claimed, the newest, in order.
     pub(crate) fn take_back(&mut self, most: u32) -> Vec<(T, Payload)> {
         let taken = window::take_back(&self.link.reply.words().window.0, most);
+        // Either the child sees that it is dry, and rings, or a look from here on sees its reply.
+        fence(SeqCst);
         self.limit = self.limit.wrapping_sub(taken);
         let keep = self.in_flight.len().saturating_sub(taken as usize);
         let back = self.in_flight.split_off(keep);
@@ -240,17 +243,15 @@ impl<T> Caller<T> {
         Window::look(&self.link.reply.words().window.0).claimed
     }
 
-    /// Sorts what is in flight, once the child is dead and its last replies are collected.
+    /// Sorts what is in flight, once the child is dead and its last replies are collected; or when it is about to be
+    /// killed, and may claim until then.
     pub(crate) fn remains(mut self) -> Remains<T> {
         let seen = Window::look(&self.link.reply.words().window.0);
         let running = seen.claimed.wrapping_sub(self.answered) as usize;
         // A window that was scribbled over says nothing about what ran; then all of it may have.
         let honest = seen.limit == self.limit && running <= 1 && running <= self.in_flight.len();
-        let rest = self.in_flight.split_off(if honest { running } else { self.in_flight.len() });
-        Remains {
-            running: self.in_flight.into_iter().map(|one| one.tag).collect(),
-            unclaimed: rest.into_iter().map(|one| (one.tag, one.payload)).collect(),
-        }
+        let unclaimed = if honest { self.take_back(u32::MAX) } else { Vec::new() };
+        Remains { running: self.in_flight.into_iter().map(|one| one.tag).collect(), unclaimed }
     }
 
     /// Whether the child ended because it overflowed its stack, and what it said when it panicked last.

@@ -5,7 +5,7 @@
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use std::task::Waker;
-use std::thread::Thread;
+use std::thread::{Thread, ThreadId};
 
 use crate::error::Result;
 use crate::link::{Body, Payload};
@@ -17,16 +17,17 @@ pub(super) struct Call {
     /// The task's place in the registry.
     pub(super) index: u32,
     outcome: OnceLock<Result<Body>>,
-    waiter: Mutex<Option<Waiter>>,
+    waiters: Mutex<Waiters>,
     /// Nobody wants the result any more; if it has not started, it need not.
     pub(super) abandoned: AtomicBool,
 }
 
-/// Who is told when a call is settled.
-#[derive(Debug)]
-pub(super) enum Waiter {
-    Thread(Thread),
-    Future(Waker),
+/// Who is told when a call is settled: any number of threads that share its handle, and whoever awaits it.
+#[derive(Debug, Default)]
+#[must_use = "whoever waits would sleep on"]
+pub(super) struct Waiters {
+    threads: Vec<Thread>,
+    waker: Option<Waker>,
 }
 
 /// A call that no worker has yet.
@@ -38,7 +39,7 @@ pub(super) struct Pending {
 
 impl Call {
     pub(super) fn new(task: &'static str, index: u32) -> Self {
-        Self { task, index, outcome: OnceLock::new(), waiter: Mutex::default(), abandoned: AtomicBool::new(false) }
+        Self { task, index, outcome: OnceLock::new(), waiters: Mutex::default(), abandoned: AtomicBool::new(false) }
     }
 
     pub(super) fn outcome(&self) -> Option<&Result<Body>> {
@@ -50,36 +51,49 @@ impl Call {
     }
 
     /// Sets the outcome, and returns who is to be told. A second outcome is dropped.
-    #[must_use = "whoever waits would sleep on"]
-    pub(super) fn settle(&self, outcome: Result<Body>) -> Option<Waiter> {
+    pub(super) fn settle(&self, outcome: Result<Body>) -> Waiters {
         let _ = self.outcome.set(outcome.map_err(|error| error.in_task(self.task)));
-        self.waiter().take()
+        std::mem::take(&mut self.waiters())
     }
 
-    /// Enters who is to be told; returns the one entered before. To be followed by a look at [`Call::is_settled`].
-    pub(super) fn set_waiter(&self, waiter: Waiter) -> Option<Waiter> {
-        self.waiter().replace(waiter)
+    /// Has `thread` told. To be followed by a look at [`Call::is_settled`].
+    pub(super) fn add_waiter(&self, thread: Thread) {
+        self.waiters().threads.push(thread);
     }
 
-    /// Nobody is to be told any more.
-    pub(super) fn clear_waiter(&self) {
-        drop(self.waiter().take());
+    /// This thread is not to be told any more.
+    pub(super) fn remove_waiter(&self, thread: ThreadId) {
+        self.waiters().threads.retain(|waiter| waiter.id() != thread);
+    }
+
+    /// Has `waker` told; returns the one that was told before. To be followed by a look, likewise.
+    pub(super) fn set_waker(&self, waker: Waker) -> Option<Waker> {
+        self.waiters().waker.replace(waker)
     }
 
     pub(super) fn abandon(&self) {
         self.abandoned.store(true, Relaxed);
     }
 
-    fn waiter(&self) -> MutexGuard<'_, Option<Waiter>> {
-        self.waiter.lock().unwrap_or_else(PoisonError::into_inner)
+    fn waiters(&self) -> MutexGuard<'_, Waiters> {
+        self.waiters.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Waiter {
+impl Waiters {
+    pub(super) fn is_empty(&self) -> bool {
+        self.threads.is_empty() && self.waker.is_none()
+    }
+
+    /// Whether a future waits.
+    pub(super) fn is_awaited(&self) -> bool {
+        self.waker.is_some()
+    }
+
     pub(super) fn wake(self) {
-        match self {
-            Self::Thread(thread) => thread.unpark(),
-            Self::Future(waker) => waker.wake(),
+        self.threads.iter().for_each(Thread::unpark);
+        if let Some(waker) = self.waker {
+            waker.wake();
         }
     }
 }

@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError, TryLockError};
 use std::time::Instant;
 
-use super::call::{Call, Pending, Waiter};
+use super::call::{Call, Pending, Waiters};
 use super::schedule::{Owed, Phase, Schedule};
 use super::worker::{Asked, State, Worker};
 use crate::codec::message::to_bytes;
@@ -99,10 +99,8 @@ impl Core {
             let leads = self.update(|schedule, owed| {
                 schedule.collect(owed);
                 if done() {
-                    if !schedule.led {
-                        // We may have been woken to lead; then somebody else must.
-                        owed.follower = schedule.followers.pop();
-                    }
+                    // We may be the follower that the last leader woke to be the next; then somebody else must be.
+                    schedule.call_a_leader(owed);
                     return None;
                 }
                 if schedule.led {
@@ -120,18 +118,17 @@ impl Core {
                     return done();
                 }
                 Some(false) => {
+                    let own = std::thread::current();
                     for call in calls.clone() {
-                        let before = call.set_waiter(Waiter::Thread(std::thread::current()));
-                        if matches!(before, Some(Waiter::Future(_))) {
-                            self.schedule().awaited -= 1;
-                        }
+                        call.add_waiter(own.clone());
                     }
                     if !done() {
                         park(deadline);
                     }
-                    calls.clone().for_each(|call| call.clear_waiter());
-                    let own = std::thread::current().id();
-                    self.schedule().followers.retain(|thread| thread.id() != own);
+                    for call in calls.clone() {
+                        call.remove_waiter(own.id());
+                    }
+                    self.schedule().followers.retain(|thread| thread.id() != own.id());
                     if !done() && deadline.is_some_and(|at| Instant::now() >= at) {
                         // It may have been woken to lead; then somebody else must.
                         self.pass_on();
@@ -194,11 +191,7 @@ impl Core {
 
     /// Wakes a follower if nobody leads.
     fn pass_on(self: &Arc<Self>) {
-        self.update(|schedule, owed| {
-            if !schedule.led {
-                owed.follower = schedule.followers.pop();
-            }
-        });
+        self.update(Schedule::call_a_leader);
     }
 
     /// Pays what is owed, with no lock held.
@@ -206,7 +199,7 @@ impl Core {
         if owed.kick {
             fd::ring(self.kick.as_fd());
         }
-        owed.wake.into_iter().for_each(Waiter::wake);
+        owed.wake.into_iter().for_each(Waiters::wake);
         if let Some(follower) = owed.follower {
             follower.unpark();
         }

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
-use super::call::{Call, Waiter};
+use super::call::Call;
 use super::core::Core;
 use super::schedule::Schedule;
 use crate::codec::CodecError;
@@ -110,7 +110,7 @@ impl<R> Future for JoinHandle<R> {
     /// See [`JoinHandle::join`].
     fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Result<R>> {
         if !self.call.is_settled() {
-            let waker = Waiter::Future(context.waker().clone());
+            let waker = context.waker().clone();
             self.core.update(|schedule, owed| {
                 schedule.collect(owed);
                 if !self.call.is_settled() {

@@ -7,15 +7,17 @@ use std::collections::VecDeque;
 use std::process::ExitStatus;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed, Ordering::SeqCst};
+use std::task::Waker;
 use std::thread::Thread;
 use std::time::Duration;
 
-use super::call::{Call, Pending, Waiter};
+use super::call::{Call, Pending, Waiters};
 use super::worker::{Asked, Place, State, Worker};
 use crate::error::{Direction, Error, ErrorKind, Execution, Result};
 use crate::launch::{Record, outcome};
 use crate::link::frame::Kind;
 use crate::link::{Body, Caller, Payload, Remains};
+use crate::sys::Errno;
 
 /// How long a place stays empty after a start that failed; twice as long after each further one.
 const FIRST_PAUSE: Duration = Duration::from_millis(10);
@@ -59,7 +61,7 @@ pub(super) enum Phase {
 #[derive(Debug, Default)]
 #[must_use = "somebody would wait for ever"]
 pub(super) struct Owed {
-    pub(super) wake: Vec<Waiter>,
+    pub(super) wake: Vec<Waiters>,
     pub(super) follower: Option<Thread>,
     pub(super) kill: Vec<Arc<Record>>,
     /// Places that want a new worker, and how long to wait first.
@@ -88,7 +90,8 @@ impl Schedule {
     /// Takes a call, and gives it out if somebody can have it.
     pub(super) fn submit(&mut self, pending: Pending, owed: &mut Owed) {
         if let Phase::Closing(error) | Phase::Ended(error) = &self.phase {
-            owed.wake.extend(pending.call.settle(Err(error.clone())));
+            // Its handle is not there yet, so nobody waits.
+            drop(pending.call.settle(Err(error.clone())));
             return;
         }
         self.outstanding.fetch_add(1, SeqCst);
@@ -102,8 +105,8 @@ impl Schedule {
     }
 
     /// Has `waker` told when `call` is settled.
-    pub(super) fn wait_later(&mut self, call: &Arc<Call>, waker: Waiter, owed: &mut Owed) {
-        if call.set_waiter(waker).is_none() {
+    pub(super) fn wait_later(&mut self, call: &Arc<Call>, waker: Waker, owed: &mut Owed) {
+        if call.set_waker(waker).is_none() {
             self.awaited += 1;
         }
         if !self.led {
@@ -138,6 +141,7 @@ impl Schedule {
         self.list_if_idle(number);
         self.pump(owed);
         self.level(owed);
+        self.renew_words(owed);
     }
 
     /// The worker in this place has ended.
@@ -155,6 +159,15 @@ impl Schedule {
         }
         self.fill(number, owed);
         self.pump(owed);
+        self.renew_words(owed);
+    }
+
+    /// Where nobody leads, says to each worker whether it has to ring: a new one, or one that has just been given what a
+    /// dead one left, has not heard.
+    fn renew_words(&mut self, owed: &mut Owed) {
+        if !self.led {
+            self.leave_office(owed);
+        }
     }
 
     /// It is time to start a worker for this place; false if none is wanted any more.
@@ -242,7 +255,14 @@ impl Schedule {
             }
         }
         self.led = false;
-        owed.follower = self.followers.pop();
+        self.call_a_leader(owed);
+    }
+
+    /// Has a follower woken if nobody leads.
+    pub(super) fn call_a_leader(&mut self, owed: &mut Owed) {
+        if !self.led && owed.follower.is_none() {
+            owed.follower = self.followers.pop();
+        }
     }
 
     /// A thread takes the office: it looks for itself, so nobody need ring.
@@ -378,6 +398,8 @@ impl Schedule {
             if back.is_empty() {
                 return;
             }
+            // It rings only when it is dry, and what it answered just now it may have answered before we made it so.
+            self.collect_from(fullest, owed);
             self.requeue(back);
             self.pump(owed);
         }
@@ -388,6 +410,11 @@ impl Schedule {
         let Pending { call, payload } = pending;
         match worker.caller.push(Kind::Call, call.index, payload, Asked::Call(call)) {
             Ok(()) => self.far = worker.caller.wake(),
+            Err((Errno::EPIPE | Errno::ECONNRESET, payload, Asked::Call(call))) => {
+                // It is dead, or as good as dead: its end will be reported, and the call has not begun.
+                owed.kill.extend(self.places[number].worker().map(|worker| Arc::clone(&worker.record)));
+                self.backlog.push_front(Pending { call, payload });
+            }
             Err((errno, _, asked)) => {
                 let reason = format!("they cannot be handed over: {}", errno.desc());
                 let kind = ErrorKind::CannotEncode { direction: Direction::Arguments, reason };
@@ -426,11 +453,13 @@ impl Schedule {
     }
 
     fn settle(&mut self, call: &Arc<Call>, outcome: Result<Body>, owed: &mut Owed) {
-        let waiter = call.settle(outcome);
-        if matches!(waiter, Some(Waiter::Future(_))) {
+        let waiters = call.settle(outcome);
+        if waiters.is_awaited() {
             self.awaited = self.awaited.saturating_sub(1);
         }
-        owed.wake.extend(waiter);
+        if !waiters.is_empty() {
+            owed.wake.push(waiters);
+        }
         owed.kick |= self.sleeping;
         self.outstanding.fetch_sub(1, SeqCst);
     }
