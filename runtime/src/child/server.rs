@@ -127,7 +127,13 @@ impl Server {
     fn start(&mut self, id: ChildId, method: StartMethod, control: OwnedFd) -> Option<Next> {
         let own = process::own_pid();
         let method = self.safe(method);
-        match process::fork_single_threaded() {
+        // The child inherits our deafness to some signals; blocked, one that comes before it hears again is kept for it.
+        let mask = signal::block_all();
+        let forked = process::fork_single_threaded();
+        if !matches!(forked, Ok(Forked::Child)) {
+            signal::set_mask(mask);
+        }
+        match forked {
             Ok(Forked::Child) => {
                 process::lead_group(process::pid(0));
                 if !process::die_with_parent(own) {

@@ -34,9 +34,9 @@ pub(crate) fn set_mask(mask: Mask) {
     let _ = pthread_sigmask(SigmaskHow::SIG_SETMASK, Some(&set), None);
 }
 
-/// Blocks every signal in this thread, so that the host program's handlers never run on it. Returns the mask before.
+/// Blocks every signal in this thread, so that no handler runs on it, and none gets lost. Returns the mask before.
 ///
-/// Runs in: the parent, around starting our thread.
+/// Runs in: the parent, around starting our thread; the fork server, around a fork.
 pub(crate) fn block_all() -> Mask {
     let before = mask();
     let _ = pthread_sigmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::all()), None);
