@@ -15,9 +15,10 @@ use crate::child::identity;
 use crate::error::{Error, Result};
 use crate::link::StartMethod;
 use crate::link::message::{Attached, Setup};
+use crate::sys::errno_of;
 use crate::sys::fd::{self, Identity};
 use crate::sys::limits::{self, Limits};
-use crate::sys::{errno_of, signal};
+use crate::sys::signal::{self, Mask};
 
 /// The surroundings of the fork server: those of its parent when it was started.
 #[derive(Debug)]
@@ -56,6 +57,8 @@ pub(crate) struct Options {
     pub(crate) open_files: Option<u64>,
     pub(crate) niceness: Option<i32>,
     pub(crate) cpus: Option<Vec<usize>>,
+    /// The signals that it blocks, if not those of the thread that asks: the hub's blocks all.
+    pub(crate) mask: Option<Mask>,
 }
 
 /// The request for a child called `name`, and the descriptors that go with it.
@@ -69,7 +72,7 @@ pub(crate) fn setup(base: &Base, options: &Options, name: &str, once: bool) -> R
         parent: (std::process::id(), identity::get().map_or_else(String::new, |own| own.name.clone())),
         clear_env: options.clear_env,
         cpus: options.cpus.clone(),
-        mask: signal::mask(),
+        mask: options.mask.unwrap_or_else(signal::mask),
         ..Setup::default()
     };
     compare_env(base, options, &mut setup);

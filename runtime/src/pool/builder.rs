@@ -10,11 +10,13 @@ use crate::error::{Error, Result};
 use crate::launch::{Options, hub};
 use crate::link::StartMethod;
 use crate::process::available_parallelism;
+use crate::sys::signal;
 
 /// Options for a [`Pool`].
 ///
 /// Unless told otherwise, the pool has one worker for each processor that this process may use, started by
-/// [`StartMethod::ForkServer`], and called `worker-0`, `worker-1`, and so on.
+/// [`StartMethod::ForkServer`], and called `worker-0`, `worker-1`, and so on. They block the signals that the thread blocks
+/// which builds the pool.
 ///
 /// # Examples
 /// ```
@@ -64,7 +66,9 @@ impl PoolBuilder {
             return Err(Error::invalid("a pool needs at least one worker, and 0 were asked for"));
         }
         let name = self.name.unwrap_or_else(|| "worker".to_owned());
-        let core = Core::new(hub()?, name, self.options, workers)?;
+        // Noted here, because the workers are asked for by the hub's thread, also when they replace others.
+        let options = Options { mask: Some(signal::mask()), ..self.options };
+        let core = Core::new(hub()?, name, options, workers)?;
         let pool = Pool::of(Arc::clone(&core));
         if let Err(error) = core.start_all(workers) {
             pool.terminate();
