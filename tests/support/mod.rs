@@ -1,0 +1,138 @@
+//! What every test stands on: a watchdog, a census of what a test leaves behind, and one test per start method.
+//!
+//! Runs in: the test process; a task of its own, which does nothing, runs in children.
+//! Never: waits for time where it could wait for a condition, and never lets a test hang.
+//!
+//! A census only means something while no other test of the same process runs, so [`promise`] holds one lock for all.
+
+pub(crate) mod census;
+pub(crate) mod processes;
+
+use std::cell::Cell;
+use std::sync::mpsc::{RecvTimeoutError, sync_channel};
+use std::sync::{Mutex, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use process_task::process_task;
+
+/// How long a promise may take before it counts as broken. Generous: debug builds run on small, loaded machines.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Makes `fork_server::name` and `exec::name` of every `fn name(StartMethod)`, each a [`promise`].
+///
+/// `under_every_start_method! { a_promise, another }`, or with a limit of their own
+/// `under_every_start_method! { within 300 seconds; a_long_one }`.
+#[macro_export]
+macro_rules! under_every_start_method {
+    ($($name:ident),+ $(,)?) => {
+        $crate::under_every_start_method! { within 60 seconds; $($name),+ }
+    };
+    (within $seconds:literal seconds; $($name:ident),+ $(,)?) => {
+        mod fork_server {
+            $(#[test] fn $name() {
+                let limit = std::time::Duration::from_secs($seconds);
+                $crate::support::promise_within(limit, || super::$name(process_task::StartMethod::ForkServer));
+            })+
+        }
+        mod exec {
+            $(#[test] fn $name() {
+                let limit = std::time::Duration::from_secs($seconds);
+                $crate::support::promise_within(limit, || super::$name(process_task::StartMethod::Exec));
+            })+
+        }
+    };
+}
+
+static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
+
+thread_local! {
+    static HAS_ITS_TURN: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Runs `test` alone in this process, inside a watchdog, between two censuses that must agree.
+pub(crate) fn promise(test: impl FnOnce()) {
+    promise_within(PATIENCE, test);
+}
+
+/// [`promise`], with a limit of its own.
+pub(crate) fn promise_within(limit: Duration, test: impl FnOnce()) {
+    within(limit, || {
+        warm_up();
+        let before = census::census();
+        test();
+        census::clean(&before);
+    });
+}
+
+/// Runs `body` on this thread, alone in this process; ends the process if it takes longer than `limit`.
+pub(crate) fn within<T>(limit: Duration, body: impl FnOnce() -> T) -> T {
+    census::register_this_thread();
+    if HAS_ITS_TURN.get() {
+        return watched(limit, body);
+    }
+    let turn = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
+    HAS_ITS_TURN.set(true);
+    let _back = GiveBack;
+    let result = watched(limit, body);
+    drop(turn);
+    result
+}
+
+struct GiveBack;
+
+impl Drop for GiveBack {
+    fn drop(&mut self) {
+        HAS_ITS_TURN.set(false);
+    }
+}
+
+fn watched<T>(limit: Duration, body: impl FnOnce() -> T) -> T {
+    let test = thread::current().name().unwrap_or("a test").to_owned();
+    let (done, is_done) = sync_channel::<()>(0);
+    let watchdog = thread::Builder::new().name(census::WATCHDOG.to_owned()).spawn(move || {
+        if is_done.recv_timeout(limit) == Err(RecvTimeoutError::Timeout) {
+            eprintln!("{test} has taken longer than {limit:?}; processes: {}", processes::table());
+            std::process::abort();
+        }
+    });
+    let watchdog = watchdog.expect("a thread for the watchdog");
+    let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(body));
+    drop(done);
+    watchdog.join().expect("the watchdog does not panic");
+    result.unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+}
+
+/// Waits until `holds`; panics with `what` if that has not happened before `deadline`.
+pub(crate) fn eventually(what: &str, deadline: Duration, mut holds: impl FnMut() -> bool) {
+    let end = Instant::now() + deadline;
+    while !holds() {
+        assert!(Instant::now() < end, "this has not come true within {deadline:?}: {what}");
+        thread::sleep(Duration::from_millis(2));
+    }
+}
+
+/// How many rounds a test of chance makes: `PROCESS_TASK_ROUNDS`, or `default`.
+pub(crate) fn rounds(default: usize) -> usize {
+    std::env::var("PROCESS_TASK_ROUNDS").ok().and_then(|rounds| rounds.parse().ok()).unwrap_or(default)
+}
+
+/// Starts what this process keeps for ever: the hub's thread, the fork server, and its full stock of spares.
+pub(crate) fn warm_up() {
+    nothing.spawn().join().expect("a process that does nothing");
+    // The fork server, and as many spares as the library promises itself: one per processor, 2 to 8.
+    let spares = process_task::available_parallelism().clamp(2, 8);
+    eventually("the stock of spares is full, and nothing else runs", Duration::from_secs(20), || {
+        process_task::active_children().is_empty() && processes::descendants().len() == 1 + spares
+    });
+}
+
+#[process_task]
+fn nothing() {}
+
+// No test file needs all of this; each needs some.
+const _: fn() = || {
+    promise(warm_up);
+    eventually("", PATIENCE, || processes::alive(0) && processes::tagged("").is_empty());
+    let _ = (rounds(1), processes::parent_of(0));
+};
