@@ -9,6 +9,7 @@ pub(crate) mod census;
 pub(crate) mod processes;
 
 use std::cell::Cell;
+use std::io::Write as _;
 use std::sync::mpsc::{RecvTimeoutError, sync_channel};
 use std::sync::{Mutex, PoisonError};
 use std::thread;
@@ -92,7 +93,12 @@ fn watched<T>(limit: Duration, body: impl FnOnce() -> T) -> T {
     let (done, is_done) = sync_channel::<()>(0);
     let watchdog = thread::Builder::new().name(census::WATCHDOG.to_owned()).spawn(move || {
         if is_done.recv_timeout(limit) == Err(RecvTimeoutError::Timeout) {
-            eprintln!("{test} has taken longer than {limit:?}; processes: {}", processes::table());
+            // Not `eprintln!`, which the harness captures and an abort loses.
+            let _ = writeln!(
+                std::io::stderr(),
+                "{test} has taken longer than {limit:?}; processes: {}",
+                processes::table()
+            );
             std::process::abort();
         }
     });
