@@ -7,6 +7,7 @@
 
 pub(crate) mod census;
 pub(crate) mod processes;
+pub(crate) mod scratch;
 
 use std::cell::Cell;
 use std::io::Write as _;
@@ -141,4 +142,6 @@ const _: fn() = || {
     promise(warm_up);
     eventually("", PATIENCE, || processes::alive(0) && processes::tagged("").is_empty());
     let _ = (rounds(1), processes::parent_of(0));
+    let scratch = scratch::Scratch::new();
+    let _ = (scratch.path(), scratch.file(""));
 };
