@@ -1,0 +1,184 @@
+//! However a parent ends, nothing that it started stays alive: no child, no fork server, nobody's grandchild.
+//!
+//! Runs in: the test process, which kills victims; in the victims; in what they start.
+//! Never: kills anything but its own victims.
+
+mod support;
+mod victim;
+
+use std::process::Command;
+use std::sync::OnceLock;
+use std::thread;
+use std::time::Duration;
+
+use nix::sys::signal::Signal;
+use process_task::{Builder, Pool, StartMethod, process_task};
+use victim::{Victim, reached, stage};
+
+under_every_start_method! {
+    within 240 seconds;
+    a_parent_killed_while_it_starts_processes_leaves_nobody,
+    a_parent_that_returns_from_main_leaves_nobody,
+    a_parent_that_exits_leaves_nobody,
+    a_parent_that_panics_leaves_nobody,
+    a_parent_that_aborts_leaves_nobody,
+    a_parent_that_forgot_its_pool_leaves_nobody,
+    a_parent_killed_with_grandchildren_leaves_nobody,
+    a_pool_outlives_the_thread_that_made_it,
+}
+
+fn a_parent_killed_while_it_starts_processes_leaves_nobody(method: StartMethod) {
+    let seed = std::process::id() ^ std::time::UNIX_EPOCH.elapsed().unwrap().subsec_nanos();
+    println!("seed {seed}");
+    let mut random = u64::from(seed) | 1;
+    for _ in 0..support::rounds(500) {
+        random ^= random << 13;
+        random ^= random >> 7;
+        random ^= random << 17;
+        let mut victim = Victim::start("starts for ever", method);
+        // The first process is there 5 to 20 ms after the program has begun.
+        thread::sleep(Duration::from_micros(random % 30_000));
+        victim.child.kill().unwrap();
+        victim.child.wait().unwrap();
+        victim.leaves_nobody();
+    }
+}
+
+fn a_parent_that_returns_from_main_leaves_nobody(method: StartMethod) {
+    assert_eq!(ends_with_a_family("returns", method).code(), Some(0));
+}
+
+fn a_parent_that_exits_leaves_nobody(method: StartMethod) {
+    assert_eq!(ends_with_a_family("exits", method).code(), Some(7));
+}
+
+fn a_parent_that_panics_leaves_nobody(method: StartMethod) {
+    assert_eq!(ends_with_a_family("panics", method).code(), Some(101));
+}
+
+fn a_parent_that_aborts_leaves_nobody(method: StartMethod) {
+    use std::os::unix::process::ExitStatusExt as _;
+    assert_eq!(ends_with_a_family("aborts", method).signal(), Some(Signal::SIGABRT as i32));
+}
+
+fn a_parent_that_forgot_its_pool_leaves_nobody(method: StartMethod) {
+    assert_eq!(ends_with_a_family("forgets", method).code(), Some(0));
+}
+
+fn a_parent_killed_with_grandchildren_leaves_nobody(method: StartMethod) {
+    let mut victim = with_a_family("waits", method);
+    victim.child.kill().unwrap();
+    victim.child.wait().unwrap();
+    victim.leaves_nobody();
+}
+
+fn a_pool_outlives_the_thread_that_made_it(method: StartMethod) {
+    let make = move || Pool::builder().workers(2).start_method(method).build().unwrap();
+    let pool = thread::spawn(make).join().unwrap();
+    let process = thread::spawn(move || Builder::new().start_method(method).spawn(slow_square, 5).unwrap());
+    let process = process.join().unwrap();
+    let pids = pool.map(own_pid, [(), (), (), ()]).unwrap();
+    assert_eq!(process.join().unwrap(), 25);
+    // The kernel's "parent" of PR_SET_PDEATHSIG is a thread. None of the workers may have been replaced.
+    let after = pool.map(own_pid, [(), (), (), ()]).unwrap();
+    assert!(after.iter().all(|pid| process_task::active_children().iter().any(|child| child.id() == *pid)));
+    assert!(pids.iter().all(|pid| support::processes::alive(*pid)), "{pids:?} {after:?}");
+}
+
+/// A victim whose family is complete, grandchildren included.
+fn with_a_family(scene: &str, method: StartMethod) -> Victim {
+    let mut victim = Victim::start(scene, method);
+    for point in ["in a process", "in a pool", "in a nested pool", "beside a shell"] {
+        victim.wait_for(point);
+    }
+    let sleeps = |pid: &u32| std::fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|name| name == "sleep\n");
+    support::eventually("the shell sleeps", Duration::from_secs(10), || victim.family().iter().any(sleeps));
+    assert!(victim.family().len() >= 9, "a fork server, its spares, four children, and theirs");
+    victim
+}
+
+fn ends_with_a_family(scene: &str, method: StartMethod) -> std::process::ExitStatus {
+    let mut victim = with_a_family(scene, method);
+    let status = victim.finish();
+    victim.leaves_nobody();
+    status
+}
+
+/// Plays a scene, in a process that a test of this file has started.
+#[test]
+fn scene() {
+    static POOL: OnceLock<Pool> = OnceLock::new();
+    let Some((scene, method)) = victim::scene() else { return };
+    if scene == "starts for ever" {
+        start_for_ever(method);
+    }
+    let busy = POOL.get_or_init(|| Pool::builder().workers(1).start_method(method).build().unwrap());
+    let idle = Pool::builder().workers(1).start_method(method).build().unwrap();
+    drop(busy.submit(for_ever, "in a pool"));
+    Builder::new().start_method(method).spawn(nested, "in a nested pool").unwrap().detach();
+    Builder::new().start_method(method).spawn(shell, "beside a shell").unwrap().detach();
+    let process = Builder::new().start_method(method).spawn(for_ever, "in a process").unwrap();
+    victim::wait_to_go_on();
+    match scene.as_str() {
+        "returns" => {}
+        "exits" => exit(7),
+        "panics" => panic!("as the scene wants it"),
+        "aborts" => std::process::abort(),
+        "forgets" => forget(idle),
+        other => unreachable!("no scene {other}"),
+    }
+    drop(process);
+}
+
+#[expect(clippy::exit, reason = "the scene is a parent that does this")]
+fn exit(code: i32) {
+    std::process::exit(code);
+}
+
+#[expect(clippy::mem_forget, reason = "the scene is a parent that does this")]
+fn forget(pool: Pool) {
+    std::mem::forget(pool);
+}
+
+fn start_for_ever(method: StartMethod) -> ! {
+    loop {
+        let process = Builder::new().start_method(method).spawn(slow_square, 3);
+        let pool = Pool::builder().workers(2).start_method(method).build();
+        if let (Ok(process), Ok(pool)) = (process, pool) {
+            let _ = pool.submit(slow_square, 4);
+            process.detach();
+        }
+    }
+}
+
+#[process_task]
+fn slow_square(x: u64) -> u64 {
+    thread::sleep(Duration::from_millis(2));
+    x * x
+}
+
+#[process_task]
+fn own_pid() -> u32 {
+    std::process::id()
+}
+
+#[process_task]
+fn for_ever(point: &str) {
+    reached(point);
+    loop {
+        thread::sleep(Duration::from_secs(1));
+    }
+}
+
+#[process_task]
+fn nested(point: &str) {
+    let pool = Pool::builder().workers(2).build().unwrap();
+    let _ = pool.call(for_ever, point);
+}
+
+#[process_task]
+fn shell(point: &str) {
+    let mut child = Command::new("sh").args(["-c", "sleep 1000; true"]).current_dir(stage()).spawn().unwrap();
+    reached(point);
+    let _ = child.wait();
+}
