@@ -140,8 +140,7 @@ fn value(task: &TaskFn, names: &Names) -> TokenStream {
     let paragraph = task.attributes.documented.then(|| quote!(#[doc = ""]));
     let parameters: Vec<_> = task.parameters.iter().map(|parameter| parameter.name.to_string()).collect();
     let line = format!(
-        " A process task: call it as a function, or start it in a process with `{name}.spawn({})`; `{name}.timeout(…)` \
-         and `{name}.retries(…)` say how its calls behave.",
+        " A process task: call it as a function, or start it in a process with `{name}.spawn({})`.",
         parameters.join(", ")
     );
     quote! {
@@ -295,18 +294,6 @@ fn methods(task: &TaskFn, names: &Names) -> TokenStream {
             /// Starts a process that makes this call. Join the handle for the result.
             pub fn spawn<#lifetime>(self, #(#parameters: #types),*) -> #krate::Process<#output> {
                 __process_task::spawn(self, #args)
-            }
-
-            /// The same task with another timeout: how long a call may take.
-            #[must_use]
-            pub const fn timeout(self, __process_task_timeout: ::core::time::Duration) -> Self {
-                Self { options: self.options.with_timeout(__process_task_timeout) }
-            }
-
-            /// The same task with another number of retries: how often a call is repeated whose process died under it.
-            #[must_use]
-            pub const fn retries(self, __process_task_retries: u32) -> Self {
-                Self { options: self.options.with_retries(__process_task_retries) }
             }
         }
     }

@@ -79,6 +79,6 @@ fn main() {
     }
     assert_eq!(local((1, 2)), 3);
     assert_eq!(local.spawn((1, 2)).join().ok(), Some(3));
-    assert_eq!(documented.retries(2).spawn(7).join().ok(), Some(7));
+    assert_eq!(documented.spawn(7).join().ok(), Some(7));
     assert_eq!(important(), 3);
 }

@@ -1,11 +1,11 @@
-//! How the calls of a task behave: what the attribute says, and what the task's methods change.
+//! How the calls of a task are to behave: what the attribute says.
 //!
 //! Owns: the two settings. Never: acts on them; whoever makes the call does.
 //! Runs in: the parent.
 
 use std::time::Duration;
 
-/// What `#[process_task(timeout = "…", retries = …)]` and the methods of a task set.
+/// What `#[process_task(timeout = "…", retries = …)]` sets.
 ///
 /// By default a call may take for ever and is never repeated.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
