@@ -5,15 +5,15 @@
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
-use std::sync::atomic::Ordering::{Relaxed, Release, SeqCst};
-use std::sync::atomic::{AtomicU32, fence};
+use std::sync::atomic::AtomicU32;
+use std::sync::atomic::Ordering::{Acquire, Relaxed, Release, SeqCst};
 
 use super::frame::{self, Frame, HEAD, INLINE, Kind, ParcelName, RING};
 use super::message::{FromChild, MAGIC, ToChild};
 use super::parcel::{Arrivals, SLOTS};
-use super::window::{self, Window};
+use super::window;
 use super::words::{LAST_WORDS, ReplyWords, RequestWords};
-use super::{Filling, Loan, Payload, SharedStock, Spin};
+use super::{Filling, Loan, Payload, SharedStock, Spin, bell};
 use crate::codec::message::{from_bytes, to_bytes};
 use crate::shared::Half;
 use crate::sys::memory::{Access, Map};
@@ -121,23 +121,23 @@ impl Callee {
     pub(crate) fn next(&mut self) -> Option<Given> {
         let window = &self.reply.words().window.0;
         let closing = &self.request.words().closing.0;
-        let something = || Window::look(window).unclaimed() != 0 || closing.load(Relaxed) != 0;
         loop {
+            // Looked at before the window: what was given out before the closing is claimed first.
+            let closed = closing.load(Acquire) != 0;
             if window::claim(window) {
                 return Some(self.read_frame());
             }
-            if closing.load(SeqCst) != 0 {
+            if closed {
                 return None;
             }
-            if !std::mem::take(&mut self.far) && self.spin.until(something) {
+            if !std::mem::take(&mut self.far) && self.spin.until(|| bell::has_work(window, closing)) {
                 continue;
             }
             let dozing = &self.reply.words().dozing.0;
-            dozing.store(1, SeqCst);
-            if !something() {
+            if bell::doze(dozing, window, closing) {
                 futex::wait(dozing, 1);
             }
-            dozing.store(0, SeqCst);
+            bell::wake_up(dozing);
         }
     }
 
@@ -179,13 +179,10 @@ impl Callee {
             *slot = Some(loan);
         }
         self.reply.words().tail.0.store(self.write, Release);
-        // Either we see that the parent sleeps, or it sees the new tail: it looks after saying so.
-        fence(SeqCst);
         let words = self.request.words();
-        let dry = || Window::look(&self.reply.words().window.0).unclaimed() == 0;
         // Nobody waits for the word that a setup worked: the first call follows it.
         let awaited = given.kind != Kind::Setup || kind != Kind::Done;
-        if awaited && (words.asleep.0.load(Relaxed) != 0 || (words.hungry.0.load(Relaxed) != 0 && dry())) {
+        if awaited && bell::must_ring(&words.asleep.0, &words.hungry.0, &self.reply.words().window.0) {
             fd::ring(self.bell.as_fd());
             self.far = true;
         }

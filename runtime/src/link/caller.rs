@@ -14,12 +14,12 @@ use super::message::{FromChild, ToChild};
 use super::parcel::{Arrivals, NO_SLOT, SLOTS};
 use super::window::{self, LOOK_AHEAD, Window};
 use super::words::RequestWords;
-use super::{Link, Payload};
+use super::{Link, Payload, bell};
 use crate::codec::message::{from_bytes, to_bytes};
 use crate::shared::Half;
+use crate::sys::Errno;
 use crate::sys::memory::Map;
 use crate::sys::socket::{self, Blocking};
-use crate::sys::{Errno, futex};
 
 /// The parent's end. `T` is what the owner remembers of a call.
 #[derive(Debug)]
@@ -160,12 +160,7 @@ impl<T> Caller<T> {
 
     /// Wakes the child if it said that it sleeps; says whether it did.
     pub(crate) fn wake(&self) -> bool {
-        let dozing = &self.link.reply.words().dozing.0;
-        let wake = dozing.load(SeqCst) != 0 && dozing.swap(0, SeqCst) != 0;
-        if wake {
-            futex::wake(dozing);
-        }
-        wake
+        self.link.rouse()
     }
 
     /// Whether a reply has come that was not collected.
@@ -176,14 +171,12 @@ impl<T> Caller<T> {
     /// Tells the child that its parent is about to sleep, or is awake again. To be followed by a look at
     /// [`Caller::has_reply`]: either we see the reply, or the child sees the word.
     pub(crate) fn set_asleep(&self, asleep: bool) {
-        self.link.request.words().asleep.0.store(u32::from(asleep), SeqCst);
-        fence(SeqCst);
+        bell::say(&self.link.request.words().asleep.0, asleep);
     }
 
     /// Tells the child to ring when it runs dry, because calls wait elsewhere. To be followed by a look, likewise.
     pub(crate) fn set_hungry(&self, hungry: bool) {
-        self.link.request.words().hungry.0.store(u32::from(hungry), SeqCst);
-        fence(SeqCst);
+        bell::say(&self.link.request.words().hungry.0, hungry);
     }
 
     /// Takes every reply there is, oldest first; says whether there was one.

@@ -33,6 +33,7 @@
 //! The parent keeps cursors, serials and what is in flight in private memory. What it reads from a reply half is loaded
 //! once, checked, then used. A frame that fails a check is a [`Violation`], and the child that wrote it is killed.
 
+pub(crate) mod bell;
 mod callee;
 mod caller;
 pub(crate) mod frame;
@@ -41,6 +42,11 @@ pub(crate) mod parcel;
 mod spin;
 pub(crate) mod window;
 pub(crate) mod words;
+
+/// Where the pure parts find their atomics; a model checker puts its own here.
+mod atomic {
+    pub(super) use std::sync::atomic::{AtomicU32, AtomicU64, Ordering, fence};
+}
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
@@ -125,11 +131,15 @@ impl Link {
     }
 
     /// Wakes a child that will be given something in a moment, so that its waking and our preparing go side by side.
-    pub(crate) fn rouse(&self) {
-        use std::sync::atomic::Ordering::SeqCst;
-        if self.reply.words().dozing.0.swap(0, SeqCst) != 0 {
-            sys::futex::wake(&self.reply.words().dozing.0);
+    ///
+    /// Says whether it was asleep.
+    pub(crate) fn rouse(&self) -> bool {
+        let dozing = &self.reply.words().dozing.0;
+        let rouse = bell::must_rouse(dozing);
+        if rouse {
+            sys::futex::wake(dozing);
         }
+        rouse
     }
 
     /// Ends a child that has nothing to do.

@@ -6,10 +6,10 @@
 //! Both halves of the word count calls since the link was made, modulo 2^32. The parent raises the limit when it has
 //! written a frame, and lowers it to take calls back; the child raises `claimed` by one, and only *then* reads the frame.
 //! Every change is one atomic step of one word, so a call is either claimed or taken back, never both. The orderings are
-//! `SeqCst` where the other side may be about to sleep: its "I doze" and our change must be seen in one order.
+//! those of a hand-over: what was written before a push is seen after the claim. That nobody sleeps over a push is [`super::bell`]'s business.
 
-use std::sync::atomic::AtomicU64;
-use std::sync::atomic::Ordering::{Relaxed, SeqCst};
+use super::atomic::AtomicU64;
+use super::atomic::Ordering::{AcqRel, Acquire, Relaxed};
 
 /// The most calls that are given to one child and not answered yet.
 pub(crate) const LOOK_AHEAD: u32 = 16;
@@ -38,7 +38,7 @@ impl Window {
 
     /// Looks.
     pub(crate) fn look(word: &AtomicU64) -> Self {
-        Self::of(word.load(SeqCst))
+        Self::of(word.load(Acquire))
     }
 
     /// Calls given out and not taken.
@@ -51,14 +51,14 @@ impl Window {
 ///
 /// Runs in: the parent.
 pub(crate) fn push(word: &AtomicU64) {
-    word.fetch_add(ONE_MORE, SeqCst);
+    word.fetch_add(ONE_MORE, AcqRel);
 }
 
 /// Takes the next call; false if there is none.
 ///
 /// Runs in: the child.
 pub(crate) fn claim(word: &AtomicU64) -> bool {
-    word.fetch_update(SeqCst, Relaxed, |word| {
+    word.fetch_update(AcqRel, Relaxed, |word| {
         let seen = Window::of(word);
         (seen.unclaimed() != 0).then(|| Window { claimed: seen.claimed.wrapping_add(1), ..seen }.word())
     })
@@ -70,7 +70,7 @@ pub(crate) fn claim(word: &AtomicU64) -> bool {
 /// Runs in: the parent.
 pub(crate) fn take_back(word: &AtomicU64, most: u32) -> u32 {
     let mut taken = 0;
-    let _ = word.fetch_update(SeqCst, Relaxed, |word| {
+    let _ = word.fetch_update(AcqRel, Relaxed, |word| {
         let seen = Window::of(word);
         // A child that scribbles over the word must not make us take back more than we gave; see `Caller::check`.
         taken = seen.unclaimed().min(most).min(LOOK_AHEAD);
@@ -82,7 +82,6 @@ pub(crate) fn take_back(word: &AtomicU64, most: u32) -> u32 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::sync::atomic::Ordering::SeqCst;
 
     #[test]
     fn what_is_pushed_is_claimed_once_or_taken_back() {
@@ -106,7 +105,7 @@ mod tests {
         std::thread::scope(|scope| {
             let child = scope.spawn(|| {
                 let mut claimed = 0u32;
-                while word.load(SeqCst) != u64::MAX {
+                while word.load(Acquire) != u64::MAX {
                     claimed += u32::from(claim(&word));
                     if claimed % 64 == 63 {
                         std::thread::yield_now();

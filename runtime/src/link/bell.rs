@@ -1,0 +1,62 @@
+//! Who sleeps, and who must wake whom: the rules of three words, without the sleeping itself.
+//!
+//! Owns: the order in which the words are written and looked at. Runs in: both ends of a link.
+//! Never: makes a system call, so that a model checker can run it (`tests/model.rs` does).
+//!
+//! Two sides that may both be about to sleep follow one rule: *say it, then look once more*. The one who brings something
+//! follows the other: *bring it, then look whether anybody said that he sleeps*. At least one of the two looks must see
+//! the other side's word, or the sleeper sleeps over what is there. Towards the child, both sides exchange `dozing`, and the
+//! later exchange sees what came before the earlier one. Towards the parent, whose words the child can only read, a
+//! sequentially consistent fence stands between the two steps of each side.
+
+use super::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release, SeqCst};
+use super::atomic::{AtomicU32, AtomicU64, fence};
+use super::window::Window;
+
+/// The child is about to sleep. False: something has come, so it must not.
+///
+/// Runs in: the child.
+pub(crate) fn doze(dozing: &AtomicU32, window: &AtomicU64, closing: &AtomicU32) -> bool {
+    dozing.swap(1, AcqRel);
+    !has_work(window, closing)
+}
+
+/// Whether the child has something to do: a call, or to end.
+///
+/// Runs in: the child.
+pub(crate) fn has_work(window: &AtomicU64, closing: &AtomicU32) -> bool {
+    Window::look(window).unclaimed() != 0 || closing.load(Acquire) != 0
+}
+
+/// The child is awake again, whoever woke it. An exchange: a mere store would lose sight of what came before the parent's.
+///
+/// Runs in: the child.
+pub(crate) fn wake_up(dozing: &AtomicU32) {
+    dozing.swap(0, AcqRel);
+}
+
+/// Something was brought for the child. True: it said that it sleeps, and must be woken.
+///
+/// Runs in: the parent.
+pub(crate) fn must_rouse(dozing: &AtomicU32) -> bool {
+    dozing.swap(0, AcqRel) != 0
+}
+
+/// A reply was published. True: the child must ring its bell, because the parent sleeps, or because calls wait elsewhere
+/// and the child has run dry.
+///
+/// Runs in: the child.
+pub(crate) fn must_ring(asleep: &AtomicU32, hungry: &AtomicU32, window: &AtomicU64) -> bool {
+    fence(SeqCst);
+    asleep.load(Relaxed) != 0 || (hungry.load(Relaxed) != 0 && Window::look(window).unclaimed() == 0)
+}
+
+/// The parent says whether it wants the bell, for each reply or when the child runs dry. To be followed by a look at the
+/// replies. Only the parent writes these words: a child that cleared one, and was stopped before it rang, would silence
+/// the bell for good.
+///
+/// Runs in: the parent.
+pub(crate) fn say(word: &AtomicU32, wanted: bool) {
+    word.store(u32::from(wanted), Release);
+    fence(SeqCst);
+}

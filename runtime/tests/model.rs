@@ -1,0 +1,231 @@
+//! The words of a link under every interleaving that the memory model allows, with the death of the child as a step.
+//!
+//! The two files that hold the rules are compiled here a second time, with a model checker's atomics. A sleep is modelled
+//! as the kernel's futex is: the look at the word and the falling asleep are one step under a lock that the waker takes
+//! too. If anybody sleeps for good, the checker reports a deadlock; if it explored only a few executions, the model is at
+//! fault, so that is counted. Runs in: one process, without children.
+
+mod atomic {
+    pub(crate) use loom::sync::atomic::{AtomicU32, AtomicU64, Ordering, fence};
+}
+#[path = "../src/link/bell.rs"]
+mod bell;
+#[path = "../src/link/window.rs"]
+mod window;
+
+use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::Ordering::Relaxed;
+use std::sync::{Mutex as OneAtATime, PoisonError};
+
+use loom::sync::atomic::Ordering::{Acquire, Release, SeqCst};
+use loom::sync::atomic::{AtomicU32, AtomicU64};
+use loom::sync::{Arc, Condvar, Mutex};
+use loom::thread;
+
+/// One link: its words, and the two places where somebody sleeps.
+struct Link {
+    window: AtomicU64,
+    dozing: AtomicU32,
+    tail: AtomicU64,
+    asleep: AtomicU32,
+    hungry: AtomicU32,
+    closing: AtomicU32,
+    child_bed: Bed,
+    parent_bed: Bed,
+}
+
+/// Where somebody sleeps: a lock, a bell that was rung or not, and the waking.
+struct Bed {
+    rung: Mutex<bool>,
+    waking: Condvar,
+}
+
+impl Bed {
+    fn new() -> Self {
+        Self { rung: Mutex::new(false), waking: Condvar::new() }
+    }
+
+    /// `FUTEX_WAIT`: sleeps if the word still has that value.
+    fn wait_on(&self, word: &AtomicU32, expected: u32) {
+        let bell = self.rung.lock().unwrap();
+        if word.load(SeqCst) == expected {
+            drop(self.waking.wait(bell).unwrap());
+        }
+    }
+
+    /// `FUTEX_WAKE`.
+    fn wake(&self) {
+        let _bell = self.rung.lock().unwrap();
+        self.waking.notify_one();
+    }
+
+    /// A write to an eventfd: it is kept until somebody listens.
+    fn ring(&self) {
+        *self.rung.lock().unwrap() = true;
+        self.waking.notify_one();
+    }
+
+    /// `epoll_wait` on that eventfd, which is read when it wakes somebody.
+    fn listen(&self) {
+        let mut rung = self.rung.lock().unwrap();
+        while !*rung {
+            rung = self.waking.wait(rung).unwrap();
+        }
+        *rung = false;
+    }
+}
+
+impl Link {
+    fn new() -> Arc<Self> {
+        Arc::new(Self {
+            window: AtomicU64::new(0),
+            dozing: AtomicU32::new(0),
+            tail: AtomicU64::new(0),
+            asleep: AtomicU32::new(0),
+            hungry: AtomicU32::new(0),
+            closing: AtomicU32::new(0),
+            child_bed: Bed::new(),
+            parent_bed: Bed::new(),
+        })
+    }
+
+    /// With a child that lives to take `steps`.
+    fn with_child(steps: usize) -> (Arc<Self>, thread::JoinHandle<()>) {
+        let link = Self::new();
+        let theirs = Arc::clone(&link);
+        (link, thread::spawn(move || theirs.serve(steps)))
+    }
+
+    fn push(&self) {
+        window::push(&self.window);
+        self.rouse();
+    }
+
+    fn rouse(&self) {
+        if bell::must_rouse(&self.dozing) {
+            self.child_bed.wake();
+        }
+    }
+
+    fn close(&self) {
+        self.closing.store(1, SeqCst);
+        self.rouse();
+    }
+
+    /// The child: claims and answers until it is told to end, or dies.
+    fn serve(&self, mut steps: usize) {
+        let mut lives = || {
+            let alive = steps > 0;
+            steps = steps.saturating_sub(1);
+            alive
+        };
+        let mut tail = 0;
+        while lives() {
+            let closed = self.closing.load(Acquire) != 0;
+            if window::claim(&self.window) {
+                if !lives() {
+                    return;
+                }
+                tail += 1;
+                self.tail.store(tail, Release);
+                if !lives() {
+                    return;
+                }
+                if bell::must_ring(&self.asleep, &self.hungry, &self.window) {
+                    self.parent_bed.ring();
+                }
+            } else if closed {
+                return;
+            } else {
+                if bell::doze(&self.dozing, &self.window, &self.closing) {
+                    self.child_bed.wait_on(&self.dozing, 1);
+                }
+                bell::wake_up(&self.dozing);
+            }
+        }
+    }
+}
+
+/// Runs `model` under every interleaving with few preemptions, and insists that there were many.
+fn explore(at_least: usize, model: impl Fn() + Send + Sync + 'static) {
+    static RUNS: OneAtATime<()> = OneAtATime::new(());
+    let _one_at_a_time = RUNS.lock().unwrap_or_else(PoisonError::into_inner);
+    let runs = std::sync::Arc::new(AtomicUsize::new(0));
+    let counted = std::sync::Arc::clone(&runs);
+    let mut builder = loom::model::Builder::new();
+    builder.preemption_bound = Some(3);
+    builder.check(move || {
+        counted.fetch_add(1, Relaxed);
+        model();
+    });
+    let explored = runs.load(Relaxed);
+    println!("{explored} executions");
+    assert!(explored >= at_least, "only {explored} executions were explored");
+}
+
+const FOR_EVER: usize = usize::MAX;
+
+#[test]
+fn neither_side_sleeps_over_what_the_other_brought() {
+    explore(1000, || {
+        let (link, child) = Link::with_child(FOR_EVER);
+        link.push();
+        while link.tail.load(Acquire) == 0 {
+            bell::say(&link.asleep, true);
+            if link.tail.load(Acquire) == 0 {
+                link.parent_bed.listen();
+            }
+            bell::say(&link.asleep, false);
+        }
+        link.close();
+        child.join().unwrap();
+    });
+}
+
+#[test]
+fn a_hungry_parent_hears_of_a_child_that_ran_dry() {
+    explore(1000, || {
+        let (link, child) = Link::with_child(FOR_EVER);
+        link.push();
+        bell::say(&link.hungry, true);
+        // The look after the word: if the reply is not seen now, the bell rings for it.
+        if link.tail.load(Acquire) == 0 {
+            link.parent_bed.listen();
+        }
+        assert_eq!(link.tail.load(Acquire), 1);
+        link.close();
+        child.join().unwrap();
+    });
+}
+
+#[test]
+fn a_call_is_claimed_or_taken_back_and_never_both() {
+    explore(100, || {
+        let (link, child) = Link::with_child(FOR_EVER);
+        link.push();
+        link.push();
+        let back = window::take_back(&link.window, 1);
+        link.close();
+        child.join().unwrap();
+        assert_eq!(link.tail.load(Acquire) + u64::from(back), 2);
+    });
+}
+
+#[test]
+fn a_death_at_any_step_costs_one_call_at_most() {
+    for steps in 1..7 {
+        explore(2, move || {
+            let (link, child) = Link::with_child(steps);
+            link.push();
+            link.push();
+            link.close();
+            // From here on, its end is known.
+            child.join().unwrap();
+            let (answered, seen) = (link.tail.load(Acquire), window::Window::look(&link.window));
+            let running = u64::from(seen.claimed) - answered;
+            assert!(running <= 1, "{running} calls are lost");
+            let back = window::take_back(&link.window, u32::MAX);
+            assert_eq!(answered + running + u64::from(back), 2);
+        });
+    }
+}
