@@ -1,21 +1,19 @@
 //! Before `main`: is this process a program that somebody started, or one of ours?
 //!
-//! Owns: the mark, an environment variable that names an inherited descriptor. Runs in: every process, once.
-//! Never: takes a process over without a valid handshake on that descriptor; the mark alone means nothing.
+//! Owns: that decision. Runs in: every process, once.
+//! Never: takes a process over, or touches its descriptors, because of the mark alone; see [`mark`].
 //!
 //! The mark is removed at once, so that grandchildren do not see it, and is not looked at in a program that runs with
 //! more rights than its caller (`AT_SECURE`). A child first runs the constructors that would have followed ours, because
 //! some of them register tasks.
 
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, OwnedFd};
 
 use super::{panics, serve, server};
 use crate::link::Callee;
+use crate::link::mark::{self, MARK, Role};
 use crate::sys::{self, Errno, process};
 use crate::task::fingerprint;
-
-/// The environment variable that marks our processes: `server:7`, or `child:7:4127` with its maker's process id.
-pub(crate) const MARK: &str = "PROCESS_TASK_BOOT";
 
 sys::init::before_main!(boot);
 
@@ -28,11 +26,16 @@ fn boot() {
     }
     let mark = std::env::var(MARK).unwrap_or_default();
     sys::env::remove(MARK.as_ref());
-    let Some((role, socket)) = parse(&mark) else { return };
-    let Some(socket) = sys::fd::inherited(socket) else { return };
-    if !sys::socket::has_message(socket.as_fd()) {
+    let Some((role, number)) = Role::parse(&mark) else { return };
+    let waiting = sys::fd::numbered(number).and_then(|socket| sys::socket::peek(socket).ok());
+    if !waiting.is_some_and(|message| mark::is_greeting(&message)) {
         return;
     }
+    // From here on this process is ours, and must not come to `main`.
+    let socket = match sys::fd::inherited(number) {
+        Ok(socket) => socket,
+        Err(errno) => give_up("a process", errno),
+    };
     sys::fd::open_null_on_closed_stdio();
     let keep: Vec<_> = image.into_iter().chain([socket.as_raw_fd()]).collect();
     sys::fd::close_all_but(&keep);
@@ -71,46 +74,4 @@ fn give_up(who: &str, why: Errno) -> ! {
         let _ = writeln!(std::io::stderr(), "process-task: {who} could not begin to work: {}", why.desc());
     }
     process::exit_now(1)
-}
-
-#[derive(Debug, PartialEq, Eq)]
-enum Role {
-    Server,
-    Child { maker: i32 },
-}
-
-fn parse(mark: &str) -> Option<(Role, i32)> {
-    let mut parts = mark.split(':');
-    let role = parts.next()?;
-    let socket = parts.next()?.parse().ok()?;
-    let role = match role {
-        "server" => Role::Server,
-        "child" => Role::Child { maker: parts.next()?.parse().ok()? },
-        _ => return None,
-    };
-    parts.next().is_none().then_some((role, socket))
-}
-
-/// The mark of the fork server whose socket has this number.
-pub(crate) fn server_mark(socket: i32) -> String {
-    format!("server:{socket}")
-}
-
-/// The mark of a child that executes the image again.
-pub(super) fn child_mark(socket: i32, maker: i32) -> String {
-    format!("child:{socket}:{maker}")
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn only_whole_marks_are_read() {
-        assert_eq!(parse(&server_mark(7)), Some((Role::Server, 7)));
-        assert_eq!(parse(&child_mark(7, 99)), Some((Role::Child { maker: 99 }, 7)));
-        for bad in ["", "server", "server:", "server:x", "child:7", "child:7:1:2", "other:7"] {
-            assert_eq!(parse(bad), None, "{bad}");
-        }
-    }
 }

@@ -3,8 +3,7 @@
 //! Owns: the life of such a process, from before `main` to its exit. Meets the parent only in `link`.
 //! Never: returns to `main`.
 
-pub(crate) mod boot;
-pub(crate) mod identity;
+mod boot;
 mod outfit;
 mod panics;
 mod serve;

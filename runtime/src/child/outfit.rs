@@ -4,7 +4,7 @@
 
 use std::os::fd::{AsFd, OwnedFd};
 
-use super::identity::{self, Identity};
+use crate::link::identity::{self, Identity};
 use crate::link::message::{Attached, Refusal, Setup};
 use crate::sys::{Errno, env, fd, limits, process, signal};
 

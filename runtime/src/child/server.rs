@@ -25,6 +25,7 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use super::boot;
 use crate::codec::message::{from_bytes, to_bytes};
 use crate::link::StartMethod;
+use crate::link::mark::{MARK, Role};
 use crate::link::message::{ChildId, FromChild, FromServer, MAGIC, ToServer};
 use crate::sys::process::{self, Forked, Pid};
 use crate::sys::socket::{self, Blocking};
@@ -220,10 +221,10 @@ impl Server {
 fn execute(control: &OwnedFd, maker: Pid) -> ! {
     sys::signal::restore_dispositions();
     sys::signal::set_mask(0);
-    let mark = boot::child_mark(control.as_raw_fd(), maker.as_raw());
+    let mark = Role::Child { maker: maker.as_raw() }.mark(control.as_raw_fd());
     let errno = fd::leave_open_on_exec(control.as_fd()).and_then(|()| image::keep()).map_or_else(
         |errno| errno,
-        |image| process::exec_image(image, &process::own_args(), &process::own_env_with((boot::MARK, &mark))),
+        |image| process::exec_image(image, &process::own_args(), &process::own_env_with((MARK, &mark))),
     );
     let excuse = to_bytes(&FromChild::NotExecuted { errno: errno as i32 });
     let _ = socket::send(control.as_fd(), &excuse, &[], Blocking::No);

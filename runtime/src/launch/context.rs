@@ -11,10 +11,9 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::child::identity;
 use crate::error::{Error, Result};
-use crate::link::StartMethod;
 use crate::link::message::{Attached, Setup};
+use crate::link::{StartMethod, identity};
 use crate::sys::errno_of;
 use crate::sys::fd::{self, Identity};
 use crate::sys::limits::{self, Limits};

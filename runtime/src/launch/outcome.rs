@@ -83,3 +83,18 @@ pub(crate) fn of_violation(reason: &str) -> Error {
 fn lost(errno: Errno) -> String {
     format!("the parcel that holds it could not be received: {}", errno.desc())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::link::{Callee, Link};
+
+    #[test]
+    fn a_child_of_another_build_takes_no_call_and_says_so() {
+        let (link, theirs) = Link::new(1).unwrap();
+        let caller = Caller::<()>::new(link);
+        assert_eq!(Callee::open(theirs, 2).unwrap_err(), Errno::EXDEV);
+        let error = of_end(ExitStatus::from_raw(1 << 8), &caller, Execution::NotStarted);
+        assert_eq!(error, Error::new(ErrorKind::BinaryMismatch, Execution::NotStarted));
+    }
+}

@@ -9,9 +9,9 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::context::Base;
-use crate::child::boot;
 use crate::codec::message::{from_bytes, to_bytes};
 use crate::error::{Error, ErrorKind, Execution, Result};
+use crate::link::mark::{MARK, Role};
 use crate::link::message::{FromServer, MAGIC, ToServer};
 use crate::sys::socket::{self, Blocking};
 use crate::sys::{Errno, fd, image, poll, process};
@@ -35,9 +35,9 @@ impl Server {
     /// Starts a fork server and waits until it is ready.
     pub(super) fn start(epoch: u64) -> Result<Self> {
         // A process of ours that came as far as here without being taken over would start processes without end.
-        if std::env::var_os(boot::MARK).is_some() {
+        if std::env::var_os(MARK).is_some() {
             return Err(Error::could_not_start(
-                format!("{} is set, so this process was started as a child and did not notice", boot::MARK),
+                format!("{MARK} is set, so this process was started as a child and did not notice"),
                 Errno::ELOOP,
             ));
         }
@@ -113,8 +113,8 @@ impl Server {
 
 /// Runs this program's image with the mark of a fork server.
 fn execute(socket: BorrowedFd<'_>) -> nix::Result<()> {
-    let mark = boot::server_mark(socket.as_raw_fd());
-    let (args, env) = (process::own_args(), process::own_env_with((boot::MARK, &mark)));
+    let mark = Role::Server.mark(socket.as_raw_fd());
+    let (args, env) = (process::own_args(), process::own_env_with((MARK, &mark)));
     let mut failed = Errno::ENOENT;
     for path in image::paths()? {
         match process::spawn_image(&path, socket, &args, &env) {

@@ -37,6 +37,8 @@ pub(crate) mod bell;
 mod callee;
 mod caller;
 pub(crate) mod frame;
+pub(crate) mod identity;
+pub(crate) mod mark;
 pub(crate) mod message;
 pub(crate) mod parcel;
 mod spin;

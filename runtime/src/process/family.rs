@@ -4,8 +4,8 @@
 
 use std::num::NonZero;
 
-use crate::child::identity;
 use crate::launch::existing_hub;
+use crate::link::identity;
 
 /// The name and the id of a process.
 ///

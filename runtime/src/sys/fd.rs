@@ -26,16 +26,20 @@ pub(crate) fn duplicate(fd: BorrowedFd<'_>) -> nix::Result<OwnedFd> {
     Ok(unsafe { OwnedFd::from_raw_fd(raw) })
 }
 
-/// Takes over the descriptor of number `raw`, if there is one, and makes it close on exec.
-pub(crate) fn inherited(raw: RawFd) -> Option<OwnedFd> {
-    if raw < 3 {
-        return None;
-    }
-    // SAFETY: `raw` is not -1, and the borrow ends with this function; fcntl answers EBADF for a closed number.
-    let borrowed = unsafe { BorrowedFd::borrow_raw(raw) };
-    fcntl(borrowed, FcntlArg::F_SETFD(FdFlag::FD_CLOEXEC)).ok()?;
-    // SAFETY: the number is open, and was named to this process as its own by the one who started it.
-    Some(unsafe { OwnedFd::from_raw_fd(raw) })
+/// The descriptor of number `raw`, open or not, for a look at what it is; `None` for a standard stream.
+pub(crate) fn numbered(raw: RawFd) -> Option<BorrowedFd<'static>> {
+    // SAFETY: the number is not -1; whether it is open is for the call that uses it to find out.
+    (raw > 2).then(|| unsafe { BorrowedFd::borrow_raw(raw) })
+}
+
+/// Takes over the descriptor of number `raw`, which [`numbered`] showed to be ours, and makes it close on exec.
+///
+/// Runs in: a child, before `main`.
+pub(crate) fn inherited(raw: RawFd) -> nix::Result<OwnedFd> {
+    let borrowed = numbered(raw).ok_or(Errno::EBADF)?;
+    fcntl(borrowed, FcntlArg::F_SETFD(FdFlag::FD_CLOEXEC))?;
+    // SAFETY: the number is open, and was made for this process by the one who started it.
+    Ok(unsafe { OwnedFd::from_raw_fd(raw) })
 }
 
 /// Lets the next image of this process inherit `fd`.

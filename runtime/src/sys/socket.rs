@@ -86,11 +86,18 @@ pub(crate) fn receive(socket: BorrowedFd<'_>, blocking: Blocking) -> nix::Result
     Ok((bytes, descriptors))
 }
 
-/// Whether `fd` is a socket on which a whole message is waiting.
-pub(crate) fn has_message(fd: BorrowedFd<'_>) -> bool {
-    let seqpacket = getsockopt(&fd, sockopt::SockType).is_ok_and(|kind| kind == SockType::SeqPacket);
-    let peek = MsgFlags::MSG_PEEK | MsgFlags::MSG_DONTWAIT;
-    seqpacket && retry(|| recv(fd.as_raw_fd(), &mut [0], peek)).is_ok_and(|len| len > 0)
+/// The message that waits on `fd`, and stays there with its descriptors.
+///
+/// # Errors
+/// `ENOTSOCK`, `EPROTOTYPE`: it is no socket, or none of this kind; `EAGAIN` if nothing waits.
+pub(crate) fn peek(fd: BorrowedFd<'_>) -> nix::Result<Vec<u8>> {
+    if getsockopt(&fd, sockopt::SockType)? != SockType::SeqPacket {
+        return Err(Errno::EPROTOTYPE);
+    }
+    let mut bytes = vec![0; MAX_MESSAGE];
+    let len = retry(|| recv(fd.as_raw_fd(), &mut bytes, MsgFlags::MSG_PEEK | MsgFlags::MSG_DONTWAIT))?;
+    bytes.truncate(len);
+    Ok(bytes)
 }
 
 #[expect(unsafe_code, reason = "recvmsg hands out descriptors as numbers")]
@@ -111,6 +118,7 @@ mod tests {
         send(a.as_fd(), b"two", &[], Blocking::Yes).unwrap();
         let (bytes, fds) = receive(b.as_fd(), Blocking::No).unwrap();
         assert_eq!((&bytes[..], fds.len()), (&b"one"[..], 2));
+        assert_eq!(peek(b.as_fd()).unwrap(), b"two");
         assert_eq!(receive(b.as_fd(), Blocking::No).unwrap().0, b"two");
         assert_eq!(receive(b.as_fd(), Blocking::No).unwrap_err(), Errno::EAGAIN);
         drop((a, fds));

@@ -15,7 +15,7 @@ pub(crate) struct Identity {
 static IDENTITY: OnceLock<Identity> = OnceLock::new();
 
 /// Set once, by the setup of a child.
-pub(super) fn set(identity: Identity) {
+pub(crate) fn set(identity: Identity) {
     let _ = IDENTITY.set(identity);
 }
 
