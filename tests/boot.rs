@@ -1,0 +1,462 @@
+//! What a program may rely on however it was built and whatever surrounds it: its children know what they are.
+//!
+//! Owns: a copy of the small user in `tests/boot`, built with cargo into the target directory, and run. Runs in: a test
+//! process; the programs it starts are users of the library like any other. Never: builds twice what cargo has built.
+//!
+//! Each program prints the same transcript, both start methods in it, which is compared to the letter. Modes that differ in
+//! code generation of the program alone, or in its linking, share the dependencies built for a profile.
+
+use std::fs::{self, File};
+use std::io::Write as _;
+use std::os::fd::{AsFd as _, AsRawFd as _};
+use std::os::unix::process::ExitStatusExt as _;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockType, recv, send, socketpair};
+
+/// How long cargo may take for one mode, on a machine that does other things, too.
+const BUILD: Duration = Duration::from_mins(10);
+/// How long a program may take, and its children to be gone after it.
+const RUN: Duration = Duration::from_mins(1);
+
+/// How a program is built: a profile of `tests/boot/Cargo.toml`, and what the compiler is told beside it.
+#[derive(Clone, Copy)]
+struct Mode {
+    name: &'static str,
+    profile: &'static str,
+    flags: &'static [&'static str],
+}
+
+const DEBUG: Mode = Mode { name: "debug", profile: "dev", flags: &[] };
+
+/// What an executable says of itself, so that no mode is tested that was not built.
+#[derive(Debug, PartialEq, Eq)]
+struct Kind {
+    position_independent: bool,
+    loader: bool,
+    lld: bool,
+}
+
+const USUAL: Kind = Kind { position_independent: true, loader: true, lld: true };
+
+// ── The modes ──
+
+#[test]
+fn a_debug_program_boots() {
+    boots(DEBUG, &USUAL, CAUGHT);
+}
+
+#[test]
+fn a_stripped_release_program_boots() {
+    boots(Mode { name: "release", profile: "release", flags: &[] }, &USUAL, CAUGHT);
+}
+
+#[test]
+fn a_program_with_thin_lto_boots() {
+    boots(Mode { name: "thin", profile: "lto", flags: &[] }, &USUAL, CAUGHT);
+}
+
+#[test]
+fn a_program_with_fat_lto_in_one_unit_boots() {
+    boots(Mode { name: "fat", profile: "lto", flags: &["-Clto=fat", "-Ccodegen-units=1"] }, &USUAL, CAUGHT);
+}
+
+#[test]
+fn a_program_that_aborts_on_panic_boots_and_its_panics_are_reported() {
+    boots(Mode { name: "abort", profile: "abort", flags: &[] }, &USUAL, ABORTED);
+}
+
+#[test]
+fn a_static_position_independent_program_boots() {
+    let mode = Mode { name: "static-pie", profile: "dev", flags: &["-Ctarget-feature=+crt-static"] };
+    boots(mode, &Kind { loader: false, ..USUAL }, CAUGHT);
+}
+
+#[test]
+fn a_static_program_at_a_fixed_address_boots() {
+    let flags = &["-Ctarget-feature=+crt-static", "-Crelocation-model=static"];
+    let kind = Kind { position_independent: false, loader: false, lld: true };
+    boots(Mode { name: "static", profile: "dev", flags }, &kind, CAUGHT);
+}
+
+#[test]
+fn a_dynamic_program_at_a_fixed_address_boots() {
+    let mode = Mode { name: "fixed", profile: "dev", flags: &["-Crelocation-model=static"] };
+    boots(mode, &Kind { position_independent: false, ..USUAL }, CAUGHT);
+}
+
+#[test]
+fn a_program_linked_by_gnu_ld_boots() {
+    let mode = Mode { name: "gnu-ld", profile: "dev", flags: &["-Clinker-features=-lld"] };
+    boots(mode, &Kind { lld: false, ..USUAL }, CAUGHT);
+}
+
+#[test]
+fn a_static_program_with_fat_lto_linked_by_gnu_ld_boots() {
+    let flags = &["-Clto=fat", "-Ctarget-feature=+crt-static", "-Crelocation-model=static", "-Clinker-features=-lld"];
+    let kind = Kind { position_independent: false, loader: false, lld: false };
+    boots(Mode { name: "static-fat-gnu-ld", profile: "lto", flags }, &kind, CAUGHT);
+}
+
+// ── The surroundings ──
+
+#[test]
+fn a_program_without_any_environment_boots() {
+    let program = build(DEBUG);
+    let mut command = Command::new(&program);
+    command.env_clear();
+    Run::of(command, "no-environment").end().prints(&transcript(CAUGHT)).nobody_runs(&program);
+}
+
+#[test]
+fn a_program_with_closed_standard_streams_boots() {
+    let program = build(DEBUG);
+    let closings = ["<&-", ">&-", "2>&-", "<&- >&-", "<&- 2>&-", ">&- 2>&-", "<&- >&- 2>&-"];
+    for (number, closing) in closings.into_iter().enumerate() {
+        let written = folder().join(format!("closed-{number}.written"));
+        let mut command = shell(&format!("exec \"$0\" to \"$1\" {closing}"), &program);
+        command.arg(&written);
+        Run::of(command, &format!("closed-{number}")).end().prints("").nobody_runs(&program);
+        assert_eq!(fs::read_to_string(&written).unwrap(), transcript(CAUGHT), "{closing}");
+    }
+}
+
+#[test]
+fn a_program_whose_file_is_deleted_and_then_replaced_goes_on_starting_processes() {
+    let built = build(DEBUG);
+    let program = folder().join("goes-away");
+    fs::copy(&built, &program).unwrap();
+    let mut command = Command::new(&program);
+    command.arg("twice").stdin(Stdio::piped());
+    let mut run = Run::of(command, "goes-away");
+    let mut stdin = run.child.stdin.take().unwrap();
+    run.wait_for_output("waiting\n");
+    // No process of ours has been started yet.
+    fs::remove_file(&program).unwrap();
+    stdin.write_all(b"\n").unwrap();
+    run.wait_for_output(&format!("waiting\n{}waiting\n", transcript(CAUGHT)));
+    fs::copy("/bin/false", &program).unwrap();
+    stdin.write_all(b"\n").unwrap();
+    let expected = format!("waiting\n{0}waiting\n{0}", transcript(CAUGHT));
+    run.end().prints(&expected).nobody_runs(&program);
+    fs::remove_file(&program).unwrap();
+}
+
+#[test]
+fn a_program_whose_file_is_replaced_before_its_first_process_runs_what_it_was() {
+    let built = build(DEBUG);
+    let program = folder().join("changes");
+    fs::copy(&built, &program).unwrap();
+    let mut command = Command::new(&program);
+    command.arg("twice").stdin(Stdio::piped());
+    let mut run = Run::of(command, "changes");
+    let mut stdin = run.child.stdin.take().unwrap();
+    run.wait_for_output("waiting\n");
+    let other = folder().join("changes-into");
+    fs::copy("/bin/false", &other).unwrap();
+    fs::rename(&other, &program).unwrap();
+    stdin.write_all(b"\n\n").unwrap();
+    let expected = format!("waiting\n{0}waiting\n{0}", transcript(CAUGHT));
+    run.end().prints(&expected).nobody_runs(&program);
+    fs::remove_file(&program).unwrap();
+}
+
+// ── The mark, set by a stranger ──
+
+#[test]
+fn a_mark_that_means_nothing_changes_nothing() {
+    let program = build(DEBUG);
+    let marks =
+        ["server:3", "child:0:1", "child:3:1", "server:999999", "server:-1", "server:0", "", "garbage", "server:3:4"];
+    for (number, mark) in marks.into_iter().enumerate() {
+        let mut command = Command::new(&program);
+        command.env(MARK, mark);
+        Run::of(command, &format!("mark-{number}")).end().prints(&transcript(CAUGHT)).nobody_runs(&program);
+    }
+}
+
+#[test]
+fn a_file_that_a_strangers_mark_names_stays_open_and_inherited() {
+    let program = build(DEBUG);
+    let content = folder().join("content");
+    fs::write(&content, "what the file holds\n").unwrap();
+    for (number, mark) in ["server:3", "child:3:1"].into_iter().enumerate() {
+        let mut command = shell("exec \"$0\" read 3 3<\"$1\"", &program);
+        command.arg(&content).env(MARK, mark);
+        let expected = format!("what the file holds\n{}", transcript(CAUGHT));
+        Run::of(command, &format!("mark-file-{number}")).end().prints(&expected).nobody_runs(&program);
+    }
+}
+
+#[test]
+fn a_message_for_somebody_else_on_the_socket_that_a_strangers_mark_names_is_left_alone() {
+    let program = build(DEBUG);
+    for (number, role) in ["server", "child"].into_iter().enumerate() {
+        let (ours, theirs) =
+            socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC).unwrap();
+        send(ours.as_raw_fd(), b"for somebody else", MsgFlags::empty()).unwrap();
+        let mut command = shell("exec \"$0\" 3<&0 <&-", &program);
+        command.stdin(theirs.try_clone().unwrap()).env(MARK, if role == "server" { "server:3" } else { "child:3:1" });
+        Run::of(command, &format!("mark-socket-{number}")).end().prints(&transcript(CAUGHT)).nobody_runs(&program);
+        let mut bytes = [0; 64];
+        let read = recv(theirs.as_fd().as_raw_fd(), &mut bytes, MsgFlags::MSG_DONTWAIT).unwrap();
+        assert_eq!(&bytes[..read], b"for somebody else");
+    }
+}
+
+// ── Test runners ──
+
+#[test]
+fn under_libtest_and_in_merged_doctests_children_run_tasks_and_not_tests() {
+    let mut command = cargo();
+    command.args(["test", "--offline", "-p", "program", "-p", "named"]);
+    let ended = under_the_lock(|| Run::of(command, "cargo-test").end_within(BUILD));
+    let (stdout, stderr) = (ended.stdout, ended.stderr);
+    assert!(ended.status.success(), "{stdout}{stderr}");
+    let results: Vec<_> = stdout.lines().filter(|line| line.starts_with("test result: ")).collect();
+    let passed = |count| format!("test result: ok. {count} passed; 0 failed;");
+    assert_eq!(results.len(), 3, "{stdout}{stderr}");
+    for (result, count) in results.iter().zip([0, 2, 3]) {
+        assert!(result.starts_with(&passed(count)), "{stdout}{stderr}");
+    }
+    assert!(stdout.contains("merged doctests"), "the doctests were not merged: {stdout}");
+}
+
+#[test]
+fn under_nextest_children_run_tasks_and_not_tests() {
+    let version = cargo().args(["nextest", "--version"]).stdout(Stdio::null()).stderr(Stdio::null()).status();
+    if !version.is_ok_and(|status| status.success()) {
+        println!("skipped: cargo-nextest is not installed");
+        return;
+    }
+    let mut command = cargo();
+    command.args(["nextest", "run", "--offline", "-p", "program", "--color", "never"]);
+    let ended = under_the_lock(|| Run::of(command, "nextest").end_within(BUILD));
+    assert!(
+        ended.status.success() && ended.stderr.contains("2 tests run: 2 passed"),
+        "{}{}",
+        ended.stdout,
+        ended.stderr
+    );
+}
+
+// ── What is expected ──
+
+const MARK: &str = "PROCESS_TASK_BOOT";
+const CAUGHT: &str = "caught in program/src/main.rs: no luck here";
+const ABORTED: &str = "signal 6: panicked at program/src/main.rs:24:5: no luck here";
+
+/// What the program prints. The crate that it lists and never names is not linked: its preload does not run.
+fn transcript(panic: &str) -> String {
+    let method = |name, preloaded| {
+        format!(
+            "{name}
+  square: 100
+  in a dependency: 21
+  preloaded: {preloaded}
+  pool: [0, 1, 4, 9]
+  nested: 25
+  arguments are ours: true
+  the mark is seen: false
+  after env_clear: [\"ONLY\"]
+  streams are open: true
+  a panic: {panic}
+"
+        )
+    };
+    format!("here: 9 9\n{}{}", method("ForkServer", "[\"named\"]"), method("Exec", "[]"))
+}
+
+fn boots(mode: Mode, kind: &Kind, panic: &str) {
+    let program = build(mode);
+    assert_eq!(kind_of(&program), *kind);
+    let ended = Run::of(Command::new(&program), mode.name).end();
+    let ended = ended.prints(&transcript(panic)).nobody_runs(&program);
+    assert_eq!(ended.stderr.matches("no luck here").count(), 2, "each panic is also printed: {}", ended.stderr);
+}
+
+/// Reads an ELF header: its type, whether a program header asks for a loader, and whose comment the linker left.
+fn kind_of(program: &Path) -> Kind {
+    let bytes = fs::read(program).unwrap();
+    let short = |at: usize| usize::from(u16::from_le_bytes(bytes[at..at + 2].try_into().unwrap()));
+    let headers = usize::try_from(u64::from_le_bytes(bytes[32..40].try_into().unwrap())).unwrap();
+    let (size, count) = (short(54), short(56));
+    let mut types = (0..count).map(|number| &bytes[headers + number * size..][..4]);
+    Kind {
+        position_independent: short(16) == 3,
+        loader: types.any(|kind| kind == 3u32.to_le_bytes()),
+        lld: bytes.windows(11).any(|bytes| bytes == b"Linker: LLD"),
+    }
+}
+
+// ── Building ──
+
+/// Where the copy, its target directory and everything written lies.
+fn folder() -> PathBuf {
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("boot");
+    fs::create_dir_all(&folder).unwrap();
+    folder
+}
+
+/// Builds the program in one mode, and returns a file of its own that holds it.
+fn build(mode: Mode) -> PathBuf {
+    under_the_lock(|| {
+        let mut command = cargo();
+        command.args(["rustc", "--offline", "-p", "program", "--bin", "program", "--profile", mode.profile, "--"]);
+        command.args(mode.flags);
+        let ended = Run::of(command, &format!("build-{}", mode.name)).end_within(BUILD);
+        assert!(ended.status.success(), "{}", ended.stderr);
+        let profile = if mode.profile == "dev" { "debug" } else { mode.profile };
+        let built = folder().join("target").join(profile).join("program");
+        // A name for each caller: nextest runs each test in a process of its own, and one may still run what another built.
+        let name = std::thread::current().name().unwrap_or("main").to_owned();
+        let program = folder().join(format!("{name}.program"));
+        let _ = fs::remove_file(&program);
+        fs::copy(built, &program).unwrap();
+        program
+    })
+}
+
+/// cargo, in an up-to-date copy of the user's workspace, with nothing inherited from the cargo that runs us.
+fn cargo() -> Command {
+    let user = folder().join("user");
+    let mut command = Command::new(env!("CARGO"));
+    for (name, _) in std::env::vars_os() {
+        let text = name.to_string_lossy();
+        let ours = ["CARGO_HOME", "RUSTUP_HOME", "RUSTUP_TOOLCHAIN"].contains(&&*text);
+        if !ours && ["CARGO", "RUST", "NEXTEST", "__CARGO"].iter().any(|start| text.starts_with(start)) {
+            command.env_remove(name);
+        }
+    }
+    command.current_dir(user).env("CARGO_TARGET_DIR", folder().join("target")).env("CARGO_TERM_COLOR", "never");
+    command
+}
+
+/// One at a time, across processes: cargo's output lies where the next mode's will, and the copy is written first.
+fn under_the_lock<T>(act: impl FnOnce() -> T) -> T {
+    let lock = File::create(folder().join("lock")).unwrap();
+    lock.lock().unwrap();
+    let here = Path::new(env!("CARGO_MANIFEST_DIR"));
+    copy_folder(&here.join("tests/boot"), &folder().join("user"), here.join("runtime").to_str().unwrap());
+    // The versions that this repository was tested with, which were fetched to build this test.
+    let lock_file = folder().join("user/Cargo.lock");
+    if !lock_file.exists() {
+        fs::copy(here.join("Cargo.lock"), lock_file).unwrap();
+    }
+    act()
+}
+
+/// Copies what has changed, so that cargo sees no change where there is none.
+fn copy_folder(from: &Path, to: &Path, runtime: &str) {
+    fs::create_dir_all(to).unwrap();
+    for entry in fs::read_dir(from).unwrap().map(Result::unwrap) {
+        let to = to.join(entry.file_name());
+        if entry.file_type().unwrap().is_dir() {
+            copy_folder(&entry.path(), &to, runtime);
+            continue;
+        }
+        let text = fs::read_to_string(entry.path()).unwrap().replace("../../../runtime", runtime);
+        if fs::read_to_string(&to).ok().as_ref() != Some(&text) {
+            fs::write(&to, text).unwrap();
+        }
+    }
+}
+
+// ── Running ──
+
+fn shell(script: &str, program: &Path) -> Command {
+    let mut command = Command::new("sh");
+    command.args(["-c", script]).arg(program);
+    command
+}
+
+/// A process whose output goes to files, so that a child that stays behind keeps nobody waiting.
+struct Run {
+    child: Child,
+    stdout: PathBuf,
+    stderr: PathBuf,
+}
+
+struct Ended {
+    status: ExitStatus,
+    stdout: String,
+    stderr: String,
+}
+
+impl Run {
+    fn of(mut command: Command, name: &str) -> Self {
+        let [stdout, stderr] = ["stdout", "stderr"].map(|stream| folder().join(format!("{name}.{stream}")));
+        command.stdout(File::create(&stdout).unwrap()).stderr(File::create(&stderr).unwrap());
+        Self { child: command.spawn().unwrap(), stdout, stderr }
+    }
+
+    fn wait_for_output(&mut self, expected: &str) {
+        let came = until(RUN, || fs::read_to_string(&self.stdout).unwrap() == expected);
+        if !came {
+            let _ = self.child.kill();
+        }
+        assert!(came, "{}{}", fs::read_to_string(&self.stdout).unwrap(), fs::read_to_string(&self.stderr).unwrap());
+    }
+
+    fn end(self) -> Ended {
+        self.end_within(RUN)
+    }
+
+    fn end_within(mut self, time: Duration) -> Ended {
+        let mut status = None;
+        until(time, || {
+            status = self.child.try_wait().unwrap();
+            status.is_some()
+        });
+        let status = status.unwrap_or_else(|| {
+            self.child.kill().unwrap();
+            self.child.wait().unwrap()
+        });
+        let read = |path| String::from_utf8_lossy(&fs::read(path).unwrap()).into_owned();
+        Ended { status, stdout: read(&self.stdout), stderr: read(&self.stderr) }
+    }
+}
+
+impl Ended {
+    fn prints(self, expected: &str) -> Self {
+        assert_eq!(self.stdout, expected, "{}", self.stderr);
+        assert_eq!((self.status.code(), self.status.signal()), (Some(0), None), "{}", self.stderr);
+        self
+    }
+
+    /// The census: no process runs this file any more, under its name or deleted.
+    fn nobody_runs(self, program: &Path) -> Self {
+        let mut found = Vec::new();
+        let gone = until(RUN, || {
+            found = running(program);
+            found.is_empty()
+        });
+        assert!(gone, "left behind: {found:?}");
+        self
+    }
+}
+
+fn running(program: &Path) -> Vec<String> {
+    let name = program.to_str().unwrap();
+    let processes = fs::read_dir("/proc").unwrap().flatten();
+    let runs = |image: PathBuf| image.to_str().is_some_and(|image| image.trim_end_matches(" (deleted)") == name);
+    let those = processes.filter(|process| fs::read_link(process.path().join("exe")).is_ok_and(runs));
+    those.map(|process| process.file_name().to_string_lossy().into_owned()).collect()
+}
+
+/// Looks again and again; false if `time` was over before it came true.
+fn until(time: Duration, mut condition: impl FnMut() -> bool) -> bool {
+    let deadline = Instant::now() + time;
+    loop {
+        if condition() {
+            return true;
+        }
+        if Instant::now() > deadline {
+            return false;
+        }
+        sleep(Duration::from_millis(5));
+    }
+}
