@@ -23,7 +23,7 @@ pub(super) fn put_on(setup: Setup, attached: &[OwnedFd]) -> Result<(), Refusal> 
             Attached::Stdout => fd::replace_stdio(descriptor, 1).map_err(|errno| refusal("set its stdout", errno)),
             Attached::Stderr => fd::replace_stdio(descriptor, 2).map_err(|errno| refusal("set its stderr", errno)),
             Attached::Directory => {
-                nix::unistd::fchdir(descriptor).map_err(|errno| refusal("change to its working directory", errno))
+                fd::change_directory(descriptor).map_err(|errno| refusal("change to its working directory", errno))
             }
         }?;
     }

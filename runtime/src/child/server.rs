@@ -153,7 +153,7 @@ impl Server {
                     Ok(pidfd) => self.send(&FromServer::Started { id, pid: pid.as_raw().unsigned_abs() }, Some(pidfd)),
                     Err(errno) => {
                         // A child whose end cannot be watched is not handed out.
-                        process::signal_group(pid, nix::libc::SIGKILL);
+                        process::signal_group(pid, signal::KILL);
                         self.not_started(id, "open a pidfd", errno);
                     }
                 }
@@ -185,7 +185,7 @@ impl Server {
 
     fn reap(&mut self) {
         while let Some(pid) = process::ended_child() {
-            process::signal_group(pid, nix::libc::SIGKILL);
+            process::signal_group(pid, signal::KILL);
             let status = process::reap(pid);
             if let Some(id) = self.children.remove(&pid) {
                 self.send(&FromServer::Ended { id, status }, None);
@@ -210,7 +210,7 @@ impl Server {
     }
 
     fn end(self) -> Next {
-        self.children.keys().for_each(|leader| process::signal_group(*leader, nix::libc::SIGKILL));
+        self.children.keys().for_each(|leader| process::signal_group(*leader, signal::KILL));
         Next::ParentIsGone
     }
 }

@@ -14,10 +14,10 @@ use std::time::Duration;
 use crate::error::{Error, Result};
 use crate::link::message::{Attached, Setup};
 use crate::link::{StartMethod, identity};
-use crate::sys::errno_of;
 use crate::sys::fd::{self, Identity};
 use crate::sys::limits::{self, Limits};
 use crate::sys::signal::{self, Mask};
+use crate::sys::{self, errno_of};
 
 /// The surroundings of the fork server: those of its parent when it was started.
 #[derive(Debug)]
@@ -80,7 +80,7 @@ pub(crate) fn setup(base: &Base, options: &Options, name: &str, once: bool) -> R
     setup.niceness = (niceness != base.niceness).then_some(niceness);
 
     let mut descriptors = Vec::new();
-    let mut attach = |role, fd: nix::Result<OwnedFd>, step: &str| {
+    let mut attach = |role, fd: sys::Result<OwnedFd>, step: &str| {
         descriptors.push(fd.map_err(|errno| Error::could_not_start(step, errno))?);
         setup.attached.push(role);
         Ok(())

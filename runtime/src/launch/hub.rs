@@ -22,7 +22,7 @@ use crate::link::StartMethod;
 use crate::link::message::{ChildId, FromServer, ToServer};
 use crate::sys::poll::{self, Report};
 use crate::sys::socket::{self, Blocking};
-use crate::sys::{Errno, fd, forked, process, signal};
+use crate::sys::{self, Errno, fd, forked, process, signal};
 
 /// Something that wants to know when one of its bells rings. Called on the hub's thread, which it must not keep.
 pub(crate) trait Source: Send + Sync {
@@ -160,7 +160,7 @@ impl Hub {
     }
 
     /// Tells the source of `token` when `bell` rings.
-    pub(crate) fn listen(&self, bell: BorrowedFd<'_>, token: u64, report: Report) -> nix::Result<()> {
+    pub(crate) fn listen(&self, bell: BorrowedFd<'_>, token: u64, report: Report) -> sys::Result<()> {
         self.set.add(bell, token, report)
     }
 
@@ -234,7 +234,7 @@ impl Hub {
                 match token % KINDS {
                     SERVER => self.hear(which),
                     SERVER_ENDED => self.server_ended(which),
-                    ORPHAN_ENDED => self.ended(which, nix::libc::SIGKILL),
+                    ORPHAN_ENDED => self.ended(which, signal::KILL),
                     BELL => {
                         let source = lock(&self.sources).get(token).cloned();
                         if let Some(source) = source {
@@ -310,7 +310,7 @@ impl Hub {
     fn answer_was_lost(&self, server: &Arc<Server>) {
         let oldest = self.books().take_oldest(server.epoch);
         if let Some((id, started)) = oldest {
-            server.send(&ToServer::Signal { id, signal: nix::libc::SIGKILL }, None);
+            server.send(&ToServer::Signal { id, signal: signal::KILL }, None);
             started(Err(Error::could_not_start("receive the new process's pidfd", Errno::EMFILE)));
         }
     }
@@ -343,11 +343,11 @@ impl Hub {
         };
         for orphan in orphans {
             // The kernel kills it when its maker dies; this makes sure.
-            let _ = fd::signal(orphan.pidfd(), nix::libc::SIGKILL);
+            let _ = fd::signal(orphan.pidfd(), signal::KILL);
             if self.set.add(orphan.pidfd(), orphan.id * KINDS + ORPHAN_ENDED, Report::Level).is_err() {
                 // No descriptor of ours can fail to be watched but for want of kernel memory; then look by waiting.
                 let _ = poll::readable([orphan.pidfd()], None);
-                self.ended(orphan.id, nix::libc::SIGKILL);
+                self.ended(orphan.id, signal::KILL);
             }
         }
         let (again, tried_twice) = self.books().orphaned(epoch);

@@ -10,7 +10,7 @@ use crate::error::{Direction, Error, ErrorKind, Execution, Result};
 use crate::link::frame::Kind;
 use crate::link::message::{FromChild, PanicReport, Refusal};
 use crate::link::{Body, Caller, Reply};
-use crate::sys::Errno;
+use crate::sys::{Errno, signal};
 
 /// What a reply to a call says: the bytes of a result, or what went wrong.
 pub(crate) fn of_reply(reply: Reply) -> Result<Body> {
@@ -67,7 +67,7 @@ pub(crate) fn of_end<T>(status: ExitStatus, caller: &Caller<T>, execution: Execu
         (Some(_), _) if overflowed => ErrorKind::StackOverflow,
         (Some(signal), _) => {
             // Only an abort follows from a panic; what else kills a process has its own reasons.
-            let last_words = last_words.filter(|_| signal == nix::libc::SIGABRT);
+            let last_words = last_words.filter(|_| signal == signal::ABRT);
             ErrorKind::Killed { signal, core_dumped: status.core_dumped(), last_words }
         }
         (None, code) => ErrorKind::Exited { code: code.unwrap_or(0) },

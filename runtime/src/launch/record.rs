@@ -109,7 +109,7 @@ impl Record {
         if self.status().is_some() {
             return Ok(());
         }
-        let direct = signal == nix::libc::SIGKILL || !self.server.send(&ToServer::Signal { id: self.id, signal }, None);
+        let direct = signal == sys::signal::KILL || !self.server.send(&ToServer::Signal { id: self.id, signal }, None);
         match if direct { fd::signal(self.pidfd.as_fd(), signal) } else { Ok(()) } {
             Err(sys::Errno::ESRCH) => Ok(()),
             other => other,

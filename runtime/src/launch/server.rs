@@ -14,7 +14,7 @@ use crate::error::{Error, ErrorKind, Execution, Result};
 use crate::link::mark::{MARK, Role};
 use crate::link::message::{FromServer, MAGIC, ToServer};
 use crate::sys::socket::{self, Blocking};
-use crate::sys::{Errno, fd, image, poll, process};
+use crate::sys::{self, Errno, fd, image, poll, process};
 use crate::task::fingerprint;
 
 /// How long a fork server may take until it is ready, and a child until it is there.
@@ -112,7 +112,7 @@ impl Server {
 }
 
 /// Runs this program's image with the mark of a fork server.
-fn execute(socket: BorrowedFd<'_>) -> nix::Result<()> {
+fn execute(socket: BorrowedFd<'_>) -> sys::Result<()> {
     let mark = Role::Server.mark(socket.as_raw_fd());
     let (args, env) = (process::own_args(), process::own_env_with((MARK, &mark)));
     let mut failed = Errno::ENOENT;

@@ -17,9 +17,9 @@ use super::words::RequestWords;
 use super::{Link, Payload, bell};
 use crate::codec::message::{from_bytes, to_bytes};
 use crate::shared::Half;
-use crate::sys::Errno;
 use crate::sys::memory::Map;
 use crate::sys::socket::{self, Blocking};
+use crate::sys::{self, Errno};
 
 /// The parent's end. `T` is what the owner remembers of a call.
 #[derive(Debug)]
@@ -119,7 +119,7 @@ impl<T> Caller<T> {
     }
 
     /// Sends descriptors that the next request asks for.
-    pub(crate) fn attach(&self, descriptors: &[BorrowedFd<'_>]) -> nix::Result<()> {
+    pub(crate) fn attach(&self, descriptors: &[BorrowedFd<'_>]) -> sys::Result<()> {
         socket::send(self.link.control.as_fd(), &to_bytes(&ToChild::Attached), descriptors, Blocking::No)
     }
 

@@ -87,7 +87,7 @@ impl Payload {
     }
 
     /// A payload of bytes that are there already, in memory that goes when it does.
-    pub(crate) fn of_bytes(bytes: &[u8]) -> nix::Result<Self> {
+    pub(crate) fn of_bytes(bytes: &[u8]) -> sys::Result<Self> {
         let mut filling = Filling::new(&SharedStock::default());
         let mut writer = codec::Writer::new(Vec::new(), INLINE, &mut filling);
         let written = writer.put_bytes(bytes).and_then(|()| writer.finish());
@@ -110,7 +110,7 @@ impl Link {
     /// # Errors
     /// The step that failed, and why.
     pub(crate) fn new(fingerprint: u64) -> Result<(Self, OwnedFd), (&'static str, Errno)> {
-        fn at<T>(step: &'static str, result: nix::Result<T>) -> Result<T, (&'static str, Errno)> {
+        fn at<T>(step: &'static str, result: sys::Result<T>) -> Result<T, (&'static str, Errno)> {
             result.map_err(|errno| (step, errno))
         }
         let (control, theirs) = at("make a socket pair", socket::pair())?;

@@ -13,6 +13,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use super::frame::ParcelName;
 use crate::codec::Spill;
+use crate::sys;
 use crate::sys::memory::{self, Access, Map};
 
 /// How many parcels a side keeps.
@@ -55,7 +56,7 @@ pub(crate) type SharedStock = Arc<Mutex<Stock>>;
 
 impl Stock {
     /// A parcel of at least `len` bytes: the smallest warm one, or a new one in the best slot there is.
-    fn lend(&mut self, len: usize) -> nix::Result<Parcel> {
+    fn lend(&mut self, len: usize) -> sys::Result<Parcel> {
         let fits = |slot: &Slot| match slot {
             Slot::Warm(parcel) if parcel.map.len() >= len => Some(parcel.map.len()),
             _ => None,
@@ -89,7 +90,7 @@ impl Stock {
 }
 
 impl Parcel {
-    fn new(name: ParcelName, len: usize) -> nix::Result<Self> {
+    fn new(name: ParcelName, len: usize) -> sys::Result<Self> {
         const STEP: usize = 2 << 20;
         let len = if len < STEP { len.next_power_of_two().max(64 << 10) } else { len.next_multiple_of(STEP) };
         let fd = memory::create("process-task-parcel", len)?;
@@ -184,7 +185,7 @@ pub(crate) struct Arrivals {
 
 impl Arrivals {
     /// Maps a parcel that was announced; an older one in its slot is let go.
-    pub(crate) fn add(&mut self, name: ParcelName, fd: &OwnedFd) -> nix::Result<()> {
+    pub(crate) fn add(&mut self, name: ParcelName, fd: &OwnedFd) -> sys::Result<()> {
         let len = memory::checked_len(fd.as_fd())?;
         let map = Arc::new(Map::new(fd.as_fd(), len, Access::Read)?);
         match self.kept.get_mut(usize::from(name.slot)) {

@@ -20,7 +20,7 @@ use crate::launch::{Child, Hub, Options, Record, Source, setup};
 use crate::link::frame::Kind;
 use crate::link::{Caller, Payload, SharedStock, Spin};
 use crate::sys::poll::{self, Report};
-use crate::sys::{Errno, fd, forked};
+use crate::sys::{Errno, fd, forked, signal};
 
 /// The part of a pool that its handles and workers refer to.
 pub(super) struct Core {
@@ -204,7 +204,7 @@ impl Core {
             follower.unpark();
         }
         for record in owed.kill {
-            let _ = record.signal(nix::libc::SIGKILL);
+            let _ = record.signal(signal::KILL);
         }
         for (number, pause) in owed.start {
             let core = Arc::downgrade(self);
@@ -263,7 +263,7 @@ impl Core {
         let mut caller = Caller::new(link);
         let prepared = self.prepare(&record, &mut caller, &name, bell.as_fd());
         if let Err(error) = prepared {
-            let _ = record.signal(nix::libc::SIGKILL);
+            let _ = record.signal(signal::KILL);
             return Err(error.in_process(&name, record.pid));
         }
         let dismissed = self.update(|schedule, owed| {
@@ -277,13 +277,13 @@ impl Core {
             false
         });
         if dismissed {
-            let _ = record.signal(nix::libc::SIGKILL);
+            let _ = record.signal(signal::KILL);
         }
         let (core, ended) = (Arc::downgrade(self), Arc::clone(&record));
         record.watch(move || {
             if let Some(core) = core.upgrade() {
                 core.hub.stop_listening(bell.as_fd());
-                let status = ended.status().unwrap_or(ExitStatus::from_raw(nix::libc::SIGKILL));
+                let status = ended.status().unwrap_or(ExitStatus::from_raw(signal::KILL));
                 core.update(|schedule, owed| schedule.ended(number, &ended, status, owed));
             }
         });

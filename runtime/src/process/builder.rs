@@ -14,6 +14,7 @@ use crate::codec::message::to_bytes;
 use crate::error::{Error, ErrorKind, Execution, Result};
 use crate::launch::{Options, encode, hub, setup};
 use crate::link::{Payload, SharedStock, StartMethod};
+use crate::sys::signal;
 use crate::task::Task;
 
 /// Options for one process, as [`std::thread::Builder`] has for a thread.
@@ -181,7 +182,7 @@ fn launch<T: Task>(options: &Options, name: &str, task: T, args: T::Args<'_>) ->
         let child = hub()?.start_child(options.method)?;
         child.record.set_name(name);
         let give_up = |error: Error| {
-            let _ = child.record.signal(nix::libc::SIGKILL);
+            let _ = child.record.signal(signal::KILL);
             error
         };
         let (setup, descriptors) = setup(child.record.server().base(), options, name, true).map_err(give_up)?;

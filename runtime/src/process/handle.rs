@@ -16,7 +16,7 @@ use super::running::Running;
 use crate::codec::CodecError;
 use crate::error::{Error, ErrorKind, Execution, Result};
 use crate::launch::{decode, hub};
-use crate::sys::{self, fd};
+use crate::sys::{self, fd, signal};
 
 /// A process that runs one task, and the way to its result.
 ///
@@ -161,7 +161,7 @@ impl<R> Process<R> {
     /// # Errors
     /// The process could not be started, or the kernel refuses.
     pub fn terminate(&self) -> Result<()> {
-        self.signal(nix::libc::SIGTERM)
+        self.signal(signal::TERM)
     }
 
     /// Ends the process, and its whole group: SIGKILL. Fine if it has ended.
@@ -169,7 +169,7 @@ impl<R> Process<R> {
     /// # Errors
     /// The process could not be started, or the kernel refuses.
     pub fn kill(&self) -> Result<()> {
-        self.signal(nix::libc::SIGKILL)
+        self.signal(signal::KILL)
     }
 
     /// Interrupts the process, and its whole group, as Ctrl-C does: SIGINT. Fine if it has ended.
@@ -177,7 +177,7 @@ impl<R> Process<R> {
     /// # Errors
     /// The process could not be started, or the kernel refuses.
     pub fn interrupt(&self) -> Result<()> {
-        self.signal(nix::libc::SIGINT)
+        self.signal(signal::INT)
     }
 
     /// Our end of the pipe to its stdin, if its builder asked for one; the first time only.

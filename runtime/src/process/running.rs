@@ -21,7 +21,7 @@ use crate::launch::{Child, Hub, Record, Source, outcome};
 use crate::link::frame::Kind;
 use crate::link::{Body, Caller, Payload, Spin};
 use crate::sys::poll::{self, Report};
-use crate::sys::{Errno, fd};
+use crate::sys::{Errno, fd, signal};
 
 /// What a request on this link was.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -69,7 +69,7 @@ impl Running {
             caller.push(Kind::Call, index, call, Asked::Call).map_err(|(errno, ..)| errno)
         })();
         if let Err(errno) = pushed {
-            let _ = record.signal(nix::libc::SIGKILL);
+            let _ = record.signal(signal::KILL);
             return Err(errno);
         }
         let far = caller.wake();
@@ -175,7 +175,7 @@ impl Running {
             }
         });
         if let Err(violation) = collected {
-            let _ = self.record.signal(nix::libc::SIGKILL);
+            let _ = self.record.signal(signal::KILL);
             found = Some(Err(outcome::of_violation(violation.0)));
         }
         if let (None, Some(status)) = (&found, ended) {

@@ -8,7 +8,7 @@ use std::os::fd::{AsFd, OwnedFd};
 
 use crate::error::Result;
 use crate::launch::preparing;
-use crate::sys::fd;
+use crate::sys::{Errno, fd};
 
 /// What one of a process's standard streams is connected to, as in [`std::process::Stdio`].
 ///
@@ -76,7 +76,7 @@ impl Stdio {
     }
 
     fn file(self, number: i32) -> Result<Option<OwnedFd>> {
-        let failed = |errno: nix::errno::Errno| preparing("open a standard stream", &errno.into());
+        let failed = |errno: Errno| preparing("open a standard stream", &errno.into());
         match self.0 {
             Kind::Null => fd::null().map(Some).map_err(failed),
             Kind::File(file) => Ok(Some(file)),

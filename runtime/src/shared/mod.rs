@@ -7,6 +7,7 @@
 use std::marker::PhantomData;
 use std::os::fd::BorrowedFd;
 
+use crate::sys;
 use crate::sys::memory::{Access, Map};
 
 /// Where the bytes behind the words begin: a page further.
@@ -50,7 +51,7 @@ impl<W: Words> Half<W> {
     }
 
     /// Maps memory that has `len` bytes behind the words.
-    pub(crate) fn map(fd: BorrowedFd<'_>, len: usize, access: Access) -> nix::Result<Self> {
+    pub(crate) fn map(fd: BorrowedFd<'_>, len: usize, access: Access) -> sys::Result<Self> {
         const { assert!(size_of::<W>() <= BYTES && align_of::<W>() <= BYTES, "duty 3 of `Words`") };
         let map = Map::new(fd, Self::size_with(len), access)?;
         map.touch(2 * BYTES);

@@ -73,6 +73,11 @@ pub(crate) fn directory(path: &std::path::Path) -> nix::Result<OwnedFd> {
     above_stdio(retry(|| open(path, flags, Mode::empty()))?)
 }
 
+/// `fchdir(2)`: makes `directory` the working directory of this process.
+pub(crate) fn change_directory(directory: BorrowedFd<'_>) -> nix::Result<()> {
+    nix::unistd::fchdir(directory)
+}
+
 /// What tells two files apart: device, number, and type.
 pub(crate) type Identity = (u64, u64, u32);
 

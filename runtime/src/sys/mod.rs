@@ -17,6 +17,7 @@ pub(crate) mod process;
 pub(crate) mod signal;
 pub(crate) mod socket;
 
+pub(crate) use nix::Result;
 pub(crate) use nix::errno::Errno;
 
 /// Repeats `call` until it ends with something else than an interruption by a signal.

@@ -11,6 +11,9 @@ use nix::sys::signalfd::{SfdFlags, SignalFd};
 
 use super::fd::above_stdio;
 
+/// Signals by number, as they travel.
+pub(crate) use nix::libc::{SIGABRT as ABRT, SIGINT as INT, SIGKILL as KILL, SIGTERM as TERM};
+
 /// A signal mask as it travels: bit n - 1 stands for signal n.
 pub(crate) type Mask = u64;
 
