@@ -19,7 +19,7 @@ use std::time::{Duration, Instant};
 use process_task::process_task;
 
 /// How long a promise may take before it counts as broken. Generous: debug builds run on small, loaded machines.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
+pub(crate) const PATIENCE: Duration = Duration::from_mins(1);
 
 /// Makes `fork_server::name` and `exec::name` of every `fn name(StartMethod)`, each a [`promise`].
 ///
