@@ -166,7 +166,7 @@ mod tests {
     fn a_full_look_ahead_of_the_longest_frames_never_overlaps() {
         for start in (0..2 * RING as u64).step_by(HEAD) {
             let mut cursor = start;
-            for _ in 0..super::super::window::LOOK_AHEAD {
+            for _ in 0..crate::link::window::LOOK_AHEAD {
                 let at = room_for(cursor, LONGEST as u64);
                 assert!(place(at) + LONGEST <= RING);
                 cursor = at + LONGEST as u64;
