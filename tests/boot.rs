@@ -9,7 +9,8 @@
 use std::fs::{self, File};
 use std::io::Write as _;
 use std::os::fd::{AsFd as _, AsRawFd as _};
-use std::os::unix::process::ExitStatusExt as _;
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
+use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::thread::sleep;
@@ -207,6 +208,30 @@ fn a_message_for_somebody_else_on_the_socket_that_a_strangers_mark_names_is_left
     }
 }
 
+#[test]
+fn a_privileged_program_obeys_no_mark_and_never_runs_twice() {
+    if fs::metadata("/proc/self").unwrap().uid() != 0 {
+        println!("skipped: only root can give a program more rights than its caller has");
+        return;
+    }
+    // Nobody must be able to reach it, who may not look into the target directory.
+    let program = std::env::temp_dir().join(format!("process-task-privileged-{}", std::process::id()));
+    let passing = Passing(program);
+    let program = &passing.0;
+    fs::copy(build(DEBUG), program).unwrap();
+    fs::set_permissions(program, fs::Permissions::from_mode(0o4755)).unwrap();
+    for (number, mark) in [None, Some("server:3")].into_iter().enumerate() {
+        let mut command = Command::new(program);
+        command.uid(65534).gid(65534).envs(mark.map(|mark| (MARK, mark)));
+        let ended = Run::of(command, &format!("privileged-{number}")).end();
+        assert_eq!(ended.stdout.matches("here: ").count(), 1, "{}{}", ended.stdout, ended.stderr);
+        // Where such bits count for nothing, it is a program like any other.
+        let refused = ended.stderr.contains("could not begin to work: Operation not permitted");
+        assert!(refused || ended.stdout == transcript(CAUGHT), "{}{}", ended.stdout, ended.stderr);
+        ended.nobody_runs(program);
+    }
+}
+
 // ── Test runners ──
 
 #[test]
@@ -378,6 +403,15 @@ struct Run {
     child: Child,
     stdout: PathBuf,
     stderr: PathBuf,
+}
+
+/// A file that does not outlive its test, whatever becomes of that.
+struct Passing(PathBuf);
+
+impl Drop for Passing {
+    fn drop(&mut self) {
+        let _ = fs::remove_file(&self.0);
+    }
 }
 
 struct Ended {

@@ -3,8 +3,8 @@
 //! Owns: that decision. Runs in: every process, once.
 //! Never: takes a process over, or touches its descriptors, because of the mark alone; see [`mark`].
 //!
-//! The mark is removed at once, so that grandchildren do not see it, and is not looked at in a program that runs with
-//! more rights than its caller (`AT_SECURE`). A child first runs the constructors that would have followed ours, because
+//! The mark is removed at once, so that grandchildren do not see it. A program that runs with more rights than its caller
+//! (`AT_SECURE`) obeys nobody's mark: it goes on, or ends if the greeting is there. A child first runs the constructors that would have followed ours, because
 //! some of them register tasks.
 
 use std::os::fd::{AsRawFd, OwnedFd};
@@ -21,7 +21,7 @@ sys::init::before_main!(boot);
 fn boot() {
     // Kept from the very start: later, the name may lead elsewhere.
     let image = sys::image::keep().ok().map(|image| image.as_raw_fd());
-    if std::env::var_os(MARK).is_none() || sys::env::is_privileged() {
+    if std::env::var_os(MARK).is_none() {
         return;
     }
     let mark = std::env::var(MARK).unwrap_or_default();
@@ -31,7 +31,10 @@ fn boot() {
     if !waiting.is_some_and(|message| mark::is_greeting(&message)) {
         return;
     }
-    // From here on this process is ours, and must not come to `main`.
+    // From here on this process is ours, and must not come to `main`: it would run the whole program again.
+    if sys::env::is_privileged() {
+        give_up("a process with more rights than its caller", Errno::EPERM);
+    }
     let socket = match sys::fd::inherited(number) {
         Ok(socket) => socket,
         Err(errno) => give_up("a process", errno),
@@ -66,7 +69,7 @@ pub(super) fn become_child(control: OwnedFd) -> Errno {
     }
 }
 
-/// A process of ours must not go on to `main`: it would run the whole program again.
+/// Ends a process of ours that cannot do what it was made for.
 fn give_up(who: &str, why: Errno) -> ! {
     // The parent was told of a mismatch already.
     if why != Errno::EXDEV {

@@ -55,9 +55,10 @@ impl Server {
             Ok([false]) => return Err(at("wait for the fork server")(Errno::ETIMEDOUT)),
             Err(errno) => return Err(at("wait for the fork server")(errno)),
         }
-        let (bytes, fds) = socket::receive(socket.as_fd(), Blocking::No).map_err(at("hear from the fork server"))?;
+        let hear = at("hear from the fork server before it ended");
+        let (bytes, fds) = socket::receive(socket.as_fd(), Blocking::No).map_err(&hear)?;
         let Ok(FromServer::Ready { fingerprint: theirs }) = from_bytes(&bytes) else {
-            return Err(at("hear from the fork server, which ended before it was ready,")(Errno::ECONNRESET));
+            return Err(hear(Errno::ECONNRESET));
         };
         if theirs != fingerprint() {
             return Err(Error::new(ErrorKind::BinaryMismatch, Execution::NotStarted));
