@@ -37,7 +37,7 @@ fn main() -> process_task::Result<()> {
     println!("parent: process {id} ended with {}", child.wait()?);
     println!("parent: it said: {}", child.join()?);
 
-    let mut sleeper = Builder::new().name("sleeper").spawn(sleep, Duration::from_secs(3600))?;
+    let mut sleeper = Builder::new().name("sleeper").spawn(sleep, Duration::from_hours(1))?;
     println!("parent: `{}` is told to end", sleeper.name());
     sleeper.terminate()?;
     println!("parent: it ended with {}", sleeper.wait()?);

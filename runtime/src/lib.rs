@@ -78,3 +78,8 @@ pub mod __private {
     pub use crate::task::{Entry, Options, Preload, Registration, StubError, Task};
     pub use inventory;
 }
+
+/// Has the README's programs compiled and run with the other examples of this documentation.
+#[cfg(doctest)]
+#[doc = include_str!("../../README.md")]
+struct Readme;
