@@ -113,14 +113,11 @@ impl<R> Process<R> {
     /// Returns within milliseconds of the end, with [`Execution::Unknown`] if the task had begun.
     pub fn join(mut self) -> Result<R> {
         drop(self.stdin.take());
-        let outcome = match &self.state {
-            State::Running(running) => running.wait(None),
-            State::Failed(error, _) => return Err(error.clone()),
+        let running = self.running()?;
+        let Some(outcome) = running.wait(None) else {
+            return Err(running.describe(Error::new(ErrorKind::TimedOut, Execution::Unknown)));
         };
-        outcome.map_or_else(
-            || Err(Error::new(ErrorKind::TimedOut, Execution::Unknown)),
-            |outcome| decode(outcome, self.decode),
-        )
+        decode(outcome, self.decode).map_err(|error| running.describe(error))
     }
 
     /// Lets the process go on by itself. It still ends when this process does.
@@ -229,7 +226,7 @@ impl<R> Future for Process<R> {
         }
         // Looked at after the waker is in place, or an answer in between would wake nobody.
         match running.outcome() {
-            Some(outcome) => Poll::Ready(decode(outcome, self.decode)),
+            Some(outcome) => Poll::Ready(decode(outcome, self.decode).map_err(|error| running.describe(error))),
             None => Poll::Pending,
         }
     }

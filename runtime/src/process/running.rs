@@ -16,7 +16,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::task::Waker;
 use std::time::Instant;
 
-use crate::error::{Execution, Result};
+use crate::error::{Error, Execution, Result};
 use crate::launch::{Child, Hub, Record, Source, outcome};
 use crate::link::frame::Kind;
 use crate::link::{Body, Caller, Payload, Spin};
@@ -162,6 +162,11 @@ impl Running {
         }
     }
 
+    /// Adds to `error` which task it was, and in which process.
+    pub(super) fn describe(&self, error: Error) -> Error {
+        error.in_process(&self.record.name(), self.record.pid).in_task(self.task)
+    }
+
     /// Takes the reply if there is one, or finds the process dead.
     fn look(&self) {
         // Asked before the replies are taken: then a reply that came before the end is not missed.
@@ -184,9 +189,7 @@ impl Running {
             found = Some(Err(outcome::of_end(status, caller, execution)));
         }
         if let Some(found) = found {
-            let describe =
-                |error: crate::Error| error.in_process(&self.record.name(), self.record.pid).in_task(self.task);
-            let _ = self.outcome.set(found.map_err(describe));
+            let _ = self.outcome.set(found.map_err(|error| self.describe(error)));
         }
     }
 
