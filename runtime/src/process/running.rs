@@ -160,6 +160,9 @@ impl Running {
             hub.stop_listening(self.bell.as_fd());
             hub.deregister(*token);
         }
+        // A future that is gone keeps nothing of its executor's until the child's end.
+        let waker = self.waker().take();
+        drop(waker);
     }
 
     /// Adds to `error` which task it was, and in which process.
