@@ -11,6 +11,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::task::{Context, Poll, Wake, Waker};
 use std::thread::{self, Thread};
+use std::time::Duration;
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use process_task::{Builder, ErrorKind, Process, StartMethod, Stdio, process_task};
@@ -168,7 +169,7 @@ fn a_future_that_is_dropped_wakes_nobody_and_leaves_nothing(method: StartMethod)
     let (woken, waker) = waker_of_this_thread();
     assert!(poll_once(&mut process, &waker).is_pending());
     drop((process, waker));
-    eventually("the waker is let go", PATIENCE, || Arc::strong_count(&woken) == 1);
+    eventually("the waker is let go", Duration::from_secs(10), || Arc::strong_count(&woken) == 1);
     drop(stdin);
     eventually("the process ends", PATIENCE, || process_task::active_children().is_empty());
     assert_eq!(woken.1.load(SeqCst), 0);
