@@ -69,9 +69,10 @@ impl Place {
         }
     }
 
-    /// How many requests it has not answered, if it can be given any.
+    /// How many calls it has not answered, if it can be given any. Its setup is no call: one that waits behind nothing
+    /// else is about to run, and need not be given to somebody else.
     pub(super) fn load(&self) -> Option<usize> {
-        self.worker().map(|worker| worker.caller.in_flight())
+        self.worker().map(|worker| worker.caller.in_flight().saturating_sub(usize::from(!worker.proven)))
     }
 
     pub(super) fn set_asleep(&mut self, asleep: bool) {
