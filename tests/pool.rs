@@ -240,7 +240,10 @@ fn map_reports_the_first_error_in_the_items_order(method: StartMethod) {
     let pool = pool(method, 2);
     let error = pool.map(picky, 1..100).expect_err("five is refused");
     assert!(error.to_string().contains("5 is a multiple of five"), "{error}");
-    assert!(matches!(error.kind(), ErrorKind::Panicked { location: Some(at), .. } if at.contains("pool.rs")), "{error}");
+    assert!(
+        matches!(error.kind(), ErrorKind::Panicked { location: Some(at), .. } if at.contains("pool.rs")),
+        "{error}"
+    );
     assert_eq!((error.execution(), error.task()), (Execution::Finished, Some("pool::picky")));
     assert_eq!(pool.map(picky, [1, 2]), Ok(vec![1, 2]));
 }

@@ -368,7 +368,8 @@ fn results_that_nobody_has_taken_stay_as_they_are(method: StartMethod) {
     let first: Vec<_> = (0..30).map(|byte| pool.submit(fill, (len, byte))).collect();
     assert!(pool.map(fill, (100..140).map(|byte| (len, byte))).is_ok());
     active_children().iter().for_each(|worker| {
-        let _ = nix::sys::signal::kill(nix::unistd::Pid::from_raw(worker.id().cast_signed()), nix::sys::signal::SIGKILL);
+        let _ =
+            nix::sys::signal::kill(nix::unistd::Pid::from_raw(worker.id().cast_signed()), nix::sys::signal::SIGKILL);
     });
     assert!((0..).zip(first).all(|(byte, handle)| handle.join() == Ok(vec![byte; len])));
 }
@@ -377,7 +378,10 @@ fn long_calls_behind_a_dead_worker_move_on(method: StartMethod) {
     let pool = pool(method, 1);
     for round in 0..30u8 {
         for worker in active_children() {
-            let _ = nix::sys::signal::kill(nix::unistd::Pid::from_raw(worker.id().cast_signed()), nix::sys::signal::SIGKILL);
+            let _ = nix::sys::signal::kill(
+                nix::unistd::Pid::from_raw(worker.id().cast_signed()),
+                nix::sys::signal::SIGKILL,
+            );
         }
         // The worker may be dead, and its end not yet told.
         let bytes = vec![round; 90_000 + 70_000 * usize::from(round)];
