@@ -47,6 +47,7 @@ struct Options {
 /// The sum of one file, or why there is none.
 #[process_task]
 fn sha256(path: &Path) -> Result<[u8; 32], String> {
+    let text = |error: io::Error| error.to_string();
     // What was a regular file a moment ago may be a link or a FIFO now, which would lead elsewhere or keep us waiting.
     let flags = OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK;
     let mut file = OpenOptions::new().read(true).custom_flags(flags.bits()).open(path).map_err(text)?;
@@ -103,7 +104,7 @@ fn run(options: &Options) -> io::Result<u64> {
     );
     for (path, sum) in files.iter().zip(sums) {
         // The outer error is the process's, the inner one the task's.
-        match sum.map_err(text).flatten() {
+        match sum.map_err(|error| error.to_string()).flatten() {
             Ok(sum) => bar.suspend(|| io::stdout().lock().write_all(&line(path, &sum)))?,
             Err(why) => {
                 failures += 1;
@@ -172,10 +173,7 @@ fn line(path: &Path, sum: &[u8]) -> Vec<u8> {
 }
 
 /// One line on stderr, whatever is in the name.
+#[expect(clippy::unnecessary_debug_formatting, reason = "its escapes keep the name on one line")]
 fn complain(path: &Path, why: &str) {
     eprintln!("checksum: {path:?}: {}", why.replace('\n', " "));
-}
-
-fn text(error: impl ToString) -> String {
-    error.to_string()
 }

@@ -196,11 +196,17 @@ fn watched(name: &str, test: impl FnOnce(&str) + Send + 'static) {
         test(&for_test);
     });
     let outcome: Result<(), _> = finished.recv_timeout(LIMIT);
-    assert_ne!(outcome, Err(mpsc::RecvTimeoutError::Timeout), "{name} took too long; left: {:?}", marked(&mark));
-    if let Err(panic) = running.join() {
-        for left in marked(&mark) {
-            let _ = kill(pid(left), Signal::SIGKILL);
-        }
+    let late = outcome == Err(mpsc::RecvTimeoutError::Timeout);
+    if late {
+        // Without its processes, a test that hangs comes to an end.
+        kill_all(&mark);
+    }
+    let ended = running.join();
+    if ended.is_err() {
+        kill_all(&mark);
+    }
+    assert!(!late, "{name} took too long");
+    if let Err(panic) = ended {
         std::panic::resume_unwind(panic);
     }
     wait_for("every process to end", || marked(&mark).is_empty().then_some(()));
@@ -341,6 +347,12 @@ fn marked(mark: &str) -> Vec<u32> {
         environment.split(|byte| *byte == 0).any(|variable| variable == entry)
     })
     .collect()
+}
+
+fn kill_all(mark: &str) {
+    for left in marked(mark) {
+        let _ = kill(pid(left), Signal::SIGKILL);
+    }
 }
 
 fn wait_for<T>(what: &str, mut there: impl FnMut() -> Option<T>) -> T {
