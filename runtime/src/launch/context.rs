@@ -17,7 +17,7 @@ use crate::link::{StartMethod, identity};
 use crate::sys::fd::{self, Identity};
 use crate::sys::limits::{self, Limits};
 use crate::sys::signal::{self, Mask};
-use crate::sys::{self, errno_of};
+use crate::sys::{self, env, errno_of};
 
 /// The surroundings of the fork server: those of its parent when it was started.
 #[derive(Debug)]
@@ -63,7 +63,7 @@ pub(crate) struct Options {
 /// The request for a child called `name`, and the descriptors that go with it.
 ///
 /// # Errors
-/// A descriptor could not be opened or duplicated.
+/// A descriptor could not be opened or duplicated, or a variable was asked for that no environment can hold.
 pub(crate) fn setup(base: &Base, options: &Options, name: &str, once: bool) -> Result<(Setup, Vec<OwnedFd>)> {
     let mut setup = Setup {
         name: name.to_owned(),
@@ -74,6 +74,10 @@ pub(crate) fn setup(base: &Base, options: &Options, name: &str, once: bool) -> R
         mask: options.mask.unwrap_or_else(signal::mask),
         ..Setup::default()
     };
+    if let Some((key, _)) = options.env.iter().find(|(key, value)| !env::can_hold(key, value.as_deref())) {
+        let reason = "its name is empty or holds `=`, or a NUL byte is in it";
+        return Err(Error::invalid(format!("no environment can hold the variable {key:?}: {reason}")));
+    }
     compare_env(base, options, &mut setup);
     compare_limits(base, options, &mut setup);
     let niceness = options.niceness.unwrap_or_else(limits::niceness);
@@ -128,15 +132,18 @@ fn compare_env(base: &Base, options: &Options, setup: &mut Setup) {
 
 fn compare_limits(base: &Base, options: &Options, setup: &mut Setup) {
     let mut wanted = limits::own();
+    // Whole seconds are what the kernel counts; rounded up, or a short time would be none.
+    let cpu_time = options.cpu_time.map(|time| time.as_secs().saturating_add(u64::from(time.subsec_nanos() > 0)));
+    // SIGXCPU comes at the soft limit, and only if that is below the hard one, where SIGKILL comes.
+    let hard_cpu_time = cpu_time.map(|seconds| seconds.saturating_add(1));
     let asked = [
-        (limits::ADDRESS_SPACE, options.memory),
-        // Whole seconds are what the kernel counts; rounded up, or a short time would be none.
-        (limits::CPU_TIME, options.cpu_time.map(|time| time.as_secs() + u64::from(time.subsec_nanos() > 0))),
-        (limits::OPEN_FILES, options.open_files),
+        (limits::ADDRESS_SPACE, options.memory, options.memory),
+        (limits::CPU_TIME, cpu_time, hard_cpu_time),
+        (limits::OPEN_FILES, options.open_files, options.open_files),
     ];
-    for (place, value) in asked {
-        if let Some(value) = value {
-            wanted[place] = (value, value.min(wanted[place].1));
+    for (place, soft, hard) in asked {
+        if let (Some(soft), Some(hard)) = (soft, hard) {
+            wanted[place] = (soft, hard.min(wanted[place].1));
         }
     }
     let places = wanted.iter().zip(&base.limits).enumerate();

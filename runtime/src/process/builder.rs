@@ -113,7 +113,8 @@ impl Builder {
         self
     }
 
-    /// The most processor time it may use, rounded up to whole seconds (`RLIMIT_CPU`). Then it gets SIGXCPU.
+    /// The most processor time it may use, rounded up to whole seconds (`RLIMIT_CPU`). Then it gets SIGXCPU, and a second
+    /// later SIGKILL.
     pub fn cpu_time_limit(mut self, time: Duration) -> Self {
         self.options.cpu_time = Some(time);
         self

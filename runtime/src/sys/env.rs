@@ -4,19 +4,31 @@
 #![expect(unsafe_code, reason = "changing the environment is unsafe while other threads run")]
 
 use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt as _;
 
-/// `setenv(3)`.
+/// Whether an environment can hold a variable `key` of this value.
+pub(crate) fn can_hold(key: &OsStr, value: Option<&OsStr>) -> bool {
+    let of_key = |byte: &u8| !matches!(byte, b'=' | 0);
+    let value = value.unwrap_or_default().as_bytes();
+    !key.is_empty() && key.as_bytes().iter().all(of_key) && !value.contains(&0)
+}
+
+/// `setenv(3)`. What [no environment can hold](can_hold), although this one's parent had it, is left alone.
 ///
 /// Runs in: a child, before any user code, so on its only thread.
 pub(crate) fn set(key: &OsStr, value: &OsStr) {
-    // SAFETY: this process has one thread: it is a child that has not run any user code.
-    unsafe { std::env::set_var(key, value) };
+    if can_hold(key, Some(value)) {
+        // SAFETY: this process has one thread: it is a child that has not run any user code.
+        unsafe { std::env::set_var(key, value) };
+    }
 }
 
 /// `unsetenv(3)`. The same holds as for [`set`].
 pub(crate) fn remove(key: &OsStr) {
-    // SAFETY: this process has one thread: it is a child that has not run any user code.
-    unsafe { std::env::remove_var(key) };
+    if can_hold(key, None) {
+        // SAFETY: this process has one thread: it is a child that has not run any user code.
+        unsafe { std::env::remove_var(key) };
+    }
 }
 
 /// Whether the kernel runs this program with more rights than its caller has (`AT_SECURE`).
