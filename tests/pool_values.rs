@@ -10,6 +10,8 @@ use std::panic::panic_any;
 use std::path::PathBuf;
 use std::thread;
 
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use process_task::{Direction, Error, ErrorKind, Execution, Pool, StartMethod, active_children, process_task};
 use serde::de::{Deserializer, Error as _};
 use serde::ser::{Error as _, Serializer};
@@ -91,8 +93,8 @@ fn echo_os(text: OsString) -> OsString {
 }
 
 #[process_task]
-fn nothing(unit: ()) {
-    unit
+fn nothings(unit: ()) -> Vec<()> {
+    vec![unit; 3]
 }
 
 #[process_task]
@@ -112,7 +114,6 @@ enum Fault {
 
 impl Fault {
     /// Commits itself; the text of an error if that is what it is.
-    #[expect(clippy::exit, reason = "what is tested is that a value's code may")]
     fn commit(self, place: &str) -> Result<(), String> {
         match self {
             Self::None => Ok(()),
@@ -190,6 +191,8 @@ fn panic_with(payload: u32) {
 
 #[process_task]
 fn panic_at_length(len: usize) {
+    // Nobody wants to read it on stderr.
+    std::panic::set_hook(Box::new(|_| ()));
     panic!("{}", "x".repeat(len));
 }
 
@@ -199,7 +202,7 @@ fn leave(bytes: &[u8]) -> u64 {
     std::process::exit(i32::from(!bytes.is_empty()))
 }
 
-/// The sum of 0..4, computed by as many generations of pools.
+/// Three to the power of `depth`, counted by as many generations of pools; and who counted.
 #[process_task]
 fn in_pools(depth: u32) -> Result<(u32, u32), String> {
     if depth == 0 {
@@ -215,8 +218,14 @@ fn pool(method: StartMethod, workers: usize) -> Pool {
     Pool::builder().workers(workers).start_method(method).build().expect("a pool")
 }
 
+fn kill_workers() {
+    for worker in active_children() {
+        let _ = kill(Pid::from_raw(worker.id().cast_signed()), Signal::SIGKILL);
+    }
+}
+
 fn pattern(len: usize) -> Vec<u8> {
-    (0..len).map(|at| (at.wrapping_mul(131) >> 3) as u8).collect()
+    (0..len).map(|at| (at.wrapping_mul(131) >> 3).to_le_bytes()[0]).collect()
 }
 
 fn every_length_arrives_unchanged(method: StartMethod) {
@@ -244,7 +253,7 @@ fn odd_values_arrive_unchanged(method: StartMethod) {
     assert!(back.iter().map(|x| x.to_bits()).eq(floats.iter().map(|x| x.to_bits())));
     let text = OsString::from_vec(vec![b'a', 0xff, 0xfe, b'b']);
     assert_eq!(pool.call(echo_os, text.clone()), Ok(text));
-    assert_eq!(pool.call(nothing, ()), Ok(()));
+    assert_eq!(pool.call(nothings, ()), Ok(vec![(); 3]));
 }
 
 fn an_error_that_is_returned_is_a_value(method: StartMethod) {
@@ -298,11 +307,10 @@ fn every_fault_of_a_value_fails_its_own_call(method: StartMethod) {
 }
 
 fn is_codec(error: &Error, expected: Direction, text: &str, execution: Execution) {
-    let (direction, reason) = match error.kind() {
-        ErrorKind::CannotEncode { direction, reason, .. } | ErrorKind::CannotDecode { direction, reason, .. } => {
-            (direction, reason)
-        }
-        _ => panic!("{error}"),
+    let (ErrorKind::CannotEncode { direction, reason, .. } | ErrorKind::CannotDecode { direction, reason, .. }) =
+        error.kind()
+    else {
+        panic!("{error}")
     };
     assert_eq!((*direction, error.execution()), (expected, execution), "{error}");
     assert!(reason.contains(text) && error.task().is_some(), "{error}");
@@ -367,22 +375,14 @@ fn results_that_nobody_has_taken_stay_as_they_are(method: StartMethod) {
     let len = 100_000;
     let first: Vec<_> = (0..30).map(|byte| pool.submit(fill, (len, byte))).collect();
     assert!(pool.map(fill, (100..140).map(|byte| (len, byte))).is_ok());
-    active_children().iter().for_each(|worker| {
-        let _ =
-            nix::sys::signal::kill(nix::unistd::Pid::from_raw(worker.id().cast_signed()), nix::sys::signal::SIGKILL);
-    });
+    kill_workers();
     assert!((0..).zip(first).all(|(byte, handle)| handle.join() == Ok(vec![byte; len])));
 }
 
 fn long_calls_behind_a_dead_worker_move_on(method: StartMethod) {
     let pool = pool(method, 1);
     for round in 0..30u8 {
-        for worker in active_children() {
-            let _ = nix::sys::signal::kill(
-                nix::unistd::Pid::from_raw(worker.id().cast_signed()),
-                nix::sys::signal::SIGKILL,
-            );
-        }
+        kill_workers();
         // The worker may be dead, and its end not yet told.
         let bytes = vec![round; 90_000 + 70_000 * usize::from(round)];
         match pool.call(checksum, &bytes) {

@@ -42,6 +42,8 @@ pub(crate) mod mark;
 pub(crate) mod message;
 pub(crate) mod parcel;
 mod spin;
+#[cfg(test)]
+mod tests;
 pub(crate) mod window;
 pub(crate) mod words;
 

@@ -10,7 +10,7 @@ use crate::error::{Error, Result};
 use crate::launch::{Options, hub};
 use crate::link::StartMethod;
 use crate::process::available_parallelism;
-use crate::sys::signal;
+use crate::sys::{limits, signal};
 
 /// Options for a [`Pool`].
 ///
@@ -67,7 +67,7 @@ impl PoolBuilder {
         }
         let name = self.name.unwrap_or_else(|| "worker".to_owned());
         // Noted here, because the workers are asked for by the hub's thread, also when they replace others.
-        let options = Options { mask: Some(signal::mask()), ..self.options };
+        let options = Options { mask: Some(signal::mask()), niceness: Some(limits::niceness()), ..self.options };
         let core = Core::new(hub()?, name, options, workers)?;
         let pool = Pool::of(Arc::clone(&core));
         if let Err(error) = core.start_all(workers) {
