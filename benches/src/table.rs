@@ -39,7 +39,7 @@ impl Row {
 /// The machine, and the table's head.
 pub(crate) fn print_head() {
     print_machine();
-    let of = format!("{:>10}  {:<23}", "median", "middle half");
+    let of = format!("{:>10}  {:<26}", "median", "middle half");
     println!("{:<46} {of} {:<30} {of} {:>9}  aim", "process-task", "yardstick", "ratio");
 }
 
@@ -53,7 +53,7 @@ pub(crate) fn print_machine() {
 
 fn cell(figure: &Figure) -> String {
     let between = format!("{} .. {}", time(figure.low), time(figure.high));
-    format!("{:>10}  {between:<23}", time(figure.median))
+    format!("{:>10}  {between:<26}", time(figure.median))
 }
 
 /// Seconds, in the unit that suits them.
