@@ -145,7 +145,7 @@ fn start_for_ever(method: StartMethod) -> ! {
         let process = Builder::new().start_method(method).spawn(slow_square, 3);
         let pool = Pool::builder().workers(2).start_method(method).build();
         if let (Ok(process), Ok(pool)) = (process, pool) {
-            let _ = pool.submit(slow_square, 4);
+            drop(pool.submit(slow_square, 4));
             process.detach();
         }
     }
