@@ -197,7 +197,10 @@ fn output_beyond_a_pipes_size_arrives_whole(method: StartMethod) {
 
 #[process_task]
 fn burn() -> u64 {
-    (0..).fold(0, |sum: u64, next| std::hint::black_box(sum.wrapping_add(next)))
+    let mut sum: u64 = 0;
+    loop {
+        sum = std::hint::black_box(sum.wrapping_add(1));
+    }
 }
 
 fn processor_time_beyond_the_limit_ends_the_task(method: StartMethod) {

@@ -167,6 +167,9 @@ impl Builder {
     }
 }
 
+/// How many more processes get the call if one is found dead that never claimed it.
+const MORE_TRIES: u32 = 2;
+
 /// What `task.spawn(…)` does: [`Builder::spawn`] with no options, where a failed start is what `join` reports.
 pub fn spawn<T: Task>(task: T, args: T::Args<'_>) -> Process<T::Output> {
     let name = task.registration().short_name().to_owned();
@@ -189,7 +192,9 @@ fn launch<T: Task>(options: &Options, name: &str, task: T, args: T::Args<'_>) ->
         let (setup, descriptors) = setup(child.record.server().base(), options, name, true).map_err(give_up)?;
         let no_memory = |errno| Error::could_not_start("find memory for the setup", errno);
         let setup = Payload::of_bytes(&to_bytes(&setup)).map_err(|errno| give_up(no_memory(errno)))?;
-        Running::start(child, registration.name(), index, (setup, &descriptors), call)
+        // Only forked children can be spares, which may have died unnoticed.
+        let tries = if options.method == StartMethod::ForkServer { MORE_TRIES } else { 0 };
+        Running::start(child, (registration.name(), index), (setup, &descriptors), call, tries)
             .map_err(|errno| Error::could_not_start("hand over the call", errno))
     };
     start().map_err(|error| error.in_process(name, 0).in_task(registration.name()))

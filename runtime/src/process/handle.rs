@@ -113,11 +113,12 @@ impl<R> Process<R> {
     /// Returns within milliseconds of the end, with [`Execution::Unknown`] if the task had begun.
     pub fn join(mut self) -> Result<R> {
         drop(self.stdin.take());
-        let running = self.running()?;
-        let Some(outcome) = running.wait(None) else {
-            return Err(running.describe(Error::new(ErrorKind::TimedOut, Execution::Unknown)));
-        };
-        decode(outcome, self.decode).map_err(|error| running.describe(error))
+        loop {
+            let running = self.running()?;
+            if let Some(outcome) = running.wait(None) {
+                return decode(outcome, self.decode).map_err(|error| running.describe(error));
+            }
+        }
     }
 
     /// Lets the process go on by itself. It still ends when this process does.
@@ -131,7 +132,7 @@ impl<R> Process<R> {
     /// The process could not be started.
     pub fn wait(&mut self) -> Result<ExitStatus> {
         drop(self.stdin.take());
-        let status = self.running()?.record.wait(None);
+        let status = self.end(None)?;
         status.ok_or_else(|| Error::new(ErrorKind::TimedOut, Execution::Unknown))
     }
 
@@ -140,7 +141,7 @@ impl<R> Process<R> {
     /// # Errors
     /// The process could not be started.
     pub fn try_wait(&mut self) -> Result<Option<ExitStatus>> {
-        Ok(self.running()?.record.status())
+        self.end(Some(Instant::now()))
     }
 
     /// As [`wait`](Self::wait), but `None` after `timeout`.
@@ -148,9 +149,8 @@ impl<R> Process<R> {
     /// # Errors
     /// The process could not be started.
     pub fn wait_timeout(&mut self, timeout: Duration) -> Result<Option<ExitStatus>> {
-        let record = &self.running()?.record;
         // A time beyond the clock's end is for ever.
-        Ok(record.wait(Instant::now().checked_add(timeout)))
+        self.end(Instant::now().checked_add(timeout))
     }
 
     /// Asks the process, and its whole group, to end: SIGTERM. Fine if it has ended.
@@ -192,15 +192,29 @@ impl<R> Process<R> {
         self.stderr.take()
     }
 
+    /// How the process ended, once it is known that no other one has the call instead; `None` if `deadline` came first.
+    fn end(&self, deadline: Option<Instant>) -> Result<Option<ExitStatus>> {
+        loop {
+            let running = self.running()?;
+            let Some(status) = running.record.wait(deadline) else { return Ok(None) };
+            if running.wait(deadline).is_some() {
+                return Ok(Some(status));
+            }
+            if deadline.is_some_and(|at| Instant::now() >= at) {
+                return Ok(None);
+            }
+        }
+    }
+
     fn signal(&self, signal: i32) -> Result<()> {
         let running = self.running()?;
         let refused = |errno: sys::Errno| Error::invalid(format!("cannot signal the process: {}", errno.desc()));
-        running.record.signal(signal).map_err(|errno| refused(errno).in_process(&self.name, running.record.pid))
+        running.signal(signal).map_err(|errno| refused(errno).in_process(&self.name, running.record.pid))
     }
 
     fn running(&self) -> Result<&Arc<Running>> {
         match &self.state {
-            State::Running(running) => Ok(running),
+            State::Running(running) => Ok(running.latest()),
             State::Failed(error, _) => Err(error.clone()),
         }
     }
@@ -211,23 +225,27 @@ impl<R> Future for Process<R> {
 
     /// See [`Process::join`].
     fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Result<R>> {
-        let running = match self.running() {
-            Ok(running) => running,
-            Err(error) => return Poll::Ready(Err(error)),
-        };
-        if running.outcome().is_none() {
-            let watched = hub().and_then(|hub| {
-                let failed = |errno| Error::could_not_start("watch a process", errno);
-                running.wake_later(&hub, context.waker()).map_err(failed)
-            });
-            if let Err(error) = watched {
-                return Poll::Ready(Err(error));
+        loop {
+            let running = match self.running() {
+                Ok(running) => running,
+                Err(error) => return Poll::Ready(Err(error)),
+            };
+            if running.outcome().is_none() {
+                let watched = hub().and_then(|hub| {
+                    let failed = |errno| Error::could_not_start("watch a process", errno);
+                    running.wake_later(&hub, context.waker()).map_err(failed)
+                });
+                if let Err(error) = watched {
+                    return Poll::Ready(Err(error));
+                }
             }
-        }
-        // Looked at after the waker is in place, or an answer in between would wake nobody.
-        match running.outcome() {
-            Some(outcome) => Poll::Ready(decode(outcome, self.decode).map_err(|error| running.describe(error))),
-            None => Poll::Pending,
+            // Looked at after the waker is in place, or an answer in between would wake nobody.
+            if let Some(outcome) = running.outcome() {
+                return Poll::Ready(decode(outcome, self.decode).map_err(|error| running.describe(error)));
+            }
+            if Arc::ptr_eq(running, running.latest()) {
+                return Poll::Pending;
+            }
         }
     }
 }
@@ -236,7 +254,7 @@ impl<R> AsFd for Process<R> {
     /// A descriptor that is readable once the process has ended: its pidfd.
     fn as_fd(&self) -> BorrowedFd<'_> {
         match &self.state {
-            State::Running(running) => running.record.pidfd(),
+            State::Running(running) => running.latest().record.pidfd(),
             State::Failed(_, Some(ended)) => ended.as_fd(),
             // Not even an eventfd could be had; /dev/null's owner is always readable, as is any closed stream's.
             State::Failed(_, None) => fd::stdio(0),
@@ -247,7 +265,7 @@ impl<R> AsFd for Process<R> {
 impl<R> Drop for Process<R> {
     fn drop(&mut self) {
         if let State::Running(running) = &self.state {
-            running.release();
+            running.latest().release();
         }
     }
 }

@@ -5,6 +5,7 @@
 //!
 //! | the child dies | the caller gets |
 //! |---|---|
+//! | as a spare, before it claims anything | what another process answers; the end's kind, with `NotStarted`, after three |
 //! | before it claims the call | the end's kind, with `NotStarted` |
 //! | between the claim and the reply | the end's kind, with `Unknown` |
 //! | after the reply | the reply |
@@ -12,14 +13,15 @@
 use std::fmt;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::process::ExitStatusExt as _;
+use std::sync::atomic::{AtomicU32, Ordering::SeqCst};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::task::Waker;
 use std::time::Instant;
 
 use crate::error::{Error, Execution, Result};
-use crate::launch::{Child, Hub, Record, Source, outcome};
+use crate::launch::{Child, Hub, Record, Source, hub, outcome};
 use crate::link::frame::Kind;
-use crate::link::{Body, Caller, Payload, Spin};
+use crate::link::{Body, Caller, Payload, Spin, StartMethod};
 use crate::sys::poll::{self, Report};
 use crate::sys::{Errno, fd, signal};
 
@@ -29,6 +31,9 @@ pub(super) enum Asked {
     Setup,
     Call,
 }
+
+/// How many requests come before the call.
+const SETUP: u32 = 1;
 
 /// The one call of a process.
 pub(super) struct Running {
@@ -43,6 +48,12 @@ pub(super) struct Running {
     waker: Mutex<Option<Waker>>,
     /// Under which the hub knows us, once somebody awaits the result.
     token: OnceLock<(Arc<Hub>, u64)>,
+    /// The task's place in the registry.
+    index: u32,
+    /// How many more processes may be tried if this one dies before it claims the call.
+    tries: AtomicU32,
+    /// The process that has the call instead, because this one died before it claimed it.
+    successor: OnceLock<Arc<Running>>,
 }
 
 impl Running {
@@ -52,10 +63,10 @@ impl Running {
     /// A parcel or a descriptor could not be handed over; the child is ended.
     pub(super) fn start(
         child: Child,
-        task: &'static str,
-        index: u32,
+        (task, index): (&'static str, u32),
         (setup, descriptors): (Payload, &[OwnedFd]),
         call: Payload,
+        tries: u32,
     ) -> std::result::Result<Arc<Self>, Errno> {
         let Child { record, link } = child;
         let bell = Arc::clone(link.bell());
@@ -82,14 +93,30 @@ impl Running {
             far,
             waker: Mutex::default(),
             token: OnceLock::new(),
+            index,
+            // Descriptors are gone with the child that they were sent to.
+            tries: AtomicU32::new(if descriptors.is_empty() { tries } else { 0 }),
+            successor: OnceLock::new(),
         });
         // Held until the end is known, so that it is the hub's thread that unmaps the link, at no cost to who joins.
         let watcher = Arc::clone(&running);
-        running.record.watch(move || {
-            fd::ring(watcher.bell.as_fd());
-            watcher.rang();
-        });
+        running.record.watch(move || watcher.ended());
         Ok(running)
+    }
+
+    /// The process that has the call now.
+    pub(super) fn latest(self: &Arc<Self>) -> &Arc<Self> {
+        let mut latest = self;
+        while let Some(successor) = latest.successor.get() {
+            latest = successor;
+        }
+        latest
+    }
+
+    /// Sends `signal` to the process, which is not tried again if it dies of it.
+    pub(super) fn signal(&self, signal: i32) -> std::result::Result<(), Errno> {
+        self.tries.store(0, SeqCst);
+        self.record.signal(signal)
     }
 
     /// The outcome, if it is known by now.
@@ -100,7 +127,7 @@ impl Running {
         self.outcome.get()
     }
 
-    /// Waits for the outcome; `None` if `deadline` came first.
+    /// Waits for the outcome; `None` if `deadline` came first, or another process has the call now.
     pub(super) fn wait(&self, deadline: Option<Instant>) -> Option<&Result<Body>> {
         // One for all processes: what the last ones taught holds for the next one, too.
         static SPIN: Spin = Spin::new();
@@ -108,6 +135,9 @@ impl Running {
         loop {
             if let Some(outcome) = self.outcome() {
                 return Some(outcome);
+            }
+            if self.successor.get().is_some() {
+                return None;
             }
             if !far && SPIN.until(|| lock(&self.caller).as_ref().is_some_and(Caller::has_reply)) {
                 continue;
@@ -153,9 +183,11 @@ impl Running {
 
     /// Nobody waits any more: the hub forgets us, and a link that still works is left to the child.
     pub(super) fn release(&self) {
-        if self.outcome.get().is_none() {
-            drop(lock(&self.caller).take());
+        let mut caller = lock(&self.caller);
+        if self.outcome.get().is_none() && caller.as_ref().is_some_and(|caller| caller.claimed() > SETUP) {
+            *caller = None;
         }
+        drop(caller);
         if let Some((hub, token)) = self.token.get() {
             hub.stop_listening(self.bell.as_fd());
             hub.deregister(*token);
@@ -187,13 +219,74 @@ impl Running {
             found = Some(Err(outcome::of_violation(violation.0)));
         }
         if let (None, Some(status)) = (&found, ended) {
-            // The first request is the setup.
-            let execution = if caller.claimed() > 1 { Execution::Unknown } else { Execution::NotStarted };
-            found = Some(Err(outcome::of_end(status, caller, execution)));
+            let claimed = caller.claimed() > SETUP;
+            // If another process may be tried, `ended` is about to decide about it.
+            if claimed || self.tries.load(SeqCst) == 0 {
+                let execution = if claimed { Execution::Unknown } else { Execution::NotStarted };
+                found = Some(Err(outcome::of_end(status, caller, execution)));
+            }
         }
         if let Some(found) = found {
             let _ = self.outcome.set(found.map_err(|error| self.describe(error)));
         }
+    }
+
+    /// The process is gone. If it never claimed its call, another one gets it, and nobody hears of this.
+    ///
+    /// Runs in: the parent, on the hub's thread.
+    fn ended(self: Arc<Self>) {
+        match self.unclaimed() {
+            Some((setup, call, tries)) => self.try_another(setup, call, tries),
+            None => self.tell(),
+        }
+    }
+
+    /// Takes the requests back that a dead process has not claimed, if they may be given to another one.
+    fn unclaimed(&self) -> Option<(Payload, Payload, u32)> {
+        if self.outcome().is_some() {
+            return None;
+        }
+        let mut caller = lock(&self.caller);
+        let tries = self.tries.swap(0, SeqCst).checked_sub(1)?;
+        if caller.as_ref()?.claimed() > 0 {
+            return None;
+        }
+        let mut requests = caller.take()?.remains().unclaimed.into_iter();
+        let ((_, setup), (_, call)) = (requests.next()?, requests.next()?);
+        Some((setup, call, tries))
+    }
+
+    fn try_another(self: Arc<Self>, setup: Payload, call: Payload, tries: u32) {
+        let hub = match hub() {
+            Ok(hub) => hub,
+            Err(error) => return self.give_up(error),
+        };
+        let started = move |child: Result<Child>| {
+            let next = child.and_then(|child| {
+                child.record.set_name(&self.record.name());
+                let failed = |errno| Error::could_not_start("hand over the call", errno);
+                Self::start(child, (self.task, self.index), (setup, &[]), call, tries).map_err(failed)
+            });
+            match next {
+                Ok(next) => {
+                    let _ = self.successor.set(next);
+                    self.tell();
+                }
+                Err(error) => self.give_up(error),
+            }
+        };
+        hub.start_child_later(StartMethod::ForkServer, Box::new(started));
+    }
+
+    fn give_up(self: Arc<Self>, error: Error) {
+        let _ = self.outcome.set(Err(self.describe(error)));
+        self.tell();
+    }
+
+    /// Tells whoever waits that there is something to see.
+    fn tell(self: Arc<Self>) {
+        fd::ring(self.bell.as_fd());
+        self.rang();
     }
 
     fn waker(&self) -> MutexGuard<'_, Option<Waker>> {
