@@ -115,10 +115,10 @@ fn a_program_without_any_environment_boots() {
 #[test]
 fn a_program_with_closed_standard_streams_boots() {
     let program = build(DEBUG);
-    let closings = ["<&-", ">&-", "2>&-", "<&- >&-", "<&- 2>&-", ">&- 2>&-", "<&- >&- 2>&-"];
+    let closings = ["to \"$1\" <&-", "to \"$1\" >&-", "to \"$1\" 2>&-", "to \"$1\" <&- >&- 2>&-", "close \"$1\""];
     for (number, closing) in closings.into_iter().enumerate() {
         let written = folder().join(format!("closed-{number}.written"));
-        let mut command = shell(&format!("exec \"$0\" to \"$1\" {closing}"), &program);
+        let mut command = shell(&format!("exec \"$0\" {closing}"), &program);
         command.arg(&written);
         Run::of(command, &format!("closed-{number}")).end().prints("").nobody_runs(&program);
         assert_eq!(fs::read_to_string(&written).unwrap(), transcript(CAUGHT), "{closing}");
@@ -272,7 +272,7 @@ fn under_nextest_children_run_tasks_and_not_tests() {
 
 const MARK: &str = "PROCESS_TASK_BOOT";
 const CAUGHT: &str = "caught in program/src/main.rs: no luck here";
-const ABORTED: &str = "signal 6: panicked at program/src/main.rs:24:5: no luck here";
+const ABORTED: &str = "signal 6: panicked at program/src/main.rs:25:5: no luck here";
 
 /// What the program prints. The crate that it lists and never names is not linked: its preload does not run.
 fn transcript(panic: &str) -> String {

@@ -2,8 +2,9 @@
 //!
 //! Owns: the transcript. Runs in: a process that `tests/boot.rs` starts. Never: prints a number that may differ.
 //!
-//! `program` writes the transcript to stdout, `program to FILE` to a file (stdout may be closed), and `program twice` writes
-//! it twice, each time after a line on stdin. `program read N` prints what descriptor N gives, through another program.
+//! `program` writes the transcript to stdout, `program to FILE` to a file (stdout may be closed), `program close FILE`, too,
+//! closing the standard streams itself, and `program twice` writes it twice, each time after a line on stdin. `program read
+//! N` prints what descriptor N gives, through another program.
 
 use std::fs::File;
 use std::io::{self, Write};
@@ -47,6 +48,12 @@ fn main() {
     match given[..] {
         [] => transcript(&mut io::stdout()).unwrap(),
         ["to", path] => transcript(&mut File::create(path).unwrap()).unwrap(),
+        ["close", path] => {
+            // std opens `/dev/null` on what is closed before `main`, so this is another case.
+            let mut file = File::create(path).unwrap();
+            (0..3).for_each(|stream| nix::unistd::close(stream).unwrap());
+            transcript(&mut file).unwrap();
+        }
         ["twice"] => {
             for _ in 0..2 {
                 println!("waiting");
