@@ -18,8 +18,12 @@ use std::time::{Duration, Instant};
 
 use process_task::process_task;
 
-/// How long a promise may take before it counts as broken. Generous: debug builds run on small, loaded machines.
-pub(crate) const PATIENCE: Duration = Duration::from_mins(1);
+/// How long a condition may take to come true, within the limit of [`promise`]. Generous: debug builds run on small,
+/// loaded machines.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
+
+/// How long a promise may take before it counts as broken.
+pub(crate) const LIMIT: Duration = Duration::from_secs(60);
 
 /// Makes `fork_server::name` and `exec::name` of every `fn name(StartMethod)`, each a [`promise`].
 ///
@@ -54,7 +58,7 @@ thread_local! {
 
 /// Runs `test` alone in this process, inside a watchdog, between two censuses that must agree.
 pub(crate) fn promise(test: impl FnOnce()) {
-    promise_within(PATIENCE, test);
+    promise_within(LIMIT, test);
 }
 
 /// [`promise`], with a limit of its own.
