@@ -197,9 +197,9 @@ fn output_beyond_a_pipes_size_arrives_whole(method: StartMethod) {
 
 #[process_task]
 fn burn() -> u64 {
-    let mut sum: u64 = 0;
+    let mut sum = 0_u64;
     loop {
-        sum = std::hint::black_box(sum.wrapping_add(1));
+        sum = std::hint::black_box(sum.wrapping_mul(3) ^ 1);
     }
 }
 

@@ -31,12 +31,13 @@ fn handling(body: impl FnOnce()) {
 
 /// Runs `body` on this thread, under a storm of SIGUSR1 at it.
 fn in_a_storm(body: impl FnOnce()) {
-    let (target, over) = (nix::unistd::gettid().as_raw(), AtomicBool::new(false));
+    let (process, target) = (nix::unistd::getpid().as_raw(), nix::unistd::gettid().as_raw());
+    let over = AtomicBool::new(false);
     thread::scope(|scope| {
         scope.spawn(|| {
             while !over.load(Relaxed) {
                 // SAFETY: takes numbers only; the thread of that number waits for this one to end.
-                unsafe { libc::syscall(libc::SYS_tgkill, libc::getpid(), target, libc::SIGUSR1) };
+                unsafe { libc::syscall(libc::SYS_tgkill, process, target, libc::SIGUSR1) };
                 thread::sleep(Duration::from_micros(200));
             }
         });

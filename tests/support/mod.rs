@@ -23,7 +23,7 @@ use process_task::process_task;
 pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 
 /// How long a promise may take before it counts as broken.
-pub(crate) const LIMIT: Duration = Duration::from_secs(60);
+pub(crate) const LIMIT: Duration = Duration::from_mins(1);
 
 /// Makes `fork_server::name` and `exec::name` of every `fn name(StartMethod)`, each a [`promise`].
 ///
