@@ -76,7 +76,10 @@ pub(crate) fn setup(base: &Base, options: &Options, name: &str, once: bool) -> R
     };
     if let Some((key, _)) = options.env.iter().find(|(key, value)| !env::can_hold(key, value.as_deref())) {
         let reason = "its name is empty or holds `=`, or a NUL byte is in it";
-        return Err(Error::invalid(format!("no environment can hold the variable {:?}: {reason}", key.to_string_lossy())));
+        return Err(Error::invalid(format!(
+            "no environment can hold the variable {:?}: {reason}",
+            key.to_string_lossy()
+        )));
     }
     compare_env(base, options, &mut setup);
     compare_limits(base, options, &mut setup);
