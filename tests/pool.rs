@@ -32,6 +32,7 @@ under_every_start_method! {
     workers_are_named_and_counted,
     a_handle_is_waited_for_as_long_as_told,
     threads_share_one_handle,
+    a_waiting_thread_is_told_after_all_others_have_left,
     a_handle_is_a_future,
     a_future_is_told_though_its_handle_was_waited_for_meanwhile,
     handles_outlive_their_pool,
@@ -286,6 +287,31 @@ fn threads_share_one_handle(method: StartMethod) {
         assert!(other.join().expect("a thread"));
         open_gate(&scratch);
         assert!(waiters.into_iter().all(|waiter| waiter.join().expect("a thread")));
+    });
+}
+
+fn a_waiting_thread_is_told_after_all_others_have_left(method: StartMethod) {
+    let pool = pool(method, 2);
+    let (one, other) = (Scratch::new(), Scratch::new());
+    let (first, last) = (pool.submit(pass, &one.file("gate")), pool.submit(pass, &other.file("gate")));
+    // The pauses only make it likely that the threads come in this order, which is the one that may go wrong.
+    let enter = |handle: &JoinHandle<u32>| {
+        thread::sleep(Duration::from_millis(20));
+        assert!(handle.wait_timeout(Duration::MAX));
+    };
+    thread::scope(|scope| {
+        let mut leaving = vec![scope.spawn(|| enter(&first))];
+        thread::sleep(Duration::from_millis(20));
+        let stays = scope.spawn(|| enter(&last));
+        thread::sleep(Duration::from_millis(20));
+        leaving.extend((0..3).map(|_| scope.spawn(|| enter(&first))));
+        thread::sleep(Duration::from_millis(60));
+        open_gate(&one);
+        for thread in leaving {
+            thread.join().expect("a thread");
+        }
+        open_gate(&other);
+        stays.join().expect("a thread");
     });
 }
 
