@@ -56,7 +56,8 @@ pub(crate) fn clean(before: &Census) {
     loop {
         let now = look();
         let no_new_thread = now.threads.iter().all(|(name, count)| before.threads.get(name) >= Some(count));
-        if no_new_thread && Census { threads: before.threads.clone(), ..now.clone() } == *before {
+        let all_else = Census { threads: before.threads.clone(), ..now.clone() };
+        if no_new_thread && all_else == *before {
             return;
         }
         let family = processes::table();
