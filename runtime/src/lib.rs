@@ -33,6 +33,11 @@
 //! the same rights.
 #![warn(clippy::print_stdout, clippy::print_stderr)]
 
+#[cfg(not(all(target_os = "linux", target_arch = "x86_64")))]
+compile_error!(
+    "process-task runs on Linux on x86-64 only: it starts children before `main`, and shares memory as that kernel does"
+);
+
 extern crate self as process_task;
 
 mod child; // what runs only in processes that we started

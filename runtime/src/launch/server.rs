@@ -14,7 +14,7 @@ use crate::error::{Error, ErrorKind, Execution, Result};
 use crate::link::mark::{MARK, Role};
 use crate::link::message::{FromServer, MAGIC, ToServer};
 use crate::sys::socket::{self, Blocking};
-use crate::sys::{self, Errno, fd, image, poll, process};
+use crate::sys::{self, Errno, fd, image, poll, process, signal};
 use crate::task::fingerprint;
 
 /// How long a fork server may take until it is ready, and a child until it is there.
@@ -41,13 +41,19 @@ impl Server {
                 Errno::ELOOP,
             ));
         }
+        if !image::is_this_program() {
+            return Err(Error::could_not_start(
+                "execute this program again: it was started through a program loader, and that is what would run",
+                Errno::ENOEXEC,
+            ));
+        }
         let at = |step: &'static str| move |errno: Errno| Error::could_not_start(step, errno);
         let (socket, theirs) = socket::pair().map_err(at("make a socket pair"))?;
         let own = fd::pidfd(process::own_pid()).map_err(at("open a pidfd"))?;
         let hello = to_bytes(&ToServer::Hello { magic: MAGIC, fingerprint: fingerprint() });
         socket::send(socket.as_fd(), &hello, &[own.as_fd()], Blocking::No).map_err(at("greet the fork server"))?;
         let base = Base::now();
-        execute(theirs.as_fd()).map_err(at("execute this program again"))?;
+        let newborn = execute(theirs.as_fd()).map_err(at("execute this program again"))?;
         drop(theirs);
         let deadline = Some(Instant::now() + START_DEADLINE);
         match poll::readable([socket.as_fd()], deadline) {
@@ -64,6 +70,7 @@ impl Server {
             return Err(Error::new(ErrorKind::BinaryMismatch, Execution::NotStarted));
         }
         let pidfd = fds.into_iter().next().ok_or_else(|| at("receive the fork server's pidfd")(Errno::EPROTO))?;
+        newborn.grow_up();
         Ok(Self { epoch, base, socket, pidfd, outgoing: Mutex::default() })
     }
 
@@ -112,14 +119,34 @@ impl Server {
     }
 }
 
+/// A fork server that has not said that it is ready: if it never does, it is ended and reaped.
+struct Newborn(Option<OwnedFd>);
+
+impl Newborn {
+    fn grow_up(mut self) {
+        drop(self.0.take());
+    }
+}
+
+impl Drop for Newborn {
+    fn drop(&mut self) {
+        if let Some(pidfd) = &self.0 {
+            let _ = fd::signal(pidfd.as_fd(), signal::KILL);
+            let _ = poll::readable([pidfd.as_fd()], Some(Instant::now() + Duration::from_secs(1)));
+            process::reap_quietly(pidfd.as_fd());
+        }
+    }
+}
+
 /// Runs this program's image with the mark of a fork server.
-fn execute(socket: BorrowedFd<'_>) -> sys::Result<()> {
+fn execute(socket: BorrowedFd<'_>) -> sys::Result<Newborn> {
     let mark = Role::Server.mark(socket.as_raw_fd());
     let (args, env) = (process::own_args(), process::own_env_with((MARK, &mark)));
     let mut failed = Errno::ENOENT;
-    for path in image::paths()? {
+    for path in image::paths() {
         match process::spawn_image(&path, socket, &args, &env) {
-            Ok(_) => return Ok(()),
+            // A host that ignores SIGCHLD may have reaped it already, if it has ended; then there is nothing to watch.
+            Ok(pid) => return Ok(Newborn(fd::pidfd(pid).ok())),
             Err(errno) => failed = errno,
         }
     }

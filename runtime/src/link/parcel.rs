@@ -93,8 +93,7 @@ impl Parcel {
     fn new(name: ParcelName, len: usize) -> sys::Result<Self> {
         const STEP: usize = 2 << 20;
         let len = if len < STEP { len.next_power_of_two().max(64 << 10) } else { len.next_multiple_of(STEP) };
-        let fd = memory::create("process-task-parcel", len)?;
-        let map = Map::new(fd.as_fd(), len, Access::Write)?;
+        let (fd, map) = memory::create_much("process-task-parcel", len)?;
         memory::seal_future_writes(fd.as_fd())?;
         Ok(Self { name, fd, map })
     }

@@ -5,7 +5,7 @@
 #![expect(unsafe_code, reason = "mapping memory, and reading and writing what is mapped, through raw pointers")]
 
 use std::num::NonZeroUsize;
-use std::os::fd::{BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::ptr::NonNull;
 
 use nix::errno::Errno;
@@ -24,6 +24,36 @@ const FIXED_SIZE: SealFlag = SealFlag::F_SEAL_SHRINK.union(SealFlag::F_SEAL_GROW
 
 /// Memory of `len` bytes, all zero, really there, and of fixed size.
 pub(crate) fn create(name: &str, len: usize) -> nix::Result<OwnedFd> {
+    let fd = sized(name, len)?;
+    reserve(&fd, len)?;
+    fcntl(&fd, FcntlArg::F_ADD_SEALS(FIXED_SIZE))?;
+    Ok(fd)
+}
+
+/// As [`create`], for much memory that is about to be written: with huge pages where the system has them, and mapped.
+///
+/// Reserved by touching it in one call (`MADV_POPULATE_WRITE`), which fails where a touch would be a SIGBUS.
+pub(crate) fn create_much(name: &str, len: usize) -> nix::Result<(OwnedFd, Map)> {
+    if len < HUGE {
+        let fd = create(name, len)?;
+        let map = Map::new(fd.as_fd(), len, Access::Write)?;
+        return Ok((fd, map));
+    }
+    let fd = sized(name, len)?;
+    let map = Map::new(fd.as_fd(), len, Access::Write)?;
+    let (start, len) = (map.start.as_ptr().cast(), map.len());
+    // SAFETY: the range is this mapping, and the advice does not change what it holds.
+    let _ = unsafe { libc::madvise(start, len, libc::MADV_HUGEPAGE) };
+    // SAFETY: as above.
+    if unsafe { libc::madvise(start, len, libc::MADV_POPULATE_WRITE) } != 0 {
+        // A kernel before 5.14 does not know it; one without memory refuses again, in its own words.
+        reserve(&fd, len)?;
+    }
+    fcntl(&fd, FcntlArg::F_ADD_SEALS(FIXED_SIZE))?;
+    Ok((fd, map))
+}
+
+fn sized(name: &str, len: usize) -> nix::Result<OwnedFd> {
     let size = libc::off_t::try_from(len).map_err(|_| Errno::ENOMEM)?;
     if len >= LARGE && available().is_some_and(|available| len > available) {
         return Err(Errno::ENOMEM);
@@ -31,10 +61,16 @@ pub(crate) fn create(name: &str, len: usize) -> nix::Result<OwnedFd> {
     let flags = MFdFlags::MFD_CLOEXEC | MFdFlags::MFD_ALLOW_SEALING;
     let fd = above_stdio(memfd_create(name, flags)?)?;
     ftruncate(&fd, size)?;
-    retry(|| fallocate(&fd, FallocateFlags::empty(), 0, size))?;
-    fcntl(&fd, FcntlArg::F_ADD_SEALS(FIXED_SIZE))?;
     Ok(fd)
 }
+
+fn reserve(fd: &OwnedFd, len: usize) -> nix::Result<()> {
+    let size = libc::off_t::try_from(len).map_err(|_| Errno::ENOMEM)?;
+    retry(|| fallocate(fd, FallocateFlags::empty(), 0, size))
+}
+
+/// The size of a huge page, the usual one.
+const HUGE: usize = 2 << 20;
 
 /// From which size on it is asked first whether there is so much memory: a memfd has no limit of its own, and reserving
 /// more than there is ends in the kernel killing somebody.
@@ -179,7 +215,6 @@ impl Drop for Map {
 
 /// Asks for huge pages below the memory of a vector that is about to be filled.
 pub(crate) fn prefer_huge_pages<T>(spare: &mut [std::mem::MaybeUninit<T>]) {
-    const HUGE: usize = 2 << 20;
     let start = (spare.as_ptr() as usize).next_multiple_of(HUGE);
     let end = (spare.as_ptr() as usize + size_of_val(spare)) / HUGE * HUGE;
     if start < end {
@@ -192,7 +227,6 @@ pub(crate) fn prefer_huge_pages<T>(spare: &mut [std::mem::MaybeUninit<T>]) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::os::fd::AsFd;
 
     #[test]
     fn sealed_memory_cannot_be_written_through_a_new_mapping_or_shrunk() {
