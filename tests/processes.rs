@@ -9,7 +9,7 @@ use std::io::{Read as _, Write as _};
 use std::thread::sleep;
 use std::time::Duration;
 
-use process_task::{Builder, Process, ProcessInfo, StartMethod, Stdio, active_children, current, process_task};
+use process_task::{Builder, Pool, Process, ProcessInfo, StartMethod, Stdio, active_children, current, process_task};
 use support::processes::alive;
 use support::scratch::Scratch;
 use support::{PATIENCE, eventually};
@@ -20,6 +20,7 @@ under_every_start_method! {
     arguments_are_the_childs_own_once_it_is_started,
     join_returns_at_the_reply_and_not_at_the_end,
     what_a_task_printed_is_there_when_join_returns,
+    what_a_worker_printed_is_there_with_its_result,
     destructors_of_the_task_have_run_when_join_returns,
     exit_handlers_run_before_the_end,
     a_detached_process_goes_on,
@@ -164,6 +165,24 @@ fn what_a_task_printed_is_there_when_join_returns(method: StartMethod) {
         process.unwrap().join().unwrap();
         assert_eq!(fs::read_to_string(&path).unwrap(), text);
     }
+}
+
+/// Has a worker print, and returns what is in the file of our common stdout while the worker lives on.
+#[process_task]
+fn have_a_worker_print(exec: bool, path: &str) -> String {
+    let method = if exec { StartMethod::Exec } else { StartMethod::ForkServer };
+    let pool = Pool::builder().workers(1).start_method(method).build().unwrap();
+    pool.call(print_without_a_newline, "from a worker").unwrap();
+    fs::read_to_string(path).unwrap()
+}
+
+fn what_a_worker_printed_is_there_with_its_result(method: StartMethod) {
+    let scratch = Scratch::new();
+    let path = scratch.file("output");
+    let file = File::create(&path).unwrap();
+    let process =
+        builder(method).stdout(file).spawn(have_a_worker_print, (method == StartMethod::Exec, &path)).unwrap();
+    assert_eq!(process.join().unwrap(), "from a worker");
 }
 
 /// Writes its file when it is dropped, and takes its time.
