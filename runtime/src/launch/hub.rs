@@ -344,6 +344,8 @@ impl Hub {
         for orphan in orphans {
             // The kernel kills it when its maker dies; this makes sure.
             let _ = fd::signal(orphan.pidfd(), signal::KILL);
+            // What the child started would have been killed by the fork server. On an older kernel it stays.
+            let _ = fd::signal_group(orphan.pidfd(), signal::KILL);
             if self.set.add(orphan.pidfd(), orphan.id * KINDS + ORPHAN_ENDED, Report::Level).is_err() {
                 // No descriptor of ours can fail to be watched but for want of kernel memory; then look by waiting.
                 let _ = poll::readable([orphan.pidfd()], None);

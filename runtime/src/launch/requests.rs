@@ -87,7 +87,7 @@ impl Books {
         (id, ToServer::Start { id, method })
     }
 
-    /// The fork server has made a child: who asked for it, and the child.
+    /// The fork server has made a child: who asked for it, and the child; `None` if it was for the stock.
     pub(super) fn started(
         &mut self,
         server: &Arc<Server>,
@@ -97,7 +97,13 @@ impl Books {
         let starting = self.take(id)?;
         let record = Arc::new(Record::new(id, pid, pidfd, Arc::clone(server)));
         self.children.insert(id, Arc::clone(&record));
-        Some((starting.started, Child { record, link: starting.link }))
+        let child = Child { record, link: starting.link };
+        if starting.spare {
+            // In the same step: nobody may see it as a child that was handed out.
+            self.spares.push(child);
+            return None;
+        }
+        Some((starting.started, child))
     }
 
     pub(super) fn take(&mut self, id: ChildId) -> Option<Starting> {

@@ -9,6 +9,8 @@ use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 
+use super::fd::above_stdio;
+
 /// `poll(2)`: which of `fds` can be read, or were hung up; none if `deadline` came first.
 pub(crate) fn readable<const N: usize>(fds: [BorrowedFd<'_>; N], deadline: Option<Instant>) -> nix::Result<[bool; N]> {
     let mut polled = fds.map(|fd| PollFd::new(fd, PollFlags::POLLIN));
@@ -47,7 +49,7 @@ pub(crate) struct Set(Epoll);
 
 impl Set {
     pub(crate) fn new() -> nix::Result<Self> {
-        Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC).map(Self)
+        above_stdio(Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?.0).map(|fd| Self(Epoll(fd)))
     }
 
     /// `epoll_ctl(EPOLL_CTL_ADD)`.

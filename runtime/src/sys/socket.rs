@@ -67,6 +67,10 @@ pub(crate) fn receive(socket: BorrowedFd<'_>, blocking: Blocking) -> nix::Result
     let (len, said) = retry(|| {
         let mut slices = [IoSliceMut::new(&mut bytes)];
         let message = recvmsg::<()>(socket.as_raw_fd(), &mut slices, Some(&mut beside), flags)?;
+        // A full table makes the kernel drop descriptors without an error: only this flag tells.
+        if message.flags.contains(MsgFlags::MSG_CTRUNC) {
+            return Err(Errno::EMFILE);
+        }
         for beside in message.cmsgs()? {
             if let ControlMessageOwned::ScmRights(raw) = beside {
                 descriptors.extend(raw.into_iter().map(take));
@@ -74,10 +78,6 @@ pub(crate) fn receive(socket: BorrowedFd<'_>, blocking: Blocking) -> nix::Result
         }
         Ok((message.bytes, message.flags))
     })?;
-    // A full table makes the kernel drop descriptors without an error: only this flag tells.
-    if said.contains(MsgFlags::MSG_CTRUNC) {
-        return Err(Errno::EMFILE);
-    }
     if said.contains(MsgFlags::MSG_TRUNC) {
         return Err(Errno::EMSGSIZE);
     }
