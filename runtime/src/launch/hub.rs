@@ -366,13 +366,11 @@ impl Hub {
         let missing = self.books().missing_spares();
         if missing > 0 {
             let hub = Arc::downgrade(self);
-            let stock = move |spare| {
-                let Some(hub) = hub.upgrade() else { return };
-                let mut books = hub.books();
-                match spare {
-                    Ok(spare) => books.spares.push(spare),
+            // Called only if there is none: a spare that was made is in the books already.
+            let stock = move |spare: Result<Child>| {
+                if let (Err(_), Some(hub)) = (spare, hub.upgrade()) {
                     // Nobody waits for it: the next one who does will hear why.
-                    Err(_) => books.wanted_spares = 0,
+                    hub.books().wanted_spares = 0;
                 }
             };
             self.request((StartMethod::ForkServer, true, false), Box::new(stock));

@@ -18,7 +18,7 @@ use crate::codec::message::{from_bytes, to_bytes};
 use crate::shared::Half;
 use crate::sys::memory::{Access, Map};
 use crate::sys::socket::{self, Blocking};
-use crate::sys::{Errno, fd, futex};
+use crate::sys::{Errno, fd, futex, process};
 
 /// The child's end.
 #[derive(Debug)]
@@ -183,7 +183,10 @@ impl Callee {
         // Nobody waits for the word that a setup worked: the first call follows it.
         let awaited = given.kind != Kind::Setup || kind != Kind::Done;
         if awaited && bell::must_ring(&words.asleep.0, &words.hungry.0, &self.reply.words().window.0) {
-            fd::ring(self.bell.as_fd());
+            if !fd::still_rings(self.bell.as_fd()) {
+                // The task has closed what is not its own. The parent is told by our end, and then finds the reply.
+                process::exit_now(1);
+            }
             self.far = true;
         }
     }

@@ -116,6 +116,11 @@ pub(crate) fn ring(event: BorrowedFd<'_>) {
     let _ = nix::unistd::write(event, &1u64.to_ne_bytes());
 }
 
+/// As [`ring`]; false if the descriptor is not open any more.
+pub(crate) fn still_rings(event: BorrowedFd<'_>) -> bool {
+    nix::unistd::write(event, &1u64.to_ne_bytes()) != Err(Errno::EBADF)
+}
+
 /// Sets an [`event`] back to zero.
 pub(crate) fn quieten(event: BorrowedFd<'_>) {
     let _ = nix::unistd::read(event, &mut [0; 8]);
