@@ -13,7 +13,7 @@ use crate::codec::message::{from_bytes, to_bytes};
 use crate::link::frame::{INLINE, Kind};
 use crate::link::message::{Refusal, Setup};
 use crate::link::{Callee, Given, Payload};
-use crate::sys::{Errno, crash, limits, process};
+use crate::sys::{Errno, crash, forked, limits, process};
 use crate::task::{StubError, lookup};
 
 /// Serves until the parent closes the link, or until the one call of a `spawn` is done.
@@ -82,12 +82,17 @@ fn run(callee: &mut Callee, given: &Given) {
             return answer(callee, given, Kind::BadArguments, why.as_bytes());
         }
     };
+    let generation = forked::generation();
     let mut filling = callee.filling();
     let outcome = panic::catch_unwind(AssertUnwindSafe(|| {
         let mut writer = Writer::new(Vec::new(), INLINE, &mut filling);
         task.run(arguments, &mut writer)?;
         writer.finish().map_err(StubError::Encode)
     }));
+    if forked::generation() != generation {
+        // The task called `fork()`, and this is the copy: the link is the original's.
+        process::exit_now(0);
+    }
     // What the task printed is there before its result is.
     let _ = std::io::stdout().flush();
     match outcome {
