@@ -71,8 +71,8 @@ pub(super) fn become_child(control: OwnedFd) -> Errno {
 
 /// Ends a process of ours that cannot do what it was made for.
 fn give_up(who: &str, why: Errno) -> ! {
-    // The parent was told of a mismatch already.
-    if why != Errno::EXDEV {
+    // The parent was told of a mismatch already; and if it is gone, nobody wants to know.
+    if why != Errno::EXDEV && why != Errno::EPIPE {
         use std::io::Write as _;
         let _ = writeln!(std::io::stderr(), "process-task: {who} could not begin to work: {}", why.desc());
     }

@@ -9,8 +9,10 @@
 use std::collections::HashMap;
 use std::fmt;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
+use std::task::Waker;
 use std::time::{Duration, Instant};
 
 use super::record::Record;
@@ -27,6 +29,14 @@ use crate::sys::{self, Errno, fd, forked, process, signal};
 /// Something that wants to know when one of its bells rings. Called on the hub's thread, which it must not keep.
 pub(crate) trait Source: Send + Sync {
     fn rang(self: Arc<Self>);
+}
+
+/// Wakes a future. A waker is its executor's code: if it panics, that must not end the hub's thread, or whoever calls.
+pub(crate) fn wake(waker: Waker) {
+    if let Err(payload) = catch_unwind(AssertUnwindSafe(|| waker.wake())) {
+        // Its destructor is not ours either.
+        let _ = catch_unwind(AssertUnwindSafe(|| drop(payload)));
+    }
 }
 
 type Later = Box<dyn FnOnce() + Send>;
@@ -112,7 +122,13 @@ impl Hub {
     /// It could not be started; the step says why.
     pub(crate) fn start_child(self: &Arc<Self>, method: StartMethod) -> Result<Child> {
         let (sender, receiver) = mpsc::sync_channel(1);
-        self.start_child_later(method, Box::new(move |child| drop(sender.send(child))));
+        let started = move |child| {
+            // Nobody waits any more: the child must not wait for ever either.
+            if let Err(mpsc::SendError(Ok(Child { record, .. }))) = sender.send(child) {
+                let _ = record.signal(signal::KILL);
+            }
+        };
+        self.start_child_later(method, Box::new(started));
         let late = |_| Error::could_not_start("wait for the fork server", Errno::ETIMEDOUT);
         receiver.recv_timeout(START_DEADLINE).map_err(late)?
     }
@@ -226,8 +242,8 @@ impl Hub {
         loop {
             // While spares are missing, they are made between two looks.
             let deadline = if self.refill() { Some(Instant::now()) } else { self.do_what_is_due() };
-            if self.set.wait(&mut tokens, deadline).is_err() {
-                return;
+            if let Err(errno) = self.set.wait(&mut tokens, deadline) {
+                lost_descriptors(errno);
             }
             for token in &tokens {
                 let which = token / KINDS;
@@ -392,6 +408,18 @@ impl fmt::Debug for Hub {
 /// Enough for a burst, and few enough to cost nothing.
 fn spares_wanted() -> usize {
     std::thread::available_parallelism().map_or(2, |cores| cores.get().clamp(2, 8))
+}
+
+/// Waiting for our own epoll set cannot fail, unless somebody closed it. Nobody would hear of any end from here on, and
+/// every call would wait for ever; a program that does this is told, and ended.
+fn lost_descriptors(errno: Errno) -> ! {
+    use std::io::Write as _;
+    let _ = writeln!(
+        std::io::stderr(),
+        "process-task: this program has closed descriptors that it did not open, ours among them: {}",
+        errno.desc()
+    );
+    std::process::abort()
 }
 
 fn say_not_alone(threads: u64) {

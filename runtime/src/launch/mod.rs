@@ -12,7 +12,7 @@ mod server;
 mod values;
 
 pub(crate) use self::context::{Options, preparing, setup};
-pub(crate) use self::hub::{Hub, Source, existing_hub, hub};
+pub(crate) use self::hub::{Hub, Source, existing_hub, hub, wake};
 pub(crate) use self::record::Record;
 pub(crate) use self::requests::Child;
 pub(crate) use self::values::{decode, encode};

@@ -10,6 +10,7 @@ use std::marker::PhantomData;
 
 use super::handle::JoinHandle;
 use super::pool_type::Pool;
+use super::schedule::Schedule;
 use crate::error::Result;
 use crate::task::Task;
 
@@ -86,7 +87,10 @@ impl<'p, 'a, T: Task, I: Iterator<Item = T::Args<'a>>> Ahead<'p, 'a, T, I> {
 impl<T: Task, I> Drop for Ahead<'_, '_, T, I> {
     /// Nobody wants what is still on the way.
     fn drop(&mut self) {
-        self.pending.iter().for_each(|handle| handle.call().abandon());
+        if !self.pending.is_empty() {
+            self.pending.iter().for_each(|handle| handle.call().abandon());
+            self.pool.core().update(Schedule::cancel_abandoned);
+        }
     }
 }
 

@@ -8,6 +8,7 @@ use std::task::Waker;
 use std::thread::{Thread, ThreadId};
 
 use crate::error::Result;
+use crate::launch::wake;
 use crate::link::{Body, Payload};
 
 /// A call from its submission until its handle is gone.
@@ -93,7 +94,7 @@ impl Waiters {
     pub(super) fn wake(self) {
         self.threads.iter().for_each(Thread::unpark);
         if let Some(waker) = self.waker {
-            waker.wake();
+            wake(waker);
         }
     }
 }

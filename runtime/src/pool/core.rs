@@ -268,7 +268,7 @@ impl Core {
         }
         let dismissed = self.update(|schedule, owed| {
             caller.wake();
-            let worker = Worker { record: Arc::clone(&record), caller, proven: false };
+            let worker = Worker { record: Arc::clone(&record), caller, proven: false, refused: false };
             if matches!(schedule.phase, Phase::Ended(_)) {
                 schedule.places[number].state = State::Leaving(Arc::clone(&record));
                 return true;

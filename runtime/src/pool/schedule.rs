@@ -66,6 +66,8 @@ pub(super) struct Owed {
     pub(super) kill: Vec<Arc<Record>>,
     /// Places that want a new worker, and how long to wait first.
     pub(super) start: Vec<(usize, Option<Duration>)>,
+    /// Wakers that were replaced: what their destructors do must not meet the mutex.
+    pub(super) forget: Vec<Waker>,
     /// Somebody else than the leader has settled a call.
     pub(super) kick: bool,
 }
@@ -104,10 +106,34 @@ impl Schedule {
         }
     }
 
+    /// Calls were abandoned: those that no worker has claimed are cancelled, also those that were given out.
+    pub(super) fn cancel_abandoned(&mut self, owed: &mut Owed) {
+        for number in 0..self.places.len() {
+            // Not its setup, which is the oldest request if it has not been answered.
+            let calls = self.places[number].load().and_then(|load| u32::try_from(load).ok()).unwrap_or(0);
+            if let Some(worker) = self.places[number].worker_mut() {
+                let back = worker.caller.take_back(calls);
+                self.requeue(back);
+                self.list_if_idle(number);
+            }
+        }
+        let (abandoned, wanted) =
+            self.backlog.drain(..).partition::<Vec<_>, _>(|pending| pending.call.abandoned.load(Relaxed));
+        self.backlog.extend(wanted);
+        for Pending { call, .. } in abandoned {
+            self.settle(&call, Err(Error::new(ErrorKind::Cancelled, Execution::NotStarted)), owed);
+        }
+        self.pump(owed);
+        // A worker may have answered while it still saw calls behind, and rung no bell.
+        self.collect(owed);
+        self.level(owed);
+    }
+
     /// Has `waker` told when `call` is settled.
     pub(super) fn wait_later(&mut self, call: &Arc<Call>, waker: Waker, owed: &mut Owed) {
-        if call.set_waker(waker).is_none() {
-            self.awaited += 1;
+        match call.set_waker(waker) {
+            Some(before) => owed.forget.push(before),
+            None => self.awaited += 1,
         }
         if !self.led {
             // Enters the word into every link, and takes what came before it was seen.
@@ -299,6 +325,9 @@ impl Schedule {
                     self.failed_starts = 0;
                 }
                 Asked::Setup => {
+                    if let Some(worker) = self.places[number].worker_mut() {
+                        worker.refused = true;
+                    }
                     if let Err(error) = outcome::of_reply(reply) {
                         self.count_failed_start(&error.in_process(&who.0, who.1), owed);
                     }
@@ -334,14 +363,14 @@ impl Schedule {
 
     /// A worker is dead, and its replies are taken: settles what it was running, and takes the rest back.
     fn bury(&mut self, worker: Worker, status: ExitStatus, owed: &mut Owed) {
-        let Worker { record, caller, proven } = worker;
+        let Worker { record, caller, proven, refused } = worker;
         let name = record.name();
         let error = |caller: &Caller<Asked>, execution| {
             outcome::of_end(status, caller, execution).in_process(&name, record.pid)
         };
         let (unknown, never_worked) = (error(&caller, Execution::Unknown), error(&caller, Execution::NotStarted));
         let Remains { running, unclaimed } = caller.remains();
-        if !proven && !matches!(self.phase, Phase::Ended(_)) {
+        if !(proven || refused) && !matches!(self.phase, Phase::Ended(_)) {
             self.count_failed_start(&never_worked, owed);
         }
         for asked in running {
@@ -366,12 +395,6 @@ impl Schedule {
             self.fail_backlog(&error.clone(), owed);
         }
         while let Some(first) = self.backlog.front() {
-            if first.call.abandoned.load(Relaxed) {
-                if let Some(Pending { call, .. }) = self.backlog.pop_front() {
-                    self.settle(&call, Err(Error::new(ErrorKind::Cancelled, Execution::NotStarted)), owed);
-                }
-                continue;
-            }
             // A parcel's descriptor may have to travel first, which is simplest when nothing else does.
             let small = matches!(first.payload, Payload::Small(_));
             let number = self.pop_idle().or_else(|| if small { self.least_loaded() } else { None });

@@ -48,6 +48,8 @@ pub(super) struct Worker {
     pub(super) caller: Caller<Asked>,
     /// It has become what its setup asked for.
     pub(super) proven: bool,
+    /// It could not become that, and said so; its end is no further news.
+    pub(super) refused: bool,
 }
 
 impl Place {

@@ -19,7 +19,7 @@ use std::task::Waker;
 use std::time::Instant;
 
 use crate::error::{Error, Execution, Result};
-use crate::launch::{Child, Hub, Record, Source, hub, outcome};
+use crate::launch::{Child, Hub, Record, Source, hub, outcome, wake};
 use crate::link::frame::Kind;
 use crate::link::{Body, Caller, Payload, Spin, StartMethod};
 use crate::sys::poll::{self, Report};
@@ -298,7 +298,7 @@ impl Source for Running {
     fn rang(self: Arc<Self>) {
         let waker = self.waker().take();
         if let Some(waker) = waker {
-            waker.wake();
+            wake(waker);
         }
     }
 }

@@ -17,7 +17,7 @@ use nix::sys::stat::fstat;
 use nix::unistd::ftruncate;
 
 use super::fd::above_stdio;
-use super::retry;
+use super::{retry, signal};
 
 /// Seals that keep the size as it is: nobody can truncate the memory below somebody else's mapping.
 const FIXED_SIZE: SealFlag = SealFlag::F_SEAL_SHRINK.union(SealFlag::F_SEAL_GROW);
@@ -66,7 +66,17 @@ fn sized(name: &str, len: usize) -> nix::Result<OwnedFd> {
 
 fn reserve(fd: &OwnedFd, len: usize) -> nix::Result<()> {
     let size = libc::off_t::try_from(len).map_err(|_| Errno::ENOMEM)?;
-    retry(|| fallocate(fd, FallocateFlags::empty(), 0, size))
+    let reserve = || fallocate(fd, FallocateFlags::empty(), 0, size);
+    match reserve() {
+        // The kernel undoes all of it for a signal: under a flood of them it would never come to its end.
+        Err(Errno::EINTR) => {
+            let before = signal::block_all();
+            let reserved = retry(reserve);
+            signal::set_mask(before);
+            reserved
+        }
+        other => other,
+    }
 }
 
 /// The size of a huge page, the usual one.
