@@ -99,7 +99,8 @@ pub(crate) fn setup(base: &Base, options: &Options, name: &str, once: bool) -> R
             let own = fd::stdio(i32::try_from(number).unwrap_or(2));
             let now = fd::identity(own);
             if now != base.outputs[number - 1] {
-                let stream = if now.is_some() { fd::duplicate(own) } else { fd::null() };
+                // It may be gone by now: then what was seen there was only passing through.
+                let stream = fd::duplicate(own).or_else(|_| fd::null());
                 attach(role, stream, "duplicate a standard stream")?;
             }
         }

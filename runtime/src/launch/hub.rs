@@ -157,9 +157,8 @@ impl Hub {
     /// Every child that was handed out and has not ended.
     pub(crate) fn living(&self) -> Vec<Arc<Record>> {
         let books = self.books();
-        let spare = |id: ChildId| books.spares.iter().any(|spare| spare.record.id == id);
-        let mut living: Vec<_> = books.children.values().filter(|record| !spare(record.id)).cloned().collect();
-        living.sort_by_key(|record| record.id);
+        let mut living: Vec<_> = books.children.values().filter(|record| record.turn() > 0).cloned().collect();
+        living.sort_by_key(|record| record.turn());
         living
     }
 

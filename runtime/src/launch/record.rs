@@ -7,6 +7,7 @@ use std::fmt;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::process::ExitStatusExt as _;
 use std::process::ExitStatus;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
@@ -23,6 +24,7 @@ pub(crate) struct Record {
     server: Arc<Server>,
     /// Empty as long as it is a spare.
     name: Mutex<String>,
+    turn: AtomicU64,
     end: Mutex<End>,
     ended: Condvar,
 }
@@ -35,7 +37,16 @@ struct End {
 
 impl Record {
     pub(super) fn new(id: ChildId, pid: u32, pidfd: OwnedFd, server: Arc<Server>) -> Self {
-        Self { id, pid, pidfd, server, name: Mutex::default(), end: Mutex::default(), ended: Condvar::new() }
+        Self {
+            id,
+            pid,
+            pidfd,
+            server,
+            name: Mutex::default(),
+            turn: AtomicU64::new(0),
+            end: Mutex::default(),
+            ended: Condvar::new(),
+        }
     }
 
     pub(crate) fn pidfd(&self) -> BorrowedFd<'_> {
@@ -50,8 +61,16 @@ impl Record {
         lock(&self.name).clone()
     }
 
+    /// It is handed out, under this name.
     pub(crate) fn set_name(&self, name: &str) {
+        static HANDED_OUT: AtomicU64 = AtomicU64::new(1);
         name.clone_into(&mut lock(&self.name));
+        self.turn.store(HANDED_OUT.fetch_add(1, Relaxed), Relaxed);
+    }
+
+    /// The how manieth child it was that this process handed out; 0 for a spare.
+    pub(crate) fn turn(&self) -> u64 {
+        self.turn.load(Relaxed)
     }
 
     /// How it ended, if it has.

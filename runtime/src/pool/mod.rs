@@ -30,6 +30,7 @@ mod core;
 mod handle;
 mod pool_type;
 mod schedule;
+mod staffing;
 mod worker;
 
 pub use self::ahead::{Map, UnorderedMap};
