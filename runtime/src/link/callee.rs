@@ -7,6 +7,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::AtomicU32;
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release, SeqCst};
+use std::time::Instant;
 
 use super::frame::{self, Frame, HEAD, INLINE, Kind, ParcelName, RING};
 use super::message::{FromChild, MAGIC, ToChild};
@@ -30,8 +31,6 @@ pub(crate) struct Callee {
     read: u64,
     write: u64,
     spin: Spin,
-    /// The last answer had to wake the parent, so the next request is not near.
-    far: bool,
     arrivals: Arrivals,
     stock: SharedStock,
     /// Which parcel of ours the parent has mapped, by slot.
@@ -98,7 +97,6 @@ impl Callee {
             read: 0,
             write: 0,
             spin: Spin::new(),
-            far: true,
             arrivals: Arrivals::default(),
             stock: SharedStock::default(),
             announced: [0; SLOTS],
@@ -130,14 +128,16 @@ impl Callee {
             if closed {
                 return None;
             }
-            if !std::mem::take(&mut self.far) && self.spin.until(|| bell::has_work(window, closing)) {
+            if self.spin.until(|| bell::has_work(window, closing)) {
                 continue;
             }
+            let since = Instant::now();
             let dozing = &self.reply.words().dozing.0;
             if bell::doze(dozing, window, closing) {
                 futex::wait(dozing, 1);
             }
             bell::wake_up(dozing);
+            self.spin.slept(since);
         }
     }
 
@@ -187,7 +187,6 @@ impl Callee {
                 // The task has closed what is not its own. The parent is told by our end, and then finds the reply.
                 process::exit_now(1);
             }
-            self.far = true;
         }
     }
 

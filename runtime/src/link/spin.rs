@@ -3,7 +3,9 @@
 //! Owns: one number. Runs in: both ends of a link. Never: yields in a loop, which under load costs milliseconds.
 //!
 //! Sleeping and being woken costs about 25 us a side, so a short look is worth it when the answer is near; a long one
-//! takes the processor from the one who is to answer. A hit doubles the next look, a miss halves it.
+//! takes the processor from the one who is to answer. A hit doubles the next look, a miss halves it, and a sleep that
+//! turned out short enough to have been looked through makes the next look as long as that would have taken: without
+//! this, two sides that wake each other would go on sleeping for ever.
 
 use std::hint::spin_loop;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -37,6 +39,14 @@ impl Spin {
                 self.0.store((length / 2).max(SHORTEST), Relaxed);
                 return false;
             }
+        }
+    }
+
+    /// The sleep that began at `since` is over.
+    pub(crate) fn slept(&self, since: Instant) {
+        let slept = u64::try_from(since.elapsed().as_nanos()).unwrap_or(u64::MAX);
+        if slept < LONGEST {
+            self.0.store((2 * slept).min(LONGEST), Relaxed);
         }
     }
 }

@@ -38,6 +38,8 @@ pub(super) struct Core {
     set: poll::Set,
     /// Wakes the leader when somebody else has settled a call.
     kick: OwnedFd,
+    /// How long leaders look before they sleep.
+    spin: Spin,
     pub(super) stock: SharedStock,
 }
 
@@ -60,6 +62,7 @@ impl Core {
             outstanding,
             set,
             kick,
+            spin: Spin::new(),
             stock: SharedStock::default(),
         });
         let source: Arc<dyn Source> = Arc::<Self>::clone(&core);
@@ -141,12 +144,11 @@ impl Core {
 
     /// Looks for replies and sleeps until there are some, for everybody, until `done`.
     fn lead(self: &Arc<Self>, done: &dyn Fn() -> bool, deadline: Option<Instant>) {
-        let spin = Spin::new();
         let mut rang = Vec::new();
         let mut far = std::mem::take(&mut self.schedule().far);
         loop {
             if !std::mem::take(&mut far) {
-                spin.until(|| done() || self.sees_reply());
+                self.spin.until(|| done() || self.sees_reply());
             }
             let late = deadline.is_some_and(|at| Instant::now() >= at);
             let sleeps = self.update(|schedule, owed| {
@@ -171,7 +173,9 @@ impl Core {
                 None => return,
                 Some(false) => {}
                 Some(true) => {
+                    let since = Instant::now();
                     let _ = self.set.wait(&mut rang, deadline);
+                    self.spin.slept(since);
                     let mut schedule = self.schedule();
                     schedule.sleeping = false;
                     schedule.set_asleep(false);

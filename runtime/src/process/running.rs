@@ -147,7 +147,9 @@ impl Running {
             if let Some(outcome) = self.outcome() {
                 return Some(outcome);
             }
+            let since = Instant::now();
             let rang = poll::readable([self.bell.as_fd()], deadline);
+            SPIN.slept(since);
             fd::quieten(self.bell.as_fd());
             if rang == Ok([false]) {
                 return self.outcome();
