@@ -121,6 +121,9 @@ impl Hub {
     /// # Errors
     /// It could not be started; the step says why.
     pub(crate) fn start_child(self: &Arc<Self>, method: StartMethod) -> Result<Child> {
+        if let Some(spare) = self.spare(method) {
+            return Ok(spare);
+        }
         let (sender, receiver) = mpsc::sync_channel(1);
         let started = move |child| {
             // Nobody waits any more: the child must not wait for ever either.
@@ -128,30 +131,35 @@ impl Hub {
                 let _ = record.signal(signal::KILL);
             }
         };
-        self.start_child_later(method, Box::new(started));
+        self.request((method, false, false), Box::new(started));
         let late = |_| Error::could_not_start("wait for the fork server", Errno::ETIMEDOUT);
         receiver.recv_timeout(START_DEADLINE).map_err(late)?
     }
 
     /// Calls `started` with a new child: at once if there is a spare, else on the hub's thread.
     pub(crate) fn start_child_later(self: &Arc<Self>, method: StartMethod, started: Started) {
-        if method == StartMethod::ForkServer {
-            let spare = {
-                let mut books = self.books();
-                books.wanted_spares = self.spares;
-                let spare = books.take_spare();
-                if spare.is_some() && books.spares.is_empty() {
-                    // Otherwise the next end that is reported makes the thread look at the stock, at no cost to us.
-                    fd::ring(self.kick.as_fd());
-                }
-                spare
-            };
-            if let Some(spare) = spare {
-                spare.link.rouse();
-                return started(Ok(spare));
-            }
+        match self.spare(method) {
+            Some(spare) => started(Ok(spare)),
+            None => self.request((method, false, false), started),
         }
-        self.request((method, false, false), started);
+    }
+
+    /// A child that is there already, awake and waiting for its first request.
+    fn spare(&self, method: StartMethod) -> Option<Child> {
+        if method != StartMethod::ForkServer {
+            return None;
+        }
+        let mut books = self.books();
+        books.wanted_spares = self.spares;
+        let spare = books.take_spare()?;
+        let last = books.spares.is_empty();
+        drop(books);
+        spare.link.rouse();
+        if last {
+            // Otherwise the next end that is reported makes the thread look at the stock, at no cost to us.
+            fd::ring(self.kick.as_fd());
+        }
+        Some(spare)
     }
 
     /// Every child that was handed out and has not ended.

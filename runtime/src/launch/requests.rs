@@ -94,7 +94,15 @@ impl Books {
         (id, pid): (ChildId, u32),
         pidfd: OwnedFd,
     ) -> Option<(Started, Child)> {
-        let starting = self.take(id)?;
+        let mut starting = self.take(id)?;
+        if starting.spare
+            && let Some(waiting) =
+                self.starting.iter_mut().find(|one| !one.spare && one.method == StartMethod::ForkServer)
+        {
+            // Somebody waits already for one like it: the one that was asked for on his behalf becomes the spare.
+            std::mem::swap(&mut waiting.started, &mut starting.started);
+            (waiting.spare, starting.spare) = (true, false);
+        }
         let record = Arc::new(Record::new(id, pid, pidfd, Arc::clone(server)));
         self.children.insert(id, Arc::clone(&record));
         let child = Child { record, link: starting.link };

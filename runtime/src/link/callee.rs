@@ -182,11 +182,10 @@ impl Callee {
         let words = self.request.words();
         // Nobody waits for the word that a setup worked: the first call follows it.
         let awaited = given.kind != Kind::Setup || kind != Kind::Done;
-        if awaited && bell::must_ring(&words.asleep.0, &words.hungry.0, &self.reply.words().window.0) {
-            if !fd::still_rings(self.bell.as_fd()) {
-                // The task has closed what is not its own. The parent is told by our end, and then finds the reply.
-                process::exit_now(1);
-            }
+        let ring = awaited && bell::must_ring(&words.asleep.0, &words.hungry.0, &self.reply.words().window.0);
+        if ring && !fd::still_rings(self.bell.as_fd()) {
+            // The task has closed what is not its own. The parent is told by our end, and then finds the reply.
+            process::exit_now(1);
         }
     }
 

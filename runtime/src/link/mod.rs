@@ -104,7 +104,12 @@ pub(crate) struct Link {
     reply: Half<ReplyWords>,
     control: OwnedFd,
     bell: Arc<OwnedFd>,
+    /// The halves' memory, of which only [`FIRST`] bytes of each ring are reserved, until it is known who gets the link.
+    halves: Option<[OwnedFd; 2]>,
 }
+
+/// How much of a ring is reserved from the start: room for a setup, one call, and their answers.
+const FIRST: usize = 3 * frame::LONGEST;
 
 impl Link {
     /// Makes a link, and returns the child's end of its control socket, on which everything else is waiting already.
@@ -117,16 +122,34 @@ impl Link {
         }
         let (control, theirs) = at("make a socket pair", socket::pair())?;
         let bell = at("make an eventfd", fd::event())?;
-        let size = Half::<RequestWords>::size_with(RING);
-        let request_fd = at("reserve the request half", memory::create("process-task-request", size))?;
-        let reply_fd = at("reserve the reply half", memory::create("process-task-reply", size))?;
+        let (size, first) = (Half::<RequestWords>::size_with(RING), Half::<RequestWords>::size_with(FIRST));
+        let request_fd = at("reserve the request half", memory::create_in_part("process-task-request", size, first))?;
+        let reply_fd = at("reserve the reply half", memory::create_in_part("process-task-reply", size, first))?;
         let request = at("map the request half", Half::map(request_fd.as_fd(), RING, Access::Write))?;
         let reply = at("map the reply half", Half::map(reply_fd.as_fd(), RING, Access::Write))?;
         at("seal the request half", memory::seal_future_writes(request_fd.as_fd()))?;
         let hello = to_bytes(&ToChild::Hello { magic: MAGIC, fingerprint });
         let halves = [request_fd.as_fd(), reply_fd.as_fd(), bell.as_fd()];
         at("send the link", socket::send(control.as_fd(), &hello, &halves, Blocking::No))?;
-        Ok((Self { request: Arc::new(request), reply, control, bell: Arc::new(bell) }, theirs))
+        let halves = Some([request_fd, reply_fd]);
+        Ok((Self { request: Arc::new(request), reply, control, bell: Arc::new(bell), halves }, theirs))
+    }
+
+    /// Makes the link fit for any number of calls. Otherwise it is for one, as a new process has.
+    ///
+    /// # Errors
+    /// There is no memory for the rest of the rings.
+    pub(crate) fn for_many(mut self) -> Result<Self, Errno> {
+        for half in self.halves.take().into_iter().flatten() {
+            memory::reserve(&half, Half::<RequestWords>::size_with(RING))?;
+        }
+        Ok(self)
+    }
+
+    /// Makes the link fit for a setup and one call.
+    pub(crate) fn for_one(mut self) -> Self {
+        self.halves = None;
+        self
     }
 
     /// What the child rings.

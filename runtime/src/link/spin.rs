@@ -20,7 +20,7 @@ pub(crate) struct Spin(AtomicU64);
 
 impl Spin {
     pub(crate) const fn new() -> Self {
-        Self(AtomicU64::new(20_000))
+        Self(AtomicU64::new(LONGEST))
     }
 
     /// Looks until `there` says yes, or the time is over; says which.

@@ -264,6 +264,10 @@ impl Core {
         let Child { record, link } = child.map_err(|error| error.in_process(&name, 0))?;
         record.set_name(&name);
         let bell = Arc::clone(link.bell());
+        let link = link.for_many().map_err(|errno| {
+            let _ = record.signal(signal::KILL);
+            Error::could_not_start("reserve the link's memory", errno).in_process(&name, record.pid)
+        })?;
         let mut caller = Caller::new(link);
         let prepared = self.prepare(&record, &mut caller, &name, bell.as_fd());
         if let Err(error) = prepared {

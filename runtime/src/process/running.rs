@@ -21,7 +21,7 @@ use std::time::Instant;
 use crate::error::{Error, Execution, Result};
 use crate::launch::{Child, Hub, Record, Source, hub, outcome, wake};
 use crate::link::frame::Kind;
-use crate::link::{Body, Caller, Payload, Spin, StartMethod};
+use crate::link::{Body, Caller, Payload, StartMethod};
 use crate::sys::poll::{self, Report};
 use crate::sys::{Errno, fd, signal};
 
@@ -43,8 +43,6 @@ pub(super) struct Running {
     caller: Mutex<Option<Caller<Asked>>>,
     outcome: OnceLock<Result<Body>>,
     bell: Arc<OwnedFd>,
-    /// The process was asleep when the call was pushed, so its reply is not near.
-    far: bool,
     waker: Mutex<Option<Waker>>,
     /// Under which the hub knows us, once somebody awaits the result.
     token: OnceLock<(Arc<Hub>, u64)>,
@@ -70,7 +68,7 @@ impl Running {
     ) -> std::result::Result<Arc<Self>, Errno> {
         let Child { record, link } = child;
         let bell = Arc::clone(link.bell());
-        let mut caller = Caller::new(link);
+        let mut caller = Caller::new(link.for_one());
         let pushed = (|| {
             if !descriptors.is_empty() {
                 let descriptors: Vec<_> = descriptors.iter().map(AsFd::as_fd).collect();
@@ -83,14 +81,13 @@ impl Running {
             let _ = record.signal(signal::KILL);
             return Err(errno);
         }
-        let far = caller.wake();
+        caller.wake();
         let running = Arc::new(Self {
             record,
             task,
             caller: Mutex::new(Some(caller)),
             outcome: OnceLock::new(),
             bell,
-            far,
             waker: Mutex::default(),
             token: OnceLock::new(),
             index,
@@ -129,9 +126,6 @@ impl Running {
 
     /// Waits for the outcome; `None` if `deadline` came first, or another process has the call now.
     pub(super) fn wait(&self, deadline: Option<Instant>) -> Option<&Result<Body>> {
-        // One for all processes: what the last ones taught holds for the next one, too.
-        static SPIN: Spin = Spin::new();
-        let mut far = self.far;
         loop {
             if let Some(outcome) = self.outcome() {
                 return Some(outcome);
@@ -139,17 +133,12 @@ impl Running {
             if self.successor.get().is_some() {
                 return None;
             }
-            if !far && SPIN.until(|| lock(&self.caller).as_ref().is_some_and(Caller::has_reply)) {
-                continue;
-            }
-            far = false;
+            // Without looking first: the process was woken a moment ago, perhaps on this very processor.
             self.set_asleep();
             if let Some(outcome) = self.outcome() {
                 return Some(outcome);
             }
-            let since = Instant::now();
             let rang = poll::readable([self.bell.as_fd()], deadline);
-            SPIN.slept(since);
             fd::quieten(self.bell.as_fd());
             if rang == Ok([false]) {
                 return self.outcome();

@@ -24,8 +24,13 @@ const FIXED_SIZE: SealFlag = SealFlag::F_SEAL_SHRINK.union(SealFlag::F_SEAL_GROW
 
 /// Memory of `len` bytes, all zero, really there, and of fixed size.
 pub(crate) fn create(name: &str, len: usize) -> nix::Result<OwnedFd> {
+    create_in_part(name, len, len)
+}
+
+/// As [`create`], but only the first `reserved` bytes are really there. The rest must not be touched before [`reserve`].
+pub(crate) fn create_in_part(name: &str, len: usize, reserved: usize) -> nix::Result<OwnedFd> {
     let fd = sized(name, len)?;
-    reserve(&fd, len)?;
+    reserve(&fd, reserved)?;
     fcntl(&fd, FcntlArg::F_ADD_SEALS(FIXED_SIZE))?;
     Ok(fd)
 }
@@ -64,7 +69,8 @@ fn sized(name: &str, len: usize) -> nix::Result<OwnedFd> {
     Ok(fd)
 }
 
-fn reserve(fd: &OwnedFd, len: usize) -> nix::Result<()> {
+/// Makes sure that the first `len` bytes are there.
+pub(crate) fn reserve(fd: &OwnedFd, len: usize) -> nix::Result<()> {
     let size = libc::off_t::try_from(len).map_err(|_| Errno::ENOMEM)?;
     let reserve = || fallocate(fd, FallocateFlags::empty(), 0, size);
     match reserve() {
