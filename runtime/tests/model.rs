@@ -171,11 +171,11 @@ fn neither_side_sleeps_over_what_the_other_brought() {
         let (link, child) = Link::with_child(FOR_EVER);
         link.push();
         while link.tail.load(Acquire) == 0 {
-            bell::say(&link.asleep, true);
+            bell::say(&link.asleep, 1);
             if link.tail.load(Acquire) == 0 {
                 link.parent_bed.listen();
             }
-            bell::say(&link.asleep, false);
+            bell::say(&link.asleep, 0);
         }
         link.close();
         child.join().unwrap();
@@ -187,7 +187,7 @@ fn a_hungry_parent_hears_of_a_child_that_ran_dry() {
     explore(1000, || {
         let (link, child) = Link::with_child(FOR_EVER);
         link.push();
-        bell::say(&link.hungry, true);
+        bell::say(&link.hungry, 1);
         // The look after the word: if the reply is not seen now, the bell rings for it.
         if link.tail.load(Acquire) == 0 {
             link.parent_bed.listen();

@@ -51,12 +51,12 @@ pub(crate) fn must_ring(asleep: &AtomicU32, hungry: &AtomicU32, window: &AtomicU
     asleep.load(Relaxed) != 0 || (hungry.load(Relaxed) != 0 && Window::look(window).unclaimed() == 0)
 }
 
-/// The parent says whether it wants the bell, for each reply or when the child runs dry. To be followed by a look at the
+/// The parent says whether it wants the bell, for each reply or when the child runs dry: 0 is no. To be followed by a look at the
 /// replies. Only the parent writes these words: a child that cleared one, and was stopped before it rang, would silence
 /// the bell for good.
 ///
 /// Runs in: the parent.
-pub(crate) fn say(word: &AtomicU32, wanted: bool) {
-    word.store(u32::from(wanted), Release);
+pub(crate) fn say(word: &AtomicU32, wanted: u32) {
+    word.store(wanted, Release);
     fence(SeqCst);
 }

@@ -9,6 +9,7 @@ use std::sync::atomic::AtomicU32;
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release, SeqCst};
 use std::time::Instant;
 
+use super::crowd::Crowd;
 use super::frame::{self, Frame, HEAD, INLINE, Kind, ParcelName, RING};
 use super::message::{FromChild, MAGIC, ToChild};
 use super::parcel::{Arrivals, SLOTS};
@@ -31,6 +32,7 @@ pub(crate) struct Callee {
     read: u64,
     write: u64,
     spin: Spin,
+    crowd: Crowd,
     arrivals: Arrivals,
     stock: SharedStock,
     /// Which parcel of ours the parent has mapped, by slot.
@@ -97,6 +99,7 @@ impl Callee {
             read: 0,
             write: 0,
             spin: Spin::new(),
+            crowd: Crowd::new(),
             arrivals: Arrivals::default(),
             stock: SharedStock::default(),
             announced: [0; SLOTS],
@@ -186,6 +189,11 @@ impl Callee {
         if ring && !fd::still_rings(self.bell.as_fd()) {
             // The task has closed what is not its own. The parent is told by our end, and then finds the reply.
             process::exit_now(1);
+        }
+        if ring {
+            self.crowd.rang(words.asleep.0.load(Relaxed).checked_sub(1));
+        } else {
+            self.crowd.need_not_ring();
         }
     }
 

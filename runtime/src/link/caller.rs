@@ -19,7 +19,7 @@ use crate::codec::message::{from_bytes, to_bytes};
 use crate::shared::Half;
 use crate::sys::memory::Map;
 use crate::sys::socket::{self, Blocking};
-use crate::sys::{self, Errno};
+use crate::sys::{self, Errno, limits};
 
 /// The parent's end. `T` is what the owner remembers of a call.
 #[derive(Debug)]
@@ -171,12 +171,13 @@ impl<T> Caller<T> {
     /// Tells the child that its parent is about to sleep, or is awake again. To be followed by a look at
     /// [`Caller::has_reply`]: either we see the reply, or the child sees the word.
     pub(crate) fn set_asleep(&self, asleep: bool) {
-        bell::say(&self.link.request.words().asleep.0, asleep);
+        let processor = if asleep { limits::processor() + 1 } else { 0 };
+        bell::say(&self.link.request.words().asleep.0, processor);
     }
 
     /// Tells the child to ring when it runs dry, because calls wait elsewhere. To be followed by a look, likewise.
     pub(crate) fn set_hungry(&self, hungry: bool) {
-        bell::say(&self.link.request.words().hungry.0, hungry);
+        bell::say(&self.link.request.words().hungry.0, u32::from(hungry));
     }
 
     /// Takes every reply there is, oldest first; says whether there was one.

@@ -36,6 +36,7 @@
 pub(crate) mod bell;
 mod callee;
 mod caller;
+mod crowd;
 pub(crate) mod frame;
 pub(crate) mod identity;
 pub(crate) mod mark;

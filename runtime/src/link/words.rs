@@ -4,7 +4,7 @@
 //!
 //! | word | half | written by |
 //! |---|---|---|
-//! | [`RequestWords::asleep`] | request | the collecting thread of the parent alone: 1 before it sleeps, 0 when it is awake |
+//! | [`RequestWords::asleep`] | request | the collecting thread of the parent alone: its processor's number and 1 before it sleeps, 0 when it is awake |
 //! | [`RequestWords::hungry`] | request | the parent, under the schedule's mutex: calls wait that no window has room for |
 //! | [`RequestWords::closing`] | request | the parent, once: end when the window is dry |
 //! | [`RequestWords::released`] | request | the parent: bit n flips when the reply parcel in slot n was let go |

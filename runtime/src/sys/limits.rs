@@ -5,7 +5,7 @@
 
 use nix::errno::Errno;
 use nix::libc;
-use nix::sched::{CpuSet, sched_setaffinity};
+use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::unistd::Pid;
 
@@ -61,6 +61,23 @@ pub(crate) fn niceness() -> i32 {
 pub(crate) fn set_niceness(niceness: i32) -> nix::Result<()> {
     // SAFETY: takes three numbers and touches no memory.
     Errno::result(unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, niceness) }).map(drop)
+}
+
+/// `getcpu(2)`: the processor that this thread runs on.
+pub(crate) fn processor() -> u32 {
+    nix::sched::sched_getcpu().ok().and_then(|number| u32::try_from(number).ok()).unwrap_or(0)
+}
+
+/// Moves this thread to another processor, if it may use one. Where it may run stays as it was.
+pub(crate) fn step_aside() {
+    let own = Pid::from_raw(0);
+    let Ok(allowed) = sched_getaffinity(own) else { return };
+    let mut others = allowed;
+    let here = usize::try_from(processor()).unwrap_or(0);
+    if others.unset(here).is_ok() && (0..CpuSet::count()).any(|cpu| others.is_set(cpu) == Ok(true)) {
+        let _ = sched_setaffinity(own, &others);
+        let _ = sched_setaffinity(own, &allowed);
+    }
 }
 
 /// `sched_setaffinity(2)`: the processors this process may run on.
