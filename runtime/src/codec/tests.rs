@@ -109,7 +109,7 @@ fn plain_values_cross_in_both_formats() {
     both(&Vec::<f64>::new());
     both(&vec![u128::MAX, 1]);
     both(&vec![0_i16; 33].into_boxed_slice());
-    both(&PathBuf::from("/tmp/x"));
+    both(&PathBuf::from("a/b"));
     both(&Some(Ok::<Option<u8>, String>(Some(3))));
     both(&Some(Err::<Option<u8>, String>("no".into())));
     both(&Some(Ok::<Option<u8>, String>(None)));
