@@ -221,6 +221,11 @@ impl Hub {
             // Its death is about to be reported, and takes this request with it.
             return;
         }
+        self.send_the_rest(&server);
+    }
+
+    /// Has the thread send what the fork server's socket had no room for.
+    pub(super) fn send_the_rest(&self, server: &Server) {
         if server.flush() {
             let _ = self.set.also_writable(server.socket(), server.epoch * KINDS + SERVER, true);
         }

@@ -11,6 +11,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
+use super::hub::existing_hub;
 use super::server::Server;
 use crate::link::message::{ChildId, ToServer};
 use crate::sys::process::RawStatus;
@@ -129,6 +130,9 @@ impl Record {
             return Ok(());
         }
         let direct = signal == sys::signal::KILL || !self.server.send(&ToServer::Signal { id: self.id, signal }, None);
+        if let Some(hub) = existing_hub().filter(|_| !direct) {
+            hub.send_the_rest(&self.server);
+        }
         match if direct { fd::signal(self.pidfd.as_fd(), signal) } else { Ok(()) } {
             Err(sys::Errno::ESRCH) => Ok(()),
             other => other,

@@ -13,7 +13,7 @@ use super::stdio::Stdio;
 use crate::codec::message::to_bytes;
 use crate::error::{Error, ErrorKind, Execution, Result};
 use crate::launch::{Options, encode, hub, setup};
-use crate::link::{Payload, SharedStock, StartMethod};
+use crate::link::{SharedStock, StartMethod};
 use crate::sys::signal;
 use crate::task::Task;
 
@@ -190,11 +190,9 @@ fn launch<T: Task>(options: &Options, name: &str, task: T, args: T::Args<'_>) ->
             error
         };
         let (setup, descriptors) = setup(child.record.server().base(), options, name, true).map_err(give_up)?;
-        let no_memory = |errno| Error::could_not_start("find memory for the setup", errno);
-        let setup = Payload::of_bytes(&to_bytes(&setup)).map_err(|errno| give_up(no_memory(errno)))?;
         // Only forked children can be spares, which may have died unnoticed.
         let tries = if options.method == StartMethod::ForkServer { MORE_TRIES } else { 0 };
-        Running::start(child, (registration.name(), index), (setup, &descriptors), call, tries)
+        Running::start(child, (registration.name(), index), (to_bytes(&setup).into(), &descriptors), call, tries)
             .map_err(|errno| Error::could_not_start("hand over the call", errno))
     };
     start().map_err(|error| error.in_process(name, 0).in_task(registration.name()))

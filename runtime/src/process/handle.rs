@@ -16,7 +16,7 @@ use super::running::Running;
 use crate::codec::CodecError;
 use crate::error::{Error, ErrorKind, Execution, Result};
 use crate::launch::{decode, hub};
-use crate::sys::{self, fd, signal};
+use crate::sys::{self, fd, forked, signal};
 
 /// A process that runs one task, and the way to its result.
 ///
@@ -43,6 +43,8 @@ use crate::sys::{self, fd, signal};
 pub struct Process<R> {
     name: String,
     state: State,
+    /// How many `fork()`s of the host program came before: a copy of this handle belongs to another process.
+    generation: u64,
     decode: fn(&[u8]) -> std::result::Result<R, CodecError>,
     pub(super) stdin: Option<PipeWriter>,
     pub(super) stdout: Option<PipeReader>,
@@ -71,7 +73,7 @@ impl<R> Process<R> {
                 State::Failed(error, ended)
             }
         };
-        Self { name, state, decode, stdin: None, stdout: None, stderr: None }
+        Self { name, state, generation: forked::generation(), decode, stdin: None, stdout: None, stderr: None }
     }
 
     /// The error of a start that failed.
@@ -214,6 +216,9 @@ impl<R> Process<R> {
 
     fn running(&self) -> Result<&Arc<Running>> {
         match &self.state {
+            State::Running(_) if self.generation != forked::generation() => {
+                Err(Error::invalid("the process was started by the process that this one is a `fork()` of"))
+            }
             State::Running(running) => Ok(running.latest()),
             State::Failed(error, _) => Err(error.clone()),
         }
@@ -264,7 +269,10 @@ impl<R> AsFd for Process<R> {
 
 impl<R> Drop for Process<R> {
     fn drop(&mut self) {
-        if let State::Running(running) = &self.state {
+        // In a copy made by `fork()`, the epoll set is still the original's, too.
+        if let State::Running(running) = &self.state
+            && self.generation == forked::generation()
+        {
             running.latest().release();
         }
     }

@@ -5,8 +5,8 @@
 //!
 //! | the child dies | the caller gets |
 //! |---|---|
-//! | as a spare, before it claims anything | what another process answers; the end's kind, with `NotStarted`, after three |
-//! | before it claims the call | the end's kind, with `NotStarted` |
+//! | forked, before it claims the call | what another process answers; the end's kind, with `NotStarted`, after three |
+//! | executed, before it claims the call | the end's kind, with `NotStarted` |
 //! | between the claim and the reply | the end's kind, with `Unknown` |
 //! | after the reply | the reply |
 
@@ -48,6 +48,8 @@ pub(super) struct Running {
     token: OnceLock<(Arc<Hub>, u64)>,
     /// The task's place in the registry.
     index: u32,
+    /// What the process was to become, for another one.
+    setup: Arc<[u8]>,
     /// How many more processes may be tried if this one dies before it claims the call.
     tries: AtomicU32,
     /// The process that has the call instead, because this one died before it claimed it.
@@ -62,7 +64,7 @@ impl Running {
     pub(super) fn start(
         child: Child,
         (task, index): (&'static str, u32),
-        (setup, descriptors): (Payload, &[OwnedFd]),
+        (setup, descriptors): (Arc<[u8]>, &[OwnedFd]),
         call: Payload,
         tries: u32,
     ) -> std::result::Result<Arc<Self>, Errno> {
@@ -74,7 +76,7 @@ impl Running {
                 let descriptors: Vec<_> = descriptors.iter().map(AsFd::as_fd).collect();
                 caller.attach(&descriptors)?;
             }
-            caller.push(Kind::Setup, 0, setup, Asked::Setup).map_err(|(errno, ..)| errno)?;
+            caller.push(Kind::Setup, 0, Payload::of_bytes(&setup)?, Asked::Setup).map_err(|(errno, ..)| errno)?;
             caller.push(Kind::Call, index, call, Asked::Call).map_err(|(errno, ..)| errno)
         })();
         if let Err(errno) = pushed {
@@ -91,6 +93,7 @@ impl Running {
             waker: Mutex::default(),
             token: OnceLock::new(),
             index,
+            setup,
             // Descriptors are gone with the child that they were sent to.
             tries: AtomicU32::new(if descriptors.is_empty() { tries } else { 0 }),
             successor: OnceLock::new(),
@@ -227,27 +230,26 @@ impl Running {
     /// Runs in: the parent, on the hub's thread.
     fn ended(self: Arc<Self>) {
         match self.unclaimed() {
-            Some((setup, call, tries)) => self.try_another(setup, call, tries),
+            Some((call, tries)) => self.try_another(call, tries),
             None => self.tell(),
         }
     }
 
-    /// Takes the requests back that a dead process has not claimed, if they may be given to another one.
-    fn unclaimed(&self) -> Option<(Payload, Payload, u32)> {
+    /// Takes the call back that a dead process has not claimed, if it may be given to another one.
+    fn unclaimed(&self) -> Option<(Payload, u32)> {
         if self.outcome().is_some() {
             return None;
         }
         let mut caller = lock(&self.caller);
         let tries = self.tries.swap(0, SeqCst).checked_sub(1)?;
-        if caller.as_ref()?.claimed() > 0 {
+        if caller.as_ref()?.claimed() > SETUP {
             return None;
         }
-        let mut requests = caller.take()?.remains().unclaimed.into_iter();
-        let ((_, setup), (_, call)) = (requests.next()?, requests.next()?);
-        Some((setup, call, tries))
+        let (_, call) = caller.take()?.remains().unclaimed.pop()?;
+        Some((call, tries))
     }
 
-    fn try_another(self: Arc<Self>, setup: Payload, call: Payload, tries: u32) {
+    fn try_another(self: Arc<Self>, call: Payload, tries: u32) {
         let hub = match hub() {
             Ok(hub) => hub,
             Err(error) => return self.give_up(error),
@@ -256,7 +258,7 @@ impl Running {
             let next = child.and_then(|child| {
                 child.record.set_name(&self.record.name());
                 let failed = |errno| Error::could_not_start("hand over the call", errno);
-                Self::start(child, (self.task, self.index), (setup, &[]), call, tries).map_err(failed)
+                Self::start(child, (self.task, self.index), (Arc::clone(&self.setup), &[]), call, tries).map_err(failed)
             });
             match next {
                 Ok(next) => {
