@@ -39,6 +39,20 @@ struct Inner {
 }
 
 /// The kinds of [`Error`].
+///
+/// # Examples
+/// ```
+/// use process_task::{ErrorKind, process_task};
+///
+/// #[process_task]
+/// fn leave(code: i32) { std::process::exit(code) }
+///
+/// let error = leave.spawn(3).join().unwrap_err();
+/// match error.kind() {
+///     ErrorKind::Exited { code, .. } => assert_eq!(*code, 3),
+///     other => panic!("{other:?}"),
+/// }
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum ErrorKind {
@@ -123,6 +137,27 @@ pub enum ErrorKind {
 }
 
 /// Which way a value was going when it could not be encoded or decoded.
+///
+/// # Examples
+/// ```
+/// use process_task::{Direction, ErrorKind, process_task};
+/// use serde::{Deserialize, Serialize};
+///
+/// #[derive(Serialize, Deserialize)]
+/// struct Odd(#[serde(deserialize_with = "odd")] u32);
+///
+/// fn odd<'de, D: serde::Deserializer<'de>>(from: D) -> Result<u32, D::Error> {
+///     let number = u32::deserialize(from)?;
+///     if number % 2 == 1 { Ok(number) } else { Err(serde::de::Error::custom("it is even")) }
+/// }
+///
+/// #[process_task]
+/// fn half(number: Odd) -> u32 { number.0 / 2 }
+///
+/// let error = half.spawn(Odd(4)).join().unwrap_err();
+/// assert!(matches!(error.kind(), ErrorKind::CannotDecode { direction: Direction::Arguments, .. }));
+/// assert!(error.to_string().contains("it is even"));
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Direction {
     /// From the caller to the task.
@@ -132,6 +167,20 @@ pub enum Direction {
 }
 
 /// Whether the task may have run, for callers that must not run it twice.
+///
+/// # Examples
+/// ```
+/// use process_task::{Execution, Pool, process_task};
+///
+/// #[process_task]
+/// fn pay(amount: u32) -> u32 { amount }
+///
+/// let pool = Pool::new()?;
+/// pool.close();
+/// let error = pool.call(pay, 100).unwrap_err();
+/// assert_eq!(error.execution(), Execution::NotStarted);       // safe to try elsewhere
+/// # process_task::Result::Ok(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Execution {
     /// No part of it ran.

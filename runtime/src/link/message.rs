@@ -35,6 +35,18 @@ pub(crate) const MAGIC: u64 = u64::from_le_bytes(*b"proctask");
 pub(crate) type ChildId = u64;
 
 /// How a child is made.
+///
+/// # Examples
+/// ```
+/// use process_task::{Builder, StartMethod, process_task};
+///
+/// #[process_task]
+/// fn double(x: i32) -> i32 { 2 * x }
+///
+/// let process = Builder::new().start_method(StartMethod::Exec).spawn(double, 21)?;
+/// assert_eq!(process.join()?, 42);
+/// # process_task::Result::Ok(())
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum StartMethod {
     /// By a fork of the fork server, a small process that does nothing else: about 0.2 ms, or less when a spare is ready.
