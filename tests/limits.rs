@@ -100,7 +100,8 @@ fn sweep(method: StartMethod, attempt: &dyn Fn() -> process_task::Result<()>) {
             }
         }
     }
-    assert!(refused > 3 && worked > 3, "{method:?}: {refused} refused, {worked} worked");
+    // The very first attempt has nothing to start from. After it, one that finds a spare needs no more descriptors.
+    assert!(refused > 0 && worked > 3, "{method:?}: {refused} refused, {worked} worked");
 }
 
 fn names_the_step(error: &Error, soft: u64) {
