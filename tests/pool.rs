@@ -2,17 +2,20 @@
 //!
 //! Runs in: the test process; its tasks run in workers. Never: depends on how fast anything is.
 
+mod executor;
+mod gate;
 mod support;
 
 use std::cell::Cell;
 use std::collections::BTreeSet;
 use std::future::Future;
 use std::pin::pin;
-use std::sync::Arc;
-use std::task::{Context, Poll, Wake, Waker};
+use std::task::{Context, Poll};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use executor::{block_on, waker_of_this_thread};
+use gate::{directory, open_gate, wait_for};
 use process_task::{ErrorKind, Execution, JoinHandle, Pool, StartMethod, active_children, current, process_task};
 use support::eventually;
 use support::scratch::Scratch;
@@ -99,23 +102,6 @@ fn pass_if(gate: &str, item: u32) -> u32 {
 #[process_task]
 fn mark(directory: &str, item: u32) {
     std::fs::write(format!("{directory}/{item}"), "").expect("a directory that can be written to");
-}
-
-fn wait_for(gate: &str) {
-    let end = Instant::now() + Duration::from_secs(50);
-    while !std::path::Path::new(gate).exists() {
-        assert!(Instant::now() < end, "the gate stays shut");
-        thread::sleep(Duration::from_millis(2));
-    }
-}
-
-fn open_gate(scratch: &Scratch) {
-    std::fs::write(scratch.file("gate"), "").expect("a gate that can be opened");
-}
-
-/// The path of the directory, as tasks take it.
-fn directory(scratch: &Scratch) -> &str {
-    scratch.path().to_str().expect("a path in UTF-8")
 }
 
 fn entries(scratch: &Scratch) -> usize {
@@ -315,26 +301,6 @@ fn a_waiting_thread_is_told_after_all_others_have_left(method: StartMethod) {
     });
 }
 
-struct Unpark(thread::Thread);
-
-impl Wake for Unpark {
-    fn wake(self: Arc<Self>) {
-        self.0.unpark();
-    }
-}
-
-/// The simplest executor: sleeps until it is told.
-fn block_on<F: Future>(future: F) -> F::Output {
-    let waker = Waker::from(Arc::new(Unpark(thread::current())));
-    let mut future = pin!(future);
-    loop {
-        match future.as_mut().poll(&mut Context::from_waker(&waker)) {
-            Poll::Ready(output) => return output,
-            Poll::Pending => thread::park(),
-        }
-    }
-}
-
 fn a_handle_is_a_future(method: StartMethod) {
     let pool = pool(method, 2);
     assert_eq!(block_on(pool.submit(square, 5)), Ok(25));
@@ -357,7 +323,7 @@ fn a_future_is_told_though_its_handle_was_waited_for_meanwhile(method: StartMeth
     let pool = pool(method, 2);
     let scratch = Scratch::new();
     let mut handle = pool.submit(pass, &scratch.file("gate"));
-    let waker = Waker::from(Arc::new(Unpark(thread::current())));
+    let waker = waker_of_this_thread();
     let mut context = Context::from_waker(&waker);
     assert!(pin!(&mut handle).poll(&mut context).is_pending());
     let long_one = pool.submit(pass, &scratch.file("gate"));

@@ -3,14 +3,15 @@
 //! Runs in: the test process; its tasks run in workers, and many of them end those.
 //! Never: signals a process that the pool did not start.
 
+mod gate;
 mod support;
 
 use std::collections::BTreeSet;
-use std::path::Path;
 use std::process::Command;
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
+use gate::{directory, open_gate, wait_for};
 use nix::sys::resource::{Resource, setrlimit};
 use nix::sys::signal::{SigSet, Signal, kill, raise};
 use nix::unistd::Pid;
@@ -140,23 +141,6 @@ fn shoot_at(pid: u32) {
 fn signal(pid: u32, signal: Signal) {
     // It may have been shot by somebody else already.
     let _ = kill(Pid::from_raw(pid.cast_signed()), signal);
-}
-
-fn wait_for(gate: &str) {
-    let end = Instant::now() + Duration::from_secs(50);
-    while !Path::new(gate).exists() {
-        assert!(Instant::now() < end, "the gate stays shut");
-        thread::sleep(Duration::from_millis(2));
-    }
-}
-
-fn open_gate(scratch: &Scratch) {
-    std::fs::write(scratch.file("gate"), "").expect("a gate that can be opened");
-}
-
-/// The path of the directory, as tasks take it.
-fn directory(scratch: &Scratch) -> &str {
-    scratch.path().to_str().expect("a path in UTF-8")
 }
 
 fn has(scratch: &Scratch, name: &str) -> bool {

@@ -5,19 +5,17 @@
 //! 2,000 kills under each start method, or as many as `PROCESS_TASK_ROUNDS` says. Each call that runs leaves its number in a
 //! file, so that a call that ran twice, or was said to have run and did not, is found.
 
+mod executor;
 mod support;
 
 use std::collections::BTreeMap;
 use std::fs::OpenOptions;
-use std::future::Future;
 use std::io::Write as _;
-use std::pin::pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
-use std::task::{Context, Poll, Wake, Waker};
 use std::thread;
 use std::time::Duration;
 
+use executor::block_on;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use process_task::{ErrorKind, Execution, Pool, Result, StartMethod, active_children, process_task};
@@ -101,25 +99,6 @@ impl Load<'_> {
             settled.extend(numbers.iter().copied().zip(self.pool.imap(run, items)));
         }
         settled
-    }
-}
-
-struct Unpark(thread::Thread);
-
-impl Wake for Unpark {
-    fn wake(self: Arc<Self>) {
-        self.0.unpark();
-    }
-}
-
-fn block_on<F: Future>(future: F) -> F::Output {
-    let waker = Waker::from(Arc::new(Unpark(thread::current())));
-    let mut future = pin!(future);
-    loop {
-        match future.as_mut().poll(&mut Context::from_waker(&waker)) {
-            Poll::Ready(output) => return output,
-            Poll::Pending => thread::park(),
-        }
     }
 }
 
