@@ -1,7 +1,7 @@
 //! What a pool's handles share: the schedule, and the ways to wait.
 //!
 //! Owns: the pool's epoll set and its place in the hub. Runs in: the parent, on any thread.
-//! Never: runs user code, wakes anybody, or starts a worker while it holds the mutex.
+//! Never: runs user code, wakes a thread, or starts a worker while it holds the mutex.
 
 use std::fmt;
 use std::os::fd::{AsFd, OwnedFd};

@@ -1,7 +1,8 @@
 //! Which worker has which calls, and which calls wait: everything that the pool's mutex guards.
 //!
 //! Owns: the places, the backlog, and the office of the leader. Runs in: the parent, under the mutex.
-//! Never: wakes, starts or kills anybody itself. What is owed is put into [`Owed`], and paid after the mutex is released.
+//! Never: wakes a thread, starts or kills anybody itself: what is owed is put into [`Owed`], and paid after the mutex is
+//! released. Only a worker that dozes is woken on the spot, by the call that is given to it.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
