@@ -106,11 +106,16 @@ fn no_streams(method: StartMethod) {
     }
     let mut process = Builder::new().start_method(method).spawn(square, 7).unwrap();
     let pool = Pool::builder().workers(2).start_method(method).build().unwrap();
-    // They get the numbers of the streams, unless something of ours has.
+    // They get the numbers of the streams, unless something of ours is passing through; nothing of ours may stay.
     let names = ["zero", "one", "two"];
     let mut files = names.map(|name| std::fs::File::create_new(victim::stage().join(name)).unwrap());
     let numbers = files.each_ref().map(std::os::fd::AsRawFd::as_raw_fd);
-    assert_eq!(numbers, [0, 1, 2], "something of the library's sits where the streams were");
+    let strange = |number: &i32| {
+        !numbers.contains(number) && std::fs::symlink_metadata(format!("/proc/self/fd/{number}")).is_ok()
+    };
+    support::eventually("nothing of the library's stays where the streams were", support::PATIENCE, || {
+        !(0..3).any(|number| strange(&number))
+    });
     assert_eq!(pool.map(square, 0..100).unwrap()[99], 9801);
     assert_eq!(pool.call(length, &vec![7; 1 << 20]).unwrap(), 1 << 20);
     assert_eq!(Builder::new().start_method(method).spawn(square, 8).and_then(Process::join), Ok(64));
