@@ -8,8 +8,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::process::ExitStatusExt as _;
 use std::process::ExitStatus;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError, TryLockError};
-use std::time::Instant;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use super::call::{Call, Pending, Waiters};
 use super::schedule::{Owed, Phase, Schedule};
@@ -30,16 +29,16 @@ pub(super) struct Core {
     generation: u64,
     pub(super) name: String,
     options: Options,
-    schedule: Mutex<Schedule>,
+    pub(super) schedule: Mutex<Schedule>,
     /// Told when a worker that was asked for is there, or never will be.
     arrived: Condvar,
     pub(super) outstanding: Arc<AtomicUsize>,
     /// The workers' bells, and the kick, for the leader to sleep on.
-    set: poll::Set,
+    pub(super) set: poll::Set,
     /// Wakes the leader when somebody else has settled a call.
     kick: OwnedFd,
     /// How long leaders look before they sleep.
-    spin: Spin,
+    pub(super) spin: Spin,
     pub(super) stock: SharedStock,
 }
 
@@ -89,113 +88,6 @@ impl Core {
 
     pub(super) fn submit(self: &Arc<Self>, call: Arc<Call>, payload: Payload) {
         self.update(|schedule, owed| schedule.submit(Pending { call, payload }, owed));
-    }
-
-    /// Waits until `done`, leading or following; false if `deadline` came first. `calls` are those that `done` looks at.
-    pub(super) fn wait<'a>(
-        self: &Arc<Self>,
-        done: &dyn Fn() -> bool,
-        calls: &(impl Iterator<Item = &'a Arc<Call>> + Clone),
-        deadline: Option<Instant>,
-    ) -> bool {
-        loop {
-            let leads = self.update(|schedule, owed| {
-                schedule.collect(owed);
-                if done() {
-                    // We may be the follower that the last leader woke to be the next; then somebody else must be.
-                    schedule.call_a_leader(owed);
-                    return None;
-                }
-                if schedule.led {
-                    // Entered under the mutex: the leader cannot leave before it sees us.
-                    schedule.followers.push(std::thread::current());
-                    return Some(false);
-                }
-                schedule.take_office();
-                Some(true)
-            });
-            match leads {
-                None => return true,
-                Some(true) => {
-                    self.lead(done, deadline);
-                    return done();
-                }
-                Some(false) => {
-                    let own = std::thread::current();
-                    for call in calls.clone() {
-                        call.add_waiter(own.clone());
-                    }
-                    if !done() {
-                        park(deadline);
-                    }
-                    for call in calls.clone() {
-                        call.remove_waiter(own.id());
-                    }
-                    self.schedule().followers.retain(|thread| thread.id() != own.id());
-                    if !done() && deadline.is_some_and(|at| Instant::now() >= at) {
-                        // It may have been woken to lead; then somebody else must.
-                        self.pass_on();
-                        return false;
-                    }
-                }
-            }
-        }
-    }
-
-    /// Looks for replies and sleeps until there are some, for everybody, until `done`.
-    fn lead(self: &Arc<Self>, done: &dyn Fn() -> bool, deadline: Option<Instant>) {
-        let mut rang = Vec::new();
-        let mut far = std::mem::take(&mut self.schedule().far);
-        loop {
-            if !std::mem::take(&mut far) {
-                self.spin.until(|| done() || self.sees_reply());
-            }
-            let late = deadline.is_some_and(|at| Instant::now() >= at);
-            let sleeps = self.update(|schedule, owed| {
-                let any = schedule.collect(owed);
-                if done() || late {
-                    schedule.leave_office(owed);
-                    return None;
-                }
-                if any {
-                    return Some(false);
-                }
-                schedule.set_asleep(true);
-                // A reply that came before the words were seen has rung no bell.
-                if schedule.has_reply() {
-                    schedule.set_asleep(false);
-                    return Some(false);
-                }
-                schedule.sleeping = true;
-                Some(true)
-            });
-            match sleeps {
-                None => return,
-                Some(false) => {}
-                Some(true) => {
-                    let since = Instant::now();
-                    let _ = self.set.wait(&mut rang, deadline);
-                    self.spin.slept(since);
-                    let mut schedule = self.schedule();
-                    schedule.sleeping = false;
-                    schedule.set_asleep(false);
-                }
-            }
-        }
-    }
-
-    /// A look at the replies that does not wait for the mutex; whoever has it will look.
-    fn sees_reply(&self) -> bool {
-        match self.schedule.try_lock() {
-            Ok(schedule) => schedule.has_reply(),
-            Err(TryLockError::Poisoned(schedule)) => schedule.into_inner().has_reply(),
-            Err(TryLockError::WouldBlock) => false,
-        }
-    }
-
-    /// Wakes a follower if nobody leads.
-    fn pass_on(self: &Arc<Self>) {
-        self.update(Schedule::call_a_leader);
     }
 
     /// Pays what is owed, with no lock held.
@@ -358,12 +250,5 @@ impl Source for Core {
 impl fmt::Debug for Core {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Core").field("name", &self.name).finish_non_exhaustive()
-    }
-}
-
-fn park(deadline: Option<Instant>) {
-    match deadline {
-        None => std::thread::park(),
-        Some(deadline) => std::thread::park_timeout(deadline.saturating_duration_since(Instant::now())),
     }
 }

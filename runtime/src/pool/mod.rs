@@ -31,6 +31,7 @@ mod handle;
 mod pool_type;
 mod schedule;
 mod staffing;
+mod waiting;
 mod worker;
 
 pub use self::ahead::{Map, UnorderedMap};
