@@ -28,6 +28,7 @@
 //!
 //!     impl Deref for __task_count { type Target = fn(&str) -> usize; … }
 //!     impl Task for __task_count { type Args<'args> = &'args str; type Output = usize; … }
+//!     impl __task_count { pub const fn timeout(self, limit: Duration) -> Self … }
 //!     impl __task_count { pub fn spawn(self, text: &str) -> Process<usize> … }
 //! };
 //! ```
@@ -143,11 +144,13 @@ fn value(task: &TaskFn, names: &Names) -> TokenStream {
         " A process task: call it as a function, or start it in a process with `{name}.spawn({})`.",
         parameters.join(", ")
     );
+    let more = " `.timeout(…)`, `.retries(…)` and `.memory_limit(…)` before that make the task with this option.";
     quote! {
         #(#everywhere)*
         #(#on_value)*
         #paragraph
         #[doc = #line]
+        #[doc = #more]
         #visibility const #name: #hidden = #hidden {
             options: #krate::__private::Options::new() #timeout #retries,
         };
@@ -289,6 +292,29 @@ fn methods(task: &TaskFn, names: &Names) -> TokenStream {
     // `spawn` has one parameter more than the function: clippy complains of eight.
     let many = (parameters.len() >= 7).then(|| quote!(#[allow(clippy::too_many_arguments)]));
     quote! {
+        impl #hidden {
+            /// The task with a limit of time for each of its calls: the process that runs one for longer is killed, with
+            /// all that it started, and the call fails with `ErrorKind::TimedOut`.
+            #[must_use = "the task itself stays as it is; use what this returns"]
+            pub const fn timeout(self, __process_task_limit: ::core::time::Duration) -> Self {
+                Self { options: self.options.with_timeout(__process_task_limit) }
+            }
+
+            /// The task with its calls repeated, up to so many times, if the process that runs one dies or is killed
+            /// because it took too long. For tasks that may run twice, in pools.
+            #[must_use = "the task itself stays as it is; use what this returns"]
+            pub const fn retries(self, __process_task_times: u32) -> Self {
+                Self { options: self.options.with_retries(__process_task_times) }
+            }
+
+            /// The task with a limit for the address space, in bytes, that its process has while it runs a call. Beyond
+            /// it, allocation fails and the process aborts.
+            #[must_use = "the task itself stays as it is; use what this returns"]
+            pub const fn memory_limit(self, __process_task_bytes: u64) -> Self {
+                Self { options: self.options.with_memory_limit(__process_task_bytes) }
+            }
+        }
+
         #many
         impl #hidden {
             /// Starts a process that makes this call. Join the handle for the result.

@@ -13,7 +13,7 @@ use super::call::Call;
 use super::core::Core;
 use super::schedule::Schedule;
 use crate::codec::CodecError;
-use crate::error::{Error, ErrorKind, Execution, Result};
+use crate::error::{Error, Result};
 use crate::launch::decode;
 
 /// A call in a [`Pool`](crate::Pool). Dropping it detaches the call, which is made all the same.
@@ -93,7 +93,7 @@ impl<R> JoinHandle<R> {
     /// The result of a call that is settled.
     pub(super) fn result(&self) -> Result<R> {
         let Some(outcome) = self.call.outcome() else {
-            return Err(Error::new(ErrorKind::TimedOut, Execution::Unknown).in_task(self.call.task));
+            return Err(Error::invalid("the call is not settled yet").in_task(self.call.task));
         };
         decode(outcome, self.decode).map_err(|error| error.in_task(self.call.task))
     }

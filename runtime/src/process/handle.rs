@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 
 use super::running::Running;
 use crate::codec::CodecError;
-use crate::error::{Error, ErrorKind, Execution, Result};
+use crate::error::{Error, Result};
 use crate::launch::{decode, hub};
 use crate::sys::{self, fd, forked, signal};
 
@@ -38,7 +38,7 @@ use crate::sys::{self, fd, forked, signal};
 /// ```
 ///
 /// # If the other process dies
-/// [`join`](Self::join) says how; see [`ErrorKind`].
+/// [`join`](Self::join) says how; see [`ErrorKind`](crate::ErrorKind).
 #[must_use = "the process goes on by itself when this is dropped; say `detach()` if that is meant"]
 pub struct Process<R> {
     name: String,
@@ -112,7 +112,7 @@ impl<R> Process<R> {
     /// A task that returns a `Result` gives two: `join()??`.
     ///
     /// # If the other process dies
-    /// Returns within milliseconds of the end, with [`Execution::Unknown`] if the task had begun.
+    /// Returns within milliseconds of the end, with [`Execution::Unknown`](crate::Execution::Unknown) if the task had begun.
     pub fn join(mut self) -> Result<R> {
         drop(self.stdin.take());
         loop {
@@ -135,7 +135,7 @@ impl<R> Process<R> {
     pub fn wait(&mut self) -> Result<ExitStatus> {
         drop(self.stdin.take());
         let status = self.end(None)?;
-        status.ok_or_else(|| Error::new(ErrorKind::TimedOut, Execution::Unknown))
+        status.ok_or_else(|| Error::invalid("the process has not ended yet"))
     }
 
     /// How the process ended, `None` if it has not.

@@ -1,0 +1,166 @@
+//! What can go wrong, which way a value was going, and whether the task ran.
+//!
+//! Owns: [`ErrorKind`], [`Direction`] and [`Execution`]. Runs in: any process.
+//! Never: words it; that is `sentences`' business.
+
+use std::time::Duration;
+
+/// The kinds of [`Error`](super::Error).
+///
+/// # Examples
+/// ```
+/// use process_task::{ErrorKind, process_task};
+///
+/// #[process_task]
+/// fn leave(code: i32) { std::process::exit(code) }
+///
+/// let error = leave.spawn(3).join().unwrap_err();
+/// match error.kind() {
+///     ErrorKind::Exited { code, .. } => assert_eq!(*code, 3),
+///     other => panic!("{other:?}"),
+/// }
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum ErrorKind {
+    /// The process never came to the point of running anything.
+    #[non_exhaustive]
+    CouldNotStart {
+        /// What was being done, for example `fork` or `change to the working directory`.
+        step: String,
+        /// The error number of the kernel, 0 if it was not the kernel that refused.
+        errno: i32,
+    },
+    /// The task panicked.
+    #[non_exhaustive]
+    Panicked {
+        /// The panic's message; a payload that is not a string is said to be of unknown type.
+        message: String,
+        /// `file:line:column` of the panic.
+        location: Option<String>,
+        /// The backtrace, when `RUST_BACKTRACE` asks for one.
+        backtrace: Option<String>,
+    },
+    /// The process was ended by a signal while it ran the task.
+    #[non_exhaustive]
+    Killed {
+        /// The signal's number.
+        signal: i32,
+        /// Whether the kernel wrote a core dump.
+        core_dumped: bool,
+        /// What the process managed to say before it died, such as the text of a panic that aborts.
+        last_words: Option<String>,
+    },
+    /// The task used up its stack.
+    StackOverflow,
+    /// The process ended by itself before the task returned. Code 0 is no success either.
+    #[non_exhaustive]
+    Exited {
+        /// The exit code.
+        code: i32,
+    },
+    /// The call took longer than it may, and its process was killed for that.
+    #[non_exhaustive]
+    TimedOut {
+        /// How long it was allowed to take.
+        limit: Duration,
+        /// How long it had taken when that was noticed.
+        elapsed: Duration,
+    },
+    /// The call was taken back: before it started, or while it ran, and then its worker was killed. See
+    /// [`Error::execution`](super::Error::execution).
+    Cancelled,
+    /// A value could not be turned into bytes.
+    #[non_exhaustive]
+    CannotEncode {
+        /// Which way the value was going.
+        direction: Direction,
+        /// What the serialiser said.
+        reason: String,
+    },
+    /// Bytes could not be turned into a value.
+    #[non_exhaustive]
+    CannotDecode {
+        /// Which way the value was going.
+        direction: Direction,
+        /// What the deserialiser said.
+        reason: String,
+    },
+    /// The task is not in the registry of the program.
+    UnknownTask,
+    /// The process that answered was not started from the same binary.
+    BinaryMismatch,
+    /// The pool takes no more calls.
+    #[non_exhaustive]
+    Closed {
+        /// Why it was closed.
+        reason: String,
+    },
+    /// The process wrote something into shared memory that the protocol does not allow, and was killed.
+    #[non_exhaustive]
+    ProtocolViolation {
+        /// Which check failed.
+        reason: String,
+    },
+    /// The caller asked for something that makes no sense.
+    #[non_exhaustive]
+    InvalidInput {
+        /// What, and what would be right.
+        reason: String,
+    },
+}
+
+/// Which way a value was going when it could not be encoded or decoded.
+///
+/// # Examples
+/// ```
+/// use process_task::{Direction, ErrorKind, process_task};
+/// use serde::{Deserialize, Serialize};
+///
+/// #[derive(Serialize, Deserialize)]
+/// struct Odd(#[serde(deserialize_with = "odd")] u32);
+///
+/// fn odd<'de, D: serde::Deserializer<'de>>(from: D) -> Result<u32, D::Error> {
+///     let number = u32::deserialize(from)?;
+///     if number % 2 == 1 { Ok(number) } else { Err(serde::de::Error::custom("it is even")) }
+/// }
+///
+/// #[process_task]
+/// fn half(number: Odd) -> u32 { number.0 / 2 }
+///
+/// let error = half.spawn(Odd(4)).join().unwrap_err();
+/// assert!(matches!(error.kind(), ErrorKind::CannotDecode { direction: Direction::Arguments, .. }));
+/// assert!(error.to_string().contains("it is even"));
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Direction {
+    /// From the caller to the task.
+    Arguments,
+    /// From the task to the caller.
+    Result,
+}
+
+/// Whether the task may have run, for callers that must not run it twice.
+///
+/// # Examples
+/// ```
+/// use process_task::{Execution, Pool, process_task};
+///
+/// #[process_task]
+/// fn pay(amount: u32) -> u32 { amount }
+///
+/// let pool = Pool::new()?;
+/// pool.close();
+/// let error = pool.call(pay, 100).unwrap_err();
+/// assert_eq!(error.execution(), Execution::NotStarted);       // safe to try elsewhere
+/// # process_task::Result::Ok(())
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Execution {
+    /// No part of it ran.
+    NotStarted,
+    /// It ran to its end, or to its panic.
+    Finished,
+    /// It was running when its process died.
+    Unknown,
+}

@@ -1,0 +1,128 @@
+//! Every way a call or a process can fail, and every sentence that says so.
+//!
+//! Owns: [`Error`], its kinds, and their wording. Runs in: any process.
+//! Never: decides what to do about a failure; that is its caller's business.
+
+mod kind;
+mod sentences;
+
+use nix::errno::Errno;
+
+pub use self::kind::{Direction, ErrorKind, Execution};
+
+/// What the functions of this crate return.
+pub type Result<T> = std::result::Result<T, Error>;
+
+/// Why a call has no result, or a process could not be had: who, what, and while doing what.
+///
+/// The text is made for people; programs look at [`Error::kind`] and [`Error::execution`].
+///
+/// # Examples
+/// ```
+/// use process_task::{ErrorKind, Execution, process_task};
+///
+/// #[process_task]
+/// fn divide(a: i32, b: i32) -> i32 { a / b }
+///
+/// let error = divide.spawn(1, 0).join().unwrap_err();
+/// assert!(matches!(error.kind(), ErrorKind::Panicked { .. }));
+/// assert_eq!(error.execution(), Execution::Finished);
+/// assert!(error.to_string().contains("attempt to divide by zero"));
+/// ```
+#[derive(Clone, PartialEq, Eq)]
+pub struct Error(Box<Inner>);
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Inner {
+    kind: ErrorKind,
+    execution: Execution,
+    task: Option<&'static str>,
+    process: Option<(String, u32)>,
+    /// The attempts before, oldest first.
+    attempts: Vec<Error>,
+}
+
+impl Error {
+    pub(crate) fn new(kind: ErrorKind, execution: Execution) -> Self {
+        Self(Box::new(Inner { kind, execution, task: None, process: None, attempts: Vec::new() }))
+    }
+
+    /// The process never started: `step` was refused with `errno`.
+    pub(crate) fn could_not_start(step: impl Into<String>, errno: Errno) -> Self {
+        let errno = errno as i32;
+        Self::new(ErrorKind::CouldNotStart { step: step.into(), errno }, Execution::NotStarted)
+    }
+
+    pub(crate) fn closed(reason: impl Into<String>) -> Self {
+        Self::new(ErrorKind::Closed { reason: reason.into() }, Execution::NotStarted)
+    }
+
+    pub(crate) fn invalid(reason: impl Into<String>) -> Self {
+        Self::new(ErrorKind::InvalidInput { reason: reason.into() }, Execution::NotStarted)
+    }
+
+    /// Adds which task was to run.
+    pub(crate) fn in_task(mut self, task: &'static str) -> Self {
+        self.0.task.get_or_insert(task);
+        self
+    }
+
+    /// Adds in which process it happened.
+    pub(crate) fn in_process(mut self, name: &str, pid: u32) -> Self {
+        self.0.process.get_or_insert_with(|| (name.to_owned(), pid));
+        self
+    }
+
+    /// Adds the attempts that failed before this one, oldest first.
+    pub(crate) fn after(mut self, attempts: Vec<Self>) -> Self {
+        self.0.attempts = attempts;
+        self
+    }
+
+    /// What went wrong.
+    #[must_use]
+    pub fn kind(&self) -> &ErrorKind {
+        &self.0.kind
+    }
+
+    /// Whether the task may have run.
+    #[must_use]
+    pub fn execution(&self) -> Execution {
+        self.0.execution
+    }
+
+    /// The task it happened to, as `module::name`.
+    #[must_use]
+    pub fn task(&self) -> Option<&'static str> {
+        self.0.task
+    }
+
+    /// The name and the process id of the process it happened in.
+    #[must_use]
+    pub fn process(&self) -> Option<(&str, u32)> {
+        self.0.process.as_ref().map(|(name, pid)| (name.as_str(), *pid))
+    }
+
+    /// The earlier attempts of a call with retries, oldest first; empty if this was the first one. This error is how the
+    /// last attempt ended.
+    ///
+    /// # Examples
+    /// ```
+    /// use process_task::{ErrorKind, Pool, process_task};
+    ///
+    /// #[process_task]
+    /// fn leave() { std::process::exit(3) }
+    ///
+    /// let pool = Pool::builder().workers(1).build()?;
+    /// let error = pool.call(leave, ()).unwrap_err();
+    /// assert!(matches!(error.kind(), ErrorKind::Exited { code: 3, .. }));
+    /// assert!(error.attempts().is_empty());
+    /// # process_task::Result::Ok(())
+    /// ```
+    #[must_use]
+    pub fn attempts(&self) -> &[Self] {
+        &self.0.attempts
+    }
+}
+
+impl std::error::Error for Error {}

@@ -1,0 +1,217 @@
+//! The wording of every error: lower-case, no full stop; who, what, while doing what.
+//!
+//! Owns: every sentence. Runs in: any process.
+//! Never: leaves out what the error knows and a person would want to know.
+
+use std::fmt;
+use std::time::Duration;
+
+use nix::errno::Errno;
+use nix::sys::signal::Signal;
+
+use super::{Direction, Error, ErrorKind, Execution, Inner};
+
+impl fmt::Debug for Error {
+    /// As `main` prints it: the sentence, the earlier attempts, then the backtrace if there is one.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{self}")?;
+        for (number, attempt) in (1..).zip(self.attempts()) {
+            write!(f, "\n  attempt {number}: {attempt}")?;
+        }
+        match &self.0.kind {
+            ErrorKind::Panicked { backtrace: Some(trace), .. } => write!(f, "\n{trace}"),
+            _ => Ok(()),
+        }
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.sentence(f)?;
+        match self.attempts().len() {
+            0 => Ok(()),
+            earlier => write!(f, " (the last of {} attempts)", earlier + 1),
+        }
+    }
+}
+
+impl Error {
+    /// What happened to this attempt.
+    fn sentence(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Inner { kind, execution, task, process, .. } = &*self.0;
+        let who = Who(process.as_ref());
+        let running = While(" while running", *task);
+        let of = While(" of", *task);
+        match kind {
+            ErrorKind::CouldNotStart { step, errno } => {
+                write!(f, "could not start {who}{}: {step}", While(" for", *task))?;
+                if *errno == 0 { Ok(()) } else { write!(f, ": {}", Errno::from_raw(*errno).desc()) }
+            }
+            ErrorKind::Panicked { message, location, .. } => {
+                write!(f, "{who} panicked{running}")?;
+                if let Some(location) = location {
+                    write!(f, " at {location}")?;
+                }
+                write!(f, ": {message}")
+            }
+            ErrorKind::Killed { signal, core_dumped, last_words } => {
+                write!(f, "{who} was killed by {}{running}", SignalName(*signal))?;
+                if *core_dumped {
+                    f.write_str(" (core dumped)")?;
+                }
+                last_words.as_ref().map_or(Ok(()), |words| write!(f, ": {words}"))
+            }
+            ErrorKind::StackOverflow => write!(f, "{who} overflowed its stack{running}"),
+            ErrorKind::Exited { code } => match task {
+                Some(task) => write!(f, "{who} exited with code {code} before `{task}` returned"),
+                None => write!(f, "{who} exited with code {code}"),
+            },
+            ErrorKind::TimedOut { limit, elapsed } => {
+                let (limit, elapsed) = (rounded_down(*limit), rounded_up(*elapsed));
+                let what = task.map_or_else(|| "its task".to_owned(), |task| format!("`{task}`"));
+                match execution {
+                    Execution::NotStarted => {
+                        write!(f, "{who} was killed because it had not begun {what} after {elapsed:?}")
+                    }
+                    _ => write!(f, "{who} was killed because it ran {what} for {elapsed:?}"),
+                }?;
+                write!(f, ", longer than the limit of {limit:?}")
+            }
+            ErrorKind::Cancelled if *execution == Execution::NotStarted => {
+                write!(f, "the call{of} was cancelled before it started")
+            }
+            ErrorKind::Cancelled => {
+                write!(f, "the call{of} was cancelled while it ran, and its worker was killed")
+            }
+            ErrorKind::CannotEncode { direction, reason } => {
+                write!(f, "cannot encode the {direction}{of}: {reason}")
+            }
+            ErrorKind::CannotDecode { direction, reason } => {
+                write!(f, "cannot decode the {direction}{of}: {reason}")
+            }
+            ErrorKind::UnknownTask => write!(
+                f,
+                "task{} is not in the registry of this program; a dependency that is listed in Cargo.toml but never named in \
+                 the source is not linked, and its tasks are missing: `use` the crate where the program starts",
+                While("", *task)
+            ),
+            ErrorKind::BinaryMismatch => write!(
+                f,
+                "{who} was not started from the same binary as this program, so its tasks cannot be trusted to be the same"
+            ),
+            ErrorKind::Closed { reason } => write!(f, "the pool is closed: {reason}"),
+            ErrorKind::ProtocolViolation { reason } => {
+                write!(f, "{who} broke the protocol{running} and was killed: {reason}")
+            }
+            ErrorKind::InvalidInput { reason } => f.write_str(reason),
+        }
+    }
+}
+
+impl fmt::Display for Direction {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Arguments => "arguments",
+            Self::Result => "result",
+        })
+    }
+}
+
+/// `worker 3 (pid 4127)`, or `a process` where it has no name yet.
+struct Who<'a>(Option<&'a (String, u32)>);
+
+impl fmt::Display for Who<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            Some((name, 0)) => write!(f, "process `{name}`"),
+            Some((name, pid)) => write!(f, "process `{name}` (pid {pid})"),
+            None => f.write_str("a process"),
+        }
+    }
+}
+
+/// What a task was doing, with its name, or nothing.
+struct While(&'static str, Option<&'static str>);
+
+impl fmt::Display for While {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.1.map_or(Ok(()), |task| write!(f, "{} `{task}`", self.0))
+    }
+}
+
+/// Without the digits that nobody reads: whole milliseconds, if there are some.
+fn rounded_down(exact: Duration) -> Duration {
+    let millis = u64::try_from(exact.as_millis()).unwrap_or(0);
+    if millis == 0 { exact } else { Duration::from_millis(millis) }
+}
+
+/// As [`rounded_down`], so that what was too long looks longer than the limit.
+fn rounded_up(exact: Duration) -> Duration {
+    rounded_down(exact.saturating_add(Duration::from_nanos(999_999)))
+}
+
+struct SignalName(i32);
+
+impl fmt::Display for SignalName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match Signal::try_from(self.0) {
+            Ok(signal) => f.write_str(signal.as_str()),
+            Err(_) => write!(f, "signal {}", self.0),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sentences_say_who_what_and_while_doing_what() {
+        let killed = ErrorKind::Killed { signal: 9, core_dumped: false, last_words: None };
+        let error = Error::new(killed, Execution::Unknown).in_process("pool-3", 4127).in_task("demo::square");
+        assert_eq!(error.to_string(), "process `pool-3` (pid 4127) was killed by SIGKILL while running `demo::square`");
+        let timed_out =
+            ErrorKind::TimedOut { limit: Duration::from_millis(300), elapsed: Duration::from_micros(311_018) };
+        let error = Error::new(timed_out, Execution::Unknown).in_process("spin", 17).in_task("demo::spin");
+        let sentence =
+            "process `spin` (pid 17) was killed because it ran `demo::spin` for 312ms, longer than the limit of 300ms";
+        assert_eq!(error.to_string(), sentence);
+        let error = Error::could_not_start("fork", Errno::EAGAIN).in_task("demo::square");
+        assert_eq!(error.to_string(), "could not start a process for `demo::square`: fork: Try again");
+    }
+
+    #[test]
+    fn the_first_context_stays() {
+        let error = Error::closed("terminated").in_task("inner").in_task("outer");
+        assert_eq!(error.task(), Some("inner"));
+    }
+
+    #[test]
+    fn a_cancelled_call_says_whether_it_ran() {
+        let cancelled = |execution| Error::new(ErrorKind::Cancelled, execution).in_task("demo::square").to_string();
+        assert_eq!(cancelled(Execution::NotStarted), "the call of `demo::square` was cancelled before it started");
+        let ran = "the call of `demo::square` was cancelled while it ran, and its worker was killed";
+        assert_eq!(cancelled(Execution::Unknown), ran);
+    }
+
+    #[test]
+    fn every_attempt_is_told() {
+        let exited = |code, pid| {
+            let error = Error::new(ErrorKind::Exited { code }, Execution::Unknown);
+            error.in_process("worker-0", pid).in_task("demo::square")
+        };
+        let error = exited(3, 12).after(vec![exited(1, 10), exited(2, 11)]);
+        let codes: Vec<_> = error.attempts().iter().map(Error::kind).collect();
+        assert_eq!(codes, [&ErrorKind::Exited { code: 1 }, &ErrorKind::Exited { code: 2 }]);
+        let sentence = |code, pid| {
+            format!("process `worker-0` (pid {pid}) exited with code {code} before `demo::square` returned")
+        };
+        let last = format!("{} (the last of 3 attempts)", sentence(3, 12));
+        assert_eq!(error.to_string(), last);
+        assert_eq!(
+            format!("{error:?}"),
+            format!("{last}\n  attempt 1: {}\n  attempt 2: {}", sentence(1, 10), sentence(2, 11))
+        );
+        assert_eq!(exited(1, 10).attempts(), []);
+    }
+}
