@@ -63,7 +63,7 @@ pub use self::process::{
 };
 
 // Many calls in processes that stay.
-pub use self::pool::{JoinHandle, Map, Pool, PoolBuilder, UnorderedMap};
+pub use self::pool::{JoinHandle, Map, Pending, Pool, PoolBuilder, UnorderedMap, worker_state};
 
 // What can go wrong.
 pub use self::error::{Direction, Error, ErrorKind, Execution, Result};

@@ -84,7 +84,7 @@ pub(crate) struct Borrowed {
 #[derive(Debug)]
 pub(crate) struct Remains<T> {
     /// Claimed and not answered: may have run. Not more than one, unless the child scribbled over the window.
-    pub(crate) running: Vec<T>,
+    pub(crate) running: Vec<(T, Payload)>,
     /// Not claimed, in order: certainly did not run.
     pub(crate) unclaimed: Vec<(T, Payload)>,
 }
@@ -111,6 +111,16 @@ impl<T> Caller<T> {
     /// How many requests are not answered.
     pub(crate) fn in_flight(&self) -> usize {
         self.in_flight.len()
+    }
+
+    /// The oldest request that is not answered.
+    pub(crate) fn front(&self) -> Option<&T> {
+        self.in_flight.front().map(|oldest| &oldest.tag)
+    }
+
+    /// The request that the child is at, as far as the replies that were collected tell.
+    pub(crate) fn running(&self) -> Option<&T> {
+        self.front().filter(|_| self.claimed() != self.answered)
     }
 
     /// Whether one more may be pushed.
@@ -245,7 +255,7 @@ impl<T> Caller<T> {
         // A window that was scribbled over says nothing about what ran; then all of it may have.
         let honest = seen.limit == self.limit && running <= 1 && running <= self.in_flight.len();
         let unclaimed = if honest { self.take_back(u32::MAX) } else { Vec::new() };
-        Remains { running: self.in_flight.into_iter().map(|one| one.tag).collect(), unclaimed }
+        Remains { running: self.in_flight.into_iter().map(|one| (one.tag, one.payload)).collect(), unclaimed }
     }
 
     /// Whether the child ended because it overflowed its stack, and what it said when it panicked last.

@@ -89,6 +89,14 @@ impl Payload {
         }
     }
 
+    /// The encoded bytes.
+    pub(crate) fn bytes(&self) -> &[u8] {
+        match self {
+            Self::Small(bytes) => bytes,
+            Self::Parcel(loan) => loan.bytes(),
+        }
+    }
+
     /// A payload of bytes that are there already, in memory that goes when it does.
     pub(crate) fn of_bytes(bytes: &[u8]) -> sys::Result<Self> {
         let mut filling = Filling::new(&SharedStock::default());

@@ -160,6 +160,11 @@ impl Loan {
         self.len
     }
 
+    /// The payload. Nobody writes to it any more.
+    pub(crate) fn bytes(&self) -> &[u8] {
+        self.parcel.as_ref().map_or(&[], |parcel| parcel.map.lend(0, self.len))
+    }
+
     /// Its name and its descriptor, for the frame and the control socket.
     pub(crate) fn parcel(&self) -> Option<(ParcelName, BorrowedFd<'_>)> {
         self.parcel.as_ref().map(|parcel| (parcel.name, parcel.fd.as_fd()))
@@ -221,10 +226,6 @@ mod tests {
         filling.done(bytes.len()).unwrap()
     }
 
-    fn bytes(loan: &Loan) -> &[u8] {
-        loan.parcel.as_ref().unwrap().map.lend(0, loan.len)
-    }
-
     #[test]
     fn a_parcel_that_came_back_is_lent_again() {
         let stock = SharedStock::default();
@@ -232,7 +233,7 @@ mod tests {
         let second = filled(&stock, &vec![2; 100_000]);
         let (one, two) = (first.parcel().unwrap().0, second.parcel().unwrap().0);
         assert_ne!(one, two);
-        assert_eq!((bytes(&first)[99_999], bytes(&second)[0]), (1, 2));
+        assert_eq!((first.bytes()[99_999], second.bytes()[0]), (1, 2));
         drop(first);
         assert_eq!(filled(&stock, &vec![3; 90_000]).parcel().unwrap().0, one);
     }

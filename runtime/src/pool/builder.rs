@@ -3,14 +3,17 @@
 //! Owns: [`PoolBuilder`]. Runs in: the parent. Never: leaves a worker behind if not all could be started.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::core::Core;
+use super::plan::{Errand, Plan};
 use super::pool_type::Pool;
 use crate::error::{Error, Result};
 use crate::launch::{Options, hub};
 use crate::link::StartMethod;
 use crate::process::available_parallelism;
 use crate::sys::{limits, signal};
+use crate::task::Task;
 
 /// Options for a [`Pool`].
 ///
@@ -35,6 +38,12 @@ pub struct PoolBuilder {
     workers: Option<usize>,
     name: Option<String>,
     options: Options,
+    initializer: Option<Result<Errand>>,
+    finalizer: Option<Result<Errand>>,
+    max_calls: Option<u64>,
+    lazy: bool,
+    idle_timeout: Option<Duration>,
+    grace: Option<Duration>,
 }
 
 impl PoolBuilder {
@@ -56,22 +65,157 @@ impl PoolBuilder {
         self
     }
 
-    /// Starts the workers, and waits until all are there.
+    /// A task that each worker runs before its first call. The arguments are encoded here and now.
+    ///
+    /// If it panics, [`build`](Self::build) fails with that; in a worker that comes later, the pool closes with it.
+    /// [`worker_state`](crate::worker_state) keeps what it makes.
+    ///
+    /// # Examples
+    /// ```
+    /// use process_task::{Pool, process_task, worker_state};
+    ///
+    /// #[process_task]
+    /// fn greet_with(word: &str) { *worker_state::<String>() = word.to_owned(); }
+    ///
+    /// #[process_task]
+    /// fn greeting(name: &str) -> String { format!("{} {name}", *worker_state::<String>()) }
+    ///
+    /// let pool = Pool::builder().workers(2).initializer(greet_with, "hello").build()?;
+    /// assert_eq!(pool.call(greeting, "world")?, "hello world");
+    /// # process_task::Result::Ok(())
+    /// ```
+    pub fn initializer<T: Task<Output = ()>>(mut self, task: T, args: T::Args<'_>) -> Self {
+        self.initializer = Some(Errand::new(task, args));
+        self
+    }
+
+    /// A task that each worker runs after its last call: when the pool ends, shrinks, or replaces the worker. Not when
+    /// the worker is killed or dies.
+    ///
+    /// # Examples
+    /// ```
+    /// use process_task::{Pool, process_task};
+    ///
+    /// #[process_task]
+    /// fn leave_a_note(path: &str) { std::fs::write(path, "done").expect("a file that can be written") }
+    ///
+    /// # let path = std::env::temp_dir().join(format!("process-task-note-{}", std::process::id()));
+    /// # let path = path.to_str().expect("a path in UTF-8");
+    /// let pool = Pool::builder().workers(1).finalizer(leave_a_note, path).build()?;
+    /// drop(pool);
+    /// assert_eq!(std::fs::read_to_string(path).unwrap(), "done");
+    /// # std::fs::remove_file(path).unwrap();
+    /// # process_task::Result::Ok(())
+    /// ```
+    pub fn finalizer<T: Task<Output = ()>>(mut self, task: T, args: T::Args<'_>) -> Self {
+        self.finalizer = Some(Errand::new(task, args));
+        self
+    }
+
+    /// How many calls a worker makes, at least 1, before a new process takes its place: against leaks that cannot be
+    /// mended. The new one is started before the old one is done, and never works beside it.
+    ///
+    /// # Examples
+    /// ```
+    /// use process_task::{Pool, process_task};
+    ///
+    /// #[process_task]
+    /// fn own_id() -> u32 { std::process::id() }
+    ///
+    /// let pool = Pool::builder().workers(1).max_calls_per_worker(2).build()?;
+    /// let ids: Vec<u32> = (0..4).map(|_| pool.call(own_id, ())).collect::<Result<_, _>>()?;
+    /// assert!(ids[0] == ids[1] && ids[1] != ids[2] && ids[2] == ids[3]);
+    /// # process_task::Result::Ok(())
+    /// ```
+    pub fn max_calls_per_worker(mut self, calls: u64) -> Self {
+        self.max_calls = Some(calls);
+        self
+    }
+
+    /// Starts no worker before there is a call for it.
+    ///
+    /// # Examples
+    /// ```
+    /// use process_task::{Pool, process_task};
+    ///
+    /// #[process_task]
+    /// fn square(x: i64) -> i64 { x * x }
+    ///
+    /// let pool = Pool::builder().workers(8).lazy().build()?;      // no process yet
+    /// assert_eq!(pool.call(square, 3)?, 9);                        // now one
+    /// # process_task::Result::Ok(())
+    /// ```
+    pub fn lazy(mut self) -> Self {
+        self.lazy = true;
+        self
+    }
+
+    /// How long a worker without work stays. Others are started when there is work again.
+    ///
+    /// # Examples
+    /// ```
+    /// # use std::time::Duration;
+    /// use process_task::{Pool, process_task};
+    ///
+    /// #[process_task]
+    /// fn square(x: i64) -> i64 { x * x }
+    ///
+    /// let pool = Pool::builder().idle_timeout(Duration::from_secs(60)).build()?;
+    /// assert_eq!(pool.call(square, 3)?, 9);
+    /// # process_task::Result::Ok(())
+    /// ```
+    pub fn idle_timeout(mut self, timeout: Duration) -> Self {
+        self.idle_timeout = Some(timeout);
+        self
+    }
+
+    /// How long a worker has to end after SIGTERM when a call of a task with a timeout has taken too long, or a running
+    /// call is cancelled; then it gets SIGKILL. Without this it is killed at once.
+    ///
+    /// # Examples
+    /// ```
+    /// # use std::time::Duration;
+    /// # use process_task::Pool;
+    /// let pool = Pool::builder().termination_grace(Duration::from_millis(200)).build()?;
+    /// # process_task::Result::Ok(())
+    /// ```
+    pub fn termination_grace(mut self, grace: Duration) -> Self {
+        self.grace = Some(grace);
+        self
+    }
+
+    /// Starts the workers, and waits until all are there, and initialized.
     ///
     /// # Errors
-    /// The number of workers is 0, or one could not be started; then those that were are ended.
+    /// A number is 0 that must not be, the arguments of initializer or finalizer could not be encoded, a worker could not
+    /// be started, or an initializer failed; then the workers that were started are ended.
     pub fn build(self) -> Result<Pool> {
         let workers = self.workers.unwrap_or_else(available_parallelism);
         if workers == 0 {
             return Err(Error::invalid("a pool needs at least one worker, and 0 were asked for"));
         }
-        let name = self.name.unwrap_or_else(|| "worker".to_owned());
-        // Noted here, because the workers are asked for by the hub's thread, also when they replace others.
-        let options = Options { mask: Some(signal::mask()), niceness: Some(limits::niceness()), ..self.options };
-        let core = Core::new(hub()?, name, options, workers)?;
+        if self.max_calls == Some(0) {
+            return Err(Error::invalid(
+                "a worker has to make at least one call before it is replaced, and 0 were asked for",
+            ));
+        }
+        let plan = Plan {
+            name: self.name.unwrap_or_else(|| "worker".to_owned()),
+            // Noted here, because the workers are asked for by the hub's thread, also when they replace others.
+            options: Options { mask: Some(signal::mask()), niceness: Some(limits::niceness()), ..self.options },
+            initializer: self.initializer.transpose()?,
+            finalizer: self.finalizer.transpose()?,
+            quota: self.max_calls,
+            eager: !self.lazy && self.idle_timeout.is_none(),
+            idle_timeout: self.idle_timeout,
+            grace: self.grace,
+        };
+        let core = Core::new(hub()?, plan, workers)?;
         let pool = Pool::of(Arc::clone(&core));
-        if let Err(error) = core.start_all(workers) {
-            pool.terminate();
+        if !self.lazy
+            && let Err(error) = core.start_all(workers)
+        {
+            core.terminate();
             return Err(error);
         }
         Ok(pool)

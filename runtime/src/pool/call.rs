@@ -2,14 +2,15 @@
 //!
 //! Owns: the outcome, set once. Runs in: the parent, on any thread. Never: wakes anybody while a lock is held.
 
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use std::task::Waker;
 use std::thread::{Thread, ThreadId};
 
-use crate::error::Result;
+use crate::error::{Error, ErrorKind, Result};
 use crate::launch::wake;
 use crate::link::{Body, Payload};
+use crate::task::Options;
 
 /// A call from its submission until its handle is gone.
 #[derive(Debug)]
@@ -17,6 +18,11 @@ pub(super) struct Call {
     pub(super) task: &'static str,
     /// The task's place in the registry.
     pub(super) index: u32,
+    pub(super) options: Options,
+    /// Which worker has it, or [`NOBODY`]. Read and written under the schedule's mutex.
+    holder: AtomicUsize,
+    /// How the attempts ended that were followed by another.
+    attempts: Mutex<Vec<Error>>,
     outcome: OnceLock<Result<Body>>,
     waiters: Mutex<Waiters>,
     /// Nobody wants the result any more; if it has not started, it need not.
@@ -31,16 +37,52 @@ pub(super) struct Waiters {
     waker: Option<Waker>,
 }
 
+/// No worker has the call.
+const NOBODY: usize = usize::MAX;
+
 /// A call that no worker has yet.
 #[derive(Debug)]
-pub(super) struct Pending {
+pub(super) struct Queued {
     pub(super) call: std::sync::Arc<Call>,
     pub(super) payload: Payload,
 }
 
 impl Call {
-    pub(super) fn new(task: &'static str, index: u32) -> Self {
-        Self { task, index, outcome: OnceLock::new(), waiters: Mutex::default(), abandoned: AtomicBool::new(false) }
+    pub(super) fn new(task: &'static str, index: u32, options: Options) -> Self {
+        Self {
+            task,
+            index,
+            options,
+            holder: AtomicUsize::new(NOBODY),
+            attempts: Mutex::default(),
+            outcome: OnceLock::new(),
+            waiters: Mutex::default(),
+            abandoned: AtomicBool::new(false),
+        }
+    }
+
+    /// Which worker has it.
+    pub(super) fn holder(&self) -> Option<usize> {
+        Some(self.holder.load(Relaxed)).filter(|holder| *holder != NOBODY)
+    }
+
+    pub(super) fn set_holder(&self, holder: Option<usize>) {
+        self.holder.store(holder.unwrap_or(NOBODY), Relaxed);
+    }
+
+    /// Its process died under it, with `error`: whether it is to be made once more, which is then written down.
+    pub(super) fn try_again(&self, error: &Error) -> bool {
+        let mut attempts = lock(&self.attempts);
+        let again = attempts.len() < self.options.retries as usize;
+        if again {
+            attempts.push(error.clone().in_task(self.task));
+        }
+        again
+    }
+
+    /// The attempts that were followed by another.
+    pub(super) fn attempts(&self) -> Vec<Error> {
+        lock(&self.attempts).clone()
     }
 
     pub(super) fn outcome(&self) -> Option<&Result<Body>> {
@@ -49,6 +91,11 @@ impl Call {
 
     pub(super) fn is_settled(&self) -> bool {
         self.outcome.get().is_some()
+    }
+
+    /// Whether it ended by being cancelled.
+    pub(super) fn was_cancelled(&self) -> bool {
+        matches!(self.outcome(), Some(Err(error)) if *error.kind() == ErrorKind::Cancelled)
     }
 
     /// Sets the outcome, and returns who is to be told. A second outcome is dropped.
@@ -77,7 +124,7 @@ impl Call {
     }
 
     fn waiters(&self) -> MutexGuard<'_, Waiters> {
-        self.waiters.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.waiters)
     }
 }
 
@@ -97,4 +144,8 @@ impl Waiters {
             wake(waker);
         }
     }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -9,13 +9,15 @@ use std::os::unix::process::ExitStatusExt as _;
 use std::process::ExitStatus;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::{Duration, Instant};
 
-use super::call::{Call, Pending, Waiters};
-use super::schedule::{Owed, Phase, Schedule};
+use super::call::{Call, Queued, Waiters};
+use super::plan::Plan;
+use super::schedule::{Owed, Phase, Schedule, Start};
 use super::worker::{Asked, State, Worker};
 use crate::codec::message::to_bytes;
-use crate::error::{Error, Result};
-use crate::launch::{Child, Hub, Options, Record, Source, setup};
+use crate::error::{Error, ErrorKind, Execution, Result};
+use crate::launch::{Child, Hub, Record, Source, setup};
 use crate::link::frame::Kind;
 use crate::link::{Caller, Payload, SharedStock, Spin};
 use crate::sys::poll::{self, Report};
@@ -27,8 +29,7 @@ pub(super) struct Core {
     /// Under which the hub reports bells that nobody else hears.
     token: OnceLock<u64>,
     generation: u64,
-    pub(super) name: String,
-    options: Options,
+    pub(super) plan: Arc<Plan>,
     pub(super) schedule: Mutex<Schedule>,
     /// Told when a worker that was asked for is there, or never will be.
     arrived: Condvar,
@@ -43,19 +44,19 @@ pub(super) struct Core {
 }
 
 impl Core {
-    pub(super) fn new(hub: Arc<Hub>, name: String, options: Options, workers: usize) -> Result<Arc<Self>> {
+    pub(super) fn new(hub: Arc<Hub>, plan: Plan, workers: usize) -> Result<Arc<Self>> {
         let at = |step: &'static str| move |errno: Errno| Error::could_not_start(step, errno);
         let set = poll::Set::new().map_err(at("make an epoll set"))?;
         let kick = fd::event().map_err(at("make an eventfd"))?;
         set.add(kick.as_fd(), 0, Report::Ring).map_err(at("watch an eventfd"))?;
-        let schedule = Schedule::new(workers);
+        let plan = Arc::new(plan);
+        let schedule = Schedule::new(Arc::clone(&plan), workers);
         let outstanding = Arc::clone(&schedule.outstanding);
         let core = Arc::new(Self {
             hub,
             token: OnceLock::new(),
             generation: forked::generation(),
-            name,
-            options,
+            plan,
             schedule: Mutex::new(schedule),
             arrived: Condvar::new(),
             outstanding,
@@ -87,7 +88,7 @@ impl Core {
     }
 
     pub(super) fn submit(self: &Arc<Self>, call: Arc<Call>, payload: Payload) {
-        self.update(|schedule, owed| schedule.submit(Pending { call, payload }, owed));
+        self.update(|schedule, owed| schedule.submit(Queued { call, payload }, owed));
     }
 
     /// Pays what is owed, with no lock held.
@@ -102,57 +103,105 @@ impl Core {
         for record in owed.kill {
             let _ = record.signal(signal::KILL);
         }
-        for (number, pause) in owed.start {
-            let core = Arc::downgrade(self);
-            match pause {
-                None => self.start(number),
-                Some(pause) => self.hub.after(pause, move || {
-                    if let Some(core) = core.upgrade() {
-                        core.start(number);
-                    }
-                }),
+        for record in owed.end {
+            self.end(record);
+        }
+        for start in owed.start {
+            match start.pause {
+                None => self.start(start),
+                Some(pause) => self.later(pause, move |core| core.start(start)),
+            }
+        }
+        if let Some(due) = owed.alarm {
+            let pause = due.saturating_duration_since(Instant::now());
+            self.later(pause, |core| core.update(Schedule::check_deadlines));
+        }
+        if let Some(pause) = owed.idle_alarm {
+            self.later(pause, |core| core.update(Schedule::check_idle));
+        }
+    }
+
+    /// Does `what` after `pause`, on the hub's thread, if the pool still exists then.
+    fn later(self: &Arc<Self>, pause: Duration, what: impl FnOnce(&Arc<Self>) + Send + 'static) {
+        let core = Arc::downgrade(self);
+        self.hub.after(pause, move || {
+            if let Some(core) = core.upgrade() {
+                what(&core);
+            }
+        });
+    }
+
+    /// Ends a worker: at once, or by asking first and killing after the grace that the pool gives.
+    fn end(self: &Arc<Self>, record: Arc<Record>) {
+        match self.plan.grace {
+            None => {
+                let _ = record.signal(signal::KILL);
+            }
+            Some(grace) => {
+                let _ = record.signal(signal::TERM);
+                self.later(grace, move |_| {
+                    let _ = record.signal(signal::KILL);
+                });
             }
         }
     }
 
     /// Asks for a worker for a place, if one is still wanted there.
-    fn start(self: &Arc<Self>, number: usize) {
-        if !self.schedule().may_start(number) {
+    fn start(self: &Arc<Self>, start: Start) {
+        if !self.schedule().may_start(start) {
             return;
         }
-        let core = Arc::clone(self);
+        let (core, number) = (Arc::clone(self), start.number);
         let started = move |child| {
             if let Err(error) = core.started(number, child) {
                 core.update(|schedule, owed| schedule.start_failed(number, &error, owed));
             }
             core.arrived.notify_all();
         };
-        self.hub.start_child_later(self.options.method, Box::new(started));
+        self.hub.start_child_later(self.plan.options.method, Box::new(started));
     }
 
-    /// Starts the first workers and waits until all are there.
+    /// Starts the first workers, and waits until all are there, and initialized.
     pub(super) fn start_all(self: &Arc<Self>, workers: usize) -> Result<()> {
         let (sender, receiver) = std::sync::mpsc::channel();
+        let unready = {
+            let mut schedule = self.schedule();
+            for place in &mut schedule.places {
+                place.state = State::Starting;
+                place.coming = 1;
+            }
+            schedule.unready.store(workers, SeqCst);
+            Arc::clone(&schedule.unready)
+        };
         for number in 0..workers {
-            self.schedule().places[number].state = State::Starting;
             let (core, sender) = (Arc::clone(self), sender.clone());
             let started = move |child| {
                 let result = core.started(number, child);
                 if result.is_err() {
-                    core.schedule().places[number].state = State::Empty;
+                    let place = &mut core.schedule().places[number];
+                    place.state = State::Empty;
+                    place.coming = 0;
                 }
                 core.arrived.notify_all();
                 drop(sender.send(result));
             };
-            self.hub.start_child_later(self.options.method, Box::new(started));
+            self.hub.start_child_later(self.plan.options.method, Box::new(started));
         }
         drop(sender);
-        receiver.into_iter().take(workers).collect()
+        receiver.into_iter().take(workers).collect::<Result<()>>()?;
+        if self.plan.initializer.is_none() {
+            return Ok(());
+        }
+        while !self.wait(&|| unready.load(SeqCst) == 0, &std::iter::empty(), None) {}
+        match &self.schedule().phase {
+            Phase::Ended(error) => Err(error.clone()),
+            Phase::Open | Phase::Closing(_) => Ok(()),
+        }
     }
 
     /// A child is there, or could not be had, for a place. Gives it its setup.
     fn started(self: &Arc<Self>, number: usize, child: Result<Child>) -> Result<()> {
-        let name = format!("{}-{number}", self.name);
+        let name = format!("{}-{number}", self.plan.name);
         let Child { record, link } = child.map_err(|error| error.in_process(&name, 0))?;
         record.set_name(&name);
         let bell = Arc::clone(link.bell());
@@ -166,17 +215,11 @@ impl Core {
             let _ = record.signal(signal::KILL);
             return Err(error.in_process(&name, record.pid));
         }
-        let dismissed = self.update(|schedule, owed| {
-            caller.wake();
-            let worker = Worker { record: Arc::clone(&record), caller, proven: false, refused: false };
-            if matches!(schedule.phase, Phase::Ended(_)) {
-                schedule.places[number].state = State::Leaving(Arc::clone(&record));
-                return true;
-            }
-            schedule.install(number, worker, owed);
-            false
-        });
-        if dismissed {
+        let worker = Worker::new(Arc::clone(&record), caller, self.plan.quota);
+        if !self.update(|schedule, owed| {
+            worker.caller.wake();
+            schedule.install(number, worker, owed)
+        }) {
             let _ = record.signal(signal::KILL);
         }
         let (core, ended) = (Arc::downgrade(self), Arc::clone(&record));
@@ -198,7 +241,7 @@ impl Core {
         bell: std::os::fd::BorrowedFd<'_>,
     ) -> Result<()> {
         let at = |step: &'static str| move |errno: Errno| Error::could_not_start(step, errno);
-        let (setup, descriptors) = setup(record.server().base(), &self.options, name, false)?;
+        let (setup, descriptors) = setup(record.server().base(), &self.plan.options, name, false)?;
         if !descriptors.is_empty() {
             let descriptors: Vec<_> = descriptors.iter().map(AsFd::as_fd).collect();
             caller.attach(&descriptors).map_err(at("hand over descriptors"))?;
@@ -206,31 +249,51 @@ impl Core {
         let setup = Payload::of_bytes(&to_bytes(&setup)).map_err(at("find memory for the setup"))?;
         let pushed = caller.push(Kind::Setup, 0, setup, Asked::Setup);
         pushed.map_err(|(errno, ..)| at("hand over the setup")(errno))?;
+        if let Some(initializer) = &self.plan.initializer {
+            let unknown =
+                || Error::new(ErrorKind::UnknownTask, Execution::NotStarted).in_task(initializer.task().name());
+            let index = initializer.task().index().ok_or_else(unknown)?;
+            let payload = initializer.payload().map_err(at("find memory for the initializer's arguments"))?;
+            let pushed = caller.push(Kind::Call, index, payload, Asked::Initializer);
+            pushed.map_err(|(errno, ..)| at("hand over the initializer's arguments")(errno))?;
+        }
         // The pool's own set first: a leader that sleeps there is woken rather than the hub.
         self.set.add(bell, 0, Report::RingOne).map_err(at("watch a worker"))?;
         let token = self.token.get().copied().unwrap_or_default();
         self.hub.listen(bell, token, Report::RingOne).map_err(at("watch a worker"))
     }
 
-    /// Waits until every call is settled, sends the workers home, and waits for their end.
-    pub(super) fn finish(self: &Arc<Self>) {
+    /// Ends everything now.
+    pub(super) fn terminate(self: &Arc<Self>) {
+        self.update(|schedule, owed| schedule.terminate(Error::closed("`terminate` was called"), owed));
+    }
+
+    /// Waits until every call is settled, sends the workers home, and waits for their end; false if `deadline` came first.
+    pub(super) fn finish(self: &Arc<Self>, deadline: Option<Instant>) -> bool {
         let outstanding = Arc::clone(&self.outstanding);
-        while !self.wait(&|| outstanding.load(SeqCst) == 0, &std::iter::empty(), None) {}
-        let leaving = {
-            let mut schedule = self.schedule();
-            let mut leaving = schedule.dismiss();
-            while schedule.is_starting() {
-                schedule = self.arrived.wait(schedule).unwrap_or_else(PoisonError::into_inner);
-                leaving = schedule.dismiss();
+        while !self.wait(&|| outstanding.load(SeqCst) == 0, &std::iter::empty(), deadline) {
+            if deadline.is_some_and(|at| Instant::now() >= at) {
+                return false;
             }
-            leaving
+        }
+        let leaving = loop {
+            let leaving = self.update(Schedule::dismiss);
+            let schedule = self.schedule();
+            if !schedule.is_starting() {
+                break leaving;
+            }
+            // Whoever comes now is sent away; its record is among the leaving then.
+            drop(self.arrived.wait(schedule).unwrap_or_else(PoisonError::into_inner));
         };
         for record in leaving {
-            record.wait(None);
+            if record.wait(deadline).is_none() {
+                return false;
+            }
         }
         if let Some(token) = self.token.get() {
             self.hub.deregister(*token);
         }
+        true
     }
 }
 
@@ -238,17 +301,14 @@ impl Source for Core {
     /// A bell rang that no leader heard: takes the replies, and gives out what waits.
     fn rang(self: Arc<Self>) {
         self.update(|schedule, owed| {
-            if schedule.led {
-                schedule.collect(owed);
-            } else {
-                schedule.leave_office(owed);
-            }
+            schedule.collect(owed);
+            schedule.renew_words(owed);
         });
     }
 }
 
 impl fmt::Debug for Core {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Core").field("name", &self.name).finish_non_exhaustive()
+        f.debug_struct("Core").field("name", &self.plan.name).finish_non_exhaustive()
     }
 }

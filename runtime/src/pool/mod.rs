@@ -26,15 +26,25 @@
 mod ahead;
 mod builder;
 mod call;
+mod collecting;
 mod core;
+mod deadlines;
+mod ends;
+mod global;
 mod handle;
+mod levels;
+mod plan;
 mod pool_type;
 mod schedule;
 mod staffing;
+mod state;
+mod turnover;
 mod waiting;
 mod worker;
 
 pub use self::ahead::{Map, UnorderedMap};
 pub use self::builder::PoolBuilder;
+pub use self::ends::Pending;
 pub use self::handle::JoinHandle;
 pub use self::pool_type::Pool;
+pub use self::state::worker_state;

@@ -3,7 +3,6 @@
 //! Owns: [`Pool`]. Runs in: the parent. Never: ends with calls unsettled.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering::SeqCst;
 
 use super::ahead::{Map, UnorderedMap};
 use super::builder::PoolBuilder;
@@ -45,6 +44,8 @@ use crate::task::Task;
 #[derive(Debug)]
 pub struct Pool {
     core: Arc<Core>,
+    /// It is everybody's, so nobody may end it.
+    is_global: bool,
 }
 
 impl Pool {
@@ -62,13 +63,23 @@ impl Pool {
     }
 
     pub(super) fn of(core: Arc<Core>) -> Self {
-        Self { core }
+        Self { core, is_global: false }
+    }
+
+    /// The same pool, which nobody may end from now on.
+    pub(super) fn for_all(mut self) -> Self {
+        self.is_global = true;
+        self
+    }
+
+    pub(super) fn is_global(&self) -> bool {
+        self.is_global
     }
 
     /// How many workers the pool has.
     #[must_use]
     pub fn workers(&self) -> usize {
-        self.core.schedule().places.len()
+        self.core.schedule().places.iter().filter(|place| place.wanted).count()
     }
 
     /// Runs `task` with `args` in a worker, and waits for its result. `args` is the argument itself for a task of one
@@ -93,7 +104,7 @@ impl Pool {
             }
             Some(_) => encode::<T>(args, &self.core.stock),
         };
-        let call = Arc::new(Call::new(registration.name(), registration.index().unwrap_or_default()));
+        let call = Arc::new(Call::new(registration.name(), registration.index().unwrap_or_default(), task.options()));
         match encoded {
             Ok(payload) => self.core.submit(Arc::clone(&call), payload),
             Err(error) => drop(call.settle(Err(error))),
@@ -136,44 +147,6 @@ impl Pool {
         UnorderedMap::new(self, task, items.into_iter(), self.ahead())
     }
 
-    /// Takes no more calls; those submitted are finished. Returns at once.
-    ///
-    /// # Examples
-    /// ```
-    /// # use process_task::{Pool, process_task};
-    /// # #[process_task] fn square(x: i64) -> i64 { x * x }
-    /// let pool = Pool::new()?;
-    /// let last = pool.submit(square, 3);
-    /// pool.close();
-    /// assert!(pool.call(square, 4).is_err());
-    /// assert_eq!(last.join()?, 9);
-    /// # process_task::Result::Ok(())
-    /// ```
-    pub fn close(&self) {
-        self.core.schedule().close(Error::closed("`close` was called"));
-    }
-
-    /// Ends everything now: calls that have not begun fail with [`ErrorKind::Cancelled`], workers are killed, and the
-    /// calls that they were running fail with [`ErrorKind::Killed`].
-    ///
-    /// # Examples
-    /// ```
-    /// # use std::time::Duration;
-    /// # use process_task::{ErrorKind, Pool, process_task};
-    /// # #[process_task] fn for_ever() { loop { std::thread::sleep(Duration::from_secs(1)) } }
-    /// let pool = Pool::builder().workers(1).build()?;
-    /// let running = pool.submit(for_ever, ());
-    /// pool.terminate();
-    /// let error = running.join().unwrap_err();
-    /// assert!(matches!(error.kind(), ErrorKind::Killed { .. } | ErrorKind::Cancelled));
-    /// # process_task::Result::Ok(())
-    /// ```
-    pub fn terminate(&self) {
-        if !self.core.is_foreign() {
-            self.core.update(|schedule, owed| schedule.terminate(Error::closed("`terminate` was called"), owed));
-        }
-    }
-
     pub(super) fn core(&self) -> &Arc<Core> {
         &self.core
     }
@@ -186,17 +159,5 @@ impl Pool {
     /// How far `map` reads ahead, which has room for all results anyway.
     fn far_ahead(&self) -> usize {
         4 * LOOK_AHEAD as usize * self.workers()
-    }
-}
-
-impl Drop for Pool {
-    /// Closes the pool, and waits: for every call, then for the workers' end.
-    fn drop(&mut self) {
-        if self.core.is_foreign() {
-            return;
-        }
-        self.close();
-        self.core.finish();
-        debug_assert_eq!(self.core.outstanding.load(SeqCst), 0);
     }
 }

@@ -3,44 +3,68 @@
 //! Owns: the places, the backlog, and the office of the leader. Runs in: the parent, under the mutex.
 //! Never: wakes a thread, starts or kills anybody itself: what is owed is put into [`Owed`], and paid after the mutex is
 //! released. Only a worker that dozes is woken on the spot, by the call that is given to it.
+//!
+//! | file | what of it |
+//! |---|---|
+//! | this one | calls are taken, given out, taken back, and settled |
+//! | `collecting` | replies are taken, and who has to ring for one |
+//! | `staffing` | workers come, and end |
+//! | `turnover` | workers leave that nobody has killed |
+//! | `deadlines` | calls are ended that have taken too long, or are not wanted any more |
 
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed, Ordering::SeqCst};
 use std::task::Waker;
 use std::thread::Thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use super::call::{Call, Pending, Waiters};
+use super::call::{Call, Queued, Waiters};
+use super::levels::Levels;
+use super::plan::Plan;
 use super::worker::{Asked, Place};
 use crate::error::{Direction, Error, ErrorKind, Execution, Result};
-use crate::launch::{Record, outcome};
+use crate::launch::Record;
 use crate::link::frame::Kind;
-use crate::link::{Body, Payload};
+use crate::link::{Body, Payload, Reply};
 use crate::sys::Errno;
 
 /// Everything under the mutex.
 #[derive(Debug)]
 pub(super) struct Schedule {
+    pub(super) plan: Arc<Plan>,
     pub(super) places: Vec<Place>,
-    pub(super) backlog: VecDeque<Pending>,
-    /// Workers with nothing to do, the one used last on top.
-    idle: Vec<usize>,
+    /// Where each worker stands, kept up to date by [`Schedule::sort_in`].
+    pub(super) levels: Levels,
+    pub(super) backlog: VecDeque<Queued>,
+    /// Workers that were sent home or killed, and may not have ended yet.
+    pub(super) leaving: Vec<Arc<Record>>,
     pub(super) phase: Phase,
     /// A thread leads: it looks for replies, or sleeps until there are some.
     pub(super) led: bool,
     /// The leader sleeps in the pool's epoll set.
     pub(super) sleeping: bool,
+    /// What every worker that has something to answer was told: to ring for each reply, and to ring when it runs dry.
+    pub(super) told: (bool, bool),
     /// Threads that wait while another one leads.
     pub(super) followers: Vec<Thread>,
-    /// Calls whose futures wait.
+    /// Calls whose replies somebody must hear of though no thread waits: futures wait for them.
     pub(super) awaited: usize,
+    /// Calls with a timeout that workers have: so the next one's time begins when this one's reply is heard of.
+    pub(super) timed: usize,
+    /// When the next look at the deadlines is due, and the next look at those who have been idle.
+    pub(super) alarm: Option<Instant>,
+    pub(super) idle_alarm: bool,
     /// The last call went to a worker that had to be woken, so its reply is not near.
     pub(super) far: bool,
     /// Starts that failed since the last that worked.
     pub(super) failed_starts: usize,
+    /// Workers that the builder waits for.
+    pub(super) unready: Arc<AtomicUsize>,
     /// Calls that are not settled; also read without the mutex.
     pub(super) outstanding: Arc<AtomicUsize>,
+    /// What `collect_from` fills and empties.
+    pub(super) replies: Vec<(Asked, Reply)>,
 }
 
 /// What the pool still does.
@@ -61,63 +85,91 @@ pub(super) struct Owed {
     pub(super) wake: Vec<Waiters>,
     pub(super) follower: Option<Thread>,
     pub(super) kill: Vec<Arc<Record>>,
-    /// Places that want a new worker, and how long to wait first.
-    pub(super) start: Vec<(usize, Option<Duration>)>,
+    /// To be asked to end first, and killed after the plan's grace.
+    pub(super) end: Vec<Arc<Record>>,
+    pub(super) start: Vec<Start>,
     /// Wakers that were replaced: what their destructors do must not meet the mutex.
     pub(super) forget: Vec<Waker>,
+    /// When somebody is to look at the deadlines, and in how long at those who are idle.
+    pub(super) alarm: Option<Instant>,
+    pub(super) idle_alarm: Option<Duration>,
     /// Somebody else than the leader has settled a call.
     pub(super) kick: bool,
 }
 
+/// A child that is to be asked for.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Start {
+    pub(super) number: usize,
+    pub(super) pause: Option<Duration>,
+    /// It is to stand by; otherwise the place is empty.
+    pub(super) standby: bool,
+}
+
 impl Schedule {
-    pub(super) fn new(places: usize) -> Self {
-        Self {
-            places: (0..places).map(|_| Place::empty()).collect(),
+    pub(super) fn new(plan: Arc<Plan>, places: usize) -> Self {
+        let mut schedule = Self {
+            plan,
+            places: Vec::new(),
+            levels: Levels::default(),
             backlog: VecDeque::new(),
-            idle: Vec::new(),
+            leaving: Vec::new(),
             phase: Phase::Open,
             led: false,
             sleeping: false,
+            told: (false, false),
             followers: Vec::new(),
             awaited: 0,
+            timed: 0,
+            alarm: None,
+            idle_alarm: false,
             far: false,
             failed_starts: 0,
+            unready: Arc::default(),
             outstanding: Arc::default(),
+            replies: Vec::new(),
+        };
+        schedule.make_room(places);
+        schedule
+    }
+
+    /// Has places up to this many.
+    pub(super) fn make_room(&mut self, places: usize) {
+        while self.places.len() < places {
+            self.places.push(Place::empty());
         }
+        self.levels.grow(places);
     }
 
     /// Takes a call, and gives it out if somebody can have it.
-    pub(super) fn submit(&mut self, pending: Pending, owed: &mut Owed) {
+    pub(super) fn submit(&mut self, queued: Queued, owed: &mut Owed) {
         if let Phase::Closing(error) | Phase::Ended(error) = &self.phase {
             // Its handle is not there yet, so nobody waits.
-            drop(pending.call.settle(Err(error.clone())));
+            drop(queued.call.settle(Err(error.clone())));
             return;
         }
         self.outstanding.fetch_add(1, SeqCst);
-        self.backlog.push_back(pending);
+        self.backlog.push_back(queued);
         self.pump(owed);
         if !self.led && self.work_waits() {
-            self.places.iter_mut().for_each(|place| place.set_hungry(true));
-            // A worker may have run dry before it could see the word; and what is there is taken at no extra cost.
-            self.collect(owed);
+            if self.told.1 {
+                // Somebody rings when he is dry; what is there meanwhile is taken at little cost.
+                self.collect_some(owed);
+            } else {
+                self.say_who_rings(owed);
+            }
         }
     }
 
     /// Calls were abandoned: those that no worker has claimed are cancelled, also those that were given out.
     pub(super) fn cancel_abandoned(&mut self, owed: &mut Owed) {
-        for number in 0..self.places.len() {
-            // Not its setup, which is the oldest request if it has not been answered.
-            let calls = self.places[number].load().and_then(|load| u32::try_from(load).ok()).unwrap_or(0);
-            if let Some(worker) = self.places[number].worker_mut() {
-                let back = worker.caller.take_back(calls);
-                self.requeue(back);
-                self.list_if_idle(number);
-            }
+        for number in self.levels.watched().to_vec() {
+            self.take_back(number, usize::MAX, owed);
         }
         let (abandoned, wanted) =
-            self.backlog.drain(..).partition::<Vec<_>, _>(|pending| pending.call.abandoned.load(Relaxed));
+            self.backlog.drain(..).partition::<Vec<_>, _>(|queued| queued.call.abandoned.load(Relaxed));
         self.backlog.extend(wanted);
-        for Pending { call, .. } in abandoned {
+        for Queued { call, .. } in abandoned {
             self.settle(&call, Err(Error::new(ErrorKind::Cancelled, Execution::NotStarted)), owed);
         }
         self.pump(owed);
@@ -138,114 +190,27 @@ impl Schedule {
         }
     }
 
-    /// Takes every reply there is, and gives out what waits; true if there was a reply.
-    pub(super) fn collect(&mut self, owed: &mut Owed) -> bool {
-        let mut any = false;
-        for number in 0..self.places.len() {
-            any |= self.collect_from(number, owed);
-        }
-        if any {
-            self.pump(owed);
-            self.level(owed);
-        }
-        any
-    }
-
-    /// Whether a worker has answered something that was not taken.
-    pub(super) fn has_reply(&self) -> bool {
-        self.places.iter().filter_map(Place::worker).any(|worker| worker.caller.has_reply())
-    }
-
-    /// Where nobody leads, says to each worker whether it has to ring: a new one, or one that has just been given what a
-    /// dead one left, has not heard.
-    pub(super) fn renew_words(&mut self, owed: &mut Owed) {
-        if !self.led {
-            self.leave_office(owed);
-        }
-    }
-
-    /// The thread that led leaves the office: those who ring from now on are heard by the hub.
-    pub(super) fn leave_office(&mut self, owed: &mut Owed) {
-        loop {
-            let (hungry, asleep) = (self.work_waits(), self.awaited > 0);
-            for place in &mut self.places {
-                place.set_hungry(hungry);
-                place.set_asleep(asleep);
-            }
-            // A worker that answered before it could see the words has rung no bell.
-            if !(hungry || asleep) || !self.collect(owed) {
-                break;
-            }
-        }
-        self.led = false;
-        self.call_a_leader(owed);
-    }
-
-    /// Has a follower woken if nobody leads.
-    pub(super) fn call_a_leader(&mut self, owed: &mut Owed) {
-        if !self.led && owed.follower.is_none() {
-            owed.follower = self.followers.pop();
-        }
-    }
-
-    /// A thread takes the office: it looks for itself, so nobody need ring.
-    pub(super) fn take_office(&mut self) {
-        self.led = true;
-        self.set_asleep(false);
-        self.places.iter_mut().for_each(|place| place.set_hungry(false));
-    }
-
-    /// Has every worker ring for each reply, or none.
-    pub(super) fn set_asleep(&mut self, asleep: bool) {
-        self.places.iter_mut().for_each(|place| place.set_asleep(asleep));
-    }
-
-    /// Whether calls wait that another worker could run.
-    fn work_waits(&self) -> bool {
-        !self.backlog.is_empty() || self.places.iter().filter_map(Place::load).any(|load| load > 1)
-    }
-
-    pub(super) fn collect_from(&mut self, number: usize, owed: &mut Owed) -> bool {
-        let Some(worker) = self.places[number].worker_mut() else { return false };
-        if !worker.caller.has_reply() {
-            return false;
-        }
-        let mut replies = Vec::new();
-        let collected = worker.caller.collect(|asked, reply| replies.push((asked, reply)));
-        let who = (worker.record.name(), worker.record.pid);
-        for (asked, reply) in replies {
-            match asked {
-                Asked::Setup if reply.kind == Kind::Done => {
-                    if let Some(worker) = self.places[number].worker_mut() {
-                        worker.proven = true;
-                    }
-                    self.failed_starts = 0;
-                }
-                Asked::Setup => {
-                    if let Some(worker) = self.places[number].worker_mut() {
-                        worker.refused = true;
-                    }
-                    if let Err(error) = outcome::of_reply(reply) {
-                        self.count_failed_start(&error.in_process(&who.0, who.1), owed);
-                    }
-                }
-                Asked::Call(call) => {
-                    let described = outcome::of_reply(reply).map_err(|error| error.in_process(&who.0, who.1));
-                    self.settle(&call, described, owed);
-                }
-            }
-        }
-        if let Err(violation) = collected {
-            self.punish(number, violation.0, owed);
-        }
-        self.list_if_idle(number);
-        true
+    /// Takes back up to `most` of the calls that a worker has not claimed, never its setup or initializer, which are the
+    /// oldest. They go back to the front of the backlog.
+    pub(super) fn take_back(&mut self, number: usize, most: usize, owed: &mut Owed) -> usize {
+        let Some(worker) = self.places[number].worker_mut() else { return 0 };
+        let most = u32::try_from(worker.load().min(most)).unwrap_or(u32::MAX);
+        let back = worker.caller.take_back(most);
+        worker.given -= back.len() as u64;
+        let timed = back.iter().filter(|(asked, _)| asked.is_timed()).count();
+        worker.timed -= timed;
+        self.timed -= timed;
+        let count = back.len();
+        self.requeue(back);
+        self.sort_in(number, owed);
+        count
     }
 
     pub(super) fn requeue(&mut self, unclaimed: Vec<(Asked, Payload)>) {
         for (asked, payload) in unclaimed.into_iter().rev() {
             if let Asked::Call(call) = asked {
-                self.backlog.push_front(Pending { call, payload });
+                call.set_holder(None);
+                self.backlog.push_front(Queued { call, payload });
             }
         }
     }
@@ -256,84 +221,85 @@ impl Schedule {
             self.fail_backlog(&error.clone(), owed);
         }
         while let Some(first) = self.backlog.front() {
+            if first.call.is_settled() {
+                // It was cancelled where it stood.
+                self.backlog.pop_front();
+                continue;
+            }
             // A parcel's descriptor may have to travel first, which is simplest when nothing else does.
             let small = matches!(first.payload, Payload::Small(_));
-            let number = self.pop_idle().or_else(|| if small { self.least_loaded() } else { None });
-            let Some(number) = number else { return };
-            if let Some(pending) = self.backlog.pop_front() {
-                self.give(number, pending, owed);
+            let number = if small { self.levels.least() } else { self.levels.idle() };
+            let Some(number) = number else { break };
+            if let Some(queued) = self.backlog.pop_front() {
+                self.give(number, queued, owed);
             }
         }
+        self.staff_for_work(owed);
     }
 
     /// Moves calls from the fullest worker to those that have none.
     pub(super) fn level(&mut self, owed: &mut Owed) {
-        while self.backlog.is_empty() {
-            let waiting = |place: &Place| place.load().map_or(0, |load| load.saturating_sub(1));
-            let Some((most, fullest)) = (0..self.places.len()).map(|n| (waiting(&self.places[n]), n)).max() else {
-                return;
-            };
-            if most == 0 || self.idle.is_empty() {
-                return;
-            }
-            let half = u32::try_from(most.div_ceil(2)).unwrap_or(1);
-            let back = self.places[fullest].worker_mut().map(|worker| worker.caller.take_back(half));
-            let back = back.unwrap_or_default();
-            if back.is_empty() {
+        while self.backlog.is_empty() && self.levels.idle().is_some() {
+            let Some((fullest, behind)) = self.levels.fullest() else { return };
+            if self.take_back(fullest, behind.div_ceil(2), owed) == 0 {
                 return;
             }
             // It rings only when it is dry, and what it answered just now it may have answered before we made it so.
             self.collect_from(fullest, owed);
-            self.requeue(back);
             self.pump(owed);
         }
     }
 
-    fn give(&mut self, number: usize, pending: Pending, owed: &mut Owed) {
-        let Some(worker) = self.places[number].worker_mut() else { return self.backlog.push_front(pending) };
-        let Pending { call, payload } = pending;
-        match worker.caller.push(Kind::Call, call.index, payload, Asked::Call(call)) {
-            Ok(()) => self.far = worker.caller.wake(),
-            Err((Errno::EPIPE | Errno::ECONNRESET, payload, Asked::Call(call))) => {
-                // It is dead, or as good as dead: its end will be reported, and the call has not begun.
-                owed.kill.extend(self.places[number].worker().map(|worker| Arc::clone(&worker.record)));
-                self.backlog.push_front(Pending { call, payload });
+    fn give(&mut self, number: usize, queued: Queued, owed: &mut Owed) {
+        let Some(worker) = self.places[number].worker_mut() else { return self.backlog.push_front(queued) };
+        let Queued { call, payload } = queued;
+        let limit = call.options.timeout;
+        let first = worker.load() == 0;
+        worker.tell(self.told.0, self.told.1);
+        match worker.caller.push(Kind::Call, call.index, payload, Asked::Call(Arc::clone(&call))) {
+            Ok(()) => {
+                self.far = worker.caller.wake();
+                call.set_holder(Some(number));
+                worker.given += 1;
+                if let Some(limit) = limit {
+                    let now = Instant::now();
+                    worker.timed += 1;
+                    self.timed += 1;
+                    if first {
+                        worker.since = Some(now);
+                    }
+                    self.set_alarm(now.checked_add(limit), owed);
+                }
+                self.sort_in(number, owed);
+                self.count_call(number, owed);
             }
-            Err((errno, _, asked)) => {
+            Err((Errno::EPIPE | Errno::ECONNRESET, payload, _)) => {
+                // It is dead, or as good as dead: its end will be reported, and the call has not begun.
+                worker.shut = true;
+                owed.kill.push(Arc::clone(&worker.record));
+                self.backlog.push_front(Queued { call, payload });
+                self.sort_in(number, owed);
+            }
+            Err((errno, ..)) => {
                 let reason = format!("they cannot be handed over: {}", errno.desc());
                 let kind = ErrorKind::CannotEncode { direction: Direction::Arguments, reason };
-                if let Asked::Call(call) = asked {
-                    self.settle(&call, Err(Error::new(kind, Execution::NotStarted)), owed);
-                }
-                self.list_if_idle(number);
+                self.settle(&call, Err(Error::new(kind, Execution::NotStarted)), owed);
             }
         }
     }
 
-    fn least_loaded(&self) -> Option<usize> {
-        let room = |number: &usize| self.places[*number].worker().is_some_and(|worker| worker.caller.has_room());
-        (0..self.places.len()).filter(room).min_by_key(|number| self.places[*number].load())
-    }
-
-    fn pop_idle(&mut self) -> Option<usize> {
-        while let Some(number) = self.idle.pop() {
-            self.places[number].listed = false;
-            if self.is_idle(number) {
-                return Some(number);
-            }
+    /// Puts a place where it belongs among the others, after anything about it has changed.
+    pub(super) fn sort_in(&mut self, number: usize, owed: &mut Owed) {
+        let place = &self.places[number];
+        let rank = place.rank();
+        self.levels.watch(number, place.worker().is_some_and(|worker| worker.caller.in_flight() > 0));
+        let idle = rank.is_some_and(|rank| rank.load == 0);
+        self.levels.put(number, rank);
+        if idle {
+            self.has_nothing_to_do(number, owed);
+        } else if let Some(worker) = self.places[number].worker_mut() {
+            worker.idle_since = None;
         }
-        None
-    }
-
-    pub(super) fn list_if_idle(&mut self, number: usize) {
-        if self.is_idle(number) && !std::mem::replace(&mut self.places[number].listed, true) {
-            self.idle.push(number);
-        }
-    }
-
-    /// Whether all that a worker has left to answer is its setup.
-    fn is_idle(&self, number: usize) -> bool {
-        self.places[number].load() == Some(0)
     }
 
     pub(super) fn settle(&mut self, call: &Arc<Call>, outcome: Result<Body>, owed: &mut Owed) {
@@ -346,5 +312,18 @@ impl Schedule {
         }
         owed.kick |= self.sleeping;
         self.outstanding.fetch_sub(1, SeqCst);
+    }
+
+    pub(super) fn fail_backlog(&mut self, error: &Error, owed: &mut Owed) {
+        while let Some(Queued { call, .. }) = self.backlog.pop_front() {
+            if !call.is_settled() {
+                self.settle(&call, Err(error.clone()), owed);
+            }
+        }
+    }
+
+    /// Whether calls wait that another worker could run.
+    pub(super) fn work_waits(&self) -> bool {
+        !self.backlog.is_empty() || self.levels.behind() > 0
     }
 }

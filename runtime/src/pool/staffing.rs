@@ -1,69 +1,137 @@
-//! Workers come and go: the part of the schedule that is about who is there, not about who does what.
+//! Workers come, and end: the part of the schedule that is about who is there, not about who does what.
 //!
 //! Owns: nothing of its own; it works on the [`Schedule`]. Runs in: the parent, under the mutex.
 //! Never: gives up a call that may still be made. A place whose starts keep failing closes the pool with the cause.
 
 use std::process::ExitStatus;
 use std::sync::Arc;
+use std::sync::atomic::Ordering::SeqCst;
 use std::time::Duration;
 
-use super::call::Pending;
-use super::schedule::{Owed, Phase, Schedule};
-use super::worker::{Asked, Place, State, Worker};
+use super::call::{Call, Queued};
+use super::schedule::{Owed, Phase, Schedule, Start};
+use super::worker::{Asked, State, Worker};
 use crate::error::{Error, ErrorKind, Execution};
 use crate::launch::{Record, outcome};
-use crate::link::{Caller, Remains};
+use crate::link::frame::Kind;
+use crate::link::{Caller, Payload, Remains, Reply};
 
 /// How long a place stays empty after a start that failed; twice as long after each further one.
 const FIRST_PAUSE: Duration = Duration::from_millis(10);
 
 impl Schedule {
-    /// A worker was started for this place; it has been given its setup.
-    pub(super) fn install(&mut self, number: usize, worker: Worker, owed: &mut Owed) {
+    /// A worker was started for this place, and was given its setup; false if nobody wants it any more.
+    pub(super) fn install(&mut self, number: usize, mut worker: Worker, owed: &mut Owed) -> bool {
         let place = &mut self.places[number];
-        *place = Place { state: State::Ready(Box::new(worker)), ..Place::empty() };
-        place.set_asleep(self.sleeping || (!self.led && self.awaited > 0));
-        self.list_if_idle(number);
+        place.coming -= 1;
+        let vacant = matches!(place.state, State::Starting);
+        if matches!(self.phase, Phase::Ended(_)) || !place.wanted || !(vacant || place.standby.is_none()) {
+            if vacant {
+                place.state = State::Empty;
+            }
+            self.leaving.push(worker.record);
+            return false;
+        }
+        worker.tell(self.told.0, self.told.1);
+        if vacant {
+            place.state = State::Ready(Box::new(worker));
+            self.sort_in(number, owed);
+        } else {
+            place.standby = Some(Box::new(worker));
+            // The one that it stands by for may be done by now.
+            self.sort_in(number, owed);
+        }
         self.pump(owed);
         self.level(owed);
         self.renew_words(owed);
+        true
     }
 
-    /// The worker in this place has ended.
+    /// A worker has answered its setup or its initializer.
+    pub(super) fn has_begun(&mut self, number: usize, asked: &Asked, reply: Reply, owed: &mut Owed) {
+        let Some(worker) = self.places[number].worker_mut() else { return };
+        worker.prelude -= 1;
+        let setup = matches!(asked, Asked::Setup);
+        if reply.kind == Kind::Done {
+            if setup {
+                worker.proven = true;
+            } else {
+                worker.initializing = false;
+            }
+            if worker.prelude == 0 {
+                self.failed_starts = 0;
+                self.one_more_is_ready(owed);
+            }
+            return;
+        }
+        worker.refused = true;
+        let Err(error) = outcome::of_reply(reply) else { return };
+        let error = self.in_place(number, error);
+        if setup {
+            self.count_failed_start(&error, owed);
+        } else {
+            // The next worker would fail in the same way.
+            self.give_up(Error::closed(format!("the initializer of its workers failed: {error}")), owed);
+        }
+    }
+
+    /// The worker with this record has ended.
     pub(super) fn ended(&mut self, number: usize, record: &Arc<Record>, status: ExitStatus, owed: &mut Owed) {
-        self.collect_from(number, owed);
+        self.leaving.retain(|leaving| !Arc::ptr_eq(leaving, record));
+        if self.places[number].worker().is_some_and(|worker| Arc::ptr_eq(&worker.record, record)) {
+            self.collect_from(number, owed);
+        }
         let place = &mut self.places[number];
+        if let Some(standby) = place.standby.take_if(|standby| Arc::ptr_eq(&standby.record, record)) {
+            self.bury(*standby, status, owed);
+            return;
+        }
         match std::mem::replace(&mut place.state, State::Empty) {
             State::Ready(worker) if Arc::ptr_eq(&worker.record, record) => self.bury(*worker, status, owed),
-            State::Leaving(leaving) if Arc::ptr_eq(&leaving, record) => {}
+            State::Dying(dying, again) if Arc::ptr_eq(&dying, record) => {
+                again.into_iter().rev().for_each(|queued| self.backlog.push_front(queued));
+            }
             // Somebody else is here by now.
             other => {
                 place.state = other;
                 return;
             }
         }
-        self.fill(number, owed);
+        self.places[number].restarts += 1;
+        self.take_over(number, owed);
         self.pump(owed);
         self.renew_words(owed);
     }
 
     /// It is time to start a worker for this place; false if none is wanted any more.
-    pub(super) fn may_start(&mut self, number: usize) -> bool {
-        let wanted = matches!(self.places[number].state, State::Postponed);
+    pub(super) fn may_start(&mut self, start: Start) -> bool {
+        let place = &mut self.places[start.number];
+        let wanted = if start.standby {
+            place.wanted && place.coming == 0 && place.standby.is_none()
+        } else {
+            matches!(place.state, State::Postponed)
+        };
         if wanted {
-            self.places[number].state = State::Starting;
+            place.coming += 1;
+            if !start.standby {
+                place.state = State::Starting;
+            }
         }
         wanted
     }
 
     /// Whether a worker that was asked for is not there yet.
     pub(super) fn is_starting(&self) -> bool {
-        self.places.iter().any(|place| matches!(place.state, State::Starting))
+        self.places.iter().any(|place| place.coming > 0)
     }
 
     /// No worker could be started for this place. Fails the pool if that keeps happening.
     pub(super) fn start_failed(&mut self, number: usize, error: &Error, owed: &mut Owed) {
-        self.places[number].state = State::Empty;
+        let place = &mut self.places[number];
+        place.coming -= 1;
+        if matches!(place.state, State::Starting) && place.coming == 0 {
+            place.state = State::Empty;
+        }
         self.count_failed_start(error, owed);
         self.fill(number, owed);
     }
@@ -77,113 +145,146 @@ impl Schedule {
 
     /// Ends everything now: what has not started is cancelled, what runs is killed.
     pub(super) fn terminate(&mut self, error: Error, owed: &mut Owed) {
+        self.cancel_all(owed);
         self.phase = Phase::Ended(error);
-        let mut cancelled: Vec<_> = self.backlog.drain(..).map(|pending| pending.call).collect();
         for place in &mut self.places {
-            if let Some(worker) = place.worker_mut() {
-                let back = worker.caller.take_back(u32::MAX).into_iter();
-                cancelled.extend(back.filter_map(|(asked, _)| match asked {
-                    Asked::Call(call) => Some(call),
-                    Asked::Setup => None,
-                }));
-                owed.kill.push(Arc::clone(&worker.record));
+            let standby = place.standby.take().map(|standby| standby.record);
+            if let Some(record) = &standby {
+                self.leaving.push(Arc::clone(record));
             }
+            let record = place.worker().map(|worker| Arc::clone(&worker.record));
+            owed.kill.extend(standby.into_iter().chain(record));
         }
-        for call in cancelled {
-            self.settle(&call, Err(Error::new(ErrorKind::Cancelled, Execution::NotStarted)), owed);
-        }
+        owed.kill.extend(self.leaving.iter().cloned());
     }
 
-    /// Sends every worker home. Only when no call is left.
-    pub(super) fn dismiss(&mut self) -> Vec<Arc<Record>> {
+    /// Cancels every call that has not started.
+    pub(super) fn cancel_all(&mut self, owed: &mut Owed) {
+        for number in self.levels.watched().to_vec() {
+            self.take_back(number, usize::MAX, owed);
+        }
+        self.fail_backlog(&Error::new(ErrorKind::Cancelled, Execution::NotStarted), owed);
+    }
+
+    /// Sends every worker home, and says whose end is to be waited for. Only when no call is left.
+    pub(super) fn dismiss(&mut self, owed: &mut Owed) -> Vec<Arc<Record>> {
         if let Phase::Closing(error) = &self.phase {
             self.phase = Phase::Ended(error.clone());
         }
-        let mut leaving = Vec::new();
-        for place in &mut self.places {
-            match std::mem::replace(&mut place.state, State::Empty) {
-                State::Ready(worker) => {
-                    worker.caller.link().close();
-                    leaving.push(Arc::clone(&worker.record));
-                    place.state = State::Leaving(worker.record);
-                }
-                State::Leaving(record) => {
-                    leaving.push(Arc::clone(&record));
-                    place.state = State::Leaving(record);
-                }
-                State::Starting => place.state = State::Starting,
-                State::Empty | State::Postponed => {}
+        for number in 0..self.places.len() {
+            self.send_home(number, owed);
+            match std::mem::replace(&mut self.places[number].state, State::Empty) {
+                State::Starting => self.places[number].state = State::Starting,
+                State::Dying(record, _) => self.leaving.push(record),
+                State::Ready(_) | State::Empty | State::Postponed => {}
             }
         }
-        leaving
+        self.leaving.clone()
     }
 
     /// A worker broke the protocol: nothing that it says is believed any more.
     pub(super) fn punish(&mut self, number: usize, reason: &str, owed: &mut Owed) {
-        let State::Ready(worker) = std::mem::replace(&mut self.places[number].state, State::Empty) else { return };
-        let Worker { record, caller, .. } = *worker;
-        let Remains { running, unclaimed } = caller.remains();
-        for asked in running {
-            if let Asked::Call(call) = asked {
-                let error = outcome::of_violation(reason).in_process(&record.name(), record.pid);
-                self.settle(&call, Err(error), owed);
-            }
+        let error = self.in_place(number, outcome::of_violation(reason));
+        self.doom(number, &error, owed);
+        if let State::Dying(record, _) = &self.places[number].state {
+            owed.kill.push(Arc::clone(record));
         }
-        self.requeue(unclaimed);
-        owed.kill.push(Arc::clone(&record));
-        self.places[number].state = State::Leaving(record);
+    }
+
+    /// Nothing is expected of this worker any more: what it was running has ended with `error`, unless it is to be made
+    /// once more when the worker is dead; what it had not begun moves on.
+    pub(super) fn doom(&mut self, number: usize, error: &Error, owed: &mut Owed) {
+        match std::mem::replace(&mut self.places[number].state, State::Empty) {
+            State::Ready(worker) => {
+                let record = Arc::clone(&worker.record);
+                let again = self.sort_remains(*worker, error, owed);
+                self.places[number].state = State::Dying(record, again);
+            }
+            other => self.places[number].state = other,
+        }
+        self.sort_in(number, owed);
     }
 
     /// A worker is dead, and its replies are taken: settles what it was running, and takes the rest back.
     fn bury(&mut self, worker: Worker, status: ExitStatus, owed: &mut Owed) {
-        let Worker { record, caller, proven, refused } = worker;
-        let name = record.name();
+        let name = worker.record.name();
         let error = |caller: &Caller<Asked>, execution| {
-            outcome::of_end(status, caller, execution).in_process(&name, record.pid)
+            outcome::of_end(status, caller, execution).in_process(&name, worker.record.pid)
         };
-        let (unknown, never_worked) = (error(&caller, Execution::Unknown), error(&caller, Execution::NotStarted));
-        let Remains { running, unclaimed } = caller.remains();
-        if !(proven || refused || matches!(self.phase, Phase::Ended(_))) {
+        if worker.prelude > 0 && !worker.refused && !matches!(self.phase, Phase::Ended(_)) {
+            let never_worked = error(&worker.caller, Execution::NotStarted);
             self.count_failed_start(&never_worked, owed);
         }
-        for asked in running {
+        let unknown = error(&worker.caller, Execution::Unknown);
+        let again = self.sort_remains(worker, &unknown, owed);
+        again.into_iter().rev().for_each(|queued| self.backlog.push_front(queued));
+    }
+
+    /// Sorts what a worker had that is dead, or believed no more: what it was running has failed, or is returned because
+    /// it is to be made once more; what it had not begun goes back to the front of the backlog.
+    fn sort_remains(&mut self, worker: Worker, error: &Error, owed: &mut Owed) -> Vec<Queued> {
+        self.timed -= worker.timed;
+        let Remains { running, unclaimed } = worker.caller.remains();
+        let mut again = Vec::new();
+        for (asked, payload) in running {
             if let Asked::Call(call) = asked {
-                self.settle(&call, Err(unknown.clone()), owed);
+                again.extend(self.lost(call, payload, error, owed));
             }
         }
         self.requeue(unclaimed);
+        again
+    }
+
+    /// The process died under this call, which has failed, unless it is to be made once more.
+    fn lost(&mut self, call: Arc<Call>, payload: Payload, error: &Error, owed: &mut Owed) -> Option<Queued> {
+        call.set_holder(None);
+        if self.phase == Phase::Open || matches!(self.phase, Phase::Closing(_)) {
+            let may = !matches!(error.kind(), ErrorKind::Cancelled);
+            if may && call.try_again(error) {
+                return Some(Queued { call, payload });
+            }
+        }
+        let error = error.clone().after(call.attempts());
+        self.settle(&call, Err(error), owed);
+        None
     }
 
     /// Asks for a new worker if one is needed here.
-    fn fill(&mut self, number: usize, owed: &mut Owed) {
+    pub(super) fn fill(&mut self, number: usize, owed: &mut Owed) {
         let needed = match self.phase {
-            Phase::Open => true,
+            Phase::Open => self.plan.eager || self.work_waits(),
             Phase::Closing(_) => !self.backlog.is_empty(),
             Phase::Ended(_) => false,
         };
-        if needed && matches!(self.places[number].state, State::Empty) {
-            self.places[number].state = State::Postponed;
+        let place = &mut self.places[number];
+        if needed && place.wanted && matches!(place.state, State::Empty) {
+            place.state = State::Postponed;
             let failed = u32::try_from(self.failed_starts).unwrap_or(u32::MAX);
-            owed.start.push((number, (failed > 0).then(|| FIRST_PAUSE * 2u32.saturating_pow(failed.min(7) - 1))));
+            let pause = (failed > 0).then(|| FIRST_PAUSE * 2u32.saturating_pow(failed.min(7) - 1));
+            owed.start.push(Start { number, pause, standby: false });
         }
     }
 
-    pub(super) fn count_failed_start(&mut self, error: &Error, owed: &mut Owed) {
+    fn count_failed_start(&mut self, error: &Error, owed: &mut Owed) {
         self.failed_starts += 1;
         if self.failed_starts > 3 * self.places.len() && !matches!(self.phase, Phase::Ended(_)) {
-            let reason = format!(
-                "its workers could not be started {} times in a row; the last time: {error}",
-                self.failed_starts
-            );
-            let error = Error::closed(reason);
-            self.fail_backlog(&error, owed);
-            self.phase = Phase::Ended(error);
+            let times = self.failed_starts;
+            let reason = format!("its workers could not be started {times} times in a row; the last time: {error}");
+            self.give_up(Error::closed(reason), owed);
         }
     }
 
-    pub(super) fn fail_backlog(&mut self, error: &Error, owed: &mut Owed) {
-        while let Some(Pending { call, .. }) = self.backlog.pop_front() {
-            self.settle(&call, Err(error.clone()), owed);
-        }
+    /// The pool cannot go on.
+    fn give_up(&mut self, error: Error, owed: &mut Owed) {
+        self.fail_backlog(&error, owed);
+        self.phase = Phase::Ended(error);
+        // Whoever waits for workers waits in vain.
+        self.unready.store(0, SeqCst);
+        owed.kick |= self.sleeping;
+    }
+
+    fn one_more_is_ready(&mut self, owed: &mut Owed) {
+        let _ = self.unready.fetch_update(SeqCst, SeqCst, |unready| unready.checked_sub(1));
+        owed.kick |= self.sleeping;
     }
 }

@@ -3,8 +3,10 @@
 //! Owns: the states. Runs in: the parent, under the schedule's mutex. Never: is written by a child.
 
 use std::sync::Arc;
+use std::time::Instant;
 
-use super::call::Call;
+use super::call::{Call, Queued};
+use super::levels::Rank;
 use crate::launch::Record;
 use crate::link::Caller;
 
@@ -12,6 +14,8 @@ use crate::link::Caller;
 #[derive(Debug)]
 pub(super) enum Asked {
     Setup,
+    Initializer,
+    Finalizer,
     Call(Arc<Call>),
 }
 
@@ -19,11 +23,14 @@ pub(super) enum Asked {
 #[derive(Debug)]
 pub(super) struct Place {
     pub(super) state: State,
-    /// What we have last written to the link's two words.
-    pub(super) asleep: bool,
-    pub(super) hungry: bool,
-    /// Whether its number is on the stack of idle workers.
-    pub(super) listed: bool,
+    /// The one that takes over when the worker has made as many calls as it may make. It has no call.
+    pub(super) standby: Option<Box<Worker>>,
+    /// How many children were asked for and are not there yet.
+    pub(super) coming: usize,
+    /// Whether the pool wants a worker here.
+    pub(super) wanted: bool,
+    /// How many workers were here before.
+    pub(super) restarts: u64,
 }
 
 /// Where a worker is in its life.
@@ -37,8 +44,9 @@ pub(super) enum State {
     Starting,
     /// There. Its death costs the one call that it has claimed, if any.
     Ready(Box<Worker>),
-    /// Told to end, or killed. It has no call, and gets none.
-    Leaving(Arc<Record>),
+    /// Killed, and not yet known to be dead. The call that it was killed for is settled, unless it is to be made again
+    /// when nobody makes it any more.
+    Dying(Arc<Record>, Vec<Queued>),
 }
 
 /// A worker that can be given calls.
@@ -46,15 +54,84 @@ pub(super) enum State {
 pub(super) struct Worker {
     pub(super) record: Arc<Record>,
     pub(super) caller: Caller<Asked>,
+    /// What we have last written to the link's two words.
+    asleep: bool,
+    hungry: bool,
+    /// How many of its setup and its initializer it has not answered.
+    pub(super) prelude: usize,
+    /// Whether there is an initializer among these.
+    pub(super) initializing: bool,
     /// It has become what its setup asked for.
     pub(super) proven: bool,
     /// It could not become that, and said so; its end is no further news.
     pub(super) refused: bool,
+    /// How many calls it was given, and did not give back; and how many it may be given.
+    pub(super) given: u64,
+    quota: u64,
+    /// It gets no more calls for another reason, and goes when it has answered those that it has.
+    pub(super) shut: bool,
+    /// How many of its calls have a timeout.
+    pub(super) timed: usize,
+    /// When the oldest of its calls began at the earliest, if anybody wants to know.
+    pub(super) since: Option<Instant>,
+    /// Since when it has had nothing to do, likewise.
+    pub(super) idle_since: Option<Instant>,
+}
+
+impl Asked {
+    /// Whether it is a call that may take a certain time only.
+    pub(super) fn is_timed(&self) -> bool {
+        matches!(self, Self::Call(call) if call.options.timeout.is_some())
+    }
+}
+
+impl Worker {
+    /// One that was given its setup, and perhaps its initializer.
+    pub(super) fn new(record: Arc<Record>, caller: Caller<Asked>, quota: Option<u64>) -> Self {
+        let prelude = caller.in_flight();
+        Self {
+            record,
+            caller,
+            asleep: false,
+            hungry: false,
+            prelude,
+            initializing: prelude > 1,
+            proven: false,
+            refused: false,
+            given: 0,
+            quota: quota.unwrap_or(u64::MAX),
+            shut: false,
+            timed: 0,
+            since: None,
+            idle_since: None,
+        }
+    }
+
+    /// How many calls it has not answered. Its setup is no call: one that waits behind nothing else is about to run, and
+    /// need not be given to somebody else.
+    pub(super) fn load(&self) -> usize {
+        self.caller.in_flight().saturating_sub(self.prelude)
+    }
+
+    /// How many more calls it may be given.
+    pub(super) fn left(&self) -> u64 {
+        if self.shut { 0 } else { self.quota.saturating_sub(self.given) }
+    }
+
+    /// Says whether it has to ring, for each reply, and when it runs dry.
+    pub(super) fn tell(&mut self, asleep: bool, hungry: bool) {
+        if std::mem::replace(&mut self.asleep, asleep) != asleep {
+            self.caller.set_asleep(asleep);
+        }
+        if std::mem::replace(&mut self.hungry, hungry) != hungry {
+            self.caller.set_hungry(hungry);
+        }
+    }
 }
 
 impl Place {
     pub(super) fn empty() -> Self {
-        Self { state: State::Empty, asleep: false, hungry: false, listed: false }
+        Self { state: State::Empty, standby: None, coming: 0, wanted: true, restarts: 0 }
     }
 
     pub(super) fn worker(&self) -> Option<&Worker> {
@@ -71,27 +148,10 @@ impl Place {
         }
     }
 
-    /// How many calls it has not answered, if it can be given any. Its setup is no call: one that waits behind nothing
-    /// else is about to run, and need not be given to somebody else.
-    pub(super) fn load(&self) -> Option<usize> {
-        self.worker().map(|worker| worker.caller.in_flight().saturating_sub(usize::from(!worker.proven)))
-    }
-
-    pub(super) fn set_asleep(&mut self, asleep: bool) {
-        if self.asleep != asleep
-            && let State::Ready(worker) = &self.state
-        {
-            worker.caller.set_asleep(asleep);
-            self.asleep = asleep;
-        }
-    }
-
-    pub(super) fn set_hungry(&mut self, hungry: bool) {
-        if self.hungry != hungry
-            && let State::Ready(worker) = &self.state
-        {
-            worker.caller.set_hungry(hungry);
-            self.hungry = hungry;
-        }
+    /// Where it stands among the others: nowhere as long as its worker may still turn out to be unfit.
+    pub(super) fn rank(&self) -> Option<Rank> {
+        let worker = self.worker().filter(|worker| !worker.initializing)?;
+        let open = self.wanted && worker.left() > 0 && worker.caller.has_room();
+        Some(Rank { load: worker.load(), open })
     }
 }

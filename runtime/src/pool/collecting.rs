@@ -1,0 +1,158 @@
+//! Replies are taken, and workers are told whether to ring for one.
+//!
+//! Owns: nothing of its own; it works on the [`Schedule`]. Runs in: the parent, under the mutex.
+//! Never: tells a worker to ring without looking once more at what came before it could see the word.
+//!
+//! Words are told to those workers that have something to answer, and to others when they are given something: so the
+//! cost of a change does not grow with the number of workers that have nothing to do.
+
+use std::time::Instant;
+
+use super::schedule::{Owed, Schedule};
+use super::worker::Asked;
+use crate::error::Error;
+use crate::launch::outcome;
+use crate::link::Reply;
+
+/// How many workers a submitting thread looks at.
+const SOME: usize = 4;
+
+impl Schedule {
+    /// Takes every reply there is, and gives out what waits; true if there was a reply.
+    pub(super) fn collect(&mut self, owed: &mut Owed) -> bool {
+        self.collect_up_to(usize::MAX, owed)
+    }
+
+    /// As [`Schedule::collect`], from a few workers.
+    pub(super) fn collect_some(&mut self, owed: &mut Owed) -> bool {
+        self.collect_up_to(SOME, owed)
+    }
+
+    /// Whether a worker has answered something that was not taken.
+    pub(super) fn has_reply(&self) -> bool {
+        let mut workers = self.levels.watched().iter().filter_map(|number| self.places[*number].worker());
+        workers.any(|worker| worker.caller.has_reply())
+    }
+
+    /// Where nobody leads, says to each worker whether it has to ring, if that has changed.
+    pub(super) fn renew_words(&mut self, owed: &mut Owed) {
+        if !self.led {
+            self.say_who_rings(owed);
+        }
+    }
+
+    /// The thread that led leaves the office: those who ring from now on are heard by the hub.
+    pub(super) fn leave_office(&mut self, owed: &mut Owed) {
+        self.led = false;
+        self.say_who_rings(owed);
+        self.call_a_leader(owed);
+    }
+
+    /// Has a follower woken if nobody leads.
+    pub(super) fn call_a_leader(&mut self, owed: &mut Owed) {
+        if !self.led && owed.follower.is_none() {
+            owed.follower = self.followers.pop();
+        }
+    }
+
+    /// A thread takes the office: it looks for itself, so nobody need ring.
+    pub(super) fn take_office(&mut self) {
+        self.led = true;
+        self.tell(false, false);
+    }
+
+    /// Has every worker ring for each reply to the leader, or none.
+    pub(super) fn set_asleep(&mut self, asleep: bool) {
+        self.tell(asleep, false);
+    }
+
+    /// Nobody leads: says who has to ring for the hub, and takes what came before the words were seen.
+    pub(super) fn say_who_rings(&mut self, owed: &mut Owed) {
+        loop {
+            let words = (self.awaited > 0 || self.timed > 0, self.work_waits());
+            let new = self.told != words && words != (false, false);
+            self.tell(words.0, words.1);
+            // A worker that answered before it could see the words has rung no bell.
+            if !new || !self.collect(owed) {
+                return;
+            }
+        }
+    }
+
+    fn tell(&mut self, asleep: bool, hungry: bool) {
+        if std::mem::replace(&mut self.told, (asleep, hungry)) == (asleep, hungry) {
+            return;
+        }
+        for number in self.levels.watched() {
+            if let Some(worker) = self.places[*number].worker_mut() {
+                worker.tell(asleep, hungry);
+            }
+        }
+    }
+
+    fn collect_up_to(&mut self, most: usize, owed: &mut Owed) -> bool {
+        let mut any = false;
+        // Backwards: what takes the place of one that has no more to answer was looked at already.
+        let mut at = self.levels.watched().len();
+        let end = at.saturating_sub(most);
+        while at > end {
+            at -= 1;
+            if let Some(number) = self.levels.watched().get(at).copied() {
+                any |= self.collect_from(number, owed);
+            }
+        }
+        if any {
+            self.pump(owed);
+            self.level(owed);
+        }
+        any
+    }
+
+    pub(super) fn collect_from(&mut self, number: usize, owed: &mut Owed) -> bool {
+        let Some(worker) = self.places[number].worker_mut() else { return false };
+        if !worker.caller.has_reply() {
+            return false;
+        }
+        let mut replies = std::mem::take(&mut self.replies);
+        let collected = worker.caller.collect(|asked, reply| replies.push((asked, reply)));
+        if worker.timed > 0 && replies.iter().any(|(asked, _)| !matches!(asked, Asked::Setup)) {
+            worker.since = Some(Instant::now());
+        }
+        for (asked, reply) in replies.drain(..) {
+            self.take_reply(number, asked, reply, owed);
+        }
+        self.replies = replies;
+        if let Err(violation) = collected {
+            self.punish(number, violation.0, owed);
+        }
+        self.sort_in(number, owed);
+        self.set_alarm(self.due(number), owed);
+        true
+    }
+
+    fn take_reply(&mut self, number: usize, asked: Asked, reply: Reply, owed: &mut Owed) {
+        match asked {
+            Asked::Setup | Asked::Initializer => self.has_begun(number, &asked, reply, owed),
+            Asked::Finalizer => {}
+            Asked::Call(call) => {
+                call.set_holder(None);
+                if call.options.timeout.is_some() {
+                    self.timed -= 1;
+                    if let Some(worker) = self.places[number].worker_mut() {
+                        worker.timed -= 1;
+                    }
+                }
+                let described = outcome::of_reply(reply).map_err(|error| self.in_place(number, error));
+                self.settle(&call, described, owed);
+            }
+        }
+    }
+
+    /// Adds to `error` which worker it was.
+    pub(super) fn in_place(&self, number: usize, error: Error) -> Error {
+        match self.places[number].worker() {
+            Some(worker) => error.in_process(&worker.record.name(), worker.record.pid),
+            None => error,
+        }
+    }
+}

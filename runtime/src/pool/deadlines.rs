@@ -1,0 +1,115 @@
+//! Calls are ended that have taken too long, or that nobody wants any more.
+//!
+//! Owns: nothing of its own; it works on the [`Schedule`]. Runs in: the parent, under the mutex.
+//! Never: ends a call because of another one's time: what the worker has not begun is taken from it first.
+//!
+//! A call's time begins when its worker can have begun it: when it was given out, or when the reply to the one before it
+//! was taken. While workers have calls with a timeout, they ring for every reply, so that this is soon. When an alarm
+//! goes off, the replies are taken first; so a call that was answered in time is a result, however late somebody looks.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::call::Call;
+use super::schedule::{Owed, Schedule};
+use super::worker::{Asked, State, Worker};
+use crate::error::{Error, ErrorKind, Execution};
+
+impl Schedule {
+    /// Sees to it that somebody looks at the deadlines at `due`.
+    pub(super) fn set_alarm(&mut self, due: Option<Instant>, owed: &mut Owed) {
+        if let Some(due) = due
+            && self.alarm.is_none_or(|alarm| due < alarm)
+        {
+            self.alarm = Some(due);
+            owed.alarm = Some(due);
+        }
+    }
+
+    /// When the call that this worker is running has taken too long.
+    pub(super) fn due(&self, number: usize) -> Option<Instant> {
+        self.places[number].worker().and_then(due).map(|(due, _)| due)
+    }
+
+    /// An alarm went off: ends the calls that have taken too long.
+    pub(super) fn check_deadlines(&mut self, owed: &mut Owed) {
+        self.alarm = None;
+        self.collect(owed);
+        for number in self.levels.watched().to_vec() {
+            if self.is_overdue(number) {
+                // From here on the worker cannot begin another call, so the one that is killed is the one that is late.
+                self.take_back(number, usize::MAX, owed);
+                self.collect_from(number, owed);
+                self.end_overdue(number, owed);
+            }
+            self.set_alarm(self.due(number), owed);
+        }
+        self.pump(owed);
+        self.level(owed);
+        self.renew_words(owed);
+    }
+
+    /// Takes the call back if it has not started, else, if `running`, kills its worker. True if it is cancelled.
+    pub(super) fn cancel(&mut self, call: &Arc<Call>, running: bool, owed: &mut Owed) -> bool {
+        self.collect(owed);
+        if call.is_settled() {
+            return call.was_cancelled();
+        }
+        let holder = call.holder();
+        if let Some(number) = holder {
+            self.take_back(number, usize::MAX, owed);
+            // What it answered while it still saw calls behind, it may have rung no bell for.
+            self.collect_from(number, owed);
+        }
+        if !call.is_settled() {
+            match call.holder() {
+                None => self.settle(call, Err(Error::new(ErrorKind::Cancelled, Execution::NotStarted)), owed),
+                Some(number) if running => {
+                    let error = self.in_place(number, Error::new(ErrorKind::Cancelled, Execution::Unknown));
+                    self.end_call(number, &error, owed);
+                }
+                Some(_) => {}
+            }
+        }
+        self.pump(owed);
+        self.level(owed);
+        self.renew_words(owed);
+        call.was_cancelled()
+    }
+
+    /// Whether a worker is at this call, as far as is known.
+    pub(super) fn is_running(&self, call: &Arc<Call>) -> bool {
+        let worker = call.holder().and_then(|number| self.places[number].worker());
+        let running = worker.and_then(|worker| worker.caller.running());
+        matches!(running, Some(Asked::Call(running)) if Arc::ptr_eq(running, call))
+    }
+
+    fn is_overdue(&self, number: usize) -> bool {
+        self.due(number).is_some_and(|due| due <= Instant::now())
+    }
+
+    fn end_overdue(&mut self, number: usize, owed: &mut Owed) {
+        let Some((due, limit)) = self.places[number].worker().and_then(due) else { return };
+        let late = Instant::now().checked_duration_since(due);
+        if let Some(late) = late {
+            let kind = ErrorKind::TimedOut { limit, elapsed: limit + late };
+            let error = self.in_place(number, Error::new(kind, Execution::Unknown));
+            self.end_call(number, &error, owed);
+        }
+    }
+
+    /// Ends a worker because of the call that it is running, which ends with `error`.
+    fn end_call(&mut self, number: usize, error: &Error, owed: &mut Owed) {
+        self.doom(number, error, owed);
+        if let State::Dying(record, _) = &self.places[number].state {
+            owed.end.push(Arc::clone(record));
+        }
+    }
+}
+
+/// When the call that this worker is running has taken too long, and how long it may take.
+fn due(worker: &Worker) -> Option<(Instant, Duration)> {
+    let Asked::Call(call) = worker.caller.front()? else { return None };
+    let limit = call.options.timeout?;
+    Some((worker.since?.checked_add(limit)?, limit))
+}

@@ -1,0 +1,192 @@
+//! How a pool shrinks, grows, and ends.
+//!
+//! Owns: [`Pending`]. Runs in: the parent. Never: ends with calls unsettled, or ends the pool that is everybody's.
+
+use std::sync::atomic::Ordering::SeqCst;
+use std::time::{Duration, Instant};
+
+use super::pool_type::Pool;
+use super::schedule::{Phase, Schedule};
+use crate::error::{Error, Result};
+
+/// What [`Pool::shutdown`] does with calls that have not begun.
+///
+/// # Examples
+/// See [`Pool::shutdown`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Pending {
+    /// They are made.
+    Finish,
+    /// They fail with [`ErrorKind::Cancelled`](crate::ErrorKind::Cancelled).
+    Cancel,
+}
+
+impl Pool {
+    /// Takes no more calls; those submitted are finished. Returns at once. A second time it does nothing.
+    ///
+    /// # Examples
+    /// ```
+    /// # use process_task::{Pool, process_task};
+    /// # #[process_task] fn square(x: i64) -> i64 { x * x }
+    /// let pool = Pool::new()?;
+    /// let last = pool.submit(square, 3);
+    /// pool.close()?;
+    /// assert!(pool.call(square, 4).is_err());
+    /// assert_eq!(last.join()?, 9);
+    /// # process_task::Result::Ok(())
+    /// ```
+    ///
+    /// # Errors
+    /// It is the [global pool](Self::global).
+    pub fn close(&self) -> Result<()> {
+        self.may_end("close")?;
+        self.core().schedule().close(Error::closed("`close` was called"));
+        Ok(())
+    }
+
+    /// Waits until the calls of a closed pool are made and its workers have ended.
+    ///
+    /// # Examples
+    /// ```
+    /// # use process_task::{Pool, process_task};
+    /// # #[process_task] fn square(x: i64) -> i64 { x * x }
+    /// let pool = Pool::new()?;
+    /// let last = pool.submit(square, 3);
+    /// pool.close()?;
+    /// pool.join()?;
+    /// assert!(last.is_finished());
+    /// # process_task::Result::Ok(())
+    /// ```
+    ///
+    /// # Errors
+    /// The pool still takes calls, so that there is no end to wait for.
+    ///
+    /// # If the other process dies
+    /// See [`Pool`]: every call is settled, whatever its worker does.
+    pub fn join(&self) -> Result<()> {
+        self.join_until(None).map(|_| ())
+    }
+
+    /// As [`join`](Self::join), for `timeout` at the most; says whether the pool has ended.
+    ///
+    /// # Errors
+    /// As [`join`](Self::join).
+    pub fn join_timeout(&self, timeout: Duration) -> Result<bool> {
+        // A time beyond the clock's end is for ever.
+        self.join_until(Instant::now().checked_add(timeout))
+    }
+
+    /// Takes no more calls, finishes or cancels those that have not begun, and waits for those that run and for the
+    /// workers' end.
+    ///
+    /// # Examples
+    /// ```
+    /// # use process_task::{Pending, Pool, process_task};
+    /// # #[process_task] fn square(x: i64) -> i64 { x * x }
+    /// let pool = Pool::new()?;
+    /// let calls: Vec<_> = (0..10).map(|x| pool.submit(square, x)).collect();
+    /// pool.shutdown(Pending::Finish)?;
+    /// assert!(calls.into_iter().all(|call| call.join().is_ok()));
+    /// # process_task::Result::Ok(())
+    /// ```
+    ///
+    /// # Errors
+    /// It is the [global pool](Self::global).
+    pub fn shutdown(&self, pending: Pending) -> Result<()> {
+        self.may_end("shutdown")?;
+        self.close()?;
+        if pending == Pending::Cancel && !self.core().is_foreign() {
+            self.core().update(Schedule::cancel_all);
+        }
+        self.join()
+    }
+
+    /// Ends everything now: calls that have not begun fail with [`ErrorKind::Cancelled`](crate::ErrorKind::Cancelled),
+    /// workers are killed, and the calls that they were running fail with [`ErrorKind::Killed`](crate::ErrorKind::Killed).
+    ///
+    /// # Examples
+    /// ```
+    /// # use std::time::Duration;
+    /// # use process_task::{ErrorKind, Pool, process_task};
+    /// # #[process_task] fn for_ever() { loop { std::thread::sleep(Duration::from_secs(1)) } }
+    /// let pool = Pool::builder().workers(1).build()?;
+    /// let running = pool.submit(for_ever, ());
+    /// pool.terminate()?;
+    /// let error = running.join().unwrap_err();
+    /// assert!(matches!(error.kind(), ErrorKind::Killed { .. } | ErrorKind::Cancelled));
+    /// # process_task::Result::Ok(())
+    /// ```
+    ///
+    /// # Errors
+    /// It is the [global pool](Self::global).
+    pub fn terminate(&self) -> Result<()> {
+        self.may_end("terminate")?;
+        if !self.core().is_foreign() {
+            self.core().terminate();
+        }
+        Ok(())
+    }
+
+    /// Has the pool have this many workers, at least 1. New ones are started; those that are too many finish the call
+    /// that they are at, and end. Returns at once.
+    ///
+    /// # Examples
+    /// ```
+    /// # use process_task::{Pool, process_task};
+    /// # #[process_task] fn square(x: i64) -> i64 { x * x }
+    /// let pool = Pool::builder().workers(1).build()?;
+    /// pool.resize(3)?;
+    /// assert_eq!(pool.workers(), 3);
+    /// assert_eq!(pool.call(square, 3)?, 9);
+    /// # process_task::Result::Ok(())
+    /// ```
+    ///
+    /// # Errors
+    /// `workers` is 0, or the pool is closed.
+    pub fn resize(&self, workers: usize) -> Result<()> {
+        if workers == 0 {
+            return Err(Error::invalid("a pool needs at least one worker, and a size of 0 was asked for"));
+        }
+        if self.core().is_foreign() {
+            return Err(Error::closed("it belongs to the process that this one is a `fork()` of"));
+        }
+        self.core().update(|schedule, owed| match &schedule.phase {
+            Phase::Open => {
+                schedule.resize(workers, owed);
+                Ok(())
+            }
+            Phase::Closing(error) | Phase::Ended(error) => Err(error.clone()),
+        })
+    }
+
+    fn join_until(&self, deadline: Option<Instant>) -> Result<bool> {
+        if self.core().is_foreign() {
+            return Ok(true);
+        }
+        if self.core().schedule().phase == Phase::Open {
+            return Err(Error::invalid("the pool still takes calls, so it will not end: `close` it before `join`"));
+        }
+        Ok(self.core().finish(deadline))
+    }
+
+    fn may_end(&self, what: &str) -> Result<()> {
+        if self.is_global() {
+            return Err(Error::invalid(format!(
+                "the global pool is everybody's, so `{what}` is refused; make a `Pool` of your own to end it when you like"
+            )));
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Pool {
+    /// Closes the pool, and waits: for every call, then for the workers' end.
+    fn drop(&mut self) {
+        if self.core().is_foreign() {
+            return;
+        }
+        self.core().schedule().close(Error::closed("it was dropped"));
+        self.core().finish(None);
+        debug_assert_eq!(self.core().outstanding.load(SeqCst), 0);
+    }
+}

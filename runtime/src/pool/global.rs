@@ -1,0 +1,44 @@
+//! The pool that a program has without making one.
+//!
+//! Owns: that pool, for the rest of the process's life. Runs in: the parent. Never: is used by a copy made by `fork()`.
+
+use std::sync::{Mutex, PoisonError};
+
+use super::pool_type::Pool;
+use crate::error::Result;
+use crate::sys::forked;
+
+/// The generation of the process that made it, and the pool.
+static GLOBAL: Mutex<Option<(u64, &'static Pool)>> = Mutex::new(None);
+
+impl Pool {
+    /// The pool that everybody shares: made when it is first asked for, with one worker for each processor that this
+    /// process may use, and there until the process ends. [`close`](Self::close), [`shutdown`](Self::shutdown) and
+    /// [`terminate`](Self::terminate) are refused. In a worker it is a pool of that worker's own.
+    ///
+    /// # Examples
+    /// ```
+    /// use process_task::{Pool, process_task};
+    ///
+    /// #[process_task]
+    /// fn square(x: i64) -> i64 { x * x }
+    ///
+    /// assert_eq!(Pool::global()?.map(square, 0..4)?, [0, 1, 4, 9]);
+    /// assert!(Pool::global()?.close().is_err());
+    /// # process_task::Result::Ok(())
+    /// ```
+    ///
+    /// # Errors
+    /// A worker could not be started. The next call tries again.
+    pub fn global() -> Result<&'static Self> {
+        let mut global = GLOBAL.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((generation, pool)) = *global
+            && generation == forked::generation()
+        {
+            return Ok(pool);
+        }
+        let pool: &'static Self = Box::leak(Box::new(Self::new()?.for_all()));
+        *global = Some((forked::generation(), pool));
+        Ok(pool)
+    }
+}

@@ -1,0 +1,58 @@
+//! What a pool's workers are to be, and when they come and go.
+//!
+//! Owns: what the builder was told, for as long as the pool lives. Runs in: the parent. Never: changes.
+
+use std::time::Duration;
+
+use crate::error::Result;
+use crate::launch::{Options, encode};
+use crate::link::{Payload, SharedStock};
+use crate::sys;
+use crate::task::{Registration, Task};
+
+/// The settings that workers are made by.
+#[derive(Debug)]
+pub(super) struct Plan {
+    pub(super) name: String,
+    pub(super) options: Options,
+    /// What each worker runs before its first call, and after its last.
+    pub(super) initializer: Option<Errand>,
+    pub(super) finalizer: Option<Errand>,
+    /// How many calls a worker makes before another takes its place.
+    pub(super) quota: Option<u64>,
+    /// Workers are started before there is work for them.
+    pub(super) eager: bool,
+    /// How long a worker without work stays.
+    pub(super) idle_timeout: Option<Duration>,
+    /// How long a worker has between being asked to end and being killed, when its call has taken too long.
+    pub(super) grace: Option<Duration>,
+}
+
+/// A task with its arguments, to be run in each worker.
+#[derive(Debug)]
+pub(super) struct Errand {
+    task: &'static Registration,
+    arguments: Vec<u8>,
+}
+
+impl Errand {
+    /// # Errors
+    /// The arguments cannot be encoded.
+    pub(super) fn new<T: Task<Output = ()>>(task: T, args: T::Args<'_>) -> Result<Self> {
+        let payload = encode::<T>(args, &SharedStock::default())?;
+        let arguments = payload.bytes().to_vec();
+        Ok(Self { task: task.registration(), arguments })
+    }
+
+    pub(super) fn task(&self) -> &'static Registration {
+        self.task
+    }
+
+    /// The request for it.
+    ///
+    /// # Errors
+    /// There is no memory for it.
+    pub(super) fn payload(&self) -> sys::Result<Payload> {
+        Payload::of_bytes(&self.arguments)
+    }
+}
