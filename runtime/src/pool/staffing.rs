@@ -98,6 +98,7 @@ impl Schedule {
             }
         }
         self.places[number].restarts += 1;
+        self.sort_in(number, owed);
         self.take_over(number, owed);
         self.pump(owed);
         self.renew_words(owed);
