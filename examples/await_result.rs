@@ -1,13 +1,13 @@
 //! Results awaited in tokio: of several processes and calls at once, beside timers, on one thread that is never blocked.
 //!
-//! Run it with `cargo run --example await_result`. It prints (the process id differs from run to run):
+//! Run it with `cargo run --example await_result`. It prints:
 //!
 //! ```text
 //! together:  144 and 100
 //! a hundred: 328350
 //! a timer:   no answer yet, and the thread is free to give one
 //! later:     the task has heard "better late than never"
-//! too late:  process `sloth` (pid 4127) was killed by SIGKILL while running `await_result::endless`; Unknown
+//! too late:  ended by signal 9
 //! ```
 //!
 //! Handles are futures of std's: any executor does, and nothing has to be told which it is.
@@ -15,7 +15,7 @@
 use std::io::{self, Write as _};
 use std::time::Duration;
 
-use process_task::{Builder, Pool, Stdio, process_task};
+use process_task::{Builder, ErrorKind, Pool, Stdio, process_task};
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
@@ -66,7 +66,9 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     if timeout(Duration::from_millis(200), &mut sloth).await.is_err() {
         sloth.kill()?;
     }
-    let error = sloth.await.err().ok_or("it has ended by itself")?;
-    println!("too late:  {error}; {:?}", error.execution());
+    match sloth.await.map_err(|error| error.kind().clone()) {
+        Err(ErrorKind::Killed { signal, .. }) => println!("too late:  ended by signal {signal}"),
+        other => println!("too late:  {other:?}"),
+    }
     Ok(())
 }

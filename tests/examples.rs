@@ -1,34 +1,21 @@
-//! What the examples promise: they print what their headers say, and the checksum job survives bad files and kills.
+//! What the examples promise: they print what their headers say, and what the others compute is right.
 //!
-//! Runs the built programs, which `cargo test` builds beside the tests. Never: trusts one of them about another; sums are
-//! computed here, and by `sha256sum` where there is one.
+//! Runs the built programs, which `cargo test` builds beside the tests. Never: trusts one of them about itself; a picture
+//! is decoded, and words are counted again.
+mod programs;
 
-use std::ffi::{OsStr, OsString};
+use std::collections::HashMap;
 use std::fs::{self, File};
-use std::io::Write as _;
-use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
-use std::os::unix::fs::{PermissionsExt as _, symlink};
+use std::io::BufReader;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Output, Stdio};
-use std::sync::mpsc;
-use std::thread;
-use std::time::{Duration, Instant};
+use std::process::Command;
 
-use nix::sys::signal::{Signal, kill};
-use nix::sys::stat::Mode;
-use nix::unistd::{Pid, mkfifo};
-use sha2::{Digest as _, Sha256};
-
-/// Marks every process that a test here started, directly or not.
-const MARK: &str = "EXAMPLES_TEST_MARK";
-
-/// Longer than any of these tests takes on a slow machine.
-const LIMIT: Duration = Duration::from_mins(2);
+use programs::{example, watched};
 
 #[test]
 fn small_examples_print_what_their_headers_say() {
     watched("headers", |mark| {
-        for name in ["square", "spawn", "crash"] {
+        for name in ["square", "spawn", "crash", "await_result"] {
             let source = fs::read_to_string(format!("{}/examples/{name}.rs", env!("CARGO_MANIFEST_DIR"))).unwrap();
             assert!(source.lines().count() < 80, "{name} is not small any more");
             assert!(
@@ -45,191 +32,94 @@ fn small_examples_print_what_their_headers_say() {
 }
 
 #[test]
-fn sums_are_those_of_sha256sum_for_any_name_and_any_number_of_workers() {
-    watched("names", |mark| {
-        let tree = Tree::new("names");
-        let sums = tree.fill();
-        symlink("plain", tree.path("link-to-file")).unwrap();
-        symlink("directory", tree.path("link-to-directory")).unwrap();
-        symlink("nothing", tree.path("link-to-nothing")).unwrap();
-        // Opening it would wait for a writer.
-        mkfifo(&tree.path("fifo"), Mode::S_IRWXU).unwrap();
-        let ways: [&[&str]; 4] = [&[], &["--workers", "1"], &["--workers", "5"], &["--one-process"]];
+fn a_picture_has_the_size_that_was_asked_for_and_the_same_bytes_for_any_number_of_workers() {
+    watched("picture", |mark| {
+        let scratch = Scratch::new("picture");
+        let places: [&[&str]; 2] = [&[], &["--centre=-0.75,0", "--width", "3", "--steps", "200", "--samples", "1"]];
+        for place in places {
+            let pictures = ["1", "2", "5"].map(|workers| {
+                let path = scratch.0.join(workers);
+                let mut command = example("mandelbrot", mark);
+                printed(command.args(["--size", "61x52", "--workers", workers]).args(place).arg(&path));
+                fs::read(path).unwrap()
+            });
+            assert!(pictures.iter().all(|picture| *picture == pictures[0]), "{place:?}");
+        }
+        // The set as a whole, in the second place: symmetric, black in its middle, and not at the edge of the picture.
+        let mut reader =
+            png::Decoder::new(BufReader::new(File::open(scratch.0.join("1")).unwrap())).read_info().unwrap();
+        assert_eq!(reader.info().size(), (61, 52));
+        assert_eq!(reader.output_color_type(), (png::ColorType::Rgb, png::BitDepth::Eight));
+        let mut pixels = vec![0; reader.output_buffer_size().unwrap()];
+        reader.next_frame(&mut pixels).unwrap();
+        let black: Vec<_> = pixels.chunks(61 * 3).map(|row| row.chunks(3).map(|rgb| rgb == [0; 3]).collect()).collect();
+        assert!(black.iter().eq(black.iter().rev()), "the set is its own mirror image");
+        assert_eq!((&black[0], &black[51]), (&vec![false; 61], &vec![false; 61]), "nothing of the set is so far up");
+        // In the middle rows: 0 and -1, the middles of its greatest disks, and what lies beyond its ends.
+        let row = &black[25];
+        assert!(row[45] && row[25] && !row[55] && !row[0], "{row:?}");
+    });
+}
+
+#[test]
+fn words_are_counted_as_one_thread_counts_them() {
+    watched("words", |mark| {
+        let scratch = Scratch::new("words");
+        let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+        let files = ["README.md", "ARCHITECTURE.md", "examples/wordcount.rs"].map(|name| root.join(name));
+        let unusual = scratch.0.join("unusual.txt");
+        fs::write(&unusual, "\n\nÄpfel äpfel—ÄPFEL\r\n日本 日本\n\n no end").unwrap();
+        let empty = scratch.0.join("empty.txt");
+        fs::write(&empty, "").unwrap();
+        // Not named, and no text by its name.
+        fs::write(scratch.0.join("data.bin"), "äpfel").unwrap();
+
+        let mut expected: HashMap<String, u64> = HashMap::new();
+        for file in files.iter().chain([&unusual]) {
+            for word in fs::read_to_string(file).unwrap().split(|c: char| !c.is_alphanumeric()) {
+                *expected.entry(word.to_lowercase()).or_default() += 1;
+            }
+        }
+        expected.remove("");
+        assert_eq!((expected["äpfel"], expected["日本"]), (3, 2));
+        let mut expected: Vec<_> = expected.into_iter().collect();
+        expected.sort_by(|one, other| (other.1, &one.0).cmp(&(one.1, &other.0)));
+        let expected: Vec<_> = expected.iter().map(|(word, count)| format!("{count:8} {word}\n")).collect();
+
+        let ways: [&[&str]; 4] = [&[], &["--chunk", "0"], &["--chunk", "1", "--workers", "3"], &["--chunk", "1000"]];
         for way in ways {
-            let output = example("checksum", mark).args(way).arg(&tree.root).output().unwrap();
-            assert_eq!(text(&output.stderr), "", "{way:?}");
-            assert_eq!(text(&output.stdout), text(&sums.concat()), "{way:?}");
-            assert_eq!(output.status.code(), Some(0), "{way:?}");
+            let mut command = example("wordcount", mark);
+            let counted = printed(command.args(way).args(["--top", "1000000"]).args(&files).arg(&scratch.0));
+            assert!(counted == expected.concat(), "{way:?}: {counted}");
         }
-        accepted_by_sha256sum(&sums.concat());
+        let top = printed(example("wordcount", mark).args(["--top", "3"]).args(&files).arg(&scratch.0));
+        assert_eq!(top, expected[..3].concat());
     });
 }
 
-#[test]
-fn a_file_that_is_named_twice_is_summed_once() {
-    watched("twice", |mark| {
-        let tree = Tree::new("twice");
-        let sums = tree.fill();
-        let output = example("checksum", mark).args([&tree.root, &tree.path("plain"), &tree.root]).output().unwrap();
-        assert_eq!(text(&output.stdout), text(&sums.concat()));
-        assert_eq!(output.status.code(), Some(0));
-    });
+/// What a program prints that has nothing to complain about.
+fn printed(command: &mut Command) -> String {
+    let output = command.output().unwrap();
+    assert_eq!((output.status.code(), &*String::from_utf8_lossy(&output.stderr)), (Some(0), ""), "{command:?}");
+    String::from_utf8(output.stdout).unwrap()
 }
 
-#[test]
-fn what_cannot_be_read_costs_one_line_each_and_nothing_else() {
-    watched("unreadable", |mark| {
-        let tree = Tree::new("unreadable");
-        let sums = tree.fill();
-        let locked = tree.path("locked");
-        File::create(&locked).unwrap();
-        fs::set_permissions(&locked, fs::Permissions::from_mode(0o000)).unwrap();
-        // Whoever may read everything can read this one too.
-        let privileged = File::open(&locked).is_ok();
-        if privileged {
-            fs::remove_file(&locked).unwrap();
-        }
-        let others = ["/proc/self/mem", "/dev/null", "/nonexistent/one\nline"];
-        for way in [&["--workers", "2"][..], &["--one-process"]] {
-            let output = example("checksum", mark).args(way).arg(&tree.root).args(others).output().unwrap();
-            assert_eq!(text(&output.stdout), text(&sums.concat()), "{way:?}");
-            assert_eq!(output.status.code(), Some(1), "{way:?}");
-            let errors = String::from_utf8(output.stderr).unwrap();
-            let failures = others.len() + usize::from(!privileged);
-            let lines: Vec<_> = errors.lines().collect();
-            assert_eq!(lines.len(), failures + 1, "{errors}");
-            assert!(errors.contains("\"/proc/self/mem\": Input/output error"), "{errors}");
-            assert!(errors.contains("\"/dev/null\": neither a directory nor a regular file"), "{errors}");
-            assert!(errors.contains(r#""/nonexistent/one\nline": No such file or directory"#), "{errors}");
-            assert!(privileged || errors.contains("/locked\": Permission denied"), "{errors}");
-            assert_eq!(lines.last(), Some(&&*format!("checksum: {failures} could not be hashed")));
-        }
-    });
-}
+/// A directory, removed in the end.
+struct Scratch(PathBuf);
 
-#[test]
-fn a_killed_worker_costs_its_own_file_and_nothing_else() {
-    watched("worker", |mark| {
-        let tree = Tree::new("worker");
-        let sums = tree.fill();
-        let endless = tree.endless_file();
-        let run = started(&["--workers", "2"], &tree, mark);
-        let worker = wait_for("a worker to read the endless file", || reader_of(&endless, mark));
-        assert_ne!(worker, run.id(), "the parent reads no file itself");
-        kill(pid(worker), Signal::SIGKILL).unwrap();
-        let output = finished(run);
-        assert_eq!(text(&output.stdout), text(&sums.concat()));
-        assert_eq!(output.status.code(), Some(1));
-        let errors = String::from_utf8(output.stderr).unwrap();
-        let lines: Vec<_> = errors.lines().collect();
-        assert_eq!(lines.len(), 2, "{errors}");
-        assert!(lines[0].starts_with(&format!("checksum: {endless:?}: ")), "{errors}");
-        assert!(lines[0].contains(&format!("(pid {worker}) was killed by SIGKILL")), "{errors}");
-        assert_eq!(lines[1], "checksum: 1 could not be hashed");
-    });
-}
-
-#[test]
-fn a_file_that_vanishes_during_the_run_costs_itself_and_nothing_else() {
-    watched("vanishing", |mark| {
-        let tree = Tree::new("vanishing");
-        let mut sums = tree.fill();
-        let endless = tree.endless_file();
-        let vanishing = tree.path("zz-vanishing");
-        File::create(&vanishing).unwrap();
-        let run = started(&["--workers", "1"], &tree, mark);
-        wait_for("a worker to read the endless file", || reader_of(&endless, mark));
-        fs::remove_file(&vanishing).unwrap();
-        // What is left of the endless one has a sum that nobody can foretell.
-        File::options().write(true).open(&endless).unwrap().set_len(0).unwrap();
-        let output = finished(run);
-        let name = endless.as_os_str().as_bytes();
-        let is_endless = |line: &[u8]| line.strip_suffix(b"\n").is_some_and(|line| line.ends_with(name));
-        let mut printed: Vec<_> = output.stdout.split_inclusive(|byte| *byte == b'\n').map(<[u8]>::to_vec).collect();
-        printed.retain(|line| !is_endless(line));
-        sums.retain(|line| !is_endless(line));
-        assert_eq!(text(&printed.concat()), text(&sums.concat()));
-        assert_eq!(output.status.code(), Some(1));
-        let expected = format!(
-            "checksum: {vanishing:?}: No such file or directory (os error 2)\nchecksum: 1 could not be hashed\n"
-        );
-        assert_eq!(String::from_utf8(output.stderr).unwrap(), expected);
-    });
-}
-
-#[test]
-fn a_killed_parent_leaves_no_process() {
-    watched("parent", |mark| {
-        let tree = Tree::new("parent");
-        tree.fill();
-        let endless = tree.endless_file();
-        let run = started(&["--workers", "2"], &tree, mark);
-        wait_for("a worker to read the endless file", || reader_of(&endless, mark));
-        // The parent, its fork server, and two workers; spares come and go.
-        assert!(marked(mark).len() >= 4, "the mark is not seen on all processes");
-        kill(pid(run.id()), Signal::SIGKILL).unwrap();
-        finished(run);
-        wait_for("every process to end", || marked(mark).is_empty().then_some(()));
-    });
-}
-
-#[test]
-fn a_reader_that_has_seen_enough_is_no_failure_worth_words() {
-    watched("reader", |mark| {
-        let tree = Tree::new("reader");
-        tree.fill();
-        let mut run = started(&[], &tree, mark);
-        drop(run.stdout.take());
-        let output = finished(run);
-        assert_eq!((output.status.code(), text(&output.stderr)), (Some(1), String::new()));
-    });
-}
-
-/// Runs `test` with a mark for the processes that it starts; fails if it takes too long, or leaves one of them.
-fn watched(name: &str, test: impl FnOnce(&str) + Send + 'static) {
-    let mark = format!("{}-{name}", std::process::id());
-    let (done, finished) = mpsc::channel();
-    let for_test = mark.clone();
-    let running = thread::spawn(move || {
-        // Sent when the test is over, also by a panic.
-        let _done = done;
-        test(&for_test);
-    });
-    let outcome: Result<(), _> = finished.recv_timeout(LIMIT);
-    let late = outcome == Err(mpsc::RecvTimeoutError::Timeout);
-    if late {
-        // Without its processes, a test that hangs comes to an end.
-        kill_all(&mark);
+impl Scratch {
+    fn new(name: &str) -> Self {
+        let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("examples-{}-{name}", std::process::id()));
+        fs::create_dir_all(&path).unwrap();
+        Self(path)
     }
-    let ended = running.join();
-    if ended.is_err() {
-        kill_all(&mark);
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        let removed = fs::remove_dir_all(&self.0);
+        assert!(removed.is_ok() || std::thread::panicking(), "{removed:?}");
     }
-    assert!(!late, "{name} took too long");
-    if let Err(panic) = ended {
-        std::panic::resume_unwind(panic);
-    }
-    wait_for("every process to end", || marked(&mark).is_empty().then_some(()));
-}
-
-/// One of the programs that `cargo test` puts beside the tests.
-fn example(name: &str, mark: &str) -> Command {
-    let own = std::env::current_exe().unwrap();
-    let profile = own.ancestors().nth(2).unwrap();
-    let program = profile.join("examples").join(name);
-    assert!(program.exists(), "{} is missing: `cargo build --examples` makes it", program.display());
-    let mut command = Command::new(program);
-    command.current_dir(env!("CARGO_MANIFEST_DIR")).env(MARK, mark).env_remove("RUST_BACKTRACE").stdin(Stdio::null());
-    command
-}
-
-fn started(options: &[&str], tree: &Tree, mark: &str) -> Child {
-    let mut command = example("checksum", mark);
-    command.args(options).arg(&tree.root).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
-}
-
-fn finished(run: Child) -> Output {
-    run.wait_with_output().unwrap()
 }
 
 /// What stands in the one block of text in an example's header.
@@ -252,124 +142,4 @@ fn without_ids(text: &str) -> String {
         }
     }
     result + rest
-}
-
-/// A directory of files of all kinds, removed in the end.
-struct Tree {
-    root: PathBuf,
-}
-
-impl Tree {
-    fn new(name: &str) -> Self {
-        let root = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("checksum-{}-{name}", std::process::id()));
-        fs::create_dir_all(&root).unwrap();
-        Self { root }
-    }
-
-    fn path(&self, name: impl AsRef<OsStr>) -> PathBuf {
-        self.root.join(name.as_ref())
-    }
-
-    /// Makes the files, and returns their lines in the order of the paths' bytes.
-    fn fill(&self) -> Vec<Vec<u8>> {
-        let buffer = 256 << 10;
-        // In this order: `-` comes before `/`, and `/` before letters. Beside each name stands how it is to be written.
-        let files: [(&[u8], &[u8], Vec<u8>); 12] = [
-            (b" ", b" ", b"named like a gap".to_vec()),
-            (b"-n", b"-n", b"named like an option".to_vec()),
-            (br"back\slash", br"back\\slash", b"one".to_vec()),
-            (b"carriage\rreturn", br"carriage\rreturn", b"two".to_vec()),
-            (b"directory-beside", b"directory-beside", b"three".to_vec()),
-            (b"directory/below/file", b"directory/below/file", vec![7; 3 * buffer + 1]),
-            (b"directory0", b"directory0", vec![0; buffer]),
-            (b"empty", b"empty", Vec::new()),
-            (b"new\nline\n", br"new\nline\n", b"four".to_vec()),
-            (b"plain", b"plain", (0..=255).collect()),
-            ("ünïcode".as_bytes(), "ünïcode".as_bytes(), b"five".to_vec()),
-            (b"\xff\xfe", b"\xff\xfe", b"six".to_vec()),
-        ];
-        let root = self.root.as_os_str().as_bytes();
-        assert!(!root.iter().any(|byte| b"\\\n\r".contains(byte)), "the target directory's own name is plain");
-        let mut lines = Vec::new();
-        for (name, written, contents) in files {
-            let path = self.path(OsString::from_vec(name.to_vec()));
-            fs::create_dir_all(path.parent().unwrap()).unwrap();
-            fs::write(&path, &contents).unwrap();
-            let mut line = if name == written { Vec::new() } else { b"\\".to_vec() };
-            for byte in Sha256::digest(&contents) {
-                write!(line, "{byte:02x}").unwrap();
-            }
-            line.extend([b"  ", root, b"/", written, b"\n"].concat());
-            lines.push(line);
-        }
-        lines
-    }
-
-    /// A file that nobody can read to its end, and that takes no room. It stands in the middle.
-    fn endless_file(&self) -> PathBuf {
-        let path = self.path("endless");
-        File::create(&path).unwrap().set_len(1 << 42).unwrap();
-        path
-    }
-}
-
-impl Drop for Tree {
-    fn drop(&mut self) {
-        let removed = fs::remove_dir_all(&self.root);
-        assert!(removed.is_ok() || thread::panicking(), "{removed:?}");
-    }
-}
-
-fn accepted_by_sha256sum(lines: &[u8]) {
-    let mut check = Command::new("sha256sum");
-    let check = check.args(["--quiet", "--strict", "-c"]).stdin(Stdio::piped()).stdout(Stdio::piped());
-    let Ok(mut check) = check.spawn() else { return };
-    check.stdin.take().unwrap().write_all(lines).unwrap();
-    let output = check.wait_with_output().unwrap();
-    assert!(output.status.success(), "{}", text(&output.stdout));
-}
-
-/// The marked process that has `file` open.
-fn reader_of(file: &Path, mark: &str) -> Option<u32> {
-    marked(mark).into_iter().find(|id| {
-        let open = fs::read_dir(format!("/proc/{id}/fd")).into_iter().flatten().flatten();
-        open.filter_map(|entry| fs::read_link(entry.path()).ok()).any(|target| target == file)
-    })
-}
-
-/// The living processes that carry the mark.
-fn marked(mark: &str) -> Vec<u32> {
-    let entry = format!("{MARK}={mark}").into_bytes();
-    let processes = fs::read_dir("/proc").unwrap().flatten();
-    let ids = processes.filter_map(|process| process.file_name().to_str()?.parse().ok());
-    ids.filter(|id: &u32| {
-        let environment = fs::read(format!("/proc/{id}/environ")).unwrap_or_default();
-        environment.split(|byte| *byte == 0).any(|variable| variable == entry)
-    })
-    .collect()
-}
-
-fn kill_all(mark: &str) {
-    for left in marked(mark) {
-        let _ = kill(pid(left), Signal::SIGKILL);
-    }
-}
-
-fn wait_for<T>(what: &str, mut there: impl FnMut() -> Option<T>) -> T {
-    let deadline = Instant::now() + LIMIT / 2;
-    loop {
-        if let Some(found) = there() {
-            return found;
-        }
-        assert!(Instant::now() < deadline, "waited in vain for {what}");
-        thread::sleep(Duration::from_millis(5));
-    }
-}
-
-fn pid(id: u32) -> Pid {
-    Pid::from_raw(i32::try_from(id).unwrap())
-}
-
-fn text(bytes: &[u8]) -> String {
-    bytes.escape_ascii().to_string()
 }
