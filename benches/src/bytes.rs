@@ -1,31 +1,34 @@
 //! 64 MiB as an argument or a result, against copying them inside this process.
 //!
-//! Runs in: the parent. Never: counts the making of the argument, which the caller has anyway.
+//! Runs in: the parent. Never: counts the making of the argument or of the result, which the caller or the task has anyway.
 //!
 //! | yardstick | what it is |
 //! |---|---|
-//! | `to_vec` | the same function called here with a copy in fresh memory: allocation, page faults, copy, release |
+//! | call with `to_vec` | the same function called here with a copy in fresh memory: allocation, page faults, copy, release |
+//! | `to_vec` | the same copy without its release |
 //! | warm copy | `copy_from_slice` between two buffers whose pages are all present |
 //!
 //! A *cold* parcel is one that did not exist before: the first long argument of a pool, and every one of a `spawn`.
 
 use std::hint::black_box;
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use process_task::{Pool, process_task};
 
-use crate::Outcome;
-use crate::measure::{Comparison, alternately, check, each, timed};
-use crate::table::Row;
+use crate::measure::{check, each, timed};
+use crate::python::Library;
+use crate::race::{Measured, Race};
+use crate::table::{Row, Unit};
+use crate::{Outcome, python};
 
 pub(crate) const ROWS: &[Row] = &[
-    Row { name: "64 MiB Vec<u8>, pool", yardstick: "to_vec", aim: Some(1.5), run: owned_warm },
-    Row { name: "64 MiB Vec<u8>, pool, cold parcel", yardstick: "to_vec", aim: None, run: owned_cold },
-    Row { name: "64 MiB Vec<u8>, spawn", yardstick: "to_vec", aim: None, run: owned_spawn },
-    Row { name: "64 MiB &[u8], pool", yardstick: "warm copy", aim: Some(2.0), run: borrowed_warm },
-    Row { name: "64 MiB &[u8], pool, cold parcel", yardstick: "warm copy", aim: None, run: borrowed_cold },
-    Row { name: "64 MiB &[u8], spawn", yardstick: "warm copy", aim: None, run: borrowed_spawn },
-    Row { name: "64 MiB Vec<u8> as result, pool", yardstick: "to_vec", aim: None, run: result_warm },
+    Row { name: "64 MiB Vec<u8>, pool", unit: Unit::Seconds, run: owned_warm },
+    Row { name: "64 MiB Vec<u8>, pool, cold parcel", unit: Unit::Seconds, run: owned_cold },
+    Row { name: "64 MiB Vec<u8>, spawn", unit: Unit::Seconds, run: owned_spawn },
+    Row { name: "64 MiB &[u8], pool", unit: Unit::Seconds, run: borrowed_warm },
+    Row { name: "64 MiB &[u8], pool, cold parcel", unit: Unit::Seconds, run: borrowed_cold },
+    Row { name: "64 MiB &[u8], spawn", unit: Unit::Seconds, run: borrowed_spawn },
+    Row { name: "64 MiB Vec<u8> as result, pool", unit: Unit::Seconds, run: result_warm },
 ];
 
 const LENGTH: usize = 64 << 20;
@@ -47,9 +50,22 @@ fn borrowed(bytes: &[u8]) -> u64 {
     digest(bytes)
 }
 
+/// The bytes, and in the first of them when they were finished: the way of a result begins then.
 #[process_task]
 fn made(fill: u8) -> Vec<u8> {
-    vec![fill; LENGTH]
+    let mut bytes = vec![fill; LENGTH];
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    bytes[..STAMP].copy_from_slice(&now.as_nanos().to_le_bytes());
+    bytes
+}
+
+const STAMP: usize = size_of::<u128>();
+
+/// Seconds since the stamp.
+fn age(bytes: &[u8]) -> Outcome<f64> {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH)?.as_nanos();
+    let stamp = u128::from_le_bytes(bytes[..STAMP].try_into()?);
+    Ok(Duration::from_nanos(now.saturating_sub(stamp).try_into()?).as_secs_f64())
 }
 
 /// Bytes that are different in every round, so that no result of the last one can pass for one of this.
@@ -78,7 +94,7 @@ impl Source {
         each(1, || check(work(bytes)?, expected))
     }
 
-    fn ours_owned(&mut self, work: impl FnOnce(Vec<u8>) -> process_task::Result<u64>) -> Outcome<f64> {
+    fn ours_owned(&mut self, work: impl FnOnce(Vec<u8>) -> Outcome<u64>) -> Outcome<f64> {
         let (bytes, expected) = self.next();
         let argument = bytes.to_vec();
         each(1, || check(work(argument)?, expected))
@@ -87,6 +103,13 @@ impl Source {
     fn copy_to_fresh_memory(&mut self) -> Outcome<f64> {
         let (bytes, expected) = self.next();
         each(1, || check(owned(black_box(bytes).to_vec()), expected))
+    }
+
+    fn copy_and_keep(&mut self) -> Outcome<f64> {
+        let (bytes, expected) = self.next();
+        let (seconds, copy) = timed(1, || Ok(black_box(bytes).to_vec()))?;
+        check(digest(&copy), expected)?;
+        Ok(seconds)
     }
 
     fn warm_copy(&mut self) -> Outcome<f64> {
@@ -105,63 +128,82 @@ fn pool() -> Outcome<Pool> {
     Ok(pool)
 }
 
-fn against_to_vec(mut ours: impl FnMut(&mut Source) -> Outcome<f64>) -> Outcome<Comparison> {
+fn against_to_vec<'a>(mut ours: impl FnMut(&mut Source) -> Outcome<f64> + 'a) -> Race<'a> {
     let (mut source, mut theirs) = (Source::new(), Source::new());
-    alternately(ROUNDS, || ours(&mut source), || theirs.copy_to_fresh_memory())
+    Race::new(ROUNDS, move || ours(&mut source)).against("call with to_vec", move || theirs.copy_to_fresh_memory())
 }
 
-fn against_warm_copy(mut ours: impl FnMut(&mut Source) -> Outcome<f64>) -> Outcome<Comparison> {
+fn against_warm_copy<'a>(mut ours: impl FnMut(&mut Source) -> Outcome<f64> + 'a) -> Race<'a> {
     let (mut source, mut theirs) = (Source::new(), Source::new());
-    alternately(ROUNDS, || ours(&mut source), || theirs.warm_copy())
+    Race::new(ROUNDS, move || ours(&mut source)).against("warm copy", move || theirs.warm_copy())
 }
 
-fn owned_warm() -> Outcome<Comparison> {
-    let pool = pool()?;
-    against_to_vec(|source| source.ours_owned(|bytes| pool.call(owned, bytes)))
+fn owned_warm() -> Outcome<Measured> {
+    let (pool, procspawn, mut source) = (pool()?, procspawn::Pool::new(1)?, Source::new());
+    against_to_vec(|source| source.ours_owned(|bytes| Ok(pool.call(owned, bytes)?)))
+        .aim(1.3)
+        .against("procspawn", || source.ours_owned(|bytes| Ok(procspawn.spawn(bytes, *owned).join()?)))
+        .beside(python::peer("Python Pool.apply, bytes", Library::Pool, "argument")?)
+        .beside(python::peer("Python ProcessPoolExecutor.submit, bytes", Library::Executor, "argument")?)
+        .run()
 }
 
-fn owned_cold() -> Outcome<Comparison> {
+fn owned_cold() -> Outcome<Measured> {
     against_to_vec(|source| {
         let pool = pool()?;
-        source.ours_owned(|bytes| pool.call(owned, bytes))
+        source.ours_owned(|bytes| Ok(pool.call(owned, bytes)?))
     })
+    .run()
 }
 
-fn owned_spawn() -> Outcome<Comparison> {
+fn owned_spawn() -> Outcome<Measured> {
     against_to_vec(|source| {
         have_spare()?;
-        source.ours_owned(|bytes| owned.spawn(bytes).join())
+        source.ours_owned(|bytes| Ok(owned.spawn(bytes).join()?))
     })
+    .run()
 }
 
-fn borrowed_warm() -> Outcome<Comparison> {
+fn borrowed_warm() -> Outcome<Measured> {
     let pool = pool()?;
-    against_warm_copy(|source| source.ours(|bytes| pool.call(borrowed, bytes)))
+    against_warm_copy(|source| source.ours(|bytes| pool.call(borrowed, bytes))).aim(1.5).run()
 }
 
-fn borrowed_cold() -> Outcome<Comparison> {
+fn borrowed_cold() -> Outcome<Measured> {
     against_warm_copy(|source| {
         let pool = pool()?;
         source.ours(|bytes| pool.call(borrowed, bytes))
     })
+    .run()
 }
 
-fn borrowed_spawn() -> Outcome<Comparison> {
+fn borrowed_spawn() -> Outcome<Measured> {
     against_warm_copy(|source| {
         have_spare()?;
         source.ours(|bytes| borrowed.spawn(bytes).join())
     })
+    .run()
 }
 
-fn result_warm() -> Outcome<Comparison> {
-    let pool = pool()?;
-    against_to_vec(|source| {
-        let (bytes, _) = source.next();
-        let fill = bytes[0];
-        let (seconds, result) = timed(1, || Ok(pool.call(made, fill)?))?;
-        check(result.len() == LENGTH && result.iter().all(|byte| *byte == fill), true)?;
-        Ok(seconds)
-    })
+fn result_warm() -> Outcome<Measured> {
+    let (pool, procspawn) = (pool()?, procspawn::Pool::new(1)?);
+    let (mut fills, mut procspawn_fills, mut source) = (0..=u8::MAX, 0..=u8::MAX, Source::new());
+    Race::new(ROUNDS, || received(&mut fills, |fill| Ok(pool.call(made, fill)?)))
+        .against("to_vec", || source.copy_and_keep())
+        .aim(1.3)
+        .against("procspawn", || received(&mut procspawn_fills, |fill| Ok(procspawn.spawn(fill, *made).join()?)))
+        .beside(python::peer("Python Pool.apply, bytes", Library::Pool, "result")?)
+        .beside(python::peer("Python ProcessPoolExecutor.submit, bytes", Library::Executor, "result")?)
+        .run()
+}
+
+/// How long a result was on its way. There are more `fills` than rounds.
+fn received(fills: &mut impl Iterator<Item = u8>, make: impl FnOnce(u8) -> Outcome<Vec<u8>>) -> Outcome<f64> {
+    let fill = fills.next().ok_or("there are more rounds than bytes")?;
+    let result = make(fill)?;
+    let seconds = age(&result)?;
+    check(result.len() == LENGTH && result[STAMP..].iter().all(|byte| *byte == fill), true)?;
+    Ok(seconds)
 }
 
 /// Has the first process made, and gives the spare that follows it time to come.

@@ -1,30 +1,37 @@
-//! What a pool costs while nobody uses it.
+//! What a pool costs while nobody uses it: processor time, and memory.
 //!
-//! Runs in: the parent, which reads its own processor time and its descendants' from `/proc`. Never: uses any meanwhile.
+//! Runs in: the parent, which reads both from `/proc`. Never: uses processor time meanwhile.
 
 use std::fs;
 use std::path::Path;
 use std::time::Duration;
 
-use process_task::{Pool, process_task};
+use process_task::{Pool, active_children, process_task};
 
-use crate::Outcome;
-use crate::measure::{Comparison, Figure, check};
-use crate::table::Row;
+use crate::measure::{Figure, check};
+use crate::python::Library;
+use crate::race::{Measured, Peer, Race};
+use crate::table::{Row, Unit};
+use crate::{Outcome, WORKERS, python};
 
-pub(crate) const ROWS: &[Row] =
-    &[Row { name: "idle pool, busiest process in 2 s", yardstick: "the most it may use", aim: Some(1.0), run: idle }];
+pub(crate) const ROWS: &[Row] = &[
+    Row { name: "idle pool, busiest process in 2 s", unit: Unit::Seconds, run: idle },
+    Row { name: "idle worker, private memory", unit: Unit::Bytes, run: memory },
+];
 
 /// Seconds of processor time.
 const ALLOWED: f64 = 0.002;
+
+/// Bytes.
+const ALLOWED_MEMORY: f64 = 262_144.0;
 
 #[process_task]
 fn negate(number: i32) -> i32 {
     -number
 }
 
-fn idle() -> Outcome<Comparison> {
-    let pool = Pool::builder().workers(2).build()?;
+fn idle() -> Outcome<Measured> {
+    let pool = Pool::builder().workers(WORKERS).build()?;
     check(pool.map(negate, 0..100)? == (0..100).map(*negate).collect::<Vec<_>>(), true)?;
     let mut rounds = Vec::new();
     for _ in 0..3 {
@@ -43,7 +50,46 @@ fn idle() -> Outcome<Comparison> {
         check(family()? == members, true)?;
     }
     check(pool.call(negate, 5)?, -5)?;
-    Ok(Comparison { ours: Figure::of(rounds), theirs: Figure { median: ALLOWED, low: ALLOWED, high: ALLOWED } })
+    Ok(Measured { ours: Figure::of(&rounds), peers: vec![Peer::bound("bound: 2 ms", ALLOWED)] })
+}
+
+/// Of a worker that has answered calls; of two, the one that has more.
+fn memory() -> Outcome<Measured> {
+    Race::new(5, || {
+        let pool = Pool::builder().workers(WORKERS).build()?;
+        check(pool.map(negate, 0..100)? == (0..100).map(*negate).collect::<Vec<_>>(), true)?;
+        // What a worker does after its last call is done by then.
+        std::thread::sleep(Duration::from_millis(50));
+        let workers = active_children();
+        check(workers.len(), WORKERS)?;
+        most(workers.iter().map(|worker| private_bytes(worker.id())))
+    })
+    .beside(Peer::bound("bound: 256 KiB", ALLOWED_MEMORY))
+    .against("procspawn", || {
+        let pool = procspawn::Pool::new(1)?;
+        let worker = pool.spawn((), |()| std::process::id()).join()?;
+        std::thread::sleep(Duration::from_millis(50));
+        private_bytes(worker)
+    })
+    .beside(python::peer("Python Pool", Library::Pool, "memory")?)
+    .beside(python::peer("Python ProcessPoolExecutor", Library::Executor, "memory")?)
+    .run()
+}
+
+fn most(values: impl Iterator<Item = Outcome<f64>>) -> Outcome<f64> {
+    values.into_iter().try_fold(0.0, |most: f64, value| Ok(most.max(value?)))
+}
+
+/// Bytes of a process that it shares with no other one.
+fn private_bytes(pid: u32) -> Outcome<f64> {
+    let text = fs::read_to_string(format!("/proc/{pid}/smaps_rollup"))?;
+    let kibibytes = text.lines().filter(|line| line.starts_with("Private_")).map(|line| {
+        let value = line.split_whitespace().nth(1).ok_or("a line of smaps_rollup has no value")?;
+        Ok(f64::from(value.parse::<u32>()?))
+    });
+    let kibibytes: Vec<f64> = kibibytes.collect::<Outcome<_>>()?;
+    check(kibibytes.is_empty(), false)?;
+    Ok(1024.0 * kibibytes.iter().sum::<f64>())
 }
 
 /// The process ids of everything below this process, and last its own.

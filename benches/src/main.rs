@@ -1,36 +1,70 @@
-//! Side-by-side runs of process-task and its peers, as one table: our figure, the yardstick's, and the ratio.
+//! Side-by-side runs of process-task and its peers, as one table: our figure, the others', and the ratio.
 //!
-//! Runs in: the parent. Never: runs the two sides of a row at different times; see [`measure`].
+//! Runs in: the parent. Never: runs the sides of a row at different times; see [`race`].
 //!
 //! ```text
-//! cargo run --release -p process-task-benches                  # every row
-//! cargo run --release -p process-task-benches -- spawn idle    # the rows whose name contains one of these words
+//! cargo run --release -p process-task-bench                  # every row
+//! cargo run --release -p process-task-bench -- spawn idle    # the rows whose name contains one of these words
+//! cargo run --release -p process-task-bench -- --write       # every row, into benches/RESULTS.md and benches/results.svg
 //! ```
 //!
-//! Every side of every row computes something, and what it computes is checked. A ratio below 1 means that we are faster.
+//! Every side of every row computes something, and what it computes is checked. A ratio below 1 means that we need less
+//! than the peer does. Peers are rayon, threads behind crossbeam channels, procspawn, and Python's two process pools.
 
+mod burn;
 mod bytes;
 mod calls;
+mod chart;
+mod deaths;
+mod hogs;
 mod idle;
+mod machine;
 mod maps;
+mod markdown;
 mod measure;
+mod python;
+mod race;
 mod spawns;
 mod table;
 mod threads;
 
 use std::error::Error;
+use std::path::Path;
+
+use clap::Parser;
 
 use self::table::Row;
 
 /// A value, or what kept a row from being measured.
 type Outcome<T> = Result<T, Box<dyn Error>>;
 
+/// Workers of every pool, ours and the peers'.
+const WORKERS: usize = 2;
+
+/// Measures process-task beside its peers.
+#[derive(Debug, Parser)]
+struct Options {
+    /// Only rows whose name contains one of these words
+    words: Vec<String>,
+    /// Write the table and the chart into the benches folder
+    #[arg(long, conflicts_with = "words")]
+    write: bool,
+}
+
 fn main() -> Outcome<()> {
-    let filters: Vec<String> = std::env::args().skip(1).filter(|word| !word.starts_with('-')).collect();
-    let wanted = |row: &&Row| filters.is_empty() || filters.iter().any(|word| row.name.contains(word.as_str()));
-    let families = [spawns::ROWS, calls::ROWS, maps::ROWS, bytes::ROWS, idle::ROWS];
+    // Needed by that peer: its children come through here, and stay inside.
+    procspawn::init();
+    let Options { words, write } = Options::parse();
+    let wanted = |row: &&Row| words.is_empty() || words.iter().any(|word| row.name.contains(word.as_str()));
+    let families = [spawns::ROWS, calls::ROWS, maps::ROWS, burn::ROWS, bytes::ROWS, idle::ROWS, deaths::ROWS];
     table::print_head();
-    families.into_iter().flatten().filter(wanted).try_for_each(Row::print)?;
-    table::print_machine();
+    let lines = families.into_iter().flatten().filter(wanted).map(Row::print).collect::<Outcome<Vec<_>>>()?;
+    table::print_load();
+    if write {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR"));
+        let machine = machine::describe();
+        markdown::write(&folder.join("RESULTS.md"), &machine, &lines)?;
+        chart::write(&folder.join("results.svg"), &machine, &lines)?;
+    }
     Ok(())
 }

@@ -1,58 +1,46 @@
-//! Measuring two things alternately, so that whatever else the machine does slows both.
+//! Taking figures: what one is, and how time is taken.
 //!
 //! Runs in: the parent. Never: averages over rounds. The median of the rounds is the figure, and their middle half says
 //! how far to trust it.
 
+use std::fmt::Debug;
 use std::time::{Duration, Instant};
 
 use crate::Outcome;
 
-/// Seconds for one unit of work: a call, a process, an item.
+/// Seconds for one unit of work (a call, a process, an item), or bytes.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Figure {
     pub(crate) median: f64,
-    /// A quarter of the rounds was faster than this.
+    /// A quarter of the rounds was below this.
     pub(crate) low: f64,
-    /// A quarter of the rounds was slower than this.
+    /// A quarter of the rounds was above this.
     pub(crate) high: f64,
 }
 
-/// Both sides of a row.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Comparison {
-    pub(crate) ours: Figure,
-    pub(crate) theirs: Figure,
-}
-
 impl Figure {
-    pub(crate) fn of(mut rounds: Vec<f64>) -> Self {
-        rounds.sort_by(f64::total_cmp);
-        let at = |quarter: usize| rounds.get(rounds.len() * quarter / 4).copied().unwrap_or(f64::NAN);
-        Self { median: at(2), low: at(1), high: at(3) }
+    pub(crate) fn of(rounds: &[f64]) -> Self {
+        Self { median: quantile(rounds, 0.5), low: quantile(rounds, 0.25), high: quantile(rounds, 0.75) }
+    }
+
+    /// A figure that was not measured in rounds, or not measured at all.
+    pub(crate) fn exactly(value: f64) -> Self {
+        Self { median: value, low: value, high: value }
     }
 }
 
-/// Runs both sides `rounds` times, after one round that is not counted. Each returns its seconds for one unit.
-pub(crate) fn alternately(
-    rounds: u32,
-    mut ours: impl FnMut() -> Outcome<f64>,
-    mut theirs: impl FnMut() -> Outcome<f64>,
-) -> Outcome<Comparison> {
-    let (mut our_rounds, mut their_rounds) = (Vec::new(), Vec::new());
-    for round in 0..=rounds {
-        let (our_round, their_round) = (settled(&mut ours)?, settled(&mut theirs)?);
-        if round > 0 {
-            our_rounds.push(our_round);
-            their_rounds.push(their_round);
-        }
-    }
-    Ok(Comparison { ours: Figure::of(our_rounds), theirs: Figure::of(their_rounds) })
-}
-
-/// What the side before has left to be done, such as processes that are ending, must not count here.
-fn settled(side: &mut impl FnMut() -> Outcome<f64>) -> Outcome<f64> {
-    std::thread::sleep(Duration::from_millis(20));
-    side()
+/// The value below which this share of the values lies; not a number if there are none.
+#[expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_precision_loss,
+    clippy::cast_sign_loss,
+    reason = "lists are short, and shares lie between 0 and 1"
+)]
+pub(crate) fn quantile(values: &[f64], share: f64) -> f64 {
+    let mut sorted = values.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    let place = (sorted.len() as f64 * share) as usize;
+    sorted.get(place.min(sorted.len().saturating_sub(1))).copied().unwrap_or(f64::NAN)
 }
 
 /// Seconds for one of `count` units that `work` does in one go.
@@ -67,17 +55,28 @@ pub(crate) fn timed<T>(count: u32, work: impl FnOnce() -> Outcome<T>) -> Outcome
     Ok((start.elapsed().as_secs_f64() / f64::from(count), made))
 }
 
-/// The median of `count` units that are done one by one, with a pause before each.
-pub(crate) fn isolated(count: u32, mut unit: impl FnMut(u32) -> Outcome<()>) -> Outcome<f64> {
+/// The median of `count` units that are done one by one, with a pause of 2 ms before each.
+pub(crate) fn isolated(count: u32, unit: impl FnMut(u32) -> Outcome<()>) -> Outcome<f64> {
+    median_of(count, Duration::from_millis(2), unit)
+}
+
+/// The median of `count` units that are done one by one, without a pause.
+pub(crate) fn one_by_one(count: u32, unit: impl FnMut(u32) -> Outcome<()>) -> Outcome<f64> {
+    median_of(count, Duration::ZERO, unit)
+}
+
+fn median_of(count: u32, pause: Duration, mut unit: impl FnMut(u32) -> Outcome<()>) -> Outcome<f64> {
     let mut times = Vec::new();
     for number in 0..count {
-        std::thread::sleep(Duration::from_millis(2));
+        if !pause.is_zero() {
+            std::thread::sleep(pause);
+        }
         times.push(each(1, || unit(number))?);
     }
-    Ok(Figure::of(times).median)
+    Ok(quantile(&times, 0.5))
 }
 
 /// What a side computed must be what it should have computed.
-pub(crate) fn check<T: Copy + PartialEq + std::fmt::Debug>(computed: T, expected: T) -> Outcome<()> {
+pub(crate) fn check<T: Copy + PartialEq + Debug>(computed: T, expected: T) -> Outcome<()> {
     if computed == expected { Ok(()) } else { Err(format!("computed {computed:?} instead of {expected:?}").into()) }
 }

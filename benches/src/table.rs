@@ -1,64 +1,105 @@
-//! The table: what a row is, and how it is printed.
+//! The table on the terminal: what a row is, and how it is printed.
 //!
 //! Runs in: the parent. Never: measures anything itself.
 
-use std::fs;
 use std::io::{self, Write as _};
-use std::thread::available_parallelism;
 
 use crate::Outcome;
-use crate::measure::{Comparison, Figure};
+use crate::machine;
+use crate::measure::Figure;
+use crate::race::{Measured, Peer};
 
-/// Two things that are measured side by side.
+/// Work that we do, and others beside us.
 #[derive(Debug)]
 pub(crate) struct Row {
-    /// What we do.
+    /// What is done.
     pub(crate) name: &'static str,
-    /// What the yardstick does.
-    pub(crate) yardstick: &'static str,
-    /// The ratio that we want at the most.
-    pub(crate) aim: Option<f64>,
-    pub(crate) run: fn() -> Outcome<Comparison>,
+    pub(crate) unit: Unit,
+    pub(crate) run: fn() -> Outcome<Measured>,
+}
+
+/// What the figures of a row count.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Unit {
+    Seconds,
+    Bytes,
+}
+
+/// A row, and what came out.
+#[derive(Debug)]
+pub(crate) struct Line {
+    pub(crate) name: &'static str,
+    pub(crate) unit: Unit,
+    pub(crate) measured: Measured,
 }
 
 impl Row {
-    /// Measures, and prints the line.
-    pub(crate) fn print(&self) -> Outcome<()> {
-        let Comparison { ours, theirs } = (self.run)().map_err(|error| format!("{}: {error}", self.name))?;
-        let ratio = ours.median / theirs.median;
-        let aim = self.aim.map_or(String::new(), |aim| {
-            let verdict = if ratio <= aim { "reached" } else { "missed" };
-            format!("{aim:.1}x {verdict}")
-        });
-        let (ours, theirs) = (cell(&ours), cell(&theirs));
-        println!("{:<46} {ours} {:<30} {theirs} {ratio:>8.2}x  {aim}", self.name, self.yardstick);
-        Ok(io::stdout().flush()?)
+    /// Measures, and prints our line and the peers'.
+    pub(crate) fn print(&self) -> Outcome<Line> {
+        let measured = (self.run)().map_err(|error| format!("{}: {error}", self.name))?;
+        println!("{:<48} {}", self.name, cells(&measured.ours, self.unit));
+        for peer in &measured.peers {
+            print_peer(peer, &measured.ours, self.unit);
+        }
+        io::stdout().flush()?;
+        Ok(Line { name: self.name, unit: self.unit, measured })
     }
 }
 
-/// The machine, and the table's head.
 pub(crate) fn print_head() {
-    print_machine();
-    let of = format!("{:>10}  {:<26}", "median", "middle half");
-    println!("{:<46} {of} {:<30} {of} {:>9}  aim", "process-task", "yardstick", "ratio");
+    print_load();
+    println!("{:<48} {:>10}  {:<26} {:>8}  aim", "process-task, and its peers", "median", "middle half", "ratio");
 }
 
 /// How many cores there are, and how busy they have been.
-pub(crate) fn print_machine() {
-    let cores = available_parallelism().map_or(0, usize::from);
-    let load = fs::read_to_string("/proc/loadavg").unwrap_or_default();
-    let load: Vec<&str> = load.split_whitespace().take(3).collect();
-    println!("{cores} cores, load average {} (over 1, 5 and 15 minutes)", load.join(" "));
+pub(crate) fn print_load() {
+    println!("{} cores, load average {} (over 1, 5 and 15 minutes)", machine::cores(), machine::load());
 }
 
-fn cell(figure: &Figure) -> String {
-    let between = format!("{} .. {}", time(figure.low), time(figure.high));
-    format!("{:>10}  {between:<26}", time(figure.median))
+fn print_peer(peer: &Peer, ours: &Figure, unit: Unit) {
+    let name = format!("    {}", peer.name);
+    match &peer.figure {
+        Err(reason) => println!("{name:<48} {:>10}  {reason}", "-"),
+        Ok(theirs) => {
+            let ratio = peer.ratio(ours).unwrap_or(f64::NAN);
+            println!("{name:<48} {} {ratio:>7.2}x  {}", cells(theirs, unit), aim(peer, ours));
+        }
+    }
 }
 
-/// Seconds, in the unit that suits them.
-fn time(seconds: f64) -> String {
-    let units = [(1.0, "s"), (1e-3, "ms"), (1e-6, "us"), (1e-9, "ns")];
-    let (size, unit) = units.into_iter().find(|(size, _)| seconds >= *size).unwrap_or((1e-9, "ns"));
-    format!("{:.3} {unit}", seconds / size)
+/// The aim and whether it is reached; nothing if there is no aim.
+pub(crate) fn aim(peer: &Peer, ours: &Figure) -> String {
+    let Some(aim) = peer.aim else { return String::new() };
+    let verdict = match peer.verdict(ours) {
+        Some(true) => "reached",
+        Some(false) => "missed",
+        None => "not measured",
+    };
+    format!("{aim:.2}x {verdict}")
+}
+
+fn cells(figure: &Figure, unit: Unit) -> String {
+    format!("{:>10}  {:<26}", unit.show(figure.median), unit.between(figure))
+}
+
+impl Unit {
+    /// The middle half; nothing for a figure that has no spread.
+    pub(crate) fn between(self, figure: &Figure) -> String {
+        if figure.low < figure.high {
+            format!("{} .. {}", self.show(figure.low), self.show(figure.high))
+        } else {
+            String::new()
+        }
+    }
+
+    /// The value in the unit that suits it.
+    pub(crate) fn show(self, value: f64) -> String {
+        let units = match self {
+            Self::Seconds => [(1.0, "s"), (1e-3, "ms"), (1e-6, "us"), (1e-9, "ns")],
+            Self::Bytes => [(1_073_741_824.0, "GiB"), (1_048_576.0, "MiB"), (1024.0, "KiB"), (1.0, "B")],
+        };
+        let [.., smallest] = units;
+        let (size, unit) = units.into_iter().find(|(size, _)| value >= *size).unwrap_or(smallest);
+        format!("{:.3} {unit}", value / size)
+    }
 }

@@ -1,0 +1,329 @@
+"""Python's process pools, doing the work of a row: `python3 peers.py pool|executor WORK`.
+
+Prints one line of JSON: {"rounds": [...]}, seconds (or bytes) for one unit in each round, or {"absent": "why"}.
+Every round's results are checked. A round that is not counted comes first.
+
+Uses only the standard library, and the start method that this Python chooses by itself.
+"""
+
+import concurrent.futures
+import concurrent.futures.process
+import json
+import multiprocessing
+import os
+import signal
+import socket
+import sys
+import time
+
+WORKERS = 2
+AT_THE_LONGEST = 60  # seconds
+MASK = (1 << 64) - 1
+LENGTH = 64 << 20
+
+
+class Pool:
+    """multiprocessing.Pool"""
+
+    def __init__(self):
+        self.pool = multiprocessing.Pool(WORKERS)
+
+    def call(self, function, argument):
+        return self.pool.apply(function, (argument,))
+
+    def submit(self, function, argument):
+        """A function that waits for the result."""
+        return self.pool.apply_async(function, (argument,)).get
+
+    def map(self, function, items):
+        return self.pool.map(function, items)
+
+    def end(self):
+        self.pool.terminate()
+        self.pool.join()
+
+
+class Executor:
+    """concurrent.futures.ProcessPoolExecutor"""
+
+    def __init__(self):
+        self.pool = concurrent.futures.ProcessPoolExecutor(WORKERS)
+
+    def call(self, function, argument):
+        return self.pool.submit(function, argument).result()
+
+    def submit(self, function, argument):
+        return self.pool.submit(function, argument).result
+
+    def map(self, function, items):
+        chunk = -(-len(items) // (WORKERS * 4))  # what Pool.map chooses; the default is one
+        return list(self.pool.map(function, items, chunksize=chunk))
+
+    def end(self):
+        self.pool.shutdown()
+
+
+def check(computed, expected):
+    if computed != expected:
+        sys.exit(f"computed {computed!r:.100} instead of {expected!r:.100}")
+
+
+def seconds(work):
+    """How long it took, and what it gave."""
+    start = time.perf_counter()
+    made = work()
+    return time.perf_counter() - start, made
+
+
+def rounds(count, one):
+    return [one() for _ in range(count + 1)][1:]
+
+
+# The tasks, which are those of the Rust side.
+
+
+def step(number):
+    return (number * 6364136223846793005 + 1) & MASK
+
+
+def scramble(number):
+    return ((number << 7 | number >> 25) & 0xFFFFFFFF) ^ 0x9E3779B9
+
+
+def burn(steps):
+    state = steps
+    for _ in range(steps):
+        state = (state * 6364136223846793005 + 1) & MASK
+    return state
+
+
+def digest(data):
+    return len(data) + data[0] + data[len(data) // 2] + data[-1]
+
+
+def made(fill):
+    """The bytes, and when they were finished: the way of a result begins then."""
+    data = bytes([fill]) * LENGTH
+    return time.time_ns(), data
+
+
+def wait_for_death(address):
+    with socket.socket(socket.AF_UNIX) as stream:
+        stream.connect(address)
+        stream.sendall(os.getpid().to_bytes(4, sys.byteorder))
+        stream.recv(1)
+
+
+# The works. Each is given the class of the pool.
+
+
+def call(kind):
+    return calls(kind, 1_000, 0)
+
+
+def call_apart(kind):
+    return calls(kind, 40, 0.002)
+
+
+def calls(kind, count, pause):
+    """The median of calls that are made one by one."""
+    pool = kind()
+
+    def one(number):
+        time.sleep(pause) if pause else None
+        taken, result = seconds(lambda: pool.call(step, number))
+        check(result, step(number))
+        return taken
+
+    medians = rounds(5, lambda: sorted(map(one, range(count)))[count // 2])
+    pool.end()
+    return medians
+
+
+def outstanding(kind):
+    count = 20_000 if kind is Pool else 5_000
+    pool = kind()
+    expected = sum(map(step, range(count)))
+
+    def one():
+        def work():
+            handles = [pool.submit(step, number) for number in range(count)]
+            return sum(wait() for wait in handles)
+
+        taken, total = seconds(work)
+        check(total, expected)
+        return taken / count
+
+    figures = rounds(3, one)
+    pool.end()
+    return figures
+
+
+def map_all(kind, function, items, units, count):
+    pool = kind()
+    known = {item: function(item) for item in set(items)}
+    expected = [known[item] for item in items]
+
+    def one():
+        taken, results = seconds(lambda: pool.map(function, items))
+        check(results, expected)
+        return taken / units
+
+    figures = rounds(count, one)
+    pool.end()
+    return figures
+
+
+def map_trivial(kind):
+    return map_all(kind, scramble, range(1_000_000), 1_000_000, 3)
+
+
+def tasks(count, length):
+    """As many steps as take so long here, when nobody disturbs them; almost the same in each."""
+    sample = 20_000
+    one = min(seconds(lambda: burn(sample))[0] for _ in range(9)) / sample
+    steps = round(length / one)
+    return [steps + number % 16 for number in range(count)]
+
+
+def burn_evenly(kind):
+    return map_all(kind, burn, tasks(10_000, 100e-6), 10_000, 2)
+
+
+def mixture():
+    return tasks(1, 100e-3) + tasks(1_000, 50e-6)
+
+
+def mixed_map(kind):
+    return map_all(kind, burn, mixture(), 1, 5)
+
+
+def mixed_submits(kind):
+    pool = kind()
+    items = mixture()
+    expected = [burn(item) for item in items]
+
+    def one():
+        taken, results = seconds(lambda: [wait() for wait in [pool.submit(burn, item) for item in items]])
+        check(results, expected)
+        return taken
+
+    figures = rounds(5, one)
+    pool.end()
+    return figures
+
+
+def argument(kind):
+    pool = kind()
+    fills = iter(range(256))
+
+    def one():
+        data = bytes([next(fills)]) * LENGTH
+        taken, result = seconds(lambda: pool.call(digest, data))
+        check(result, digest(data))
+        return taken
+
+    figures = rounds(5, one)
+    pool.end()
+    return figures
+
+
+def result(kind):
+    pool = kind()
+    fills = iter(range(256))
+
+    def one():
+        fill = next(fills)
+        finished, data = pool.call(made, fill)
+        taken = (time.time_ns() - finished) / 1e9
+        check(data, bytes([fill]) * LENGTH)
+        return taken
+
+    figures = rounds(5, one)
+    pool.end()
+    return figures
+
+
+def memory(kind):
+    """Bytes that a worker shares with no other process; of the workers, the one that has most."""
+
+    def private(pid):
+        with open(f"/proc/{pid}/smaps_rollup", encoding="ascii") as lines:
+            return 1024 * sum(int(line.split()[1]) for line in lines if line.startswith("Private_"))
+
+    def one():
+        pool = kind()
+        check(pool.map(step, range(100)), [step(number) for number in range(100)])
+        time.sleep(0.05)
+        workers = multiprocessing.active_children()
+        most = max(private(worker.pid) for worker in workers)
+        pool.end()
+        return most
+
+    return rounds(3, one)
+
+
+def death(kind):
+    """From kill -9 to the error; the pool is a new one each time, since this ends a pool."""
+    address = f"\0process-task-bench-python-{os.getpid()}"
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(address)
+        listener.listen()
+
+        def one():
+            pool = kind()
+            wait = pool.submit(wait_for_death, address)
+            stream, _ = listener.accept()
+            pid = int.from_bytes(stream.recv(4), sys.byteorder)
+            start = time.perf_counter()
+            os.kill(pid, signal.SIGKILL)
+            try:
+                wait(2)
+            except concurrent.futures.process.BrokenProcessPool:
+                taken = time.perf_counter() - start
+            except multiprocessing.TimeoutError:
+                taken = None
+            else:
+                sys.exit("a call whose worker was killed had a result")
+            stream.close()
+            pool.end()
+            return taken
+
+        if kind is Pool:
+            # Whoever dies holding the queue's lock stops the pool for good, so this is tried once.
+            taken = one()
+            return [taken] if taken is not None else "no error within 2 s: the call never ends"
+        return rounds(50, one)
+
+
+WORKS = {
+    "call": call,
+    "call_apart": call_apart,
+    "outstanding": outstanding,
+    "map": map_trivial,
+    "burn": burn_evenly,
+    "mixed_map": mixed_map,
+    "mixed_submits": mixed_submits,
+    "argument": argument,
+    "result": result,
+    "memory": memory,
+    "death": death,
+}
+
+
+def give_up(*_):
+    """A pool that hangs ends with all of its processes: our group is our own."""
+    os.killpg(0, signal.SIGKILL)
+
+
+def main():
+    _, kind, work = sys.argv
+    if os.getpgrp() == os.getpid():
+        signal.signal(signal.SIGALRM, give_up)
+        signal.alarm(AT_THE_LONGEST)
+    answer = WORKS[work]({"pool": Pool, "executor": Executor}[kind])
+    print(json.dumps({"absent": answer} if isinstance(answer, str) else {"rounds": answer}))
+
+
+if __name__ == "__main__":
+    main()
