@@ -17,7 +17,7 @@ use crate::threads::Threads;
 use crate::{Outcome, WORKERS, python};
 
 pub(crate) const ROWS: &[Row] = &[
-    Row { name: "map of 10,000 items of 100 us, one", unit: Unit::Seconds, run: even },
+    Row { name: "map of 10,000 items of 100 us, per item", unit: Unit::Seconds, run: even },
     Row { name: "submit 1 x 100 ms and 1,000 x 50 us", unit: Unit::Seconds, run: mixed_submits },
     Row { name: "map of 1 x 100 ms and 1,000 x 50 us", unit: Unit::Seconds, run: mixed_map },
 ];

@@ -5,8 +5,10 @@
 //! The thread pool answers on a channel that is made for the call, as our pool makes a handle for it.
 
 use process_task::{JoinHandle, Pool, process_task};
+use rayon::ThreadPool;
 
 use crate::hogs::Hogs;
+use crate::maps::rayon_pool;
 use crate::measure::{check, each, isolated, one_by_one};
 use crate::python::Library;
 use crate::race::{Measured, Peer, Race};
@@ -19,7 +21,7 @@ pub(crate) const ROWS: &[Row] = &[
     Row { name: "call, 2 ms apart", unit: Unit::Seconds, run: apart },
     Row { name: "call, one after the other, busy cores", unit: Unit::Seconds, run: hot_among_hogs },
     Row { name: "call, 2 ms apart, busy cores", unit: Unit::Seconds, run: apart_among_hogs },
-    Row { name: "submit 200,000, then join all", unit: Unit::Seconds, run: outstanding },
+    Row { name: "submit 200,000, then join all, per call", unit: Unit::Seconds, run: outstanding },
 ];
 
 /// What a call may take at the median while every core is busy.
@@ -35,6 +37,7 @@ fn step(number: u64) -> u64 {
 struct Pools {
     ours: Pool,
     threads: Threads,
+    rayon: ThreadPool,
     procspawn: procspawn::Pool,
 }
 
@@ -42,9 +45,11 @@ impl Pools {
     /// With one call made in each.
     fn new() -> Outcome<Self> {
         let ours = Pool::builder().workers(WORKERS).build()?;
-        let pools = Self { ours, threads: Threads::new(WORKERS, *step), procspawn: procspawn::Pool::new(WORKERS)? };
+        let (threads, rayon) = (Threads::new(WORKERS, *step), rayon_pool()?);
+        let pools = Self { ours, threads, rayon, procspawn: procspawn::Pool::new(WORKERS)? };
         pools.our_call(0)?;
         pools.thread_call(0)?;
+        pools.rayon_call(0)?;
         pools.procspawn_call(0)?;
         Ok(pools)
     }
@@ -55,6 +60,10 @@ impl Pools {
 
     fn thread_call(&self, number: u32) -> Outcome<()> {
         check(self.threads.submit(u64::from(number)).recv()?, step(u64::from(number)))
+    }
+
+    fn rayon_call(&self, number: u32) -> Outcome<()> {
+        check(self.rayon.install(|| step(u64::from(number))), step(u64::from(number)))
     }
 
     fn procspawn_call(&self, number: u32) -> Outcome<()> {
@@ -69,6 +78,7 @@ fn hot() -> Outcome<Measured> {
     Race::new(15, || each(COUNT, || (0..COUNT).try_for_each(|number| pools.our_call(number))))
         .against("crossbeam threads", || each(COUNT, || (0..COUNT).try_for_each(|number| pools.thread_call(number))))
         .aim(1.0)
+        .against("rayon install", || each(COUNT, || (0..COUNT).try_for_each(|number| pools.rayon_call(number))))
         .against("procspawn", || each(FEW, || (0..FEW).try_for_each(|number| pools.procspawn_call(number))))
         .beside(python::peer("Python Pool.apply", Library::Pool, "call")?)
         .beside(python::peer("Python ProcessPoolExecutor.submit", Library::Executor, "call")?)
@@ -80,6 +90,7 @@ fn apart() -> Outcome<Measured> {
     Race::new(15, || isolated(40, |number| pools.our_call(number)))
         .against("crossbeam threads", || isolated(40, |number| pools.thread_call(number)))
         .aim(1.2)
+        .against("rayon install", || isolated(40, |number| pools.rayon_call(number)))
         .against("procspawn", || isolated(40, |number| pools.procspawn_call(number)))
         .beside(python::peer("Python Pool.apply", Library::Pool, "call_apart")?)
         .beside(python::peer("Python ProcessPoolExecutor.submit", Library::Executor, "call_apart")?)
@@ -91,6 +102,7 @@ fn hot_among_hogs() -> Outcome<Measured> {
     Race::new(9, || one_by_one(200, |number| pools.our_call(number)))
         .beside(Peer::bound("bound: 200 us", AMONG_HOGS))
         .against("crossbeam threads", || one_by_one(200, |number| pools.thread_call(number)))
+        .against("rayon install", || one_by_one(200, |number| pools.rayon_call(number)))
         .against("procspawn", || one_by_one(50, |number| pools.procspawn_call(number)))
         .run()
 }
@@ -100,6 +112,7 @@ fn apart_among_hogs() -> Outcome<Measured> {
     Race::new(9, || isolated(40, |number| pools.our_call(number)))
         .beside(Peer::bound("bound: 200 us", AMONG_HOGS))
         .against("crossbeam threads", || isolated(40, |number| pools.thread_call(number)))
+        .against("rayon install", || isolated(40, |number| pools.rayon_call(number)))
         .against("procspawn", || isolated(40, |number| pools.procspawn_call(number)))
         .beside(python::peer("Python Pool.apply", Library::Pool, "call_apart")?)
         .beside(python::peer("Python ProcessPoolExecutor.submit", Library::Executor, "call_apart")?)

@@ -2,7 +2,8 @@
 //!
 //! Runs in: the parent. Never: needs a font of the machine; whoever shows the picture chooses it.
 //!
-//! A bar begins at 1x, where both need the same: to the left we need less than the peer, to the right more.
+//! A bar begins at 1x, where both need the same: to the left we need less than the peer, to the right more. The scale is
+//! logarithmic, and a bar that does not fit ends at its border; the number beside the name is right.
 
 use std::path::Path;
 
@@ -13,15 +14,17 @@ use plotters::style::text_anchor::{HPos, Pos, VPos};
 use crate::Outcome;
 use crate::measure::Figure;
 use crate::race::Peer;
-use crate::table::Line;
+use crate::table::{Line, show_ratio};
 
 type Canvas<'a> = DrawingArea<SVGBackend<'a>, Shift>;
 
 const WIDTH: u32 = 1000;
-const LINE: u32 = 17;
-const HEAD: u32 = 64;
+const LINE: u32 = 16;
+const HEAD: u32 = 84;
+/// Where the number ends, from the left edge.
+const NUMBER: i32 = 400;
 /// Where bars may begin and end, from the left edge.
-const BARS: (i32, i32) = (430, 930);
+const BARS: (i32, i32) = (420, 980);
 /// The ratios at those places.
 const RATIOS: (f64, f64) = (0.001, 10.0);
 
@@ -37,12 +40,18 @@ pub(crate) fn write(path: &Path, machine: &str, lines: &[Line]) -> Outcome<()> {
     let height = HEAD + LINE * u32::try_from(lines.len() + peers + 1)?;
     let canvas = SVGBackend::new(path, (WIDTH, height)).into_drawing_area();
     canvas.fill(&WHITE)?;
-    write_text(&canvas, "process-task's time (or memory) as a share of its peers': less is better", (10, 12), 17)?;
-    write_text(&canvas, machine, (10, 32), 12)?;
+    write_text(
+        &canvas,
+        "process-task's time (or memory) divided by its peers': left of 1x is less, and better",
+        (10, 12),
+        19,
+    )?;
+    write_text(&canvas, machine, (10, 32), 15)?;
+    draw_legend(&canvas)?;
     draw_scale(&canvas, i32::try_from(height)?)?;
     let mut top = i32::try_from(HEAD)?;
     for line in lines {
-        write_text(&canvas, line.name, (10, top + 9), 13)?;
+        write_text(&canvas, line.name, (10, top + 8), 16)?;
         top += i32::try_from(LINE)?;
         for peer in &line.measured.peers {
             draw_peer(&canvas, peer, &line.measured.ours, top)?;
@@ -53,6 +62,15 @@ pub(crate) fn write(path: &Path, machine: &str, lines: &[Line]) -> Outcome<()> {
     Ok(())
 }
 
+fn draw_legend(canvas: &Canvas<'_>) -> Outcome<()> {
+    let entries = [(REACHED, 10, "aim (the tick) reached"), (MISSED, 200, "aim missed"), (NO_AIM, 310, "no aim")];
+    for (color, left, meaning) in entries {
+        canvas.draw(&Rectangle::new([(left, 46), (left + 12, 57)], color.filled()))?;
+        write_text(canvas, meaning, (left + 18, 52), 15)?;
+    }
+    Ok(())
+}
+
 /// A line and a number for each power of ten; a dark line where both sides need the same.
 fn draw_scale(canvas: &Canvas<'_>, height: i32) -> Outcome<()> {
     let first = i32::try_from(HEAD)?;
@@ -60,34 +78,35 @@ fn draw_scale(canvas: &Canvas<'_>, height: i32) -> Outcome<()> {
         let color = if label == "1x" { INK } else { GRID };
         let place = place_of(ratio);
         canvas.draw(&PathElement::new([(place, first), (place, height - 6)], color))?;
-        let style = style(12).pos(Pos::new(HPos::Center, VPos::Bottom));
+        let style = style(14).pos(Pos::new(HPos::Center, VPos::Bottom));
         canvas.draw(&Text::new(label, (place, first - 2), style))?;
     }
     Ok(())
 }
 
-/// The name, the bar, the number, and a tick at the aim.
+/// The name, the number, the bar, and a tick at the aim.
 fn draw_peer(canvas: &Canvas<'_>, peer: &Peer, ours: &Figure, top: i32) -> Outcome<()> {
     let middle = top + 8;
-    write_text(canvas, peer.name, (30, middle), 12)?;
+    write_text(canvas, peer.name, (30, middle), 15)?;
     let Some(ratio) = peer.ratio(ours) else {
         let reason = peer.figure.as_ref().err().map_or("", String::as_str);
-        return write_text(canvas, reason, (place_of(1.0) + 6, middle), 12);
+        return write_text(canvas, reason, (BARS.0, middle), 15);
     };
+    let number = style(15).pos(Pos::new(HPos::Right, VPos::Center));
+    canvas.draw(&Text::new(show_ratio(ratio), (NUMBER, middle), number))?;
     let color = match peer.verdict(ours) {
         Some(true) => REACHED,
         Some(false) => MISSED,
         None => NO_AIM,
     };
     let (end, start) = (place_of(ratio), place_of(1.0));
-    let bar = [(end.min(start), top + 3), (end.max(start), top + 14)];
+    let bar = [(end.min(start), top + 3), (end.max(start), top + 13)];
     canvas.draw(&Rectangle::new(bar, color.filled()))?;
     if let Some(aim) = peer.aim {
         let place = place_of(aim);
-        canvas.draw(&PathElement::new([(place, top + 1), (place, top + 16)], INK.stroke_width(2)))?;
+        canvas.draw(&PathElement::new([(place, top + 1), (place, top + 15)], INK.stroke_width(2)))?;
     }
-    // Beside the bar, on the side where nothing else stands.
-    write_text(canvas, &format!("{ratio:.2}x"), (end.max(start) + 6, middle), 12)
+    Ok(())
 }
 
 /// Where a ratio lies from the left edge, on a logarithmic scale; what lies outside is drawn at its border.

@@ -8,7 +8,7 @@ use std::path::Path;
 
 use crate::Outcome;
 use crate::race::Peer;
-use crate::table::{Line, Unit, aim};
+use crate::table::{Line, Unit, aim, show_ratio};
 
 /// Replaces the file.
 pub(crate) fn write(path: &Path, machine: &str, lines: &[Line]) -> Outcome<()> {
@@ -36,8 +36,8 @@ fn write_peer(text: &mut String, peer: &Peer, line: &Line, unit: Unit) -> Outcom
         Err(reason) => writeln!(text, "| | {} | - | {reason} | | |", peer.name)?,
         Ok(theirs) => {
             let (median, between) = (unit.show(theirs.median), unit.between(theirs));
-            let ratio = peer.ratio(ours).unwrap_or(f64::NAN);
-            writeln!(text, "| | {} | {median} | {between} | {ratio:.2}x | {} |", peer.name, aim(peer, ours))?;
+            let ratio = show_ratio(peer.ratio(ours).unwrap_or(f64::NAN));
+            writeln!(text, "| | {} | {median} | {between} | {ratio} | {} |", peer.name, aim(peer, ours))?;
         }
     }
     Ok(())

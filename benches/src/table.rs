@@ -61,8 +61,8 @@ fn print_peer(peer: &Peer, ours: &Figure, unit: Unit) {
     match &peer.figure {
         Err(reason) => println!("{name:<48} {:>10}  {reason}", "-"),
         Ok(theirs) => {
-            let ratio = peer.ratio(ours).unwrap_or(f64::NAN);
-            println!("{name:<48} {} {ratio:>7.2}x  {}", cells(theirs, unit), aim(peer, ours));
+            let ratio = show_ratio(peer.ratio(ours).unwrap_or(f64::NAN));
+            println!("{name:<48} {} {ratio:>8}  {}", cells(theirs, unit), aim(peer, ours));
         }
     }
 }
@@ -75,7 +75,18 @@ pub(crate) fn aim(peer: &Peer, ours: &Figure) -> String {
         Some(false) => "missed",
         None => "not measured",
     };
-    format!("{aim:.2}x {verdict}")
+    format!("{} {verdict}", show_ratio(aim))
+}
+
+/// Two digits or more, however small or large it is.
+pub(crate) fn show_ratio(ratio: f64) -> String {
+    if ratio >= 10.0 {
+        format!("{ratio:.0}x")
+    } else if ratio >= 0.1 {
+        format!("{ratio:.2}x")
+    } else {
+        format!("{ratio:.4}x")
+    }
 }
 
 fn cells(figure: &Figure, unit: Unit) -> String {
