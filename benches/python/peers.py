@@ -1,4 +1,4 @@
-"""Python's process pools, doing the work of a row: `python3 peers.py pool|executor WORK`.
+"""Python's processes and pools of them, doing the work of a row: `python3 peers.py pool|executor|process WORK`.
 
 Prints one line of JSON: {"rounds": [...]}, seconds (or bytes) for one unit in each round, or {"absent": "why"}.
 Every round's results are checked. A round that is not counted comes first.
@@ -25,8 +25,8 @@ LENGTH = 64 << 20
 class Pool:
     """multiprocessing.Pool"""
 
-    def __init__(self):
-        self.pool = multiprocessing.Pool(WORKERS)
+    def __init__(self, **options):
+        self.pool = multiprocessing.Pool(WORKERS, **options)
 
     def call(self, function, argument):
         return self.pool.apply(function, (argument,))
@@ -61,6 +61,27 @@ class Executor:
 
     def end(self):
         self.pool.shutdown()
+
+
+class Process:
+    """multiprocessing.Process, and a pipe for the result: one process for one call."""
+
+    def call(self, function, argument):
+        ours, theirs = multiprocessing.Pipe(duplex=False)
+        process = multiprocessing.Process(target=send, args=(theirs, function, argument))
+        process.start()
+        theirs.close()
+        result = ours.recv()
+        process.join()
+        ours.close()
+        return result
+
+    def end(self):
+        pass
+
+
+def send(pipe, function, argument):
+    pipe.send(function(argument))
 
 
 def check(computed, expected):
@@ -123,6 +144,10 @@ def call(kind):
 
 def call_apart(kind):
     return calls(kind, 40, 0.002)
+
+
+def few_calls(kind):
+    return calls(kind, 50, 0)
 
 
 def calls(kind, count, pause):
@@ -199,16 +224,22 @@ def mixed_map(kind):
 
 
 def mixed_submits(kind):
-    pool = kind()
-    items = mixture()
+    return submit_all(kind(), mixture(), 1, 5)
+
+
+def recycle(kind):
+    return submit_all(kind(maxtasksperchild=25), tasks(2_000, 50e-6), 2_000, 3)
+
+
+def submit_all(pool, items, units, count):
     expected = [burn(item) for item in items]
 
     def one():
         taken, results = seconds(lambda: [wait() for wait in [pool.submit(burn, item) for item in items]])
         check(results, expected)
-        return taken
+        return taken / units
 
-    figures = rounds(5, one)
+    figures = rounds(count, one)
     pool.end()
     return figures
 
@@ -299,11 +330,13 @@ def death(kind):
 WORKS = {
     "call": call,
     "call_apart": call_apart,
+    "few_calls": few_calls,
     "outstanding": outstanding,
     "map": map_trivial,
     "burn": burn_evenly,
     "mixed_map": mixed_map,
     "mixed_submits": mixed_submits,
+    "recycle": recycle,
     "argument": argument,
     "result": result,
     "memory": memory,
@@ -321,7 +354,7 @@ def main():
     if os.getpgrp() == os.getpid():
         signal.signal(signal.SIGALRM, give_up)
         signal.alarm(AT_THE_LONGEST)
-    answer = WORKS[work]({"pool": Pool, "executor": Executor}[kind])
+    answer = WORKS[work]({"pool": Pool, "executor": Executor, "process": Process}[kind])
     print(json.dumps({"absent": answer} if isinstance(answer, str) else {"rounds": answer}))
 
 

@@ -1,4 +1,4 @@
-//! Python's pools as peers: one script does every work, and prints its rounds as JSON.
+//! Python's processes as peers: one script does every work, and prints its rounds as JSON.
 //!
 //! Runs in: the parent, which waits for the interpreter. Never: counts the interpreter's start. Never: fails because there
 //! is no Python, but a script that computes the wrong thing fails the row.
@@ -15,13 +15,15 @@ use crate::race::Peer;
 
 const SCRIPT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/python/peers.py");
 
-/// Which of the standard library's pools.
+/// Which part of the standard library.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Library {
     /// `multiprocessing.Pool`.
     Pool,
     /// `concurrent.futures.ProcessPoolExecutor`.
     Executor,
+    /// None: `multiprocessing.Process`, one for each call.
+    Process,
 }
 
 /// What the script prints: one of the two.
@@ -54,6 +56,7 @@ fn rounds(library: Library, work: &str) -> Outcome<Result<Vec<f64>, String>> {
     let library = match library {
         Library::Pool => "pool",
         Library::Executor => "executor",
+        Library::Process => "process",
     };
     // A group of its own, so that the script can end all of its processes when it takes too long.
     let output = match Command::new("python3").args([SCRIPT, library, work]).process_group(0).output() {

@@ -1,4 +1,4 @@
-//! One process for one call, against a thread, a program, and a process of procspawn.
+//! One process for one call, against a thread, a program, and a process of procspawn's or Python's.
 //!
 //! Runs in: the parent. Never: counts the end of a process, which comes after its result.
 
@@ -8,10 +8,11 @@ use std::thread;
 
 use process_task::process_task;
 
-use crate::Outcome;
 use crate::measure::{check, each, isolated};
+use crate::python::Library;
 use crate::race::{Measured, Race};
 use crate::table::{Row, Unit};
+use crate::{Outcome, python};
 
 pub(crate) const ROWS: &[Row] = &[
     Row { name: "spawn + join, 2 ms apart", unit: Unit::Seconds, run: apart },
@@ -51,6 +52,7 @@ fn apart() -> Outcome<Measured> {
         .against("thread spawn + join", || isolated(40, thread))
         .aim(1.0)
         .against("procspawn", || isolated(10, procspawn_process))
+        .beside(python::peer("Python Process and Pipe", Library::Process, "call_apart")?)
         .run()
 }
 
@@ -61,6 +63,7 @@ fn back_to_back() -> Outcome<Measured> {
         .against("/bin/true, start + wait", || each(COUNT, || (0..COUNT).try_for_each(program)))
         .aim(0.4)
         .against("procspawn", || each(FEW, || (0..FEW).try_for_each(procspawn_process)))
+        .beside(python::peer("Python Process and Pipe", Library::Process, "few_calls")?)
         .run()
 }
 
