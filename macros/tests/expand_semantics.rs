@@ -196,6 +196,16 @@ mod names {
         pub fn retries(x: u8) -> u8 {
             x
         }
+        /// Like a method, a field, and a local.
+        #[process_task]
+        pub fn memory_limit(first: u8, limit: u8) -> u8 {
+            first + limit
+        }
+        /// Like a field.
+        #[process_task]
+        pub fn options() -> u8 {
+            memory_limit(1, 2)
+        }
     }
 
     /// With parameters named like locals.
@@ -233,7 +243,9 @@ fn a_task_may_have_any_name() {
     assert_eq!(round_trip(names::locals::out, ()), 1);
     assert_eq!(round_trip(names::locals::bytes, 1), 1);
     assert_eq!(round_trip(names::locals::timeout, 1), 1);
-    assert_eq!(round_trip(names::locals::retries, 1), 1);
+    assert_eq!(round_trip(names::locals::retries.retries(1), 1), 1);
+    assert_eq!(round_trip(names::locals::memory_limit.memory_limit(1), (1, 2)), 3);
+    assert_eq!(round_trip(names::locals::options, ()), 3);
     assert_eq!(round_trip(names::task, (1, 2, 3, 4, 5, 6)), 21);
     assert_eq!(round_trip(names::spawn, 1), 1);
     assert_eq!(round_trip(names::r#try, (1, 2)), 3);
@@ -250,7 +262,20 @@ fn options_ride_on_the_value() {
     use std::time::Duration;
     assert_eq!(patient.options().timeout, Some(Duration::from_millis(1500)));
     assert_eq!(patient.options().retries, 2);
+    assert_eq!(patient.options().memory_limit, None);
     assert_eq!(nothing.options(), process_task::__private::Options::default());
+}
+
+#[test]
+fn options_are_set_on_a_copy_of_the_task_and_the_last_word_counts() {
+    use std::time::Duration;
+    let options = patient.timeout(Duration::MAX).retries(0).memory_limit(5).memory_limit(7).options();
+    assert_eq!((options.timeout, options.retries, options.memory_limit), (Some(Duration::MAX), 0, Some(7)));
+    assert_eq!(patient.options().memory_limit, None, "the task itself stays as it is");
+    assert_eq!(patient.memory_limit(7).options().retries, 2, "what the attribute says stays");
+    assert_eq!(patient.memory_limit(7).registration().index(), patient.registration().index());
+    let function: fn() = *patient.retries(3);
+    function();
 }
 
 #[cfg(windows)]
