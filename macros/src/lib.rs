@@ -52,20 +52,30 @@ use proc_macro::TokenStream;
 ///
 /// # Options
 ///
-/// * `timeout = "2s"`: how long a call may take; units `ms`, `s`, `m`, `h`, fractions allowed.
-/// * `retries = 3`: how often a call is repeated whose process died under it.
+/// * `timeout = "2s"`: how long a call may take; units `ms`, `s`, `m`, `h`, fractions allowed. Then the process that runs
+///   it is killed, with all that it started.
+/// * `retries = 3`: how often a call is repeated whose process died under it, or was killed because of the time. In pools;
+///   `spawn` refuses such a task.
 /// * `crate = path`: where `process_task` is, if not at `::process_task`.
 ///
-/// The first two are checked and kept with the task, but nothing acts on them yet.
+/// The first two can be set on the task too, for one call or for many, and so can a limit of memory in bytes. Each of these
+/// methods returns a task:
 ///
 /// ```
 /// # use process_task::process_task;
-/// #[process_task(timeout = "1.5s", retries = 2)]
+/// use std::time::Duration;
+/// use process_task::ErrorKind;
+///
+/// #[process_task(timeout = "1.5h", retries = 2)]
 /// fn download(address: String) -> Vec<u8> {
+///     if address.is_empty() { loop { std::thread::park() } }
 ///     address.into_bytes()
 /// }
 ///
-/// assert_eq!(download("here".to_owned()), b"here");
+/// assert_eq!(download("here".to_owned()), b"here");            // here, no limits act
+/// let quick = download.timeout(Duration::from_millis(100)).retries(0).memory_limit(4 << 30);
+/// let error = quick.spawn(String::new()).join().unwrap_err();
+/// assert!(matches!(error.kind(), ErrorKind::TimedOut { .. }));
 /// ```
 ///
 /// # What cannot be a task

@@ -18,6 +18,7 @@ use std::time::{Duration, Instant};
 use super::record::Record;
 use super::requests::{Books, Child, Started, is_answer, make_link, refused};
 use super::server::{START_DEADLINE, Server};
+use super::timers::{Timer, Timers};
 use crate::codec::message::from_bytes;
 use crate::error::{Error, Result};
 use crate::link::StartMethod;
@@ -39,8 +40,6 @@ pub(crate) fn wake(waker: Waker) {
     }
 }
 
-type Later = Box<dyn FnOnce() + Send>;
-
 /// The books of this process, and the thread that keeps them.
 pub(crate) struct Hub {
     generation: u64,
@@ -53,8 +52,7 @@ pub(crate) struct Hub {
     last_epoch: AtomicU64,
     books: Mutex<Books>,
     sources: Mutex<HashMap<u64, Arc<dyn Source>>>,
-    /// What is to be done later, and when.
-    later: Mutex<Vec<(Instant, Later)>>,
+    timers: Mutex<Timers>,
     last_token: AtomicU64,
 }
 
@@ -105,7 +103,7 @@ impl Hub {
             last_epoch: AtomicU64::new(0),
             books: Mutex::default(),
             sources: Mutex::default(),
-            later: Mutex::default(),
+            timers: Mutex::default(),
             last_token: AtomicU64::new(0),
         });
         let on_thread = Arc::clone(&hub);
@@ -191,10 +189,28 @@ impl Hub {
         self.set.remove(bell);
     }
 
-    /// Does `what` after `pause`, on the hub's thread.
+    /// Does `what` after `pause`, on the hub's thread. `None` if that is beyond the clock's end: then it never does.
+    pub(crate) fn timer(&self, pause: Duration, what: impl FnOnce() + Send + 'static) -> Option<Timer> {
+        let mut timers = lock(&self.timers);
+        let timer = timers.enter(pause, Box::new(what))?;
+        let next = timers.is_next(timer);
+        drop(timers);
+        if next {
+            // The thread sleeps longer than it now may.
+            fd::ring(self.kick.as_fd());
+        }
+        Some(timer)
+    }
+
+    /// [`Hub::timer`], for what is never cancelled.
     pub(crate) fn after(&self, pause: Duration, what: impl FnOnce() + Send + 'static) {
-        lock(&self.later).push((Instant::now() + pause, Box::new(what)));
-        fd::ring(self.kick.as_fd());
+        let _ = self.timer(pause, what);
+    }
+
+    /// Forgets what was to be done later; it may be under way.
+    pub(crate) fn cancel(&self, timer: Timer) {
+        let forgotten = lock(&self.timers).cancel(timer);
+        drop(forgotten);
     }
 
     fn request(self: &Arc<Self>, how: (StartMethod, bool, bool), started: Started) {
@@ -277,12 +293,11 @@ impl Hub {
 
     /// Does what was put off until now; returns when the next is due.
     fn do_what_is_due(&self) -> Option<Instant> {
-        let now = Instant::now();
-        let due: Vec<_> = lock(&self.later).extract_if(.., |(at, _)| *at <= now).collect();
-        for (_, what) in due {
+        let due = lock(&self.timers).due();
+        for what in due {
             what();
         }
-        lock(&self.later).iter().map(|(at, _)| *at).min()
+        lock(&self.timers).next()
     }
 
     /// The present fork server, if it is the one of `epoch`.

@@ -9,10 +9,12 @@ pub(crate) mod outcome;
 mod record;
 mod requests;
 mod server;
+mod timers;
 mod values;
 
 pub(crate) use self::context::{Options, preparing, setup};
 pub(crate) use self::hub::{Hub, Source, existing_hub, hub, wake};
 pub(crate) use self::record::Record;
 pub(crate) use self::requests::Child;
+pub(crate) use self::timers::Timer;
 pub(crate) use self::values::{decode, encode};

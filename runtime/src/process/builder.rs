@@ -5,17 +5,18 @@
 
 use std::ffi::OsString;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::handle::Process;
-use super::running::Running;
+use super::running::{Order, Running};
 use super::stdio::Stdio;
 use crate::codec::message::to_bytes;
 use crate::error::{Error, ErrorKind, Execution, Result};
 use crate::launch::{Options, encode, hub, setup};
 use crate::link::{SharedStock, StartMethod};
 use crate::sys::signal;
-use crate::task::Task;
+use crate::task::{Options as Limits, Task};
 
 /// Options for one process, as [`std::thread::Builder`] has for a thread.
 ///
@@ -141,8 +142,24 @@ impl Builder {
     /// Starts a process that runs `task` with `args`: the argument itself for a task of one parameter, a tuple for
     /// several, `()` for none.
     ///
+    /// The task's own options act too: `task.timeout(…)` kills the process, with all that it started, when its call takes
+    /// longer, and `task.memory_limit(…)` is as [`memory_limit`](Self::memory_limit) here, where the smaller one counts.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use process_task::{Builder, ErrorKind, process_task};
+    ///
+    /// #[process_task]
+    /// fn search() { loop { std::thread::yield_now() } }
+    ///
+    /// let process = Builder::new().nice(19).spawn(search.timeout(Duration::from_millis(50)), ())?;
+    /// assert!(matches!(process.join().unwrap_err().kind(), ErrorKind::TimedOut { .. }));
+    /// # process_task::Result::Ok(())
+    /// ```
+    ///
     /// # Errors
-    /// The process could not be started, or the arguments could not be encoded. What the process itself is refused, such
+    /// The process could not be started, the arguments could not be encoded, or the task has `retries`, which act in pools
+    /// only. What the process itself is refused, such
     /// as a limit, [`join`](Process::join) reports.
     pub fn spawn<T: Task>(self, task: T, args: T::Args<'_>) -> Result<Process<T::Output>> {
         let process = self.start(task, args)?;
@@ -160,6 +177,7 @@ impl Builder {
         let (stdout, our_stdout) = output(self.stdout.take(), 1)?;
         let (stderr, our_stderr) = output(self.stderr.take(), 2)?;
         self.options.stdio = [stdin, stdout, stderr];
+        self.options.memory = smaller(self.options.memory, task.options().memory_limit);
         let started = launch(&self.options, &name, task, args);
         let mut process = Process::new(name, started, T::decode_output);
         (process.stdin, process.stdout, process.stderr) = (our_stdin, our_stdout, our_stderr);
@@ -173,13 +191,20 @@ const MORE_TRIES: u32 = 2;
 /// What `task.spawn(…)` does: [`Builder::spawn`] with no options, where a failed start is what `join` reports.
 pub fn spawn<T: Task>(task: T, args: T::Args<'_>) -> Process<T::Output> {
     let name = task.registration().short_name().to_owned();
-    let started = launch(&Options::default(), &name, task, args);
+    let options = Options { memory: task.options().memory_limit, ..Options::default() };
+    let started = launch(&options, &name, task, args);
     Process::new(name, started, T::decode_output)
 }
 
-fn launch<T: Task>(options: &Options, name: &str, task: T, args: T::Args<'_>) -> Result<std::sync::Arc<Running>> {
+fn launch<T: Task>(options: &Options, name: &str, task: T, args: T::Args<'_>) -> Result<Arc<Running>> {
     let registration = task.registration();
     let start = || {
+        let Limits { timeout: limit, retries, .. } = task.options();
+        if retries > 0 {
+            return Err(Error::invalid(
+                "retries act in pools only: submit the call to a pool, or take them back with `.retries(0)`",
+            ));
+        }
         let index = registration.index().ok_or_else(|| Error::new(ErrorKind::UnknownTask, Execution::NotStarted))?;
         // A parcel of its own, which goes when the call is done: there will be no other.
         let call = encode::<T>(args, &SharedStock::default())?;
@@ -192,8 +217,14 @@ fn launch<T: Task>(options: &Options, name: &str, task: T, args: T::Args<'_>) ->
         let (setup, descriptors) = setup(child.record.server().base(), options, name, true).map_err(give_up)?;
         // Only forked children can be spares, which may have died unnoticed.
         let tries = if options.method == StartMethod::ForkServer { MORE_TRIES } else { 0 };
-        Running::start(child, (registration.name(), index), (to_bytes(&setup).into(), &descriptors), call, tries)
+        let order = Order { task: registration.name(), index, setup: to_bytes(&setup), limit };
+        Running::start(child, Arc::new(order), &descriptors, call, tries)
             .map_err(|errno| Error::could_not_start("hand over the call", errno))
     };
     start().map_err(|error| error.in_process(name, 0).in_task(registration.name()))
+}
+
+/// The smaller one of two limits, either of which may be none.
+fn smaller(one: Option<u64>, other: Option<u64>) -> Option<u64> {
+    one.into_iter().chain(other).min()
 }

@@ -9,6 +9,7 @@
 //! | executed, before it claims the call | the end's kind, with `NotStarted` |
 //! | between the claim and the reply | the end's kind, with `Unknown` |
 //! | after the reply | the reply |
+//! | because we killed it, when its time was over and it had not replied | `TimedOut` |
 
 use std::fmt;
 use std::os::fd::{AsFd, OwnedFd};
@@ -16,10 +17,10 @@ use std::os::unix::process::ExitStatusExt as _;
 use std::sync::atomic::{AtomicU32, Ordering::SeqCst};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::task::Waker;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use crate::error::{Error, Execution, Result};
-use crate::launch::{Child, Hub, Record, Source, hub, outcome, wake};
+use crate::error::{Error, ErrorKind, Execution, Result};
+use crate::launch::{Child, Hub, Record, Source, Timer, existing_hub, hub, outcome, wake};
 use crate::link::frame::Kind;
 use crate::link::{Body, Caller, Payload, StartMethod};
 use crate::sys::poll::{self, Report};
@@ -35,10 +36,22 @@ pub(super) enum Asked {
 /// How many requests come before the call.
 const SETUP: u32 = 1;
 
+/// What a process is asked for, and another one if it dies before it has begun.
+pub(super) struct Order {
+    pub(super) task: &'static str,
+    /// The task's place in the registry.
+    pub(super) index: u32,
+    /// What the process is to become.
+    pub(super) setup: Vec<u8>,
+    /// How long the call may take, from the moment that a process has it.
+    pub(super) limit: Option<Duration>,
+}
+
 /// The one call of a process.
 pub(super) struct Running {
     pub(super) record: Arc<Record>,
-    task: &'static str,
+    order: Arc<Order>,
+    since: Instant,
     /// Gone once nobody asks for an outcome that is not there.
     caller: Mutex<Option<Caller<Asked>>>,
     outcome: OnceLock<Result<Body>>,
@@ -46,10 +59,10 @@ pub(super) struct Running {
     waker: Mutex<Option<Waker>>,
     /// Under which the hub knows us, once somebody awaits the result.
     token: OnceLock<(Arc<Hub>, u64)>,
-    /// The task's place in the registry.
-    index: u32,
-    /// What the process was to become, for another one.
-    setup: Arc<[u8]>,
+    /// What will end the process if it takes too long.
+    timer: OnceLock<Timer>,
+    /// How long the call had taken when the process was killed because of that.
+    timed_out: OnceLock<Duration>,
     /// How many more processes may be tried if this one dies before it claims the call.
     tries: AtomicU32,
     /// The process that has the call instead, because this one died before it claimed it.
@@ -63,8 +76,8 @@ impl Running {
     /// A parcel or a descriptor could not be handed over; the child is ended.
     pub(super) fn start(
         child: Child,
-        (task, index): (&'static str, u32),
-        (setup, descriptors): (Arc<[u8]>, &[OwnedFd]),
+        order: Arc<Order>,
+        descriptors: &[OwnedFd],
         call: Payload,
         tries: u32,
     ) -> std::result::Result<Arc<Self>, Errno> {
@@ -76,8 +89,8 @@ impl Running {
                 let descriptors: Vec<_> = descriptors.iter().map(AsFd::as_fd).collect();
                 caller.attach(&descriptors)?;
             }
-            caller.push(Kind::Setup, 0, Payload::of_bytes(&setup)?, Asked::Setup).map_err(|(errno, ..)| errno)?;
-            caller.push(Kind::Call, index, call, Asked::Call).map_err(|(errno, ..)| errno)
+            caller.push(Kind::Setup, 0, Payload::of_bytes(&order.setup)?, Asked::Setup).map_err(|(errno, ..)| errno)?;
+            caller.push(Kind::Call, order.index, call, Asked::Call).map_err(|(errno, ..)| errno)
         })();
         if let Err(errno) = pushed {
             let _ = record.signal(signal::KILL);
@@ -86,22 +99,48 @@ impl Running {
         caller.wake();
         let running = Arc::new(Self {
             record,
-            task,
+            order,
+            since: Instant::now(),
             caller: Mutex::new(Some(caller)),
             outcome: OnceLock::new(),
             bell,
             waker: Mutex::default(),
             token: OnceLock::new(),
-            index,
-            setup,
+            timer: OnceLock::new(),
+            timed_out: OnceLock::new(),
             // Descriptors are gone with the child that they were sent to.
             tries: AtomicU32::new(if descriptors.is_empty() { tries } else { 0 }),
             successor: OnceLock::new(),
         });
+        running.set_timer();
         // Held until the end is known, so that it is the hub's thread that unmaps the link, at no cost to who joins.
         let watcher = Arc::clone(&running);
         running.record.watch(move || watcher.ended());
         Ok(running)
+    }
+
+    /// Sees to it that the process is killed when its time is over. Before its end is watched, where this is undone.
+    fn set_timer(self: &Arc<Self>) {
+        let (Some(limit), Some(hub)) = (self.order.limit, existing_hub()) else { return };
+        let running = Arc::downgrade(self);
+        let timer = hub.timer(limit, move || {
+            if let Some(running) = running.upgrade() {
+                running.out_of_time();
+            }
+        });
+        if let Some(timer) = timer {
+            let _ = self.timer.set(timer);
+        }
+    }
+
+    /// The call's time is over: the process is killed, unless it has replied.
+    ///
+    /// Runs in: the parent, on the hub's thread.
+    fn out_of_time(&self) {
+        if self.outcome().is_none() {
+            let _ = self.timed_out.set(self.since.elapsed());
+            let _ = self.signal(signal::KILL);
+        }
     }
 
     /// The process that has the call now.
@@ -178,7 +217,9 @@ impl Running {
     /// Nobody waits any more: the hub forgets us, and a link that still works is left to the child.
     pub(super) fn release(&self) {
         let mut caller = lock(&self.caller);
-        if self.outcome.get().is_none() && caller.as_ref().is_some_and(|caller| caller.claimed() > SETUP) {
+        // With a limit of time, somebody has to see a reply: whoever sent one is not killed.
+        let unseen = self.outcome.get().is_none() && self.order.limit.is_none();
+        if unseen && caller.as_ref().is_some_and(|caller| caller.claimed() > SETUP) {
             *caller = None;
         }
         drop(caller);
@@ -193,7 +234,7 @@ impl Running {
 
     /// Adds to `error` which task it was, and in which process.
     pub(super) fn describe(&self, error: Error) -> Error {
-        error.in_process(&self.record.name(), self.record.pid).in_task(self.task)
+        error.in_process(&self.record.name(), self.record.pid).in_task(self.order.task)
     }
 
     /// Takes the reply if there is one, or finds the process dead.
@@ -217,7 +258,12 @@ impl Running {
             // If another process may be tried, `ended` is about to decide about it.
             if claimed || self.tries.load(SeqCst) == 0 {
                 let execution = if claimed { Execution::Unknown } else { Execution::NotStarted };
-                found = Some(Err(outcome::of_end(status, caller, execution)));
+                found = Some(Err(match (self.timed_out.get(), self.order.limit) {
+                    (Some(&elapsed), Some(limit)) if status.signal() == Some(signal::KILL) => {
+                        Error::new(ErrorKind::TimedOut { limit, elapsed }, execution)
+                    }
+                    _ => outcome::of_end(status, caller, execution),
+                }));
             }
         }
         if let Some(found) = found {
@@ -229,6 +275,9 @@ impl Running {
     ///
     /// Runs in: the parent, on the hub's thread.
     fn ended(self: Arc<Self>) {
+        if let (Some(timer), Some(hub)) = (self.timer.get(), existing_hub()) {
+            hub.cancel(*timer);
+        }
         match self.unclaimed() {
             Some((call, tries)) => self.try_another(call, tries),
             None => self.tell(),
@@ -258,7 +307,7 @@ impl Running {
             let next = child.and_then(|child| {
                 child.record.set_name(&self.record.name());
                 let failed = |errno| Error::could_not_start("hand over the call", errno);
-                Self::start(child, (self.task, self.index), (Arc::clone(&self.setup), &[]), call, tries).map_err(failed)
+                Self::start(child, Arc::clone(&self.order), &[], call, tries).map_err(failed)
             });
             match next {
                 Ok(next) => {
