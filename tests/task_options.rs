@@ -221,24 +221,25 @@ impl Drop for EndLater {
 }
 
 fn a_process_that_has_replied_in_time_ends_in_peace(method: StartMethod) {
-    for kept in [true, false] {
+    for dropped in ["never", "at once", "after the reply, which nobody has seen"] {
         // Longer and longer, until it has replied before the time is over.
         let ended = [500, 4_000, 30_000].into_iter().any(|millis| {
             let (scratch, limit) = (Scratch::new(), Duration::from_millis(millis));
             let (exits, ends) = (scratch.file("exits"), scratch.file("ends"));
             let process = builder(method).spawn(end_later.timeout(limit), directory(&scratch)).unwrap();
             let pid = process.id().unwrap();
-            let process = kept.then_some(process);
+            let process = (dropped != "at once").then_some(process);
             eventually("it has replied, or its time is over", PATIENCE, || Path::new(&exits).exists() || !alive(pid));
             if !Path::new(&exits).exists() {
                 return false;
             }
+            let process = process.filter(|_| dropped == "never");
             // Its time is over by the time that another one's is, which began later.
             timed_out(method, spin.timeout(limit), (), limit);
             open_gate(&scratch);
             eventually("it has ended", PATIENCE, || !alive(pid));
-            assert!(Path::new(&ends).exists(), "it was killed");
-            assert_eq!(process.map(Process::join), kept.then_some(Ok(())));
+            assert!(Path::new(&ends).exists(), "it was killed; its handle was dropped {dropped}");
+            assert_eq!(process.map_or(Ok(()), Process::join), Ok(()));
             true
         });
         assert!(ended, "30 seconds are enough");
