@@ -56,8 +56,23 @@ pub(crate) struct Options {
     pub(crate) open_files: Option<u64>,
     pub(crate) niceness: Option<i32>,
     pub(crate) cpus: Option<Vec<usize>>,
+    /// Whether a pool's workers share the processors out among them, one for each.
+    pub(crate) pin: bool,
     /// The signals that it blocks, if not those of the thread that asks: the hub's blocks all.
     pub(crate) mask: Option<Mask>,
+}
+
+impl Options {
+    /// The same for workers of a pool, which are asked for by the hub's thread, also when they replace others: what belongs
+    /// to a thread is that of this one.
+    pub(crate) fn of_this_thread(self) -> Self {
+        Self {
+            mask: Some(signal::mask()),
+            niceness: self.niceness.or_else(|| Some(limits::niceness())),
+            cpus: self.cpus.or_else(|| self.pin.then(limits::cpus)),
+            ..self
+        }
+    }
 }
 
 /// The request for a child called `name`, and the descriptors that go with it.
@@ -110,6 +125,20 @@ pub(crate) fn setup(base: &Base, options: &Options, name: &str, once: bool) -> R
         attach(Attached::Directory, fd::directory(path), &step)?;
     } else if fd::path_identity(c".") != base.directory {
         attach(Attached::Directory, fd::directory(".".as_ref()), "open the working directory")?;
+    }
+    Ok((setup, descriptors))
+}
+
+/// The request for the worker in place `number` of a pool. See [`setup`].
+pub(crate) fn setup_of_worker(
+    base: &Base,
+    options: &Options,
+    name: &str,
+    number: usize,
+) -> Result<(Setup, Vec<OwnedFd>)> {
+    let (mut setup, descriptors) = setup(base, options, name, false)?;
+    if let (true, Some(shared)) = (options.pin, &options.cpus) {
+        setup.cpus = number.checked_rem(shared.len()).map(|place| vec![shared[place]]);
     }
     Ok((setup, descriptors))
 }

@@ -12,7 +12,7 @@ mod server;
 mod timers;
 mod values;
 
-pub(crate) use self::context::{Options, preparing, setup};
+pub(crate) use self::context::{Options, preparing, setup, setup_of_worker};
 pub(crate) use self::hub::{Hub, Source, existing_hub, hub, wake};
 pub(crate) use self::record::Record;
 pub(crate) use self::requests::Child;

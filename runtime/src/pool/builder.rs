@@ -12,7 +12,6 @@ use crate::error::{Error, Result};
 use crate::launch::{Options, hub};
 use crate::link::StartMethod;
 use crate::process::available_parallelism;
-use crate::sys::{limits, signal};
 use crate::task::Task;
 
 /// Options for a [`Pool`].
@@ -37,7 +36,7 @@ use crate::task::Task;
 pub struct PoolBuilder {
     workers: Option<usize>,
     name: Option<String>,
-    options: Options,
+    pub(super) options: Options,
     initializer: Option<Result<Errand>>,
     finalizer: Option<Result<Errand>>,
     max_calls: Option<u64>,
@@ -202,7 +201,7 @@ impl PoolBuilder {
         let plan = Plan {
             name: self.name.unwrap_or_else(|| "worker".to_owned()),
             // Noted here, because the workers are asked for by the hub's thread, also when they replace others.
-            options: Options { mask: Some(signal::mask()), niceness: Some(limits::niceness()), ..self.options },
+            options: self.options.of_this_thread(),
             initializer: self.initializer.transpose()?,
             finalizer: self.finalizer.transpose()?,
             quota: self.max_calls,

@@ -17,7 +17,7 @@ use super::schedule::{Owed, Phase, Schedule, Start};
 use super::worker::{Asked, State, Worker};
 use crate::codec::message::to_bytes;
 use crate::error::{Error, ErrorKind, Execution, Result};
-use crate::launch::{Child, Hub, Record, Source, setup};
+use crate::launch::{Child, Hub, Record, Source, setup_of_worker};
 use crate::link::frame::Kind;
 use crate::link::{Caller, Payload, SharedStock, Spin};
 use crate::sys::poll::{self, Report};
@@ -210,7 +210,7 @@ impl Core {
             Error::could_not_start("reserve the link's memory", errno).in_process(&name, record.pid)
         })?;
         let mut caller = Caller::new(link);
-        let prepared = self.prepare(&record, &mut caller, &name, bell.as_fd());
+        let prepared = self.prepare(&record, &mut caller, (&name, number), bell.as_fd());
         if let Err(error) = prepared {
             let _ = record.signal(signal::KILL);
             return Err(error.in_process(&name, record.pid));
@@ -237,11 +237,11 @@ impl Core {
         &self,
         record: &Record,
         caller: &mut Caller<Asked>,
-        name: &str,
+        (name, number): (&str, usize),
         bell: std::os::fd::BorrowedFd<'_>,
     ) -> Result<()> {
         let at = |step: &'static str| move |errno: Errno| Error::could_not_start(step, errno);
-        let (setup, descriptors) = setup(record.server().base(), &self.plan.options, name, false)?;
+        let (setup, descriptors) = setup_of_worker(record.server().base(), &self.plan.options, name, number)?;
         if !descriptors.is_empty() {
             let descriptors: Vec<_> = descriptors.iter().map(AsFd::as_fd).collect();
             caller.attach(&descriptors).map_err(at("hand over descriptors"))?;

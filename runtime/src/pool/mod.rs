@@ -38,6 +38,7 @@ mod pool_type;
 mod schedule;
 mod staffing;
 mod state;
+mod surroundings;
 mod turnover;
 mod waiting;
 mod worker;

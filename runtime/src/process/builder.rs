@@ -3,14 +3,12 @@
 //! Owns: [`Builder`], and the way from a task and its arguments to a running process. Runs in: the parent.
 //! Never: leaves a process behind whose start it reported as failed.
 
-use std::ffi::OsString;
-use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
 
 use super::handle::Process;
 use super::running::{Order, Running};
 use super::stdio::Stdio;
+use super::surroundings::surroundings;
 use crate::codec::message::to_bytes;
 use crate::error::{Error, ErrorKind, Execution, Result};
 use crate::launch::{Options, encode, hub, setup};
@@ -65,31 +63,6 @@ impl Builder {
         self
     }
 
-    /// Sets a variable of its environment.
-    pub fn env(mut self, key: impl Into<OsString>, value: impl Into<OsString>) -> Self {
-        self.options.env.push((key.into(), Some(value.into())));
-        self
-    }
-
-    /// Removes a variable from its environment.
-    pub fn env_remove(mut self, key: impl Into<OsString>) -> Self {
-        self.options.env.push((key.into(), None));
-        self
-    }
-
-    /// Starts from an empty environment, and forgets what [`env`](Self::env) said before.
-    pub fn env_clear(mut self) -> Self {
-        self.options.env.clear();
-        self.options.clear_env = true;
-        self
-    }
-
-    /// Its working directory.
-    pub fn current_dir(mut self, path: impl Into<PathBuf>) -> Self {
-        self.options.directory = Some(path.into());
-        self
-    }
-
     /// Its standard input; `/dev/null` unless asked.
     pub fn stdin(mut self, stdio: impl Into<Stdio>) -> Self {
         self.stdin = Some(stdio.into());
@@ -108,35 +81,8 @@ impl Builder {
         self
     }
 
-    /// The most address space it may use, in bytes (`RLIMIT_AS`). Beyond it, allocation fails and the process aborts.
-    pub fn memory_limit(mut self, bytes: u64) -> Self {
-        self.options.memory = Some(bytes);
-        self
-    }
-
-    /// The most processor time it may use, rounded up to whole seconds (`RLIMIT_CPU`). Then it gets SIGXCPU, and a second
-    /// later SIGKILL.
-    pub fn cpu_time_limit(mut self, time: Duration) -> Self {
-        self.options.cpu_time = Some(time);
-        self
-    }
-
-    /// One more than the highest descriptor it may open (`RLIMIT_NOFILE`).
-    pub fn open_files_limit(mut self, count: u64) -> Self {
-        self.options.open_files = Some(count);
-        self
-    }
-
-    /// How nice it is, -20 to 19. Less than this process's own needs a privilege.
-    pub fn nice(mut self, niceness: i32) -> Self {
-        self.options.niceness = Some(niceness);
-        self
-    }
-
-    /// The processors it may run on, by number.
-    pub fn cpus(mut self, cpus: impl IntoIterator<Item = usize>) -> Self {
-        self.options.cpus = Some(cpus.into_iter().collect());
-        self
+    surroundings! {
+        it: "it", its: "its", new: "Builder::new()", run: "spawn(seen, ())?.join()?"
     }
 
     /// Starts a process that runs `task` with `args`: the argument itself for a task of one parameter, a tuple for

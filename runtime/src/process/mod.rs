@@ -8,8 +8,10 @@ mod family;
 mod handle;
 mod running;
 mod stdio;
+mod surroundings;
 
 pub use self::builder::{Builder, spawn};
 pub use self::family::{ProcessInfo, active_children, available_parallelism, current, parent};
 pub use self::handle::Process;
 pub use self::stdio::Stdio;
+pub(crate) use self::surroundings::surroundings;

@@ -80,6 +80,12 @@ pub(crate) fn step_aside() {
     }
 }
 
+/// `sched_getaffinity(2)`: the processors that this thread may run on; none if the kernel does not say.
+pub(crate) fn cpus() -> Vec<usize> {
+    let allowed = sched_getaffinity(Pid::from_raw(0)).unwrap_or_default();
+    (0..CpuSet::count()).filter(|cpu| allowed.is_set(*cpu) == Ok(true)).collect()
+}
+
 /// `sched_setaffinity(2)`: the processors this process may run on.
 pub(crate) fn set_cpus(cpus: &[usize]) -> nix::Result<()> {
     let mut set = CpuSet::new();

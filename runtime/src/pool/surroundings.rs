@@ -1,0 +1,34 @@
+//! What the workers of a pool find around them: environment, directory, limits, processors.
+//!
+//! Owns: the setters of [`PoolBuilder`] for that. Runs in: the parent. Never: makes two workers differ, but for their
+//! names and, if they are pinned, their processors.
+
+use super::builder::PoolBuilder;
+use crate::process::surroundings;
+
+impl PoolBuilder {
+    surroundings! {
+        it: "a worker", its: "the workers'", new: "Pool::builder()", run: "build()?.call(seen, ())?"
+    }
+
+    /// Gives each worker one processor, in turn: of those of [`cpus`](Self::cpus), or else of those that this process may
+    /// use when the pool is built. With more workers than processors, some share one.
+    ///
+    /// For work that keeps every worker busy all the time. Otherwise the kernel knows better.
+    ///
+    /// # Examples
+    /// ```
+    /// use process_task::{Pool, available_parallelism, process_task};
+    ///
+    /// #[process_task]
+    /// fn processors() -> usize { available_parallelism() }
+    ///
+    /// let pool = Pool::builder().pin().build()?;
+    /// assert_eq!(pool.call(processors, ())?, 1);
+    /// # process_task::Result::Ok(())
+    /// ```
+    pub fn pin(mut self) -> Self {
+        self.options.pin = true;
+        self
+    }
+}

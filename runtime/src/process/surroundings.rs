@@ -1,0 +1,176 @@
+//! The setters that the builders of processes and of pools have in common, written once.
+//!
+//! Owns: their names, docs and examples. Runs in: the parent. Never: knows what else a builder holds than `options`.
+
+/// The setters, for an `impl` block of a builder with a field `options` of type [`crate::launch::Options`].
+///
+/// `it` and `its` stand for the process or the worker, `new` for a builder, and `run` for what makes a call of a task
+/// called `seen` out of that.
+macro_rules! surroundings {
+    (it: $it:literal, its: $its:literal, new: $new:literal, run: $run:literal) => {
+        #[doc = concat!("Sets a variable of ", $its, " environment.")]
+        ///
+        /// # Examples
+        /// ```
+        /// # use process_task::{Builder, Pool, process_task};
+        /// #[process_task]
+        /// fn seen() -> Option<String> { std::env::var("MODE").ok() }
+        ///
+        #[doc = concat!("assert_eq!(", $new, ".env(\"MODE\", \"quick\").", $run, ", Some(\"quick\".to_owned()));")]
+        /// # process_task::Result::Ok(())
+        /// ```
+        pub fn env(
+            mut self,
+            key: impl Into<std::ffi::OsString>,
+            value: impl Into<std::ffi::OsString>,
+        ) -> Self {
+            self.options.env.push((key.into(), Some(value.into())));
+            self
+        }
+
+        #[doc = concat!("Removes a variable from ", $its, " environment.")]
+        ///
+        /// # Examples
+        /// ```
+        /// # use process_task::{Builder, Pool, process_task};
+        /// #[process_task]
+        /// fn seen() -> Option<String> { std::env::var("PATH").ok() }
+        ///
+        #[doc = concat!("assert_eq!(", $new, ".env_remove(\"PATH\").", $run, ", None);")]
+        /// # process_task::Result::Ok(())
+        /// ```
+        pub fn env_remove(mut self, key: impl Into<std::ffi::OsString>) -> Self {
+            self.options.env.push((key.into(), None));
+            self
+        }
+
+        /// Starts from an empty environment, and forgets what [`env`](Self::env) said before.
+        ///
+        /// # Examples
+        /// ```
+        /// # use process_task::{Builder, Pool, process_task};
+        /// #[process_task]
+        /// fn seen() -> usize { std::env::vars_os().count() }
+        ///
+        #[doc = concat!("assert_eq!(", $new, ".env_clear().env(\"MODE\", \"quick\").", $run, ", 1);")]
+        /// # process_task::Result::Ok(())
+        /// ```
+        pub fn env_clear(mut self) -> Self {
+            self.options.env.clear();
+            self.options.clear_env = true;
+            self
+        }
+
+        #[doc = concat!("The directory ", $it, " works in.")]
+        ///
+        /// # Examples
+        /// ```
+        /// # use process_task::{Builder, Pool, process_task};
+        /// # use std::path::{Path, PathBuf};
+        /// #[process_task]
+        /// fn seen() -> PathBuf { std::env::current_dir().unwrap() }
+        ///
+        #[doc = concat!("assert_eq!(", $new, ".current_dir(\"/\").", $run, ", Path::new(\"/\"));")]
+        /// # process_task::Result::Ok(())
+        /// ```
+        pub fn current_dir(mut self, path: impl Into<std::path::PathBuf>) -> Self {
+            self.options.directory = Some(path.into());
+            self
+        }
+
+        #[doc = concat!("The most address space ", $it, " may use, in bytes (`RLIMIT_AS`). Beyond it, allocation fails")]
+        /// and the process aborts.
+        ///
+        /// # Examples
+        /// ```
+        /// # use process_task::{Builder, Pool, process_task};
+        /// #[process_task]
+        /// fn seen() -> bool { Vec::<u8>::new().try_reserve(2 << 30).is_ok() }
+        ///
+        #[doc = concat!("assert!(!", $new, ".memory_limit(1 << 30).", $run, ");")]
+        /// # process_task::Result::Ok(())
+        /// ```
+        pub fn memory_limit(mut self, bytes: u64) -> Self {
+            self.options.memory = Some(bytes);
+            self
+        }
+
+        #[doc = concat!("The most processor time ", $it, " may use in its life, rounded up to whole seconds (`RLIMIT_CPU`).")]
+        /// Then it gets SIGXCPU, and a second later SIGKILL.
+        ///
+        /// # Examples
+        /// ```
+        /// # use std::time::Duration;
+        /// # use process_task::{Builder, Pool, process_task};
+        /// #[process_task]
+        /// fn seen() -> u32 { (0..1000).sum() }
+        ///
+        #[doc = concat!("assert_eq!(", $new, ".cpu_time_limit(Duration::from_secs(60)).", $run, ", 499_500);")]
+        /// # process_task::Result::Ok(())
+        /// ```
+        pub fn cpu_time_limit(mut self, time: std::time::Duration) -> Self {
+            self.options.cpu_time = Some(time);
+            self
+        }
+
+        #[doc = concat!("One more than the highest descriptor ", $it, " may open (`RLIMIT_NOFILE`).")]
+        ///
+        /// # Examples
+        /// ```
+        /// # use process_task::{Builder, Pool, process_task};
+        /// # use std::fs::File;
+        /// #[process_task]
+        /// fn seen() -> bool {
+        ///     let files: Vec<_> = (0..64).map(|_| File::open("/dev/null")).collect();
+        ///     files.iter().all(Result::is_ok)
+        /// }
+        ///
+        #[doc = concat!("assert!(!", $new, ".open_files_limit(64).", $run, ");")]
+        /// # process_task::Result::Ok(())
+        /// ```
+        pub fn open_files_limit(mut self, count: u64) -> Self {
+            self.options.open_files = Some(count);
+            self
+        }
+
+        #[doc = concat!("How nice ", $it, " is, -20 to 19. Less than this process's own needs a privilege.")]
+        ///
+        /// # Examples
+        /// ```
+        /// # use process_task::{Builder, Pool, process_task};
+        /// #[process_task]
+        /// fn seen() -> Option<String> {
+        ///     let stat = std::fs::read_to_string("/proc/self/stat").ok()?;
+        ///     Some(stat.rsplit_once(')')?.1.split_whitespace().nth(16)?.to_owned())
+        /// }
+        ///
+        #[doc = concat!("assert_eq!(", $new, ".nice(19).", $run, ".as_deref(), Some(\"19\"));")]
+        /// # process_task::Result::Ok(())
+        /// ```
+        pub fn nice(mut self, niceness: i32) -> Self {
+            self.options.niceness = Some(niceness);
+            self
+        }
+
+        #[doc = concat!("The processors ", $it, " may run on, by number.")]
+        ///
+        /// # Examples
+        /// ```
+        /// # use process_task::{Builder, Pool, process_task};
+        /// #[process_task]
+        /// fn seen() -> usize { process_task::available_parallelism() }
+        ///
+        /// # let status = std::fs::read_to_string("/proc/self/status").unwrap();
+        /// # let first = status.lines().find_map(|line| line.strip_prefix("Cpus_allowed_list:")).unwrap();
+        /// # let first: usize = first.trim().split([',', '-']).next().unwrap().parse().unwrap();
+        #[doc = concat!("assert_eq!(", $new, ".cpus([first]).", $run, ", 1);")]
+        /// # process_task::Result::Ok(())
+        /// ```
+        pub fn cpus(mut self, cpus: impl IntoIterator<Item = usize>) -> Self {
+            self.options.cpus = Some(cpus.into_iter().collect());
+            self
+        }
+    };
+}
+
+pub(crate) use surroundings;
