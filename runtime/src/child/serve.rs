@@ -84,6 +84,7 @@ fn run(callee: &mut Callee, given: &Given) {
     };
     let generation = forked::generation();
     let mut filling = callee.filling();
+    let limited = given.memory.map(limits::limit_memory);
     let outcome = panic::catch_unwind(AssertUnwindSafe(|| {
         let mut writer = Writer::new(Vec::new(), INLINE, &mut filling);
         task.run(arguments, &mut writer)?;
@@ -93,6 +94,7 @@ fn run(callee: &mut Callee, given: &Given) {
         // The task called `fork()`, and this is the copy: the link is the original's.
         process::exit_now(0);
     }
+    drop(limited);
     // What the task printed is there before its result is.
     let _ = std::io::stdout().flush();
     match outcome {

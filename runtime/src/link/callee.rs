@@ -48,6 +48,8 @@ pub(crate) struct Given {
     pub(crate) kind: Kind,
     pub(crate) task: u32,
     pub(crate) serial: u64,
+    /// How many bytes of address space this process may have while it runs the request, if that is limited.
+    pub(crate) memory: Option<u64>,
     bytes: Bytes,
 }
 
@@ -166,10 +168,10 @@ impl Callee {
             Payload::Small(bytes) => (bytes, bytes.len(), None),
             Payload::Parcel(loan) => (&[], loan.len(), loan.parcel().map(|(name, _)| name)),
         };
-        let head = Frame { kind, task: 0, serial: given.serial, len: len as u64, parcel };
+        let head = Frame { kind, task: 0, serial: given.serial, len: len as u64, parcel, pages: 0 };
         let at = frame::room_for(self.write, head.extent());
         if at != self.write {
-            let skip = Frame { kind: Kind::Skip, task: 0, serial: 0, len: 0, parcel: None };
+            let skip = Frame { kind: Kind::Skip, task: 0, serial: 0, len: 0, parcel: None, pages: 0 };
             self.reply.write(frame::place(self.write), &skip.bytes());
         }
         self.reply.write(frame::place(at), &head.bytes());
@@ -234,7 +236,8 @@ impl Callee {
                 Err(errno) => Bytes::Missing(errno),
             },
         };
-        Given { kind: head.kind, task: head.task, serial: head.serial, bytes }
+        let memory = (head.pages > 0).then(|| u64::from(head.pages) * frame::PAGE);
+        Given { kind: head.kind, task: head.task, serial: head.serial, memory, bytes }
     }
 
     fn find(&mut self, name: ParcelName, len: u64) -> Result<Arc<Map>, Errno> {

@@ -138,6 +138,17 @@ impl<T> Caller<T> {
     /// # Errors
     /// The parcel could not be handed over, and nothing was given out: request and tag come back.
     pub(crate) fn push(&mut self, kind: Kind, task: u32, payload: Payload, tag: T) -> Result<(), (Errno, Payload, T)> {
+        self.push_limited(kind, (task, None), payload, tag)
+    }
+
+    /// [`Caller::push`] with a limit, in bytes, for the address space that the child has while it runs the request.
+    pub(crate) fn push_limited(
+        &mut self,
+        kind: Kind,
+        (task, memory): (u32, Option<u64>),
+        payload: Payload,
+        tag: T,
+    ) -> Result<(), (Errno, Payload, T)> {
         debug_assert!(self.has_room());
         let parcel = match &payload {
             Payload::Small(_) => None,
@@ -151,12 +162,13 @@ impl<T> Caller<T> {
             Payload::Parcel(loan) => (&[], loan.len()),
         };
         self.serial += 1;
-        let head = Frame { kind, task, serial: self.serial, len: len as u64, parcel };
+        let pages = frame::pages(memory);
+        let head = Frame { kind, task, serial: self.serial, len: len as u64, parcel, pages };
         let start = self.write;
         let at = frame::room_for(start, head.extent());
         let half = &self.link.request;
         if at != start {
-            let skip = Frame { kind: Kind::Skip, task: 0, serial: 0, len: 0, parcel: None };
+            let skip = Frame { kind: Kind::Skip, task: 0, serial: 0, len: 0, parcel: None, pages: 0 };
             half.write(frame::place(start), &skip.bytes());
         }
         half.write(frame::place(at), &head.bytes());

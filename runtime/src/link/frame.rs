@@ -5,7 +5,7 @@
 //!
 //! ```text
 //!  0      1     2         4       8         16        24         28        32
-//!  kind   slot  (zero)    task    serial    length    parcel     (zero)    payload, padded to 32
+//!  kind   slot  (zero)    task    serial    length    parcel     pages     payload, padded to 32
 //! ```
 //! A frame never wraps around the end of the ring: a head of kind [`Kind::Skip`] there sends the reader to the start.
 
@@ -85,7 +85,18 @@ pub(crate) struct Frame {
     pub(crate) len: u64,
     /// Where the payload lies, if not behind the head.
     pub(crate) parcel: Option<ParcelName>,
+    /// How much address space the child may have while it runs the call, in pages of 4 KiB. 0: as much as it has anyway.
+    pub(crate) pages: u32,
 }
+
+/// [`Frame::pages`] for a limit in bytes. What is less than a page is one, and what is more than can be said is no limit:
+/// that is 16 TiB.
+pub(crate) fn pages(limit: Option<u64>) -> u32 {
+    limit.map_or(0, |bytes| u32::try_from(bytes / PAGE).map_or(0, |pages| pages.max(1)))
+}
+
+/// How many bytes are one of [`Frame::pages`], whatever the machine's are.
+pub(crate) const PAGE: u64 = 4 << 10;
 
 impl Frame {
     /// The head as it stands in the ring.
@@ -98,6 +109,7 @@ impl Frame {
         bytes[8..16].copy_from_slice(&self.serial.to_le_bytes());
         bytes[16..24].copy_from_slice(&self.len.to_le_bytes());
         bytes[24..28].copy_from_slice(&name.id.to_le_bytes());
+        bytes[28..32].copy_from_slice(&self.pages.to_le_bytes());
         bytes
     }
 
@@ -112,6 +124,7 @@ impl Frame {
             serial: long(8),
             len: long(16),
             parcel: (id != 0).then_some(ParcelName { slot: bytes[1], id }),
+            pages: word(28),
         };
         if frame.parcel.is_none() && frame.len > INLINE as u64 {
             return Err("a frame longer than the longest");
@@ -150,15 +163,21 @@ mod tests {
     #[test]
     fn a_head_is_read_as_it_was_written() {
         let parcel = Some(ParcelName { slot: 3, id: 77 });
-        let frame = Frame { kind: Kind::Done, task: 9, serial: 1 << 40, len: 1 << 33, parcel };
+        let frame = Frame { kind: Kind::Done, task: 9, serial: 1 << 40, len: 1 << 33, parcel, pages: 5 };
         assert_eq!(Frame::parse(&frame.bytes()), Ok(frame));
         assert_eq!(frame.extent(), HEAD as u64);
     }
 
     #[test]
+    fn a_limit_of_memory_is_at_least_a_page_and_never_lower_than_asked_for_by_more() {
+        assert_eq!([None, Some(0), Some(1), Some(PAGE), Some(3 * PAGE - 1)].map(pages), [0, 1, 1, 1, 2]);
+        assert_eq!([Some((1 << 44) - 1), Some(1 << 44), Some(u64::MAX)].map(pages), [u32::MAX, 0, 0]);
+    }
+
+    #[test]
     fn garbage_is_no_head() {
         assert!(Frame::parse(&[0; HEAD]).is_err());
-        let long = Frame { kind: Kind::Call, task: 0, serial: 0, len: INLINE as u64 + 1, parcel: None };
+        let long = Frame { kind: Kind::Call, task: 0, serial: 0, len: INLINE as u64 + 1, parcel: None, pages: 0 };
         assert!(Frame::parse(&long.bytes()).is_err());
     }
 

@@ -51,6 +51,30 @@ pub(crate) fn set(place: usize, (soft, hard): (u64, u64)) -> nix::Result<()> {
     setrlimit(resource, soft.min(hard), hard)
 }
 
+/// Limits this process's address space until what is returned is dropped. The hard limit stays, so that this can be
+/// undone; whoever wants to can raise the soft one.
+#[must_use]
+pub(crate) fn limit_memory(bytes: u64) -> MemoryLimit {
+    let before = getrlimit(Resource::RLIMIT_AS).ok();
+    if let Some((soft, hard)) = before {
+        let _ = setrlimit(Resource::RLIMIT_AS, soft.min(bytes), hard);
+    }
+    MemoryLimit { before }
+}
+
+/// The limits before [`limit_memory`], which drop restores.
+pub(crate) struct MemoryLimit {
+    before: Option<(u64, u64)>,
+}
+
+impl Drop for MemoryLimit {
+    fn drop(&mut self) {
+        if let Some((soft, hard)) = self.before {
+            let _ = setrlimit(Resource::RLIMIT_AS, soft, hard);
+        }
+    }
+}
+
 /// `getpriority(PRIO_PROCESS, 0)`: how nice this process is, -20 to 19.
 pub(crate) fn niceness() -> i32 {
     // SAFETY: takes two numbers and touches no memory.
