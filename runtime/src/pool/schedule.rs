@@ -256,7 +256,8 @@ impl Schedule {
         let limit = call.options.timeout;
         let first = worker.load() == 0;
         worker.tell(self.told.0, self.told.1);
-        match worker.caller.push(Kind::Call, call.index, payload, Asked::Call(Arc::clone(&call))) {
+        let request = (call.index, call.options.memory_limit);
+        match worker.caller.push_limited(Kind::Call, request, payload, Asked::Call(Arc::clone(&call))) {
             Ok(()) => {
                 self.far = worker.caller.wake();
                 call.set_holder(Some(number));
