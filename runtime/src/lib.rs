@@ -63,7 +63,10 @@ pub use self::process::{
 };
 
 // Many calls in processes that stay.
-pub use self::pool::{JoinHandle, Map, Pending, Pool, PoolBuilder, UnorderedMap, worker_state};
+pub use self::pool::{
+    AsCompleted, Elapsed, JoinHandle, Map, Pending, Pool, PoolBuilder, TrySubmitError, UnorderedMap, Waited, When,
+    as_completed, wait, worker_state,
+};
 
 // What can go wrong.
 pub use self::error::{Direction, Error, ErrorKind, Execution, Result};

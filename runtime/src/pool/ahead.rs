@@ -1,13 +1,15 @@
-//! Results of many calls, one by one, reading a bounded number of items ahead.
+//! Results of many calls, in the order of their items, reading a bounded number of items ahead.
 //!
-//! Owns: [`Map`] and [`UnorderedMap`]. Runs in: the parent, on the thread that asks for the next result.
+//! Owns: [`Map`]. Runs in: the parent, on the thread that asks for the next result.
 //! Never: has more calls on the way than it may read ahead, so an endless input works.
 
 use std::collections::VecDeque;
 use std::fmt;
 use std::iter::FusedIterator;
 use std::marker::PhantomData;
+use std::time::{Duration, Instant};
 
+use super::elapsed::Elapsed;
 use super::handle::JoinHandle;
 use super::pool_type::Pool;
 use super::schedule::Schedule;
@@ -32,25 +34,6 @@ use crate::task::Task;
 /// ```
 #[must_use = "nothing is submitted until a result is asked for"]
 pub struct Map<'p, 'a, T: Task, I> {
-    ahead: Ahead<'p, 'a, T, I>,
-}
-
-/// The results of [`Pool::imap_unordered`], as they come.
-///
-/// # Examples
-/// ```
-/// use process_task::{Pool, process_task};
-///
-/// #[process_task]
-/// fn square(x: u32) -> u32 { x * x }
-///
-/// let pool = Pool::new()?;
-/// let sum: u32 = pool.imap_unordered(square, 0..10).map(Result::unwrap).sum();
-/// assert_eq!(sum, 285);
-/// # process_task::Result::Ok(())
-/// ```
-#[must_use = "nothing is submitted until a result is asked for"]
-pub struct UnorderedMap<'p, 'a, T: Task, I> {
     ahead: Ahead<'p, 'a, T, I>,
 }
 
@@ -98,6 +81,35 @@ impl<'p, 'a, T: Task, I: Iterator<Item = T::Args<'a>>> Map<'p, 'a, T, I> {
     pub(super) fn new(pool: &'p Pool, task: T, items: I, most: usize) -> Self {
         Self { ahead: Ahead::new(pool, task, items, most) }
     }
+
+    /// As [`next`](Iterator::next), but waits for `timeout` at the most. Reading an item, and finding room for it in a
+    /// pool with [`max_pending`](crate::PoolBuilder::max_pending), may take longer.
+    ///
+    /// # Errors
+    /// The time was over. The calls go on, and their results come when they are asked for again.
+    ///
+    /// # Examples
+    /// ```
+    /// use std::time::Duration;
+    /// use process_task::{Pool, process_task};
+    ///
+    /// #[process_task]
+    /// fn square(x: u32) -> u32 { x * x }
+    ///
+    /// let pool = Pool::new()?;
+    /// let mut squares = pool.imap(square, [7]);
+    /// assert_eq!(squares.next_timeout(Duration::from_secs(60)), Ok(Some(Ok(49))));
+    /// assert_eq!(squares.next_timeout(Duration::from_secs(60)), Ok(None));
+    /// # process_task::Result::Ok(())
+    /// ```
+    pub fn next_timeout(&mut self, timeout: Duration) -> std::result::Result<Option<Result<T::Output>>, Elapsed> {
+        let deadline = Instant::now().checked_add(timeout);
+        self.ahead.fill();
+        match self.ahead.pending.front() {
+            Some(first) if !first.wait_until(deadline) => Err(Elapsed::new(self.ahead.pending.len())),
+            _ => Ok(self.ahead.pending.pop_front().map(|handle| handle.result())),
+        }
+    }
 }
 
 impl<'a, T: Task, I: Iterator<Item = T::Args<'a>>> Iterator for Map<'_, 'a, T, I> {
@@ -113,47 +125,11 @@ impl<'a, T: Task, I: Iterator<Item = T::Args<'a>>> Iterator for Map<'_, 'a, T, I
     }
 }
 
-impl<'p, 'a, T: Task, I: Iterator<Item = T::Args<'a>>> UnorderedMap<'p, 'a, T, I> {
-    pub(super) fn new(pool: &'p Pool, task: T, items: I, most: usize) -> Self {
-        Self { ahead: Ahead::new(pool, task, items, most) }
-    }
-}
-
-impl<'a, T: Task, I: Iterator<Item = T::Args<'a>>> Iterator for UnorderedMap<'_, 'a, T, I> {
-    type Item = Result<T::Output>;
-
-    fn next(&mut self) -> Option<Self::Item> {
-        self.ahead.fill();
-        let pending = &self.ahead.pending;
-        if pending.is_empty() {
-            return None;
-        }
-        let finished = || pending.iter().position(|handle| handle.call().is_settled());
-        while finished().is_none() {
-            self.ahead.pool.core().wait(&|| finished().is_some(), &pending.iter().map(JoinHandle::call), None);
-        }
-        let first = finished().unwrap_or(0);
-        self.ahead.pending.swap_remove_front(first).map(|handle| handle.result())
-    }
-
-    fn size_hint(&self) -> (usize, Option<usize>) {
-        self.ahead.size_hint()
-    }
-}
-
 impl<'a, T: Task, I: ExactSizeIterator<Item = T::Args<'a>>> ExactSizeIterator for Map<'_, 'a, T, I> {}
-impl<'a, T: Task, I: ExactSizeIterator<Item = T::Args<'a>>> ExactSizeIterator for UnorderedMap<'_, 'a, T, I> {}
 impl<'a, T: Task, I: Iterator<Item = T::Args<'a>>> FusedIterator for Map<'_, 'a, T, I> {}
-impl<'a, T: Task, I: Iterator<Item = T::Args<'a>>> FusedIterator for UnorderedMap<'_, 'a, T, I> {}
 
 impl<T: Task, I> fmt::Debug for Map<'_, '_, T, I> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Map").field("pending", &self.ahead.pending.len()).finish_non_exhaustive()
-    }
-}
-
-impl<T: Task, I> fmt::Debug for UnorderedMap<'_, '_, T, I> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("UnorderedMap").field("pending", &self.ahead.pending.len()).finish_non_exhaustive()
     }
 }

@@ -40,6 +40,7 @@ pub struct PoolBuilder {
     initializer: Option<Result<Errand>>,
     finalizer: Option<Result<Errand>>,
     max_calls: Option<u64>,
+    max_pending: Option<usize>,
     lazy: bool,
     idle_timeout: Option<Duration>,
     grace: Option<Duration>,
@@ -183,6 +184,28 @@ impl PoolBuilder {
         self
     }
 
+    /// How many calls may be submitted and not settled, at least 1. Where there are as many, [`Pool::submit`],
+    /// [`Pool::call`] and the maps wait until there is room, and [`Pool::try_submit`] gives the arguments back. Without
+    /// this, calls that wait take memory, as many as there are.
+    ///
+    /// # Examples
+    /// ```
+    /// use process_task::{Pool, process_task};
+    ///
+    /// #[process_task]
+    /// fn length(line: &str) -> usize { line.len() }
+    ///
+    /// let pool = Pool::builder().workers(2).max_pending(100).build()?;
+    /// for line in "to be\nor not to be".lines() {
+    ///     drop(pool.submit(length, line)); // never more than 100 lines in memory, however long the text is
+    /// }
+    /// # process_task::Result::Ok(())
+    /// ```
+    pub fn max_pending(mut self, calls: usize) -> Self {
+        self.max_pending = Some(calls);
+        self
+    }
+
     /// Starts the workers, and waits until all are there, and initialized.
     ///
     /// # Errors
@@ -198,6 +221,9 @@ impl PoolBuilder {
                 "a worker has to make at least one call before it is replaced, and 0 were asked for",
             ));
         }
+        if self.max_pending == Some(0) {
+            return Err(Error::invalid("a pool that may have 0 calls pending could never be given one"));
+        }
         let plan = Plan {
             name: self.name.unwrap_or_else(|| "worker".to_owned()),
             // Noted here, because the workers are asked for by the hub's thread, also when they replace others.
@@ -210,6 +236,9 @@ impl PoolBuilder {
             grace: self.grace,
         };
         let core = Core::new(hub()?, plan, workers)?;
+        if let Some(most) = self.max_pending {
+            core.room.bound(most);
+        }
         let pool = Pool::of(Arc::clone(&core));
         if !self.lazy
             && let Err(error) = core.start_all(workers)

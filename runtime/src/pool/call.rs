@@ -2,11 +2,15 @@
 //!
 //! Owns: the outcome, set once. Runs in: the parent, on any thread. Never: wakes anybody while a lock is held.
 
+use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
-use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::task::Waker;
 use std::thread::{Thread, ThreadId};
 
+use super::callbacks::{Callback, Callbacks};
+use super::completions::Completions;
+use super::waiting::Awaited;
 use crate::error::{Error, ErrorKind, Result};
 use crate::launch::wake;
 use crate::link::{Body, Payload};
@@ -29,12 +33,17 @@ pub(super) struct Call {
     pub(super) abandoned: AtomicBool,
 }
 
-/// Who is told when a call is settled: any number of threads that share its handle, and whoever awaits it.
+/// Who is told when a call is settled: any number of threads that share its handle, whoever awaits it, and so on.
 #[derive(Debug, Default)]
 #[must_use = "whoever waits would sleep on"]
-pub(super) struct Waiters {
-    threads: Vec<Thread>,
-    waker: Option<Waker>,
+pub(super) struct Waiters(Vec<Waiter>);
+
+enum Waiter {
+    Thread(Thread),
+    Waker(Waker),
+    /// The call is the one with this number of a set.
+    Set(Arc<Completions>, usize),
+    Callback(Callback),
 }
 
 /// No worker has the call.
@@ -43,7 +52,7 @@ const NOBODY: usize = usize::MAX;
 /// A call that no worker has yet.
 #[derive(Debug)]
 pub(super) struct Queued {
-    pub(super) call: std::sync::Arc<Call>,
+    pub(super) call: Arc<Call>,
     pub(super) payload: Payload,
 }
 
@@ -101,22 +110,59 @@ impl Call {
     /// Sets the outcome, and returns who is to be told. A second outcome is dropped.
     pub(super) fn settle(&self, outcome: Result<Body>) -> Waiters {
         let _ = self.outcome.set(outcome.map_err(|error| error.in_task(self.task)));
-        std::mem::take(&mut self.waiters())
+        let mut waiters = std::mem::take(&mut *self.waiters());
+        // A thread that waits for a set may be the one that settles, and looks before the others are woken.
+        for waiter in &mut waiters.0 {
+            if let Waiter::Set(set, number) = waiter
+                && let Some(thread) = set.push(*number, self.has_failed())
+            {
+                *waiter = Waiter::Thread(thread);
+            }
+        }
+        waiters
     }
 
-    /// Has `thread` told. To be followed by a look at [`Call::is_settled`].
-    pub(super) fn add_waiter(&self, thread: Thread) {
-        self.waiters().threads.push(thread);
-    }
-
-    /// This thread is not to be told any more.
-    pub(super) fn remove_waiter(&self, thread: ThreadId) {
-        self.waiters().threads.retain(|waiter| waiter.id() != thread);
-    }
-
-    /// Has `waker` told; returns the one that was told before. To be followed by a look, likewise.
+    /// Has `waker` told; returns the one that was told before. To be followed by a look at [`Call::is_settled`].
     pub(super) fn set_waker(&self, waker: Waker) -> Option<Waker> {
-        self.waiters().waker.replace(waker)
+        let mut waiters = self.waiters();
+        for waiter in &mut waiters.0 {
+            if let Waiter::Waker(before) = waiter {
+                return Some(std::mem::replace(before, waker));
+            }
+        }
+        waiters.0.push(Waiter::Waker(waker));
+        None
+    }
+
+    /// Has `callback` called once the call is settled; gives it back if it is.
+    pub(super) fn add_callback(&self, callback: Callback) -> Option<Callback> {
+        let mut waiters = self.waiters();
+        if self.is_settled() {
+            return Some(callback);
+        }
+        waiters.0.push(Waiter::Callback(callback));
+        None
+    }
+
+    /// Has `set` told that its call with this number is settled; at once if it is.
+    pub(super) fn join_set(&self, set: &Arc<Completions>, number: usize) {
+        let mut waiters = self.waiters();
+        // Whoever settles it takes the waiters after the outcome is set, so this is told once.
+        if self.is_settled() {
+            drop(set.push(number, self.has_failed()));
+        } else {
+            waiters.0.push(Waiter::Set(Arc::clone(set), number));
+        }
+    }
+
+    /// `set` is not to be told any more.
+    pub(super) fn leave_set(&self, set: &Arc<Completions>) {
+        self.waiters().0.retain(|waiter| !matches!(waiter, Waiter::Set(other, _) if Arc::ptr_eq(set, other)));
+    }
+
+    /// Whether it is settled, and has no result.
+    pub(super) fn has_failed(&self) -> bool {
+        matches!(self.outcome.get(), Some(Err(_)))
     }
 
     pub(super) fn abandon(&self) {
@@ -128,21 +174,50 @@ impl Call {
     }
 }
 
+impl Awaited for Call {
+    fn enlist(&self, thread: Thread) {
+        self.waiters().0.push(Waiter::Thread(thread));
+    }
+
+    fn strike(&self, thread: ThreadId) {
+        self.waiters().0.retain(|waiter| !matches!(waiter, Waiter::Thread(other) if other.id() == thread));
+    }
+}
+
 impl Waiters {
+    pub(super) fn of(thread: Thread) -> Self {
+        Self(vec![Waiter::Thread(thread)])
+    }
+
     pub(super) fn is_empty(&self) -> bool {
-        self.threads.is_empty() && self.waker.is_none()
+        self.0.is_empty()
     }
 
-    /// Whether a future waits.
-    pub(super) fn is_awaited(&self) -> bool {
-        self.waker.is_some()
+    /// How many of them no thread waits for: futures and callbacks.
+    pub(super) fn awaited(&self) -> usize {
+        self.0.iter().filter(|waiter| matches!(waiter, Waiter::Waker(_) | Waiter::Callback(_))).count()
     }
 
-    pub(super) fn wake(self) {
-        self.threads.iter().for_each(Thread::unpark);
-        if let Some(waker) = self.waker {
-            wake(waker);
+    pub(super) fn wake(self, callbacks: &Callbacks) {
+        for waiter in self.0 {
+            match waiter {
+                Waiter::Thread(thread) => thread.unpark(),
+                Waiter::Waker(waker) => wake(waker),
+                Waiter::Callback(callback) => callbacks.call(callback),
+                Waiter::Set(..) => {}
+            }
         }
+    }
+}
+
+impl fmt::Debug for Waiter {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Thread(_) => "Thread",
+            Self::Waker(_) => "Waker",
+            Self::Set(..) => "Set",
+            Self::Callback(_) => "Callback",
+        })
     }
 }
 

@@ -11,9 +11,12 @@ use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
-use super::call::{Call, Queued, Waiters};
+use super::call::{Call, Queued};
+use super::callbacks::Callbacks;
 use super::plan::Plan;
+use super::room::Room;
 use super::schedule::{Owed, Phase, Schedule, Start};
+use super::waiting::Everything;
 use super::worker::{Asked, State, Worker};
 use crate::codec::message::to_bytes;
 use crate::error::{Error, ErrorKind, Execution, Result};
@@ -41,6 +44,8 @@ pub(super) struct Core {
     /// How long leaders look before they sleep.
     pub(super) spin: Spin,
     pub(super) stock: SharedStock,
+    pub(super) callbacks: Callbacks,
+    pub(super) room: Arc<Room>,
 }
 
 impl Core {
@@ -51,7 +56,7 @@ impl Core {
         set.add(kick.as_fd(), 0, Report::Ring).map_err(at("watch an eventfd"))?;
         let plan = Arc::new(plan);
         let schedule = Schedule::new(Arc::clone(&plan), workers);
-        let outstanding = Arc::clone(&schedule.outstanding);
+        let (outstanding, room) = (Arc::clone(&schedule.outstanding), Arc::clone(&schedule.room));
         let core = Arc::new(Self {
             hub,
             token: OnceLock::new(),
@@ -64,6 +69,8 @@ impl Core {
             kick,
             spin: Spin::new(),
             stock: SharedStock::default(),
+            callbacks: Callbacks::default(),
+            room,
         });
         let source: Arc<dyn Source> = Arc::<Self>::clone(&core);
         let _ = core.token.set(core.hub.register(source));
@@ -96,7 +103,7 @@ impl Core {
         if owed.kick {
             fd::ring(self.kick.as_fd());
         }
-        owed.wake.into_iter().for_each(Waiters::wake);
+        owed.wake.into_iter().for_each(|waiters| waiters.wake(&self.callbacks));
         if let Some(follower) = owed.follower {
             follower.unpark();
         }
@@ -192,7 +199,7 @@ impl Core {
         if self.plan.initializer.is_none() {
             return Ok(());
         }
-        while !self.wait(&|| unready.load(SeqCst) == 0, &std::iter::empty(), None) {}
+        while !self.wait(&|| unready.load(SeqCst) == 0, &Everything, None) {}
         match &self.schedule().phase {
             Phase::Ended(error) => Err(error.clone()),
             Phase::Open | Phase::Closing(_) => Ok(()),
@@ -268,10 +275,11 @@ impl Core {
         self.update(|schedule, owed| schedule.terminate(Error::closed("`terminate` was called"), owed));
     }
 
-    /// Waits until every call is settled, sends the workers home, and waits for their end; false if `deadline` came first.
+    /// Waits until every call is settled, sends the workers home, and waits for their end, and
+    /// that of the callbacks; false if `deadline` came first.
     pub(super) fn finish(self: &Arc<Self>, deadline: Option<Instant>) -> bool {
         let outstanding = Arc::clone(&self.outstanding);
-        while !self.wait(&|| outstanding.load(SeqCst) == 0, &std::iter::empty(), deadline) {
+        while !self.wait(&|| outstanding.load(SeqCst) == 0, &Everything, deadline) {
             if deadline.is_some_and(|at| Instant::now() >= at) {
                 return false;
             }
@@ -289,6 +297,9 @@ impl Core {
             if record.wait(deadline).is_none() {
                 return false;
             }
+        }
+        if !self.callbacks.finish(deadline) {
+            return false;
         }
         if let Some(token) = self.token.get() {
             self.hub.deregister(*token);

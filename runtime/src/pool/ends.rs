@@ -6,6 +6,7 @@ use std::sync::atomic::Ordering::SeqCst;
 use std::time::{Duration, Instant};
 
 use super::pool_type::Pool;
+use super::room;
 use super::schedule::{Phase, Schedule};
 use crate::error::{Error, Result};
 
@@ -40,7 +41,7 @@ impl Pool {
     /// It is the [global pool](Self::global).
     pub fn close(&self) -> Result<()> {
         self.may_end("close")?;
-        self.core().schedule().close(Error::closed("`close` was called"));
+        self.core().update(|schedule, owed| schedule.close(Error::closed("`close` was called"), owed));
         Ok(())
     }
 
@@ -148,7 +149,7 @@ impl Pool {
             return Err(Error::invalid("a pool needs at least one worker, and a size of 0 was asked for"));
         }
         if self.core().is_foreign() {
-            return Err(Error::closed("it belongs to the process that this one is a `fork()` of"));
+            return Err(room::foreign());
         }
         self.core().update(|schedule, owed| match &schedule.phase {
             Phase::Open => {
@@ -185,7 +186,7 @@ impl Drop for Pool {
         if self.core().is_foreign() {
             return;
         }
-        self.core().schedule().close(Error::closed("it was dropped"));
+        self.core().update(|schedule, owed| schedule.close(Error::closed("it was dropped"), owed));
         self.core().finish(None);
         debug_assert_eq!(self.core().outstanding.load(SeqCst), 0);
     }

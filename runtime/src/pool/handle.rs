@@ -4,16 +4,18 @@
 
 use std::fmt;
 use std::future::Future;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use super::call::Call;
+use super::callbacks::{self, Callback};
 use super::core::Core;
 use super::schedule::Schedule;
 use crate::codec::CodecError;
-use crate::error::{Error, Result};
+use crate::error::{Direction, Error, ErrorKind, Execution, Result};
 use crate::launch::decode;
 
 /// A call in a [`Pool`](crate::Pool). Dropping it detaches the call, which is made all the same.
@@ -40,15 +42,11 @@ use crate::launch::decode;
 pub struct JoinHandle<R> {
     core: Arc<Core>,
     call: Arc<Call>,
-    decode: fn(&[u8]) -> std::result::Result<R, CodecError>,
+    decode: Decode<R>,
 }
 
 impl<R> JoinHandle<R> {
-    pub(super) fn new(
-        core: Arc<Core>,
-        call: Arc<Call>,
-        decode: fn(&[u8]) -> std::result::Result<R, CodecError>,
-    ) -> Self {
+    pub(super) fn new(core: Arc<Core>, call: Arc<Call>, decode: Decode<R>) -> Self {
         Self { core, call, decode }
     }
 
@@ -86,22 +84,166 @@ impl<R> JoinHandle<R> {
         self.call.is_settled()
     }
 
+    /// Whether a worker runs the call now, as far as is known: it has begun, and has not answered.
+    ///
+    /// # Examples
+    /// ```
+    /// use process_task::{Pool, process_task};
+    ///
+    /// #[process_task]
+    /// fn nap(seconds: u64) { std::thread::sleep(std::time::Duration::from_secs(seconds)) }
+    ///
+    /// let pool = Pool::builder().workers(1).build()?;
+    /// let (first, second) = (pool.submit(nap, 600), pool.submit(nap, 600));
+    /// while !first.is_running() { std::thread::yield_now() }
+    /// assert!(!second.is_running());
+    /// pool.terminate()?;
+    /// # process_task::Result::Ok(())
+    /// ```
+    #[must_use]
+    pub fn is_running(&self) -> bool {
+        !self.is_finished() && self.core.schedule().is_running(&self.call)
+    }
+
+    /// Takes the call back if it has not begun, also if a worker has it already: then joining gives
+    /// [`ErrorKind::Cancelled`] and [`Execution::NotStarted`]. Says whether the call is cancelled; false if it runs or is
+    /// finished.
+    ///
+    /// # Examples
+    /// ```
+    /// use process_task::{ErrorKind, Pool, process_task};
+    ///
+    /// #[process_task]
+    /// fn nap(seconds: u64) { std::thread::sleep(std::time::Duration::from_secs(seconds)) }
+    ///
+    /// let pool = Pool::builder().workers(1).build()?;
+    /// let (first, second) = (pool.submit(nap, 600), pool.submit(nap, 600));
+    /// while !first.is_running() { std::thread::yield_now() }
+    /// assert!(!first.cancel() && second.cancel());
+    /// assert_eq!(second.join().unwrap_err().kind(), &ErrorKind::Cancelled);
+    /// pool.terminate()?;
+    /// # process_task::Result::Ok(())
+    /// ```
+    pub fn cancel(&self) -> bool {
+        self.cancel_call(false)
+    }
+
+    /// As [`cancel`](Self::cancel); but if the call runs, its worker is killed, and replaced: then joining gives
+    /// [`ErrorKind::Cancelled`] and [`Execution::Unknown`], once the worker is dead. No other call is touched. Says whether
+    /// the call is cancelled; false if it is finished.
+    ///
+    /// # Examples
+    /// ```
+    /// use process_task::{ErrorKind, Pool, process_task};
+    ///
+    /// #[process_task]
+    /// fn nap(seconds: u64) { std::thread::sleep(std::time::Duration::from_secs(seconds)) }
+    ///
+    /// let pool = Pool::builder().workers(1).build()?;
+    /// let long = pool.submit(nap, 600);
+    /// while !long.is_running() { std::thread::yield_now() }
+    /// assert!(long.cancel_running());
+    /// assert_eq!(long.join().unwrap_err().kind(), &ErrorKind::Cancelled);
+    /// assert_eq!(pool.call(nap, 0), Ok(()));
+    /// # process_task::Result::Ok(())
+    /// ```
+    pub fn cancel_running(&self) -> bool {
+        self.cancel_call(true)
+    }
+
+    fn cancel_call(&self, running: bool) -> bool {
+        self.core.update(|schedule, owed| schedule.cancel(&self.call, running, owed))
+    }
+
+    /// Has `callback` called with the result, once. Several may be set, and are called in that order; the handle can still
+    /// be joined.
+    ///
+    /// If the call is settled, the callback is called at once, on this thread. Otherwise it is called on a thread that the
+    /// pool has for this, one after the other: it may block, submit calls to the same pool, wait for them, end the pool, or
+    /// drop it. A callback that panics harms nobody. Dropping the pool waits for all callbacks, unless it is a callback
+    /// that drops it. If no thread can be had, this waits for the call, and calls back here.
+    ///
+    /// # Examples
+    /// ```
+    /// use std::sync::mpsc::channel;
+    /// use process_task::{Pool, process_task};
+    ///
+    /// #[process_task]
+    /// fn square(x: i64) -> i64 { x * x }
+    ///
+    /// let pool = Pool::new()?;
+    /// let (sender, results) = channel();
+    /// for x in 0..4 {
+    ///     let sender = sender.clone();
+    ///     pool.submit(square, x).on_done(move |result| sender.send(result).unwrap());
+    /// }
+    /// drop(sender);
+    /// let sum: i64 = results.into_iter().sum::<process_task::Result<_>>()?;
+    /// assert_eq!(sum, 14);
+    /// # process_task::Result::Ok(())
+    /// ```
+    ///
+    /// # If the other process dies
+    /// The callback gets the error that says so.
+    pub fn on_done(&self, callback: impl FnOnce(Result<R>) + Send + 'static)
+    where
+        R: 'static,
+    {
+        let (call, decode) = (Arc::clone(&self.call), self.decode);
+        let callback: Callback = Box::new(move || callback(result_for_a_callback(&call, decode)));
+        if self.is_finished() {
+            return callbacks::run(callback);
+        }
+        let callbacks = &self.core.callbacks;
+        if !callbacks.open() {
+            self.wait_until(None);
+            return callbacks::run(callback);
+        }
+        if let Some(callback) = self.core.update(|schedule, owed| schedule.call_back_later(&self.call, callback, owed))
+        {
+            callbacks.cancel();
+            callbacks::run(callback);
+        }
+    }
+
+    pub(super) fn core(&self) -> &Arc<Core> {
+        &self.core
+    }
+
     pub(super) fn call(&self) -> &Arc<Call> {
         &self.call
     }
 
     /// The result of a call that is settled.
     pub(super) fn result(&self) -> Result<R> {
-        let Some(outcome) = self.call.outcome() else {
-            return Err(Error::invalid("the call is not settled yet").in_task(self.call.task));
-        };
-        decode(outcome, self.decode).map_err(|error| error.in_task(self.call.task))
+        result_of(&self.call, self.decode)
     }
 
-    fn wait_until(&self, deadline: Option<Instant>) -> bool {
+    pub(super) fn wait_until(&self, deadline: Option<Instant>) -> bool {
         let done = || self.call.is_settled();
-        done() || self.core.wait(&done, &std::iter::once(&self.call), deadline)
+        done() || self.core.wait(&done, &*self.call, deadline)
     }
+}
+
+type Decode<R> = fn(&[u8]) -> std::result::Result<R, CodecError>;
+
+/// The result of a call that is settled.
+fn result_of<R>(call: &Call, how: Decode<R>) -> Result<R> {
+    let Some(outcome) = call.outcome() else {
+        return Err(Error::invalid("the call is not settled yet").in_task(call.task));
+    };
+    decode(outcome, how).map_err(|error| error.in_task(call.task))
+}
+
+/// As [`result_of`]; but where joining would panic, because the value's own code does, this is an error, for a callback
+/// is to be called in any case.
+fn result_for_a_callback<R>(call: &Call, how: Decode<R>) -> Result<R> {
+    catch_unwind(|| result_of(call, how)).unwrap_or_else(|payload| {
+        let _ = catch_unwind(AssertUnwindSafe(|| drop(payload)));
+        let reason = "its `Deserialize` panicked".to_owned();
+        let kind = ErrorKind::CannotDecode { direction: Direction::Result, reason };
+        Err(Error::new(kind, Execution::Finished).in_task(call.task))
+    })
 }
 
 impl<R> Future for JoinHandle<R> {

@@ -4,11 +4,13 @@
 
 use std::sync::Arc;
 
-use super::ahead::{Map, UnorderedMap};
+use super::ahead::Map;
 use super::builder::PoolBuilder;
 use super::call::Call;
 use super::core::Core;
 use super::handle::JoinHandle;
+use super::room::{self, Reserved, TrySubmitError};
+use super::unordered::UnorderedMap;
 use crate::error::{Error, ErrorKind, Execution, Result};
 use crate::launch::encode;
 use crate::link::window::LOOK_AHEAD;
@@ -91,24 +93,69 @@ impl Pool {
         self.submit(task, args).join()
     }
 
-    /// Hands a call to the pool, and returns at once. The arguments are encoded here and now.
+    /// Hands a call to the pool, and returns at once. The arguments are encoded here and now. If the pool was built with
+    /// [`max_pending`](PoolBuilder::max_pending), this waits until there is room.
     ///
     /// Errors of any kind, also that the arguments cannot be encoded or the pool is closed, are what
     /// [`JoinHandle::join`] reports.
     pub fn submit<T: Task>(&self, task: T, args: T::Args<'_>) -> JoinHandle<T::Output> {
-        let registration = task.registration();
-        let encoded = match registration.index() {
-            None => Err(Error::new(ErrorKind::UnknownTask, Execution::NotStarted)),
-            Some(_) if self.core.is_foreign() => {
-                Err(Error::closed("it belongs to the process that this one is a `fork()` of"))
-            }
-            Some(_) => encode::<T>(args, &self.core.stock),
-        };
-        let call = Arc::new(Call::new(registration.name(), registration.index().unwrap_or_default(), task.options()));
-        match encoded {
-            Ok(payload) => self.core.submit(Arc::clone(&call), payload),
-            Err(error) => drop(call.settle(Err(error))),
+        if self.core.is_foreign() {
+            return self.refused(task, room::foreign());
         }
+        self.submit_to(self.core.reserve(), task, args)
+    }
+
+    /// As [`submit`](Self::submit), but gives the arguments back, not encoded, if there is no room for the call or the pool
+    /// takes none. It never waits.
+    ///
+    /// # Errors
+    /// The pool has as many calls as [`max_pending`](PoolBuilder::max_pending) allows, or it is closed. Everything else is
+    /// what [`JoinHandle::join`] reports.
+    ///
+    /// # Examples
+    /// ```
+    /// use process_task::{Pool, TrySubmitError, process_task};
+    ///
+    /// #[process_task]
+    /// fn nap(seconds: u64) { std::thread::sleep(std::time::Duration::from_secs(seconds)) }
+    ///
+    /// let pool = Pool::builder().workers(1).max_pending(1).build()?;
+    /// let first = pool.try_submit(nap, 600).unwrap();
+    /// assert!(matches!(pool.try_submit(nap, 601), Err(TrySubmitError::Full(601))));
+    /// pool.terminate()?;
+    /// assert!(first.join().is_err());
+    /// # process_task::Result::Ok(())
+    /// ```
+    pub fn try_submit<'a, T: Task>(
+        &self,
+        task: T,
+        args: T::Args<'a>,
+    ) -> std::result::Result<JoinHandle<T::Output>, TrySubmitError<T::Args<'a>>> {
+        let (place, args) = self.core.reserve_now(args)?;
+        Ok(self.submit_to(place, task, args))
+    }
+
+    /// Submits a call that has its place. An error, or a panic, of the arguments' own code gives the place back.
+    fn submit_to<T: Task>(&self, place: Reserved<'_>, task: T, args: T::Args<'_>) -> JoinHandle<T::Output> {
+        let registration = task.registration();
+        let Some(index) = registration.index() else {
+            return self.refused(task, Error::new(ErrorKind::UnknownTask, Execution::NotStarted));
+        };
+        match encode::<T>(args, &self.core.stock) {
+            Err(error) => self.refused(task, error),
+            Ok(payload) => {
+                let call = Arc::new(Call::new(registration.name(), index, task.options()));
+                self.core.submit(Arc::clone(&call), payload);
+                place.keep();
+                JoinHandle::new(Arc::clone(&self.core), call, T::decode_output)
+            }
+        }
+    }
+
+    /// The handle of a call that was not made.
+    fn refused<T: Task>(&self, task: T, error: Error) -> JoinHandle<T::Output> {
+        let call = Arc::new(Call::new(task.registration().name(), 0, task.options()));
+        drop(call.settle(Err(error)));
         JoinHandle::new(Arc::clone(&self.core), call, T::decode_output)
     }
 

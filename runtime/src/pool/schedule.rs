@@ -20,8 +20,10 @@ use std::thread::Thread;
 use std::time::{Duration, Instant};
 
 use super::call::{Call, Queued, Waiters};
+use super::callbacks::Callback;
 use super::levels::Levels;
 use super::plan::Plan;
+use super::room::Room;
 use super::worker::{Asked, Place};
 use crate::error::{Direction, Error, ErrorKind, Execution, Result};
 use crate::launch::Record;
@@ -48,7 +50,7 @@ pub(super) struct Schedule {
     pub(super) told: (bool, bool),
     /// Threads that wait while another one leads.
     pub(super) followers: Vec<Thread>,
-    /// Calls whose replies somebody must hear of though no thread waits: futures wait for them.
+    /// Calls whose replies somebody must hear of though no thread waits: futures and callbacks wait for them.
     pub(super) awaited: usize,
     /// Calls with a timeout that workers have: so the next one's time begins when this one's reply is heard of.
     pub(super) timed: usize,
@@ -63,6 +65,7 @@ pub(super) struct Schedule {
     pub(super) unready: Arc<AtomicUsize>,
     /// Calls that are not settled; also read without the mutex.
     pub(super) outstanding: Arc<AtomicUsize>,
+    pub(super) room: Arc<Room>,
     /// What `collect_from` fills and empties.
     pub(super) replies: Vec<(Asked, Reply)>,
 }
@@ -127,6 +130,7 @@ impl Schedule {
             failed_starts: 0,
             unready: Arc::default(),
             outstanding: Arc::default(),
+            room: Arc::new(Room::unbounded()),
             replies: Vec::new(),
         };
         schedule.make_room(places);
@@ -146,6 +150,7 @@ impl Schedule {
         if let Phase::Closing(error) | Phase::Ended(error) = &self.phase {
             // Its handle is not there yet, so nobody waits.
             drop(queued.call.settle(Err(error.clone())));
+            owed.wake.extend(self.room.give_back().map(Waiters::of));
             return;
         }
         self.outstanding.fetch_add(1, SeqCst);
@@ -188,6 +193,16 @@ impl Schedule {
             // Enters the word into every link, and takes what came before it was seen.
             self.leave_office(owed);
         }
+    }
+
+    /// Has `callback` called once `call` is settled; gives it back if it is.
+    pub(super) fn call_back_later(&mut self, call: &Call, callback: Callback, owed: &mut Owed) -> Option<Callback> {
+        let back = call.add_callback(callback);
+        if back.is_none() {
+            self.awaited += 1;
+            self.renew_words(owed);
+        }
+        back
     }
 
     /// Takes back up to `most` of the calls that a worker has not claimed, never its setup or initializer, which are the
@@ -305,12 +320,11 @@ impl Schedule {
 
     pub(super) fn settle(&mut self, call: &Arc<Call>, outcome: Result<Body>, owed: &mut Owed) {
         let waiters = call.settle(outcome);
-        if waiters.is_awaited() {
-            self.awaited = self.awaited.saturating_sub(1);
-        }
+        self.awaited = self.awaited.saturating_sub(waiters.awaited());
         if !waiters.is_empty() {
             owed.wake.push(waiters);
         }
+        owed.wake.extend(self.room.give_back().map(Waiters::of));
         owed.kick |= self.sleeping;
         self.outstanding.fetch_sub(1, SeqCst);
     }

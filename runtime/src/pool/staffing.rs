@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::SeqCst;
 use std::time::Duration;
 
-use super::call::{Call, Queued};
+use super::call::{Call, Queued, Waiters};
 use super::schedule::{Owed, Phase, Schedule, Start};
 use super::worker::{Asked, State, Worker};
 use crate::error::{Error, ErrorKind, Execution};
@@ -138,10 +138,13 @@ impl Schedule {
     }
 
     /// Takes no more calls; `error` is what those who try are told.
-    pub(super) fn close(&mut self, error: Error) {
+    pub(super) fn close(&mut self, error: Error, owed: &mut Owed) {
         if self.phase == Phase::Open {
             self.phase = Phase::Closing(error);
         }
+        // Who waits for a place waits for nothing.
+        owed.wake.extend(self.room.close().into_iter().map(Waiters::of));
+        owed.kick |= self.sleeping;
     }
 
     /// Ends everything now: what has not started is cancelled, what runs is killed.

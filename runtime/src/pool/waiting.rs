@@ -4,18 +4,57 @@
 //! the office without calling the next one.
 
 use std::sync::{Arc, TryLockError};
+use std::thread::{Thread, ThreadId};
 use std::time::Instant;
 
-use super::call::Call;
 use super::core::Core;
 use super::schedule::Schedule;
 
+/// What a thread can wait for.
+pub(super) trait Awaited {
+    /// Has `thread` unparked when there is something to see. To be followed by a look.
+    fn enlist(&self, thread: Thread);
+
+    /// That thread is not to be told any more.
+    fn strike(&self, thread: ThreadId);
+}
+
+/// All calls of the pool: the last leader to leave calls whoever waits for them.
+pub(super) struct Everything;
+
+impl Awaited for Everything {
+    fn enlist(&self, _: Thread) {}
+
+    fn strike(&self, _: ThreadId) {}
+}
+
+/// Replies of this pool are heard by the hub while nobody leads, as long as this lives.
+pub(super) struct Attention(Arc<Core>);
+
+impl Attention {
+    pub(super) fn new(core: &Arc<Core>) -> Self {
+        core.update(|schedule, owed| {
+            schedule.awaited += 1;
+            schedule.renew_words(owed);
+        });
+        Self(Arc::clone(core))
+    }
+}
+
+impl Drop for Attention {
+    fn drop(&mut self) {
+        let mut schedule = self.0.schedule();
+        schedule.awaited = schedule.awaited.saturating_sub(1);
+    }
+}
+
 impl Core {
-    /// Waits until `done`, leading or following; false if `deadline` came first. `calls` are those that `done` looks at.
-    pub(super) fn wait<'a>(
+    /// Waits until `done`, leading or following; false if `deadline` came first. `awaited` is what makes `done` true, and
+    /// `done`, which is called under the mutex too, takes no lock of the pool's.
+    pub(super) fn wait(
         self: &Arc<Self>,
         done: &dyn Fn() -> bool,
-        calls: &(impl Iterator<Item = &'a Arc<Call>> + Clone),
+        awaited: &dyn Awaited,
         deadline: Option<Instant>,
     ) -> bool {
         loop {
@@ -42,15 +81,11 @@ impl Core {
                 }
                 Some(false) => {
                     let own = std::thread::current();
-                    for call in calls.clone() {
-                        call.add_waiter(own.clone());
-                    }
+                    awaited.enlist(own.clone());
                     if !done() {
                         park(deadline);
                     }
-                    for call in calls.clone() {
-                        call.remove_waiter(own.id());
-                    }
+                    awaited.strike(own.id());
                     self.schedule().followers.retain(|thread| thread.id() != own.id());
                     if !done() && deadline.is_some_and(|at| Instant::now() >= at) {
                         // It may have been woken to lead; then somebody else must.
@@ -119,7 +154,7 @@ impl Core {
     }
 }
 
-fn park(deadline: Option<Instant>) {
+pub(super) fn park(deadline: Option<Instant>) {
     match deadline {
         None => std::thread::park(),
         Some(deadline) => std::thread::park_timeout(deadline.saturating_duration_since(Instant::now())),

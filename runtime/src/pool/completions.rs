@@ -1,0 +1,117 @@
+//! Which calls of a set are settled, in the order in which that became known.
+//!
+//! Owns: their numbers, and the one thread that waits for them. Runs in: the parent; any thread that settles a call
+//! writes, the set's owner reads. Never: looks at a call again. Each is named once, by whoever settles it, so a set of any
+//! size costs the same for each.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::{Thread, ThreadId};
+use std::time::Instant;
+
+use super::core::Core;
+use super::waiting::{Attention, Awaited, park};
+
+/// The settled calls of a set that its owner has not taken yet.
+#[derive(Debug, Default)]
+pub(super) struct Completions(Mutex<Inner>);
+
+#[derive(Debug, Default)]
+struct Inner {
+    settled: VecDeque<usize>,
+    /// How many the owner wants before it is woken, at least 1.
+    wanted: usize,
+    /// One that failed is enough, too.
+    or_failed: bool,
+    failed: bool,
+    thread: Option<Thread>,
+}
+
+/// The pools that the calls of a set belong to.
+#[derive(Default)]
+pub(super) struct Pools {
+    cores: Vec<Arc<Core>>,
+    attention: Vec<Attention>,
+}
+
+impl Completions {
+    /// A set whose owner wants to know of each call.
+    pub(super) fn new() -> Arc<Self> {
+        let new = Self::default();
+        new.want(1, false);
+        Arc::new(new)
+    }
+
+    /// The owner is to be woken when `count` calls that it has not taken are settled, or when one has failed.
+    pub(super) fn want(&self, count: usize, or_failed: bool) {
+        let mut inner = self.inner();
+        (inner.wanted, inner.or_failed) = (count.max(1), or_failed);
+    }
+
+    /// The call with this number is settled. Returns the thread that is to be woken.
+    pub(super) fn push(&self, number: usize, failed: bool) -> Option<Thread> {
+        let mut inner = self.inner();
+        inner.settled.push_back(number);
+        inner.failed |= failed;
+        if inner.is_enough() { inner.thread.take() } else { None }
+    }
+
+    /// The number of the call that was settled first, if one was.
+    pub(super) fn pop(&self) -> Option<usize> {
+        self.inner().settled.pop_front()
+    }
+
+    /// Whether there is what the owner waits for.
+    pub(super) fn is_enough(&self) -> bool {
+        self.inner().is_enough()
+    }
+
+    fn inner(&self) -> MutexGuard<'_, Inner> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Inner {
+    fn is_enough(&self) -> bool {
+        self.settled.len() >= self.wanted || (self.or_failed && self.failed)
+    }
+}
+
+impl Awaited for Completions {
+    fn enlist(&self, thread: Thread) {
+        self.inner().thread = Some(thread);
+    }
+
+    fn strike(&self, _: ThreadId) {
+        self.inner().thread = None;
+    }
+}
+
+impl Pools {
+    pub(super) fn new(cores: Vec<Arc<Core>>) -> Self {
+        Self { cores, attention: Vec::new() }
+    }
+
+    /// Waits until there is what the owner of `set` wants; false if `deadline` came first.
+    pub(super) fn wait(&mut self, set: &Completions, deadline: Option<Instant>) -> bool {
+        if let [core] = &*self.cores {
+            return set.is_enough() || core.wait(&|| set.is_enough(), set, deadline);
+        }
+        // Nobody can lead several pools. So the hub listens to all of them, from the first time that this is needed.
+        if self.attention.is_empty() && !set.is_enough() {
+            self.attention = self.cores.iter().map(Attention::new).collect();
+        }
+        let own = std::thread::current();
+        loop {
+            set.enlist(own.clone());
+            let enough = set.is_enough();
+            if !enough {
+                park(deadline);
+            }
+            set.strike(own.id());
+            if enough || deadline.is_some_and(|at| Instant::now() >= at) {
+                return set.is_enough();
+            }
+        }
+    }
+}

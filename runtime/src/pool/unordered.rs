@@ -1,0 +1,151 @@
+//! Results of many calls as they come, reading a bounded number of items ahead.
+//!
+//! Owns: [`UnorderedMap`]. Runs in: the parent, on the thread that asks for the next result.
+//! Never: has more calls on the way than it may read ahead, or looks through them for one that is settled.
+
+use std::fmt;
+use std::iter::FusedIterator;
+use std::marker::PhantomData;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::completions::Completions;
+use super::elapsed::Elapsed;
+use super::handle::JoinHandle;
+use super::pool_type::Pool;
+use super::schedule::Schedule;
+use crate::error::Result;
+use crate::task::Task;
+
+/// The results of [`Pool::imap_unordered`], as they come.
+///
+/// # Examples
+/// ```
+/// use process_task::{Pool, process_task};
+///
+/// #[process_task]
+/// fn square(x: u32) -> u32 { x * x }
+///
+/// let pool = Pool::new()?;
+/// let sum: u32 = pool.imap_unordered(square, 0..10).map(Result::unwrap).sum();
+/// assert_eq!(sum, 285);
+/// # process_task::Result::Ok(())
+/// ```
+#[must_use = "nothing is submitted until a result is asked for"]
+pub struct UnorderedMap<'p, 'a, T: Task, I> {
+    pool: &'p Pool,
+    task: T,
+    items: std::iter::Fuse<I>,
+    most: usize,
+    /// The calls on the way, each in a place of its own, whose number the set knows it by.
+    places: Vec<Option<JoinHandle<T::Output>>>,
+    free: Vec<usize>,
+    settled: Arc<Completions>,
+    arguments: PhantomData<fn(&'a ())>,
+}
+
+impl<'p, 'a, T: Task, I: Iterator<Item = T::Args<'a>>> UnorderedMap<'p, 'a, T, I> {
+    pub(super) fn new(pool: &'p Pool, task: T, items: I, most: usize) -> Self {
+        Self {
+            pool,
+            task,
+            items: items.fuse(),
+            most,
+            places: Vec::new(),
+            free: Vec::new(),
+            settled: Completions::new(),
+            arguments: PhantomData,
+        }
+    }
+
+    /// As [`next`](Iterator::next), but waits for `timeout` at the most. Reading an item, and finding room for it in a
+    /// pool with [`max_pending`](crate::PoolBuilder::max_pending), may take longer.
+    ///
+    /// # Errors
+    /// The time was over. The calls go on, and their results come when they are asked for again.
+    ///
+    /// # Examples
+    /// ```
+    /// use std::time::Duration;
+    /// use process_task::{Pool, process_task};
+    ///
+    /// #[process_task]
+    /// fn square(x: u32) -> u32 { x * x }
+    ///
+    /// let pool = Pool::new()?;
+    /// let mut squares = pool.imap_unordered(square, [7]);
+    /// assert_eq!(squares.next_timeout(Duration::from_secs(60)), Ok(Some(Ok(49))));
+    /// assert_eq!(squares.next_timeout(Duration::from_secs(60)), Ok(None));
+    /// # process_task::Result::Ok(())
+    /// ```
+    pub fn next_timeout(&mut self, timeout: Duration) -> std::result::Result<Option<Result<T::Output>>, Elapsed> {
+        self.next_until(Instant::now().checked_add(timeout))
+    }
+
+    fn next_until(&mut self, deadline: Option<Instant>) -> std::result::Result<Option<Result<T::Output>>, Elapsed> {
+        self.fill();
+        if self.pending() == 0 {
+            return Ok(None);
+        }
+        let there = || self.settled.is_enough();
+        if !there() {
+            self.pool.core().wait(&there, &*self.settled, deadline);
+        }
+        let first = self.settled.pop().ok_or_else(|| Elapsed::new(self.pending()))?;
+        self.free.push(first);
+        Ok(self.places[first].take().map(|handle| handle.result()))
+    }
+
+    /// Submits items until as many as allowed are on the way.
+    fn fill(&mut self) {
+        while self.pending() < self.most {
+            let Some(item) = self.items.next() else { return };
+            let handle = self.pool.submit(self.task, item);
+            let place = self.free.pop().unwrap_or_else(|| {
+                self.places.push(None);
+                self.places.len() - 1
+            });
+            handle.call().join_set(&self.settled, place);
+            self.places[place] = Some(handle);
+        }
+    }
+}
+
+impl<T: Task, I> UnorderedMap<'_, '_, T, I> {
+    fn pending(&self) -> usize {
+        self.places.len() - self.free.len()
+    }
+}
+
+impl<'a, T: Task, I: Iterator<Item = T::Args<'a>>> Iterator for UnorderedMap<'_, 'a, T, I> {
+    type Item = Result<T::Output>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        self.next_until(None).ok().flatten()
+    }
+
+    fn size_hint(&self) -> (usize, Option<usize>) {
+        let (least, most) = self.items.size_hint();
+        let pending = self.pending();
+        (least.saturating_add(pending), most.and_then(|most| most.checked_add(pending)))
+    }
+}
+
+impl<'a, T: Task, I: ExactSizeIterator<Item = T::Args<'a>>> ExactSizeIterator for UnorderedMap<'_, 'a, T, I> {}
+impl<'a, T: Task, I: Iterator<Item = T::Args<'a>>> FusedIterator for UnorderedMap<'_, 'a, T, I> {}
+
+impl<T: Task, I> Drop for UnorderedMap<'_, '_, T, I> {
+    /// Nobody wants what is still on the way.
+    fn drop(&mut self) {
+        if self.pending() > 0 {
+            self.places.iter().flatten().for_each(|handle| handle.call().abandon());
+            self.pool.core().update(Schedule::cancel_abandoned);
+        }
+    }
+}
+
+impl<T: Task, I> fmt::Debug for UnorderedMap<'_, '_, T, I> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("UnorderedMap").field("pending", &self.pending()).finish_non_exhaustive()
+    }
+}
