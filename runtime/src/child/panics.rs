@@ -1,6 +1,6 @@
 //! What a panic says, kept for the parent.
 //!
-//! Owns: the panic hook of a child. Runs in: a child, on whichever thread panics.
+//! Owns: the panic hook of a child. Runs in: a child, on whichever thread panics; also in a parent that runs tasks itself.
 //! Never: replaces what the hook before it printed; that still goes to stderr.
 //!
 //! With `panic = "abort"`, for a second panic during unwinding, and for one that crosses `extern "C"`, the hook is the
@@ -29,8 +29,9 @@ pub(super) fn tell(last_words: LastWords) {
 
 /// Listens to every panic from now on.
 ///
-/// Runs in: the fork server, so that its children need not, and in a child that was executed.
-pub(super) fn listen() {
+/// Runs in: the fork server, so that its children need not, in a child that was executed, and in a parent that runs
+/// tasks itself.
+pub(crate) fn listen() {
     let before = panic::take_hook();
     panic::set_hook(Box::new(move |info| {
         let report = report(info);
@@ -58,7 +59,7 @@ fn report(info: &PanicHookInfo<'_>) -> PanicReport {
 }
 
 /// What is known of a panic that was caught on this thread; its payload is dropped here.
-pub(super) fn caught(payload: Box<dyn Any + Send>) -> PanicReport {
+pub(crate) fn caught(payload: Box<dyn Any + Send>) -> PanicReport {
     let message = message_of(&*payload);
     // A destructor of a payload may panic itself; that one's payload is left alone.
     if let Err(second) = panic::catch_unwind(AssertUnwindSafe(|| drop(payload))) {

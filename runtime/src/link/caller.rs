@@ -332,6 +332,13 @@ impl<T> Caller<T> {
 }
 
 impl Body {
+    /// A copy of `bytes`, as aligned as a payload has to be.
+    pub(crate) fn of_bytes(bytes: &[u8]) -> Self {
+        let mut memory = vec![0u128; bytes.len().div_ceil(size_of::<u128>())];
+        bytemuck::cast_slice_mut(&mut memory)[..bytes.len()].copy_from_slice(bytes);
+        Self::Small(memory, bytes.len())
+    }
+
     /// The payload.
     ///
     /// # Errors

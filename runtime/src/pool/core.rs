@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 
 use super::call::{Call, Queued};
 use super::callbacks::Callbacks;
+use super::inline;
 use super::plan::Plan;
 use super::room::Room;
 use super::schedule::{Owed, Phase, Schedule, Start};
@@ -95,6 +96,9 @@ impl Core {
     }
 
     pub(super) fn submit(self: &Arc<Self>, call: Arc<Call>, payload: Payload) {
+        if inline::is_on() {
+            return self.run_inline(&call, &payload);
+        }
         self.update(|schedule, owed| schedule.submit(Queued { call, payload }, owed));
     }
 
@@ -170,6 +174,9 @@ impl Core {
 
     /// Starts the first workers, and waits until all are there, and initialized.
     pub(super) fn start_all(self: &Arc<Self>, workers: usize) -> Result<()> {
+        if inline::is_on() {
+            return Ok(());
+        }
         let (sender, receiver) = std::sync::mpsc::channel();
         let unready = {
             let mut schedule = self.schedule();

@@ -36,6 +36,7 @@ mod elapsed;
 mod ends;
 mod global;
 mod handle;
+mod inline;
 mod levels;
 mod plan;
 mod pool_type;

@@ -1,0 +1,104 @@
+//! Tasks of pools in the calling process, for debugging: `PROCESS_TASK_INLINE=1`.
+//!
+//! Owns: whether that is so, asked once. Runs in: the parent, on the thread that submits.
+//! Never: holds the mutex while a task runs, so a task may use the pool that runs it.
+//!
+//! A call goes the same way as to a worker, but for the link: its arguments are encoded, the task's stub decodes them,
+//! runs the function and encodes what it returned, and the handle decodes that. So a value that cannot travel fails here
+//! too, in the same words, and only what takes another process is different: nothing survives an `exit` or a crash, and
+//! nothing can be interrupted.
+
+use std::ffi::OsStr;
+use std::panic::{self, AssertUnwindSafe};
+use std::sync::{Arc, Once, OnceLock};
+
+use super::call::Call;
+use super::core::Core;
+use super::schedule::Phase;
+use crate::child::panics;
+use crate::codec::Writer;
+use crate::codec::message::to_bytes;
+use crate::error::Result;
+use crate::launch::outcome;
+use crate::link::frame::{INLINE, Kind};
+use crate::link::{Body, Filling, Payload, Reply, SharedStock};
+use crate::process::current;
+use crate::task::{StubError, lookup};
+
+/// The variable that has tasks run in the calling process.
+const VARIABLE: &str = "PROCESS_TASK_INLINE";
+
+/// Whether tasks that are handed to pools run in this process.
+pub(super) fn is_on() -> bool {
+    static ON: OnceLock<bool> = OnceLock::new();
+    *ON.get_or_init(|| std::env::var_os(VARIABLE).is_some_and(|value| says_yes(&value)))
+}
+
+fn says_yes(value: &OsStr) -> bool {
+    value == "1" || value == "true"
+}
+
+impl Core {
+    /// Runs a call here and now, and settles it, unless the pool is closed.
+    pub(super) fn run_inline(self: &Arc<Self>, call: &Arc<Call>, payload: &Payload) {
+        let refused = self.update(|schedule, _| match &schedule.phase {
+            Phase::Closing(error) | Phase::Ended(error) => Some(error.clone()),
+            Phase::Open => {
+                schedule.outstanding.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
+                None
+            }
+        });
+        match refused {
+            Some(error) => drop(call.settle(Err(error))),
+            None => {
+                let outcome = run(call.index, payload);
+                self.update(|schedule, owed| schedule.settle(call, outcome, owed));
+            }
+        }
+    }
+}
+
+/// Makes one call of the task that has this place in the registry.
+pub(super) fn run(task: u32, arguments: &Payload) -> Result<Body> {
+    let own = current();
+    outcome::of_reply(reply(task, arguments)).map_err(|error| error.in_process(own.name(), own.id()))
+}
+
+/// What a worker would answer.
+fn reply(task: u32, arguments: &Payload) -> Reply {
+    static LISTENING: Once = Once::new();
+    LISTENING.call_once(panics::listen);
+    let answer = |kind, bytes: &[u8]| Reply { kind, body: Body::of_bytes(bytes) };
+    let Some(task) = lookup(task) else { return answer(Kind::UnknownTask, &[]) };
+    // A copy, because small payloads are nowhere aligned but in a ring.
+    let arguments = Body::of_bytes(arguments.bytes());
+    let mut filling = Filling::new(&SharedStock::default());
+    let outcome = panic::catch_unwind(AssertUnwindSafe(|| {
+        let mut writer = Writer::new(Vec::new(), INLINE, &mut filling);
+        task.run(arguments.bytes().unwrap_or_default(), &mut writer)?;
+        writer.finish().map_err(StubError::Encode)
+    }));
+    match outcome {
+        Ok(Ok(payload)) => match Payload::new(payload, filling) {
+            Some(payload) => answer(Kind::Done, payload.bytes()),
+            None => answer(Kind::BadResult, b"its parcel is gone"),
+        },
+        Ok(Err(StubError::Decode(error))) => answer(Kind::BadArguments, error.to_string().as_bytes()),
+        Ok(Err(StubError::Encode(error))) => answer(Kind::BadResult, error.to_string().as_bytes()),
+        Err(payload) => answer(Kind::Panicked, &to_bytes(&panics::caught(payload))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn two_values_say_yes() {
+        let yes = |value: &str| says_yes(OsStr::new(value));
+        assert_eq!(
+            ["1", "true", "", "0", "false", "yes", "11"].map(yes),
+            [true, true, false, false, false, false, false]
+        );
+    }
+}
