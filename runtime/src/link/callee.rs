@@ -15,12 +15,12 @@ use super::message::{FromChild, MAGIC, ToChild};
 use super::parcel::{Arrivals, SLOTS};
 use super::window;
 use super::words::{LAST_WORDS, ReplyWords, RequestWords};
-use super::{Filling, Loan, Payload, SharedStock, Spin, bell};
+use super::{Filling, Loan, Payload, SharedStock, Spin, bell, busy};
 use crate::codec::message::{from_bytes, to_bytes};
 use crate::shared::Half;
 use crate::sys::memory::{Access, Map};
 use crate::sys::socket::{self, Blocking};
-use crate::sys::{Errno, fd, futex, process};
+use crate::sys::{Errno, clock, fd, futex, process};
 
 /// The child's end.
 #[derive(Debug)]
@@ -128,8 +128,10 @@ impl Callee {
             // Looked at before the window: what was given out before the closing is claimed first.
             let closed = closing.load(Acquire) != 0;
             if window::claim(window) {
+                busy::begin(&self.reply.words().busy.0, clock::coarse);
                 return Some(self.read_frame());
             }
+            busy::end(&self.reply.words().busy.0, clock::coarse);
             if closed {
                 return None;
             }

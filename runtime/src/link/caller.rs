@@ -8,18 +8,19 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::{Acquire, Relaxed, SeqCst};
 use std::sync::atomic::fence;
+use std::time::Duration;
 
 use super::frame::{self, Frame, HEAD, Kind, ParcelName, RING};
 use super::message::{FromChild, ToChild};
 use super::parcel::{Arrivals, NO_SLOT, SLOTS};
 use super::window::{self, LOOK_AHEAD, Window};
 use super::words::RequestWords;
-use super::{Link, Payload, bell};
+use super::{Link, Payload, bell, busy};
 use crate::codec::message::{from_bytes, to_bytes};
 use crate::shared::Half;
 use crate::sys::memory::Map;
 use crate::sys::socket::{self, Blocking};
-use crate::sys::{self, Errno, limits};
+use crate::sys::{self, Errno, clock, limits};
 
 /// The parent's end. `T` is what the owner remembers of a call.
 #[derive(Debug)]
@@ -257,6 +258,11 @@ impl<T> Caller<T> {
     /// How many requests the child has claimed since the link was made.
     pub(crate) fn claimed(&self) -> u32 {
         Window::look(&self.link.reply.words().window.0).claimed
+    }
+
+    /// How long the child has been busy since it was made.
+    pub(crate) fn busy(&self) -> Duration {
+        busy::look(&self.link.reply.words().busy.0, clock::coarse())
     }
 
     /// Sorts what is in flight, once the child is dead and its last replies are collected; or when it is about to be

@@ -34,6 +34,7 @@
 //! once, checked, then used. A frame that fails a check is a [`Violation`], and the child that wrote it is killed.
 
 pub(crate) mod bell;
+mod busy;
 mod callee;
 mod caller;
 mod crowd;

@@ -11,6 +11,7 @@
 //! | [`ReplyWords::window`] | reply | parent: raises and lowers `limit`; child: raises `claimed` (see [`super::window`]) |
 //! | [`ReplyWords::dozing`] | reply | child stores 1, looks at `window` again, sleeps on it; parent swaps 0, and wakes |
 //! | [`ReplyWords::tail`] | reply | child, after the reply's bytes |
+//! | [`ReplyWords::busy`] | reply | child, when it begins to work and when it has no more (see [`super::busy`]) |
 //! | [`ReplyWords::overflowed`] | reply | child, from the handler of a stack overflow |
 //! | [`ReplyWords::last_words`] | reply | child, when it panics |
 //!
@@ -42,6 +43,7 @@ pub(crate) struct ReplyWords {
     pub(crate) window: Alone<AtomicU64>,
     pub(crate) dozing: Alone<AtomicU32>,
     pub(crate) tail: Alone<AtomicU64>,
+    pub(crate) busy: Alone<AtomicU64>,
     pub(crate) overflowed: Alone<AtomicU32>,
     pub(crate) last_words_len: Alone<AtomicU32>,
     pub(crate) last_words: [AtomicU8; LAST_WORDS],
@@ -61,6 +63,7 @@ crate::shared::words! {
         window: Alone<AtomicU64>,
         dozing: Alone<AtomicU32>,
         tail: Alone<AtomicU64>,
+        busy: Alone<AtomicU64>,
         overflowed: Alone<AtomicU32>,
         last_words_len: Alone<AtomicU32>,
         last_words: [AtomicU8; LAST_WORDS],
