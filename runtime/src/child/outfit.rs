@@ -43,7 +43,7 @@ pub(super) fn put_on(setup: Setup, attached: &[OwnedFd]) -> Result<(), Refusal> 
     }
     process::set_name(&setup.name);
     signal::set_mask(setup.mask);
-    identity::set(Identity { name: setup.name, parent: setup.parent });
+    identity::set(Identity { name: setup.name, parent: setup.parent, depth: setup.depth });
     Ok(())
 }
 

@@ -84,6 +84,7 @@ pub(crate) fn setup(base: &Base, options: &Options, name: &str, once: bool) -> R
         name: name.to_owned(),
         once,
         parent: (std::process::id(), identity::get().map_or_else(String::new, |own| own.name.clone())),
+        depth: identity::depth() + 1,
         clear_env: options.clear_env,
         cpus: options.cpus.clone(),
         mask: options.mask.unwrap_or_else(signal::mask),

@@ -21,8 +21,8 @@ use super::server::{START_DEADLINE, Server};
 use super::timers::{Timer, Timers};
 use crate::codec::message::from_bytes;
 use crate::error::{Error, Result};
-use crate::link::StartMethod;
 use crate::link::message::{ChildId, FromServer, ToServer};
+use crate::link::{StartMethod, identity};
 use crate::sys::poll::{self, Report};
 use crate::sys::socket::{self, Blocking};
 use crate::sys::{self, Errno, fd, forked, process, signal};
@@ -79,6 +79,13 @@ pub(crate) fn hub() -> Result<Arc<Hub>> {
     let mut hub = lock(&HUB);
     if let Some(hub) = hub.as_ref().filter(|hub| hub.generation == forked::generation()) {
         return Ok(Arc::clone(hub));
+    }
+    if identity::depth() >= identity::DEEPEST {
+        return Err(Error::invalid(format!(
+            "this process was started by a task of a task, and so on, {} deep, and may start no further ones; does a task \
+             start itself?",
+            identity::DEEPEST
+        )));
     }
     let new = Hub::start()?;
     // In a copy made by `fork()`, the original's hub is left alone: its locks may be held by threads that are not here.

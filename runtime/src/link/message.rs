@@ -135,6 +135,8 @@ pub(crate) struct Setup {
     pub(crate) once: bool,
     /// The id and the name of the process that asked.
     pub(crate) parent: (u32, String),
+    /// See [`super::identity::Identity::depth`].
+    pub(crate) depth: u32,
     /// Variables to set, relative to the fork server's environment, or to none after `clear_env`.
     pub(crate) set_env: Vec<(OsString, OsString)>,
     /// Variables to remove.
