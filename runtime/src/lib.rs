@@ -64,8 +64,8 @@ pub use self::process::{
 
 // Many calls in processes that stay.
 pub use self::pool::{
-    AsCompleted, Elapsed, JoinHandle, Map, Pending, Pool, PoolBuilder, TrySubmitError, UnorderedMap, Waited, When,
-    as_completed, wait, worker_state,
+    AsCompleted, Elapsed, JoinHandle, Map, OnProgress, Pending, Pool, PoolBuilder, TrySubmitError, UnorderedMap,
+    Waited, When, as_completed, wait, worker_state,
 };
 
 // What can go wrong.

@@ -22,11 +22,17 @@ use loom::sync::atomic::{AtomicU32, AtomicU64};
 use loom::sync::{Arc, Condvar, Mutex};
 use loom::thread;
 
+/// How many items a batch of the model has.
+const ITEMS: usize = 2;
+
 /// One link: its words, and the two places where somebody sleeps.
 struct Link {
     window: AtomicU64,
     dozing: AtomicU32,
     tail: AtomicU64,
+    progress: AtomicU64,
+    /// What stands where the answer to a batch will be: the results of its items.
+    results: [AtomicU32; ITEMS],
     asleep: AtomicU32,
     hungry: AtomicU32,
     closing: AtomicU32,
@@ -81,6 +87,8 @@ impl Link {
             window: AtomicU64::new(0),
             dozing: AtomicU32::new(0),
             tail: AtomicU64::new(0),
+            progress: AtomicU64::new(0),
+            results: std::array::from_fn(|_| AtomicU32::new(0)),
             asleep: AtomicU32::new(0),
             hungry: AtomicU32::new(0),
             closing: AtomicU32::new(0),
@@ -142,6 +150,33 @@ impl Link {
                 }
                 bell::wake_up(&self.dozing);
             }
+        }
+    }
+}
+
+impl Link {
+    /// The child, with a batch: each result, then the word that counts it, then the answer's tail. It dies after `steps`.
+    fn serve_a_batch(&self, mut steps: usize) {
+        let mut lives = || {
+            let alive = steps > 0;
+            steps = steps.saturating_sub(1);
+            alive
+        };
+        while !window::claim(&self.window) {
+            thread::yield_now();
+        }
+        for (done, result) in (1..).zip(&self.results) {
+            if !lives() {
+                return;
+            }
+            result.store(1, Relaxed);
+            if !lives() {
+                return;
+            }
+            self.progress.store(done, Release);
+        }
+        if lives() {
+            self.tail.store(1, Release);
         }
     }
 }
@@ -226,6 +261,26 @@ fn a_death_at_any_step_costs_one_call_at_most() {
             assert!(running <= 1, "{running} calls are lost");
             let back = window::take_back(&link.window, u32::MAX);
             assert_eq!(answered + running + u64::from(back), 2);
+        });
+    }
+}
+
+#[test]
+fn a_death_in_a_batch_costs_one_item_at_most_and_the_results_before_it_are_there() {
+    for steps in 0..=2 * ITEMS + 1 {
+        explore(5, move || {
+            let link = Link::new();
+            let theirs = Arc::clone(&link);
+            let child = thread::spawn(move || theirs.serve_a_batch(steps));
+            link.push();
+            // Somebody looks while it is still at work: what is counted is there, whatever comes later.
+            let seen = usize::try_from(link.progress.load(Acquire)).unwrap();
+            assert!(link.results[..seen].iter().all(|result| result.load(Relaxed) != 0));
+            child.join().unwrap();
+            let (published, done) = (link.tail.load(Acquire) == 1, link.progress.load(Acquire));
+            let begun = link.results.iter().filter(|result| result.load(Relaxed) != 0).count() as u64;
+            assert!(done <= begun && begun <= done + 1, "{done} of {begun} items are counted");
+            assert!(!published || done == ITEMS as u64);
         });
     }
 }

@@ -3,6 +3,7 @@
 //! Owns: the life of such a process, from before `main` to its exit. Meets the parent only in `link`.
 //! Never: returns to `main`. A parent that runs its pools' tasks itself borrows [`panics`], which knows no link then.
 
+mod batch;
 mod boot;
 mod outfit;
 pub(crate) mod panics;

@@ -6,6 +6,7 @@
 use std::io::Write as _;
 use std::panic::{self, AssertUnwindSafe};
 
+use super::batch;
 use super::outfit;
 use super::panics;
 use crate::codec::Writer;
@@ -33,6 +34,10 @@ pub(super) fn serve(mut callee: Callee) -> ! {
                 }
             }
             callee.answer(&given, Kind::Done, Payload::Small(Vec::new()));
+            continue;
+        }
+        if given.kind == Kind::Batch {
+            batch::run(&mut callee, &given, last_words);
             continue;
         }
         last_words.clear();
@@ -114,7 +119,7 @@ fn run(callee: &mut Callee, given: &Given) {
 }
 
 /// Answers with bytes of our own, which may be too long for the ring.
-fn answer(callee: &mut Callee, given: &Given, kind: Kind, bytes: &[u8]) {
+pub(super) fn answer(callee: &mut Callee, given: &Given, kind: Kind, bytes: &[u8]) {
     let mut filling = callee.filling();
     let mut writer = Writer::new(Vec::new(), INLINE, &mut filling);
     let payload = writer.put_bytes(bytes).and_then(|()| writer.finish());

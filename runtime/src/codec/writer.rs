@@ -38,8 +38,10 @@ pub enum Payload {
 
 /// A payload under construction.
 pub struct Writer<'s> {
-    /// Bytes that are not in the spill yet.
+    /// Bytes that are not in the spill yet, behind those that are no part of this payload.
     staged: Vec<u8>,
+    /// Where the payload begins in `staged`.
+    base: usize,
     /// How many bytes may be staged.
     threshold: usize,
     /// How many bytes are in the spill.
@@ -55,7 +57,24 @@ impl<'s> Writer<'s> {
     #[inline]
     pub fn new(mut buffer: Vec<u8>, threshold: usize, spill: &'s mut dyn Spill) -> Self {
         buffer.clear();
-        Self { staged: buffer, threshold, spilled: 0, capacity: 0, spill }
+        Self::after(buffer, threshold, spill)
+    }
+
+    /// As [`new`](Self::new), but behind the bytes that are in `buffer`, which stay there and are no part of the payload.
+    #[inline]
+    pub(crate) fn after(buffer: Vec<u8>, threshold: usize, spill: &'s mut dyn Spill) -> Self {
+        Self { base: buffer.len(), staged: buffer, threshold, spilled: 0, capacity: 0, spill }
+    }
+
+    /// Begins another payload, behind the first `keep` staged bytes, which are no part of it. If fewer are staged, zeroes
+    /// are. What the payload before had in the [`Spill`] is forgotten.
+    #[inline]
+    pub(crate) fn begin(&mut self, keep: usize, threshold: usize) {
+        self.staged.resize(keep, 0);
+        self.base = keep;
+        self.threshold = threshold;
+        self.spilled = 0;
+        self.capacity = 0;
     }
 
     /// Appends `bytes`.
@@ -64,7 +83,7 @@ impl<'s> Writer<'s> {
     /// The payload outgrew the small buffer and the spill has no memory for it.
     #[inline]
     pub fn put_bytes(&mut self, bytes: &[u8]) -> Result<(), CodecError> {
-        if bytes.len() <= self.threshold.saturating_sub(self.staged.len()) {
+        if bytes.len() <= self.threshold.saturating_sub(self.staged.len() - self.base) {
             self.staged.extend_from_slice(bytes);
             return Ok(());
         }
@@ -95,7 +114,7 @@ impl<'s> Writer<'s> {
     #[inline]
     #[must_use]
     pub fn len(&self) -> usize {
-        self.spilled + self.staged.len()
+        self.spilled + self.staged.len() - self.base
     }
 
     /// Whether nothing was appended yet.
@@ -115,6 +134,26 @@ impl<'s> Writer<'s> {
         }
         self.flush(0, 0)?;
         Ok(Payload::Spilled(self.spilled))
+    }
+
+    /// Ends the payload that [`begin`](Self::begin) began. Says how many bytes went to the [`Spill`]; if none did, they are
+    /// at the end of what is staged.
+    ///
+    /// # Errors
+    /// As [`put_bytes`](Self::put_bytes).
+    #[inline]
+    pub(crate) fn end(&mut self) -> Result<Option<usize>, CodecError> {
+        if self.capacity == 0 {
+            return Ok(None);
+        }
+        self.flush(0, 0)?;
+        Ok(Some(self.spilled))
+    }
+
+    /// The staged bytes, with those that are no part of the payload.
+    #[inline]
+    pub(crate) fn staged(&mut self) -> &mut Vec<u8> {
+        &mut self.staged
     }
 
     /// The small buffer is full: moves it and `bytes` to the spill.
@@ -140,9 +179,10 @@ impl<'s> Writer<'s> {
             self.spill.grow(self.spilled, capacity)?;
             self.capacity = capacity;
         }
-        self.spill.bytes()[self.spilled..][..self.staged.len()].copy_from_slice(&self.staged);
-        self.spilled += self.staged.len();
-        self.staged.clear();
+        let staged = &self.staged[self.base..];
+        self.spill.bytes()[self.spilled..][..staged.len()].copy_from_slice(staged);
+        self.spilled += staged.len();
+        self.staged.truncate(self.base);
         Ok(())
     }
 }

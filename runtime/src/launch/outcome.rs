@@ -44,7 +44,7 @@ pub(crate) fn of_reply(reply: Reply) -> Result<Body> {
             let refusal = refusal.unwrap_or(Refusal { step: "set the process up".to_owned(), errno: 0 });
             Err(Error::could_not_start(refusal.step, Errno::from_raw(refusal.errno)))
         }
-        Kind::Skip | Kind::Setup | Kind::Call => {
+        Kind::Skip | Kind::Setup | Kind::Call | Kind::Batch | Kind::Results => {
             let reason = "a reply of a request's kind".to_owned();
             Err(Error::new(ErrorKind::ProtocolViolation { reason }, Execution::Unknown))
         }

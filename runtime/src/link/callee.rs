@@ -9,13 +9,15 @@ use std::sync::atomic::AtomicU32;
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release, SeqCst};
 use std::time::Instant;
 
+use super::batch;
 use super::crowd::Crowd;
-use super::frame::{self, Frame, HEAD, INLINE, Kind, ParcelName, RING};
+use super::frame::{self, Frame, HEAD, INLINE, Kind, LONGEST, ParcelName, RING};
 use super::message::{FromChild, MAGIC, ToChild};
 use super::parcel::{Arrivals, SLOTS};
 use super::window;
-use super::words::{LAST_WORDS, ReplyWords, RequestWords};
+use super::words::{LAST_WORDS, NO_MORE, ReplyWords, RequestWords};
 use super::{Filling, Loan, Payload, SharedStock, Spin, bell, busy};
+use crate::codec::Spill as _;
 use crate::codec::message::{from_bytes, to_bytes};
 use crate::shared::Half;
 use crate::sys::memory::{Access, Map};
@@ -171,24 +173,101 @@ impl Callee {
             Payload::Parcel(loan) => (&[], loan.len(), loan.parcel().map(|(name, _)| name)),
         };
         let head = Frame { kind, task: 0, serial: given.serial, len: len as u64, parcel, pages: 0 };
-        let at = frame::room_for(self.write, head.extent());
+        let at = self.place_for(head.extent());
+        self.reply.write(frame::place(at) + HEAD, inline);
+        if let Payload::Parcel(loan) = payload {
+            self.lend(loan);
+        }
+        // Nobody waits for the word that a setup worked: the first call follows it.
+        let awaited = given.kind != Kind::Setup || kind != Kind::Done;
+        self.publish(at, &head, awaited);
+    }
+
+    /// Begins to answer a batch, which is the oldest request that is not answered.
+    pub(crate) fn begin_answer(&mut self, given: &Given) -> Answer {
+        // The parent knows where this is: it must find the results there if the answer is never finished.
+        let at = self.place_for(LONGEST as u64);
+        self.reply.words().progress.0.store(given.serial << 32, Release);
+        Answer { at, serial: given.serial, len: 0, done: 0 }
+    }
+
+    /// What became of the next item, in not more bytes than the answer has [`room`](Answer::room) for. From here on, the
+    /// death of this process does not cost this item.
+    #[inline]
+    pub(crate) fn put_result(&self, answer: &mut Answer, kind: Kind, result: &[u8]) {
+        let place = frame::place(answer.at) + HEAD + answer.len;
+        self.reply.write(place, &batch::head(kind, result.len()));
+        self.reply.write(place + batch::HEAD, result);
+        answer.len = batch::next_result(answer.len + batch::HEAD + result.len());
+        answer.done += 1;
+        self.reply.words().progress.0.store(answer.serial << 32 | answer.done, Release);
+    }
+
+    /// From here on, the death of this process costs no item of the batch.
+    pub(crate) fn end_items(&self, answer: &Answer) {
+        let progress = answer.serial << 32 | NO_MORE | answer.done;
+        self.reply.words().progress.0.store(progress, Release);
+    }
+
+    /// Says what became of the items that were done, and that it took so many nanoseconds.
+    pub(crate) fn finish_answer(&mut self, answer: &Answer, nanos: u32) {
+        let len = answer.len as u64;
+        let head = Frame { kind: Kind::Results, task: nanos, serial: answer.serial, len, parcel: None, pages: 0 };
+        self.publish(answer.at, &head, true);
+    }
+
+    /// As [`Callee::finish_answer`], with one more item, whose result is too long for the rest of the frame: it was
+    /// written [`Answer::len_with_head`] bytes behind the start of `filling`, and is `len` bytes long.
+    ///
+    /// # Errors
+    /// The parcel cannot be handed over; nothing was answered.
+    pub(crate) fn finish_answer_in_parcel(
+        &mut self,
+        answer: &Answer,
+        (kind, len): (Kind, usize),
+        mut filling: Filling,
+        nanos: u32,
+    ) -> Result<(), Errno> {
+        let bytes = filling.bytes();
+        let start = bytes.get_mut(..answer.len + batch::HEAD).ok_or(Errno::ENOMEM)?;
+        let (before, head) = start.split_at_mut(answer.len);
+        self.reply.read(frame::place(answer.at) + HEAD, before);
+        head.copy_from_slice(&batch::head(kind, len));
+        let loan = filling.done(answer.len + batch::HEAD + len).ok_or(Errno::ENOMEM)?;
+        self.announce(&loan)?;
+        let parcel = loan.parcel().map(|(name, _)| name);
+        let len = loan.len() as u64;
+        let head = Frame { kind: Kind::Results, task: nanos, serial: answer.serial, len, parcel, pages: 0 };
+        self.lend(loan);
+        self.publish(answer.at, &head, true);
+        Ok(())
+    }
+
+    /// Where the next frame goes, which is no longer than `extent`.
+    fn place_for(&mut self, extent: u64) -> u64 {
+        let at = frame::room_for(self.write, extent);
         if at != self.write {
             let skip = Frame { kind: Kind::Skip, task: 0, serial: 0, len: 0, parcel: None, pages: 0 };
             self.reply.write(frame::place(self.write), &skip.bytes());
         }
-        self.reply.write(frame::place(at), &head.bytes());
-        self.reply.write(frame::place(at) + HEAD, inline);
-        self.write = at + head.extent();
-        if let Payload::Parcel(loan) = payload
-            && let Some((name, _)) = loan.parcel()
+        at
+    }
+
+    /// Notes that the parent reads this parcel.
+    fn lend(&mut self, loan: Loan) {
+        if let Some((name, _)) = loan.parcel()
             && let Some(slot) = self.lent.get_mut(usize::from(name.slot))
         {
             *slot = Some(loan);
         }
+    }
+
+    /// Writes the head of a frame whose payload is there already, and lets the parent see it.
+    fn publish(&mut self, at: u64, head: &Frame, awaited: bool) {
+        self.reply.write(frame::place(at), &head.bytes());
+        self.write = at + head.extent();
         self.reply.words().tail.0.store(self.write, Release);
         let words = self.request.words();
-        // Nobody waits for the word that a setup worked: the first call follows it.
-        let awaited = given.kind != Kind::Setup || kind != Kind::Done;
         let ring = awaited && bell::must_ring(&words.asleep.0, &words.hungry.0, &self.reply.words().window.0);
         if ring && !fd::still_rings(self.bell.as_fd()) {
             // The task has closed what is not its own. The parent is told by our end, and then finds the reply.
@@ -280,6 +359,29 @@ impl Callee {
             }
         }
         self.released = now;
+    }
+}
+
+/// The answer to a batch while it is made, at the place where its frame will stand.
+#[derive(Debug)]
+pub(crate) struct Answer {
+    at: u64,
+    serial: u64,
+    /// How long it is by now.
+    len: usize,
+    done: u64,
+}
+
+impl Answer {
+    /// How many bytes the next result may have; `None` if not even an empty one fits.
+    #[inline]
+    pub(crate) fn room(&self) -> Option<usize> {
+        INLINE.checked_sub(self.len + batch::HEAD)
+    }
+
+    /// How many bytes there are before the next result, with its head, in a parcel that takes the place of the frame.
+    pub(crate) fn len_with_head(&self) -> usize {
+        self.len + batch::HEAD
     }
 }
 

@@ -10,11 +10,12 @@ use std::sync::atomic::Ordering::{Acquire, Relaxed, SeqCst};
 use std::sync::atomic::fence;
 use std::time::Duration;
 
-use super::frame::{self, Frame, HEAD, Kind, ParcelName, RING};
+use super::batch::{self, Tally};
+use super::frame::{self, Frame, HEAD, INLINE, Kind, LONGEST, ParcelName, RING};
 use super::message::{FromChild, ToChild};
 use super::parcel::{Arrivals, NO_SLOT, SLOTS};
 use super::window::{self, LOOK_AHEAD, Window};
-use super::words::RequestWords;
+use super::words::{NO_MORE, RequestWords};
 use super::{Link, Payload, bell, busy};
 use crate::codec::message::{from_bytes, to_bytes};
 use crate::shared::Half;
@@ -46,6 +47,8 @@ struct InFlight<T> {
     serial: u64,
     /// The cursor before this frame, and before the skip that may precede it.
     start: u64,
+    /// How many items a batch has to run; 0 for a request of any other kind.
+    items: u32,
     payload: Payload,
     tag: T,
 }
@@ -59,6 +62,23 @@ pub(crate) struct Violation(pub(crate) &'static str);
 pub(crate) struct Reply {
     pub(crate) kind: Kind,
     pub(crate) body: Body,
+    pub(crate) batch: Option<OfBatch>,
+}
+
+/// What there is more if a reply answers a batch, or the first items of one.
+#[derive(Debug)]
+pub(crate) struct OfBatch {
+    pub(crate) tally: Tally,
+    /// How many nanoseconds it took, as the child says.
+    pub(crate) nanos: u32,
+    pub(crate) request: Payload,
+}
+
+impl Reply {
+    /// A reply to a single call.
+    pub(crate) fn new(kind: Kind, body: Body) -> Self {
+        Self { kind, body, batch: None }
+    }
 }
 
 /// The bytes of a reply.
@@ -86,8 +106,19 @@ pub(crate) struct Borrowed {
 pub(crate) struct Remains<T> {
     /// Claimed and not answered: may have run. Not more than one, unless the child scribbled over the window.
     pub(crate) running: Vec<(T, Payload)>,
+    /// If that one is a batch: its first results. `None`: nobody knows which of its items ran.
+    pub(crate) salvaged: Option<Salvaged>,
     /// Not claimed, in order: certainly did not run.
     pub(crate) unclaimed: Vec<(T, Payload)>,
+}
+
+/// What is there of the answer to a batch whose child died before it could publish it.
+#[derive(Debug)]
+pub(crate) struct Salvaged {
+    pub(crate) tally: Tally,
+    pub(crate) body: Body,
+    /// Whether it was running the next item.
+    pub(crate) running: bool,
 }
 
 impl<T> Caller<T> {
@@ -162,6 +193,8 @@ impl<T> Caller<T> {
             Payload::Small(bytes) => (bytes, bytes.len()),
             Payload::Parcel(loan) => (&[], loan.len()),
         };
+        let items = if kind == Kind::Batch { batch::left(inline) } else { 0 };
+        debug_assert_eq!(items > 0, kind == Kind::Batch);
         self.serial += 1;
         let pages = frame::pages(memory);
         let head = Frame { kind, task, serial: self.serial, len: len as u64, parcel, pages };
@@ -176,7 +209,7 @@ impl<T> Caller<T> {
         half.write(frame::place(at) + HEAD, inline);
         self.write = at + head.extent();
         self.limit = self.limit.wrapping_add(1);
-        self.in_flight.push_back(InFlight { serial: self.serial, start, payload, tag });
+        self.in_flight.push_back(InFlight { serial: self.serial, start, items, payload, tag });
         window::push(&self.link.reply.words().window.0);
         Ok(())
     }
@@ -225,17 +258,25 @@ impl<T> Caller<T> {
             if end > tail || frame::room_for(self.read, head.extent()) != self.read {
                 return Err(Violation("a reply reaches beyond what was written"));
             }
-            if self.in_flight.front().is_none_or(|oldest| oldest.serial != head.serial) {
+            let Some(items) = self.in_flight.front().filter(|one| one.serial == head.serial).map(|one| one.items)
+            else {
                 return Err(Violation("a reply to something that was not asked"));
-            }
-            if matches!(head.kind, Kind::Setup | Kind::Call) {
-                return Err(Violation("a request in the reply half"));
+            };
+            match head.kind {
+                Kind::Setup | Kind::Call | Kind::Batch => return Err(Violation("a request in the reply half")),
+                Kind::Results if items == 0 => return Err(Violation("many results of one call")),
+                Kind::Done | Kind::Panicked | Kind::BadArguments | Kind::BadResult if items != 0 => {
+                    return Err(Violation("one result of a batch"));
+                }
+                _ => {}
             }
             let body = self.body(&head)?;
+            let tally = if head.kind == Kind::Results { Some(count(&body, items)?) } else { None };
             self.read = end;
             self.answered = self.answered.wrapping_add(1);
             if let Some(oldest) = self.in_flight.pop_front() {
-                each(oldest.tag, Reply { kind: head.kind, body });
+                let batch = tally.map(|tally| OfBatch { tally, nanos: head.task, request: oldest.payload });
+                each(oldest.tag, Reply { kind: head.kind, body, batch });
             }
         }
         Ok(true)
@@ -273,7 +314,28 @@ impl<T> Caller<T> {
         // A window that was scribbled over says nothing about what ran; then all of it may have.
         let honest = seen.limit == self.limit && running <= 1 && running <= self.in_flight.len();
         let unclaimed = if honest { self.take_back(u32::MAX) } else { Vec::new() };
-        Remains { running: self.in_flight.into_iter().map(|one| (one.tag, one.payload)).collect(), unclaimed }
+        let salvaged = if honest { self.in_flight.front().and_then(|running| self.salvage(running)) } else { None };
+        let running = self.in_flight.into_iter().map(|one| (one.tag, one.payload)).collect();
+        Remains { running, salvaged, unclaimed }
+    }
+
+    /// The results of a batch that the child has written and not published.
+    fn salvage(&self, running: &InFlight<T>) -> Option<Salvaged> {
+        let words = self.link.reply.words();
+        let progress = words.progress.0.load(Acquire);
+        let [done, serial] = [progress, progress >> 32].map(|word| word & u64::from(u32::MAX));
+        // Before its first word, there is the one of another batch.
+        let done = if serial == running.serial & u64::from(u32::MAX) { done } else { 0 };
+        let (done, ended) = (u32::try_from(done & !NO_MORE).ok()?, done & NO_MORE != 0);
+        if running.items == 0 || done > running.items {
+            return None;
+        }
+        let at = frame::place(frame::room_for(self.read, LONGEST as u64)) + HEAD;
+        let mut body = Body::filled(INLINE, |bytes| self.link.reply.read(at, bytes));
+        let tally = batch::tally(body.bytes().ok()?, done);
+        body.truncate(tally.len);
+        let running = !ended && done < running.items;
+        (tally.answered == done).then_some(Salvaged { tally, body, running })
     }
 
     /// Whether the child ended because it overflowed its stack, and what it said when it panicked last.
@@ -310,10 +372,8 @@ impl<T> Caller<T> {
         let Some(name) = head.parcel else {
             // `Frame::parse` has checked that an inline payload is short, and `collect` that it lies in the ring.
             let len = usize::try_from(head.len).unwrap_or(0);
-            let mut memory = vec![0u128; len.div_ceil(size_of::<u128>())];
-            let bytes = &mut bytemuck::cast_slice_mut(&mut memory)[..len];
-            self.link.reply.read(frame::place(self.read) + HEAD, bytes);
-            return Ok(Body::Small(memory, len));
+            let at = frame::place(self.read) + HEAD;
+            return Ok(Body::filled(len, |bytes| self.link.reply.read(at, bytes)));
         };
         loop {
             if let Some(map) = self.arrivals.find(name, head.len) {
@@ -337,12 +397,35 @@ impl<T> Caller<T> {
     }
 }
 
+/// Counts the results that answer the first of a batch's items, at least one of them.
+fn count(body: &Body, items: u32) -> Result<Tally, Violation> {
+    let Ok(bytes) = body.bytes() else {
+        // Its parcel could not be received, so it is not known how many there are.
+        return Ok(Tally { answered: items, good: false, len: 0 });
+    };
+    let tally = batch::tally(bytes, items);
+    let whole = tally.len == bytes.len() && tally.answered > 0;
+    if whole { Ok(tally) } else { Err(Violation("results that are none")) }
+}
+
 impl Body {
-    /// A copy of `bytes`, as aligned as a payload has to be.
+    /// A body of so many bytes, which `fill` brings.
+    fn filled(len: usize, fill: impl FnOnce(&mut [u8])) -> Self {
+        let mut memory = vec![0u128; len.div_ceil(size_of::<u128>())];
+        fill(&mut bytemuck::cast_slice_mut(&mut memory)[..len]);
+        Self::Small(memory, len)
+    }
+
+    /// A copy of these bytes.
     pub(crate) fn of_bytes(bytes: &[u8]) -> Self {
-        let mut memory = vec![0u128; bytes.len().div_ceil(size_of::<u128>())];
-        bytemuck::cast_slice_mut(&mut memory)[..bytes.len()].copy_from_slice(bytes);
-        Self::Small(memory, bytes.len())
+        Self::filled(bytes.len(), |copy| copy.copy_from_slice(bytes))
+    }
+
+    /// Leaves out what is behind the first `len` bytes, in memory of our own.
+    fn truncate(&mut self, to: usize) {
+        if let Self::Small(_, len) = self {
+            *len = to.min(*len);
+        }
     }
 
     /// The payload.

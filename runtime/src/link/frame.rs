@@ -33,6 +33,10 @@ pub(crate) enum Kind {
     Setup,
     /// Parent: run the task on the payload.
     Call,
+    /// Parent: run the task on each of several items; see [`super::batch`].
+    Batch,
+    /// Child: the payload holds the results of a batch's first items, or of all.
+    Results,
     /// Child: the payload is the result.
     Done,
     /// Child: the task panicked; the payload is a [`super::message::PanicReport`].
@@ -49,10 +53,12 @@ pub(crate) enum Kind {
 
 impl Kind {
     fn of(byte: u8) -> Option<Self> {
-        const ALL: [Kind; 9] = [
+        const ALL: [Kind; 11] = [
             Kind::Skip,
             Kind::Setup,
             Kind::Call,
+            Kind::Batch,
+            Kind::Results,
             Kind::Done,
             Kind::Panicked,
             Kind::BadArguments,
@@ -61,6 +67,13 @@ impl Kind {
             Kind::BadSetup,
         ];
         ALL.into_iter().find(|kind| *kind as u8 == byte)
+    }
+
+    /// The kind that `byte` is, if that is what becomes of one item of a batch.
+    #[inline]
+    pub(crate) fn of_result(byte: u8) -> Option<Self> {
+        const RESULTS: [Kind; 4] = [Kind::Done, Kind::Panicked, Kind::BadArguments, Kind::BadResult];
+        RESULTS.into_iter().find(|kind| *kind as u8 == byte)
     }
 }
 
@@ -77,7 +90,8 @@ pub(crate) struct ParcelName {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Frame {
     pub(crate) kind: Kind,
-    /// The task's place in the registry, in a call.
+    /// The task's place in the registry, in a call or a batch. In the answer to a batch: how many nanoseconds it took, or
+    /// the most that can be said.
     pub(crate) task: u32,
     /// The call's number on this link, repeated in its reply.
     pub(crate) serial: u64,

@@ -14,13 +14,26 @@
 //! | 5 | | writes the reply's frame, then `tail`; rings its bell if `asleep`, or if `hungry` and dry |
 //! | 6 | reads `tail` once, checks it, takes the replies, and may reuse the frame's place | |
 //!
+//! # One batch
+//!
+//! A batch is many calls of one task in one frame (see [`batch`]), and counts as one in the window.
+//!
+//! | # | parent | child |
+//! |---|--------|-------|
+//! | 1 to 3 | as above, with [`frame::Kind::Batch`] | |
+//! | 4 | | runs the first item; writes what became of it where the answer's frame will stand, then `progress` |
+//! | 5 | | does so with each further one, until all are done, the frame is full, or it has taken long |
+//! | 6 | | writes the head of the one frame of [`frame::Kind::Results`], then `tail`; rings as above |
+//! | 7 | takes the results, and asks anew for the items that were not answered | |
+//!
 //! At most [`window::LOOK_AHEAD`] calls are between 1 and 6, and that many of the longest frames fit into a ring, so
 //! neither side ever waits for room.
 //!
 //! # The child dies
 //!
 //! before 3: it costs no call, since what is not claimed is taken back. Between 3 and the store of `tail` in 5: exactly
-//! one call, and nobody knows how far it came. After that: none, because the reply is in memory that the parent maps; so
+//! one call, and nobody knows how far it came: of a batch, the one that `progress` has not counted, since the results of
+//! those before it are there already, and those behind it have not begun. After that: none, because the reply is in memory that the parent maps; so
 //! the parent collects once more before it believes in a death. The request half cannot be written by the child
 //! (`F_SEAL_FUTURE_WRITE`), so what is taken back is what the parent wrote.
 //!
@@ -33,6 +46,7 @@
 //! The parent keeps cursors, serials and what is in flight in private memory. What it reads from a reply half is loaded
 //! once, checked, then used. A frame that fails a check is a [`Violation`], and the child that wrote it is killed.
 
+pub(crate) mod batch;
 pub(crate) mod bell;
 mod busy;
 mod callee;
@@ -67,7 +81,7 @@ use crate::sys::socket::{self, Blocking};
 use crate::sys::{self, Errno, fd, memory};
 
 pub(crate) use self::callee::{Callee, Given, LastWords};
-pub(crate) use self::caller::{Body, Caller, Remains, Reply};
+pub(crate) use self::caller::{Body, Caller, Remains, Reply, Salvaged};
 pub use self::message::StartMethod;
 pub(crate) use self::parcel::{Filling, Loan, SharedStock};
 pub(crate) use self::spin::Spin;

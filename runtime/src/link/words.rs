@@ -12,6 +12,7 @@
 //! | [`ReplyWords::dozing`] | reply | child stores 1, looks at `window` again, sleeps on it; parent swaps 0, and wakes |
 //! | [`ReplyWords::tail`] | reply | child, after the reply's bytes |
 //! | [`ReplyWords::busy`] | reply | child, when it begins to work and when it has no more (see [`super::busy`]) |
+//! | [`ReplyWords::progress`] | reply | child, in a batch: `serial << 32 \| items done`, after each result's bytes, which lie where the reply will stand; with [`NO_MORE`] when it begins no further item |
 //! | [`ReplyWords::overflowed`] | reply | child, from the handler of a stack overflow |
 //! | [`ReplyWords::last_words`] | reply | child, when it panics |
 //!
@@ -44,10 +45,14 @@ pub(crate) struct ReplyWords {
     pub(crate) dozing: Alone<AtomicU32>,
     pub(crate) tail: Alone<AtomicU64>,
     pub(crate) busy: Alone<AtomicU64>,
+    pub(crate) progress: Alone<AtomicU64>,
     pub(crate) overflowed: Alone<AtomicU32>,
     pub(crate) last_words_len: Alone<AtomicU32>,
     pub(crate) last_words: [AtomicU8; LAST_WORDS],
 }
+
+/// In [`ReplyWords::progress`]: no further item of the batch is begun.
+pub(crate) const NO_MORE: u64 = 1 << 31;
 
 /// How much of a dying child's panic text is kept.
 pub(crate) const LAST_WORDS: usize = 3 << 10;
@@ -64,6 +69,7 @@ crate::shared::words! {
         dozing: Alone<AtomicU32>,
         tail: Alone<AtomicU64>,
         busy: Alone<AtomicU64>,
+        progress: Alone<AtomicU64>,
         overflowed: Alone<AtomicU32>,
         last_words_len: Alone<AtomicU32>,
         last_words: [AtomicU8; LAST_WORDS],

@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::task::Waker;
 use std::thread::{Thread, ThreadId};
 
+use super::batch::Batch;
 use super::callbacks::{Callback, Callbacks};
 use super::completions::Completions;
 use super::waiting::Awaited;
@@ -27,6 +28,8 @@ pub(super) struct Call {
     holder: AtomicUsize,
     /// How the attempts ended that were followed by another.
     attempts: Mutex<Vec<Error>>,
+    /// What there is more if this is many calls in one.
+    pub(super) batch: Option<Box<Batch>>,
     outcome: OnceLock<Result<Body>>,
     waiters: Mutex<Waiters>,
     /// Nobody wants the result any more; if it has not started, it need not.
@@ -62,6 +65,7 @@ impl Call {
             task,
             index,
             options,
+            batch: None,
             holder: AtomicUsize::new(NOBODY),
             attempts: Mutex::default(),
             outcome: OnceLock::new(),

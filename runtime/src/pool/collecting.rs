@@ -6,6 +6,7 @@
 //! Words are told to those workers that have something to answer, and to others when they are given something: so the
 //! cost of a change does not grow with the number of workers that have nothing to do.
 
+use std::sync::Arc;
 use std::time::Instant;
 
 use super::schedule::{Owed, Schedule};
@@ -141,6 +142,10 @@ impl Schedule {
                     if let Some(worker) = self.places[number].worker_mut() {
                         worker.timed -= 1;
                     }
+                }
+                if call.is_batch() {
+                    let record = self.places[number].worker().map(|worker| Arc::clone(&worker.record));
+                    return self.settle_batch(record.as_ref(), &call, reply, owed);
                 }
                 let described = outcome::of_reply(reply).map_err(|error| self.in_place(number, error));
                 self.settle(&call, described, owed);

@@ -68,7 +68,7 @@ pub(super) fn run(task: u32, arguments: &Payload) -> Result<Body> {
 fn reply(task: u32, arguments: &Payload) -> Reply {
     static LISTENING: Once = Once::new();
     LISTENING.call_once(panics::listen);
-    let answer = |kind, bytes: &[u8]| Reply { kind, body: Body::of_bytes(bytes) };
+    let answer = |kind, bytes: &[u8]| Reply::new(kind, Body::of_bytes(bytes));
     let Some(task) = lookup(task) else { return answer(Kind::UnknownTask, &[]) };
     // A copy, because small payloads are nowhere aligned but in a ring.
     let arguments = Body::of_bytes(arguments.bytes());

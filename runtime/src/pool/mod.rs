@@ -24,6 +24,7 @@
 //! claimed fails with `Unknown`; those behind it go back to the front of the backlog. A new worker is asked for.
 
 mod ahead;
+mod batch;
 mod builder;
 mod call;
 mod callbacks;
@@ -38,8 +39,11 @@ mod global;
 mod handle;
 mod inline;
 mod levels;
+mod map;
+mod pace;
 mod plan;
 mod pool_type;
+mod progress;
 mod room;
 mod schedule;
 mod staffing;
@@ -57,6 +61,7 @@ pub use self::elapsed::Elapsed;
 pub use self::ends::Pending;
 pub use self::handle::JoinHandle;
 pub use self::pool_type::Pool;
+pub use self::progress::OnProgress;
 pub use self::room::TrySubmitError;
 pub use self::state::worker_state;
 pub use self::unordered::UnorderedMap;

@@ -9,11 +9,11 @@ use super::builder::PoolBuilder;
 use super::call::Call;
 use super::core::Core;
 use super::handle::JoinHandle;
+use super::map::map;
 use super::room::{self, Reserved, TrySubmitError};
 use super::unordered::UnorderedMap;
 use crate::error::{Error, ErrorKind, Execution, Result};
 use crate::launch::encode;
-use crate::link::window::LOOK_AHEAD;
 use crate::task::Task;
 
 /// Processes that stay and run one call after the other.
@@ -172,7 +172,7 @@ impl Pool {
         T: Task,
         I: IntoIterator<Item = T::Args<'a>>,
     {
-        Map::new(self, task, items.into_iter(), self.far_ahead()).collect()
+        map(self, task, items.into_iter(), &mut |_, _| {})
     }
 
     /// As [`map`](Self::map), but yields each result as soon as it and those before it are there, and each error in its
@@ -201,10 +201,5 @@ impl Pool {
     /// How far `imap` reads ahead: enough that no worker waits for the next item.
     fn ahead(&self) -> usize {
         4 * self.workers()
-    }
-
-    /// How far `map` reads ahead, which has room for all results anyway.
-    fn far_ahead(&self) -> usize {
-        4 * LOOK_AHEAD as usize * self.workers()
     }
 }

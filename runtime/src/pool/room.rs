@@ -125,6 +125,11 @@ pub(super) fn foreign() -> Error {
 }
 
 impl Core {
+    /// Whether calls need not be counted one by one.
+    pub(super) fn allows_batches(&self) -> bool {
+        !self.room.is_bounded() && self.plan.quota.is_none() && !self.is_foreign()
+    }
+
     /// A place for one more call, waiting for it if there is a bound. A pool that is closed has room for everything.
     pub(super) fn reserve(self: &Arc<Self>) -> Reserved<'_> {
         let room = &self.room;

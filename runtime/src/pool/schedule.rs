@@ -27,7 +27,6 @@ use super::room::Room;
 use super::worker::{Asked, Place};
 use crate::error::{Direction, Error, ErrorKind, Execution, Result};
 use crate::launch::Record;
-use crate::link::frame::Kind;
 use crate::link::{Body, Payload, Reply};
 use crate::sys::Errno;
 
@@ -272,7 +271,7 @@ impl Schedule {
         let first = worker.load() == 0;
         worker.tell(self.told.0, self.told.1);
         let request = (call.index, call.options.memory_limit);
-        match worker.caller.push_limited(Kind::Call, request, payload, Asked::Call(Arc::clone(&call))) {
+        match worker.caller.push_limited(call.kind(), request, payload, Asked::Call(Arc::clone(&call))) {
             Ok(()) => {
                 self.far = worker.caller.wake();
                 call.set_holder(Some(number));

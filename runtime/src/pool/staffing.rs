@@ -201,7 +201,7 @@ impl Schedule {
         match std::mem::replace(&mut self.places[number].state, State::Empty) {
             State::Ready(worker) => {
                 let record = Arc::clone(&worker.record);
-                let again = self.sort_remains(*worker, error, owed);
+                let again = self.sort_remains(*worker, error, false, owed);
                 self.places[number].state = State::Dying(record, again);
             }
             other => self.places[number].state = other,
@@ -220,19 +220,22 @@ impl Schedule {
             self.count_failed_start(&never_worked, owed);
         }
         let unknown = error(&worker.caller, Execution::Unknown);
-        let again = self.sort_remains(worker, &unknown, owed);
+        let again = self.sort_remains(worker, &unknown, true, owed);
         again.into_iter().rev().for_each(|queued| self.backlog.push_front(queued));
     }
 
     /// Sorts what a worker had that is dead, or believed no more: what it was running has failed, or is returned because
     /// it is to be made once more; what it had not begun goes back to the front of the backlog.
-    fn sort_remains(&mut self, worker: Worker, error: &Error, owed: &mut Owed) -> Vec<Queued> {
+    /// What of a batch is to be believed is what a `dead` one has left.
+    fn sort_remains(&mut self, worker: Worker, error: &Error, dead: bool, owed: &mut Owed) -> Vec<Queued> {
         self.timed -= worker.timed;
-        let Remains { running, unclaimed } = worker.caller.remains();
+        let Remains { running, mut salvaged, unclaimed } = worker.caller.remains();
         let mut again = Vec::new();
         for (asked, payload) in running {
-            if let Asked::Call(call) = asked {
-                again.extend(self.lost(call, payload, error, owed));
+            let Asked::Call(call) = asked else { continue };
+            match salvaged.take().filter(|_| dead && call.is_batch()) {
+                Some(salvaged) => again.extend(self.bury_batch(&worker.record, &call, payload, salvaged, error, owed)),
+                None => again.extend(self.lost(call, payload, error, owed)),
             }
         }
         self.requeue(unclaimed);

@@ -1,0 +1,325 @@
+//! Many items in one frame: how their arguments stand in a request, and their results in its answer.
+//!
+//! Owns: the two layouts, and no memory but what is being built. Runs in: both ends of a link.
+//! Never: reads beyond what it was given, whatever stands there.
+//!
+//! ```text
+//! request   item, item, …, each from a multiple of 16 on │ the length of each, u16 │ first, u16 │ count, u16
+//! answer    (kind, length, result), (…), …, each from a multiple of 8 on
+//! ```
+//! The items from `first` to `count` are to be run. So what is left of a batch of which the first items were answered is
+//! the same request with another `first`, and no byte of it is moved.
+//!
+//! An answer holds the results of the first items that were to be run: of all of them, or of fewer if the child ended the
+//! batch early. The head of each is one word, `kind << 56 | length`.
+
+use super::frame::{INLINE, Kind};
+use crate::codec::ALIGNMENT;
+
+/// The most bytes that one item may have. A longer one goes alone, as a call.
+pub(crate) const LONGEST_ITEM: usize = INLINE / 4;
+
+/// The length of `first` and `count`.
+const TRAILER: usize = 4;
+
+/// What the place of each result is a multiple of, and the length of its head.
+pub(crate) const HEAD: usize = 8;
+
+/// A request under construction: where in its bytes the items end that were put in.
+#[derive(Debug, Default)]
+pub(crate) struct Builder {
+    lengths: Vec<u16>,
+    /// Where the last item ends.
+    end: usize,
+}
+
+impl Builder {
+    /// How many items there are.
+    #[inline]
+    pub(crate) fn count(&self) -> usize {
+        self.lengths.len()
+    }
+
+    /// Where the next item begins.
+    #[inline]
+    pub(crate) fn next_start(&self) -> usize {
+        self.end.next_multiple_of(ALIGNMENT)
+    }
+
+    /// The bytes from [`Builder::next_start`] to `end` are an item. False: it is too long, or there is no room for it.
+    #[inline]
+    pub(crate) fn put(&mut self, end: usize) -> bool {
+        let table = (self.lengths.len() + 1) * size_of::<u16>();
+        let len = end - self.next_start();
+        if len > LONGEST_ITEM || end + table + TRAILER > INLINE {
+            return false;
+        }
+        // An item is shorter than a frame.
+        self.lengths.push(u16::try_from(len).unwrap_or(u16::MAX));
+        self.end = end;
+        true
+    }
+
+    /// Makes `bytes`, where the items are and perhaps more behind them, the request. Says how many items it has; the
+    /// builder is empty then.
+    pub(crate) fn finish(&mut self, bytes: &mut Vec<u8>) -> u32 {
+        // In a frame there is room for so many lengths at the most.
+        let count = u16::try_from(self.lengths.len()).unwrap_or(u16::MAX);
+        bytes.truncate(self.end);
+        for length in self.lengths.drain(..) {
+            bytes.extend_from_slice(&length.to_le_bytes());
+        }
+        bytes.extend_from_slice(&0u16.to_le_bytes());
+        bytes.extend_from_slice(&count.to_le_bytes());
+        self.end = 0;
+        u32::from(count)
+    }
+}
+
+/// The items of a request that are to be run, in order.
+#[derive(Clone, Debug)]
+pub(crate) struct Items<'a> {
+    bytes: &'a [u8],
+    lengths: &'a [[u8; 2]],
+    /// Where the next one may begin.
+    at: usize,
+}
+
+impl<'a> Items<'a> {
+    /// Finds the items, or says why this is no batch.
+    pub(crate) fn parse(request: &'a [u8]) -> Result<Self, &'static str> {
+        const SHORT: &str = "a batch that is too short";
+        let (rest, [first @ .., low, high]) = request.split_last_chunk::<TRAILER>().ok_or(SHORT)?;
+        let (first, count) = (u16::from_le_bytes(*first), u16::from_le_bytes([*low, *high]));
+        if first >= count {
+            return Err("a batch in which nothing is to be run");
+        }
+        let table = rest.len().checked_sub(usize::from(count) * size_of::<u16>()).ok_or(SHORT)?;
+        let (bytes, table) = rest.split_at(table);
+        let (lengths, _) = table.as_chunks::<2>();
+        let mut items = Self { bytes, lengths, at: 0 };
+        for _ in 0..first {
+            items.next().ok_or(SHORT)?;
+        }
+        Ok(items)
+    }
+
+    /// How many are left.
+    pub(crate) fn left(&self) -> usize {
+        self.lengths.len()
+    }
+}
+
+impl<'a> Iterator for Items<'a> {
+    type Item = &'a [u8];
+
+    #[inline]
+    fn next(&mut self) -> Option<&'a [u8]> {
+        let (length, lengths) = self.lengths.split_first()?;
+        let start = self.at.next_multiple_of(ALIGNMENT);
+        self.at = start + usize::from(u16::from_le_bytes(*length));
+        self.lengths = lengths;
+        self.bytes.get(start..self.at)
+    }
+}
+
+/// How many items of a request are to be run; 0 if it is none.
+pub(crate) fn left(request: &[u8]) -> u32 {
+    Items::parse(request).map_or(0, |items| u32::try_from(items.left()).unwrap_or(0))
+}
+
+/// Makes the first `answered` of those that are to be run be passed over.
+pub(crate) fn pass_over(request: &mut [u8], answered: u32) {
+    if let Some([low, high, ..]) = request.last_chunk_mut::<TRAILER>() {
+        let first = u32::from(u16::from_le_bytes([*low, *high])).saturating_add(answered);
+        [*low, *high] = u16::try_from(first).unwrap_or(u16::MAX).to_le_bytes();
+    }
+}
+
+/// What stands before a result of `len` bytes.
+#[inline]
+pub(crate) fn head(kind: Kind, len: usize) -> [u8; HEAD] {
+    ((kind as u64) << 56 | len as u64).to_le_bytes()
+}
+
+/// Where the next result begins after one that ended at `end`.
+#[inline]
+pub(crate) fn next_result(end: usize) -> usize {
+    end.next_multiple_of(HEAD)
+}
+
+/// The results in an answer, in order. Ends at the first that is none; then [`Results::rest`] is not empty.
+#[derive(Clone, Debug)]
+pub(crate) struct Results<'a> {
+    rest: &'a [u8],
+}
+
+impl<'a> Results<'a> {
+    pub(crate) fn of(answer: &'a [u8]) -> Self {
+        Self { rest: answer }
+    }
+
+    /// What was not read.
+    pub(crate) fn rest(&self) -> &'a [u8] {
+        self.rest
+    }
+}
+
+impl<'a> Iterator for Results<'a> {
+    type Item = (Kind, &'a [u8]);
+
+    #[inline]
+    fn next(&mut self) -> Option<Self::Item> {
+        let (head, behind) = self.rest.split_first_chunk::<HEAD>()?;
+        let head = u64::from_le_bytes(*head);
+        let kind = Kind::of_result(head.to_le_bytes()[HEAD - 1])?;
+        let len = usize::try_from(head & ((1 << 56) - 1)).ok()?;
+        let result = behind.get(..len)?;
+        self.rest = behind.get(next_result(len)..).unwrap_or(&[]);
+        Some((kind, result))
+    }
+}
+
+/// What an answer says about its batch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Tally {
+    /// How many items it answers.
+    pub(crate) answered: u32,
+    /// All of these are results, and none is a failure.
+    pub(crate) good: bool,
+    /// How many of the answer's bytes these are.
+    pub(crate) len: usize,
+}
+
+/// Counts the first results of an answer, `most` of them if there are so many.
+pub(crate) fn tally(answer: &[u8], most: u32) -> Tally {
+    let mut results = Results::of(answer);
+    let mut tally = Tally { answered: 0, good: true, len: 0 };
+    while tally.answered < most
+        && let Some((kind, _)) = results.next()
+    {
+        tally.answered += 1;
+        tally.good &= kind == Kind::Done;
+    }
+    tally.len = answer.len() - results.rest().len();
+    tally
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A generator of numbers that look random, the same ones each time.
+    struct Dice(u64);
+
+    impl Dice {
+        fn next(&mut self, below: usize) -> usize {
+            self.0 ^= self.0 << 13;
+            self.0 ^= self.0 >> 7;
+            self.0 ^= self.0 << 17;
+            usize::try_from(self.0 >> 16).unwrap() % below
+        }
+
+        fn bytes(&mut self, len: usize) -> Vec<u8> {
+            (0..len).map(|_| u8::try_from(self.next(256)).unwrap()).collect()
+        }
+    }
+
+    fn put(builder: &mut Builder, bytes: &mut Vec<u8>, item: &[u8]) -> bool {
+        bytes.resize(builder.next_start(), 0);
+        bytes.extend_from_slice(item);
+        builder.put(bytes.len())
+    }
+
+    fn answer(results: &[(Kind, Vec<u8>)]) -> Vec<u8> {
+        let mut answer = Vec::new();
+        for (kind, result) in results {
+            answer.resize(next_result(answer.len()), 0xee);
+            answer.extend_from_slice(&head(*kind, result.len()));
+            answer.extend_from_slice(result);
+        }
+        answer
+    }
+
+    #[test]
+    fn items_are_read_as_they_were_written_from_any_first_on() {
+        let mut dice = Dice(7);
+        let mut builder = Builder::default();
+        for longest in [1, 9, 40, 300, LONGEST_ITEM + 1] {
+            let (mut items, mut request) = (Vec::new(), Vec::new());
+            loop {
+                let len = dice.next(longest);
+                let item = dice.bytes(len);
+                if !put(&mut builder, &mut request, &item) {
+                    break;
+                }
+                items.push(item);
+            }
+            assert_eq!(builder.count(), items.len());
+            let count = builder.finish(&mut request);
+            assert!(request.len() <= INLINE && count as usize == items.len());
+            for first in 0..items.len() {
+                let read: Vec<_> = Items::parse(&request).unwrap().collect();
+                assert_eq!(read, items[first..]);
+                assert_eq!(left(&request) as usize, items.len() - first);
+                pass_over(&mut request, 1);
+            }
+            assert_eq!(left(&request), 0);
+        }
+    }
+
+    #[test]
+    fn every_item_begins_where_numbers_may_be_lent() {
+        let (mut builder, mut request) = (Builder::default(), Vec::new());
+        for len in [1, 16, 17, 3] {
+            assert!(put(&mut builder, &mut request, &vec![7; len]));
+        }
+        builder.finish(&mut request);
+        for item in Items::parse(&request).unwrap() {
+            let at = item.as_ptr() as usize - request.as_ptr() as usize;
+            assert_eq!(at % ALIGNMENT, 0);
+        }
+    }
+
+    #[test]
+    fn results_are_read_as_they_were_written() {
+        let mut dice = Dice(11);
+        let kinds = [Kind::Done, Kind::Panicked, Kind::BadArguments, Kind::BadResult];
+        for count in 0..50 {
+            let results: Vec<_> = (0..count)
+                .map(|_| {
+                    let len = dice.next(40);
+                    (kinds[dice.next(4)], dice.bytes(len))
+                })
+                .collect();
+            let answer = answer(&results);
+            let read: Vec<_> = Results::of(&answer).map(|(kind, bytes)| (kind, bytes.to_vec())).collect();
+            assert_eq!(read, results);
+            let good = results.iter().all(|(kind, _)| *kind == Kind::Done);
+            assert_eq!(tally(&answer, u32::MAX), Tally { answered: count, good, len: answer.len() });
+        }
+    }
+
+    #[test]
+    fn garbage_is_read_to_some_end() {
+        let mut dice = Dice(13);
+        let (mut builder, mut request) = (Builder::default(), Vec::new());
+        while put(&mut builder, &mut request, &[1; 30]) {}
+        builder.finish(&mut request);
+        let results = answer(&vec![(Kind::Done, vec![3; 12]); 100]);
+        for round in 0..20_000 {
+            let mut bytes = if round % 2 == 0 { request.clone() } else { results.clone() };
+            for _ in 0..=dice.next(4) {
+                let at = dice.next(bytes.len());
+                bytes[at] = u8::try_from(dice.next(256)).unwrap();
+            }
+            bytes.truncate(dice.next(bytes.len() + 1));
+            if let Ok(items) = Items::parse(&bytes) {
+                assert!(items.map(<[u8]>::len).sum::<usize>() <= 20 * INLINE);
+            }
+            pass_over(&mut bytes, u32::MAX);
+            let tally = tally(&bytes, 100);
+            assert!(tally.answered <= 100 && tally.len <= bytes.len());
+        }
+    }
+}

@@ -1,0 +1,228 @@
+//! A call that is many: what becomes of it when some of its items were answered and others were not.
+//!
+//! Owns: [`Batch`], the part of a [`Call`] that only such calls have. Runs in: the parent, mostly under the mutex.
+//! Never: settles an item twice, or leaves one out.
+//!
+//! A batch is settled as soon as anything is known of it. What is known is the outcome of its first items; the others are
+//! its *rest*, another call, which is linked before the first is settled, so that whoever sees the outcome sees the rest:
+//!
+//! | what has happened | outcome | rest |
+//! |---|---|---|
+//! | the worker answered all items | their results | none |
+//! | it answered the first ones | their results | the others, at the front of the backlog |
+//! | it died in the first one | the error, of one item | the others, likewise |
+//! | it died in a later one | the results before | the error of that one, whose rest are the others, likewise |
+//! | it died between two, when it was about to answer | the results before | the others, likewise |
+//! | it died after the last | their results | none |
+//! | nobody knows what ran; or it never began | the error, of all items | none |
+
+use std::sync::atomic::Ordering::{Relaxed, SeqCst};
+use std::sync::{Arc, OnceLock};
+
+use super::call::{Call, Queued};
+use super::schedule::{Owed, Schedule};
+use crate::error::{Direction, Error, ErrorKind, Execution, Result};
+use crate::launch::{Record, outcome};
+use crate::link::batch::{Results, Tally, pass_over};
+use crate::link::frame::Kind;
+use crate::link::{Body, Payload, Reply, Salvaged};
+use crate::task::Options;
+
+/// What a call of many items has.
+#[derive(Debug)]
+pub(super) struct Batch {
+    /// How many items it has.
+    items: u32,
+    answered: OnceLock<Answered>,
+    rest: OnceLock<Arc<Call>>,
+}
+
+/// What is known of a batch beside its bytes.
+#[derive(Debug)]
+pub(super) struct Answered {
+    pub(super) items: u32,
+    /// How long these took the worker, in nanoseconds.
+    pub(super) nanos: Option<u32>,
+    /// Who has them on its conscience, if any of them failed.
+    failed_in: Option<Arc<Record>>,
+}
+
+impl Call {
+    /// A call of so many items.
+    pub(super) fn of_batch(task: &'static str, index: u32, items: u32) -> Self {
+        let batch = Batch { items, answered: OnceLock::new(), rest: OnceLock::new() };
+        let mut call = Self::new(task, index, Options::new());
+        call.batch = Some(Box::new(batch));
+        call
+    }
+
+    pub(super) fn is_batch(&self) -> bool {
+        self.batch.is_some()
+    }
+
+    /// How many calls it is.
+    pub(super) fn items(&self) -> u32 {
+        self.batch.as_ref().map_or(1, |batch| batch.items)
+    }
+
+    /// What its request is.
+    pub(super) fn kind(&self) -> Kind {
+        if self.is_batch() { Kind::Batch } else { Kind::Call }
+    }
+
+    /// What is known beside the outcome, if that is the results of a batch.
+    pub(super) fn answered(&self) -> Option<&Answered> {
+        self.batch.as_ref()?.answered.get()
+    }
+
+    /// Where its items are that the outcome is not about. To be looked at when it is settled.
+    pub(super) fn rest(&self) -> Option<&Arc<Call>> {
+        self.batch.as_ref()?.rest.get()
+    }
+
+    /// As [`Call::abandon`], with all that it has become. Under the mutex.
+    pub(super) fn abandon_all(&self) {
+        let mut call = Some(self);
+        while let Some(one) = call {
+            one.abandon();
+            call = one.rest().map(|rest| &**rest);
+        }
+    }
+
+    fn part(&self, items: u32) -> Arc<Self> {
+        let part = Self::of_batch(self.task, self.index, items);
+        if self.abandoned.load(Relaxed) {
+            part.abandon();
+        }
+        Arc::new(part)
+    }
+
+    fn set_rest(&self, rest: &Arc<Self>) {
+        if let Some(batch) = &self.batch {
+            let _ = batch.rest.set(Arc::clone(rest));
+        }
+    }
+
+    fn set_answered(&self, tally: Tally, nanos: Option<u32>, record: Option<&Arc<Record>>) {
+        if let Some(batch) = &self.batch {
+            let failed_in = record.filter(|_| !tally.good).cloned();
+            let _ = batch.answered.set(Answered { items: tally.answered, nanos, failed_in });
+        }
+    }
+}
+
+impl Answered {
+    /// The results, each of which may be a failure.
+    pub(super) fn each<'b>(&self, body: &'b Body) -> impl Iterator<Item = Result<&'b [u8]>> {
+        let failed = |kind, bytes: &[u8]| {
+            let Err(error) = outcome::of_reply(Reply::new(kind, Body::of_bytes(bytes))) else {
+                return Error::new(ErrorKind::UnknownTask, Execution::Unknown);
+            };
+            in_process(self.failed_in.as_deref(), error)
+        };
+        let mut results = Results::of(body.bytes().unwrap_or_default());
+        (0..self.items).map(move |_| match results.next() {
+            Some((Kind::Done, bytes)) => Ok(bytes),
+            Some((kind, bytes)) => Err(failed(kind, bytes)),
+            // They were counted when they came; but a parcel may be written by its child as long as that lives.
+            None => {
+                let reason = "it was changed after it had come".to_owned();
+                let kind = ErrorKind::CannotDecode { direction: Direction::Result, reason };
+                Err(Error::new(kind, Execution::Finished))
+            }
+        })
+    }
+}
+
+/// Adds to `error` whose it is.
+fn in_process(record: Option<&Record>, error: Error) -> Error {
+    match record {
+        Some(record) => error.in_process(&record.name(), record.pid),
+        None => error,
+    }
+}
+
+impl Schedule {
+    /// A worker has answered a batch, or the first items of one.
+    pub(super) fn settle_batch(
+        &mut self,
+        record: Option<&Arc<Record>>,
+        call: &Arc<Call>,
+        reply: Reply,
+        owed: &mut Owed,
+    ) {
+        let Reply { kind, body, batch } = reply;
+        let Some(batch) = batch else {
+            let outcome = outcome::of_reply(Reply::new(kind, body));
+            return self.settle(call, outcome.map_err(|error| in_process(record.map(|record| &**record), error)), owed);
+        };
+        if let Some(rest) = self.split(call, batch.request, batch.tally.answered, owed) {
+            self.backlog.push_front(rest);
+        }
+        call.set_answered(batch.tally, Some(batch.nanos), record);
+        // A parcel that could not be received is an error of all items that it may have answered.
+        let outcome = outcome::of_reply(Reply::new(Kind::Done, body));
+        self.settle(call, outcome.map_err(|error| in_process(record.map(|record| &**record), error)), owed);
+    }
+
+    /// The worker that was running this batch is dead: settles what is known of it, and returns the items that it had not
+    /// begun. `error` is what becomes of the one that it was running.
+    #[must_use = "items would be lost"]
+    pub(super) fn bury_batch(
+        &mut self,
+        record: &Arc<Record>,
+        call: &Arc<Call>,
+        mut payload: Payload,
+        salvaged: Salvaged,
+        error: &Error,
+        owed: &mut Owed,
+    ) -> Option<Queued> {
+        let Salvaged { tally, body, running } = salvaged;
+        call.set_holder(None);
+        if !running {
+            let rest = self.split(call, payload, tally.answered, owed);
+            call.set_answered(tally, None, Some(record));
+            self.settle(call, Ok(body), owed);
+            return rest;
+        }
+        let lost = if tally.answered == 0 {
+            Arc::clone(call)
+        } else {
+            let lost = call.part(call.items() - tally.answered);
+            call.set_rest(&lost);
+            self.count_one_more();
+            lost
+        };
+        if let Payload::Small(bytes) = &mut payload {
+            pass_over(bytes, tally.answered);
+        }
+        let rest = self.split(&lost, payload, 1, owed);
+        if tally.answered > 0 {
+            call.set_answered(tally, None, Some(record));
+            self.settle(call, Ok(body), owed);
+        }
+        self.settle(&lost, Err(error.clone()), owed);
+        rest
+    }
+
+    /// Makes a call of those items of a batch that are behind the first `answered`, if there are any. To be queued; the
+    /// batch itself is to be settled. If nobody wants them any more, they are cancelled.
+    fn split(&mut self, call: &Arc<Call>, mut payload: Payload, answered: u32, owed: &mut Owed) -> Option<Queued> {
+        let left = call.items().checked_sub(answered).filter(|left| *left > 0)?;
+        if let Payload::Small(bytes) = &mut payload {
+            pass_over(bytes, answered);
+        }
+        let rest = call.part(left);
+        call.set_rest(&rest);
+        self.count_one_more();
+        if rest.abandoned.load(Relaxed) {
+            self.settle(&rest, Err(Error::new(ErrorKind::Cancelled, Execution::NotStarted)), owed);
+            return None;
+        }
+        Some(Queued { call: rest, payload })
+    }
+
+    fn count_one_more(&mut self) {
+        self.outstanding.fetch_add(1, SeqCst);
+    }
+}
