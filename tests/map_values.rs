@@ -241,3 +241,34 @@ fn what_items_print_is_there_before_their_results(method: StartMethod) {
         .map(print, (0..1_200).map(|item| (directory.as_str(), item)));
     assert_eq!(results, Ok((0..1_200).collect()));
 }
+
+fn lazy_maps_read_as_far_ahead_as_told(method: StartMethod) {
+    let pool = pool(method, 2);
+    let read = Cell::new(0);
+    let endless = || {
+        read.set(0);
+        (0..).inspect(|_| read.set(read.get() + 1))
+    };
+    for ahead in [1, 2, 5, 100] {
+        let mut ordered = pool.imap(square, endless()).buffer(ahead);
+        let taken = |asked| {
+            assert_eq!(read.get(), asked + ahead - 1, "{ahead} ahead, and asked for {asked}");
+        };
+        for asked in 1..20 {
+            assert_eq!(ordered.next(), Some(Ok(square(u32::try_from(asked - 1).expect("a small number")))));
+            taken(asked);
+        }
+        drop(ordered);
+        let mut unordered = pool.imap_unordered(square, endless()).buffer(ahead);
+        for asked in 1..20 {
+            unordered.next().expect("an endless input").expect("a square");
+            taken(asked);
+        }
+    }
+    let all = pool.imap(square, 0..9).buffer(usize::MAX);
+    assert_eq!(all.len(), 9);
+    assert!(all.map(Result::unwrap).eq((0..9).map(*square)));
+    let none = || drop(pool.imap_unordered(square, 0..9).buffer(0));
+    let message = std::panic::catch_unwind(std::panic::AssertUnwindSafe(none)).expect_err("it is refused");
+    assert!(message.downcast::<&str>().expect("a text").contains("buffer of 0"));
+}

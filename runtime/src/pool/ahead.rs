@@ -82,6 +82,36 @@ impl<'p, 'a, T: Task, I: Iterator<Item = T::Args<'a>>> Map<'p, 'a, T, I> {
         Self { ahead: Ahead::new(pool, task, items, most) }
     }
 
+    /// Reads up to `items` items ahead: so many have been read and submitted while their results were not yielded, the one
+    /// that is asked for among them. Unless told otherwise, four for each worker. With 1, no item is read before the
+    /// result of the one before it was taken.
+    ///
+    /// # Panics
+    /// If `items` is 0, with which no result could ever come.
+    ///
+    /// # Examples
+    /// ```
+    /// use std::cell::Cell;
+    /// use process_task::{Pool, process_task};
+    ///
+    /// #[process_task]
+    /// fn square(x: u32) -> u32 { x * x }
+    ///
+    /// let pool = Pool::new()?;
+    /// let read = Cell::new(0);
+    /// let mut squares = pool.imap(square, (0..).inspect(|_| read.set(read.get() + 1))).buffer(3);
+    /// assert_eq!(read.get(), 0);
+    /// squares.next().unwrap()?;
+    /// assert_eq!(read.get(), 3);
+    /// # process_task::Result::Ok(())
+    /// ```
+    #[track_caller]
+    pub fn buffer(mut self, items: usize) -> Self {
+        assert!(items > 0, "a buffer of 0 items would never let a result through");
+        self.ahead.most = items;
+        self
+    }
+
     /// As [`next`](Iterator::next), but waits for `timeout` at the most. Reading an item, and finding room for it in a
     /// pool with [`max_pending`](crate::PoolBuilder::max_pending), may take longer.
     ///

@@ -165,6 +165,10 @@ impl Pool {
     /// strings and vectors say `.iter().map(String::as_str)` or `.iter().map(Vec::as_slice)`: a task that takes a `&str`
     /// takes items of that type.
     ///
+    /// Short calls travel many in a frame, as many as take about 50 us: so items should not wait for each other, nor the
+    /// input for what an item does. If a worker dies, that costs the one item that it was running, as everywhere.
+    /// [`on_progress`](Pool::on_progress) tells how far it has come.
+    ///
     /// # Errors
     /// The first that an item's call gives, in the items' order. Calls that had not begun by then are cancelled.
     pub fn map<'a, T, I>(&self, task: T, items: I) -> Result<Vec<T::Output>>
@@ -176,7 +180,8 @@ impl Pool {
     }
 
     /// As [`map`](Self::map), but yields each result as soon as it and those before it are there, and each error in its
-    /// place. Lazy: it reads a few items ahead and waits when it is not asked for more.
+    /// place. Lazy: it reads a few items ahead ([`buffer`](Map::buffer) says how many) and waits when it is not asked for
+    /// more.
     pub fn imap<'a, T, I>(&self, task: T, items: I) -> Map<'_, 'a, T, I::IntoIter>
     where
         T: Task,
