@@ -15,7 +15,7 @@ use programs::{example, watched};
 #[test]
 fn small_examples_print_what_their_headers_say() {
     watched("headers", |mark| {
-        for name in ["square", "spawn", "crash", "await_result"] {
+        for name in ["square", "spawn", "crash", "timeouts", "worker_state", "await_result"] {
             let source = fs::read_to_string(format!("{}/examples/{name}.rs", env!("CARGO_MANIFEST_DIR"))).unwrap();
             assert!(source.lines().count() < 80, "{name} is not small any more");
             assert!(
