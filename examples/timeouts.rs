@@ -10,6 +10,7 @@
 //! steps from 5: no end within 1s
 //! steps from 6: 6
 //! tried twice:  2 attempts, each given up after 500ms
+//! on its own:   given up after 500ms
 //! the pool:     goes on, steps from 8: 3
 //! ```
 //!
@@ -47,6 +48,9 @@ fn main() -> Result<(), Error> {
     if let Err(error) = pool.call(impatient.retries(1), 5) {
         let attempts = 1 + error.attempts().len();
         println!("tried twice:  {attempts} attempts, each given up after {}", limit_of(&error));
+    }
+    if let Err(error) = impatient.spawn(5).join() {
+        println!("on its own:   given up after {}", limit_of(&error));
     }
     println!("the pool:     goes on, steps from 8: {}", pool.call(steps_to_one, 8)?);
     Ok(())
