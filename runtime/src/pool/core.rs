@@ -15,7 +15,7 @@ use super::call::{Call, Queued};
 use super::callbacks::Callbacks;
 use super::inline;
 use super::plan::Plan;
-use super::room::Room;
+use super::room::{Reserved, Room};
 use super::schedule::{Owed, Phase, Schedule, Start};
 use super::waiting::Everything;
 use super::worker::{Asked, State, Worker};
@@ -95,11 +95,16 @@ impl Core {
         result
     }
 
-    pub(super) fn submit(self: &Arc<Self>, call: Arc<Call>, payload: Payload) {
-        if inline::is_on() {
-            return self.run_inline(&call, &payload);
+    /// Takes a call, which keeps its place until it is settled; or settles it at once.
+    pub(super) fn submit(self: &Arc<Self>, call: Arc<Call>, payload: Payload, place: Reserved<'_>) {
+        let taken = if inline::is_on() {
+            self.run_inline(&call, &payload)
+        } else {
+            self.update(|schedule, owed| schedule.submit(Queued { call, payload }, owed))
+        };
+        if taken {
+            place.keep();
         }
-        self.update(|schedule, owed| schedule.submit(Queued { call, payload }, owed));
     }
 
     /// Pays what is owed, with no lock held.

@@ -39,8 +39,8 @@ fn says_yes(value: &OsStr) -> bool {
 }
 
 impl Core {
-    /// Runs a call here and now, and settles it, unless the pool is closed.
-    pub(super) fn run_inline(self: &Arc<Self>, call: &Arc<Call>, payload: &Payload) {
+    /// Runs a call here and now, and settles it; false if the pool is closed.
+    pub(super) fn run_inline(self: &Arc<Self>, call: &Arc<Call>, payload: &Payload) -> bool {
         let refused = self.update(|schedule, _| match &schedule.phase {
             Phase::Closing(error) | Phase::Ended(error) => Some(error.clone()),
             Phase::Open => {
@@ -48,6 +48,7 @@ impl Core {
                 None
             }
         });
+        let taken = refused.is_none();
         match refused {
             Some(error) => drop(call.settle(Err(error))),
             None => {
@@ -55,6 +56,7 @@ impl Core {
                 self.update(|schedule, owed| schedule.settle(call, outcome, owed));
             }
         }
+        taken
     }
 }
 

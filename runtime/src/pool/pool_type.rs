@@ -145,8 +145,7 @@ impl Pool {
             Err(error) => self.refused(task, error),
             Ok(payload) => {
                 let call = Arc::new(Call::new(registration.name(), index, task.options()));
-                self.core.submit(Arc::clone(&call), payload);
-                place.keep();
+                self.core.submit(Arc::clone(&call), payload, place);
                 JoinHandle::new(Arc::clone(&self.core), call, T::decode_output)
             }
         }

@@ -144,13 +144,12 @@ impl Schedule {
         self.levels.grow(places);
     }
 
-    /// Takes a call, and gives it out if somebody can have it.
-    pub(super) fn submit(&mut self, queued: Queued, owed: &mut Owed) {
+    /// Takes a call, and gives it out if somebody can have it; false if the pool takes none.
+    pub(super) fn submit(&mut self, queued: Queued, owed: &mut Owed) -> bool {
         if let Phase::Closing(error) | Phase::Ended(error) = &self.phase {
             // Its handle is not there yet, so nobody waits.
             drop(queued.call.settle(Err(error.clone())));
-            owed.wake.extend(self.room.give_back().map(Waiters::of));
-            return;
+            return false;
         }
         self.outstanding.fetch_add(1, SeqCst);
         self.backlog.push_back(queued);
@@ -163,6 +162,7 @@ impl Schedule {
                 self.say_who_rings(owed);
             }
         }
+        true
     }
 
     /// Calls were abandoned: those that no worker has claimed are cancelled, also those that were given out.
