@@ -63,6 +63,14 @@ fn nested(x: i64) -> i64 {
     pool.map(square, 0..x).unwrap().into_iter().sum()
 }
 
+/// Notes who is there in a file, for initializers and finalizers.
+#[process_task]
+fn note(path: &str, line: &str) {
+    assert!(line != "bad", "a bad line");
+    let mut file = std::fs::OpenOptions::new().append(true).create(true).open(path).unwrap();
+    std::io::Write::write_all(&mut file, format!("{line}\n").as_bytes()).unwrap();
+}
+
 /// A number that cannot be written if it is 1, nor read if it is 2.
 #[derive(Debug, Serialize, Deserialize)]
 struct Odd(#[serde(serialize_with = "write_odd", deserialize_with = "read_odd")] u32);
@@ -88,6 +96,7 @@ fn gives_odd(number: u32) -> Odd {
 
 /// What is the same for every process: the sentence without who it happened in, and what programs look at.
 fn told(error: &Error) -> String {
+    // An initializer's error is told in another one.
     let sentence = error.to_string();
     let (who, rest) = sentence.split_once(" panicked ").unwrap_or(("", &sentence));
     assert!(who.is_empty() || who.contains("(pid "), "{sentence}");
@@ -123,13 +132,21 @@ fn transcript() -> Vec<String> {
     let handles: Vec<JoinHandle<i64>> = (0..5).map(|x| pool.submit(square, x)).collect();
     lines.extend(handles.into_iter().map(|handle| line(handle.join())));
     let last = pool.submit(square, 9);
-    pool.close();
+    pool.close().unwrap();
     lines.push(line(pool.call(square, 1)));
     lines.push(line(last.join()));
     drop(pool);
     let pool = Pool::builder().workers(1).build().unwrap();
-    pool.terminate();
+    pool.terminate().unwrap();
     lines.push(line(pool.call(square, 1)));
+    drop(pool);
+    let scratch = Scratch::new();
+    let (path, builder) = (scratch.file("notes"), || Pool::builder().workers(1));
+    let pool = builder().initializer(note, (&path, "begin")).finalizer(note, (&path, "end")).build().unwrap();
+    lines.push(line(pool.call(note, (&path, "call"))));
+    drop(pool);
+    lines.extend(std::fs::read_to_string(&path).unwrap().lines().map(str::to_owned));
+    lines.push(line(builder().initializer(note, (&path, "bad")).build().map(|pool| pool.workers())));
     lines
 }
 

@@ -68,6 +68,9 @@ pub use self::pool::{
     Waited, When, as_completed, wait, worker_state,
 };
 
+// What a pool does.
+pub use self::pool::{Latency, PoolStats, Timeline, WorkerState, WorkerStats};
+
 // What can go wrong.
 pub use self::error::{Direction, Error, ErrorKind, Execution, Result};
 

@@ -3,6 +3,7 @@
 //! Owns: [`ErrorKind`], [`Direction`] and [`Execution`]. Runs in: any process.
 //! Never: words it; that is `sentences`' business.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 /// The kinds of [`Error`](super::Error).
@@ -100,6 +101,14 @@ pub enum ErrorKind {
     #[non_exhaustive]
     ProtocolViolation {
         /// Which check failed.
+        reason: String,
+    },
+    /// A file that was asked for could not be written.
+    #[non_exhaustive]
+    CannotWrite {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
         reason: String,
     },
     /// The caller asked for something that makes no sense.

@@ -6,6 +6,8 @@
 mod kind;
 mod sentences;
 
+use std::path::Path;
+
 use nix::errno::Errno;
 
 pub use self::kind::{Direction, ErrorKind, Execution};
@@ -59,6 +61,11 @@ impl Error {
 
     pub(crate) fn invalid(reason: impl Into<String>) -> Self {
         Self::new(ErrorKind::InvalidInput { reason: reason.into() }, Execution::NotStarted)
+    }
+
+    pub(crate) fn cannot_write(path: &Path, error: &std::io::Error) -> Self {
+        let kind = ErrorKind::CannotWrite { path: path.to_owned(), reason: error.to_string() };
+        Self::new(kind, Execution::NotStarted)
     }
 
     /// Adds which task was to run.

@@ -103,6 +103,7 @@ impl Error {
             ErrorKind::ProtocolViolation { reason } => {
                 write!(f, "{who} broke the protocol{running} and was killed: {reason}")
             }
+            ErrorKind::CannotWrite { path, reason } => write!(f, "cannot write `{}`: {reason}", path.display()),
             ErrorKind::InvalidInput { reason } => f.write_str(reason),
         }
     }

@@ -75,6 +75,15 @@ pub(crate) fn of_end<T>(status: ExitStatus, caller: &Caller<T>, execution: Execu
     Error::new(kind, execution)
 }
 
+/// What a process's end was, where nothing else is known of it.
+pub(crate) fn of_status(status: ExitStatus) -> Error {
+    let kind = match status.signal() {
+        Some(signal) => ErrorKind::Killed { signal, core_dumped: status.core_dumped(), last_words: None },
+        None => ErrorKind::Exited { code: status.code().unwrap_or(0) },
+    };
+    Error::new(kind, Execution::Unknown)
+}
+
 /// A child wrote what the protocol does not allow.
 pub(crate) fn of_violation(reason: &str) -> Error {
     Error::new(ErrorKind::ProtocolViolation { reason: reason.to_owned() }, Execution::Unknown)

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::core::Core;
+use super::inline;
 use super::plan::{Errand, Plan};
 use super::pool_type::Pool;
 use crate::error::{Error, Result};
@@ -240,7 +241,7 @@ impl PoolBuilder {
             core.room.bound(most);
         }
         let pool = Pool::of(Arc::clone(&core));
-        if !self.lazy
+        if (!self.lazy || inline::is_on())
             && let Err(error) = core.start_all(workers)
         {
             core.terminate();

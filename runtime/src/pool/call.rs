@@ -11,6 +11,7 @@ use std::thread::{Thread, ThreadId};
 use super::batch::Batch;
 use super::callbacks::{Callback, Callbacks};
 use super::completions::Completions;
+use super::seen::Stamps;
 use super::waiting::Awaited;
 use crate::error::{Error, ErrorKind, Result};
 use crate::launch::wake;
@@ -26,6 +27,7 @@ pub(super) struct Call {
     pub(super) options: Options,
     /// Which worker has it, or [`NOBODY`]. Read and written under the schedule's mutex.
     holder: AtomicUsize,
+    pub(super) stamps: Stamps,
     /// How the attempts ended that were followed by another.
     attempts: Mutex<Vec<Error>>,
     /// What there is more if this is many calls in one.
@@ -67,6 +69,7 @@ impl Call {
             options,
             batch: None,
             holder: AtomicUsize::new(NOBODY),
+            stamps: Stamps::default(),
             attempts: Mutex::default(),
             outcome: OnceLock::new(),
             waiters: Mutex::default(),

@@ -70,7 +70,7 @@ impl Schedule {
     /// Nobody leads: says who has to ring for the hub, and takes what came before the words were seen.
     pub(super) fn say_who_rings(&mut self, owed: &mut Owed) {
         loop {
-            let words = (self.awaited > 0 || self.timed > 0, self.work_waits());
+            let words = (self.awaited > 0 || self.timed > 0 || self.looks.are_exact(), self.work_waits());
             let new = self.told != words && words != (false, false);
             self.tell(words.0, words.1);
             // A worker that answered before it could see the words has rung no bell.
@@ -119,6 +119,7 @@ impl Schedule {
         if worker.timed > 0 && replies.iter().any(|(asked, _)| !matches!(asked, Asked::Setup)) {
             worker.since = Some(Instant::now());
         }
+        self.see_replies(&replies);
         for (asked, reply) in replies.drain(..) {
             self.take_reply(number, asked, reply, owed);
         }
@@ -136,7 +137,7 @@ impl Schedule {
             Asked::Setup | Asked::Initializer => self.has_begun(number, &asked, reply, owed),
             Asked::Finalizer => {}
             Asked::Call(call) => {
-                call.set_holder(None);
+                self.places[number].tally.calls += 1;
                 if call.options.timeout.is_some() {
                     self.timed -= 1;
                     if let Some(worker) = self.places[number].worker_mut() {
@@ -149,6 +150,7 @@ impl Schedule {
                 }
                 let described = outcome::of_reply(reply).map_err(|error| self.in_place(number, error));
                 self.settle(&call, described, owed);
+                call.set_holder(None);
             }
         }
     }

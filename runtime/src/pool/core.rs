@@ -17,6 +17,7 @@ use super::inline;
 use super::plan::Plan;
 use super::room::{Reserved, Room};
 use super::schedule::{Owed, Phase, Schedule, Start};
+use super::seen::tell;
 use super::waiting::Everything;
 use super::worker::{Asked, State, Worker};
 use crate::codec::message::to_bytes;
@@ -109,6 +110,8 @@ impl Core {
 
     /// Pays what is owed, with no lock held.
     pub(super) fn pay(self: &Arc<Self>, owed: Owed) {
+        // First, so that whoever is woken finds it told.
+        tell(owed.events);
         if owed.kick {
             fd::ring(self.kick.as_fd());
         }
@@ -180,7 +183,7 @@ impl Core {
     /// Starts the first workers, and waits until all are there, and initialized.
     pub(super) fn start_all(self: &Arc<Self>, workers: usize) -> Result<()> {
         if inline::is_on() {
-            return Ok(());
+            return inline::begin(&self.plan);
         }
         let (sender, receiver) = std::sync::mpsc::channel();
         let unready = {
@@ -295,6 +298,9 @@ impl Core {
             if deadline.is_some_and(|at| Instant::now() >= at) {
                 return false;
             }
+        }
+        if inline::is_on() && matches!(self.schedule().phase, Phase::Closing(_)) {
+            inline::end(&self.plan);
         }
         let leaving = loop {
             let leaving = self.update(Schedule::dismiss);

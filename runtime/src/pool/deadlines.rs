@@ -94,6 +94,7 @@ impl Schedule {
         if let Some(late) = late {
             let kind = ErrorKind::TimedOut { limit, elapsed: limit + late };
             let error = self.in_place(number, Error::new(kind, Execution::Unknown));
+            self.see_time_out(number, limit, owed);
             self.end_call(number, &error, owed);
         }
     }

@@ -10,15 +10,17 @@
 
 use std::ffi::OsStr;
 use std::panic::{self, AssertUnwindSafe};
+use std::sync::atomic::Ordering::SeqCst;
 use std::sync::{Arc, Once, OnceLock};
 
 use super::call::Call;
 use super::core::Core;
+use super::plan::{Errand, Plan};
 use super::schedule::Phase;
 use crate::child::panics;
 use crate::codec::Writer;
 use crate::codec::message::to_bytes;
-use crate::error::Result;
+use crate::error::{Error, ErrorKind, Execution, Result};
 use crate::launch::outcome;
 use crate::link::frame::{INLINE, Kind};
 use crate::link::{Body, Filling, Payload, Reply, SharedStock};
@@ -41,23 +43,44 @@ fn says_yes(value: &OsStr) -> bool {
 impl Core {
     /// Runs a call here and now, and settles it; false if the pool is closed.
     pub(super) fn run_inline(self: &Arc<Self>, call: &Arc<Call>, payload: &Payload) -> bool {
-        let refused = self.update(|schedule, _| match &schedule.phase {
-            Phase::Closing(error) | Phase::Ended(error) => Some(error.clone()),
-            Phase::Open => {
-                schedule.outstanding.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
-                None
+        let refused = self.update(|schedule, _| {
+            if let Phase::Closing(error) | Phase::Ended(error) = &schedule.phase {
+                drop(call.settle(Err(error.clone())));
+                return true;
             }
+            let others = schedule.outstanding.fetch_add(1, SeqCst);
+            schedule.looks.submitted(&call.stamps, others);
+            false
         });
-        let taken = refused.is_none();
-        match refused {
-            Some(error) => drop(call.settle(Err(error))),
-            None => {
-                let outcome = run(call.index, payload);
-                self.update(|schedule, owed| schedule.settle(call, outcome, owed));
-            }
+        if !refused {
+            let outcome = run(call.index, payload);
+            self.update(|schedule, owed| schedule.settle(call, outcome, owed));
         }
-        taken
+        !refused
     }
+}
+
+/// Runs what each worker would run before its first call: once, since there is one process.
+///
+/// # Errors
+/// It failed.
+pub(super) fn begin(plan: &Plan) -> Result<()> {
+    let failed = |error| Error::closed(format!("the initializer of its workers failed: {error}"));
+    plan.initializer.as_ref().map_or(Ok(()), run_errand).map_err(failed)
+}
+
+/// Runs what each worker would run after its last call. Nobody hears of its errors, as with workers.
+pub(super) fn end(plan: &Plan) {
+    let _ = plan.finalizer.as_ref().map(run_errand);
+}
+
+fn run_errand(errand: &Errand) -> Result<()> {
+    let name = errand.task().name();
+    let unknown = || Error::new(ErrorKind::UnknownTask, Execution::NotStarted);
+    let index = errand.task().index().ok_or_else(unknown);
+    let no_memory = |errno| Error::could_not_start("find memory for its arguments", errno);
+    let outcome = index.and_then(|index| run(index, &errand.payload().map_err(no_memory)?));
+    outcome.map(drop).map_err(|error| error.in_task(name))
 }
 
 /// Makes one call of the task that has this place in the registry.

@@ -264,7 +264,7 @@ impl<'p, T: Task> Mapping<'p, T> {
 
     fn submit(&mut self, call: Call, payload: Payload) {
         let call = Arc::new(call);
-        self.core.submit(Arc::clone(&call), payload);
+        self.core.submit(Arc::clone(&call), payload, self.core.reserve());
         self.pending.push_back(Sent::new(call));
         self.room = self.room.saturating_sub(1);
     }

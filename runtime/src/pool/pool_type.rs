@@ -11,6 +11,7 @@ use super::core::Core;
 use super::handle::JoinHandle;
 use super::map::map;
 use super::room::{self, Reserved, TrySubmitError};
+use super::seen::{entered, has_spans};
 use super::unordered::UnorderedMap;
 use crate::error::{Error, ErrorKind, Execution, Result};
 use crate::launch::encode;
@@ -90,6 +91,10 @@ impl Pool {
     /// # Errors
     /// As [`JoinHandle::join`].
     pub fn call<T: Task>(&self, task: T, args: T::Args<'_>) -> Result<T::Output> {
+        if has_spans() {
+            let _span = entered(false, task.registration().name());
+            return self.submit(task, args).join();
+        }
         self.submit(task, args).join()
     }
 
@@ -175,6 +180,7 @@ impl Pool {
         T: Task,
         I: IntoIterator<Item = T::Args<'a>>,
     {
+        let _span = has_spans().then(|| entered(true, task.registration().name()));
         map(self, task, items.into_iter(), &mut |_, _| {})
     }
 

@@ -24,6 +24,7 @@ use super::callbacks::Callback;
 use super::levels::Levels;
 use super::plan::Plan;
 use super::room::Room;
+use super::seen::{Looks, Noted};
 use super::worker::{Asked, Place};
 use crate::error::{Direction, Error, ErrorKind, Execution, Result};
 use crate::launch::Record;
@@ -65,6 +66,8 @@ pub(super) struct Schedule {
     /// Calls that are not settled; also read without the mutex.
     pub(super) outstanding: Arc<AtomicUsize>,
     pub(super) room: Arc<Room>,
+    /// What is counted and measured, and for whom.
+    pub(super) looks: Looks,
     /// What `collect_from` fills and empties.
     pub(super) replies: Vec<(Asked, Reply)>,
 }
@@ -97,6 +100,8 @@ pub(super) struct Owed {
     pub(super) idle_alarm: Option<Duration>,
     /// Somebody else than the leader has settled a call.
     pub(super) kick: bool,
+    /// What those who look are to be told.
+    pub(super) events: Vec<Noted>,
 }
 
 /// A child that is to be asked for.
@@ -130,6 +135,7 @@ impl Schedule {
             unready: Arc::default(),
             outstanding: Arc::default(),
             room: Arc::new(Room::unbounded()),
+            looks: Looks::new(),
             replies: Vec::new(),
         };
         schedule.make_room(places);
@@ -151,7 +157,8 @@ impl Schedule {
             drop(queued.call.settle(Err(error.clone())));
             return false;
         }
-        self.outstanding.fetch_add(1, SeqCst);
+        let others = self.outstanding.fetch_add(1, SeqCst);
+        self.looks.submitted(&queued.call.stamps, others);
         self.backlog.push_back(queued);
         self.pump(owed);
         if !self.led && self.work_waits() {
@@ -275,6 +282,7 @@ impl Schedule {
             Ok(()) => {
                 self.far = worker.caller.wake();
                 call.set_holder(Some(number));
+                self.looks.given(&call.stamps);
                 worker.given += 1;
                 if let Some(limit) = limit {
                     let now = Instant::now();
@@ -318,6 +326,10 @@ impl Schedule {
     }
 
     pub(super) fn settle(&mut self, call: &Arc<Call>, outcome: Result<Body>, owed: &mut Owed) {
+        self.looks.settled(&call.stamps);
+        if self.looks.at_calls() {
+            self.see_settled(call, outcome.as_ref().err(), owed);
+        }
         let waiters = call.settle(outcome);
         self.awaited = self.awaited.saturating_sub(waiters.awaited());
         if !waiters.is_empty() {

@@ -9,6 +9,7 @@ use std::sync::atomic::Ordering::SeqCst;
 use std::time::Duration;
 
 use super::call::{Call, Queued, Waiters};
+use super::inline;
 use super::schedule::{Owed, Phase, Schedule, Start};
 use super::worker::{Asked, State, Worker};
 use crate::error::{Error, ErrorKind, Execution};
@@ -35,6 +36,7 @@ impl Schedule {
         worker.tell(self.told.0, self.told.1);
         if vacant {
             place.state = State::Ready(Box::new(worker));
+            self.see_arrival(number, owed);
             self.sort_in(number, owed);
         } else {
             place.standby = Some(Box::new(worker));
@@ -70,6 +72,10 @@ impl Schedule {
         if setup {
             self.count_failed_start(&error, owed);
         } else {
+            let error = match &self.plan.initializer {
+                Some(initializer) => error.in_task(initializer.task().name()),
+                None => error,
+            };
             // The next worker would fail in the same way.
             self.give_up(Error::closed(format!("the initializer of its workers failed: {error}")), owed);
         }
@@ -83,12 +89,16 @@ impl Schedule {
         }
         let place = &mut self.places[number];
         if let Some(standby) = place.standby.take_if(|standby| Arc::ptr_eq(&standby.record, record)) {
-            self.bury(*standby, status, owed);
+            self.bury(number, *standby, status, owed);
             return;
         }
         match std::mem::replace(&mut place.state, State::Empty) {
-            State::Ready(worker) if Arc::ptr_eq(&worker.record, record) => self.bury(*worker, status, owed),
+            State::Ready(worker) if Arc::ptr_eq(&worker.record, record) => {
+                self.see_departure(number, &worker);
+                self.bury(number, *worker, status, owed);
+            }
             State::Dying(dying, again) if Arc::ptr_eq(&dying, record) => {
+                self.see_death(number, outcome::of_status(status).in_process(&dying.name(), dying.pid), owed);
                 again.into_iter().rev().for_each(|queued| self.backlog.push_front(queued));
             }
             // Somebody else is here by now.
@@ -97,7 +107,6 @@ impl Schedule {
                 return;
             }
         }
-        self.places[number].restarts += 1;
         self.sort_in(number, owed);
         self.take_over(number, owed);
         self.pump(owed);
@@ -140,6 +149,7 @@ impl Schedule {
     /// Takes no more calls; `error` is what those who try are told.
     pub(super) fn close(&mut self, error: Error, owed: &mut Owed) {
         if self.phase == Phase::Open {
+            self.see_closing(&error, owed);
             self.phase = Phase::Closing(error);
         }
         // Who waits for a place waits for nothing.
@@ -150,7 +160,9 @@ impl Schedule {
     /// Ends everything now: what has not started is cancelled, what runs is killed.
     pub(super) fn terminate(&mut self, error: Error, owed: &mut Owed) {
         self.cancel_all(owed);
+        self.see_closing(&error, owed);
         self.phase = Phase::Ended(error);
+        (0..self.places.len()).for_each(|number| self.see_leaving(number, owed));
         for place in &mut self.places {
             let standby = place.standby.take().map(|standby| standby.record);
             if let Some(record) = &standby {
@@ -200,6 +212,7 @@ impl Schedule {
     pub(super) fn doom(&mut self, number: usize, error: &Error, owed: &mut Owed) {
         match std::mem::replace(&mut self.places[number].state, State::Empty) {
             State::Ready(worker) => {
+                self.see_departure(number, &worker);
                 let record = Arc::clone(&worker.record);
                 let again = self.sort_remains(*worker, error, false, owed);
                 self.places[number].state = State::Dying(record, again);
@@ -210,7 +223,7 @@ impl Schedule {
     }
 
     /// A worker is dead, and its replies are taken: settles what it was running, and takes the rest back.
-    fn bury(&mut self, worker: Worker, status: ExitStatus, owed: &mut Owed) {
+    fn bury(&mut self, number: usize, worker: Worker, status: ExitStatus, owed: &mut Owed) {
         let name = worker.record.name();
         let error = |caller: &Caller<Asked>, execution| {
             outcome::of_end(status, caller, execution).in_process(&name, worker.record.pid)
@@ -220,6 +233,9 @@ impl Schedule {
             self.count_failed_start(&never_worked, owed);
         }
         let unknown = error(&worker.caller, Execution::Unknown);
+        if !matches!(self.phase, Phase::Ended(_)) {
+            self.see_death(number, unknown.clone(), owed);
+        }
         let again = self.sort_remains(worker, &unknown, true, owed);
         again.into_iter().rev().for_each(|queued| self.backlog.push_front(queued));
     }
@@ -244,15 +260,17 @@ impl Schedule {
 
     /// The process died under this call, which has failed, unless it is to be made once more.
     fn lost(&mut self, call: Arc<Call>, payload: Payload, error: &Error, owed: &mut Owed) -> Option<Queued> {
-        call.set_holder(None);
         if self.phase == Phase::Open || matches!(self.phase, Phase::Closing(_)) {
             let may = !matches!(error.kind(), ErrorKind::Cancelled);
             if may && call.try_again(error) {
+                self.see_retry(&call, error, owed);
+                call.set_holder(None);
                 return Some(Queued { call, payload });
             }
         }
         let error = error.clone().after(call.attempts());
         self.settle(&call, Err(error), owed);
+        call.set_holder(None);
         None
     }
 
@@ -264,7 +282,7 @@ impl Schedule {
             Phase::Ended(_) => false,
         };
         let place = &mut self.places[number];
-        if needed && place.wanted && matches!(place.state, State::Empty) {
+        if needed && !inline::is_on() && place.wanted && matches!(place.state, State::Empty) {
             place.state = State::Postponed;
             let failed = u32::try_from(self.failed_starts).unwrap_or(u32::MAX);
             let pause = (failed > 0).then(|| FIRST_PAUSE * 2u32.saturating_pow(failed.min(7) - 1));
@@ -284,6 +302,7 @@ impl Schedule {
     /// The pool cannot go on.
     fn give_up(&mut self, error: Error, owed: &mut Owed) {
         self.fail_backlog(&error, owed);
+        self.see_closing(&error, owed);
         self.phase = Phase::Ended(error);
         // Whoever waits for workers waits in vain.
         self.unready.store(0, SeqCst);

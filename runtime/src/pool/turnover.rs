@@ -49,10 +49,15 @@ impl Schedule {
     pub(super) fn send_home(&mut self, number: usize, owed: &mut Owed) {
         let place = &mut self.places[number];
         let standby = if matches!(self.phase, Phase::Ended(_)) || !place.wanted { place.standby.take() } else { None };
+        self.see_leaving(number, owed);
+        let place = &mut self.places[number];
         let worker = match std::mem::replace(&mut place.state, State::Empty) {
-            State::Ready(worker) => Some(worker),
+            State::Ready(worker) => {
+                self.see_departure(number, &worker);
+                Some(worker)
+            }
             other => {
-                place.state = other;
+                self.places[number].state = other;
                 None
             }
         };
@@ -83,6 +88,7 @@ impl Schedule {
             if let Some(worker) = place.worker_mut() {
                 worker.tell(self.told.0, self.told.1);
             }
+            self.see_arrival(number, owed);
             self.collect_from(number, owed);
             self.sort_in(number, owed);
         } else if place.coming > 0 {

@@ -7,6 +7,7 @@ use std::time::Instant;
 
 use super::call::{Call, Queued};
 use super::levels::Rank;
+use super::seen::Tally;
 use crate::launch::Record;
 use crate::link::Caller;
 
@@ -29,8 +30,8 @@ pub(super) struct Place {
     pub(super) coming: usize,
     /// Whether the pool wants a worker here.
     pub(super) wanted: bool,
-    /// How many workers were here before.
-    pub(super) restarts: u64,
+    /// What was done here.
+    pub(super) tally: Tally,
 }
 
 /// Where a worker is in its life.
@@ -131,7 +132,7 @@ impl Worker {
 
 impl Place {
     pub(super) fn empty() -> Self {
-        Self { state: State::Empty, standby: None, coming: 0, wanted: true, restarts: 0 }
+        Self { state: State::Empty, standby: None, coming: 0, wanted: true, tally: Tally::default() }
     }
 
     pub(super) fn worker(&self) -> Option<&Worker> {

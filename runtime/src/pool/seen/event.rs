@@ -1,0 +1,61 @@
+//! One thing that happened in a pool.
+//!
+//! Owns: the list of what can happen. Runs in: the parent. Never: is made while nobody looks.
+
+use std::time::Duration;
+
+use crate::error::{Error, ErrorKind};
+
+/// Something that happened, to be told once the mutex is released.
+#[derive(Debug)]
+pub(in crate::pool) struct Event {
+    /// When, in nanoseconds since the pool was made.
+    pub(in crate::pool) at: u64,
+    /// The worker it happened to; `None` if it was the pool.
+    pub(in crate::pool) who: Option<Who>,
+    pub(in crate::pool) what: What,
+}
+
+/// A worker.
+#[derive(Clone, Debug)]
+pub(in crate::pool) struct Who {
+    pub(in crate::pool) place: usize,
+    pub(in crate::pool) name: String,
+    pub(in crate::pool) pid: u32,
+}
+
+/// What happened.
+#[derive(Debug)]
+pub(in crate::pool) enum What {
+    /// The worker was started: the first one in its place, or one more.
+    Started { again: bool },
+    /// The worker was told to end, since it is not needed any more.
+    Left,
+    /// The worker has ended, and nobody had told it to.
+    Died { error: Error },
+    /// A call that the worker had, or several in one message, have an outcome.
+    Settled { task: &'static str, calls: usize, began: u64, error: Option<Error> },
+    /// A call took too long, and the worker is killed for that.
+    TimedOut { task: &'static str, limit: Duration },
+    /// A call has failed for the so manieth time, and is made once more.
+    Retried { task: &'static str, attempts: usize, began: u64, error: Error },
+    /// The pool takes no more calls.
+    Closed { cause: Error },
+}
+
+/// The name of an error's kind, such as `Killed`.
+pub(super) fn name_of(kind: &ErrorKind) -> String {
+    format!("{kind:?}").split(|c: char| !c.is_alphanumeric()).next().unwrap_or_default().to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn kinds_have_names() {
+        assert_eq!(name_of(&ErrorKind::Cancelled), "Cancelled");
+        assert_eq!(name_of(&ErrorKind::Exited { code: 3 }), "Exited");
+        assert_eq!(name_of(&ErrorKind::InvalidInput { reason: "x".to_owned() }), "InvalidInput");
+    }
+}

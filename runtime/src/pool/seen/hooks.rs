@@ -1,0 +1,200 @@
+//! Where the schedule says what it does.
+//!
+//! Owns: [`Looks`]. Runs in: the parent, under the mutex. Never: looks at a clock for a call unless somebody wants to know.
+//!
+//! A call's time on a timeline begins when its worker can have begun it: when it was given out, or when the reply to the
+//! one before it was taken. It ends when its own reply is taken; several replies that are taken at once share the time.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::time::{Duration, Instant};
+
+use tracing::level_filters::LevelFilter;
+
+use super::event::{Event, What, Who};
+use super::latency::{Sampling, Stamp};
+use super::recorder::Recorder;
+use crate::error::Error;
+use crate::link::Reply;
+use crate::pool::call::Call;
+use crate::pool::schedule::{Owed, Schedule};
+use crate::pool::worker::{Asked, Worker};
+
+/// What a pool knows of its own doing, and who else wants to know.
+#[derive(Debug)]
+pub(in crate::pool) struct Looks {
+    /// Moments are counted from here, in nanoseconds.
+    epoch: Instant,
+    pub(super) sampling: Sampling,
+    pub(super) settled: u64,
+    pub(super) recorder: Option<Arc<Recorder>>,
+    /// How many replies to calls were taken at once, and are not settled yet.
+    replies: u64,
+}
+
+/// Something that happened, and the file that it goes into.
+pub(in crate::pool) type Noted = (Event, Option<Arc<Recorder>>);
+
+/// When what happened to a call, as far as somebody wants to know.
+#[derive(Debug, Default)]
+pub(in crate::pool) struct Stamps {
+    submitted: Stamp,
+    /// When a worker got it, in nanoseconds since the pool was made.
+    given: AtomicU64,
+}
+
+impl Looks {
+    pub(in crate::pool) fn new() -> Self {
+        let epoch = Instant::now();
+        Self { epoch, sampling: Sampling::since(epoch), settled: 0, recorder: None, replies: 0 }
+    }
+
+    /// The present moment.
+    pub(super) fn now(&self) -> u64 {
+        u64::try_from(self.epoch.elapsed().as_nanos()).unwrap_or(u64::MAX)
+    }
+
+    /// Whether the workers have to ring for each reply, so that its time is known.
+    pub(in crate::pool) fn are_exact(&self) -> bool {
+        self.recorder.is_some()
+    }
+
+    /// Whether anybody wants to know of each call.
+    #[inline]
+    pub(in crate::pool) fn at_calls(&self) -> bool {
+        self.are_exact() || LevelFilter::current() >= LevelFilter::TRACE
+    }
+
+    /// A call was submitted, with so many others that are not settled.
+    #[inline]
+    pub(in crate::pool) fn submitted(&mut self, stamps: &Stamps, others: usize) {
+        self.sampling.submitted(&stamps.submitted, others);
+    }
+
+    /// A worker got a call.
+    #[inline]
+    pub(in crate::pool) fn given(&self, stamps: &Stamps) {
+        if self.are_exact() {
+            stamps.given.store(self.now(), Relaxed);
+        }
+    }
+
+    /// A call is settled.
+    #[inline]
+    pub(in crate::pool) fn settled(&mut self, stamps: &Stamps) {
+        self.settled += 1;
+        self.sampling.settled(&stamps.submitted);
+    }
+
+    /// Has something told, if anybody looks.
+    fn note(&self, owed: &mut Owed, at: u64, who: Option<Who>, what: impl FnOnce() -> What) {
+        if self.are_exact() || LevelFilter::current() > LevelFilter::OFF {
+            owed.events.push((Event { at, who, what: what() }, self.recorder.clone()));
+        }
+    }
+}
+
+impl Schedule {
+    /// These replies of one worker were taken at once.
+    #[inline]
+    pub(in crate::pool) fn see_replies(&mut self, replies: &[(Asked, Reply)]) {
+        if self.looks.at_calls() {
+            let calls = replies.iter().filter(|(asked, _)| matches!(asked, Asked::Call(_)));
+            self.looks.replies = calls.count() as u64;
+        }
+    }
+
+    /// A call is about to be settled; who had it can still be told.
+    #[cold]
+    pub(in crate::pool) fn see_settled(&mut self, call: &Call, error: Option<&Error>, owed: &mut Owed) {
+        let (at, began) = self.times(call);
+        let who = self.who_had(call, error);
+        let (task, error) = (call.task, error.cloned());
+        self.looks.note(owed, at, who, || What::Settled { task, calls: 1, began, error });
+    }
+
+    /// A call has failed, and is to be made once more; who had it can still be told.
+    pub(in crate::pool) fn see_retry(&mut self, call: &Call, error: &Error, owed: &mut Owed) {
+        let (at, began) = self.times(call);
+        let (who, attempts) = (self.who_had(call, Some(error)), call.attempts().len());
+        self.looks.note(owed, at, who, || What::Retried { task: call.task, attempts, began, error: error.clone() });
+    }
+
+    /// A worker is there, and can be given calls.
+    pub(in crate::pool) fn see_arrival(&mut self, number: usize, owed: &mut Owed) {
+        let (at, who) = (self.looks.now(), self.who(number));
+        let tally = &mut self.places[number].tally;
+        tally.arrived(at);
+        let again = tally.restarts() > 0;
+        self.looks.note(owed, at, who, || What::Started { again });
+    }
+
+    /// A worker gets no more calls: its times are summed up.
+    pub(in crate::pool) fn see_departure(&mut self, number: usize, worker: &Worker) {
+        let now = self.looks.now();
+        self.places[number].tally.left(worker.caller.busy(), now);
+    }
+
+    /// The worker in this place is told to end, because it is not needed any more.
+    pub(in crate::pool) fn see_leaving(&mut self, number: usize, owed: &mut Owed) {
+        if let Some(who) = self.who(number) {
+            self.looks.note(owed, self.looks.now(), Some(who), || What::Left);
+        }
+    }
+
+    /// A worker has ended that nobody had told to.
+    pub(in crate::pool) fn see_death(&mut self, number: usize, error: Error, owed: &mut Owed) {
+        let (name, pid) = error.process().map_or((String::new(), 0), |(name, pid)| (name.to_owned(), pid));
+        self.looks.note(owed, self.looks.now(), Some(Who { place: number, name, pid }), || What::Died { error });
+    }
+
+    /// The worker in this place is about to be killed, because its call has taken too long.
+    pub(in crate::pool) fn see_time_out(&mut self, number: usize, limit: Duration, owed: &mut Owed) {
+        let task = match self.places[number].worker().and_then(|worker| worker.caller.front()) {
+            Some(Asked::Call(call)) => call.task,
+            _ => return,
+        };
+        self.looks.note(owed, self.looks.now(), self.who(number), || What::TimedOut { task, limit });
+    }
+
+    /// The pool takes no more calls.
+    pub(in crate::pool) fn see_closing(&mut self, cause: &Error, owed: &mut Owed) {
+        self.looks.note(owed, self.looks.now(), None, || What::Closed { cause: cause.clone() });
+    }
+
+    /// A recording begins: tells it who is there.
+    pub(super) fn see_who_is_there(&mut self, owed: &mut Owed) {
+        let at = self.looks.now();
+        for number in 0..self.places.len() {
+            self.places[number].tally.last_reply = at;
+            if let Some(who) = self.who(number) {
+                let again = self.places[number].tally.restarts() > 0;
+                self.looks.note(owed, at, Some(who), || What::Started { again });
+            }
+        }
+    }
+
+    /// When a call ended, and when it began, both not earlier than the one before it ended.
+    fn times(&mut self, call: &Call) -> (u64, u64) {
+        let now = self.looks.now();
+        let Some(place) = call.holder().and_then(|number| self.places.get_mut(number)) else { return (now, now) };
+        let began = place.tally.last_reply.max(call.stamps.given.load(Relaxed)).min(now);
+        let sharing = self.looks.replies.max(1);
+        self.looks.replies = sharing - 1;
+        let ended = began + (now - began) / sharing;
+        place.tally.last_reply = ended;
+        (ended, began)
+    }
+
+    fn who(&self, number: usize) -> Option<Who> {
+        let record = &self.places[number].worker()?.record;
+        Some(Who { place: number, name: record.name(), pid: record.pid })
+    }
+
+    /// The worker that had a call; where it is gone, `error` says who it was.
+    fn who_had(&self, call: &Call, error: Option<&Error>) -> Option<Who> {
+        let place = call.holder()?;
+        let named = |(name, pid): (&str, u32)| Who { place, name: name.to_owned(), pid };
+        self.who(place).or_else(|| error?.process().map(named))
+    }
+}

@@ -1,0 +1,72 @@
+//! Events for `tracing`: one for each thing that happened, with the worker and the task as fields.
+//!
+//! Owns: names, levels and fields. Runs in: the parent, on whichever thread has heard of it.
+//! Never: installs a subscriber, or lets the panic of one out.
+//!
+//! | event | level | fields |
+//! |---|---|---|
+//! | `worker started`, `worker restarted`, `worker left` | debug | `worker`, `pid` |
+//! | `worker died` | warn | `worker`, `pid`, `error` |
+//! | `call settled` | trace | `worker`, `pid`, `task`, `calls`, and `error` if it failed |
+//! | `call timed out` | warn | `worker`, `pid`, `task`, `limit` |
+//! | `call is made again` | info | `worker`, `pid`, `task`, `attempts`, `error` |
+//! | `pool closed` | debug | `cause` |
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use tracing::field::display;
+use tracing::level_filters::LevelFilter;
+use tracing::span::EnteredSpan;
+use tracing::{debug, info, trace, trace_span, warn};
+
+use super::event::{Event, What};
+use super::hooks::Noted;
+
+const TARGET: &str = "process_task";
+
+/// Whether anybody might want spans. Looked at first, because a span that nobody wants costs some nanoseconds too.
+#[inline]
+pub(in crate::pool) fn has_spans() -> bool {
+    LevelFilter::current() >= LevelFilter::TRACE
+}
+
+/// A span on this thread, for as long as it waits for a call, or for all calls of a map.
+pub(in crate::pool) fn entered(all: bool, task: &'static str) -> EnteredSpan {
+    if all {
+        trace_span!(target: TARGET, "map", task).entered()
+    } else {
+        trace_span!(target: TARGET, "call", task).entered()
+    }
+}
+
+/// Tells everybody who looks.
+pub(in crate::pool) fn tell(events: Vec<Noted>) {
+    for (event, recorder) in events {
+        // A subscriber is the program's code: if it panics, that must not end the hub's thread, or whoever calls.
+        if let Err(payload) = catch_unwind(AssertUnwindSafe(|| say(&event))) {
+            let _ = catch_unwind(AssertUnwindSafe(|| drop(payload)));
+        }
+        if let Some(recorder) = recorder {
+            recorder.record(&event);
+        }
+    }
+}
+
+fn say(event: &Event) {
+    let (worker, pid) = event.who.as_ref().map_or(("", 0), |who| (who.name.as_str(), who.pid));
+    match &event.what {
+        What::Started { again: false } => debug!(target: TARGET, worker, pid, "worker started"),
+        What::Started { again: true } => debug!(target: TARGET, worker, pid, "worker restarted"),
+        What::Left => debug!(target: TARGET, worker, pid, "worker left"),
+        What::Died { error } => warn!(target: TARGET, worker, pid, %error, "worker died"),
+        What::Settled { task, calls, error, .. } => {
+            let error = error.as_ref().map(display);
+            trace!(target: TARGET, worker, pid, task, calls, error, "call settled");
+        }
+        What::TimedOut { task, limit } => warn!(target: TARGET, worker, pid, task, ?limit, "call timed out"),
+        What::Retried { task, attempts, error, .. } => {
+            info!(target: TARGET, worker, pid, task, attempts, %error, "call is made again");
+        }
+        What::Closed { cause } => debug!(target: TARGET, %cause, "pool closed"),
+    }
+}

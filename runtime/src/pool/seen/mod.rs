@@ -1,0 +1,26 @@
+//! What a pool does, for those who look: counts, times, a log, a timeline.
+//!
+//! Owns: what is counted and measured, and who looks. Runs in: the parent; what is noted is noted under the schedule's
+//! mutex. Never: runs a subscriber's code or writes a file while the mutex is held: an [`Event`](event::Event) is put into what is
+//! owed, and told when that is paid, before anybody is woken. While nobody looks, none is made.
+//!
+//! | who looks | sees | costs, for each call |
+//! |---|---|---|
+//! | [`Pool::stats`](crate::Pool::stats) | counts; how busy each worker is, by its own word; latencies of a sample | two counters; two looks at a clock for one call in 32 |
+//! | a subscriber of `tracing` | workers that come and go, time-outs, retries; each call at the trace level | a look at `tracing`'s own level |
+//! | [`Pool::timeline`](crate::Pool::timeline) | the above, with the time of each call | a bell, two looks at a clock, and a line in a file |
+
+mod event;
+mod hooks;
+mod latency;
+mod log;
+mod recorder;
+mod stats;
+mod timeline;
+
+pub(super) use self::hooks::{Looks, Noted, Stamps};
+pub use self::latency::Latency;
+pub(super) use self::log::{entered, has_spans, tell};
+pub(super) use self::stats::Tally;
+pub use self::stats::{PoolStats, WorkerState, WorkerStats};
+pub use self::timeline::Timeline;

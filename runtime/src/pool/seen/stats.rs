@@ -1,0 +1,351 @@
+//! What a pool has done so far, in numbers.
+//!
+//! Owns: [`PoolStats`], [`WorkerStats`], and what each place remembers of its workers. Runs in: the parent.
+//! Never: asks a worker. A worker that is stopped or dead answers nothing, and is counted all the same.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::hooks::Looks;
+use super::latency::Latency;
+use crate::launch::Record;
+use crate::pool::pool_type::Pool;
+use crate::pool::schedule::Schedule;
+use crate::pool::worker::{Place, State, Worker};
+
+/// A look at a [`Pool`]: what each worker has done, and what is on the way.
+///
+/// As text it is a small table.
+///
+/// # Examples
+/// ```
+/// use process_task::{Pool, process_task};
+///
+/// #[process_task]
+/// fn square(x: i64) -> i64 { x * x }
+///
+/// let pool = Pool::builder().workers(2).build()?;
+/// pool.map(square, 0..100)?;
+/// let stats = pool.stats();
+/// println!("{stats}");
+/// assert_eq!(stats.workers.len(), 2);
+/// assert_eq!(stats.workers.iter().map(|worker| worker.calls).sum::<u64>(), 100);
+/// assert_eq!((stats.settled, stats.in_flight, stats.queued), (100, 0, 0));
+/// # process_task::Result::Ok(())
+/// ```
+#[derive(Clone, Debug, Default, PartialEq)]
+#[non_exhaustive]
+pub struct PoolStats {
+    /// The places of the pool, in their order.
+    pub workers: Vec<WorkerStats>,
+    /// Calls that no worker has been given.
+    pub queued: usize,
+    /// Calls that a worker has and has not answered: one is running, and the others wait behind it.
+    pub in_flight: usize,
+    /// Calls that have a result or an error.
+    pub settled: u64,
+    /// How long calls took, from their submission until they were settled.
+    pub latency: Latency,
+}
+
+/// A look at one worker of a pool; part of [`PoolStats`]. Calls, times and restarts are those of its place in the pool:
+/// a worker that takes another's place counts on.
+///
+/// # Examples
+/// ```
+/// use process_task::{Pool, WorkerState};
+///
+/// let pool = Pool::builder().workers(1).name("scanner").build()?;
+/// let worker = &pool.stats().workers[0];
+/// assert_eq!(worker.name, "scanner-0");
+/// assert!(worker.state == WorkerState::Idle || worker.state == WorkerState::Starting);
+/// assert!(worker.pid.is_some() && worker.memory > Some(0));
+/// assert_eq!((worker.calls, worker.restarts), (0, 0));
+/// # process_task::Result::Ok(())
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct WorkerStats {
+    /// What it is called.
+    pub name: String,
+    /// Its process id; `None` while nobody is there.
+    pub pid: Option<u32>,
+    /// What it does.
+    pub state: WorkerState,
+    /// How many calls it has answered.
+    pub calls: u64,
+    /// How long it has worked. It measures that itself with a cheap clock, whose steps of some milliseconds even out.
+    pub busy: Duration,
+    /// How long it has been there and had nothing to do.
+    pub idle: Duration,
+    /// The memory that is its own, in bytes: resident, and shared with nobody. `None` while nobody is there.
+    pub memory: Option<u64>,
+    /// How many workers were in this place before.
+    pub restarts: u64,
+}
+
+/// What a worker does; part of [`WorkerStats`].
+///
+/// # Examples
+/// ```
+/// use process_task::{Pool, WorkerState, process_task};
+///
+/// #[process_task]
+/// fn nap() { std::thread::sleep(std::time::Duration::from_secs(60)) }
+///
+/// let pool = Pool::builder().workers(1).build()?;
+/// let nobody_waits = pool.submit(nap, ());
+/// assert_eq!(pool.stats().workers[0].state, WorkerState::Busy);
+/// pool.terminate()?;
+/// # drop(nobody_waits);
+/// # process_task::Result::Ok(())
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum WorkerState {
+    /// Nobody is there, and nobody was asked for yet.
+    Absent,
+    /// It was asked for, or sets itself up.
+    Starting,
+    /// It waits for calls.
+    Idle,
+    /// It has calls that it has not answered.
+    Busy,
+    /// It was killed, or told to end, and has not ended.
+    Leaving,
+}
+
+/// What a place remembers of its workers.
+#[derive(Debug, Default)]
+pub(in crate::pool) struct Tally {
+    /// Calls that were answered here.
+    pub(in crate::pool) calls: u64,
+    /// How long the earlier workers worked, and how long they were there.
+    busy: Duration,
+    there: Duration,
+    /// Since when the present one is there, in nanoseconds since the pool was made.
+    since: Option<u64>,
+    /// When the last reply was taken.
+    pub(super) last_reply: u64,
+    /// How many workers have been here.
+    workers: u64,
+}
+
+impl Tally {
+    pub(super) fn arrived(&mut self, now: u64) {
+        self.since = Some(now);
+        self.workers += 1;
+    }
+
+    /// The worker is gone, and was `busy` for so long, if it can be believed.
+    pub(super) fn left(&mut self, busy: Duration, now: u64) {
+        let there = self.present(now);
+        self.busy += busy.min(there);
+        self.there += there;
+        self.since = None;
+    }
+
+    /// How many workers were here before the present one, or the last.
+    pub(super) fn restarts(&self) -> u64 {
+        self.workers.saturating_sub(1)
+    }
+
+    fn present(&self, now: u64) -> Duration {
+        Duration::from_nanos(self.since.map_or(0, |since| now.saturating_sub(since)))
+    }
+
+    /// How long workers were busy here, and how long idle; the present one was `busy` for so long.
+    fn times(&self, busy: Duration, now: u64) -> (Duration, Duration) {
+        let present = self.present(now);
+        let busy = self.busy + busy.min(present);
+        (busy, (self.there + present).saturating_sub(busy))
+    }
+}
+
+impl Pool {
+    /// What the pool has done so far, and what it is doing. Never waits, whatever the workers do.
+    ///
+    /// # Examples
+    /// See [`PoolStats`].
+    #[must_use]
+    pub fn stats(&self) -> PoolStats {
+        let core = self.core();
+        if core.is_foreign() {
+            return PoolStats::default();
+        }
+        let (mut stats, records) = core.update(|schedule, owed| {
+            schedule.collect(owed);
+            schedule.stats()
+        });
+        for (worker, record) in stats.workers.iter_mut().zip(records) {
+            // Files are read when nobody waits for the mutex.
+            worker.memory = record.and_then(|record| private_memory(&record));
+        }
+        stats
+    }
+}
+
+impl Schedule {
+    fn stats(&self) -> (PoolStats, Vec<Option<Arc<Record>>>) {
+        let places = self.places.iter().enumerate();
+        let (workers, records) = places.map(|(number, place)| self.worker_stats(number, place)).unzip();
+        let queued = self.backlog.len();
+        let in_flight = self.places.iter().filter_map(Place::worker).map(Worker::load).sum();
+        let Looks { settled, sampling, .. } = &self.looks;
+        (PoolStats { workers, queued, in_flight, settled: *settled, latency: sampling.latency() }, records)
+    }
+
+    fn worker_stats(&self, number: usize, place: &Place) -> (WorkerStats, Option<Arc<Record>>) {
+        let (state, record) = match &place.state {
+            State::Empty | State::Postponed => (WorkerState::Absent, None),
+            State::Starting => (WorkerState::Starting, None),
+            State::Ready(worker) => {
+                let state = if worker.load() > 0 {
+                    WorkerState::Busy
+                } else if worker.proven {
+                    WorkerState::Idle
+                } else {
+                    WorkerState::Starting
+                };
+                (state, Some(&worker.record))
+            }
+            State::Dying(record, _) => (WorkerState::Leaving, Some(record)),
+        };
+        let busy = place.worker().map_or(Duration::ZERO, |worker| worker.caller.busy());
+        let (busy, idle) = place.tally.times(busy, self.looks.now());
+        let worker = WorkerStats {
+            name: format!("{}-{number}", self.plan.name),
+            pid: record.map(|record| record.pid),
+            state,
+            calls: place.tally.calls,
+            busy,
+            idle,
+            memory: None,
+            restarts: place.tally.restarts(),
+        };
+        (worker, record.cloned())
+    }
+}
+
+/// Resident memory that is shared with nobody, from `/proc/<pid>/statm`.
+fn private_memory(record: &Record) -> Option<u64> {
+    let text = std::fs::read_to_string(format!("/proc/{}/statm", record.pid)).ok()?;
+    // As long as it has not ended, the number was its own.
+    if record.status().is_some() {
+        return None;
+    }
+    let mut fields = text.split(' ').skip(1).map(str::parse::<u64>);
+    let (resident, shared) = (fields.next()?.ok()?, fields.next()?.ok()?);
+    Some(resident.saturating_sub(shared) * PAGE)
+}
+
+/// In bytes; `lib.rs` refuses other machines.
+const PAGE: u64 = 4096;
+
+impl fmt::Display for PoolStats {
+    /// A line for each worker, and one for the pool.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let wide = self.workers.iter().map(|worker| worker.name.len()).max().unwrap_or(0).max("worker".len());
+        writeln!(
+            f,
+            "{:wide$} {:>8} {:8} {:>10} {:>9} {:>9} {:>10} {:>8}",
+            "worker", "pid", "state", "calls", "busy", "idle", "memory", "restarts"
+        )?;
+        for worker in &self.workers {
+            let pid = worker.pid.map_or_else(|| "-".to_owned(), |pid| pid.to_string());
+            let memory = worker.memory.map_or_else(|| "-".to_owned(), |bytes| format!("{} KiB", bytes >> 10));
+            let (busy, idle) = (short(worker.busy), short(worker.idle));
+            writeln!(
+                f,
+                "{:wide$} {pid:>8} {:8} {:>10} {busy:>9} {idle:>9} {memory:>10} {:>8}",
+                worker.name, worker.state, worker.calls, worker.restarts
+            )?;
+        }
+        let Self { queued, in_flight, settled, latency, .. } = self;
+        write!(f, "{queued} queued, {in_flight} in flight, {settled} settled")?;
+        if latency.count() == 0 {
+            return Ok(());
+        }
+        let [p50, p90, p99, max] = [latency.p50(), latency.p90(), latency.p99(), latency.max()].map(short);
+        write!(f, "; latency: p50 {p50}, p90 {p90}, p99 {p99}, max {max}")
+    }
+}
+
+impl fmt::Display for WorkerState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Absent => "absent",
+            Self::Starting => "starting",
+            Self::Idle => "idle",
+            Self::Busy => "busy",
+            Self::Leaving => "leaving",
+        })
+    }
+}
+
+/// Three digits and the unit.
+fn short(time: Duration) -> String {
+    let seconds = time.as_secs_f64();
+    let (value, unit) = match seconds {
+        _ if seconds >= 1.0 => (seconds, "s"),
+        _ if seconds >= 1e-3 => (seconds * 1e3, "ms"),
+        _ if seconds >= 1e-6 => (seconds * 1e6, "us"),
+        _ => (seconds * 1e9, "ns"),
+    };
+    let digits = if value >= 100.0 || unit == "ns" {
+        0
+    } else if value >= 10.0 {
+        1
+    } else {
+        2
+    };
+    format!("{value:.digits$} {unit}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_place_sums_up_its_workers() {
+        let (mut tally, ms) = (Tally::default(), Duration::from_millis);
+        assert_eq!(tally.times(ms(0), 5_000_000), (ms(0), ms(0)));
+        tally.arrived(10_000_000);
+        assert_eq!(tally.times(ms(3), 20_000_000), (ms(3), ms(7)));
+        tally.left(ms(4), 30_000_000);
+        assert_eq!(tally.times(ms(0), 99_000_000), (ms(4), ms(16)));
+        tally.arrived(100_000_000);
+        assert_eq!(tally.times(ms(70), 150_000_000), (ms(54), ms(16)), "it was busy for longer than it was there");
+    }
+
+    #[test]
+    fn times_are_short() {
+        let texts =
+            [0, 999, 1_500, 123_456, 12_300_000, 1_000_000_000, 123_456_000_000].map(Duration::from_nanos).map(short);
+        assert_eq!(texts, ["0 ns", "999 ns", "1.50 us", "123 us", "12.3 ms", "1.00 s", "123 s"]);
+    }
+
+    #[test]
+    fn the_table_has_a_line_for_each_worker() {
+        let worker = WorkerStats {
+            name: "scanner-0".to_owned(),
+            pid: Some(4127),
+            state: WorkerState::Busy,
+            calls: 1_000_000,
+            busy: Duration::from_millis(1250),
+            idle: Duration::ZERO,
+            memory: Some(3 << 20),
+            restarts: 1,
+        };
+        let absent = WorkerStats { pid: None, state: WorkerState::Absent, memory: None, ..worker.clone() };
+        let stats =
+            PoolStats { workers: vec![worker, absent], queued: 7, in_flight: 2, settled: 9, ..PoolStats::default() };
+        let expected = "\
+worker         pid state         calls      busy      idle     memory restarts
+scanner-0     4127 busy        1000000    1.25 s      0 ns   3072 KiB        1
+scanner-0        - absent      1000000    1.25 s      0 ns          -        1
+7 queued, 2 in flight, 9 settled";
+        assert_eq!(stats.to_string(), expected);
+    }
+}
