@@ -1,0 +1,535 @@
+//! A worker that writes what it likes into its own link harms itself: nobody gets a wrong result, and the pool goes on.
+//!
+//! Runs in: the test process; the attacks are tasks, and run in workers. Never: lets the parent's memory be written.
+//!
+//! The oracle: the parent neither ends nor hangs; every call that succeeds has exactly its own result; every call that
+//! fails names one and the same process, the hostile one, and a cause that fits; afterwards the pool works.
+#![expect(unsafe_code, reason = "descriptors known by their numbers alone, and a store to memory that is for reading")]
+
+mod gate;
+mod halves;
+mod support;
+
+use std::fs::File;
+use std::io::IoSlice;
+use std::mem;
+use std::os::fd::{AsRawFd, BorrowedFd};
+use std::os::unix::fs::FileExt as _;
+use std::ptr::NonNull;
+use std::thread;
+use std::time::Duration;
+
+use gate::{directory, open_gate, wait_for};
+use halves::{CALL, DONE, Forged, Half, LEN, RING, SKIP, TAIL, WINDOW, WORDS, descriptors, look_around, own_serial};
+use nix::errno::Errno;
+use nix::fcntl::{FallocateFlags, FcntlArg, SealFlag, fallocate, fcntl};
+use nix::sys::memfd::{MFdFlags, memfd_create};
+use nix::sys::mman::{MmapAdvise, ProtFlags, madvise, mprotect};
+use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg};
+use nix::unistd::ftruncate;
+use process_task::{Direction, Error, ErrorKind, Execution, JoinHandle, Pool, StartMethod, process_task};
+use serde::{Deserialize, Serialize};
+use support::rounds;
+use support::scratch::Scratch;
+
+under_every_start_method! {
+    within 600 seconds;
+    an_honest_worker_is_as_these_attacks_think,
+    a_tail_out_of_bounds_is_a_violation,
+    forged_replies_are_violations,
+    a_window_that_was_written_over_harms_its_worker_only,
+    random_garbage_harms_its_worker_only,
+    garbage_that_never_ends_harms_its_worker_only,
+    the_request_half_cannot_be_written,
+    the_halves_cannot_change_their_size,
+    a_flooded_control_socket_harms_its_worker_only,
+    what_is_said_to_lie_in_a_parcel_has_to_be_there,
+}
+
+/// What an attack does before its task returns.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+enum Act {
+    Tail(u64),
+    /// Relative to where it stands.
+    TailBy(i64),
+    Window {
+        limit: u32,
+        claimed: u32,
+    },
+    /// Relative to what stands there.
+    WindowBy {
+        limit: u32,
+        claimed: u32,
+    },
+    Reply(Vec<Lie>),
+    Garbage {
+        seed: u64,
+        at: u64,
+        len: u64,
+    },
+    GarbageForEver(u64),
+    /// Sends until the control socket is full, and once more and again if `for_ever`.
+    Flood {
+        message: Vec<u8>,
+        with_memory: bool,
+        for_ever: bool,
+    },
+    /// Announces memory of a size under a name, and says that the result lies there.
+    Parcel {
+        message: Vec<u8>,
+        memory: Option<u64>,
+        sealed: bool,
+        lie: Lie,
+    },
+    /// Gives the memory below the reply half back.
+    Remove,
+}
+
+/// A frame that was not written by the runtime.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+struct Lie {
+    kind: u8,
+    slot: u8,
+    /// Relative to the call that is running.
+    serial: i64,
+    len: u64,
+    parcel: u32,
+    /// By how much the tail moves behind the head.
+    payload: u64,
+}
+
+/// The answer to the running call that the runtime would give.
+const TRUTH: Lie = Lie { kind: DONE, slot: 0, serial: 0, len: 0, parcel: 0, payload: 0 };
+
+#[process_task]
+fn attack(act: Act, gate: &str) {
+    match act {
+        Act::Tail(tail) => Half::reply().set_word(TAIL, tail),
+        Act::TailBy(by) => {
+            let half = Half::reply();
+            half.set_word(TAIL, half.word(TAIL).wrapping_add_signed(by));
+        }
+        Act::Window { limit, claimed } => {
+            Half::reply().set_word(WINDOW, u64::from(limit) << 32 | u64::from(claimed));
+        }
+        Act::WindowBy { limit, claimed } => {
+            let half = Half::reply();
+            let [was_claimed, was_limit] =
+                [0, 4].map(|at| u32::from_le_bytes(half.read(WINDOW + at, 4).try_into().expect("four bytes")));
+            let claimed = was_claimed.wrapping_add(claimed);
+            half.set_word(WINDOW, u64::from(was_limit.wrapping_add(limit)) << 32 | u64::from(claimed));
+        }
+        Act::Reply(lies) => {
+            // Only the answer to the first is visible to `own_serial`.
+            let own = own_serial();
+            for lie in lies {
+                publish_after(own, lie);
+            }
+        }
+        Act::Garbage { seed, at, len } => scribble(seed, at, len),
+        Act::GarbageForEver(seed) => {
+            thread::spawn(move || {
+                for seed in seed.. {
+                    scribble(seed, 0, WORDS + RING);
+                }
+            });
+        }
+        Act::Flood { message, with_memory, for_ever: false } => {
+            while send(&message, with_memory.then_some((4096, true))) {}
+        }
+        Act::Flood { message, with_memory, for_ever: true } => {
+            thread::spawn(move || {
+                loop {
+                    send(&message, with_memory.then_some((4096, true)));
+                }
+            });
+            // The parent looks for this parcel among those that come.
+            thread::sleep(Duration::from_millis(5));
+            publish(Lie { parcel: 0x00ff_ffff, ..TRUTH });
+        }
+        Act::Parcel { message, memory, sealed, lie } => {
+            assert!(message.is_empty() || send(&message, memory.map(|size| (size, sealed))));
+            publish(lie);
+        }
+        Act::Remove => {
+            let start =
+                std::ptr::with_exposed_provenance_mut(usize::try_from(Half::reply().start).expect("an address"));
+            let start = NonNull::new(start).expect("an address");
+            // SAFETY: everything in this memory is read as numbers, for which zero is as good as anything.
+            unsafe { madvise(start, LEN, MmapAdvise::MADV_REMOVE) }.expect("memory that can be removed");
+        }
+    }
+    if !gate.is_empty() {
+        for bell in descriptors("anon_inode:[eventfd]") {
+            // SAFETY: the worker has it open for as long as it lives.
+            let bell = unsafe { BorrowedFd::borrow_raw(bell) };
+            nix::unistd::write(bell, &1u64.to_ne_bytes()).expect("a bell that rings");
+        }
+        wait_for(gate);
+    }
+}
+
+fn publish(lie: Lie) {
+    publish_after(own_serial(), lie);
+}
+
+fn publish_after(own: u64, Lie { kind, slot, serial, len, parcel, payload }: Lie) {
+    let serial = own.wrapping_add_signed(serial);
+    Half::reply().publish(&Forged { kind, slot, serial, len, parcel, payload });
+}
+
+/// Sends on the control socket, without waiting, with new memory of that size beside it; says whether it could.
+fn send(message: &[u8], memory: Option<(u64, bool)>) -> bool {
+    let memory = memory.map(|(size, sealed)| {
+        let memory = memfd_create("forged", MFdFlags::MFD_ALLOW_SEALING).expect("memory");
+        let memory = File::from(memory);
+        memory.set_len(size).expect("memory of that size");
+        if sealed {
+            fcntl(&memory, FcntlArg::F_ADD_SEALS(SealFlag::F_SEAL_GROW | SealFlag::F_SEAL_SHRINK)).expect("a seal");
+        }
+        memory
+    });
+    let beside: Vec<_> = memory.iter().map(AsRawFd::as_raw_fd).collect();
+    let rights = [ControlMessage::ScmRights(&beside)];
+    let rights = if beside.is_empty() { &rights[..0] } else { &rights[..] };
+    let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL;
+    let sockets = descriptors("socket:");
+    assert!(!sockets.is_empty(), "the control socket is somewhere else");
+    sockets.iter().all(|socket| sendmsg::<()>(*socket, &[IoSlice::new(message)], rights, flags, None).is_ok())
+}
+
+fn scribble(seed: u64, at: u64, len: u64) {
+    let mut random = Random(seed);
+    let mut garbage: Vec<u8> = (0..len.div_ceil(8)).flat_map(|_| random.next().to_le_bytes()).collect();
+    garbage.truncate(usize::try_from(len).expect("a length"));
+    Half::reply().write(at, &garbage).expect("the worker's own half");
+}
+
+/// Numbers that are the same for the same seed: xorshift64*.
+struct Random(u64);
+
+impl Random {
+    fn next(&mut self) -> u64 {
+        self.0 ^= self.0 >> 12;
+        self.0 ^= self.0 << 25;
+        self.0 ^= self.0 >> 27;
+        self.0.wrapping_mul(0x2545_f491_4f6c_dd1d)
+    }
+
+    fn below(&mut self, end: u64) -> u64 {
+        (self.next() >> 16) % end
+    }
+}
+
+/// Answers what only this number has.
+#[process_task]
+fn honest(number: u64, padding: &[u8]) -> (u64, Vec<u8>) {
+    (answer(number), padding.iter().rev().copied().collect())
+}
+
+fn answer(number: u64) -> u64 {
+    number.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ 0x5555
+}
+
+/// Now and then too long for the ring.
+fn padding(number: u64) -> Vec<u8> {
+    let len = if number.is_multiple_of(16) { 20_000 } else { number };
+    (0..len).map(|at| (number.wrapping_add(at) & 0xff) as u8).collect()
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Expected {
+    /// The attack fails for this reason.
+    Violation(&'static str),
+    /// Nobody notices.
+    Nothing,
+    /// Either, or the worker ends by itself.
+    Contained,
+    /// The attack has a result that cannot be had, and its worker goes on.
+    NoResult,
+}
+
+fn pool(method: StartMethod, workers: usize) -> Pool {
+    Pool::builder().workers(workers).name("hostile").start_method(method).build().expect("a pool")
+}
+
+fn goes_on(pool: &Pool) {
+    for number in 0..17 {
+        let expected = (answer(number), padding(number).into_iter().rev().collect());
+        assert_eq!(pool.call(honest, (number, &padding(number))), Ok(expected));
+    }
+}
+
+fn joined<R>(handle: JoinHandle<R>, act: &Act) -> process_task::Result<R> {
+    let Ok(outcome) = handle.join_timeout(Duration::from_secs(20)) else { panic!("{act:?} makes its parent hang") };
+    outcome
+}
+
+/// Makes one attack among honest calls, and looks at what came of all of them. Says whether its worker was replaced.
+fn trial(pool: &Pool, act: &Act, expected: Expected, scratch: &Scratch) -> bool {
+    let gate = format!("{}/gate", directory(scratch));
+    // What the runtime writes after the task would cover a reply up that nobody has seen yet.
+    let covers_up = matches!(expected, Expected::Violation(_) | Expected::NoResult);
+    let gate = if covers_up { gate } else { String::new() };
+    let submit = |number| (number, pool.submit(honest, (number, &padding(number))));
+    let mut calls: Vec<_> = (0..8).map(submit).collect();
+    let attacked = pool.submit(attack, (act.clone(), &gate));
+    calls.extend((8..24).map(submit));
+    let outcome = joined(attacked, act);
+    open_gate(scratch);
+    match (expected, &outcome) {
+        (Expected::Violation(reason), Err(error)) => {
+            assert!(matches!(error.kind(), ErrorKind::ProtocolViolation { .. }), "{act:?}: {error}");
+            assert!(error.to_string().contains(reason), "{act:?}: {error}");
+            assert_eq!(error.execution(), Execution::Unknown, "{act:?}: {error}");
+        }
+        (Expected::Violation(_), Ok(())) => panic!("{act:?} was not noticed"),
+        (Expected::Nothing, outcome) => assert_eq!(outcome, &Ok(()), "{act:?}"),
+        (Expected::NoResult, outcome) => {
+            let kind = outcome.as_ref().map_err(Error::kind);
+            assert!(matches!(kind, Err(ErrorKind::CannotDecode { .. })), "{act:?}: {kind:?}");
+        }
+        (Expected::Contained, Ok(())) => {}
+        (Expected::Contained, Err(error)) => assert_fits(error, act),
+    }
+    let mut guilty = outcome.err().filter(|_| expected != Expected::NoResult).map(|error| guilty(&error, act));
+    for (number, call) in calls {
+        match joined(call, act) {
+            Ok((answered, back)) => {
+                assert_eq!(answered, answer(number), "{act:?} gave call {number} a wrong result");
+                assert!(back.iter().rev().eq(&padding(number)), "{act:?} gave call {number} a wrong result");
+            }
+            Err(error) => {
+                assert_ne!(expected, Expected::Nothing, "{act:?}: {error}");
+                assert_fits(&error, act);
+                let process = self::guilty(&error, act);
+                assert_eq!(*guilty.get_or_insert(process), process, "{act:?} harmed a neighbour: {error}");
+            }
+        }
+    }
+    guilty.is_some()
+}
+
+fn guilty(error: &Error, act: &Act) -> u32 {
+    error.process().unwrap_or_else(|| panic!("{act:?}: {error} names no process")).1
+}
+
+/// What may be said of a call that a hostile worker had.
+fn assert_fits(error: &Error, act: &Act) {
+    let unknown = error.execution() == Execution::Unknown;
+    let fits = match error.kind() {
+        ErrorKind::Killed { signal, .. } => [6, 7, 9, 11].contains(signal) && unknown,
+        // It has found out itself.
+        ErrorKind::ProtocolViolation { .. } | ErrorKind::StackOverflow | ErrorKind::Exited { code: 1, .. } => unknown,
+        // There is no way for a parcel through a socket that the worker has filled up.
+        ErrorKind::CannotEncode { direction: Direction::Result, .. } => matches!(act, Act::Flood { .. }),
+        _ => false,
+    };
+    assert!(fits, "{act:?}: {error} ({:?})", error.execution());
+}
+
+/// Both with a neighbour and alone, when every other call waits behind the attack.
+fn trials(method: StartMethod, acts: impl IntoIterator<Item = (Act, Expected)>) {
+    // They stay until no attacker can look for its gate any more.
+    let mut scratches = Vec::new();
+    let mut pools = [pool(method, 1), pool(method, 2)];
+    for (act, expected) in acts {
+        for one in &mut pools {
+            let scratch = Scratch::new();
+            let replaced = trial(one, &act, expected, &scratch);
+            scratches.push(scratch);
+            // What a worker bears may still do harm later, which must not be said of the next attack.
+            if expected == Expected::Contained && !replaced {
+                let next = pool(method, one.workers());
+                drop(mem::replace(one, next));
+            } else {
+                goes_on(one);
+            }
+        }
+    }
+}
+
+fn a_tail_out_of_bounds_is_a_violation(method: StartMethod) {
+    let cap = RING;
+    let absolute = [0, 1, cap - 1, cap + 1, 1 << 31, u64::from(u32::MAX), 1 << 32, 1 << 63, u64::MAX - 31, u64::MAX];
+    let relative = [-1, -32, -4096, 1, 31, 33, 32 << 10, 128 << 10, (128 << 10) + 32, i64::MIN, i64::MAX];
+    let absolute = absolute.into_iter().map(Act::Tail);
+    let acts = absolute.chain(relative.into_iter().map(Act::TailBy));
+    let acts = acts.map(|act| (act, Expected::Violation(""))).chain([(Act::TailBy(0), Expected::Nothing)]);
+    trials(method, acts);
+}
+
+fn forged_replies_are_violations(method: StartMethod) {
+    const NOT_ASKED: &str = "not asked";
+    let acts = [
+        // Replayed, another's, a number that never was.
+        (vec![Lie { serial: -1, ..TRUTH }], NOT_ASKED),
+        (vec![Lie { serial: 1, ..TRUTH }], NOT_ASKED),
+        (vec![Lie { serial: 1 << 40, ..TRUTH }], NOT_ASKED),
+        (vec![Lie { serial: i64::MIN, ..TRUTH }], NOT_ASKED),
+        // Kinds that only the parent writes, and such that nobody does.
+        (vec![Lie { kind: CALL, ..TRUTH }], "request"),
+        (vec![Lie { kind: 2, ..TRUTH }], "request"),
+        (vec![Lie { kind: 0, ..TRUTH }], "no known kind"),
+        (vec![Lie { kind: 255, ..TRUTH }], "no known kind"),
+        // Lengths.
+        (vec![Lie { len: 4097, payload: 4096, ..TRUTH }], "longer"),
+        (vec![Lie { len: u64::MAX, ..TRUTH }], "longer"),
+        (vec![Lie { len: 1, payload: 0, ..TRUTH }], "beyond"),
+        (vec![Lie { len: 4000, payload: 32, ..TRUTH }], "beyond"),
+        // A skip to where nothing was written.
+        (vec![Lie { kind: SKIP, ..TRUTH }, Lie { kind: SKIP, ..TRUTH }], ""),
+    ];
+    trials(method, acts.map(|(lies, reason)| (Act::Reply(lies), Expected::Violation(reason))));
+}
+
+fn a_window_that_was_written_over_harms_its_worker_only(method: StartMethod) {
+    let values = [0, 1, 15, 16, 17, 1 << 31, u32::MAX];
+    let pairs = values.into_iter().flat_map(|limit| values.map(|claimed| (limit, claimed)));
+    let absolute = pairs.clone().map(|(limit, claimed)| Act::Window { limit, claimed });
+    let relative = pairs.map(|(limit, claimed)| Act::WindowBy { limit, claimed });
+    trials(method, absolute.chain(relative).map(|act| (act, Expected::Contained)));
+}
+
+fn random_garbage_harms_its_worker_only(method: StartMethod) {
+    let seed = std::env::var("PROCESS_TASK_SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or(0x5eed);
+    let mut random = Random(seed + method as u64);
+    let acts = (0..rounds(60)).map(|round| {
+        let seed = random.next();
+        let (at, len) = match round % 4 {
+            0 => (0, WORDS + RING),
+            1 => (WORDS, RING),
+            2 => (0, 192),
+            _ => (random.below(WORDS + RING), 1 + random.below(200)),
+        };
+        (Act::Garbage { seed, at, len: len.min(WORDS + RING - at) }, Expected::Contained)
+    });
+    trials(method, acts.collect::<Vec<_>>());
+}
+
+fn garbage_that_never_ends_harms_its_worker_only(method: StartMethod) {
+    let mut random = Random(0xbad + method as u64);
+    let acts = (0..rounds(60).div_ceil(6)).map(|_| (Act::GarbageForEver(random.next()), Expected::Contained));
+    trials(method, acts.collect::<Vec<_>>());
+}
+
+fn a_flooded_control_socket_harms_its_worker_only(method: StartMethod) {
+    let parcel = announcement(255, 9);
+    let acts = [(b"garbage".to_vec(), false), (Vec::new(), false), (parcel.clone(), false), (parcel, true)];
+    let act =
+        |for_ever| move |(message, with_memory)| (Act::Flood { message, with_memory, for_ever }, Expected::Contained);
+    trials(method, acts.clone().map(act(false)).into_iter().chain(acts.map(act(true))));
+}
+
+/// `FromChild::Parcel`, as it travels.
+fn announcement(slot: u8, id: u8) -> Vec<u8> {
+    vec![2, slot, id]
+}
+
+fn what_is_said_to_lie_in_a_parcel_has_to_be_there(method: StartMethod) {
+    const MISSING: Expected = Expected::Violation("did not come");
+    let parcel = |message: Vec<u8>, memory, sealed, len| {
+        let lie = Lie { slot: 255, parcel: 9, len, ..TRUTH };
+        Act::Parcel { message, memory, sealed, lie }
+    };
+    let good = announcement(255, 9);
+    let acts = [
+        // What was announced well is looked into, and is no result of this task.
+        (parcel(good.clone(), Some(4096), true, 8), Expected::NoResult),
+        (parcel(good.clone(), Some(4096), true, 4096), Expected::NoResult),
+        // Memory that could shrink below a reader is not mapped.
+        (parcel(good.clone(), Some(4096), false, 8), Expected::NoResult),
+        (parcel(good.clone(), Some(0), true, 0), Expected::NoResult),
+        (parcel(good.clone(), Some(4096), true, 4097), MISSING),
+        (parcel(good.clone(), Some(4096), true, u64::MAX), MISSING),
+        (parcel(good, None, false, 8), MISSING),
+        (parcel(announcement(255, 10), Some(4096), true, 8), MISSING),
+        (parcel(announcement(0, 9), Some(4096), true, 8), MISSING),
+        (parcel(vec![9, 9, 9], Some(4096), true, 8), MISSING),
+        (parcel(vec![], None, false, 8), MISSING),
+    ];
+    trials(method, acts);
+}
+
+fn an_honest_worker_is_as_these_attacks_think(method: StartMethod) {
+    let pool = pool(method, 1);
+    for number in 0..100 {
+        assert!(pool.call(honest, (number, &[])).is_ok());
+        assert_eq!(pool.call(look, ()), Ok(()));
+    }
+}
+
+#[process_task]
+fn look() {
+    look_around();
+    assert!(!descriptors("anon_inode:[eventfd]").is_empty());
+}
+
+/// Writes to the half that belongs to the parent, and says what came of it.
+#[process_task]
+fn write_request(how: u32, at: u64) -> i32 {
+    let half = Half::request();
+    let address = std::ptr::with_exposed_provenance_mut::<u8>(usize::try_from(half.start + at).expect("an address"));
+    match how {
+        0 => half.write(at, &[1; 8]).map_or_else(|error| error.raw_os_error().unwrap_or(0), |()| 0),
+        1 => {
+            let page = NonNull::new(address).expect("an address").cast();
+            // SAFETY: more rights do not change what the memory holds.
+            unsafe { mprotect(page, 4096, ProtFlags::PROT_READ | ProtFlags::PROT_WRITE) }
+                .map_or_else(|e| e as i32, |()| 0)
+        }
+        _ => {
+            // SAFETY: the address is mapped; that it cannot be written is what is tested.
+            unsafe { address.write_volatile(1) };
+            0
+        }
+    }
+}
+
+fn the_request_half_cannot_be_written(method: StartMethod) {
+    let pools = [pool(method, 1), pool(method, 2)];
+    for (pool, at) in pools.iter().flat_map(|pool| [0, 64, 128, WORDS, WORDS + RING - 8].map(|at| (pool, at))) {
+        let calls: Vec<_> = (0..20).map(|number| (number, pool.submit(honest, (number, &padding(number))))).collect();
+        assert!(pool.call(write_request, (0, at)).is_ok_and(|errno| errno != 0), "the kernel wrote there");
+        assert_eq!(pool.call(write_request, (1, at / 4096 * 4096)), Ok(Errno::EACCES as i32));
+        let error = pool.call(write_request, (2, at)).expect_err("it was written");
+        assert!(matches!(error.kind(), ErrorKind::Killed { signal: 11, .. }), "{error}");
+        assert!(calls.into_iter().all(|(number, call)| call.join().is_ok_and(|(back, _)| back == answer(number))));
+        goes_on(pool);
+    }
+}
+
+/// Tries every change of size on a half's file, if this process may open it at all; says what each came to.
+#[process_task]
+fn resize(request: bool) -> Option<Vec<i32>> {
+    let half = if request { Half::request() } else { Half::reply() };
+    let file = halves::file(&half).ok()?;
+    let size = (WORDS + RING).cast_signed();
+    let punch = FallocateFlags::FALLOC_FL_PUNCH_HOLE | FallocateFlags::FALLOC_FL_KEEP_SIZE;
+    let seal = |seals| fcntl(&file, FcntlArg::F_ADD_SEALS(seals)).map(drop);
+    let mut tried = vec![
+        ftruncate(&file, 0),
+        ftruncate(&file, size / 2),
+        ftruncate(&file, 2 * size),
+        fallocate(&file, FallocateFlags::empty(), 0, 2 * size),
+        seal(SealFlag::F_SEAL_WRITE),
+    ];
+    if request {
+        tried.extend([fallocate(&file, punch, 0, size), seal(SealFlag::F_SEAL_FUTURE_WRITE)]);
+        tried.push(file.write_all_at(&[1; 8], 0).map_err(|error| Errno::from_raw(error.raw_os_error().unwrap_or(0))));
+    }
+    Some(tried.into_iter().map(|result| result.map_or_else(|errno| errno as i32, |()| 0)).collect())
+}
+
+fn the_halves_cannot_change_their_size(method: StartMethod) {
+    let pool = pool(method, 1);
+    for request in [true, false] {
+        // Without the right to open what is mapped, there is nothing to try.
+        let tried = pool.call(resize, request).expect("it is harmless").unwrap_or_default();
+        assert!(tried.iter().all(|errno| [Errno::EPERM as i32, Errno::EBUSY as i32].contains(errno)), "{tried:?}");
+        goes_on(&pool);
+    }
+    drop(pool);
+    // The contents can be removed, which reads as zeros.
+    trials(method, (0..5).map(|_| (Act::Remove, Expected::Contained)));
+}
