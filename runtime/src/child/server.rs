@@ -28,7 +28,7 @@ use crate::link::StartMethod;
 use crate::link::mark::{MARK, Role};
 use crate::link::message::{ChildId, FromChild, FromServer, MAGIC, ToServer};
 use crate::sys::process::{self, Forked, Pid};
-use crate::sys::socket::{self, Blocking};
+use crate::sys::socket;
 use crate::sys::{self, Errno, fd, image, poll, signal};
 use crate::task::{fingerprint, preloads};
 
@@ -64,7 +64,7 @@ impl Server {
     fn begin(socket: OwnedFd) -> Result<Self, Errno> {
         process::set_name("fork-server");
         signal::ignore_terminal();
-        let (bytes, fds) = socket::receive(socket.as_fd(), Blocking::No)?;
+        let (bytes, fds) = socket::receive(socket.as_fd())?;
         let Ok(ToServer::Hello { magic: MAGIC, .. }) = from_bytes(&bytes) else { return Err(Errno::EPROTO) };
         let [parent] = <[OwnedFd; 1]>::try_from(fds).map_err(|_| Errno::EPROTO)?;
         let child_events = signal::child_events()?;
@@ -73,7 +73,7 @@ impl Server {
         let _ = std::io::Write::flush(&mut std::io::stdout());
         let ready = to_bytes(&FromServer::Ready { fingerprint: fingerprint() });
         let own = fd::pidfd(process::own_pid())?;
-        socket::send(socket.as_fd(), &ready, &[own.as_fd()], Blocking::No)?;
+        socket::send(socket.as_fd(), &ready, &[own.as_fd()])?;
         let (children, outgoing) = (BTreeMap::new(), VecDeque::new());
         Ok(Self { socket, parent, child_events, children, outgoing, said_not_alone: false })
     }
@@ -96,7 +96,7 @@ impl Server {
             }
             self.flush();
             if request {
-                match socket::receive(self.socket.as_fd(), Blocking::No) {
+                match socket::receive(self.socket.as_fd()) {
                     Ok((bytes, _)) if bytes.is_empty() => return self.end(),
                     Ok((bytes, fds)) => {
                         if let Some(next) = self.answer(&bytes, fds) {
@@ -201,7 +201,7 @@ impl Server {
     fn flush(&mut self) {
         while let Some((bytes, beside)) = self.outgoing.front() {
             let descriptors: Vec<_> = beside.iter().map(AsFd::as_fd).collect();
-            match socket::send(self.socket.as_fd(), bytes, &descriptors, Blocking::No) {
+            match socket::send(self.socket.as_fd(), bytes, &descriptors) {
                 Err(Errno::EAGAIN | Errno::ENOBUFS | Errno::ENOMEM | Errno::ETOOMANYREFS) => return,
                 // Sent; or the parent is gone, which the next poll will tell.
                 _ => drop(self.outgoing.pop_front()),
@@ -227,6 +227,6 @@ fn execute(control: &OwnedFd, maker: Pid) -> ! {
         |image| process::exec_image(image, &process::own_args(), &process::own_env_with((MARK, &mark))),
     );
     let excuse = to_bytes(&FromChild::NotExecuted { errno: errno as i32 });
-    let _ = socket::send(control.as_fd(), &excuse, &[], Blocking::No);
+    let _ = socket::send(control.as_fd(), &excuse, &[]);
     process::exit_now(127)
 }

@@ -24,7 +24,7 @@ use crate::error::{Error, Result};
 use crate::link::message::{ChildId, FromServer, ToServer};
 use crate::link::{StartMethod, identity};
 use crate::sys::poll::{self, Report};
-use crate::sys::socket::{self, Blocking};
+use crate::sys::socket;
 use crate::sys::{self, Errno, fd, forked, process, signal};
 
 /// Something that wants to know when one of its bells rings. Called on the hub's thread, which it must not keep.
@@ -318,7 +318,7 @@ impl Hub {
             let _ = self.set.also_writable(server.socket(), epoch * KINDS + SERVER, false);
         }
         loop {
-            match socket::receive(server.socket(), Blocking::No) {
+            match socket::receive(server.socket()) {
                 // Closed, and soon to be found dead. Until then there is nothing to hear.
                 Ok((bytes, _)) if bytes.is_empty() => return self.set.remove(server.socket()),
                 Ok((bytes, fds)) => {

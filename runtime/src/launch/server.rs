@@ -13,7 +13,7 @@ use crate::codec::message::{from_bytes, to_bytes};
 use crate::error::{Error, ErrorKind, Execution, Result};
 use crate::link::mark::{MARK, Role};
 use crate::link::message::{FromServer, MAGIC, ToServer};
-use crate::sys::socket::{self, Blocking};
+use crate::sys::socket;
 use crate::sys::{self, Errno, fd, image, poll, process, signal};
 use crate::task::fingerprint;
 
@@ -51,7 +51,7 @@ impl Server {
         let (socket, theirs) = socket::pair().map_err(at("make a socket pair"))?;
         let own = fd::pidfd(process::own_pid()).map_err(at("open a pidfd"))?;
         let hello = to_bytes(&ToServer::Hello { magic: MAGIC, fingerprint: fingerprint() });
-        socket::send(socket.as_fd(), &hello, &[own.as_fd()], Blocking::No).map_err(at("greet the fork server"))?;
+        socket::send(socket.as_fd(), &hello, &[own.as_fd()]).map_err(at("greet the fork server"))?;
         let base = Base::now();
         let newborn = execute(theirs.as_fd()).map_err(at("execute this program again"))?;
         drop(theirs);
@@ -62,7 +62,7 @@ impl Server {
             Err(errno) => return Err(at("wait for the fork server")(errno)),
         }
         let hear = at("hear from the fork server before it ended");
-        let (bytes, fds) = socket::receive(socket.as_fd(), Blocking::No).map_err(&hear)?;
+        let (bytes, fds) = socket::receive(socket.as_fd()).map_err(&hear)?;
         let Ok(FromServer::Ready { fingerprint: theirs }) = from_bytes(&bytes) else {
             return Err(hear(Errno::ECONNRESET));
         };
@@ -105,7 +105,7 @@ impl Server {
     fn flush_queue(&self, outgoing: &mut VecDeque<(Vec<u8>, Option<OwnedFd>)>) -> bool {
         while let Some((bytes, beside)) = outgoing.front() {
             let descriptors: Vec<_> = beside.iter().map(AsFd::as_fd).collect();
-            match socket::send(self.socket.as_fd(), bytes, &descriptors, Blocking::No) {
+            match socket::send(self.socket.as_fd(), bytes, &descriptors) {
                 Ok(()) => drop(outgoing.pop_front()),
                 Err(Errno::EPIPE | Errno::ECONNRESET) => return false,
                 Err(_) => return true,

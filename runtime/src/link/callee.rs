@@ -14,14 +14,14 @@ use super::crowd::Crowd;
 use super::frame::{self, Frame, HEAD, INLINE, Kind, LONGEST, ParcelName, RING};
 use super::message::{FromChild, MAGIC, ToChild};
 use super::parcel::{Arrivals, SLOTS};
-use super::window;
+use super::window::{self, Window};
 use super::words::{LAST_WORDS, NO_MORE, ReplyWords, RequestWords};
 use super::{Filling, Loan, Payload, SharedStock, Spin, bell, busy};
 use crate::codec::Spill as _;
 use crate::codec::message::{from_bytes, to_bytes};
 use crate::shared::Half;
 use crate::sys::memory::{Access, Map};
-use crate::sys::socket::{self, Blocking};
+use crate::sys::socket;
 use crate::sys::{Errno, clock, fd, futex, process};
 
 /// The child's end.
@@ -33,6 +33,8 @@ pub(crate) struct Callee {
     bell: OwnedFd,
     read: u64,
     write: u64,
+    /// How many calls were claimed, for comparison with what stands in memory.
+    claimed: u32,
     spin: Spin,
     crowd: Crowd,
     arrivals: Arrivals,
@@ -82,13 +84,13 @@ impl Callee {
     /// # Errors
     /// There is no such message, or its memory cannot be mapped.
     pub(crate) fn open(control: OwnedFd, fingerprint: u64) -> Result<Self, Errno> {
-        let (bytes, fds) = socket::receive(control.as_fd(), Blocking::No)?;
+        let (bytes, fds) = socket::receive(control.as_fd())?;
         let Ok(ToChild::Hello { magic: MAGIC, fingerprint: theirs }) = from_bytes(&bytes) else {
             return Err(Errno::EPROTO);
         };
         if theirs != fingerprint {
             let mismatch = to_bytes(&FromChild::Mismatch { fingerprint });
-            let _ = socket::send(control.as_fd(), &mismatch, &[], Blocking::No);
+            let _ = socket::send(control.as_fd(), &mismatch, &[]);
             return Err(Errno::EXDEV);
         }
         let [request, reply, bell] = <[OwnedFd; 3]>::try_from(fds).map_err(|_| Errno::EPROTO)?;
@@ -102,6 +104,7 @@ impl Callee {
             bell,
             read: 0,
             write: 0,
+            claimed: 0,
             spin: Spin::new(),
             crowd: Crowd::new(),
             arrivals: Arrivals::default(),
@@ -130,6 +133,7 @@ impl Callee {
             // Looked at before the window: what was given out before the closing is claimed first.
             let closed = closing.load(Acquire) != 0;
             if window::claim(window) {
+                self.claimed = self.claimed.wrapping_add(1);
                 busy::begin(&self.reply.words().busy.0, clock::coarse);
                 return Some(self.read_frame());
             }
@@ -139,6 +143,10 @@ impl Callee {
             }
             if self.spin.until(|| bell::has_work(window, closing)) {
                 continue;
+            }
+            if Window::look(window).claimed != self.claimed {
+                // A task has written over it. The parent believes that a call runs here, and would wait for ever.
+                process::exit_now(1);
             }
             let since = Instant::now();
             let dozing = &self.reply.words().dozing.0;
@@ -283,7 +291,7 @@ impl Callee {
     /// The descriptors that the parent sent for the request at hand.
     pub(crate) fn attached(&mut self) -> Result<Vec<OwnedFd>, Errno> {
         loop {
-            let (bytes, fds) = socket::receive(self.control.as_fd(), Blocking::No)?;
+            let (bytes, fds) = socket::receive(self.control.as_fd())?;
             match from_bytes(&bytes) {
                 Ok(ToChild::Attached) => return Ok(fds),
                 Ok(ToChild::Parcel { slot, id }) => self.arrive(ParcelName { slot, id }, &fds)?,
@@ -326,7 +334,7 @@ impl Callee {
             if let Some(map) = self.arrivals.find(name, len) {
                 return Ok(map);
             }
-            let (bytes, fds) = socket::receive(self.control.as_fd(), Blocking::No)?;
+            let (bytes, fds) = socket::receive(self.control.as_fd())?;
             match from_bytes(&bytes) {
                 Ok(ToChild::Parcel { slot, id }) => self.arrive(ParcelName { slot, id }, &fds)?,
                 _ => return Err(Errno::EPROTO),
@@ -342,7 +350,7 @@ impl Callee {
             return Ok(());
         }
         let message = to_bytes(&FromChild::Parcel { slot: name.slot, id: name.id });
-        socket::send(self.control.as_fd(), &message, &[fd], Blocking::Yes)?;
+        socket::send(self.control.as_fd(), &message, &[fd])?;
         if let Some(slot) = slot {
             *slot = name.id;
         }

@@ -20,7 +20,7 @@ use super::{Link, Payload, bell, busy};
 use crate::codec::message::{from_bytes, to_bytes};
 use crate::shared::Half;
 use crate::sys::memory::Map;
-use crate::sys::socket::{self, Blocking};
+use crate::sys::socket;
 use crate::sys::{self, Errno, clock, limits};
 
 /// The parent's end. `T` is what the owner remembers of a call.
@@ -36,6 +36,8 @@ pub(crate) struct Caller<T> {
     limit: u32,
     /// How many requests were answered.
     answered: u32,
+    /// The window was found to say what neither side has written there.
+    broken: bool,
     in_flight: VecDeque<InFlight<T>>,
     /// Which parcel of ours the child has mapped, by slot.
     announced: [u32; SLOTS],
@@ -56,6 +58,8 @@ struct InFlight<T> {
 /// The child wrote something that the protocol does not allow.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Violation(pub(crate) &'static str);
+
+const SCRIBBLED: Violation = Violation("the window was written over");
 
 /// What a child answered.
 #[derive(Debug)]
@@ -130,6 +134,7 @@ impl<T> Caller<T> {
             serial: 0,
             limit: 0,
             answered: 0,
+            broken: false,
             in_flight: VecDeque::with_capacity(LOOK_AHEAD as usize),
             announced: [0; SLOTS],
             arrivals: Arrivals::default(),
@@ -162,7 +167,7 @@ impl<T> Caller<T> {
 
     /// Sends descriptors that the next request asks for.
     pub(crate) fn attach(&self, descriptors: &[BorrowedFd<'_>]) -> sys::Result<()> {
-        socket::send(self.link.control.as_fd(), &to_bytes(&ToChild::Attached), descriptors, Blocking::No)
+        socket::send(self.link.control.as_fd(), &to_bytes(&ToChild::Attached), descriptors)
     }
 
     /// Gives one request out. The child is not woken yet: see [`Caller::wake`].
@@ -210,7 +215,8 @@ impl<T> Caller<T> {
         self.write = at + head.extent();
         self.limit = self.limit.wrapping_add(1);
         self.in_flight.push_back(InFlight { serial: self.serial, start, items, payload, tag });
-        window::push(&self.link.reply.words().window.0);
+        let before = window::push(&self.link.reply.words().window.0);
+        self.broken |= before.limit != self.limit.wrapping_sub(1) || self.claims(before) >= self.in_flight.len();
         Ok(())
     }
 
@@ -219,9 +225,9 @@ impl<T> Caller<T> {
         self.link.rouse()
     }
 
-    /// Whether a reply has come that was not collected.
+    /// Whether a reply has come that was not collected, or a reason to complain.
     pub(crate) fn has_reply(&self) -> bool {
-        self.link.reply.words().tail.0.load(Relaxed) != self.read
+        self.broken || self.link.reply.words().tail.0.load(Relaxed) != self.read
     }
 
     /// Tells the child that its parent is about to sleep, or is awake again. To be followed by a look at
@@ -238,11 +244,19 @@ impl<T> Caller<T> {
 
     /// Takes every reply there is, oldest first; says whether there was one.
     pub(crate) fn collect(&mut self, mut each: impl FnMut(T, Reply)) -> Result<bool, Violation> {
+        let window = &self.link.reply.words().window.0;
+        // With calls behind the one that runs, somebody would wait for ever if the child had claimed them and forgotten.
+        let ahead = self.in_flight.len() > 1;
+        let before = ahead.then(|| Window::look(window));
         // Loaded once: the child may go on writing it.
         let tail = self.link.reply.words().tail.0.load(Acquire);
+        if self.broken {
+            return Err(SCRIBBLED);
+        }
         if tail == self.read {
             return Ok(false);
         }
+        let after = ahead.then(|| Window::look(window));
         if tail.wrapping_sub(self.read) > RING as u64 || !tail.is_multiple_of(HEAD as u64) {
             return Err(Violation("the reply half's tail is out of bounds"));
         }
@@ -270,6 +284,9 @@ impl<T> Caller<T> {
                 }
                 _ => {}
             }
+            if after.is_some_and(|seen| self.claims(seen) == 0) {
+                return Err(Violation("a reply to a call that was not claimed"));
+            }
             let body = self.body(&head)?;
             let tally = if head.kind == Kind::Results { Some(count(&body, items)?) } else { None };
             self.read = end;
@@ -279,12 +296,29 @@ impl<T> Caller<T> {
                 each(oldest.tag, Reply { kind: head.kind, body, batch });
             }
         }
+        // What was claimed before the tail was stored is answered by now, but for one. It may be less than what was answered.
+        let running = before.map_or(0, |seen| seen.claimed.wrapping_sub(self.answered).cast_signed());
+        if running > 1 || before.is_some_and(|seen| seen.limit != self.limit) {
+            return Err(SCRIBBLED);
+        }
         Ok(true)
+    }
+
+    /// How many requests are claimed and not answered, if the window can be believed.
+    fn claims(&self, seen: Window) -> usize {
+        seen.claimed.wrapping_sub(self.answered) as usize
     }
 
     /// Takes back up to `most` of the requests that the child has not claimed, the newest, in order.
     pub(crate) fn take_back(&mut self, most: u32) -> Vec<(T, Payload)> {
-        let taken = window::take_back(&self.link.reply.words().window.0, most);
+        let window = &self.link.reply.words().window.0;
+        let seen = Window::look(window);
+        if seen.limit != self.limit || self.claims(seen) > self.in_flight.len() {
+            // It says nothing about what runs: what was taken back might run twice.
+            self.broken = true;
+            return Vec::new();
+        }
+        let taken = window::take_back(window, most);
         // Either the child sees that it is dry, and rings, or a look from here on sees its reply.
         fence(SeqCst);
         self.limit = self.limit.wrapping_sub(taken);
@@ -349,7 +383,7 @@ impl<T> Caller<T> {
 
     /// What the child said on the control socket instead of serving, if it said anything.
     pub(crate) fn excuse(&self) -> Option<FromChild> {
-        let (bytes, _) = socket::receive(self.link.control.as_fd(), Blocking::No).ok()?;
+        let (bytes, _) = socket::receive(self.link.control.as_fd()).ok()?;
         from_bytes(&bytes).ok()
     }
 
@@ -361,7 +395,7 @@ impl<T> Caller<T> {
             return Ok(name);
         }
         let message = to_bytes(&ToChild::Parcel { slot: name.slot, id: name.id });
-        socket::send(self.link.control.as_fd(), &message, &[fd], Blocking::No)?;
+        socket::send(self.link.control.as_fd(), &message, &[fd])?;
         if let Some(slot) = slot {
             *slot = name.id;
         }
@@ -375,13 +409,14 @@ impl<T> Caller<T> {
             let at = frame::place(self.read) + HEAD;
             return Ok(Body::filled(len, |bytes| self.link.reply.read(at, bytes)));
         };
-        loop {
+        // A child announces a parcel right before the frame that names it.
+        for _ in 0..=LOOK_AHEAD {
             if let Some(map) = self.arrivals.find(name, head.len) {
                 let len = usize::try_from(head.len).map_err(|_| Violation("a reply longer than memory"))?;
                 let request = Arc::clone(&self.link.request);
                 return Ok(Body::Parcel(Borrowed { map, len, slot: name.slot, request }));
             }
-            match socket::receive(self.link.control.as_fd(), Blocking::No) {
+            match socket::receive(self.link.control.as_fd()) {
                 Ok((bytes, fds)) => match (from_bytes(&bytes), fds.first()) {
                     (Ok(FromChild::Parcel { slot, id }), Some(fd)) => {
                         if let Err(errno) = self.arrivals.add(ParcelName { slot, id }, fd) {
@@ -390,10 +425,11 @@ impl<T> Caller<T> {
                     }
                     _ => return Err(Violation("a parcel was promised and did not come")),
                 },
-                Err(Errno::EAGAIN) => return Err(Violation("a parcel was promised and did not come")),
+                Err(Errno::EAGAIN) => break,
                 Err(errno) => return Ok(Body::Lost(errno)),
             }
         }
+        Err(Violation("a parcel was promised and did not come"))
     }
 }
 

@@ -77,7 +77,7 @@ use self::words::{ReplyWords, RequestWords};
 use crate::codec::{self, message::to_bytes};
 use crate::shared::Half;
 use crate::sys::memory::Access;
-use crate::sys::socket::{self, Blocking};
+use crate::sys::socket;
 use crate::sys::{self, Errno, fd, memory};
 
 pub(crate) use self::callee::{Callee, Given, LastWords};
@@ -154,7 +154,7 @@ impl Link {
         at("seal the request half", memory::seal_future_writes(request_fd.as_fd()))?;
         let hello = to_bytes(&ToChild::Hello { magic: MAGIC, fingerprint });
         let halves = [request_fd.as_fd(), reply_fd.as_fd(), bell.as_fd()];
-        at("send the link", socket::send(control.as_fd(), &hello, &halves, Blocking::No))?;
+        at("send the link", socket::send(control.as_fd(), &hello, &halves))?;
         let halves = Some([request_fd, reply_fd]);
         Ok((Self { request: Arc::new(request), reply, control, bell: Arc::new(bell), halves }, theirs))
     }

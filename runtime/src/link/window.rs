@@ -47,11 +47,11 @@ impl Window {
     }
 }
 
-/// One call more may be claimed. Its frame is written already.
+/// One call more may be claimed. Its frame is written already. Returns what stood there before.
 ///
 /// Runs in: the parent.
-pub(crate) fn push(word: &AtomicU64) {
-    word.fetch_add(ONE_MORE, AcqRel);
+pub(crate) fn push(word: &AtomicU64) -> Window {
+    Window::of(word.fetch_add(ONE_MORE, AcqRel))
 }
 
 /// Takes the next call; false if there is none.

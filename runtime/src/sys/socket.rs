@@ -1,6 +1,6 @@
 //! Messages with descriptors beside them, over a `SOCK_SEQPACKET` pair.
 //!
-//! Owns: nothing. Runs in: any process. Never: blocks unless asked to, and never loses a descriptor in silence.
+//! Owns: nothing. Runs in: any process. Never: blocks, and never loses a descriptor in silence.
 
 use std::io::{IoSlice, IoSliceMut};
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
@@ -21,13 +21,6 @@ pub(crate) const MAX_DESCRIPTORS: usize = 8;
 /// The longest message.
 pub(crate) const MAX_MESSAGE: usize = 1024;
 
-/// Whether a call may wait.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Blocking {
-    Yes,
-    No,
-}
-
 /// `socketpair(AF_UNIX, SOCK_SEQPACKET)`: two ends that keep messages apart.
 pub(crate) fn pair() -> nix::Result<(OwnedFd, OwnedFd)> {
     let (a, b) = socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC)?;
@@ -37,32 +30,25 @@ pub(crate) fn pair() -> nix::Result<(OwnedFd, OwnedFd)> {
 /// Sends one message, whole, with `descriptors` beside it.
 ///
 /// # Errors
-/// `EAGAIN` if it would have to wait and must not; `EPIPE` if the other end is closed.
-pub(crate) fn send(
-    socket: BorrowedFd<'_>,
-    bytes: &[u8],
-    descriptors: &[BorrowedFd<'_>],
-    blocking: Blocking,
-) -> nix::Result<()> {
+/// `EAGAIN` if it would have to wait; `EPIPE` if the other end is closed.
+pub(crate) fn send(socket: BorrowedFd<'_>, bytes: &[u8], descriptors: &[BorrowedFd<'_>]) -> nix::Result<()> {
     debug_assert!(bytes.len() <= MAX_MESSAGE && descriptors.len() <= MAX_DESCRIPTORS);
     let raw: Vec<RawFd> = descriptors.iter().map(AsRawFd::as_raw_fd).collect();
     let rights = [ControlMessage::ScmRights(&raw)];
     let beside = if raw.is_empty() { &rights[..0] } else { &rights[..] };
-    let mut flags = MsgFlags::MSG_NOSIGNAL;
-    flags.set(MsgFlags::MSG_DONTWAIT, blocking == Blocking::No);
+    let flags = MsgFlags::MSG_NOSIGNAL | MsgFlags::MSG_DONTWAIT;
     retry(|| sendmsg::<()>(socket.as_raw_fd(), &[IoSlice::new(bytes)], beside, flags, None)).map(drop)
 }
 
 /// Receives one message, and the descriptors beside it; no bytes mean that the other end is closed.
 ///
 /// # Errors
-/// `EAGAIN` if there is none and it must not wait; `EMFILE` if descriptors were dropped because the table of this
+/// `EAGAIN` if there is none; `EMFILE` if descriptors were dropped because the table of this
 /// process is full (the message is gone, too); `EMSGSIZE` if it was longer than [`MAX_MESSAGE`].
-pub(crate) fn receive(socket: BorrowedFd<'_>, blocking: Blocking) -> nix::Result<(Vec<u8>, Vec<OwnedFd>)> {
+pub(crate) fn receive(socket: BorrowedFd<'_>) -> nix::Result<(Vec<u8>, Vec<OwnedFd>)> {
     let mut bytes = vec![0; MAX_MESSAGE];
     let mut beside = cmsg_space!([RawFd; MAX_DESCRIPTORS]);
-    let mut flags = MsgFlags::MSG_CMSG_CLOEXEC;
-    flags.set(MsgFlags::MSG_DONTWAIT, blocking == Blocking::No);
+    let flags = MsgFlags::MSG_CMSG_CLOEXEC | MsgFlags::MSG_DONTWAIT;
     let mut descriptors = Vec::new();
     let (len, said) = retry(|| {
         let mut slices = [IoSliceMut::new(&mut bytes)];
@@ -114,14 +100,14 @@ mod tests {
     #[test]
     fn a_message_arrives_whole_with_its_descriptors() {
         let (a, b) = pair().unwrap();
-        send(a.as_fd(), b"one", &[a.as_fd(), b.as_fd()], Blocking::Yes).unwrap();
-        send(a.as_fd(), b"two", &[], Blocking::Yes).unwrap();
-        let (bytes, fds) = receive(b.as_fd(), Blocking::No).unwrap();
+        send(a.as_fd(), b"one", &[a.as_fd(), b.as_fd()]).unwrap();
+        send(a.as_fd(), b"two", &[]).unwrap();
+        let (bytes, fds) = receive(b.as_fd()).unwrap();
         assert_eq!((&bytes[..], fds.len()), (&b"one"[..], 2));
         assert_eq!(peek(b.as_fd()).unwrap(), b"two");
-        assert_eq!(receive(b.as_fd(), Blocking::No).unwrap().0, b"two");
-        assert_eq!(receive(b.as_fd(), Blocking::No).unwrap_err(), Errno::EAGAIN);
+        assert_eq!(receive(b.as_fd()).unwrap().0, b"two");
+        assert_eq!(receive(b.as_fd()).unwrap_err(), Errno::EAGAIN);
         drop((a, fds));
-        assert_eq!(receive(b.as_fd(), Blocking::No).unwrap().0, b"");
+        assert_eq!(receive(b.as_fd()).unwrap().0, b"");
     }
 }
