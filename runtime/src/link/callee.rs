@@ -14,6 +14,7 @@ use super::crowd::Crowd;
 use super::frame::{self, Frame, HEAD, INLINE, Kind, LONGEST, ParcelName, RING};
 use super::message::{FromChild, MAGIC, ToChild};
 use super::parcel::{Arrivals, SLOTS};
+use super::seal;
 use super::window::{self, Window};
 use super::words::{LAST_WORDS, NO_MORE, ReplyWords, RequestWords};
 use super::{Filling, Loan, Payload, SharedStock, Spin, bell, busy};
@@ -272,7 +273,10 @@ impl Callee {
 
     /// Writes the head of a frame whose payload is there already, and lets the parent see it.
     fn publish(&mut self, at: u64, head: &Frame, awaited: bool) {
-        self.reply.write(frame::place(at), &head.bytes());
+        let mut bytes = head.bytes();
+        let len = if head.parcel.is_some() { 0 } else { usize::try_from(head.len).unwrap_or(0) };
+        seal::put(&mut bytes, self.reply.lend(frame::place(at) + HEAD, len));
+        self.reply.write(frame::place(at), &bytes);
         self.write = at + head.extent();
         self.reply.words().tail.0.store(self.write, Release);
         let words = self.request.words();

@@ -14,6 +14,7 @@ use super::batch::{self, Tally};
 use super::frame::{self, Frame, HEAD, INLINE, Kind, LONGEST, ParcelName, RING};
 use super::message::{FromChild, ToChild};
 use super::parcel::{Arrivals, NO_SLOT, SLOTS};
+use super::seal;
 use super::window::{self, LOOK_AHEAD, Window};
 use super::words::{NO_MORE, RequestWords};
 use super::{Link, Payload, bell, busy};
@@ -261,9 +262,9 @@ impl<T> Caller<T> {
             return Err(Violation("the reply half's tail is out of bounds"));
         }
         while self.read < tail {
-            let mut head = [0; HEAD];
-            self.link.reply.read(frame::place(self.read), &mut head);
-            let head = Frame::parse(&head).map_err(Violation)?;
+            let mut bytes = [0; HEAD];
+            self.link.reply.read(frame::place(self.read), &mut bytes);
+            let head = Frame::parse(&bytes).map_err(Violation)?;
             if head.kind == Kind::Skip {
                 self.read = frame::next_lap(self.read + 1);
                 continue;
@@ -288,6 +289,10 @@ impl<T> Caller<T> {
                 return Err(Violation("a reply to a call that was not claimed"));
             }
             let body = self.body(&head)?;
+            let inline = if let Body::Small(..) = &body { body.bytes().unwrap_or_default() } else { &[] };
+            if !seal::holds(&bytes, inline) {
+                return Err(Violation("a reply was written over"));
+            }
             let tally = if head.kind == Kind::Results { Some(count(&body, items)?) } else { None };
             self.read = end;
             self.answered = self.answered.wrapping_add(1);

@@ -7,7 +7,10 @@
 //!  0      1     2         4       8         16        24         28        32
 //!  kind   slot  (zero)    task    serial    length    parcel     pages     payload, padded to 32
 //! ```
+//! In a reply, the place of `pages` has the sum of [`super::seal`]; nobody but the parent can write over a request.
 //! A frame never wraps around the end of the ring: a head of kind [`Kind::Skip`] there sends the reader to the start.
+
+use super::window::LOOK_AHEAD;
 
 /// How many bytes of frames a half holds. A power of two.
 pub(crate) const RING: usize = 128 << 10;
@@ -21,7 +24,7 @@ pub(crate) const HEAD: usize = 32;
 /// The longest payload that travels inside its frame.
 pub(crate) const INLINE: usize = LONGEST - HEAD;
 
-const _: () = assert!(RING.is_power_of_two() && LONGEST * (super::window::LOOK_AHEAD as usize + 1) <= RING);
+const _: () = assert!(RING.is_power_of_two() && LONGEST * (LOOK_AHEAD as usize + 1) <= RING);
 
 /// What a frame is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -199,7 +202,7 @@ mod tests {
     fn a_full_look_ahead_of_the_longest_frames_never_overlaps() {
         for start in (0..2 * RING as u64).step_by(HEAD) {
             let mut cursor = start;
-            for _ in 0..crate::link::window::LOOK_AHEAD {
+            for _ in 0..LOOK_AHEAD {
                 let at = room_for(cursor, LONGEST as u64);
                 assert!(place(at) + LONGEST <= RING);
                 cursor = at + LONGEST as u64;

@@ -57,6 +57,7 @@ pub(crate) mod identity;
 pub(crate) mod mark;
 pub(crate) mod message;
 pub(crate) mod parcel;
+mod seal;
 mod spin;
 #[cfg(test)]
 mod tests;
