@@ -20,7 +20,8 @@ use std::thread;
 use std::time::Duration;
 
 use gate::{directory, open_gate, wait_for};
-use halves::{CALL, DONE, Forged, Half, LEN, RING, SKIP, TAIL, WINDOW, WORDS, descriptors, look_around, own_serial};
+use halves::frame::Kind;
+use halves::{Forged, Half, LEN, RING, TAIL, WINDOW, WORDS, descriptors, look_around, own_serial};
 use nix::errno::Errno;
 use nix::fcntl::{FallocateFlags, FcntlArg, SealFlag, fallocate, fcntl};
 use nix::sys::memfd::{MFdFlags, memfd_create};
@@ -40,6 +41,7 @@ under_every_start_method! {
     a_window_that_was_written_over_harms_its_worker_only,
     random_garbage_harms_its_worker_only,
     garbage_that_never_ends_harms_its_worker_only,
+    garbage_from_within_a_batch_fails_its_map_only,
     the_request_half_cannot_be_written,
     the_halves_cannot_change_their_size,
     a_flooded_control_socket_harms_its_worker_only,
@@ -99,7 +101,7 @@ struct Lie {
 }
 
 /// The answer to the running call that the runtime would give.
-const TRUTH: Lie = Lie { kind: DONE, slot: 0, serial: 0, len: 0, parcel: 0, payload: 0 };
+const TRUTH: Lie = Lie { kind: Kind::Done as u8, slot: 0, serial: 0, len: 0, parcel: 0, payload: 0 };
 
 #[process_task]
 fn attack(act: Act, gate: &str) {
@@ -368,8 +370,9 @@ fn forged_replies_are_violations(method: StartMethod) {
         (vec![Lie { serial: 1 << 40, ..TRUTH }], NOT_ASKED),
         (vec![Lie { serial: i64::MIN, ..TRUTH }], NOT_ASKED),
         // Kinds that only the parent writes, and such that nobody does.
-        (vec![Lie { kind: CALL, ..TRUTH }], "request"),
-        (vec![Lie { kind: 2, ..TRUTH }], "request"),
+        (vec![Lie { kind: Kind::Call as u8, ..TRUTH }], "request"),
+        (vec![Lie { kind: Kind::Batch as u8, ..TRUTH }], "request"),
+        (vec![Lie { kind: Kind::Results as u8, ..TRUTH }], "many results"),
         (vec![Lie { kind: 0, ..TRUTH }], "no known kind"),
         (vec![Lie { kind: 255, ..TRUTH }], "no known kind"),
         // Lengths.
@@ -378,7 +381,7 @@ fn forged_replies_are_violations(method: StartMethod) {
         (vec![Lie { len: 1, payload: 0, ..TRUTH }], "beyond"),
         (vec![Lie { len: 4000, payload: 32, ..TRUTH }], "beyond"),
         // A skip to where nothing was written.
-        (vec![Lie { kind: SKIP, ..TRUTH }, Lie { kind: SKIP, ..TRUTH }], ""),
+        (vec![Lie { kind: Kind::Skip as u8, ..TRUTH }, Lie { kind: Kind::Skip as u8, ..TRUTH }], ""),
     ];
     trials(method, acts.map(|(lies, reason)| (Act::Reply(lies), Expected::Violation(reason))));
 }
@@ -449,6 +452,36 @@ fn what_is_said_to_lie_in_a_parcel_has_to_be_there(method: StartMethod) {
         (parcel(vec![], None, false, 8), MISSING),
     ];
     trials(method, acts);
+}
+
+/// As [`honest`], but one of the numbers attacks.
+#[process_task]
+fn meddle(number: u64, seed: u64, at: u64, len: u64) -> u64 {
+    if number == 777 {
+        scribble(seed, at, len);
+    }
+    answer(number)
+}
+
+fn garbage_from_within_a_batch_fails_its_map_only(method: StartMethod) {
+    let mut random = Random(0xba7c + method as u64);
+    let pool = pool(method, 2);
+    for round in 0..rounds(60).div_ceil(2) {
+        let seed = random.next();
+        let (at, len) = match round % 3 {
+            0 => (0, WORDS + RING),
+            1 => (WORDS, RING),
+            _ => (random.below(512), 1 + random.below(500)),
+        };
+        let act = Act::Garbage { seed, at, len };
+        match pool.map(meddle, (0..2000).map(|number| (number, seed, at, len))) {
+            Ok(results) => assert!(results.into_iter().eq((0..2000).map(answer)), "{act:?} gave a wrong result"),
+            Err(error) => assert_fits(&error, &act),
+        }
+        goes_on(&pool);
+        let all = pool.map(meddle, (1000..3000).map(|number| (number, 0, 0, 0)));
+        assert!(all.is_ok_and(|results| results.into_iter().eq((1000..3000).map(answer))), "after {act:?}");
+    }
 }
 
 fn an_honest_worker_is_as_these_attacks_think(method: StartMethod) {

@@ -5,10 +5,26 @@
 //! Everything goes through `/proc/self`, as a task that was taken over could do it too. The places of the words are
 //! those of the runtime's `link/words.rs`; [`look_around`] checks them against what it finds, so that they cannot rot.
 
+#[expect(dead_code, reason = "an attack needs no more than the numbers")]
+#[path = "../../runtime/src/link/frame.rs"]
+pub(crate) mod frame;
+#[path = "../../runtime/src/link/seal.rs"]
+mod seal;
+#[expect(dead_code, reason = "an attack writes to the window as it likes")]
+#[path = "../../runtime/src/link/window.rs"]
+mod window;
+
+/// What these files take from their neighbour in the runtime.
+mod atomic {
+    pub(super) use std::sync::atomic::{AtomicU64, Ordering};
+}
+
 use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::os::fd::RawFd;
 use std::os::unix::fs::FileExt as _;
+
+use frame::Kind;
 
 /// `limit << 32 | claimed`.
 pub(crate) const WINDOW: u64 = 0;
@@ -22,11 +38,6 @@ pub(crate) const RING: u64 = 128 << 10;
 pub(crate) const LEN: usize = 4096 + (128 << 10);
 /// The length of a frame's head.
 pub(crate) const HEAD: u64 = 32;
-
-/// The kinds of frames, as they are numbered in the ring.
-pub(crate) const SKIP: u8 = 1;
-pub(crate) const CALL: u8 = 3;
-pub(crate) const DONE: u8 = 4;
 
 /// One half, as this process sees it.
 pub(crate) struct Half {
@@ -81,16 +92,16 @@ impl Half {
         let left = RING - tail % RING;
         let at = if extent <= left { tail } else { tail.next_multiple_of(RING) };
         if at != tail {
-            self.write(WORDS + tail % RING, &[SKIP]).expect("the ring");
+            self.write(WORDS + tail % RING, &[Kind::Skip as u8]).expect("the ring");
         }
         self.write(WORDS + at % RING, &frame.bytes()).expect("the ring");
         self.set_word(TAIL, at + extent);
     }
 
-    /// The heads of frames of these kinds that can be found in the ring, with what else looks like one.
-    fn serials(&self, kinds: std::ops::RangeInclusive<u8>) -> impl Iterator<Item = u64> {
+    /// The heads of frames of this kind that can be found in the ring, with what else looks like one.
+    fn serials(&self, kind: Kind) -> impl Iterator<Item = u64> {
         let ring = self.read(WORDS, usize::try_from(RING).expect("a size"));
-        let heads: Vec<_> = ring.as_chunks::<32>().0.iter().filter(|head| kinds.contains(&head[0])).copied().collect();
+        let heads: Vec<_> = ring.as_chunks::<32>().0.iter().filter(|head| head[0] == kind as u8).copied().collect();
         heads.into_iter().map(|head| u64::from_le_bytes(head[8..16].try_into().expect("eight bytes")))
     }
 }
@@ -102,13 +113,16 @@ pub(crate) fn look_around() {
     assert!(tail > 0 && tail.is_multiple_of(HEAD), "the tail is somewhere else: {tail}");
     let (limit, claimed) = (window >> 32, window & 0xffff_ffff);
     assert!(limit >= claimed && claimed > 0, "the window is somewhere else: {limit}, {claimed}");
+    let ring = half.read(WORDS, LEN - 4096);
+    let frames = ring.as_chunks::<32>().0;
+    assert!(seal::holds(&frames[0], &[]), "the answer to the setup has another sum");
     assert_eq!(own_serial(), claimed, "calls are numbered in another way");
 }
 
 /// The number of the call that is running: the first one that was asked after the last one that was answered.
 pub(crate) fn own_serial() -> u64 {
-    let answered = Half::reply().serials(DONE..=DONE).max().expect("an answer");
-    let asked = Half::request().serials(CALL..=CALL).filter(|serial| *serial > answered).min();
+    let answered = Half::reply().serials(Kind::Done).max().expect("an answer");
+    let asked = Half::request().serials(Kind::Call).filter(|serial| *serial > answered).min();
     asked.expect("the call that is running")
 }
 
@@ -125,6 +139,7 @@ pub(crate) struct Forged {
 }
 
 impl Forged {
+    /// With the right sum, as a liar would do it, if the payload is empty or in a parcel.
     fn bytes(&self) -> [u8; 32] {
         let mut bytes = [0; 32];
         bytes[0] = self.kind;
@@ -132,6 +147,7 @@ impl Forged {
         bytes[8..16].copy_from_slice(&self.serial.to_le_bytes());
         bytes[16..24].copy_from_slice(&self.len.to_le_bytes());
         bytes[24..28].copy_from_slice(&self.parcel.to_le_bytes());
+        seal::put(&mut bytes, &[]);
         bytes
     }
 }
