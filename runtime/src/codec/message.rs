@@ -2,9 +2,12 @@
 //!
 //! Owns: nothing. Runs in: all three. Never: sees a user's value; those have formats of their own.
 
+use std::marker::PhantomData;
+
 use serde::{Serialize, de::DeserializeOwned};
 
 use super::CodecError;
+use super::via_serde::BoundedSeed;
 
 /// The bytes of `message`.
 pub(crate) fn to_bytes<T: Serialize>(message: &T) -> Vec<u8> {
@@ -18,7 +21,8 @@ pub(crate) fn to_bytes<T: Serialize>(message: &T) -> Vec<u8> {
 /// # Errors
 /// They hold none of this type, or more than one.
 pub(crate) fn from_bytes<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, CodecError> {
-    match bincode::serde::decode_from_slice(bytes, bincode::config::standard()) {
+    // A corrupt length is an error before it is an allocation.
+    match bincode::serde::seed_decode_from_slice(BoundedSeed(PhantomData), bytes, bincode::config::standard()) {
         Ok((message, read)) if read == bytes.len() => Ok(message),
         Ok(_) => Err(CodecError::new("a message with bytes left over")),
         Err(error) => Err(CodecError::new(error.to_string())),

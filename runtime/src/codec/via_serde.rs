@@ -83,7 +83,7 @@ impl bincode::enc::write::Writer for Sink<'_, '_> {
 }
 
 /// Decodes a `T` through [`Bounded`].
-struct BoundedSeed<T>(PhantomData<T>);
+pub(super) struct BoundedSeed<T>(pub(super) PhantomData<T>);
 
 impl<'a, T: Deserialize<'a>> DeserializeSeed<'a> for BoundedSeed<T> {
     type Value = T;
