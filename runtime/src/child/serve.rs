@@ -67,6 +67,7 @@ fn set_up(callee: &mut Callee, given: &Given) -> Result<bool, Refusal> {
     let setup: Setup = from_bytes(bytes).map_err(|_| unreadable(Errno::EPROTO))?;
     let attached = if setup.attached.is_empty() { Vec::new() } else { callee.attached().map_err(unreadable)? };
     let once = setup.once;
+    callee.watch_memory(setup.most_memory);
     let other_stack = setup.limits.iter().any(|(place, _)| *place == limits::STACK);
     outfit::put_on(setup, &attached)?;
     if other_stack {

@@ -54,6 +54,8 @@ pub(crate) struct Options {
     pub(crate) memory: Option<u64>,
     pub(crate) cpu_time: Option<Duration>,
     pub(crate) open_files: Option<u64>,
+    /// A worker that uses more private memory than this is replaced.
+    pub(crate) most_memory: Option<u64>,
     pub(crate) niceness: Option<i32>,
     pub(crate) cpus: Option<Vec<usize>>,
     /// Whether a pool's workers share the processors out among them, one for each.
@@ -87,6 +89,7 @@ pub(crate) fn setup(base: &Base, options: &Options, name: &str, once: bool) -> R
         depth: identity::depth() + 1,
         clear_env: options.clear_env,
         cpus: options.cpus.clone(),
+        most_memory: options.most_memory,
         mask: options.mask.unwrap_or_else(signal::mask),
         ..Setup::default()
     };

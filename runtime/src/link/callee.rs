@@ -36,6 +36,8 @@ pub(crate) struct Callee {
     write: u64,
     /// How many calls were claimed, for comparison with what stands in memory.
     claimed: u32,
+    /// More private memory than this is too much.
+    most_memory: Option<u64>,
     spin: Spin,
     crowd: Crowd,
     arrivals: Arrivals,
@@ -106,6 +108,7 @@ impl Callee {
             read: 0,
             write: 0,
             claimed: 0,
+            most_memory: None,
             spin: Spin::new(),
             crowd: Crowd::new(),
             arrivals: Arrivals::default(),
@@ -114,6 +117,11 @@ impl Callee {
             lent: Default::default(),
             released: 0,
         })
+    }
+
+    /// From now on, the parent is told when this process uses more private memory than `most`, in bytes.
+    pub(crate) fn watch_memory(&mut self, most: Option<u64>) {
+        self.most_memory = most;
     }
 
     /// The word in which the handler of a stack overflow leaves its note.
@@ -278,6 +286,11 @@ impl Callee {
         seal::put(&mut bytes, self.reply.lend(frame::place(at) + HEAD, len));
         self.reply.write(frame::place(at), &bytes);
         self.write = at + head.extent();
+        if let Some(most) = self.most_memory
+            && process::private_memory(std::process::id()).is_some_and(|used| used > most)
+        {
+            self.reply.words().outgrown.0.store(1, Relaxed);
+        }
         self.reply.words().tail.0.store(self.write, Release);
         let words = self.request.words();
         let ring = awaited && bell::must_ring(&words.asleep.0, &words.hungry.0, &self.reply.words().window.0);

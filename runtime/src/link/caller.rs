@@ -231,6 +231,11 @@ impl<T> Caller<T> {
         self.broken || self.link.reply.words().tail.0.load(Relaxed) != self.read
     }
 
+    /// Whether the child uses more memory than it is to.
+    pub(crate) fn has_outgrown(&self) -> bool {
+        self.link.reply.words().outgrown.0.load(Relaxed) != 0
+    }
+
     /// Tells the child that its parent is about to sleep, or is awake again. To be followed by a look at
     /// [`Caller::has_reply`]: either we see the reply, or the child sees the word.
     pub(crate) fn set_asleep(&self, asleep: bool) {

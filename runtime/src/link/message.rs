@@ -147,6 +147,8 @@ pub(crate) struct Setup {
     pub(crate) niceness: Option<i32>,
     pub(crate) cpus: Option<Vec<usize>>,
     pub(crate) mask: Mask,
+    /// More private memory than this, in bytes, is too much for a worker.
+    pub(crate) most_memory: Option<u64>,
     pub(crate) attached: Vec<Attached>,
 }
 

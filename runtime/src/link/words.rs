@@ -13,6 +13,7 @@
 //! | [`ReplyWords::tail`] | reply | child, after the reply's bytes |
 //! | [`ReplyWords::busy`] | reply | child, when it begins to work and when it has no more (see [`super::busy`]) |
 //! | [`ReplyWords::progress`] | reply | child, in a batch: `serial << 32 \| items done`, after each result's bytes, which lie where the reply will stand; with [`NO_MORE`] when it begins no further item |
+//! | [`ReplyWords::outgrown`] | reply | child, before the `tail` of a reply: it uses more memory than it is to, and wants no further call |
 //! | [`ReplyWords::overflowed`] | reply | child, from the handler of a stack overflow |
 //! | [`ReplyWords::last_words`] | reply | child, when it panics |
 //!
@@ -46,6 +47,7 @@ pub(crate) struct ReplyWords {
     pub(crate) tail: Alone<AtomicU64>,
     pub(crate) busy: Alone<AtomicU64>,
     pub(crate) progress: Alone<AtomicU64>,
+    pub(crate) outgrown: Alone<AtomicU32>,
     pub(crate) overflowed: Alone<AtomicU32>,
     pub(crate) last_words_len: Alone<AtomicU32>,
     pub(crate) last_words: [AtomicU8; LAST_WORDS],
@@ -70,6 +72,7 @@ crate::shared::words! {
         tail: Alone<AtomicU64>,
         busy: Alone<AtomicU64>,
         progress: Alone<AtomicU64>,
+        outgrown: Alone<AtomicU32>,
         overflowed: Alone<AtomicU32>,
         last_words_len: Alone<AtomicU32>,
         last_words: [AtomicU8; LAST_WORDS],

@@ -133,6 +133,31 @@ impl PoolBuilder {
         self
     }
 
+    /// How much private memory a worker may use, in bytes, before a new process takes its place: against leaks that cannot
+    /// be mended. It is measured after each call, and no call fails because of it: see
+    /// [`memory_limit`](Self::memory_limit) for a bound that one does.
+    ///
+    /// # Examples
+    /// ```
+    /// use process_task::{Pool, process_task};
+    ///
+    /// #[process_task]
+    /// fn leak(bytes: usize) -> u32 {
+    ///     std::mem::forget(vec![1u8; bytes]);
+    ///     std::process::id()
+    /// }
+    ///
+    /// let pool = Pool::builder().workers(1).max_worker_memory(64 << 20).build()?;
+    /// let first = pool.call(leak, 1000)?;
+    /// assert_eq!(pool.call(leak, 100 << 20)?, first);          // too much, but it is done
+    /// assert_ne!(pool.call(leak, 1000)?, first);
+    /// # process_task::Result::Ok(())
+    /// ```
+    pub fn max_worker_memory(mut self, bytes: u64) -> Self {
+        self.options.most_memory = Some(bytes);
+        self
+    }
+
     /// Starts no worker before there is a call for it.
     ///
     /// # Examples

@@ -124,6 +124,7 @@ impl Schedule {
             self.take_reply(number, asked, reply, owed);
         }
         self.replies = replies;
+        self.retire_if_outgrown(number, owed);
         if let Err(violation) = collected {
             self.punish(number, violation.0, owed);
         }

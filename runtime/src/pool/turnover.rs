@@ -34,6 +34,18 @@ impl Schedule {
         }
     }
 
+    /// The worker in this place gets no more calls if it says that it uses too much memory. Those that it has not begun
+    /// move on.
+    pub(super) fn retire_if_outgrown(&mut self, number: usize, owed: &mut Owed) {
+        if self.plan.options.most_memory.is_some()
+            && let Some(worker) = self.places[number].worker_mut()
+            && worker.caller.has_outgrown()
+        {
+            worker.shut = true;
+            self.take_back(number, usize::MAX, owed);
+        }
+    }
+
     /// A call was given to the worker in this place: asks for a standby if there are few left that it may be given.
     pub(super) fn count_call(&mut self, number: usize, owed: &mut Owed) {
         let Some(quota) = self.plan.quota else { return };

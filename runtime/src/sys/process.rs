@@ -162,3 +162,13 @@ pub(crate) fn exit_now(code: i32) -> ! {
     // SAFETY: takes a number and does not return.
     unsafe { libc::_exit(code) }
 }
+
+/// Resident memory of a process that it shares with no other, in bytes, from `/proc/<pid>/statm`.
+pub(crate) fn private_memory(pid: u32) -> Option<u64> {
+    // In bytes; `lib.rs` refuses other machines.
+    const PAGE: u64 = 4096;
+    let text = std::fs::read_to_string(format!("/proc/{pid}/statm")).ok()?;
+    let mut fields = text.split(' ').skip(1).map(str::parse::<u64>);
+    let (resident, shared) = (fields.next()?.ok()?, fields.next()?.ok()?);
+    Some(resident.saturating_sub(shared) * PAGE)
+}

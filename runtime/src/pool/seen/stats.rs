@@ -228,20 +228,12 @@ impl Schedule {
     }
 }
 
-/// Resident memory that is shared with nobody, from `/proc/<pid>/statm`.
+/// Resident memory that is shared with nobody.
 fn private_memory(record: &Record) -> Option<u64> {
-    let text = std::fs::read_to_string(format!("/proc/{}/statm", record.pid)).ok()?;
+    let used = process::private_memory(record.pid)?;
     // As long as it has not ended, the number was its own.
-    if record.status().is_some() {
-        return None;
-    }
-    let mut fields = text.split(' ').skip(1).map(str::parse::<u64>);
-    let (resident, shared) = (fields.next()?.ok()?, fields.next()?.ok()?);
-    Some(resident.saturating_sub(shared) * PAGE)
+    record.status().is_none().then_some(used)
 }
-
-/// In bytes; `lib.rs` refuses other machines.
-const PAGE: u64 = 4096;
 
 impl fmt::Display for PoolStats {
     /// A line for each worker, and one for the pool.
