@@ -345,6 +345,11 @@ impl<T> Caller<T> {
         Window::look(&self.link.reply.words().window.0).claimed
     }
 
+    /// What was asked of it and is not answered, oldest first.
+    pub(crate) fn tags(&self) -> impl Iterator<Item = &T> {
+        self.in_flight.iter().map(|one| &one.tag)
+    }
+
     /// How long the child has been busy since it was made.
     pub(crate) fn busy(&self) -> Duration {
         busy::look(&self.link.reply.words().busy.0, clock::coarse())

@@ -65,6 +65,11 @@ impl Call {
         self.batch.as_ref().map_or(1, |batch| batch.items)
     }
 
+    /// How many calls its outcome is about, once it is known what it is not about.
+    pub(super) fn settles(&self) -> u32 {
+        self.items() - self.rest().map_or(0, |rest| rest.items())
+    }
+
     /// What its request is.
     pub(super) fn kind(&self) -> Kind {
         if self.is_batch() { Kind::Batch } else { Kind::Call }
@@ -178,17 +183,21 @@ impl Schedule {
         owed: &mut Owed,
     ) -> Option<Queued> {
         let Salvaged { tally, body, running } = salvaged;
-        call.set_holder(None);
+        if let Some(place) = call.holder().and_then(|number| self.places.get_mut(number)) {
+            place.tally.calls += u64::from(tally.answered);
+        }
         if !running {
             let rest = self.split(call, payload, tally.answered, owed);
             call.set_answered(tally, None, Some(record));
             self.settle(call, Ok(body), owed);
+            call.set_holder(None);
             return rest;
         }
         let lost = if tally.answered == 0 {
             Arc::clone(call)
         } else {
             let lost = call.part(call.items() - tally.answered);
+            lost.set_holder(call.holder());
             call.set_rest(&lost);
             self.count_one_more();
             lost
@@ -202,6 +211,8 @@ impl Schedule {
             self.settle(call, Ok(body), owed);
         }
         self.settle(&lost, Err(error.clone()), owed);
+        call.set_holder(None);
+        lost.set_holder(None);
         rest
     }
 

@@ -138,7 +138,6 @@ impl Schedule {
             Asked::Setup | Asked::Initializer => self.has_begun(number, &asked, reply, owed),
             Asked::Finalizer => {}
             Asked::Call(call) => {
-                self.places[number].tally.calls += 1;
                 if call.options.timeout.is_some() {
                     self.timed -= 1;
                     if let Some(worker) = self.places[number].worker_mut() {
@@ -147,11 +146,13 @@ impl Schedule {
                 }
                 if call.is_batch() {
                     let record = self.places[number].worker().map(|worker| Arc::clone(&worker.record));
-                    return self.settle_batch(record.as_ref(), &call, reply, owed);
+                    self.settle_batch(record.as_ref(), &call, reply, owed);
+                } else {
+                    let described = outcome::of_reply(reply).map_err(|error| self.in_place(number, error));
+                    self.settle(&call, described, owed);
                 }
-                let described = outcome::of_reply(reply).map_err(|error| self.in_place(number, error));
-                self.settle(&call, described, owed);
                 call.set_holder(None);
+                self.places[number].tally.calls += u64::from(call.settles());
             }
         }
     }

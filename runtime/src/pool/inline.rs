@@ -43,20 +43,20 @@ fn says_yes(value: &OsStr) -> bool {
 impl Core {
     /// Runs a call here and now, and settles it; false if the pool is closed.
     pub(super) fn run_inline(self: &Arc<Self>, call: &Arc<Call>, payload: &Payload) -> bool {
-        let refused = self.update(|schedule, _| {
+        let taken = self.update(|schedule, _| {
             if let Phase::Closing(error) | Phase::Ended(error) = &schedule.phase {
                 drop(call.settle(Err(error.clone())));
-                return true;
+                return false;
             }
             let others = schedule.outstanding.fetch_add(1, SeqCst);
             schedule.looks.submitted(&call.stamps, others);
-            false
+            true
         });
-        if !refused {
+        if taken {
             let outcome = run(call.index, payload);
             self.update(|schedule, owed| schedule.settle(call, outcome, owed));
         }
-        !refused
+        taken
     }
 }
 

@@ -16,6 +16,7 @@ use super::inline;
 use super::pace::Pace;
 use super::pool_type::Pool;
 use super::schedule::Schedule;
+use super::seen::{entered, has_spans};
 use super::waiting::Awaited;
 use crate::codec::Writer;
 use crate::error::{Direction, Error, ErrorKind, Execution, Result};
@@ -43,6 +44,7 @@ where
     T: Task,
     I: Iterator<Item = T::Args<'a>>,
 {
+    let _span = has_spans().then(|| entered(true, task.registration().name()));
     let total = exact(&items);
     let results = if travels_in_batches(pool, task) {
         Mapping::new(pool, task).run(items, total, hook)?

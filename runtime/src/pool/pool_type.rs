@@ -180,7 +180,6 @@ impl Pool {
         T: Task,
         I: IntoIterator<Item = T::Args<'a>>,
     {
-        let _span = has_spans().then(|| entered(true, task.registration().name()));
         map(self, task, items.into_iter(), &mut |_, _| {})
     }
 

@@ -326,7 +326,7 @@ impl Schedule {
     }
 
     pub(super) fn settle(&mut self, call: &Arc<Call>, outcome: Result<Body>, owed: &mut Owed) {
-        self.looks.settled(&call.stamps);
+        self.looks.settled(call);
         if self.looks.at_calls() {
             self.see_settled(call, outcome.as_ref().err(), owed);
         }

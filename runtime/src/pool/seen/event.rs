@@ -34,7 +34,7 @@ pub(in crate::pool) enum What {
     /// The worker has ended, and nobody had told it to.
     Died { error: Error },
     /// A call that the worker had, or several in one message, have an outcome.
-    Settled { task: &'static str, calls: usize, began: u64, error: Option<Error> },
+    Settled { task: &'static str, calls: u32, began: u64, error: Option<Error> },
     /// A call took too long, and the worker is killed for that.
     TimedOut { task: &'static str, limit: Duration },
     /// A call has failed for the so manieth time, and is made once more.

@@ -79,11 +79,11 @@ impl Looks {
         }
     }
 
-    /// A call is settled.
+    /// A call is about to be settled.
     #[inline]
-    pub(in crate::pool) fn settled(&mut self, stamps: &Stamps) {
-        self.settled += 1;
-        self.sampling.settled(&stamps.submitted);
+    pub(in crate::pool) fn settled(&mut self, call: &Call) {
+        self.settled += u64::from(call.settles());
+        self.sampling.settled(&call.stamps.submitted);
     }
 
     /// Has something told, if anybody looks.
@@ -109,8 +109,8 @@ impl Schedule {
     pub(in crate::pool) fn see_settled(&mut self, call: &Call, error: Option<&Error>, owed: &mut Owed) {
         let (at, began) = self.times(call);
         let who = self.who_had(call, error);
-        let (task, error) = (call.task, error.cloned());
-        self.looks.note(owed, at, who, || What::Settled { task, calls: 1, began, error });
+        let (task, calls, error) = (call.task, call.settles(), error.cloned());
+        self.looks.note(owed, at, who, || What::Settled { task, calls, began, error });
     }
 
     /// A call has failed, and is to be made once more; who had it can still be told.

@@ -71,7 +71,7 @@ struct Args<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     error: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    calls: Option<usize>,
+    calls: Option<u32>,
     #[serde(skip_serializing_if = "Option::is_none")]
     attempts: Option<usize>,
     #[serde(skip_serializing_if = "Option::is_none")]

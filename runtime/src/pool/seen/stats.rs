@@ -10,9 +10,10 @@ use std::time::Duration;
 use super::hooks::Looks;
 use super::latency::Latency;
 use crate::launch::Record;
+use crate::pool::call::Call;
 use crate::pool::pool_type::Pool;
 use crate::pool::schedule::Schedule;
-use crate::pool::worker::{Place, State, Worker};
+use crate::pool::worker::{Asked, Place, State};
 
 /// A look at a [`Pool`]: what each worker has done, and what is on the way.
 ///
@@ -190,8 +191,10 @@ impl Schedule {
     fn stats(&self) -> (PoolStats, Vec<Option<Arc<Record>>>) {
         let places = self.places.iter().enumerate();
         let (workers, records) = places.map(|(number, place)| self.worker_stats(number, place)).unzip();
-        let queued = self.backlog.len();
-        let in_flight = self.places.iter().filter_map(Place::worker).map(Worker::load).sum();
+        let many = |call: &Call| call.items() as usize;
+        let queued = self.backlog.iter().map(|queued| many(&queued.call)).sum();
+        let asked = self.places.iter().filter_map(Place::worker).flat_map(|worker| worker.caller.tags());
+        let in_flight = asked.map(|asked| if let Asked::Call(call) = asked { many(call) } else { 0 }).sum();
         let Looks { settled, sampling, .. } = &self.looks;
         (PoolStats { workers, queued, in_flight, settled: *settled, latency: sampling.latency() }, records)
     }
