@@ -27,6 +27,7 @@ under_every_start_method! {
     latencies_are_those_of_the_calls,
     a_timeline_has_every_call_once,
     a_timeline_marks_deaths_and_those_who_come_after,
+    a_timeline_counts_the_items_that_a_dead_worker_had_made,
     a_timeline_is_exact_though_nobody_waits,
     a_timeline_begins_and_ends_when_told,
     a_timeline_that_cannot_be_written_is_an_error,
@@ -71,6 +72,14 @@ fn abort() {
 
 /// The coarsest step that the workers' clock has on any kernel, at both ends.
 const STEPS: Duration = Duration::from_millis(20);
+
+/// Aborts at one item.
+#[process_task]
+fn deadly(item: u32, last: u32) {
+    if item == last {
+        std::process::abort();
+    }
+}
 
 fn pool(method: StartMethod, workers: usize) -> Pool {
     Pool::builder().workers(workers).start_method(method).build().expect("a pool")
@@ -346,6 +355,25 @@ fn a_timeline_marks_deaths_and_those_who_come_after(method: StartMethod) {
     let expected = ["started", "died", "restarted", "died", "restarted", "died", "restarted", "left"];
     assert_eq!(events.marks(1), expected);
     assert!(events.of("i").filter(|event| event.name == "died").all(|event| event.arg("error").contains("SIGABRT")));
+}
+
+fn a_timeline_counts_the_items_that_a_dead_worker_had_made(method: StartMethod) {
+    let (scratch, pool) = (Scratch::new(), pool(method, 1));
+    let path = scratch.file("timeline.json");
+    let timeline = pool.timeline(&path).expect("a timeline");
+    // The first items travel alone, until it is known how short they are.
+    pool.map(deadly, (0..2000).map(|item| (item, 1500))).expect_err("an abort");
+    assert_eq!(pool.call(square, 3), Ok(9));
+    timeline.finish().expect("a file that can be written");
+    let (events, stats) = (Events::read(&path), pool.stats());
+    events.are_one_at_a_time();
+    let made = |task: &str, outcome: &str| events.calls()[&(task.to_owned(), outcome.to_owned())];
+    assert_eq!(made("deadly", "Killed"), 1);
+    // Those behind the deadly one may have been made before anybody said that they are not wanted.
+    assert!((1500..2000).contains(&made("deadly", "Done")), "{:?}", events.calls());
+    assert_eq!(made("deadly", "Done") + made("square", "Done"), calls(&stats));
+    assert!(events.of("X").any(|event| event.calls() > 1 && event.name.starts_with("deadly x ")));
+    assert!(stats.settled > calls(&stats) && stats.settled <= 2001 && stats.queued + stats.in_flight == 0, "{stats}");
 }
 
 fn a_timeline_is_exact_though_nobody_waits(method: StartMethod) {
