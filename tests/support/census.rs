@@ -48,6 +48,12 @@ pub(crate) fn census() -> Census {
     }
 }
 
+/// How many pidfds this process has: one for each child that it knows of, and one for the fork server.
+pub(crate) fn pidfds() -> usize {
+    let links = listed("/proc/self/fd").into_iter().filter_map(|fd| fs::read_link(format!("/proc/self/fd/{fd}")).ok());
+    links.filter(|target| target.to_string_lossy().contains("[pidfd]")).count()
+}
+
 /// Waits until there is what there was `before`; panics with the difference if that does not happen.
 ///
 /// Fewer threads are fine: one of the harness's may not have said yet who it was when it was counted.

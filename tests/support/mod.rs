@@ -134,7 +134,9 @@ pub(crate) fn warm_up() {
     // The fork server, and as many spares as the library promises itself: one per processor, 2 to 8.
     let spares = process_task::available_parallelism().clamp(2, 8);
     eventually("the stock of spares is full, and nothing else runs", Duration::from_secs(20), || {
-        process_task::active_children().is_empty() && processes::descendants().len() == 1 + spares
+        // A process is there before its pidfd has come.
+        let known = census::pidfds() > spares;
+        process_task::active_children().is_empty() && processes::descendants().len() == 1 + spares && known
     });
 }
 
