@@ -28,6 +28,7 @@ under_every_start_method! {
     a_bounded_pool_makes_submitters_wait,
     many_submitters_find_room_one_after_the_other,
     maps_find_room_in_the_smallest_pool,
+    a_map_that_loses_a_worker_makes_no_room_for_others,
     arguments_that_cannot_be_encoded_take_no_place,
     a_dead_worker_makes_room,
     closing_the_pool_tells_those_who_wait_for_room,
@@ -51,6 +52,14 @@ fn pass(gate: &str, item: u32) -> u32 {
 #[process_task]
 fn mark(directory: &str, item: u32) {
     std::fs::write(format!("{directory}/{item}"), "").expect("a directory that can be written to");
+}
+
+#[process_task]
+fn die_at(item: u32, last: u32) -> u32 {
+    if item == last {
+        std::process::abort();
+    }
+    item
 }
 
 /// Cannot be encoded; panics if it is told to.
@@ -190,6 +199,28 @@ fn maps_find_room_in_the_smallest_pool(method: StartMethod) {
             scope.spawn(|| assert_eq!(pool.map(square, 0..300).as_ref(), Ok(&squares)));
         }
     });
+}
+
+/// Many items may travel as one call, which becomes two when its worker dies in the middle.
+fn a_map_that_loses_a_worker_makes_no_room_for_others(method: StartMethod) {
+    let pool = pool(method, 3, 4);
+    let scratch = Scratch::new();
+    let gate = scratch.file("gate");
+    let submit = |item| pool.try_submit(pass, (gate.as_str(), item));
+    let mut held: Vec<_> = (0..2).map(|item| submit(item).expect("there is room")).collect();
+    for _ in 0..5 {
+        assert_eq!(pool.map(square, 0..100), Ok((0..100).map(|x| x * x).collect()));
+        assert!(pool.map(die_at, (0..30_000).map(|item| (item, 15_000))).is_err());
+    }
+    // Items that nobody wants any more may still be on the way.
+    assert_eq!((pool.call(square, 3), pool.call(square, 4)), (Ok(9), Ok(16)));
+    eventually("there is room for two", PATIENCE, || {
+        held.extend(submit(9));
+        held.len() >= 4
+    });
+    assert!(matches!(submit(9), Err(TrySubmitError::Full(_))));
+    open_gate(&scratch);
+    assert!(held.into_iter().all(|handle| handle.join().is_ok()));
 }
 
 fn arguments_that_cannot_be_encoded_take_no_place(method: StartMethod) {

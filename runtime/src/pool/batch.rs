@@ -235,5 +235,6 @@ impl Schedule {
 
     fn count_one_more(&mut self) {
         self.outstanding.fetch_add(1, SeqCst);
+        self.room.take_one_more();
     }
 }

@@ -87,6 +87,13 @@ impl Room {
         self.taken.fetch_update(SeqCst, SeqCst, |taken| (taken < most || closed).then_some(taken + 1)).is_ok()
     }
 
+    /// Part of a call is a call of its own from here on, and has a place even if there is none.
+    pub(super) fn take_one_more(&self) {
+        if self.is_bounded() {
+            self.taken.fetch_add(1, SeqCst);
+        }
+    }
+
     /// A call is settled, or was not submitted: returns a thread that waits for its place.
     #[must_use = "it would sleep on"]
     pub(super) fn give_back(&self) -> Option<Thread> {
