@@ -34,6 +34,7 @@ under_every_start_method! {
     a_late_item_holds_back_neither_those_before_it_nor_those_behind_it,
     a_worker_that_dies_after_its_last_item_costs_nothing,
     a_pool_that_ends_under_a_map_ends_the_map,
+    what_had_not_begun_when_an_item_failed_is_cancelled,
 }
 
 /// What an item does.
@@ -367,4 +368,32 @@ fn a_pool_that_ends_under_a_map_ends_the_map(method: StartMethod) {
     );
     drop(pool);
     assert!(logged(&scratch).values().all(|times| *times == 1));
+}
+
+#[process_task]
+fn fail_then_wait(gate: &str, path: &str, item: u32) -> u32 {
+    if item == 1_000 {
+        // So long that nobody behind it in its frame is waited for.
+        thread::sleep(Duration::from_millis(30));
+        panic!("item {item}");
+    }
+    if item > 1_000 {
+        wait_for(gate);
+    }
+    log(path, item);
+    item
+}
+
+fn what_had_not_begun_when_an_item_failed_is_cancelled(method: StartMethod) {
+    let scratch = Scratch::new();
+    let pool = pool(method, 2);
+    let (gate, path) = (scratch.file("gate"), scratch.file("log"));
+    let items = (0..20_000).map(|item| (gate.as_str(), path.as_str(), item));
+    let error = pool.map(fail_then_wait, items).expect_err("an item panics");
+    assert!(matches!(error.kind(), ErrorKind::Panicked { .. }), "{error}");
+    open_gate(&scratch);
+    drop(pool);
+    // Each worker had begun one frame at the most, which has room for less than this.
+    let behind = logged(&scratch).range(1_000..).count();
+    assert!(behind < 2 * 150, "{behind} items were begun after the error");
 }

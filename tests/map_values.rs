@@ -28,6 +28,7 @@ under_every_start_method! {
     progress_is_told_to_the_end,
     threads_may_map_at_once,
     what_items_print_is_there_before_their_results,
+    lazy_maps_read_as_far_ahead_as_told,
 }
 
 #[process_task]
@@ -151,23 +152,23 @@ fn print(directory: &str, item: u32) -> u32 {
 fn a_slow_input_does_not_hold_items_back(method: StartMethod) {
     let pool = pool(method, 2);
     let told = Cell::new(None);
-    // Fast at first, so that frames become long; then far slower than the items are.
-    let items = (0..3_040).inspect(|item| {
+    // Fast at first, so that frames become long; then far slower than the items are. How many come is not known.
+    let items = (0..3_012).filter(|item| {
         if *item >= 3_000 {
-            thread::sleep(Duration::from_millis(25));
+            thread::sleep(Duration::from_millis(40));
         }
+        true
     });
     let results = pool
-        .on_progress(|done, total| {
-            assert!(total.is_none_or(|total| total == 3_040));
+        .on_progress(|done, _| {
             if done > 3_000 && told.get().is_none() {
                 told.set(Some(done));
             }
         })
         .map(square, items);
-    assert_eq!(results.expect("results").len(), 3_040);
+    assert_eq!(results.expect("results").len(), 3_012);
     let done = told.get().expect("told of those that were late");
-    assert!(done < 3_040, "results of a slow input were told of at its end only");
+    assert!(done < 3_012, "results of a slow input were told of at its end only");
 }
 
 fn a_panicking_input_or_hook_leaves_the_pool_usable(method: StartMethod) {
