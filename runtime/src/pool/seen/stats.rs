@@ -14,6 +14,7 @@ use crate::pool::call::Call;
 use crate::pool::pool_type::Pool;
 use crate::pool::schedule::Schedule;
 use crate::pool::worker::{Asked, Place, State};
+use crate::sys::process;
 
 /// A look at a [`Pool`]: what each worker has done, and what is on the way.
 ///
