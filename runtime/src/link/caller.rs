@@ -424,6 +424,9 @@ impl<T> Caller<T> {
             let at = frame::place(self.read) + HEAD;
             return Ok(Body::filled(len, |bytes| self.link.reply.read(at, bytes)));
         };
+        if usize::from(name.slot) >= SLOTS && name.slot != NO_SLOT {
+            return Err(Violation("a parcel in a slot that is none"));
+        }
         // A child announces a parcel right before the frame that names it.
         for _ in 0..=LOOK_AHEAD {
             if let Some(map) = self.arrivals.find(name, head.len) {
