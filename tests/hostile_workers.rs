@@ -387,7 +387,7 @@ fn forged_replies_are_violations(method: StartMethod) {
 }
 
 fn a_window_that_was_written_over_harms_its_worker_only(method: StartMethod) {
-    let values = [0, 1, 15, 16, 17, 1 << 31, u32::MAX];
+    let values = [0, 1, 16, 1 << 31, u32::MAX];
     let pairs = values.into_iter().flat_map(|limit| values.map(|claimed| (limit, claimed)));
     let absolute = pairs.clone().map(|(limit, claimed)| Act::Window { limit, claimed });
     let relative = pairs.map(|(limit, claimed)| Act::WindowBy { limit, claimed });
@@ -397,7 +397,7 @@ fn a_window_that_was_written_over_harms_its_worker_only(method: StartMethod) {
 fn random_garbage_harms_its_worker_only(method: StartMethod) {
     let seed = std::env::var("PROCESS_TASK_SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or(0x5eed);
     let mut random = Random(seed + method as u64);
-    let acts = (0..rounds(60)).map(|round| {
+    let acts = (0..rounds(40)).map(|round| {
         let seed = random.next();
         let (at, len) = match round % 4 {
             0 => (0, WORDS + RING),
@@ -412,7 +412,7 @@ fn random_garbage_harms_its_worker_only(method: StartMethod) {
 
 fn garbage_that_never_ends_harms_its_worker_only(method: StartMethod) {
     let mut random = Random(0xbad + method as u64);
-    let acts = (0..rounds(60).div_ceil(6)).map(|_| (Act::GarbageForEver(random.next()), Expected::Contained));
+    let acts = (0..rounds(40).div_ceil(6)).map(|_| (Act::GarbageForEver(random.next()), Expected::Contained));
     trials(method, acts.collect::<Vec<_>>());
 }
 
@@ -436,7 +436,10 @@ fn what_is_said_to_lie_in_a_parcel_has_to_be_there(method: StartMethod) {
         Act::Parcel { message, memory, sealed, lie }
     };
     let good = announcement(255, 9);
+    let no_slot = Lie { slot: 77, parcel: 9, len: 8, ..TRUTH };
+    let no_slot = Act::Parcel { message: announcement(77, 9), memory: Some(4096), sealed: true, lie: no_slot };
     let acts = [
+        (no_slot, Expected::Violation("a slot that is none")),
         // What was announced well is looked into, and is no result of this task.
         (parcel(good.clone(), Some(4096), true, 8), Expected::NoResult),
         (parcel(good.clone(), Some(4096), true, 4096), Expected::NoResult),
@@ -466,7 +469,7 @@ fn meddle(number: u64, seed: u64, at: u64, len: u64) -> u64 {
 fn garbage_from_within_a_batch_fails_its_map_only(method: StartMethod) {
     let mut random = Random(0xba7c + method as u64);
     let pool = pool(method, 2);
-    for round in 0..rounds(60).div_ceil(2) {
+    for round in 0..rounds(40).div_ceil(2) {
         let seed = random.next();
         let (at, len) = match round % 3 {
             0 => (0, WORDS + RING),

@@ -90,6 +90,13 @@ pub mod __private {
     pub use inventory;
 }
 
+/// What the fuzzer calls; see `fuzz/`. Not in any program.
+#[cfg(fuzzing)]
+#[doc(hidden)]
+pub mod __fuzz {
+    pub use crate::link::fuzz::{parse, replay};
+}
+
 /// Has the README's programs compiled and run with the other examples of this documentation.
 #[cfg(doctest)]
 #[doc = include_str!("../../README.md")]

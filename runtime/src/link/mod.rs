@@ -53,6 +53,8 @@ mod callee;
 mod caller;
 mod crowd;
 pub(crate) mod frame;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzz;
 pub(crate) mod identity;
 pub(crate) mod mark;
 pub(crate) mod message;

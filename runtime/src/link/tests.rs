@@ -17,7 +17,9 @@ fn what_is_pushed_is_claimed_once_or_taken_back() {
     // Close to the end of both counters, so that they wrap.
     let word = AtomicU64::new(u64::from(u32::MAX - 1) << 32 | u64::from(u32::MAX - 1));
     assert!(!claim(&word));
-    (0..5).for_each(|_| push(&word));
+    for _ in 0..5 {
+        push(&word);
+    }
     assert!(claim(&word));
     assert_eq!(take_back(&word, 2), 2);
     assert!(claim(&word) && claim(&word));

@@ -1,0 +1,69 @@
+//! What the models share: a place to sleep, and the exploring of every interleaving.
+//!
+//! Runs in: one process, inside the model checker.
+
+use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::Ordering::Relaxed;
+use std::sync::{Mutex as OneAtATime, PoisonError};
+
+use loom::sync::atomic::AtomicU32;
+use loom::sync::atomic::Ordering::SeqCst;
+use loom::sync::{Condvar, Mutex};
+
+/// Where somebody sleeps: a lock, a bell that was rung or not, and the waking.
+pub(crate) struct Bed {
+    rung: Mutex<bool>,
+    waking: Condvar,
+}
+
+impl Bed {
+    pub(crate) fn new() -> Self {
+        Self { rung: Mutex::new(false), waking: Condvar::new() }
+    }
+
+    /// `FUTEX_WAIT`: sleeps if the word still has that value.
+    pub(crate) fn wait_on(&self, word: &AtomicU32, expected: u32) {
+        let bell = self.rung.lock().unwrap();
+        if word.load(SeqCst) == expected {
+            drop(self.waking.wait(bell).unwrap());
+        }
+    }
+
+    /// `FUTEX_WAKE`.
+    pub(crate) fn wake(&self) {
+        let _bell = self.rung.lock().unwrap();
+        self.waking.notify_one();
+    }
+
+    /// A write to an eventfd: it is kept until somebody listens.
+    pub(crate) fn ring(&self) {
+        *self.rung.lock().unwrap() = true;
+        self.waking.notify_one();
+    }
+
+    /// `epoll_wait` on that eventfd, which is read when it wakes somebody.
+    pub(crate) fn listen(&self) {
+        let mut rung = self.rung.lock().unwrap();
+        while !*rung {
+            rung = self.waking.wait(rung).unwrap();
+        }
+        *rung = false;
+    }
+}
+
+/// Runs `model` under every interleaving with few preemptions, and insists that there were many.
+pub(crate) fn explore(at_least: usize, model: impl Fn() + Send + Sync + 'static) {
+    static RUNS: OneAtATime<()> = OneAtATime::new(());
+    let _one_at_a_time = RUNS.lock().unwrap_or_else(PoisonError::into_inner);
+    let runs = std::sync::Arc::new(AtomicUsize::new(0));
+    let counted = std::sync::Arc::clone(&runs);
+    let mut builder = loom::model::Builder::new();
+    builder.preemption_bound = Some(3);
+    builder.check(move || {
+        counted.fetch_add(1, Relaxed);
+        model();
+    });
+    let explored = runs.load(Relaxed);
+    println!("{explored} executions");
+    assert!(explored >= at_least, "only {explored} executions were explored");
+}
