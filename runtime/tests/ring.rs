@@ -1,0 +1,352 @@
+//! Two threads on a ring of heap memory: frames, window, bell, sums and batches as a link uses them, without a system call.
+//!
+//! The files that hold the rules are compiled here a second time. What they are used on is a small parent and a small
+//! child that copy frames with raw pointers, as the runtime does with what it maps, so that Miri sees every access:
+//!
+//! ```text
+//! cargo +nightly miri test -p process-task --test ring
+//! ```
+//! Runs in: one process, without children. Never: shares more between its threads than a link does.
+#![expect(unsafe_code, reason = "copying frames into memory that another thread reads")]
+
+mod codec {
+    pub(crate) const ALIGNMENT: usize = 16;
+}
+mod atomic {
+    pub(crate) use std::sync::atomic::{AtomicU32, AtomicU64, Ordering, fence};
+}
+#[path = "../src/link/batch.rs"]
+mod batch;
+#[path = "../src/link/bell.rs"]
+mod bell;
+#[path = "../src/link/frame.rs"]
+mod frame;
+#[path = "../src/link/seal.rs"]
+mod seal;
+#[path = "../src/link/window.rs"]
+mod window;
+
+use std::cell::UnsafeCell;
+use std::collections::VecDeque;
+use std::sync::atomic::Ordering::{Acquire, Release, SeqCst};
+use std::sync::atomic::{AtomicU32, AtomicU64, fence};
+use std::sync::{Condvar, Mutex};
+use std::thread;
+
+use frame::{Frame, HEAD, INLINE, Kind, LONGEST, RING};
+use window::{LOOK_AHEAD, Window};
+
+/// How many calls go through the ring: enough for many laps, or for some under Miri.
+const CALLS: u64 = if cfg!(miri) { 150 } else { 30_000 };
+
+/// Bytes that two threads copy to and from. Who may do so when, the window and the tail say.
+struct Bytes(Box<[UnsafeCell<u8>]>);
+
+// SAFETY: every access goes through `read` and `write`, and the protocol under test keeps them apart.
+unsafe impl Sync for Bytes {}
+
+impl Bytes {
+    fn new() -> Self {
+        Self((0..RING).map(|_| UnsafeCell::new(0)).collect())
+    }
+
+    fn read(&self, at: usize, len: usize) -> Vec<u8> {
+        let mut bytes = vec![0; len];
+        let from = self.0[at..at + len].as_ptr().cast::<u8>();
+        // SAFETY: the range was checked by the index; that nobody writes there is what Miri watches over.
+        unsafe { std::ptr::copy_nonoverlapping(from, bytes.as_mut_ptr(), len) };
+        bytes
+    }
+
+    fn write(&self, at: usize, bytes: &[u8]) {
+        let to = UnsafeCell::raw_get(self.0[at..at + bytes.len()].as_ptr());
+        // SAFETY: as above.
+        unsafe { std::ptr::copy_nonoverlapping(bytes.as_ptr(), to, bytes.len()) };
+    }
+
+    fn head(&self, at: u64) -> [u8; HEAD] {
+        self.read(frame::place(at), HEAD).try_into().unwrap()
+    }
+
+    /// Puts a frame where there is room for it from `cursor` on; returns where it is.
+    fn put(&self, cursor: u64, head: Frame, payload: &[u8]) -> u64 {
+        let at = frame::room_for(cursor, head.extent());
+        if at != cursor {
+            let skip = Frame { kind: Kind::Skip, task: 0, serial: 0, len: 0, parcel: None };
+            self.write(frame::place(cursor), &skip.bytes());
+        }
+        let mut bytes = head.bytes();
+        seal::put(&mut bytes, payload);
+        self.write(frame::place(at), &bytes);
+        self.write(frame::place(at) + HEAD, payload);
+        at
+    }
+
+    /// The frame at `cursor`, or the one that a skip there leads to, and where the next one is.
+    fn get(&self, mut cursor: u64) -> (Frame, Vec<u8>, u64) {
+        loop {
+            let bytes = self.head(cursor);
+            let head = Frame::parse(&bytes).expect("a frame that the other thread wrote");
+            if head.kind == Kind::Skip {
+                cursor = frame::next_lap(cursor + 1);
+                continue;
+            }
+            let payload = self.read(frame::place(cursor) + HEAD, usize::try_from(head.len).unwrap());
+            assert!(seal::holds(&bytes, &payload), "a frame was written over");
+            return (head, payload, cursor + head.extent());
+        }
+    }
+}
+
+/// A lock and a bell that was rung or not: what a futex and an eventfd are in a link.
+struct Bed {
+    rung: Mutex<bool>,
+    waking: Condvar,
+}
+
+impl Bed {
+    fn ring(&self) {
+        *self.rung.lock().unwrap() = true;
+        self.waking.notify_one();
+    }
+
+    fn listen(&self) {
+        let mut rung = self.waking.wait_while(self.rung.lock().unwrap(), |rung| !*rung).unwrap();
+        *rung = false;
+    }
+
+    /// Sleeps while the word says so.
+    fn wait_on(&self, word: &AtomicU32) {
+        drop(self.waking.wait_while(self.rung.lock().unwrap(), |_| word.load(SeqCst) == 1).unwrap());
+    }
+
+    fn wake(&self) {
+        let _rung = self.rung.lock().unwrap();
+        self.waking.notify_one();
+    }
+}
+
+struct Link {
+    request: Bytes,
+    reply: Bytes,
+    window: AtomicU64,
+    dozing: AtomicU32,
+    tail: AtomicU64,
+    progress: AtomicU64,
+    asleep: AtomicU32,
+    hungry: AtomicU32,
+    closing: AtomicU32,
+    child_bed: Bed,
+    parent_bed: Bed,
+}
+
+impl Link {
+    fn new() -> Self {
+        let bed = || Bed { rung: Mutex::new(false), waking: Condvar::new() };
+        Self {
+            request: Bytes::new(),
+            reply: Bytes::new(),
+            window: AtomicU64::new(0),
+            dozing: AtomicU32::new(0),
+            tail: AtomicU64::new(0),
+            progress: AtomicU64::new(0),
+            asleep: AtomicU32::new(0),
+            hungry: AtomicU32::new(0),
+            closing: AtomicU32::new(0),
+            child_bed: bed(),
+            parent_bed: bed(),
+        }
+    }
+
+    fn rouse(&self) {
+        if bell::must_rouse(&self.dozing) {
+            self.child_bed.wake();
+        }
+    }
+
+    /// Runs in: the child's thread.
+    fn serve(&self) {
+        let (mut read, mut write) = (0, 0);
+        loop {
+            let closed = self.closing.load(Acquire) != 0;
+            if window::claim(&self.window) {
+                let (head, payload, next) = self.request.get(read);
+                read = next;
+                write = match head.kind {
+                    Kind::Batch => self.answer_batch(write, head.serial, &payload),
+                    _ => self.answer(write, head.serial, Kind::Done, &reversed(&payload)),
+                };
+                self.tail.store(write, Release);
+                if bell::must_ring(&self.asleep, &self.hungry, &self.window) {
+                    self.parent_bed.ring();
+                }
+            } else if closed {
+                return;
+            } else {
+                if bell::doze(&self.dozing, &self.window, &self.closing) {
+                    self.child_bed.wait_on(&self.dozing);
+                }
+                bell::wake_up(&self.dozing);
+            }
+        }
+    }
+
+    fn answer(&self, write: u64, serial: u64, kind: Kind, payload: &[u8]) -> u64 {
+        let head = Frame { kind, task: 0, serial, len: payload.len() as u64, parcel: None };
+        self.reply.put(write, head, payload) + head.extent()
+    }
+
+    /// Puts one result after the other where the answer will stand.
+    fn answer_batch(&self, write: u64, serial: u64, request: &[u8]) -> u64 {
+        let items = batch::Items::parse(request).expect("a batch that the parent wrote");
+        let at = frame::room_for(write, LONGEST as u64);
+        if at != write {
+            let skip = Frame { kind: Kind::Skip, task: 0, serial: 0, len: 0, parcel: None };
+            self.reply.write(frame::place(write), &skip.bytes());
+        }
+        let (mut len, mut done) = (0, 0);
+        for item in items {
+            let result = reversed(item);
+            let place = frame::place(at) + HEAD + len;
+            self.reply.write(place, &batch::head(Kind::Done, result.len()));
+            self.reply.write(place + batch::HEAD, &result);
+            len = batch::next_result(len + batch::HEAD + result.len());
+            done += 1;
+            self.progress.store(serial << 32 | done, Release);
+        }
+        let payload = self.reply.read(frame::place(at) + HEAD, len);
+        self.answer(at, serial, Kind::Results, &payload)
+    }
+}
+
+fn reversed(bytes: &[u8]) -> Vec<u8> {
+    bytes.iter().rev().copied().collect()
+}
+
+/// The bytes that only this number has; of all lengths that fit into a frame.
+fn payload(number: u64) -> Vec<u8> {
+    let len = number.wrapping_mul(number).wrapping_mul(7) % (INLINE as u64 + 1);
+    (0..len).map(|at| (number.wrapping_add(at) & 0xff) as u8).collect()
+}
+
+/// The parent's private part.
+struct Parent<'a> {
+    link: &'a Link,
+    write: u64,
+    read: u64,
+    serial: u64,
+    /// Serial, where its frame began, and the call's number.
+    in_flight: VecDeque<(u64, u64, u64)>,
+    answered: Vec<u64>,
+}
+
+impl<'a> Parent<'a> {
+    fn of(link: &'a Link) -> Self {
+        Self { link, write: 0, read: 0, serial: 0, in_flight: VecDeque::new(), answered: Vec::new() }
+    }
+
+    fn push(&mut self, kind: Kind, number: u64, payload: &[u8]) {
+        self.serial += 1;
+        let head = Frame { kind, task: 0, serial: self.serial, len: payload.len() as u64, parcel: None };
+        self.in_flight.push_back((self.serial, self.write, number));
+        self.write = self.link.request.put(self.write, head, payload) + head.extent();
+        window::push(&self.link.window);
+        self.link.rouse();
+    }
+
+    fn take_back(&mut self) -> Vec<u64> {
+        let taken = window::take_back(&self.link.window, 3);
+        fence(SeqCst);
+        let back = self.in_flight.split_off(self.in_flight.len() - taken as usize);
+        if let Some((_, start, _)) = back.front() {
+            self.write = *start;
+        }
+        back.into_iter().map(|(_, _, number)| number).collect()
+    }
+
+    /// Takes what there is; says whether there was something.
+    fn collect(&mut self, mut check: impl FnMut(u64, Kind, &[u8])) -> bool {
+        let tail = self.link.tail.load(Acquire);
+        let any = self.read != tail;
+        while self.read < tail {
+            let (head, payload, next) = self.link.reply.get(self.read);
+            let (serial, _, number) = self.in_flight.pop_front().expect("a call in flight");
+            assert_eq!(head.serial, serial, "the oldest is answered first");
+            self.read = next;
+            check(number, head.kind, &payload);
+            self.answered.push(number);
+        }
+        any
+    }
+
+    fn sleep(&self) {
+        bell::say(&self.link.asleep, 1);
+        if self.link.tail.load(Acquire) == self.read {
+            self.link.parent_bed.listen();
+        }
+        bell::say(&self.link.asleep, 0);
+    }
+}
+
+#[test]
+fn every_call_goes_through_the_ring_once_and_comes_back_as_its_own() {
+    let link = Link::new();
+    thread::scope(|scope| {
+        scope.spawn(|| link.serve());
+        let mut parent = Parent::of(&link);
+        let mut waiting: VecDeque<u64> = (0..CALLS).collect();
+        let mut turn = 0u32;
+        while parent.answered.len() as u64 != CALLS {
+            turn += 1;
+            while parent.in_flight.len() < LOOK_AHEAD as usize
+                && let Some(number) = waiting.pop_front()
+            {
+                parent.push(Kind::Call, number, &payload(number));
+            }
+            if turn.is_multiple_of(5) {
+                let back = parent.take_back();
+                back.into_iter().rev().for_each(|number| waiting.push_front(number));
+            }
+            let any = parent.collect(|number, _, reply| assert_eq!(reply, reversed(&payload(number)), "call {number}"));
+            if !any && !parent.in_flight.is_empty() {
+                parent.sleep();
+            }
+        }
+        assert!(parent.answered.iter().copied().eq(0..CALLS), "each once, in order");
+        link.closing.store(1, SeqCst);
+        link.rouse();
+    });
+    assert_eq!(Window::look(&link.window).unclaimed(), 0);
+}
+
+#[test]
+fn results_of_a_batch_lie_where_the_parent_finds_them() {
+    let link = Link::new();
+    let item = |number: u64, at: u64| payload(number * 31 + at).into_iter().take(70).collect::<Vec<_>>();
+    thread::scope(|scope| {
+        scope.spawn(|| link.serve());
+        let mut parent = Parent::of(&link);
+        for number in 0..CALLS / 10 {
+            let (mut builder, mut request) = (batch::Builder::default(), Vec::new());
+            let items: Vec<_> = (0..20).map(|at| item(number, at)).collect();
+            for item in &items {
+                request.resize(builder.next_start(), 0);
+                request.extend_from_slice(item);
+                assert!(builder.put(request.len()));
+            }
+            builder.finish(&mut request);
+            parent.push(Kind::Batch, number, &request);
+            let check = |_, kind, reply: &[u8]| {
+                assert_eq!(kind, Kind::Results);
+                let results: Vec<_> = batch::Results::of(reply).map(|(_, result)| result.to_vec()).collect();
+                assert_eq!(results, items.iter().map(|item| reversed(item)).collect::<Vec<_>>());
+            };
+            while !parent.collect(check) {
+                parent.sleep();
+            }
+            assert_eq!(link.progress.load(Acquire), parent.serial << 32 | items.len() as u64);
+        }
+        link.closing.store(1, SeqCst);
+        link.rouse();
+    });
+}
