@@ -23,7 +23,7 @@ pub(crate) const ROWS: &[Row] = &[
 ];
 
 #[process_task]
-fn burn(steps: u64) -> u64 {
+pub(crate) fn burn(steps: u64) -> u64 {
     (0..steps).fold(steps, |state, _| black_box(state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1)))
 }
 
@@ -36,7 +36,7 @@ fn steps_in(time: Duration) -> Outcome<f64> {
 }
 
 /// Tasks of almost one length: so different that results in the wrong places are noticed.
-fn tasks(count: u64, time: Duration) -> Outcome<Vec<u64>> {
+pub(crate) fn tasks(count: u64, time: Duration) -> Outcome<Vec<u64>> {
     let steps = steps_in(time)?;
     check(steps.is_finite() && steps >= 1.0, true)?;
     #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "checked above, and far below 2^63")]
@@ -62,7 +62,7 @@ fn verify(tasks: &[u64], results: &[u64]) -> Outcome<()> {
 }
 
 /// Seconds for one of `count` units, of a side that does all tasks at once.
-fn all(tasks: &[u64], count: u32, work: impl FnOnce() -> Outcome<Vec<u64>>) -> Outcome<f64> {
+pub(crate) fn all(tasks: &[u64], count: u32, work: impl FnOnce() -> Outcome<Vec<u64>>) -> Outcome<f64> {
     let (seconds, results) = timed(count, work)?;
     verify(tasks, &results)?;
     Ok(seconds)

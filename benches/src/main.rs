@@ -24,6 +24,7 @@ mod markdown;
 mod measure;
 mod python;
 mod race;
+mod recycle;
 mod spawns;
 mod table;
 mod threads;
@@ -56,7 +57,8 @@ fn main() -> Outcome<()> {
     procspawn::init();
     let Options { words, write } = Options::parse();
     let wanted = |row: &&Row| words.is_empty() || words.iter().any(|word| row.name.contains(word.as_str()));
-    let families = [spawns::ROWS, calls::ROWS, maps::ROWS, burn::ROWS, bytes::ROWS, idle::ROWS, deaths::ROWS];
+    let families =
+        [spawns::ROWS, calls::ROWS, maps::ROWS, burn::ROWS, recycle::ROWS, bytes::ROWS, idle::ROWS, deaths::ROWS];
     table::print_head();
     let lines = families.into_iter().flatten().filter(wanted).map(Row::print).collect::<Outcome<Vec<_>>>()?;
     table::print_load();
