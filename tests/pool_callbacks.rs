@@ -30,6 +30,7 @@ under_every_start_method! {
     what_is_not_is_called_back_elsewhere_though_nobody_waits,
     a_callback_that_blocks_delays_only_callbacks,
     a_panicking_callback_harms_nobody,
+    what_a_callback_holds_is_released,
     a_result_whose_code_panics_is_an_error_for_a_callback,
     a_callback_may_submit_and_wait,
     callbacks_submit_each_other_in_a_chain,
@@ -247,6 +248,29 @@ fn a_panicking_callback_harms_nobody(method: StartMethod) {
     assert_eq!((next(&receiver), next(&receiver)), (Ok(7), Ok(7)));
     assert_eq!(handle.join(), Ok(7));
     assert_eq!(pool.map(square, 0..50), Ok((0..50).map(|x| x * x).collect()));
+}
+
+fn what_a_callback_holds_is_released(method: StartMethod) {
+    let pool = pool(method, 1);
+    let scratch = Scratch::new();
+    let held = Arc::new(());
+    let first = pool.submit(pass, (scratch.file("gate").as_str(), 7));
+    let handles: Vec<_> = (0..20).map(|x| pool.submit(square, x)).collect();
+    for handle in &handles {
+        let held = Arc::clone(&held);
+        handle.on_done(move |_| drop(held));
+    }
+    let dies_with_panic = Arc::clone(&held);
+    first.on_done(move |_| {
+        let _until_now = dies_with_panic;
+        panic!("harmless");
+    });
+    assert!(handles[4].cancel());
+    drop(pool.submit(square, 3));
+    eventually("the callback of the cancelled call is gone", PATIENCE, || Arc::strong_count(&held) == 21);
+    open_gate(&scratch);
+    eventually("every callback is gone", PATIENCE, || Arc::strong_count(&held) == 1);
+    assert_eq!(handles.into_iter().filter(|handle| handle.is_finished()).count(), 20);
 }
 
 fn a_result_whose_code_panics_is_an_error_for_a_callback(method: StartMethod) {

@@ -36,6 +36,8 @@ under_every_start_method! {
     calls_of_several_pools_are_given_as_they_are_finished,
     threads_wait_for_sets_while_others_wait_for_calls,
     a_call_tells_everybody_who_waits_for_it,
+    a_waker_that_panics_harms_nobody,
+    what_was_given_out_is_released,
     a_map_waits_no_longer_than_told,
     closing_amid_submissions_gives_a_value_or_says_so,
 }
@@ -88,6 +90,11 @@ fn fail(gate: &str) -> u32 {
 #[process_task]
 fn mark(directory: &str, item: u32) {
     std::fs::write(format!("{directory}/{item}"), "").expect("a directory that can be written to");
+}
+
+#[process_task]
+fn fill(len: usize, byte: u8) -> Vec<u8> {
+    vec![byte; len]
 }
 
 #[process_task]
@@ -377,6 +384,48 @@ impl Wake for Told {
     fn wake(self: Arc<Self>) {
         self.0.store(true, SeqCst);
     }
+}
+
+struct Panics;
+
+impl Wake for Panics {
+    fn wake(self: Arc<Self>) {
+        panic!("a waker's panic");
+    }
+}
+
+fn a_waker_that_panics_harms_nobody(method: StartMethod) {
+    let pool = pool(method, 2);
+    let scratch = Scratch::new();
+    let mut handles: Vec<_> = (0..4).map(|item| pool.submit(pass, (scratch.file("gate").as_str(), item))).collect();
+    let waker = Waker::from(Arc::new(Panics));
+    for handle in &mut handles {
+        assert!(pin!(handle).poll(&mut Context::from_waker(&waker)).is_pending());
+    }
+    let told = Arc::new(Told(AtomicBool::new(false)));
+    let mut last = pool.submit(pass, (scratch.file("gate").as_str(), 4));
+    assert!(pin!(&mut last).poll(&mut Context::from_waker(&Waker::from(Arc::clone(&told)))).is_pending());
+    open_gate(&scratch);
+    eventually("the last is told", Duration::from_secs(20), || told.0.load(SeqCst));
+    assert_eq!(handles.into_iter().map(JoinHandle::join).collect::<Vec<_>>(), (0..4).map(Ok).collect::<Vec<_>>());
+    assert_eq!((last.join(), pool.call(square, 3)), (Ok(4), Ok(9)));
+}
+
+fn what_was_given_out_is_released(method: StartMethod) {
+    let pool = pool(method, 2);
+    let mapped = || support::census::census().memfds;
+    let before = mapped();
+    // Long results stay where they are until their handles are gone.
+    let waited = wait((0..40).map(|byte| pool.submit(fill, (1 << 20, byte))), When::All, None);
+    let full = mapped();
+    assert!(full >= before + 30, "{before}, then {full}");
+    let mut completed = as_completed(waited.done);
+    for byte in 0..40 {
+        assert_eq!(completed.next().expect("one more").join(), Ok(vec![byte; 1 << 20]));
+    }
+    // Each worker keeps a few parcels, to use them again.
+    assert!(mapped() + 20 <= full, "{before}, then {full}, then {}", mapped());
+    assert!(completed.next().is_none());
 }
 
 fn a_map_waits_no_longer_than_told(method: StartMethod) {

@@ -124,6 +124,7 @@ impl<R> JoinHandle<R> {
     /// pool.terminate()?;
     /// # process_task::Result::Ok(())
     /// ```
+    #[expect(clippy::must_use_candidate, reason = "whoever cancels need not care whether it was in time")]
     pub fn cancel(&self) -> bool {
         self.cancel_call(false)
     }
@@ -147,6 +148,7 @@ impl<R> JoinHandle<R> {
     /// assert_eq!(pool.call(nap, 0), Ok(()));
     /// # process_task::Result::Ok(())
     /// ```
+    #[expect(clippy::must_use_candidate, reason = "whoever cancels need not care whether it was in time")]
     pub fn cancel_running(&self) -> bool {
         self.cancel_call(true)
     }
