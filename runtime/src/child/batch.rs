@@ -4,6 +4,7 @@
 //! Never: holds back what it has, for long: a batch that takes longer than expected ends early, and the parent gives what
 //! is left of it to whoever is free.
 
+use std::any::Any;
 use std::cell::Cell;
 use std::io::{self, Write as _};
 use std::mem;
@@ -71,32 +72,41 @@ pub(super) fn run(callee: &mut Callee, given: &Given, last_words: LastWords) {
 #[inline]
 fn one(task: &Registration, item: &[u8], room: usize, writer: &mut Writer<'_>) -> (Kind, Option<usize>) {
     let generation = forked::generation();
-    let outcome = panic::catch_unwind(AssertUnwindSafe(|| {
-        task.run(item, writer)?;
-        writer.end().map_err(StubError::Encode)
+    let mut refusal = None;
+    // The closure returns next to nothing: what it returned by way of memory would take longer than the rest.
+    let ran = panic::catch_unwind(AssertUnwindSafe(|| match task.run(item, writer) {
+        Ok(()) => true,
+        Err(error) => {
+            refusal = Some(error);
+            false
+        }
     }));
     if forked::generation() != generation {
         // The task called `fork()`, and this is the copy: the link is the original's.
         process::exit_now(0);
     }
-    match outcome {
-        Ok(Ok(spilled)) => (Kind::Done, spilled),
-        failure => failed(failure, room, writer),
+    if matches!(ran, Ok(true)) {
+        match writer.end() {
+            Ok(spilled) => return (Kind::Done, spilled),
+            Err(error) => refusal = Some(StubError::Encode(error)),
+        }
     }
+    failed(ran.err(), refusal, room, writer)
 }
 
-/// Puts into `writer` why an item failed.
+/// Puts into `writer` why an item failed: it panicked, or a value refused.
 #[cold]
 fn failed(
-    failure: std::thread::Result<Result<Option<usize>, StubError>>,
+    panic: Option<Box<dyn Any + Send>>,
+    refusal: Option<StubError>,
     room: usize,
     writer: &mut Writer<'_>,
 ) -> (Kind, Option<usize>) {
-    let (kind, why) = match failure {
-        Ok(Err(StubError::Decode(error))) => (Kind::BadArguments, error.to_string().into_bytes()),
-        Ok(Err(StubError::Encode(error))) => (Kind::BadResult, error.to_string().into_bytes()),
-        Ok(Ok(_)) => (Kind::BadResult, Vec::new()),
-        Err(payload) => (Kind::Panicked, to_bytes(&panics::caught(payload))),
+    let (kind, why) = match (panic, refusal) {
+        (Some(payload), _) => (Kind::Panicked, to_bytes(&panics::caught(payload))),
+        (None, Some(StubError::Decode(error))) => (Kind::BadArguments, error.to_string().into_bytes()),
+        (None, Some(StubError::Encode(error))) => (Kind::BadResult, error.to_string().into_bytes()),
+        (None, None) => (Kind::BadResult, Vec::new()),
     };
     writer.begin(0, room);
     let spilled = writer.put_bytes(&why).and_then(|()| writer.end());
