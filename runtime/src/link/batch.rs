@@ -5,13 +5,16 @@
 //!
 //! ```text
 //! request   item, item, …, each from a multiple of 16 on │ the length of each, u16 │ first, u16 │ count, u16
-//! answer    (kind, length, result), (…), …, each from a multiple of 8 on
+//! answer    (head, result), (…), …, each from a multiple of 8 on
+//! head      kind, 4 bits │ length, 28 bits │ sum, 32 bits
 //! ```
 //! The items from `first` to `count` are to be run. So what is left of a batch of which the first items were answered is
 //! the same request with another `first`, and no byte of it is moved.
 //!
 //! An answer holds the results of the first items that were to be run: of all of them, or of fewer if the child ended the
-//! batch early. The head of each is one word, `kind << 56 | length`.
+//! batch early. The sum is about the result, its place among the others, and which batch it answers: a task that writes
+//! over results that are there already, of items before it, makes the answer one that nobody believes, even if nobody
+//! finishes it. A result of [`LONG`] reaches to the answer's end; it is in a parcel, and no sum is made of its bytes.
 
 use super::frame::{INLINE, Kind};
 use crate::codec::ALIGNMENT;
@@ -136,10 +139,53 @@ pub(crate) fn pass_over(request: &mut [u8], answered: u32) {
     }
 }
 
-/// What stands before a result of `len` bytes.
+/// The length of a result that takes the rest of the answer.
+const LONG: u64 = (1 << 28) - 1;
+
+/// What stands before the result of the item of number `at`, counted in the answer to the request of this serial.
 #[inline]
-pub(crate) fn head(kind: Kind, len: usize) -> [u8; HEAD] {
-    ((kind as u64) << 56 | len as u64).to_le_bytes()
+pub(crate) fn head(kind: Kind, (serial, at): (u64, u64), result: &[u8]) -> [u8; HEAD] {
+    // A result that is not long is shorter than a frame.
+    seal((kind as u64) << 28 | result.len() as u64, (serial, at), result)
+}
+
+/// What stands before a result that takes the rest of the answer.
+pub(crate) fn head_of_long(kind: Kind, (serial, at): (u64, u64)) -> [u8; HEAD] {
+    seal((kind as u64) << 28 | LONG, (serial, at), &[])
+}
+
+#[inline]
+fn seal(upper: u64, place: (u64, u64), result: &[u8]) -> [u8; HEAD] {
+    (upper << 32 | u64::from(sum(upper, place, result))).to_le_bytes()
+}
+
+/// A sum in the manner of hash tables: every step can be reversed, so a change of one word is always noticed.
+#[inline]
+fn sum(upper: u64, (serial, at): (u64, u64), result: &[u8]) -> u32 {
+    const FACTOR: u64 = 0x9e37_79b9_7f4a_7c15;
+    let mix = |state: u64, word: u64| (state ^ word).wrapping_mul(FACTOR).rotate_left(29);
+    let mut state = mix(mix(serial.wrapping_mul(FACTOR) ^ at, upper), 0);
+    let (words, rest) = result.as_chunks::<8>();
+    for word in words {
+        state = mix(state, u64::from_le_bytes(*word));
+    }
+    // The last bytes are read in pieces that may overlap: copying them together would take longer than all the rest.
+    state = match (result.last_chunk::<8>(), rest.first_chunk::<4>(), rest.last_chunk::<4>()) {
+        _ if rest.is_empty() => state,
+        (Some(last), ..) => mix(state, u64::from_le_bytes(*last)),
+        (None, Some(first), Some(last)) => {
+            mix(state, u64::from(u32::from_le_bytes(*first)) << 32 | u64::from(u32::from_le_bytes(*last)))
+        }
+        _ => rest.iter().fold(state, |state, byte| mix(state, u64::from(*byte))),
+    };
+    let folded = mix(state, FACTOR);
+    (folded >> 32) as u32 ^ low(folded)
+}
+
+#[inline]
+fn low(word: u64) -> u32 {
+    // Half of a word is meant.
+    u32::try_from(word & u64::from(u32::MAX)).unwrap_or(0)
 }
 
 /// Where the next result begins after one that ended at `end`.
@@ -148,7 +194,7 @@ pub(crate) fn next_result(end: usize) -> usize {
     end.next_multiple_of(HEAD)
 }
 
-/// The results in an answer, in order. Ends at the first that is none; then [`Results::rest`] is not empty.
+/// The results in an answer, in order. Ends at the first that is none.
 #[derive(Clone, Debug)]
 pub(crate) struct Results<'a> {
     rest: &'a [u8],
@@ -158,10 +204,22 @@ impl<'a> Results<'a> {
     pub(crate) fn of(answer: &'a [u8]) -> Self {
         Self { rest: answer }
     }
+}
 
-    /// What was not read.
-    pub(crate) fn rest(&self) -> &'a [u8] {
-        self.rest
+impl<'a> Results<'a> {
+    /// The next result, and what stands before it.
+    #[inline]
+    fn next_with_head(&mut self) -> Option<(u64, Kind, &'a [u8])> {
+        let (head, behind) = self.rest.split_first_chunk::<HEAD>()?;
+        let head = u64::from_le_bytes(*head);
+        let kind = Kind::of_result(u8::try_from(head >> 60).ok()?)?;
+        let len = match head >> 32 & LONG {
+            LONG => behind.len(),
+            len => usize::try_from(len).ok()?,
+        };
+        let result = behind.get(..len)?;
+        self.rest = behind.get(next_result(len)..).unwrap_or(&[]);
+        Some((head, kind, result))
     }
 }
 
@@ -170,13 +228,7 @@ impl<'a> Iterator for Results<'a> {
 
     #[inline]
     fn next(&mut self) -> Option<Self::Item> {
-        let (head, behind) = self.rest.split_first_chunk::<HEAD>()?;
-        let head = u64::from_le_bytes(*head);
-        let kind = Kind::of_result(head.to_le_bytes()[HEAD - 1])?;
-        let len = usize::try_from(head & ((1 << 56) - 1)).ok()?;
-        let result = behind.get(..len)?;
-        self.rest = behind.get(next_result(len)..).unwrap_or(&[]);
-        Some((kind, result))
+        self.next_with_head().map(|(_, kind, result)| (kind, result))
     }
 }
 
@@ -191,17 +243,23 @@ pub(crate) struct Tally {
     pub(crate) len: usize,
 }
 
-/// Counts the first results of an answer, `most` of them if there are so many.
-pub(crate) fn tally(answer: &[u8], most: u32) -> Tally {
+/// Counts the first results of an answer to the request of this serial, `most` of them if there are so many whose sums are
+/// right.
+pub(crate) fn tally(answer: &[u8], most: u32, serial: u64) -> Tally {
     let mut results = Results::of(answer);
     let mut tally = Tally { answered: 0, good: true, len: 0 };
     while tally.answered < most
-        && let Some((kind, _)) = results.next()
+        && let Some((head, kind, result)) = results.next_with_head()
     {
+        let (upper, place) = (head >> 32, (serial, u64::from(tally.answered)));
+        let summed = if upper & LONG == LONG { &[] } else { result };
+        if sum(upper, place, summed) != low(head) {
+            return tally;
+        }
         tally.answered += 1;
         tally.good &= kind == Kind::Done;
+        tally.len = answer.len() - results.rest.len();
     }
-    tally.len = answer.len() - results.rest().len();
     tally
 }
 
@@ -231,11 +289,13 @@ mod tests {
         builder.put(bytes.len())
     }
 
+    const SERIAL: u64 = 1 << 40;
+
     fn answer(results: &[(Kind, Vec<u8>)]) -> Vec<u8> {
         let mut answer = Vec::new();
-        for (kind, result) in results {
+        for (at, (kind, result)) in (0..).zip(results) {
             answer.resize(next_result(answer.len()), 0xee);
-            answer.extend_from_slice(&head(*kind, result.len()));
+            answer.extend_from_slice(&head(*kind, (SERIAL, at), result));
             answer.extend_from_slice(result);
         }
         answer
@@ -296,7 +356,7 @@ mod tests {
             let read: Vec<_> = Results::of(&answer).map(|(kind, bytes)| (kind, bytes.to_vec())).collect();
             assert_eq!(read, results);
             let good = results.iter().all(|(kind, _)| *kind == Kind::Done);
-            assert_eq!(tally(&answer, u32::MAX), Tally { answered: count, good, len: answer.len() });
+            assert_eq!(tally(&answer, u32::MAX, SERIAL), Tally { answered: count, good, len: answer.len() });
         }
     }
 
@@ -318,8 +378,36 @@ mod tests {
                 assert!(items.map(<[u8]>::len).sum::<usize>() <= 20 * INLINE);
             }
             pass_over(&mut bytes, u32::MAX);
-            let tally = tally(&bytes, 100);
+            let tally = tally(&bytes, 100, SERIAL);
             assert!(tally.answered <= 100 && tally.len <= bytes.len());
         }
+    }
+
+    #[test]
+    fn every_single_changed_bit_of_a_result_is_noticed() {
+        for len in (0..20).chain([31, 32, 33, 200]) {
+            let bytes: Vec<u8> = (0..len).map(|n| u8::try_from(n).unwrap()).collect();
+            let results = [(Kind::Done, vec![1, 2, 3]), (Kind::Done, bytes.clone())];
+            let right = answer(&results);
+            assert_eq!(tally(&right, 9, SERIAL), Tally { answered: 2, good: true, len: right.len() });
+            assert_eq!(tally(&right, 9, SERIAL + 1).answered, 0, "of another batch");
+            assert_eq!(tally(&right[16..], 9, SERIAL).answered, 0, "at another place");
+            for bit in 0..8 * right.len() {
+                let mut changed = right.clone();
+                changed[bit / 8] ^= 1 << (bit % 8);
+                let between = (11..16).contains(&(bit / 8));
+                assert_eq!(tally(&changed, 9, SERIAL).answered < 2, !between, "{len} bytes, bit {bit}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_long_result_takes_the_rest() {
+        let mut bytes = answer(&[(Kind::Done, vec![7; 3])]);
+        bytes.resize(next_result(bytes.len()), 0);
+        bytes.extend_from_slice(&head_of_long(Kind::Panicked, (SERIAL, 1)));
+        bytes.extend_from_slice(&[9; 5_001]);
+        assert_eq!(tally(&bytes, 9, SERIAL), Tally { answered: 2, good: false, len: bytes.len() });
+        assert_eq!(Results::of(&bytes).last(), Some((Kind::Panicked, &[9; 5_001][..])));
     }
 }

@@ -294,11 +294,12 @@ impl<T> Caller<T> {
                 return Err(Violation("a reply to a call that was not claimed"));
             }
             let body = self.body(&head)?;
-            let inline = if let Body::Small(..) = &body { body.bytes().unwrap_or_default() } else { &[] };
+            let whole = matches!(body, Body::Small(..)) && head.kind != Kind::Results;
+            let inline = if whole { body.bytes().unwrap_or_default() } else { &[] };
             if !seal::holds(&bytes, inline) {
                 return Err(Violation("a reply was written over"));
             }
-            let tally = if head.kind == Kind::Results { Some(count(&body, items)?) } else { None };
+            let tally = if head.kind == Kind::Results { Some(count(&body, items, head.serial)?) } else { None };
             self.read = end;
             self.answered = self.answered.wrapping_add(1);
             if let Some(oldest) = self.in_flight.pop_front() {
@@ -381,7 +382,7 @@ impl<T> Caller<T> {
         }
         let at = frame::place(frame::room_for(self.read, LONGEST as u64)) + HEAD;
         let mut body = Body::filled(INLINE, |bytes| self.link.reply.read(at, bytes));
-        let tally = batch::tally(body.bytes().ok()?, done);
+        let tally = batch::tally(body.bytes().ok()?, done, running.serial);
         body.truncate(tally.len);
         let running = !ended && done < running.items;
         (tally.answered == done).then_some(Salvaged { tally, body, running })
@@ -452,12 +453,12 @@ impl<T> Caller<T> {
 }
 
 /// Counts the results that answer the first of a batch's items, at least one of them.
-fn count(body: &Body, items: u32) -> Result<Tally, Violation> {
+fn count(body: &Body, items: u32, serial: u64) -> Result<Tally, Violation> {
     let Ok(bytes) = body.bytes() else {
         // Its parcel could not be received, so it is not known how many there are.
         return Ok(Tally { answered: items, good: false, len: 0 });
     };
-    let tally = batch::tally(bytes, items);
+    let tally = batch::tally(bytes, items, serial);
     let whole = tally.len == bytes.len() && tally.answered > 0;
     if whole { Ok(tally) } else { Err(Violation("results that are none")) }
 }

@@ -63,8 +63,8 @@ fn threads_that_claim_and_take_back_never_meet() {
 /// Both ends of a link, in one process.
 fn ends() -> (Caller<u32>, Callee) {
     let (link, theirs) = Link::new(7).unwrap();
-    let caller = Caller::new(link.for_many().unwrap());
-    (caller, Callee::open(theirs, 7).unwrap())
+    let parent = Caller::new(link.for_many().unwrap());
+    (parent, Callee::open(theirs, 7).unwrap())
 }
 
 fn batch_of(items: u8) -> Payload {
@@ -78,9 +78,9 @@ fn batch_of(items: u8) -> Payload {
     Payload::Small(bytes)
 }
 
-fn ask(caller: &mut Caller<u32>, callee: &mut Callee, items: u8, tag: u32) -> Given {
-    caller.push(Kind::Batch, 3, batch_of(items), tag).unwrap();
-    let given = callee.next().unwrap();
+fn ask(parent: &mut Caller<u32>, child: &mut Callee, items: u8, tag: u32) -> Given {
+    parent.push(Kind::Batch, 3, batch_of(items), tag).unwrap();
+    let given = child.next().unwrap();
     assert_eq!((given.kind, given.task), (Kind::Batch, 3));
     given
 }
@@ -97,14 +97,14 @@ fn results(bytes: &[u8]) -> Vec<Vec<u8>> {
 #[test]
 fn the_results_before_a_death_are_there_wherever_the_answer_was_to_stand() {
     for answers_before in 0..80 {
-        let (mut caller, mut callee) = ends();
+        let (mut parent, mut child) = ends();
         for round in 0..answers_before {
-            let given = ask(&mut caller, &mut callee, 100, 1);
-            let mut answer = callee.begin_answer(&given);
-            (0..100).for_each(|item| callee.put_result(&mut answer, Kind::Done, &result(round, item)));
-            callee.finish_answer(&answer, 5);
+            let given = ask(&mut parent, &mut child, 100, 1);
+            let mut answer = child.begin_answer(&given);
+            (0..100).for_each(|item| child.put_result(&mut answer, Kind::Done, &result(round, item)));
+            child.finish_answer(&answer, 5);
             let mut came = Vec::new();
-            caller.collect(|_, reply| came.push(reply)).unwrap();
+            parent.collect(|_, reply| came.push(reply)).unwrap();
             let reply = came.pop().unwrap();
             let batch = reply.batch.unwrap();
             assert_eq!((batch.tally.answered, batch.tally.good, batch.nanos), (100, true, 5));
@@ -112,16 +112,16 @@ fn the_results_before_a_death_are_there_wherever_the_answer_was_to_stand() {
             assert_eq!(results(reply.body.bytes().unwrap()), expected);
         }
         let (done, ended) = (answers_before % 100, answers_before % 3 == 1);
-        let given = ask(&mut caller, &mut callee, 100, 2);
-        caller.push(Kind::Batch, 3, batch_of(9), 3).unwrap();
-        let mut answer = callee.begin_answer(&given);
-        (0..done).for_each(|item| callee.put_result(&mut answer, Kind::Panicked, &result(9, item)));
+        let given = ask(&mut parent, &mut child, 100, 2);
+        parent.push(Kind::Batch, 3, batch_of(9), 3).unwrap();
+        let mut answer = child.begin_answer(&given);
+        (0..done).for_each(|item| child.put_result(&mut answer, Kind::Panicked, &result(9, item)));
         if ended {
-            callee.end_items(&answer);
+            child.end_items(&answer);
         }
-        drop(callee);
-        assert_eq!(caller.collect(|_, _| unreachable!("nothing was published")), Ok(false));
-        let Remains { running, salvaged, unclaimed } = caller.remains();
+        drop(child);
+        assert_eq!(parent.collect(|_, _| unreachable!("nothing was published")), Ok(false));
+        let Remains { running, salvaged, unclaimed } = parent.remains();
         assert_eq!((running[0].0, running.len(), unclaimed[0].0, unclaimed.len()), (2, 1, 3, 1));
         let salvaged = salvaged.unwrap();
         assert_eq!((salvaged.tally.answered, salvaged.tally.good), (u32::from(done), done == 0));
@@ -133,80 +133,80 @@ fn the_results_before_a_death_are_there_wherever_the_answer_was_to_stand() {
 
 #[test]
 fn a_batch_that_was_not_begun_has_lost_its_first_item_only() {
-    let (mut caller, mut callee) = ends();
-    let given = ask(&mut caller, &mut callee, 5, 1);
-    let mut answer = callee.begin_answer(&given);
-    (0..5).for_each(|item| callee.put_result(&mut answer, Kind::Done, &result(0, item)));
-    callee.finish_answer(&answer, 0);
-    caller.collect(|_, _| ()).unwrap();
+    let (mut parent, mut child) = ends();
+    let given = ask(&mut parent, &mut child, 5, 1);
+    let mut answer = child.begin_answer(&given);
+    (0..5).for_each(|item| child.put_result(&mut answer, Kind::Done, &result(0, item)));
+    child.finish_answer(&answer, 0);
+    parent.collect(|_, _| ()).unwrap();
     // The word still speaks of the batch before.
-    let _claimed = ask(&mut caller, &mut callee, 5, 2);
-    assert_eq!(caller.remains().salvaged.unwrap().tally.answered, 0);
+    let _claimed = ask(&mut parent, &mut child, 5, 2);
+    assert_eq!(parent.remains().salvaged.unwrap().tally.answered, 0);
 }
 
 #[test]
 fn results_that_were_scribbled_over_are_not_salvaged() {
-    let (mut caller, mut callee) = ends();
-    let given = ask(&mut caller, &mut callee, 5, 1);
-    let mut answer = callee.begin_answer(&given);
+    let (mut parent, mut child) = ends();
+    let given = ask(&mut parent, &mut child, 5, 1);
+    let mut answer = child.begin_answer(&given);
     // More than were asked for.
-    (0..6).for_each(|_| callee.put_result(&mut answer, Kind::Done, &[]));
-    assert!(caller.remains().salvaged.is_none());
+    (0..6).for_each(|_| child.put_result(&mut answer, Kind::Done, &[]));
+    assert!(parent.remains().salvaged.is_none());
 
-    let (mut caller, mut callee) = ends();
-    let given = ask(&mut caller, &mut callee, 5, 1);
-    let mut answer = callee.begin_answer(&given);
-    callee.put_result(&mut answer, Kind::Call, &[1, 2, 3]);
-    assert!(caller.remains().salvaged.is_none());
+    let (mut parent, mut child) = ends();
+    let given = ask(&mut parent, &mut child, 5, 1);
+    let mut answer = child.begin_answer(&given);
+    child.put_result(&mut answer, Kind::Call, &[1, 2, 3]);
+    assert!(parent.remains().salvaged.is_none());
 }
 
 #[test]
 fn an_answer_that_is_none_is_a_violation() {
-    let (mut caller, mut callee) = ends();
-    let given = ask(&mut caller, &mut callee, 5, 1);
-    let mut answer = callee.begin_answer(&given);
-    (0..6).for_each(|_| callee.put_result(&mut answer, Kind::Done, &[]));
-    callee.finish_answer(&answer, 0);
-    assert_eq!(caller.collect(|_, _| ()), Err(Violation("results that are none")));
+    let (mut parent, mut child) = ends();
+    let given = ask(&mut parent, &mut child, 5, 1);
+    let mut answer = child.begin_answer(&given);
+    (0..6).for_each(|_| child.put_result(&mut answer, Kind::Done, &[]));
+    child.finish_answer(&answer, 0);
+    assert_eq!(parent.collect(|_, _| ()), Err(Violation("results that are none")));
 
-    let (mut caller, mut callee) = ends();
-    let given = ask(&mut caller, &mut callee, 5, 1);
-    let answer = callee.begin_answer(&given);
-    callee.finish_answer(&answer, 0);
-    assert_eq!(caller.collect(|_, _| ()), Err(Violation("results that are none")));
+    let (mut parent, mut child) = ends();
+    let given = ask(&mut parent, &mut child, 5, 1);
+    let answer = child.begin_answer(&given);
+    child.finish_answer(&answer, 0);
+    assert_eq!(parent.collect(|_, _| ()), Err(Violation("results that are none")));
 
-    let (mut caller, mut callee) = ends();
-    let given = ask(&mut caller, &mut callee, 5, 1);
-    callee.answer(&given, Kind::Done, Payload::Small(vec![0; 8]));
-    assert_eq!(caller.collect(|_, _| ()), Err(Violation("one result of a batch")));
+    let (mut parent, mut child) = ends();
+    let given = ask(&mut parent, &mut child, 5, 1);
+    child.answer(&given, Kind::Done, Payload::Small(vec![0; 8]));
+    assert_eq!(parent.collect(|_, _| ()), Err(Violation("one result of a batch")));
 
-    let (mut caller, mut callee) = ends();
-    caller.push(Kind::Call, 3, Payload::Small(vec![1]), 1).unwrap();
-    let given = callee.next().unwrap();
-    let mut answer = callee.begin_answer(&given);
-    callee.put_result(&mut answer, Kind::Done, &[]);
-    callee.finish_answer(&answer, 0);
-    assert_eq!(caller.collect(|_, _| ()), Err(Violation("many results of one call")));
+    let (mut parent, mut child) = ends();
+    parent.push(Kind::Call, 3, Payload::Small(vec![1]), 1).unwrap();
+    let given = child.next().unwrap();
+    let mut answer = child.begin_answer(&given);
+    child.put_result(&mut answer, Kind::Done, &[]);
+    child.finish_answer(&answer, 0);
+    assert_eq!(parent.collect(|_, _| ()), Err(Violation("many results of one call")));
 }
 
 #[test]
 fn as_many_answers_as_may_be_in_flight_never_meet() {
-    let (mut caller, mut callee) = ends();
+    let (mut parent, mut child) = ends();
     for round in 0..4 * RING / super::frame::LONGEST {
         let round = u8::try_from(round % 200).unwrap();
         for tag in 0..LOOK_AHEAD {
-            caller.push(Kind::Batch, 3, batch_of(2), tag).unwrap();
+            parent.push(Kind::Batch, 3, batch_of(2), tag).unwrap();
         }
         for tag in 0..LOOK_AHEAD {
-            let given = callee.next().unwrap();
-            let mut answer = callee.begin_answer(&given);
+            let given = child.next().unwrap();
+            let mut answer = child.begin_answer(&given);
             let byte = round ^ u8::try_from(tag).unwrap();
             let first = usize::from(byte) * 16 % (INLINE - 32);
-            callee.put_result(&mut answer, Kind::Done, &vec![byte; first]);
+            child.put_result(&mut answer, Kind::Done, &vec![byte; first]);
             let room = answer.room().unwrap();
-            callee.put_result(&mut answer, Kind::Done, &vec![byte; room]);
+            child.put_result(&mut answer, Kind::Done, &vec![byte; room]);
             assert_eq!(answer.room(), None);
-            callee.finish_answer(&answer, 0);
+            child.finish_answer(&answer, 0);
         }
         let mut next = 0;
         let each = |tag: u32, reply: super::Reply| {
@@ -214,7 +214,25 @@ fn as_many_answers_as_may_be_in_flight_never_meet() {
             assert!(bytes.iter().all(|byte| *byte == round ^ u8::try_from(tag).unwrap()) && bytes.len() > INLINE - 32);
             assert_eq!(std::mem::replace(&mut next, tag + 1), tag);
         };
-        assert_eq!(caller.collect(each), Ok(true));
+        assert_eq!(parent.collect(each), Ok(true));
         assert_eq!(next, LOOK_AHEAD);
+    }
+}
+
+#[test]
+fn results_that_a_later_item_wrote_over_are_believed_by_nobody() {
+    for published in [false, true] {
+        let (mut parent, mut child) = ends();
+        let given = ask(&mut parent, &mut child, 5, 1);
+        let mut answer = child.begin_answer(&given);
+        (0..3).for_each(|item| child.put_result(&mut answer, Kind::Done, &[item; 20]));
+        child.scribble(&answer, 40, &[77]);
+        child.put_result(&mut answer, Kind::Done, &[4; 20]);
+        if published {
+            child.finish_answer(&answer, 0);
+            assert_eq!(parent.collect(|_, _| ()), Err(Violation("results that are none")));
+        } else {
+            assert!(parent.remains().salvaged.is_none());
+        }
     }
 }
