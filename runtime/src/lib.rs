@@ -27,6 +27,14 @@
 //! what happened and [whether the call may have run](Error::execution). When this program ends, by return, `exit` or
 //! kill -9, every process that it started ends, and so do theirs.
 //!
+//! # Seeing what happens
+//!
+//! [`Pool::stats`] has counts and times, [`Pool::timeline`] records what each worker does, and a subscriber of `tracing`
+//! hears of workers and calls under the target `process_task`. With `PROCESS_TASK_INLINE=1` (or `true`) in the environment
+//! when the first pool is used, tasks of pools run in the calling process, on the thread that submits them, where a debugger
+//! sees them: results, errors and their order are the same, but nothing survives a crash, time-outs do not act, and nothing
+//! runs side by side.
+//!
 //! # What is trusted
 //!
 //! Children are trusted: they may crash, but are not malicious. They are this program's own code in another process, with
