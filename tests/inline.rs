@@ -156,7 +156,8 @@ fn places() -> Vec<String> {
     let own: ThreadId = thread::current().id();
     let here = pool.call(pid, ()).unwrap() == std::process::id();
     let on_this_thread = pool.call(thread_of_task, ()).unwrap() == format!("{own:?}");
-    let alone = active_children().is_empty();
+    let alone = active_children().is_empty() && pool.stats().workers.iter().all(|worker| worker.pid.is_none());
+    assert_eq!(pool.stats().settled, 2);
     vec![format!("here: {here}, on this thread: {on_this_thread}, alone: {alone}")]
 }
 

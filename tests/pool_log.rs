@@ -10,6 +10,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
 use std::sync::{Mutex, MutexGuard, Once, PoisonError};
+use std::time::Duration;
 
 use process_task::{Pool, StartMethod, process_task};
 use support::eventually;
@@ -20,6 +21,7 @@ use tracing::{Event, Level, Metadata, Subscriber};
 under_every_start_method! {
     a_subscriber_hears_of_workers_and_calls,
     a_death_is_a_warning_and_the_next_worker_is_told_of,
+    a_time_out_is_a_warning_and_a_retry_is_told_of,
     a_span_is_around_those_who_wait,
     a_subscriber_that_panics_harms_nobody,
 }
@@ -38,6 +40,11 @@ fn picky(x: u32) -> u32 {
 #[process_task]
 fn abort() {
     std::process::abort();
+}
+
+#[process_task]
+fn sleep() {
+    std::thread::sleep(Duration::from_secs(50));
 }
 
 /// An event: its level, and its fields as text.
@@ -157,6 +164,19 @@ fn a_death_is_a_warning_and_the_next_worker_is_told_of(method: StartMethod) {
     let again = heard("worker restarted");
     assert_eq!((again.len(), again[0].level), (1, Level::DEBUG));
     assert_ne!(again[0].fields["pid"], died[0].fields["pid"]);
+}
+
+fn a_time_out_is_a_warning_and_a_retry_is_told_of(method: StartMethod) {
+    listen();
+    let pool = pool(method);
+    pool.call(sleep.timeout(Duration::from_millis(50)), ()).expect_err("a time-out");
+    pool.call(abort.retries(1), ()).expect_err("two aborts");
+    let late = heard("call timed out");
+    assert_eq!((late.len(), late[0].level, &*late[0].fields["limit"]), (1, Level::WARN, "50ms"));
+    assert!(late[0].fields["task"].ends_with("::sleep") && late[0].fields["worker"] == "logged-0");
+    let again = heard("call is made again");
+    assert_eq!((again.len(), again[0].level, &*again[0].fields["attempts"]), (1, Level::INFO, "1"));
+    assert!(again[0].fields["task"].ends_with("::abort") && again[0].fields["error"].contains("SIGABRT"));
 }
 
 fn a_span_is_around_those_who_wait(method: StartMethod) {

@@ -28,6 +28,8 @@ under_every_start_method! {
     a_timeline_has_every_call_once,
     a_timeline_marks_deaths_and_those_who_come_after,
     a_timeline_counts_the_items_that_a_dead_worker_had_made,
+    a_timeline_marks_time_outs_and_retries,
+    workers_that_are_replaced_in_time_are_counted_as_they_come,
     a_timeline_is_exact_though_nobody_waits,
     a_timeline_begins_and_ends_when_told,
     a_timeline_that_cannot_be_written_is_an_error,
@@ -374,6 +376,42 @@ fn a_timeline_counts_the_items_that_a_dead_worker_had_made(method: StartMethod) 
     assert_eq!(made("deadly", "Done") + made("square", "Done"), calls(&stats));
     assert!(events.of("X").any(|event| event.calls() > 1 && event.name.starts_with("deadly x ")));
     assert!(stats.settled > calls(&stats) && stats.settled <= 2001 && stats.queued + stats.in_flight == 0, "{stats}");
+}
+
+fn a_timeline_marks_time_outs_and_retries(method: StartMethod) {
+    let (scratch, pool) = (Scratch::new(), pool(method, 1));
+    let path = scratch.file("timeline.json");
+    let timeline = pool.timeline(&path).expect("a timeline");
+    let late = wait_at_gate.timeout(Duration::from_millis(50));
+    pool.call(late, (directory(&scratch), 0)).expect_err("a time-out");
+    pool.call(abort.retries(2), ()).expect_err("three aborts");
+    assert_eq!(pool.call(square, 3), Ok(9));
+    timeline.finish().expect("a file that can be written");
+    let events = Events::read(&path);
+    assert_eq!(
+        events.calls(),
+        counted(&[("abort", "Killed", 3), ("square", "Done", 1), ("wait_at_gate", "TimedOut", 1)])
+    );
+    events.are_one_at_a_time();
+    let mut marks = events.marks(1);
+    marks.sort_unstable();
+    let expected = ["died", "died", "died", "died", "made again", "made again", "restarted", "restarted", "restarted"];
+    assert_eq!(marks, [&expected[..], &["restarted", "started", "timed out"]].concat());
+}
+
+fn workers_that_are_replaced_in_time_are_counted_as_they_come(method: StartMethod) {
+    let scratch = Scratch::new();
+    let path = scratch.file("timeline.json");
+    let pool = Pool::builder().workers(1).max_calls_per_worker(10).start_method(method).build().expect("a pool");
+    let timeline = pool.timeline(&path).expect("a timeline");
+    for x in 0..45 {
+        assert_eq!(pool.call(square, x), Ok(x * x));
+    }
+    let worker = pool.stats().workers.remove(0);
+    timeline.finish().expect("a file that can be written");
+    assert_eq!((worker.calls, worker.restarts, worker.state), (45, 4, WorkerState::Idle));
+    let marks = Events::read(&path).marks(1).join(" ");
+    assert_eq!(marks, format!("started{}", " left restarted".repeat(4)));
 }
 
 fn a_timeline_is_exact_though_nobody_waits(method: StartMethod) {
