@@ -45,9 +45,11 @@ pub fn parse(input: &[u8]) {
     if let Ok(items) = Items::parse(input) {
         let (left, read) = (items.left(), items.count());
         assert!(read <= left);
-        let mut passed = input.to_vec();
-        batch::pass_over(&mut passed, 1);
-        assert_eq!(batch::left(&passed) as usize, left.saturating_sub(1));
+        if read == left {
+            let mut passed = input.to_vec();
+            batch::pass_over(&mut passed, 1);
+            assert_eq!(batch::left(&passed) as usize, left - 1);
+        }
     }
     let results: Vec<_> = Results::of(input).collect();
     assert!(results.iter().map(|(_, bytes)| bytes.len() + batch::HEAD).sum::<usize>() <= input.len());
