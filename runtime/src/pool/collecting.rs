@@ -9,7 +9,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::schedule::{Owed, Schedule};
+use super::schedule::{Office, Owed, Schedule};
 use super::worker::Asked;
 use crate::error::Error;
 use crate::launch::outcome;
@@ -37,28 +37,28 @@ impl Schedule {
 
     /// Where nobody leads, says to each worker whether it has to ring, if that has changed.
     pub(super) fn renew_words(&mut self, owed: &mut Owed) {
-        if !self.led {
+        if self.office == Office::Vacant {
             self.say_who_rings(owed);
         }
     }
 
     /// The thread that led leaves the office: those who ring from now on are heard by the hub.
     pub(super) fn leave_office(&mut self, owed: &mut Owed) {
-        self.led = false;
+        self.office = Office::Vacant;
         self.say_who_rings(owed);
         self.call_a_leader(owed);
     }
 
     /// Has a follower woken if nobody leads.
     pub(super) fn call_a_leader(&mut self, owed: &mut Owed) {
-        if !self.led && owed.follower.is_none() {
+        if self.office == Office::Vacant && owed.follower.is_none() {
             owed.follower = self.followers.pop();
         }
     }
 
     /// A thread takes the office: it looks for itself, so nobody need ring.
     pub(super) fn take_office(&mut self) {
-        self.led = true;
+        self.office = Office::Awake;
         self.tell(false, false);
     }
 

@@ -11,7 +11,7 @@ use std::thread::{Thread, ThreadId};
 
 use super::call::Waiters;
 use super::core::Core;
-use super::schedule::{Phase, Schedule};
+use super::schedule::{Office, Phase, Schedule};
 use super::waiting::Awaited;
 use crate::error::Error;
 
@@ -208,7 +208,7 @@ impl Drop for Reserved<'_> {
         self.0.update(|schedule, owed| {
             owed.wake.extend(schedule.room.give_back().map(Waiters::of));
             // The leader may be the one who waits for a place.
-            owed.kick |= schedule.sleeping;
+            owed.kick |= schedule.office == Office::Asleep;
         });
     }
 }

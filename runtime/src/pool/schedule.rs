@@ -42,10 +42,7 @@ pub(super) struct Schedule {
     /// Workers that were sent home or killed, and may not have ended yet.
     pub(super) leaving: Vec<Arc<Record>>,
     pub(super) phase: Phase,
-    /// A thread leads: it looks for replies, or sleeps until there are some.
-    pub(super) led: bool,
-    /// The leader sleeps in the pool's epoll set.
-    pub(super) sleeping: bool,
+    pub(super) office: Office,
     /// What every worker that has something to answer was told: to ring for each reply, and to ring when it runs dry.
     pub(super) told: (bool, bool),
     /// Threads that wait while another one leads.
@@ -70,6 +67,17 @@ pub(super) struct Schedule {
     pub(super) looks: Looks,
     /// What `collect_from` fills and empties.
     pub(super) replies: Vec<(Asked, Reply)>,
+}
+
+/// Whether a thread leads: looks for replies on behalf of all who wait.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Office {
+    /// None does. Who rings is heard by the hub.
+    Vacant,
+    /// One does, and looks.
+    Awake,
+    /// One does, and sleeps in the pool's epoll set.
+    Asleep,
 }
 
 /// What the pool still does.
@@ -122,8 +130,7 @@ impl Schedule {
             backlog: VecDeque::new(),
             leaving: Vec::new(),
             phase: Phase::Open,
-            led: false,
-            sleeping: false,
+            office: Office::Vacant,
             told: (false, false),
             followers: Vec::new(),
             awaited: 0,
@@ -161,7 +168,7 @@ impl Schedule {
         self.looks.submitted(&queued.call.stamps, others);
         self.backlog.push_back(queued);
         self.pump(owed);
-        if !self.led && self.work_waits() {
+        if self.office == Office::Vacant && self.work_waits() {
             if self.told.1 {
                 // Somebody rings when he is dry; what is there meanwhile is taken at little cost.
                 self.collect_some(owed);
@@ -195,7 +202,7 @@ impl Schedule {
             Some(before) => owed.forget.push(before),
             None => self.awaited += 1,
         }
-        if !self.led {
+        if self.office == Office::Vacant {
             // Enters the word into every link, and takes what came before it was seen.
             self.leave_office(owed);
         }
@@ -336,7 +343,7 @@ impl Schedule {
             owed.wake.push(waiters);
         }
         owed.wake.extend(self.room.give_back().map(Waiters::of));
-        owed.kick |= self.sleeping;
+        owed.kick |= self.office == Office::Asleep;
         self.outstanding.fetch_sub(1, SeqCst);
     }
 

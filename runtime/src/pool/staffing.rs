@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use super::call::{Call, Queued, Waiters};
 use super::inline;
-use super::schedule::{Owed, Phase, Schedule, Start};
+use super::schedule::{Office, Owed, Phase, Schedule, Start};
 use super::worker::{Asked, State, Worker};
 use crate::error::{Error, ErrorKind, Execution};
 use crate::launch::{Record, outcome};
@@ -55,11 +55,7 @@ impl Schedule {
         worker.prelude -= 1;
         let setup = matches!(asked, Asked::Setup);
         if reply.kind == Kind::Done {
-            if setup {
-                worker.proven = true;
-            } else {
-                worker.initializing = false;
-            }
+            worker.initializing &= setup;
             if worker.prelude == 0 {
                 self.failed_starts = 0;
                 self.one_more_is_ready(owed);
@@ -154,7 +150,7 @@ impl Schedule {
         }
         // Who waits for a place waits for nothing.
         owed.wake.extend(self.room.close().into_iter().map(Waiters::of));
-        owed.kick |= self.sleeping;
+        owed.kick |= self.office == Office::Asleep;
     }
 
     /// Ends everything now: what has not started is cancelled, what runs is killed.
@@ -306,11 +302,11 @@ impl Schedule {
         self.phase = Phase::Ended(error);
         // Whoever waits for workers waits in vain.
         self.unready.store(0, SeqCst);
-        owed.kick |= self.sleeping;
+        owed.kick |= self.office == Office::Asleep;
     }
 
     fn one_more_is_ready(&mut self, owed: &mut Owed) {
         let _ = self.unready.fetch_update(SeqCst, SeqCst, |unready| unready.checked_sub(1));
-        owed.kick |= self.sleeping;
+        owed.kick |= self.office == Office::Asleep;
     }
 }

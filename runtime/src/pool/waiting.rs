@@ -8,7 +8,7 @@ use std::thread::{Thread, ThreadId};
 use std::time::Instant;
 
 use super::core::Core;
-use super::schedule::Schedule;
+use super::schedule::{Office, Schedule};
 
 /// What a thread can wait for.
 pub(super) trait Awaited {
@@ -65,7 +65,7 @@ impl Core {
                     schedule.call_a_leader(owed);
                     return None;
                 }
-                if schedule.led {
+                if schedule.office != Office::Vacant {
                     // Entered under the mutex: the leader cannot leave before it sees us.
                     schedule.followers.push(std::thread::current());
                     return Some(false);
@@ -121,7 +121,7 @@ impl Core {
                     schedule.set_asleep(false);
                     return Some(false);
                 }
-                schedule.sleeping = true;
+                schedule.office = Office::Asleep;
                 Some(true)
             });
             match sleeps {
@@ -132,7 +132,7 @@ impl Core {
                     let _ = self.set.wait(&mut rang, deadline);
                     self.spin.slept(since);
                     let mut schedule = self.schedule();
-                    schedule.sleeping = false;
+                    schedule.office = Office::Awake;
                     schedule.set_asleep(false);
                 }
             }

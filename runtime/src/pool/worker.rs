@@ -56,14 +56,11 @@ pub(super) struct Worker {
     pub(super) record: Arc<Record>,
     pub(super) caller: Caller<Asked>,
     /// What we have last written to the link's two words.
-    asleep: bool,
-    hungry: bool,
+    told: (bool, bool),
     /// How many of its setup and its initializer it has not answered.
     pub(super) prelude: usize,
     /// Whether there is an initializer among these.
     pub(super) initializing: bool,
-    /// It has become what its setup asked for.
-    pub(super) proven: bool,
     /// It could not become that, and said so; its end is no further news.
     pub(super) refused: bool,
     /// How many calls it was given, and did not give back; and how many it may be given.
@@ -93,11 +90,9 @@ impl Worker {
         Self {
             record,
             caller,
-            asleep: false,
-            hungry: false,
+            told: (false, false),
             prelude,
             initializing: prelude > 1,
-            proven: false,
             refused: false,
             given: 0,
             quota: quota.unwrap_or(u64::MAX),
@@ -121,10 +116,11 @@ impl Worker {
 
     /// Says whether it has to ring, for each reply, and when it runs dry.
     pub(super) fn tell(&mut self, asleep: bool, hungry: bool) {
-        if std::mem::replace(&mut self.asleep, asleep) != asleep {
+        let before = std::mem::replace(&mut self.told, (asleep, hungry));
+        if before.0 != asleep {
             self.caller.set_asleep(asleep);
         }
-        if std::mem::replace(&mut self.hungry, hungry) != hungry {
+        if before.1 != hungry {
             self.caller.set_hungry(hungry);
         }
     }

@@ -207,7 +207,7 @@ impl Schedule {
             State::Ready(worker) => {
                 let state = if worker.load() > 0 {
                     WorkerState::Busy
-                } else if worker.proven {
+                } else if worker.prelude == 0 {
                     WorkerState::Idle
                 } else {
                     WorkerState::Starting
