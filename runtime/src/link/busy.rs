@@ -14,6 +14,9 @@ use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
+use super::Caller;
+use crate::sys::clock;
+
 const RUNNING: u64 = 1 << 63;
 
 /// Work begins, or goes on: says so if it was not so before.
@@ -38,10 +41,17 @@ pub(crate) fn end(word: &AtomicU64, now: impl FnOnce() -> u64) {
     }
 }
 
+impl<T> Caller<T> {
+    /// How long the child has been busy since it was made.
+    pub(crate) fn busy(&self) -> Duration {
+        look(&self.link().reply.words().busy.0, clock::coarse())
+    }
+}
+
 /// How long the child has been busy until `now`. Whatever it may have written: not longer than `now`.
 ///
 /// Runs in: the parent.
-pub(crate) fn look(word: &AtomicU64, now: u64) -> Duration {
+fn look(word: &AtomicU64, now: u64) -> Duration {
     let seen = word.load(Relaxed);
     let busy = if seen & RUNNING == 0 { seen } else { now.saturating_sub(seen & !RUNNING) };
     Duration::from_nanos(busy.min(now))

@@ -8,7 +8,6 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::{Acquire, Relaxed, SeqCst};
 use std::sync::atomic::fence;
-use std::time::Duration;
 
 use super::batch::{self, Tally};
 use super::frame::{self, Frame, HEAD, INLINE, Kind, LONGEST, ParcelName, RING};
@@ -17,12 +16,12 @@ use super::parcel::{Arrivals, NO_SLOT, SLOTS};
 use super::seal;
 use super::window::{self, LOOK_AHEAD, Window};
 use super::words::{NO_MORE, RequestWords};
-use super::{Link, Payload, bell, busy};
+use super::{Link, Payload, bell};
 use crate::codec::message::{from_bytes, to_bytes};
 use crate::shared::Half;
 use crate::sys::memory::Map;
 use crate::sys::socket;
-use crate::sys::{self, Errno, clock, limits};
+use crate::sys::{self, Errno, limits};
 
 /// The parent's end. `T` is what the owner remembers of a call.
 #[derive(Debug)]
@@ -349,11 +348,6 @@ impl<T> Caller<T> {
     /// What was asked of it and is not answered, oldest first.
     pub(crate) fn tags(&self) -> impl Iterator<Item = &T> {
         self.in_flight.iter().map(|one| &one.tag)
-    }
-
-    /// How long the child has been busy since it was made.
-    pub(crate) fn busy(&self) -> Duration {
-        busy::look(&self.link.reply.words().busy.0, clock::coarse())
     }
 
     /// Sorts what is in flight, once the child is dead and its last replies are collected; or when it is about to be
