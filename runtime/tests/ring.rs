@@ -208,7 +208,7 @@ impl Link {
         for item in items {
             let result = reversed(item);
             let place = frame::place(at) + HEAD + len;
-            self.reply.write(place, &batch::head(Kind::Done, result.len()));
+            self.reply.write(place, &batch::head(Kind::Done, (serial, done), &result));
             self.reply.write(place + batch::HEAD, &result);
             len = batch::next_result(len + batch::HEAD + result.len());
             done += 1;
