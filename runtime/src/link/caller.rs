@@ -13,13 +13,12 @@ use super::batch::{self, Tally};
 use super::frame::{self, Frame, HEAD, INLINE, Kind, LONGEST, ParcelName, RING};
 use super::message::{FromChild, ToChild};
 use super::parcel::{Arrivals, NO_SLOT, SLOTS};
+use super::reply::{Body, Borrowed, OfBatch, Reply};
 use super::seal;
 use super::window::{self, LOOK_AHEAD, Window};
-use super::words::{NO_MORE, RequestWords};
+use super::words::NO_MORE;
 use super::{Link, Payload, bell};
 use crate::codec::message::{from_bytes, to_bytes};
-use crate::shared::Half;
-use crate::sys::memory::Map;
 use crate::sys::socket;
 use crate::sys::{self, Errno, limits};
 
@@ -60,50 +59,6 @@ struct InFlight<T> {
 pub(crate) struct Violation(pub(crate) &'static str);
 
 const SCRIBBLED: Violation = Violation("the window was written over");
-
-/// What a child answered.
-#[derive(Debug)]
-pub(crate) struct Reply {
-    pub(crate) kind: Kind,
-    pub(crate) body: Body,
-    pub(crate) batch: Option<OfBatch>,
-}
-
-/// What there is more if a reply answers a batch, or the first items of one.
-#[derive(Debug)]
-pub(crate) struct OfBatch {
-    pub(crate) tally: Tally,
-    /// How many nanoseconds it took, as the child says.
-    pub(crate) nanos: u32,
-    pub(crate) request: Payload,
-}
-
-impl Reply {
-    /// A reply to a single call.
-    pub(crate) fn new(kind: Kind, body: Body) -> Self {
-        Self { kind, body, batch: None }
-    }
-}
-
-/// The bytes of a reply.
-#[derive(Debug)]
-pub(crate) enum Body {
-    /// Copied out of the ring: so many bytes, in memory as aligned as a payload has to be.
-    Small(Vec<u128>, usize),
-    /// Still in the child's parcel, which is let go when this is dropped.
-    Parcel(Borrowed),
-    /// The parcel could not be received.
-    Lost(Errno),
-}
-
-/// A reply parcel that this process maps.
-#[derive(Debug)]
-pub(crate) struct Borrowed {
-    map: Arc<Map>,
-    len: usize,
-    slot: u8,
-    request: Arc<Half<RequestWords>>,
-}
 
 /// What was in flight on a link whose child is dead.
 #[derive(Debug)]
@@ -455,46 +410,4 @@ fn count(body: &Body, items: u32, serial: u64) -> Result<Tally, Violation> {
     let tally = batch::tally(bytes, items, serial);
     let whole = tally.len == bytes.len() && tally.answered > 0;
     if whole { Ok(tally) } else { Err(Violation("results that are none")) }
-}
-
-impl Body {
-    /// A body of so many bytes, which `fill` brings.
-    fn filled(len: usize, fill: impl FnOnce(&mut [u8])) -> Self {
-        let mut memory = vec![0u128; len.div_ceil(size_of::<u128>())];
-        fill(&mut bytemuck::cast_slice_mut(&mut memory)[..len]);
-        Self::Small(memory, len)
-    }
-
-    /// A copy of these bytes.
-    pub(crate) fn of_bytes(bytes: &[u8]) -> Self {
-        Self::filled(bytes.len(), |copy| copy.copy_from_slice(bytes))
-    }
-
-    /// Leaves out what is behind the first `len` bytes, in memory of our own.
-    fn truncate(&mut self, to: usize) {
-        if let Self::Small(_, len) = self {
-            *len = to.min(*len);
-        }
-    }
-
-    /// The payload.
-    ///
-    /// # Errors
-    /// It was in a parcel that could not be received.
-    pub(crate) fn bytes(&self) -> Result<&[u8], Errno> {
-        match self {
-            Self::Small(memory, len) => Ok(&bytemuck::cast_slice(memory)[..*len]),
-            // The child writes this parcel again only after `released` says that it may.
-            Self::Parcel(borrowed) => Ok(borrowed.map.lend(0, borrowed.len)),
-            Self::Lost(errno) => Err(*errno),
-        }
-    }
-}
-
-impl Drop for Borrowed {
-    fn drop(&mut self) {
-        if self.slot != NO_SLOT {
-            self.request.words().released.0.fetch_xor(1 << self.slot, SeqCst);
-        }
-    }
 }

@@ -59,6 +59,7 @@ pub(crate) mod identity;
 pub(crate) mod mark;
 pub(crate) mod message;
 pub(crate) mod parcel;
+mod reply;
 mod seal;
 mod spin;
 #[cfg(test)]
@@ -84,9 +85,10 @@ use crate::sys::socket;
 use crate::sys::{self, Errno, fd, memory};
 
 pub(crate) use self::callee::{Callee, Given, LastWords};
-pub(crate) use self::caller::{Body, Caller, Remains, Reply, Salvaged};
+pub(crate) use self::caller::{Caller, Remains, Salvaged};
 pub use self::message::StartMethod;
 pub(crate) use self::parcel::{Filling, Loan, SharedStock};
+pub(crate) use self::reply::{Body, Reply};
 pub(crate) use self::spin::Spin;
 
 /// A payload on its way, in whichever memory it was encoded into.

@@ -1,0 +1,101 @@
+//! What a child answered, as the parent holds it: bytes of its own, or the child's parcel until it is let go.
+//!
+//! Owns: the copy, or the loan. Runs in: the parent. Never: believes that a parcel stays as it is while its child lives.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering::SeqCst;
+
+use super::Payload;
+use super::batch::Tally;
+use super::frame::Kind;
+use super::parcel::NO_SLOT;
+use super::words::RequestWords;
+use crate::shared::Half;
+use crate::sys::Errno;
+use crate::sys::memory::Map;
+
+/// What a child answered.
+#[derive(Debug)]
+pub(crate) struct Reply {
+    pub(crate) kind: Kind,
+    pub(crate) body: Body,
+    pub(crate) batch: Option<OfBatch>,
+}
+
+/// What there is more if a reply answers a batch, or the first items of one.
+#[derive(Debug)]
+pub(crate) struct OfBatch {
+    pub(crate) tally: Tally,
+    /// How many nanoseconds it took, as the child says.
+    pub(crate) nanos: u32,
+    pub(crate) request: Payload,
+}
+
+impl Reply {
+    /// A reply to a single call.
+    pub(crate) fn new(kind: Kind, body: Body) -> Self {
+        Self { kind, body, batch: None }
+    }
+}
+
+/// The bytes of a reply.
+#[derive(Debug)]
+pub(crate) enum Body {
+    /// Copied out of the ring: so many bytes, in memory as aligned as a payload has to be.
+    Small(Vec<u128>, usize),
+    /// Still in the child's parcel, which is let go when this is dropped.
+    Parcel(Borrowed),
+    /// The parcel could not be received.
+    Lost(Errno),
+}
+
+/// A reply parcel that this process maps.
+#[derive(Debug)]
+pub(crate) struct Borrowed {
+    pub(super) map: Arc<Map>,
+    pub(super) len: usize,
+    pub(super) slot: u8,
+    pub(super) request: Arc<Half<RequestWords>>,
+}
+
+impl Body {
+    /// A body of so many bytes, which `fill` brings.
+    pub(super) fn filled(len: usize, fill: impl FnOnce(&mut [u8])) -> Self {
+        let mut memory = vec![0u128; len.div_ceil(size_of::<u128>())];
+        fill(&mut bytemuck::cast_slice_mut(&mut memory)[..len]);
+        Self::Small(memory, len)
+    }
+
+    /// A copy of these bytes.
+    pub(crate) fn of_bytes(bytes: &[u8]) -> Self {
+        Self::filled(bytes.len(), |copy| copy.copy_from_slice(bytes))
+    }
+
+    /// Leaves out what is behind the first `len` bytes, in memory of our own.
+    pub(super) fn truncate(&mut self, to: usize) {
+        if let Self::Small(_, len) = self {
+            *len = to.min(*len);
+        }
+    }
+
+    /// The payload.
+    ///
+    /// # Errors
+    /// It was in a parcel that could not be received.
+    pub(crate) fn bytes(&self) -> Result<&[u8], Errno> {
+        match self {
+            Self::Small(memory, len) => Ok(&bytemuck::cast_slice(memory)[..*len]),
+            // The child writes this parcel again only after `released` says that it may.
+            Self::Parcel(borrowed) => Ok(borrowed.map.lend(0, borrowed.len)),
+            Self::Lost(errno) => Err(*errno),
+        }
+    }
+}
+
+impl Drop for Borrowed {
+    fn drop(&mut self) {
+        if self.slot != NO_SLOT {
+            self.request.words().released.0.fetch_xor(1 << self.slot, SeqCst);
+        }
+    }
+}
