@@ -212,7 +212,7 @@ impl PoolBuilder {
 
     /// How many calls may be submitted and not settled, at least 1. Where there are as many, [`Pool::submit`],
     /// [`Pool::call`] and the maps wait until there is room, and [`Pool::try_submit`] gives the arguments back. Without
-    /// this, calls that wait take memory, as many as there are. Many short items of a [`Pool::map`] may be one call.
+    /// this, calls that wait take memory, as many as there are. With it, [`Pool::map`] sends its items one by one.
     ///
     /// # Examples
     /// ```
