@@ -104,7 +104,7 @@ struct Lie {
 const TRUTH: Lie = Lie { kind: Kind::Done as u8, slot: 0, serial: 0, len: 0, parcel: 0, payload: 0 };
 
 #[process_task]
-fn attack(act: Act, gate: &str) {
+fn attack(act: Act, gate: &str, lent: &[u8]) {
     match act {
         Act::Tail(tail) => Half::reply().set_word(TAIL, tail),
         Act::TailBy(by) => {
@@ -122,8 +122,7 @@ fn attack(act: Act, gate: &str) {
             half.set_word(WINDOW, u64::from(was_limit.wrapping_add(limit)) << 32 | u64::from(claimed));
         }
         Act::Reply(lies) => {
-            // Only the answer to the first is visible to `own_serial`.
-            let own = own_serial();
+            let own = own_serial(lent);
             for lie in lies {
                 publish_after(own, lie);
             }
@@ -147,11 +146,11 @@ fn attack(act: Act, gate: &str) {
             });
             // The parent looks for this parcel among those that come.
             thread::sleep(Duration::from_millis(5));
-            publish(Lie { parcel: 0x00ff_ffff, ..TRUTH });
+            publish_after(own_serial(lent), Lie { parcel: 0x00ff_ffff, ..TRUTH });
         }
         Act::Parcel { message, memory, sealed, lie } => {
             assert!(message.is_empty() || send(&message, memory.map(|size| (size, sealed))));
-            publish(lie);
+            publish_after(own_serial(lent), lie);
         }
         Act::Remove => {
             let start =
@@ -169,10 +168,6 @@ fn attack(act: Act, gate: &str) {
         }
         wait_for(gate);
     }
-}
-
-fn publish(lie: Lie) {
-    publish_after(own_serial(), lie);
 }
 
 fn publish_after(own: u64, Lie { kind, slot, serial, len, parcel, payload }: Lie) {
@@ -275,7 +270,7 @@ fn trial(pool: &Pool, act: &Act, expected: Expected, scratch: &Scratch) -> bool 
     let gate = if covers_up { gate } else { String::new() };
     let submit = |number| (number, pool.submit(honest, (number, &padding(number))));
     let mut calls: Vec<_> = (0..8).map(submit).collect();
-    let attacked = pool.submit(attack, (act.clone(), &gate));
+    let attacked = pool.submit(attack, (act.clone(), &gate, b"lent"));
     calls.extend((8..24).map(submit));
     let outcome = joined(attacked, act);
     open_gate(scratch);
@@ -491,13 +486,13 @@ fn an_honest_worker_is_as_these_attacks_think(method: StartMethod) {
     let pool = pool(method, 1);
     for number in 0..100 {
         assert!(pool.call(honest, (number, &[])).is_ok());
-        assert_eq!(pool.call(look, ()), Ok(()));
+        assert_eq!(pool.call(look, b"lent"), Ok(()));
     }
 }
 
 #[process_task]
-fn look() {
-    look_around();
+fn look(lent: &[u8]) {
+    look_around(lent);
     assert!(!descriptors("anon_inode:[eventfd]").is_empty());
 }
 
