@@ -302,7 +302,9 @@ fn threads_end_a_pool_while_others_use_it(method: StartMethod) {
                 ender.join().expect("a thread").unwrap();
             }
             let count = users.len();
-            users.into_iter().for_each(|user| user.join().expect("a thread"));
+            for user in users {
+                user.join().expect("a thread");
+            }
             count * 150
         });
         drop(pool);

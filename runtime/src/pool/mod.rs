@@ -11,12 +11,23 @@
 //!
 //! | a worker's bell rings | when | heard by |
 //! |---|---|---|
-//! | for each reply | `asleep`: the leader sleeps, or nobody leads and a future waits | the leader, else the hub |
+//! | for each reply | `asleep`: the leader sleeps, or nobody leads and a future or callback waits | the leader, else the hub |
 //! | when it runs dry | `hungry`: nobody leads, and calls wait behind others | the hub |
 //!
 //! Both words are written under the mutex, and after writing one the writer looks at the replies again. Two epoll sets
 //! listen to each bell, the pool's and the hub's, each exclusively and the pool's first: so the leader hears it if it
 //! sleeps, and the hub only if nobody does.
+//!
+//! # A call is settled
+//!
+//! | who waits | is told by |
+//! |---|---|
+//! | a thread, for one call | being unparked, unless it leads and looks itself |
+//! | a thread, for many calls | the call's number in its queue ([`completions`]), written under the mutex; then as above |
+//! | a thread, for calls of several pools | the same; it cannot lead them all, so the hub listens as it does for futures |
+//! | a thread, for [`room`] | being unparked, one for each place |
+//! | a future | its waker, called with no lock held |
+//! | a callback | the thread that the pool has for [`callbacks`] |
 //!
 //! # A worker dies
 //!
