@@ -170,6 +170,10 @@ fn a_stopped_worker_is_killed_when_its_time_is_over(method: StartMethod) {
     let scratch = Scratch::new();
     let pool = pool(method, 2);
     let limit = Duration::from_millis(300);
+    let is_set_up = |child: &process_task::ProcessInfo| {
+        fs::read_to_string(format!("/proc/{}/comm", child.id())).is_ok_and(|name| name.trim() == child.name())
+    };
+    eventually("both workers are set up", PATIENCE, || active_children().iter().all(is_set_up));
     let calls = ["0", "1"].map(|name| pool.submit(wait.timeout(limit), (directory(&scratch), name)));
     // Before they begin, while they run, or when they are dead already.
     active_children().iter().for_each(|child| stop(child.id()));
