@@ -92,10 +92,13 @@ impl Error {
         &self.0.kind
     }
 
-    /// Whether the task may have run.
+    /// Whether the task may have run, in the last attempt or in one of those [before](Self::attempts).
     #[must_use]
     pub fn execution(&self) -> Execution {
-        self.0.execution
+        match self.0.execution {
+            Execution::NotStarted if !self.0.attempts.is_empty() => Execution::Unknown,
+            of_the_last => of_the_last,
+        }
     }
 
     /// The task it happened to, as `module::name`.

@@ -214,5 +214,8 @@ mod tests {
             format!("{last}\n  attempt 1: {}\n  attempt 2: {}", sentence(1, 10), sentence(2, 11))
         );
         assert_eq!(exited(1, 10).attempts(), []);
+        let cancelled = Error::new(ErrorKind::Cancelled, Execution::NotStarted).after(vec![exited(1, 10)]);
+        assert_eq!(cancelled.execution(), Execution::Unknown, "the first attempt may have done anything");
+        assert!(cancelled.to_string().contains("was cancelled before it started (the last of 2 attempts)"));
     }
 }
