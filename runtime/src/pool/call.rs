@@ -114,9 +114,9 @@ impl Call {
         matches!(self.outcome(), Some(Err(error)) if *error.kind() == ErrorKind::Cancelled)
     }
 
-    /// Sets the outcome, and returns who is to be told. A second outcome is dropped.
+    /// Sets the outcome, and returns who is to be told. A second outcome is dropped. An error has the attempts before.
     pub(super) fn settle(&self, outcome: Result<Body>) -> Waiters {
-        let _ = self.outcome.set(outcome.map_err(|error| error.in_task(self.task)));
+        let _ = self.outcome.set(outcome.map_err(|error| error.in_task(self.task).after(self.attempts())));
         let mut waiters = std::mem::take(&mut *self.waiters());
         // A thread that waits for a set may be the one that settles, and looks before the others are woken.
         for waiter in &mut waiters.0 {

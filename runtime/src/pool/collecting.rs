@@ -116,7 +116,7 @@ impl Schedule {
         }
         let mut replies = std::mem::take(&mut self.replies);
         let collected = worker.caller.collect(|asked, reply| replies.push((asked, reply)));
-        if worker.timed > 0 && replies.iter().any(|(asked, _)| !matches!(asked, Asked::Setup)) {
+        if worker.timed > 0 {
             worker.since = Some(Instant::now());
         }
         self.see_replies(&replies);

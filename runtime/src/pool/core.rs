@@ -158,8 +158,12 @@ impl Core {
             }
             Some(grace) => {
                 let _ = record.signal(signal::TERM);
+                // Its pidfd is not kept open for the length of a grace that it does not need.
+                let record = Arc::downgrade(&record);
                 self.later(grace, move |_| {
-                    let _ = record.signal(signal::KILL);
+                    if let Some(record) = record.upgrade() {
+                        let _ = record.signal(signal::KILL);
+                    }
                 });
             }
         }

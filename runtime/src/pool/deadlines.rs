@@ -6,6 +6,10 @@
 //! A call's time begins when its worker can have begun it: when it was given out, or when the reply to the one before it
 //! was taken. While workers have calls with a timeout, they ring for every reply, so that this is soon. When an alarm
 //! goes off, the replies are taken first; so a call that was answered in time is a result, however late somebody looks.
+//! Nobody rings when a worker has become what it was to be, so while one has not, somebody looks now and then.
+//!
+//! A worker that has not even begun a call by then is late, on a machine that is overloaded, or is stopped. The call is
+//! given out anew, and a worker that goes on like this for some time is killed, which costs no call.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -14,6 +18,12 @@ use super::call::Call;
 use super::schedule::{Owed, Schedule};
 use super::worker::{Asked, State, Worker};
 use crate::error::{Error, ErrorKind, Execution};
+
+/// How long a worker may leave calls with a timeout unclaimed.
+const DEAF: Duration = Duration::from_secs(1);
+
+/// How often to look at a worker that has calls with a timeout and has not begun to work.
+const BEGINNING: Duration = Duration::from_millis(5);
 
 impl Schedule {
     /// Sees to it that somebody looks at the deadlines at `due`.
@@ -26,9 +36,13 @@ impl Schedule {
         }
     }
 
-    /// When the call that this worker is running has taken too long.
+    /// When somebody has to look again: when the call that this worker is running has taken too long.
     pub(super) fn due(&self, number: usize) -> Option<Instant> {
-        self.places[number].worker().and_then(due).map(|(due, _)| due)
+        let worker = self.places[number].worker()?;
+        if worker.prelude > 0 && worker.timed > 0 {
+            return Some(Instant::now() + BEGINNING);
+        }
+        due(worker).map(|(due, _)| due)
     }
 
     /// An alarm went off: ends the calls that have taken too long.
@@ -37,10 +51,12 @@ impl Schedule {
         self.collect(owed);
         for number in self.levels.watched().to_vec() {
             if self.is_overdue(number) {
+                let given = self.places[number].worker().and_then(|worker| worker.since);
                 // From here on the worker cannot begin another call, so the one that is killed is the one that is late.
                 self.take_back(number, usize::MAX, owed);
                 self.collect_from(number, owed);
                 self.end_overdue(number, owed);
+                self.end_deaf(number, given, owed);
             }
             self.set_alarm(self.due(number), owed);
         }
@@ -96,6 +112,24 @@ impl Schedule {
             let error = self.in_place(number, Error::new(kind, Execution::Unknown));
             self.see_time_out(number, limit, owed);
             self.end_call(number, &error, owed);
+        }
+    }
+
+    /// This worker had a call since `given` that was overdue: ends it if it has not begun that, nor others before.
+    fn end_deaf(&mut self, number: usize, given: Option<Instant>, owed: &mut Owed) {
+        let Some(worker) = self.places[number].worker_mut().filter(|worker| worker.load() == 0) else { return };
+        let claimed = worker.caller.claimed();
+        let known = worker.deaf.filter(|(_, before)| *before == claimed).map(|(since, _)| since);
+        let Some(since) = known.or(given) else { return };
+        worker.deaf = Some((since, claimed));
+        if since.elapsed() >= DEAF {
+            let kind = ErrorKind::TimedOut { limit: DEAF, elapsed: since.elapsed() };
+            let error = self.in_place(number, Error::new(kind, Execution::NotStarted));
+            self.doom(number, &error, owed);
+            if let State::Dying(record, _) = &self.places[number].state {
+                // Without grace: it has nothing to clear up, and who is stopped does not hear that it is to end.
+                owed.kill.push(Arc::clone(record));
+            }
         }
     }
 

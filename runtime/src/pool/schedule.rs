@@ -301,6 +301,9 @@ impl Schedule {
                     self.set_alarm(now.checked_add(limit), owed);
                 }
                 self.sort_in(number, owed);
+                if limit.is_some() {
+                    self.set_alarm(self.due(number), owed);
+                }
                 self.count_call(number, owed);
             }
             Err((Errno::EPIPE | Errno::ECONNRESET, payload, _)) => {

@@ -264,8 +264,7 @@ impl Schedule {
                 return Some(Queued { call, payload });
             }
         }
-        let error = error.clone().after(call.attempts());
-        self.settle(&call, Err(error), owed);
+        self.settle(&call, Err(error.clone()), owed);
         call.set_holder(None);
         None
     }

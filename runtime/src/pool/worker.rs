@@ -72,6 +72,8 @@ pub(super) struct Worker {
     pub(super) timed: usize,
     /// When the oldest of its calls began at the earliest, if anybody wants to know.
     pub(super) since: Option<Instant>,
+    /// Since when it has claimed no call though it had some, and how many it had claimed then, once that is noticed.
+    pub(super) deaf: Option<(Instant, u32)>,
     /// Since when it has had nothing to do, likewise.
     pub(super) idle_since: Option<Instant>,
 }
@@ -99,6 +101,7 @@ impl Worker {
             shut: false,
             timed: 0,
             since: None,
+            deaf: None,
             idle_since: None,
         }
     }
