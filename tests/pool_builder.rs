@@ -157,8 +157,8 @@ fn niceness_of(pid: u32) -> Option<i32> {
 fn numbers(list: &str) -> Vec<usize> {
     let number = |text: &str| text.parse::<usize>().unwrap();
     let range = |part: &str| {
-        let (first, last) = part.split_once('-').unwrap_or((part, part));
-        number(first)..=number(last)
+        let (from, to) = part.split_once('-').unwrap_or((part, part));
+        number(from)..=number(to)
     };
     list.split(',').flat_map(range).collect()
 }

@@ -176,7 +176,9 @@ fn a_stopped_worker_is_killed_when_its_time_is_over(method: StartMethod) {
     eventually("both workers are set up", PATIENCE, || active_children().iter().all(is_set_up));
     let calls = ["0", "1"].map(|name| pool.submit(wait.timeout(limit), (directory(&scratch), name)));
     // Before they begin, while they run, or when they are dead already.
-    active_children().iter().for_each(|child| stop(child.id()));
+    for child in active_children() {
+        stop(child.id());
+    }
     for call in calls {
         timed_out(call, limit);
     }
@@ -223,6 +225,7 @@ fn a_worker_that_blocks_signals_is_killed_with_and_without_grace(method: StartMe
 
 /// Waits for SIGTERM, and says that it has come.
 #[process_task]
+#[expect(clippy::exit, reason = "that it may is what is tested")]
 fn wait_for_term(directory: &str) {
     let mut term = SigSet::empty();
     term.add(Signal::SIGTERM);
@@ -248,6 +251,7 @@ fn a_grace_lets_a_task_end_by_itself(method: StartMethod) {
 
 /// Starts a program and a task, and says in `directory` what their process ids are.
 #[process_task]
+#[expect(clippy::zombie_processes, reason = "that it is left behind is what is tested")]
 fn have_children(directory: &str) {
     let program = Command::new("sleep").arg("1000").spawn().unwrap();
     let nested = wait.spawn(directory, "nested has begun");

@@ -163,10 +163,11 @@ fn values_that_cannot_travel_are_never_repeated(method: StartMethod) {
 #[process_task(retries = 2)]
 fn hang_first(path: &str, times: usize) -> usize {
     let run = mark(path);
-    while run <= times {
-        black_box(());
+    loop {
+        if black_box(run) > times {
+            return run;
+        }
     }
-    run
 }
 
 fn a_call_that_took_too_long_is_repeated_too(method: StartMethod) {
@@ -263,7 +264,9 @@ fn maps_repeat_too(method: StartMethod) {
     assert_eq!(pool.map(fail_first.retries(2), items()), Ok(expected.clone()));
     let done: Vec<_> = paths.iter().map(|path| runs(path)).collect();
     assert_eq!(done, expected);
-    paths.iter().for_each(|path| fs::remove_file(path).unwrap());
+    for path in &paths {
+        fs::remove_file(path).unwrap();
+    }
     let each: Result<Vec<_>, _> = pool.imap(fail_first.retries(2), items()).collect();
     assert_eq!(each, Ok(expected));
 }

@@ -1,4 +1,4 @@
-//! What `.timeout`, `.retries` and `.memory_limit` of a task promise to those who `spawn` it.
+//! What `.timeout`, `.retries` and `.memory_limit` of a task promise to those who `spawn` it, and `.memory_limit` in pools.
 //!
 //! Runs in: the test process; the tasks in children. Never: expects a call to begin, or to end, within some time.
 mod executor;
@@ -17,7 +17,9 @@ use executor::block_on;
 use gate::{directory, open_gate, wait_for};
 use nix::sys::resource::{Resource, getrlimit};
 use nix::sys::signal::{SigSet, Signal, raise};
-use process_task::{Builder, Error, ErrorKind, Execution, Process, StartMethod, Task, active_children, process_task};
+use process_task::{
+    Builder, Error, ErrorKind, Execution, Pool, Process, StartMethod, Task, active_children, process_task,
+};
 use support::processes::alive;
 use support::scratch::Scratch;
 use support::{PATIENCE, eventually, rounds};
@@ -38,6 +40,9 @@ under_every_start_method! {
     the_smaller_limit_on_memory_counts,
     a_limit_on_memory_ends_the_task_that_exceeds_it,
     options_of_one_call_do_not_reach_the_next,
+    a_call_in_a_pool_has_its_own_limit_on_memory,
+    a_call_in_a_pool_that_exceeds_its_memory_fails_alone,
+    a_limit_on_memory_is_lifted_however_the_call_ends,
 }
 
 fn builder(method: StartMethod) -> Builder {
@@ -126,6 +131,7 @@ fn a_stopped_process_is_killed_when_its_time_is_over(method: StartMethod) {
 
 /// Starts a program and a task, and says in `directory` what their process ids are.
 #[process_task]
+#[expect(clippy::zombie_processes, reason = "that it is left behind is what is tested")]
 fn have_children(directory: &str) {
     let program = Command::new("sleep").arg("1000").spawn().unwrap();
     let nested = park.spawn(&format!("{directory}/nested has begun"));
@@ -254,6 +260,7 @@ fn a_time_beyond_the_clocks_end_is_for_ever(method: StartMethod) {
 }
 
 #[process_task(timeout = "1h")]
+#[expect(clippy::exit, reason = "that it may is what is tested")]
 fn leave(code: i32) {
     std::process::exit(code);
 }
@@ -324,4 +331,76 @@ fn options_of_one_call_do_not_reach_the_next(method: StartMethod) {
         assert_eq!(builder(method).spawn(odd, ()).unwrap().join().unwrap().0, 1 << 32);
         assert_eq!(builder(method).spawn(address_space, ()).unwrap().join().unwrap(), own);
     }
+}
+
+fn a_call_in_a_pool_has_its_own_limit_on_memory(method: StartMethod) {
+    let (small, large) = (3 << 30, 5 << 30);
+    let own = getrlimit(Resource::RLIMIT_AS).unwrap();
+    let build = || Pool::builder().workers(1).start_method(method);
+    let pool = build().build().unwrap();
+    for limit in [small, large, small + 1, small] {
+        let pages = limit / 4096 * 4096;
+        assert_eq!(pool.call(address_space.memory_limit(limit), ()).unwrap(), (pages, own.1));
+        assert_eq!(pool.call(address_space, ()).unwrap(), own, "the next call has what it had before");
+    }
+    for limit in [u64::MAX, 1 << 60, 1 << 44] {
+        assert_eq!(pool.call(address_space.memory_limit(limit), ()).unwrap().0, limit.max(own.0), "more than there is");
+    }
+    let seen = pool.map(address_space.memory_limit(small), std::iter::repeat_n((), 100)).unwrap();
+    assert_eq!(seen, [(small, own.1); 100]);
+    let calls: Vec<_> = (0..100)
+        .map(|number| (number, if number % 3 == 0 { address_space.memory_limit(small) } else { address_space }))
+        .collect();
+    let calls: Vec<_> = calls.into_iter().map(|(number, task)| (number, pool.submit(task, ()))).collect();
+    for (number, call) in calls {
+        assert_eq!(call.join().unwrap().0, if number % 3 == 0 { small } else { own.0 });
+    }
+    drop(pool);
+    let limited = build().memory_limit(small).build().unwrap();
+    assert_eq!(limited.call(address_space.memory_limit(large), ()).unwrap(), (small, small), "the pool's is smaller");
+    assert_eq!(limited.call(address_space.memory_limit(small / 2), ()).unwrap(), (small / 2, small));
+    assert_eq!(limited.call(address_space, ()).unwrap(), (small, small));
+}
+
+fn a_call_in_a_pool_that_exceeds_its_memory_fails_alone(method: StartMethod) {
+    let pool = Pool::builder().workers(2).start_method(method).build().unwrap();
+    let limited = fill_memory.memory_limit(1 << 30);
+    let few: Vec<_> = (0..40).map(|_| pool.submit(limited, 1 << 20)).collect();
+    let much = pool.submit(limited, 2 << 30);
+    let many: Vec<_> = (0..40).map(|_| pool.submit(fill_memory, 1 << 20)).collect();
+    let error = much.join().unwrap_err();
+    assert!(matches!(error.kind(), ErrorKind::Killed { signal: nix::libc::SIGABRT, .. }), "{error}");
+    assert_eq!(error.execution(), Execution::Unknown);
+    assert!(few.into_iter().chain(many).all(|call| call.join() == Ok(1)));
+    let error = pool.call(limited.retries(2), 2 << 30).unwrap_err();
+    assert_eq!(error.attempts().len(), 2);
+    // None at all: the process cannot do much, but the pool goes on.
+    assert!(pool.call(fill_memory.memory_limit(0), 64 << 20).is_err());
+    assert_eq!(pool.call(fill_memory, 1 << 20), Ok(1));
+}
+
+#[process_task]
+fn fail(how: u32) -> Result<(), String> {
+    match how {
+        0 => panic!("as it was told"),
+        1 => Err("as it was told".to_owned()),
+        // Too large a thing to allocate is an error that can be dealt with.
+        _ => Vec::<u8>::new().try_reserve(2 << 30).map_err(|error| error.to_string()),
+    }
+}
+
+fn a_limit_on_memory_is_lifted_however_the_call_ends(method: StartMethod) {
+    let own = getrlimit(Resource::RLIMIT_AS).unwrap();
+    let pool = Pool::builder().workers(1).start_method(method).build().unwrap();
+    let worker = active_children()[0].id();
+    for how in [0, 1, 2, 0] {
+        let outcome = pool.call(fail.memory_limit(1 << 30), how);
+        match outcome {
+            Err(error) => assert_eq!((how, error.execution()), (0, Execution::Finished), "{error}"),
+            Ok(own_error) => assert!(own_error.is_err() && how > 0),
+        }
+        assert_eq!(pool.call(address_space, ()).unwrap(), own);
+    }
+    assert_eq!(pool.call(fail, 2), Ok(Ok(())), "with no limit there is enough");
+    assert_eq!(active_children()[0].id(), worker, "it is the same worker");
 }

@@ -123,7 +123,7 @@ impl Core {
             let _ = record.signal(signal::KILL);
         }
         for record in owed.end {
-            self.end(record);
+            self.end(&record);
         }
         for start in owed.start {
             match start.pause {
@@ -151,7 +151,7 @@ impl Core {
     }
 
     /// Ends a worker: at once, or by asking first and killing after the grace that the pool gives.
-    fn end(self: &Arc<Self>, record: Arc<Record>) {
+    fn end(self: &Arc<Self>, record: &Arc<Record>) {
         match self.plan.grace {
             None => {
                 let _ = record.signal(signal::KILL);
@@ -159,7 +159,7 @@ impl Core {
             Some(grace) => {
                 let _ = record.signal(signal::TERM);
                 // Its pidfd is not kept open for the length of a grace that it does not need.
-                let record = Arc::downgrade(&record);
+                let record = Arc::downgrade(record);
                 self.later(grace, move |_| {
                     if let Some(record) = record.upgrade() {
                         let _ = record.signal(signal::KILL);
