@@ -167,22 +167,33 @@ fn stop(pid: u32) {
 }
 
 fn a_stopped_worker_is_killed_when_its_time_is_over(method: StartMethod) {
-    let scratch = Scratch::new();
-    let pool = pool(method, 2);
     let limit = Duration::from_millis(300);
-    let is_set_up = |child: &process_task::ProcessInfo| {
-        fs::read_to_string(format!("/proc/{}/comm", child.id())).is_ok_and(|name| name.trim() == child.name())
-    };
-    eventually("both workers are set up", PATIENCE, || active_children().iter().all(is_set_up));
-    let calls = ["0", "1"].map(|name| pool.submit(wait.timeout(limit), (directory(&scratch), name)));
-    // Before they begin, while they run, or when they are dead already.
-    for child in active_children() {
-        stop(child.id());
+    for stopped_first in [false, true] {
+        let scratch = Scratch::new();
+        let pool = pool(method, 2);
+        let is_set_up = |child: &process_task::ProcessInfo| {
+            fs::read_to_string(format!("/proc/{}/comm", child.id())).is_ok_and(|name| name.trim() == child.name())
+        };
+        eventually("both workers are set up", PATIENCE, || active_children().iter().all(is_set_up));
+        let submit = || ["0", "1"].map(|name| pool.submit(wait.timeout(limit), (directory(&scratch), name)));
+        let stop_all =
+            || active_children().iter().map(process_task::ProcessInfo::id).inspect(|pid| stop(*pid)).collect();
+        let (calls, stopped): (_, BTreeSet<u32>) = if stopped_first {
+            // Nobody begins these: others come, and take them over.
+            let stopped = stop_all();
+            (submit(), stopped)
+        } else {
+            // They have begun, or are about to.
+            let calls = submit();
+            (calls, stop_all())
+        };
+        for call in calls {
+            let error = timed_out(call, limit);
+            assert!(!stopped_first || !stopped.contains(&error.process().unwrap().1), "{error}");
+        }
+        goes_on(&pool);
+        assert!(active_children().iter().all(|child| !stopped.contains(&child.id())) || !stopped_first);
     }
-    for call in calls {
-        timed_out(call, limit);
-    }
-    goes_on(&pool);
 }
 
 fn a_stopped_worker_without_a_limit_is_waited_for(method: StartMethod) {
