@@ -62,7 +62,7 @@ impl Link {
     }
 
     fn push(&self) {
-        window::push(&self.window);
+        window::push(&self.window, 1);
         self.rouse();
     }
 

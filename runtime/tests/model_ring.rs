@@ -95,7 +95,7 @@ impl Link {
     /// Runs in: the parent.
     fn push(&self, number: u64, request: u64) {
         write(&self.request[place(number)], request);
-        window::push(&self.window);
+        window::push(&self.window, 1);
         if bell::must_rouse(&self.dozing) {
             self.child_bed.wake();
         }

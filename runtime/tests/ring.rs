@@ -254,7 +254,7 @@ impl<'a> Parent<'a> {
         let head = Frame { kind, task: 0, serial: self.serial, len: payload.len() as u64, pages: 0, parcel: None };
         self.in_flight.push_back((self.serial, self.write, number));
         self.write = self.link.request.put(self.write, head, payload) + head.extent();
-        window::push(&self.link.window);
+        window::push(&self.link.window, 1);
         self.link.rouse();
     }
 

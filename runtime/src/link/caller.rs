@@ -33,6 +33,8 @@ pub(crate) struct Caller<T> {
     serial: u64,
     /// The limit that we have set, for comparison with what stands in memory.
     limit: u32,
+    /// How many requests were written that the child does not see yet.
+    written: u32,
     /// How many requests were answered.
     answered: u32,
     /// The window was found to say what neither side has written there.
@@ -88,6 +90,7 @@ impl<T> Caller<T> {
             read: 0,
             serial: 0,
             limit: 0,
+            written: 0,
             answered: 0,
             broken: false,
             in_flight: VecDeque::with_capacity(LOOK_AHEAD as usize),
@@ -130,11 +133,26 @@ impl<T> Caller<T> {
     /// # Errors
     /// The parcel could not be handed over, and nothing was given out: request and tag come back.
     pub(crate) fn push(&mut self, kind: Kind, task: u32, payload: Payload, tag: T) -> Result<(), (Errno, Payload, T)> {
-        self.push_limited(kind, (task, None), payload, tag)
+        self.write(kind, (task, None), payload, tag)?;
+        self.publish();
+        Ok(())
     }
 
-    /// [`Caller::push`] with a limit, in bytes, for the address space that the child has while it runs the request.
-    pub(crate) fn push_limited(
+    /// Lets the child see the requests that were written.
+    pub(crate) fn publish(&mut self) {
+        let count = std::mem::take(&mut self.written);
+        let before = window::push(&self.link.reply.words().window.0, count);
+        let known = self.in_flight.len() - count as usize;
+        self.broken |= before.limit != self.limit || self.claims(before) > known;
+        self.limit = self.limit.wrapping_add(count);
+    }
+
+    /// Writes one request, with a limit, in bytes, for the address space that the child has while it runs it. The child
+    /// does not see it yet: that costs both sides more than writing, and [`Caller::publish`] does it once for many.
+    ///
+    /// # Errors
+    /// As [`Caller::push`].
+    pub(crate) fn write(
         &mut self,
         kind: Kind,
         (task, memory): (u32, Option<u64>),
@@ -168,11 +186,14 @@ impl<T> Caller<T> {
         half.write(frame::place(at), &head.bytes());
         half.write(frame::place(at) + HEAD, inline);
         self.write = at + head.extent();
-        self.limit = self.limit.wrapping_add(1);
+        self.written += 1;
         self.in_flight.push_back(InFlight { serial: self.serial, start, items, payload, tag });
-        let before = window::push(&self.link.reply.words().window.0);
-        self.broken |= before.limit != self.limit.wrapping_sub(1) || self.claims(before) >= self.in_flight.len();
         Ok(())
+    }
+
+    /// How many requests were written that the child does not see yet.
+    pub(crate) fn written(&self) -> u32 {
+        self.written
     }
 
     /// Wakes the child if it said that it sleeps; says whether it did.

@@ -61,7 +61,7 @@ pub(crate) mod message;
 pub(crate) mod parcel;
 mod reply;
 mod seal;
-mod spin;
+pub(crate) mod spin;
 #[cfg(test)]
 mod tests;
 pub(crate) mod window;

@@ -18,6 +18,14 @@ const LONGEST: u64 = 50_000;
 #[derive(Debug)]
 pub(crate) struct Spin(AtomicU64);
 
+/// A microsecond, more or less, in which nothing is looked at.
+pub(crate) fn pause() {
+    let start = Instant::now();
+    while start.elapsed() < Duration::from_micros(1) {
+        spin_loop();
+    }
+}
+
 impl Spin {
     pub(crate) const fn new() -> Self {
         Self(AtomicU64::new(LONGEST))

@@ -47,11 +47,11 @@ impl Window {
     }
 }
 
-/// One call more may be claimed. Its frame is written already. Returns what stood there before.
+/// So many calls more may be claimed. Their frames are written already. Returns what stood there before.
 ///
 /// Runs in: the parent.
-pub(crate) fn push(word: &AtomicU64) -> Window {
-    Window::of(word.fetch_add(ONE_MORE, AcqRel))
+pub(crate) fn push(word: &AtomicU64, count: u32) -> Window {
+    Window::of(word.fetch_add(ONE_MORE * u64::from(count), AcqRel))
 }
 
 /// Takes the next call; false if there is none.

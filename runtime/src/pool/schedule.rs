@@ -28,8 +28,12 @@ use super::seen::{Looks, Noted};
 use super::worker::{Asked, Place};
 use crate::error::{Direction, Error, ErrorKind, Execution, Result};
 use crate::launch::Record;
+use crate::link::window::LOOK_AHEAD;
 use crate::link::{Body, Payload, Reply};
 use crate::sys::Errno;
+
+/// After so many calls that were submitted while all workers were busy, the submitting thread looks for replies.
+const RARELY: u32 = LOOK_AHEAD / 2;
 
 /// Everything under the mutex.
 #[derive(Debug)]
@@ -65,6 +69,10 @@ pub(super) struct Schedule {
     pub(super) room: Arc<Room>,
     /// What is counted and measured, and for whom.
     pub(super) looks: Looks,
+    /// Workers that were given calls which they do not see yet; empty but for the time in which calls are given out.
+    unpublished: Vec<usize>,
+    /// Calls that were submitted while all were busy, since somebody last looked for replies.
+    unlooked: u32,
     /// What `collect_from` fills and empties.
     pub(super) replies: Vec<(Asked, Reply)>,
 }
@@ -143,6 +151,8 @@ impl Schedule {
             outstanding: Arc::default(),
             room: Arc::new(Room::unbounded()),
             looks: Looks::new(),
+            unpublished: Vec::new(),
+            unlooked: 0,
             replies: Vec::new(),
         };
         schedule.make_room(places);
@@ -170,8 +180,13 @@ impl Schedule {
         self.pump(owed);
         if self.office == Office::Vacant && self.work_waits() {
             if self.told.1 {
-                // Somebody rings when he is dry; what is there meanwhile is taken at little cost.
-                self.collect_some(owed);
+                // Somebody rings when he is dry. What is there meanwhile is taken now and then: each look takes a cache
+                // line from a worker that is busy.
+                self.unlooked += 1;
+                if self.unlooked >= RARELY {
+                    self.unlooked = 0;
+                    self.collect_some(owed);
+                }
             } else {
                 self.say_who_rings(owed);
             }
@@ -262,6 +277,12 @@ impl Schedule {
                 self.give(number, queued, owed);
             }
         }
+        while let Some(number) = self.unpublished.pop() {
+            if let Some(worker) = self.places[number].worker_mut() {
+                worker.caller.publish();
+                self.far = worker.caller.wake();
+            }
+        }
         self.staff_for_work(owed);
     }
 
@@ -285,9 +306,11 @@ impl Schedule {
         let first = worker.load() == 0;
         worker.tell(self.told.0, self.told.1);
         let request = (call.index, call.options.memory_limit);
-        match worker.caller.push_limited(call.kind(), request, payload, Asked::Call(Arc::clone(&call))) {
+        match worker.caller.write(call.kind(), request, payload, Asked::Call(Arc::clone(&call))) {
             Ok(()) => {
-                self.far = worker.caller.wake();
+                if worker.caller.written() == 1 {
+                    self.unpublished.push(number);
+                }
                 call.set_holder(Some(number));
                 self.looks.given(&call.stamps);
                 worker.given += 1;

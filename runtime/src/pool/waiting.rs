@@ -9,6 +9,7 @@ use std::time::Instant;
 
 use super::core::Core;
 use super::schedule::{Office, Schedule};
+use crate::link::spin;
 
 /// What a thread can wait for.
 pub(super) trait Awaited {
@@ -101,7 +102,12 @@ impl Core {
     fn lead(self: &Arc<Self>, done: &dyn Fn() -> bool, deadline: Option<Instant>) {
         let mut rang = Vec::new();
         let mut far = std::mem::take(&mut self.schedule().far);
+        let mut busy = false;
         loop {
+            if std::mem::take(&mut busy) {
+                // Every worker has enough to do; each look at their replies takes a cache line from one of them.
+                spin::pause();
+            }
             if !std::mem::take(&mut far) {
                 self.spin.until(|| done() || self.sees_reply());
             }
@@ -113,6 +119,7 @@ impl Core {
                     return None;
                 }
                 if any {
+                    busy = !schedule.backlog.is_empty();
                     return Some(false);
                 }
                 schedule.set_asleep(true);
