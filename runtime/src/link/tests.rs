@@ -18,7 +18,7 @@ fn what_is_pushed_is_claimed_once_or_taken_back() {
     let word = AtomicU64::new(u64::from(u32::MAX - 1) << 32 | u64::from(u32::MAX - 1));
     assert!(!claim(&word));
     for _ in 0..5 {
-        push(&word);
+        push(&word, 1);
     }
     assert!(claim(&word));
     assert_eq!(take_back(&word, 2), 2);
@@ -49,7 +49,7 @@ fn threads_that_claim_and_take_back_never_meet() {
         });
         while !child.is_finished() {
             if Window::look(&word).unclaimed() < LOOK_AHEAD {
-                push(&word);
+                push(&word, 1);
                 pushed += 1;
             } else {
                 back += take_back(&word, 3);
