@@ -124,9 +124,10 @@ impl Error {
     /// fn leave() { std::process::exit(3) }
     ///
     /// let pool = Pool::builder().workers(1).build()?;
-    /// let error = pool.call(leave, ()).unwrap_err();
+    /// let error = pool.call(leave.retries(2), ()).unwrap_err();
     /// assert!(matches!(error.kind(), ErrorKind::Exited { code: 3, .. }));
-    /// assert!(error.attempts().is_empty());
+    /// assert_eq!(error.attempts().len(), 2);
+    /// assert!(error.to_string().ends_with("(the last of 3 attempts)"));
     /// # process_task::Result::Ok(())
     /// ```
     #[must_use]
