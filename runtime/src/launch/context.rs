@@ -142,7 +142,8 @@ pub(crate) fn setup_of_worker(
 ) -> Result<(Setup, Vec<OwnedFd>)> {
     let (mut setup, descriptors) = setup(base, options, name, false)?;
     if let (true, Some(shared)) = (options.pin, &options.cpus) {
-        setup.cpus = number.checked_rem(shared.len()).map(|place| vec![shared[place]]);
+        // Of none, none: which the kernel refuses.
+        setup.cpus = Some(number.checked_rem(shared.len()).map_or_else(Vec::new, |place| vec![shared[place]]));
     }
     Ok((setup, descriptors))
 }
