@@ -9,6 +9,8 @@
 mod support;
 
 use std::panic::{self, AssertUnwindSafe};
+use std::sync::Arc;
+use std::sync::mpsc::channel;
 use std::thread;
 use std::time::Duration;
 
@@ -22,6 +24,7 @@ under_every_start_method! {
     every_trouble_at_every_place_fails_one_item_of_a_map,
     a_map_fails_for_its_first_trouble_and_no_other,
     troubles_of_every_sort_at_once_fail_their_own_calls,
+    every_trouble_is_told_to_a_callback_which_may_make_the_next,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -329,5 +332,37 @@ fn troubles_of_every_sort_at_once_fail_their_own_calls(method: StartMethod) {
     let handles: Vec<_> = mixed.map(|item| (item, in_silence(|| pool.submit(meet, Argument(item))))).collect();
     for (item, handle) in handles {
         assert_eq!(Seen::of(handle.and_then(|handle| in_silence(|| handle.join()))), expected(item), "{item:?}");
+    }
+}
+
+/// What the callback of a call is told, if there is a call.
+fn called_back(pool: &Pool, trouble: Trouble) -> Option<Seen> {
+    let (sender, told) = channel();
+    let handle = in_silence(|| pool.submit(meet, Argument(trouble))).ok()?;
+    handle.on_done(move |outcome| sender.send(Seen::of(Ok(outcome))).expect("somebody who waits"));
+    told.recv().ok()
+}
+
+fn every_trouble_is_told_to_a_callback_which_may_make_the_next(method: StartMethod) {
+    let pool = Arc::new(pool(method));
+    for trouble in troubles() {
+        let expected_here = expected(trouble);
+        let told = called_back(&pool, trouble);
+        let expected_there = match (expected_here, trouble.place) {
+            // Where joining would panic, a callback is told so in words of the library.
+            (Seen::Panicked, Place::DecodingTheResult) => Some(Seen::Failed(What::Other, Execution::Finished)),
+            (Seen::Panicked, _) => None,
+            (seen, _) => Some(seen),
+        };
+        assert_eq!(told, expected_there, "{trouble:?}");
+        // All of it once more, submitted from a callback.
+        let (sender, told) = channel();
+        let theirs = Arc::clone(&pool);
+        pool.submit(meet, Argument(harmless(1))).on_done(move |outcome| {
+            assert_eq!(Seen::of(Ok(outcome)), expected(harmless(1)));
+            sender.send(submitted(&theirs, trouble)).expect("somebody who waits");
+        });
+        assert_eq!(told.recv(), Ok(expected(trouble)), "{trouble:?} from a callback");
+        assert_eq!(submitted(&pool, harmless(99)), expected(harmless(99)), "after {trouble:?}");
     }
 }

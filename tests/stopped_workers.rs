@@ -87,10 +87,7 @@ fn others_go_on(pool: &Pool) {
         drop(sender);
         scope.spawn(move || results.iter().for_each(|(x, result)| count(x, result)));
         eventually("all but one have come back", PATIENCE, finished(59));
-        signal(
-            stopped().unwrap_or_else(|| panic!("none is stopped: {}; {:?}", processes::table(), active_children())),
-            Signal::SIGCONT,
-        );
+        signal(stopped().expect("it is still stopped"), Signal::SIGCONT);
     });
     assert_eq!(counter.into_inner(), 60);
 }
@@ -128,13 +125,17 @@ fn workers_stopped_at_any_moment_hold_one_call_each(method: StartMethod) {
         let victims = &workers[..some];
         let handles: Vec<_> = (0..CALLS).map(|x| pool.submit(square, x)).collect();
         thread::sleep(Duration::from_micros(random % 400));
-        victims.iter().for_each(|pid| signal(*pid, Signal::SIGSTOP));
+        for pid in victims {
+            signal(*pid, Signal::SIGSTOP);
+        }
         let late: Vec<_> = (0..CALLS).map(|x| pool.submit(square, x)).collect();
         let all: Vec<_> = handles.iter().chain(&late).collect();
         eventually("all but what the stopped ones run is finished", PATIENCE, || {
             all.iter().filter(|handle| !handle.is_finished()).count() <= some
         });
-        victims.iter().for_each(|pid| signal(*pid, Signal::SIGCONT));
+        for pid in victims {
+            signal(*pid, Signal::SIGCONT);
+        }
         let squares = |handles: Vec<JoinHandle<i64>>| handles.into_iter().map(JoinHandle::join).collect();
         let expected: Vec<_> = (0..CALLS).map(|x| Ok(x * x)).collect();
         let (first, second): (Vec<_>, Vec<_>) = (squares(handles), squares(late));

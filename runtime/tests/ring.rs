@@ -44,26 +44,31 @@ const LONGEST_PAYLOAD: u64 = if cfg!(miri) { 600 } else { INLINE as u64 };
 const START: u64 = RING as u64 - 2 * LONGEST as u64;
 
 /// Bytes that two threads copy to and from. Who may do so when, the window and the tail say.
-struct Bytes(Box<[UnsafeCell<u8>]>);
+struct Bytes(Box<UnsafeCell<[u8; RING]>>);
 
 // SAFETY: every access goes through `read` and `write`, and the protocol under test keeps them apart.
 unsafe impl Sync for Bytes {}
 
 impl Bytes {
     fn new() -> Self {
-        Self((0..RING).map(|_| UnsafeCell::new(0)).collect())
+        Self(Box::new(UnsafeCell::new([0; RING])))
+    }
+
+    fn start(&self, at: usize, len: usize) -> *mut u8 {
+        assert!(at + len <= RING);
+        self.0.get().cast::<u8>().wrapping_add(at)
     }
 
     fn read(&self, at: usize, len: usize) -> Vec<u8> {
         let mut bytes = vec![0; len];
-        let from = self.0[at..at + len].as_ptr().cast::<u8>();
-        // SAFETY: the range was checked by the index; that nobody writes there is what Miri watches over.
+        let from = self.start(at, len);
+        // SAFETY: `start` keeps the range inside; that nobody writes there meanwhile is what Miri watches over.
         unsafe { std::ptr::copy_nonoverlapping(from, bytes.as_mut_ptr(), len) };
         bytes
     }
 
     fn write(&self, at: usize, bytes: &[u8]) {
-        let to = UnsafeCell::raw_get(self.0[at..at + bytes.len()].as_ptr());
+        let to = self.start(at, bytes.len());
         // SAFETY: as above.
         unsafe { std::ptr::copy_nonoverlapping(bytes.as_ptr(), to, bytes.len()) };
     }
