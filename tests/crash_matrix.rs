@@ -346,15 +346,15 @@ fn called_back(pool: &Pool, trouble: Trouble) -> Option<Seen> {
 fn every_trouble_is_told_to_a_callback_which_may_make_the_next(method: StartMethod) {
     let pool = Arc::new(pool(method));
     for trouble in troubles() {
-        let expected_here = expected(trouble);
+        let joined = expected(trouble);
         let told = called_back(&pool, trouble);
-        let expected_there = match (expected_here, trouble.place) {
+        let told_of = match (joined, trouble.place) {
             // Where joining would panic, a callback is told so in words of the library.
             (Seen::Panicked, Place::DecodingTheResult) => Some(Seen::Failed(What::Other, Execution::Finished)),
             (Seen::Panicked, _) => None,
             (seen, _) => Some(seen),
         };
-        assert_eq!(told, expected_there, "{trouble:?}");
+        assert_eq!(told, told_of, "{trouble:?}");
         // All of it once more, submitted from a callback.
         let (sender, told) = channel();
         let theirs = Arc::clone(&pool);
