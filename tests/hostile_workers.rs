@@ -4,34 +4,29 @@
 //!
 //! The oracle: the parent neither ends nor hangs; every call that succeeds has exactly its own result; every call that
 //! fails names one and the same process, the hostile one, and a cause that fits; afterwards the pool works.
-#![expect(unsafe_code, reason = "descriptors known by their numbers alone, and a store to memory that is for reading")]
+#![expect(unsafe_code, reason = "a store to memory that is for reading")]
 
+mod attacks;
 mod gate;
 mod halves;
 mod support;
 
-use std::fs::File;
-use std::io::IoSlice;
 use std::mem;
-use std::os::fd::{AsRawFd, BorrowedFd};
 use std::os::unix::fs::FileExt as _;
 use std::ptr::NonNull;
-use std::thread;
 use std::time::Duration;
 
-use gate::{directory, open_gate, wait_for};
+use attacks::{Act, Lie, Random, TRUTH, attack, scribble};
+use gate::{directory, open_gate};
 use halves::frame::Kind;
-use halves::{Forged, Half, LEN, RING, TAIL, WINDOW, WORDS, descriptors, look_around, own_serial};
+use halves::{Half, RING, WORDS, descriptors, look_around};
 use nix::errno::Errno;
 use nix::fcntl::{FallocateFlags, FcntlArg, SealFlag, fallocate, fcntl};
-use nix::sys::memfd::{MFdFlags, memfd_create};
-use nix::sys::mman::{MmapAdvise, ProtFlags, madvise, mprotect};
-use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg};
+use nix::sys::mman::{ProtFlags, mprotect};
 use nix::unistd::ftruncate;
-use process_task::{Direction, Error, ErrorKind, Execution, JoinHandle, Pool, StartMethod, process_task};
-use serde::{Deserialize, Serialize};
-use support::rounds;
+use process_task::{Direction, Error, ErrorKind, Execution, JoinHandle, Pool, StartMethod, WorkerState, process_task};
 use support::scratch::Scratch;
+use support::{PATIENCE, eventually, rounds};
 
 under_every_start_method! {
     within 600 seconds;
@@ -46,176 +41,6 @@ under_every_start_method! {
     the_halves_cannot_change_their_size,
     a_flooded_control_socket_harms_its_worker_only,
     what_is_said_to_lie_in_a_parcel_has_to_be_there,
-}
-
-/// What an attack does before its task returns.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-enum Act {
-    Tail(u64),
-    /// Relative to where it stands.
-    TailBy(i64),
-    Window {
-        limit: u32,
-        claimed: u32,
-    },
-    /// Relative to what stands there.
-    WindowBy {
-        limit: u32,
-        claimed: u32,
-    },
-    Reply(Vec<Lie>),
-    Garbage {
-        seed: u64,
-        at: u64,
-        len: u64,
-    },
-    GarbageForEver(u64),
-    /// Sends until the control socket is full, and once more and again if `for_ever`.
-    Flood {
-        message: Vec<u8>,
-        with_memory: bool,
-        for_ever: bool,
-    },
-    /// Announces memory of a size under a name, and says that the result lies there.
-    Parcel {
-        message: Vec<u8>,
-        memory: Option<u64>,
-        sealed: bool,
-        lie: Lie,
-    },
-    /// Gives the memory below the reply half back.
-    Remove,
-}
-
-/// A frame that was not written by the runtime.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-struct Lie {
-    kind: u8,
-    slot: u8,
-    /// Relative to the call that is running.
-    serial: i64,
-    len: u64,
-    parcel: u32,
-    /// By how much the tail moves behind the head.
-    payload: u64,
-}
-
-/// The answer to the running call that the runtime would give.
-const TRUTH: Lie = Lie { kind: Kind::Done as u8, slot: 0, serial: 0, len: 0, parcel: 0, payload: 0 };
-
-#[process_task]
-fn attack(act: Act, gate: &str, lent: &[u8]) {
-    match act {
-        Act::Tail(tail) => Half::reply().set_word(TAIL, tail),
-        Act::TailBy(by) => {
-            let half = Half::reply();
-            half.set_word(TAIL, half.word(TAIL).wrapping_add_signed(by));
-        }
-        Act::Window { limit, claimed } => {
-            Half::reply().set_word(WINDOW, u64::from(limit) << 32 | u64::from(claimed));
-        }
-        Act::WindowBy { limit, claimed } => {
-            let half = Half::reply();
-            let [was_claimed, was_limit] =
-                [0, 4].map(|at| u32::from_le_bytes(half.read(WINDOW + at, 4).try_into().expect("four bytes")));
-            let claimed = was_claimed.wrapping_add(claimed);
-            half.set_word(WINDOW, u64::from(was_limit.wrapping_add(limit)) << 32 | u64::from(claimed));
-        }
-        Act::Reply(lies) => {
-            let own = own_serial(lent);
-            for lie in lies {
-                publish_after(own, lie);
-            }
-        }
-        Act::Garbage { seed, at, len } => scribble(seed, at, len),
-        Act::GarbageForEver(seed) => {
-            thread::spawn(move || {
-                for seed in seed.. {
-                    scribble(seed, 0, WORDS + RING);
-                }
-            });
-        }
-        Act::Flood { message, with_memory, for_ever: false } => {
-            while send(&message, with_memory.then_some((4096, true))) {}
-        }
-        Act::Flood { message, with_memory, for_ever: true } => {
-            thread::spawn(move || {
-                loop {
-                    send(&message, with_memory.then_some((4096, true)));
-                }
-            });
-            // The parent looks for this parcel among those that come.
-            thread::sleep(Duration::from_millis(5));
-            publish_after(own_serial(lent), Lie { parcel: 0x00ff_ffff, ..TRUTH });
-        }
-        Act::Parcel { message, memory, sealed, lie } => {
-            assert!(message.is_empty() || send(&message, memory.map(|size| (size, sealed))));
-            publish_after(own_serial(lent), lie);
-        }
-        Act::Remove => {
-            let start =
-                std::ptr::with_exposed_provenance_mut(usize::try_from(Half::reply().start).expect("an address"));
-            let start = NonNull::new(start).expect("an address");
-            // SAFETY: everything in this memory is read as numbers, for which zero is as good as anything.
-            unsafe { madvise(start, LEN, MmapAdvise::MADV_REMOVE) }.expect("memory that can be removed");
-        }
-    }
-    if !gate.is_empty() {
-        for bell in descriptors("anon_inode:[eventfd]") {
-            // SAFETY: the worker has it open for as long as it lives.
-            let bell = unsafe { BorrowedFd::borrow_raw(bell) };
-            nix::unistd::write(bell, &1u64.to_ne_bytes()).expect("a bell that rings");
-        }
-        wait_for(gate);
-    }
-}
-
-fn publish_after(own: u64, Lie { kind, slot, serial, len, parcel, payload }: Lie) {
-    let serial = own.wrapping_add_signed(serial);
-    Half::reply().publish(&Forged { kind, slot, serial, len, parcel, payload });
-}
-
-/// Sends on the control socket, without waiting, with new memory of that size beside it; says whether it could.
-fn send(message: &[u8], memory: Option<(u64, bool)>) -> bool {
-    let memory = memory.map(|(size, sealed)| {
-        let memory = memfd_create("forged", MFdFlags::MFD_ALLOW_SEALING).expect("memory");
-        let memory = File::from(memory);
-        memory.set_len(size).expect("memory of that size");
-        if sealed {
-            fcntl(&memory, FcntlArg::F_ADD_SEALS(SealFlag::F_SEAL_GROW | SealFlag::F_SEAL_SHRINK)).expect("a seal");
-        }
-        memory
-    });
-    let beside: Vec<_> = memory.iter().map(AsRawFd::as_raw_fd).collect();
-    let rights = [ControlMessage::ScmRights(&beside)];
-    let rights = if beside.is_empty() { &rights[..0] } else { &rights[..] };
-    let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL;
-    let sockets = descriptors("socket:");
-    assert!(!sockets.is_empty(), "the control socket is somewhere else");
-    sockets.iter().all(|socket| sendmsg::<()>(*socket, &[IoSlice::new(message)], rights, flags, None).is_ok())
-}
-
-fn scribble(seed: u64, at: u64, len: u64) {
-    let mut random = Random(seed);
-    let mut garbage: Vec<u8> = (0..len.div_ceil(8)).flat_map(|_| random.next().to_le_bytes()).collect();
-    garbage.truncate(usize::try_from(len).expect("a length"));
-    Half::reply().write(at, &garbage).expect("the worker's own half");
-}
-
-/// Numbers that are the same for the same seed: xorshift64*.
-struct Random(u64);
-
-impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 ^= self.0 >> 12;
-        self.0 ^= self.0 << 25;
-        self.0 ^= self.0 >> 27;
-        self.0.wrapping_mul(0x2545_f491_4f6c_dd1d)
-    }
-
-    fn below(&mut self, end: u64) -> u64 {
-        (self.next() >> 16) % end
-    }
 }
 
 /// Answers what only this number has.
@@ -260,6 +85,14 @@ fn goes_on(pool: &Pool) {
 fn joined<R>(handle: JoinHandle<R>, act: &Act) -> process_task::Result<R> {
     let Ok(outcome) = handle.join_timeout(Duration::from_secs(20)) else { panic!("{act:?} makes its parent hang") };
     outcome
+}
+
+/// Waits until an answer of each worker was taken: what an attack says is compared with something.
+fn settle_in(pool: &Pool) {
+    goes_on(pool);
+    eventually("each worker has set itself up", PATIENCE, || {
+        pool.stats().workers.iter().all(|worker| worker.state == WorkerState::Idle)
+    });
 }
 
 /// Makes one attack among honest calls, and looks at what came of all of them. Says whether its worker was replaced.
@@ -332,6 +165,7 @@ fn trials(method: StartMethod, acts: impl IntoIterator<Item = (Act, Expected)>) 
     let mut pools = [pool(method, 1), pool(method, 2)];
     for (act, expected) in acts {
         for one in &mut pools {
+            settle_in(one);
             let scratch = Scratch::new();
             let replaced = trial(one, &act, expected, &scratch);
             scratches.push(scratch);
@@ -339,11 +173,10 @@ fn trials(method: StartMethod, acts: impl IntoIterator<Item = (Act, Expected)>) 
             if expected == Expected::Contained && !replaced {
                 let next = pool(method, one.workers());
                 drop(mem::replace(one, next));
-            } else {
-                goes_on(one);
             }
         }
     }
+    pools.iter().for_each(goes_on);
 }
 
 fn a_tail_out_of_bounds_is_a_violation(method: StartMethod) {
@@ -392,7 +225,7 @@ fn a_window_that_was_written_over_harms_its_worker_only(method: StartMethod) {
 fn random_garbage_harms_its_worker_only(method: StartMethod) {
     let seed = std::env::var("PROCESS_TASK_SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or(0x5eed);
     let mut random = Random(seed + method as u64);
-    let acts = (0..rounds(40)).map(|round| {
+    let acts = (0..rounds(24)).map(|round| {
         let seed = random.next();
         let (at, len) = match round % 4 {
             0 => (0, WORDS + RING),
@@ -407,7 +240,7 @@ fn random_garbage_harms_its_worker_only(method: StartMethod) {
 
 fn garbage_that_never_ends_harms_its_worker_only(method: StartMethod) {
     let mut random = Random(0xbad + method as u64);
-    let acts = (0..rounds(40).div_ceil(6)).map(|_| (Act::GarbageForEver(random.next()), Expected::Contained));
+    let acts = (0..rounds(24).div_ceil(6)).map(|_| (Act::GarbageForEver(random.next()), Expected::Contained));
     trials(method, acts.collect::<Vec<_>>());
 }
 
@@ -464,7 +297,7 @@ fn meddle(number: u64, seed: u64, at: u64, len: u64) -> u64 {
 fn garbage_from_within_a_batch_fails_its_map_only(method: StartMethod) {
     let mut random = Random(0xba7c + method as u64);
     let pool = pool(method, 2);
-    for round in 0..rounds(40).div_ceil(2) {
+    for round in 0..rounds(24).div_ceil(2) {
         let seed = random.next();
         let (at, len) = match round % 3 {
             0 => (0, WORDS + RING),

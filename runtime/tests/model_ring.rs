@@ -16,7 +16,7 @@ mod window;
 
 use std::process::Command;
 
-use checker::{Bed, explore};
+use checker::{Bed, explore_with};
 use loom::cell::UnsafeCell;
 use loom::sync::Arc;
 use loom::sync::atomic::Ordering::{Acquire, Relaxed, Release, SeqCst};
@@ -220,12 +220,12 @@ fn taking_back(fault: Fault) {
 
 #[test]
 fn a_frame_is_read_as_it_was_written_and_its_reply_too() {
-    explore(1000, || through_the_ring(Fault::None));
+    explore_with(2, 1000, || through_the_ring(Fault::None));
 }
 
 #[test]
 fn the_place_of_a_call_that_was_taken_back_is_written_while_nobody_reads_it() {
-    explore(1000, || taking_back(Fault::None));
+    explore_with(2, 1000, || taking_back(Fault::None));
 }
 
 /// The variable that has a test run its model itself, which ends the process when it fails.
@@ -234,7 +234,7 @@ const FAULTY: &str = "PROCESS_TASK_FAULTY_MODEL";
 /// Has another process run the model without one of the rules, and looks at what the checker says of it there.
 fn the_checker_finds(test: &str, fault: Fault, model: fn(Fault), says: &str) {
     if std::env::var_os(FAULTY).is_some() {
-        return explore(1, move || model(fault));
+        return explore_with(2, 1, move || model(fault));
     }
     let program = std::env::current_exe().expect("this program");
     let mut checker = Command::new(program);

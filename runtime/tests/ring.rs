@@ -4,7 +4,7 @@
 //! child that copy frames with raw pointers, as the runtime does with what it maps, so that Miri sees every access:
 //!
 //! ```text
-//! cargo +nightly miri test -p process-task --test ring
+//! cargo +nightly miri test -p process-task --test ring -- --skip tests::
 //! ```
 //! Runs in: one process, without children. Never: shares more between its threads than a link does.
 #![expect(unsafe_code, reason = "copying frames into memory that another thread reads")]
