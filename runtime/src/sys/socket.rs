@@ -18,6 +18,10 @@ use super::retry;
 /// The most descriptors that one message carries.
 pub(crate) const MAX_DESCRIPTORS: usize = 8;
 
+/// The most that the kernel lets through: who sends more than [`MAX_DESCRIPTORS`] is wrong, but what came has to be closed,
+/// and what there is no room for is lost sight of.
+const ANY_DESCRIPTORS: usize = 253;
+
 /// The longest message.
 pub(crate) const MAX_MESSAGE: usize = 1024;
 
@@ -47,7 +51,7 @@ pub(crate) fn send(socket: BorrowedFd<'_>, bytes: &[u8], descriptors: &[Borrowed
 /// process is full (the message is gone, too); `EMSGSIZE` if it was longer than [`MAX_MESSAGE`].
 pub(crate) fn receive(socket: BorrowedFd<'_>) -> nix::Result<(Vec<u8>, Vec<OwnedFd>)> {
     let mut bytes = vec![0; MAX_MESSAGE];
-    let mut beside = cmsg_space!([RawFd; MAX_DESCRIPTORS]);
+    let mut beside = cmsg_space!([RawFd; ANY_DESCRIPTORS]);
     let flags = MsgFlags::MSG_CMSG_CLOEXEC | MsgFlags::MSG_DONTWAIT;
     let mut descriptors = Vec::new();
     let (len, said) = retry(|| {
