@@ -37,6 +37,8 @@ impl Schedule {
         if vacant {
             place.state = State::Ready(Box::new(worker));
             self.see_arrival(number, owed);
+            // It may have answered its setup and its initializer before it could see that it has to ring.
+            self.collect_from(number, owed);
             self.sort_in(number, owed);
         } else {
             place.standby = Some(Box::new(worker));
