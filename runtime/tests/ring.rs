@@ -44,19 +44,19 @@ const LONGEST_PAYLOAD: u64 = if cfg!(miri) { 600 } else { INLINE as u64 };
 const START: u64 = RING as u64 - 2 * LONGEST as u64;
 
 /// Bytes that two threads copy to and from. Who may do so when, the window and the tail say.
-struct Bytes(Box<UnsafeCell<[u8; RING]>>);
+struct Bytes(Box<[UnsafeCell<u8>]>);
 
 // SAFETY: every access goes through `read` and `write`, and the protocol under test keeps them apart.
 unsafe impl Sync for Bytes {}
 
 impl Bytes {
     fn new() -> Self {
-        Self(Box::new(UnsafeCell::new([0; RING])))
+        Self((0..RING).map(|_| UnsafeCell::new(0)).collect())
     }
 
     fn start(&self, at: usize, len: usize) -> *mut u8 {
         assert!(at + len <= RING);
-        self.0.get().cast::<u8>().wrapping_add(at)
+        UnsafeCell::raw_get(self.0.as_ptr().wrapping_add(at))
     }
 
     fn read(&self, at: usize, len: usize) -> Vec<u8> {
