@@ -89,6 +89,7 @@ fn fail_if_there(path: &str) {
 }
 
 #[process_task]
+#[expect(clippy::exit, reason = "that is what this task is for")]
 fn leave(code: i32) {
     std::process::exit(code);
 }
@@ -335,7 +336,7 @@ fn a_pool_is_resized_again_and_again_under_load(method: StartMethod) {
     let calls: Vec<_> = (0..300)
         .map(|x| {
             if x % 10 == 0 {
-                pool.resize(1 + (x as usize / 10 * 7) % 5).unwrap();
+                pool.resize(1 + usize::try_from(x / 10 * 7 % 5).unwrap()).unwrap();
             }
             pool.submit(square, x)
         })
