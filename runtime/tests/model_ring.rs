@@ -144,6 +144,9 @@ impl Link {
                     bell::doze(&self.dozing, &self.window, &self.closing)
                 };
                 if sleeps {
+                    if bell::is_missed(&self.hungry) {
+                        self.parent_bed.ring();
+                    }
                     self.child_bed.wait_on(&self.dozing, 1);
                 }
                 bell::wake_up(&self.dozing);
@@ -167,7 +170,7 @@ impl Link {
                 self.tail.store(number + 1, Release);
             }
         }
-        if bell::must_ring(&self.asleep, &self.hungry, &self.window) {
+        if bell::must_ring(&self.asleep) {
             self.parent_bed.ring();
         }
     }

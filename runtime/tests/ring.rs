@@ -186,13 +186,16 @@ impl Link {
                     _ => self.answer(write, head.serial, Kind::Done, &reversed(&payload)),
                 };
                 self.tail.store(write, Release);
-                if bell::must_ring(&self.asleep, &self.hungry, &self.window) {
+                if bell::must_ring(&self.asleep) {
                     self.parent_bed.ring();
                 }
             } else if closed {
                 return;
             } else {
                 if bell::doze(&self.dozing, &self.window, &self.closing) {
+                    if bell::is_missed(&self.hungry) {
+                        self.parent_bed.ring();
+                    }
                     self.child_bed.wait_on(&self.dozing);
                 }
                 bell::wake_up(&self.dozing);

@@ -42,16 +42,23 @@ pub(crate) fn must_rouse(dozing: &AtomicU32) -> bool {
     dozing.swap(0, AcqRel) != 0
 }
 
-/// A reply was published. True: the child must ring its bell, because the parent sleeps, or because calls wait elsewhere
-/// and the child has run dry.
+/// A reply was published. True: the child must ring its bell, because the parent sleeps.
 ///
 /// Runs in: the child.
-pub(crate) fn must_ring(asleep: &AtomicU32, hungry: &AtomicU32, window: &AtomicU64) -> bool {
+pub(crate) fn must_ring(asleep: &AtomicU32) -> bool {
     fence(SeqCst);
-    asleep.load(Relaxed) != 0 || (hungry.load(Relaxed) != 0 && Window::look(window).unclaimed() == 0)
+    asleep.load(Relaxed) != 0
 }
 
-/// The parent says whether it wants the bell, for each reply or when the child runs dry: 0 is no. To be followed by a look at the
+/// The child is about to sleep, all its replies are published. True: it must ring first, because calls wait elsewhere.
+///
+/// Runs in: the child.
+pub(crate) fn is_missed(hungry: &AtomicU32) -> bool {
+    fence(SeqCst);
+    hungry.load(Relaxed) != 0
+}
+
+/// The parent says whether it wants the bell, for each reply or when the child goes to sleep: 0 is no. To be followed by a look at the
 /// replies. Only the parent writes these words: a child that cleared one, and was stopped before it rang, would silence
 /// the bell for good.
 ///

@@ -160,6 +160,9 @@ impl Callee {
             let since = Instant::now();
             let dozing = &self.reply.words().dozing.0;
             if bell::doze(dozing, window, closing) {
+                if bell::is_missed(&self.request.words().hungry.0) {
+                    self.ring();
+                }
                 futex::wait(dozing, 1);
             }
             bell::wake_up(dozing);
@@ -301,15 +304,18 @@ impl Callee {
         }
         self.reply.words().tail.0.store(self.write, Release);
         let words = self.request.words();
-        let ring = awaited && bell::must_ring(&words.asleep.0, &words.hungry.0, &self.reply.words().window.0);
-        if ring && !fd::still_rings(self.bell.as_fd()) {
-            // The task has closed what is not its own. The parent is told by our end, and then finds the reply.
-            process::exit_now(1);
-        }
-        if ring {
+        if awaited && bell::must_ring(&words.asleep.0) {
+            self.ring();
             self.crowd.rang(words.asleep.0.load(Relaxed).checked_sub(1));
         } else {
             self.crowd.need_not_ring();
+        }
+    }
+
+    fn ring(&self) {
+        if !fd::still_rings(self.bell.as_fd()) {
+            // The task has closed what is not its own. The parent is told by our end, and then finds the reply.
+            process::exit_now(1);
         }
     }
 

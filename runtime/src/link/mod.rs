@@ -11,7 +11,7 @@
 //! | 2 | raises the window's limit; if `dozing`, clears it and wakes | |
 //! | 3 | | claims: raises `claimed` by one, then reads the frame |
 //! | 4 | | runs the task; borrowed arguments are read where they lie |
-//! | 5 | | writes the reply's frame, then `tail`; rings its bell if `asleep`, or if `hungry` and dry |
+//! | 5 | | writes the reply's frame, then `tail`; rings its bell if `asleep`; later, if there is no more and it is about to sleep, if `hungry` |
 //! | 6 | reads `tail` once, checks it, takes the replies, and may reuse the frame's place | |
 //!
 //! # One batch

@@ -18,8 +18,8 @@
 //! | [`ReplyWords::last_words`] | reply | child, when it panics |
 //!
 //! A child that is stopped or killed between two of its steps leaves every word as one of these; nobody else waits for
-//! it to go on. The child rings its bell when, after it has stored `tail`, it sees `asleep`, or `hungry` with a dry
-//! window. Only the sleeper clears `asleep`: a child that cleared it and was stopped before it rang would silence all others.
+//! it to go on. The child rings its bell when, after it has stored `tail`, it sees `asleep`, and when it sees
+//! `hungry` before it sleeps: a child that is given something else within the time in which it looks need not ring. Only the sleeper clears `asleep`: a child that cleared it and was stopped before it rang would silence all others.
 
 use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64};
 

@@ -12,7 +12,7 @@
 //! | a worker's bell rings | when | heard by |
 //! |---|---|---|
 //! | for each reply | `asleep`: the leader sleeps, or nobody leads and a future or callback waits | the leader, else the hub |
-//! | when it runs dry | `hungry`: nobody leads, and calls wait behind others | the hub |
+//! | when it goes to sleep | `hungry`: nobody leads, and calls wait behind others | the hub |
 //!
 //! Both words are written under the mutex, and after writing one the writer looks at the replies again. Two epoll sets
 //! listen to each bell, the pool's and the hub's, each exclusively and the pool's first: so the leader hears it if it
