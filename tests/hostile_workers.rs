@@ -34,6 +34,7 @@ under_every_start_method! {
     a_tail_out_of_bounds_is_a_violation,
     forged_replies_are_violations,
     a_window_that_was_written_over_harms_its_worker_only,
+    a_call_that_says_it_never_began_is_not_made_for_ever,
     random_garbage_harms_its_worker_only,
     garbage_that_never_ends_harms_its_worker_only,
     garbage_from_within_a_batch_fails_its_map_only,
@@ -220,6 +221,10 @@ fn a_window_that_was_written_over_harms_its_worker_only(method: StartMethod) {
     let absolute = pairs.clone().map(|(limit, claimed)| Act::Window { limit, claimed });
     let relative = pairs.map(|(limit, claimed)| Act::WindowBy { limit, claimed });
     trials(method, absolute.chain(relative).map(|act| (act, Expected::Contained)));
+}
+
+fn a_call_that_says_it_never_began_is_not_made_for_ever(method: StartMethod) {
+    trials(method, [(Act::UnclaimAndDie, Expected::Contained)]);
 }
 
 fn random_garbage_harms_its_worker_only(method: StartMethod) {

@@ -13,6 +13,7 @@ use std::time::Duration;
 use nix::fcntl::{FcntlArg, SealFlag, fcntl};
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::sys::mman::{MmapAdvise, madvise};
+use nix::sys::signal::{Signal, raise};
 use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg};
 use process_task::process_task;
 use serde::{Deserialize, Serialize};
@@ -36,6 +37,8 @@ pub(crate) enum Act {
         limit: u32,
         claimed: u32,
     },
+    /// Says that the running call was not claimed, and dies.
+    UnclaimAndDie,
     Reply(Vec<Lie>),
     Garbage {
         seed: u64,
@@ -93,6 +96,11 @@ pub(crate) fn attack(act: Act, gate: &str, lent: &[u8]) {
                 [0, 4].map(|at| u32::from_le_bytes(half.read(WINDOW + at, 4).try_into().expect("four bytes")));
             let claimed = was_claimed.wrapping_add(claimed);
             half.set_word(WINDOW, u64::from(was_limit.wrapping_add(limit)) << 32 | u64::from(claimed));
+        }
+        Act::UnclaimAndDie => {
+            let half = Half::reply();
+            half.set_word(WINDOW, half.word(WINDOW) - 1);
+            raise(Signal::SIGKILL).expect("a signal that can be raised");
         }
         Act::Reply(lies) => {
             let own = own_serial(lent);
