@@ -28,6 +28,8 @@ pub(super) struct Call {
     /// Which worker has it, or [`NOBODY`]. Read and written under the schedule's mutex.
     holder: AtomicUsize,
     pub(super) stamps: Stamps,
+    /// How many workers died that had it as their next call, and had not begun it as far as their links say.
+    false_starts: AtomicUsize,
     /// How the attempts ended that were followed by another.
     attempts: Mutex<Vec<Error>>,
     /// What there is more if this is many calls in one.
@@ -51,6 +53,9 @@ enum Waiter {
     Callback(Callback),
 }
 
+/// After so many deaths it is believed that the call is their cause.
+const MANY_FALSE_STARTS: usize = 16;
+
 /// No worker has the call.
 const NOBODY: usize = usize::MAX;
 
@@ -69,6 +74,7 @@ impl Call {
             options,
             batch: None,
             holder: AtomicUsize::new(NOBODY),
+            false_starts: AtomicUsize::new(0),
             stamps: Stamps::default(),
             attempts: Mutex::default(),
             outcome: OnceLock::new(),
@@ -84,6 +90,12 @@ impl Call {
 
     pub(super) fn set_holder(&self, holder: Option<usize>) {
         self.holder.store(holder.unwrap_or(NOBODY), Relaxed);
+    }
+
+    /// A worker died that had it as its next call, and that had not begun it, as far as its link says. Whether this has
+    /// happened so often that the call must be what kills them: a task may have written over the link.
+    pub(super) fn is_deadly(&self) -> bool {
+        self.false_starts.fetch_add(1, Relaxed) + 1 >= MANY_FALSE_STARTS
     }
 
     /// Its process died under it, with `error`: whether it is to be made once more, which is then written down.

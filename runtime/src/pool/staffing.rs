@@ -243,7 +243,13 @@ impl Schedule {
     /// What of a batch is to be believed is what a `dead` one has left.
     fn sort_remains(&mut self, worker: Worker, error: &Error, dead: bool, owed: &mut Owed) -> Vec<Queued> {
         self.timed -= worker.timed;
-        let Remains { running, mut salvaged, unclaimed } = worker.caller.remains();
+        let Remains { mut running, mut salvaged, mut unclaimed } = worker.caller.remains();
+        let next = unclaimed.first().filter(|_| running.is_empty() && worker.prelude == 0);
+        if let Some((Asked::Call(call), _)) = next
+            && call.is_deadly()
+        {
+            running.push(unclaimed.remove(0));
+        }
         let mut again = Vec::new();
         for (asked, payload) in running {
             let Asked::Call(call) = asked else { continue };
