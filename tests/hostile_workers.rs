@@ -163,7 +163,8 @@ fn assert_fits(error: &Error, act: &Act) {
 fn trials(method: StartMethod, acts: impl IntoIterator<Item = (Act, Expected)>) {
     // They stay until no attacker can look for its gate any more.
     let mut scratches = Vec::new();
-    let mut pools = [pool(method, 1), pool(method, 2)];
+    let sizes: &[usize] = if method == StartMethod::Exec { &[2] } else { &[1, 2] };
+    let mut pools: Vec<_> = sizes.iter().map(|workers| pool(method, *workers)).collect();
     for (act, expected) in acts {
         for one in &mut pools {
             settle_in(one);
