@@ -269,7 +269,7 @@ impl<T> Caller<T> {
                 return Err(Violation("a reply to a call that was not claimed"));
             }
             let body = self.body(&head)?;
-            let whole = matches!(body, Body::Small(..)) && head.kind != Kind::Results;
+            let whole = matches!(body, Body::Small(..) | Body::Tiny(..)) && head.kind != Kind::Results;
             let inline = if whole { body.bytes().unwrap_or_default() } else { &[] };
             if !seal::holds(&bytes, inline) {
                 return Err(Violation("a reply was written over"));

@@ -41,6 +41,8 @@ impl Reply {
 /// The bytes of a reply.
 #[derive(Debug)]
 pub(crate) enum Body {
+    /// Copied out of the ring: so many bytes, which are few. Most results are, and need no memory of their own.
+    Tiny([u64; 2], usize),
     /// Copied out of the ring: so many bytes, in memory as aligned as a payload has to be.
     Small(Vec<u128>, usize),
     /// Still in the child's parcel, which is let go when this is dropped.
@@ -61,19 +63,28 @@ pub(crate) struct Borrowed {
 impl Body {
     /// A body of so many bytes, which `fill` brings.
     pub(super) fn filled(len: usize, fill: impl FnOnce(&mut [u8])) -> Self {
+        let mut few = [0u64; 2];
+        if let Some(bytes) = bytemuck::cast_slice_mut(&mut few).get_mut(..len) {
+            fill(bytes);
+            return Self::Tiny(few, len);
+        }
+        Self::aligned(len, fill)
+    }
+
+    /// A copy of these bytes, as aligned as a payload has to be.
+    pub(crate) fn of_bytes(bytes: &[u8]) -> Self {
+        Self::aligned(bytes.len(), |copy| copy.copy_from_slice(bytes))
+    }
+
+    fn aligned(len: usize, fill: impl FnOnce(&mut [u8])) -> Self {
         let mut memory = vec![0u128; len.div_ceil(size_of::<u128>())];
         fill(&mut bytemuck::cast_slice_mut(&mut memory)[..len]);
         Self::Small(memory, len)
     }
 
-    /// A copy of these bytes.
-    pub(crate) fn of_bytes(bytes: &[u8]) -> Self {
-        Self::filled(bytes.len(), |copy| copy.copy_from_slice(bytes))
-    }
-
     /// Leaves out what is behind the first `len` bytes, in memory of our own.
     pub(super) fn truncate(&mut self, to: usize) {
-        if let Self::Small(_, len) = self {
+        if let Self::Small(_, len) | Self::Tiny(_, len) = self {
             *len = to.min(*len);
         }
     }
@@ -84,6 +95,7 @@ impl Body {
     /// It was in a parcel that could not be received.
     pub(crate) fn bytes(&self) -> Result<&[u8], Errno> {
         match self {
+            Self::Tiny(few, len) => Ok(&bytemuck::cast_slice(few)[..*len]),
             Self::Small(memory, len) => Ok(&bytemuck::cast_slice(memory)[..*len]),
             // The child writes this parcel again only after `released` says that it may.
             Self::Parcel(borrowed) => Ok(borrowed.map.lend(0, borrowed.len)),
