@@ -14,6 +14,9 @@ use std::time::{Duration, Instant};
 const SHORTEST: u64 = 500;
 const LONGEST: u64 = 50_000;
 
+/// Shorter than what sleeping and being woken costs.
+const BRIEFLY: Duration = Duration::from_micros(4);
+
 /// The present length of a look, in nanoseconds. Several threads may share and teach it.
 #[derive(Debug)]
 pub(crate) struct Spin(AtomicU64);
@@ -32,22 +35,12 @@ impl Spin {
     }
 
     /// Looks until `there` says yes, or the time is over; says which.
-    pub(crate) fn until(&self, mut there: impl FnMut() -> bool) -> bool {
-        let start = Instant::now();
+    pub(crate) fn until(&self, there: impl FnMut() -> bool) -> bool {
         let length = self.0.load(Relaxed);
-        loop {
-            for _ in 0..32 {
-                if there() {
-                    self.0.store((length * 2).min(LONGEST), Relaxed);
-                    return true;
-                }
-                spin_loop();
-            }
-            if start.elapsed() >= Duration::from_nanos(length) {
-                self.0.store((length / 2).max(SHORTEST), Relaxed);
-                return false;
-            }
-        }
+        let found = look(Duration::from_nanos(length), there);
+        let next = if found { (length * 2).min(LONGEST) } else { (length / 2).max(SHORTEST) };
+        self.0.store(next, Relaxed);
+        found
     }
 
     /// The sleep that began at `since` is over.
@@ -55,6 +48,26 @@ impl Spin {
         let slept = u64::try_from(since.elapsed().as_nanos()).unwrap_or(u64::MAX);
         if slept < LONGEST {
             self.0.store((2 * slept).min(LONGEST), Relaxed);
+        }
+    }
+}
+
+/// Looks for a few microseconds, where somebody else could do with the processor. Nothing is learnt from it.
+pub(crate) fn briefly(there: impl FnMut() -> bool) -> bool {
+    look(BRIEFLY, there)
+}
+
+fn look(length: Duration, mut there: impl FnMut() -> bool) -> bool {
+    let start = Instant::now();
+    loop {
+        for _ in 0..32 {
+            if there() {
+                return true;
+            }
+            spin_loop();
+        }
+        if start.elapsed() >= length {
+            return false;
         }
     }
 }

@@ -251,6 +251,7 @@ impl PoolBuilder {
             return Err(Error::invalid("a pool that may have 0 calls pending could never be given one"));
         }
         let plan = Plan {
+            processors: available_parallelism(),
             name: self.name.unwrap_or_else(|| "worker".to_owned()),
             // Noted here, because the workers are asked for by the hub's thread, also when they replace others.
             options: self.options.of_this_thread(),

@@ -7,7 +7,7 @@ use std::collections::VecDeque;
 use std::mem;
 use std::sync::Arc;
 use std::thread::{Thread, ThreadId};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use super::ahead::Map;
 use super::call::Call;
@@ -286,11 +286,13 @@ impl<'p, T: Task> Mapping<'p, T> {
         if self.reads && self.room > 0 {
             return;
         }
-        let several = self.pace.batches_in(PATIENCE, self.size, self.workers).min(unsettled.len() / 2);
+        let many = self.pace.batches_in(PATIENCE, self.size, self.workers);
+        let several = many.min(unsettled.len() / 2);
         if let Some(next) = unsettled.get(several).filter(|_| several > 0) {
             // Not for ever: an item among these may take long, or wait for one behind them.
-            let deadline = Instant::now().checked_add(PATIENCE);
-            self.core.wait(&|| next.is_settled(), &**next, deadline);
+            let share = u32::try_from(several).unwrap_or(u32::MAX);
+            let time = (PATIENCE / u32::try_from(many).unwrap_or(u32::MAX)).saturating_mul(share).min(PATIENCE);
+            self.core.nap(&|| next.is_settled(), &**next, time);
         }
         let Some(front) = self.pending.front() else { return };
         let any = self.reads && !self.full;

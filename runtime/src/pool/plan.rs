@@ -15,6 +15,8 @@ use crate::task::{Registration, Task};
 pub(super) struct Plan {
     pub(super) name: String,
     pub(super) options: Options,
+    /// How many processors there are, for workers and for us.
+    pub(super) processors: usize,
     /// What each worker runs before its first call, and after its last.
     pub(super) initializer: Option<Errand>,
     pub(super) finalizer: Option<Errand>,

@@ -381,6 +381,11 @@ impl Schedule {
         }
     }
 
+    /// Whether workers need every processor there is.
+    pub(super) fn is_crowded(&self) -> bool {
+        self.levels.watched().len() >= self.plan.processors
+    }
+
     /// Whether calls wait that another worker could run.
     pub(super) fn work_waits(&self) -> bool {
         !self.backlog.is_empty() || self.levels.behind() > 0

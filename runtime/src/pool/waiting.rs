@@ -5,7 +5,7 @@
 
 use std::sync::{Arc, TryLockError};
 use std::thread::{Thread, ThreadId};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::core::Core;
 use super::schedule::{Office, Schedule};
@@ -98,10 +98,25 @@ impl Core {
         }
     }
 
+    /// Waits until `done`, or for `time`, without leading: so workers do not ring for each reply, which takes processors
+    /// from them, but only when they have nothing to do. For those who have time.
+    pub(super) fn nap(self: &Arc<Self>, done: &dyn Fn() -> bool, awaited: &dyn Awaited, time: Duration) {
+        let own = std::thread::current();
+        awaited.enlist(own.clone());
+        self.update(Schedule::renew_words);
+        if !done() {
+            std::thread::park_timeout(time);
+        }
+        awaited.strike(own.id());
+    }
+
     /// Looks for replies and sleeps until there are some, for everybody, until `done`.
     fn lead(self: &Arc<Self>, done: &dyn Fn() -> bool, deadline: Option<Instant>) {
         let mut rang = Vec::new();
-        let mut far = std::mem::take(&mut self.schedule().far);
+        let (mut far, mut crowded) = {
+            let mut schedule = self.schedule();
+            (std::mem::take(&mut schedule.far), schedule.is_crowded())
+        };
         let mut busy = false;
         loop {
             if std::mem::take(&mut busy) {
@@ -109,11 +124,18 @@ impl Core {
                 spin::pause();
             }
             if !std::mem::take(&mut far) {
-                self.spin.until(|| done() || self.sees_reply());
+                let there = || done() || self.sees_reply();
+                // Where workers need every processor, looking takes time from the one whose reply is looked for.
+                if crowded {
+                    spin::briefly(there);
+                } else {
+                    self.spin.until(there);
+                }
             }
             let late = deadline.is_some_and(|at| Instant::now() >= at);
             let sleeps = self.update(|schedule, owed| {
                 let any = schedule.collect(owed);
+                crowded = schedule.is_crowded();
                 if done() || late {
                     schedule.leave_office(owed);
                     return None;
@@ -137,7 +159,9 @@ impl Core {
                 Some(true) => {
                     let since = Instant::now();
                     let _ = self.set.wait(&mut rang, deadline);
-                    self.spin.slept(since);
+                    if !crowded {
+                        self.spin.slept(since);
+                    }
                     let mut schedule = self.schedule();
                     schedule.office = Office::Awake;
                     schedule.set_asleep(false);
