@@ -15,7 +15,7 @@ use crate::sys::limits;
 const CONVERSATION: Duration = Duration::from_micros(100);
 
 /// How often it must happen in a row before the child moves for the first time.
-const PATIENCE: u32 = 8;
+const PATIENCE: u32 = 3;
 
 /// After so many answers that nobody had to be woken for, stepping aside did help.
 const HELPED: u32 = 64;
