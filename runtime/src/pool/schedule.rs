@@ -33,7 +33,7 @@ use crate::link::{Body, Payload, Reply};
 use crate::sys::Errno;
 
 /// After so many calls that were submitted while all workers were busy, the submitting thread looks for replies.
-const RARELY: u32 = LOOK_AHEAD / 2;
+const RARELY: u32 = LOOK_AHEAD;
 
 /// Everything under the mutex.
 #[derive(Debug)]
