@@ -165,9 +165,12 @@ fn a_failing_initializer_is_what_build_reports(method: StartMethod) {
 }
 
 fn an_initializer_that_dies_again_and_again_is_what_build_reports(method: StartMethod) {
-    let error = builder(method, 1).initializer(leave, 7).build().unwrap_err();
-    assert!(matches!(error.kind(), ErrorKind::Closed { .. }), "{error:?}");
-    assert!(error.to_string().contains("code 7"), "{error}");
+    // Also where workers are not started anew before there is work for them.
+    for builder in [builder(method, 1), builder(method, 1).idle_timeout(Duration::from_secs(20))] {
+        let error = builder.initializer(leave, 7).build().unwrap_err();
+        assert!(matches!(error.kind(), ErrorKind::Closed { .. }), "{error:?}");
+        assert!(error.to_string().contains("code 7"), "{error}");
+    }
     assert!(active_children().is_empty());
 }
 

@@ -238,7 +238,9 @@ impl PoolBuilder {
     /// A number is 0 that must not be, the arguments of initializer or finalizer could not be encoded, a worker could not
     /// be started, or an initializer failed; then the workers that were started are ended.
     pub fn build(self) -> Result<Pool> {
-        let workers = self.workers.unwrap_or_else(available_parallelism);
+        // Asked once: the answer is read from files.
+        let processors = available_parallelism();
+        let workers = self.workers.unwrap_or(processors);
         if workers == 0 {
             return Err(Error::invalid("a pool needs at least one worker, and 0 were asked for"));
         }
@@ -251,7 +253,7 @@ impl PoolBuilder {
             return Err(Error::invalid("a pool that may have 0 calls pending could never be given one"));
         }
         let plan = Plan {
-            processors: available_parallelism(),
+            processors,
             name: self.name.unwrap_or_else(|| "worker".to_owned()),
             // Noted here, because the workers are asked for by the hub's thread, also when they replace others.
             options: self.options.of_this_thread(),

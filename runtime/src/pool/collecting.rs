@@ -124,9 +124,10 @@ impl Schedule {
             self.take_reply(number, asked, reply, owed);
         }
         self.replies = replies;
-        self.retire_if_outgrown(number, owed);
-        if let Err(violation) = collected {
-            self.punish(number, violation.0, owed);
+        match collected {
+            Ok(_) => self.retire_if_outgrown(number, owed),
+            // Nor is it believed that it has outgrown: another one might be in this place by then.
+            Err(violation) => self.punish(number, violation.0, owed),
         }
         self.sort_in(number, owed);
         self.set_alarm(self.due(number), owed);

@@ -313,7 +313,13 @@ impl Core {
                 break leaving;
             }
             // Whoever comes now is sent away; its record is among the leaving then.
-            drop(self.arrived.wait(schedule).unwrap_or_else(PoisonError::into_inner));
+            match deadline.map(|at| at.saturating_duration_since(Instant::now())) {
+                None => drop(self.arrived.wait(schedule).unwrap_or_else(PoisonError::into_inner)),
+                Some(Duration::ZERO) => return false,
+                Some(left) => {
+                    drop(self.arrived.wait_timeout(schedule, left).unwrap_or_else(PoisonError::into_inner));
+                }
+            }
         };
         for record in leaving {
             if record.wait(deadline).is_none() {

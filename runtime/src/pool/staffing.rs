@@ -115,7 +115,8 @@ impl Schedule {
     pub(super) fn may_start(&mut self, start: Start) -> bool {
         let place = &mut self.places[start.number];
         let wanted = if start.standby {
-            place.wanted && place.coming == 0 && place.standby.is_none()
+            let ended = matches!(self.phase, Phase::Ended(_));
+            !ended && place.wanted && place.coming == 0 && place.standby.is_none()
         } else {
             matches!(place.state, State::Postponed)
         };
@@ -280,7 +281,8 @@ impl Schedule {
     /// Asks for a new worker if one is needed here.
     pub(super) fn fill(&mut self, number: usize, owed: &mut Owed) {
         let needed = match self.phase {
-            Phase::Open => self.plan.eager || self.work_waits(),
+            // The builder waits for the first ones, whether there is work for them or not.
+            Phase::Open => self.plan.eager || self.work_waits() || self.unready.load(SeqCst) > 0,
             Phase::Closing(_) => !self.backlog.is_empty(),
             Phase::Ended(_) => false,
         };
