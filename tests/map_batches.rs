@@ -5,6 +5,7 @@
 //! Never: depends on how many items share a frame, or how fast anything is.
 
 mod gate;
+mod prints;
 mod support;
 
 use std::cell::Cell;
@@ -20,7 +21,8 @@ use gate::{directory, open_gate, wait_for};
 use nix::sys::resource::{Resource, setrlimit};
 use nix::sys::signal::{Signal, kill, raise};
 use nix::unistd::Pid;
-use process_task::{Direction, Error, ErrorKind, Execution, Pool, StartMethod, active_children, current, process_task};
+use prints::print;
+use process_task::{Direction, Error, ErrorKind, Execution, Pool, StartMethod, active_children, process_task};
 use serde::{Deserialize, Serialize, Serializer, ser};
 use support::scratch::Scratch;
 use support::{PATIENCE, eventually, processes, rounds};
@@ -313,23 +315,6 @@ fn a_late_item_holds_back_neither_those_before_it_nor_those_behind_it(method: St
             .map(late, (0..1_500).map(|item| (gate.as_str(), item)));
         assert_eq!(results, Ok((0..1_500).collect()));
     }
-}
-
-/// Has standard output written to a file from now on, whose name is the worker's.
-fn print_to(directory: &str) {
-    static PRINTS: AtomicBool = AtomicBool::new(false);
-    if !PRINTS.swap(true, Relaxed) {
-        let file = File::create(format!("{directory}/{}", current().name())).expect("a file that can be written to");
-        nix::unistd::dup2_stdout(file).expect("a place for it");
-    }
-}
-
-#[process_task]
-#[expect(clippy::print_stdout, reason = "what is tested is what becomes of it")]
-fn print(directory: &str, item: u32) -> u32 {
-    print_to(directory);
-    print!("{item} ");
-    item
 }
 
 #[process_task]

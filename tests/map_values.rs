@@ -4,16 +4,16 @@
 //! Runs in: the test process; its tasks run in workers. Never: depends on how many items share a frame, or how fast
 //! anything is.
 
+mod prints;
 mod support;
 
 use std::cell::Cell;
 use std::collections::BTreeSet;
-use std::fs::File;
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::thread;
 use std::time::Duration;
 
-use process_task::{Execution, Pool, StartMethod, current, process_task};
+use prints::print;
+use process_task::{Execution, Pool, StartMethod, process_task};
 use serde::{Deserialize, Serialize, Serializer, ser};
 use support::scratch::Scratch;
 
@@ -130,23 +130,6 @@ fn arguments_that_refuse_are_an_error_of_their_item(method: StartMethod) {
         }
     }
     assert_eq!(pool.map(number_of, (0..300).map(Stubborn)), Ok((0..300).collect()));
-}
-
-/// Has standard output written to a file from now on, whose name is the worker's.
-fn print_to(directory: &str) {
-    static PRINTS: AtomicBool = AtomicBool::new(false);
-    if !PRINTS.swap(true, Relaxed) {
-        let file = File::create(format!("{directory}/{}", current().name())).expect("a file that can be written to");
-        nix::unistd::dup2_stdout(file).expect("a place for it");
-    }
-}
-
-#[process_task]
-#[expect(clippy::print_stdout, reason = "what is tested is what becomes of it")]
-fn print(directory: &str, item: u32) -> u32 {
-    print_to(directory);
-    print!("{item} ");
-    item
 }
 
 fn a_slow_input_does_not_hold_items_back(method: StartMethod) {
