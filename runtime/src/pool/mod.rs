@@ -1,6 +1,7 @@
 //! Workers that stay, and calls that are handed to them.
 //!
-//! Owns: [`Pool`], its builder, handles and iterators. Runs in: the parent. Never: runs a call twice, or loses one.
+//! Owns: [`Pool`], its builder, handles and iterators. Runs in: the parent. Never: loses a call, or runs one
+//! twice whose task does not allow it.
 //!
 //! # Who does what
 //!
@@ -11,7 +12,7 @@
 //!
 //! | a worker's bell rings | when | heard by |
 //! |---|---|---|
-//! | for each reply | `asleep`: the leader sleeps, or nobody leads and a future or callback waits | the leader, else the hub |
+//! | for each reply | `asleep`: the leader sleeps, or nobody leads and a future, a callback, a deadline or a timeline waits | the leader, else the hub |
 //! | when it goes to sleep | `hungry`: nobody leads, and calls wait behind others | the hub |
 //!
 //! Both words are written under the mutex, and after writing one the writer looks at the replies again. Two epoll sets
@@ -32,7 +33,7 @@
 //! # A worker dies
 //!
 //! The hub's thread hears of it and sorts the link's remains: replies that had come are results; the one call that was
-//! claimed fails with `Unknown`; those behind it go back to the front of the backlog. A new worker is asked for.
+//! claimed fails with `Unknown`, or is made again if its task has retries left; those behind it go back to the front of the backlog. A new worker is asked for.
 
 mod ahead;
 mod batch;
