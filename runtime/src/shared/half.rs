@@ -1,0 +1,83 @@
+//! A mapping that begins with words that several processes write.
+//!
+//! Owns: [`Half`]. Runs in: any process.
+//! Never: gives out a plain reference to bytes that another process may write.
+#![expect(unsafe_code, reason = "seeing atomic words in mapped memory")]
+
+use std::marker::PhantomData;
+use std::os::fd::BorrowedFd;
+
+use crate::sys;
+use crate::sys::memory::{Access, Map};
+
+/// Where the bytes behind the words begin: a page further.
+const BYTES: usize = 4096;
+
+/// Words at the start of shared memory.
+///
+/// # Safety
+/// 1. Memory that is all zero is a valid value.
+/// 2. Every field is an atomic, or an array of atomics: another process may write it at any time.
+/// 3. The size is at most one page, and the alignment at most that of a page.
+pub(crate) unsafe trait Words: 'static {}
+
+/// Implements [`Words`] for structs of atomics, wherever they are declared; the duties are checked as far as can be.
+macro_rules! words {
+    ($($name:ident { $($field:ident: $check:ty),* $(,)? })*) => { $(
+        const _: () = {
+            // Duty 2: every field is named here with its type, and these types are atomics or arrays of them.
+            fn _fields(words: &$name) {
+                $( let _: &$check = &words.$field; )*
+            }
+            #[expect(unsafe_code, reason = "memory that several processes map")]
+            // SAFETY: atomics of zero are valid (duty 1), all fields are atomics (duty 2), and `Half::map` checks duty 3.
+            unsafe impl $crate::shared::Words for $name {}
+        };
+    )* };
+}
+pub(crate) use words;
+
+/// One mapped memory: words of type `W`, then bytes.
+#[derive(Debug)]
+pub(crate) struct Half<W> {
+    map: Map,
+    words: PhantomData<W>,
+}
+
+impl<W: Words> Half<W> {
+    /// How much memory has `len` bytes behind the words.
+    pub(crate) const fn size_with(len: usize) -> usize {
+        BYTES + len
+    }
+
+    /// Maps memory that has `len` bytes behind the words.
+    pub(crate) fn map(fd: BorrowedFd<'_>, len: usize, access: Access) -> sys::Result<Self> {
+        const { assert!(size_of::<W>() <= BYTES && align_of::<W>() <= BYTES, "duty 3 of `Words`") };
+        let map = Map::new(fd, Self::size_with(len), access)?;
+        map.touch(2 * BYTES);
+        Ok(Self { map, words: PhantomData })
+    }
+
+    /// The words. Storing to them through a mapping that is for reading is a fault in the one who stores.
+    pub(crate) fn words(&self) -> &W {
+        debug_assert!(self.map.len() >= size_of::<W>());
+        // SAFETY: the mapping is page-aligned and at least a page long (duty 3 of `Words`), starts out as zero (duty 1),
+        // and what others write to it, they write to atomics (duty 2).
+        unsafe { self.map.start().cast::<W>().as_ref() }
+    }
+
+    /// See [`Map::read`]; `at` counts from the end of the words.
+    pub(crate) fn read(&self, at: usize, into: &mut [u8]) {
+        self.map.read(BYTES + at, into);
+    }
+
+    /// See [`Map::write`]; `at` counts from the end of the words.
+    pub(crate) fn write(&self, at: usize, bytes: &[u8]) {
+        self.map.write(BYTES + at, bytes);
+    }
+
+    /// See [`Map::lend`]; `at` counts from the end of the words.
+    pub(crate) fn lend(&self, at: usize, len: usize) -> &[u8] {
+        self.map.lend(BYTES + at, len)
+    }
+}
