@@ -26,6 +26,10 @@
 //! [`choose`] picks by type, so an alias such as `type Bytes = Vec<u8>` is seen through, and the same choice is made
 //! for both directions because one trait, [`Format`], has both.
 //!
+//! # Beside a payload
+//!
+//! What no bytes can carry, such as a region of shared memory, is written as an index; see [`handles`].
+//!
 //! # What is believed
 //!
 //! Nothing: every length is compared with the bytes that are left before memory is asked for, every `bool`, `char`,
@@ -36,6 +40,7 @@ mod bounded;
 pub(crate) mod choose;
 mod error;
 mod format;
+pub(crate) mod handles;
 pub(crate) mod message;
 mod number;
 mod plain;

@@ -15,6 +15,7 @@ use serde::de::DeserializeSeed;
 use serde::{Deserialize, Deserializer, Serialize};
 
 use super::bounded::Bounded;
+use super::handles::active;
 use super::{CodecError, Format, Reader, Writer};
 
 const CONFIGURATION: Configuration<LittleEndian, Fixint> = bincode::config::standard().with_fixed_int_encoding();
@@ -61,13 +62,13 @@ impl<'a, T: Travels<'a>> Format<'a, T> for ViaSerde {
 
 /// Appends `value`.
 pub(super) fn put<T: Serialize + ?Sized>(value: &T, writer: &mut Writer<'_>) -> Result<(), CodecError> {
-    Ok(bincode::serde::encode_into_writer(value, Sink(writer), CONFIGURATION)?)
+    Ok(active(|| bincode::serde::encode_into_writer(value, Sink(writer), CONFIGURATION))?)
 }
 
 /// Takes the next value.
 pub(super) fn take<'a, T: Deserialize<'a>>(reader: &mut Reader<'a>) -> Result<T, CodecError> {
     let seed = BoundedSeed(PhantomData);
-    let (value, len) = bincode::serde::seed_decode_from_slice(seed, reader.rest(), CONFIGURATION)?;
+    let (value, len) = active(|| bincode::serde::seed_decode_from_slice(seed, reader.rest(), CONFIGURATION))?;
     reader.take(len)?;
     Ok(value)
 }

@@ -1,0 +1,285 @@
+//! What travels beside a payload: descriptors, which no bytes can carry.
+//!
+//! Owns: for each thread, the handles beside the payload that it encodes, and those beside the one that it decodes.
+//! Runs in: every process. Never: moves a descriptor between processes; the link does, and keeps the order.
+//!
+//! A handle, such as a region of shared memory, is written as its index among those beside its payload ([`put`]), and made
+//! again of the descriptor that came ([`take`]). Whoever encodes or decodes a payload opens a scope for it ([`collect`],
+//! [`provide`]); scopes may be nested, since a value's `Serialize` may use a pool. A scope counts only while serde runs
+//! ([`active`]): the function of a task, which runs between the two, cannot take a handle for itself.
+
+use std::any::Any;
+use std::cell::{Cell, RefCell};
+use std::fmt;
+use std::mem;
+use std::os::fd::{BorrowedFd, OwnedFd};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use super::CodecError;
+
+/// Something of which another process gets a descriptor.
+pub(crate) trait Handle: Any + Send + Sync + fmt::Debug {
+    fn descriptor(&self) -> BorrowedFd<'_>;
+}
+
+/// The most handles beside one payload.
+pub(crate) const MOST: usize = 1024;
+
+/// The handles beside a payload, by index. They live as long as it may have to be sent again.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Handles(Option<Box<Vec<Arc<dyn Handle>>>>);
+
+impl Handles {
+    pub(crate) fn len(&self) -> usize {
+        self.0.as_ref().map_or(0, |list| list.len())
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.0.is_none()
+    }
+
+    /// Their descriptors, by index.
+    pub(crate) fn descriptors(&self) -> Vec<BorrowedFd<'_>> {
+        self.0.iter().flat_map(|list| list.iter()).map(|handle| handle.descriptor()).collect()
+    }
+
+    fn put(&mut self, handle: Arc<dyn Handle>) -> Result<u32, CodecError> {
+        let list = self.0.get_or_insert_default();
+        let known = list.iter().position(|other| Arc::ptr_eq(other, &handle));
+        let at = known.unwrap_or(list.len());
+        if at == MOST {
+            return Err(CodecError::new(format!("more than {MOST} handles cannot travel with one call")));
+        }
+        if known.is_none() {
+            list.push(handle);
+        }
+        // There are fewer than `MOST`.
+        Ok(u32::try_from(at).unwrap_or(u32::MAX))
+    }
+}
+
+/// The handles beside a payload that came, by index.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Received(Option<Arc<Mutex<Vec<Slot>>>>);
+
+#[derive(Debug)]
+enum Slot {
+    Came(OwnedFd),
+    Opened(Arc<dyn Handle>),
+    /// It could not be opened.
+    Lost,
+}
+
+impl Received {
+    pub(crate) fn new(descriptors: Vec<OwnedFd>) -> Self {
+        Self::of_slots(descriptors.into_iter().map(Slot::Came).collect())
+    }
+
+    /// Those beside a payload that stays in this process.
+    pub(crate) fn of_own(handles: &Handles) -> Self {
+        let list = handles.0.iter().flat_map(|list| list.iter());
+        Self::of_slots(list.map(|handle| Slot::Opened(Arc::clone(handle))).collect())
+    }
+
+    fn of_slots(slots: Vec<Slot>) -> Self {
+        Self((!slots.is_empty()).then(|| Arc::new(Mutex::new(slots))))
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.0.is_none()
+    }
+
+    /// Lets go of them. What was decoded has its own hold.
+    pub(crate) fn clear(&self) {
+        if let Some(slots) = &self.0 {
+            let slots = mem::take(&mut *slots.lock().unwrap_or_else(PoisonError::into_inner));
+            drop(slots);
+        }
+    }
+
+    fn take<H: Handle>(
+        &self,
+        index: u32,
+        open: impl FnOnce(OwnedFd) -> Result<H, CodecError>,
+    ) -> Result<Arc<H>, CodecError> {
+        let none = || CodecError::new("the payload is corrupt: it names a handle that did not come with it");
+        let mut slots = self.0.as_ref().ok_or_else(none)?.lock().unwrap_or_else(PoisonError::into_inner);
+        let slot = usize::try_from(index).ok().and_then(|at| slots.get_mut(at)).ok_or_else(none)?;
+        let opened: Arc<dyn Handle> = match mem::replace(slot, Slot::Lost) {
+            Slot::Came(descriptor) => Arc::new(open(descriptor)?),
+            Slot::Opened(handle) => handle,
+            Slot::Lost => return Err(CodecError::new("the handle could not be opened before")),
+        };
+        *slot = Slot::Opened(Arc::clone(&opened));
+        let opened: Arc<dyn Any + Send + Sync> = opened;
+        opened.downcast().map_err(|_| CodecError::new("a handle was read as one of another kind"))
+    }
+}
+
+thread_local! {
+    static COLLECTED: RefCell<Option<Handles>> = const { RefCell::new(None) };
+    static PROVIDED: RefCell<Option<Received>> = const { RefCell::new(None) };
+    static ACTIVE: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Runs `encode`, in which handles can be [`put`] beside those that are in `handles`.
+#[inline]
+pub(crate) fn collect<R>(handles: &mut Handles, encode: impl FnOnce() -> R) -> R {
+    struct Scope<'h>(&'h mut Handles, Option<Handles>);
+    impl Drop for Scope<'_> {
+        #[inline]
+        fn drop(&mut self) {
+            *self.0 = COLLECTED.replace(self.1.take()).unwrap_or_default();
+        }
+    }
+    let outer = COLLECTED.replace(Some(mem::take(handles)));
+    let _scope = Scope(handles, outer);
+    encode()
+}
+
+/// Runs `decode`, in which the handles that were `received` can be [taken](take).
+#[inline]
+pub(crate) fn provide<R>(received: &Received, decode: impl FnOnce() -> R) -> R {
+    struct Scope(Option<Received>);
+    impl Drop for Scope {
+        #[inline]
+        fn drop(&mut self) {
+            drop(PROVIDED.replace(self.0.take()));
+        }
+    }
+    let _scope = Scope(PROVIDED.replace(Some(received.clone())));
+    decode()
+}
+
+/// Runs `serde`, which encodes or decodes a value of a payload.
+#[inline]
+pub(super) fn active<R>(serde: impl FnOnce() -> R) -> R {
+    struct Scope(bool);
+    impl Drop for Scope {
+        #[inline]
+        fn drop(&mut self) {
+            ACTIVE.set(self.0);
+        }
+    }
+    let _scope = Scope(ACTIVE.replace(true));
+    serde()
+}
+
+/// Puts a handle beside the payload that this thread encodes. Its index: the same for the same handle again.
+///
+/// # Errors
+/// This thread encodes no payload, or there are too many.
+pub(crate) fn put(handle: Arc<dyn Handle>) -> Result<u32, CodecError> {
+    let collected = |scope: &mut Option<Handles>| scope.as_mut().map(|handles| handles.put(handle));
+    let index = if ACTIVE.get() { COLLECTED.with_borrow_mut(collected) } else { None };
+    index.unwrap_or_else(|| Err(outside("written")))
+}
+
+/// The handle of that index beside the payload that this thread decodes; `open` makes it of the descriptor that came, the
+/// first time.
+///
+/// # Errors
+/// This thread decodes no payload, there is no handle of that index, it is of another kind, or `open` refuses.
+pub(crate) fn take<H: Handle>(
+    index: u32,
+    open: impl FnOnce(OwnedFd) -> Result<H, CodecError>,
+) -> Result<Arc<H>, CodecError> {
+    let provided = if ACTIVE.get() { PROVIDED.with_borrow(Clone::clone) } else { None };
+    provided.ok_or_else(|| outside("read"))?.take(index, open)
+}
+
+#[cold]
+fn outside(how: &str) -> CodecError {
+    CodecError::new(format!(
+        "a handle to something that processes share can only be {how} as part of an argument or a result of a task: it \
+         travels as a descriptor, which bytes elsewhere cannot carry"
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sys::fd;
+    use std::os::fd::AsFd;
+
+    #[derive(Debug)]
+    struct Event(OwnedFd);
+
+    impl Handle for Event {
+        fn descriptor(&self) -> BorrowedFd<'_> {
+            self.0.as_fd()
+        }
+    }
+
+    #[derive(Debug)]
+    struct Other(OwnedFd);
+
+    impl Handle for Other {
+        fn descriptor(&self) -> BorrowedFd<'_> {
+            self.0.as_fd()
+        }
+    }
+
+    fn event() -> Arc<dyn Handle> {
+        Arc::new(Event(fd::event().unwrap()))
+    }
+
+    fn opened(descriptor: OwnedFd) -> Result<Event, CodecError> {
+        Ok(Event(descriptor))
+    }
+
+    #[test]
+    fn a_handle_has_one_index_however_often_it_is_put() {
+        let (one, two) = (event(), event());
+        let mut handles = Handles::default();
+        let indices =
+            collect(&mut handles, || active(|| [&one, &two, &one].map(|handle| put(Arc::clone(handle)).unwrap())));
+        assert_eq!((indices, handles.len(), handles.descriptors().len()), ([0, 1, 0], 2, 2));
+    }
+
+    #[test]
+    fn a_handle_outside_a_call_is_refused_in_words() {
+        assert!(put(event()).unwrap_err().to_string().contains("argument or a result of a task"));
+        assert!(take(0, opened).unwrap_err().to_string().contains("argument or a result of a task"));
+        let mut handles = Handles::default();
+        // The function of a task runs inside its scopes, but not inside serde.
+        assert!(collect(&mut handles, || put(event())).is_err());
+        assert!(handles.is_empty());
+    }
+
+    #[test]
+    fn scopes_do_not_see_each_other() {
+        let (mut outer, mut inner) = (Handles::default(), Handles::default());
+        collect(&mut outer, || {
+            active(|| {
+                put(event()).unwrap();
+                collect(&mut inner, || active(|| assert_eq!(put(event()).unwrap(), 0)));
+                assert_eq!(put(event()).unwrap(), 1);
+            });
+        });
+        assert_eq!((outer.len(), inner.len()), (2, 1));
+        let received = Received::new(vec![fd::event().unwrap()]);
+        provide(&received, || active(|| provide(&Received::default(), || take(0, opened).unwrap_err())));
+    }
+
+    #[test]
+    fn a_handle_is_opened_once() {
+        let received = Received::new(vec![fd::event().unwrap()]);
+        let take = || provide(&received, || active(|| take(0, opened)));
+        assert!(Arc::ptr_eq(&take().unwrap(), &take().unwrap()));
+        let other = provide(&received, || active(|| super::take(0, |fd| Ok(Other(fd)))));
+        assert!(other.unwrap_err().to_string().contains("another kind"));
+        received.clear();
+        assert!(take().is_err());
+    }
+
+    #[test]
+    fn a_handle_that_stays_is_the_same() {
+        let handle: Arc<Event> = Arc::new(Event(fd::event().unwrap()));
+        let mut handles = Handles::default();
+        collect(&mut handles, || active(|| put(handle.clone()).unwrap()));
+        let received = Received::of_own(&handles);
+        let same: Arc<Event> = provide(&received, || active(|| take(0, |_| unreachable!("it is open")))).unwrap();
+        assert!(Arc::ptr_eq(&same, &handle));
+    }
+}
