@@ -12,6 +12,7 @@ use std::panic::{self, AssertUnwindSafe};
 use std::time::{Duration, Instant};
 
 use super::{panics, serve};
+use crate::codec::handles::{Handles, Received};
 use crate::codec::message::to_bytes;
 use crate::codec::{Spill, Writer};
 use crate::link::batch::Items;
@@ -45,9 +46,17 @@ pub(super) fn run(callee: &mut Callee, given: &Given, last_words: LastWords) {
         last_words.clear();
         start.set(answer.len_with_head());
         writer.begin(0, room);
-        let (kind, spilled) = one(task, item, room, &mut writer);
+        let mut handles = Handles::default();
+        let (mut kind, mut spilled) = one(task, item, (&given.received, &mut handles), room, &mut writer);
+        let has_handles = !handles.is_empty();
+        if has_handles && let Err(errno) = callee.put_beside(&mut answer, &handles) {
+            let why = format!("the result cannot be handed over: {errno}");
+            (kind, spilled) = refused(Kind::BadResult, why.as_bytes(), room, &mut writer);
+        }
+        drop(handles);
         if let Some(len) = spilled {
             drop(writer);
+            given.received.clear();
             let _ = io::stdout().flush();
             if let Err(errno) = callee.finish_answer_in_parcel(&answer, (kind, len), filling, watch.nanos()) {
                 let why = format!("the result cannot be handed over: {errno}");
@@ -58,10 +67,12 @@ pub(super) fn run(callee: &mut Callee, given: &Given, last_words: LastWords) {
             return;
         }
         callee.put_result(&mut answer, kind, writer.staged());
-        if watch.is_long() {
+        // Handles belong to the last result, so that they are there if the answer is never finished.
+        if has_handles || watch.is_long() {
             break;
         }
     }
+    given.received.clear();
     callee.end_items(&answer);
     // What the tasks printed is there before their results are.
     let _ = io::stdout().flush();
@@ -70,17 +81,24 @@ pub(super) fn run(callee: &mut Callee, given: &Given, last_words: LastWords) {
 
 /// Runs one item. What became of it is in `writer`, or in its spill, if it says how many bytes that are.
 #[inline]
-fn one(task: &Registration, item: &[u8], room: usize, writer: &mut Writer<'_>) -> (Kind, Option<usize>) {
+fn one(
+    task: &Registration,
+    item: &[u8],
+    (received, handles): (&Received, &mut Handles),
+    room: usize,
+    writer: &mut Writer<'_>,
+) -> (Kind, Option<usize>) {
     let generation = forked::generation();
     let mut refusal = None;
     // The closure returns next to nothing: what it returned by way of memory would take longer than the rest.
-    let ran = panic::catch_unwind(AssertUnwindSafe(|| match task.run(item, writer) {
-        Ok(()) => true,
-        Err(error) => {
-            refusal = Some(error);
-            false
-        }
-    }));
+    let ran =
+        panic::catch_unwind(AssertUnwindSafe(|| match serve::run_with(task, item, (received, handles), writer) {
+            Ok(()) => true,
+            Err(error) => {
+                refusal = Some(error);
+                false
+            }
+        }));
     if forked::generation() != generation {
         // The task called `fork()`, and this is the copy: the link is the original's.
         process::exit_now(0);
@@ -108,8 +126,13 @@ fn failed(
         (None, Some(StubError::Encode(error))) => (Kind::BadResult, error.to_string().into_bytes()),
         (None, None) => (Kind::BadResult, Vec::new()),
     };
+    refused(kind, &why, room, writer)
+}
+
+/// Puts these words into `writer`, instead of what is there.
+fn refused(kind: Kind, why: &[u8], room: usize, writer: &mut Writer<'_>) -> (Kind, Option<usize>) {
     writer.begin(0, room);
-    let spilled = writer.put_bytes(&why).and_then(|()| writer.end());
+    let spilled = writer.put_bytes(why).and_then(|()| writer.end());
     if spilled.is_err() {
         writer.begin(0, room);
     }

@@ -10,12 +10,13 @@ use super::batch;
 use super::outfit;
 use super::panics;
 use crate::codec::Writer;
+use crate::codec::handles::{self, Handles, Received};
 use crate::codec::message::{from_bytes, to_bytes};
 use crate::link::frame::{INLINE, Kind};
 use crate::link::message::{Refusal, Setup};
 use crate::link::{Callee, Given, Payload};
 use crate::sys::{Errno, crash, forked, limits, process};
-use crate::task::{StubError, lookup};
+use crate::task::{Registration, StubError, lookup};
 
 /// Serves until the parent closes the link, or until the one call of a `spawn` is done.
 pub(super) fn serve(mut callee: Callee) -> ! {
@@ -33,7 +34,7 @@ pub(super) fn serve(mut callee: Callee) -> ! {
                     process::exit_now(1);
                 }
             }
-            callee.answer(&given, Kind::Done, Payload::Small(Vec::new()));
+            callee.answer(&given, Kind::Done, Payload::small(Vec::new()));
             continue;
         }
         if given.kind == Kind::Batch {
@@ -91,9 +92,10 @@ fn run(callee: &mut Callee, given: &Given) {
     let generation = forked::generation();
     let mut filling = callee.filling();
     let limited = given.memory.map(limits::limit_memory);
+    let mut handles = Handles::default();
     let outcome = panic::catch_unwind(AssertUnwindSafe(|| {
         let mut writer = Writer::new(Vec::new(), INLINE, &mut filling);
-        task.run(arguments, &mut writer)?;
+        run_with(task, arguments, (&given.received, &mut handles), &mut writer)?;
         writer.finish().map_err(StubError::Encode)
     }));
     if forked::generation() != generation {
@@ -101,10 +103,12 @@ fn run(callee: &mut Callee, given: &Given) {
         process::exit_now(0);
     }
     drop(limited);
+    // What the caller shares with this process is let go of before he hears of the result.
+    given.received.clear();
     // What the task printed is there before its result is.
     let _ = std::io::stdout().flush();
     match outcome {
-        Ok(Ok(payload)) => match Payload::new(payload, filling) {
+        Ok(Ok(payload)) => match Payload::new(payload, filling, handles) {
             Some(payload) => callee.answer(given, Kind::Done, payload),
             None => answer(callee, given, Kind::BadResult, b"its parcel is gone"),
         },
@@ -119,13 +123,23 @@ fn run(callee: &mut Callee, given: &Given) {
     }
 }
 
+/// Makes one call, with the handles that came beside its arguments, and a place for those beside its result.
+pub(super) fn run_with(
+    task: &Registration,
+    arguments: &[u8],
+    (received, handles): (&Received, &mut Handles),
+    writer: &mut Writer<'_>,
+) -> Result<(), StubError> {
+    handles::provide(received, || handles::collect(handles, || task.run(arguments, writer)))
+}
+
 /// Answers with bytes of our own, which may be too long for the ring.
 pub(super) fn answer(callee: &mut Callee, given: &Given, kind: Kind, bytes: &[u8]) {
     let mut filling = callee.filling();
     let mut writer = Writer::new(Vec::new(), INLINE, &mut filling);
     let payload = writer.put_bytes(bytes).and_then(|()| writer.finish());
-    let payload = payload.ok().and_then(|payload| Payload::new(payload, filling));
-    callee.answer(given, kind, payload.unwrap_or_else(|| Payload::Small(Vec::new())));
+    let payload = payload.ok().and_then(|payload| Payload::new(payload, filling, Handles::default()));
+    callee.answer(given, kind, payload.unwrap_or_else(|| Payload::small(Vec::new())));
 }
 
 /// Ends as a program does that returns from `main`: exit handlers run, buffers are flushed, code 0.

@@ -38,6 +38,12 @@ impl Handles {
         self.0.is_none()
     }
 
+    /// So many, all different, for tests of those who carry them.
+    #[cfg(test)]
+    pub(crate) fn some(count: usize) -> Self {
+        Self(Some(Box::new((0..count).map(|_| tests::event()).collect())))
+    }
+
     /// Their descriptors, by index.
     pub(crate) fn descriptors(&self) -> Vec<BorrowedFd<'_>> {
         self.0.iter().flat_map(|list| list.iter()).map(|handle| handle.descriptor()).collect()
@@ -66,13 +72,18 @@ pub(crate) struct Received(Option<Arc<Mutex<Vec<Slot>>>>);
 enum Slot {
     Came(OwnedFd),
     Opened(Arc<dyn Handle>),
-    /// It could not be opened.
-    Lost,
+    /// It could not be received or opened, for this reason.
+    Lost(&'static str),
 }
 
 impl Received {
     pub(crate) fn new(descriptors: Vec<OwnedFd>) -> Self {
         Self::of_slots(descriptors.into_iter().map(Slot::Came).collect())
+    }
+
+    /// So many, none of which could be received.
+    pub(crate) fn lost(count: usize, why: &'static str) -> Self {
+        Self::of_slots((0..count).map(|_| Slot::Lost(why)).collect())
     }
 
     /// Those beside a payload that stays in this process.
@@ -87,6 +98,13 @@ impl Received {
 
     pub(crate) fn is_empty(&self) -> bool {
         self.0.is_none()
+    }
+
+    /// How many have come, for tests of those who carry them.
+    #[cfg(test)]
+    pub(crate) fn came(&self) -> usize {
+        let slots = self.0.as_ref().map(|slots| slots.lock().unwrap());
+        slots.map_or(0, |slots| slots.iter().filter(|slot| matches!(slot, Slot::Came(_))).count())
     }
 
     /// Lets go of them. What was decoded has its own hold.
@@ -105,10 +123,13 @@ impl Received {
         let none = || CodecError::new("the payload is corrupt: it names a handle that did not come with it");
         let mut slots = self.0.as_ref().ok_or_else(none)?.lock().unwrap_or_else(PoisonError::into_inner);
         let slot = usize::try_from(index).ok().and_then(|at| slots.get_mut(at)).ok_or_else(none)?;
-        let opened: Arc<dyn Handle> = match mem::replace(slot, Slot::Lost) {
+        let opened: Arc<dyn Handle> = match mem::replace(slot, Slot::Lost("it was refused before")) {
             Slot::Came(descriptor) => Arc::new(open(descriptor)?),
             Slot::Opened(handle) => handle,
-            Slot::Lost => return Err(CodecError::new("the handle could not be opened before")),
+            Slot::Lost(why) => {
+                *slot = Slot::Lost(why);
+                return Err(CodecError::new(format!("a handle that came with it could not be received: {why}")));
+            }
         };
         *slot = Slot::Opened(Arc::clone(&opened));
         let opened: Arc<dyn Any + Send + Sync> = opened;
@@ -220,7 +241,7 @@ mod tests {
         }
     }
 
-    fn event() -> Arc<dyn Handle> {
+    pub(super) fn event() -> Arc<dyn Handle> {
         Arc::new(Event(fd::event().unwrap()))
     }
 

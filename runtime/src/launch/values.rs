@@ -2,6 +2,7 @@
 //!
 //! Owns: nothing. Runs in: the parent, on the thread that calls or joins. Never: hides what a serialiser said.
 
+use crate::codec::handles::{self, Handles};
 use crate::codec::{CodecError, Writer};
 use crate::error::{Direction, Error, ErrorKind, Execution, Result};
 use crate::link::frame::INLINE;
@@ -16,9 +17,10 @@ pub(crate) fn encode<T: Task>(args: T::Args<'_>, stock: &SharedStock) -> Result<
     };
     let mut filling = Filling::new(stock);
     let mut writer = Writer::new(Vec::new(), INLINE, &mut filling);
-    let encoded = T::encode(args, &mut writer).and_then(|()| writer.finish());
+    let mut handles = Handles::default();
+    let encoded = handles::collect(&mut handles, || T::encode(args, &mut writer)).and_then(|()| writer.finish());
     let encoded = encoded.map_err(|error| bad(error.to_string()))?;
-    Payload::new(encoded, filling).ok_or_else(|| bad("their parcel is gone".to_owned()))
+    Payload::new(encoded, filling, handles).ok_or_else(|| bad("their parcel is gone".to_owned()))
 }
 
 /// The result that a reply holds, or the error that there is instead.
@@ -29,5 +31,5 @@ pub(crate) fn decode<R>(outcome: &Result<Body>, decode: fn(&[u8]) -> std::result
     };
     let body = outcome.as_ref().map_err(Clone::clone)?;
     let bytes = body.bytes().map_err(|errno| bad(errno.desc().to_owned()))?;
-    decode(bytes).map_err(|error| bad(error.to_string()))
+    handles::provide(&body.received(), || decode(bytes)).map_err(|error| bad(error.to_string()))
 }

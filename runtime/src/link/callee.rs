@@ -10,6 +10,7 @@ use std::sync::atomic::Ordering::{Acquire, Relaxed, Release, SeqCst};
 use std::time::Instant;
 
 use super::batch;
+use super::beside::{self, Arriving};
 use super::crowd::Crowd;
 use super::frame::{self, Frame, HEAD, INLINE, Kind, LONGEST, ParcelName, RING};
 use super::message::{FromChild, MAGIC, ToChild};
@@ -17,8 +18,9 @@ use super::parcel::{Arrivals, SLOTS};
 use super::seal;
 use super::window::{self, Window};
 use super::words::{LAST_WORDS, NO_MORE, ReplyWords, RequestWords};
-use super::{Filling, Loan, Payload, SharedStock, Spin, bell, busy};
+use super::{Filling, Loan, Payload, Place, SharedStock, Spin, bell, busy};
 use crate::codec::Spill as _;
+use crate::codec::handles::{Handles, Received};
 use crate::codec::message::{from_bytes, to_bytes};
 use crate::shared::Half;
 use crate::sys::memory::{Access, Map};
@@ -57,6 +59,8 @@ pub(crate) struct Given {
     pub(crate) serial: u64,
     /// How many bytes of address space this process may have while it runs the request, if that is limited.
     pub(crate) memory: Option<u64>,
+    /// What came beside the payload.
+    pub(crate) received: Received,
     bytes: Bytes,
 }
 
@@ -177,25 +181,28 @@ impl Callee {
     }
 
     /// Answers `given`, which is the oldest request that is not answered.
-    pub(crate) fn answer(&mut self, given: &Given, kind: Kind, mut payload: Payload) {
-        if let Payload::Parcel(loan) = &payload
-            && let Err(errno) = self.announce(loan)
-        {
-            let why = format!("the result cannot be handed over: {errno}");
-            return self.answer(given, Kind::BadResult, Payload::Small(why.into_bytes()));
-        }
-        if let Payload::Small(bytes) = &mut payload {
-            // Only our own messages can be longer, and the end of such a text can be spared.
-            bytes.truncate(INLINE);
-        }
-        let (inline, len, parcel): (&[u8], _, _) = match &payload {
-            Payload::Small(bytes) => (bytes, bytes.len(), None),
-            Payload::Parcel(loan) => (&[], loan.len(), loan.parcel().map(|(name, _)| name)),
+    pub(crate) fn answer(&mut self, given: &Given, kind: Kind, payload: Payload) {
+        let handed_over = payload.loan().map(|loan| self.announce(loan)).transpose();
+        let handed_over = handed_over.and_then(|_| self.send_beside(given.serial, payload.handles()));
+        let handles = match handed_over {
+            Ok(handles) => handles,
+            Err(errno) => {
+                let why = format!("the result cannot be handed over: {errno}");
+                return self.answer(given, Kind::BadResult, Payload::small(why.into_bytes()));
+            }
         };
-        let head = Frame { kind, task: 0, serial: given.serial, len: len as u64, parcel, pages: 0 };
+        let Payload { place, handles: kept } = payload;
+        // The parent may take it that nothing of what it gets is held here.
+        drop(kept);
+        let (inline, len, parcel): (&[u8], _, _) = match &place {
+            // Only our own messages can be longer, and the end of such a text can be spared.
+            Place::Small(bytes) => (&bytes[..bytes.len().min(INLINE)], bytes.len().min(INLINE), None),
+            Place::Parcel(loan) => (&[], loan.len(), loan.parcel().map(|(name, _)| name)),
+        };
+        let head = Frame { kind, task: 0, serial: given.serial, len: len as u64, parcel, pages: 0, handles };
         let at = self.place_for(head.extent());
         self.reply.write(frame::place(at) + HEAD, inline);
-        if let Payload::Parcel(loan) = payload {
+        if let Place::Parcel(loan) = place {
             self.lend(loan);
         }
         // Nobody waits for the word that a setup worked: the first call follows it.
@@ -208,7 +215,20 @@ impl Callee {
         // The parent knows where this is: it must find the results there if the answer is never finished.
         let at = self.place_for(LONGEST as u64);
         self.reply.words().progress.0.store(given.serial << 32, Release);
-        Answer { at, serial: given.serial, len: 0, done: 0 }
+        Answer { at, serial: given.serial, len: 0, done: 0, handles: 0 }
+    }
+
+    /// Sends the handles of the next item's result, before [`Callee::put_result`] is told of it: it is to be the last.
+    ///
+    /// # Errors
+    /// They cannot be sent.
+    pub(crate) fn put_beside(&self, answer: &mut Answer, handles: &Handles) -> Result<(), Errno> {
+        answer.handles = self.send_beside(answer.serial, handles)?;
+        Ok(())
+    }
+
+    fn send_beside(&self, serial: u64, handles: &Handles) -> Result<u16, Errno> {
+        beside::send(self.control.as_fd(), || to_bytes(&FromChild::Beside { serial }), handles)
     }
 
     /// What became of the next item, in not more bytes than the answer has [`room`](Answer::room) for. From here on, the
@@ -231,9 +251,7 @@ impl Callee {
 
     /// Says what became of the items that were done, and that it took so many nanoseconds.
     pub(crate) fn finish_answer(&mut self, answer: &Answer, nanos: u32) {
-        let len = answer.len as u64;
-        let head = Frame { kind: Kind::Results, task: nanos, serial: answer.serial, len, parcel: None, pages: 0 };
-        self.publish(answer.at, &head, true);
+        self.publish(answer.at, &answer.frame(answer.len, None, nanos), true);
     }
 
     /// As [`Callee::finish_answer`], with one more item, whose result is too long for the rest of the frame: it was
@@ -256,8 +274,7 @@ impl Callee {
         let loan = filling.done(answer.len + batch::HEAD + len).ok_or(Errno::ENOMEM)?;
         self.announce(&loan)?;
         let parcel = loan.parcel().map(|(name, _)| name);
-        let len = loan.len() as u64;
-        let head = Frame { kind: Kind::Results, task: nanos, serial: answer.serial, len, parcel, pages: 0 };
+        let head = answer.frame(loan.len(), parcel, nanos);
         self.lend(loan);
         self.publish(answer.at, &head, true);
         Ok(())
@@ -273,8 +290,7 @@ impl Callee {
     fn place_for(&mut self, extent: u64) -> u64 {
         let at = frame::room_for(self.write, extent);
         if at != self.write {
-            let skip = Frame { kind: Kind::Skip, task: 0, serial: 0, len: 0, parcel: None, pages: 0 };
-            self.reply.write(frame::place(self.write), &skip.bytes());
+            self.reply.write(frame::place(self.write), &Frame::SKIP.bytes());
         }
         at
     }
@@ -322,17 +338,34 @@ impl Callee {
     /// The descriptors that the parent sent for the request at hand.
     pub(crate) fn attached(&mut self) -> Result<Vec<OwnedFd>, Errno> {
         loop {
-            let (bytes, fds) = socket::receive(self.control.as_fd())?;
-            match from_bytes(&bytes) {
-                Ok(ToChild::Attached) => return Ok(fds),
-                Ok(ToChild::Parcel { slot, id }) => self.arrive(ParcelName { slot, id }, &fds)?,
-                _ => return Err(Errno::EPROTO),
+            match self.receive()? {
+                (ToChild::Attached, fds) => return Ok(fds),
+                (ToChild::Hello { .. } | ToChild::Parcel { .. } | ToChild::Beside { .. }, _) => {}
             }
         }
     }
 
-    fn arrive(&mut self, name: ParcelName, fds: &[OwnedFd]) -> Result<(), Errno> {
-        self.arrivals.add(name, fds.first().ok_or(Errno::EPROTO)?)
+    /// The next message of the parent, and what came with it. If that is a parcel, it is mapped.
+    fn receive(&mut self) -> Result<(ToChild, Vec<OwnedFd>), Errno> {
+        let (bytes, fds) = socket::receive(self.control.as_fd())?;
+        let message = from_bytes(&bytes).map_err(|_| Errno::EPROTO)?;
+        if let ToChild::Parcel { slot, id } = message {
+            self.arrivals.add(ParcelName { slot, id }, fds.first().ok_or(Errno::EPROTO)?)?;
+        }
+        Ok((message, fds))
+    }
+
+    /// The handles beside a request.
+    fn beside(&mut self, head: &Frame) -> Received {
+        let mut arriving = Arriving::new(head.serial, head.handles);
+        while !arriving.is_complete() {
+            match self.receive() {
+                Ok((ToChild::Beside { serial }, fds)) if serial <= head.serial => arriving.add(serial, fds),
+                Ok(_) => return arriving.lost(Errno::EPROTO),
+                Err(errno) => return arriving.lost(errno),
+            }
+        }
+        arriving.received()
     }
 
     fn read_frame(&mut self) -> Given {
@@ -356,8 +389,9 @@ impl Callee {
                 Err(errno) => Bytes::Missing(errno),
             },
         };
+        let received = self.beside(&head);
         let memory = (head.pages > 0).then(|| u64::from(head.pages) * frame::PAGE);
-        Given { kind: head.kind, task: head.task, serial: head.serial, memory, bytes }
+        Given { kind: head.kind, task: head.task, serial: head.serial, memory, received, bytes }
     }
 
     fn find(&mut self, name: ParcelName, len: u64) -> Result<Arc<Map>, Errno> {
@@ -365,10 +399,10 @@ impl Callee {
             if let Some(map) = self.arrivals.find(name, len) {
                 return Ok(map);
             }
-            let (bytes, fds) = socket::receive(self.control.as_fd())?;
-            match from_bytes(&bytes) {
-                Ok(ToChild::Parcel { slot, id }) => self.arrive(ParcelName { slot, id }, &fds)?,
-                _ => return Err(Errno::EPROTO),
+            match self.receive()?.0 {
+                // The latter of a request that could not be read.
+                ToChild::Parcel { .. } | ToChild::Beside { .. } => {}
+                ToChild::Hello { .. } | ToChild::Attached => return Err(Errno::EPROTO),
             }
         }
     }
@@ -409,9 +443,23 @@ pub(crate) struct Answer {
     /// How long it is by now.
     len: usize,
     done: u64,
+    /// How many handles are beside the last result.
+    handles: u16,
 }
 
 impl Answer {
+    /// Says that handles are beside it, which are not.
+    #[cfg(test)]
+    pub(super) fn promise(&mut self, handles: u16) {
+        self.handles = handles;
+    }
+
+    /// The head of the frame that holds the answer.
+    fn frame(&self, len: usize, parcel: Option<ParcelName>, nanos: u32) -> Frame {
+        let (serial, handles) = (self.serial, self.handles);
+        Frame { kind: Kind::Results, task: nanos, serial, len: len as u64, parcel, pages: 0, handles }
+    }
+
     /// How many bytes the next result may have; `None` if not even an empty one fits.
     #[inline]
     pub(crate) fn room(&self) -> Option<usize> {

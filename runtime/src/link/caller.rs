@@ -4,12 +4,13 @@
 //! Never: believes the child. A reply is taken only if it answers the oldest call in flight.
 
 use std::collections::VecDeque;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::{Acquire, Relaxed, SeqCst};
 use std::sync::atomic::fence;
 
 use super::batch::{self, Tally};
+use super::beside::{self, Arriving};
 use super::frame::{self, Frame, HEAD, INLINE, Kind, LONGEST, ParcelName, RING};
 use super::message::{FromChild, ToChild};
 use super::parcel::{Arrivals, NO_SLOT, SLOTS};
@@ -18,6 +19,9 @@ use super::seal;
 use super::window::{self, LOOK_AHEAD, Window};
 use super::words::NO_MORE;
 use super::{Link, Payload, bell};
+#[cfg(test)]
+use crate::codec::handles::Handles;
+use crate::codec::handles::Received;
 use crate::codec::message::{from_bytes, to_bytes};
 use crate::sys::socket;
 use crate::sys::{self, Errno, limits};
@@ -160,28 +164,23 @@ impl<T> Caller<T> {
         tag: T,
     ) -> Result<(), (Errno, Payload, T)> {
         debug_assert!(self.has_room());
-        let parcel = match &payload {
-            Payload::Small(_) => None,
-            Payload::Parcel(loan) => match self.announce(loan) {
-                Ok(name) => Some(name),
-                Err(errno) => return Err((errno, payload, tag)),
-            },
+        // Not used again if the request cannot be made: what was sent for it is let go by whoever reads the next.
+        self.serial += 1;
+        let (parcel, handles) = match self.send_ahead(&payload) {
+            Ok(sent) => sent,
+            Err(errno) => return Err((errno, payload, tag)),
         };
-        let (inline, len): (&[u8], _) = match &payload {
-            Payload::Small(bytes) => (bytes, bytes.len()),
-            Payload::Parcel(loan) => (&[], loan.len()),
-        };
+        let len = payload.bytes().len();
+        let inline = if parcel.is_some() { &[] } else { payload.bytes() };
         let items = if kind == Kind::Batch { batch::left(inline) } else { 0 };
         debug_assert_eq!(items > 0, kind == Kind::Batch);
-        self.serial += 1;
         let pages = frame::pages(memory);
-        let head = Frame { kind, task, serial: self.serial, len: len as u64, parcel, pages };
+        let head = Frame { kind, task, serial: self.serial, len: len as u64, parcel, pages, handles };
         let start = self.write;
         let at = frame::room_for(start, head.extent());
         let half = &self.link.request;
         if at != start {
-            let skip = Frame { kind: Kind::Skip, task: 0, serial: 0, len: 0, parcel: None, pages: 0 };
-            half.write(frame::place(start), &skip.bytes());
+            half.write(frame::place(start), &Frame::SKIP.bytes());
         }
         half.write(frame::place(at), &head.bytes());
         half.write(frame::place(at) + HEAD, inline);
@@ -275,6 +274,7 @@ impl<T> Caller<T> {
                 return Err(Violation("a reply was written over"));
             }
             let tally = if head.kind == Kind::Results { Some(count(&body, items, head.serial)?) } else { None };
+            let body = body.with(self.beside(&head)?);
             self.read = end;
             self.answered = self.answered.wrapping_add(1);
             if let Some(oldest) = self.in_flight.pop_front() {
@@ -295,8 +295,14 @@ impl<T> Caller<T> {
         seen.claimed.wrapping_sub(self.answered) as usize
     }
 
-    /// Takes back up to `most` of the requests that the child has not claimed, the newest, in order.
+    /// Takes back up to `most` of the requests that the child has not claimed, the newest, in order; none that has handles
+    /// beside it, which are with the child already, nor any before that.
     pub(crate) fn take_back(&mut self, most: u32) -> Vec<(T, Payload)> {
+        let plain = self.in_flight.iter().rev().take_while(|one| one.payload.handles().is_empty()).count();
+        self.take_back_any(most.min(u32::try_from(plain).unwrap_or(u32::MAX)))
+    }
+
+    fn take_back_any(&mut self, most: u32) -> Vec<(T, Payload)> {
         let window = &self.link.reply.words().window.0;
         let seen = Window::look(window);
         if seen.limit != self.limit || self.claims(seen) > self.in_flight.len() {
@@ -333,7 +339,7 @@ impl<T> Caller<T> {
         let running = seen.claimed.wrapping_sub(self.answered) as usize;
         // A window that was scribbled over says nothing about what ran; then all of it may have.
         let honest = seen.limit == self.limit && running <= 1 && running <= self.in_flight.len();
-        let unclaimed = if honest { self.take_back(u32::MAX) } else { Vec::new() };
+        let unclaimed = if honest { self.take_back_any(u32::MAX) } else { Vec::new() };
         let salvaged = if honest { self.in_flight.front().and_then(|running| self.salvage(running)) } else { None };
         let running = self.in_flight.into_iter().map(|one| (one.tag, one.payload)).collect();
         Remains { running, salvaged, unclaimed }
@@ -354,6 +360,12 @@ impl<T> Caller<T> {
         let mut body = Body::filled(INLINE, |bytes| self.link.reply.read(at, bytes));
         let tally = batch::tally(body.bytes().ok()?, done, running.serial);
         body.truncate(tally.len);
+        // The last of them may have handles, which were sent before it was counted.
+        let mut arriving = Arriving::new(running.serial, 0);
+        while let Ok((FromChild::Beside { serial }, fds)) = self.receive() {
+            arriving.add(serial, fds);
+        }
+        let body = body.with(arriving.received());
         let running = !ended && done < running.items;
         (tally.answered == done).then_some(Salvaged { tally, body, running })
     }
@@ -369,8 +381,45 @@ impl<T> Caller<T> {
 
     /// What the child said on the control socket instead of serving, if it said anything.
     pub(crate) fn excuse(&self) -> Option<FromChild> {
-        let (bytes, _) = socket::receive(self.link.control.as_fd()).ok()?;
-        from_bytes(&bytes).ok()
+        self.receive().ok().map(|(message, _)| message)
+    }
+
+    /// Sends what has to be there before the frame: the parcel that holds the payload, and the handles beside it.
+    fn send_ahead(&mut self, payload: &Payload) -> Result<(Option<ParcelName>, u16), Errno> {
+        let parcel = payload.loan().map(|loan| self.announce(loan)).transpose()?;
+        let message = || to_bytes(&ToChild::Beside { serial: self.serial });
+        let handles = beside::send(self.link.control.as_fd(), message, payload.handles())?;
+        Ok((parcel, handles))
+    }
+
+    /// Sends handles for a request that is never made.
+    #[cfg(test)]
+    pub(super) fn give_up(&mut self, handles: &Handles) {
+        self.serial += 1;
+        let message = || to_bytes(&ToChild::Beside { serial: self.serial });
+        beside::send(self.link.control.as_fd(), message, handles).unwrap();
+    }
+
+    /// The next message of the child, and what came with it.
+    ///
+    /// # Errors
+    /// As [`socket::receive`]; `EPROTO` if it is none that is known.
+    fn receive(&self) -> Result<(FromChild, Vec<OwnedFd>), Errno> {
+        let (bytes, descriptors) = socket::receive(self.link.control.as_fd())?;
+        from_bytes(&bytes).map(|message| (message, descriptors)).map_err(|_| Errno::EPROTO)
+    }
+
+    /// What came beside an answer.
+    fn beside(&self, head: &Frame) -> Result<Received, Violation> {
+        let mut arriving = Arriving::new(head.serial, head.handles);
+        while !arriving.is_complete() {
+            match self.receive() {
+                Ok((FromChild::Beside { serial }, fds)) if serial <= head.serial => arriving.add(serial, fds),
+                Err(errno @ (Errno::EMFILE | Errno::ENFILE | Errno::ENOMEM)) => return Ok(arriving.lost(errno)),
+                _ => return Err(Violation("handles were promised and did not come")),
+            }
+        }
+        Ok(arriving.received())
     }
 
     /// Makes sure that the child can map the parcel of a loan.
@@ -405,15 +454,15 @@ impl<T> Caller<T> {
                 let request = Arc::clone(&self.link.request);
                 return Ok(Body::Parcel(Borrowed { map, len, slot: name.slot, request }));
             }
-            match socket::receive(self.link.control.as_fd()) {
-                Ok((bytes, fds)) => match (from_bytes(&bytes), fds.first()) {
-                    (Ok(FromChild::Parcel { slot, id }), Some(fd)) => {
-                        if let Err(errno) = self.arrivals.add(ParcelName { slot, id }, fd) {
-                            return Ok(Body::Lost(errno));
-                        }
+            match self.receive() {
+                Ok((FromChild::Parcel { slot, id }, fds)) if !fds.is_empty() => {
+                    if let Err(errno) = self.arrivals.add(ParcelName { slot, id }, &fds[0]) {
+                        return Ok(Body::Lost(errno));
                     }
-                    _ => return Err(Violation("a parcel was promised and did not come")),
-                },
+                }
+                // Of an answer that was given up.
+                Ok((FromChild::Beside { serial }, _)) if serial < head.serial => {}
+                Ok(_) | Err(Errno::EPROTO) => return Err(Violation("a parcel was promised and did not come")),
                 Err(Errno::EAGAIN) => break,
                 Err(errno) => return Ok(Body::Lost(errno)),
             }

@@ -5,7 +5,7 @@
 //!
 //! ```text
 //!  0      1     2         4       8         16        24         28        32
-//!  kind   slot  (zero)    task    serial    length    parcel     pages     payload, padded to 32
+//!  kind   slot  handles   task    serial    length    parcel     pages     payload, padded to 32
 //! ```
 //! In a reply, the place of `pages` has the sum of [`super::seal`]; nobody but the parent can write over a request.
 //! A frame never wraps around the end of the ring: a head of kind [`Kind::Skip`] there sends the reader to the start.
@@ -104,6 +104,8 @@ pub(crate) struct Frame {
     pub(crate) parcel: Option<ParcelName>,
     /// How much address space the child may have while it runs the call, in pages of 4 KiB. 0: as much as it has anyway.
     pub(crate) pages: u32,
+    /// How many handles travel beside the payload; see [`super::beside`].
+    pub(crate) handles: u16,
 }
 
 /// [`Frame::pages`] for a limit in bytes. What is less than a page is one, and what is more than can be said is no limit:
@@ -116,12 +118,17 @@ pub(crate) fn pages(limit: Option<u64>) -> u32 {
 pub(crate) const PAGE: u64 = 4 << 10;
 
 impl Frame {
+    /// What sends the reader to the start of the ring.
+    pub(crate) const SKIP: Self =
+        Self { kind: Kind::Skip, task: 0, serial: 0, len: 0, parcel: None, pages: 0, handles: 0 };
+
     /// The head as it stands in the ring.
     pub(crate) fn bytes(&self) -> [u8; HEAD] {
         let name = self.parcel.unwrap_or(ParcelName { slot: 0, id: 0 });
         let mut bytes = [0; HEAD];
         bytes[0] = self.kind as u8;
         bytes[1] = name.slot;
+        bytes[2..4].copy_from_slice(&self.handles.to_le_bytes());
         bytes[4..8].copy_from_slice(&self.task.to_le_bytes());
         bytes[8..16].copy_from_slice(&self.serial.to_le_bytes());
         bytes[16..24].copy_from_slice(&self.len.to_le_bytes());
@@ -142,6 +149,7 @@ impl Frame {
             len: long(16),
             parcel: (id != 0).then_some(ParcelName { slot: bytes[1], id }),
             pages: word(28),
+            handles: u16::from_le_bytes([bytes[2], bytes[3]]),
         };
         if frame.parcel.is_none() && frame.len > INLINE as u64 {
             return Err("a frame longer than the longest");
@@ -180,7 +188,7 @@ mod tests {
     #[test]
     fn a_head_is_read_as_it_was_written() {
         let parcel = Some(ParcelName { slot: 3, id: 77 });
-        let frame = Frame { kind: Kind::Done, task: 9, serial: 1 << 40, len: 1 << 33, parcel, pages: 5 };
+        let frame = Frame { kind: Kind::Done, task: 9, serial: 1 << 40, len: 1 << 33, parcel, pages: 5, handles: 700 };
         assert_eq!(Frame::parse(&frame.bytes()), Ok(frame));
         assert_eq!(frame.extent(), HEAD as u64);
     }
@@ -194,7 +202,8 @@ mod tests {
     #[test]
     fn garbage_is_no_head() {
         assert!(Frame::parse(&[0; HEAD]).is_err());
-        let long = Frame { kind: Kind::Call, task: 0, serial: 0, len: INLINE as u64 + 1, parcel: None, pages: 0 };
+        let long =
+            Frame { kind: Kind::Call, task: 0, serial: 0, len: INLINE as u64 + 1, parcel: None, pages: 0, handles: 0 };
         assert!(Frame::parse(&long.bytes()).is_err());
     }
 

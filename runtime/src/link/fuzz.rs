@@ -162,7 +162,7 @@ impl Case<'_> {
     fn push(&mut self, kind: Kind, mut bytes: Vec<u8>) {
         if self.caller.has_room() {
             bytes.truncate(INLINE);
-            assert!(self.caller.push(kind, 0, Payload::Small(bytes), self.asked).is_ok());
+            assert!(self.caller.push(kind, 0, Payload::small(bytes), self.asked).is_ok());
             self.asked += 1;
         }
     }
@@ -174,7 +174,7 @@ impl Case<'_> {
         let (len, id) = (u64::from(u16::from_le_bytes(self.take())), u32::from(self.byte()));
         let [fill] = self.take();
         let parcel = (id != 0).then_some(ParcelName { slot, id });
-        let mut head = Frame { kind: Kind::Skip, task: 0, serial, len, pages: 0, parcel }.bytes();
+        let mut head = Frame { kind: Kind::Skip, task: 0, serial, len, pages: 0, handles: 0, parcel }.bytes();
         head[0] = kind;
         let inline = if parcel.is_some() { 0 } else { usize::try_from(len).map_or(INLINE, |len| len.min(INLINE)) };
         let mut payload: Vec<u8> = std::iter::repeat_n(fill, inline).collect();
@@ -195,7 +195,7 @@ impl Case<'_> {
         let window = &self.caller.link().reply.words().window.0;
         window::claim(window);
         let serial = u64::from(self.byte());
-        let mut head = Frame { kind: Kind::Done, task: 0, serial, len: 8, pages: 0, parcel: None }.bytes();
+        let mut head = Frame { kind: Kind::Done, task: 0, serial, len: 8, pages: 0, handles: 0, parcel: None }.bytes();
         seal::put(&mut head, &[1; 8]);
         self.publish(head, &[1; 8]);
     }

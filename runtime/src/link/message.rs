@@ -19,7 +19,7 @@
 //! |---|--------|-------|
 //! | 1 | [`ToChild::Hello`], with request half, reply half and bell; sent before the child exists | |
 //! | 2 | | [`FromChild::Mismatch`] or [`FromChild::NotExecuted`] if it cannot serve; then it ends |
-//! | 3 | [`ToChild::Parcel`], [`ToChild::Attached`], before the frame that names them | [`FromChild::Parcel`] |
+//! | 3 | [`ToChild::Parcel`], [`ToChild::Attached`], [`ToChild::Beside`], before the frame that names them | [`FromChild::Parcel`], [`FromChild::Beside`] |
 
 use std::ffi::OsString;
 
@@ -100,6 +100,10 @@ pub(crate) enum ToChild {
     },
     /// Descriptors that a [`Setup`] asks for, in the order of its `attached`.
     Attached,
+    /// Handles beside the frame of this serial; see [`super::beside`].
+    Beside {
+        serial: u64,
+    },
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -114,6 +118,10 @@ pub(crate) enum FromChild {
     Parcel {
         slot: u8,
         id: u32,
+    },
+    /// Handles beside the answer to the frame of this serial.
+    Beside {
+        serial: u64,
     },
 }
 

@@ -48,6 +48,7 @@
 
 pub(crate) mod batch;
 pub(crate) mod bell;
+mod beside;
 mod busy;
 mod callee;
 mod caller;
@@ -78,6 +79,7 @@ use std::sync::Arc;
 use self::frame::{INLINE, RING};
 use self::message::{MAGIC, ToChild};
 use self::words::{ReplyWords, RequestWords};
+use crate::codec::handles::Handles;
 use crate::codec::{self, message::to_bytes};
 use crate::shared::Half;
 use crate::sys::memory::Access;
@@ -91,29 +93,74 @@ pub(crate) use self::parcel::{Filling, Loan, SharedStock};
 pub(crate) use self::reply::{Body, Reply};
 pub(crate) use self::spin::Spin;
 
-/// A payload on its way, in whichever memory it was encoded into.
+/// A payload on its way.
 #[derive(Debug)]
-pub(crate) enum Payload {
+pub(crate) struct Payload {
+    place: Place,
+    handles: Handles,
+}
+
+/// The memory that a payload was encoded into.
+#[derive(Debug)]
+enum Place {
     /// Short enough for a frame.
     Small(Vec<u8>),
-    /// In a parcel.
     Parcel(Loan),
 }
 
 impl Payload {
     /// Puts what an encoder made together with the memory that it may lie in; `None` if that was never filled.
-    pub(crate) fn new(encoded: codec::Payload, filling: Filling) -> Option<Self> {
+    pub(crate) fn new(encoded: codec::Payload, filling: Filling, handles: Handles) -> Option<Self> {
         match encoded {
-            codec::Payload::Small(bytes) => Some(Self::Small(bytes)),
-            codec::Payload::Spilled(len) => filling.done(len).map(Self::Parcel),
+            codec::Payload::Small(bytes) => Some(Self::small(bytes).with(handles)),
+            codec::Payload::Spilled(len) => filling.done(len).map(|loan| Self::in_parcel(loan).with(handles)),
         }
+    }
+
+    /// One that is short enough for a frame.
+    pub(crate) fn small(bytes: Vec<u8>) -> Self {
+        Self { place: Place::Small(bytes), handles: Handles::default() }
+    }
+
+    /// One that is in a parcel.
+    pub(crate) fn in_parcel(loan: Loan) -> Self {
+        Self { place: Place::Parcel(loan), handles: Handles::default() }
+    }
+
+    /// The same, with these handles beside it.
+    pub(crate) fn with(self, handles: Handles) -> Self {
+        Self { handles, ..self }
+    }
+
+    pub(crate) fn handles(&self) -> &Handles {
+        &self.handles
+    }
+
+    /// Whether nothing but its frame travels.
+    pub(crate) fn is_plain(&self) -> bool {
+        matches!(self.place, Place::Small(_)) && self.handles.is_empty()
     }
 
     /// The encoded bytes.
     pub(crate) fn bytes(&self) -> &[u8] {
-        match self {
-            Self::Small(bytes) => bytes,
-            Self::Parcel(loan) => loan.bytes(),
+        match &self.place {
+            Place::Small(bytes) => bytes,
+            Place::Parcel(loan) => loan.bytes(),
+        }
+    }
+
+    /// The encoded bytes, for changes; none if they are in a parcel.
+    pub(crate) fn small_bytes_mut(&mut self) -> &mut [u8] {
+        match &mut self.place {
+            Place::Small(bytes) => bytes,
+            Place::Parcel(_) => &mut [],
+        }
+    }
+
+    fn loan(&self) -> Option<&Loan> {
+        match &self.place {
+            Place::Small(_) => None,
+            Place::Parcel(loan) => Some(loan),
         }
     }
 
@@ -122,7 +169,7 @@ impl Payload {
         let mut filling = Filling::new(&SharedStock::default());
         let mut writer = codec::Writer::new(Vec::new(), INLINE, &mut filling);
         let written = writer.put_bytes(bytes).and_then(|()| writer.finish());
-        written.ok().and_then(|written| Self::new(written, filling)).ok_or(Errno::ENOMEM)
+        written.ok().and_then(|written| Self::new(written, filling, Handles::default())).ok_or(Errno::ENOMEM)
     }
 }
 

@@ -10,6 +10,7 @@ use super::batch::Tally;
 use super::frame::Kind;
 use super::parcel::NO_SLOT;
 use super::words::RequestWords;
+use crate::codec::handles::Received;
 use crate::shared::Half;
 use crate::sys::Errno;
 use crate::sys::memory::Map;
@@ -49,6 +50,8 @@ pub(crate) enum Body {
     Parcel(Borrowed),
     /// The parcel could not be received.
     Lost(Errno),
+    /// One of the others, with handles beside it.
+    With(Box<(Body, Received)>),
 }
 
 /// A reply parcel that this process maps.
@@ -100,6 +103,20 @@ impl Body {
             // The child writes this parcel again only after `released` says that it may.
             Self::Parcel(borrowed) => Ok(borrowed.map.lend(0, borrowed.len)),
             Self::Lost(errno) => Err(*errno),
+            Self::With(both) => both.0.bytes(),
+        }
+    }
+
+    /// The same, with these handles beside it.
+    pub(crate) fn with(self, received: Received) -> Self {
+        if received.is_empty() { self } else { Self::With(Box::new((self, received))) }
+    }
+
+    /// The handles beside it.
+    pub(crate) fn received(&self) -> Received {
+        match self {
+            Self::With(both) => both.1.clone(),
+            _ => Received::default(),
         }
     }
 }

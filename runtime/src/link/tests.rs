@@ -11,6 +11,7 @@ use super::caller::Violation;
 use super::frame::{INLINE, Kind, RING};
 use super::window::{LOOK_AHEAD, Window, claim, push, take_back};
 use super::{Callee, Caller, Given, Link, Payload, Remains};
+use crate::codec::handles::Handles;
 
 #[test]
 fn what_is_pushed_is_claimed_once_or_taken_back() {
@@ -75,7 +76,7 @@ fn batch_of(items: u8) -> Payload {
         assert!(builder.put(bytes.len()));
     }
     builder.finish(&mut bytes);
-    Payload::Small(bytes)
+    Payload::small(bytes)
 }
 
 fn ask(parent: &mut Caller<u32>, child: &mut Callee, items: u8, tag: u32) -> Given {
@@ -177,11 +178,11 @@ fn an_answer_that_is_none_is_a_violation() {
 
     let (mut parent, mut child) = ends();
     let given = ask(&mut parent, &mut child, 5, 1);
-    child.answer(&given, Kind::Done, Payload::Small(vec![0; 8]));
+    child.answer(&given, Kind::Done, Payload::small(vec![0; 8]));
     assert_eq!(parent.collect(|_, _| ()), Err(Violation("one result of a batch")));
 
     let (mut parent, mut child) = ends();
-    parent.push(Kind::Call, 3, Payload::Small(vec![1]), 1).unwrap();
+    parent.push(Kind::Call, 3, Payload::small(vec![1]), 1).unwrap();
     let given = child.next().unwrap();
     let mut answer = child.begin_answer(&given);
     child.put_result(&mut answer, Kind::Done, &[]);
@@ -235,4 +236,66 @@ fn results_that_a_later_item_wrote_over_are_believed_by_nobody() {
             assert!(parent.remains().salvaged.is_none());
         }
     }
+}
+
+#[test]
+fn handles_travel_beside_requests_and_answers_in_any_number() {
+    for count in [1, 63, 64, 65, 300] {
+        let (mut parent, mut child) = ends();
+        parent.push(Kind::Call, 3, Payload::small(vec![1]).with(Handles::some(count)), 1).unwrap();
+        let given = child.next().unwrap();
+        assert_eq!((given.received.came(), given.payload().unwrap()), (count, &[1][..]));
+        child.answer(&given, Kind::Done, Payload::small(vec![2; 5]).with(Handles::some(count + 1)));
+        let mut came = None;
+        parent.collect(|_, reply| came = Some(reply.body)).unwrap();
+        let body = came.unwrap();
+        assert_eq!((body.received().came(), body.bytes().unwrap()), (count + 1, &[2; 5][..]));
+    }
+}
+
+#[test]
+fn a_request_with_handles_is_not_taken_back_nor_any_before_it() {
+    let (mut parent, _child) = ends();
+    let plain = || Payload::small(vec![1]);
+    parent.push(Kind::Call, 3, plain(), 1).unwrap();
+    parent.push(Kind::Call, 3, plain().with(Handles::some(1)), 2).unwrap();
+    parent.push(Kind::Call, 3, plain(), 3).unwrap();
+    let back: Vec<_> = parent.take_back(u32::MAX).into_iter().map(|(tag, _)| tag).collect();
+    assert_eq!(back, [3]);
+    let unclaimed: Vec<_> =
+        parent.remains().unclaimed.into_iter().map(|(tag, payload)| (tag, payload.handles().len())).collect();
+    assert_eq!(unclaimed, [(1, 0), (2, 1)], "once the child is dead, they go to another one");
+}
+
+#[test]
+fn handles_of_a_request_that_was_given_up_are_let_go() {
+    let (mut parent, mut child) = ends();
+    parent.give_up(&Handles::some(3));
+    parent.push(Kind::Call, 3, Payload::of_bytes(&[7; 100_000]).unwrap().with(Handles::some(2)), 2).unwrap();
+    let given = child.next().unwrap();
+    assert_eq!((given.received.came(), given.payload().unwrap().len()), (2, 100_000));
+}
+
+#[test]
+fn the_handles_of_the_last_result_before_a_death_are_there() {
+    let (mut parent, mut child) = ends();
+    let given = ask(&mut parent, &mut child, 9, 1);
+    let mut answer = child.begin_answer(&given);
+    child.put_result(&mut answer, Kind::Done, &result(1, 0));
+    child.put_beside(&mut answer, &Handles::some(70)).unwrap();
+    child.put_result(&mut answer, Kind::Done, &result(1, 1));
+    drop(child);
+    let salvaged = parent.remains().salvaged.unwrap();
+    assert_eq!((salvaged.tally.answered, salvaged.body.received().came()), (2, 70));
+}
+
+#[test]
+fn handles_that_are_promised_and_do_not_come_are_a_violation() {
+    let (mut parent, mut child) = ends();
+    let given = ask(&mut parent, &mut child, 1, 1);
+    let mut answer = child.begin_answer(&given);
+    child.put_result(&mut answer, Kind::Done, &result(1, 0));
+    answer.promise(2);
+    child.finish_answer(&answer, 5);
+    assert!(parent.collect(|_, _| unreachable!("it is no answer")).is_err());
 }

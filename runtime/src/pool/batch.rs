@@ -202,9 +202,7 @@ impl Schedule {
             self.count_one_more();
             lost
         };
-        if let Payload::Small(bytes) = &mut payload {
-            pass_over(bytes, tally.answered);
-        }
+        pass_over(payload.small_bytes_mut(), tally.answered);
         let rest = self.split(&lost, payload, 1, owed);
         if tally.answered > 0 {
             call.set_answered(tally, None, Some(record));
@@ -220,9 +218,7 @@ impl Schedule {
     /// batch itself is to be settled. If nobody wants them any more, they are cancelled.
     fn split(&mut self, call: &Arc<Call>, mut payload: Payload, answered: u32, owed: &mut Owed) -> Option<Queued> {
         let left = call.items().checked_sub(answered).filter(|left| *left > 0)?;
-        if let Payload::Small(bytes) = &mut payload {
-            pass_over(bytes, answered);
-        }
+        pass_over(payload.small_bytes_mut(), answered);
         let rest = call.part(left);
         call.set_rest(&rest);
         self.count_one_more();

@@ -19,6 +19,7 @@ use super::plan::{Errand, Plan};
 use super::schedule::Phase;
 use crate::child::panics;
 use crate::codec::Writer;
+use crate::codec::handles::{self, Handles, Received};
 use crate::codec::message::to_bytes;
 use crate::error::{Error, ErrorKind, Execution, Result};
 use crate::launch::outcome;
@@ -96,16 +97,22 @@ fn reply(task: u32, arguments: &Payload) -> Reply {
     let answer = |kind, bytes: &[u8]| Reply::new(kind, Body::of_bytes(bytes));
     let Some(task) = lookup(task) else { return answer(Kind::UnknownTask, &[]) };
     // A copy, because small payloads are nowhere aligned but in a ring.
+    let received = Received::of_own(arguments.handles());
     let arguments = Body::of_bytes(arguments.bytes());
+    let mut handles = Handles::default();
     let mut filling = Filling::new(&SharedStock::default());
     let outcome = panic::catch_unwind(AssertUnwindSafe(|| {
         let mut writer = Writer::new(Vec::new(), INLINE, &mut filling);
-        task.run(arguments.bytes().unwrap_or_default(), &mut writer)?;
+        let bytes = arguments.bytes().unwrap_or_default();
+        handles::provide(&received, || handles::collect(&mut handles, || task.run(bytes, &mut writer)))?;
         writer.finish().map_err(StubError::Encode)
     }));
     match outcome {
-        Ok(Ok(payload)) => match Payload::new(payload, filling) {
-            Some(payload) => answer(Kind::Done, payload.bytes()),
+        Ok(Ok(payload)) => match Payload::new(payload, filling, handles) {
+            Some(payload) => {
+                let received = Received::of_own(payload.handles());
+                Reply::new(Kind::Done, Body::of_bytes(payload.bytes()).with(received))
+            }
             None => answer(Kind::BadResult, b"its parcel is gone"),
         },
         Ok(Err(StubError::Decode(error))) => answer(Kind::BadArguments, error.to_string().as_bytes()),

@@ -19,6 +19,7 @@ use super::schedule::Schedule;
 use super::seen::{entered, has_spans};
 use super::waiting::Awaited;
 use crate::codec::Writer;
+use crate::codec::handles::{self, Handles};
 use crate::error::{Direction, Error, ErrorKind, Execution, Result};
 use crate::launch::decode;
 use crate::link::batch::{Builder, LONGEST_ITEM};
@@ -34,6 +35,9 @@ const PATIENCE: Duration = Duration::from_millis(1);
 /// How many results, and how many calls, may lie there behind one that is not there yet, before no more is sent.
 const MOST_BYTES: usize = 64 << 20;
 const MOST_CALLS: usize = 4096;
+
+/// How many handles may be beside a batch before it gets no further items.
+const MOST_HANDLES: usize = 64;
 
 /// What is told how many results there are, and how many there will be, if that is known.
 pub(super) type Hook<'h> = &'h mut dyn FnMut(usize, Option<usize>);
@@ -98,6 +102,8 @@ struct Mapping<'p, T: Task> {
     batch: Builder,
     bytes: Vec<u8>,
     size: usize,
+    /// What travels beside it.
+    handles: Handles,
     filling: Filling,
     pace: Pace,
     /// There may be more items, and they are wanted.
@@ -141,6 +147,7 @@ impl<'p, T: Task> Mapping<'p, T> {
             batch: Builder::default(),
             bytes: Vec::with_capacity(INLINE),
             size: 1,
+            handles: Handles::default(),
             filling: Filling::new(&core.stock),
             pace: Pace::default(),
             reads: true,
@@ -157,12 +164,13 @@ impl<'p, T: Task> Mapping<'p, T> {
         loop {
             while self.has_room() && self.reads {
                 let stopped = self.fill(&mut items);
+                let handles = self.handles.clone();
                 self.send(exact(&items));
                 if matches!(stopped, Stopped::Late) {
                     // Nobody looks at the replies while an input is slow.
                     self.core.update(Schedule::collect);
                 }
-                self.go_on(stopped);
+                self.go_on(stopped, handles);
                 self.take_what_is_there(total, hook)?;
             }
             if self.pending.is_empty() {
@@ -178,12 +186,13 @@ impl<'p, T: Task> Mapping<'p, T> {
         let mut tick = clock::coarse();
         let mut writer = Writer::after(mem::take(&mut self.bytes), INLINE, &mut self.filling);
         let stopped = loop {
-            if self.batch.count() >= self.size {
+            if self.batch.count() >= self.size || self.handles.len() >= MOST_HANDLES {
                 break Stopped::Full;
             }
             let Some(item) = items.next() else { break Stopped::NoMore };
             writer.begin(self.batch.next_start(), INLINE);
-            match T::encode(item, &mut writer).and_then(|()| writer.end()) {
+            let encoded = handles::collect(&mut self.handles, || T::encode(item, &mut writer));
+            match encoded.and_then(|()| writer.end()) {
                 Ok(None) if self.batch.put(writer.staged().len()) => {}
                 Ok(None) => break Stopped::NoRoom(writer.staged().split_off(self.batch.next_start())),
                 Ok(Some(len)) => break Stopped::Spilled(len),
@@ -198,16 +207,17 @@ impl<'p, T: Task> Mapping<'p, T> {
         stopped
     }
 
-    /// Sends what was read and did not become part of the batch, which was sent.
-    fn go_on(&mut self, stopped: Stopped) {
+    /// Sends what was read and did not become part of the batch, which was sent. It has the batch's handles, and its own.
+    fn go_on(&mut self, stopped: Stopped, handles: Handles) {
         match stopped {
             Stopped::Full | Stopped::Late => {}
             Stopped::NoMore => self.reads = false,
-            Stopped::NoRoom(item) => self.begin_with(item),
+            Stopped::NoRoom(item) if handles.is_empty() => self.begin_with(item),
+            Stopped::NoRoom(item) => self.send_alone(Payload::small(item).with(handles)),
             Stopped::Spilled(len) => {
                 let filling = mem::replace(&mut self.filling, Filling::new(&self.core.stock));
                 match filling.done(len) {
-                    Some(loan) => self.send_alone(Payload::Parcel(loan)),
+                    Some(loan) => self.send_alone(Payload::in_parcel(loan).with(handles)),
                     None => self.refuse("their parcel is gone".to_owned()),
                 }
             }
@@ -243,7 +253,7 @@ impl<'p, T: Task> Mapping<'p, T> {
     /// Makes this the first item of the next batch, or sends it alone if it is too long for that.
     fn begin_with(&mut self, item: Vec<u8>) {
         if item.len() > LONGEST_ITEM {
-            return self.send_alone(Payload::Small(item));
+            return self.send_alone(Payload::small(item));
         }
         self.bytes.extend_from_slice(&item);
         self.batch.put(item.len());
@@ -254,9 +264,11 @@ impl<'p, T: Task> Mapping<'p, T> {
         if self.batch.count() > 0 {
             let items = self.batch.finish(&mut self.bytes);
             let bytes = mem::replace(&mut self.bytes, Vec::with_capacity(INLINE));
-            self.submit(Call::of_batch(self.task.0, self.task.1, items), Payload::Small(bytes));
+            let payload = Payload::small(bytes).with(mem::take(&mut self.handles));
+            self.submit(Call::of_batch(self.task.0, self.task.1, items), payload);
         }
         self.bytes.clear();
+        self.handles = Handles::default();
         self.size = self.pace.items(left, self.workers);
     }
 
@@ -324,9 +336,10 @@ impl<'p, T: Task> Mapping<'p, T> {
             self.results.push(decode(outcome, T::decode_output).map_err(named)?);
             return Ok(());
         };
+        let received = body.received();
         for result in answered.each(body) {
             let bytes = result.map_err(named)?;
-            let decoded = T::decode_output(bytes).map_err(|error| {
+            let decoded = handles::provide(&received, || T::decode_output(bytes)).map_err(|error| {
                 let kind = ErrorKind::CannotDecode { direction: Direction::Result, reason: error.to_string() };
                 named(Error::new(kind, Execution::Finished))
             });

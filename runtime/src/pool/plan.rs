@@ -4,6 +4,7 @@
 
 use std::time::Duration;
 
+use crate::codec::handles::Handles;
 use crate::error::Result;
 use crate::launch::{Options, encode};
 use crate::link::{Payload, SharedStock};
@@ -35,6 +36,7 @@ pub(super) struct Plan {
 pub(super) struct Errand {
     task: &'static Registration,
     arguments: Vec<u8>,
+    handles: Handles,
 }
 
 impl Errand {
@@ -43,7 +45,7 @@ impl Errand {
     pub(super) fn new<T: Task<Output = ()>>(task: T, args: T::Args<'_>) -> Result<Self> {
         let payload = encode::<T>(args, &SharedStock::default())?;
         let arguments = payload.bytes().to_vec();
-        Ok(Self { task: task.registration(), arguments })
+        Ok(Self { task: task.registration(), arguments, handles: payload.handles().clone() })
     }
 
     pub(super) fn task(&self) -> &'static Registration {
@@ -55,6 +57,6 @@ impl Errand {
     /// # Errors
     /// There is no memory for it.
     pub(super) fn payload(&self) -> sys::Result<Payload> {
-        Payload::of_bytes(&self.arguments)
+        Ok(Payload::of_bytes(&self.arguments)?.with(self.handles.clone()))
     }
 }

@@ -269,9 +269,9 @@ impl Schedule {
                 self.backlog.pop_front();
                 continue;
             }
-            // A parcel's descriptor may have to travel first, which is simplest when nothing else does.
-            let small = matches!(first.payload, Payload::Small(_));
-            let number = if small { self.levels.least() } else { self.levels.idle() };
+            // Descriptors travel first, which is simplest when nothing else does.
+            let plain = first.payload.is_plain();
+            let number = if plain { self.levels.least() } else { self.levels.idle() };
             let Some(number) = number else { break };
             if let Some(queued) = self.backlog.pop_front() {
                 self.give(number, queued, owed);

@@ -16,7 +16,7 @@ use super::fd::above_stdio;
 use super::retry;
 
 /// The most descriptors that one message carries.
-pub(crate) const MAX_DESCRIPTORS: usize = 8;
+pub(crate) const MAX_DESCRIPTORS: usize = 64;
 
 /// The most that the kernel lets through: who sends more than [`MAX_DESCRIPTORS`] is wrong, but what came has to be closed,
 /// and what there is no room for is lost sight of.

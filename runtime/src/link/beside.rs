@@ -1,0 +1,62 @@
+//! Handles beside a frame: descriptors on the control socket, sent before the frame whose serial they name.
+//!
+//! Owns: nothing. Runs in: both ends of a link. Never: blocks, or gives a frame what was sent for another.
+//!
+//! A frame says how many handles are beside it. They come in messages of up to [`socket::MAX_DESCRIPTORS`], in order. What
+//! was sent for a frame that was given up, or that died with its sender, has a lower serial than any frame that is read
+//! after it, and is let go. A request with handles is given to an idle child only, and is never taken back, so that none
+//! stay behind in its socket.
+
+use std::os::fd::{BorrowedFd, OwnedFd};
+
+use crate::codec::handles::{Handles, Received};
+use crate::sys::{self, Errno, socket};
+
+/// Sends the handles; `message` names the frame. Returns what the frame says of them.
+///
+/// # Errors
+/// They cannot be sent, or not all: whoever reads will let go of those that were.
+pub(super) fn send(socket: BorrowedFd<'_>, message: impl Fn() -> Vec<u8>, handles: &Handles) -> sys::Result<u16> {
+    if !handles.is_empty() {
+        let message = message();
+        for some in handles.descriptors().chunks(socket::MAX_DESCRIPTORS) {
+            socket::send(socket, &message, some)?;
+        }
+    }
+    u16::try_from(handles.len()).map_err(|_| Errno::E2BIG)
+}
+
+/// The handles of a frame as they come in.
+#[derive(Debug)]
+pub(super) struct Arriving {
+    serial: u64,
+    count: usize,
+    came: Vec<OwnedFd>,
+}
+
+impl Arriving {
+    /// So many handles are to come for the frame of this serial.
+    pub(super) fn new(serial: u64, count: u16) -> Self {
+        Self { serial, count: usize::from(count), came: Vec::new() }
+    }
+
+    pub(super) fn is_complete(&self) -> bool {
+        self.came.len() >= self.count
+    }
+
+    /// A message came that names the frame of this serial.
+    pub(super) fn add(&mut self, serial: u64, descriptors: Vec<OwnedFd>) {
+        if serial == self.serial {
+            self.came.extend(descriptors);
+        }
+    }
+
+    pub(super) fn received(self) -> Received {
+        Received::new(self.came)
+    }
+
+    /// They cannot be received.
+    pub(super) fn lost(&self, why: Errno) -> Received {
+        Received::lost(self.count, why.desc())
+    }
+}
