@@ -76,6 +76,9 @@ pub use self::pool::{
     Waited, When, as_completed, wait, worker_state,
 };
 
+// Memory that processes share.
+pub use self::shared::Shareable;
+
 // What a pool does.
 pub use self::pool::{Latency, PoolStats, Timeline, WorkerState, WorkerStats};
 

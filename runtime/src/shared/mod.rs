@@ -4,5 +4,7 @@
 //! Never: gives out a plain reference to bytes that another process may write.
 
 mod half;
+mod shareable;
 
 pub(crate) use self::half::{Half, Words, words};
+pub use self::shareable::Shareable;
