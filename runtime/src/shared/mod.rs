@@ -4,6 +4,7 @@
 //! Never: gives out a plain reference to bytes that another process may write.
 
 mod half;
+pub(crate) mod members;
 mod shareable;
 
 pub(crate) use self::half::{Half, Words, words};

@@ -15,6 +15,7 @@ pub(crate) mod limits;
 pub(crate) mod memory;
 pub(crate) mod poll;
 pub(crate) mod process;
+pub(crate) mod record_lock;
 pub(crate) mod signal;
 pub(crate) mod socket;
 

@@ -1,0 +1,156 @@
+//! The table itself: one memfd for a whole tree of processes, mapped in each.
+//!
+//! Owns: the mapping, and the search for an entry that is free. Runs in: any process.
+//! Never: opens the memory a second time in one process: closing that descriptor would give up its record lock.
+#![expect(unsafe_code, reason = "seeing entries in mapped memory")]
+
+use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
+use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::{AtomicU32, AtomicU64};
+
+use super::entry::{self, Book, Entry, Member, SLOTS, State};
+use crate::sys::memory::{self, Access, Map};
+use crate::sys::{self, Errno, clock, fd, record_lock};
+
+const MAGIC: u64 = u64::from_le_bytes(*b"members1");
+
+/// What stands on the first page.
+#[repr(C)]
+struct Header {
+    magic: AtomicU64,
+    /// Where to look for a free entry next: round and round, so that a dead member's entry stays readable for long.
+    next: AtomicU32,
+}
+
+/// Where the entries begin: a page further.
+const ENTRIES: usize = 4096;
+const SIZE: usize = ENTRIES + SLOTS as usize * size_of::<Entry>();
+
+/// The table of this process's tree.
+#[derive(Debug)]
+pub(super) struct Table {
+    map: Map,
+    fd: OwnedFd,
+    file: Option<fd::Identity>,
+}
+
+impl Table {
+    /// A new one.
+    pub(super) fn create() -> sys::Result<Self> {
+        let fd = memory::create("process-task-members", SIZE)?;
+        let table = Self::map(fd)?;
+        table.header().magic.store(MAGIC, Relaxed);
+        Ok(table)
+    }
+
+    /// One that another process made.
+    pub(super) fn of(fd: OwnedFd) -> sys::Result<Self> {
+        if memory::checked_len(fd.as_fd())? != SIZE {
+            return Err(Errno::EINVAL);
+        }
+        let table = Self::map(fd)?;
+        if table.header().magic.load(Relaxed) == MAGIC { Ok(table) } else { Err(Errno::EINVAL) }
+    }
+
+    fn map(fd: OwnedFd) -> sys::Result<Self> {
+        let map = Map::new(fd.as_fd(), SIZE, Access::Write)?;
+        let file = fd::identity(fd.as_fd());
+        Ok(Self { map, fd, file })
+    }
+
+    fn header(&self) -> &Header {
+        // SAFETY: the mapping is `SIZE` long and page-aligned; a header of zeros is valid, and all of it is atomic.
+        unsafe { self.map.start().cast::<Header>().as_ref() }
+    }
+
+    fn entries(&self) -> &[Entry; SLOTS as usize] {
+        // SAFETY: the mapping is `SIZE` long, so this lies inside it.
+        let start = unsafe { self.map.start().add(ENTRIES) };
+        // SAFETY: from there on it holds exactly these entries, page-aligned; zeros are valid ones, and all of it is atomic.
+        unsafe { start.cast::<[Entry; SLOTS as usize]>().as_ref() }
+    }
+
+    /// The table's descriptor, to be handed to another process.
+    ///
+    /// # Errors
+    /// `EBADF` if the program closed it, or put another file in its place.
+    pub(super) fn descriptor(&self) -> sys::Result<BorrowedFd<'_>> {
+        let fd = self.fd.as_fd();
+        if self.file.is_some() && fd::identity(fd) == self.file { Ok(fd) } else { Err(Errno::EBADF) }
+    }
+
+    /// Enters a process that `parent` asked for, and that the process of entry `maker` is about to make.
+    pub(super) fn enter(&self, parent: Member, maker: Member) -> sys::Result<Member> {
+        self.search(|slot, entry| Ok(entry.enter(slot, State::Alive, (Some(parent), maker.slot()))))
+    }
+
+    /// Enters this process, of which nobody else will say that it has ended.
+    pub(super) fn enter_alone(&self) -> sys::Result<Member> {
+        let fd = self.descriptor()?;
+        self.search(|slot, entry| {
+            // First the lock, then the word: whoever sees the word and no lock knows that the process has ended.
+            if !record_lock::take(fd, slot)? {
+                return Ok(None);
+            }
+            let entered = entry.enter(slot, State::Alone, (None, slot));
+            if entered.is_none() {
+                record_lock::give_up(fd, slot);
+            }
+            Ok(entered)
+        })
+    }
+
+    /// Tries `take` on one entry after the other that nobody needs.
+    fn search(&self, mut take: impl FnMut(u32, &Entry) -> sys::Result<Option<Member>>) -> sys::Result<Member> {
+        // The second time round also those are asked about whose makers cannot have said it.
+        for thorough in [false, true] {
+            for _ in 0..SLOTS {
+                let slot = self.header().next.fetch_add(1, Relaxed) % SLOTS;
+                let entry = self.entry(slot);
+                let word = entry.look();
+                let ask = word.is_living() && (thorough || word.state == State::Alone);
+                let free =
+                    if ask { !word.member(slot).is_some_and(|member| self.lives(member)) } else { !word.is_living() };
+                if free && let Some(member) = take(slot, entry)? {
+                    return Ok(member);
+                }
+            }
+        }
+        Err(Errno::EAGAIN)
+    }
+
+    pub(super) fn end(&self, member: Member, killed: bool) {
+        self.entry(member.slot()).end(member, killed, clock::coarse());
+    }
+
+    pub(super) fn lives(&self, member: Member) -> bool {
+        entry::lives(self, member, clock::coarse())
+    }
+
+    pub(super) fn was_killed(&self, member: Member) -> bool {
+        if self.lives(member) {
+            return false;
+        }
+        let word = self.entry(member.slot()).look();
+        word.is_of(member) && word.state == State::Killed
+    }
+
+    /// The living that `maker` made.
+    pub(super) fn made_by(&self, maker: Member) -> Vec<Member> {
+        let made = |word: &entry::Word| word.state == State::Alive && word.maker == maker.slot();
+        let words = (0..SLOTS).map(|slot| (slot, self.entry(slot).look())).filter(|(_, word)| made(word));
+        words.filter_map(|(slot, word)| word.member(slot)).filter(|member| *member != maker).collect()
+    }
+}
+
+impl Book for Table {
+    fn entry(&self, slot: u32) -> &Entry {
+        &self.entries()[slot as usize]
+    }
+
+    fn is_locked(&self, slot: u32) -> bool {
+        // The kernel does not tell a process of its own locks.
+        let own = super::known().is_some_and(|own| own.slot() == slot);
+        own || record_lock::is_anothers(self.fd.as_fd(), slot).unwrap_or(true)
+    }
+}
