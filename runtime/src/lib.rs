@@ -56,6 +56,7 @@ mod link; // what joins a parent and a child
 mod pool;
 mod process;
 mod shared; // what may live in shared memory
+pub mod sync;
 mod sys; // the kernel, and nearly all unsafe
 mod task; // the Task trait and the registry
 

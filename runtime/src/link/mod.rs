@@ -240,7 +240,7 @@ impl Link {
         let dozing = &self.reply.words().dozing.0;
         let rouse = bell::must_rouse(dozing);
         if rouse {
-            sys::futex::wake(dozing);
+            sys::futex::wake(dozing, 1);
         }
         rouse
     }

@@ -3,6 +3,7 @@
 //! Owns: the layouts of shared memory, and all unsafe code that reads and writes it. Runs in: any process.
 //! Never: gives out a plain reference to bytes that another process may write.
 
+pub(crate) mod cell;
 mod half;
 pub(crate) mod members;
 mod shareable;

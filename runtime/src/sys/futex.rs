@@ -9,6 +9,7 @@
 #![expect(unsafe_code, reason = "nix has no wrapper for futex(2)")]
 
 use std::sync::atomic::AtomicU32;
+use std::time::Duration;
 
 use nix::libc;
 
@@ -23,8 +24,48 @@ pub(crate) fn wait(word: &AtomicU32, expected: u32) {
     unsafe { libc::syscall(libc::SYS_futex, word.as_ptr(), libc::FUTEX_WAIT, expected, no_timeout) };
 }
 
-/// `futex(word, FUTEX_WAKE, 1)`: wakes one sleeper, if there is one.
-pub(crate) fn wake(word: &AtomicU32) {
+/// `futex(word, FUTEX_WAIT, expected, timeout)`: as [`wait`], for so long at most, by the clock that nobody sets.
+///
+/// Says nothing of why it came back: a signal ends it early, so callers look at the clock themselves.
+pub(crate) fn wait_until(word: &AtomicU32, expected: u32, timeout: Duration) {
+    let timeout = libc::timespec {
+        tv_sec: libc::time_t::try_from(timeout.as_secs()).unwrap_or(libc::time_t::MAX),
+        tv_nsec: libc::c_long::from(timeout.subsec_nanos().cast_signed()),
+    };
+    // SAFETY: `word` and `timeout` are borrowed across the call.
+    unsafe { libc::syscall(libc::SYS_futex, word.as_ptr(), libc::FUTEX_WAIT, expected, &raw const timeout) };
+}
+
+/// `futex(word, FUTEX_WAKE, count)`: wakes so many sleepers, if there are so many.
+pub(crate) fn wake(word: &AtomicU32, count: u32) {
+    let count = libc::c_int::try_from(count).unwrap_or(libc::c_int::MAX);
     // SAFETY: `word` is borrowed across the call; FUTEX_WAKE takes its address as a key and does not touch it.
-    unsafe { libc::syscall(libc::SYS_futex, word.as_ptr(), libc::FUTEX_WAKE, 1) };
+    unsafe { libc::syscall(libc::SYS_futex, word.as_ptr(), libc::FUTEX_WAKE, count) };
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Instant;
+
+    #[test]
+    fn a_wait_ends_with_its_time_and_does_not_begin_on_another_value() {
+        let word = AtomicU32::new(5);
+        let start = Instant::now();
+        wait_until(&word, 4, Duration::from_secs(600));
+        wait_until(&word, 5, Duration::from_millis(1));
+        assert!(start.elapsed() < Duration::from_secs(500));
+    }
+
+    #[test]
+    fn as_many_are_woken_as_was_said() {
+        let word = AtomicU32::new(0);
+        std::thread::scope(|scope| {
+            let sleepers = [(); 2].map(|()| scope.spawn(|| wait_until(&word, 0, Duration::from_secs(600))));
+            while sleepers.iter().any(|sleeper| !sleeper.is_finished()) {
+                wake(&word, u32::MAX);
+                std::thread::yield_now();
+            }
+        });
+    }
 }

@@ -1,0 +1,102 @@
+//! Data that is reached under a lock, which stands beside it.
+//!
+//! Owns: [`Exclusive`] and [`Common`]. Runs in: any process.
+//! Never: locks anything. Whoever asks for the data vouches, by the lock it holds, for what its function says.
+#![expect(unsafe_code, reason = "changing what several threads and processes reach, one at a time")]
+
+use std::cell::UnsafeCell;
+use std::fmt;
+use std::marker::PhantomData;
+
+/// Data that one thread at a time reaches.
+#[repr(transparent)]
+pub(crate) struct Exclusive<T: ?Sized>(UnsafeCell<T>);
+
+// SAFETY: a reference to this gives the data to one thread at a time, as its functions ask of their callers; that is as if
+// the data were sent from thread to thread.
+unsafe impl<T: ?Sized + Send> Sync for Exclusive<T> {}
+
+impl<T> Exclusive<T> {
+    pub(crate) const fn new(value: T) -> Self {
+        Self(UnsafeCell::new(value))
+    }
+
+    pub(crate) fn into_inner(self) -> T {
+        self.0.into_inner()
+    }
+}
+
+impl<T: ?Sized> Exclusive<T> {
+    pub(crate) fn get_mut(&mut self) -> &mut T {
+        self.0.get_mut()
+    }
+
+    /// The data, for reading.
+    ///
+    /// The caller vouches, by the lock it holds, that nobody changes the data while the reference lives, and, of data
+    /// that is not `Sync`, that no other thread reaches it.
+    #[inline]
+    pub(crate) fn lend(&self) -> &T {
+        // SAFETY: the pointer comes from a reference, so it is aligned and points to a value; that nobody changes it
+        // meanwhile is what the caller vouches for.
+        unsafe { &*self.0.get() }
+    }
+
+    /// The data, for changing.
+    ///
+    /// The caller vouches, by the lock it holds, that nobody else reaches the data while the reference lives.
+    #[inline]
+    #[expect(clippy::mut_from_ref, reason = "one caller at a time, which is what it vouches for")]
+    pub(crate) fn lend_mut(&self) -> &mut T {
+        // SAFETY: as above; that there is no other reference is what the caller vouches for.
+        unsafe { &mut *self.0.get() }
+    }
+}
+
+/// Data that one thread at a time changes, or several read.
+#[repr(transparent)]
+pub(crate) struct Common<T: ?Sized> {
+    /// Shared references come to several threads at once, so `&T` must be fit for that: this is `Sync` if `T` is.
+    read_by_many: PhantomData<T>,
+    data: Exclusive<T>,
+}
+
+impl<T> Common<T> {
+    pub(crate) const fn new(value: T) -> Self {
+        Self { read_by_many: PhantomData, data: Exclusive::new(value) }
+    }
+
+    pub(crate) fn into_inner(self) -> T {
+        self.data.into_inner()
+    }
+}
+
+impl<T: ?Sized> Common<T> {
+    pub(crate) fn get_mut(&mut self) -> &mut T {
+        self.data.get_mut()
+    }
+
+    /// See [`Exclusive::lend`].
+    #[inline]
+    pub(crate) fn lend(&self) -> &T {
+        self.data.lend()
+    }
+
+    /// See [`Exclusive::lend_mut`].
+    #[inline]
+    pub(crate) fn lend_mut(&self) -> &mut T {
+        self.data.lend_mut()
+    }
+}
+
+impl<T: ?Sized> fmt::Debug for Exclusive<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Exclusive(..)")
+    }
+}
+
+impl<T: ?Sized> fmt::Debug for Common<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Common(..)")
+    }
+}

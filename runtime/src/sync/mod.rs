@@ -1,0 +1,16 @@
+//! Synchronisation between threads of any processes, that outlives those who use it.
+//!
+//! Owns: the primitives, each a plain value that works where it lies. Runs in: any process.
+//! Never: keeps a pointer, a list of threads, or anything else in shared memory that a death could leave dangling.
+
+/// The atomics of what is modelled; the model checker brings its own.
+mod atomic {
+    pub(super) use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+}
+mod lock;
+mod poison;
+mod waiting;
+
+use crate::shared::members;
+
+pub use self::poison::{LockResult, PoisonError, TryLockError, TryLockResult};

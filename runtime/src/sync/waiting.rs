@@ -1,0 +1,63 @@
+//! Sleeping on a word until somebody wakes us, a deadline, or the time to look again, whichever comes first.
+//!
+//! Owns: how long the longest sleep is. Runs in: any process.
+//! Never: says why a sleep ended. Whoever slept looks at the word, at who holds it, and at the clock.
+//!
+//! No sleep on a word of shared memory is longer than [`LOOK_AGAIN`]. That one rule heals every wake-up that was lost because
+//! the process that was woken, or the one that was about to wake, has been killed; and it is when a sleeper asks whether
+//! the one it waits for still lives.
+
+use std::time::{Duration, Instant};
+
+use super::atomic::AtomicU32;
+use crate::sys::futex;
+
+/// The longest sleep before the next look.
+pub(crate) const LOOK_AGAIN: Duration = Duration::from_millis(50);
+
+/// How often to look at a word before sleeping on it: as often as the standard library's locks do. Sleeping and being woken
+/// costs tens of microseconds, which is more than most locks are held.
+pub(crate) const LOOKS: u32 = 100;
+
+/// Sleeps while `word` is `expected`, at most until the deadline or for [`LOOK_AGAIN`].
+///
+/// False: the deadline is over, and this did not sleep. So the last look of a loop around it comes after the deadline.
+#[must_use = "when the deadline is over, nobody waits any longer"]
+pub(crate) fn sleep(word: &AtomicU32, expected: u32, deadline: Option<Instant>) -> bool {
+    let longest = match deadline {
+        None => LOOK_AGAIN,
+        Some(deadline) => match deadline.saturating_duration_since(Instant::now()) {
+            Duration::ZERO => return false,
+            left => left.min(LOOK_AGAIN),
+        },
+    };
+    futex::wait_until(word, expected, longest);
+    true
+}
+
+/// Wakes one that sleeps on `word`.
+pub(crate) fn wake_one(word: &AtomicU32) {
+    futex::wake(word, 1);
+}
+
+/// Wakes all that sleep on `word`.
+pub(crate) fn wake_all(word: &AtomicU32) {
+    futex::wake(word, u32::MAX);
+}
+
+/// When a time-out that begins now is over. None: so late that nobody will see it.
+pub(crate) fn deadline_after(timeout: Duration) -> Option<Instant> {
+    Instant::now().checked_add(timeout)
+}
+
+/// Looks [`LOOKS`] times for what `found` says, with a breath between two looks.
+#[inline]
+pub(crate) fn look_shortly(mut found: impl FnMut() -> bool) -> bool {
+    for _ in 0..LOOKS {
+        if found() {
+            return true;
+        }
+        std::hint::spin_loop();
+    }
+    found()
+}
