@@ -91,7 +91,7 @@ impl Bytes {
     fn put(&self, cursor: u64, head: Frame, payload: &[u8]) -> u64 {
         let at = frame::room_for(cursor, head.extent());
         if at != cursor {
-            let skip = Frame { kind: Kind::Skip, task: 0, serial: 0, len: 0, pages: 0, parcel: None };
+            let skip = Frame { kind: Kind::Skip, task: 0, serial: 0, len: 0, pages: 0, handles: 0, parcel: None };
             self.write(frame::place(cursor), &skip.bytes());
         }
         let mut bytes = head.bytes();
@@ -214,7 +214,7 @@ impl Link {
     }
 
     fn answer(&self, write: u64, serial: u64, kind: Kind, payload: &[u8]) -> u64 {
-        let head = Frame { kind, task: 0, serial, len: payload.len() as u64, pages: 0, parcel: None };
+        let head = Frame { kind, task: 0, serial, len: payload.len() as u64, pages: 0, handles: 0, parcel: None };
         self.reply.put(write, head, payload) + head.extent()
     }
 
@@ -223,7 +223,7 @@ impl Link {
         let items = batch::Items::parse(request).expect("a batch that the parent wrote");
         let at = frame::room_for(write, LONGEST as u64);
         if at != write {
-            let skip = Frame { kind: Kind::Skip, task: 0, serial: 0, len: 0, pages: 0, parcel: None };
+            let skip = Frame { kind: Kind::Skip, task: 0, serial: 0, len: 0, pages: 0, handles: 0, parcel: None };
             self.reply.write(frame::place(write), &skip.bytes());
         }
         let (mut len, mut done) = (0, 0);
@@ -269,7 +269,8 @@ impl<'a> Parent<'a> {
 
     fn push(&mut self, kind: Kind, number: u64, payload: &[u8]) {
         self.serial += 1;
-        let head = Frame { kind, task: 0, serial: self.serial, len: payload.len() as u64, pages: 0, parcel: None };
+        let head =
+            Frame { kind, task: 0, serial: self.serial, len: payload.len() as u64, pages: 0, handles: 0, parcel: None };
         self.in_flight.push_back((self.serial, self.write, number));
         self.write = self.link.request.put(self.write, head, payload) + head.extent();
         window::push(&self.link.window, 1);

@@ -12,7 +12,7 @@ use std::panic::{self, AssertUnwindSafe};
 use std::time::{Duration, Instant};
 
 use super::{panics, serve};
-use crate::codec::handles::{Handles, Received};
+use crate::codec::handles::{self, Handles};
 use crate::codec::message::to_bytes;
 use crate::codec::{Spill, Writer};
 use crate::link::batch::Items;
@@ -35,6 +35,13 @@ pub(super) fn run(callee: &mut Callee, given: &Given, last_words: LastWords) {
         Ok(Err(why)) => unreachable!("the parent wrote {why}"),
         Err(errno) => unreachable!("a batch is never in a parcel: {errno}"),
     };
+    handles::provide(&given.received, || {
+        handles::collect(&mut Handles::default(), || run_items(callee, given, (task, items), last_words));
+    });
+}
+
+/// As [`run`], where handles can be taken and put.
+fn run_items(callee: &mut Callee, given: &Given, (task, items): (&Registration, Items<'_>), last_words: LastWords) {
     let mut filling = callee.filling();
     let mut answer = callee.begin_answer(given);
     let mut watch = Watch::start();
@@ -46,9 +53,9 @@ pub(super) fn run(callee: &mut Callee, given: &Given, last_words: LastWords) {
         last_words.clear();
         start.set(answer.len_with_head());
         writer.begin(0, room);
-        let mut handles = Handles::default();
-        let (mut kind, mut spilled) = one(task, item, (&given.received, &mut handles), room, &mut writer);
-        let has_handles = !handles.is_empty();
+        let (mut kind, mut spilled) = one(task, item, room, &mut writer);
+        let handles = handles::take_collected();
+        let has_handles = kind == Kind::Done && !handles.is_empty();
         if has_handles && let Err(errno) = callee.put_beside(&mut answer, &handles) {
             let why = format!("the result cannot be handed over: {errno}");
             (kind, spilled) = refused(Kind::BadResult, why.as_bytes(), room, &mut writer);
@@ -81,24 +88,17 @@ pub(super) fn run(callee: &mut Callee, given: &Given, last_words: LastWords) {
 
 /// Runs one item. What became of it is in `writer`, or in its spill, if it says how many bytes that are.
 #[inline]
-fn one(
-    task: &Registration,
-    item: &[u8],
-    (received, handles): (&Received, &mut Handles),
-    room: usize,
-    writer: &mut Writer<'_>,
-) -> (Kind, Option<usize>) {
+fn one(task: &Registration, item: &[u8], room: usize, writer: &mut Writer<'_>) -> (Kind, Option<usize>) {
     let generation = forked::generation();
     let mut refusal = None;
     // The closure returns next to nothing: what it returned by way of memory would take longer than the rest.
-    let ran =
-        panic::catch_unwind(AssertUnwindSafe(|| match serve::run_with(task, item, (received, handles), writer) {
-            Ok(()) => true,
-            Err(error) => {
-                refusal = Some(error);
-                false
-            }
-        }));
+    let ran = panic::catch_unwind(AssertUnwindSafe(|| match task.run(item, writer) {
+        Ok(()) => true,
+        Err(error) => {
+            refusal = Some(error);
+            false
+        }
+    }));
     if forked::generation() != generation {
         // The task called `fork()`, and this is the copy: the link is the original's.
         process::exit_now(0);

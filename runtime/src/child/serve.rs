@@ -10,13 +10,13 @@ use super::batch;
 use super::outfit;
 use super::panics;
 use crate::codec::Writer;
-use crate::codec::handles::{self, Handles, Received};
+use crate::codec::handles::{self, Handles};
 use crate::codec::message::{from_bytes, to_bytes};
 use crate::link::frame::{INLINE, Kind};
 use crate::link::message::{Refusal, Setup};
 use crate::link::{Callee, Given, Payload};
 use crate::sys::{Errno, crash, forked, limits, process};
-use crate::task::{Registration, StubError, lookup};
+use crate::task::{StubError, lookup};
 
 /// Serves until the parent closes the link, or until the one call of a `spawn` is done.
 pub(super) fn serve(mut callee: Callee) -> ! {
@@ -95,7 +95,8 @@ fn run(callee: &mut Callee, given: &Given) {
     let mut handles = Handles::default();
     let outcome = panic::catch_unwind(AssertUnwindSafe(|| {
         let mut writer = Writer::new(Vec::new(), INLINE, &mut filling);
-        run_with(task, arguments, (&given.received, &mut handles), &mut writer)?;
+        let run = || task.run(arguments, &mut writer);
+        handles::provide(&given.received, || handles::collect(&mut handles, run))?;
         writer.finish().map_err(StubError::Encode)
     }));
     if forked::generation() != generation {
@@ -121,16 +122,6 @@ fn run(callee: &mut Callee, given: &Given) {
             answer(callee, given, Kind::Panicked, &to_bytes(&panics::caught(payload)));
         }
     }
-}
-
-/// Makes one call, with the handles that came beside its arguments, and a place for those beside its result.
-pub(super) fn run_with(
-    task: &Registration,
-    arguments: &[u8],
-    (received, handles): (&Received, &mut Handles),
-    writer: &mut Writer<'_>,
-) -> Result<(), StubError> {
-    handles::provide(received, || handles::collect(handles, || task.run(arguments, writer)))
 }
 
 /// Answers with bytes of our own, which may be too long for the ring.

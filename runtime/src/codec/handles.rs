@@ -6,7 +6,8 @@
 //! A handle, such as a region of shared memory, is written as its index among those beside its payload ([`put`]), and made
 //! again of the descriptor that came ([`take`]). Whoever encodes or decodes a payload opens a scope for it ([`collect`],
 //! [`provide`]); scopes may be nested, since a value's `Serialize` may use a pool. A scope counts only while serde runs
-//! ([`active`]): the function of a task, which runs between the two, cannot take a handle for itself.
+//! ([`active`]): the function of a task, which runs between the two, cannot take a handle for itself, so that one scope may
+//! stay open for a whole batch.
 
 use std::any::Any;
 use std::cell::{Cell, RefCell};
@@ -139,6 +140,8 @@ impl Received {
 
 thread_local! {
     static COLLECTED: RefCell<Option<Handles>> = const { RefCell::new(None) };
+    /// Whether there may be any among them: asked after each of a million values, most of which have none.
+    static ANY: Cell<bool> = const { Cell::new(false) };
     static PROVIDED: RefCell<Option<Received>> = const { RefCell::new(None) };
     static ACTIVE: Cell<bool> = const { Cell::new(false) };
 }
@@ -150,12 +153,29 @@ pub(crate) fn collect<R>(handles: &mut Handles, encode: impl FnOnce() -> R) -> R
     impl Drop for Scope<'_> {
         #[inline]
         fn drop(&mut self) {
+            ANY.set(self.1.as_ref().is_some_and(|outer| !outer.is_empty()));
             *self.0 = COLLECTED.replace(self.1.take()).unwrap_or_default();
         }
     }
+    ANY.set(!handles.is_empty());
     let outer = COLLECTED.replace(Some(mem::take(handles)));
     let _scope = Scope(handles, outer);
     encode()
+}
+
+/// How many handles are in the scope of this thread.
+#[inline]
+pub(crate) fn collected() -> usize {
+    if ANY.get() { COLLECTED.with_borrow(|scope| scope.as_ref().map_or(0, Handles::len)) } else { 0 }
+}
+
+/// Takes the handles out of the scope of this thread: for one that stays open for many payloads.
+#[inline]
+pub(crate) fn take_collected() -> Handles {
+    if !ANY.replace(false) {
+        return Handles::default();
+    }
+    COLLECTED.with_borrow_mut(|scope| scope.as_mut().map(mem::take)).unwrap_or_default()
 }
 
 /// Runs `decode`, in which the handles that were `received` can be [taken](take).
@@ -191,7 +211,10 @@ pub(super) fn active<R>(serde: impl FnOnce() -> R) -> R {
 /// # Errors
 /// This thread encodes no payload, or there are too many.
 pub(crate) fn put(handle: Arc<dyn Handle>) -> Result<u32, CodecError> {
-    let collected = |scope: &mut Option<Handles>| scope.as_mut().map(|handles| handles.put(handle));
+    let collected = |scope: &mut Option<Handles>| {
+        ANY.set(scope.is_some());
+        scope.as_mut().map(|handles| handles.put(handle))
+    };
     let index = if ACTIVE.get() { COLLECTED.with_borrow_mut(collected) } else { None };
     index.unwrap_or_else(|| Err(outside("written")))
 }

@@ -183,16 +183,23 @@ impl<'p, T: Task> Mapping<'p, T> {
 
     /// Puts items into the batch until it is to be sent.
     fn fill<'a>(&mut self, items: &mut impl Iterator<Item = T::Args<'a>>) -> Stopped {
+        let mut handles = Handles::default();
+        let stopped = handles::collect(&mut handles, || self.fill_from(items));
+        self.handles = handles;
+        stopped
+    }
+
+    /// As [`Mapping::fill`], where handles can be put.
+    fn fill_from<'a>(&mut self, items: &mut impl Iterator<Item = T::Args<'a>>) -> Stopped {
         let mut tick = clock::coarse();
         let mut writer = Writer::after(mem::take(&mut self.bytes), INLINE, &mut self.filling);
         let stopped = loop {
-            if self.batch.count() >= self.size || self.handles.len() >= MOST_HANDLES {
+            if self.batch.count() >= self.size || handles::collected() >= MOST_HANDLES {
                 break Stopped::Full;
             }
             let Some(item) = items.next() else { break Stopped::NoMore };
             writer.begin(self.batch.next_start(), INLINE);
-            let encoded = handles::collect(&mut self.handles, || T::encode(item, &mut writer));
-            match encoded.and_then(|()| writer.end()) {
+            match T::encode(item, &mut writer).and_then(|()| writer.end()) {
                 Ok(None) if self.batch.put(writer.staged().len()) => {}
                 Ok(None) => break Stopped::NoRoom(writer.staged().split_off(self.batch.next_start())),
                 Ok(Some(len)) => break Stopped::Spilled(len),
@@ -336,10 +343,15 @@ impl<'p, T: Task> Mapping<'p, T> {
             self.results.push(decode(outcome, T::decode_output).map_err(named)?);
             return Ok(());
         };
-        let received = body.received();
-        for result in answered.each(body) {
+        handles::provide(&body.received(), || self.take_each(answered.each(body)))
+    }
+
+    /// Takes the results of a batch, of which each may be a failure.
+    fn take_each<'b>(&mut self, results: impl Iterator<Item = Result<&'b [u8]>>) -> Result<()> {
+        let named = |error: Error| error.in_task(self.task.0);
+        for result in results {
             let bytes = result.map_err(named)?;
-            let decoded = handles::provide(&received, || T::decode_output(bytes)).map_err(|error| {
+            let decoded = T::decode_output(bytes).map_err(|error| {
                 let kind = ErrorKind::CannotDecode { direction: Direction::Result, reason: error.to_string() };
                 named(Error::new(kind, Execution::Finished))
             });
