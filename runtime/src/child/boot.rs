@@ -7,11 +7,12 @@
 //! (`AT_SECURE`) obeys nobody's mark: it goes on, or ends if the greeting is there. A child first runs the constructors that would have followed ours, because
 //! some of them register tasks.
 
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 
 use super::{panics, serve, server};
 use crate::link::Callee;
 use crate::link::mark::{self, MARK, Role};
+use crate::shared::members::{self, Member};
 use crate::sys::{self, Errno, process};
 use crate::task::fingerprint;
 
@@ -40,14 +41,20 @@ fn boot() {
         Err(errno) => give_up("a process", errno),
     };
     sys::fd::open_null_on_closed_stdio();
-    let keep: Vec<_> = image.into_iter().chain([socket.as_raw_fd()]).collect();
+    let table = if let Role::Child { table, .. } = role { Some(table) } else { None };
+    let keep: Vec<_> = image.into_iter().chain([socket.as_raw_fd()]).chain(table).collect();
     sys::fd::close_all_but(&keep);
+    if let Role::Child { table, member, .. } = role
+        && let Err(errno) = take_over(table, member)
+    {
+        give_up("a child", errno);
+    }
     sys::init::run_the_rest();
     sys::crash::install();
     panics::listen();
     match role {
         Role::Server => give_up("the fork server", server::run(socket)),
-        Role::Child { maker } => {
+        Role::Child { maker, .. } => {
             sys::process::lead_group(process::pid(0));
             if !process::die_with_parent(process::pid(maker)) {
                 process::exit_now(0);
@@ -55,6 +62,11 @@ fn boot() {
             give_up("a child", become_child(socket))
         }
     }
+}
+
+/// Becomes the member that the fork server has entered.
+fn take_over(table: RawFd, member: u32) -> sys::Result<()> {
+    members::adopt(sys::fd::inherited(table)?, Member::of_bits(member).ok_or(Errno::EPROTO)?)
 }
 
 /// Serves on `control` until the parent closes the link. Returns only why it could not begin.

@@ -12,7 +12,12 @@
 //! # The parent ends
 //!
 //! Its pidfd is in our poll set (and its socket, whose end-of-file may come late if a stranger inherited it): every
-//! group is killed, and we exit. No thread of the parent needs to live for that.
+//! group is killed, every child reaped, and we exit. No thread of the parent needs to live for that.
+//!
+//! # Who lives
+//!
+//! Every child is entered in the table of members before it is forked, as one of the process that asked for it, and said to
+//! have ended when it is reaped; see [`members`].
 //!
 //! # This process is killed
 //!
@@ -21,22 +26,29 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::time::{Duration, Instant};
 
 use super::boot;
 use crate::codec::message::{from_bytes, to_bytes};
 use crate::link::StartMethod;
 use crate::link::mark::{MARK, Role};
 use crate::link::message::{ChildId, FromChild, FromServer, MAGIC, ToServer};
+use crate::shared::members::{self, Member};
 use crate::sys::process::{self, Forked, Pid};
 use crate::sys::socket;
 use crate::sys::{self, Errno, fd, image, poll, signal};
 use crate::task::{fingerprint, preloads};
 
+/// How long killed children may take to end before the server no longer waits for them. They take milliseconds.
+const LONGEST_END: Duration = Duration::from_secs(1);
+
 struct Server {
     socket: OwnedFd,
     parent: OwnedFd,
+    /// The parent, as the table of members knows it.
+    asking: Member,
     child_events: OwnedFd,
-    children: BTreeMap<Pid, ChildId>,
+    children: BTreeMap<Pid, (ChildId, Member)>,
     /// What the socket had no room for.
     outgoing: VecDeque<(Vec<u8>, Option<OwnedFd>)>,
     said_not_alone: bool,
@@ -65,8 +77,13 @@ impl Server {
         process::set_name("fork-server");
         signal::ignore_terminal();
         let (bytes, fds) = socket::receive(socket.as_fd())?;
-        let Ok(ToServer::Hello { magic: MAGIC, .. }) = from_bytes(&bytes) else { return Err(Errno::EPROTO) };
-        let [parent] = <[OwnedFd; 1]>::try_from(fds).map_err(|_| Errno::EPROTO)?;
+        let Ok(ToServer::Hello { magic: MAGIC, server, parent: asking, .. }) = from_bytes(&bytes) else {
+            return Err(Errno::EPROTO);
+        };
+        let [parent, table] = <[OwnedFd; 2]>::try_from(fds).map_err(|_| Errno::EPROTO)?;
+        let member = |bits| Member::of_bits(bits).ok_or(Errno::EPROTO);
+        let asking = member(asking)?;
+        members::adopt(table, member(server)?)?;
         let child_events = signal::child_events()?;
         preloads().for_each(|preload| preload());
         // Or every child would print what the preloads left in the buffer.
@@ -75,14 +92,14 @@ impl Server {
         let own = fd::pidfd(process::own_pid())?;
         socket::send(socket.as_fd(), &ready, &[own.as_fd()])?;
         let (children, outgoing) = (BTreeMap::new(), VecDeque::new());
-        Ok(Self { socket, parent, child_events, children, outgoing, said_not_alone: false })
+        Ok(Self { socket, parent, asking, child_events, children, outgoing, said_not_alone: false })
     }
 
     fn serve(mut self) -> Next {
         loop {
             let watched = [self.socket.as_fd(), self.parent.as_fd(), self.child_events.as_fd()];
             // With something left to send, the socket is tried again soon: the parent reads as fast as it can.
-            let soon = std::time::Instant::now() + std::time::Duration::from_millis(1);
+            let soon = Instant::now() + Duration::from_millis(1);
             let deadline = (!self.outgoing.is_empty()).then_some(soon);
             let Ok([request, parent_ended, child_ended]) = poll::readable(watched, deadline) else {
                 return self.end();
@@ -114,7 +131,7 @@ impl Server {
         match from_bytes(request) {
             Ok(ToServer::Start { id, method }) => self.start(id, method, fds.into_iter().next()?),
             Ok(ToServer::Signal { id, signal }) => {
-                let leader = self.children.iter().find(|(_, child)| **child == id);
+                let leader = self.children.iter().find(|(_, (child, _))| *child == id);
                 if let Some((leader, _)) = leader {
                     process::signal_group(*leader, signal);
                 }
@@ -128,6 +145,13 @@ impl Server {
     fn start(&mut self, id: ChildId, method: StartMethod, control: OwnedFd) -> Option<Next> {
         let own = process::own_pid();
         let method = self.safe(method);
+        let member = match members::enter(self.asking) {
+            Ok(member) => member,
+            Err(errno) => {
+                self.not_started(id, "enter a process in the table of members", errno);
+                return None;
+            }
+        };
         // The child inherits our deafness to some signals; blocked, one that comes before it hears again is kept for it.
         let mask = signal::block_all();
         let forked = process::fork_single_threaded();
@@ -136,6 +160,7 @@ impl Server {
         }
         match forked {
             Ok(Forked::Child) => {
+                members::become_member(member);
                 process::lead_group(process::pid(0));
                 if !process::die_with_parent(own) {
                     process::exit_now(0);
@@ -143,14 +168,18 @@ impl Server {
                 // What was the server's is closed when `serve` returns, and by exec.
                 match method {
                     StartMethod::ForkServer => Some(Next::Child(control)),
-                    StartMethod::Exec => execute(&control, own),
+                    StartMethod::Exec => execute(&control, own, member),
                 }
             }
             Ok(Forked::Parent(pid)) => {
                 process::lead_group(pid);
-                self.children.insert(pid, id);
+                self.children.insert(pid, (id, member));
                 match fd::pidfd(pid) {
-                    Ok(pidfd) => self.send(&FromServer::Started { id, pid: pid.as_raw().unsigned_abs() }, Some(pidfd)),
+                    Ok(pidfd) => {
+                        let started =
+                            FromServer::Started { id, pid: pid.as_raw().unsigned_abs(), member: member.bits() };
+                        self.send(&started, Some(pidfd));
+                    }
                     Err(errno) => {
                         // A child whose end cannot be watched is not handed out.
                         process::signal_group(pid, signal::KILL);
@@ -160,6 +189,7 @@ impl Server {
                 None
             }
             Err(errno) => {
+                members::end(member, false);
                 self.not_started(id, "fork", errno);
                 None
             }
@@ -187,7 +217,8 @@ impl Server {
         while let Some(pid) = process::ended_child() {
             process::signal_group(pid, signal::KILL);
             let status = process::reap(pid);
-            if let Some(id) = self.children.remove(&pid) {
+            if let Some((id, member)) = self.children.remove(&pid) {
+                members::end(member, status != 0);
                 self.send(&FromServer::Ended { id, status }, None);
             }
         }
@@ -209,8 +240,20 @@ impl Server {
         }
     }
 
-    fn end(self) -> Next {
+    /// Kills every child, and stays until each has been said to have ended, but not for ever.
+    fn end(mut self) -> Next {
         self.children.keys().for_each(|leader| process::signal_group(*leader, signal::KILL));
+        let deadline = Instant::now() + LONGEST_END;
+        loop {
+            signal::drain_child_events(&self.child_events);
+            self.reap();
+            if self.children.is_empty() || poll::readable([self.child_events.as_fd()], Some(deadline)) != Ok([true]) {
+                break;
+            }
+        }
+        // If nobody of ours made the parent, this look says in the table that it has ended.
+        let _ = members::lives(self.asking);
+        members::end(members::own(), false);
         Next::ParentIsGone
     }
 }
@@ -218,13 +261,22 @@ impl Server {
 /// Runs the program's image again, as a child that will find its mark. Ends the process if that fails.
 ///
 /// Runs in: a new child, a copy of the fork server.
-fn execute(control: &OwnedFd, maker: Pid) -> ! {
+fn execute(control: &OwnedFd, maker: Pid, member: Member) -> ! {
     sys::signal::restore_dispositions();
     sys::signal::set_mask(0);
-    let mark = Role::Child { maker: maker.as_raw() }.mark(control.as_raw_fd());
-    let errno = fd::leave_open_on_exec(control.as_fd()).and_then(|()| image::keep()).map_or_else(
+    let leave_open = || {
+        let table = members::descriptor()?;
+        fd::leave_open_on_exec(table)?;
+        fd::leave_open_on_exec(control.as_fd())?;
+        Ok((image::keep()?, table.as_raw_fd()))
+    };
+    let errno = leave_open().map_or_else(
         |errno| errno,
-        |image| process::exec_image(image, &process::own_args(), &process::own_env_with((MARK, &mark))),
+        |(image, table)| {
+            let role = Role::Child { maker: maker.as_raw(), table, member: member.bits() };
+            let env = process::own_env_with((MARK, &role.mark(control.as_raw_fd())));
+            process::exec_image(image, &process::own_args(), &env)
+        },
     );
     let excuse = to_bytes(&FromChild::NotExecuted { errno: errno as i32 });
     let _ = socket::send(control.as_fd(), &excuse, &[]);

@@ -23,6 +23,7 @@ use crate::codec::message::from_bytes;
 use crate::error::{Error, Result};
 use crate::link::message::{ChildId, FromServer, ToServer};
 use crate::link::{StartMethod, identity};
+use crate::shared::members::{self, GRACE, Member};
 use crate::sys::poll::{self, Report};
 use crate::sys::socket;
 use crate::sys::{self, Errno, fd, forked, process, signal};
@@ -336,9 +337,9 @@ impl Hub {
     fn act(&self, server: &Arc<Server>, message: FromServer, fds: Vec<OwnedFd>) {
         debug_assert!(is_answer(&message) || fds.is_empty());
         match message {
-            FromServer::Started { id, pid } => {
-                let Some(pidfd) = fds.into_iter().next() else { return };
-                let started = self.books().started(server, (id, pid), pidfd);
+            FromServer::Started { id, pid, member } => {
+                let (Some(pidfd), Some(member)) = (fds.into_iter().next(), Member::of_bits(member)) else { return };
+                let started = self.books().started(server, (id, pid, member), pidfd);
                 if let Some((started, child)) = started {
                     started(Ok(child));
                 }
@@ -387,6 +388,13 @@ impl Hub {
         self.set.remove(server.pidfd());
         self.set.remove(server.socket());
         process::reap_quietly(server.pidfd());
+        members::end(server.member, true);
+        let (hub, lost) = (Arc::downgrade(self), members::made_by(server.member));
+        self.after(GRACE, move || {
+            if let Some(hub) = hub.upgrade() {
+                hub.books().forget(lost);
+            }
+        });
         let orphans: Vec<_> = {
             let books = self.books();
             books.children.values().filter(|record| record.server().epoch == epoch).cloned().collect()

@@ -14,6 +14,7 @@ use std::time::Instant;
 use super::hub::existing_hub;
 use super::server::Server;
 use crate::link::message::{ChildId, ToServer};
+use crate::shared::members::{self, Member};
 use crate::sys::process::RawStatus;
 use crate::sys::{self, Errno, fd};
 
@@ -21,6 +22,7 @@ use crate::sys::{self, Errno, fd};
 pub(crate) struct Record {
     pub(crate) id: ChildId,
     pub(crate) pid: u32,
+    pub(crate) member: Member,
     pidfd: OwnedFd,
     server: Arc<Server>,
     /// Empty as long as it is a spare.
@@ -37,10 +39,11 @@ struct End {
 }
 
 impl Record {
-    pub(super) fn new(id: ChildId, pid: u32, pidfd: OwnedFd, server: Arc<Server>) -> Self {
+    pub(super) fn new(id: ChildId, pid: u32, member: Member, pidfd: OwnedFd, server: Arc<Server>) -> Self {
         Self {
             id,
             pid,
+            member,
             pidfd,
             server,
             name: Mutex::default(),
@@ -113,6 +116,8 @@ impl Record {
         if end.status.is_some() {
             return;
         }
+        // The fork server has said so, if it lives.
+        members::end(self.member, status != 0);
         end.status = Some(status);
         let watcher = end.watcher.take();
         drop(end);

@@ -19,6 +19,7 @@ use super::server::Server;
 use crate::error::{Error, Result};
 use crate::link::message::{ChildId, FromServer, ToServer};
 use crate::link::{Link, StartMethod};
+use crate::shared::members::{self, Member};
 use crate::sys::{Errno, poll};
 use crate::task::fingerprint;
 
@@ -91,7 +92,7 @@ impl Books {
     pub(super) fn started(
         &mut self,
         server: &Arc<Server>,
-        (id, pid): (ChildId, u32),
+        (id, pid, member): (ChildId, u32, Member),
         pidfd: OwnedFd,
     ) -> Option<(Started, Child)> {
         let mut starting = self.take(id)?;
@@ -103,7 +104,7 @@ impl Books {
             std::mem::swap(&mut waiting.started, &mut starting.started);
             (waiting.spare, starting.spare) = (true, false);
         }
-        let record = Arc::new(Record::new(id, pid, pidfd, Arc::clone(server)));
+        let record = Arc::new(Record::new(id, pid, member, pidfd, Arc::clone(server)));
         self.children.insert(id, Arc::clone(&record));
         let child = Child { record, link: starting.link };
         if starting.spare {
@@ -124,6 +125,13 @@ impl Books {
         let at = self.starting.iter().position(|starting| starting.epoch == epoch)?;
         let starting = self.starting.remove(at);
         Some((starting.id, starting.started))
+    }
+
+    /// Says of `lost`, which a fork server made that is dead for long, that they have ended: all but those that this process
+    /// holds a pidfd of, which are told of by that.
+    pub(super) fn forget(&self, lost: Vec<Member>) {
+        let known = |member| self.children.values().any(|record| record.member == member);
+        lost.into_iter().filter(|member| !known(*member)).for_each(|member| members::end(member, true));
     }
 
     /// The fork server is dead: what was asked of it and may be asked again, and what may not.

@@ -13,6 +13,7 @@ use crate::codec::message::{from_bytes, to_bytes};
 use crate::error::{Error, ErrorKind, Execution, Result};
 use crate::link::mark::{MARK, Role};
 use crate::link::message::{FromServer, MAGIC, ToServer};
+use crate::shared::members::{self, Member};
 use crate::sys::socket;
 use crate::sys::{self, Errno, fd, image, poll, process, signal};
 use crate::task::fingerprint;
@@ -26,6 +27,7 @@ pub(crate) struct Server {
     /// Which one this is; a dead one is followed by another.
     pub(super) epoch: u64,
     pub(super) base: Base,
+    pub(super) member: Member,
     socket: OwnedFd,
     pidfd: OwnedFd,
     outgoing: Mutex<VecDeque<(Vec<u8>, Option<OwnedFd>)>>,
@@ -48,10 +50,18 @@ impl Server {
             ));
         }
         let at = |step: &'static str| move |errno: Errno| Error::could_not_start(step, errno);
+        let table = members::descriptor().map_err(at("make a table of members"))?;
+        let member = members::enter(members::own()).map_err(at("enter the fork server in the table of members"))?;
+        Self::start_as(member, epoch, table).inspect_err(|_| members::end(member, true))
+    }
+
+    fn start_as(member: Member, epoch: u64, table: BorrowedFd<'_>) -> Result<Self> {
+        let at = |step: &'static str| move |errno: Errno| Error::could_not_start(step, errno);
         let (socket, theirs) = socket::pair().map_err(at("make a socket pair"))?;
         let own = fd::pidfd(process::own_pid()).map_err(at("open a pidfd"))?;
-        let hello = to_bytes(&ToServer::Hello { magic: MAGIC, fingerprint: fingerprint() });
-        socket::send(socket.as_fd(), &hello, &[own.as_fd()]).map_err(at("greet the fork server"))?;
+        let parent = members::own().bits();
+        let hello = ToServer::Hello { magic: MAGIC, fingerprint: fingerprint(), server: member.bits(), parent };
+        socket::send(socket.as_fd(), &to_bytes(&hello), &[own.as_fd(), table]).map_err(at("greet the fork server"))?;
         let base = Base::now();
         let newborn = execute(theirs.as_fd()).map_err(at("execute this program again"))?;
         drop(theirs);
@@ -71,7 +81,7 @@ impl Server {
         }
         let pidfd = fds.into_iter().next().ok_or_else(|| at("receive the fork server's pidfd")(Errno::EPROTO))?;
         newborn.grow_up();
-        Ok(Self { epoch, base, socket, pidfd, outgoing: Mutex::default() })
+        Ok(Self { epoch, base, member, socket, pidfd, outgoing: Mutex::default() })
     }
 
     pub(super) fn socket(&self) -> BorrowedFd<'_> {

@@ -7,14 +7,15 @@
 
 use super::message::MAGIC;
 
-/// The environment variable: `server:7`, or `child:7:4127` with its maker's process id.
+/// The environment variable: `server:7`, or `child:7:4127:9:81921` with its maker's process id, the descriptor of the table
+/// of members, and its own member.
 pub(crate) const MARK: &str = "PROCESS_TASK_BOOT";
 
 /// What a marked process is to be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Role {
     Server,
-    Child { maker: i32 },
+    Child { maker: i32, table: i32, member: u32 },
 }
 
 impl Role {
@@ -22,7 +23,7 @@ impl Role {
     pub(crate) fn mark(self, socket: i32) -> String {
         match self {
             Self::Server => format!("server:{socket}"),
-            Self::Child { maker } => format!("child:{socket}:{maker}"),
+            Self::Child { maker, table, member } => format!("child:{socket}:{maker}:{table}:{member}"),
         }
     }
 
@@ -33,7 +34,11 @@ impl Role {
         let socket = parts.next()?.parse().ok()?;
         let role = match role {
             "server" => Self::Server,
-            "child" => Self::Child { maker: parts.next()?.parse().ok()? },
+            "child" => Self::Child {
+                maker: parts.next()?.parse().ok()?,
+                table: parts.next()?.parse().ok()?,
+                member: parts.next()?.parse().ok()?,
+            },
             _ => return None,
         };
         parts.next().is_none().then_some((role, socket))
@@ -57,17 +62,20 @@ mod tests {
 
     #[test]
     fn only_whole_marks_are_read() {
-        for role in [Role::Server, Role::Child { maker: 99 }] {
+        for role in [Role::Server, Role::Child { maker: 99, table: 8, member: 1 << 14 }] {
             assert_eq!(Role::parse(&role.mark(7)), Some((role, 7)));
         }
-        for bad in ["", "server", "server:", "server:x", "server:7:1", "child:7", "child:7:1:2", "other:7"] {
+        for bad in
+            ["", "server", "server:", "server:x", "server:7:1", "child:7", "child:7:1", "child:7:1:2:3:4", "other:7"]
+        {
             assert_eq!(Role::parse(bad), None, "{bad}");
         }
     }
 
     #[test]
     fn only_our_own_greetings_are_believed() {
-        assert!(is_greeting(&to_bytes(&ToServer::Hello { magic: MAGIC, fingerprint: 5 })));
+        let greeting = ToServer::Hello { magic: MAGIC, fingerprint: 5, server: 1 << 14, parent: 1 << 15 };
+        assert!(is_greeting(&to_bytes(&greeting)));
         assert!(is_greeting(&to_bytes(&ToChild::Hello { magic: MAGIC, fingerprint: u64::MAX })));
         let strangers = to_bytes(&ToChild::Hello { magic: MAGIC ^ 1, fingerprint: 5 });
         for message in [&strangers[..], b"", b"for somebody else"] {

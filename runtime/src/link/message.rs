@@ -6,7 +6,7 @@
 //!
 //! | # | parent | fork server |
 //! |---|--------|-------------|
-//! | 1 | [`ToServer::Hello`], with its own pidfd | |
+//! | 1 | [`ToServer::Hello`], with its own pidfd and the table of members | |
 //! | 2 | | [`FromServer::Ready`], with the server's pidfd |
 //! | 3 | [`ToServer::Start`], with the child's end of a link | |
 //! | 4 | | [`FromServer::Started`], with the child's pidfd, or [`FromServer::NotStarted`] |
@@ -59,9 +59,21 @@ pub enum StartMethod {
 
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) enum ToServer {
-    Hello { magic: u64, fingerprint: u64 },
-    Start { id: ChildId, method: StartMethod },
-    Signal { id: ChildId, signal: i32 },
+    /// `server` and `parent` are their members.
+    Hello {
+        magic: u64,
+        fingerprint: u64,
+        server: u32,
+        parent: u32,
+    },
+    Start {
+        id: ChildId,
+        method: StartMethod,
+    },
+    Signal {
+        id: ChildId,
+        signal: i32,
+    },
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -72,6 +84,7 @@ pub(crate) enum FromServer {
     Started {
         id: ChildId,
         pid: u32,
+        member: u32,
     },
     NotStarted {
         id: ChildId,

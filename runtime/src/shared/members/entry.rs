@@ -4,6 +4,7 @@
 //! Never: makes a system call, so that a model checker can run it; time and record locks come from outside.
 
 use std::num::NonZeroU32;
+use std::time::Duration;
 
 use super::atomic::AtomicU64;
 use super::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release};
@@ -16,8 +17,8 @@ pub(super) const SLOTS: u32 = 1 << SLOT_BITS;
 /// Times an entry was used: in 16 bits, from 1 up, without the last, which is [`Member::UNTABLED`]'s.
 const LAST_GENERATION: u32 = (1 << 16) - 2;
 
-/// A child outlives its maker by milliseconds at most; after this long, in nanoseconds, it counts as dead without a word.
-pub(super) const GRACE: u64 = 1_000_000_000;
+/// A child outlives its maker by milliseconds at most; after this long it counts as dead without a word.
+pub(crate) const GRACE: Duration = Duration::from_secs(1);
 
 /// More ancestors than any member can have: trees of processes are ten deep, with a copy made by `fork()` at each level.
 const MOST_ANCESTORS: usize = 64;
@@ -146,6 +147,10 @@ impl Entry {
         Word::of(self.word.load(Acquire))
     }
 
+    fn dead_for(&self, now: u64) -> Duration {
+        Duration::from_nanos(now.saturating_sub(self.died.load(Acquire)))
+    }
+
     /// Uses the entry, which is that of `slot`, for a new member. `None` if it is somebody's.
     pub(super) fn enter(&self, slot: u32, state: State, (parent, maker): (Option<Member>, u32)) -> Option<Member> {
         let seen = self.look();
@@ -205,7 +210,7 @@ fn is_forgotten(book: &impl Book, parent: Option<Member>, now: u64) -> bool {
         if !word.is_of(ancestor) {
             // Used again: by the one that stands there now, or by many since. It died when the entry says, or before that.
             let once = word.is_living() && word.generation == ancestor.generation() + 1;
-            return !once || now.saturating_sub(entry.died.load(Acquire)) >= GRACE;
+            return !once || entry.dead_for(now) >= GRACE;
         }
         match word.state {
             State::Alive => next = word.parent,
@@ -215,7 +220,7 @@ fn is_forgotten(book: &impl Book, parent: Option<Member>, now: u64) -> bool {
                 return false;
             }
             State::Free | State::Ended | State::Killed => {
-                return now.saturating_sub(entry.died.load(Acquire)) >= GRACE;
+                return entry.dead_for(now) >= GRACE;
             }
         }
     }

@@ -48,7 +48,7 @@ use std::ptr;
 use std::sync::atomic::AtomicPtr;
 use std::sync::atomic::Ordering::{Acquire, Release};
 
-pub(crate) use self::entry::Member;
+pub(crate) use self::entry::{GRACE, Member};
 use self::table::Table;
 use crate::sys::forked::{Gate, Own};
 use crate::sys::{self, Errno};
