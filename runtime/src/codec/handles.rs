@@ -14,12 +14,14 @@ use std::cell::{Cell, RefCell};
 use std::fmt;
 use std::mem;
 use std::os::fd::{BorrowedFd, OwnedFd};
+use std::panic::{RefUnwindSafe, UnwindSafe};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::CodecError;
 
-/// Something of which another process gets a descriptor.
-pub(crate) trait Handle: Any + Send + Sync + fmt::Debug {
+/// Something of which another process gets a descriptor. Unwinding leaves it whole, or no pool would be unwind-safe that
+/// has one on its way.
+pub(crate) trait Handle: Any + Send + Sync + UnwindSafe + RefUnwindSafe + fmt::Debug {
     fn descriptor(&self) -> BorrowedFd<'_>;
 }
 
