@@ -121,13 +121,13 @@ impl Received {
     fn take<H: Handle>(
         &self,
         index: u32,
-        open: impl FnOnce(OwnedFd) -> Result<H, CodecError>,
+        open: impl FnOnce(OwnedFd) -> Result<Arc<H>, CodecError>,
     ) -> Result<Arc<H>, CodecError> {
         let none = || CodecError::new("the payload is corrupt: it names a handle that did not come with it");
         let mut slots = self.0.as_ref().ok_or_else(none)?.lock().unwrap_or_else(PoisonError::into_inner);
         let slot = usize::try_from(index).ok().and_then(|at| slots.get_mut(at)).ok_or_else(none)?;
         let opened: Arc<dyn Handle> = match mem::replace(slot, Slot::Lost("it was refused before")) {
-            Slot::Came(descriptor) => Arc::new(open(descriptor)?),
+            Slot::Came(descriptor) => open(descriptor)?,
             Slot::Opened(handle) => handle,
             Slot::Lost(why) => {
                 *slot = Slot::Lost(why);
@@ -221,14 +221,14 @@ pub(crate) fn put(handle: Arc<dyn Handle>) -> Result<u32, CodecError> {
     index.unwrap_or_else(|| Err(outside("written")))
 }
 
-/// The handle of that index beside the payload that this thread decodes; `open` makes it of the descriptor that came, the
-/// first time.
+/// The handle of that index beside the payload that this thread decodes; `open` makes it of the descriptor that came, or
+/// finds that it is known, the first time.
 ///
 /// # Errors
 /// This thread decodes no payload, there is no handle of that index, it is of another kind, or `open` refuses.
 pub(crate) fn take<H: Handle>(
     index: u32,
-    open: impl FnOnce(OwnedFd) -> Result<H, CodecError>,
+    open: impl FnOnce(OwnedFd) -> Result<Arc<H>, CodecError>,
 ) -> Result<Arc<H>, CodecError> {
     let provided = if ACTIVE.get() { PROVIDED.with_borrow(Clone::clone) } else { None };
     provided.ok_or_else(|| outside("read"))?.take(index, open)
@@ -270,8 +270,8 @@ mod tests {
         Arc::new(Event(fd::event().unwrap()))
     }
 
-    fn opened(descriptor: OwnedFd) -> Result<Event, CodecError> {
-        Ok(Event(descriptor))
+    fn opened(descriptor: OwnedFd) -> Result<Arc<Event>, CodecError> {
+        Ok(Arc::new(Event(descriptor)))
     }
 
     #[test]
@@ -313,7 +313,7 @@ mod tests {
         let received = Received::new(vec![fd::event().unwrap()]);
         let take = || provide(&received, || active(|| take(0, opened)));
         assert!(Arc::ptr_eq(&take().unwrap(), &take().unwrap()));
-        let other = provide(&received, || active(|| super::take(0, |fd| Ok(Other(fd)))));
+        let other = provide(&received, || active(|| super::take(0, |fd| Ok(Arc::new(Other(fd))))));
         assert!(other.unwrap_err().to_string().contains("another kind"));
         received.clear();
         assert!(take().is_err());

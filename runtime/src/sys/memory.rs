@@ -4,8 +4,9 @@
 //! Never: maps memory that was not reserved first. `ftruncate` succeeds on a full tmpfs, and the touch is SIGBUS.
 #![expect(unsafe_code, reason = "mapping memory, and reading and writing what is mapped, through raw pointers")]
 
+use std::mem::MaybeUninit;
 use std::num::NonZeroUsize;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::ptr::NonNull;
 
 use nix::errno::Errno;
@@ -13,6 +14,7 @@ use nix::fcntl::{FallocateFlags, FcntlArg, SealFlag, fallocate, fcntl};
 use nix::libc;
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::sys::mman::{MapFlags, ProtFlags, mmap, munmap};
+use nix::sys::resource::{Resource, getrlimit};
 use nix::sys::stat::fstat;
 use nix::unistd::ftruncate;
 
@@ -58,15 +60,58 @@ pub(crate) fn create_much(name: &str, len: usize) -> nix::Result<(OwnedFd, Map)>
     Ok((fd, map))
 }
 
+/// As [`create`], to be filled from the start by [`append`]: empty, and of no fixed size yet.
+///
+/// The way to memory that is written once and read often: it costs no page fault, and no page is zeroed only to be
+/// written at once.
+pub(crate) fn create_empty(name: &str) -> nix::Result<OwnedFd> {
+    let flags = MFdFlags::MFD_CLOEXEC | MFdFlags::MFD_ALLOW_SEALING;
+    above_stdio(memfd_create(name, flags)?)
+}
+
+/// `pwrite(2)`, whole: puts `bytes` at `at`, with memory below them that is really there.
+///
+/// Takes any memory, also what lies between the fields of a value: the kernel does not ask what bytes mean.
+pub(crate) fn append(fd: BorrowedFd<'_>, at: usize, mut bytes: &[MaybeUninit<u8>]) -> nix::Result<()> {
+    let end = at.checked_add(bytes.len()).ok_or(Errno::ENOMEM)?;
+    may_have(end, bytes.len())?;
+    while !bytes.is_empty() {
+        let offset = libc::off_t::try_from(end - bytes.len()).map_err(|_| Errno::ENOMEM)?;
+        // SAFETY: the range is borrowed across the call, and the kernel may read bytes that are no value.
+        let (from, len) = (bytes.as_ptr().cast(), bytes.len());
+        // SAFETY: the range is borrowed across the call, and the kernel may read bytes that are no value.
+        let written = retry(|| Errno::result(unsafe { libc::pwrite(fd.as_raw_fd(), from, len, offset) }))?;
+        let written = usize::try_from(written).ok().filter(|written| *written > 0).ok_or(Errno::ENOSPC)?;
+        bytes = bytes.get(written..).unwrap_or_default();
+    }
+    Ok(())
+}
+
 fn sized(name: &str, len: usize) -> nix::Result<OwnedFd> {
     let size = libc::off_t::try_from(len).map_err(|_| Errno::ENOMEM)?;
-    if len >= LARGE && available().is_some_and(|available| len > available) {
-        return Err(Errno::ENOMEM);
-    }
-    let flags = MFdFlags::MFD_CLOEXEC | MFdFlags::MFD_ALLOW_SEALING;
-    let fd = above_stdio(memfd_create(name, flags)?)?;
+    may_have(len, len)?;
+    let fd = create_empty(name)?;
     ftruncate(&fd, size)?;
     Ok(fd)
+}
+
+/// Refuses a file that would become `len` bytes long, `more` of them new, where the kernel would not refuse but kill.
+fn may_have(len: usize, more: usize) -> nix::Result<()> {
+    // Whoever makes a file longer than that gets SIGXFSZ, which ends a process.
+    let (longest, _) = getrlimit(Resource::RLIMIT_FSIZE)?;
+    if u64::try_from(len).is_ok_and(|len| len > longest) {
+        return Err(Errno::EFBIG);
+    }
+    if more >= LARGE && available().is_some_and(|available| more > available) {
+        return Err(Errno::ENOMEM);
+    }
+    Ok(())
+}
+
+/// Sets the size of memory that was filled by [`append`], which does not cost it any of its bytes.
+pub(crate) fn resize(fd: BorrowedFd<'_>, len: usize) -> nix::Result<()> {
+    may_have(len, 0)?;
+    ftruncate(fd, libc::off_t::try_from(len).map_err(|_| Errno::ENOMEM)?)
 }
 
 /// Makes sure that the first `len` bytes are there.
@@ -104,6 +149,40 @@ pub(crate) fn seal_future_writes(fd: BorrowedFd<'_>) -> nix::Result<()> {
     fcntl(fd, FcntlArg::F_ADD_SEALS(SealFlag::F_SEAL_FUTURE_WRITE | SealFlag::F_SEAL_SEAL)).map(drop)
 }
 
+/// Fixes the size of memory, which stays writable.
+pub(crate) fn seal_size(fd: BorrowedFd<'_>) -> nix::Result<()> {
+    fcntl(fd, FcntlArg::F_ADD_SEALS(FIXED_SIZE)).map(drop)
+}
+
+/// Refuses every other seal from now on: nobody can stop others from writing.
+pub(crate) fn seal_seals(fd: BorrowedFd<'_>) -> nix::Result<()> {
+    fcntl(fd, FcntlArg::F_ADD_SEALS(SealFlag::F_SEAL_SEAL)).map(drop)
+}
+
+/// Refuses every write from now on, for everybody and for good.
+///
+/// # Errors
+/// - `EBUSY`: some process, perhaps this one, maps it for writing. Nothing is sealed then.
+pub(crate) fn seal_writes(fd: BorrowedFd<'_>) -> nix::Result<()> {
+    let seals = FIXED_SIZE | SealFlag::F_SEAL_WRITE | SealFlag::F_SEAL_SEAL;
+    fcntl(fd, FcntlArg::F_ADD_SEALS(seals)).map(drop)
+}
+
+/// What the kernel says of memory that somebody else made.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Seen {
+    /// Its size, which is fixed.
+    pub(crate) len: usize,
+    /// Whether nobody can write to it any more.
+    pub(crate) frozen: bool,
+}
+
+/// Looks at memory that somebody else made; refused unless its size is fixed.
+pub(crate) fn look(fd: BorrowedFd<'_>) -> nix::Result<Seen> {
+    let seals = SealFlag::from_bits_retain(fcntl(fd, FcntlArg::F_GET_SEALS)?);
+    Ok(Seen { len: checked_len(fd)?, frozen: seals.contains(SealFlag::F_SEAL_WRITE) })
+}
+
 /// How many bytes can be mapped of memory that somebody else made; refused unless its size is fixed.
 pub(crate) fn checked_len(fd: BorrowedFd<'_>) -> nix::Result<usize> {
     let seals = SealFlag::from_bits_retain(fcntl(fd, FcntlArg::F_GET_SEALS)?);
@@ -120,9 +199,29 @@ pub(crate) enum Access {
     Read,
     /// Reading and writing.
     Write,
+    /// Reading what nobody can write to any more.
+    Frozen,
 }
 
-/// A shared mapping of a whole memfd, unmapped when dropped.
+impl Access {
+    fn protection(self) -> ProtFlags {
+        match self {
+            Self::Read | Self::Frozen => ProtFlags::PROT_READ,
+            Self::Write => ProtFlags::PROT_READ | ProtFlags::PROT_WRITE,
+        }
+    }
+
+    /// Frozen memory is mapped privately, which is the same memory, because no page of it is ever copied: kernels before
+    /// 6.7 refuse to share what is sealed against writing, even for reading.
+    fn flags(self) -> MapFlags {
+        match self {
+            Self::Read | Self::Write => MapFlags::MAP_SHARED,
+            Self::Frozen => MapFlags::MAP_PRIVATE,
+        }
+    }
+}
+
+/// A mapping of a whole memfd, unmapped when dropped.
 #[derive(Debug)]
 pub(crate) struct Map {
     start: NonNull<u8>,
@@ -139,10 +238,8 @@ impl Map {
     /// `mmap(MAP_SHARED)` of the first `len` bytes of `fd`.
     pub(crate) fn new(fd: BorrowedFd<'_>, len: usize, access: Access) -> nix::Result<Self> {
         let len = NonZeroUsize::new(len).ok_or(Errno::EINVAL)?;
-        let mut protection = ProtFlags::PROT_READ;
-        protection.set(ProtFlags::PROT_WRITE, access == Access::Write);
         // SAFETY: no address is asked for, so no mapping that exists is replaced.
-        let start = unsafe { mmap(None, len, protection, MapFlags::MAP_SHARED, fd, 0) }?;
+        let start = unsafe { mmap(None, len, access.protection(), access.flags(), fd, 0) }?;
         Ok(Self { start: start.cast(), len, access })
     }
 
@@ -153,7 +250,7 @@ impl Map {
     /// Makes the first `len` bytes present, so that the first use does not have to. A kernel before 5.14 does not.
     pub(crate) fn touch(&self, len: usize) {
         let advice = match self.access {
-            Access::Read => libc::MADV_POPULATE_READ,
+            Access::Read | Access::Frozen => libc::MADV_POPULATE_READ,
             Access::Write => libc::MADV_POPULATE_WRITE,
         };
         // SAFETY: the range lies inside this mapping, and the advice does not change what it holds.
@@ -254,6 +351,22 @@ mod tests {
         let theirs = Map::new(fd.as_fd(), checked_len(fd.as_fd()).unwrap(), Access::Read).unwrap();
         ours.write(100, b"hello");
         assert_eq!(theirs.lend(100, 5), b"hello");
+    }
+
+    #[test]
+    fn frozen_memory_cannot_be_written_by_anybody() {
+        let fd = create_empty("test").unwrap();
+        append(fd.as_fd(), 3, &[MaybeUninit::new(7); 5000]).unwrap();
+        let map = Map::new(fd.as_fd(), 5003, Access::Frozen).unwrap();
+        let writable = Map::new(fd.as_fd(), 5003, Access::Write).unwrap();
+        assert_eq!(seal_writes(fd.as_fd()), Err(Errno::EBUSY));
+        drop(writable);
+        seal_writes(fd.as_fd()).unwrap();
+        assert_eq!(Map::new(fd.as_fd(), 5003, Access::Write).unwrap_err(), Errno::EPERM);
+        assert_eq!(append(fd.as_fd(), 0, &[MaybeUninit::new(1)]), Err(Errno::EPERM));
+        assert_eq!(resize(fd.as_fd(), 100), Err(Errno::EPERM));
+        assert!(look(fd.as_fd()).unwrap().frozen);
+        assert_eq!((map.lend(0, 4), map.lend(5000, 3)), (&[0, 0, 0, 7][..], &[7; 3][..]));
     }
 
     #[test]
