@@ -7,10 +7,20 @@
 mod atomic {
     pub(super) use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 }
+mod condvar;
+mod line;
 mod lock;
+mod mutex;
 mod poison;
+mod reentrant;
 mod waiting;
 
 use crate::shared::members;
 
+pub use self::condvar::{Condvar, WaitTimeoutResult};
+pub use self::mutex::{Mutex, MutexGuard};
 pub use self::poison::{LockResult, PoisonError, TryLockError, TryLockResult};
+pub use self::reentrant::{ReentrantMutex, ReentrantMutexGuard};
+
+/// How many threads wait at one condition variable before it becomes crowded.
+const PLACES: usize = 256;

@@ -1,0 +1,329 @@
+//! [`Condvar`]: waiting until somebody, in whichever process, has changed what a mutex holds.
+//!
+//! Owns: the order of the steps of a wait; the line of waiters is [`Line`]'s. Runs in: any process.
+//! Never: wakes more waiters than were notified, as long as there are places for all, nor loses a notification with a waiter that is killed.
+
+use std::fmt;
+use std::time::{Duration, Instant};
+
+use super::line::{Line, Woken};
+use super::mutex::MutexGuard;
+use super::poison::{LockResult, PoisonError};
+use super::waiting::deadline_after;
+
+/// Waiting for a change of what a [`Mutex`](super::Mutex) holds: [`std::sync::Condvar`], and Python's `multiprocessing.Condition`.
+///
+/// A plain value that works where it lies, for threads of any processes; commonly beside its mutex, as in
+/// `Shared<(Mutex<bool>, Condvar)>`. It has the methods of [`std::sync::Condvar`], and [`notify_n`](Self::notify_n).
+/// It takes about 4 KiB, most of it places for 256 waiters.
+///
+/// # Who is woken
+/// Each notification wakes the one that has waited longest. While at most 256 threads wait, nobody wakes up for no reason; if
+/// more do, those without a place may. In any case wait in a loop, or with [`wait_while`](Self::wait_while): between the
+/// notification and the waking somebody else may have changed the data again.
+///
+/// # If the other process dies
+/// A waiter that dies costs nothing: if it had been notified and had not yet returned from its wait, another one is woken in its
+/// place, within a tenth of a second. A notifier that dies has notified those it came to. Who dies with the mutex poisons it.
+///
+/// # Examples
+/// ```
+/// use process_task::sync::{Condvar, Mutex};
+/// use process_task::{Shared, process_task};
+///
+/// #[process_task]
+/// fn start(pair: &Shared<(Mutex<bool>, Condvar)>) {
+///     let (started, changed) = &**pair;
+///     *started.lock().unwrap() = true;
+///     changed.notify_one();
+/// }
+///
+/// let pair = Shared::new((Mutex::new(false), Condvar::new()))?;
+/// let starter = start.spawn(&pair);
+/// let (started, changed) = &*pair;
+/// let guard = changed.wait_while(started.lock().unwrap(), |started| !*started).unwrap();
+/// assert!(*guard);
+/// # drop(guard);
+/// # starter.join()?;
+/// # process_task::Result::Ok(())
+/// ```
+#[doc(alias = "Condition")]
+#[repr(transparent)]
+pub struct Condvar {
+    line: Line,
+}
+
+/// Whether a wait ended because its time was over.
+///
+/// # Examples
+/// ```
+/// use process_task::sync::{Condvar, Mutex};
+/// use std::time::Duration;
+///
+/// let (value, changed) = (Mutex::new(0), Condvar::new());
+/// let (guard, result) = changed.wait_timeout(value.lock().unwrap(), Duration::from_millis(1)).unwrap();
+/// assert!(result.timed_out());
+/// # drop(guard);
+/// ```
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct WaitTimeoutResult(bool);
+
+impl WaitTimeoutResult {
+    /// Whether the time was over before anybody was notified.
+    #[must_use]
+    pub fn timed_out(&self) -> bool {
+        self.0
+    }
+}
+
+impl Condvar {
+    /// A condition variable at which nobody waits.
+    ///
+    /// # Examples
+    /// ```
+    /// use process_task::sync::Condvar;
+    ///
+    /// static CHANGED: Condvar = Condvar::new();
+    /// CHANGED.notify_all();
+    /// ```
+    #[must_use]
+    pub const fn new() -> Self {
+        Self { line: Line::new() }
+    }
+
+    /// Gives the mutex back, waits until notified, and takes the mutex again.
+    ///
+    /// Whoever changes the data with the mutex held, and notifies then or later, is not missed.
+    ///
+    /// # Errors
+    /// [`PoisonError`] if the mutex is poisoned; the guard is inside the error.
+    ///
+    /// # If the other process dies
+    /// Nobody waits for a notification that went to a dead waiter. If all processes that could notify are dead, this waits for
+    /// ever: have [`wait_timeout`](Self::wait_timeout) look from time to time.
+    ///
+    /// # Examples
+    /// ```
+    /// use process_task::sync::{Condvar, Mutex};
+    ///
+    /// let (ready, changed) = (Mutex::new(false), Condvar::new());
+    /// std::thread::scope(|scope| {
+    ///     scope.spawn(|| {
+    ///         *ready.lock().unwrap() = true;
+    ///         changed.notify_one();
+    ///     });
+    ///     let mut guard = ready.lock().unwrap();
+    ///     while !*guard {
+    ///         guard = changed.wait(guard).unwrap();
+    ///     }
+    /// });
+    /// ```
+    pub fn wait<'a, T: ?Sized>(&self, guard: MutexGuard<'a, T>) -> LockResult<MutexGuard<'a, T>> {
+        self.wait_until(&guard, None);
+        guard.checked()
+    }
+
+    /// Waits as long as the condition is true.
+    ///
+    /// # Errors
+    /// As for [`wait`](Self::wait).
+    ///
+    /// # Panics
+    /// If `condition` does; that poisons the mutex.
+    ///
+    /// # If the other process dies
+    /// As for [`wait`](Self::wait).
+    ///
+    /// # Examples
+    /// ```
+    /// use process_task::sync::{Condvar, Mutex};
+    ///
+    /// let (pending, changed) = (Mutex::new(true), Condvar::new());
+    /// std::thread::scope(|scope| {
+    ///     scope.spawn(|| {
+    ///         *pending.lock().unwrap() = false;
+    ///         changed.notify_one();
+    ///     });
+    ///     let guard = changed.wait_while(pending.lock().unwrap(), |pending| *pending).unwrap();
+    ///     assert!(!*guard);
+    /// });
+    /// ```
+    #[doc(alias = "wait_for")]
+    pub fn wait_while<'a, T: ?Sized>(
+        &self,
+        mut guard: MutexGuard<'a, T>,
+        mut condition: impl FnMut(&mut T) -> bool,
+    ) -> LockResult<MutexGuard<'a, T>> {
+        while condition(&mut *guard) {
+            guard = self.wait(guard)?;
+        }
+        Ok(guard)
+    }
+
+    /// As [`wait`](Self::wait), for so long at most.
+    ///
+    /// Taking the mutex again may take longer.
+    ///
+    /// # Errors
+    /// As for [`wait`](Self::wait).
+    ///
+    /// # If the other process dies
+    /// As for [`wait`](Self::wait); but this returns.
+    ///
+    /// # Examples
+    /// ```
+    /// use process_task::sync::{Condvar, Mutex};
+    /// use std::time::Duration;
+    ///
+    /// let (value, changed) = (Mutex::new(0), Condvar::new());
+    /// let (guard, result) = changed.wait_timeout(value.lock().unwrap(), Duration::from_millis(1)).unwrap();
+    /// assert!(*guard == 0 && result.timed_out());
+    /// ```
+    pub fn wait_timeout<'a, T: ?Sized>(
+        &self,
+        guard: MutexGuard<'a, T>,
+        timeout: Duration,
+    ) -> LockResult<(MutexGuard<'a, T>, WaitTimeoutResult)> {
+        let woken = self.wait_until(&guard, deadline_after(timeout));
+        with_result(guard.checked(), WaitTimeoutResult(woken == Woken::TimeOver))
+    }
+
+    /// Waits as long as the condition is true, for so long at most.
+    ///
+    /// The result says whether the condition was still true at the end.
+    ///
+    /// # Errors
+    /// As for [`wait`](Self::wait).
+    ///
+    /// # Panics
+    /// If `condition` does; that poisons the mutex.
+    ///
+    /// # If the other process dies
+    /// As for [`wait`](Self::wait); but this returns.
+    ///
+    /// # Examples
+    /// ```
+    /// use process_task::sync::{Condvar, Mutex};
+    /// use std::time::Duration;
+    ///
+    /// let (pending, changed) = (Mutex::new(true), Condvar::new());
+    /// let guard = pending.lock().unwrap();
+    /// let (mut guard, result) =
+    ///     changed.wait_timeout_while(guard, Duration::from_millis(1), |pending| *pending).unwrap();
+    /// assert!(result.timed_out());
+    ///
+    /// *guard = false;
+    /// let (_guard, result) =
+    ///     changed.wait_timeout_while(guard, Duration::from_millis(1), |pending| *pending).unwrap();
+    /// assert!(!result.timed_out());
+    /// ```
+    pub fn wait_timeout_while<'a, T: ?Sized>(
+        &self,
+        mut guard: MutexGuard<'a, T>,
+        timeout: Duration,
+        mut condition: impl FnMut(&mut T) -> bool,
+    ) -> LockResult<(MutexGuard<'a, T>, WaitTimeoutResult)> {
+        let deadline = deadline_after(timeout);
+        while condition(&mut *guard) {
+            if deadline.is_some_and(|deadline| deadline <= Instant::now()) {
+                return Ok((guard, WaitTimeoutResult(true)));
+            }
+            self.wait_until(&guard, deadline);
+            guard = match guard.checked() {
+                Ok(guard) => guard,
+                poisoned => return with_result(poisoned, WaitTimeoutResult(false)),
+            };
+        }
+        Ok((guard, WaitTimeoutResult(false)))
+    }
+
+    /// Wakes the one that has waited longest, if anybody waits.
+    ///
+    /// # If the other process dies
+    /// A waiter that dies before it has returned passes the notification on, to the one that has waited longest of those that
+    /// waited when this was called.
+    ///
+    /// # Examples
+    /// See [`wait`](Self::wait).
+    #[doc(alias = "notify")]
+    pub fn notify_one(&self) {
+        self.line.notify(1);
+    }
+
+    /// Wakes all that wait now.
+    ///
+    /// # If the other process dies
+    /// Nothing is lost: everybody is woken.
+    ///
+    /// # Examples
+    /// ```
+    /// use process_task::sync::{Condvar, Mutex};
+    ///
+    /// let (open, changed) = (Mutex::new(false), Condvar::new());
+    /// std::thread::scope(|scope| {
+    ///     for _ in 0..3 {
+    ///         scope.spawn(|| drop(changed.wait_while(open.lock().unwrap(), |open| !*open)));
+    ///     }
+    ///     *open.lock().unwrap() = true;
+    ///     changed.notify_all();
+    /// });
+    /// ```
+    pub fn notify_all(&self) {
+        self.line.notify(usize::MAX);
+    }
+
+    /// Wakes the `count` that have waited longest, or all if fewer wait.
+    ///
+    /// # If the other process dies
+    /// As for [`notify_one`](Self::notify_one).
+    ///
+    /// # Examples
+    /// ```
+    /// use process_task::sync::{Condvar, Mutex};
+    ///
+    /// let (jobs, changed) = (Mutex::new(0), Condvar::new());
+    /// std::thread::scope(|scope| {
+    ///     for _ in 0..2 {
+    ///         scope.spawn(|| *changed.wait_while(jobs.lock().unwrap(), |jobs| *jobs == 0).unwrap() -= 1);
+    ///     }
+    ///     *jobs.lock().unwrap() += 2;
+    ///     changed.notify_n(2);
+    /// });
+    /// assert_eq!(*jobs.lock().unwrap(), 0);
+    /// ```
+    pub fn notify_n(&self, count: usize) {
+        self.line.notify(count);
+    }
+
+    /// The wait itself. Nothing in it panics, so the guard is as good afterwards as before.
+    fn wait_until<T: ?Sized>(&self, guard: &MutexGuard<'_, T>, deadline: Option<Instant>) -> Woken {
+        let standing = self.line.enter();
+        guard.give_up();
+        let woken = self.line.wait(standing, deadline);
+        guard.take_again();
+        // Only now: a waiter that is killed before it has the mutex still stands in the line, and its notification is passed on.
+        if woken == Woken::Notified {
+            self.line.leave(standing);
+        }
+        woken
+    }
+}
+
+fn with_result<G>(guard: LockResult<G>, result: WaitTimeoutResult) -> LockResult<(G, WaitTimeoutResult)> {
+    match guard {
+        Ok(guard) => Ok((guard, result)),
+        Err(poisoned) => Err(PoisonError::new((poisoned.into_inner(), result))),
+    }
+}
+
+impl Default for Condvar {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl fmt::Debug for Condvar {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Condvar").finish_non_exhaustive()
+    }
+}
