@@ -133,7 +133,8 @@ impl Line {
                 return self.give_up(index);
             }
             if place.word.load(Acquire) == WAITING && self.has_lost_notifications() {
-                self.locked(|| self.sweep());
+                let woken = self.locked(|| self.sweep());
+                self.wake(woken);
             }
         }
         Woken::Notified
@@ -152,27 +153,29 @@ impl Line {
         if self.taken.iter().all(|bits| bits.load(Relaxed) == 0) && self.crowd.load(Relaxed) & CROWDED == 0 {
             return;
         }
+        let (mut woken, mut crowded) = (Set::default(), false);
         self.locked(|| {
             let crowd = self.crowd.load(Relaxed);
-            if crowd & CROWDED != 0 {
+            crowded = crowd & CROWDED != 0;
+            if crowded {
                 self.crowd.store((crowd & !CROWDED).wrapping_add(CROWDED << 1), Relaxed);
-                waiting::wake_all(&self.crowd);
             }
-            let now = self.next.load(Relaxed);
             for _ in 0..count {
-                if !self.notify_oldest(now) {
-                    break;
-                }
+                let Some(index) = self.notify_oldest(u64::MAX) else { break };
+                woken[index / BITS] |= 1 << (index % BITS);
             }
         });
+        // Not with the lock: who wakes up may run at once, in our place, and want it.
+        if crowded {
+            waiting::wake_all(&self.crowd);
+        }
+        self.wake(woken);
     }
 
-    /// Notifies the one who has waited longest, of those who came before that ticket. False: there is none.
-    fn notify_oldest(&self, before: u64) -> bool {
-        while let Some((ticket, index)) = self.waiters().min() {
-            if ticket >= before {
-                return false;
-            }
+    /// Notifies the one who has waited longest, of those who came before that ticket. It is still to be woken.
+    fn notify_oldest(&self, before: u64) -> Option<usize> {
+        loop {
+            let (_, index) = self.waiters().min().filter(|(ticket, _)| *ticket < before)?;
             if self.is_dead(index) {
                 self.free(index);
                 continue;
@@ -180,10 +183,14 @@ impl Line {
             let place = &self.places[index];
             place.ticket.store(self.next.load(Relaxed), Relaxed);
             place.word.store(NOTIFIED, Release);
-            waiting::wake_one(&place.word);
-            return true;
+            return Some(index);
         }
-        false
+    }
+
+    fn wake(&self, woken: Set) {
+        for index in indices(woken.into_iter()) {
+            waiting::wake_one(&self.places[index].word);
+        }
     }
 
     /// The waiter's time is over; unless it has been notified meanwhile.
@@ -202,16 +209,20 @@ impl Line {
         self.taken_places().any(|index| self.places[index].word.load(Relaxed) == NOTIFIED && self.is_dead(index))
     }
 
-    /// Frees the places of the dead, and passes on what they were told.
-    fn sweep(&self) {
+    /// Frees the places of the dead, and passes on what they were told. Those returned are still to be woken.
+    fn sweep(&self) -> Set {
+        let mut woken = Set::default();
         for index in self.taken_places().filter(|&index| self.is_dead(index)) {
             let place = &self.places[index];
             if place.word.load(Acquire) == NOTIFIED {
                 // Before its place is free: if we are killed in between, it is passed on once more.
-                self.notify_oldest(place.ticket.load(Relaxed));
+                if let Some(index) = self.notify_oldest(place.ticket.load(Relaxed)) {
+                    woken[index / BITS] |= 1 << (index % BITS);
+                }
             }
             self.free(index);
         }
+        woken
     }
 
     fn free_place(&self) -> Option<usize> {
@@ -221,7 +232,7 @@ impl Line {
             free.next().filter(|&index| index < PLACES)
         };
         look().or_else(|| {
-            self.sweep();
+            self.wake(self.sweep());
             look()
         })
     }
@@ -243,14 +254,7 @@ impl Line {
     }
 
     fn taken_places(&self) -> impl Iterator<Item = usize> {
-        self.taken.iter().enumerate().flat_map(|(word, bits)| {
-            let mut left = bits.load(Acquire);
-            std::iter::from_fn(move || {
-                let bit = (left != 0).then(|| left.trailing_zeros() as usize)?;
-                left &= left - 1;
-                Some(word * BITS + bit)
-            })
-        })
+        indices(self.taken.iter().map(|bits| bits.load(Acquire)))
     }
 
     /// Holding the line's lock. Whoever died with it left nothing to repair.
@@ -260,6 +264,20 @@ impl Line {
         self.lock.unlock();
         result
     }
+}
+
+/// Some of the places, a bit for each.
+type Set = [u64; PLACES.div_ceil(BITS)];
+
+/// The numbers of the bits that are set.
+fn indices(set: impl Iterator<Item = u64>) -> impl Iterator<Item = usize> {
+    set.enumerate().flat_map(|(word, mut bits)| {
+        std::iter::from_fn(move || {
+            let bit = (bits != 0).then(|| bits.trailing_zeros() as usize)?;
+            bits &= bits - 1;
+            Some(word * BITS + bit)
+        })
+    })
 }
 
 impl Place {

@@ -30,7 +30,8 @@
 //!
 //! # Copies of a process
 //!
-//! A copy made by `fork()` is another member. It cannot free what its original holds, whatever it inherited.
+//! A copy made by `fork()` is another member. It cannot free what its original holds, whatever it inherited. A process that
+//! enters the table of members while it holds a lock has two names, and frees what it took under either.
 //!
 //! # Orderings
 //!
@@ -96,18 +97,18 @@ impl Lock {
     pub(crate) fn unlock(&self) {
         let me = members::own();
         if self.word.compare_exchange(me.bits(), FREE, Release, Relaxed).is_err() {
-            self.unlock_contended(me);
+            self.unlock_contended();
         }
     }
 
     /// The process that holds the lock, dead or alive.
     pub(crate) fn owner(&self) -> Option<Member> {
-        Member::of_bits(self.word.load(Relaxed) & !WAITERS)
+        holder(self.word.load(Relaxed))
     }
 
     /// Whether this process holds the lock, in whichever thread.
     pub(crate) fn is_held_by_own(&self) -> bool {
-        self.owner() == Some(members::own())
+        self.owner().is_some_and(members::is_own)
     }
 
     #[cold]
@@ -120,7 +121,7 @@ impl Lock {
             }
         }
         loop {
-            if seen == FREE || is_dead(seen, me) {
+            if seen == FREE || is_dead(seen) {
                 match self.word.compare_exchange(seen, me.bits() | WAITERS, Acquire, Relaxed) {
                     Ok(FREE) => return Some(Taken::Free),
                     Ok(_) => return Some(Taken::FromDead),
@@ -153,7 +154,7 @@ impl Lock {
 
     #[cold]
     fn try_lock_from_dead(&self, me: Member, mut seen: u32) -> Option<Taken> {
-        while seen == FREE || is_dead(seen, me) {
+        while seen == FREE || is_dead(seen) {
             match self.word.compare_exchange(seen, me.bits() | seen & WAITERS, Acquire, Relaxed) {
                 Ok(FREE) => return Some(Taken::Free),
                 Ok(_) => return Some(Taken::FromDead),
@@ -164,15 +165,24 @@ impl Lock {
     }
 
     #[cold]
-    fn unlock_contended(&self, me: Member) {
+    fn unlock_contended(&self) {
+        let mut seen = self.word.load(Relaxed);
         // While we hold the lock, all that others do to the word is to add `WAITERS`.
-        if self.word.compare_exchange(me.bits() | WAITERS, FREE, Release, Relaxed).is_ok() {
-            waiting::wake_one(&self.word);
+        while holder(seen).is_some_and(members::is_own) {
+            match self.word.compare_exchange(seen, FREE, Release, Relaxed) {
+                Ok(_) if seen & WAITERS == 0 => return,
+                Ok(_) => return waiting::wake_one(&self.word),
+                Err(now) => seen = now,
+            }
         }
     }
 }
 
+fn holder(word: u32) -> Option<Member> {
+    Member::of_bits(word & !WAITERS)
+}
+
 /// Whether the holder in a word that is not free has died. A word that names no member was written by nobody who lives by these rules.
-fn is_dead(word: u32, me: Member) -> bool {
-    Member::of_bits(word & !WAITERS).is_none_or(|holder| holder != me && !members::lives(holder))
+fn is_dead(word: u32) -> bool {
+    holder(word).is_none_or(|holder| !members::lives(holder))
 }

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use super::atomic::Ordering::Relaxed;
 use super::atomic::{AtomicU32, AtomicU64};
 use super::lock::{Lock, Taken};
-use super::members;
+use super::members::{self, Member};
 use super::poison::{LockResult, Panicking, Poison, PoisonError, TryLockError, TryLockResult};
 use super::waiting::deadline_after;
 use crate::shared::cell::Exclusive;
@@ -272,14 +272,13 @@ impl<T: ?Sized> ReentrantMutex<T> {
 
     /// One guard more for this thread, if it holds the mutex or can take it in the way given.
     fn take(&self, lock: impl FnOnce(&Lock) -> Option<Taken>) -> Option<Taken> {
-        let me = this_thread();
-        if self.holder.load(Relaxed) == me {
+        if self.is_held_by_this_thread() {
             let count = self.count.load(Relaxed).checked_add(1);
             self.count.store(count.expect("too many guards of one mutex in one thread"), Relaxed);
             return Some(Taken::Free);
         }
         let taken = lock(&self.lock)?;
-        self.holder.store(me, Relaxed);
+        self.holder.store(this_thread(), Relaxed);
         self.count.store(1, Relaxed);
         Some(taken)
     }
@@ -291,13 +290,20 @@ impl<T: ?Sized> ReentrantMutex<T> {
 
     /// Who holds the mutex, in words, as far as that can be said without holding it.
     fn held_by(&self) -> String {
-        let Some(owner) = self.lock.owner() else { return "nobody".into() };
-        let (holder, count) = (self.holder.load(Relaxed), self.count.load(Relaxed));
-        match owner == members::own() {
-            _ if holder == this_thread() => format!("this thread, {count} times"),
-            true => format!("another thread of this process, {count} times"),
-            false => format!("another process, {count} times"),
+        let count = self.count.load(Relaxed);
+        match self.lock.owner() {
+            None => "nobody".into(),
+            Some(_) if self.is_held_by_this_thread() => format!("this thread, {count} times"),
+            Some(_) if self.lock.is_held_by_own() => format!("another thread of this process, {count} times"),
+            Some(_) => format!("another process, {count} times"),
         }
+    }
+
+    /// Whether the holder is called as this thread is, or as it was before its process entered the table of members.
+    fn is_held_by_this_thread(&self) -> bool {
+        let holder = self.holder.load(Relaxed);
+        let own = |member| Member::of_bits(member).is_some_and(members::is_own);
+        holder >> 32 == u64::from(number()) && own(u32::try_from(holder & u64::from(u32::MAX)).unwrap_or(0))
     }
 }
 
@@ -306,13 +312,17 @@ thread_local! {
     static NUMBER: Cell<u32> = const { Cell::new(0) };
 }
 
+fn number() -> u32 {
+    static NEXT: AtomicU32 = AtomicU32::new(1);
+    if NUMBER.get() == 0 {
+        NUMBER.set(NEXT.fetch_add(1, Relaxed));
+    }
+    NUMBER.get()
+}
+
 /// The name of this thread of this process, unlike any other's that lives. A copy made by `fork()` has another.
 fn this_thread() -> u64 {
-    static NEXT: AtomicU32 = AtomicU32::new(1);
-    let number = NUMBER.get();
-    let number = if number == 0 { NEXT.fetch_add(1, Relaxed) } else { number };
-    NUMBER.set(number);
-    u64::from(number) << 32 | u64::from(members::own().bits())
+    u64::from(number()) << 32 | u64::from(members::own().bits())
 }
 
 impl<T: ?Sized> Deref for ReentrantMutexGuard<'_, T> {
@@ -329,7 +339,7 @@ impl<T: ?Sized> Drop for ReentrantMutexGuard<'_, T> {
     fn drop(&mut self) {
         let mutex = self.mutex;
         mutex.poison.giving_back(self.before);
-        if mutex.holder.load(Relaxed) != this_thread() {
+        if !mutex.is_held_by_this_thread() {
             return; // A copy made by `fork()` drops what its original holds.
         }
         let left = mutex.count.load(Relaxed).saturating_sub(1);
