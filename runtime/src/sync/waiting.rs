@@ -35,6 +35,11 @@ pub(crate) fn sleep(word: &AtomicU32, expected: u32, deadline: Option<Instant>) 
     true
 }
 
+/// Wakes so many of those that sleep on `word`, and says how many it found.
+pub(crate) fn wake(word: &AtomicU32, count: u32) -> u32 {
+    futex::wake(word, count)
+}
+
 /// Wakes one that sleeps on `word`.
 pub(crate) fn wake_one(word: &AtomicU32) {
     futex::wake(word, 1);

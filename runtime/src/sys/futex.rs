@@ -36,11 +36,13 @@ pub(crate) fn wait_until(word: &AtomicU32, expected: u32, timeout: Duration) {
     unsafe { libc::syscall(libc::SYS_futex, word.as_ptr(), libc::FUTEX_WAIT, expected, &raw const timeout) };
 }
 
-/// `futex(word, FUTEX_WAKE, count)`: wakes so many sleepers, if there are so many.
-pub(crate) fn wake(word: &AtomicU32, count: u32) {
+/// `futex(word, FUTEX_WAKE, count)`: wakes so many sleepers, if there are so many, and says how many there were.
+pub(crate) fn wake(word: &AtomicU32, count: u32) -> u32 {
     let count = libc::c_int::try_from(count).unwrap_or(libc::c_int::MAX);
     // SAFETY: `word` is borrowed across the call; FUTEX_WAKE takes its address as a key and does not touch it.
-    unsafe { libc::syscall(libc::SYS_futex, word.as_ptr(), libc::FUTEX_WAKE, count) };
+    let woken = unsafe { libc::syscall(libc::SYS_futex, word.as_ptr(), libc::FUTEX_WAKE, count) };
+    // It fails only for an address that is not mapped.
+    u32::try_from(woken).unwrap_or(0)
 }
 
 #[cfg(test)]
