@@ -15,7 +15,7 @@ pub(super) const SLOT_BITS: u32 = 14;
 pub(super) const SLOTS: u32 = 1 << SLOT_BITS;
 
 /// Times an entry was used: in 16 bits, from 1 up, without the last, which is [`Member::UNTABLED`]'s.
-const LAST_GENERATION: u32 = (1 << 16) - 2;
+pub(super) const LAST_GENERATION: u32 = (1 << 16) - 2;
 
 /// A child outlives its maker by milliseconds at most; after this long it counts as dead without a word.
 pub(crate) const GRACE: Duration = Duration::from_secs(1);
@@ -79,7 +79,7 @@ pub(super) enum State {
 pub(super) struct Word {
     pub(super) state: State,
     /// How often the entry was used.
-    generation: u32,
+    pub(super) generation: u32,
     /// The process that asked for it.
     pub(super) parent: Option<Member>,
     /// The entry of the process that made it, which for most is the fork server of `parent`.
@@ -87,7 +87,7 @@ pub(super) struct Word {
 }
 
 impl Word {
-    fn of(word: u64) -> Self {
+    pub(super) fn of(word: u64) -> Self {
         let bits = |from: u32, count: u32| (word >> from) as u32 & ((1 << count) - 1);
         let state = match bits(0, 3) {
             1 => State::Alive,
@@ -99,7 +99,7 @@ impl Word {
         Self { state, generation: bits(3, 16), parent: Member::of_bits(bits(19, 30)), maker: bits(49, SLOT_BITS) }
     }
 
-    fn packed(self) -> u64 {
+    pub(super) fn packed(self) -> u64 {
         let state = match self.state {
             State::Free => 0u64,
             State::Alive => 1,

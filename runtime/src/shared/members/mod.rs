@@ -42,6 +42,8 @@ pub(crate) mod atomic {
 }
 mod entry;
 mod table;
+#[cfg(test)]
+mod tests;
 
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::ptr;
