@@ -73,8 +73,13 @@ pub(crate) fn explore_with(preemptions: usize, at_least: usize, model: impl Fn()
     assert!(explored >= at_least, "only {explored} executions were explored");
 }
 
-// No model needs both of these.
+// No model needs all of these.
 const _: fn() = || {
+    let bed = Bed::new();
+    bed.wait_on(&AtomicU32::new(0), 1);
+    bed.wake();
+    bed.ring();
+    bed.listen();
     explore(0, || ());
     explore_with(0, 0, || ());
 };

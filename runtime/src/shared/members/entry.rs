@@ -46,7 +46,13 @@ impl Member {
         }
     }
 
-    pub(super) fn number(self) -> NonZeroU32 {
+    /// The member whose [`Member::number`] this is.
+    #[inline]
+    pub(super) const fn numbered(number: NonZeroU32) -> Self {
+        Self(number)
+    }
+
+    pub(super) const fn number(self) -> NonZeroU32 {
         self.0
     }
 
@@ -88,7 +94,7 @@ pub(super) struct Word {
 
 impl Word {
     pub(super) fn of(word: u64) -> Self {
-        let bits = |from: u32, count: u32| (word >> from) as u32 & ((1 << count) - 1);
+        let bits = |from: u32, count: u32| u32::try_from(word >> from & ((1 << count) - 1)).unwrap_or_default();
         let state = match bits(0, 3) {
             1 => State::Alive,
             2 => State::Alone,

@@ -76,7 +76,7 @@ pub(crate) fn own() -> Member {
 /// This process, if it has been entered.
 #[inline]
 fn known() -> Option<Member> {
-    Member::of_bits(OWN.get()?.get())
+    OWN.get().map(Member::numbered)
 }
 
 /// Whether this process was the one that entered `member` somewhere. It answers for two: for what it is, and for what it was

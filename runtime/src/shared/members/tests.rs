@@ -46,7 +46,7 @@ impl Book for Few {
 }
 
 const START: u64 = 5_000_000_000;
-const SECOND: u64 = GRACE.as_nanos() as u64;
+const SECOND: u64 = GRACE.as_secs() * 1_000_000_000;
 
 #[test]
 fn a_word_is_what_was_packed() {
