@@ -22,5 +22,7 @@ pub use self::mutex::{Mutex, MutexGuard};
 pub use self::poison::{LockResult, PoisonError, TryLockError, TryLockResult};
 pub use self::reentrant::{ReentrantMutex, ReentrantMutexGuard};
 
+crate::shared::cell::in_place!(Condvar, Mutex<T>, ReentrantMutex<T>);
+
 /// How many threads wait at one condition variable before it becomes crowded.
 const PLACES: usize = 256;

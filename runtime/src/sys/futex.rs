@@ -54,7 +54,7 @@ mod tests {
     fn a_wait_ends_with_its_time_and_does_not_begin_on_another_value() {
         let word = AtomicU32::new(5);
         let start = Instant::now();
-        wait_until(&word, 4, Duration::from_secs(600));
+        wait_until(&word, 4, Duration::from_mins(10));
         wait_until(&word, 5, Duration::from_millis(1));
         assert!(start.elapsed() < Duration::from_secs(500));
     }
@@ -63,7 +63,7 @@ mod tests {
     fn as_many_are_woken_as_was_said() {
         let word = AtomicU32::new(0);
         std::thread::scope(|scope| {
-            let sleepers = [(); 2].map(|()| scope.spawn(|| wait_until(&word, 0, Duration::from_secs(600))));
+            let sleepers = [(); 2].map(|()| scope.spawn(|| wait_until(&word, 0, Duration::from_mins(10))));
             while sleepers.iter().any(|sleeper| !sleeper.is_finished()) {
                 wake(&word, u32::MAX);
                 std::thread::yield_now();
