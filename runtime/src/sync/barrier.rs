@@ -1,0 +1,436 @@
+//! A place where so many meet, and from which none goes on if one of them has been killed.
+//!
+//! Owns: [`Barrier`]. Runs in: any process.
+//! Never: lets a party wait for one that is dead.
+//!
+//! # The words
+//!
+//! All are written under `lock`; `round` and `breaks` are also read without it, in this order.
+//!
+//! | word     | meaning                                                                                            |
+//! |----------|----------------------------------------------------------------------------------------------------|
+//! | `round`  | the number of the round that is under way, and how many have arrived in it                         |
+//! | `breaks` | how often the barrier was broken, in which round it was last, and whether it [is](BROKEN) still    |
+//! | `seen`   | of each process, the last round in which one of its threads arrived                                |
+//!
+//! The last to arrive begins the next round with one store, which is what all wait for. Whoever waits for round *n* goes on well if
+//! `round` is another and no break has come since it arrived, or one that came in a later round; it goes on with an error if
+//! the first break since it arrived came in round *n*. After more than one break it goes on with an error, too.
+//!
+//! A reset begins a new round first, and takes [`BROKEN`] away after that. It leaves one number out, so that nobody who was seen
+//! before it counts as a party of the round before.
+//!
+//! # Deaths
+//!
+//! Whoever arrives, and whoever waits at each look, asks for the parties that it knows of:
+//! - *One that has arrived, and waits*: if its process has ended, however, the barrier breaks.
+//! - *One of the round before, on its way*: if it was killed, the barrier breaks. If it returned or exited, it had its reasons.
+//! - *One that was inside, under the lock*: the barrier breaks, by whoever takes the lock next.
+//! - *The last to arrive, after its store and before it wakes anybody*: the round is complete; the others see it by themselves.
+
+use std::fmt;
+use std::time::{Duration, Instant};
+
+use super::atomic::AtomicU64;
+use super::atomic::Ordering::{Acquire, Relaxed, Release};
+use super::holders::Holders;
+use super::lock::{Lock, Taken};
+use super::members;
+use super::sleepers::{Sleepers, Turn};
+use super::waiting;
+
+/// Set in `breaks` while the barrier is broken.
+const BROKEN: u64 = 1 << 63;
+/// One break more, in the upper half of `breaks`.
+const ONE_BREAK: u64 = 1 << 32;
+
+/// Where threads of any processes wait for each other, until so many have come: [`std::sync::Barrier`], and Python's.
+///
+/// # Broken barriers
+/// If one of the parties is killed, none of the others would ever be enough. So the barrier breaks: all that wait, and all
+/// that come, get [`BrokenBarrier`], until somebody calls [`reset`](Self::reset). A [time-out](Self::wait_timeout) and
+/// [`abort`](Self::abort) break it likewise.
+///
+/// # Examples
+/// ```
+/// use process_task::sync::Barrier;
+///
+/// let barrier = Barrier::new(3);
+/// let leaders = std::thread::scope(|scope| {
+///     let parties = [(); 3].map(|()| scope.spawn(|| barrier.wait().unwrap().is_leader()));
+///     parties.map(|party| party.join().unwrap())
+/// });
+/// assert_eq!(leaders.iter().filter(|leader| **leader).count(), 1);
+/// ```
+///
+/// # If the other process dies
+/// All that wait return with an error within 100 ms, if the process was killed (or crashed, or exited with another code than
+/// 0) while it waited too, or between its last round and this one. One that returned or exited with 0 between two
+/// rounds breaks nothing: somebody else may come in its place. Of up to 256 processes it is known that they were parties.
+#[repr(C)]
+pub struct Barrier {
+    parties: u32,
+    lock: Lock,
+    round: AtomicU64,
+    breaks: AtomicU64,
+    sleepers: Sleepers,
+    seen: Holders,
+}
+
+/// One look at `round`.
+#[derive(Clone, Copy)]
+struct Round {
+    number: u32,
+    arrived: u32,
+}
+
+impl Round {
+    #[expect(clippy::cast_possible_truncation, reason = "the word is cut into its two halves")]
+    fn of(word: u64) -> Self {
+        Self { number: (word >> 32) as u32, arrived: word as u32 }
+    }
+
+    fn word(self) -> u64 {
+        u64::from(self.number) << 32 | u64::from(self.arrived)
+    }
+}
+
+/// One look at `breaks`.
+#[derive(Clone, Copy)]
+struct Breaks(u64);
+
+impl Breaks {
+    fn are_over(self) -> bool {
+        self.0 & BROKEN == 0
+    }
+
+    fn count(self) -> u64 {
+        (self.0 & !BROKEN) / ONE_BREAK
+    }
+
+    #[expect(clippy::cast_possible_truncation, reason = "the lower half")]
+    fn last_in(self) -> u32 {
+        self.0 as u32
+    }
+}
+
+/// One that has arrived and waits.
+#[derive(Clone, Copy)]
+struct Arrival {
+    round: u32,
+    breaks: u64,
+}
+
+impl Barrier {
+    /// For so many parties. With 0 or 1, nobody waits for anybody.
+    ///
+    /// # Examples
+    /// ```
+    /// use process_task::sync::Barrier;
+    ///
+    /// static ALL_READY: Barrier = Barrier::new(4);
+    /// assert_eq!(ALL_READY.parties(), 4);
+    /// ```
+    #[must_use]
+    pub const fn new(parties: usize) -> Self {
+        #[expect(clippy::cast_possible_truncation, reason = "so many never come")]
+        let parties = if parties > u32::MAX as usize { u32::MAX } else { parties as u32 };
+        Self {
+            parties,
+            lock: Lock::new(),
+            round: AtomicU64::new(1 << 32),
+            breaks: AtomicU64::new(0),
+            sleepers: Sleepers::new(),
+            seen: Holders::new(),
+        }
+    }
+
+    /// Waits until as many threads wait as there are parties, and then lets all of them go on. One of them is the leader.
+    ///
+    /// What each party wrote before is seen by all after.
+    ///
+    /// # Errors
+    /// [`BrokenBarrier`] if the barrier is broken, or breaks while this waits.
+    ///
+    /// # Examples
+    /// ```
+    /// use process_task::sync::Barrier;
+    ///
+    /// assert!(Barrier::new(1).wait()?.is_leader());
+    /// # Ok::<(), process_task::sync::BrokenBarrier>(())
+    /// ```
+    ///
+    /// # If the other process dies
+    /// This returns with an error within 100 ms, if that one was killed: see [`Barrier`].
+    pub fn wait(&self) -> Result<BarrierWaitResult, BrokenBarrier> {
+        self.wait_until(None)
+    }
+
+    /// Waits as [`wait`](Self::wait) does, for so long at most. If that is not enough, the barrier breaks for all.
+    ///
+    /// # Errors
+    /// [`BrokenBarrier`] if the time is over; and as for [`wait`](Self::wait).
+    ///
+    /// # Examples
+    /// ```
+    /// use std::time::Duration;
+    /// use process_task::sync::Barrier;
+    ///
+    /// let barrier = Barrier::new(2);
+    /// assert!(barrier.wait_timeout(Duration::from_millis(1)).is_err());
+    /// assert!(barrier.is_broken());
+    /// ```
+    ///
+    /// # If the other process dies
+    /// As for [`wait`](Self::wait).
+    pub fn wait_timeout(&self, timeout: Duration) -> Result<BarrierWaitResult, BrokenBarrier> {
+        self.wait_until(waiting::deadline_after(timeout))
+    }
+
+    /// Breaks the barrier: all that wait, and all that come, get an error, until somebody calls [`reset`](Self::reset).
+    ///
+    /// For one of the parties that cannot go on.
+    ///
+    /// # Examples
+    /// ```
+    /// use process_task::sync::Barrier;
+    ///
+    /// let barrier = Barrier::new(2);
+    /// barrier.abort();
+    /// assert!(barrier.wait().is_err());
+    /// ```
+    pub fn abort(&self) {
+        self.inside().break_it();
+    }
+
+    /// Makes the barrier as it was at first. All that wait get an error.
+    ///
+    /// # Examples
+    /// ```
+    /// use process_task::sync::Barrier;
+    ///
+    /// let barrier = Barrier::new(1);
+    /// barrier.abort();
+    /// barrier.reset();
+    /// barrier.wait()?;
+    /// # Ok::<(), process_task::sync::BrokenBarrier>(())
+    /// ```
+    pub fn reset(&self) {
+        let mut inside = self.inside();
+        let round = Round::of(self.round.load(Relaxed));
+        if round.arrived != 0 {
+            inside.break_it();
+        }
+        // Two further, so that nobody counts as seen in the round before.
+        let next = Round { number: round.number.wrapping_add(2), arrived: 0 };
+        self.round.store(next.word(), Release);
+        self.breaks.store(self.breaks.load(Relaxed) & !BROKEN, Release);
+    }
+
+    /// How many threads meet here.
+    ///
+    /// # Examples
+    /// See [`new`](Self::new).
+    #[must_use]
+    pub fn parties(&self) -> usize {
+        self.parties as usize
+    }
+
+    /// How many threads wait here now; 0 while the barrier is broken.
+    ///
+    /// # Examples
+    /// ```
+    /// use process_task::sync::Barrier;
+    ///
+    /// assert_eq!(Barrier::new(3).waiting(), 0);
+    /// ```
+    #[doc(alias = "n_waiting")]
+    pub fn waiting(&self) -> usize {
+        if self.is_broken() { 0 } else { Round::of(self.round.load(Acquire)).arrived as usize }
+    }
+
+    /// Whether the barrier is broken. A death is noticed by those that wait, and by the next that comes.
+    ///
+    /// # Examples
+    /// See [`wait_timeout`](Self::wait_timeout).
+    #[doc(alias = "broken")]
+    pub fn is_broken(&self) -> bool {
+        !self.breaks().are_over()
+    }
+
+    fn breaks(&self) -> Breaks {
+        Breaks(self.breaks.load(Acquire))
+    }
+
+    fn wait_until(&self, deadline: Option<Instant>) -> Result<BarrierWaitResult, BrokenBarrier> {
+        let Some(arrival) = self.arrive()? else { return Ok(BarrierWaitResult { leader: true }) };
+        loop {
+            let mut verdict = None;
+            waiting::look_shortly(|| {
+                verdict = self.verdict(arrival);
+                verdict.is_some()
+            });
+            if let Some(verdict) = verdict {
+                return verdict;
+            }
+            let turn = match self.look(arrival) {
+                Ok(turn) => turn,
+                Err(verdict) => return verdict,
+            };
+            if !self.sleepers.sleep(turn, deadline) {
+                return self.give_up(arrival);
+            }
+        }
+    }
+
+    /// One party more, and none if it is the last: then the next round has begun.
+    fn arrive(&self) -> Result<Option<Arrival>, BrokenBarrier> {
+        let mut inside = self.inside();
+        let round = Round::of(self.round.load(Relaxed));
+        if self.is_broken() || inside.breaks_for_the_dead(round.number) {
+            return Err(BrokenBarrier);
+        }
+        // The 257th process is not remembered. Everybody else's death is still noticed.
+        let of_another_time = |seen: u32| round.number.wrapping_sub(seen) > 1;
+        self.seen.set(members::own(), round.number, of_another_time);
+        if round.arrived.saturating_add(1) >= self.parties {
+            let next = Round { number: round.number.wrapping_add(1), arrived: 0 };
+            self.round.store(next.word(), Release);
+            inside.calls = true;
+            return Ok(None);
+        }
+        self.round.store(Round { arrived: round.arrived + 1, ..round }.word(), Release);
+        Ok(Some(Arrival { round: round.number, breaks: self.breaks().count() }))
+    }
+
+    /// How it went, if that is known already.
+    fn verdict(&self, arrival: Arrival) -> Option<Result<BarrierWaitResult, BrokenBarrier>> {
+        // In this order: a break that came before this look at the rounds is seen by the second look.
+        let round = Round::of(self.round.load(Acquire));
+        let breaks = self.breaks();
+        let completed = match breaks.count().wrapping_sub(arrival.breaks) {
+            0 if round.number == arrival.round => return None,
+            0 => true,
+            1 => breaks.last_in() != arrival.round,
+            _ => false,
+        };
+        Some(if completed { Ok(BarrierWaitResult { leader: false }) } else { Err(BrokenBarrier) })
+    }
+
+    /// Asks whether all parties live, and enlists among the sleepers, if there is no verdict.
+    fn look(&self, arrival: Arrival) -> Result<Turn, Result<BarrierWaitResult, BrokenBarrier>> {
+        let mut inside = self.inside();
+        if self.verdict(arrival).is_none() {
+            inside.breaks_for_the_dead(arrival.round);
+        }
+        self.verdict(arrival).map_or_else(|| Ok(self.sleepers.enlist()), Err)
+    }
+
+    /// The time is over.
+    fn give_up(&self, arrival: Arrival) -> Result<BarrierWaitResult, BrokenBarrier> {
+        let mut inside = self.inside();
+        self.verdict(arrival).unwrap_or_else(|| {
+            inside.break_it();
+            Err(BrokenBarrier)
+        })
+    }
+
+    /// Takes the lock. The barrier breaks if one that held it has died.
+    fn inside(&self) -> Inside<'_> {
+        loop {
+            if let Some(taken) = self.lock.lock(None) {
+                let mut inside = Inside { barrier: self, calls: false };
+                if taken == Taken::FromDead {
+                    inside.break_it();
+                    // It may have completed a round without a word to those who wait.
+                    inside.calls = true;
+                }
+                return inside;
+            }
+        }
+    }
+}
+
+/// The lock of a barrier, until this is dropped, and whether all that wait are to be woken then.
+struct Inside<'a> {
+    barrier: &'a Barrier,
+    calls: bool,
+}
+
+impl Inside<'_> {
+    fn break_it(&mut self) {
+        let breaks = self.barrier.breaks();
+        if breaks.are_over() {
+            let round = Round::of(self.barrier.round.load(Relaxed)).number;
+            let count = (breaks.count() + 1) * ONE_BREAK & !BROKEN;
+            self.barrier.breaks.store(BROKEN | count | u64::from(round), Release);
+            self.calls = true;
+        }
+    }
+
+    /// Breaks the barrier if a party of this round has ended, or one of the round before was killed. Says whether that is so.
+    fn breaks_for_the_dead(&mut self, round: u32) -> bool {
+        let own = members::own();
+        let is_missed = self.barrier.seen.any(|member, seen| match round.wrapping_sub(seen) {
+            _ if member == own => false,
+            0 => !members::lives(member),
+            1 => members::was_killed(member),
+            _ => false,
+        });
+        if is_missed {
+            self.break_it();
+        }
+        is_missed
+    }
+}
+
+impl Drop for Inside<'_> {
+    fn drop(&mut self) {
+        let Barrier { lock, sleepers, .. } = self.barrier;
+        if !self.calls {
+            return lock.unlock();
+        }
+        let called = sleepers.call();
+        lock.unlock();
+        sleepers.wake_all(&called);
+    }
+}
+
+impl fmt::Debug for Barrier {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut shown = f.debug_struct("Barrier");
+        shown.field("parties", &self.parties).field("waiting", &self.waiting()).field("broken", &self.is_broken());
+        shown.finish_non_exhaustive()
+    }
+}
+
+/// What [`Barrier::wait`] tells each party of a round: whether it is the leader.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct BarrierWaitResult {
+    leader: bool,
+}
+
+impl BarrierWaitResult {
+    /// Whether this thread is the one of its round that leads: the last that came.
+    ///
+    /// # Examples
+    /// See [`Barrier`].
+    #[must_use]
+    pub fn is_leader(&self) -> bool {
+        self.leader
+    }
+}
+
+/// The barrier is broken: one of its parties was killed, gave up, or did not come in time.
+///
+/// It stays so until somebody calls [`Barrier::reset`].
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct BrokenBarrier;
+
+impl fmt::Display for BrokenBarrier {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the barrier is broken: one of its parties was killed, gave up, or did not come in time")
+    }
+}
+
+impl std::error::Error for BrokenBarrier {}

@@ -1,0 +1,456 @@
+//! [`RwLock`]: data that many threads read or one changes, in whichever process.
+//!
+//! Owns: the pairing of turns and the data. Runs in: any process.
+//! Never: waits for a dead reader or writer, nor hides from the next one that a writer died.
+
+use std::fmt;
+use std::marker::PhantomData;
+use std::mem::ManuallyDrop;
+use std::ops::{Deref, DerefMut};
+use std::panic::RefUnwindSafe;
+use std::time::Duration;
+
+use super::lock::Taken;
+use super::members::Member;
+use super::poison::{LockResult, Panicking, PoisonError, TryLockError, TryLockResult};
+use super::turns::{Turns, Wait};
+use super::waiting::deadline_after;
+use crate::shared::cell::Common;
+
+/// Data that many threads read at a time, or one changes, in whichever process: [`std::sync::RwLock`].
+///
+/// A plain value that works where it lies: in a [`Shared`](crate::Shared) for several processes, and in a `static` or an
+/// [`Arc`](std::sync::Arc) for the threads of one. It has the methods of [`std::sync::RwLock`], and some with a time-out. Readers who
+/// come one after the other do not keep a writer waiting: once one waits, no reader begins before it had its turn. So a thread that
+/// reads must not ask to read once more: that may wait for ever.
+///
+/// Up to 256 processes read at a time, each in as many threads as it likes; a further one waits as if somebody were writing.
+///
+/// # Poisoning
+/// A panic while a [write guard](RwLockWriteGuard) is held poisons the lock, as in the standard library, and so does the end of a
+/// process that holds one. Both mean that the data may be half changed. Nothing that a reader does poisons it.
+///
+/// # If the other process dies
+/// A reader that dies is forgotten; a writer that dies gives the lock back, poisoned: whoever waits gets it within a tenth
+/// of a second. Somebody who only waited costs nothing.
+///
+/// # Examples
+/// ```
+/// use process_task::sync::RwLock;
+///
+/// let lock = RwLock::new(5);
+/// {
+///     let (one, two) = (lock.read().unwrap(), lock.read().unwrap());
+///     assert_eq!((*one, *two), (5, 5));
+/// }
+/// {
+///     let mut guard = lock.write().unwrap();
+///     *guard += 1;
+///     assert_eq!(*guard, 6);
+/// }
+/// ```
+#[repr(C)]
+pub struct RwLock<T: ?Sized> {
+    turns: Turns,
+    data: Common<T>,
+}
+
+/// The right to read the data of a [`RwLock`], given back when dropped.
+///
+/// It belongs to the thread that took it. In a copy of the process that a plain `fork()` made, dropping it does nothing.
+///
+/// # If the other process dies
+/// If this process ends before the guard is dropped, the guard is forgotten.
+///
+/// # Examples
+/// See [`RwLock`].
+#[must_use = "if unused the lock is given back at once"]
+#[clippy::has_significant_drop]
+pub struct RwLockReadGuard<'a, T: ?Sized> {
+    lock: &'a RwLock<T>,
+    reader: Member,
+    /// Not `Send`, as the standard library's; and `Sync` where `T` is.
+    kind: PhantomData<(std::sync::MutexGuard<'a, ()>, &'a T)>,
+}
+
+/// The right to change the data of a [`RwLock`], given back when dropped.
+///
+/// It belongs to the thread that took it. In a copy of the process that a plain `fork()` made, dropping it does nothing.
+///
+/// # If the other process dies
+/// If this process ends before the guard is dropped, the lock is free again, and poisoned.
+///
+/// # Examples
+/// See [`RwLock`].
+#[must_use = "if unused the lock is given back at once"]
+#[clippy::has_significant_drop]
+pub struct RwLockWriteGuard<'a, T: ?Sized> {
+    lock: &'a RwLock<T>,
+    writer: Member,
+    before: Panicking,
+    /// Not `Send`, as the standard library's; and `Sync` where `T` is.
+    kind: PhantomData<(std::sync::MutexGuard<'a, ()>, &'a mut T)>,
+}
+
+impl<T> RwLock<T> {
+    /// A lock that nobody holds.
+    ///
+    /// # Examples
+    /// ```
+    /// use process_task::sync::RwLock;
+    ///
+    /// static LIMITS: RwLock<[u32; 2]> = RwLock::new([0, 100]);
+    /// assert_eq!(LIMITS.read().unwrap()[1], 100);
+    /// ```
+    #[must_use]
+    pub const fn new(value: T) -> Self {
+        Self { turns: Turns::new(), data: Common::new(value) }
+    }
+
+    /// The data, as nobody else can have the lock any more.
+    ///
+    /// # Errors
+    /// If the lock is poisoned; the data is inside the error.
+    ///
+    /// # If the other process dies
+    /// Nobody else has the lock.
+    ///
+    /// # Examples
+    /// ```
+    /// use process_task::sync::RwLock;
+    ///
+    /// assert_eq!(RwLock::new(5).into_inner().unwrap(), 5);
+    /// ```
+    pub fn into_inner(self) -> LockResult<T> {
+        let data = self.data.into_inner();
+        if self.turns.poison().get() { Err(PoisonError::new(data)) } else { Ok(data) }
+    }
+}
+
+impl<T: ?Sized> RwLock<T> {
+    /// Takes the lock for reading, waiting as long as it takes.
+    ///
+    /// # Errors
+    /// [`PoisonError`] if somebody panicked or died while writing, and nobody has [cleared](Self::clear_poison) it since. The guard is
+    /// inside the error.
+    ///
+    /// # If the other process dies
+    /// A writer that dies gives the lock back: this returns within a tenth of a second, with an error.
+    ///
+    /// # Examples
+    /// ```
+    /// use process_task::sync::RwLock;
+    ///
+    /// let lock = RwLock::new(1);
+    /// assert_eq!(*lock.read().unwrap(), 1);
+    /// ```
+    pub fn read(&self) -> LockResult<RwLockReadGuard<'_, T>> {
+        self.read_guard(always(|wait| self.turns.read(wait)))
+    }
+
+    /// Takes the lock for reading if nobody writes or waits for that.
+    ///
+    /// # Errors
+    /// - [`TryLockError::WouldBlock`]: somebody does.
+    /// - [`TryLockError::Poisoned`]: as for [`read`](Self::read).
+    ///
+    /// # If the other process dies
+    /// A lock whose writer is known to be dead is free, and poisoned. A death is known within a few milliseconds.
+    ///
+    /// # Examples
+    /// ```
+    /// use process_task::sync::RwLock;
+    ///
+    /// let lock = RwLock::new(1);
+    /// let guard = lock.write().unwrap();
+    /// assert!(lock.try_read().is_err());
+    /// # drop(guard);
+    /// ```
+    pub fn try_read(&self) -> TryLockResult<RwLockReadGuard<'_, T>> {
+        self.read_guard_of(self.turns.read(Wait::Not))
+    }
+
+    /// Takes the lock for reading, waiting for so long at most.
+    ///
+    /// # Errors
+    /// - [`TryLockError::WouldBlock`]: the time is over.
+    /// - [`TryLockError::Poisoned`]: as for [`read`](Self::read).
+    ///
+    /// # If the other process dies
+    /// As for [`read`](Self::read).
+    ///
+    /// # Examples
+    /// ```
+    /// use process_task::sync::RwLock;
+    /// use std::time::Duration;
+    ///
+    /// let lock = RwLock::new(1);
+    /// let guard = lock.write().unwrap();
+    /// assert!(lock.read_timeout(Duration::from_millis(1)).is_err());
+    /// # drop(guard);
+    /// ```
+    pub fn read_timeout(&self, timeout: Duration) -> TryLockResult<RwLockReadGuard<'_, T>> {
+        self.read_guard_of(self.turns.read(Wait::Until(deadline_after(timeout))))
+    }
+
+    /// Takes the lock for changing the data, waiting as long as it takes.
+    ///
+    /// # Errors
+    /// As for [`read`](Self::read).
+    ///
+    /// # If the other process dies
+    /// A reader or writer that dies gives the lock back: this returns within a tenth of a second; with an error if it was
+    /// the writer.
+    ///
+    /// # Examples
+    /// ```
+    /// use process_task::sync::RwLock;
+    ///
+    /// let lock = RwLock::new(1);
+    /// *lock.write().unwrap() += 1;
+    /// assert_eq!(*lock.read().unwrap(), 2);
+    /// ```
+    pub fn write(&self) -> LockResult<RwLockWriteGuard<'_, T>> {
+        self.write_guard(always(|wait| self.turns.write(wait)))
+    }
+
+    /// Takes the lock for changing the data if nobody has it.
+    ///
+    /// # Errors
+    /// - [`TryLockError::WouldBlock`]: somebody has it.
+    /// - [`TryLockError::Poisoned`]: as for [`read`](Self::read).
+    ///
+    /// # If the other process dies
+    /// A lock whose holders are known to be dead is free. A death is known within a few milliseconds.
+    ///
+    /// # Examples
+    /// ```
+    /// use process_task::sync::RwLock;
+    ///
+    /// let lock = RwLock::new(1);
+    /// let guard = lock.read().unwrap();
+    /// assert!(lock.try_write().is_err());
+    /// # drop(guard);
+    /// ```
+    pub fn try_write(&self) -> TryLockResult<RwLockWriteGuard<'_, T>> {
+        self.write_guard_of(self.turns.write(Wait::Not))
+    }
+
+    /// Takes the lock for changing the data, waiting for so long at most.
+    ///
+    /// # Errors
+    /// - [`TryLockError::WouldBlock`]: the time is over.
+    /// - [`TryLockError::Poisoned`]: as for [`read`](Self::read).
+    ///
+    /// # If the other process dies
+    /// As for [`write`](Self::write).
+    ///
+    /// # Examples
+    /// ```
+    /// use process_task::sync::RwLock;
+    /// use std::time::Duration;
+    ///
+    /// let lock = RwLock::new(1);
+    /// let guard = lock.read().unwrap();
+    /// assert!(lock.write_timeout(Duration::from_millis(1)).is_err());
+    /// # drop(guard);
+    /// ```
+    pub fn write_timeout(&self, timeout: Duration) -> TryLockResult<RwLockWriteGuard<'_, T>> {
+        self.write_guard_of(self.turns.write(Wait::Until(deadline_after(timeout))))
+    }
+
+    /// Whether somebody panicked or died while writing. A death is noticed by the next one that takes the lock.
+    ///
+    /// # Examples
+    /// ```
+    /// use process_task::sync::RwLock;
+    ///
+    /// let lock = RwLock::new(1);
+    /// let panicked = std::thread::scope(|scope| {
+    ///     scope.spawn(|| { let _guard = lock.write(); panic!() }).join()
+    /// });
+    /// assert!(panicked.is_err() && lock.is_poisoned());
+    /// ```
+    pub fn is_poisoned(&self) -> bool {
+        self.turns.poison().get()
+    }
+
+    /// Takes the note of poison away: whoever calls this has seen to it that the data is as it should be.
+    ///
+    /// # Examples
+    /// ```
+    /// use process_task::sync::RwLock;
+    ///
+    /// let lock = RwLock::new(1);
+    /// # std::thread::scope(|scope| scope.spawn(|| { let _guard = lock.write(); panic!() }).join().unwrap_err());
+    /// // Somebody panicked while writing.
+    /// *lock.write().unwrap_err().into_inner() = 1;
+    /// lock.clear_poison();
+    /// assert!(lock.read().is_ok());
+    /// ```
+    pub fn clear_poison(&self) {
+        self.turns.poison().clear();
+    }
+
+    /// The data, which nobody else can reach while `self` is borrowed like this.
+    ///
+    /// # Errors
+    /// If the lock is poisoned; the reference is inside the error.
+    ///
+    /// # If the other process dies
+    /// Nobody else has the lock.
+    ///
+    /// # Examples
+    /// ```
+    /// use process_task::sync::RwLock;
+    ///
+    /// let mut lock = RwLock::new(0);
+    /// *lock.get_mut().unwrap() = 10;
+    /// assert_eq!(*lock.read().unwrap(), 10);
+    /// ```
+    pub fn get_mut(&mut self) -> LockResult<&mut T> {
+        let data = self.data.get_mut();
+        if self.turns.poison().get() { Err(PoisonError::new(data)) } else { Ok(data) }
+    }
+
+    fn read_guard(&self, reader: Member) -> LockResult<RwLockReadGuard<'_, T>> {
+        self.turns.poison().result(RwLockReadGuard { lock: self, reader, kind: PhantomData })
+    }
+
+    fn read_guard_of(&self, reader: Option<Member>) -> TryLockResult<RwLockReadGuard<'_, T>> {
+        reader.map_or(Err(TryLockError::WouldBlock), |reader| Ok(self.read_guard(reader)?))
+    }
+
+    fn write_guard(&self, writer: Member) -> LockResult<RwLockWriteGuard<'_, T>> {
+        let poison = self.turns.poison();
+        let before = poison.taken(Taken::Free);
+        poison.result(RwLockWriteGuard { lock: self, writer, before, kind: PhantomData })
+    }
+
+    fn write_guard_of(&self, writer: Option<Member>) -> TryLockResult<RwLockWriteGuard<'_, T>> {
+        writer.map_or(Err(TryLockError::WouldBlock), |writer| Ok(self.write_guard(writer)?))
+    }
+}
+
+/// Without a deadline, there is no end to the waiting but a turn.
+fn always(take: impl Fn(Wait) -> Option<Member>) -> Member {
+    loop {
+        if let Some(member) = take(Wait::Until(None)) {
+            return member;
+        }
+    }
+}
+
+impl<'a, T: ?Sized> RwLockWriteGuard<'a, T> {
+    /// Goes on as a reader, with nobody else writing in between.
+    ///
+    /// # If the other process dies
+    /// As a reader from now on.
+    ///
+    /// # Examples
+    /// ```
+    /// use process_task::sync::{RwLock, RwLockWriteGuard};
+    ///
+    /// let lock = RwLock::new(0);
+    /// let mut guard = lock.write().unwrap();
+    /// *guard += 1;
+    /// let guard = RwLockWriteGuard::downgrade(guard);
+    /// assert_eq!((*guard, *lock.read().unwrap()), (1, 1));
+    /// ```
+    pub fn downgrade(guard: Self) -> RwLockReadGuard<'a, T> {
+        let guard = ManuallyDrop::new(guard);
+        let (lock, reader) = (guard.lock, guard.writer);
+        lock.turns.reads_on(reader);
+        RwLockReadGuard { lock, reader, kind: PhantomData }
+    }
+}
+
+impl<T: ?Sized> Deref for RwLockReadGuard<'_, T> {
+    type Target = T;
+
+    fn deref(&self) -> &T {
+        // Nobody writes while this reader has its turn.
+        self.lock.data.lend()
+    }
+}
+
+impl<T: ?Sized> Deref for RwLockWriteGuard<'_, T> {
+    type Target = T;
+
+    fn deref(&self) -> &T {
+        // Nobody else writes, and what changes the data borrows this guard mutably.
+        self.lock.data.lend()
+    }
+}
+
+impl<T: ?Sized> DerefMut for RwLockWriteGuard<'_, T> {
+    fn deref_mut(&mut self) -> &mut T {
+        // Nobody else has a turn, and this guard is borrowed for as long as the reference lives.
+        self.lock.data.lend_mut()
+    }
+}
+
+impl<T: ?Sized> Drop for RwLockReadGuard<'_, T> {
+    fn drop(&mut self) {
+        self.lock.turns.has_read(self.reader);
+    }
+}
+
+impl<T: ?Sized> Drop for RwLockWriteGuard<'_, T> {
+    fn drop(&mut self) {
+        self.lock.turns.poison().giving_back(self.before);
+        self.lock.turns.has_written(self.writer);
+    }
+}
+
+// A panic while the data is changed poisons the lock, which is what unwind safety asks for.
+impl<T: ?Sized> RefUnwindSafe for RwLock<T> {}
+
+impl<T: Default> Default for RwLock<T> {
+    fn default() -> Self {
+        Self::new(T::default())
+    }
+}
+
+impl<T> From<T> for RwLock<T> {
+    fn from(value: T) -> Self {
+        Self::new(value)
+    }
+}
+
+/// Shows the data, unless somebody writes.
+impl<T: ?Sized + fmt::Debug> fmt::Debug for RwLock<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut shown = f.debug_struct("RwLock");
+        match self.try_read() {
+            Ok(guard) => shown.field("data", &&*guard),
+            Err(TryLockError::Poisoned(poisoned)) => shown.field("data", &&**poisoned.get_ref()),
+            Err(TryLockError::WouldBlock) => shown.field("data", &format_args!("<locked>")),
+        };
+        shown.field("poisoned", &self.is_poisoned()).finish_non_exhaustive()
+    }
+}
+
+impl<T: ?Sized + fmt::Debug> fmt::Debug for RwLockReadGuard<'_, T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        (**self).fmt(f)
+    }
+}
+
+impl<T: ?Sized + fmt::Debug> fmt::Debug for RwLockWriteGuard<'_, T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        (**self).fmt(f)
+    }
+}
+
+impl<T: ?Sized + fmt::Display> fmt::Display for RwLockReadGuard<'_, T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        (**self).fmt(f)
+    }
+}
+
+impl<T: ?Sized + fmt::Display> fmt::Display for RwLockWriteGuard<'_, T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        (**self).fmt(f)
+    }
+}
