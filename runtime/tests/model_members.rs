@@ -63,16 +63,16 @@ fn one_entry_is_given_to_one_process() {
 
 #[test]
 fn words_about_the_dead_never_reach_the_one_who_comes_after() {
-    explore(20, || {
+    explore(300, || {
         let table = Table::new();
         let before = table.enter(0, None).unwrap();
         // The fork server and the parent both know that it has ended, and a third one looks for an entry.
-        let (server, parent) = (Arc::clone(&table), Arc::clone(&table));
-        let server = thread::spawn(move || server.end(before, false));
+        let (parent, other) = (Arc::clone(&table), Arc::clone(&table));
         let parent = thread::spawn(move || parent.end(before, true));
-        let after = table.enter(0, None);
-        server.join().unwrap();
+        let other = thread::spawn(move || other.enter(0, None));
+        table.end(before, false);
         parent.join().unwrap();
+        let after = other.join().unwrap();
         assert!(!lives(&*table, before, START));
         if let Some(after) = after {
             assert!(lives(&*table, after, START) && table.entry(0).look().is_of(after));
