@@ -45,6 +45,10 @@ impl Book for Table {
         &self.entries[slot as usize]
     }
 
+    fn is_writable(&self) -> bool {
+        true
+    }
+
     fn is_locked(&self, _: u32) -> bool {
         self.locked.load(Relaxed)
     }

@@ -91,8 +91,7 @@ impl Bytes {
     fn put(&self, cursor: u64, head: Frame, payload: &[u8]) -> u64 {
         let at = frame::room_for(cursor, head.extent());
         if at != cursor {
-            let skip = Frame { kind: Kind::Skip, task: 0, serial: 0, len: 0, pages: 0, handles: 0, parcel: None };
-            self.write(frame::place(cursor), &skip.bytes());
+            self.write(frame::place(cursor), &Frame::SKIP.bytes());
         }
         let mut bytes = head.bytes();
         seal::put(&mut bytes, payload);
@@ -223,8 +222,7 @@ impl Link {
         let items = batch::Items::parse(request).expect("a batch that the parent wrote");
         let at = frame::room_for(write, LONGEST as u64);
         if at != write {
-            let skip = Frame { kind: Kind::Skip, task: 0, serial: 0, len: 0, pages: 0, handles: 0, parcel: None };
-            self.reply.write(frame::place(write), &skip.bytes());
+            self.reply.write(frame::place(write), &Frame::SKIP.bytes());
         }
         let (mut len, mut done) = (0, 0);
         for item in items {

@@ -13,7 +13,7 @@ use nix::errno::Errno;
 use nix::fcntl::{FallocateFlags, FcntlArg, SealFlag, fallocate, fcntl};
 use nix::libc;
 use nix::sys::memfd::{MFdFlags, memfd_create};
-use nix::sys::mman::{MapFlags, ProtFlags, mmap, munmap};
+use nix::sys::mman::{MapFlags, ProtFlags, mmap, mprotect, munmap};
 use nix::sys::resource::{Resource, getrlimit};
 use nix::sys::stat::fstat;
 use nix::unistd::ftruncate;
@@ -255,6 +255,15 @@ impl Map {
         };
         // SAFETY: the range lies inside this mapping, and the advice does not change what it holds.
         let _ = unsafe { libc::madvise(self.start.as_ptr().cast(), len.min(self.len()), advice) };
+    }
+
+    /// `mprotect(2)`: from now on, this process may read it only, or also write it. What was borrowed of it stays valid for
+    /// reading; a write to what is for reading is a fault in the one who writes.
+    pub(crate) fn protect(&self, access: Access) -> nix::Result<()> {
+        let mut protection = ProtFlags::PROT_READ;
+        protection.set(ProtFlags::PROT_WRITE, access == Access::Write);
+        // SAFETY: the range is this mapping, which stays readable.
+        unsafe { mprotect(self.start.cast(), self.len(), protection) }
     }
 
     /// The first byte. Aligned to a page.

@@ -186,6 +186,9 @@ impl Entry {
 pub(super) trait Book {
     fn entry(&self, slot: u32) -> &Entry;
 
+    /// Whether this process may write what it finds out.
+    fn is_writable(&self) -> bool;
+
     /// Whether a process has the record lock of this entry; true also where that cannot be told.
     fn is_locked(&self, slot: u32) -> bool;
 }
@@ -200,7 +203,7 @@ pub(super) fn lives(book: &impl Book, member: Member, now: u64) -> bool {
             State::Alone => book.is_locked(member.slot()),
             State::Free | State::Ended | State::Killed => false,
         };
-    if !lives {
+    if !lives && book.is_writable() {
         entry.end(member, true, now);
     }
     lives
@@ -222,7 +225,9 @@ fn is_forgotten(book: &impl Book, parent: Option<Member>, now: u64) -> bool {
             State::Alive => next = word.parent,
             State::Alone if book.is_locked(ancestor.slot()) => return false,
             State::Alone => {
-                entry.end(ancestor, true, now);
+                if book.is_writable() {
+                    entry.end(ancestor, true, now);
+                }
                 return false;
             }
             State::Free | State::Ended | State::Killed => {

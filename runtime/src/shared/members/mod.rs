@@ -29,6 +29,12 @@
 //! Every change is one compare-and-swap of the whole word, in which the number of lives of the entry stands: a late word
 //! about a process that stood there before changes nothing. The time of a death is written before the word that tells it.
 //!
+//! # Who may write
+//!
+//! The table is mapped for writing in those that make processes, and for reading in all others: a task that writes to memory
+//! that is not its own faults, and takes nobody's locks with it. A child that starts processes itself, or is copied by
+//! `fork()`, is given the right to write then.
+//!
 //! # What a death in the middle costs
 //!
 //! Between choosing an entry and writing it: nothing. Between entering a child and making it: an entry that is alive and has
@@ -158,6 +164,9 @@ pub(crate) fn adopt(descriptor: OwnedFd, own: Member) -> sys::Result<()> {
 /// Runs in: a child, right after the fork.
 pub(crate) fn become_member(own: Member) {
     OWN.set(own.number());
+    if let Some(table) = table() {
+        table.only_read();
+    }
 }
 
 fn table() -> Option<&'static Table> {

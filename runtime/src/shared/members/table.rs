@@ -6,7 +6,7 @@
 
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::sync::atomic::Ordering::Relaxed;
-use std::sync::atomic::{AtomicU32, AtomicU64};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64};
 
 use super::entry::{self, Book, Entry, Member, SLOTS, State};
 use crate::sys::memory::{self, Access, Map};
@@ -32,30 +32,48 @@ pub(super) struct Table {
     map: Map,
     fd: OwnedFd,
     file: Option<fd::Identity>,
+    /// Whether this process has mapped it for writing.
+    writable: AtomicBool,
 }
 
 impl Table {
     /// A new one.
     pub(super) fn create() -> sys::Result<Self> {
         let fd = memory::create("process-task-members", SIZE)?;
-        let table = Self::map(fd)?;
+        let table = Self::map(fd, Access::Write)?;
         table.header().magic.store(MAGIC, Relaxed);
         Ok(table)
     }
 
-    /// One that another process made.
+    /// One that another process made, mapped for reading.
     pub(super) fn of(fd: OwnedFd) -> sys::Result<Self> {
         if memory::checked_len(fd.as_fd())? != SIZE {
             return Err(Errno::EINVAL);
         }
-        let table = Self::map(fd)?;
+        let table = Self::map(fd, Access::Read)?;
         if table.header().magic.load(Relaxed) == MAGIC { Ok(table) } else { Err(Errno::EINVAL) }
     }
 
-    fn map(fd: OwnedFd) -> sys::Result<Self> {
-        let map = Map::new(fd.as_fd(), SIZE, Access::Write)?;
+    fn map(fd: OwnedFd, access: Access) -> sys::Result<Self> {
+        let map = Map::new(fd.as_fd(), SIZE, access)?;
         let file = fd::identity(fd.as_fd());
-        Ok(Self { map, fd, file })
+        Ok(Self { map, fd, file, writable: AtomicBool::new(access == Access::Write) })
+    }
+
+    /// This process makes no others, as far as is known: it looks at the table, and what it writes by mistake does not end up there.
+    pub(super) fn only_read(&self) {
+        if self.map.protect(Access::Read).is_ok() {
+            self.writable.store(false, Relaxed);
+        }
+    }
+
+    /// This process enters others, or itself.
+    pub(super) fn write(&self) -> sys::Result<()> {
+        if !self.writable.load(Relaxed) {
+            self.map.protect(Access::Write)?;
+            self.writable.store(true, Relaxed);
+        }
+        Ok(())
     }
 
     fn header(&self) -> &Header {
@@ -81,12 +99,14 @@ impl Table {
 
     /// Enters a process that `parent` asked for, and that the process of entry `maker` is about to make.
     pub(super) fn enter(&self, parent: Member, maker: Member) -> sys::Result<Member> {
+        self.write()?;
         self.search(|slot, entry| Ok(entry.enter(slot, State::Alive, (Some(parent), maker.slot()))))
     }
 
     /// Enters this process, of which nobody else will say that it has ended.
     pub(super) fn enter_alone(&self) -> sys::Result<Member> {
         let fd = self.descriptor()?;
+        self.write()?;
         self.search(|slot, entry| {
             // First the lock, then the word: whoever sees the word and no lock knows that the process has ended.
             if !record_lock::take(fd, slot)? {
@@ -120,7 +140,9 @@ impl Table {
     }
 
     pub(super) fn end(&self, member: Member, killed: bool) {
-        self.entry(member.slot()).end(member, killed, clock::coarse());
+        if self.write().is_ok() {
+            self.entry(member.slot()).end(member, killed, clock::coarse());
+        }
     }
 
     pub(super) fn lives(&self, member: Member) -> bool {
@@ -146,6 +168,10 @@ impl Table {
 impl Book for Table {
     fn entry(&self, slot: u32) -> &Entry {
         &self.entries()[slot as usize]
+    }
+
+    fn is_writable(&self) -> bool {
+        self.writable.load(Relaxed)
     }
 
     fn is_locked(&self, slot: u32) -> bool {

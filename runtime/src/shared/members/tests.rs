@@ -40,6 +40,10 @@ impl Book for Few {
         &self.entries[slot as usize]
     }
 
+    fn is_writable(&self) -> bool {
+        true
+    }
+
     fn is_locked(&self, slot: u32) -> bool {
         self.locked.borrow().contains(&slot)
     }
