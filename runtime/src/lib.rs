@@ -78,7 +78,7 @@ pub use self::pool::{
 };
 
 // Memory that processes share.
-pub use self::shared::Shareable;
+pub use self::shared::{Shareable, Shared};
 
 // What a pool does.
 pub use self::pool::{Latency, PoolStats, Timeline, WorkerState, WorkerStats};

@@ -270,6 +270,7 @@ mod tests {
         Arc::new(Event(fd::event().unwrap()))
     }
 
+    #[expect(clippy::unnecessary_wraps, reason = "what opens may fail")]
     fn opened(descriptor: OwnedFd) -> Result<Arc<Event>, CodecError> {
         Ok(Arc::new(Event(descriptor)))
     }

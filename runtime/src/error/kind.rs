@@ -103,6 +103,14 @@ pub enum ErrorKind {
         /// Which check failed.
         reason: String,
     },
+    /// Memory for processes to share could not be had.
+    #[non_exhaustive]
+    CannotShare {
+        /// What was being done, for example ``reserve 800000000 bytes for `[f64]` ``.
+        step: String,
+        /// The error number of the kernel.
+        errno: i32,
+    },
     /// A file that was asked for could not be written.
     #[non_exhaustive]
     CannotWrite {

@@ -63,6 +63,12 @@ impl Error {
         Self::new(ErrorKind::InvalidInput { reason: reason.into() }, Execution::NotStarted)
     }
 
+    /// No memory for processes to share: `step` was refused with `errno`.
+    pub(crate) fn cannot_share(step: impl Into<String>, errno: Errno) -> Self {
+        let errno = errno as i32;
+        Self::new(ErrorKind::CannotShare { step: step.into(), errno }, Execution::NotStarted)
+    }
+
     pub(crate) fn cannot_write(path: &Path, error: &std::io::Error) -> Self {
         let kind = ErrorKind::CannotWrite { path: path.to_owned(), reason: error.to_string() };
         Self::new(kind, Execution::NotStarted)

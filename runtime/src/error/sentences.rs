@@ -103,6 +103,9 @@ impl Error {
             ErrorKind::ProtocolViolation { reason } => {
                 write!(f, "{who} broke the protocol{running} and was killed: {reason}")
             }
+            ErrorKind::CannotShare { step, errno } => {
+                write!(f, "cannot share memory: {step}: {}", Errno::from_raw(*errno).desc())
+            }
             ErrorKind::CannotWrite { path, reason } => write!(f, "cannot write `{}`: {reason}", path.display()),
             ErrorKind::InvalidInput { reason } => f.write_str(reason),
         }

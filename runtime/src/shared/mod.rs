@@ -5,8 +5,12 @@
 
 pub(crate) mod cell;
 mod half;
+mod handle;
 pub(crate) mod members;
+mod region;
 mod shareable;
+mod slice;
 
 pub(crate) use self::half::{Half, Words, words};
+pub use self::handle::Shared;
 pub use self::shareable::Shareable;

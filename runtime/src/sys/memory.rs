@@ -77,7 +77,6 @@ pub(crate) fn append(fd: BorrowedFd<'_>, at: usize, mut bytes: &[MaybeUninit<u8>
     may_have(end, bytes.len())?;
     while !bytes.is_empty() {
         let offset = libc::off_t::try_from(end - bytes.len()).map_err(|_| Errno::ENOMEM)?;
-        // SAFETY: the range is borrowed across the call, and the kernel may read bytes that are no value.
         let (from, len) = (bytes.as_ptr().cast(), bytes.len());
         // SAFETY: the range is borrowed across the call, and the kernel may read bytes that are no value.
         let written = retry(|| Errno::result(unsafe { libc::pwrite(fd.as_raw_fd(), from, len, offset) }))?;
@@ -241,6 +240,11 @@ impl Map {
         // SAFETY: no address is asked for, so no mapping that exists is replaced.
         let start = unsafe { mmap(None, len, access.protection(), access.flags(), fd, 0) }?;
         Ok(Self { start: start.cast(), len, access })
+    }
+
+    /// Whether it can be written through.
+    pub(crate) fn is_writable(&self) -> bool {
+        self.access == Access::Write
     }
 
     pub(crate) fn len(&self) -> usize {

@@ -1,0 +1,349 @@
+//! One memory that several processes map: a header that says what is in it, then values.
+//!
+//! Owns: the header's layout, and the table of the regions that this process maps. Gives out: [`Region`], by [`Filling`] it or
+//! by opening the descriptor of one that came. Runs in: any process.
+//! Never: has a name in any file system, so the kernel takes it back when the last process lets go, however that ends.
+//!
+//! # The life of a region
+//!
+//! | what it holds | made | then |
+//! |---|---|---|
+//! | what stays as it is ([`Shareable::FROZEN`]) | written by `write(2)`, never mapped for writing | sealed against writing, by anybody, for good |
+//! | what changes through `&` | written likewise | its size is sealed; mapped for writing by all |
+//! | [`SharedMut`](super::SharedMut) | written likewise, or all zero | mapped for writing by one process, until it is frozen or split |
+//!
+//! All of it is there before anybody touches it: a touch is never a SIGBUS. The kernel refuses to seal what somebody still
+//! maps for writing, so a region that is frozen has no writer left; that is why `&` to it can be handed out.
+//!
+//! # The header
+//!
+//! Written before the region is shared, and read once by each process that gets it: [`Header`]. The values begin behind
+//! it, at a multiple of their alignment.
+#![expect(unsafe_code, reason = "the address of values in mapped memory")]
+
+use std::any::{TypeId, type_name};
+use std::collections::BTreeMap;
+use std::fmt;
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
+use std::ptr::NonNull;
+use std::sync::atomic::AtomicPtr;
+use std::sync::atomic::Ordering::{AcqRel, Acquire};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+
+use crate::codec::CodecError;
+use crate::codec::handles::Handle;
+use crate::error::{Error, Result};
+use crate::shared::{Shareable, members};
+use crate::sys;
+use crate::sys::fd::{self, Identity};
+use crate::sys::forked;
+use crate::sys::memory::{self, Access, Map};
+
+/// What every header begins with.
+const MAGIC: u64 = u64::from_ne_bytes(*b"ptregion");
+
+/// What the region is called in `/proc/<pid>/maps`.
+const NAME: &str = "process-task-shared";
+
+/// How long a header is; values with a stricter alignment begin at the first multiple of it.
+const HEADER: usize = size_of::<Header>();
+
+/// The strictest alignment that memory of the kernel's has: duty 4 of [`Shareable`].
+const PAGE: usize = 4096;
+
+/// What is in a region. Numbers, not addresses: it is the same for all.
+#[derive(Clone, Copy, PartialEq, Eq)]
+#[repr(C)]
+struct Header {
+    magic: u64,
+    /// Of the type of the whole: see [`Kind`].
+    fingerprint: [u64; 2],
+    /// Bytes of one value.
+    size: u64,
+    /// How many values there are.
+    count: u64,
+    /// Where they begin.
+    offset: u64,
+    /// Device and number of the region whose locks say who may write which range of this one; zero where there is none.
+    locks: [u64; 2],
+    /// How many values each range has, but for the last.
+    range: u64,
+    /// The type's name, for messages, filled up with zeroes.
+    name: [u8; 184],
+}
+
+// SAFETY: numbers, for which zero is a value.
+unsafe impl bytemuck::Zeroable for Header {}
+// SAFETY: numbers, and nothing between them: the sizes of the fields add up to that of the whole.
+unsafe impl bytemuck::Pod for Header {}
+const _: () = assert!(HEADER == 9 * size_of::<u64>() + 184 && HEADER == 256);
+
+/// What a region of some type looks like.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Kind {
+    /// The type's hash: one for each type of this program, which is the same program in every process of the tree.
+    fingerprint: [u64; 2],
+    name: &'static str,
+    size: usize,
+    align: usize,
+    /// [`Shareable::FROZEN`].
+    frozen: bool,
+}
+
+impl Kind {
+    /// Of regions that hold a `T`, made of some number of values of type `E`.
+    pub(crate) fn of<T: Shareable + ?Sized, E: Shareable>() -> Self {
+        const {
+            assert!(!std::mem::needs_drop::<E>(), "what has a destructor cannot live in shared memory");
+            assert!(align_of::<E>() <= PAGE, "what is aligned to more than 4,096 cannot live in shared memory");
+        }
+        let hash = |salt: &str| {
+            let mut hasher = DefaultHasher::new();
+            (TypeId::of::<T>(), salt).hash(&mut hasher);
+            hasher.finish()
+        };
+        Self {
+            fingerprint: [hash(""), hash(type_name::<T>())],
+            name: type_name::<T>(),
+            size: size_of::<E>(),
+            align: align_of::<E>(),
+            frozen: T::FROZEN,
+        }
+    }
+
+    fn offset(&self) -> usize {
+        HEADER.max(self.align)
+    }
+
+    fn header(&self, count: usize) -> Header {
+        let mut name = [0; 184];
+        name.iter_mut().zip(self.name.bytes()).for_each(|(to, byte)| *to = byte);
+        Header {
+            magic: MAGIC,
+            fingerprint: self.fingerprint,
+            size: self.size as u64,
+            count: count as u64,
+            offset: self.offset() as u64,
+            locks: [0; 2],
+            range: 0,
+            name,
+        }
+    }
+
+    /// How long the memory for `count` values is.
+    fn len(&self, count: usize) -> Result<usize> {
+        let bytes = self.size.checked_mul(count).filter(|bytes| isize::try_from(*bytes).is_ok());
+        let len = bytes.and_then(|bytes| bytes.checked_add(self.offset()));
+        len.ok_or_else(|| self.refused(&format!("reserve {} bytes, {count} times,", self.size), sys::Errno::ENOMEM))
+    }
+
+    #[cold]
+    fn refused(&self, step: &str, errno: sys::Errno) -> Error {
+        Error::cannot_share(format!("{step} for `{}`", self.name), errno)
+    }
+}
+
+/// A region, and this process's mapping of it.
+pub(crate) struct Region {
+    descriptor: OwnedFd,
+    map: Map,
+    header: Header,
+    identity: Identity,
+}
+
+impl Region {
+    /// Memory for `count` values whose bytes are all zero.
+    pub(crate) fn zeroed(kind: Kind, count: usize, access: Access) -> Result<Self> {
+        let len = kind.len(count)?;
+        let refused = |errno| kind.refused(&format!("reserve {len} bytes"), errno);
+        let descriptor = memory::create(NAME, len).map_err(refused)?;
+        Filling { kind, descriptor, count, end: len }.finish(access)
+    }
+
+    /// The region whose descriptor came from another process: the one that this process maps already, or a new mapping.
+    pub(crate) fn open(descriptor: OwnedFd) -> std::result::Result<Arc<Self>, CodecError> {
+        let corrupt =
+            || CodecError::new("the payload is corrupt: what came with it is no shared memory of this program");
+        let identity = fd::identity(descriptor.as_fd()).ok_or_else(corrupt)?;
+        let mut known = known();
+        if let Some(region) = known.get(&identity).and_then(Weak::upgrade) {
+            return Ok(region);
+        }
+        let seen = memory::look(descriptor.as_fd()).map_err(|_| corrupt())?;
+        if seen.len < HEADER {
+            return Err(corrupt());
+        }
+        let access = if seen.frozen { Access::Frozen } else { Access::Write };
+        let map = Map::new(descriptor.as_fd(), seen.len, access).map_err(|errno| {
+            CodecError::new(format!("cannot map {} bytes of shared memory: {}", seen.len, errno.desc()))
+        })?;
+        let mut header: Header = bytemuck::Zeroable::zeroed();
+        map.read(0, bytemuck::bytes_of_mut(&mut header));
+        let end = header.size.checked_mul(header.count).and_then(|bytes| bytes.checked_add(header.offset));
+        let fits = end.is_some_and(|end| end <= seen.len as u64);
+        if header.magic != MAGIC || header.offset < HEADER as u64 || !fits {
+            return Err(corrupt());
+        }
+        let region = Arc::new(Self { descriptor, map, header, identity });
+        known.insert(identity, Arc::downgrade(&region));
+        Ok(region)
+    }
+
+    /// Lets a handle of this region that comes to this process find it.
+    pub(crate) fn enter(self) -> Arc<Self> {
+        let region = Arc::new(self);
+        known().insert(region.identity, Arc::downgrade(&region));
+        region
+    }
+
+    /// Checks that it holds what `kind` says, and that it can be written if and only if that is so for `kind`.
+    pub(crate) fn check(&self, kind: &Kind) -> std::result::Result<(), CodecError> {
+        let Header { locks, range, .. } = self.header;
+        let expected = Header { locks, range, ..kind.header(self.count()) };
+        if expected != self.header {
+            return Err(self.mistaken(kind.name));
+        }
+        if kind.frozen == self.map.is_writable() {
+            return Err(self.mistaken("memory that nobody writes"));
+        }
+        Ok(())
+    }
+
+    #[cold]
+    pub(crate) fn mistaken(&self, read_as: &str) -> CodecError {
+        let of = &self.header.name;
+        let name = String::from_utf8_lossy(of.split(|byte| *byte == 0).next().unwrap_or_default());
+        CodecError::new(format!("a handle of `{name}` was read as one of `{read_as}`"))
+    }
+
+    /// Where the values are.
+    pub(crate) fn values(&self) -> NonNull<u8> {
+        let offset = usize::try_from(self.header.offset).unwrap_or(HEADER);
+        debug_assert!(offset <= self.map.len(), "checked when it was made or opened");
+        // SAFETY: the header was checked, or written, to keep the offset inside the mapping, or at its end.
+        unsafe { self.map.start().add(offset) }
+    }
+
+    /// How many values there are.
+    pub(crate) fn count(&self) -> usize {
+        // It fitted when the header was checked or written.
+        usize::try_from(self.header.count).unwrap_or(0)
+    }
+
+    /// Which of all regions it is.
+    pub(crate) fn identity(&self) -> Identity {
+        self.identity
+    }
+}
+
+impl Handle for Region {
+    fn descriptor(&self) -> BorrowedFd<'_> {
+        self.descriptor.as_fd()
+    }
+}
+
+impl fmt::Debug for Region {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Region").field("bytes", &self.map.len()).finish_non_exhaustive()
+    }
+}
+
+impl Drop for Region {
+    fn drop(&mut self) {
+        let mut known = known();
+        // Another one may have been entered in its place since its last holder let go.
+        if known.get(&self.identity).is_some_and(|entered| std::ptr::eq(entered.as_ptr(), self)) {
+            known.remove(&self.identity);
+        }
+    }
+}
+
+/// The regions that this process maps and can share: one that comes twice is mapped once.
+#[derive(Default)]
+struct Known {
+    /// Of the process whose table it is: see [`forked::generation`].
+    generation: u64,
+    regions: Mutex<BTreeMap<Identity, Weak<Region>>>,
+}
+
+/// This process's table. A copy made by `fork()` begins an empty one: of the original's it cannot know whether a thread that
+/// is not there holds the lock.
+fn known() -> MutexGuard<'static, BTreeMap<Identity, Weak<Region>>> {
+    static KNOWN: AtomicPtr<Known> = AtomicPtr::new(std::ptr::null_mut());
+    let generation = forked::generation();
+    let mut table = KNOWN.load(Acquire);
+    loop {
+        // SAFETY: null, or a table that was made below and never goes.
+        match unsafe { table.as_ref() } {
+            Some(known) if known.generation == generation => {
+                return known.regions.lock().unwrap_or_else(PoisonError::into_inner);
+            }
+            _ => {}
+        }
+        let new: *mut _ = Box::leak(Box::new(Known { generation, regions: Mutex::default() }));
+        table = KNOWN.compare_exchange(table, new, AcqRel, Acquire).map_or_else(|other| other, |_| new);
+    }
+}
+
+/// A region that is being written, from its first value to its last. Nobody maps it yet.
+#[derive(Debug)]
+pub(crate) struct Filling {
+    kind: Kind,
+    descriptor: OwnedFd,
+    count: usize,
+    end: usize,
+}
+
+impl Filling {
+    pub(crate) fn new(kind: Kind) -> Result<Self> {
+        let descriptor = memory::create_empty(NAME).map_err(|errno| kind.refused("make a memfd", errno))?;
+        Ok(Self { kind, descriptor, count: 0, end: kind.offset() })
+    }
+
+    /// Appends values as the bytes that they are.
+    pub(crate) fn append<E: Shareable>(&mut self, values: &[E]) -> Result<()> {
+        debug_assert_eq!(size_of::<E>(), self.kind.size);
+        let count = self.count.saturating_add(values.len());
+        let end = self.kind.len(count)?;
+        // SAFETY: the same memory, as bytes that need not be anything; the values are borrowed for the call, and what
+        // their type lets others change through `&` changes nothing but which bytes are copied.
+        let bytes =
+            unsafe { std::slice::from_raw_parts(values.as_ptr().cast::<MaybeUninit<u8>>(), size_of_val(values)) };
+        memory::append(self.descriptor.as_fd(), self.end, bytes)
+            .map_err(|errno| self.kind.refused(&format!("reserve {end} bytes"), errno))?;
+        (self.count, self.end) = (count, end);
+        Ok(())
+    }
+
+    /// Writes the header, seals, and maps. [`Access::Frozen`]: nobody can write to it from now on.
+    pub(crate) fn finish(self, access: Access) -> Result<Region> {
+        let Self { kind, descriptor, count, end } = self;
+        let header = kind.header(count);
+        let memory = descriptor.as_fd();
+        if !kind.frozen {
+            // What changes may be locked, and whoever locks must be known.
+            members::prepare()
+                .map_err(|errno| kind.refused("enter this process among those that share memory,", errno))?;
+        }
+        let map = || {
+            let bytes = bytemuck::cast::<Header, [u8; HEADER]>(header);
+            memory::append(memory, 0, &bytes.map(MaybeUninit::new))?;
+            if kind.size * count == 0 {
+                memory::resize(memory, end)?;
+            }
+            match access {
+                Access::Frozen => memory::seal_writes(memory)?,
+                Access::Read | Access::Write => memory::seal_size(memory)?,
+            }
+            if !kind.frozen {
+                memory::seal_seals(memory)?;
+            }
+            Map::new(memory, end, access)
+        };
+        let map = map().map_err(|errno| kind.refused(&format!("map {end} bytes"), errno))?;
+        let identity = fd::identity(memory).ok_or_else(|| kind.refused("see the memory", sys::Errno::EBADF))?;
+        Ok(Region { descriptor, map, header, identity })
+    }
+}

@@ -1,0 +1,104 @@
+//! [`Shared<[T]>`](Shared): many values in memory that several processes map, and how they come there.
+//!
+//! Owns: the three ways to make one. Runs in: any process. Never: copies a value more than once.
+
+use super::handle::access;
+use super::region::{Filling, Region};
+use crate::error::Result;
+use crate::shared::{Shareable, Shared};
+
+/// How many bytes are collected before they are written.
+const PIECE: usize = 64 << 10;
+
+impl<T: Shareable> Shared<[T]> {
+    /// Copies `values` into memory that can be shared: once, whoever will read them.
+    ///
+    /// # Errors
+    /// There is no memory, or no descriptor, for them.
+    ///
+    /// # Examples
+    /// ```
+    /// use process_task::{Pool, Shared, process_task};
+    ///
+    /// #[process_task]
+    /// fn sum(values: Shared<[f64]>, from: usize, to: usize) -> f64 { values[from..to].iter().sum() }
+    ///
+    /// let values = Shared::<[f64]>::from_slice(&[0.5; 1000])?;
+    /// let parts = Pool::new()?.map(sum, [(values.clone(), 0, 500), (values, 500, 1000)])?;
+    /// assert_eq!(parts, [250.0, 250.0]);
+    /// # process_task::Result::Ok(())
+    /// ```
+    pub fn from_slice(values: &[T]) -> Result<Self>
+    where
+        T: Copy,
+    {
+        let mut filling = Filling::new(Self::kind())?;
+        filling.append(values)?;
+        Ok(Self::holding(filling.finish(access::<T>())?.enter()))
+    }
+
+    /// Moves what `values` yields into memory that can be shared. Their number need not be known before.
+    ///
+    /// # Errors
+    /// There is no memory, or no descriptor, for them.
+    ///
+    /// # Examples
+    /// ```
+    /// use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
+    /// use process_task::Shared;
+    ///
+    /// let counters = Shared::<[AtomicU32]>::from_iter((0..100).map(AtomicU32::new))?;
+    /// counters[7].fetch_add(1, Relaxed);
+    /// assert_eq!(counters[7].load(Relaxed), 8);
+    /// # process_task::Result::Ok(())
+    /// ```
+    #[expect(clippy::should_implement_trait, reason = "the trait's cannot fail")]
+    pub fn from_iter(values: impl IntoIterator<Item = T>) -> Result<Self> {
+        Ok(Self::holding(filled(values)?.finish(access::<T>())?.enter()))
+    }
+
+    /// `count` values whose bytes are all zero.
+    ///
+    /// # Errors
+    /// There is no memory, or no descriptor, for them.
+    ///
+    /// # Examples
+    /// ```
+    /// use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+    /// use process_task::{Shared, process_task};
+    ///
+    /// #[process_task]
+    /// fn tally(text: &[u8], bytes: Shared<[AtomicU64]>) {
+    ///     for byte in text {
+    ///         bytes[usize::from(*byte)].fetch_add(1, Relaxed);
+    ///     }
+    /// }
+    ///
+    /// let bytes = Shared::<[AtomicU64]>::zeroed(256)?;
+    /// tally.spawn(b"hello", bytes.clone()).join()?;
+    /// assert_eq!(bytes[usize::from(b'l')].load(Relaxed), 2);
+    /// # process_task::Result::Ok(())
+    /// ```
+    pub fn zeroed(count: usize) -> Result<Self>
+    where
+        T: bytemuck::Zeroable,
+    {
+        Ok(Self::holding(Region::zeroed(Self::kind(), count, access::<T>())?.enter()))
+    }
+}
+
+/// A region with what `values` yields.
+pub(super) fn filled<T: Shareable>(values: impl IntoIterator<Item = T>) -> Result<Filling> {
+    let mut filling = Filling::new(Shared::<[T]>::kind())?;
+    let piece = (PIECE / size_of::<T>().max(1)).max(1);
+    let mut values = values.into_iter();
+    let mut collected = Vec::with_capacity(piece.min(values.size_hint().0.max(1)));
+    loop {
+        collected.extend(values.by_ref().take(piece));
+        if collected.is_empty() {
+            return Ok(filling);
+        }
+        filling.append(&collected)?;
+        collected.clear();
+    }
+}
