@@ -1,0 +1,284 @@
+//! Processes that die at any step, for the model checker: what `sync` is compiled with there.
+//!
+//! The protocols of `sync` are compiled a second time, on top of these: atomics, each use of which is a step after which the process may be
+//! gone; members; and sleeping on a word, as the kernel has it. A process is a thread of the model, and its death unwinds
+//! it, without a word to anybody. Afterwards its end becomes known, and whoever sleeps looks again, as in the real world
+//! everybody does from time to time. As long as nobody has died, nobody wakes up for no reason: a wake-up that is lost
+//! then is a deadlock, which the checker reports. Runs in: one process, inside the model checker.
+
+use std::cell::Cell;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+
+use loom::sync::Arc;
+use loom::thread;
+
+pub(crate) use self::members::Member;
+
+/// More steps than anything here takes.
+pub(crate) const FOR_EVER: u32 = u32::MAX;
+
+loom::thread_local! {
+    /// Which member this thread is.
+    static OWN: Cell<u32> = Cell::new(1);
+    /// How many steps it still has.
+    static STEPS: Cell<u32> = Cell::new(FOR_EVER);
+    /// How often time had passed when this thread last fell asleep.
+    static SEEN: Cell<u32> = Cell::new(0);
+}
+
+/// What unwinds a process that is killed.
+struct Killed;
+
+/// One step. The last one does not happen.
+fn step() {
+    let left = STEPS.with(Cell::get);
+    if left == 0 {
+        resume_unwind(Box::new(Killed));
+    }
+    if left != FOR_EVER {
+        STEPS.with(|steps| steps.set(left - 1));
+    }
+}
+
+/// A process.
+pub(crate) struct Process<R>(thread::JoinHandle<Option<R>>);
+
+impl<R: 'static> Process<R> {
+    /// Runs `life` as this member, which is killed after so many steps.
+    pub(crate) fn start<T: 'static>(number: u32, steps: u32, with: &Arc<T>, life: impl Fn(&T) -> R + 'static) -> Self {
+        let with = Arc::clone(with);
+        Self(thread::spawn(move || {
+            OWN.with(|own| own.set(number));
+            STEPS.with(|left| left.set(steps));
+            let lived = catch_unwind(AssertUnwindSafe(|| life(&with)));
+            STEPS.with(|left| left.set(FOR_EVER));
+            match lived {
+                Ok(result) => Some(result),
+                Err(killed) if killed.is::<Killed>() => {
+                    members::end(number);
+                    waiting::look_again();
+                    None
+                }
+                Err(panic) => resume_unwind(panic),
+            }
+        }))
+    }
+
+    /// What came of it. None: it was killed, which everybody knows by now.
+    pub(crate) fn join(self) -> Option<R> {
+        self.0.join().unwrap()
+    }
+}
+
+/// Atomics whose every use is a step.
+pub(crate) mod atomic {
+    use std::sync::OnceLock;
+
+    pub(crate) use loom::sync::atomic::Ordering;
+
+    use super::step;
+
+    macro_rules! mortal {
+        ($($name:ident: $number:ty),+) => { $(
+            /// Made at its first use, so that a constant function can promise it. That use must come before other threads.
+            #[derive(Debug)]
+            pub(crate) struct $name {
+                first: $number,
+                word: OnceLock<loom::sync::atomic::$name>,
+            }
+
+            impl $name {
+                pub(crate) const fn new(first: $number) -> Self {
+                    Self { first, word: OnceLock::new() }
+                }
+
+                /// A look that is no step of anybody.
+                pub(super) fn peek(&self) -> $number {
+                    self.word().load(Ordering::Relaxed)
+                }
+
+                fn word(&self) -> &loom::sync::atomic::$name {
+                    self.word.get_or_init(|| loom::sync::atomic::$name::new(self.first))
+                }
+
+                pub(crate) fn load(&self, order: Ordering) -> $number {
+                    step();
+                    self.word().load(order)
+                }
+
+                pub(crate) fn store(&self, value: $number, order: Ordering) {
+                    step();
+                    self.word().store(value, order);
+                }
+
+                pub(crate) fn compare_exchange(
+                    &self,
+                    current: $number,
+                    new: $number,
+                    success: Ordering,
+                    failure: Ordering,
+                ) -> Result<$number, $number> {
+                    step();
+                    self.word().compare_exchange(current, new, success, failure)
+                }
+
+                pub(crate) fn fetch_or(&self, value: $number, order: Ordering) -> $number {
+                    step();
+                    self.word().fetch_or(value, order)
+                }
+
+                pub(crate) fn fetch_and(&self, value: $number, order: Ordering) -> $number {
+                    step();
+                    self.word().fetch_and(value, order)
+                }
+            }
+        )+ };
+    }
+    mortal!(AtomicU32: u32, AtomicU64: u64);
+}
+
+/// Who lives: a bit for each member that does not, or is about to be killed.
+pub(crate) mod members {
+    use loom::sync::atomic::AtomicU32;
+    use loom::sync::atomic::Ordering::{Acquire, Release};
+
+    use super::OWN;
+
+    loom::lazy_static! {
+        static ref DEAD: AtomicU32 = AtomicU32::new(0);
+        static ref DOOMED: AtomicU32 = AtomicU32::new(0);
+    }
+
+    #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+    pub(crate) struct Member(u32);
+
+    impl Member {
+        pub(crate) fn bits(self) -> u32 {
+            self.0
+        }
+
+        pub(crate) fn of_bits(bits: u32) -> Option<Self> {
+            (bits != 0).then_some(Self(bits))
+        }
+    }
+
+    pub(crate) fn own() -> Member {
+        Member(OWN.with(std::cell::Cell::get))
+    }
+
+    pub(crate) fn is_own(member: Member) -> bool {
+        member == own()
+    }
+
+    pub(crate) fn lives(member: Member) -> bool {
+        DEAD.load(Acquire) & 1 << member.0 == 0
+    }
+
+    pub(super) fn end(number: u32) {
+        DEAD.fetch_or(1 << number, Release);
+    }
+
+    /// Kills that member when it next sleeps, or now if it does.
+    pub(crate) fn kill(number: u32) {
+        DOOMED.fetch_or(1 << number, Release);
+        super::waiting::look_again();
+    }
+
+    pub(super) fn is_doomed() -> bool {
+        DOOMED.load(Acquire) & 1 << own().0 != 0
+    }
+}
+
+/// Sleeping on a word, as the kernel has it: a look at the word and the falling asleep are one step.
+pub(crate) mod waiting {
+    use std::panic::resume_unwind;
+    use std::time::Instant;
+
+    use loom::sync::{Mutex, MutexGuard};
+    use loom::thread::{self, Thread};
+
+    use super::atomic::AtomicU32;
+    use super::{Killed, SEEN, members, step};
+
+    loom::lazy_static! {
+        static ref BEDS: Mutex<Beds> = Mutex::new(Beds::default());
+    }
+
+    #[derive(Default)]
+    struct Beds {
+        /// Who sleeps on which word, in the order in which they fell asleep.
+        asleep: Vec<(usize, Thread)>,
+        /// How often time has passed.
+        time: u32,
+    }
+
+    impl Beds {
+        fn lock() -> MutexGuard<'static, Self> {
+            BEDS.lock().unwrap()
+        }
+
+        fn wake(&mut self, which: impl Fn(usize) -> bool) {
+            self.asleep.retain(|(on, sleeper)| {
+                if which(*on) {
+                    sleeper.unpark();
+                }
+                !which(*on)
+            });
+        }
+    }
+
+    fn key(word: &AtomicU32) -> usize {
+        std::ptr::from_ref(word).addr()
+    }
+
+    /// Whoever has a deadline finds it over when it would sleep, which is as late or early as the checker likes.
+    pub(crate) fn sleep(word: &AtomicU32, expected: u32, deadline: Option<Instant>) -> bool {
+        if deadline.is_some() {
+            return false;
+        }
+        step();
+        let me = thread::current();
+        {
+            let mut beds = Beds::lock();
+            // What it saw before time passed is to be looked at again.
+            if word.peek() != expected || SEEN.with(|seen| seen.replace(beds.time)) != beds.time {
+                return true;
+            }
+            if !members::is_doomed() {
+                beds.asleep.push((key(word), me.clone()));
+            }
+        }
+        while Beds::lock().asleep.iter().any(|(_, sleeper)| sleeper.id() == me.id()) {
+            thread::park();
+        }
+        if members::is_doomed() {
+            resume_unwind(Box::new(Killed));
+        }
+        true
+    }
+
+    pub(crate) fn wake_one(word: &AtomicU32) {
+        step();
+        let mut beds = Beds::lock();
+        if let Some(first) = beds.asleep.iter().position(|(on, _)| *on == key(word)) {
+            beds.asleep.remove(first).1.unpark();
+        }
+    }
+
+    pub(crate) fn wake_all(word: &AtomicU32) {
+        step();
+        Beds::lock().wake(|on| on == key(word));
+    }
+
+    /// Time passes: everybody who sleeps looks again, and so does everybody who is about to.
+    pub(crate) fn look_again() {
+        let mut beds = Beds::lock();
+        beds.time += 1;
+        beds.wake(|_| true);
+    }
+
+    /// One look, as a model has no use for several.
+    pub(crate) fn look_shortly(mut found: impl FnMut() -> bool) -> bool {
+        found()
+    }
+}
