@@ -34,6 +34,9 @@ pub(super) struct Table {
     file: Option<fd::Identity>,
     /// Whether this process has mapped it for writing.
     writable: AtomicBool,
+    /// The entry whose record lock was seen last, and the time in the bits above: for as long as the clock shows the same, it
+    /// is not asked about again. Most look for the same one, that of the program itself.
+    seen_locked: AtomicU64,
 }
 
 impl Table {
@@ -57,7 +60,7 @@ impl Table {
     fn map(fd: OwnedFd, access: Access) -> sys::Result<Self> {
         let map = Map::new(fd.as_fd(), SIZE, access)?;
         let file = fd::identity(fd.as_fd());
-        Ok(Self { map, fd, file, writable: AtomicBool::new(access == Access::Write) })
+        Ok(Self { map, fd, file, writable: AtomicBool::new(access == Access::Write), seen_locked: AtomicU64::new(0) })
     }
 
     /// This process makes no others, as far as is known: it looks at the table, and what it writes by mistake does not end up there.
@@ -175,8 +178,15 @@ impl Book for Table {
     }
 
     fn is_locked(&self, slot: u32) -> bool {
+        let now = clock::coarse() / u64::from(SLOTS) * u64::from(SLOTS) + u64::from(slot);
         // The kernel does not tell a process of its own locks.
-        let own = super::known().is_some_and(|own| own.slot() == slot);
-        own || record_lock::is_anothers(self.fd.as_fd(), slot).unwrap_or(true)
+        if super::known().is_some_and(|own| own.slot() == slot) || self.seen_locked.load(Relaxed) == now {
+            return true;
+        }
+        let locked = record_lock::is_anothers(self.fd.as_fd(), slot).unwrap_or(true);
+        if locked {
+            self.seen_locked.store(now, Relaxed);
+        }
+        locked
     }
 }
