@@ -63,7 +63,7 @@ fn run_items(callee: &mut Callee, given: &Given, (task, items): (&Registration, 
         drop(handles);
         if let Some(len) = spilled {
             drop(writer);
-            given.received.clear();
+            given.received.let_go();
             let _ = io::stdout().flush();
             if let Err(errno) = callee.finish_answer_in_parcel(&answer, (kind, len), filling, watch.nanos()) {
                 let why = format!("the result cannot be handed over: {errno}");
@@ -79,7 +79,7 @@ fn run_items(callee: &mut Callee, given: &Given, (task, items): (&Registration, 
             break;
         }
     }
-    given.received.clear();
+    given.received.let_go();
     callee.end_items(&answer);
     // What the tasks printed is there before their results are.
     let _ = io::stdout().flush();

@@ -39,10 +39,12 @@ pub(super) fn serve(mut callee: Callee) -> ! {
         }
         if given.kind == Kind::Batch {
             batch::run(&mut callee, &given, last_words);
+            callee.linger(given);
             continue;
         }
         last_words.clear();
         run(&mut callee, &given);
+        callee.linger(given);
         if once {
             // Ending takes 0.2 ms; the parent, which may have been woken on this processor, goes first.
             process::give_way();
@@ -105,7 +107,7 @@ fn run(callee: &mut Callee, given: &Given) {
     }
     drop(limited);
     // What the caller shares with this process is let go of before he hears of the result.
-    given.received.clear();
+    given.received.let_go();
     // What the task printed is there before its result is.
     let _ = std::io::stdout().flush();
     match outcome {

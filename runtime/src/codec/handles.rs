@@ -23,6 +23,10 @@ use super::CodecError;
 /// has one on its way.
 pub(crate) trait Handle: Any + Send + Sync + UnwindSafe + RefUnwindSafe + fmt::Debug {
     fn descriptor(&self) -> BorrowedFd<'_>;
+
+    /// Whether a worker may have it for some moments longer than the call that it came with, because nothing can be told from
+    /// that: so that the next call finds it as it is.
+    fn may_linger(&self) -> bool;
 }
 
 /// The most handles beside one payload.
@@ -110,11 +114,11 @@ impl Received {
         slots.map_or(0, |slots| slots.iter().filter(|slot| matches!(slot, Slot::Came(_))).count())
     }
 
-    /// Lets go of them. What was decoded has its own hold.
-    pub(crate) fn clear(&self) {
+    /// Lets go of those that may not linger. What was decoded has its own hold.
+    pub(crate) fn let_go(&self) {
         if let Some(slots) = &self.0 {
-            let slots = mem::take(&mut *slots.lock().unwrap_or_else(PoisonError::into_inner));
-            drop(slots);
+            let lingers = |slot: &Slot| matches!(slot, Slot::Opened(handle) if handle.may_linger());
+            slots.lock().unwrap_or_else(PoisonError::into_inner).retain(lingers);
         }
     }
 
@@ -255,6 +259,10 @@ mod tests {
         fn descriptor(&self) -> BorrowedFd<'_> {
             self.0.as_fd()
         }
+
+        fn may_linger(&self) -> bool {
+            false
+        }
     }
 
     #[derive(Debug)]
@@ -263,6 +271,10 @@ mod tests {
     impl Handle for Other {
         fn descriptor(&self) -> BorrowedFd<'_> {
             self.0.as_fd()
+        }
+
+        fn may_linger(&self) -> bool {
+            true
         }
     }
 
@@ -316,8 +328,18 @@ mod tests {
         assert!(Arc::ptr_eq(&take().unwrap(), &take().unwrap()));
         let other = provide(&received, || active(|| super::take(0, |fd| Ok(Arc::new(Other(fd))))));
         assert!(other.unwrap_err().to_string().contains("another kind"));
-        received.clear();
+        received.let_go();
         assert!(take().is_err());
+    }
+
+    #[test]
+    fn a_handle_that_may_linger_does_so_once_it_was_opened() {
+        let received = Received::new(vec![fd::event().unwrap(), fd::event().unwrap()]);
+        let other = || provide(&received, || active(|| super::take(0, |fd| Ok(Arc::new(Other(fd))))));
+        let before = other().unwrap();
+        received.let_go();
+        assert_eq!(received.came(), 0, "what nobody opened is closed");
+        assert!(Arc::ptr_eq(&before, &other().unwrap()));
     }
 
     #[test]

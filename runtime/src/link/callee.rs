@@ -7,17 +7,18 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::AtomicU32;
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release, SeqCst};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::batch;
 use super::beside::{self, Arriving};
 use super::crowd::Crowd;
 use super::frame::{self, Frame, HEAD, INLINE, Kind, LONGEST, ParcelName, RING};
+use super::last_words::LastWords;
 use super::message::{FromChild, MAGIC, ToChild};
 use super::parcel::{Arrivals, SLOTS};
 use super::seal;
 use super::window::{self, Window};
-use super::words::{LAST_WORDS, NO_MORE, ReplyWords, RequestWords};
+use super::words::{NO_MORE, ReplyWords, RequestWords};
 use super::{Filling, Loan, Payload, Place, SharedStock, Spin, bell, busy};
 use crate::codec::Spill as _;
 use crate::codec::handles::{Handles, Received};
@@ -26,6 +27,9 @@ use crate::shared::Half;
 use crate::sys::memory::{Access, Map};
 use crate::sys::socket;
 use crate::sys::{Errno, clock, fd, futex, process};
+
+/// How long an idle child keeps mapped what came with its last call and may linger.
+const LINGER: Duration = Duration::from_millis(50);
 
 /// The child's end.
 #[derive(Debug)]
@@ -40,6 +44,8 @@ pub(crate) struct Callee {
     claimed: u32,
     /// More private memory than this is too much.
     most_memory: Option<u64>,
+    /// What came with the request before, and may be wanted again.
+    lingering: Received,
     spin: Spin,
     crowd: Crowd,
     arrivals: Arrivals,
@@ -113,6 +119,7 @@ impl Callee {
             write: 0,
             claimed: 0,
             most_memory: None,
+            lingering: Received::default(),
             spin: Spin::new(),
             crowd: Crowd::new(),
             arrivals: Arrivals::default(),
@@ -135,7 +142,7 @@ impl Callee {
 
     /// What a panic writes its text to, in case it is the last thing this process says.
     pub(crate) fn last_words(&self) -> LastWords {
-        LastWords(self.reply)
+        LastWords::new(self.reply)
     }
 
     /// The next request, waiting as long as it takes; `None` when the parent has closed the link and all are done.
@@ -167,11 +174,28 @@ impl Callee {
                 if bell::is_missed(&self.request.words().hungry.0) {
                     self.ring();
                 }
-                futex::wait(dozing, 1);
+                self.doze(dozing);
             }
             bell::wake_up(dozing);
             self.spin.slept(since);
         }
+    }
+
+    /// Sleeps until the parent clears the word. What lingers is let go of meanwhile.
+    fn doze(&mut self, dozing: &AtomicU32) {
+        if !self.lingering.is_empty() {
+            futex::wait_until(dozing, 1, LINGER);
+            if dozing.load(SeqCst) == 0 {
+                return;
+            }
+            self.lingering = Received::default();
+        }
+        futex::wait(dozing, 1);
+    }
+
+    /// The request is answered. What may stay mapped for the next one does, until then, or for [`LINGER`].
+    pub(crate) fn linger(&mut self, given: Given) {
+        self.lingering = given.received;
     }
 
     /// Memory for a result that may turn out to be long.
@@ -469,29 +493,5 @@ impl Answer {
     /// How many bytes there are before the next result, with its head, in a parcel that takes the place of the frame.
     pub(crate) fn len_with_head(&self) -> usize {
         self.len + batch::HEAD
-    }
-}
-
-/// A place for a last message that outlives the process.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct LastWords(&'static Half<ReplyWords>);
-
-impl LastWords {
-    /// Forgets what was said during an earlier call.
-    pub(crate) fn clear(self) {
-        self.0.words().last_words_len.0.store(0, Release);
-    }
-
-    /// Appends a line, or as much of it as there is room for. Allocates nothing.
-    pub(crate) fn say(self, line: &str) {
-        let words = self.0.words();
-        let used = (words.last_words_len.0.load(Relaxed) as usize).min(LAST_WORDS);
-        let separator = if used == 0 { "" } else { "\n" };
-        let mut end = used;
-        for (place, byte) in words.last_words[used..].iter().zip(separator.bytes().chain(line.bytes())) {
-            place.store(byte, Relaxed);
-            end += 1;
-        }
-        words.last_words_len.0.store(u32::try_from(end).unwrap_or(0), Release);
     }
 }

@@ -57,6 +57,7 @@ pub(crate) mod frame;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzz;
 pub(crate) mod identity;
+mod last_words;
 pub(crate) mod mark;
 pub(crate) mod message;
 pub(crate) mod parcel;
@@ -86,8 +87,9 @@ use crate::sys::memory::Access;
 use crate::sys::socket;
 use crate::sys::{self, Errno, fd, memory};
 
-pub(crate) use self::callee::{Callee, Given, LastWords};
+pub(crate) use self::callee::{Callee, Given};
 pub(crate) use self::caller::{Caller, Remains, Salvaged};
+pub(crate) use self::last_words::LastWords;
 pub use self::message::StartMethod;
 pub(crate) use self::parcel::{Filling, Loan, SharedStock};
 pub(crate) use self::reply::{Body, Reply};

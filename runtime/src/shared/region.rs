@@ -242,6 +242,11 @@ impl Handle for Region {
     fn descriptor(&self) -> BorrowedFd<'_> {
         self.descriptor.as_fd()
     }
+
+    /// Memory that nobody writes: who has it mapped makes no difference to anybody, but for when it goes.
+    fn may_linger(&self) -> bool {
+        !self.map.is_writable()
+    }
 }
 
 impl fmt::Debug for Region {

@@ -1,0 +1,36 @@
+//! What a child says when it panics, kept where it outlives the process.
+//!
+//! Owns: nothing; the place is in the reply half. Runs in: the child, on any of its threads. Never: allocates.
+
+use std::sync::atomic::Ordering::{Relaxed, Release};
+
+use super::words::{LAST_WORDS, ReplyWords};
+use crate::shared::Half;
+
+/// A place for a last message that outlives the process.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct LastWords(&'static Half<ReplyWords>);
+
+impl LastWords {
+    pub(super) fn new(reply: &'static Half<ReplyWords>) -> Self {
+        Self(reply)
+    }
+
+    /// Forgets what was said during an earlier call.
+    pub(crate) fn clear(self) {
+        self.0.words().last_words_len.0.store(0, Release);
+    }
+
+    /// Appends a line, or as much of it as there is room for. Allocates nothing.
+    pub(crate) fn say(self, line: &str) {
+        let words = self.0.words();
+        let used = (words.last_words_len.0.load(Relaxed) as usize).min(LAST_WORDS);
+        let separator = if used == 0 { "" } else { "\n" };
+        let mut end = used;
+        for (place, byte) in words.last_words[used..].iter().zip(separator.bytes().chain(line.bytes())) {
+            place.store(byte, Relaxed);
+            end += 1;
+        }
+        words.last_words_len.0.store(u32::try_from(end).unwrap_or(0), Release);
+    }
+}
