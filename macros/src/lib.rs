@@ -1,9 +1,9 @@
-//! The attribute macros of `process-task`: parse, check, expand.
+//! The macros of `process-task`: parse, check, expand.
 //!
 //! Owns: the grammar of the attributes and the code they write. Gives out: items that name nothing but
-//! `process_task::__private`. Never: runs anywhere but in the compiler.
+//! `process_task::__private`, and impls of its traits. Never: runs anywhere but in the compiler.
 //!
-//! A macro call passes three files, each blind to the next: `task` reads and refuses, `expand` writes, `diag`
+//! An attribute passes three files, each blind to the next: `task` reads and refuses, `expand` writes, `diag`
 //! reports.
 //!
 //! Depend on `process-task`, which re-exports these macros, and not on this crate.
@@ -13,6 +13,7 @@ mod diag;
 mod expand;
 mod options;
 mod preload;
+mod shareable;
 mod signature;
 mod task;
 
@@ -115,5 +116,40 @@ pub fn preload(args: TokenStream, item: TokenStream) -> TokenStream {
     let item = item.into();
     preload::Preload::check(args.into(), &item)
         .map_or_else(|errors| diag::keep_item(&item, &errors), |preload| expand::preload(&preload))
+        .into()
+}
+
+/// Lets a struct live in shared memory if all its fields can; and an enum without fields, if it is `#[repr(u8)]` or
+/// `#[repr(i8)]`.
+///
+/// See `Shareable` for what can live there, and why. Type parameters get the bound `T: Shareable`.
+///
+/// ```
+/// use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+/// use process_task::{Shareable, Shared, process_task};
+///
+/// #[derive(Shareable, Clone, Copy, Debug, PartialEq)]
+/// #[repr(u8)]
+/// enum Unit { Metres, Feet }
+///
+/// #[derive(Shareable)]
+/// struct Survey<const N: usize> { unit: Unit, heights: [f64; N], looks: AtomicU64 }
+///
+/// #[process_task]
+/// fn highest(survey: Shared<Survey<3>>) -> f64 {
+///     survey.looks.fetch_add(1, Relaxed);
+///     survey.heights.iter().copied().fold(0.0, f64::max)
+/// }
+///
+/// let survey = Shared::new(Survey { unit: Unit::Feet, heights: [1.0, 7.5, 3.0], looks: AtomicU64::new(0) }).unwrap();
+/// assert_eq!(highest.spawn(survey.clone()).join().unwrap(), 7.5);
+/// assert_eq!((survey.looks.load(Relaxed), survey.unit), (1, Unit::Feet));
+/// ```
+///
+/// `#[shareable(crate = path)]` says where `process_task` is, if not at `::process_task`.
+#[proc_macro_derive(Shareable, attributes(shareable))]
+pub fn shareable(item: TokenStream) -> TokenStream {
+    shareable::Shareable::check(item.into())
+        .map_or_else(|errors| errors.to_compile_error(), |shareable| shareable.expand())
         .into()
 }

@@ -32,7 +32,7 @@ pub(crate) enum Known {
     /// All of them.
     OfTask,
     /// Only `crate`.
-    OfPreload,
+    OnlyCrate,
 }
 
 impl Options {
@@ -111,7 +111,7 @@ fn example(key: &str) -> &'static str {
 fn unknown(key: &Ident, known: Known) -> Error {
     let known = match known {
         Known::OfTask => "`timeout`, `retries` or `crate`",
-        Known::OfPreload => "`crate`",
+        Known::OnlyCrate => "`crate`",
     };
     Error::new(key.span(), format!("unknown option `{key}`; expected {known}"))
 }

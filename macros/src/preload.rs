@@ -28,7 +28,7 @@ impl Preload {
     /// Reads the attribute's `args` and its `item`, and reports everything that is wrong with either.
     pub(crate) fn check(args: TokenStream, item: &TokenStream) -> syn::Result<Self> {
         let mut mistakes = Mistakes::default();
-        let krate = Options::read(args, Known::OfPreload, &mut mistakes).krate;
+        let krate = Options::read(args, Known::OnlyCrate, &mut mistakes).krate;
         let Some(function) = mistakes.check(Function::read(item, "preload function")) else {
             return mistakes.none_or(()).and(Err(Error::new(Span::call_site(), "not a function")));
         };

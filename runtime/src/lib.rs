@@ -79,6 +79,7 @@ pub use self::pool::{
 
 // Memory that processes share.
 pub use self::shared::{Shareable, Shared};
+pub use process_task_macros::Shareable;
 
 // What a pool does.
 pub use self::pool::{Latency, PoolStats, Timeline, WorkerState, WorkerStats};

@@ -3,7 +3,7 @@
 #![forbid(unused_imports, unused_mut, unreachable_pub, missing_debug_implementations, unused_parens)]
 #![forbid(clippy::pedantic, clippy::all)]
 
-use process_task::process_task;
+use process_task::{Shareable, process_task};
 
 /// Documented.
 #[process_task(timeout = "2s")]
@@ -19,6 +19,30 @@ fn undocumented(x: i64) -> i64 {
 #[process_task::preload]
 fn warm() {}
 
+/// Documented.
+#[derive(Clone, Copy, Debug, Shareable)]
+#[repr(u8)]
+pub enum Unit {
+    /// One.
+    One = 3,
+    /// Another.
+    Other,
+}
+
+/// Documented, with everything that a struct can have.
+#[derive(Debug, Shareable)]
+pub struct Survey<T: Copy, const N: usize = 2>
+where
+    T: std::fmt::Debug,
+{
+    /// One.
+    pub unit: Unit,
+    /// Another.
+    pub values: [(T, bool); N],
+}
+
 fn main() {
+    let survey = process_task::Shared::new(Survey { unit: Unit::Other, values: [(1_u16, true); 2] });
+    assert!(survey.is_ok_and(|survey| matches!(survey.unit, Unit::Other) && survey.values == [(1, true); 2]));
     assert_eq!(undocumented.spawn(7).join().ok(), Some(7));
 }

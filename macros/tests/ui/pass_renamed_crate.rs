@@ -51,7 +51,12 @@ macro_rules! timed {
 }
 timed!("250ms", &str);
 
+#[derive(facade::deep::engine::Shareable)]
+#[shareable(crate = facade::deep::engine)]
+struct Renamed(u8);
+
 fn main() {
+    assert_eq!(facade::deep::engine::Shared::new(Renamed(7)).ok().map(|renamed| renamed.0), Some(7));
     assert_eq!(process_task_is_not_here::as_string.spawn(1).join().ok(), Some(1));
     assert_eq!(process_task_is_not_here::as_path(2), 2);
     assert_eq!(through_a_macro.spawn("ab", &[1.0]).join().ok(), Some(3));

@@ -105,6 +105,7 @@ impl<T: ?Sized> fmt::Debug for Common<T> {
 macro_rules! in_place {
     ($($name:ident $(<$T:ident>)?),+ $(,)?) => { $(
         #[expect(unsafe_code, reason = "vouching for a type that is made for shared memory")]
+        #[diagnostic::do_not_recommend]
         // SAFETY: its words are atomics that hold no address (duty 1), without a destructor (2), every sequence of writes to
         // which may end anywhere, as the protocol on top of its file says (3), and aligned as numbers are (4); they change,
         // and so may what they guard (5). What it guards is a `Shareable` itself.

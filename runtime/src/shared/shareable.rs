@@ -66,6 +66,7 @@ pub unsafe trait Shareable: Sync + 'static {
 /// Duties that every type here meets: the standard library documents each as plain memory (1, 2, 4).
 macro_rules! shareable {
     ($reason:literal, $frozen:literal: $($T:ty)*) => { $(
+        #[diagnostic::do_not_recommend]
         // SAFETY: plain memory (duties 1, 2 and 4); for 3 and 5 see the reason at the macro's call.
         unsafe impl Shareable for $T {
             const FROZEN: bool = $frozen;
@@ -82,26 +83,31 @@ shareable! { "3: as the number or `bool` inside; 5: they change through `&`", fa
     AtomicBool AtomicU8 AtomicI8 AtomicU16 AtomicI16 AtomicU32 AtomicI32 AtomicU64 AtomicI64 AtomicUsize AtomicIsize
 }
 
+#[diagnostic::do_not_recommend]
 // SAFETY: zero bytes, whatever `T` is.
 unsafe impl<T: ?Sized + Sync + 'static> Shareable for PhantomData<T> {
     const FROZEN: bool = true;
 }
 
+#[diagnostic::do_not_recommend]
 // SAFETY: a `T`, by another name.
 unsafe impl<T: Shareable> Shareable for Wrapping<T> {
     const FROZEN: bool = T::FROZEN;
 }
 
+#[diagnostic::do_not_recommend]
 // SAFETY: a `T`, by another name.
 unsafe impl<T: Shareable> Shareable for Saturating<T> {
     const FROZEN: bool = T::FROZEN;
 }
 
+#[diagnostic::do_not_recommend]
 // SAFETY: each element meets the duties by itself.
 unsafe impl<T: Shareable, const N: usize> Shareable for [T; N] {
     const FROZEN: bool = T::FROZEN;
 }
 
+#[diagnostic::do_not_recommend]
 // SAFETY: each element meets the duties by itself. The length is no part of the memory.
 unsafe impl<T: Shareable> Shareable for [T] {
     const FROZEN: bool = T::FROZEN;
@@ -109,6 +115,7 @@ unsafe impl<T: Shareable> Shareable for [T] {
 
 macro_rules! tuples {
     ($first:ident $($rest:ident)*) => {
+        #[diagnostic::do_not_recommend]
         // SAFETY: each member meets the duties by itself, and what lies between them is nobody's.
         unsafe impl<$first: Shareable, $($rest: Shareable),*> Shareable for ($first, $($rest,)*) {
             const FROZEN: bool = $first::FROZEN $(&& $rest::FROZEN)*;
