@@ -16,11 +16,12 @@ use std::time::Instant;
 
 use loom::cell::UnsafeCell;
 use loom::sync::Arc;
+use loom::thread;
 
 use checker::{explore, explore_with};
 use line::{Line, Woken};
 use lock::{Lock, Taken};
-use mortal::{FOR_EVER, Member, Process, atomic, members, waiting};
+use mortal::{FOR_EVER, Fault, Member, Process, atomic, members, waiting};
 
 /// So few that a model can be crowded.
 const PLACES: usize = 2;
@@ -39,12 +40,12 @@ impl Account {
         Arc::new(account)
     }
 
-    /// Adds to both numbers with the lock held; says how the lock was found.
-    fn pay_in(&self) -> Taken {
+    /// Adds to both numbers with the lock held; says whether it was told of a dead holder.
+    fn pay_in(&self) -> bool {
         let taken = self.lock.lock(None).unwrap();
         self.change(taken);
         self.lock.unlock();
-        taken
+        taken == Taken::FromDead
     }
 
     fn change(&self, taken: Taken) {
@@ -68,8 +69,8 @@ fn one_at_a_time_is_inside_and_nobody_sleeps_for_good() {
     explore(1000, || {
         let account = Account::new();
         let others = [2, 3].map(|number| Process::start(number, FOR_EVER, &account, Account::pay_in));
-        assert_eq!(account.pay_in(), Taken::Free);
-        assert_eq!(others.map(Process::join), [Some(Taken::Free); 2]);
+        assert!(!account.pay_in());
+        assert_eq!(others.map(Process::join), [Some(false); 2]);
         assert_eq!(account.lock.owner(), None);
     });
 }
@@ -90,7 +91,7 @@ fn a_time_out_leaves_nobody_asleep() {
             }
         });
         account.pay_in();
-        assert_eq!(waiter.join(), Some(Taken::Free));
+        assert_eq!(waiter.join(), Some(false));
         hasty.join().unwrap();
     });
 }
@@ -119,10 +120,12 @@ fn two_that_die_one_after_the_other_keep_it_from_nobody() {
             let account = Account::new();
             let victims = [2, 3].map(|number| Process::start(number, steps, &account, Account::pay_in));
             account.pay_in();
-            victims.map(Process::join);
+            for victim in victims {
+                victim.join();
+            }
             // Whoever was the last to die inside, it is known now.
             account.pay_in();
-            assert_eq!(account.pay_in(), Taken::Free);
+            assert!(!account.pay_in());
         });
     }
 }
@@ -130,19 +133,19 @@ fn two_that_die_one_after_the_other_keep_it_from_nobody() {
 #[test]
 fn a_dead_holder_is_reported_to_one_who_comes_next_and_to_no_other() {
     // One exchange takes the lock; the next step is its last.
-    explore(10, || {
+    explore_with(2, 10, || {
         let account = Account::new();
         let victim = Process::start(2, 1, &account, Account::pay_in);
         let others = [3, 4].map(|number| Process::start(number, FOR_EVER, &account, Account::pay_in));
         let told: Vec<_> = others.into_iter().filter_map(Process::join).collect();
         if victim.join().is_none() && account.lock.owner() == Member::of_bits(2) {
-            assert!(!told.contains(&Taken::FromDead));
+            assert!(!told.contains(&true));
             assert_eq!(account.lock.try_lock(), Some(Taken::FromDead));
             account.change(Taken::FromDead);
             account.lock.unlock();
         }
-        assert!(told.iter().filter(|told| **told == Taken::FromDead).count() <= 1);
-        assert_eq!(account.pay_in(), Taken::Free);
+        assert!(told.iter().filter(|told| **told).count() <= 1);
+        assert!(!account.pay_in());
     });
 }
 
@@ -172,7 +175,9 @@ impl Tokens {
         // Each place is used once: its words must be there before there are other threads.
         let places = [(); PLACES].map(|()| tokens.line.enter());
         tokens.line.notify(usize::MAX);
-        places.map(|place| tokens.line.leave(place));
+        for place in places {
+            tokens.line.leave(place);
+        }
         Arc::new(tokens)
     }
 
@@ -197,8 +202,12 @@ impl Tokens {
             let standing = self.line.enter();
             self.lock.unlock();
             let woken = self.line.wait(standing, deadline);
+            if woken == Woken::Notified && Fault::LeavesTooEarly.is_made() {
+                self.line.leave(standing);
+            }
             while self.lock.lock(None).is_none() {}
             match woken {
+                Woken::Notified if Fault::LeavesTooEarly.is_made() => {}
                 Woken::Notified => self.line.leave(standing),
                 Woken::TimeOver => {
                     self.lock.unlock();
@@ -262,12 +271,24 @@ fn who_times_out_takes_no_notification_with_it() {
 
 #[test]
 fn a_waiter_that_dies_at_any_step_takes_no_notification_with_it() {
+    a_waiter_dies(|| ());
+}
+
+#[test]
+fn a_waiter_that_dies_at_any_step_after_both_fell_asleep_takes_no_notification_with_it() {
+    a_waiter_dies(thread::yield_now);
+}
+
+/// Two wait for one token, and one of them is killed; `meanwhile` they come as far as they can, or do not.
+fn a_waiter_dies(meanwhile: fn()) {
     for steps in 0..LONGEST_TAKE {
-        explore_with(2, 10, move || {
+        explore_with(1, 5, move || {
             let tokens = Tokens::new();
             let victim = Process::start(2, steps, &tokens, |tokens| tokens.take(None));
             let heir = Process::start(3, FOR_EVER, &tokens, |tokens| tokens.take(None));
+            meanwhile();
             tokens.give(1);
+            meanwhile();
             members::kill(2);
             victim.join();
             if tokens.locked(|count| *count) == 0 {
@@ -307,6 +328,27 @@ fn these_are_more_steps_than_anybody_takes() {
         let giver = Process::start(3, LONGEST_GIVE, &tokens, |tokens| tokens.give(2));
         assert!(taker.join().is_some() && giver.join().is_some(), "more steps are to be tried");
     });
+}
+
+/// One for each rule.
+macro_rules! the_checker_finds {
+    ($($name:ident: $fault:ident, $test:ident, $says:literal;)+) => { $(
+        #[test]
+        fn $name() {
+            let _: fn() = $test;
+            Fault::$fault.is_found_by(stringify!($test), $says);
+        }
+    )+ };
+}
+
+the_checker_finds! {
+    who_sleeps_without_a_note: WaitersAreNotNoted, one_at_a_time_is_inside_and_nobody_sleeps_for_good, "exceeded";
+    who_frees_a_lock_and_wakes_nobody: NobodyIsWoken, one_at_a_time_is_inside_and_nobody_sleeps_for_good, "deadlock";
+    who_notifies_and_wakes_nobody: NobodyIsWoken, every_token_finds_its_taker, "deadlock";
+    who_waits_for_a_dead_holder: NoDeathIsKnown, a_process_that_dies_at_any_step_keeps_the_lock_from_nobody, "deadlock";
+    who_hands_over_too_little: ReleaseIsRelaxed, one_at_a_time_is_inside_and_nobody_sleeps_for_good, "Causality violation";
+    who_leaves_before_it_has_the_mutex: LeavesTooEarly,
+        a_waiter_that_dies_at_any_step_after_both_fell_asleep_takes_no_notification_with_it, "deadlock";
 }
 
 /// What no model needs, some other one does.

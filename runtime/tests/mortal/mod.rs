@@ -8,6 +8,8 @@
 
 use std::cell::Cell;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::process::Command;
+use std::sync::OnceLock;
 
 use loom::sync::Arc;
 use loom::thread;
@@ -24,6 +26,43 @@ loom::thread_local! {
     static STEPS: Cell<u32> = Cell::new(FOR_EVER);
     /// How often time had passed when this thread last fell asleep.
     static SEEN: Cell<u32> = Cell::new(0);
+}
+
+/// The variable that has a test run without one of the rules, which ends its process when the checker finds out.
+const FAULT: &str = "PROCESS_TASK_FAULT";
+
+/// A rule that is left out, to see that the checker finds out: a model that cannot fail shows nothing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Fault {
+    /// Who sleeps has not said so in the word that it sleeps on.
+    WaitersAreNotNoted,
+    /// Nobody wakes anybody.
+    NobodyIsWoken,
+    /// Nobody asks, or hears, that somebody has died.
+    NoDeathIsKnown,
+    /// What was written before a lock is given back may be seen later.
+    ReleaseIsRelaxed,
+    /// A waiter leaves the line before it has the mutex again.
+    LeavesTooEarly,
+}
+
+impl Fault {
+    /// Whether this process does without that rule.
+    pub(crate) fn is_made(self) -> bool {
+        static MADE: OnceLock<Option<String>> = OnceLock::new();
+        let made = MADE.get_or_init(|| std::env::var(FAULT).ok());
+        made.as_ref().is_some_and(|made| *made == format!("{self:?}"))
+    }
+
+    /// Has another process run a test without this rule, and looks at what the checker says of it there.
+    pub(crate) fn is_found_by(self, test: &str, says: &str) {
+        let program = std::env::current_exe().expect("this program");
+        let mut checker = Command::new(program);
+        checker.args(["--exact", test, "--nocapture"]).env(FAULT, format!("{self:?}"));
+        let output = checker.output().expect("another process");
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(!output.status.success() && said.contains(says), "{self:?} was not found: {said}");
+    }
 }
 
 /// What unwinds a process that is killed.
@@ -76,7 +115,7 @@ pub(crate) mod atomic {
 
     pub(crate) use loom::sync::atomic::Ordering;
 
-    use super::step;
+    use super::{Fault, step};
 
     macro_rules! mortal {
         ($($name:ident: $number:ty),+) => { $(
@@ -119,6 +158,11 @@ pub(crate) mod atomic {
                     failure: Ordering,
                 ) -> Result<$number, $number> {
                     step();
+                    if Fault::WaitersAreNotNoted.is_made() && new == current | 1 << (<$number>::BITS - 1) {
+                        return Ok(current);
+                    }
+                    let relaxed = success == Ordering::Release && Fault::ReleaseIsRelaxed.is_made();
+                    let success = if relaxed { Ordering::Relaxed } else { success };
                     self.word().compare_exchange(current, new, success, failure)
                 }
 
@@ -135,6 +179,11 @@ pub(crate) mod atomic {
         )+ };
     }
     mortal!(AtomicU32: u32, AtomicU64: u64);
+
+    /// What no model needs, some other one does.
+    const _: fn() = || {
+        let _ = (AtomicU32::fetch_or, AtomicU32::fetch_and, AtomicU64::peek, AtomicU64::compare_exchange);
+    };
 }
 
 /// Who lives: a bit for each member that does not, or is about to be killed.
@@ -142,7 +191,7 @@ pub(crate) mod members {
     use loom::sync::atomic::AtomicU32;
     use loom::sync::atomic::Ordering::{Acquire, Release};
 
-    use super::OWN;
+    use super::{Fault, OWN};
 
     loom::lazy_static! {
         static ref DEAD: AtomicU32 = AtomicU32::new(0);
@@ -171,7 +220,7 @@ pub(crate) mod members {
     }
 
     pub(crate) fn lives(member: Member) -> bool {
-        DEAD.load(Acquire) & 1 << member.0 == 0
+        Fault::NoDeathIsKnown.is_made() || DEAD.load(Acquire) & 1 << member.0 == 0
     }
 
     pub(super) fn end(number: u32) {
@@ -198,7 +247,7 @@ pub(crate) mod waiting {
     use loom::thread::{self, Thread};
 
     use super::atomic::AtomicU32;
-    use super::{Killed, SEEN, members, step};
+    use super::{Fault, Killed, SEEN, members, step};
 
     loom::lazy_static! {
         static ref BEDS: Mutex<Beds> = Mutex::new(Beds::default());
@@ -259,6 +308,9 @@ pub(crate) mod waiting {
 
     pub(crate) fn wake_one(word: &AtomicU32) {
         step();
+        if Fault::NobodyIsWoken.is_made() {
+            return;
+        }
         let mut beds = Beds::lock();
         if let Some(first) = beds.asleep.iter().position(|(on, _)| *on == key(word)) {
             beds.asleep.remove(first).1.unpark();
