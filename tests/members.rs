@@ -27,6 +27,7 @@ under_every_start_method! {
     a_grandchild_ends_with_the_child_and_is_found_out,
     nobody_is_robbed_when_the_fork_server_is_killed,
     nobody_is_robbed_while_the_fork_server_stands_still,
+    what_a_child_writes_by_mistake_takes_nobodys_lock,
     a_copy_made_by_a_task_is_found_out,
     a_copy_of_the_program_is_found_out_before_it_is_reaped,
     a_child_of_a_copy_is_found_out_when_the_copy_dies,
@@ -102,7 +103,7 @@ fn a_worker_that_is_killed_while_it_holds_a_lock_is_found_out(method: StartMetho
     prey.until_held();
     let free: u64 = pool.call(tries, &prey).unwrap();
     assert_eq!(free, 0, "the other worker sees that it is held");
-    pool.terminate();
+    let _ = pool.terminate();
     prey.is_taken_from_the_dead();
     assert!(call.join().is_err());
 }
@@ -159,6 +160,13 @@ fn nobody_is_robbed_while_the_fork_server_stands_still(method: StartMethod) {
     kill(server, Signal::SIGCONT).unwrap();
     prey.is_taken_from_the_dead();
     process.wait().unwrap();
+}
+
+fn what_a_child_writes_by_mistake_takes_nobodys_lock(method: StartMethod) {
+    let pool = Pool::builder().workers(1).start_method(method).build().unwrap();
+    assert_eq!(pool.call(may_write, ()).unwrap(), [false]);
+    pool.call(starts, method == StartMethod::Exec).unwrap();
+    assert_eq!(pool.call(may_write, ()).unwrap(), [true], "it has entered its own fork server");
 }
 
 fn a_copy_made_by_a_task_is_found_out(method: StartMethod) {
@@ -280,6 +288,10 @@ fn end() -> ! {
     std::process::exit(0);
 }
 
+fn method_of(exec: bool) -> StartMethod {
+    if exec { StartMethod::Exec } else { StartMethod::ForkServer }
+}
+
 fn pid_of(pid: u32) -> Pid {
     Pid::from_raw(pid.cast_signed())
 }
@@ -303,6 +315,22 @@ fn hold(prey: &Prey) {
     prey.hold();
 }
 
+/// Whether the table of members can be written, for each place where this process has mapped it.
+#[process_task]
+fn may_write() -> Vec<bool> {
+    let maps = fs::read_to_string("/proc/self/maps").unwrap();
+    maps.lines()
+        .filter(|line| line.contains("memfd:process-task-members"))
+        .map(|line| line.contains(" rw-s "))
+        .collect()
+}
+
+#[process_task]
+fn starts(exec: bool) {
+    let method = method_of(exec);
+    Builder::new().start_method(method).spawn(nothing, ()).and_then(Process::join).unwrap();
+}
+
 /// How many times the lock could be had.
 #[process_task]
 fn tries(prey: &Prey) -> u64 {
@@ -311,12 +339,12 @@ fn tries(prey: &Prey) -> u64 {
 
 #[process_task]
 fn forgets(prey: &Prey) {
-    std::mem::forget(prey.lock.lock());
+    let _never_dropped = std::mem::ManuallyDrop::new(prey.lock.lock());
 }
 
 #[process_task]
 fn has_it_held(prey: &Prey, exec: bool) {
-    let method = if exec { StartMethod::Exec } else { StartMethod::ForkServer };
+    let method = method_of(exec);
     let process = Builder::new().start_method(method).spawn(hold, prey).unwrap();
     process.join().unwrap();
 }

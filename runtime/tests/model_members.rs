@@ -45,7 +45,7 @@ impl Book for Table {
         &self.entries[slot as usize]
     }
 
-    fn is_writable(&self) -> bool {
+    fn may_write(&self) -> bool {
         true
     }
 

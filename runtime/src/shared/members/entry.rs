@@ -186,8 +186,8 @@ impl Entry {
 pub(super) trait Book {
     fn entry(&self, slot: u32) -> &Entry;
 
-    /// Whether this process may write what it finds out.
-    fn is_writable(&self) -> bool;
+    /// Makes sure that this process can write what it has found out; false if it cannot.
+    fn may_write(&self) -> bool;
 
     /// Whether a process has the record lock of this entry; true also where that cannot be told.
     fn is_locked(&self, slot: u32) -> bool;
@@ -203,7 +203,7 @@ pub(super) fn lives(book: &impl Book, member: Member, now: u64) -> bool {
             State::Alone => book.is_locked(member.slot()),
             State::Free | State::Ended | State::Killed => false,
         };
-    if !lives && book.is_writable() {
+    if !lives && word.is_of(member) && word.is_living() && book.may_write() {
         entry.end(member, true, now);
     }
     lives
@@ -225,7 +225,8 @@ fn is_forgotten(book: &impl Book, parent: Option<Member>, now: u64) -> bool {
             State::Alive => next = word.parent,
             State::Alone if book.is_locked(ancestor.slot()) => return false,
             State::Alone => {
-                if book.is_writable() {
+                // From now on there is a time since when it is dead.
+                if book.may_write() {
                     entry.end(ancestor, true, now);
                 }
                 return false;

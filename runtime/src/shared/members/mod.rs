@@ -32,8 +32,8 @@
 //! # Who may write
 //!
 //! The table is mapped for writing in those that make processes, and for reading in all others: a task that writes to memory
-//! that is not its own faults, and takes nobody's locks with it. A child that starts processes itself, or is copied by
-//! `fork()`, is given the right to write then.
+//! that is not its own faults, and takes nobody's locks with it. A child that starts processes itself, is copied by `fork()`,
+//! or finds somebody dead whom nobody else can have seen die, is given the right to write then.
 //!
 //! # What a death in the middle costs
 //!

@@ -70,7 +70,7 @@ impl Table {
         }
     }
 
-    /// This process enters others, or itself.
+    /// This process enters others, or itself, or has found out what nobody else has said.
     pub(super) fn write(&self) -> sys::Result<()> {
         if !self.writable.load(Relaxed) {
             self.map.protect(Access::Write)?;
@@ -173,8 +173,8 @@ impl Book for Table {
         &self.entries()[slot as usize]
     }
 
-    fn is_writable(&self) -> bool {
-        self.writable.load(Relaxed)
+    fn may_write(&self) -> bool {
+        self.write().is_ok()
     }
 
     fn is_locked(&self, slot: u32) -> bool {
