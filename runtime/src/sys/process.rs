@@ -2,11 +2,12 @@
 //!
 //! Owns: nothing. Runs in: the fork server and its children, but for [`spawn_image`], which a parent calls once.
 //! Never: signals a number that may belong to somebody else by now.
-#![expect(unsafe_code, reason = "fork(2), execveat(2) and exit(3)")]
+#![expect(unsafe_code, reason = "fork(2), execveat(2), atexit(3) and exit(3)")]
 
 use std::ffi::{CStr, CString};
 use std::os::fd::{AsRawFd, BorrowedFd};
 use std::os::unix::ffi::OsStrExt;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 use nix::errno::Errno;
 use nix::libc;
@@ -153,6 +154,16 @@ pub(crate) fn give_way() {
 /// This process's id.
 pub(crate) fn own_pid() -> Pid {
     getpid()
+}
+
+/// `atexit(3)`: has `handler` called when this process, or a copy made by `fork()`, returns from `main` or calls `exit`. Once,
+/// however often this is called; a process that is killed, or calls `_exit`, does not call it.
+pub(crate) fn at_exit(handler: extern "C" fn()) {
+    static REGISTERED: AtomicBool = AtomicBool::new(false);
+    if !REGISTERED.swap(true, Relaxed) {
+        // SAFETY: the handler is a function of this program, and takes nothing.
+        let _ = unsafe { libc::atexit(handler) };
+    }
 }
 
 /// `_exit(2)`: ends at once, without handlers or destructors.

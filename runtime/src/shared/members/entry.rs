@@ -74,7 +74,9 @@ pub(super) enum State {
     Alive,
     /// Nobody of ours made it: it lives as long as it has the record lock of its entry.
     Alone,
-    /// It has returned or exited with 0.
+    /// As [`State::Alone`], but it has begun to exit: once the lock is gone, it has not been killed.
+    Leaving,
+    /// It has returned or exited; one that a fork server has made, with 0.
     Ended,
     /// It has ended in another way, or nobody knows how.
     Killed,
@@ -100,6 +102,7 @@ impl Word {
             2 => State::Alone,
             3 => State::Ended,
             4 => State::Killed,
+            5 => State::Leaving,
             _ => State::Free,
         };
         Self { state, generation: bits(3, 16), parent: Member::of_bits(bits(19, 30)), maker: bits(49, SLOT_BITS) }
@@ -112,6 +115,7 @@ impl Word {
             State::Alone => 2,
             State::Ended => 3,
             State::Killed => 4,
+            State::Leaving => 5,
         };
         let parent = self.parent.map_or(0, Member::bits);
         state | u64::from(self.generation) << 3 | u64::from(parent) << 19 | u64::from(self.maker) << 49
@@ -124,7 +128,7 @@ impl Word {
 
     /// Whether nobody has said that the process has ended.
     pub(super) fn is_living(self) -> bool {
-        matches!(self.state, State::Alive | State::Alone)
+        matches!(self.state, State::Alive | State::Alone | State::Leaving)
     }
 
     /// The member whose entry this is, the entry being that of `slot`.
@@ -176,9 +180,19 @@ impl Entry {
             return;
         }
         self.died.store(now, Release);
-        let new = Word { state: if killed { State::Killed } else { State::Ended }, ..seen };
+        let left = !killed || seen.state == State::Leaving;
+        let new = Word { state: if left { State::Ended } else { State::Killed }, ..seen };
         // If that fails, another has said it.
         let _ = self.word.compare_exchange(seen.packed(), new.packed(), AcqRel, Relaxed);
+    }
+
+    /// `member`, which is alone and calls this itself, begins to exit. Its threads still run: it is not dead before its end.
+    pub(super) fn leave(&self, member: Member) {
+        let seen = self.look();
+        if seen.is_of(member) && seen.state == State::Alone {
+            let new = Word { state: State::Leaving, ..seen };
+            let _ = self.word.compare_exchange(seen.packed(), new.packed(), AcqRel, Relaxed);
+        }
     }
 }
 
@@ -200,7 +214,7 @@ pub(super) fn lives(book: &impl Book, member: Member, now: u64) -> bool {
     let lives = word.is_of(member)
         && match word.state {
             State::Alive => !is_forgotten(book, word.parent, now),
-            State::Alone => book.is_locked(member.slot()),
+            State::Alone | State::Leaving => book.is_locked(member.slot()),
             State::Free | State::Ended | State::Killed => false,
         };
     if !lives && word.is_of(member) && word.is_living() && book.may_write() {
@@ -223,8 +237,8 @@ fn is_forgotten(book: &impl Book, parent: Option<Member>, now: u64) -> bool {
         }
         match word.state {
             State::Alive => next = word.parent,
-            State::Alone if book.is_locked(ancestor.slot()) => return false,
-            State::Alone => {
+            State::Alone | State::Leaving if book.is_locked(ancestor.slot()) => return false,
+            State::Alone | State::Leaving => {
                 // From now on there is a time since when it is dead.
                 if book.may_write() {
                     entry.end(ancestor, true, now);

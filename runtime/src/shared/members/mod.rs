@@ -24,7 +24,8 @@
 //! |---|---|---|
 //! | free, ended, killed | nobody's; the last two still say how it was | whoever enters a process |
 //! | alive | somebody will say when it has ended | the ones above |
-//! | alone | lives as long as the kernel says that it has the record lock on the byte of this number | whoever sees it gone |
+//! | alone | lives as long as the kernel says that it has the record lock on the byte of this number | itself, as it begins to exit; whoever sees the lock gone |
+//! | leaving | the same, but its end is no killing | whoever sees the lock gone |
 //!
 //! Every change is one compare-and-swap of the whole word, in which the number of lives of the entry stands: a late word
 //! about a process that stood there before changes nothing. The time of a death is written before the word that tells it.
@@ -166,6 +167,13 @@ pub(crate) fn become_member(own: Member) {
     OWN.set(own.number());
     if let Some(table) = table() {
         table.only_read();
+    }
+}
+
+/// This process begins to exit.
+extern "C" fn leaves() {
+    if let (Some(table), Some(own)) = (table(), known().filter(|own| *own != Member::UNTABLED)) {
+        table.leave(own);
     }
 }
 

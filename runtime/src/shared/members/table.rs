@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64};
 
 use super::entry::{self, Book, Entry, Member, SLOTS, State};
 use crate::sys::memory::{self, Access, Map};
-use crate::sys::{self, Errno, clock, fd, record_lock};
+use crate::sys::{self, Errno, clock, fd, process, record_lock};
 
 const MAGIC: u64 = u64::from_le_bytes(*b"members1");
 
@@ -110,6 +110,7 @@ impl Table {
     pub(super) fn enter_alone(&self) -> sys::Result<Member> {
         let fd = self.descriptor()?;
         self.write()?;
+        process::at_exit(super::leaves);
         self.search(|slot, entry| {
             // First the lock, then the word: whoever sees the word and no lock knows that the process has ended.
             if !record_lock::take(fd, slot)? {
@@ -131,7 +132,7 @@ impl Table {
                 let slot = self.header().next.fetch_add(1, Relaxed) % SLOTS;
                 let entry = self.entry(slot);
                 let word = entry.look();
-                let ask = word.is_living() && (thorough || word.state == State::Alone);
+                let ask = word.is_living() && (thorough || word.state != State::Alive);
                 let free =
                     if ask { !word.member(slot).is_some_and(|member| self.lives(member)) } else { !word.is_living() };
                 if free && let Some(member) = take(slot, entry)? {
@@ -146,6 +147,11 @@ impl Table {
         if self.write().is_ok() {
             self.entry(member.slot()).end(member, killed, clock::coarse());
         }
+    }
+
+    pub(super) fn leave(&self, own: Member) {
+        // Writes only if it is alone: then this process has entered itself, and so may write.
+        self.entry(own.slot()).leave(own);
     }
 
     pub(super) fn lives(&self, member: Member) -> bool {

@@ -58,7 +58,8 @@ const SECOND: u64 = GRACE.as_secs() * 1_000_000_000;
 #[test]
 fn a_word_is_what_was_packed() {
     let member = |bits| Member::of_bits(bits).unwrap();
-    for state in [State::Free, State::Alive, State::Alone, State::Ended, State::Killed] {
+    use State::{Alive, Alone, Ended, Free, Killed, Leaving};
+    for state in [Free, Alive, Alone, Leaving, Ended, Killed] {
         for generation in [0, 1, LAST_GENERATION, (1 << 16) - 1] {
             for parent in [None, Some(member(1)), Some(Member::UNTABLED), Some(member(1 << 29))] {
                 for maker in [0, 1, SLOTS - 1] {
@@ -167,6 +168,19 @@ fn one_that_is_alone_lives_as_long_as_its_lock() {
     few.locked.borrow_mut().clear();
     assert!(!lives(&few, alone, START));
     assert!(few.state(1) == State::Killed && few.written.get());
+}
+
+#[test]
+fn one_that_leaves_lives_until_its_lock_is_gone_and_was_not_killed() {
+    let few = Few::new();
+    let alone = few.enter_alone(1);
+    few.entry(1).leave(alone);
+    assert!(lives(&few, alone, START) && few.state(1) == State::Leaving);
+    few.locked.borrow_mut().clear();
+    assert!(!lives(&few, alone, START));
+    assert_eq!(few.state(1), State::Ended);
+    few.entry(1).leave(alone);
+    assert_eq!(few.state(1), State::Ended);
 }
 
 #[test]
