@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed, Ordering::SeqC
 use std::time::{Duration, Instant};
 
 use process_task::sync::{Condvar, LockResult, Mutex, MutexGuard};
-use process_task::{Builder, Process, Shareable, Shared, StartMethod, process_task};
+use process_task::{Builder, ErrorKind, Process, Shareable, Shared, StartMethod, process_task};
 use support::PATIENCE;
 
 under_every_start_method! {
@@ -156,7 +156,8 @@ fn a_banks_total_never_changes_whoever_is_killed(method: StartMethod) {
         let victim = std::mem::replace(&mut staff[number], next);
         victim.kill().unwrap();
         killed += 1;
-        victim.join().expect_err("it was killed, and found nothing wrong before");
+        let error = victim.join().expect_err("nobody goes home before the bank closes");
+        assert!(matches!(error.kind(), ErrorKind::Killed { .. }), "it found something wrong: {error}");
         if killed.is_multiple_of(16) {
             // Whatever became of them, the bank is open.
             let accounts = bank.accounts.lock_timeout(PATIENCE);

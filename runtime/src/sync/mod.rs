@@ -1,7 +1,217 @@
 //! Synchronisation between threads of any processes, that outlives those who use it.
 //!
-//! Owns: the primitives, each a plain value that works where it lies. Runs in: any process.
-//! Never: keeps a pointer, a list of threads, or anything else in shared memory that a death could leave dangling.
+//! The primitives are those of [`std::sync`], with its names and signatures, and each is a plain value that works where it
+//! lies: in a [`Shared`](crate::Shared) for several processes, in a `static` or an [`Arc`](std::sync::Arc) for the threads of
+//! one.
+//!
+//! | here | in Python's `multiprocessing` | for |
+//! |---|---|---|
+//! | [`Mutex`] | `Lock`, `Value` | data that one at a time changes |
+//! | [`ReentrantMutex`] | `RLock` | a door that the one inside may pass again |
+//! | [`RwLock`] | | data that several read, or one changes |
+//! | [`Condvar`] | `Condition` | waiting for a change of what a mutex holds |
+//! | [`Semaphore`] | `Semaphore`, `BoundedSemaphore` | so many at a time |
+//! | [`Event`] | `Event` | waiting for something that happens once, or again |
+//! | [`Barrier`] | `Barrier` | waiting for each other |
+//! | [`Once`] | | what one does for all |
+//!
+//! # When a process dies
+//!
+//! Whatever dies, however, and whatever it holds: nobody waits for it for longer than a tenth of a second. Each line was
+//! tried, with kill -9, by the test beside it.
+//!
+//! | what dies | what it costs | shown by |
+//! |---|---|---|
+//! | a process that holds a [`Mutex`] | it is free again, and poisoned | `tests/locks.rs`: `a_killed_holder_poisons_within_a_tenth_of_a_second` |
+//! | one that exits with a guard, or forgot it | the same | `a_holder_that_exits_with_a_guard_poisons`, `a_holder_that_returns_and_forgets_its_guard_poisons` |
+//! | a thread that panics with a guard | the same | `a_guard_dropped_in_a_panic_poisons` |
+//! | a process that waits for a mutex, also if it was woken already | nothing | `a_killed_waiter_costs_nothing` |
+//! | one that holds a [`ReentrantMutex`] several times | it is free again, and poisoned | `a_killed_holder_of_a_reentrant_mutex_poisons_however_often_it_had_it` |
+//! | a copy made by `fork()`, which inherited a guard | nothing: it held nothing | `a_copy_made_by_fork_does_not_unlock_and_may_hold_a_lock_itself` |
+//! | a process that is stopped, not dead | everybody waits: it holds what it holds | `a_holder_that_lives_keeps_the_mutex` |
+//! | a process that waits at a [`Condvar`] | nothing | `tests/conditions.rs`: `killed_waiters_cost_nothing` |
+//! | one that was notified, and had not returned from its wait | nothing: the next one is woken | `a_notification_of_a_waiter_that_was_killed_goes_to_the_next`, `a_notification_of_a_waiter_that_is_killed_before_it_wakes_goes_to_the_next` |
+//! | one that notifies | those it did not come to are not notified | `killed_notifiers_cost_nothing` |
+//! | one that holds the mutex for which a woken waiter waits | the wait returns, with the poison | `a_waiter_that_is_woken_by_a_dead_holders_mutex_hears_of_it` |
+//! | anybody, at any moment, for as long as you like | a transfer that was under way, which the next one undoes | `tests/bank.rs`: `a_banks_total_never_changes_whoever_is_killed` |
+//!
+//! How it is known that a process has died: every process of a tree stands in a table, and whoever made it writes down its end.
+//! The word of a lock holds its holder's number in that table, and whoever waits looks again every 50 ms at the latest.
+//!
+//! # Examples of the standard library
+//!
+//! With [`Shared`](crate::Shared) for `Arc`, and tasks for threads. Counting, from [`std::sync::Mutex`]:
+//! ```
+//! use process_task::sync::Mutex;
+//! use process_task::{Shared, process_task};
+//!
+//! const N: usize = 10;
+//!
+//! #[process_task]
+//! fn increment(data: &Shared<Mutex<usize>>) -> bool {
+//!     // The shared state can only be accessed once the lock is held.
+//!     // Our non-atomic increment is safe because we're the only process
+//!     // which can access the shared state when the lock is held.
+//!     let mut data = data.lock().unwrap();
+//!     *data += 1;
+//!     *data == N
+//!     // the lock is unlocked here when `data` goes out of scope.
+//! }
+//!
+//! // Start a few processes to increment a shared variable (non-atomically), and
+//! // let us know which of them was the last.
+//! let data = Shared::new(Mutex::new(0))?;
+//! let tasks: Vec<_> = (0..N).map(|_| increment.spawn(&data)).collect();
+//! let last = tasks.into_iter().map(|task| task.join().unwrap()).filter(|last| *last);
+//! assert_eq!(last.count(), 1);
+//! # process_task::Result::Ok(())
+//! ```
+//!
+//! To recover from a poisoned mutex:
+//! ```
+//! use process_task::sync::Mutex;
+//! use process_task::{Shared, process_task};
+//!
+//! #[process_task]
+//! fn poison(lock: &Shared<Mutex<u32>>) {
+//!     // This process will acquire the mutex first, unwrapping the result of
+//!     // `lock` because the lock has not been poisoned.
+//!     let _guard = lock.lock().unwrap();
+//!
+//!     // This panic while holding the lock (`_guard` is in scope) will poison
+//!     // the mutex.
+//!     panic!();
+//! }
+//!
+//! let lock = Shared::new(Mutex::new(0_u32))?;
+//! let _ = poison.spawn(&lock).join();
+//!
+//! // The lock is poisoned by this point, but the returned result can be
+//! // pattern matched on to return the underlying guard on both branches.
+//! assert_eq!(lock.is_poisoned(), true);
+//! let mut guard = match lock.lock() {
+//!     Ok(guard) => guard,
+//!     Err(poisoned) => poisoned.into_inner(),
+//! };
+//! *guard += 1;
+//! # process_task::Result::Ok(())
+//! ```
+//!
+//! To unlock a mutex guard sooner than the end of the enclosing scope, either create an inner scope or drop the guard manually:
+//! ```
+//! use process_task::sync::Mutex;
+//! use process_task::{Shared, process_task};
+//!
+//! const N: usize = 3;
+//!
+//! #[process_task]
+//! fn work(data: &Shared<Mutex<[i32; 4 + N]>>, res: &Shared<Mutex<i32>>, position: usize) {
+//!     let result = {
+//!         let mut data = data.lock().unwrap();
+//!         // This is the result of some important and long-ish work.
+//!         let result = data[..4].iter().fold(0, |acc, x| acc + x * 2);
+//!         data[4 + position] = result;
+//!         result
+//!         // The mutex guard gets dropped here, together with any other values
+//!         // created in the critical section.
+//!     };
+//!     // The guard created here is a temporary dropped at the end of the statement, i.e.
+//!     // the lock would not remain being held even if the process did some additional work.
+//!     *res.lock().unwrap() += result;
+//! }
+//!
+//! let data_mutex = Shared::new(Mutex::new([1, 2, 3, 4, 0, 0, 0]))?;
+//! let res_mutex = Shared::new(Mutex::new(0))?;
+//! let tasks: Vec<_> = (0..N).map(|position| work.spawn(&data_mutex, &res_mutex, position)).collect();
+//!
+//! let mut data = data_mutex.lock().unwrap();
+//! let result = data[..4].iter().fold(0, |acc, x| acc + x * 2);
+//! // We drop the `data` explicitly because it's not necessary anymore and the process
+//! // still has work to do. This allows other processes to start working on the data
+//! // immediately, without waiting for the rest of the unrelated work to be done here.
+//! drop(data);
+//! *res_mutex.lock().unwrap() += result;
+//!
+//! for task in tasks {
+//!     task.join()?;
+//! }
+//! assert_eq!(*res_mutex.lock().unwrap(), 80);
+//! # process_task::Result::Ok(())
+//! ```
+//!
+//! Waiting for a condition, from [`std::sync::Condvar`]:
+//! ```
+//! use process_task::sync::{Condvar, Mutex};
+//! use process_task::{Shared, process_task};
+//!
+//! // Inside of our lock, start a new process, and then wait for it to start.
+//! #[process_task]
+//! fn start(pair: Shared<(Mutex<bool>, Condvar)>) {
+//!     let (lock, cvar) = &*pair;
+//!     let mut started = lock.lock().unwrap();
+//!     *started = true;
+//!     // We notify the condvar that the value has changed.
+//!     cvar.notify_one();
+//! }
+//!
+//! let pair = Shared::new((Mutex::new(false), Condvar::new()))?;
+//! let task = start.spawn(pair.clone());
+//!
+//! // Wait for the process to start up.
+//! let (lock, cvar) = &*pair;
+//! let mut started = lock.lock().unwrap();
+//! while !*started {
+//!     started = cvar.wait(started).unwrap();
+//! }
+//! # drop(started);
+//! # task.join()?;
+//! # process_task::Result::Ok(())
+//! ```
+//!
+//! The same, for as long as we have patience:
+//! ```
+//! use process_task::sync::{Condvar, Mutex};
+//! use process_task::{Shared, process_task};
+//! use std::time::Duration;
+//!
+//! #[process_task]
+//! fn proceed(pair: Shared<(Mutex<bool>, Condvar)>) {
+//!     let (lock, cvar) = &*pair;
+//!     let mut pending = lock.lock().unwrap();
+//!     *pending = false;
+//!     // We notify the condvar that the value has changed.
+//!     cvar.notify_one();
+//! }
+//!
+//! let pair = Shared::new((Mutex::new(true), Condvar::new()))?;
+//! # let started = std::time::Instant::now();
+//! let task = proceed.spawn(pair.clone());
+//!
+//! // wait for the process to start up
+//! let (lock, cvar) = &*pair;
+//! let result = cvar
+//!     .wait_timeout_while(lock.lock().unwrap(), Duration::from_secs(10), |&mut pending| pending)
+//!     .unwrap();
+//! if result.1.timed_out() {
+//!     // timed-out without the condition ever evaluating to false.
+//! #   panic!("after {:?}", started.elapsed());
+//! }
+//! // access the locked mutex via result.0
+//! # drop(result);
+//! # task.join()?;
+//! # process_task::Result::Ok(())
+//! ```
+//!
+//! # How it is made
+//!
+//! Owns: the primitives. Runs in: any process. Never: keeps a pointer, a list of threads, or anything else in shared
+//! memory that a death could leave dangling. No primitive of the C library is used: with waiters of its condition variables
+//! killed, whoever signals can hang for good, and a robust mutex whose memory is unmapped while it is held corrupts what
+//! comes after it.
+//!
+//! Everything stands on one word that knows its holder (`lock.rs`), and on sleeping for 50 ms at most (`waiting.rs`). What each
+//! primitive writes, and what each death costs it, stands on top of its file. The protocols run under a model checker with a
+//! death at every step (`tests/model_sync*.rs` of the runtime).
 
 /// The atomics of what is modelled; the model checker brings its own.
 mod atomic {
