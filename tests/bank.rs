@@ -18,7 +18,9 @@ under_every_start_method! {
 }
 
 const ACCOUNTS: usize = 8;
-const TOTAL: i64 = 8000;
+/// What each account has at first.
+const EACH: i64 = 1000;
+const TOTAL: i64 = 8 * EACH;
 
 /// The accounts, and what they were before the transfer that is under way, if one is.
 #[derive(Shareable)]
@@ -41,7 +43,7 @@ struct Bank {
 
 impl Bank {
     fn new() -> Self {
-        let balances = [TOTAL / ACCOUNTS as i64; ACCOUNTS];
+        let balances = [EACH; ACCOUNTS];
         Self {
             accounts: Mutex::new(Accounts { balances, before: balances, under_way: false }),
             changed: Condvar::new(),
@@ -168,7 +170,9 @@ fn a_banks_total_never_changes_whoever_is_killed(method: StartMethod) {
         }
     }
     bank.closing.store(true, Relaxed);
-    staff.into_iter().for_each(|process| process.join().expect("what is left finds nothing wrong"));
+    for process in staff {
+        process.join().expect("what is left finds nothing wrong");
+    }
     drop(bank.checked(bank.accounts.lock()));
     let [done, undone, waited] = [&bank.done, &bank.undone, &bank.waited].map(|count| count.load(Relaxed));
     println!("{killed} killed, {done} transfers, {undone} undone, {waited} waits");

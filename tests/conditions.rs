@@ -97,7 +97,9 @@ fn each_notification_wakes_exactly_one_in_the_order_in_which_they_came(method: S
     until_waiting(&tokens, &stage, 4);
     exactly(&woken[0], 1);
     tokens.1.notify_all();
-    waiters.into_iter().for_each(|waiter| waiter.join().unwrap());
+    for waiter in waiters {
+        waiter.join().unwrap();
+    }
 }
 
 fn so_many_are_woken_as_were_notified(method: StartMethod) {
@@ -115,7 +117,9 @@ fn so_many_are_woken_as_were_notified(method: StartMethod) {
         tokens.1.notify_n(4);
         exactly(&woken, 6);
         tokens.1.notify_n(3);
-        processes.map(|process| process.join().unwrap());
+        for process in processes {
+            process.join().unwrap();
+        }
     });
 }
 
@@ -144,7 +148,9 @@ fn all_that_did_not_time_out_are_woken_together(method: StartMethod) {
         exactly(&woken, 0);
         tokens.1.notify_all();
         exactly(&woken, 6);
-        processes.map(|process| process.join().unwrap());
+        for process in processes {
+            process.join().unwrap();
+        }
     });
 }
 
@@ -263,7 +269,9 @@ fn killed_waiters_cost_nothing(method: StartMethod) {
         *tokens.0.lock().unwrap() += 1;
         tokens.1.notify_one();
     }
-    waiters.into_iter().for_each(|waiter| waiter.join().unwrap());
+    for waiter in waiters {
+        waiter.join().unwrap();
+    }
     assert!(!tokens.0.is_poisoned());
     assert_eq!(*tokens.0.lock().unwrap(), 0);
 }

@@ -7,7 +7,7 @@ mod stage;
 mod support;
 
 use std::mem::ManuallyDrop;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -33,6 +33,7 @@ under_every_start_method! {
     a_reentrant_mutex_is_held_until_its_last_guard_is_dropped,
     a_killed_holder_of_a_reentrant_mutex_poisons_however_often_it_had_it,
     a_mutex_says_who_holds_it,
+    a_word_that_nobody_wrote_by_the_rules_keeps_nobody_for_ever,
 }
 
 fn start<T: Task>(method: StartMethod, task: T, args: T::Args<'_>) -> Process<T::Output> {
@@ -89,7 +90,9 @@ fn a_killed_waiter_costs_nothing(method: StartMethod) {
     let guard = counter.lock().unwrap();
     let waiters = [(); 3].map(|()| start(method, count, (&counter, &stage)));
     until(&stage, 3);
-    waiters.iter().for_each(|waiter| until_asleep(waiter.id().unwrap()));
+    for waiter in &waiters {
+        until_asleep(waiter.id().unwrap());
+    }
     let [first, second, third] = waiters;
     first.kill().unwrap();
     // The second is killed when it may have been woken already.
@@ -97,9 +100,9 @@ fn a_killed_waiter_costs_nothing(method: StartMethod) {
     second.kill().unwrap();
     third.join().unwrap();
     first.join().unwrap_err();
-    let counted = second.join().is_ok();
+    let finished = second.join().is_ok();
     let guard = counter.lock().unwrap_or_else(|poisoned| {
-        assert!(!counted, "it has come to its end, and holds nothing");
+        assert!(!finished, "it has come to its end, and holds nothing");
         poisoned.into_inner()
     });
     assert!((1..=2).contains(&*guard), "{} have counted", *guard);
@@ -112,6 +115,14 @@ fn panic_with(counter: &Counter) {
     panic!("in the middle");
 }
 
+struct CountsWhenDropped<'a>(&'a Counter);
+
+impl Drop for CountsWhenDropped<'_> {
+    fn drop(&mut self) {
+        *self.0.lock().unwrap() += 1;
+    }
+}
+
 fn a_guard_dropped_in_a_panic_poisons(method: StartMethod) {
     let counter = counter();
     start(method, panic_with, &counter).join().unwrap_err();
@@ -120,12 +131,6 @@ fn a_guard_dropped_in_a_panic_poisons(method: StartMethod) {
 
     // In a thread of this process it is the same, and a panic that was there before is no reason.
     counter.clear_poison();
-    struct CountsWhenDropped<'a>(&'a Counter);
-    impl Drop for CountsWhenDropped<'_> {
-        fn drop(&mut self) {
-            *self.0.lock().unwrap() += 1;
-        }
-    }
     let panicked = |body: &(dyn Fn() + Sync)| thread::scope(|scope| scope.spawn(body).join().is_err());
     assert!(panicked(&|| {
         let _counts = CountsWhenDropped(&counter);
@@ -275,7 +280,9 @@ fn a_thousand_primitives_of_one_region_work_side_by_side(method: StartMethod) {
     let pairs = (0..500).map(|_| (Mutex::new(0), Condvar::new()));
     let pairs = Pairs::from_iter(pairs).unwrap();
     let both = [(); 2].map(|()| start(method, meet_at_all, &pairs));
-    both.map(|process| process.join().unwrap());
+    for process in both {
+        process.join().unwrap();
+    }
     assert!(pairs.iter().all(|(arrived, _)| *arrived.lock().unwrap() == 2));
 }
 
@@ -341,4 +348,37 @@ fn a_mutex_says_who_holds_it(method: StartMethod) {
     holder.kill().unwrap();
     drop(counter.lock());
     assert_eq!(format!("{:?}", *counter), "Mutex { data: 1, poisoned: true, .. }");
+}
+
+/// Writes over the word by which this mutex says who holds it, which is its first; says what was there.
+fn scribble(counter: &Counter, word: u32) -> u32 {
+    let first = std::ptr::from_ref(&**counter).cast::<u32>().cast_mut();
+    // SAFETY: `first` points to memory that is mapped for writing, aligned as a mutex is, and all use it as an atomic.
+    unsafe { AtomicU32::from_ptr(first) }.swap(word, Relaxed)
+}
+
+#[process_task]
+fn scribble_over(counter: &Counter, word: u32) {
+    scribble(counter, word);
+}
+
+fn a_word_that_nobody_wrote_by_the_rules_keeps_nobody_for_ever(method: StartMethod) {
+    const WAITERS: u32 = 1 << 31;
+    let counter = counter();
+    for nobody in [WAITERS, 1 << 30, u32::MAX, (9 << 14) + 16_000] {
+        start(method, scribble_over, (&counter, nobody)).join().unwrap();
+        assert!(matches!(counter.lock_timeout(PATIENCE), Err(TryLockError::Poisoned(_))), "{nobody:#x}");
+        counter.clear_poison();
+    }
+    // This process lives, so what is said to be held by it is: until a deadline.
+    let guard = ManuallyDrop::new(counter.lock().unwrap());
+    let own = scribble(&counter, 0);
+    drop(ManuallyDrop::into_inner(guard));
+    for held in [own, own | WAITERS] {
+        start(method, scribble_over, (&counter, held)).join().unwrap();
+        assert!(matches!(counter.lock_timeout(Duration::from_millis(60)), Err(TryLockError::WouldBlock)));
+    }
+    // Whoever writes over it while it is held gets in, which no lock can help; but nobody is shut out.
+    scribble(&counter, 0);
+    assert!(counter.lock_timeout(Duration::MAX).is_ok());
 }
