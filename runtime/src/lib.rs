@@ -78,7 +78,8 @@ pub use self::pool::{
 };
 
 // Memory that processes share.
-pub use self::shared::{Shareable, Shared};
+pub use self::shared::{FreezeError, Shareable, Shared, SharedMut};
+pub use self::sync::{RangeGuard, SharedRanges};
 pub use process_task_macros::Shareable;
 
 // What a pool does.

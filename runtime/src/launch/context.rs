@@ -106,7 +106,7 @@ pub(crate) fn setup(base: &Base, options: &Options, name: &str, once: bool) -> R
     setup.niceness = (niceness != base.niceness).then_some(niceness);
 
     let mut descriptors = Vec::new();
-    let mut attach = |role, fd: sys::Result<OwnedFd>, step: &str| {
+    let mut attach = |role, fd: sys::Result<OwnedFd>, step: &str| -> Result<()> {
         descriptors.push(fd.map_err(|errno| Error::could_not_start(step, errno))?);
         setup.attached.push(role);
         Ok(())

@@ -106,7 +106,7 @@ impl<T: Shareable> Shared<[T]> {
     }
 
     /// The values of a region of this kind.
-    pub(super) fn holding(region: Arc<Region>) -> Self {
+    pub(crate) fn holding(region: Arc<Region>) -> Self {
         let value = NonNull::slice_from_raw_parts(region.values().cast(), region.count());
         Self { value, region }
     }
@@ -133,6 +133,10 @@ impl<T: ?Sized> Shared<T> {
     #[must_use]
     pub fn ptr_eq(this: &Self, other: &Self) -> bool {
         this.region.identity() == other.region.identity()
+    }
+
+    pub(crate) fn region(&self) -> &Region {
+        &self.region
     }
 }
 

@@ -7,10 +7,15 @@ pub(crate) mod cell;
 mod half;
 mod handle;
 pub(crate) mod members;
+pub(crate) mod mutable;
+pub(crate) mod parts;
 mod region;
 mod shareable;
 mod slice;
+#[cfg(feature = "ndarray")]
+mod views;
 
 pub(crate) use self::half::{Half, Words, words};
 pub use self::handle::Shared;
+pub use self::mutable::{FreezeError, SharedMut};
 pub use self::shareable::Shareable;

@@ -198,17 +198,68 @@ impl Region {
         region
     }
 
-    /// Checks that it holds what `kind` says, and that it can be written if and only if that is so for `kind`.
+    /// Checks that it holds what `kind` says, and that it changes if and only if that is so for `kind`.
     pub(crate) fn check(&self, kind: &Kind) -> std::result::Result<(), CodecError> {
-        let Header { locks, range, .. } = self.header;
-        let expected = Header { locks, range, ..kind.header(self.count()) };
-        if expected != self.header {
-            return Err(self.mistaken(kind.name));
-        }
+        self.check_type(kind)?;
         if kind.frozen == self.map.is_writable() {
-            return Err(self.mistaken("memory that nobody writes"));
+            return Err(self.mistaken(&format!("{}` that nobody can write, `Shared<{}>", kind.name, kind.name)));
         }
         Ok(())
+    }
+
+    /// Checks that it holds what `kind` says, that it can still be written, and that these locks say by whom.
+    pub(crate) fn check_ranges(&self, kind: &Kind, locks: &Self) -> std::result::Result<(), CodecError> {
+        self.check_type(kind)?;
+        let expected = (locks_of(locks.identity), self.count().div_ceil(self.range()));
+        if !self.map.is_writable() || expected != (self.header.locks, locks.count()) {
+            return Err(self.mistaken(&format!("SharedRanges<{}>", kind.name)));
+        }
+        Ok(())
+    }
+
+    fn check_type(&self, kind: &Kind) -> std::result::Result<(), CodecError> {
+        let Header { locks, range, .. } = self.header;
+        let expected = Header { locks, range, ..kind.header(self.count()) };
+        if expected == self.header { Ok(()) } else { Err(self.mistaken(kind.name)) }
+    }
+
+    /// Notes for all who will get it that `locks` say who may write which `range` values.
+    ///
+    /// The caller has the region to himself.
+    pub(crate) fn split(&mut self, range: usize, locks: Identity) {
+        self.header.range = range as u64;
+        self.header.locks = locks_of(locks);
+        self.map.write(0, bytemuck::bytes_of(&self.header));
+    }
+
+    /// How many values each range has, but for the last; at least one.
+    pub(crate) fn range(&self) -> usize {
+        usize::try_from(self.header.range).unwrap_or(usize::MAX).max(1)
+    }
+
+    /// Whether this process can write to it.
+    pub(crate) fn is_writable(&self) -> bool {
+        self.map.is_writable()
+    }
+
+    /// Seals it against writing. The last holder must ask, in the last process: others get it back, and the reason.
+    ///
+    /// One that comes back cannot be written any more if the kernel refuses even to map it again.
+    pub(crate) fn freeze(this: Arc<Self>) -> std::result::Result<Arc<Self>, (sys::Errno, Arc<Self>)> {
+        let mut region = Arc::try_unwrap(this).map_err(|this| (sys::Errno::EBUSY, this))?;
+        let frozen = Map::new(region.descriptor.as_fd(), region.map.len(), Access::Frozen);
+        let sealed = frozen.and_then(|frozen| {
+            region.map = frozen;
+            memory::seal_writes(region.descriptor.as_fd())
+        });
+        if sealed.is_err()
+            && let Ok(map) = Map::new(region.descriptor.as_fd(), region.map.len(), Access::Write)
+        {
+            region.map = map;
+        }
+        // As of now it lies elsewhere; and one that was nobody's but its owner's can be shared.
+        let region = region.enter();
+        sealed.map_or_else(|errno| Err((errno, Arc::clone(&region))), |()| Ok(Arc::clone(&region)))
     }
 
     #[cold]
@@ -236,6 +287,11 @@ impl Region {
     pub(crate) fn identity(&self) -> Identity {
         self.identity
     }
+}
+
+/// How a header names the region of locks.
+fn locks_of((device, number, _): Identity) -> [u64; 2] {
+    [device, number]
 }
 
 impl Handle for Region {

@@ -1,0 +1,233 @@
+//! [`SharedMut`]: values in memory that can be shared, as long as one process has them to itself.
+//!
+//! Owns: the way from memory that one writes to memory that all read. Runs in: any process.
+//! Never: travels. What does is made of it: [`Shared`] or [`SharedRanges`](crate::SharedRanges).
+#![expect(unsafe_code, reason = "references to values in mapped memory")]
+
+use std::fmt;
+use std::ops::{Deref, DerefMut};
+use std::ptr::NonNull;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::region::{Filling, Region};
+use super::slice::filled;
+use crate::error::{Error, Result};
+use crate::shared::{Shareable, Shared};
+use crate::sys::Errno;
+use crate::sys::memory::Access;
+
+/// Values in memory that can be shared, but is not yet: they can be written like a `&mut [T]`, in one process.
+///
+/// [`freeze`](Self::freeze) makes a [`Shared<[T]>`](Shared) of it without a copy, and
+/// [`split`](Self::split) a [`SharedRanges`](crate::SharedRanges), of which many processes write different parts.
+///
+/// # Examples
+/// ```
+/// use process_task::{SharedMut, process_task};
+///
+/// #[process_task]
+/// fn last(values: process_task::Shared<[f64]>) -> Option<f64> { values.last().copied() }
+///
+/// let mut squares = SharedMut::<[f64]>::zeroed(1000)?;
+/// for (value, root) in squares.iter_mut().zip(0_u32..) {
+///     *value = f64::from(root * root);
+/// }
+/// let squares = squares.freeze()?;
+/// assert_eq!(last.spawn(squares.clone()).join()?, Some(998_001.0));
+/// # process_task::Result::Ok(())
+/// ```
+pub struct SharedMut<T: ?Sized> {
+    values: NonNull<T>,
+    region: Arc<Region>,
+}
+
+// SAFETY: as for a `Box<[T]>`: whoever has it has the values, and nobody else maps them for writing.
+unsafe impl<T: Send> Send for SharedMut<[T]> {}
+// SAFETY: as above.
+unsafe impl<T: Sync> Sync for SharedMut<[T]> {}
+
+impl<T: Shareable + Send> SharedMut<[T]> {
+    /// `count` values whose bytes are all zero.
+    ///
+    /// # Errors
+    /// There is no memory, or no descriptor, for them.
+    pub fn zeroed(count: usize) -> Result<Self>
+    where
+        T: bytemuck::Zeroable,
+    {
+        Ok(Self::holding(Arc::new(Region::zeroed(Shared::<[T]>::kind(), count, Access::Write)?)))
+    }
+
+    /// Copies `values`.
+    ///
+    /// # Errors
+    /// There is no memory, or no descriptor, for them.
+    ///
+    /// # Examples
+    /// ```
+    /// use process_task::SharedMut;
+    ///
+    /// let mut words = SharedMut::<[u32]>::from_slice(&[3, 1, 2])?;
+    /// words.sort();
+    /// assert_eq!(words.freeze()?[..], [1, 2, 3]);
+    /// # process_task::Result::Ok(())
+    /// ```
+    pub fn from_slice(values: &[T]) -> Result<Self>
+    where
+        T: Copy,
+    {
+        let mut filling = Filling::new(Shared::<[T]>::kind())?;
+        filling.append(values)?;
+        Ok(Self::holding(Arc::new(filling.finish(Access::Write)?)))
+    }
+
+    /// Moves what `values` yields into memory that can be shared. Their number need not be known before.
+    ///
+    /// # Errors
+    /// There is no memory, or no descriptor, for them.
+    #[expect(clippy::should_implement_trait, reason = "the trait's cannot fail")]
+    pub fn from_iter(values: impl IntoIterator<Item = T>) -> Result<Self> {
+        Ok(Self::holding(Arc::new(filled(values)?.finish(Access::Write)?)))
+    }
+
+    /// Makes memory of it that all can read and nobody can write, without copying it: the kernel refuses every write from
+    /// now on, by anybody.
+    ///
+    /// # Errors
+    /// Some process still maps the memory for writing after a second: a copy of this one, made by `fork()`. The handle is
+    /// inside the error. (Should the kernel not even map it again here, that handle is empty, but can be frozen.)
+    pub fn freeze(self) -> std::result::Result<Shared<[T]>, FreezeError<Self>> {
+        let Self { region, .. } = self;
+        freeze(region)
+            .map(Shared::holding)
+            .map_err(|(error, region)| FreezeError { error, handle: Self::holding(region) })
+    }
+
+    /// The region, if it can be written.
+    pub(crate) fn into_region(self) -> Arc<Region> {
+        self.region
+    }
+
+    /// The values of a region that nobody else has.
+    pub(crate) fn holding(region: Arc<Region>) -> Self {
+        const { assert!(T::FROZEN, "what changes behind `&` needs no `SharedMut`: use `Shared`") };
+        let count = if region.is_writable() { region.count() } else { 0 };
+        let values = NonNull::slice_from_raw_parts(region.values().cast(), count);
+        Self { values, region }
+    }
+}
+
+/// How long [`freeze`] waits for processes that are just letting go.
+const LETTING_GO: Duration = Duration::from_secs(1);
+
+/// Seals a region once nobody else has it, or gives it back with the reason.
+pub(crate) fn freeze(mut region: Arc<Region>) -> std::result::Result<Arc<Region>, (Error, Arc<Region>)> {
+    let end = Instant::now() + LETTING_GO;
+    loop {
+        match Region::freeze(region) {
+            Ok(frozen) => return Ok(frozen),
+            Err((Errno::EBUSY, back)) if Instant::now() < end => region = back,
+            Err((errno, back)) => {
+                let why =
+                    if errno == Errno::EBUSY { "freeze memory that others can still write" } else { "freeze memory" };
+                return Err((Error::cannot_share(why, errno), back));
+            }
+        }
+        // There is nothing to wait for: the kernel tells nobody when a mapping goes.
+        std::thread::sleep(Duration::from_millis(1));
+    }
+}
+
+impl<T> Deref for SharedMut<[T]> {
+    type Target = [T];
+
+    #[inline]
+    fn deref(&self) -> &[T] {
+        // SAFETY: the region holds that many `T`s there (`holding`), and is mapped as long as `region` lives; nobody else
+        // writes them.
+        unsafe { self.values.as_ref() }
+    }
+}
+
+impl<T> DerefMut for SharedMut<[T]> {
+    #[inline]
+    fn deref_mut(&mut self) -> &mut [T] {
+        // SAFETY: as in `deref`; it is mapped for writing (`holding`), the handle is borrowed mutably, cannot be cloned and
+        // does not travel, so nobody else reads or writes them.
+        unsafe { self.values.as_mut() }
+    }
+}
+
+impl<T> AsRef<[T]> for SharedMut<[T]> {
+    fn as_ref(&self) -> &[T] {
+        self
+    }
+}
+
+impl<T> AsMut<[T]> for SharedMut<[T]> {
+    fn as_mut(&mut self) -> &mut [T] {
+        self
+    }
+}
+
+impl<T: fmt::Debug> fmt::Debug for SharedMut<[T]> {
+    /// As the values.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        (**self).fmt(f)
+    }
+}
+
+/// Why memory could not be frozen or split, and its handle.
+///
+/// `?` makes an [`Error`] of it, and lets go of the handle.
+///
+/// # Examples
+/// ```
+/// use process_task::SharedMut;
+///
+/// let values = SharedMut::<[u8]>::zeroed(100)?;
+/// let error = values.split(0).unwrap_err();                   // ranges of nothing
+/// assert!(error.to_string().contains("at least one"));
+/// let mut values = error.into_handle();
+/// values[3] = 7;
+/// # process_task::Result::Ok(())
+/// ```
+pub struct FreezeError<H> {
+    pub(crate) error: Error,
+    pub(crate) handle: H,
+}
+
+impl<H> FreezeError<H> {
+    /// What went wrong.
+    #[must_use]
+    pub fn error(&self) -> &Error {
+        &self.error
+    }
+
+    /// The handle, as it was.
+    #[must_use]
+    pub fn into_handle(self) -> H {
+        self.handle
+    }
+}
+
+impl<H> From<FreezeError<H>> for Error {
+    fn from(error: FreezeError<H>) -> Self {
+        error.error
+    }
+}
+
+impl<H> fmt::Display for FreezeError<H> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.error.fmt(f)
+    }
+}
+
+impl<H> fmt::Debug for FreezeError<H> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(&self.error, f)
+    }
+}
+
+impl<H> std::error::Error for FreezeError<H> {}
