@@ -3,37 +3,34 @@
 //! Owns: [`Event`]. Runs in: any process.
 //! Never: holds anything, so that nobody's death costs anybody more than one look.
 //!
-//! # The words
+//! # The word
 //!
-//! | word       | meaning                                                    | who writes it                        |
-//! |------------|------------------------------------------------------------|--------------------------------------|
-//! | `word`     | how often the event was set, times two, plus [`SET`] or not | anyone; it is what the waiters sleep on |
-//! | `enlisted` | how often somebody was about to sleep                      | each waiter                          |
-//! | `gone`     | of these, how many are known not to sleep any more         | whoever has woken all there were     |
+//! It counts how often the event was set, in steps of [`ONCE_MORE`]; two bits say more:
 //!
-//! A waiter looks at `word`, then enlists, then sleeps while the word is what it saw. It may go on as soon as the word
-//! has another count, even if the flag was cleared again meanwhile. One who sets the event looks at `enlisted`, changes the word, and
-//! looks again: if that differs from `gone`, it wakes all. Whoever was enlisted at its *first* look saw a word that is over now,
-//! and sleeps no more; of who came later it cannot say, so it leaves them to the next one.
+//! | bit           | meaning                                   | who writes it next                              |
+//! |---------------|-------------------------------------------|-------------------------------------------------|
+//! | [`SET`]       | the event is set; nobody waits            | whoever clears it                               |
+//! | [`SLEEPERS`]  | not set, and somebody may be asleep       | whoever sets it, who takes this away and wakes all |
 //!
-//! A waiter that enlists and one who sets each write their own word and then read the other's; all four steps have one order
-//! (`SeqCst`), so one of the two sees the other. The kernel's look at the word, as it falls asleep, is such a step.
+//! A waiter looks, adds [`SLEEPERS`] to the word that it saw, and sleeps while the word is that. It may go on as soon as the word
+//! has another count, even if the event was cleared again meanwhile. Every change is one exchange of the whole word, so one who
+//! sets the event finds [`SLEEPERS`], or comes before it, and then the waiter, or the kernel for it, finds another count.
 //!
 //! # Deaths
 //!
-//! - *A waiter's*: one needless wake-up.
+//! - *A waiter's*: one needless wake-up. One that gave up costs the same.
 //! - *Of the one who sets, before it wakes*: the waiters look again by themselves soon.
 
 use std::fmt;
 use std::time::{Duration, Instant};
 
 use super::atomic::AtomicU32;
-use super::atomic::Ordering::{Acquire, Relaxed, SeqCst};
+use super::atomic::Ordering::{AcqRel, Acquire, Relaxed};
 use super::waiting;
 
 const SET: u32 = 1;
-/// One more in the count of how often the event was set.
-const ONCE_MORE: u32 = 2;
+const SLEEPERS: u32 = 2;
+const ONCE_MORE: u32 = 4;
 
 /// A flag that is set and cleared, and that threads of any processes wait for. Python's `Event`.
 ///
@@ -74,32 +71,34 @@ const ONCE_MORE: u32 = 2;
 #[repr(C)]
 pub struct Event {
     word: AtomicU32,
-    enlisted: AtomicU32,
-    gone: AtomicU32,
 }
 
 impl Event {
     /// One that is not set.
     #[must_use]
     pub const fn new() -> Self {
-        Self { word: AtomicU32::new(0), enlisted: AtomicU32::new(0), gone: AtomicU32::new(0) }
+        Self { word: AtomicU32::new(0) }
     }
 
     /// Sets the flag, and lets all go on that wait. Does nothing if it is set.
     pub fn set(&self) {
-        let known = self.enlisted.load(SeqCst);
-        let set = self
-            .word
-            .fetch_update(SeqCst, SeqCst, |word| (word & SET == 0).then(|| word.wrapping_add(ONCE_MORE) | SET));
-        if set.is_ok() && self.enlisted.load(SeqCst) != self.gone.load(Relaxed) {
+        let mut word = self.word.load(Relaxed);
+        loop {
+            // Also where it is set already: who sees this one's word is to see what this one wrote.
+            let next = if word & SET != 0 { word } else { (word & !SLEEPERS).wrapping_add(ONCE_MORE) | SET };
+            match self.word.compare_exchange(word, next, AcqRel, Relaxed) {
+                Ok(_) => break,
+                Err(now) => word = now,
+            }
+        }
+        if word & SLEEPERS != 0 {
             waiting::wake_all(&self.word);
-            self.gone.store(known, Relaxed);
         }
     }
 
     /// Takes the flag back: from now on, [`wait`](Self::wait) waits for the next [`set`](Self::set).
     pub fn clear(&self) {
-        self.word.fetch_and(!SET, SeqCst);
+        self.word.fetch_and(!SET, AcqRel);
     }
 
     /// Whether the flag is set. What was written before it was set is seen after this.
@@ -133,20 +132,20 @@ impl Event {
 
     fn wait_until(&self, deadline: Option<Instant>) -> bool {
         let first = self.word.load(Acquire);
-        // A word that is not set changes only by being set, and is never the same again.
-        let is_over = || self.word.load(Acquire) != first;
-        if first & SET != 0 || waiting::look_shortly(is_over) {
+        // A word that is not set changes its count only by being set, and never has the same one again.
+        let is_over = |now: u32| now & !SLEEPERS != first & !SLEEPERS;
+        if first & SET != 0 || waiting::look_shortly(|| is_over(self.word.load(Acquire))) {
             return true;
         }
         loop {
-            // What is slept on is what was seen before enlisting, so that one who sees this one enlisted has not yet
-            // changed it. The count is the same for all the time that this waits.
-            self.enlisted.fetch_add(1, SeqCst);
-            let sleeps = waiting::sleep(&self.word, first, deadline);
-            if is_over() {
+            let now = self.word.load(Acquire);
+            if is_over(now) {
                 return true;
             }
-            if !sleeps {
+            if now & SLEEPERS == 0 && self.word.compare_exchange(now, now | SLEEPERS, Relaxed, Relaxed).is_err() {
+                continue;
+            }
+            if !waiting::sleep(&self.word, now | SLEEPERS, deadline) {
                 return false;
             }
         }

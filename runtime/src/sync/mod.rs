@@ -231,6 +231,8 @@ mod reentrant;
 mod rwlock;
 mod semaphore;
 mod sleepers;
+#[cfg(test)]
+mod tests;
 mod turns;
 mod waiting;
 
@@ -250,7 +252,7 @@ pub use self::semaphore::{Permit, Semaphore, TooManyPermits};
 /// How many processes may hold something of one primitive at a time: permits, or the right to read.
 const PROCESSES: usize = 256;
 
-crate::shared::cell::in_place!(Condvar, Mutex<T>, ReentrantMutex<T>);
+crate::shared::cell::in_place!(Barrier, Condvar, Event, Mutex<T>, Once, ReentrantMutex<T>, RwLock<T>, Semaphore);
 
 /// How many threads wait at one condition variable before it becomes crowded.
 const PLACES: usize = 256;

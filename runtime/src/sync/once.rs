@@ -199,6 +199,7 @@ impl Default for Once {
 
 impl fmt::Debug for Once {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Once").field("completed", &self.is_completed()).finish_non_exhaustive()
+        let running = self.lock.owner().is_some();
+        f.debug_struct("Once").field("completed", &self.is_completed()).field("running", &running).finish()
     }
 }

@@ -73,6 +73,22 @@ pub(crate) fn explore_with(preemptions: usize, at_least: usize, model: impl Fn()
     assert!(explored >= at_least, "only {explored} executions were explored");
 }
 
+/// Explores a model with a process that dies after no step, after one, and so on, until it never does: until it has come to its
+/// end under every interleaving. The model says whether it died.
+pub(crate) fn at_each_step(preemptions: usize, model: impl Fn(u32) -> bool + Clone + Send + Sync + 'static) {
+    for steps in 0.. {
+        let deaths = std::sync::Arc::new(AtomicUsize::new(0));
+        let (counted, model) = (std::sync::Arc::clone(&deaths), model.clone());
+        explore_with(preemptions, 1, move || {
+            counted.fetch_add(usize::from(model(steps)), Relaxed);
+        });
+        if deaths.load(Relaxed) == 0 {
+            assert!(steps > 2, "nobody died after {steps} steps");
+            return;
+        }
+    }
+}
+
 // No model needs all of these.
 const _: fn() = || {
     let bed = Bed::new();
@@ -82,4 +98,5 @@ const _: fn() = || {
     bed.listen();
     explore(0, || ());
     explore_with(0, 0, || ());
+    at_each_step(0, |_| false);
 };

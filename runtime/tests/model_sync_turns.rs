@@ -1,0 +1,259 @@
+//! Permits and turns under every interleaving, with the death of a process at each of its steps.
+//!
+//! The files of `sync` are compiled here a second time, as they are, on top of processes that die ([`mortal`]). What is asked:
+//! that nobody sleeps for good, that no more have a turn than may, and that a dead process keeps nothing.
+//! Runs in: one process, without children.
+
+mod checker;
+#[expect(dead_code, reason = "a part of the crate, of which a model needs some")]
+#[path = "../src/sync/holders.rs"]
+mod holders;
+#[expect(dead_code, reason = "a part of the crate, of which a model needs some")]
+#[path = "../src/sync/lock.rs"]
+mod lock;
+mod mortal;
+#[expect(unreachable_pub, unused_imports, dead_code, reason = "a part of the crate, of which a model needs some")]
+#[path = "../src/sync/poison.rs"]
+mod poison;
+#[expect(unreachable_pub, dead_code, reason = "a part of the crate, of which a model needs some")]
+#[path = "../src/sync/semaphore.rs"]
+mod semaphore;
+#[path = "../src/sync/sleepers.rs"]
+mod sleepers;
+#[path = "../src/sync/turns.rs"]
+mod turns;
+
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::{Duration, Instant};
+
+use loom::cell::UnsafeCell;
+use loom::sync::Arc;
+
+use checker::{at_each_step, explore_with};
+use mortal::{FOR_EVER, Process, act_as, atomic, members, waiting};
+use semaphore::Semaphore;
+use turns::{Turns, Wait};
+
+/// As many as a model has.
+const PROCESSES: usize = 3;
+
+/// A semaphore, and what one at a time may touch.
+struct Door {
+    permits: Semaphore,
+    inside: UnsafeCell<()>,
+}
+
+impl Door {
+    fn new(permits: u32) -> Arc<Self> {
+        let door = Self { permits: Semaphore::new(permits), inside: UnsafeCell::new(()) };
+        // All words are to be there before there are other threads.
+        door.permits.release().unwrap();
+        for number in 1..=3 {
+            let permit = act_as(number, || door.permits.acquire());
+            if number == 3 {
+                act_as(number, || permit.forget());
+            } else {
+                act_as(number, || drop(permit));
+            }
+        }
+        Arc::new(door)
+    }
+
+    fn pass(&self) {
+        let permit = self.permits.acquire();
+        self.inside.with_mut(|_| ());
+        drop(permit);
+    }
+}
+
+#[test]
+fn one_at_a_time_has_the_permit_and_nobody_sleeps_for_good() {
+    explore_with(2, 1000, || {
+        let door = Door::new(1);
+        let others = [2, 3].map(|number| Process::start(number, FOR_EVER, &door, Door::pass));
+        door.pass();
+        others.into_iter().for_each(|other| other.join().unwrap());
+        assert_eq!(door.permits.available(), 1);
+    });
+}
+
+#[test]
+fn every_permit_that_is_made_finds_its_taker() {
+    explore_with(2, 1000, || {
+        let door = Door::new(0);
+        let takers =
+            [2, 3].map(|number| Process::start(number, FOR_EVER, &door, |door| door.permits.acquire().forget()));
+        door.permits.release().unwrap();
+        door.permits.release().unwrap();
+        takers.into_iter().for_each(|taker| taker.join().unwrap());
+        assert_eq!(door.permits.available(), 0);
+    });
+}
+
+#[test]
+fn who_times_out_takes_no_permit_with_it() {
+    explore_with(2, 100, || {
+        let door = Door::new(0);
+        let patient = Process::start(2, FOR_EVER, &door, |door| door.permits.acquire().forget());
+        let hasty = Process::start(3, FOR_EVER, &door, |door| door.permits.acquire_timeout(Duration::ZERO).is_some());
+        door.permits.release().unwrap();
+        hasty.join().unwrap();
+        patient.join().unwrap();
+        assert_eq!(door.permits.available(), 0);
+    });
+}
+
+#[test]
+fn the_permit_of_one_that_dies_at_any_step_comes_back() {
+    at_each_step(1, |steps| {
+        let door = Door::new(1);
+        let victim = Process::start(2, steps, &door, Door::pass);
+        let other = Process::start(3, FOR_EVER, &door, Door::pass);
+        door.pass();
+        other.join().unwrap();
+        let killed = victim.join().is_none();
+        assert_eq!(door.permits.available(), 1);
+        assert!(door.permits.try_acquire().is_some());
+        killed
+    });
+}
+
+#[test]
+fn a_permit_is_forgotten_or_comes_back_and_nothing_in_between() {
+    at_each_step(1, |steps| {
+        let door = Door::new(2);
+        let victim = Process::start(2, steps, &door, |door| {
+            let permit = door.permits.acquire();
+            door.inside.with_mut(|_| ());
+            permit.forget();
+        });
+        door.permits.acquire().forget();
+        let lived = victim.join().is_some();
+        let left = door.permits.available();
+        assert!(left == 0 || left == 1 && !lived, "{left} are left");
+        door.permits.release().unwrap();
+        assert_eq!(door.permits.available(), left + 1);
+        !lived
+    });
+}
+
+#[test]
+fn one_that_dies_while_it_makes_a_permit_has_made_one_or_none() {
+    at_each_step(2, |steps| {
+        let door = Door::new(0);
+        let victim = Process::start(2, steps, &door, |door| door.permits.release());
+        let taker = Process::start(3, FOR_EVER, &door, |door| door.permits.acquire().forget());
+        let killed = victim.join().is_none();
+        door.permits.release().unwrap();
+        taker.join().unwrap();
+        let left = door.permits.available();
+        assert!(left == 1 || left == 0 && killed, "{left} are left");
+        killed
+    });
+}
+
+/// A read-write lock, and what one at a time may change or several look at.
+struct Book {
+    turns: Turns,
+    page: UnsafeCell<()>,
+    /// Known to the model only.
+    half_changed: AtomicBool,
+}
+
+impl Book {
+    fn new() -> Arc<Self> {
+        let book = Self { turns: Turns::new(), page: UnsafeCell::new(()), half_changed: AtomicBool::new(false) };
+        for number in 1..=3 {
+            act_as(number, || book.read());
+            act_as(number, || book.write());
+        }
+        assert!(!book.turns.poison().get());
+        Arc::new(book)
+    }
+
+    fn read(&self) {
+        let reader = self.turns.read(Wait::Until(None)).unwrap();
+        self.page.with(|_| ());
+        self.turns.has_read(reader);
+    }
+
+    fn write(&self) {
+        let writer = self.turns.write(Wait::Until(None)).unwrap();
+        self.page.with_mut(|_| ());
+        self.turns.has_written(writer);
+    }
+}
+
+#[test]
+fn one_writes_or_several_read_and_nobody_sleeps_for_good() {
+    for second in [Book::read, Book::write] {
+        explore_with(2, 1000, move || {
+            let book = Book::new();
+            let reader = Process::start(2, FOR_EVER, &book, Book::read);
+            let other = Process::start(3, FOR_EVER, &book, second);
+            book.write();
+            reader.join().unwrap();
+            other.join().unwrap();
+            assert!(!book.turns.poison().get());
+        });
+    }
+}
+
+#[test]
+fn a_writer_that_times_out_lets_readers_in_again() {
+    explore_with(2, 1000, || {
+        let book = Book::new();
+        let reader = Process::start(2, FOR_EVER, &book, Book::read);
+        let hasty = Process::start(3, FOR_EVER, &book, |book| {
+            if let Some(writer) = book.turns.write(Wait::Until(Some(Instant::now()))) {
+                book.turns.reads_on(writer);
+                book.turns.has_read(writer);
+            }
+        });
+        book.read();
+        reader.join().unwrap();
+        hasty.join().unwrap();
+        book.read();
+    });
+}
+
+#[test]
+fn a_reader_that_dies_at_any_step_keeps_no_writer_waiting_and_poisons_nothing() {
+    at_each_step(1, |steps| {
+        let book = Book::new();
+        let victim = Process::start(2, steps, &book, Book::read);
+        let writer = Process::start(3, FOR_EVER, &book, Book::write);
+        book.write();
+        writer.join().unwrap();
+        let killed = victim.join().is_none();
+        assert!(book.turns.write(Wait::Not).is_some() && !book.turns.poison().get());
+        killed
+    });
+}
+
+#[test]
+fn a_writer_that_dies_at_any_step_keeps_nobody_waiting_and_is_not_forgotten_while_it_wrote() {
+    at_each_step(1, |steps| {
+        let book = Book::new();
+        let victim = Process::start(2, steps, &book, |book| {
+            let writer = book.turns.write(Wait::Until(None)).unwrap();
+            book.half_changed.store(true, Relaxed);
+            book.page.with_mut(|_| ());
+            // A step, at which the writer can be killed.
+            assert!(!book.turns.poison().get());
+            book.half_changed.store(false, Relaxed);
+            book.page.with_mut(|_| ());
+            book.turns.has_written(writer);
+        });
+        let reader = Process::start(3, FOR_EVER, &book, Book::read);
+        book.write();
+        reader.join().unwrap();
+        let killed = victim.join().is_none();
+        assert!(book.turns.read(Wait::Not).is_some());
+        let poisoned = book.turns.poison().get();
+        assert!(killed || !poisoned);
+        assert!(poisoned || !book.half_changed.load(Relaxed), "nobody is told of it");
+        killed
+    });
+}
