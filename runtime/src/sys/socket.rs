@@ -7,6 +7,7 @@ use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
 use nix::cmsg_space;
 use nix::errno::Errno;
+use nix::libc;
 use nix::sys::socket::{
     AddressFamily, ControlMessage, ControlMessageOwned, MsgFlags, SockFlag, SockType, getsockopt, recv, recvmsg,
     sendmsg, socketpair, sockopt,
@@ -48,7 +49,7 @@ pub(crate) fn send(socket: BorrowedFd<'_>, bytes: &[u8], descriptors: &[Borrowed
 ///
 /// # Errors
 /// `EAGAIN` if there is none; `EMFILE` if descriptors were dropped because the table of this
-/// process is full (the message is gone, too); `EMSGSIZE` if it was longer than [`MAX_MESSAGE`].
+/// process is full (the message, and those for which there was room, are gone, too); `EMSGSIZE` if it was longer than [`MAX_MESSAGE`].
 pub(crate) fn receive(socket: BorrowedFd<'_>) -> nix::Result<(Vec<u8>, Vec<OwnedFd>)> {
     let mut bytes = vec![0; MAX_MESSAGE];
     let mut beside = cmsg_space!([RawFd; ANY_DESCRIPTORS]);
@@ -57,9 +58,8 @@ pub(crate) fn receive(socket: BorrowedFd<'_>) -> nix::Result<(Vec<u8>, Vec<Owned
     let (len, said) = retry(|| {
         let mut slices = [IoSliceMut::new(&mut bytes)];
         let message = recvmsg::<()>(socket.as_raw_fd(), &mut slices, Some(&mut beside), flags)?;
-        // A full table makes the kernel drop descriptors without an error: only this flag tells.
         if message.flags.contains(MsgFlags::MSG_CTRUNC) {
-            return Err(Errno::EMFILE);
+            return Ok((message.bytes, message.flags));
         }
         for beside in message.cmsgs()? {
             if let ControlMessageOwned::ScmRights(raw) = beside {
@@ -68,6 +68,11 @@ pub(crate) fn receive(socket: BorrowedFd<'_>) -> nix::Result<(Vec<u8>, Vec<Owned
         }
         Ok((message.bytes, message.flags))
     })?;
+    // A full table makes the kernel drop descriptors without an error: only this flag tells. Those before are in it.
+    if said.contains(MsgFlags::MSG_CTRUNC) {
+        drop(rights(&beside));
+        return Err(Errno::EMFILE);
+    }
     if said.contains(MsgFlags::MSG_TRUNC) {
         return Err(Errno::EMSGSIZE);
     }
@@ -88,6 +93,19 @@ pub(crate) fn peek(fd: BorrowedFd<'_>) -> nix::Result<Vec<u8>> {
     let len = retry(|| recv(fd.as_raw_fd(), &mut bytes, MsgFlags::MSG_PEEK | MsgFlags::MSG_DONTWAIT))?;
     bytes.truncate(len);
     Ok(bytes)
+}
+
+/// The descriptors of a first control message that the kernel could not finish, which nix keeps to itself.
+fn rights(beside: &[u8]) -> Vec<OwnedFd> {
+    // `struct cmsghdr`: its length with all that follows, a level, a type; then the numbers.
+    let Some((len, rest)) = beside.split_first_chunk() else { return Vec::new() };
+    let Some(end) = usize::from_ne_bytes(*len).checked_sub(size_of::<usize>()) else { return Vec::new() };
+    let (words, _) = rest.get(..end).unwrap_or_default().as_chunks();
+    let mut words = words.iter().map(|word| RawFd::from_ne_bytes(*word));
+    if (words.next(), words.next()) != (Some(libc::SOL_SOCKET), Some(libc::SCM_RIGHTS)) {
+        return Vec::new();
+    }
+    words.map(take).collect()
 }
 
 #[expect(unsafe_code, reason = "recvmsg hands out descriptors as numbers")]
