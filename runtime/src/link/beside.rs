@@ -26,33 +26,54 @@ pub(super) fn send(socket: BorrowedFd<'_>, message: impl Fn() -> Vec<u8>, handle
     u16::try_from(handles.len()).map_err(|_| Errno::E2BIG)
 }
 
+/// So many messages are read from a socket in search of what was promised. There is no room for more in one, and a child
+/// that goes on sending others must not keep its parent for ever.
+pub(super) const MOST_WAITING: usize = 512;
+
 /// The handles of a frame as they come in.
 #[derive(Debug)]
 pub(super) struct Arriving {
     serial: u64,
     count: usize,
     came: Vec<OwnedFd>,
+    /// How many messages were for this frame, and why one of them is gone.
+    messages: usize,
+    missed: Option<Errno>,
 }
 
 impl Arriving {
     /// So many handles are to come for the frame of this serial.
     pub(super) fn new(serial: u64, count: u16) -> Self {
-        Self { serial, count: usize::from(count), came: Vec::new() }
+        Self { serial, count: usize::from(count), came: Vec::new(), messages: 0, missed: None }
     }
 
+    /// Nothing more is to be expected. Where a message is gone, so that what came is of no use, those behind it are still
+    /// taken: they would hold memory, and stand in others' way.
     pub(super) fn is_complete(&self) -> bool {
-        self.came.len() >= self.count
+        let all = self.messages >= self.count.div_ceil(socket::MAX_DESCRIPTORS);
+        self.came.len() >= self.count || (self.missed.is_some() && all)
     }
 
     /// A message came that names the frame of this serial.
     pub(super) fn add(&mut self, serial: u64, descriptors: Vec<OwnedFd>) {
         if serial == self.serial {
+            self.messages += 1;
             self.came.extend(descriptors);
         }
     }
 
+    /// A message came that there was no room for.
+    pub(super) fn miss(&mut self, why: Errno) {
+        self.messages += 1;
+        self.missed = Some(why);
+        self.came.clear();
+    }
+
     pub(super) fn received(self) -> Received {
-        Received::new(self.came)
+        match self.missed {
+            Some(why) => self.lost(why),
+            None => Received::new(self.came),
+        }
     }
 
     /// They cannot be received.

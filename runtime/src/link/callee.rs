@@ -386,6 +386,7 @@ impl Callee {
             match self.receive() {
                 Ok((ToChild::Beside { serial }, fds)) if serial <= head.serial => arriving.add(serial, fds),
                 Ok(_) => return arriving.lost(Errno::EPROTO),
+                Err(errno @ Errno::EMFILE) => arriving.miss(errno),
                 Err(errno) => return arriving.lost(errno),
             }
         }

@@ -10,7 +10,7 @@ use std::sync::atomic::Ordering::{Acquire, Relaxed, SeqCst};
 use std::sync::atomic::fence;
 
 use super::batch::{self, Tally};
-use super::beside::{self, Arriving};
+use super::beside::{self, Arriving, MOST_WAITING};
 use super::frame::{self, Frame, HEAD, INLINE, Kind, LONGEST, ParcelName, RING};
 use super::message::{FromChild, ToChild};
 use super::parcel::{Arrivals, NO_SLOT, SLOTS};
@@ -362,8 +362,10 @@ impl<T> Caller<T> {
         body.truncate(tally.len);
         // The last of them may have handles, which were sent before it was counted.
         let mut arriving = Arriving::new(running.serial, 0);
-        while let Ok((FromChild::Beside { serial }, fds)) = self.receive() {
-            arriving.add(serial, fds);
+        for (message, fds) in (0..MOST_WAITING).map_while(|_| self.receive().ok()) {
+            if let FromChild::Beside { serial } = message {
+                arriving.add(serial, fds);
+            }
         }
         let body = body.with(arriving.received());
         let running = !ended && done < running.items;
@@ -410,16 +412,24 @@ impl<T> Caller<T> {
     }
 
     /// What came beside an answer.
-    fn beside(&self, head: &Frame) -> Result<Received, Violation> {
+    fn beside(&mut self, head: &Frame) -> Result<Received, Violation> {
         let mut arriving = Arriving::new(head.serial, head.handles);
-        while !arriving.is_complete() {
+        for _ in 0..MOST_WAITING {
+            if arriving.is_complete() {
+                return Ok(arriving.received());
+            }
             match self.receive() {
                 Ok((FromChild::Beside { serial }, fds)) if serial <= head.serial => arriving.add(serial, fds),
-                Err(errno @ (Errno::EMFILE | Errno::ENFILE | Errno::ENOMEM)) => return Ok(arriving.lost(errno)),
-                _ => return Err(Violation("handles were promised and did not come")),
+                // Of an answer that was given up. A later one may lie there.
+                Ok((FromChild::Parcel { slot, id }, fds)) if !fds.is_empty() => {
+                    let _ = self.arrivals.add(ParcelName { slot, id }, &fds[0]);
+                }
+                Err(errno @ Errno::EMFILE) => arriving.miss(errno),
+                Err(errno @ (Errno::ENFILE | Errno::ENOMEM)) => return Ok(arriving.lost(errno)),
+                _ => break,
             }
         }
-        Ok(arriving.received())
+        Err(Violation("handles were promised and did not come"))
     }
 
     /// Makes sure that the child can map the parcel of a loan.
@@ -448,7 +458,7 @@ impl<T> Caller<T> {
             return Err(Violation("a parcel in a slot that is none"));
         }
         // A child announces a parcel right before the frame that names it.
-        for _ in 0..=LOOK_AHEAD {
+        for _ in 0..MOST_WAITING {
             if let Some(map) = self.arrivals.find(name, head.len) {
                 let len = usize::try_from(head.len).map_err(|_| Violation("a reply longer than memory"))?;
                 let request = Arc::clone(&self.link.request);
