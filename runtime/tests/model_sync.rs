@@ -21,7 +21,8 @@ use loom::thread;
 use checker::{explore, explore_with};
 use line::{Line, Woken};
 use lock::{Lock, Taken};
-use mortal::{FOR_EVER, Fault, Member, Process, atomic, members, waiting};
+use members::Member;
+use mortal::{FOR_EVER, Fault, Process, atomic, members, waiting};
 
 /// So few that a model can be crowded.
 const PLACES: usize = 2;

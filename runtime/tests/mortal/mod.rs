@@ -14,10 +14,11 @@ use std::sync::OnceLock;
 use loom::sync::Arc;
 use loom::thread;
 
-pub(crate) use self::members::Member;
-
 /// More steps than anything here takes.
 pub(crate) const FOR_EVER: u32 = u32::MAX;
+
+/// Of one that is dead, while its guards are dropped: nothing that they do is done.
+const GONE: u32 = u32::MAX - 1;
 
 loom::thread_local! {
     /// Which member this thread is.
@@ -68,15 +69,29 @@ impl Fault {
 /// What unwinds a process that is killed.
 struct Killed;
 
-/// One step. The last one does not happen.
-fn step() {
-    let left = STEPS.with(Cell::get);
-    if left == 0 {
-        resume_unwind(Box::new(Killed));
+/// One step. The last one does not happen, nor any after it: then this is false.
+fn step() -> bool {
+    match STEPS.with(Cell::get) {
+        0 => die(),
+        GONE => return false,
+        FOR_EVER => {}
+        left => STEPS.with(|steps| steps.set(left - 1)),
     }
-    if left != FOR_EVER {
-        STEPS.with(|steps| steps.set(left - 1));
-    }
+    true
+}
+
+/// Dies, now.
+pub(crate) fn die() -> ! {
+    STEPS.with(|steps| steps.set(GONE));
+    resume_unwind(Box::new(Killed));
+}
+
+/// Does something as that member, in this thread.
+pub(crate) fn act_as<R>(number: u32, act: impl FnOnce() -> R) -> R {
+    let own = OWN.with(|own| own.replace(number));
+    let result = act();
+    OWN.with(|of| of.set(own));
+    result
 }
 
 /// A process.
@@ -141,13 +156,13 @@ pub(crate) mod atomic {
                 }
 
                 pub(crate) fn load(&self, order: Ordering) -> $number {
-                    step();
-                    self.word().load(order)
+                    if step() { self.word().load(order) } else { self.first }
                 }
 
                 pub(crate) fn store(&self, value: $number, order: Ordering) {
-                    step();
-                    self.word().store(value, order);
+                    if step() {
+                        self.word().store(value, order);
+                    }
                 }
 
                 pub(crate) fn compare_exchange(
@@ -157,8 +172,7 @@ pub(crate) mod atomic {
                     success: Ordering,
                     failure: Ordering,
                 ) -> Result<$number, $number> {
-                    step();
-                    if Fault::WaitersAreNotNoted.is_made() && new == current | 1 << (<$number>::BITS - 1) {
+                    if !step() || Fault::WaitersAreNotNoted.is_made() && new == current | 1 << (<$number>::BITS - 1) {
                         return Ok(current);
                     }
                     let relaxed = success == Ordering::Release && Fault::ReleaseIsRelaxed.is_made();
@@ -167,23 +181,16 @@ pub(crate) mod atomic {
                 }
 
                 pub(crate) fn fetch_or(&self, value: $number, order: Ordering) -> $number {
-                    step();
-                    self.word().fetch_or(value, order)
+                    if step() { self.word().fetch_or(value, order) } else { self.first }
                 }
 
                 pub(crate) fn fetch_and(&self, value: $number, order: Ordering) -> $number {
-                    step();
-                    self.word().fetch_and(value, order)
+                    if step() { self.word().fetch_and(value, order) } else { self.first }
                 }
             }
         )+ };
     }
     mortal!(AtomicU32: u32, AtomicU64: u64);
-
-    /// What no model needs, some other one does.
-    const _: fn() = || {
-        let _ = (AtomicU32::fetch_or, AtomicU32::fetch_and, AtomicU64::peek, AtomicU64::compare_exchange);
-    };
 }
 
 /// Who lives: a bit for each member that does not, or is about to be killed.
@@ -223,6 +230,10 @@ pub(crate) mod members {
         Fault::NoDeathIsKnown.is_made() || DEAD.load(Acquire) & 1 << member.0 == 0
     }
 
+    pub(crate) fn was_killed(member: Member) -> bool {
+        !lives(member)
+    }
+
     pub(super) fn end(number: u32) {
         DEAD.fetch_or(1 << number, Release);
     }
@@ -240,14 +251,13 @@ pub(crate) mod members {
 
 /// Sleeping on a word, as the kernel has it: a look at the word and the falling asleep are one step.
 pub(crate) mod waiting {
-    use std::panic::resume_unwind;
-    use std::time::Instant;
+    use std::time::{Duration, Instant};
 
     use loom::sync::{Mutex, MutexGuard};
     use loom::thread::{self, Thread};
 
     use super::atomic::AtomicU32;
-    use super::{Fault, Killed, SEEN, members, step};
+    use super::{Fault, SEEN, die, members, step};
 
     loom::lazy_static! {
         static ref BEDS: Mutex<Beds> = Mutex::new(Beds::default());
@@ -266,12 +276,13 @@ pub(crate) mod waiting {
             BEDS.lock().unwrap()
         }
 
-        fn wake(&mut self, which: impl Fn(usize) -> bool) {
+        fn wake(&mut self, mut which: impl FnMut(usize) -> bool) {
             self.asleep.retain(|(on, sleeper)| {
-                if which(*on) {
+                let is_woken = which(*on);
+                if is_woken {
                     sleeper.unpark();
                 }
-                !which(*on)
+                !is_woken
             });
         }
     }
@@ -285,7 +296,9 @@ pub(crate) mod waiting {
         if deadline.is_some() {
             return false;
         }
-        step();
+        if !step() {
+            return true;
+        }
         let me = thread::current();
         {
             let mut beds = Beds::lock();
@@ -301,25 +314,37 @@ pub(crate) mod waiting {
             thread::park();
         }
         if members::is_doomed() {
-            resume_unwind(Box::new(Killed));
+            die();
         }
         true
     }
 
-    pub(crate) fn wake_one(word: &AtomicU32) {
-        step();
-        if Fault::NobodyIsWoken.is_made() {
-            return;
+    pub(crate) fn wake(word: &AtomicU32, count: u32) -> u32 {
+        if !step() || Fault::NobodyIsWoken.is_made() {
+            return 0;
         }
         let mut beds = Beds::lock();
-        if let Some(first) = beds.asleep.iter().position(|(on, _)| *on == key(word)) {
-            beds.asleep.remove(first).1.unpark();
-        }
+        let mut woken = 0;
+        beds.wake(|on| {
+            on == key(word) && woken < count && {
+                woken += 1;
+                true
+            }
+        });
+        woken
+    }
+
+    pub(crate) fn wake_one(word: &AtomicU32) {
+        wake(word, 1);
     }
 
     pub(crate) fn wake_all(word: &AtomicU32) {
-        step();
-        Beds::lock().wake(|on| on == key(word));
+        wake(word, u32::MAX);
+    }
+
+    #[expect(clippy::unnecessary_wraps, reason = "as the real one")]
+    pub(crate) fn deadline_after(_: Duration) -> Option<Instant> {
+        Some(Instant::now())
     }
 
     /// Time passes: everybody who sleeps looks again, and so does everybody who is about to.
@@ -334,3 +359,21 @@ pub(crate) mod waiting {
         found()
     }
 }
+
+/// What one model does not need, another one does.
+const _: fn() = || {
+    let _: fn() -> ! = die;
+    let _: fn(Fault, &str, &str) = Fault::is_found_by;
+    let _ = Fault::LeavesTooEarly;
+    act_as(0, || members::kill(0));
+    let word = atomic::AtomicU32::new(0);
+    waiting::wake_one(&word);
+    waiting::wake_all(&word);
+    let _ = (members::own(), members::is_own(members::own()), members::was_killed(members::own()));
+    let long = atomic::AtomicU64::new(0);
+    let any = atomic::Ordering::Relaxed;
+    let _ = (word.fetch_or(0, any), word.fetch_and(0, any), long.fetch_or(0, any), long.fetch_and(0, any));
+    let _ = (long.compare_exchange(0, 0, any, any), long.peek());
+    let _ = waiting::deadline_after(std::time::Duration::ZERO);
+    let _ = waiting::look_shortly(|| true);
+};
