@@ -8,22 +8,61 @@
 //! stay behind in its socket.
 
 use std::os::fd::{BorrowedFd, OwnedFd};
+use std::thread;
+use std::time::{Duration, Instant};
 
 use crate::codec::handles::{Handles, Received};
 use crate::sys::{self, Errno, socket};
 
-/// Sends the handles; `message` names the frame. Returns what the frame says of them.
+/// Sends the handles; `message` names the frame, and `again` says whether to go on trying when something fails. Returns what
+/// the frame says of them.
 ///
 /// # Errors
 /// They cannot be sent, or not all: whoever reads will let go of those that were.
-pub(super) fn send(socket: BorrowedFd<'_>, message: impl Fn() -> Vec<u8>, handles: &Handles) -> sys::Result<u16> {
+pub(super) fn send(
+    socket: BorrowedFd<'_>,
+    message: impl Fn() -> Vec<u8>,
+    handles: &Handles,
+    mut again: impl FnMut(Errno) -> bool,
+) -> sys::Result<u16> {
     if !handles.is_empty() {
         let message = message();
         for some in handles.descriptors().chunks(socket::MAX_DESCRIPTORS) {
-            socket::send(socket, &message, some)?;
+            while let Err(errno) = socket::send(socket, &message, some) {
+                if !again(errno) {
+                    return Err(errno);
+                }
+            }
         }
     }
     u16::try_from(handles.len()).map_err(|_| Errno::E2BIG)
+}
+
+/// Whether it may work a little later, when somebody has received what is under way: a user may not have more descriptors
+/// in sockets than one process may have open.
+pub(crate) fn is_temporary(errno: Errno) -> bool {
+    matches!(errno, Errno::ETOOMANYREFS | Errno::EAGAIN | Errno::ENOBUFS | Errno::ENOMEM)
+}
+
+/// How long a child goes on trying, while its parent takes what is there.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+/// As [`send`], for one who can wait: `remind` tells the other side that there is something to receive.
+pub(super) fn send_patiently(
+    socket: BorrowedFd<'_>,
+    message: impl Fn() -> Vec<u8>,
+    handles: &Handles,
+    remind: impl Fn(),
+) -> sys::Result<u16> {
+    let deadline = Instant::now() + PATIENCE;
+    send(socket, message, handles, |errno| {
+        let again = is_temporary(errno) && Instant::now() < deadline;
+        if again {
+            remind();
+            thread::sleep(Duration::from_millis(1));
+        }
+        again
+    })
 }
 
 /// So many messages are read from a socket in search of what was promised. There is no room for more in one, and a child

@@ -252,7 +252,8 @@ impl Callee {
     }
 
     fn send_beside(&self, serial: u64, handles: &Handles) -> Result<u16, Errno> {
-        beside::send(self.control.as_fd(), || to_bytes(&FromChild::Beside { serial }), handles)
+        let message = || to_bytes(&FromChild::Beside { serial });
+        beside::send_patiently(self.control.as_fd(), message, handles, || self.ring())
     }
 
     /// What became of the next item, in not more bytes than the answer has [`room`](Answer::room) for. From here on, the

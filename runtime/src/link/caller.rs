@@ -390,7 +390,7 @@ impl<T> Caller<T> {
     fn send_ahead(&mut self, payload: &Payload) -> Result<(Option<ParcelName>, u16), Errno> {
         let parcel = payload.loan().map(|loan| self.announce(loan)).transpose()?;
         let message = || to_bytes(&ToChild::Beside { serial: self.serial });
-        let handles = beside::send(self.link.control.as_fd(), message, payload.handles())?;
+        let handles = beside::send(self.link.control.as_fd(), message, payload.handles(), |_| false)?;
         Ok((parcel, handles))
     }
 
@@ -399,7 +399,7 @@ impl<T> Caller<T> {
     pub(super) fn give_up(&mut self, handles: &Handles) {
         self.serial += 1;
         let message = || to_bytes(&ToChild::Beside { serial: self.serial });
-        beside::send(self.link.control.as_fd(), message, handles).unwrap();
+        beside::send(self.link.control.as_fd(), message, handles, |_| false).unwrap();
     }
 
     /// The next message of the child, and what came with it.

@@ -29,7 +29,7 @@ use super::worker::{Asked, Place};
 use crate::error::{Direction, Error, ErrorKind, Execution, Result};
 use crate::launch::Record;
 use crate::link::window::LOOK_AHEAD;
-use crate::link::{Body, Payload, Reply};
+use crate::link::{Body, Payload, Reply, is_temporary};
 use crate::sys::Errno;
 
 /// After so many calls that were submitted while all workers were busy, the submitting thread looks for replies.
@@ -273,8 +273,10 @@ impl Schedule {
             let plain = first.payload.is_plain();
             let number = if plain { self.levels.least() } else { self.levels.idle() };
             let Some(number) = number else { break };
-            if let Some(queued) = self.backlog.pop_front() {
-                self.give(number, queued, owed);
+            if let Some(queued) = self.backlog.pop_front()
+                && !self.give(number, queued, owed)
+            {
+                break;
             }
         }
         while let Some(number) = self.unpublished.pop() {
@@ -299,8 +301,13 @@ impl Schedule {
         }
     }
 
-    fn give(&mut self, number: usize, queued: Queued, owed: &mut Owed) {
-        let Some(worker) = self.places[number].worker_mut() else { return self.backlog.push_front(queued) };
+    /// Gives a call to a worker. False: it waits again, until the next reply.
+    fn give(&mut self, number: usize, queued: Queued, owed: &mut Owed) -> bool {
+        let busy = !self.levels.watched().is_empty();
+        let Some(worker) = self.places[number].worker_mut() else {
+            self.backlog.push_front(queued);
+            return true;
+        };
         let Queued { call, payload } = queued;
         let limit = call.options.timeout;
         let first = worker.load() == 0;
@@ -336,12 +343,18 @@ impl Schedule {
                 self.backlog.push_front(Queued { call, payload });
                 self.sort_in(number, owed);
             }
+            Err((errno, payload, _)) if busy && is_temporary(errno) => {
+                // Those that work now have taken theirs when they reply.
+                self.backlog.push_front(Queued { call, payload });
+                return false;
+            }
             Err((errno, ..)) => {
                 let reason = format!("they cannot be handed over: {}", errno.desc());
                 let kind = ErrorKind::CannotEncode { direction: Direction::Arguments, reason };
                 self.settle(&call, Err(Error::new(kind, Execution::NotStarted)), owed);
             }
         }
+        true
     }
 
     /// Puts a place where it belongs among the others, after anything about it has changed.
