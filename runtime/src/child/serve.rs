@@ -10,7 +10,7 @@ use super::batch;
 use super::outfit;
 use super::panics;
 use crate::codec::Writer;
-use crate::codec::handles::{self, Handles};
+use crate::codec::handles::{self, Handles, Received};
 use crate::codec::message::{from_bytes, to_bytes};
 use crate::link::frame::{INLINE, Kind};
 use crate::link::message::{Refusal, Setup};
@@ -54,13 +54,16 @@ pub(super) fn serve(mut callee: Callee) -> ! {
     exit()
 }
 
-/// Goes through what the first request will need, so that a spare takes its page faults before anybody waits for it.
-fn rehearse() {
+/// Goes through what the first request will need, so that a spare takes its page faults before anybody waits for it, and the
+/// fork server looks up for all of them what the dynamic linker leaves to the first use.
+pub(super) fn rehearse() {
     let setup = to_bytes(&Setup::default());
     let setup: Option<Setup> = from_bytes(&setup).ok();
     let known = panic::catch_unwind(|| lookup(0).is_some());
     let _ = std::io::stdout().flush();
-    std::hint::black_box((setup, known.is_ok()));
+    let (mut handles, received) = (Handles::default(), Received::default());
+    handles::provide(&received, || handles::collect(&mut handles, || ()));
+    std::hint::black_box((setup, known.is_ok(), handles, forked::generation()));
 }
 
 /// Becomes what the parent asked for; true if one call is all that will come.

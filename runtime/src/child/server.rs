@@ -28,7 +28,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::time::{Duration, Instant};
 
-use super::boot;
+use super::{boot, serve};
 use crate::codec::message::{from_bytes, to_bytes};
 use crate::link::StartMethod;
 use crate::link::mark::{MARK, Role};
@@ -86,6 +86,7 @@ impl Server {
         members::adopt(table, member(server)?)?;
         let child_events = signal::child_events()?;
         preloads().for_each(|preload| preload());
+        serve::rehearse();
         // Or every child would print what the preloads left in the buffer.
         let _ = std::io::Write::flush(&mut std::io::stdout());
         let ready = to_bytes(&FromServer::Ready { fingerprint: fingerprint() });
