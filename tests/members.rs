@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::{Id, WaitPidFlag, waitid, waitpid};
 use nix::unistd::{ForkResult, Pid, fork};
-use process_task::sync::{Mutex, TryLockError};
+use process_task::sync::{Barrier, Mutex, TryLockError};
 use process_task::{Builder, Pool, Process, Shared, StartMethod, process_task};
 use support::{PATIENCE, eventually, processes};
 use victim::{Victim, reached};
@@ -31,6 +31,7 @@ under_every_start_method! {
     a_copy_made_by_a_task_is_found_out,
     a_copy_of_the_program_is_found_out_before_it_is_reaped,
     a_child_of_a_copy_is_found_out_when_the_copy_dies,
+    a_copy_breaks_a_barrier_only_if_it_is_killed,
     a_copy_that_is_left_gets_what_the_programs_child_held,
     a_copy_that_is_left_gets_it_also_if_nobody_could_say_a_word,
 }
@@ -194,6 +195,10 @@ fn a_child_of_a_copy_is_found_out_when_the_copy_dies(method: StartMethod) {
     plays("copies itself, and the copy has a child", method);
 }
 
+fn a_copy_breaks_a_barrier_only_if_it_is_killed(method: StartMethod) {
+    plays("copies itself, and meets the copies", method);
+}
+
 fn a_copy_that_is_left_gets_what_the_programs_child_held(method: StartMethod) {
     let mut victim = Victim::start("leaves a copy", method);
     victim.wait_for("waits");
@@ -255,6 +260,22 @@ fn scene() {
             kill(copy, Signal::SIGKILL).unwrap();
             prey.is_taken_from_the_dead();
             waitpid(copy, None).unwrap();
+        }
+        "copies itself, and meets the copies" => {
+            let barrier = Shared::new(Barrier::new(2)).unwrap();
+            for _ in 0..2 {
+                let leaves = copied(|| drop(barrier.wait()));
+                assert!(barrier.wait().is_ok());
+                waitpid(leaves, None).unwrap();
+            }
+            let killed = copied(|| {
+                let _ = barrier.wait();
+                std::thread::sleep(Duration::from_secs(1000));
+            });
+            assert!(barrier.wait().is_ok());
+            kill(killed, Signal::SIGKILL).unwrap();
+            assert!(barrier.wait().is_err());
+            waitpid(killed, None).unwrap();
         }
         "leaves a copy" => {
             let _process = start(method, &prey);
