@@ -20,6 +20,7 @@ under_every_start_method! {
     a_wait_ends_with_its_time_and_not_before,
     a_waiter_sees_each_change_that_another_process_makes,
     a_notification_of_a_waiter_that_was_killed_goes_to_the_next,
+    a_notification_of_a_waiter_that_was_killed_goes_to_nobody_who_came_later,
     a_notification_of_a_waiter_that_is_killed_before_it_wakes_goes_to_the_next,
     killed_waiters_cost_nothing,
     killed_notifiers_cost_nothing,
@@ -212,16 +213,28 @@ fn a_notification_of_a_waiter_that_was_killed_goes_to_the_next(method: StartMeth
     send(first.id().unwrap(), nix::sys::signal::Signal::SIGSTOP);
     tokens.1.notify_one();
     exactly(&woken, 0);
-    let late = start(method, wait_for_a_notification, (&tokens, &stage, &woken));
-    until_waiting(&tokens, &stage, 4);
     first.kill().unwrap();
     first.join().unwrap_err();
-    // It goes to one of those that waited when it was given, and to nobody else.
     exactly(&woken, 1);
     let [second, third] = heirs;
     second.join().unwrap();
     tokens.1.notify_all();
     third.join().unwrap();
+}
+
+/// They have seen what it was about.
+fn a_notification_of_a_waiter_that_was_killed_goes_to_nobody_who_came_later(method: StartMethod) {
+    let (tokens, stage, woken) = (tokens(), new_stage(), new_stage());
+    let first = start(method, wait_for_a_notification, (&tokens, &stage, &woken));
+    until_waiting(&tokens, &stage, 1);
+    send(first.id().unwrap(), nix::sys::signal::Signal::SIGSTOP);
+    tokens.1.notify_one();
+    let late = start(method, wait_for_a_notification, (&tokens, &stage, &woken));
+    until_waiting(&tokens, &stage, 2);
+    first.kill().unwrap();
+    first.join().unwrap_err();
+    exactly(&woken, 0);
+    tokens.1.notify_one();
     late.join().unwrap();
 }
 
