@@ -29,7 +29,7 @@ pub(crate) trait Handle: Any + Send + Sync + UnwindSafe + RefUnwindSafe + fmt::D
     fn may_linger(&self) -> bool;
 }
 
-/// The most handles beside one payload.
+/// The most handles of one value, or of one call's arguments.
 pub(crate) const MOST: usize = 1024;
 
 /// The handles beside a payload, by index. They live as long as it may have to be sent again.
@@ -56,17 +56,18 @@ impl Handles {
         self.0.iter().flat_map(|list| list.iter()).map(|handle| handle.descriptor()).collect()
     }
 
-    fn put(&mut self, handle: Arc<dyn Handle>) -> Result<u32, CodecError> {
+    /// Puts one in, if there are fewer than `most`.
+    fn put(&mut self, handle: Arc<dyn Handle>, most: usize) -> Result<u32, CodecError> {
         let list = self.0.get_or_insert_default();
         let known = list.iter().position(|other| Arc::ptr_eq(other, &handle));
         let at = known.unwrap_or(list.len());
-        if at == MOST {
+        if at >= most {
             return Err(CodecError::new(format!("more than {MOST} handles cannot travel with one call")));
         }
         if known.is_none() {
             list.push(handle);
         }
-        // There are fewer than `MOST`.
+        // There are not many more than `MOST`.
         Ok(u32::try_from(at).unwrap_or(u32::MAX))
     }
 }
@@ -148,6 +149,8 @@ thread_local! {
     static COLLECTED: RefCell<Option<Handles>> = const { RefCell::new(None) };
     /// Whether there may be any among them: asked after each of a million values, most of which have none.
     static ANY: Cell<bool> = const { Cell::new(false) };
+    /// How many of them are of values before the one at hand.
+    static BEFORE: Cell<usize> = const { Cell::new(0) };
     static PROVIDED: RefCell<Option<Received>> = const { RefCell::new(None) };
     static ACTIVE: Cell<bool> = const { Cell::new(false) };
 }
@@ -155,18 +158,25 @@ thread_local! {
 /// Runs `encode`, in which handles can be [`put`] beside those that are in `handles`.
 #[inline]
 pub(crate) fn collect<R>(handles: &mut Handles, encode: impl FnOnce() -> R) -> R {
-    struct Scope<'h>(&'h mut Handles, Option<Handles>);
+    struct Scope<'h>(&'h mut Handles, Option<Handles>, usize);
     impl Drop for Scope<'_> {
         #[inline]
         fn drop(&mut self) {
+            BEFORE.set(self.2);
             ANY.set(self.1.as_ref().is_some_and(|outer| !outer.is_empty()));
             *self.0 = COLLECTED.replace(self.1.take()).unwrap_or_default();
         }
     }
     ANY.set(!handles.is_empty());
     let outer = COLLECTED.replace(Some(mem::take(handles)));
-    let _scope = Scope(handles, outer);
+    let _scope = Scope(handles, outer, BEFORE.replace(0));
     encode()
+}
+
+/// Another value of the same payload is to be encoded in the scope of this thread, which may have [`MOST`] handles itself.
+#[inline]
+pub(crate) fn next_value() {
+    BEFORE.set(collected());
 }
 
 /// How many handles are in the scope of this thread.
@@ -219,7 +229,7 @@ pub(super) fn active<R>(serde: impl FnOnce() -> R) -> R {
 pub(crate) fn put(handle: Arc<dyn Handle>) -> Result<u32, CodecError> {
     let collected = |scope: &mut Option<Handles>| {
         ANY.set(scope.is_some());
-        scope.as_mut().map(|handles| handles.put(handle))
+        scope.as_mut().map(|handles| handles.put(handle, BEFORE.get() + MOST))
     };
     let index = if ACTIVE.get() { COLLECTED.with_borrow_mut(collected) } else { None };
     index.unwrap_or_else(|| Err(outside("written")))
@@ -294,6 +304,23 @@ mod tests {
         let indices =
             collect(&mut handles, || active(|| [&one, &two, &one].map(|handle| put(Arc::clone(handle)).unwrap())));
         assert_eq!((indices, handles.len(), handles.descriptors().len()), ([0, 1, 0], 2, 2));
+    }
+
+    #[test]
+    fn each_value_of_a_payload_may_have_as_many_as_a_call() {
+        let many: Vec<_> = (0..=MOST).map(|_| event()).collect();
+        let put_all = |some: &[Arc<dyn Handle>]| some.iter().try_for_each(|one| put(Arc::clone(one)).map(drop));
+        let mut handles = Handles::default();
+        collect(&mut handles, || {
+            active(|| put_all(&many[..3]).unwrap());
+            next_value();
+            active(|| put_all(&many[3..]).unwrap());
+            next_value();
+            // A scope inside has its own count, and leaves this one's alone.
+            collect(&mut Handles::default(), || active(|| put_all(&many).unwrap_err()));
+            active(|| put_all(&many).unwrap());
+        });
+        assert_eq!(handles.len(), MOST + 1);
     }
 
     #[test]

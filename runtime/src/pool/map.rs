@@ -199,6 +199,7 @@ impl<'p, T: Task> Mapping<'p, T> {
             }
             let Some(item) = items.next() else { break Stopped::NoMore };
             writer.begin(self.batch.next_start(), INLINE);
+            handles::next_value();
             match T::encode(item, &mut writer).and_then(|()| writer.end()) {
                 Ok(None) if self.batch.put(writer.staged().len()) => {}
                 Ok(None) => break Stopped::NoRoom(writer.staged().split_off(self.batch.next_start())),
