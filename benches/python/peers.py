@@ -10,9 +10,11 @@ import concurrent.futures
 import concurrent.futures.process
 import json
 import multiprocessing
+import multiprocessing.shared_memory
 import os
 import signal
 import socket
+import struct
 import sys
 import time
 
@@ -327,6 +329,174 @@ def death(kind):
         return rounds(50, one)
 
 
+def lock(_):
+    """Taking it and giving it back, alone."""
+    mutex = multiprocessing.Lock()
+    count = 200_000
+
+    def one():
+        def work():
+            for _ in range(count):
+                with mutex:
+                    pass
+
+        return seconds(work)[0] / count
+
+    return rounds(5, one)
+
+
+def contend(mutex, number, ready, over, pipe):
+    """Takes the lock again and again until it is over: how often, and in how many seconds."""
+    with ready.get_lock():
+        ready.value += 1
+    while ready.value < 2:
+        pass
+    count = 0
+
+    def work():
+        nonlocal count
+        while not over.value:
+            with mutex:
+                number.value += 1
+            count += 1
+
+    pipe.send((seconds(work)[0], count))
+
+
+def contended_lock(_):
+    def one():
+        mutex = multiprocessing.Lock()
+        number = multiprocessing.RawValue("q", 0)
+        ready, over = multiprocessing.Value("i", 0), multiprocessing.RawValue("b", 0)
+        contenders = []
+        for _ in range(2):
+            ours, theirs = multiprocessing.Pipe(duplex=False)
+            process = multiprocessing.Process(target=contend, args=(mutex, number, ready, over, theirs))
+            process.start()
+            contenders.append((process, ours))
+        while ready.value < 2:
+            time.sleep(0.0001)
+        time.sleep(0.1)
+        over.value = 1
+        results = [pipe.recv() for _, pipe in contenders]
+        for process, _ in contenders:
+            process.join()
+        check(number.value, sum(count for _, count in results))
+        return 1 / sum(count / taken for taken, count in results)
+
+    return rounds(3, one)
+
+
+TURNS = 2_000
+
+
+def take_turns(game):
+    """The other side has answered once when the time begins."""
+
+    def answer_all():
+        for _ in range(TURNS + 1):
+            game.answer()
+
+    def one():
+        other = multiprocessing.get_context("fork").Process(target=answer_all)
+        other.start()
+        check(game.ask(0), 1)
+
+        def work():
+            for number in range(TURNS):
+                check(game.ask(number), number + 1)
+
+        taken, _ = seconds(work)
+        other.join()
+        return taken / TURNS
+
+    return rounds(5, one)
+
+
+class Signals:
+    """There, back, and the number."""
+
+    def __init__(self, make, give, take):
+        self.there, self.back, self.give, self.take = make(), make(), give, take
+        self.number = multiprocessing.RawValue("q", 0)
+
+    def ask(self, number):
+        self.number.value = number
+        self.give(self.there)
+        self.take(self.back)
+        return self.number.value
+
+    def answer(self):
+        self.take(self.there)
+        self.number.value += 1
+        self.give(self.back)
+
+
+class Turn:
+    """A number, which is odd while it is with the side that answers."""
+
+    def __init__(self):
+        self.changed = multiprocessing.Condition()
+        self.turn = multiprocessing.RawValue("q", 0)
+
+    def ask(self, number):
+        with self.changed:
+            self.turn.value = 2 * number + 1
+            self.changed.notify()
+            self.changed.wait_for(lambda: self.turn.value % 2 == 0)
+            return self.turn.value // 2
+
+    def answer(self):
+        with self.changed:
+            self.changed.wait_for(lambda: self.turn.value % 2 == 1)
+            self.turn.value += 1
+            self.changed.notify()
+
+
+def semaphores(_):
+    return take_turns(Signals(lambda: multiprocessing.Semaphore(0), lambda it: it.release(), lambda it: it.acquire()))
+
+
+def events(_):
+    def take(event):
+        event.wait()
+        event.clear()
+
+    return take_turns(Signals(multiprocessing.Event, lambda event: event.set(), take))
+
+
+def conditions(_):
+    return take_turns(Turn())
+
+
+def number_at(place):
+    name, offset = place
+    memory = multiprocessing.shared_memory.SharedMemory(name)
+    number = struct.unpack_from("d", memory.buf, offset)[0]
+    memory.close()
+    return number
+
+
+def shared_memory(kind):
+    """The name of 1 GiB is passed, and one number read from it."""
+    memory = multiprocessing.shared_memory.SharedMemory(create=True, size=1 << 30)
+    try:
+        struct.pack_into("d", memory.buf, 1 << 29, 42.5)
+        pool, count = kind(), 500
+
+        def one(_):
+            taken, number = seconds(lambda: pool.call(number_at, (memory.name, 1 << 29)))
+            check(number, 42.5)
+            return taken
+
+        medians = rounds(5, lambda: sorted(map(one, range(count)))[count // 2])
+        pool.end()
+        return medians
+    finally:
+        memory.close()
+        memory.unlink()
+
+
 WORKS = {
     "call": call,
     "call_apart": call_apart,
@@ -341,6 +511,12 @@ WORKS = {
     "result": result,
     "memory": memory,
     "death": death,
+    "lock": lock,
+    "contended_lock": contended_lock,
+    "semaphores": semaphores,
+    "events": events,
+    "conditions": conditions,
+    "shared_memory": shared_memory,
 }
 
 

@@ -9,7 +9,8 @@
 //! ```
 //!
 //! Every side of every row computes something, and what it computes is checked. A ratio below 1 means that we need less
-//! than the peer does. Peers are rayon, threads behind crossbeam channels, procspawn, and Python's two process pools.
+//! than the peer does. Peers are rayon, threads behind crossbeam channels, procspawn, and Python's two process pools; of locks,
+//! those of the standard library, `parking_lot` and Python.
 
 mod burn;
 mod bytes;
@@ -18,6 +19,7 @@ mod chart;
 mod deaths;
 mod hogs;
 mod idle;
+mod locks;
 mod machine;
 mod maps;
 mod markdown;
@@ -25,9 +27,11 @@ mod measure;
 mod python;
 mod race;
 mod recycle;
+mod regions;
 mod spawns;
 mod table;
 mod threads;
+mod turns;
 
 use std::error::Error;
 use std::path::Path;
@@ -57,8 +61,19 @@ fn main() -> Outcome<()> {
     procspawn::init();
     let Options { words, write } = Options::parse();
     let wanted = |row: &&Row| words.is_empty() || words.iter().any(|word| row.name.contains(word.as_str()));
-    let families =
-        [spawns::ROWS, calls::ROWS, maps::ROWS, burn::ROWS, recycle::ROWS, bytes::ROWS, idle::ROWS, deaths::ROWS];
+    let families = [
+        spawns::ROWS,
+        calls::ROWS,
+        maps::ROWS,
+        burn::ROWS,
+        recycle::ROWS,
+        bytes::ROWS,
+        locks::ROWS,
+        turns::ROWS,
+        regions::ROWS,
+        idle::ROWS,
+        deaths::ROWS,
+    ];
     table::print_head();
     let lines = families.into_iter().flatten().filter(wanted).map(Row::print).collect::<Outcome<Vec<_>>>()?;
     table::print_load();

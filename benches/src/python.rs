@@ -22,7 +22,7 @@ pub(crate) enum Library {
     Pool,
     /// `concurrent.futures.ProcessPoolExecutor`.
     Executor,
-    /// None: `multiprocessing.Process`, one for each call.
+    /// None: `multiprocessing.Process`, one for each call; and what processes share.
     Process,
 }
 
