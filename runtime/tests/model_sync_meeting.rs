@@ -5,6 +5,7 @@
 //! Runs in: one process, without children.
 
 #[expect(unreachable_pub, dead_code, reason = "a part of the crate, of which a model needs some")]
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "as in the standard library")]
 #[path = "../src/sync/barrier.rs"]
 mod barrier;
 mod checker;
@@ -216,7 +217,9 @@ fn whoever_waits_goes_on_even_if_the_event_is_cleared_at_once() {
         news.event.clear();
         // Who comes only now is let go by this one.
         news.event.set();
-        listeners.into_iter().for_each(|listener| listener.join().unwrap());
+        for listener in listeners {
+            listener.join().unwrap();
+        }
     });
 }
 

@@ -73,7 +73,9 @@ fn one_at_a_time_has_the_permit_and_nobody_sleeps_for_good() {
         let door = Door::new(1);
         let others = [2, 3].map(|number| Process::start(number, FOR_EVER, &door, Door::pass));
         door.pass();
-        others.into_iter().for_each(|other| other.join().unwrap());
+        for other in others {
+            other.join().unwrap();
+        }
         assert_eq!(door.permits.available(), 1);
     });
 }
@@ -86,7 +88,9 @@ fn every_permit_that_is_made_finds_its_taker() {
             [2, 3].map(|number| Process::start(number, FOR_EVER, &door, |door| door.permits.acquire().forget()));
         door.permits.release().unwrap();
         door.permits.release().unwrap();
-        takers.into_iter().for_each(|taker| taker.join().unwrap());
+        for taker in takers {
+            taker.join().unwrap();
+        }
         assert_eq!(door.permits.available(), 0);
     });
 }

@@ -362,7 +362,7 @@ impl Inside<'_> {
         let breaks = self.barrier.breaks();
         if breaks.are_over() {
             let round = Round::of(self.barrier.round.load(Relaxed)).number;
-            let count = (breaks.count() + 1) * ONE_BREAK & !BROKEN;
+            let count = ((breaks.count() + 1) * ONE_BREAK) & !BROKEN;
             self.barrier.breaks.store(BROKEN | count | u64::from(round), Release);
             self.calls = true;
         }

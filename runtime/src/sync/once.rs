@@ -200,6 +200,9 @@ impl Default for Once {
 impl fmt::Debug for Once {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let running = self.lock.owner().is_some();
-        f.debug_struct("Once").field("completed", &self.is_completed()).field("running", &running).finish()
+        f.debug_struct("Once")
+            .field("completed", &self.is_completed())
+            .field("running", &running)
+            .finish_non_exhaustive()
     }
 }
