@@ -48,9 +48,19 @@ impl<F: Fn(usize) -> Process<()>> Herd<F> {
 
     /// Kills one after the other, each after up to some milliseconds, and says how many. `doomed` is told of it before, and `buried`
     /// between the death and the start of the next process of that number.
-    pub(crate) fn hunt(&mut self, mut doomed: impl FnMut(usize), mut buried: impl FnMut(usize)) -> usize {
+    pub(crate) fn hunt(&mut self, doomed: impl FnMut(usize), buried: impl FnMut(usize)) -> usize {
+        self.hunt_for(seconds(), doomed, buried)
+    }
+
+    /// [`hunt`](Self::hunt), for so long.
+    pub(crate) fn hunt_for(
+        &mut self,
+        time: Duration,
+        mut doomed: impl FnMut(usize),
+        mut buried: impl FnMut(usize),
+    ) -> usize {
         let mut random = Random::new(7);
-        let (mut kills, end) = (0, Instant::now() + seconds());
+        let (mut kills, end) = (0, Instant::now() + time);
         while Instant::now() < end {
             thread::sleep(Duration::from_micros(100 * random.below(80) as u64));
             let number = random.below(self.living.len());
