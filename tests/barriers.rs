@@ -213,7 +213,9 @@ fn instead_of_coming(method: StartMethod, act: impl FnOnce(&Barrier)) -> Meeting
     let (meeting, stage) = (meeting(5), new_stage());
     let others = [(); 4].map(|()| start(method, meet, (&meeting, 1, &stage)));
     eventually("all the others wait", PATIENCE, || meeting.waiting() == 4);
-    others.iter().for_each(|process| until_asleep(process.id().unwrap()));
+    for process in &others {
+        until_asleep(process.id().unwrap());
+    }
     act(&meeting);
     for process in others {
         assert_eq!(process.join().unwrap(), Err(()));
@@ -336,9 +338,9 @@ fn no_round_is_half_complete_whoever_is_killed(method: StartMethod) {
     let known = (words(), words(), AtomicU32::new(0), AtomicBool::new(false), AtomicU64::new(0));
     let ground: Ground = Shared::new((Barrier::new(HERD), known)).unwrap();
     let (barrier, (_, heard, mended, over, complete)) = &*ground;
-    let mut herd = Herd::new(HERD, |number| -> Process<()> { start(method, keep_meeting, (number, &ground)) });
+    let mut all = Herd::new(HERD, |number| -> Process<()> { start(method, keep_meeting, (number, &ground)) });
     let last = Cell::new(0);
-    let kills = herd.hunt(
+    let kills = all.hunt(
         // All must have met since the last death, so that each is known as a party.
         |_| eventually("they meet again", PATIENCE, || complete.load(SeqCst) > last.get()),
         |number| {
@@ -353,7 +355,7 @@ fn no_round_is_half_complete_whoever_is_killed(method: StartMethod) {
     );
     over.store(true, SeqCst);
     barrier.abort();
-    herd.go_home();
+    all.go_home();
     println!("{method:?}: {kills} killed, {} rounds", complete.load(SeqCst));
     assert!(kills > 10);
 }

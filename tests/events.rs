@@ -72,7 +72,9 @@ fn a_set_lets_all_go_even_if_it_is_cleared_at_once(method: StartMethod) {
     for round in 1..=3 {
         let listeners = [(); 4].map(|()| start(method, hear, (&news, &stage)));
         until(&stage, 4 * round);
-        listeners.iter().for_each(|listener| until_asleep(listener.id().unwrap()));
+        for listener in &listeners {
+            until_asleep(listener.id().unwrap());
+        }
         news.set();
         news.clear();
         for listener in listeners {
@@ -100,7 +102,9 @@ fn a_killed_waiter_costs_nothing(method: StartMethod) {
     let (news, stage) = (news(), new_stage());
     let listeners = [(); 3].map(|()| start(method, hear, (&news, &stage)));
     until(&stage, 3);
-    listeners.iter().for_each(|listener| until_asleep(listener.id().unwrap()));
+    for listener in &listeners {
+        until_asleep(listener.id().unwrap());
+    }
     let [first, second, third] = listeners;
     first.kill().unwrap();
     news.set();
@@ -154,14 +158,18 @@ fn no_event_is_missed_whoever_is_killed(method: StartMethod) {
     let heard = [const { AtomicU64::new(0) }; HERD];
     let ground: Ground = Shared::new((Event::new(), AtomicU32::new(0), heard, AtomicBool::new(false))).unwrap();
     let (event, count, heard, over) = &*ground;
-    let mut herd = Herd::new(HERD, |number| -> Process<()> { start(method, keep_listening, (number, &ground)) });
+    let mut all = Herd::new(HERD, |number| -> Process<()> { start(method, keep_listening, (number, &ground)) });
     let pulse = || {
         count.fetch_add(1, SeqCst);
         event.set();
         event.clear();
     };
-    let kills = herd.hunt(
-        |_| (0..20).for_each(|_| pulse()),
+    let kills = all.hunt(
+        |_| {
+            for _ in 0..20 {
+                pulse();
+            }
+        },
         |number| {
             for other in (0..HERD).filter(|other| *other != number) {
                 // One pulse is enough for whoever waits; who is not there yet comes to the next one.
@@ -175,7 +183,7 @@ fn no_event_is_missed_whoever_is_killed(method: StartMethod) {
     );
     over.store(true, SeqCst);
     event.set();
-    herd.go_home();
+    all.go_home();
     println!("{method:?}: {kills} killed, {} pulses", count.load(SeqCst));
     assert!(kills > 10);
 }
@@ -307,10 +315,10 @@ fn it_is_done_once_whoever_is_killed(method: StartMethod) {
     let mut kills = 0;
     for _ in 0..4 {
         let works: Works = Shared::new((std::array::from_fn(|_| one()), AtomicBool::new(false))).unwrap();
-        let mut herd = Herd::new(HERD, |number| -> Process<()> { start(method, do_all, (number, &works)) });
-        let killed = herd.hunt_for(herd::seconds() / 4, |_| (), |_| ());
+        let mut all = Herd::new(HERD, |number| -> Process<()> { start(method, do_all, (number, &works)) });
+        let killed = all.hunt_for(herd::seconds() / 4, |_| (), |_| ());
         works.1.store(true, SeqCst);
-        herd.go_home();
+        all.go_home();
         for (once, begun, done) in &works.0 {
             once.call_once(|| {
                 done.fetch_add(1, SeqCst);

@@ -171,7 +171,9 @@ fn a_killed_waiter_costs_nothing(method: StartMethod) {
     // The first of them keeps readers out, until it is dead.
     let waiters = [(); 3].map(|()| start(method, add, (&book, &stage)));
     until(&stage, 3);
-    waiters.iter().for_each(|waiter| until_asleep(waiter.id().unwrap()));
+    for waiter in &waiters {
+        until_asleep(waiter.id().unwrap());
+    }
     assert!(matches!(book.try_read(), Err(TryLockError::WouldBlock)));
     let [first, second, third] = waiters;
     for waiter in [first, second] {
@@ -374,8 +376,8 @@ fn nobody_sees_half_a_change_without_being_told_whoever_is_killed(method: StartM
     let ground: Ground =
         Shared::new((RwLock::new([0; 2]), AtomicU32::new(0), AtomicBool::new(false), AtomicU64::new(0))).unwrap();
     let (book, _, over, turns) = &*ground;
-    let mut herd = Herd::new(HERD, |number| -> Process<()> { start(method, read_and_write, (number, &ground)) });
-    let kills = herd.hunt(
+    let mut all = Herd::new(HERD, |number| -> Process<()> { start(method, read_and_write, (number, &ground)) });
+    let kills = all.hunt(
         |_| (),
         |_| {
             let before = turns.load(SeqCst);
@@ -383,7 +385,7 @@ fn nobody_sees_half_a_change_without_being_told_whoever_is_killed(method: StartM
         },
     );
     over.store(true, SeqCst);
-    herd.go_home();
+    all.go_home();
     println!("{method:?}: {kills} killed, {} turns", turns.load(SeqCst));
     assert!(kills > 10);
     let guard = book.write().unwrap_or_else(|poisoned| {

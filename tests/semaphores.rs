@@ -157,7 +157,9 @@ fn a_killed_waiter_costs_nothing(method: StartMethod) {
     let (permits, stage) = (permits(0), new_stage());
     let waiters = [(); 3].map(|()| start(method, take_one, (&permits, &stage)));
     until(&stage, 3);
-    waiters.iter().for_each(|waiter| until_asleep(waiter.id().unwrap()));
+    for waiter in &waiters {
+        until_asleep(waiter.id().unwrap());
+    }
     let [first, second, third] = waiters;
     first.kill().unwrap();
     permits.release().unwrap();
@@ -306,9 +308,9 @@ fn no_permit_is_lost_or_doubled_whoever_is_killed(method: StartMethod) {
     ))
     .unwrap();
     let (permits, inside, burials, over, passes) = &*ground;
-    let mut herd = Herd::new(HERD, |number| -> Process<()> { start(method, come_and_go, (number, &ground)) });
+    let mut all = Herd::new(HERD, |number| -> Process<()> { start(method, come_and_go, (number, &ground)) });
     let mut last = 0;
-    let kills = herd.hunt(
+    let kills = all.hunt(
         |_| {
             burials.fetch_add(1, SeqCst);
         },
@@ -321,7 +323,7 @@ fn no_permit_is_lost_or_doubled_whoever_is_killed(method: StartMethod) {
         },
     );
     over.store(true, SeqCst);
-    herd.go_home();
+    all.go_home();
     println!("{method:?}: {kills} killed, {last} passes");
     assert!(kills > 10);
     assert_eq!(permits.available(), PERMITS);
