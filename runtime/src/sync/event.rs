@@ -134,9 +134,10 @@ impl Event {
         let first = self.word.load(Acquire);
         // A word that is not set changes its count only by being set, and never has the same one again.
         let is_over = |now: u32| now & !SLEEPERS != first & !SLEEPERS;
-        if first & SET != 0 || waiting::look_shortly(|| is_over(self.word.load(Acquire))) {
+        if first & SET != 0 {
             return true;
         }
+        // Not looking for it first: whoever sets it would be kept from the processor that it is to run on.
         loop {
             let now = self.word.load(Acquire);
             if is_over(now) {

@@ -182,12 +182,7 @@ impl Semaphore {
     /// None: the deadline is over.
     fn acquire_until(&self, deadline: Option<Instant>) -> Option<Permit<'_>> {
         loop {
-            let permit = self.inside_until(deadline)?.take();
-            if permit.is_some() {
-                return permit;
-            }
-            // Not enlisted yet: whoever gives a permit back now need not wake us.
-            waiting::look_shortly(|| self.free.load(Relaxed) != 0);
+            // Not looking for a while first: whoever is to give it back would be kept from the processor that it is to run on.
             let turn = {
                 let mut inside = self.inside_until(deadline)?;
                 match inside.take() {
