@@ -31,7 +31,8 @@ extern "C" fn forked() {
 
 /// A number that belongs to one process: a copy made by `fork()` finds that it has none.
 ///
-/// It stands above the generation that it was set in, so a look is two loads, and a reset costs nothing.
+/// It stands above the generation that it was set in, so a look is two loads, and a reset costs nothing. Whoever sees the
+/// number sees what was done before it was set.
 #[derive(Debug)]
 pub(crate) struct Own(AtomicU64);
 
@@ -43,14 +44,14 @@ impl Own {
     /// The number, if this very process has set it.
     #[inline]
     pub(crate) fn get(&self) -> Option<NonZeroU32> {
-        let word = self.0.load(Relaxed);
+        let word = self.0.load(Acquire);
         let number = NonZeroU32::new((word >> 32) as u32)?;
         (word & u64::from(u32::MAX) == u64::from(GENERATION.load(Relaxed))).then_some(number)
     }
 
     pub(crate) fn set(&self, number: NonZeroU32) {
         let generation = generation() & u64::from(u32::MAX);
-        self.0.store(u64::from(number.get()) << 32 | generation, Relaxed);
+        self.0.store(u64::from(number.get()) << 32 | generation, Release);
     }
 }
 
