@@ -11,6 +11,7 @@ use std::fs;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::time::{Duration, Instant};
 
+use nix::sys::prctl::set_child_subreaper;
 use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::{Id, WaitPidFlag, waitid, waitpid};
 use nix::unistd::{ForkResult, Pid, fork};
@@ -34,6 +35,7 @@ under_every_start_method! {
     a_copy_breaks_a_barrier_only_if_it_is_killed,
     a_copy_that_is_left_gets_what_the_programs_child_held,
     a_copy_that_is_left_gets_it_also_if_nobody_could_say_a_word,
+    a_copy_that_is_left_robs_nobody,
 }
 
 /// A lock, and how the one that holds it says that it does.
@@ -217,6 +219,28 @@ fn a_copy_that_is_left_gets_it_also_if_nobody_could_say_a_word(method: StartMeth
     victim.wait_for_the_copy();
 }
 
+fn a_copy_that_is_left_robs_nobody(method: StartMethod) {
+    let mut victim = Victim::start("leaves a copy", method);
+    victim.wait_for("waits");
+    let told = |point| fs::read_to_string(victim.on_stage(point)).unwrap().parse::<u32>().unwrap();
+    let (holder, copy) = (told("held by"), told("waits"));
+    let server = pid_of(fork_server(victim.child.id()));
+    // Or the kernel would let the fork server go on, as one that is stopped and that nobody can continue any more.
+    set_child_subreaper(true).unwrap();
+    kill(server, Signal::SIGSTOP).unwrap();
+    victim.child.kill().unwrap();
+    victim.child.wait().unwrap();
+    set_child_subreaper(false).unwrap();
+    // Longer than a death is waited for that nobody is left to tell of.
+    std::thread::sleep(Duration::from_millis(2500));
+    assert!(processes::alive(holder) && !victim.on_stage("got it").exists(), "robbed while it runs");
+    kill(server, Signal::SIGCONT).unwrap();
+    victim.wait_for_the_copy();
+    for orphan in [server, pid_of(copy)] {
+        waitpid(orphan, None).unwrap();
+    }
+}
+
 trait Left {
     fn wait_for_the_copy(&mut self);
 }
@@ -281,9 +305,12 @@ fn scene() {
             waitpid(killed, None).unwrap();
         }
         "leaves a copy" => {
-            let _process = start(method, &prey);
+            let process = start(method, &prey);
+            fs::write(victim::stage().join("held by"), process.id().unwrap().to_string()).unwrap();
             copied(|| {
-                reached("waits");
+                let waits = victim::stage().join("waits");
+                fs::write(waits.with_extension("new"), std::process::id().to_string()).unwrap();
+                fs::rename(waits.with_extension("new"), waits).unwrap();
                 prey.is_taken_from_the_dead();
                 reached("got it");
             });

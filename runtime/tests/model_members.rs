@@ -122,5 +122,5 @@ fn whoever_sees_a_lonely_process_dead_says_so_once() {
 // What the rules themselves do not need.
 const _: fn() = || {
     let _: fn(&entry::Entry, Member) = entry::Entry::leave;
-    let _ = Member::numbered(Member::UNTABLED.number());
+    Entry::new().show(Member::numbered(Member::UNTABLED.number()));
 };

@@ -84,6 +84,7 @@ impl Server {
         let member = |bits| Member::of_bits(bits).ok_or(Errno::EPROTO);
         let asking = member(asking)?;
         members::adopt(table, member(server)?)?;
+        members::show()?;
         let child_events = signal::child_events()?;
         preloads().for_each(|preload| preload());
         serve::rehearse();

@@ -72,7 +72,7 @@ pub(super) enum State {
     Free,
     /// Whoever made it has not said that it has ended.
     Alive,
-    /// Nobody of ours made it: it lives as long as it has the record lock of its entry.
+    /// It lives as long as it has the record lock of its entry: nobody of ours made it, or it is a fork server.
     Alone,
     /// As [`State::Alone`], but it has begun to exit: once the lock is gone, it has not been killed.
     Leaving,
@@ -186,11 +186,20 @@ impl Entry {
         let _ = self.word.compare_exchange(seen.packed(), new.packed(), AcqRel, Relaxed);
     }
 
+    /// `member`, which calls this itself, has the record lock of its entry: whoever asks can see its end.
+    pub(super) fn show(&self, member: Member) {
+        self.turn(member, State::Alive, State::Alone);
+    }
+
     /// `member`, which is alone and calls this itself, begins to exit. Its threads still run: it is not dead before its end.
     pub(super) fn leave(&self, member: Member) {
+        self.turn(member, State::Alone, State::Leaving);
+    }
+
+    fn turn(&self, member: Member, from: State, into: State) {
         let seen = self.look();
-        if seen.is_of(member) && seen.state == State::Alone {
-            let new = Word { state: State::Leaving, ..seen };
+        if seen.is_of(member) && seen.state == from {
+            let new = Word { state: into, ..seen };
             let _ = self.word.compare_exchange(seen.packed(), new.packed(), AcqRel, Relaxed);
         }
     }
@@ -213,7 +222,7 @@ pub(super) fn lives(book: &impl Book, member: Member, now: u64) -> bool {
     let word = entry.look();
     let lives = word.is_of(member)
         && match word.state {
-            State::Alive => !is_forgotten(book, word.parent, now),
+            State::Alive => may_yet_be_told(book, word, now) || !is_forgotten(book, word.parent, now),
             State::Alone | State::Leaving => book.is_locked(member.slot()),
             State::Free | State::Ended | State::Killed => false,
         };
@@ -221,6 +230,28 @@ pub(super) fn lives(book: &impl Book, member: Member, now: u64) -> bool {
         entry.end(member, true, now);
     }
     lives
+}
+
+/// Whether the fork server that has made a member lives, or has died so lately that the member may be about to.
+fn may_yet_be_told(book: &impl Book, made: Word, now: u64) -> bool {
+    let entry = book.entry(made.maker);
+    let word = entry.look();
+    // Another parent's: the entry has been used again, or what made it was its parent.
+    if word.parent.is_none() || word.parent != made.parent {
+        return false;
+    }
+    match word.state {
+        State::Alone | State::Leaving if book.is_locked(made.maker) => true,
+        State::Alone | State::Leaving => {
+            // From now on there is a time since when it is dead.
+            if let Some(maker) = word.member(made.maker).filter(|_| book.may_write()) {
+                entry.end(maker, true, now);
+            }
+            true
+        }
+        State::Ended | State::Killed => entry.dead_for(now) < GRACE,
+        State::Free | State::Alive => false,
+    }
 }
 
 /// Whether one of the ancestors has been dead for so long that nobody is left who would say that a member has ended.

@@ -11,12 +11,13 @@
 //! | made by a fork server | the fork server | the fork server, when it reaps it |
 //! | the same, its fork server dead | | its parent, when the pidfd that it holds says so |
 //! | the same, its parent without that pidfd | | its parent, a second after the fork server's end |
-//! | the same, its parent dead too | | whoever looks, a second after the parent's end ([`entry::GRACE`]) |
-//! | fork server | its parent, which starts it | its parent, when its pidfd says so; itself, before it exits |
+//! | the same, its parent dead too | | whoever looks, a second after both ends ([`entry::GRACE`]) |
+//! | fork server | its parent, which starts it | its parent, when its pidfd says so; itself, before it exits; whoever looks and finds its record lock gone |
 //! | the program itself, or a copy made by `fork()` | itself, at first use | whoever looks and finds its record lock gone |
 //!
 //! A child of a dead fork server still runs for some milliseconds, as a child of a dead parent does: a lock must not be
-//! taken from a holder that still runs, so neither death says anything about the child.
+//! taken from a holder that still runs, so neither death says anything about the child. A fork server that is late, because the
+//! machine is busy or somebody has stopped it, is waited for: it shows that it lives by a record lock, as the program does.
 //!
 //! # An entry
 //!
@@ -158,6 +159,16 @@ pub(crate) fn adopt(descriptor: OwnedFd, own: Member) -> sys::Result<()> {
     put(Table::of(descriptor)?);
     OWN.set(own.number());
     Ok(())
+}
+
+/// Has the end of this process seen by whoever asks, even if nobody is left who would say it.
+///
+/// Runs in: the fork server, before it makes anybody.
+///
+/// # Errors
+/// The kernel refuses a record lock.
+pub(crate) fn show() -> sys::Result<()> {
+    table().ok_or(Errno::ENXIO)?.show(own())
 }
 
 /// Says who this process is: a copy of its maker, which has the table already.

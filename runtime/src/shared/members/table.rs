@@ -149,6 +149,18 @@ impl Table {
         }
     }
 
+    /// This process, which its parent has entered as `own`, takes the record lock of its entry.
+    pub(super) fn show(&self, own: Member) -> sys::Result<()> {
+        let fd = self.descriptor()?;
+        self.write()?;
+        // Somebody who looks for a free entry has the lock for a moment.
+        while !record_lock::take(fd, own.slot())? {
+            std::thread::yield_now();
+        }
+        self.entry(own.slot()).show(own);
+        Ok(())
+    }
+
     pub(super) fn leave(&self, own: Member) {
         // Writes only if it is alone: then this process has entered itself, and so may write.
         self.entry(own.slot()).leave(own);

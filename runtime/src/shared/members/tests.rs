@@ -58,8 +58,7 @@ const SECOND: u64 = GRACE.as_secs() * 1_000_000_000;
 #[test]
 fn a_word_is_what_was_packed() {
     let member = |bits| Member::of_bits(bits).unwrap();
-    use State::{Alive, Alone, Ended, Free, Killed, Leaving};
-    for state in [Free, Alive, Alone, Leaving, Ended, Killed] {
+    for state in [State::Free, State::Alive, State::Alone, State::Leaving, State::Ended, State::Killed] {
         for generation in [0, 1, LAST_GENERATION, (1 << 16) - 1] {
             for parent in [None, Some(member(1)), Some(Member::UNTABLED), Some(member(1 << 29))] {
                 for maker in [0, 1, SLOTS - 1] {
@@ -158,6 +157,38 @@ fn a_child_outlives_a_parent_whose_entry_is_used_again() {
         !lives(&few, other, START + SECOND - 1),
         "used twice since: when it died is not known, but that is long ago"
     );
+}
+
+#[test]
+fn a_child_is_not_given_up_while_the_fork_server_that_made_it_can_say_a_word() {
+    let few = Few::new();
+    let parent = few.enter_alone(0);
+    let server = few.entry(1).enter(1, State::Alive, (Some(parent), 0)).unwrap();
+    few.locked.borrow_mut().insert(1);
+    few.entry(1).show(server);
+    assert!(few.state(1) == State::Alone && lives(&few, server, START));
+    let child = few.entry(2).enter(2, State::Alive, (Some(parent), 1)).unwrap();
+    few.entry(0).end(parent, true, START);
+    assert!(lives(&few, child, START + 100 * SECOND), "the fork server stands still");
+    few.locked.borrow_mut().remove(&1);
+    assert!(lives(&few, child, START + 100 * SECOND), "it has died, and the child will");
+    assert_eq!(few.state(1), State::Killed);
+    assert!(lives(&few, child, START + 101 * SECOND - 1) && !lives(&few, child, START + 101 * SECOND));
+}
+
+#[test]
+fn a_child_whose_fork_server_is_dead_is_its_parents_to_tell_of() {
+    let few = Few::new();
+    let parent = few.enter_alone(0);
+    let server = few.entry(1).enter(1, State::Alive, (Some(parent), 0)).unwrap();
+    few.entry(1).show(server);
+    let child = few.entry(2).enter(2, State::Alive, (Some(parent), 1)).unwrap();
+    few.entry(1).end(server, true, START);
+    assert!(lives(&few, child, START + 100 * SECOND));
+    few.entry(0).end(parent, true, START + 100 * SECOND);
+    let next = few.enter(1, None);
+    assert!(lives(&few, child, START + 101 * SECOND - 1) && !lives(&few, child, START + 101 * SECOND));
+    assert!(lives(&few, next, START), "what stands where the fork server stood is none of its business");
 }
 
 #[test]
