@@ -22,7 +22,7 @@ use checker::{explore, explore_with};
 use line::{Line, Woken};
 use lock::{Lock, Taken};
 use members::Member;
-use mortal::{FOR_EVER, Fault, Process, atomic, members, waiting};
+use mortal::{FOR_EVER, Fault, Process, atomic, members, the_checker_finds, waiting};
 
 /// So few that a model can be crowded.
 const PLACES: usize = 2;
@@ -329,17 +329,6 @@ fn these_are_more_steps_than_anybody_takes() {
         let giver = Process::start(3, LONGEST_GIVE, &tokens, |tokens| tokens.give(2));
         assert!(taker.join().is_some() && giver.join().is_some(), "more steps are to be tried");
     });
-}
-
-/// One for each rule.
-macro_rules! the_checker_finds {
-    ($($name:ident: $fault:ident, $test:ident, $says:literal;)+) => { $(
-        #[test]
-        fn $name() {
-            let _: fn() = $test;
-            Fault::$fault.is_found_by(stringify!($test), $says);
-        }
-    )+ };
 }
 
 the_checker_finds! {

@@ -33,7 +33,7 @@ use loom::sync::Arc;
 use barrier::{Barrier, BrokenBarrier};
 use checker::{at_each_step, explore_with};
 use event::Event;
-use mortal::{FOR_EVER, Process, act_as, atomic, members, waiting};
+use mortal::{FOR_EVER, Process, act_as, atomic, members, the_checker_finds, waiting};
 use once::Once;
 
 /// As many as a model has.
@@ -139,7 +139,7 @@ fn a_time_out_breaks_the_barrier_for_all_or_comes_too_late() {
 
 #[test]
 fn a_party_that_dies_at_any_step_leaves_a_round_complete_or_the_barrier_broken() {
-    at_each_step(2, |steps| {
+    at_each_step(1, |steps| {
         let meeting = Meeting::new(2);
         let victim = Process::start(2, steps, &meeting, |meeting| meeting.barrier.wait().is_ok());
         let other = Process::start(3, FOR_EVER, &meeting, |meeting| meeting.barrier.wait().is_ok());
@@ -295,7 +295,7 @@ fn it_is_done_once_and_seen_by_all() {
 
 #[test]
 fn a_runner_that_dies_at_any_step_lets_another_one_run() {
-    at_each_step(2, |steps| {
+    at_each_step(1, |steps| {
         let work = Work::new();
         let victim = Process::start(2, steps, &work, Work::get);
         let other = Process::start(3, FOR_EVER, &work, Work::get);
@@ -304,4 +304,18 @@ fn a_runner_that_dies_at_any_step_lets_another_one_run() {
         assert!(work.once.is_completed());
         victim.join().is_none()
     });
+}
+
+the_checker_finds! {
+    who_comes_last_and_wakes_nobody: NobodyIsWoken, all_parties_go_on_and_see_what_the_others_wrote, "deadlock";
+    who_sets_an_event_and_wakes_nobody: NobodyIsWoken, an_event_goes_back_and_forth_without_a_loss, "deadlock";
+    who_waits_for_a_dead_party: NoDeathIsKnown, a_party_that_dies_while_it_waits_breaks_the_barrier, "deadlock";
+    who_expects_a_dead_party_once_more: NoDeathIsKnown,
+        a_party_that_dies_between_two_rounds_breaks_the_second, "deadlock";
+    who_waits_for_a_dead_runner: NoDeathIsKnown, a_runner_that_dies_at_any_step_lets_another_one_run, "deadlock";
+    who_goes_on_and_does_not_see_what_the_others_wrote: ReleaseIsRelaxed,
+        one_round_follows_the_other, "deadlock";
+    who_hears_of_what_is_not_there_yet: ReleaseIsRelaxed,
+        whoever_waits_goes_on_even_if_the_event_is_cleared_at_once, "Causality violation";
+    who_does_not_see_what_was_done_once: ReleaseIsRelaxed, it_is_done_once_and_seen_by_all, "Causality violation";
 }

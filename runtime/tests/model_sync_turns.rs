@@ -31,7 +31,7 @@ use loom::cell::UnsafeCell;
 use loom::sync::Arc;
 
 use checker::{at_each_step, explore_with};
-use mortal::{FOR_EVER, Process, act_as, atomic, members, waiting};
+use mortal::{FOR_EVER, Process, act_as, atomic, members, the_checker_finds, waiting};
 use semaphore::Semaphore;
 use turns::{Turns, Wait};
 
@@ -260,4 +260,21 @@ fn a_writer_that_dies_at_any_step_keeps_nobody_waiting_and_is_not_forgotten_whil
         assert!(poisoned || !book.half_changed.load(Relaxed), "nobody is told of it");
         killed
     });
+}
+
+the_checker_finds! {
+    who_gives_a_permit_back_and_wakes_nobody: NobodyIsWoken,
+        one_at_a_time_has_the_permit_and_nobody_sleeps_for_good, "deadlock";
+    who_has_had_its_turn_and_wakes_nobody: NobodyIsWoken,
+        one_writes_or_several_read_and_nobody_sleeps_for_good, "deadlock";
+    who_believes_that_nobody_sleeps_any_more: WakersMiscount,
+        every_permit_that_is_made_finds_its_taker, "deadlock";
+    who_waits_for_the_permit_of_a_dead_process: NoDeathIsKnown,
+        the_permit_of_one_that_dies_at_any_step_comes_back, "deadlock";
+    who_waits_for_a_dead_reader: NoDeathIsKnown,
+        a_reader_that_dies_at_any_step_keeps_no_writer_waiting_and_poisons_nothing, "deadlock";
+    who_hands_a_permit_over_and_too_little_with_it: ReleaseIsRelaxed,
+        one_at_a_time_has_the_permit_and_nobody_sleeps_for_good, "Causality violation";
+    who_lets_others_read_what_is_not_there_yet: ReleaseIsRelaxed,
+        one_writes_or_several_read_and_nobody_sleeps_for_good, "Causality violation";
 }

@@ -52,6 +52,30 @@ const ONE_BREAK: u64 = 1 << 32;
 /// [`abort`](Self::abort) break it likewise.
 ///
 /// # Examples
+/// That of [`std::sync::Barrier`]:
+/// ```
+/// use process_task::sync::Barrier;
+/// use process_task::{Shared, process_task};
+///
+/// #[process_task]
+/// fn meet(barrier: &Shared<Barrier>) {
+///     println!("before wait");
+///     barrier.wait().unwrap();
+///     println!("after wait");
+/// }
+///
+/// let n = 10;
+/// let barrier = Shared::new(Barrier::new(n))?;
+/// // The same messages will be printed together.
+/// // You will NOT see any interleaving.
+/// let handles: Vec<_> = (0..n).map(|_| meet.spawn(&barrier)).collect();
+/// for handle in handles {
+///     handle.join()?;
+/// }
+/// # process_task::Result::Ok(())
+/// ```
+///
+/// The one that leads:
 /// ```
 /// use process_task::sync::Barrier;
 ///

@@ -39,17 +39,23 @@ const ONCE_MORE: u32 = 4;
 ///
 /// # Examples
 /// ```
-/// use std::{thread, time::Duration};
+/// use std::time::Duration;
 /// use process_task::sync::Event;
+/// use process_task::{Shared, process_task};
 ///
-/// let started = Event::new();
-/// thread::scope(|scope| {
-///     scope.spawn(|| started.set());
-///     started.wait();
-/// });
+/// #[process_task]
+/// fn start(started: &Shared<Event>) {
+///     started.set();
+/// }
+///
+/// let started = Shared::new(Event::new())?;
+/// let task = start.spawn(&started);
+/// started.wait();
 /// assert!(started.is_set());
 /// started.clear();
 /// assert!(!started.wait_timeout(Duration::from_millis(1)));
+/// task.join()?;
+/// # process_task::Result::Ok(())
 /// ```
 ///
 /// Work that is announced by an event is looked for *after* clearing it: what is set between a look and a later `clear` would

@@ -31,16 +31,41 @@ const DONE: u32 = 2;
 
 /// Something that is done once, by one thread of one process: [`std::sync::Once`].
 ///
+/// A `static` is once for each process; in a [`Shared`](crate::Shared), it is once for all that have it.
+///
 /// # Examples
+/// That of [`std::sync::Once`]:
 /// ```
 /// use process_task::sync::Once;
 ///
 /// static START: Once = Once::new();
-/// let mut times = 0;
-/// START.call_once(|| times += 1);
-/// START.call_once(|| times += 1);
-/// assert!(START.is_completed());
-/// assert_eq!(times, 1);
+///
+/// START.call_once(|| {
+///     // run initialization here
+/// });
+/// ```
+///
+/// And with tasks:
+/// ```
+/// use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
+/// use process_task::sync::Once;
+/// use process_task::{Shared, process_task};
+///
+/// #[process_task]
+/// fn start(all: &Shared<(Once, AtomicU32)>) {
+///     let (once, times) = &**all;
+///     once.call_once(|| {
+///         times.fetch_add(1, Relaxed);
+///     });
+/// }
+///
+/// let all = Shared::new((Once::new(), AtomicU32::new(0)))?;
+/// let tasks = [(); 3].map(|()| start.spawn(&all));
+/// for task in tasks {
+///     task.join()?;
+/// }
+/// assert_eq!(all.1.load(Relaxed), 1);
+/// # process_task::Result::Ok(())
 /// ```
 ///
 /// # If the other process dies

@@ -35,19 +35,33 @@ use crate::shared::cell::Common;
 /// of a second. Somebody who only waited costs nothing.
 ///
 /// # Examples
+/// That of [`std::sync::RwLock`], in which tasks read:
 /// ```
 /// use process_task::sync::RwLock;
+/// use process_task::{Shared, process_task};
 ///
-/// let lock = RwLock::new(5);
-/// {
-///     let (one, two) = (lock.read().unwrap(), lock.read().unwrap());
-///     assert_eq!((*one, *two), (5, 5));
+/// #[process_task]
+/// fn read(lock: &Shared<RwLock<i32>>) {
+///     // many readers can hold the lock at once, in whichever process
+///     let r1 = lock.read().unwrap();
+///     let r2 = lock.read().unwrap();
+///     assert_eq!(*r1, 5);
+///     assert_eq!(*r2, 5);
+/// } // read locks are dropped at this point
+///
+/// let lock = Shared::new(RwLock::new(5))?;
+/// let readers = [read.spawn(&lock), read.spawn(&lock)];
+/// for reader in readers {
+///     reader.join()?;
 /// }
+///
+/// // only one write lock may be held, however
 /// {
-///     let mut guard = lock.write().unwrap();
-///     *guard += 1;
-///     assert_eq!(*guard, 6);
-/// }
+///     let mut w = lock.write().unwrap();
+///     *w += 1;
+///     assert_eq!(*w, 6);
+/// } // write lock is dropped here
+/// # process_task::Result::Ok(())
 /// ```
 #[repr(C)]
 pub struct RwLock<T: ?Sized> {

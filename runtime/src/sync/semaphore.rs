@@ -45,6 +45,23 @@ use super::waiting;
 /// # Examples
 /// ```
 /// use process_task::sync::Semaphore;
+/// use process_task::{Pool, Shared, process_task};
+///
+/// #[process_task]
+/// fn download(number: u64, line: &Shared<Semaphore>) -> u64 {
+///     let _permit = line.acquire(); // two at a time, however many workers there are
+///     number * number
+/// }
+///
+/// let line = Shared::new(Semaphore::new(2))?;
+/// let pool = Pool::builder().workers(4).build()?;
+/// assert_eq!(pool.map(download, (0..5).map(|number| (number, &line)))?, [0, 1, 4, 9, 16]);
+/// # process_task::Result::Ok(())
+/// ```
+///
+/// Within one process:
+/// ```
+/// use process_task::sync::Semaphore;
 ///
 /// let downloads = Semaphore::new(2);
 /// let (first, second) = (downloads.acquire(), downloads.acquire());
