@@ -72,7 +72,9 @@ fn what_is_reserved_for_some_layers_is_named_in_no_other() {
 #[test]
 fn nothing_but_the_runtime_is_unsafe_unless_it_says_why_on_top() {
     let says_why = |file: &Source| file.text.contains("\n#![expect(unsafe_code, reason = ");
-    let outside = |file: &Source| !file.name.starts_with("runtime/") && !file.name.contains("/ui/");
+    // One file is safe, but writes an `unsafe impl` into programs, after it has checked the type.
+    let writes_it = |file: &Source| file.name == "macros/src/shareable.rs";
+    let outside = |file: &Source| !file.name.starts_with("runtime/") && !file.name.contains("/ui/") && !writes_it(file);
     for file in sources().into_iter().filter(|file| outside(file) && !says_why(file)) {
         for (number, line) in file.code() {
             let found = line.split(|c| !is_of_word(c)).any(|word| word == "unsafe");
