@@ -15,6 +15,9 @@
 //! All of it is there before anybody touches it: a touch is never a SIGBUS. The kernel refuses to seal what somebody still
 //! maps for writing, so a region that is frozen has no writer left; that is why `&` to it can be handed out.
 //!
+//! Mapping one touches its first page and no other: the kernel brings sixteen at a time when they are used. Asking for all of
+//! them beforehand (`MADV_POPULATE_READ`) took as long as that, or longer.
+//!
 //! # The header
 //!
 //! Written before the region is shared, and read once by each process that gets it: [`Header`]. The values begin behind
@@ -406,5 +409,69 @@ impl Filling {
         let map = map().map_err(|errno| kind.refused(&format!("map {end} bytes"), errno))?;
         let identity = fd::identity(memory).ok_or_else(|| kind.refused("see the memory", sys::Errno::EBADF))?;
         Ok(Region { descriptor, map, header, identity })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn memory(header: Header, len: usize) -> OwnedFd {
+        let descriptor = memory::create("test", len).unwrap();
+        let bytes = bytemuck::cast::<Header, [u8; HEADER]>(header).map(MaybeUninit::new);
+        memory::append(descriptor.as_fd(), 0, &bytes[..len.min(HEADER)]).unwrap();
+        descriptor
+    }
+
+    #[test]
+    fn what_is_no_region_is_refused() {
+        let kind = Kind::of::<[u64], u64>();
+        let good = kind.header(10);
+        let region = Region::open(memory(good, HEADER + 80)).unwrap();
+        assert_eq!((region.count(), region.check_type(&kind).is_ok()), (10, true));
+        let refused = |header, len| Region::open(memory(header, len)).unwrap_err().to_string();
+        for (header, len) in [
+            (good, HEADER - 1),
+            (good, HEADER + 79),
+            (Header { magic: 0, ..good }, 4096),
+            (Header { offset: 0, ..good }, 4096),
+            (Header { offset: u64::MAX - 79, ..good }, 4096),
+            (Header { count: u64::MAX / 8 + 1, ..good }, 4096),
+            (Header { count: 1 << 62, ..good }, 4096),
+        ] {
+            assert!(refused(header, len).contains("no shared memory of this program"), "{len}");
+        }
+        let no_size = memory::create_empty("test").unwrap();
+        assert!(Region::open(no_size).is_err());
+        assert!(Region::open(fd::null().unwrap()).is_err());
+    }
+
+    #[test]
+    fn a_region_that_comes_twice_is_mapped_once() {
+        let descriptor = memory(Kind::of::<u64, u64>().header(1), 4096);
+        let again = || fd::duplicate(descriptor.as_fd()).unwrap();
+        let first = Region::open(again()).unwrap();
+        let address = first.values();
+        assert!(Arc::ptr_eq(&first, &Region::open(again()).unwrap()));
+        let identity = first.identity();
+        drop(first);
+        assert!(!known().contains_key(&identity), "nobody has it, so it is not known");
+        let later = Region::open(again()).unwrap();
+        assert!(later.check(&Kind::of::<u64, u64>()).is_err(), "it is not frozen; it was at {address:?}");
+    }
+
+    #[test]
+    fn types_are_told_apart() {
+        let kinds = [
+            Kind::of::<u64, u64>(),
+            Kind::of::<[u64], u64>(),
+            Kind::of::<[u64; 1], [u64; 1]>(),
+            Kind::of::<i64, i64>(),
+            Kind::of::<(u64,), (u64,)>(),
+        ];
+        for (at, kind) in kinds.iter().enumerate() {
+            assert!(kinds[..at].iter().all(|other| other.fingerprint != kind.fingerprint), "{}", kind.name);
+        }
+        assert_eq!(Kind::of::<u64, u64>().fingerprint, kinds[0].fingerprint);
     }
 }
