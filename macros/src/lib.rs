@@ -122,7 +122,8 @@ pub fn preload(args: TokenStream, item: TokenStream) -> TokenStream {
 /// Lets a struct live in shared memory if all its fields can; and an enum without fields, if it is `#[repr(u8)]` or
 /// `#[repr(i8)]`.
 ///
-/// See `Shareable` for what can live there, and why. Type parameters get the bound `T: Shareable`.
+/// See `Shareable` for what can live there, and why. Type parameters get the bound `T: Shareable`. A process can be killed
+/// between the writes of two fields, so unsafe code must not rely on what fields say of each other.
 ///
 /// ```
 /// use std::sync::atomic::{AtomicU64, Ordering::Relaxed};

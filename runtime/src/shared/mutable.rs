@@ -52,6 +52,16 @@ impl<T: Shareable + Send> SharedMut<[T]> {
     ///
     /// # Errors
     /// There is no memory, or no descriptor, for them.
+    ///
+    /// # Examples
+    /// ```
+    /// use process_task::SharedMut;
+    ///
+    /// let mut pixels = SharedMut::<[[u8; 3]]>::zeroed(1024 * 768)?;
+    /// pixels[1024] = [255, 0, 0];
+    /// assert_eq!(pixels[..1025].iter().filter(|pixel| **pixel != [0; 3]).count(), 1);
+    /// # process_task::Result::Ok(())
+    /// ```
     pub fn zeroed(count: usize) -> Result<Self>
     where
         T: bytemuck::Zeroable,
@@ -86,6 +96,16 @@ impl<T: Shareable + Send> SharedMut<[T]> {
     ///
     /// # Errors
     /// There is no memory, or no descriptor, for them.
+    ///
+    /// # Examples
+    /// ```
+    /// use process_task::SharedMut;
+    ///
+    /// let mut lengths = SharedMut::<[usize]>::from_iter("to be or not".split(' ').map(str::len))?;
+    /// lengths.reverse();
+    /// assert_eq!(lengths[..], [3, 2, 2, 2]);
+    /// # process_task::Result::Ok(())
+    /// ```
     #[expect(clippy::should_implement_trait, reason = "the trait's cannot fail")]
     pub fn from_iter(values: impl IntoIterator<Item = T>) -> Result<Self> {
         Ok(Self::holding(Arc::new(filled(values)?.finish(Access::Write)?)))
@@ -97,6 +117,20 @@ impl<T: Shareable + Send> SharedMut<[T]> {
     /// # Errors
     /// Some process still maps the memory for writing after a second: a copy of this one, made by `fork()`. The handle is
     /// inside the error. (Should the kernel not even map it again here, that handle is empty, but can be frozen.)
+    ///
+    /// # Examples
+    /// ```
+    /// use process_task::{Shared, SharedMut};
+    ///
+    /// let mut table = SharedMut::<[u64]>::zeroed(90)?;
+    /// table[1] = 1;
+    /// for index in 2..table.len() {
+    ///     table[index] = table[index - 1] + table[index - 2];
+    /// }
+    /// let table: Shared<[u64]> = table.freeze()?;
+    /// assert_eq!(table[89], 1_779_979_416_004_714_189);
+    /// # process_task::Result::Ok(())
+    /// ```
     pub fn freeze(self) -> std::result::Result<Shared<[T]>, FreezeError<Self>> {
         let Self { region, .. } = self;
         freeze(region)

@@ -110,6 +110,24 @@ impl<T: Shareable + Send> SharedRanges<T> {
     ///
     /// # If the other process dies
     /// A killed holder poisons the range. A killed waiter costs nothing.
+    ///
+    /// # Examples
+    /// ```
+    /// use process_task::{SharedMut, SharedRanges, process_task};
+    ///
+    /// #[process_task]
+    /// fn break_off(ranges: SharedRanges<i32>) {
+    ///     let mut values = ranges.write(0).unwrap();
+    ///     values[0] = 1;
+    ///     std::process::abort();
+    /// }
+    ///
+    /// let ranges = SharedMut::<[i32]>::zeroed(4)?.split(2)?;
+    /// break_off.spawn(ranges.clone()).join().unwrap_err();
+    /// let half = ranges.write(0).unwrap_err().into_inner();      // as he left it
+    /// assert_eq!(half[..], [1, 0]);
+    /// # process_task::Result::Ok(())
+    /// ```
     #[track_caller]
     pub fn write(&self, index: usize) -> LockResult<RangeGuard<'_, T>> {
         let guard = |lock| RangeGuard { values: self.parts.lend(index), _lock: lock };
