@@ -83,6 +83,10 @@ impl Schedule {
                 Some(number) if running => {
                     let error = self.in_place(number, Error::new(ErrorKind::Cancelled, Execution::Unknown));
                     self.end_call(number, &error, owed);
+                    // With handles beside it, it could not be taken back though the worker had not begun it.
+                    if !call.is_settled() && call.holder().is_none() {
+                        self.settle(call, Err(Error::new(ErrorKind::Cancelled, Execution::NotStarted)), owed);
+                    }
                 }
                 Some(_) => {}
             }
