@@ -143,7 +143,7 @@ impl Event {
         if first & SET != 0 {
             return true;
         }
-        // Not looking for it first: whoever sets it would be kept from the processor that it is to run on.
+        // Without looking for a while first, for the reason that `Semaphore` gives.
         loop {
             let now = self.word.load(Acquire);
             if is_over(now) {

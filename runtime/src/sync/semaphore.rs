@@ -199,7 +199,8 @@ impl Semaphore {
     /// None: the deadline is over.
     fn acquire_until(&self, deadline: Option<Instant>) -> Option<Permit<'_>> {
         loop {
-            // Not looking for a while first: whoever is to give it back would be kept from the processor that it is to run on.
+            // Without looking for a while first: who gives a permit back commonly sleeps next, and the one it wakes then runs in
+            // its place. Should it look instead, the woken one is given another processor, which takes longer.
             let turn = {
                 let mut inside = self.inside_until(deadline)?;
                 match inside.take() {
