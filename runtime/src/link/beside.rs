@@ -89,8 +89,12 @@ impl Arriving {
     /// Nothing more is to be expected. Where a message is gone, so that what came is of no use, those behind it are still
     /// taken: they would hold memory, and stand in others' way.
     pub(super) fn is_complete(&self) -> bool {
-        let all = self.messages >= self.count.div_ceil(socket::MAX_DESCRIPTORS);
-        self.came.len() >= self.count || (self.missed.is_some() && all)
+        self.came.len() >= self.count || self.is_lost()
+    }
+
+    /// A message is gone, and nothing more is to be expected.
+    pub(super) fn is_lost(&self) -> bool {
+        self.missed.is_some() && self.messages >= self.count.div_ceil(socket::MAX_DESCRIPTORS)
     }
 
     /// A message came that names the frame of this serial.

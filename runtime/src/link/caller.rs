@@ -267,14 +267,15 @@ impl<T> Caller<T> {
             if after.is_some_and(|seen| self.claims(seen) == 0) {
                 return Err(Violation("a reply to a call that was not claimed"));
             }
-            let body = self.body(&head)?;
+            let mut arriving = Arriving::new(head.serial, head.handles);
+            let body = self.body(&head, &mut arriving)?;
             let whole = matches!(body, Body::Small(..) | Body::Tiny(..)) && head.kind != Kind::Results;
             let inline = if whole { body.bytes().unwrap_or_default() } else { &[] };
             if !seal::holds(&bytes, inline) {
                 return Err(Violation("a reply was written over"));
             }
             let tally = if head.kind == Kind::Results { Some(count(&body, items, head.serial)?) } else { None };
-            let body = body.with(self.beside(&head)?);
+            let body = body.with(self.beside(&head, arriving)?);
             self.read = end;
             self.answered = self.answered.wrapping_add(1);
             if let Some(oldest) = self.in_flight.pop_front() {
@@ -412,8 +413,7 @@ impl<T> Caller<T> {
     }
 
     /// What came beside an answer.
-    fn beside(&mut self, head: &Frame) -> Result<Received, Violation> {
-        let mut arriving = Arriving::new(head.serial, head.handles);
+    fn beside(&mut self, head: &Frame, mut arriving: Arriving) -> Result<Received, Violation> {
         for _ in 0..MOST_WAITING {
             if arriving.is_complete() {
                 return Ok(arriving.received());
@@ -447,7 +447,8 @@ impl<T> Caller<T> {
         Ok(name)
     }
 
-    fn body(&mut self, head: &Frame) -> Result<Body, Violation> {
+    /// The payload. What comes beside it may be there before its parcel is.
+    fn body(&mut self, head: &Frame, arriving: &mut Arriving) -> Result<Body, Violation> {
         let Some(name) = head.parcel else {
             // `Frame::parse` has checked that an inline payload is short, and `collect` that it lies in the ring.
             let len = usize::try_from(head.len).unwrap_or(0);
@@ -459,6 +460,9 @@ impl<T> Caller<T> {
         }
         // A child announces a parcel right before the frame that names it.
         for _ in 0..MOST_WAITING {
+            if arriving.is_lost() {
+                return Ok(Body::Lost(Errno::EMFILE));
+            }
             if let Some(map) = self.arrivals.find(name, head.len) {
                 let len = usize::try_from(head.len).map_err(|_| Violation("a reply longer than memory"))?;
                 let request = Arc::clone(&self.link.request);
@@ -470,8 +474,8 @@ impl<T> Caller<T> {
                         return Ok(Body::Lost(errno));
                     }
                 }
-                // Of an answer that was given up.
-                Ok((FromChild::Beside { serial }, _)) if serial < head.serial => {}
+                Ok((FromChild::Beside { serial }, fds)) if serial <= head.serial => arriving.add(serial, fds),
+                Err(errno @ Errno::EMFILE) if head.handles > 0 => arriving.miss(errno),
                 Ok(_) | Err(Errno::EPROTO) => return Err(Violation("a parcel was promised and did not come")),
                 Err(Errno::EAGAIN) => break,
                 Err(errno) => return Ok(Body::Lost(errno)),
