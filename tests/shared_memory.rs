@@ -20,7 +20,7 @@ use nix::sys::signal::{Signal, kill, raise};
 use nix::sys::uio::pwrite;
 use nix::sys::wait::waitpid;
 use nix::unistd::{ForkResult, Pid, fork, ftruncate};
-use process_task::sync::TryLockError;
+use process_task::sync::{Barrier, TryLockError};
 use process_task::{Builder, ErrorKind, Pool, Shared, SharedMut, SharedRanges, StartMethod, Task, process_task};
 use support::{PATIENCE, eventually, processes, promise};
 
@@ -184,19 +184,26 @@ fn sum(values: &Shared<[u64]>) -> u64 {
 }
 
 #[process_task]
-fn add_to_each(ranges: &SharedRanges<u64>, times: u64) {
+fn add_to_each(ranges: &SharedRanges<u64>, start: &Shared<Barrier>, times: u64) {
+    start.wait().expect("all are there");
     for _ in 0..times {
         for index in 0..ranges.len() {
-            ranges.write(index).unwrap().iter_mut().for_each(|value| *value += 1);
+            let mut values = ranges.write(index).unwrap();
+            let before = values.to_vec();
+            // Whoever else could be inside has the time to be.
+            thread::yield_now();
+            values.iter_mut().zip(before).for_each(|(value, before)| *value = before + 1);
         }
     }
 }
 
 fn one_range_has_one_writer_at_a_time(method: StartMethod) {
-    let pool = pool(method, 4);
     let ranges = SharedMut::<[u64]>::zeroed(30).unwrap().split(10).unwrap();
-    pool.map(add_to_each, std::iter::repeat_n((&ranges, 500), 8)).unwrap();
-    assert!(ranges.freeze().unwrap().iter().all(|value| *value == 4_000));
+    let start = Shared::new(Barrier::new(4)).unwrap();
+    let start_one = |_| Builder::new().start_method(method).spawn(add_to_each, (&ranges, &start, 300)).unwrap();
+    let all: Vec<_> = (0..4).map(start_one).collect();
+    all.into_iter().for_each(|process| process.join().unwrap());
+    assert!(ranges.freeze().unwrap().iter().all(|value| *value == 1_200));
 }
 
 #[process_task]
