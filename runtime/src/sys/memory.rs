@@ -20,7 +20,7 @@ use nix::sys::stat::fstat;
 use nix::unistd::ftruncate;
 
 use super::fd::above_stdio;
-use super::{retry, signal};
+use super::{cgroup, retry, signal};
 
 /// Seals that keep the size as it is: nobody can truncate the memory below somebody else's mapping.
 const FIXED_SIZE: SealFlag = SealFlag::F_SEAL_SHRINK.union(SealFlag::F_SEAL_GROW);
@@ -102,9 +102,11 @@ fn may_have(len: usize, more: usize) -> nix::Result<()> {
     if u64::try_from(len).is_ok_and(|len| len > longest) {
         return Err(Errno::EFBIG);
     }
+    // What grows little by little is asked about every so often.
+    let asked_about = len / LARGE != len.saturating_sub(more) / LARGE;
     // Workers let go of what they had a little later than they answer.
     for _ in 0..10 {
-        if more < LARGE || available().is_none_or(|available| more <= available) {
+        if !asked_about || available().is_none_or(|available| more.max(LARGE) <= available) {
             return Ok(());
         }
         std::thread::sleep(Duration::from_millis(10));
@@ -141,8 +143,12 @@ const HUGE: usize = 2 << 20;
 /// more than there is ends in the kernel killing somebody.
 const LARGE: usize = 64 << 20;
 
-/// How many bytes the system could give out now, as far as it says.
+/// How many bytes the system, and the control groups of this process, could give out now, as far as they say.
 fn available() -> Option<usize> {
+    of_the_system().into_iter().chain(cgroup::memory_left()).min()
+}
+
+fn of_the_system() -> Option<usize> {
     let text = std::fs::read_to_string("/proc/meminfo").ok()?;
     let line = text.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
     line.trim().strip_suffix("kB")?.trim().parse::<usize>().ok()?.checked_mul(1024)

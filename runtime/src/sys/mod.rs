@@ -3,6 +3,7 @@
 //! Owns: every use of `nix` and `libc`. Runs in: any process; each file says which.
 //! Never: decides anything. A wrapper reports what the kernel said, and its caller judges.
 
+pub(crate) mod cgroup;
 pub(crate) mod clock;
 pub(crate) mod crash;
 pub(crate) mod env;

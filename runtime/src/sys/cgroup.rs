@@ -1,0 +1,109 @@
+//! How much memory the control groups of this process leave it, as far as they say: `cgroups(7)`, both versions.
+//!
+//! Owns: nothing. Runs in: any process.
+//! Never: fails. Where nothing is said, nothing is limited.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// Where control groups are mounted, as everybody does it.
+const MOUNT: &str = "/sys/fs/cgroup";
+
+/// What the files of one version are called.
+struct Names {
+    limit: &'static str,
+    used: &'static str,
+    /// In `memory.stat`: pages of files, which give way.
+    files: [&'static str; 2],
+}
+
+const FIRST: Names = Names {
+    limit: "memory.limit_in_bytes",
+    used: "memory.usage_in_bytes",
+    files: ["total_active_file", "total_inactive_file"],
+};
+
+const SECOND: Names = Names { limit: "memory.max", used: "memory.current", files: ["active_file", "inactive_file"] };
+
+/// The bytes that this process could have before its control group, or one above that, has the kernel kill somebody.
+pub(crate) fn memory_left() -> Option<usize> {
+    let groups = fs::read_to_string("/proc/self/cgroup").ok()?;
+    groups.lines().filter_map(|line| group(line).and_then(|(root, path, names)| least(&root, path, names))).min()
+}
+
+/// Of a line of `/proc/self/cgroup`: where its groups are mounted, the group of this process, and how its files are called.
+fn group(line: &str) -> Option<(PathBuf, &str, &'static Names)> {
+    let (controllers, path) = line.split_once(':')?.1.split_once(':')?;
+    let path = path.trim_start_matches('/');
+    if controllers.is_empty() {
+        Some((MOUNT.into(), path, &SECOND))
+    } else {
+        let memory = controllers.split(',').any(|controller| controller == "memory");
+        memory.then(|| (Path::new(MOUNT).join("memory"), path, &FIRST))
+    }
+}
+
+/// The least that a group, or one above it up to `root`, leaves. In a container the path may be that outside of it; then the
+/// root is the container's group.
+fn least(root: &Path, path: &str, names: &Names) -> Option<usize> {
+    let read = |group: &Path, name: &str| fs::read_to_string(group.join(name)).ok();
+    let own = root.join(path);
+    let groups = own.ancestors().take_while(|group| group.starts_with(root));
+    groups
+        .filter_map(|group| {
+            left(&read(group, names.limit)?, &read(group, names.used)?, &read(group, "memory.stat")?, names)
+        })
+        .min()
+}
+
+/// What a group leaves; `None` if it limits nothing.
+fn left(limit: &str, used: &str, stat: &str, names: &Names) -> Option<usize> {
+    let limit: usize = limit.trim().parse().ok()?;
+    let used: usize = used.trim().parse().ok()?;
+    let value = |line: &str| {
+        let (name, value) = line.split_once(' ')?;
+        if names.files.contains(&name) { value.trim().parse::<usize>().ok() } else { None }
+    };
+    let files: usize = stat.lines().filter_map(value).sum();
+    Some(limit.saturating_sub(used.saturating_sub(files)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pages_of_files_give_way() {
+        let stat = "anon 5000\nactive_file 100\ninactive_file 30\nactive_anon 700\n";
+        assert_eq!(left("1000\n", "600\n", stat, &SECOND), Some(530));
+        assert_eq!(left("1000\n", "1200\n", "", &SECOND), Some(0));
+        assert_eq!(left("max\n", "600\n", stat, &SECOND), None);
+        assert_eq!(left("1000\n", "600\n", "active_file 1\ntotal_active_file 20\n", &FIRST), Some(420));
+    }
+
+    #[test]
+    fn the_group_is_found_in_both_versions() {
+        let found = |line| group(line).map(|(root, path, names)| (root.display().to_string(), path, names.limit));
+        assert_eq!(found("0::/a/b"), Some((MOUNT.to_owned(), "a/b", "memory.max")));
+        assert_eq!(found("4:cpu,memory:/c"), Some((format!("{MOUNT}/memory"), "c", "memory.limit_in_bytes")));
+        assert_eq!((found("3:cpuset:/"), found("")), (None, None));
+    }
+
+    #[test]
+    fn groups_above_count_too() {
+        let root = std::env::temp_dir().join(format!("process-task-cgroup-{}", std::process::id()));
+        let write = |group: &str, limit: &str| {
+            let group = root.join(group);
+            fs::create_dir_all(&group).unwrap();
+            for (name, text) in [(SECOND.limit, limit), (SECOND.used, "10"), ("memory.stat", "")] {
+                fs::write(group.join(name), text).unwrap();
+            }
+        };
+        for (group, limit) in [("", "max"), ("a", "50"), ("a/b", "90")] {
+            write(group, limit);
+        }
+        let found = ["", "a", "a/b", "elsewhere"].map(|path| least(&root, path, &SECOND));
+        fs::remove_dir_all(&root).unwrap();
+        assert_eq!(found, [None, Some(40), Some(40), None]);
+    }
+}
