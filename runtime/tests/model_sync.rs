@@ -3,6 +3,14 @@
 //! Their files are compiled here a second time, as they are, on top of processes that die ([`mortal`]). What is asked: that
 //! nobody sleeps for good, that one at a time is inside, that who comes after a dead holder is told so, and that a
 //! notification reaches somebody who lives. Runs in: one process, without children.
+//!
+//! Each rule is left out once, at every run (`the_checker_finds`). Beyond that, these mistakes were put into the files
+//! themselves, one at a time, and each was found by a test here. In `lock.rs`: the note of waiters is not made before
+//! sleeping; who has slept takes the lock without it; the holder is never asked whether it lives, or only before the
+//! first sleep; a dead holder's lock is called free; whoever frees the lock wakes nobody; anybody frees it. In `line.rs`: the
+//! notification of a killed waiter is lost with its place; nobody looks for such places; who times out takes a notification
+//! with it; a notification is not marked, or wakes nobody; the crowd is not woken. One was not found, since nothing comes
+//! of it but a delay: to notify one that is known to be dead, as the others then find its place.
 #![expect(unsafe_code, reason = "looking into the checker's cells")]
 
 mod checker;

@@ -95,6 +95,23 @@ pub struct Mutex<T: ?Sized> {
 /// guard.sort();
 /// assert_eq!(*guard, [1, 2, 3]);
 /// ```
+///
+/// It stays with its thread:
+/// ```compile_fail,E0277
+/// use process_task::sync::Mutex;
+///
+/// let value = Mutex::new(0);
+/// let guard = value.lock().unwrap();
+/// std::thread::scope(|scope| scope.spawn(move || drop(guard)).join());
+/// ```
+/// and what only one thread may look at is not shown to others:
+/// ```compile_fail,E0277
+/// use process_task::sync::Mutex;
+///
+/// let value = Mutex::new(std::cell::Cell::new(0));
+/// let guard = value.lock().unwrap();
+/// std::thread::scope(|scope| scope.spawn(|| guard.get()).join());
+/// ```
 #[must_use = "if unused the mutex is given back at once"]
 #[clippy::has_significant_drop]
 pub struct MutexGuard<'a, T: ?Sized> {

@@ -75,6 +75,23 @@ pub struct ReentrantMutex<T: ?Sized> {
 /// first.set(2);
 /// assert_eq!(second.get(), 2);
 /// ```
+///
+/// It stays with its thread:
+/// ```compile_fail,E0277
+/// use process_task::sync::ReentrantMutex;
+///
+/// let value = ReentrantMutex::new(0);
+/// let guard = value.lock().unwrap();
+/// std::thread::scope(|scope| scope.spawn(move || drop(guard)).join());
+/// ```
+/// and what only one thread may look at is not shown to others:
+/// ```compile_fail,E0277
+/// use process_task::sync::ReentrantMutex;
+///
+/// let value = ReentrantMutex::new(std::cell::Cell::new(0));
+/// let guard = value.lock().unwrap();
+/// std::thread::scope(|scope| scope.spawn(|| guard.get()).join());
+/// ```
 #[must_use = "if unused the mutex is given back at once"]
 #[clippy::has_significant_drop]
 pub struct ReentrantMutexGuard<'a, T: ?Sized> {
