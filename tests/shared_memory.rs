@@ -202,7 +202,9 @@ fn one_range_has_one_writer_at_a_time(method: StartMethod) {
     let start = Shared::new(Barrier::new(4)).unwrap();
     let start_one = |_| Builder::new().start_method(method).spawn(add_to_each, (&ranges, &start, 300)).unwrap();
     let all: Vec<_> = (0..4).map(start_one).collect();
-    all.into_iter().for_each(|process| process.join().unwrap());
+    for process in all {
+        process.join().unwrap();
+    }
     assert!(ranges.freeze().unwrap().iter().all(|value| *value == 1_200));
 }
 

@@ -34,6 +34,7 @@ pub(crate) const MOST: usize = 1024;
 
 /// The handles beside a payload, by index. They live as long as it may have to be sent again.
 #[derive(Clone, Debug, Default)]
+#[expect(clippy::box_collection, reason = "one word in every payload, of which most have none")]
 pub(crate) struct Handles(Option<Box<Vec<Arc<dyn Handle>>>>);
 
 impl Handles {
