@@ -202,7 +202,12 @@ impl<T: Shareable + ?Sized> Serialize for Shared<T> {
 
 impl<'de, T: Shareable> Deserialize<'de> for Shared<T> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Self, D::Error> {
-        let region = arrived(u32::deserialize(deserializer)?, &Self::kind()).map_err(D::Error::custom)?;
+        let kind = Self::kind();
+        let region = arrived(u32::deserialize(deserializer)?, &kind).map_err(D::Error::custom)?;
+        if region.count() != 1 {
+            // Forged: it says so of one that holds no value.
+            return Err(D::Error::custom(region.mistaken(kind.name())));
+        }
         Ok(Self::holding(region))
     }
 }

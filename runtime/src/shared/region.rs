@@ -116,6 +116,11 @@ impl Kind {
         }
     }
 
+    /// The type's name, for messages.
+    pub(crate) fn name(&self) -> &'static str {
+        self.name
+    }
+
     fn offset(&self) -> usize {
         HEADER.max(self.align)
     }
