@@ -38,6 +38,8 @@ pub(super) struct Call {
     waiters: Mutex<Waiters>,
     /// Nobody wants the result any more; if it has not started, it need not.
     pub(super) abandoned: AtomicBool,
+    /// Its reply is to be heard of though nobody waits, because its handles are held until then. Under the mutex.
+    pub(super) heard: AtomicBool,
 }
 
 /// Who is told when a call is settled: any number of threads that share its handle, whoever awaits it, and so on.
@@ -80,6 +82,7 @@ impl Call {
             outcome: OnceLock::new(),
             waiters: Mutex::default(),
             abandoned: AtomicBool::new(false),
+            heard: AtomicBool::new(false),
         }
     }
 

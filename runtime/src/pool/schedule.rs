@@ -51,8 +51,11 @@ pub(super) struct Schedule {
     pub(super) told: (bool, bool),
     /// Threads that wait while another one leads.
     pub(super) followers: Vec<Thread>,
-    /// Calls whose replies somebody must hear of though no thread waits: futures and callbacks wait for them.
+    /// Calls whose replies somebody must hear of though no thread waits: futures and callbacks wait for them, or they have
+    /// handles, which are memory that is not given back before.
     pub(super) awaited: usize,
+    /// There is one more since the workers were told.
+    more_awaited: bool,
     /// Calls with a timeout that workers have: so the next one's time begins when this one's reply is heard of.
     pub(super) timed: usize,
     /// When the next look at the deadlines is due, and the next look at those who have been idle.
@@ -142,6 +145,7 @@ impl Schedule {
             told: (false, false),
             followers: Vec::new(),
             awaited: 0,
+            more_awaited: false,
             timed: 0,
             alarm: None,
             idle_alarm: false,
@@ -285,6 +289,9 @@ impl Schedule {
                 self.far = worker.caller.wake();
             }
         }
+        if std::mem::take(&mut self.more_awaited) {
+            self.renew_words(owed);
+        }
         self.staff_for_work(owed);
     }
 
@@ -310,6 +317,7 @@ impl Schedule {
         };
         let Queued { call, payload } = queued;
         let limit = call.options.timeout;
+        let has_handles = !payload.handles().is_empty();
         let first = worker.load() == 0;
         worker.tell(self.told.0, self.told.1);
         let request = (call.index, call.options.memory_limit);
@@ -319,6 +327,10 @@ impl Schedule {
                     self.unpublished.push(number);
                 }
                 call.set_holder(Some(number));
+                if has_handles && !call.heard.swap(true, Relaxed) {
+                    self.awaited += 1;
+                    self.more_awaited = true;
+                }
                 self.looks.given(&call.stamps);
                 worker.given += 1;
                 if let Some(limit) = limit {
@@ -377,7 +389,8 @@ impl Schedule {
             self.see_settled(call, outcome.as_ref().err(), owed);
         }
         let waiters = call.settle(outcome);
-        self.awaited = self.awaited.saturating_sub(waiters.awaited());
+        let heard = usize::from(call.heard.swap(false, Relaxed));
+        self.awaited = self.awaited.saturating_sub(waiters.awaited() + heard);
         if !waiters.is_empty() {
             owed.wake.push(waiters);
         }
