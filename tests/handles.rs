@@ -233,11 +233,14 @@ fn a_fork_server_killed_under_calls_with_handles_costs_no_memory(method: StartMe
     for round in 0..6 {
         let marks = marks(40);
         let memory = inode(&marks);
+        let mut server = None;
+        eventually("there is a fork server", PATIENCE, || {
+            server = workers().first().and_then(|worker| processes::parent_of(*worker));
+            server.is_some_and(|server| server != std::process::id())
+        });
         let calls: Vec<_> = (0..40).map(|at| pool.submit(work, (marks.clone(), at))).collect();
-        let server = workers().first().and_then(|worker| processes::parent_of(*worker)).expect("a fork server");
-        assert_ne!(server, std::process::id());
         moment(round);
-        signal(server, Signal::SIGKILL);
+        signal(server.expect("it was found"), Signal::SIGKILL);
         for (at, call) in calls.into_iter().enumerate() {
             match call.join() {
                 Ok((back, same)) => assert!(back == at && same == marks && marks[at].load(SeqCst) == 1 << 16 | 1),
@@ -401,6 +404,11 @@ fn make(value: u64) -> Shared<u64> {
 
 fn a_result_that_nobody_asks_for_holds_no_memory_for_ever(method: StartMethod) {
     let pool = pool(method, 1);
+    let detached = marks(1);
+    let memory = inode(&detached);
+    drop((pool.submit(work, (detached.clone(), 0)), detached));
+    // Though nobody uses the pool meanwhile.
+    memory.is_gone();
     let marks = marks(3);
     let memory = inode(&marks);
     drop(pool.submit(work, (marks.clone(), 0)));

@@ -5,6 +5,8 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::os::unix::fs::MetadataExt as _;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use process_task::{Pool, PoolBuilder, Shareable, Shared, StartMethod};
 
@@ -58,7 +60,11 @@ impl Inode {
     /// Waits until nobody has it.
     #[track_caller]
     pub(crate) fn is_gone(self) {
-        eventually("nobody has the memory any more", PATIENCE, || self.holders().is_empty());
+        let end = Instant::now() + PATIENCE;
+        while !self.holders().is_empty() {
+            assert!(Instant::now() < end, "{:?} still have the memory: {}", self.holders(), processes::table());
+            thread::sleep(Duration::from_millis(2));
+        }
     }
 
     /// Waits until this process alone has it.
