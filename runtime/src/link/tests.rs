@@ -271,7 +271,7 @@ fn a_request_with_handles_is_not_taken_back_nor_any_before_it() {
 fn handles_of_a_request_that_was_given_up_are_let_go() {
     let (mut parent, mut child) = ends();
     parent.give_up(&Handles::some(3));
-    parent.push(Kind::Call, 3, Payload::of_bytes(&[7; 100_000]).unwrap().with(Handles::some(2)), 2).unwrap();
+    parent.push(Kind::Call, 3, Payload::of_bytes(&vec![7; 100_000]).unwrap().with(Handles::some(2)), 2).unwrap();
     let given = child.next().unwrap();
     assert_eq!((given.received.came(), given.payload().unwrap().len()), (2, 100_000));
 }
