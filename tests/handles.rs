@@ -199,11 +199,15 @@ fn a_call_cancelled_while_it_runs_lets_go_of_its_handles(method: StartMethod) {
     // A worker that does not even take what it was given.
     let marks = marks(1);
     let memory = inode(&marks);
-    workers().into_iter().for_each(|pid| signal(pid, Signal::SIGSTOP));
+    for worker in workers() {
+        signal(worker, Signal::SIGSTOP);
+    }
     let call = pool.submit(work, (marks.clone(), 0));
     let cancelled = call.cancel_running();
     let outcome = call.join();
-    workers().into_iter().for_each(|pid| signal(pid, Signal::SIGCONT));
+    for worker in workers() {
+        signal(worker, Signal::SIGCONT);
+    }
     let error = outcome.expect_err("it was cancelled");
     assert_eq!((cancelled, error.kind(), error.execution()), (true, &ErrorKind::Cancelled, Execution::NotStarted));
     assert_eq!(marks[0].load(SeqCst), 0);

@@ -55,7 +55,7 @@ fn one_memory_is_seen_by_all_and_comes_back_as_itself(method: StartMethod) {
     let board = Shared::new(Board { marks: [0, 5, 0].map(AtomicU64::new), width: 1 }).unwrap();
     let same = run(method, mark, (board.clone(), 20)).unwrap();
     assert_eq!(board.marks[1].load(Relaxed), 25);
-    assert!(same == board && Shared::ptr_eq(&same, &board) && std::ptr::eq(&*same, &*board));
+    assert!(same == board && Shared::ptr_eq(&same, &board) && std::ptr::eq(&raw const *same, &raw const *board));
     same.marks[0].store(7, Relaxed);
     assert_eq!(board.marks[0].load(Relaxed), 7);
     let other = Shared::new(Board { marks: [0, 5, 0].map(AtomicU64::new), width: 1 }).unwrap();
@@ -79,7 +79,9 @@ fn work(mut job: Job, numbers: &[u16], again: &Shared<[f32]>) -> Result<Job, Str
     if same != input || again != input || !std::ptr::eq(&raw const **again, &raw const **input) {
         return Err("one memory was mapped twice".to_owned());
     }
-    total.fetch_add(input.iter().map(|value| *value as u64).sum(), Relaxed);
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "small whole numbers")]
+    let sum = input.iter().map(|value| *value as u64).sum();
+    total.fetch_add(sum, Relaxed);
     total.fetch_add(numbers.iter().copied().map(u64::from).sum(), Relaxed);
     job.inputs.push(Some(Shared::<[f32]>::from_iter([0.5; 3]).map_err(|error| error.to_string())?));
     Ok(job)
@@ -116,7 +118,7 @@ type Made = Result<Shared<[u32]>, String>;
 
 #[process_task]
 fn primes(below: u32) -> Made {
-    let is_prime = |number: &u32| (2..).take_while(|d| d * d <= *number).all(|d| number % d != 0);
+    let is_prime = |number: &u32| (2..*number).take_while(|d| d * d <= *number).all(|d| !number.is_multiple_of(d));
     Shared::<[u32]>::from_iter((2..below).filter(is_prime)).map_err(|error| error.to_string())
 }
 
@@ -218,7 +220,7 @@ fn an_initializer_takes_handles_and_workers_keep_them(method: StartMethod) {
     assert_eq!(pool.map(from_table, 0..1_000).unwrap(), (0..1_000).map(|index| Some(index ^ 5)).collect::<Vec<_>>());
     pool.call(die.retries(0), ()).unwrap_err();
     let once_more = pool.map(from_table, 0..1_000).unwrap();
-    assert_eq!(once_more[999], Some(999 ^ 5));
+    assert_eq!(once_more[999], Some(0x3e7 ^ 5));
     pool.close().unwrap();
     pool.join().unwrap();
     assert!((1..=4).contains(&entered.load(Relaxed)));
