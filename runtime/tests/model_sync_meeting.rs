@@ -224,6 +224,23 @@ fn whoever_waits_goes_on_even_if_the_event_is_cleared_at_once() {
 }
 
 #[test]
+fn whoever_sleeps_already_is_let_go_by_a_set_that_is_cleared_at_once() {
+    explore_with(2, 50, || {
+        let news = News::new();
+        let listeners = [2, 3].map(|number| Process::start(number, FOR_EVER, &news, News::hear));
+        while waiting::asleep() < 2 {
+            loom::thread::yield_now();
+        }
+        news.written.with_mut(|_| ());
+        news.event.set();
+        news.event.clear();
+        for listener in listeners {
+            listener.join().unwrap();
+        }
+    });
+}
+
+#[test]
 fn an_event_goes_back_and_forth_without_a_loss() {
     explore_with(3, 500, || {
         let both = Arc::new([Event::new(), Event::new()]);

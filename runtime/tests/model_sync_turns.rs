@@ -124,6 +124,23 @@ fn the_permit_of_one_that_dies_at_any_step_comes_back() {
 }
 
 #[test]
+fn one_that_dies_while_it_sees_to_a_dead_process_leaves_that_to_the_next() {
+    at_each_step(1, |steps| {
+        let door = Door::new(1);
+        let first = Process::start(2, FOR_EVER, &door, |door| {
+            let _permit = door.permits.acquire();
+            mortal::die();
+        });
+        first.join();
+        let second = Process::start(3, steps, &door, Door::pass);
+        door.pass();
+        let killed = second.join().is_none();
+        assert_eq!(door.permits.available(), 1);
+        killed
+    });
+}
+
+#[test]
 fn a_permit_is_forgotten_or_comes_back_and_nothing_in_between() {
     at_each_step(1, |steps| {
         let door = Door::new(2);
@@ -258,6 +275,24 @@ fn a_writer_that_dies_at_any_step_keeps_nobody_waiting_and_is_not_forgotten_whil
         let poisoned = book.turns.poison().get();
         assert!(killed || !poisoned);
         assert!(poisoned || !book.half_changed.load(Relaxed), "nobody is told of it");
+        killed
+    });
+}
+
+#[test]
+fn one_that_dies_while_it_sees_to_a_dead_writer_does_not_hide_its_death() {
+    at_each_step(1, |steps| {
+        let book = Book::new();
+        let writer = Process::start(2, FOR_EVER, &book, |book| {
+            book.turns.write(Wait::Until(None)).unwrap();
+            mortal::die();
+        });
+        writer.join();
+        let second = Process::start(3, steps, &book, Book::read);
+        book.read();
+        let killed = second.join().is_none();
+        assert!(book.turns.write(Wait::Not).is_some());
+        assert!(book.turns.poison().get(), "nobody is told of it");
         killed
     });
 }

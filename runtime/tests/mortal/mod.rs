@@ -374,6 +374,11 @@ pub(crate) mod waiting {
         Some(Instant::now())
     }
 
+    /// How many sleep.
+    pub(crate) fn asleep() -> usize {
+        Beds::lock().asleep.len()
+    }
+
     /// Time passes: everybody who sleeps looks again, and so does everybody who is about to.
     pub(crate) fn look_again() {
         let mut beds = Beds::lock();
@@ -395,6 +400,7 @@ const _: fn() = || {
     waiting::wake_one(&word);
     waiting::wake_all(&word);
     let _ = (members::own(), members::is_own(members::own()), members::was_killed(members::own()));
+    let _ = waiting::asleep();
     let _ = waiting::deadline_after(std::time::Duration::ZERO);
     Fault::WakersMiscount.is_found_by("", "");
     let _ = (Fault::WaitersAreNotNoted, Fault::NobodyIsWoken, Fault::NoDeathIsKnown);
