@@ -3,6 +3,13 @@
 //! The files of `sync` are compiled here a second time, as they are, on top of processes that die ([`mortal`]). What is asked:
 //! that nobody sleeps for good, that no more have a turn than may, and that a dead process keeps nothing.
 //! Runs in: one process, without children.
+//!
+//! Each rule is left out once, at every run (`the_checker_finds`). Beyond that, these mistakes were put into the files
+//! themselves, one at a time, and each was found by a test here. In `semaphore.rs`: after a death inside, the free permits are not
+//! counted anew; dead holders are not asked for; a forgotten permit is taken from its holder and not from all. In `turns.rs`:
+//! who gives up still keeps readers out, and so does a dead one; dead readers are not forgotten; the last reader wakes
+//! nobody; readers come in while one writes, or a writer while others read; a dead writer is forgotten before its note is
+//! made. In `sleepers.rs`: a call begins no new turn; who is about to sleep is not counted; whoever was woken counts as the last.
 
 mod checker;
 #[expect(dead_code, reason = "a part of the crate, of which a model needs some")]
