@@ -240,7 +240,8 @@ fn none_to_make_one() {
         assert!(error.to_string().contains("oo many open files"), "{error}");
     }
     assert_eq!(descriptors(std::process::id()), before);
-    assert_eq!(Shared::<[f64]>::from_slice(&values).expect("there are some now")[999], 1.5);
+    let shared = Shared::<[f64]>::from_slice(&values).expect("there are some now");
+    assert_eq!(shared[999].to_bits(), 1.5_f64.to_bits());
 }
 
 #[process_task]
