@@ -106,8 +106,8 @@ macro_rules! in_place {
     ($($name:ident $(<$T:ident>)?),+ $(,)?) => { $(
         #[expect(unsafe_code, reason = "vouching for a type that is made for shared memory")]
         #[diagnostic::do_not_recommend]
-        // SAFETY: its words are atomics that hold no address (duty 1), without a destructor (2), every sequence of writes to
-        // which may end anywhere, as the protocol on top of its file says (3), and aligned as numbers are (4); they change,
+        // SAFETY: its words are atomics, or numbers that stay as they are, and hold no address (duty 1), without a destructor
+        // (2); any bytes are such words, and every sequence of writes to the atomics may end anywhere, as the protocol on top of its file says (3), and aligned as numbers are (4); they change,
         // and so may what they guard (5). What it guards is a `Shareable` itself.
         unsafe impl $(<$T: $crate::shared::Shareable + Send>)? $crate::shared::Shareable for $name $(<$T>)? {
             const FROZEN: bool = false;

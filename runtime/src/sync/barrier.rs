@@ -90,7 +90,8 @@ const ONE_BREAK: u64 = 1 << 32;
 /// # If the other process dies
 /// All that wait return with an error within 100 ms, if the process was killed (or crashed, or exited with another code than
 /// 0) while it waited too, or between its last round and this one. One that returned or exited with 0 between two
-/// rounds breaks nothing: somebody else may come in its place. Of up to 256 processes it is known that they were parties.
+/// rounds breaks nothing: somebody else may come in its place. Of up to 256 processes it is known that they were parties;
+/// how one of them ended is forgotten when thousands of processes have been made since.
 #[repr(C)]
 pub struct Barrier {
     parties: u32,
