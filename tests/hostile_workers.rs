@@ -171,8 +171,9 @@ fn trials(method: StartMethod, acts: impl IntoIterator<Item = (Act, Expected)>) 
             let scratch = Scratch::new();
             let replaced = trial(one, &act, expected, &scratch);
             scratches.push(scratch);
-            // What a worker bears may still do harm later, which must not be said of the next attack.
-            if expected == Expected::Contained && !replaced {
+            // What a worker bears may still do harm later, which must not be said of the next attack; nor is one replaced
+            // because it could not hand a result over.
+            if expected == Expected::Contained && (!replaced || matches!(act, Act::Flood { .. })) {
                 let next = pool(method, one.workers());
                 drop(mem::replace(one, next));
             }
