@@ -107,7 +107,7 @@ impl<R> JoinHandle<R> {
 
     /// Takes the call back if it has not begun, also if a worker has it already: then joining gives
     /// [`ErrorKind::Cancelled`] and [`Execution::NotStarted`]. Says whether the call is cancelled; false if it runs or is
-    /// finished.
+    /// finished. A call with a [`Shared`](crate::Shared) among its arguments counts as running when a worker has it.
     ///
     /// # Examples
     /// ```

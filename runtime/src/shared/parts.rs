@@ -32,13 +32,11 @@ impl<T> Clone for Parts<T> {
 impl<T: Shareable + Send> Parts<T> {
     /// Splits a region that is the caller's alone into ranges of `len` values, with locks in the region `locks`. If it is not, it
     /// comes back.
-    pub(crate) fn split(mut region: Arc<Region>, len: usize, locks: Identity) -> Result<Self, Arc<Region>> {
-        match Arc::get_mut(&mut region) {
-            Some(own) => own.split(len, locks),
-            None => return Err(region),
-        }
+    pub(crate) fn split(region: Arc<Region>, len: usize, locks: Identity) -> Result<Self, Arc<Region>> {
+        let mut region = Arc::try_unwrap(region)?;
+        region.split(len, locks);
         // From now on others may get it.
-        Arc::try_unwrap(region).map(|region| Self { region: region.enter(), values: PhantomData })
+        Ok(Self { region: region.enter(), values: PhantomData })
     }
 
     /// Puts it beside the payload that this thread encodes.
