@@ -147,31 +147,55 @@ impl Received {
 }
 
 thread_local! {
-    static COLLECTED: RefCell<Option<Handles>> = const { RefCell::new(None) };
-    /// Whether there may be any among them: asked after each of a million values, most of which have none.
-    static ANY: Cell<bool> = const { Cell::new(false) };
-    /// How many of them are of values before the one at hand.
+    /// How many scopes of this thread are open, one in another, to collect handles, and to provide them.
+    static COLLECTING: Cell<u32> = const { Cell::new(0) };
+    static PROVIDING: Cell<u32> = const { Cell::new(0) };
+    /// The handles of those scopes that have any, with the number of the scope. Most payloads have none, and are many, so that
+    /// opening and closing a scope touches only what needs no destructor.
+    static COLLECTED: RefCell<Vec<(u32, Handles)>> = const { RefCell::new(Vec::new()) };
+    static PROVIDED: RefCell<Vec<(u32, Received)>> = const { RefCell::new(Vec::new()) };
+    /// The number of the last scope in `COLLECTED`; 0 if there is none.
+    static LAST: Cell<u32> = const { Cell::new(0) };
+    /// How many handles of the present scope are of values before the one at hand.
     static BEFORE: Cell<usize> = const { Cell::new(0) };
-    static PROVIDED: RefCell<Option<Received>> = const { RefCell::new(None) };
     static ACTIVE: Cell<bool> = const { Cell::new(false) };
 }
 
 /// Runs `encode`, in which handles can be [`put`] beside those that are in `handles`.
 #[inline]
 pub(crate) fn collect<R>(handles: &mut Handles, encode: impl FnOnce() -> R) -> R {
-    struct Scope<'h>(&'h mut Handles, Option<Handles>, usize);
+    struct Scope<'h>(&'h mut Handles, usize);
     impl Drop for Scope<'_> {
         #[inline]
         fn drop(&mut self) {
-            BEFORE.set(self.2);
-            ANY.set(self.1.as_ref().is_some_and(|outer| !outer.is_empty()));
-            *self.0 = COLLECTED.replace(self.1.take()).unwrap_or_default();
+            if LAST.get() == COLLECTING.get() {
+                *self.0 = pop();
+            }
+            COLLECTING.set(COLLECTING.get() - 1);
+            BEFORE.set(self.1);
         }
     }
-    ANY.set(!handles.is_empty());
-    let outer = COLLECTED.replace(Some(mem::take(handles)));
-    let _scope = Scope(handles, outer, BEFORE.replace(0));
+    COLLECTING.set(COLLECTING.get() + 1);
+    if !handles.is_empty() {
+        push(mem::take(handles));
+    }
+    let _scope = Scope(handles, BEFORE.replace(0));
     encode()
+}
+
+#[cold]
+fn push(handles: Handles) {
+    LAST.set(COLLECTING.get());
+    COLLECTED.with_borrow_mut(|scopes| scopes.push((COLLECTING.get(), handles)));
+}
+
+#[cold]
+fn pop() -> Handles {
+    COLLECTED.with_borrow_mut(|scopes| {
+        let last = scopes.pop().map(|(_, handles)| handles);
+        LAST.set(scopes.last().map_or(0, |(number, _)| *number));
+        last.unwrap_or_default()
+    })
 }
 
 /// Another value of the same payload is to be encoded in the scope of this thread, which may have [`MOST`] handles itself.
@@ -180,32 +204,43 @@ pub(crate) fn next_value() {
     BEFORE.set(collected());
 }
 
+/// Whether there are handles in the scope of this thread.
+#[inline]
+fn any() -> bool {
+    LAST.get() != 0 && LAST.get() == COLLECTING.get()
+}
+
 /// How many handles are in the scope of this thread.
 #[inline]
 pub(crate) fn collected() -> usize {
-    if ANY.get() { COLLECTED.with_borrow(|scope| scope.as_ref().map_or(0, Handles::len)) } else { 0 }
+    if any() { COLLECTED.with_borrow(|scopes| scopes.last().map_or(0, |(_, handles)| handles.len())) } else { 0 }
 }
 
 /// Takes the handles out of the scope of this thread: for one that stays open for many payloads.
 #[inline]
 pub(crate) fn take_collected() -> Handles {
-    if !ANY.replace(false) {
-        return Handles::default();
-    }
-    COLLECTED.with_borrow_mut(|scope| scope.as_mut().map(mem::take)).unwrap_or_default()
+    if any() { pop() } else { Handles::default() }
 }
 
 /// Runs `decode`, in which the handles that were `received` can be [taken](take).
 #[inline]
 pub(crate) fn provide<R>(received: &Received, decode: impl FnOnce() -> R) -> R {
-    struct Scope(Option<Received>);
+    struct Scope(bool);
     impl Drop for Scope {
         #[inline]
         fn drop(&mut self) {
-            drop(PROVIDED.replace(self.0.take()));
+            PROVIDING.set(PROVIDING.get() - 1);
+            if self.0 {
+                drop(PROVIDED.with_borrow_mut(Vec::pop));
+            }
         }
     }
-    let _scope = Scope(PROVIDED.replace(Some(received.clone())));
+    PROVIDING.set(PROVIDING.get() + 1);
+    let any = !received.is_empty();
+    if any {
+        PROVIDED.with_borrow_mut(|scopes| scopes.push((PROVIDING.get(), received.clone())));
+    }
+    let _scope = Scope(any);
     decode()
 }
 
@@ -228,12 +263,16 @@ pub(super) fn active<R>(serde: impl FnOnce() -> R) -> R {
 /// # Errors
 /// This thread encodes no payload, or there are too many.
 pub(crate) fn put(handle: Arc<dyn Handle>) -> Result<u32, CodecError> {
-    let collected = |scope: &mut Option<Handles>| {
-        ANY.set(scope.is_some());
-        scope.as_mut().map(|handles| handles.put(handle, BEFORE.get() + MOST))
-    };
-    let index = if ACTIVE.get() { COLLECTED.with_borrow_mut(collected) } else { None };
-    index.unwrap_or_else(|| Err(outside("written")))
+    if !ACTIVE.get() || COLLECTING.get() == 0 {
+        return Err(outside("written"));
+    }
+    if !any() {
+        push(Handles::default());
+    }
+    COLLECTED.with_borrow_mut(|scopes| match scopes.last_mut() {
+        Some((_, handles)) => handles.put(handle, BEFORE.get() + MOST),
+        None => Err(outside("written")),
+    })
 }
 
 /// The handle of that index beside the payload that this thread decodes; `open` makes it of the descriptor that came, or
@@ -245,8 +284,12 @@ pub(crate) fn take<H: Handle>(
     index: u32,
     open: impl FnOnce(OwnedFd) -> Result<Arc<H>, CodecError>,
 ) -> Result<Arc<H>, CodecError> {
-    let provided = if ACTIVE.get() { PROVIDED.with_borrow(Clone::clone) } else { None };
-    provided.ok_or_else(|| outside("read"))?.take(index, open)
+    let number = PROVIDING.get();
+    if !ACTIVE.get() || number == 0 {
+        return Err(outside("read"));
+    }
+    let last = PROVIDED.with_borrow(|scopes| scopes.last().filter(|last| last.0 == number).map(|last| last.1.clone()));
+    last.unwrap_or_default().take(index, open)
 }
 
 #[cold]

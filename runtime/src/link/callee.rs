@@ -146,6 +146,7 @@ impl Callee {
     }
 
     /// The next request, waiting as long as it takes; `None` when the parent has closed the link and all are done.
+    #[inline]
     pub(crate) fn next(&mut self) -> Option<Given> {
         let window = &self.reply.words().window.0;
         let closing = &self.request.words().closing.0;
@@ -182,6 +183,7 @@ impl Callee {
     }
 
     /// Sleeps until the parent clears the word. What lingers is let go of meanwhile.
+    #[cold]
     fn doze(&mut self, dozing: &AtomicU32) {
         if !self.lingering.is_empty() {
             futex::wait_until(dozing, 1, LINGER);
@@ -381,6 +383,7 @@ impl Callee {
     }
 
     /// The handles beside a request.
+    #[cold]
     fn beside(&mut self, head: &Frame) -> Received {
         let mut arriving = Arriving::new(head.serial, head.handles);
         while !arriving.is_complete() {
@@ -394,6 +397,7 @@ impl Callee {
         arriving.received()
     }
 
+    #[inline]
     fn read_frame(&mut self) -> Given {
         let head = loop {
             let mut head = [0; HEAD];
@@ -415,7 +419,7 @@ impl Callee {
                 Err(errno) => Bytes::Missing(errno),
             },
         };
-        let received = self.beside(&head);
+        let received = if head.handles == 0 { Received::default() } else { self.beside(&head) };
         let memory = (head.pages > 0).then(|| u64::from(head.pages) * frame::PAGE);
         Given { kind: head.kind, task: head.task, serial: head.serial, memory, received, bytes }
     }

@@ -156,6 +156,7 @@ impl<T> Caller<T> {
     ///
     /// # Errors
     /// As [`Caller::push`].
+    #[inline]
     pub(crate) fn write(
         &mut self,
         kind: Kind,
@@ -166,7 +167,7 @@ impl<T> Caller<T> {
         debug_assert!(self.has_room());
         // Not used again if the request cannot be made: what was sent for it is let go by whoever reads the next.
         self.serial += 1;
-        let (parcel, handles) = match self.send_ahead(&payload) {
+        let (parcel, handles) = match if payload.is_plain() { Ok((None, 0)) } else { self.send_ahead(&payload) } {
             Ok(sent) => sent,
             Err(errno) => return Err((errno, payload, tag)),
         };
@@ -275,7 +276,7 @@ impl<T> Caller<T> {
                 return Err(Violation("a reply was written over"));
             }
             let tally = if head.kind == Kind::Results { Some(count(&body, items, head.serial)?) } else { None };
-            let body = body.with(self.beside(&head, arriving)?);
+            let body = if head.handles == 0 { body } else { body.with(self.beside(&head, arriving)?) };
             self.read = end;
             self.answered = self.answered.wrapping_add(1);
             if let Some(oldest) = self.in_flight.pop_front() {
@@ -388,6 +389,7 @@ impl<T> Caller<T> {
     }
 
     /// Sends what has to be there before the frame: the parcel that holds the payload, and the handles beside it.
+    #[cold]
     fn send_ahead(&mut self, payload: &Payload) -> Result<(Option<ParcelName>, u16), Errno> {
         let parcel = payload.loan().map(|loan| self.announce(loan)).transpose()?;
         let message = || to_bytes(&ToChild::Beside { serial: self.serial });
@@ -413,6 +415,7 @@ impl<T> Caller<T> {
     }
 
     /// What came beside an answer.
+    #[cold]
     fn beside(&mut self, head: &Frame, mut arriving: Arriving) -> Result<Received, Violation> {
         for _ in 0..MOST_WAITING {
             if arriving.is_complete() {

@@ -35,6 +35,7 @@ impl Spin {
     }
 
     /// Looks until `there` says yes, or the time is over; says which.
+    #[inline]
     pub(crate) fn until(&self, there: impl FnMut() -> bool) -> bool {
         let length = self.0.load(Relaxed);
         let found = look(Duration::from_nanos(length), there);
@@ -57,6 +58,7 @@ pub(crate) fn briefly(there: impl FnMut() -> bool) -> bool {
     look(BRIEFLY, there)
 }
 
+#[inline]
 fn look(length: Duration, mut there: impl FnMut() -> bool) -> bool {
     let start = Instant::now();
     loop {

@@ -310,7 +310,6 @@ impl Schedule {
 
     /// Gives a call to a worker. False: it waits again, until the next reply.
     fn give(&mut self, number: usize, queued: Queued, owed: &mut Owed) -> bool {
-        let busy = !self.levels.watched().is_empty();
         let Some(worker) = self.places[number].worker_mut() else {
             self.backlog.push_front(queued);
             return true;
@@ -327,7 +326,8 @@ impl Schedule {
                     self.unpublished.push(number);
                 }
                 call.set_holder(Some(number));
-                if has_handles && !call.heard.swap(true, Relaxed) {
+                if has_handles && !call.heard.load(Relaxed) {
+                    call.heard.store(true, Relaxed);
                     self.awaited += 1;
                     self.more_awaited = true;
                 }
@@ -355,7 +355,7 @@ impl Schedule {
                 self.backlog.push_front(Queued { call, payload });
                 self.sort_in(number, owed);
             }
-            Err((errno, payload, _)) if busy && is_temporary(errno) => {
+            Err((errno, payload, _)) if is_temporary(errno) && !self.levels.watched().is_empty() => {
                 // Those that work now have taken theirs when they reply.
                 self.backlog.push_front(Queued { call, payload });
                 return false;
@@ -389,8 +389,11 @@ impl Schedule {
             self.see_settled(call, outcome.as_ref().err(), owed);
         }
         let waiters = call.settle(outcome);
-        let heard = usize::from(call.heard.swap(false, Relaxed));
-        self.awaited = self.awaited.saturating_sub(waiters.awaited() + heard);
+        let heard = call.heard.load(Relaxed);
+        self.awaited = self.awaited.saturating_sub(waiters.awaited() + usize::from(heard));
+        if heard {
+            call.heard.store(false, Relaxed);
+        }
         if !waiters.is_empty() {
             owed.wake.push(waiters);
         }
