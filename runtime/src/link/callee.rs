@@ -9,6 +9,7 @@ use std::sync::atomic::AtomicU32;
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release, SeqCst};
 use std::time::{Duration, Instant};
 
+use super::answer::Answer;
 use super::batch;
 use super::beside::{self, Arriving};
 use super::crowd::Crowd;
@@ -462,42 +463,5 @@ impl Callee {
             }
         }
         self.released = now;
-    }
-}
-
-/// The answer to a batch while it is made, at the place where its frame will stand.
-#[derive(Debug)]
-pub(crate) struct Answer {
-    at: u64,
-    serial: u64,
-    /// How long it is by now.
-    len: usize,
-    done: u64,
-    /// How many handles are beside the last result.
-    handles: u16,
-}
-
-impl Answer {
-    /// Says that handles are beside it, which are not.
-    #[cfg(test)]
-    pub(super) fn promise(&mut self, handles: u16) {
-        self.handles = handles;
-    }
-
-    /// The head of the frame that holds the answer.
-    fn frame(&self, len: usize, parcel: Option<ParcelName>, nanos: u32) -> Frame {
-        let (serial, handles) = (self.serial, self.handles);
-        Frame { kind: Kind::Results, task: nanos, serial, len: len as u64, parcel, pages: 0, handles }
-    }
-
-    /// How many bytes the next result may have; `None` if not even an empty one fits.
-    #[inline]
-    pub(crate) fn room(&self) -> Option<usize> {
-        INLINE.checked_sub(self.len + batch::HEAD)
-    }
-
-    /// How many bytes there are before the next result, with its head, in a parcel that takes the place of the frame.
-    pub(crate) fn len_with_head(&self) -> usize {
-        self.len + batch::HEAD
     }
 }
