@@ -316,51 +316,65 @@ impl Schedule {
         };
         let Queued { call, payload } = queued;
         let limit = call.options.timeout;
-        let has_handles = !payload.handles().is_empty();
         let first = worker.load() == 0;
         worker.tell(self.told.0, self.told.1);
-        let request = (call.index, call.options.memory_limit);
-        match worker.caller.write(call.kind(), request, payload, Asked::Call(Arc::clone(&call))) {
-            Ok(()) => {
-                if worker.caller.written() == 1 {
-                    self.unpublished.push(number);
-                }
-                call.set_holder(Some(number));
-                if has_handles && !call.heard.load(Relaxed) {
-                    call.heard.store(true, Relaxed);
-                    self.awaited += 1;
-                    self.more_awaited = true;
-                }
-                self.looks.given(&call.stamps);
-                worker.given += 1;
-                if let Some(limit) = limit {
-                    let now = Instant::now();
-                    worker.timed += 1;
-                    self.timed += 1;
-                    if first {
-                        worker.since = Some(now);
-                    }
-                    self.set_alarm(now.checked_add(limit), owed);
-                }
-                self.sort_in(number, owed);
-                if limit.is_some() {
-                    self.set_alarm(self.due(number), owed);
-                }
-                self.count_call(number, owed);
+        call.set_holder(Some(number));
+        self.looks.given(&call.stamps);
+        if !payload.handles().is_empty() && !call.heard.load(Relaxed) {
+            call.heard.store(true, Relaxed);
+            self.awaited += 1;
+            self.more_awaited = true;
+        }
+        let (kind, request) = (call.kind(), (call.index, call.options.memory_limit));
+        if let Err((errno, payload, asked)) = worker.caller.write(kind, request, payload, Asked::Call(call)) {
+            return self.cannot_give(number, errno, (asked, payload), owed);
+        }
+        if worker.caller.written() == 1 {
+            self.unpublished.push(number);
+        }
+        worker.given += 1;
+        if let Some(limit) = limit {
+            let now = Instant::now();
+            worker.timed += 1;
+            self.timed += 1;
+            if first {
+                worker.since = Some(now);
             }
-            Err((Errno::EPIPE | Errno::ECONNRESET, payload, _)) => {
+            self.set_alarm(now.checked_add(limit), owed);
+        }
+        self.sort_in(number, owed);
+        if limit.is_some() {
+            self.set_alarm(self.due(number), owed);
+        }
+        self.count_call(number, owed);
+        true
+    }
+
+    /// A call could not be given to a worker. False: it waits again, until the next reply.
+    #[cold]
+    fn cannot_give(
+        &mut self,
+        number: usize,
+        errno: Errno,
+        (asked, payload): (Asked, Payload),
+        owed: &mut Owed,
+    ) -> bool {
+        let Asked::Call(call) = asked else { return true };
+        call.set_holder(None);
+        match (errno, self.places[number].worker_mut()) {
+            (Errno::EPIPE | Errno::ECONNRESET, Some(worker)) => {
                 // It is dead, or as good as dead: its end will be reported, and the call has not begun.
                 worker.shut = true;
                 owed.kill.push(Arc::clone(&worker.record));
                 self.backlog.push_front(Queued { call, payload });
                 self.sort_in(number, owed);
             }
-            Err((errno, payload, _)) if is_temporary(errno) && !self.levels.watched().is_empty() => {
+            _ if is_temporary(errno) && !self.levels.watched().is_empty() => {
                 // Those that work now have taken theirs when they reply.
                 self.backlog.push_front(Queued { call, payload });
                 return false;
             }
-            Err((errno, ..)) => {
+            _ => {
                 let reason = format!("they cannot be handed over: {}", errno.desc());
                 let kind = ErrorKind::CannotEncode { direction: Direction::Arguments, reason };
                 self.settle(&call, Err(Error::new(kind, Execution::NotStarted)), owed);
