@@ -29,7 +29,7 @@ under_every_start_method! {
     a_worker_with_few_descriptors_says_so_and_goes_on,
     a_parent_with_few_descriptors_says_so_and_goes_on,
     memory_that_has_no_descriptor_is_an_error,
-    a_user_with_few_descriptors_under_way_is_told_so,
+    a_user_with_few_descriptors_under_way_waits_for_those_before,
     handles_are_the_same_where_tasks_run_in_the_calling_process,
 }
 
@@ -49,7 +49,7 @@ fn memory_that_has_no_descriptor_is_an_error(method: StartMethod) {
     plays("none to make one", method);
 }
 
-fn a_user_with_few_descriptors_under_way_is_told_so(method: StartMethod) {
+fn a_user_with_few_descriptors_under_way_waits_for_those_before(method: StartMethod) {
     plays("few under way", method);
 }
 

@@ -44,8 +44,8 @@ pub(crate) fn is_temporary(errno: Errno) -> bool {
     matches!(errno, Errno::ETOOMANYREFS | Errno::EAGAIN | Errno::ENOBUFS | Errno::ENOMEM)
 }
 
-/// How long a child goes on trying, while its parent takes what is there.
-const PATIENCE: Duration = Duration::from_secs(1);
+/// How long to go on trying, while others take what is there.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(1);
 
 /// As [`send`], for one who can wait: `remind` tells the other side that there is something to receive.
 pub(super) fn send_patiently(

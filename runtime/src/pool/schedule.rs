@@ -29,11 +29,14 @@ use super::worker::{Asked, Place};
 use crate::error::{Direction, Error, ErrorKind, Execution, Result};
 use crate::launch::Record;
 use crate::link::window::LOOK_AHEAD;
-use crate::link::{Body, Payload, Reply, is_temporary};
+use crate::link::{Body, PATIENCE, Payload, Reply, is_temporary};
 use crate::sys::Errno;
 
 /// After so many calls that were submitted while all workers were busy, the submitting thread looks for replies.
 const RARELY: u32 = LOOK_AHEAD;
+
+/// How soon handles are tried again that could not be sent because too many are under way.
+const SOON: Duration = Duration::from_millis(2);
 
 /// Everything under the mutex.
 #[derive(Debug)]
@@ -56,6 +59,8 @@ pub(super) struct Schedule {
     pub(super) awaited: usize,
     /// There is one more since the workers were told.
     more_awaited: bool,
+    /// Since when calls cannot be given out because too many descriptors are under way.
+    refused_since: Option<Instant>,
     /// Calls with a timeout that workers have: so the next one's time begins when this one's reply is heard of.
     pub(super) timed: usize,
     /// When the next look at the deadlines is due, and the next look at those who have been idle.
@@ -146,6 +151,7 @@ impl Schedule {
             followers: Vec::new(),
             awaited: 0,
             more_awaited: false,
+            refused_since: None,
             timed: 0,
             alarm: None,
             idle_alarm: false,
@@ -308,7 +314,7 @@ impl Schedule {
         }
     }
 
-    /// Gives a call to a worker. False: it waits again, until the next reply.
+    /// Gives a call to a worker. False: it waits again, for some moments.
     fn give(&mut self, number: usize, queued: Queued, owed: &mut Owed) -> bool {
         let Some(worker) = self.places[number].worker_mut() else {
             self.backlog.push_front(queued);
@@ -320,7 +326,8 @@ impl Schedule {
         worker.tell(self.told.0, self.told.1);
         call.set_holder(Some(number));
         self.looks.given(&call.stamps);
-        if !payload.handles().is_empty() && !call.heard.load(Relaxed) {
+        let has_handles = !payload.handles().is_empty();
+        if has_handles && !call.heard.load(Relaxed) {
             call.heard.store(true, Relaxed);
             self.awaited += 1;
             self.more_awaited = true;
@@ -328,6 +335,9 @@ impl Schedule {
         let (kind, request) = (call.kind(), (call.index, call.options.memory_limit));
         if let Err((errno, payload, asked)) = worker.caller.write(kind, request, payload, Asked::Call(call)) {
             return self.cannot_give(number, errno, (asked, payload), owed);
+        }
+        if has_handles {
+            self.refused_since = None;
         }
         if worker.caller.written() == 1 {
             self.unpublished.push(number);
@@ -350,7 +360,7 @@ impl Schedule {
         true
     }
 
-    /// A call could not be given to a worker. False: it waits again, until the next reply.
+    /// A call could not be given to a worker. False: it waits again, for some moments.
     #[cold]
     fn cannot_give(
         &mut self,
@@ -360,6 +370,7 @@ impl Schedule {
         owed: &mut Owed,
     ) -> bool {
         let Asked::Call(call) = asked else { return true };
+        let now = Instant::now();
         call.set_holder(None);
         match (errno, self.places[number].worker_mut()) {
             (Errno::EPIPE | Errno::ECONNRESET, Some(worker)) => {
@@ -369,9 +380,10 @@ impl Schedule {
                 self.backlog.push_front(Queued { call, payload });
                 self.sort_in(number, owed);
             }
-            _ if is_temporary(errno) && !self.levels.watched().is_empty() => {
-                // Those that work now have taken theirs when they reply.
+            _ if is_temporary(errno) && self.refused_since.get_or_insert(now).elapsed() < PATIENCE => {
+                // Other workers are about to take theirs, or other processes of this user are.
                 self.backlog.push_front(Queued { call, payload });
+                self.set_alarm(now.checked_add(SOON), owed);
                 return false;
             }
             _ => {
