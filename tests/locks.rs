@@ -2,7 +2,8 @@
 //!
 //! Runs in: the test process; the tasks in children. Never: relies on how fast anything is, but for the one promise that is about
 //! time, which is tried several times.
-#![expect(unsafe_code, reason = "a process that makes a copy of itself")]
+#![expect(unsafe_code, reason = "a lock word that is written by hand")]
+mod copies;
 mod stage;
 mod support;
 
@@ -11,9 +12,7 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use nix::libc;
-use nix::sys::wait::{WaitStatus, waitpid};
-use nix::unistd::{ForkResult, fork};
+use copies::in_a_copy;
 use process_task::sync::{Condvar, Mutex, ReentrantMutex, TryLockError};
 use process_task::{Builder, Process, Shared, StartMethod, Task, process_task};
 use stage::{Stage, reach, stage as new_stage, until, until_asleep, until_killed};
@@ -207,19 +206,6 @@ fn a_holder_that_lives_keeps_the_mutex(method: StartMethod) {
     reach(&stage);
     assert!(counter.lock().is_ok());
     holder.join().unwrap();
-}
-
-/// Runs `body` in a copy of this process, and waits until that has exited.
-fn in_a_copy(body: impl FnOnce()) {
-    // SAFETY: this process has one thread, or at least none that holds the allocator.
-    match unsafe { fork() }.unwrap() {
-        ForkResult::Child => {
-            body();
-            // SAFETY: ends the copy, and nothing else of this program runs in it.
-            unsafe { libc::_exit(0) };
-        }
-        ForkResult::Parent { child } => assert_eq!(waitpid(child, None), Ok(WaitStatus::Exited(child, 0))),
-    }
 }
 
 #[process_task]

@@ -3,40 +3,21 @@
 //!
 //! Runs in: the test process; what is showered is a child, so that nobody else's signals are touched.
 //! Never: takes one slow round for a fault; that the machine was busy is no reason to fail.
-#![expect(unsafe_code, reason = "a signal handler, and a timer of the kernel")]
 mod herd;
+mod storm;
 mod support;
 
-use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
 use herd::start;
-use nix::libc;
-use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction};
 use process_task::sync::{Barrier, Event, RwLock, Semaphore, TryLockError};
 use process_task::{Shared, StartMethod, process_task};
+use storm::{HANDLED, storm};
 
 under_every_start_method! {
     time_outs_in_a_storm_of_signals_are_neither_early_nor_much_late,
     a_storm_of_signals_lets_nobody_go_on,
-}
-
-static HANDLED: AtomicU32 = AtomicU32::new(0);
-
-extern "C" fn count(_: libc::c_int) {
-    HANDLED.fetch_add(1, Relaxed);
-}
-
-/// From now on this process gets a signal every tenth of a millisecond, and no system call is restarted.
-fn storm() {
-    let action = SigAction::new(SigHandler::Handler(count), SaFlags::empty(), SigSet::empty());
-    // SAFETY: the handler does nothing but count.
-    unsafe { sigaction(Signal::SIGALRM, &action) }.unwrap();
-    let often = libc::timeval { tv_sec: 0, tv_usec: 100 };
-    let timer = libc::itimerval { it_interval: often, it_value: often };
-    // SAFETY: `timer` is borrowed across the call, and nobody asks for what was there before.
-    let set = unsafe { libc::setitimer(libc::ITIMER_REAL, &raw const timer, std::ptr::null_mut()) };
-    assert_eq!(set, 0);
 }
 
 type All = Shared<(Semaphore, Event, Barrier, RwLock<u32>, RwLock<u32>)>;

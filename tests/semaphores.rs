@@ -2,7 +2,7 @@
 //!
 //! Runs in: the test process; the tasks in children. Never: relies on how fast anything is, but for the one promise that is about
 //! time, which is tried several times.
-#![expect(unsafe_code, reason = "a process that makes a copy of itself")]
+mod copies;
 mod herd;
 mod stage;
 mod support;
@@ -11,10 +11,8 @@ use std::mem::ManuallyDrop;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::SeqCst};
 use std::time::{Duration, Instant};
 
+use copies::in_a_copy;
 use herd::{Herd, start};
-use nix::libc;
-use nix::sys::wait::{WaitStatus, waitpid};
-use nix::unistd::{ForkResult, fork};
 use process_task::sync::{Semaphore, TooManyPermits};
 use process_task::{Process, Shared, StartMethod, process_task};
 use stage::{Stage, reach, stage as new_stage, until, until_asleep, until_killed};
@@ -198,19 +196,6 @@ fn a_time_out_is_neither_early_nor_without_end(method: StartMethod) {
     }
     holder.kill().unwrap();
     assert!(permits.acquire_timeout(Duration::MAX).is_some());
-}
-
-/// Runs `body` in a copy of this process, and waits until that has exited.
-fn in_a_copy(body: impl FnOnce()) {
-    // SAFETY: this process has one thread, or at least none that holds the allocator.
-    match unsafe { fork() }.unwrap() {
-        ForkResult::Child => {
-            body();
-            // SAFETY: ends the copy, and nothing else of this program runs in it.
-            unsafe { libc::_exit(0) };
-        }
-        ForkResult::Parent { child } => assert_eq!(waitpid(child, None), Ok(WaitStatus::Exited(child, 0))),
-    }
 }
 
 #[process_task]
