@@ -15,7 +15,7 @@ use std::fmt;
 use std::mem;
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::panic::{RefUnwindSafe, UnwindSafe};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use super::CodecError;
 
@@ -27,6 +27,11 @@ pub(crate) trait Handle: Any + Send + Sync + UnwindSafe + RefUnwindSafe + fmt::D
     /// Whether a worker may have it for some moments longer than the call that it came with, because nothing can be told from
     /// that: so that the next call finds it as it is.
     fn may_linger(&self) -> bool;
+
+    /// Whether others are told when the last holder lets go of it. Then nobody holds it longer than whoever decoded it does.
+    fn is_end(&self) -> bool {
+        false
+    }
 }
 
 /// The most handles of one value, or of one call's arguments.
@@ -81,6 +86,8 @@ pub(crate) struct Received(Option<Arc<Mutex<Vec<Slot>>>>);
 enum Slot {
     Came(OwnedFd),
     Opened(Arc<dyn Handle>),
+    /// As `Opened`, but those who decoded it have it, and nobody else.
+    End(Weak<dyn Handle>),
     /// It could not be received or opened, for this reason.
     Lost(&'static str),
 }
@@ -135,12 +142,13 @@ impl Received {
         let opened: Arc<dyn Handle> = match mem::replace(slot, Slot::Lost("it was refused before")) {
             Slot::Came(descriptor) => open(descriptor)?,
             Slot::Opened(handle) => handle,
+            Slot::End(handle) => handle.upgrade().ok_or_else(|| CodecError::new("a handle was let go of before"))?,
             Slot::Lost(why) => {
                 *slot = Slot::Lost(why);
                 return Err(CodecError::new(format!("a handle that came with it could not be received: {why}")));
             }
         };
-        *slot = Slot::Opened(Arc::clone(&opened));
+        *slot = if opened.is_end() { Slot::End(Arc::downgrade(&opened)) } else { Slot::Opened(Arc::clone(&opened)) };
         let opened: Arc<dyn Any + Send + Sync> = opened;
         opened.downcast().map_err(|_| CodecError::new("a handle was read as one of another kind"))
     }
@@ -295,8 +303,8 @@ pub(crate) fn take<H: Handle>(
 #[cold]
 fn outside(how: &str) -> CodecError {
     CodecError::new(format!(
-        "a handle to something that processes share can only be {how} as part of an argument or a result of a task: it \
-         travels as a descriptor, which bytes elsewhere cannot carry"
+        "a handle to something that processes share can only be {how} as part of an argument or a result of a task, \
+         or of a message: it travels as a descriptor, which bytes elsewhere cannot carry"
     ))
 }
 

@@ -37,6 +37,7 @@
 
 mod borrowed;
 mod bounded;
+pub(crate) mod by_type;
 pub(crate) mod choose;
 mod error;
 mod format;
@@ -52,6 +53,7 @@ mod writer;
 mod tests;
 
 pub use self::borrowed::{AsBorrowed, Borrowable};
+pub use self::by_type::Message;
 pub use self::error::CodecError;
 pub use self::format::{AsElements, AsNothing, AsOwned, Codec, Format, Lend, Loan, Never, Store, codec, loan};
 pub use self::number::Number;

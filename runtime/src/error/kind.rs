@@ -97,6 +97,28 @@ pub enum ErrorKind {
         /// Why it was closed.
         reason: String,
     },
+    /// The queue takes no more items, or has none left and gets no more.
+    QueueClosed,
+    /// Nothing came through the channel, as long as one was ready to wait.
+    Empty,
+    /// There is no room in the channel, as long as one was ready to wait.
+    Full,
+    /// The other end of the connection is gone: dropped, or its process has died.
+    Disconnected,
+    /// The other side of a connection between machines could not show that it has the key, or was not let in.
+    #[non_exhaustive]
+    Refused {
+        /// What it could not show.
+        reason: String,
+    },
+    /// The kernel, or the network, refused what a channel asked for.
+    #[non_exhaustive]
+    ChannelFailed {
+        /// What was being done, for example `make a socket pair`.
+        step: String,
+        /// The error number of the kernel.
+        errno: i32,
+    },
     /// The process wrote something into shared memory that the protocol does not allow, and was killed.
     #[non_exhaustive]
     ProtocolViolation {
@@ -155,6 +177,8 @@ pub enum Direction {
     Arguments,
     /// From the task to the caller.
     Result,
+    /// Through a channel.
+    Message,
 }
 
 /// Whether the task may have run, for callers that must not run it twice.

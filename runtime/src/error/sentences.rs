@@ -100,6 +100,14 @@ impl Error {
                 "{who} was not started from the same binary as this program, so its tasks cannot be trusted to be the same"
             ),
             ErrorKind::Closed { reason } => write!(f, "the pool is closed: {reason}"),
+            ErrorKind::QueueClosed => f.write_str("the queue is closed, or everybody at its other end is gone"),
+            ErrorKind::Empty => f.write_str("nothing came through the channel in time"),
+            ErrorKind::Full => f.write_str("there was no room in the channel in time"),
+            ErrorKind::Disconnected => f.write_str("the other end of the connection is gone"),
+            ErrorKind::Refused { reason } => write!(f, "the other side was refused: {reason}"),
+            ErrorKind::ChannelFailed { step, errno } => {
+                write!(f, "cannot use the channel: {step}: {}", Errno::from_raw(*errno).desc())
+            }
             ErrorKind::ProtocolViolation { reason } => {
                 write!(f, "{who} broke the protocol{running} and was killed: {reason}")
             }
@@ -117,6 +125,7 @@ impl fmt::Display for Direction {
         f.write_str(match self {
             Self::Arguments => "arguments",
             Self::Result => "result",
+            Self::Message => "message",
         })
     }
 }

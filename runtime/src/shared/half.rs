@@ -6,6 +6,7 @@
 
 use std::marker::PhantomData;
 use std::os::fd::BorrowedFd;
+use std::sync::atomic::AtomicU32;
 
 use crate::sys;
 use crate::sys::memory::{Access, Map};
@@ -66,12 +67,29 @@ impl<W: Words> Half<W> {
         unsafe { self.map.start().cast::<W>().as_ref() }
     }
 
+    /// A word behind the words; `at` counts from their end, in bytes.
+    ///
+    /// The caller's protocol has it read and written as this word only, or else by one thread at a time.
+    ///
+    /// # Panics
+    /// If it does not lie inside, at a multiple of 4. Storing to it through a mapping that is for reading is a fault.
+    #[inline]
+    pub(crate) fn word(&self, at: usize) -> &AtomicU32 {
+        assert!(at.is_multiple_of(size_of::<u32>()) && at < self.map.len() - BYTES - 3, "no word at {at}");
+        // SAFETY: the assertion keeps it inside the mapping, which is more than a page long.
+        let word = unsafe { self.map.start().add(BYTES + at) };
+        // SAFETY: mapped as long as `self` lives, and aligned, as `BYTES` and `at` are; any bytes are such a word.
+        unsafe { word.cast::<AtomicU32>().as_ref() }
+    }
+
     /// See [`Map::read`]; `at` counts from the end of the words.
+    #[inline]
     pub(crate) fn read(&self, at: usize, into: &mut [u8]) {
         self.map.read(BYTES + at, into);
     }
 
     /// See [`Map::write`]; `at` counts from the end of the words.
+    #[inline]
     pub(crate) fn write(&self, at: usize, bytes: &[u8]) {
         self.map.write(BYTES + at, bytes);
     }

@@ -134,6 +134,12 @@ pub(crate) fn end(member: Member, killed: bool) {
     }
 }
 
+/// How many ends of processes of this tree were told so far: another number than before is a reason to look who lives.
+#[inline]
+pub(crate) fn ended() -> u64 {
+    table().map_or(0, Table::ended)
+}
+
 /// The living that `maker` has made.
 pub(crate) fn made_by(maker: Member) -> Vec<Member> {
     table().map_or_else(Vec::new, |table| table.made_by(maker))
@@ -188,6 +194,7 @@ extern "C" fn leaves() {
     }
 }
 
+#[inline]
 fn table() -> Option<&'static Table> {
     let table = TABLE.load(Acquire);
     // SAFETY: null, or a box that was leaked whole before it was stored here.

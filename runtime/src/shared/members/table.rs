@@ -5,7 +5,7 @@
 #![expect(unsafe_code, reason = "seeing entries in mapped memory")]
 
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
-use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64};
 
 use super::entry::{self, Book, Entry, Member, SLOTS, State};
@@ -20,6 +20,8 @@ struct Header {
     magic: AtomicU64,
     /// Where to look for a free entry next: round and round, so that a dead member's entry stays readable for long.
     next: AtomicU32,
+    /// How many ends were told, each after its entry said so.
+    ended: AtomicU64,
 }
 
 /// Where the entries begin: a page further.
@@ -146,7 +148,12 @@ impl Table {
     pub(super) fn end(&self, member: Member, killed: bool) {
         if self.write().is_ok() {
             self.entry(member.slot()).end(member, killed, clock::coarse());
+            self.header().ended.fetch_add(1, Release);
         }
+    }
+
+    pub(super) fn ended(&self) -> u64 {
+        self.header().ended.load(Acquire)
     }
 
     /// This process, which its parent has entered as `own`, takes the record lock of its entry.

@@ -1,0 +1,180 @@
+//! What goes through a channel: values of a type that generic code does not know, with handles beside them.
+//!
+//! Owns: the choice of the format where no macro can make it. Runs in: any process.
+//! Never: takes another format for one direction than for the other: both ask [`plain_types`] in the same order.
+//!
+//! Generated code chooses a type's format where the type is known (see [`choose`](super::choose)). A channel's code is generic, so
+//! it compares its type with those that are commonly sent in bulk, which costs nothing: the compiler knows the answers.
+
+use std::any::{Any, TypeId};
+use std::path::PathBuf;
+
+use super::handles::{self, Handles, Received};
+use super::{CodecError, Payload, Plain, Reader, Spill, Travels, Writer, via_serde};
+
+/// Values that can go through a channel: what has serde's two traits, and borrows nothing.
+///
+/// Every such type has it, and there is no other way to get it.
+///
+/// ```
+/// use serde::{Deserialize, Serialize};
+///
+/// #[derive(Serialize, Deserialize)]
+/// struct Point { x: f64, y: f64 }
+///
+/// fn is_message<T: process_task::channel::Message>() {}
+/// is_message::<Point>();
+/// is_message::<Vec<u8>>();
+/// ```
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` cannot go through a channel",
+    label = "not a type that can be sent to a process and kept there",
+    note = "derive serde's two traits: `#[derive(serde::Serialize, serde::Deserialize)]`",
+    note = "what borrows cannot: send what owns, `String` for `&str`"
+)]
+pub trait Message: for<'a> Travels<'a> + 'static {}
+
+#[diagnostic::do_not_recommend]
+impl<T: for<'a> Travels<'a> + 'static> Message for T {}
+
+/// Calls `$macro` with the types that travel in the plain format.
+macro_rules! plain_types {
+    ($macro:ident) => {
+        $macro! {
+            u8, i8, u16, i16, u32, i32, u64, i64, u128, i128, usize, isize, f32, f64, bool, char, (), String, PathBuf,
+            Vec<u8>, Vec<i8>, Vec<u16>, Vec<i16>, Vec<u32>, Vec<i32>, Vec<u64>, Vec<i64>, Vec<u128>, Vec<i128>,
+            Vec<usize>, Vec<isize>, Vec<f32>, Vec<f64>,
+            Box<[u8]>, Box<[i8]>, Box<[u16]>, Box<[i16]>, Box<[u32]>, Box<[i32]>, Box<[u64]>, Box<[i64]>, Box<[u128]>,
+            Box<[i128]>, Box<[usize]>, Box<[isize]>, Box<[f32]>, Box<[f64]>,
+        }
+    };
+}
+
+#[inline]
+fn put<T: Message>(value: &T, writer: &mut Writer<'_>) -> Result<(), CodecError> {
+    macro_rules! put_plain {
+        ($($P:ty,)*) => { $(
+            if TypeId::of::<T>() == TypeId::of::<$P>() && let Some(value) = (value as &dyn Any).downcast_ref::<$P>() {
+                return value.put(writer);
+            }
+        )* };
+    }
+    plain_types!(put_plain);
+    via_serde::put(value, writer)
+}
+
+#[inline]
+fn take<T: Message>(reader: &mut Reader<'_>) -> Result<T, CodecError> {
+    let mut place: Option<T> = None;
+    macro_rules! take_plain {
+        ($($P:ty,)*) => { $(
+            if TypeId::of::<T>() == TypeId::of::<$P>()
+                && let Some(place) = (&mut place as &mut dyn Any).downcast_mut::<Option<$P>>()
+            {
+                *place = Some(<$P>::get(reader)?);
+            }
+        )* };
+    }
+    plain_types!(take_plain);
+    match place {
+        Some(value) => Ok(value),
+        None => via_serde::take(reader),
+    }
+}
+
+/// Encodes a message: up to `threshold` bytes into `buffer`, whose memory is used again, else into `spill`. With the handles
+/// beside it.
+///
+/// # Errors
+/// The value refuses, or there is no memory for its bytes.
+#[inline]
+pub(crate) fn to_message<T: Message>(
+    value: &T,
+    buffer: Vec<u8>,
+    (threshold, spill): (usize, &mut dyn Spill),
+) -> Result<(Payload, Handles), CodecError> {
+    let mut handles = Handles::default();
+    let mut writer = Writer::new(buffer, threshold, spill);
+    handles::collect(&mut handles, || put(value, &mut writer))?;
+    Ok((writer.finish()?, handles))
+}
+
+/// The message that `bytes` are, which should begin at a multiple of [`ALIGNMENT`](super::ALIGNMENT), with these handles beside it.
+///
+/// # Errors
+/// They are none of this type.
+#[inline]
+pub(crate) fn of_message<T: Message>(bytes: &[u8], received: &Received) -> Result<T, CodecError> {
+    let mut reader = Reader::new(bytes);
+    let value = handles::provide(received, || take(&mut reader))?;
+    reader.finish()?;
+    Ok(value)
+}
+
+/// Memory for messages that never grows: those that use it keep all they have in their buffer.
+#[derive(Debug)]
+pub(crate) struct NoSpill;
+
+impl Spill for NoSpill {
+    fn grow(&mut self, _: usize, _: usize) -> std::io::Result<()> {
+        Err(std::io::ErrorKind::FileTooLarge.into())
+    }
+
+    fn bytes(&mut self) -> &mut [u8] {
+        &mut []
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde::{Deserialize, Serialize};
+
+    fn bytes_of<T: Message>(value: &T) -> Vec<u8> {
+        match to_message(value, Vec::new(), (usize::MAX, &mut NoSpill)).unwrap() {
+            (Payload::Small(bytes), handles) => {
+                assert!(handles.is_empty());
+                bytes
+            }
+            (Payload::Spilled(_), _) => unreachable!("there is no spill"),
+        }
+    }
+
+    fn round<T: Message + PartialEq + std::fmt::Debug>(value: &T) {
+        let bytes = bytes_of(value);
+        assert_eq!(of_message::<T>(&bytes, &Received::default()).unwrap(), *value);
+        assert!(bytes.is_empty() || of_message::<T>(&bytes[1..], &Received::default()).is_err());
+    }
+
+    #[derive(Serialize, Deserialize, PartialEq, Debug)]
+    struct Point {
+        name: String,
+        at: (i32, Option<char>),
+    }
+
+    #[test]
+    fn every_type_comes_back_and_nothing_is_left_over() {
+        round(&7u8);
+        round(&-7i64);
+        round(&true);
+        round(&());
+        round(&"text".to_owned());
+        round(&vec![1.5f64, -2.5]);
+        round(&vec!["a".to_owned(), String::new()]);
+        round(&vec![1u16, 2, 3].into_boxed_slice());
+        round(&PathBuf::from("a/b"));
+        round(&Point { name: "p".to_owned(), at: (-1, Some('é')) });
+    }
+
+    #[test]
+    fn numbers_in_bulk_travel_as_they_are() {
+        assert_eq!(bytes_of(&vec![7u8; 1000]).len(), 1016);
+        assert_eq!(bytes_of(&7u64), 7u64.to_ne_bytes());
+    }
+
+    #[test]
+    fn what_does_not_fit_is_an_error() {
+        let refused = to_message(&vec![0u8; 100], Vec::new(), (50, &mut NoSpill));
+        assert!(refused.unwrap_err().to_string().contains("no memory for the payload"));
+    }
+}
