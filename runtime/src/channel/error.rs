@@ -182,6 +182,14 @@ pub enum GetError {
         /// What the deserialiser said.
         reason: String,
     },
+    /// The kernel refused what was needed, such as room for a descriptor. The item is still there.
+    #[non_exhaustive]
+    Failed {
+        /// What was being done.
+        step: &'static str,
+        /// The error number of the kernel.
+        errno: i32,
+    },
     /// The queue's memory was written over by somebody who has no business there.
     #[non_exhaustive]
     Corrupt {
@@ -282,6 +290,7 @@ impl From<GetError> for Error {
             GetError::Empty => error(ErrorKind::Empty),
             GetError::Closed => error(ErrorKind::QueueClosed),
             GetError::CannotDecode { reason } => cannot_decode(reason),
+            GetError::Failed { step, errno } => failed(step, errno),
             GetError::Corrupt { reason } => error(ErrorKind::ProtocolViolation { reason: reason.to_owned() }),
         }
     }

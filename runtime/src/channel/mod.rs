@@ -2,11 +2,11 @@
 //!
 //! | here | in Python's `multiprocessing` | what it is |
 //! |---|---|---|
-//! | [`pipe`], [`one_way`] | `Pipe` | two typed ends of a socket |
-//! | [`Connection`] | `Connection` | one of these ends |
-//! | [`wait`] | `connection.wait` | waiting for several at once |
+//! | [`Queue`] | `Queue` | many producers, many consumers |
 
 mod error;
+mod queue;
 
 pub use self::error::{GetError, PutError, PutErrorKind, RecvError, SendError, SendErrorKind};
+pub use self::queue::{Consumer, Item, Iter, JoinableQueue, Producer, Queue, SimpleQueue};
 pub use crate::codec::Message;

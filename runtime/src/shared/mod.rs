@@ -6,6 +6,7 @@
 pub(crate) mod cell;
 mod half;
 mod handle;
+mod known;
 pub(crate) mod members;
 pub(crate) mod mutable;
 pub(crate) mod parts;
@@ -17,5 +18,6 @@ mod views;
 
 pub(crate) use self::half::{Half, Words, words};
 pub use self::handle::Shared;
+pub(crate) use self::known::Known;
 pub use self::mutable::{FreezeError, SharedMut};
 pub use self::shareable::Shareable;

@@ -1,6 +1,6 @@
 //! One memory that several processes map: a header that says what is in it, then values.
 //!
-//! Owns: the header's layout, and the table of the regions that this process maps. Gives out: [`Region`], by [`Filling`] it or
+//! Owns: the header's layout, and which regions this process maps. Gives out: [`Region`], by [`Filling`] it or
 //! by opening the descriptor of one that came. Runs in: any process.
 //! Never: has a name in any file system, so the kernel takes it back when the last process lets go, however that ends.
 //!
@@ -25,23 +25,19 @@
 #![expect(unsafe_code, reason = "the address of values in mapped memory")]
 
 use std::any::{TypeId, type_name};
-use std::collections::BTreeMap;
 use std::fmt;
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::ptr::NonNull;
-use std::sync::atomic::AtomicPtr;
-use std::sync::atomic::Ordering::{AcqRel, Acquire};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::Arc;
 
 use crate::codec::CodecError;
 use crate::codec::handles::Handle;
 use crate::error::{Error, Result};
-use crate::shared::{Shareable, members};
+use crate::shared::{Known, Shareable, members};
 use crate::sys;
 use crate::sys::fd::{self, Identity};
-use crate::sys::forked;
 use crate::sys::memory::{self, Access, Map};
 
 /// What every header begins with.
@@ -175,10 +171,12 @@ impl Region {
         let corrupt =
             || CodecError::new("the payload is corrupt: what came with it is no shared memory of this program");
         let identity = fd::identity(descriptor.as_fd()).ok_or_else(corrupt)?;
-        let mut known = known();
-        if let Some(region) = known.get(&identity).and_then(Weak::upgrade) {
-            return Ok(region);
-        }
+        KNOWN.find_or_enter(identity, || Self::map(descriptor, identity))
+    }
+
+    fn map(descriptor: OwnedFd, identity: Identity) -> std::result::Result<Self, CodecError> {
+        let corrupt =
+            || CodecError::new("the payload is corrupt: what came with it is no shared memory of this program");
         let seen = memory::look(descriptor.as_fd()).map_err(|_| corrupt())?;
         if seen.len < HEADER {
             return Err(corrupt());
@@ -194,16 +192,12 @@ impl Region {
         if header.magic != MAGIC || header.offset < HEADER as u64 || !fits {
             return Err(corrupt());
         }
-        let region = Arc::new(Self { descriptor, map, header, identity });
-        known.insert(identity, Arc::downgrade(&region));
-        Ok(region)
+        Ok(Self { descriptor, map, header, identity })
     }
 
     /// Lets a handle of this region that comes to this process find it.
     pub(crate) fn enter(self) -> Arc<Self> {
-        let region = Arc::new(self);
-        known().insert(region.identity, Arc::downgrade(&region));
-        region
+        KNOWN.enter(self.identity, Arc::new(self))
     }
 
     /// Checks that it holds what `kind` says, and that it changes if and only if that is so for `kind`.
@@ -321,40 +315,12 @@ impl fmt::Debug for Region {
 
 impl Drop for Region {
     fn drop(&mut self) {
-        let mut known = known();
-        // Another one may have been entered in its place since its last holder let go.
-        if known.get(&self.identity).is_some_and(|entered| std::ptr::eq(entered.as_ptr(), self)) {
-            known.remove(&self.identity);
-        }
+        KNOWN.forget(self.identity, self);
     }
 }
 
 /// The regions that this process maps and can share: one that comes twice is mapped once.
-#[derive(Default)]
-struct Known {
-    /// Of the process whose table it is: see [`forked::generation`].
-    generation: u64,
-    regions: Mutex<BTreeMap<Identity, Weak<Region>>>,
-}
-
-/// This process's table. A copy made by `fork()` begins an empty one: of the original's it cannot know whether a thread that
-/// is not there holds the lock.
-fn known() -> MutexGuard<'static, BTreeMap<Identity, Weak<Region>>> {
-    static KNOWN: AtomicPtr<Known> = AtomicPtr::new(std::ptr::null_mut());
-    let generation = forked::generation();
-    let mut table = KNOWN.load(Acquire);
-    loop {
-        // SAFETY: null, or a table that was made below and never goes.
-        match unsafe { table.as_ref() } {
-            Some(known) if known.generation == generation => {
-                return known.regions.lock().unwrap_or_else(PoisonError::into_inner);
-            }
-            _ => {}
-        }
-        let new: *mut _ = Box::leak(Box::new(Known { generation, regions: Mutex::default() }));
-        table = KNOWN.compare_exchange(table, new, AcqRel, Acquire).map_or_else(|other| other, |_| new);
-    }
-}
+static KNOWN: Known<Region> = Known::new();
 
 /// A region that is being written, from its first value to its last. Nobody maps it yet.
 #[derive(Debug)]
@@ -460,7 +426,7 @@ mod tests {
         assert!(Arc::ptr_eq(&first, &Region::open(again()).unwrap()));
         let identity = first.identity();
         drop(first);
-        assert!(!known().contains_key(&identity), "nobody has it, so it is not known");
+        assert!(!KNOWN.knows(identity), "nobody has it, so it is not known");
         let later = Region::open(again()).unwrap();
         assert!(later.check(&Kind::of::<u64, u64>()).is_err(), "it is not frozen; it was at {address:?}");
     }

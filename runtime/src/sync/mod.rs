@@ -231,15 +231,15 @@
 //! death at every step (`tests/model_sync*.rs` of the runtime).
 
 /// The atomics of what is modelled; the model checker brings its own.
-mod atomic {
-    pub(super) use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+pub(crate) mod atomic {
+    pub(crate) use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 }
 mod barrier;
 mod condvar;
 mod event;
 mod holders;
 mod line;
-mod lock;
+pub(crate) mod lock;
 mod mutex;
 mod once;
 mod poison;
@@ -247,11 +247,11 @@ mod ranges;
 mod reentrant;
 mod rwlock;
 mod semaphore;
-mod sleepers;
+pub(crate) mod sleepers;
 #[cfg(test)]
 mod tests;
 mod turns;
-mod waiting;
+pub(crate) mod waiting;
 
 use crate::shared::members;
 

@@ -97,11 +97,7 @@ fn sized(name: &str, len: usize) -> nix::Result<OwnedFd> {
 
 /// Refuses a file that would become `len` bytes long, `more` of them new, where the kernel would not refuse but kill.
 fn may_have(len: usize, more: usize) -> nix::Result<()> {
-    // Whoever makes a file longer than that gets SIGXFSZ, which ends a process.
-    let (longest, _) = getrlimit(Resource::RLIMIT_FSIZE)?;
-    if u64::try_from(len).is_ok_and(|len| len > longest) {
-        return Err(Errno::EFBIG);
-    }
+    may_be_long(len)?;
     // What grows little by little is asked about every so often.
     let asked_about = len / LARGE != len.saturating_sub(more) / LARGE;
     // Workers let go of what they had a little later than they answer.
@@ -114,16 +110,54 @@ fn may_have(len: usize, more: usize) -> nix::Result<()> {
     Err(Errno::ENOMEM)
 }
 
+/// Whoever makes a file longer than it may gets SIGXFSZ, which ends a process.
+fn may_be_long(len: usize) -> nix::Result<()> {
+    let (longest, _) = getrlimit(Resource::RLIMIT_FSIZE)?;
+    if u64::try_from(len).is_ok_and(|len| len > longest) { Err(Errno::EFBIG) } else { Ok(()) }
+}
+
 /// Sets the size of memory that was filled by [`append`], which does not cost it any of its bytes.
 pub(crate) fn resize(fd: BorrowedFd<'_>, len: usize) -> nix::Result<()> {
     may_have(len, 0)?;
     ftruncate(fd, libc::off_t::try_from(len).map_err(|_| Errno::ENOMEM)?)
 }
 
+/// Memory of `len` bytes and of fixed size, of which nothing is there: what is to be touched must be [reserved](reserve_part).
+///
+/// # Errors
+/// `EFBIG` if this process may not make files that long.
+pub(crate) fn create_sparse(name: &str, len: usize) -> nix::Result<OwnedFd> {
+    let size = libc::off_t::try_from(len).map_err(|_| Errno::EFBIG)?;
+    may_be_long(len)?;
+    let fd = create_empty(name)?;
+    ftruncate(&fd, size)?;
+    seal_size(fd.as_fd())?;
+    Ok(fd)
+}
+
+/// Makes sure that `len` bytes from `at` are there.
+pub(crate) fn reserve_part(fd: BorrowedFd<'_>, at: usize, len: usize) -> nix::Result<()> {
+    may_have(at.checked_add(len).ok_or(Errno::ENOMEM)?, len)?;
+    reserve_range(fd, at, len)
+}
+
+/// `fallocate(FALLOC_FL_PUNCH_HOLE)`: gives the memory of `len` bytes from `at` back. They read as zero, but are not to be touched
+/// before they are reserved again. Should the kernel refuse, they stay.
+pub(crate) fn give_back_part(fd: BorrowedFd<'_>, at: usize, len: usize) {
+    let (Ok(at), Ok(len)) = (libc::off_t::try_from(at), libc::off_t::try_from(len)) else { return };
+    let hole = FallocateFlags::FALLOC_FL_PUNCH_HOLE | FallocateFlags::FALLOC_FL_KEEP_SIZE;
+    let _ = retry(|| fallocate(fd, hole, at, len));
+}
+
 /// Makes sure that the first `len` bytes are there.
 pub(crate) fn reserve(fd: &OwnedFd, len: usize) -> nix::Result<()> {
+    reserve_range(fd.as_fd(), 0, len)
+}
+
+fn reserve_range(fd: BorrowedFd<'_>, at: usize, len: usize) -> nix::Result<()> {
+    let at = libc::off_t::try_from(at).map_err(|_| Errno::ENOMEM)?;
     let size = libc::off_t::try_from(len).map_err(|_| Errno::ENOMEM)?;
-    let reserve = || fallocate(fd, FallocateFlags::empty(), 0, size);
+    let reserve = || fallocate(fd, FallocateFlags::empty(), at, size);
     match reserve() {
         // The kernel undoes all of it for a signal: under a flood of them it would never come to its end.
         Err(Errno::EINTR) => {
@@ -247,9 +281,23 @@ unsafe impl Sync for Map {}
 impl Map {
     /// `mmap(MAP_SHARED)` of the first `len` bytes of `fd`.
     pub(crate) fn new(fd: BorrowedFd<'_>, len: usize, access: Access) -> nix::Result<Self> {
+        Self::at(fd, 0, len, access)
+    }
+
+    /// `mmap(MAP_SHARED)` of `len` bytes of `fd` from `at`, a multiple of a page, for reading and writing. No part of a core
+    /// dump: it may be long, and be there in part only.
+    pub(crate) fn part(fd: BorrowedFd<'_>, at: usize, len: usize) -> nix::Result<Self> {
+        let map = Self::at(fd, at, len, Access::Write)?;
+        // SAFETY: the range is this mapping, and the advice does not change what it holds.
+        let _ = unsafe { libc::madvise(map.start.as_ptr().cast(), map.len(), libc::MADV_DONTDUMP) };
+        Ok(map)
+    }
+
+    fn at(fd: BorrowedFd<'_>, at: usize, len: usize, access: Access) -> nix::Result<Self> {
         let len = NonZeroUsize::new(len).ok_or(Errno::EINVAL)?;
+        let at = libc::off_t::try_from(at).map_err(|_| Errno::EINVAL)?;
         // SAFETY: no address is asked for, so no mapping that exists is replaced.
-        let start = unsafe { mmap(None, len, access.protection(), access.flags(), fd, 0) }?;
+        let start = unsafe { mmap(None, len, access.protection(), access.flags(), fd, at) }?;
         Ok(Self { start: start.cast(), len, access })
     }
 
@@ -398,6 +446,22 @@ mod tests {
         let fd = memfd_create("test", MFdFlags::MFD_ALLOW_SEALING).unwrap();
         ftruncate(&fd, 4096).unwrap();
         assert_eq!(checked_len(fd.as_fd()), Err(Errno::EPERM));
+    }
+
+    #[test]
+    fn memory_is_there_where_it_was_reserved_and_goes_where_it_is_given_back() {
+        let fd = create_sparse("test", 1 << 36).unwrap();
+        let blocks = || fstat(&fd).unwrap().st_blocks * 512;
+        assert_eq!((blocks(), checked_len(fd.as_fd())), (0, Ok(1 << 36)));
+        reserve_part(fd.as_fd(), 1 << 35, 65_536).unwrap();
+        let map = Map::part(fd.as_fd(), 1 << 35, 65_536).unwrap();
+        map.write(0, b"here");
+        assert_eq!(blocks(), 65_536);
+        give_back_part(fd.as_fd(), 1 << 35, 65_536);
+        assert_eq!(blocks(), 0);
+        reserve_part(fd.as_fd(), 1 << 35, 65_536).unwrap();
+        assert_eq!(map.lend(0, 4), [0; 4]);
+        assert_eq!(reserve_part(fd.as_fd(), usize::MAX, 1), Err(Errno::ENOMEM));
     }
 
     #[test]

@@ -28,6 +28,13 @@ pub(crate) fn readable<const N: usize>(fds: [BorrowedFd<'_>; N], deadline: Optio
     }
 }
 
+/// Whether everybody has closed the other end of a socket pair. Does not wait.
+pub(crate) fn is_hung_up(socket: BorrowedFd<'_>) -> bool {
+    let mut polled = [PollFd::new(socket, PollFlags::empty())];
+    let reported = super::retry(|| poll(&mut polled, PollTimeout::ZERO));
+    reported.is_ok_and(|count| count > 0) && polled[0].revents().is_some_and(|flags| flags.contains(PollFlags::POLLHUP))
+}
+
 fn left(deadline: Instant) -> Duration {
     deadline.saturating_duration_since(Instant::now())
 }

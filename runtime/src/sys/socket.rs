@@ -51,9 +51,21 @@ pub(crate) fn send(socket: BorrowedFd<'_>, bytes: &[u8], descriptors: &[Borrowed
 /// `EAGAIN` if there is none; `EMFILE` if descriptors were dropped because the table of this
 /// process is full (the message, and those for which there was room, are gone, too); `EMSGSIZE` if it was longer than [`MAX_MESSAGE`].
 pub(crate) fn receive(socket: BorrowedFd<'_>) -> nix::Result<(Vec<u8>, Vec<OwnedFd>)> {
+    take_next(socket, MsgFlags::empty())
+}
+
+/// As [`receive`], but the message stays there, and its descriptors with it: what is returned are others for the same files.
+///
+/// # Errors
+/// As [`receive`]; the message is not gone.
+pub(crate) fn look(socket: BorrowedFd<'_>) -> nix::Result<(Vec<u8>, Vec<OwnedFd>)> {
+    take_next(socket, MsgFlags::MSG_PEEK)
+}
+
+fn take_next(socket: BorrowedFd<'_>, more: MsgFlags) -> nix::Result<(Vec<u8>, Vec<OwnedFd>)> {
     let mut bytes = vec![0; MAX_MESSAGE];
     let mut beside = cmsg_space!([RawFd; ANY_DESCRIPTORS]);
-    let flags = MsgFlags::MSG_CMSG_CLOEXEC | MsgFlags::MSG_DONTWAIT;
+    let flags = MsgFlags::MSG_CMSG_CLOEXEC | MsgFlags::MSG_DONTWAIT | more;
     let mut descriptors = Vec::new();
     let (len, said) = retry(|| {
         let mut slices = [IoSliceMut::new(&mut bytes)];
@@ -127,6 +139,7 @@ mod tests {
         let (bytes, fds) = receive(b.as_fd()).unwrap();
         assert_eq!((&bytes[..], fds.len()), (&b"one"[..], 2));
         assert_eq!(peek(b.as_fd()).unwrap(), b"two");
+        assert_eq!(look(b.as_fd()).unwrap().0, b"two");
         assert_eq!(receive(b.as_fd()).unwrap().0, b"two");
         assert_eq!(receive(b.as_fd()).unwrap_err(), Errno::EAGAIN);
         drop((a, fds));

@@ -1,0 +1,519 @@
+//! A queue as one process has it: its memory, one end or both, and the waiting.
+//!
+//! Owns: when to look, to sleep, and to give up. Runs in: any process that has an end of the queue.
+//! Never: runs a value's own code, such as its `Serialize`, while it holds a lock.
+//!
+//! # How to wait
+//!
+//! Whoever finds no item looks for a short while, then enlists with those who sleep until the producers have come further,
+//! under their lock, so that none of them can pass by unseen in between; likewise for room. Who sleeps looks again after
+//! 50 ms at the latest, which heals whatever a death has left out.
+
+use std::cell::Cell;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use std::time::{Duration, Instant};
+
+use super::atomic::Ordering::{Acquire, Relaxed, SeqCst};
+use super::ends::{End, MOST_HANDLES, Side};
+use super::layout::{MOST_ITEMS, Shape};
+use super::members;
+use super::memory::Memory;
+use super::store::{Buffer, Long, NotGot, NotPut};
+use super::waiting;
+use crate::channel::error::{GetError, PutError, PutErrorKind, channel_failed};
+use crate::codec::by_type::{NoSpill, of_message, to_message};
+use crate::codec::handles::{self, Handles, Received};
+use crate::codec::{CodecError, Message, Payload};
+use crate::error::{Error, Result};
+use crate::link::{PATIENCE, Spin, is_temporary};
+use crate::sys::Errno;
+
+/// How long to wait.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Patience {
+    /// Not at all.
+    None,
+    Until(Instant),
+    /// As long as it takes.
+    Endless,
+}
+
+impl Patience {
+    /// For so long from now.
+    pub(super) fn of(timeout: Duration) -> Self {
+        waiting::deadline_after(timeout).map_or(Self::Endless, Self::Until)
+    }
+
+    pub(super) fn deadline(self) -> Option<Instant> {
+        match self {
+            Self::None => Some(Instant::now()),
+            Self::Until(deadline) => Some(deadline),
+            Self::Endless => None,
+        }
+    }
+}
+
+/// How much a queue may hold.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Limits {
+    pub(super) items: usize,
+    pub(super) bytes: usize,
+}
+
+impl Limits {
+    pub(super) const NONE: Self = Self { items: usize::MAX, bytes: usize::MAX };
+}
+
+/// See the [module](self).
+#[derive(Debug)]
+pub(super) struct Core {
+    memory: Arc<Memory>,
+    puts: Option<Arc<End>>,
+    gets: Option<Arc<End>>,
+    /// Whether its items are lent.
+    lends: bool,
+    /// How long to look for an item, and for room.
+    for_items: Spin,
+    for_room: Spin,
+    /// What [`Core::news`] was when somebody was seen at the other side; [`GONE`] once nobody is there any more.
+    seen: AtomicU64,
+    /// How many processes had ended when it was looked for items of the dead.
+    ended: AtomicU64,
+}
+
+/// Nobody is at the other side, and nobody will be.
+const GONE: u64 = u64::MAX;
+
+thread_local! {
+    /// What items are encoded into, and decoded from.
+    static ENCODED: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
+    static DECODED: Cell<Buffer> = const { Cell::new(Buffer::new()) };
+}
+
+/// Longer memory is not kept for the next item.
+const KEPT: usize = 1 << 20;
+
+impl Core {
+    /// A new queue of type `Q`, with both ends.
+    pub(super) fn new<Q: 'static>(limits: Limits, lends: bool) -> Result<Self> {
+        if limits.items == 0 || limits.bytes == 0 {
+            return Err(Error::invalid(
+                "a queue with room for nothing would never take anything: ask for at least one",
+            ));
+        }
+        let refused = |errno| channel_failed("make a queue", errno);
+        members::prepare().map_err(refused)?;
+        let items = u32::try_from(limits.items).unwrap_or(u32::MAX).min(MOST_ITEMS);
+        let memory = Memory::create::<Q>(items, limits.bytes as u64).map_err(refused)?;
+        let (puts, gets) = End::pair(&memory).map_err(refused)?;
+        Ok(Self::of(memory, Some(puts), Some(gets), lends))
+    }
+
+    fn of(memory: Arc<Memory>, puts: Option<Arc<End>>, gets: Option<Arc<End>>, lends: bool) -> Self {
+        Self {
+            memory,
+            puts,
+            gets,
+            lends,
+            for_items: Spin::new(),
+            for_room: Spin::new(),
+            seen: AtomicU64::new(GONE - 1),
+            ended: AtomicU64::new(0),
+        }
+    }
+
+    /// Another handle of the same queue.
+    pub(super) fn again(&self) -> Self {
+        Self::of(Arc::clone(&self.memory), self.puts.clone(), self.gets.clone(), self.lends)
+    }
+
+    /// The same queue with one of the ends only.
+    pub(super) fn only(&self, side: Side) -> Self {
+        let keep = |end: &Option<Arc<End>>, of| end.as_ref().filter(|_| side == of).map(Arc::clone);
+        Self::of(Arc::clone(&self.memory), keep(&self.puts, Side::Puts), keep(&self.gets, Side::Gets), self.lends)
+    }
+
+    /// How many items wait.
+    pub(super) fn len(&self) -> usize {
+        self.memory.len() as usize
+    }
+
+    /// Puts `value` in, last.
+    #[inline]
+    pub(super) fn put<T: Message>(&self, value: T, patience: Patience) -> std::result::Result<(), PutError<T>> {
+        let encoded = to_message(&value, ENCODED.take(), (usize::MAX, &mut NoSpill));
+        let put = match encoded {
+            Ok((Payload::Small(bytes), handles)) => {
+                let put = self.put_bytes(&bytes, &handles, patience);
+                if bytes.capacity() <= KEPT {
+                    ENCODED.set(bytes);
+                }
+                put
+            }
+            Ok((Payload::Spilled(_), _)) => Err(CodecError::new("it is too long").into()),
+            Err(error) => Err(error.into()),
+        };
+        put.map_err(|kind| PutError::new(kind, value))
+    }
+
+    fn put_bytes(&self, bytes: &[u8], handles: &Handles, patience: Patience) -> std::result::Result<(), PutErrorKind> {
+        let Some(end) = &self.puts else { return Err(PutErrorKind::Closed) };
+        let beside = !handles.is_empty();
+        let shape = Shape::for_bytes(bytes.len(), beside, self.lends);
+        if beside || shape.long {
+            self.check(bytes, handles, shape)?;
+        }
+        let cost = Memory::cost(bytes.len(), shape);
+        if cost > self.memory.words().most_bytes.load(Relaxed) {
+            return Err(self.too_long(bytes.len()));
+        }
+        let (mut long, mut give_up_at) = (None, None);
+        loop {
+            if self.nobody_gets(end, self.news()) {
+                return Err(PutErrorKind::Closed);
+            }
+            let put = self.try_put((shape, bytes), cost, &mut long, |number| {
+                if !beside {
+                    return Ok(());
+                }
+                end.send(number, handles).map_err(|errno| match errno {
+                    Errno::EAGAIN => NotPut::Full(self.memory.words().get.place.load(Acquire)),
+                    errno => NotPut::Refused(errno),
+                })
+            });
+            match put {
+                Ok(hops) => {
+                    if hops {
+                        // Now and then also where nobody has told of an end.
+                        self.nobody_gets(end, GONE - 1);
+                    }
+                    return Ok(());
+                }
+                Err(NotPut::Closed) => return Err(PutErrorKind::Closed),
+                Err(NotPut::Full(head)) => {
+                    if matches!(patience, Patience::None) || !self.wait_for_room(head, patience.deadline()) {
+                        return Err(PutErrorKind::Full);
+                    }
+                    self.nobody_gets(end, GONE - 1);
+                }
+                Err(NotPut::Refused(errno)) => {
+                    let give_up_at = *give_up_at.get_or_insert_with(|| Instant::now() + PATIENCE);
+                    if !beside || !is_temporary(errno) || Instant::now() >= give_up_at {
+                        return Err(PutErrorKind::Failed { step: "put an item", errno: errno as i32 });
+                    }
+                    // Too many descriptors are under way, to whomever.
+                    std::thread::sleep(Duration::from_millis(1));
+                }
+            }
+        }
+    }
+
+    #[inline]
+    fn try_put<'a>(
+        &'a self,
+        (shape, bytes): (Shape, &[u8]),
+        cost: u64,
+        long: &mut Option<Long<'a>>,
+        send: impl FnOnce(u64) -> std::result::Result<(), NotPut>,
+    ) -> std::result::Result<bool, NotPut> {
+        if shape.long && long.is_none() {
+            // Not before there is room: what waits outside the queue takes memory, too.
+            if let Some(_inside) = self.memory.putting(None) {
+                self.memory.room(cost)?;
+            }
+            *long = Some(self.memory.fill(bytes)?);
+        }
+        match self.memory.putting(None) {
+            Some(mut inside) => self.memory.put(&mut inside, (shape, bytes), long.as_mut(), send),
+            None => Err(NotPut::Full(0)),
+        }
+    }
+
+    #[cold]
+    fn check(&self, bytes: &[u8], handles: &Handles, shape: Shape) -> std::result::Result<(), PutErrorKind> {
+        if handles.len() > MOST_HANDLES {
+            let reason = format!("more than {MOST_HANDLES} handles cannot travel with one item");
+            return Err(PutErrorKind::CannotEncode { reason });
+        }
+        if self.lends && !handles.is_empty() {
+            let reason = "handles cannot go through a `JoinableQueue`: an item that comes back would come without them";
+            return Err(PutErrorKind::CannotEncode { reason: reason.to_owned() });
+        }
+        if shape.long && bytes.len() > self.memory.longest() {
+            return Err(self.too_long(bytes.len()));
+        }
+        Ok(())
+    }
+
+    #[cold]
+    fn too_long(&self, bytes: usize) -> PutErrorKind {
+        let most = usize::try_from(self.memory.words().most_bytes.load(Relaxed)).unwrap_or(usize::MAX);
+        PutErrorKind::TooLong { bytes, limit: most.min(self.memory.longest()) }
+    }
+
+    /// A number that is another one once a process has ended, or has let go of its consumers.
+    #[inline]
+    fn news(&self) -> u64 {
+        members::ended().wrapping_add(self.memory.words().dropped.load(Acquire).into()) & (GONE >> 2)
+    }
+
+    /// Whether nobody is left who gets. The kernel is asked if there is news since it was asked last.
+    #[inline]
+    fn nobody_gets(&self, end: &End, news: u64) -> bool {
+        let seen = self.seen.load(Relaxed);
+        if seen == news {
+            return false;
+        }
+        seen == GONE || self.look_who_gets(end, news)
+    }
+
+    #[cold]
+    fn look_who_gets(&self, end: &End, news: u64) -> bool {
+        // Who has a consumer himself is one who gets.
+        let gone = self.gets.is_none() && end.is_alone();
+        self.seen.store(if gone { GONE } else { news }, Relaxed);
+        gone
+    }
+
+    /// Waits until the consumers have come further than that. False: the deadline is over.
+    #[cold]
+    fn wait_for_room(&self, head: u64, deadline: Option<Instant>) -> bool {
+        let words = self.memory.words();
+        let moved = || words.get.place.load(Relaxed) != head || words.closed.load(Relaxed) != 0;
+        if self.for_room.until(moved) {
+            return true;
+        }
+        let since = Instant::now();
+        let turn = match self.memory.getting(deadline) {
+            None => return false,
+            Some(_) if moved() => return true,
+            Some(inside) => inside.enlist(),
+        };
+        let waits = words.get.sleepers.sleep(turn, deadline);
+        self.for_room.slept(since);
+        waits
+    }
+
+    /// Takes the first item out. Where it stands, if it is lent.
+    #[inline]
+    pub(super) fn get<T: Message>(&self, patience: Patience) -> std::result::Result<(T, (u32, u32)), GetError> {
+        let mut buffer = DECODED.take();
+        let got = self.get_bytes(&mut buffer, patience);
+        let value = got.and_then(|(at, len, received)| {
+            let value = of_message(buffer.bytes(len), &received).inspect_err(|_| self.let_go(at));
+            Ok((value?, at))
+        });
+        if buffer.capacity() <= KEPT {
+            DECODED.set(buffer);
+        }
+        value
+    }
+
+    /// An item that is lent cannot be decoded: nobody else could.
+    #[cold]
+    fn let_go(&self, at: (u32, u32)) {
+        if self.lends {
+            self.done(at);
+        }
+    }
+
+    fn get_bytes(
+        &self,
+        buffer: &mut Buffer,
+        patience: Patience,
+    ) -> std::result::Result<((u32, u32), usize, Received), GetError> {
+        let Some(end) = &self.gets else { return Err(GetError::Closed) };
+        let mut is_over = false;
+        loop {
+            let got = match self.memory.getting(None) {
+                None => Err(NotGot::Empty(0)),
+                Some(mut inside) => {
+                    if self.lends {
+                        self.look_for_dead(false);
+                    }
+                    let mut number = None;
+                    let got = self.memory.get(&mut inside, buffer, |this| {
+                        number = Some(this);
+                        end.look(this)
+                    });
+                    if let (Ok(_), Some(number)) = (&got, number) {
+                        end.forget(number);
+                    }
+                    got
+                }
+            };
+            match got {
+                Ok(got) => {
+                    self.memory.copy(&got, buffer, self.lends);
+                    return Ok((got.at, got.len, got.beside.unwrap_or_default()));
+                }
+                Err(NotGot::Corrupt) => {
+                    return Err(GetError::Corrupt { reason: "its memory was written over" });
+                }
+                Err(NotGot::Refused(errno)) => {
+                    return Err(GetError::Failed { step: "get an item", errno: errno as i32 });
+                }
+                // Nobody could put anything after it was seen to be over.
+                Err(NotGot::Empty(_)) if is_over => return Err(GetError::Closed),
+                Err(NotGot::Empty(tail)) => {
+                    is_over = self.is_over(end);
+                    if !is_over
+                        && (matches!(patience, Patience::None) || !self.wait_for_item(end, tail, patience.deadline()))
+                    {
+                        return Err(GetError::Empty);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Whether nothing will come any more that is not there already.
+    fn is_over(&self, end: &End) -> bool {
+        let closed = self.memory.words().closed.load(SeqCst) != 0;
+        if self.lends {
+            // What others have may come back.
+            return closed && self.memory.getting(None).is_some_and(|_inside| !self.memory.is_lent_elsewhere());
+        }
+        closed || self.puts.is_none() && end.is_alone()
+    }
+
+    /// Waits until the producers have come further than that. False: the deadline is over.
+    #[cold]
+    fn wait_for_item(&self, end: &End, tail: u64, deadline: Option<Instant>) -> bool {
+        let words = self.memory.words();
+        let moved = || {
+            words.put.place.load(Relaxed) != tail
+                || words.closed.load(Relaxed) != 0
+                || words.get.returned.load(Relaxed) != 0
+        };
+        if self.for_items.until(moved) {
+            return true;
+        }
+        let since = Instant::now();
+        let turn = match self.memory.putting(deadline) {
+            None => return false,
+            Some(_) if words.put.place.load(Relaxed) != tail || words.get.returned.load(Relaxed) != 0 => return true,
+            Some(inside) => {
+                self.drop_orphans(end);
+                inside.enlist()
+            }
+        };
+        let waits = words.put.sleepers.sleep(turn, deadline);
+        self.for_items.slept(since);
+        if self.lends {
+            self.look_for_dead(true);
+        }
+        waits
+    }
+
+    /// Drops messages of items that were never put, when there is no item, so that they do not fill the socket. Under `put.lock`.
+    fn drop_orphans(&self, end: &End) {
+        if end.has_message()
+            && let Some(_inside) = self.memory.getting(None)
+            && self.memory.len() == 0
+        {
+            end.forget(u64::MAX);
+        }
+    }
+
+    /// Has the next who gets look for items of processes that have died; `anyway`: also if none is known to have ended.
+    fn look_for_dead(&self, anyway: bool) {
+        let ended = members::ended();
+        let words = self.memory.words();
+        if words.get.number.load(Relaxed) != 0 && (self.ended.swap(ended, Relaxed) != ended || anyway) {
+            words.get.returned.store(1, Relaxed);
+        }
+    }
+
+    /// A lent item is done.
+    pub(super) fn done(&self, at: (u32, u32)) {
+        if let Some(mut inside) = self.memory.getting(None) {
+            self.memory.done(&mut inside, at);
+        }
+    }
+
+    /// A lent item comes back, for the next who gets.
+    pub(super) fn give_up(&self, at: (u32, u32)) {
+        if let Some(_inside) = self.memory.getting(None) {
+            self.memory.give_up(at);
+        }
+        if let Some(mut inside) = self.memory.putting(None) {
+            inside.call(1);
+        }
+    }
+
+    /// How many items are not done.
+    pub(super) fn unfinished(&self) -> usize {
+        let unfinished = self.memory.getting(None).map_or(0, |_inside| self.memory.unfinished());
+        usize::try_from(unfinished).unwrap_or(usize::MAX)
+    }
+
+    /// Waits until every item that was put is done. False: the deadline is over.
+    pub(super) fn join(&self, deadline: Option<Instant>) -> bool {
+        loop {
+            let turn = {
+                let Some(_inside) = self.memory.getting(deadline) else { return false };
+                if self.memory.unfinished() == 0 {
+                    return true;
+                }
+                self.memory.enlist_joiner()
+            };
+            if !self.memory.words().get.joiners.sleep(turn, deadline) {
+                return false;
+            }
+        }
+    }
+
+    /// Takes no more items; those that are there can be got.
+    pub(super) fn close(&self) {
+        if let Some(mut inside) = self.memory.putting(None) {
+            self.memory.words().closed.store(1, SeqCst);
+            inside.call(super::sleepers::ALL);
+        }
+        if let Some(mut inside) = self.memory.getting(None) {
+            inside.call(super::sleepers::ALL);
+        }
+    }
+
+    pub(super) fn is_closed(&self) -> bool {
+        self.memory.words().closed.load(Acquire) != 0
+    }
+}
+
+/// How the queue goes to another process: its memory, and the ends.
+type Travelling = (u32, Option<u32>, Option<u32>);
+
+impl Core {
+    /// Puts it beside the payload that this thread encodes.
+    pub(super) fn travelling(&self) -> std::result::Result<Travelling, CodecError> {
+        let put = |end: &Option<Arc<End>>| end.as_ref().map(|end| handles::put(Arc::clone(end) as _)).transpose();
+        Ok((handles::put(Arc::clone(&self.memory) as _)?, put(&self.puts)?, put(&self.gets)?))
+    }
+
+    /// The queue of type `Q` that came beside the payload that this thread decodes, with these ends.
+    pub(super) fn arrived<Q: 'static>(
+        (memory, puts, gets): Travelling,
+        expected: (bool, bool),
+        lends: bool,
+    ) -> std::result::Result<Self, CodecError> {
+        let memory = handles::take(memory, Memory::open::<Q>)?;
+        memory.check::<Q>()?;
+        let take = |end: Option<u32>, side| {
+            let open = |fd| Ok(Arc::new(End::of(fd, side, &memory)));
+            let end = end.map(|end| handles::take(end, open)).transpose()?;
+            let fits = end.as_ref().is_none_or(|end| end.side() == side && Arc::ptr_eq(end.memory(), &memory));
+            if fits { Ok(end) } else { Err(CodecError::new("an end of a queue was read as another one")) }
+        };
+        let (puts, gets) = (take(puts, Side::Puts)?, take(gets, Side::Gets)?);
+        if (puts.is_some(), gets.is_some()) != expected {
+            return Err(CodecError::new("an end of a queue was read as another one"));
+        }
+        Ok(Self::of(memory, puts, gets, lends))
+    }
+
+    /// Whether both are the same queue.
+    pub(super) fn is_same(&self, other: &Self) -> bool {
+        self.memory.identity() == other.memory.identity()
+    }
+}

@@ -1,0 +1,150 @@
+//! The ends of a queue: two sockets, one for all who put and one for all who get.
+//!
+//! Owns: how it is known that nobody is left at the other side, and how handles go with items. Runs in: any process that has an
+//! end of the queue. Never: carries an item; those are in memory.
+//!
+//! Every producer, in every process, has a descriptor of the one end of a socket pair, and every consumer one of the other.
+//! So it is the kernel that counts them, also those that are on their way to a process, and also when one is killed: an
+//! end reports a hang-up when nobody has the other.
+//!
+//! The handles of an item are a message on that socket, which begins with its number, sent before the item is put and under the
+//! same lock. So the messages come in the order of the items; one that belongs to no item, because its producer was killed
+//! before it had put it, has a lower number than the next that is looked for, and is dropped then.
+
+use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::atomic::Ordering::Release;
+use super::memory::Memory;
+use super::sleepers::ALL;
+use crate::codec::handles::{Handle, Handles, Received};
+use crate::sys::{Errno, Result, poll, socket};
+
+/// The most handles of one item.
+pub(super) const MOST_HANDLES: usize = socket::MAX_DESCRIPTORS;
+
+/// How long one who lets go of an end waits for a lock, to wake others who will look by themselves a little later.
+const BRIEFLY: Duration = Duration::from_millis(10);
+
+/// What is done at an end.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Side {
+    Puts,
+    Gets,
+}
+
+/// An end, as this process has it.
+#[derive(Debug)]
+pub(super) struct End {
+    // In this order: who is told finds the socket closed.
+    socket: OwnedFd,
+    tells: Tells,
+}
+
+/// Tells those at the other side that they should look who is left.
+#[derive(Debug)]
+struct Tells {
+    side: Side,
+    memory: Arc<Memory>,
+}
+
+impl Drop for Tells {
+    fn drop(&mut self) {
+        let deadline = Some(Instant::now() + BRIEFLY);
+        let inside = match self.side {
+            Side::Puts => self.memory.putting(deadline),
+            Side::Gets => {
+                self.memory.words().dropped.fetch_add(1, Release);
+                self.memory.getting(deadline)
+            }
+        };
+        if let Some(mut inside) = inside {
+            inside.call(ALL);
+        }
+    }
+}
+
+impl End {
+    /// Both ends of a queue.
+    pub(super) fn pair(memory: &Arc<Memory>) -> Result<(Arc<Self>, Arc<Self>)> {
+        let (puts, gets) = socket::pair()?;
+        let end = |socket, side| Arc::new(Self::of(socket, side, memory));
+        Ok((end(puts, Side::Puts), end(gets, Side::Gets)))
+    }
+
+    /// The end whose descriptor came from another process.
+    pub(super) fn of(socket: OwnedFd, side: Side, memory: &Arc<Memory>) -> Self {
+        Self { socket, tells: Tells { side, memory: Arc::clone(memory) } }
+    }
+
+    pub(super) fn side(&self) -> Side {
+        self.tells.side
+    }
+
+    pub(super) fn memory(&self) -> &Arc<Memory> {
+        &self.tells.memory
+    }
+
+    /// Whether nobody is left at the other side.
+    pub(super) fn is_alone(&self) -> bool {
+        poll::is_hung_up(self.socket.as_fd())
+    }
+
+    /// Sends what is beside an item. Under `put.lock`.
+    ///
+    /// # Errors
+    /// `EAGAIN` if those who get must first take some.
+    pub(super) fn send(&self, number: u64, handles: &Handles) -> Result<()> {
+        socket::send(self.socket.as_fd(), &number.to_ne_bytes(), &handles.descriptors())
+    }
+
+    /// What is beside the item whose message has that number; it stays there. Under `get.lock`.
+    ///
+    /// # Errors
+    /// `EMFILE` if this process has no room for them; `EPROTO` if they are not there.
+    pub(super) fn look(&self, number: u64) -> Result<Received> {
+        loop {
+            let (bytes, descriptors) = socket::look(self.socket.as_fd())?;
+            match number_of(&bytes) {
+                Some(older) if older < number => drop(socket::receive(self.socket.as_fd())),
+                Some(this) if this == number => return Ok(Received::new(descriptors)),
+                _ => return Err(Errno::EPROTO),
+            }
+        }
+    }
+
+    /// Whether a message waits.
+    pub(super) fn has_message(&self) -> bool {
+        socket::peek(self.socket.as_fd()).is_ok_and(|bytes| !bytes.is_empty())
+    }
+
+    /// Drops the messages up to that number. Under `get.lock`.
+    pub(super) fn forget(&self, number: u64) {
+        while let Ok(bytes) = socket::peek(self.socket.as_fd())
+            && number_of(&bytes).is_none_or(|this| this <= number)
+            && !bytes.is_empty()
+        {
+            // What there is no room for is gone as well.
+            let _ = socket::receive(self.socket.as_fd());
+        }
+    }
+}
+
+fn number_of(bytes: &[u8]) -> Option<u64> {
+    Some(u64::from_ne_bytes(*bytes.first_chunk()?))
+}
+
+impl Handle for End {
+    fn descriptor(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+
+    fn may_linger(&self) -> bool {
+        false
+    }
+
+    fn is_end(&self) -> bool {
+        true
+    }
+}

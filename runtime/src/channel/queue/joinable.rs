@@ -1,0 +1,258 @@
+//! [`JoinableQueue`], and the items that it lends.
+//!
+//! Owns: what users see of them. Runs in: any process that has one. Never: counts an item as done that nobody said is done.
+
+use std::fmt;
+use std::marker::PhantomData;
+use std::ops::{Deref, DerefMut};
+use std::time::Duration;
+
+use serde::de::Error as _;
+use serde::ser::Error as _;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+use super::core::{Core, Limits, Patience};
+use super::queue::{closes, handle, puts};
+use crate::channel::error::{GetError, PutError};
+use crate::codec::Message;
+use crate::error::Result;
+use crate::sync::waiting;
+
+/// A queue that knows which of its items are done, and that one can wait for.
+///
+/// What [`get`](Self::get) returns is lent: an [`Item`] counts as done once it is dropped after [`done`](Item::done). If it is dropped
+/// without, or its process panics or is killed, it comes back, and the next who gets has it. So every item is worked on *at
+/// least* once: one whose process is killed between its work and `done` is worked on again.
+///
+/// Memory of an item is kept until all near it are done. Handles cannot go through it.
+///
+/// # Examples
+/// ```
+/// use process_task::channel::JoinableQueue;
+/// use process_task::process_task;
+///
+/// #[process_task]
+/// fn work(jobs: JoinableQueue<u32>) -> u32 {
+///     let mut sum = 0;
+///     while let Ok(mut job) = jobs.get() {
+///         sum += *job;
+///         job.done();
+///     }
+///     sum
+/// }
+///
+/// let jobs = JoinableQueue::unbounded()?;
+/// let workers = [0; 2].map(|_| work.spawn(jobs.clone()));
+/// for job in 1..=10 {
+///     jobs.put(job)?;
+/// }
+/// jobs.join();
+/// jobs.close();
+/// let sums = workers.into_iter().map(|worker| worker.join());
+/// assert_eq!(sums.sum::<process_task::Result<u32>>()?, 55);
+/// # process_task::Result::Ok(())
+/// ```
+///
+/// # If the other process dies
+/// Its items come back within a tenth of a second. What it was putting is as if it had never been put.
+pub struct JoinableQueue<T> {
+    core: Core,
+    items: PhantomData<fn(T) -> T>,
+}
+
+impl<T: Message> JoinableQueue<T> {
+    /// A queue for so many items at a time, without those that are lent.
+    ///
+    /// # Errors
+    /// There is no memory, or no descriptor, for it; or `items` is 0.
+    pub fn bounded(items: usize) -> Result<Self> {
+        Self::new(Limits { items, ..Limits::NONE })
+    }
+
+    /// As [`bounded`](Self::bounded), but all items together may not be longer than `bytes` either, of which each takes up to 40
+    /// for itself.
+    ///
+    /// # Errors
+    /// As [`bounded`](Self::bounded).
+    pub fn bounded_by(items: usize, bytes: usize) -> Result<Self> {
+        Self::new(Limits { items, bytes })
+    }
+
+    /// A queue for as many items as there is memory for, up to 64 GiB.
+    ///
+    /// # Errors
+    /// As [`bounded`](Self::bounded).
+    pub fn unbounded() -> Result<Self> {
+        Self::new(Limits::NONE)
+    }
+
+    fn new(limits: Limits) -> Result<Self> {
+        Ok(Self { core: Core::new::<JoinableQueue<T>>(limits, true)?, items: PhantomData })
+    }
+
+    /// Borrows the first item, waiting for one as long as it takes.
+    ///
+    /// # Errors
+    /// The queue is closed, and nothing is left, nor lent to another process; or the item, which then counts as done, cannot be
+    /// decoded.
+    ///
+    /// # If the other process dies
+    /// What it had is got within a tenth of a second.
+    pub fn get(&self) -> std::result::Result<Item<'_, T>, GetError> {
+        self.lend(Patience::Endless)
+    }
+
+    /// Borrows the first item, if there is one.
+    ///
+    /// # Errors
+    /// As [`get`](Self::get), and [`Empty`](GetError::Empty).
+    #[doc(alias = "get_nowait")]
+    pub fn try_get(&self) -> std::result::Result<Item<'_, T>, GetError> {
+        self.lend(Patience::None)
+    }
+
+    /// Borrows the first item, waiting for one for so long at most.
+    ///
+    /// # Errors
+    /// As [`get`](Self::get), and [`Empty`](GetError::Empty).
+    ///
+    /// # If the other process dies
+    /// As with [`get`](Self::get).
+    pub fn get_timeout(&self, timeout: Duration) -> std::result::Result<Item<'_, T>, GetError> {
+        self.lend(Patience::of(timeout))
+    }
+
+    fn lend(&self, patience: Patience) -> std::result::Result<Item<'_, T>, GetError> {
+        let (value, at) = self.core.get(patience)?;
+        Ok(Item { core: &self.core, value, at, is_done: false })
+    }
+}
+
+impl<T> JoinableQueue<T> {
+    /// Says that an item is done: `item.done()`, and dropping it.
+    ///
+    /// # Examples
+    /// ```
+    /// use process_task::channel::JoinableQueue;
+    ///
+    /// let queue = JoinableQueue::unbounded()?;
+    /// queue.put(1)?;
+    /// let item = queue.get()?;
+    /// assert_eq!(queue.unfinished(), 1);
+    /// queue.task_done(item);
+    /// assert_eq!(queue.unfinished(), 0);
+    /// # process_task::Result::Ok(())
+    /// ```
+    pub fn task_done(&self, mut item: Item<'_, T>) {
+        item.done();
+    }
+
+    /// Waits until every item that was put is done, as long as it takes.
+    ///
+    /// # If the other process dies
+    /// Its items come back and are not done; somebody has to get them for this to return.
+    pub fn join(&self) {
+        while !self.core.join(None) {}
+    }
+
+    /// Waits until every item that was put is done, for so long at most. False: the time is over.
+    ///
+    /// # Examples
+    /// ```
+    /// use std::time::Duration;
+    /// use process_task::channel::JoinableQueue;
+    ///
+    /// let queue = JoinableQueue::unbounded()?;
+    /// queue.put(1)?;
+    /// assert!(!queue.join_timeout(Duration::from_millis(1)));
+    /// # process_task::Result::Ok(())
+    /// ```
+    ///
+    /// # If the other process dies
+    /// As with [`join`](Self::join).
+    #[must_use = "not all may be done"]
+    pub fn join_timeout(&self, timeout: Duration) -> bool {
+        match waiting::deadline_after(timeout) {
+            None => {
+                self.join();
+                true
+            }
+            deadline => self.core.join(deadline),
+        }
+    }
+
+    /// How many items were put and are not done: those that wait, and those that are lent.
+    #[must_use]
+    pub fn unfinished(&self) -> usize {
+        self.core.unfinished()
+    }
+}
+
+puts!(JoinableQueue);
+closes!(JoinableQueue);
+handle!(JoinableQueue of JoinableQueue, (true, true), lends: true);
+
+/// An item that a [`JoinableQueue`] lends.
+///
+/// # Examples
+/// ```
+/// use process_task::channel::JoinableQueue;
+///
+/// let queue = JoinableQueue::unbounded()?;
+/// queue.put("job".to_owned())?;
+/// drop(queue.get()?);                                  // not done: it comes back
+/// let mut item = queue.get()?;
+/// assert_eq!(item.len(), 3);
+/// item.done();
+/// drop(item);
+/// assert_eq!(queue.unfinished(), 0);
+/// # process_task::Result::Ok(())
+/// ```
+#[must_use = "an item that is dropped at once goes back to its queue"]
+pub struct Item<'q, T> {
+    core: &'q Core,
+    value: T,
+    at: (u32, u32),
+    is_done: bool,
+}
+
+impl<T> Item<'_, T> {
+    /// Has it count as done when it is dropped.
+    ///
+    /// # If the other process dies
+    /// If this process is killed before the item is dropped, it comes back all the same.
+    pub fn done(&mut self) {
+        self.is_done = true;
+    }
+}
+
+impl<T> Deref for Item<'_, T> {
+    type Target = T;
+
+    fn deref(&self) -> &T {
+        &self.value
+    }
+}
+
+impl<T> DerefMut for Item<'_, T> {
+    /// Changes are this process's: an item that comes back is as it was put.
+    fn deref_mut(&mut self) -> &mut T {
+        &mut self.value
+    }
+}
+
+impl<T: fmt::Debug> fmt::Debug for Item<'_, T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Item").field("value", &self.value).field("is_done", &self.is_done).finish()
+    }
+}
+
+impl<T> Drop for Item<'_, T> {
+    fn drop(&mut self) {
+        if self.is_done {
+            self.core.done(self.at);
+        } else {
+            self.core.give_up(self.at);
+        }
+    }
+}

@@ -1,0 +1,443 @@
+//! [`Queue`] and its halves, [`Producer`] and [`Consumer`].
+//!
+//! Owns: what users see of a queue. Runs in: any process that has one. Never: knows where the items are.
+
+use std::fmt;
+use std::marker::PhantomData;
+use std::time::Duration;
+
+use serde::de::Error as _;
+use serde::ser::Error as _;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+use super::core::{Core, Limits, Patience};
+use super::ends::Side;
+use crate::channel::error::{GetError, PutError};
+use crate::codec::Message;
+use crate::error::Result;
+
+/// A queue in shared memory: many producers, many consumers, in any processes. First in, first out, for each producer.
+///
+/// It is a handle, which can be cloned and passed to tasks, as [`Arc`](std::sync::Arc) is. A `Queue` puts and gets; its halves,
+/// [`Producer`] and [`Consumer`], do one of the two, and so can tell that nobody is left at the other side: when the last
+/// producer is gone, in every process, by drop or by death, consumers get what is there and then [`Closed`](GetError::Closed).
+/// Where everybody has a whole queue, nobody is ever the last: say [`close`](Self::close).
+///
+/// An item is encoded by the one who puts it, straight into memory that all map, and decoded by the one who gets it. It may
+/// hold handles: regions, connections, other queues.
+///
+/// # Examples
+/// ```
+/// use process_task::channel::{Consumer, Producer, Queue};
+/// use process_task::process_task;
+///
+/// #[process_task]
+/// fn produce(from: u64, numbers: Producer<u64>) {
+///     for number in from..from + 100 {
+///         numbers.put(number).unwrap();
+///     }
+/// }
+///
+/// #[process_task]
+/// fn add_up(numbers: Consumer<u64>) -> u64 {
+///     numbers.iter().sum()
+/// }
+///
+/// let (producer, consumer) = Queue::bounded(10)?.split();
+/// let producers = [0, 100].map(|from| produce.spawn(from, producer.clone()));
+/// let consumers = [0; 2].map(|_| add_up.spawn(consumer.clone()));
+/// drop((producer, consumer));
+/// for producer in producers {
+///     producer.join()?;
+/// }
+/// let sums = consumers.into_iter().map(|consumer| consumer.join());
+/// assert_eq!(sums.sum::<process_task::Result<u64>>()?, (0..200).sum());
+/// # process_task::Result::Ok(())
+/// ```
+///
+/// # If the other process dies
+/// The queue goes on. What a killed process was putting is as if it had never been put; what it was getting is still there,
+/// or was taken, and then it is gone with its taker. Nobody waits for longer than a tenth of a second because of it.
+///
+/// A process that has got an end as the argument of a call is counted until that call is over, even if the task drops it before.
+#[doc(alias("mpmc", "channel"))]
+pub struct Queue<T> {
+    core: Core,
+    items: PhantomData<fn(T) -> T>,
+}
+
+/// The half of a [`Queue`] that puts.
+///
+/// # Examples
+/// ```
+/// use process_task::channel::{GetError, Queue};
+///
+/// let (producer, consumer) = Queue::unbounded()?.split();
+/// producer.put("one".to_owned())?;
+/// drop(producer);
+/// assert_eq!(consumer.get()?, "one");
+/// assert_eq!(consumer.get(), Err(GetError::Closed));
+/// # process_task::Result::Ok(())
+/// ```
+pub struct Producer<T> {
+    core: Core,
+    items: PhantomData<fn(T)>,
+}
+
+/// The half of a [`Queue`] that gets.
+///
+/// # Examples
+/// ```
+/// use process_task::channel::{PutErrorKind, Queue};
+///
+/// let (producer, consumer) = Queue::unbounded()?.split();
+/// drop(consumer);
+/// assert_eq!(*producer.put(1).unwrap_err().kind(), PutErrorKind::Closed);
+/// # process_task::Result::Ok(())
+/// ```
+pub struct Consumer<T> {
+    core: Core,
+    items: PhantomData<fn() -> T>,
+}
+
+impl<T: Message> Queue<T> {
+    /// A queue for so many items at a time; who puts another one waits.
+    ///
+    /// # Errors
+    /// There is no memory, or no descriptor, for it; or `items` is 0.
+    ///
+    /// # Examples
+    /// ```
+    /// use process_task::channel::Queue;
+    ///
+    /// let queue = Queue::bounded(2)?;
+    /// queue.put(1)?;
+    /// queue.put(2)?;
+    /// assert!(queue.try_put(3).is_err());
+    /// # process_task::Result::Ok(())
+    /// ```
+    pub fn bounded(items: usize) -> Result<Self> {
+        Self::new(Limits { items, ..Limits::NONE })
+    }
+
+    /// As [`bounded`](Self::bounded), but all items together may not be longer than `bytes` either, of which each takes up to 40
+    /// for itself.
+    ///
+    /// # Errors
+    /// As [`bounded`](Self::bounded).
+    ///
+    /// # Examples
+    /// ```
+    /// use process_task::channel::Queue;
+    ///
+    /// let queue = Queue::bounded_by(1000, 1 << 20)?;
+    /// queue.put(vec![0u8; 1 << 19])?;
+    /// assert!(queue.try_put(vec![0u8; 1 << 19]).is_err());
+    /// # process_task::Result::Ok(())
+    /// ```
+    pub fn bounded_by(items: usize, bytes: usize) -> Result<Self> {
+        Self::new(Limits { items, bytes })
+    }
+
+    /// A queue for as many items as there is memory for, up to 64 GiB. The memory goes back as they are got, but for 1 MiB.
+    ///
+    /// # Errors
+    /// As [`bounded`](Self::bounded).
+    ///
+    /// # Examples
+    /// ```
+    /// use process_task::channel::Queue;
+    ///
+    /// let queue = Queue::unbounded()?;
+    /// for number in 0..1000 {
+    ///     queue.put(number)?;
+    /// }
+    /// assert_eq!((queue.len(), queue.get()?), (1000, 0));
+    /// # process_task::Result::Ok(())
+    /// ```
+    pub fn unbounded() -> Result<Self> {
+        Self::new(Limits::NONE)
+    }
+
+    fn new(limits: Limits) -> Result<Self> {
+        Ok(Self { core: Core::new::<Queue<T>>(limits, false)?, items: PhantomData })
+    }
+}
+
+impl<T> Queue<T> {
+    /// Takes the queue apart. Clones of it still do both.
+    ///
+    /// # Examples
+    /// ```
+    /// use process_task::channel::Queue;
+    ///
+    /// let (producer, consumer) = Queue::bounded(1)?.split();
+    /// producer.put(5)?;
+    /// assert_eq!(consumer.get()?, 5);
+    /// # process_task::Result::Ok(())
+    /// ```
+    #[must_use]
+    pub fn split(self) -> (Producer<T>, Consumer<T>) {
+        (self.producer(), self.consumer())
+    }
+
+    /// A handle that only puts.
+    ///
+    /// # Examples
+    /// ```
+    /// use process_task::channel::Queue;
+    ///
+    /// let queue = Queue::bounded(1)?;
+    /// queue.producer().put(5)?;
+    /// assert_eq!(queue.get()?, 5);
+    /// # process_task::Result::Ok(())
+    /// ```
+    #[must_use]
+    pub fn producer(&self) -> Producer<T> {
+        Producer { core: self.core.only(Side::Puts), items: PhantomData }
+    }
+
+    /// A handle that only gets.
+    ///
+    /// # Examples
+    /// ```
+    /// use process_task::channel::Queue;
+    ///
+    /// let queue = Queue::bounded(1)?;
+    /// queue.put(5)?;
+    /// assert_eq!(queue.consumer().get()?, 5);
+    /// # process_task::Result::Ok(())
+    /// ```
+    #[must_use]
+    pub fn consumer(&self) -> Consumer<T> {
+        Consumer { core: self.core.only(Side::Gets), items: PhantomData }
+    }
+}
+
+/// What puts.
+macro_rules! puts {
+    ($Type:ident) => {
+        impl<T: Message> $Type<T> {
+            /// Puts an item in, waiting for room as long as it takes.
+            ///
+            /// # Errors
+            /// The queue is closed, every consumer is gone, the item cannot be encoded, or there is no memory for it. It is in
+            /// the [`PutError`], and the queue is as it was.
+            ///
+            /// # If the other process dies
+            /// Returns [`Closed`](crate::channel::PutErrorKind::Closed) within a tenth of a second if it was the last consumer.
+            #[inline]
+            pub fn put(&self, item: T) -> std::result::Result<(), PutError<T>> {
+                self.core.put(item, Patience::Endless)
+            }
+
+            /// Puts an item in, if there is room.
+            ///
+            /// # Errors
+            /// As [`put`](Self::put), and [`Full`](crate::channel::PutErrorKind::Full).
+            #[inline]
+            pub fn try_put(&self, item: T) -> std::result::Result<(), PutError<T>> {
+                self.core.put(item, Patience::None)
+            }
+
+            /// Puts an item in, waiting for room for so long at most.
+            ///
+            /// # Errors
+            /// As [`put`](Self::put), and [`Full`](crate::channel::PutErrorKind::Full).
+            ///
+            /// # If the other process dies
+            /// As with [`put`](Self::put).
+            #[doc(alias = "put_nowait")]
+            pub fn put_timeout(&self, item: T, timeout: Duration) -> std::result::Result<(), PutError<T>> {
+                self.core.put(item, Patience::of(timeout))
+            }
+        }
+    };
+}
+pub(super) use puts;
+
+/// What gets.
+macro_rules! gets {
+    ($Type:ident) => {
+        impl<T: Message> $Type<T> {
+            /// Takes the first item out, waiting for one as long as it takes.
+            ///
+            /// # Errors
+            /// The queue is closed, or every producer is gone, and nothing is left; or the item, which is gone then, cannot
+            /// be decoded.
+            ///
+            /// # If the other process dies
+            /// Returns [`Closed`](GetError::Closed) within a tenth of a second if it was the last producer.
+            #[inline]
+            pub fn get(&self) -> std::result::Result<T, GetError> {
+                self.core.get(Patience::Endless).map(|(item, _)| item)
+            }
+
+            /// Takes the first item out, if there is one.
+            ///
+            /// # Errors
+            /// As [`get`](Self::get), and [`Empty`](GetError::Empty).
+            #[doc(alias = "get_nowait")]
+            #[inline]
+            pub fn try_get(&self) -> std::result::Result<T, GetError> {
+                self.core.get(Patience::None).map(|(item, _)| item)
+            }
+
+            /// Takes the first item out, waiting for one for so long at most.
+            ///
+            /// # Errors
+            /// As [`get`](Self::get), and [`Empty`](GetError::Empty).
+            ///
+            /// # If the other process dies
+            /// As with [`get`](Self::get).
+            pub fn get_timeout(&self, timeout: Duration) -> std::result::Result<T, GetError> {
+                self.core.get(Patience::of(timeout)).map(|(item, _)| item)
+            }
+        }
+    };
+}
+pub(super) use gets;
+
+/// What all handles of queues do; `$ends`: whether they put, and whether they get.
+macro_rules! handle {
+    ($Type:ident of $Queue:ident, $ends:expr, lends: $lends:literal) => {
+        impl<T> $Type<T> {
+            /// How many items wait to be got. It may be another number by the time that this one is read.
+            #[doc(alias = "qsize")]
+            #[must_use]
+            pub fn len(&self) -> usize {
+                self.core.len()
+            }
+
+            /// Whether no item waits to be got, at this moment.
+            #[must_use]
+            pub fn is_empty(&self) -> bool {
+                self.len() == 0
+            }
+        }
+
+        impl<T> Clone for $Type<T> {
+            /// Another handle of the same queue.
+            fn clone(&self) -> Self {
+                Self { core: self.core.again(), items: PhantomData }
+            }
+        }
+
+        impl<T> PartialEq for $Type<T> {
+            /// Whether both are handles of the same queue.
+            fn eq(&self, other: &Self) -> bool {
+                self.core.is_same(&other.core)
+            }
+        }
+
+        impl<T> Eq for $Type<T> {}
+
+        impl<T> fmt::Debug for $Type<T> {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.debug_struct(stringify!($Type)).field("len", &self.len()).finish_non_exhaustive()
+            }
+        }
+
+        impl<T> Serialize for $Type<T> {
+            fn serialize<S: Serializer>(&self, serializer: S) -> std::result::Result<S::Ok, S::Error> {
+                self.core.travelling().map_err(S::Error::custom)?.serialize(serializer)
+            }
+        }
+
+        impl<'de, T: 'static> Deserialize<'de> for $Type<T> {
+            fn deserialize<D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Self, D::Error> {
+                let travelling = Deserialize::deserialize(deserializer)?;
+                let core = Core::arrived::<$Queue<T>>(travelling, $ends, $lends).map_err(D::Error::custom)?;
+                Ok(Self { core, items: PhantomData })
+            }
+        }
+    };
+}
+pub(super) use handle;
+
+/// What can be closed.
+macro_rules! closes {
+    ($Type:ident) => {
+        impl<T> $Type<T> {
+            /// Refuses all further items. Those that are there can be got; then consumers hear that it is
+            /// [`Closed`](GetError::Closed).
+            ///
+            /// # If the other process dies
+            /// Whoever closes the queue and is killed has closed it, or has not.
+            pub fn close(&self) {
+                self.core.close();
+            }
+
+            /// Whether somebody has [closed](Self::close) it.
+            #[must_use]
+            pub fn is_closed(&self) -> bool {
+                self.core.is_closed()
+            }
+        }
+    };
+}
+pub(super) use closes;
+
+puts!(Queue);
+puts!(Producer);
+gets!(Queue);
+gets!(Consumer);
+closes!(Queue);
+closes!(Producer);
+closes!(Consumer);
+handle!(Queue of Queue, (true, true), lends: false);
+handle!(Producer of Queue, (true, false), lends: false);
+handle!(Consumer of Queue, (false, true), lends: false);
+
+/// What can be gone through.
+macro_rules! goes_through {
+    ($Type:ident) => {
+        impl<T: Message> $Type<T> {
+            /// Gets one item after the other, until the queue is closed and nothing is left.
+            ///
+            /// # Panics
+            /// Going on panics if an item cannot be decoded; [`get`](Self::get) returns an error instead.
+            #[must_use]
+            pub fn iter(&self) -> Iter<'_, T> {
+                Iter { core: &self.core, items: PhantomData }
+            }
+        }
+
+        impl<'a, T: Message> IntoIterator for &'a $Type<T> {
+            type Item = T;
+            type IntoIter = Iter<'a, T>;
+
+            fn into_iter(self) -> Iter<'a, T> {
+                self.iter()
+            }
+        }
+    };
+}
+goes_through!(Queue);
+goes_through!(Consumer);
+
+/// What [`Queue::iter`] and [`Consumer::iter`] return.
+#[must_use = "nothing is got before it is gone through"]
+pub struct Iter<'a, T> {
+    core: &'a Core,
+    items: PhantomData<fn() -> T>,
+}
+
+impl<T: Message> Iterator for Iter<'_, T> {
+    type Item = T;
+
+    #[track_caller]
+    fn next(&mut self) -> Option<T> {
+        match self.core.get(Patience::Endless) {
+            Ok((item, _)) => Some(item),
+            Err(GetError::Closed) => None,
+            Err(error) => panic!("an item of the queue cannot be had: {error}"),
+        }
+    }
+}
+
+impl<T> fmt::Debug for Iter<'_, T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Iter").finish_non_exhaustive()
+    }
+}

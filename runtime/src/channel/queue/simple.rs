@@ -1,0 +1,71 @@
+//! [`SimpleQueue`]: the smallest of queues.
+//!
+//! Owns: nothing but the interface. Runs in: any process that has one. Never: closes.
+
+use std::fmt;
+use std::marker::PhantomData;
+use std::time::Duration;
+
+use serde::de::Error as _;
+use serde::ser::Error as _;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+use super::core::{Core, Limits, Patience};
+use super::queue::{gets, handle};
+use crate::channel::error::{GetError, PutError};
+use crate::codec::Message;
+use crate::error::Result;
+
+/// A queue without a limit and without an end: what one puts, another gets.
+///
+/// A [`Queue`](crate::channel::Queue) that takes whatever there is memory for, up to 64 GiB, and that nobody closes. Python's has no
+/// time-outs; this one has.
+///
+/// # Examples
+/// ```
+/// use process_task::channel::SimpleQueue;
+/// use process_task::process_task;
+///
+/// #[process_task]
+/// fn greet(names: SimpleQueue<String>, greetings: SimpleQueue<String>) {
+///     greetings.put(format!("hello {}", names.get().unwrap())).unwrap();
+/// }
+///
+/// let (names, greetings) = (SimpleQueue::new()?, SimpleQueue::new()?);
+/// let greeter = greet.spawn(names.clone(), greetings.clone());
+/// names.put("world".to_owned())?;
+/// assert_eq!(greetings.get()?, "hello world");
+/// greeter.join()?;
+/// assert!(greetings.is_empty());
+/// # process_task::Result::Ok(())
+/// ```
+///
+/// # If the other process dies
+/// The queue goes on. What a killed process was putting is as if it had never been put; what it was getting is still there,
+/// or was taken. Nobody can hear that no more items will come: where that matters, take a [`Queue`](crate::channel::Queue), or a
+/// time-out.
+pub struct SimpleQueue<T> {
+    core: Core,
+    items: PhantomData<fn(T) -> T>,
+}
+
+impl<T: Message> SimpleQueue<T> {
+    /// An empty queue.
+    ///
+    /// # Errors
+    /// There is no memory, or no descriptor, for it.
+    pub fn new() -> Result<Self> {
+        Ok(Self { core: Core::new::<SimpleQueue<T>>(Limits::NONE, false)?, items: PhantomData })
+    }
+
+    /// Puts an item in. Does not wait.
+    ///
+    /// # Errors
+    /// The item cannot be encoded, or there is no memory for it. It is in the [`PutError`], and the queue is as it was.
+    pub fn put(&self, item: T) -> std::result::Result<(), PutError<T>> {
+        self.core.put(item, Patience::None)
+    }
+}
+
+gets!(SimpleQueue);
+handle!(SimpleQueue of SimpleQueue, (true, true), lends: false);

@@ -1,0 +1,64 @@
+//! The words at the start of a queue's memory.
+//!
+//! Owns: what they are called, and which stand together. Runs in: any process that has an end of the queue.
+//! Never: says who writes them when; [`store`](super::store) does.
+
+use super::atomic::{AtomicU32, AtomicU64};
+use super::lock::Lock;
+use super::sleepers::Sleepers;
+
+/// The words of a queue. What producers write and what consumers write is apart.
+#[derive(Debug)]
+#[repr(C)]
+pub(super) struct Words {
+    pub(super) magic: AtomicU64,
+    pub(super) fingerprint: AtomicU64,
+    /// How many chunks there can be.
+    pub(super) chunks: AtomicU32,
+    /// How many items there may be, and how many bytes.
+    pub(super) most_items: AtomicU32,
+    pub(super) most_bytes: AtomicU64,
+    /// Whether somebody has closed the queue.
+    pub(super) closed: AtomicU32,
+    /// How often a process has let go of its last consumer.
+    pub(super) dropped: AtomicU32,
+    pub(super) put: Side,
+    pub(super) get: Side,
+    pub(super) stock: Stock,
+}
+
+/// What those at one side of the queue write, under its lock.
+#[derive(Debug)]
+#[repr(C, align(128))]
+pub(super) struct Side {
+    pub(super) lock: Lock,
+    /// The place of the next item.
+    pub(super) place: AtomicU64,
+    /// How many bytes have come by, one number for each parity of the place.
+    pub(super) bytes: [AtomicU64; 2],
+    /// How far the other side had come when it was looked at last: it has come at least as far.
+    pub(super) seen: AtomicU64,
+    /// Those of the other side who wait for this one.
+    pub(super) sleepers: Sleepers,
+    /// Of those who put: the number of the last message with handles. Of those who get: how many items are lent.
+    pub(super) number: AtomicU64,
+    /// Of those who get: whether somebody may be dead who had an item, and those who wait until nothing is lent.
+    pub(super) returned: AtomicU32,
+    pub(super) joiners: Sleepers,
+}
+
+/// Where a chunk may be found that nobody has. All of it are hints, but for `used`.
+#[derive(Debug)]
+#[repr(C, align(128))]
+pub(super) struct Stock {
+    /// Chunks beyond were never used.
+    pub(super) used: AtomicU32,
+    pub(super) warm: AtomicU32,
+    pub(super) cold: AtomicU32,
+    /// Where to begin looking.
+    pub(super) near: AtomicU32,
+    /// Whether somebody died in the middle of something, who may have left chunks that are nobody's and look otherwise.
+    pub(super) dirty: AtomicU32,
+    /// As soon as so many were used, it is time to look for such.
+    pub(super) sweep_at: AtomicU32,
+}
