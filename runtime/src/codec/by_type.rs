@@ -10,6 +10,7 @@ use std::any::{Any, TypeId};
 use std::path::PathBuf;
 
 use super::handles::{self, Handles, Received};
+use super::number::for_each_primitive;
 use super::{CodecError, Payload, Plain, Reader, Spill, Travels, Writer, via_serde};
 
 /// Values that can go through a channel: what has serde's two traits, and borrows nothing.
@@ -48,6 +49,32 @@ macro_rules! plain_types {
             Box<[i128]>, Box<[usize]>, Box<[isize]>, Box<[f32]>, Box<[f64]>,
         }
     };
+}
+
+/// Whether values of this type travel in the plain format, which knows no handles.
+#[inline]
+fn is_plain<T: Message>() -> bool {
+    macro_rules! is_one {
+        ($($P:ty,)*) => { $( TypeId::of::<T>() == TypeId::of::<$P>() || )* false };
+    }
+    plain_types!(is_one)
+}
+
+/// The bytes of a number.
+#[inline]
+pub(crate) fn number<T: Message>(value: &T) -> Option<([u8; 16], usize)> {
+    macro_rules! of_number {
+        ($($N:ty)*) => { $(
+            if TypeId::of::<T>() == TypeId::of::<$N>() && let Some(number) = (value as &dyn Any).downcast_ref::<$N>() {
+                let mut bytes = [0; 16];
+                let len = size_of::<$N>();
+                bytes[..len].copy_from_slice(&number.to_ne_bytes());
+                return Some((bytes, len));
+            }
+        )* };
+    }
+    for_each_primitive!(of_number);
+    None
 }
 
 #[inline]
@@ -95,7 +122,11 @@ pub(crate) fn to_message<T: Message>(
 ) -> Result<(Payload, Handles), CodecError> {
     let mut handles = Handles::default();
     let mut writer = Writer::new(buffer, threshold, spill);
-    handles::collect(&mut handles, || put(value, &mut writer))?;
+    if is_plain::<T>() {
+        put(value, &mut writer)?;
+    } else {
+        handles::collect(&mut handles, || put(value, &mut writer))?;
+    }
     Ok((writer.finish()?, handles))
 }
 
@@ -106,7 +137,7 @@ pub(crate) fn to_message<T: Message>(
 #[inline]
 pub(crate) fn of_message<T: Message>(bytes: &[u8], received: &Received) -> Result<T, CodecError> {
     let mut reader = Reader::new(bytes);
-    let value = handles::provide(received, || take(&mut reader))?;
+    let value = if is_plain::<T>() { take(&mut reader)? } else { handles::provide(received, || take(&mut reader))? };
     reader.finish()?;
     Ok(value)
 }
@@ -170,6 +201,13 @@ mod tests {
     fn numbers_in_bulk_travel_as_they_are() {
         assert_eq!(bytes_of(&vec![7u8; 1000]).len(), 1016);
         assert_eq!(bytes_of(&7u64), 7u64.to_ne_bytes());
+    }
+
+    #[test]
+    fn a_number_is_what_it_would_be_by_the_long_way() {
+        let (bytes, len) = number(&-7i32).unwrap();
+        assert_eq!(bytes[..len], bytes_of(&-7i32));
+        assert!(number(&'c').is_none() && number(&vec![7u8]).is_none());
     }
 
     #[test]

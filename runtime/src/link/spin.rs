@@ -37,8 +37,20 @@ impl Spin {
     /// Looks until `there` says yes, or the time is over; says which.
     #[inline]
     pub(crate) fn until(&self, there: impl FnMut() -> bool) -> bool {
+        self.learn(|length| look(length, there))
+    }
+
+    /// As [`until`](Self::until), but asks less and less often: where asking disturbs the one who is asked, and it is better to
+    /// find much than to find it at once.
+    #[inline]
+    pub(crate) fn until_gently(&self, there: impl FnMut() -> bool) -> bool {
+        self.learn(|length| look_gently(length, there))
+    }
+
+    #[inline]
+    fn learn(&self, look: impl FnOnce(Duration) -> bool) -> bool {
         let length = self.0.load(Relaxed);
-        let found = look(Duration::from_nanos(length), there);
+        let found = look(Duration::from_nanos(length));
         let next = if found { (length * 2).min(LONGEST) } else { (length / 2).max(SHORTEST) };
         self.0.store(next, Relaxed);
         found
@@ -56,6 +68,27 @@ impl Spin {
 /// Looks for a few microseconds, where somebody else could do with the processor. Nothing is learnt from it.
 pub(crate) fn briefly(there: impl FnMut() -> bool) -> bool {
     look(BRIEFLY, there)
+}
+
+/// How long the first and the longest breath between two gentle looks are, in pauses of the processor.
+const BREATHS: (u32, u32) = (16, 64);
+
+#[inline]
+fn look_gently(length: Duration, mut there: impl FnMut() -> bool) -> bool {
+    let start = Instant::now();
+    let mut breath = BREATHS.0;
+    loop {
+        for _ in 0..breath {
+            spin_loop();
+        }
+        if there() {
+            return true;
+        }
+        if start.elapsed() >= length {
+            return false;
+        }
+        breath = (2 * breath).min(BREATHS.1);
+    }
 }
 
 #[inline]

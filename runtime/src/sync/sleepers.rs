@@ -28,7 +28,7 @@
 use std::time::Instant;
 
 use super::atomic::AtomicU32;
-use super::atomic::Ordering::Relaxed;
+use super::atomic::Ordering::{Relaxed, SeqCst};
 use super::waiting;
 
 /// See the [module](self).
@@ -73,6 +73,13 @@ impl Sleepers {
         }
         self.turn.store(self.turn.load(Relaxed).wrapping_add(1), Relaxed);
         Called(Some(enlisted))
+    }
+
+    /// Whether somebody may sleep. For one who has changed what they wait for without the lock, by a `SeqCst` exchange; those
+    /// who sleep must look once more, after a `SeqCst` fence, when they have enlisted.
+    #[inline]
+    pub(crate) fn may_sleep(&self) -> bool {
+        self.enlisted.load(SeqCst) != self.gone.load(Relaxed)
     }
 
     /// Wakes so many of those who were called, and says how many it found. Without the lock.

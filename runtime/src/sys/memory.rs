@@ -8,6 +8,8 @@ use std::mem::MaybeUninit;
 use std::num::NonZeroUsize;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::ptr::NonNull;
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use nix::errno::Errno;
@@ -306,6 +308,7 @@ impl Map {
         self.access == Access::Write
     }
 
+    #[inline]
     pub(crate) fn len(&self) -> usize {
         self.len.get()
     }
@@ -361,6 +364,35 @@ impl Map {
         unsafe { std::ptr::copy_nonoverlapping(from.as_ptr(), into.as_mut_ptr(), into.len()) };
     }
 
+    /// A number that lies there, at a multiple of 8, or half of one number and half of another if it is being written.
+    ///
+    /// # Panics
+    /// If it is not inside the mapping.
+    #[inline]
+    pub(crate) fn number(&self, at: usize) -> u64 {
+        self.number_at(at).load(Relaxed)
+    }
+
+    /// Writes a number there; as [`number`](Self::number).
+    ///
+    /// # Panics
+    /// If it is not inside the mapping, or the mapping is for reading.
+    #[inline]
+    pub(crate) fn set_number(&self, at: usize, number: u64) {
+        assert!(self.access == Access::Write, "this mapping is for reading");
+        self.number_at(at).store(number, Relaxed);
+    }
+
+    #[inline]
+    fn number_at(&self, at: usize) -> &AtomicU64 {
+        self.check(at, size_of::<u64>());
+        assert!(at.is_multiple_of(size_of::<u64>()), "no number begins at {at}");
+        // SAFETY: `check` keeps it inside the mapping.
+        let number = unsafe { self.start.add(at) };
+        // SAFETY: mapped as long as `self` lives, aligned, as the start of a mapping and `at` are, and any bytes are a number.
+        unsafe { number.cast::<AtomicU64>().as_ref() }
+    }
+
     /// Copies bytes in.
     ///
     /// # Panics
@@ -386,6 +418,7 @@ impl Map {
         unsafe { std::slice::from_raw_parts_mut(self.start.as_ptr(), self.len()) }
     }
 
+    #[inline]
     fn check(&self, at: usize, len: usize) {
         assert!(at <= self.len() && len <= self.len() - at, "{at}+{len} lies outside a mapping of {}", self.len);
     }

@@ -11,23 +11,24 @@
 
 use std::cell::Cell;
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicU64, fence};
 use std::time::{Duration, Instant};
 
 use super::atomic::Ordering::{Acquire, Relaxed, SeqCst};
 use super::ends::{End, MOST_HANDLES, Side};
-use super::layout::{MOST_ITEMS, Shape};
+use super::layout::{MOST_ITEMS, Place, Shape};
 use super::members;
 use super::memory::Memory;
-use super::store::{Buffer, Long, NotGot, NotPut};
+use super::sleepers::ALL;
+use super::store::{Buffer, Got, Long, NotGot, NotPut};
 use super::waiting;
 use crate::channel::error::{GetError, PutError, PutErrorKind, channel_failed};
-use crate::codec::by_type::{NoSpill, of_message, to_message};
+use crate::codec::by_type::{NoSpill, number, of_message, to_message};
 use crate::codec::handles::{self, Handles, Received};
 use crate::codec::{CodecError, Message, Payload};
 use crate::error::{Error, Result};
 use crate::link::{PATIENCE, Spin, is_temporary};
-use crate::sys::Errno;
+use crate::sys::{Errno, limits};
 
 /// How long to wait.
 #[derive(Clone, Copy, Debug)]
@@ -88,7 +89,7 @@ const GONE: u64 = u64::MAX;
 thread_local! {
     /// What items are encoded into, and decoded from.
     static ENCODED: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
-    static DECODED: Cell<Buffer> = const { Cell::new(Buffer::new()) };
+    static DECODED: Cell<Vec<u128>> = const { Cell::new(Vec::new()) };
 }
 
 /// Longer memory is not kept for the next item.
@@ -142,6 +143,10 @@ impl Core {
     /// Puts `value` in, last.
     #[inline]
     pub(super) fn put<T: Message>(&self, value: T, patience: Patience) -> std::result::Result<(), PutError<T>> {
+        if let Some((bytes, len)) = number(&value) {
+            let put = self.put_bytes(&bytes[..len], &Handles::default(), patience);
+            return put.map_err(|kind| PutError::new(kind, value));
+        }
         let encoded = to_message(&value, ENCODED.take(), (usize::MAX, &mut NoSpill));
         let put = match encoded {
             Ok((Payload::Small(bytes), handles)) => {
@@ -186,7 +191,7 @@ impl Core {
                 Ok(hops) => {
                     if hops {
                         // Now and then also where nobody has told of an end.
-                        self.nobody_gets(end, GONE - 1);
+                        self.look_who_gets(end, self.news());
                     }
                     return Ok(());
                 }
@@ -195,7 +200,7 @@ impl Core {
                     if matches!(patience, Patience::None) || !self.wait_for_room(head, patience.deadline()) {
                         return Err(PutErrorKind::Full);
                     }
-                    self.nobody_gets(end, GONE - 1);
+                    self.look_who_gets(end, self.news());
                 }
                 Err(NotPut::Refused(errno)) => {
                     let give_up_at = *give_up_at.get_or_insert_with(|| Instant::now() + PATIENCE);
@@ -276,38 +281,57 @@ impl Core {
         gone
     }
 
-    /// Waits until the consumers have come further than that. False: the deadline is over.
+    /// Waits until the consumers have come further than that: somewhat further, if they are quick. False: the deadline is over.
     #[cold]
     fn wait_for_room(&self, head: u64, deadline: Option<Instant>) -> bool {
         let words = self.memory.words();
-        let moved = || words.get.place.load(Relaxed) != head || words.closed.load(Relaxed) != 0;
-        if self.for_room.until(moved) {
+        let enough = (words.most_items.load(Relaxed) / 8).clamp(1, 64);
+        let came = || Place::of(words.get.place.load(Relaxed)).since(Place::of(head));
+        let looks = !self.shares_processor(&words.put, &words.get);
+        if looks && self.for_room.until_gently(|| came() >= enough) || came() > 0 {
             return true;
         }
         let since = Instant::now();
         let turn = match self.memory.getting(deadline) {
             None => return false,
-            Some(_) if moved() => return true,
-            Some(inside) => inside.enlist(),
+            Some(inside) => {
+                let turn = inside.enlist();
+                // Some who get do so without the lock: either they see that somebody has enlisted, or we what they took.
+                fence(SeqCst);
+                // Also where a consumer has gone meanwhile, whoever was the last.
+                if came() > 0 || self.is_closed() || self.seen.load(Relaxed) != self.news() {
+                    return true;
+                }
+                turn
+            }
         };
         let waits = words.get.sleepers.sleep(turn, deadline);
         self.for_room.slept(since);
         waits
     }
 
+    /// Whether the other side was last seen where this one runs: then looking would only keep it from running.
+    fn shares_processor(&self, own: &super::words::Side, other: &super::words::Side) -> bool {
+        let here = limits::processor() + 1;
+        own.processor.store(here, Relaxed);
+        other.processor.load(Relaxed) == here
+    }
+
     /// Takes the first item out. Where it stands, if it is lent.
     #[inline]
     pub(super) fn get<T: Message>(&self, patience: Patience) -> std::result::Result<(T, (u32, u32)), GetError> {
-        let mut buffer = DECODED.take();
-        let got = self.get_bytes(&mut buffer, patience);
-        let value = got.and_then(|(at, len, received)| {
-            let value = of_message(buffer.bytes(len), &received).inspect_err(|_| self.let_go(at));
-            Ok((value?, at))
-        });
-        if buffer.capacity() <= KEPT {
-            DECODED.set(buffer);
+        let (mut buffer, mut got) = (Buffer::new(|| DECODED.take()), Got::new());
+        let len = self.get_bytes(&mut buffer, &mut got, patience)?;
+        let none = Received::default();
+        let value = of_message(buffer.bytes(len), got.beside.as_ref().unwrap_or(&none));
+        let lent = buffer.into_lent();
+        if lent.capacity() > 0 && lent.capacity() <= KEPT {
+            DECODED.set(lent);
         }
-        value
+        if value.is_err() {
+            self.let_go(got.at);
+        }
+        Ok((value?, got.at))
     }
 
     /// An item that is lent cannot be decoded: nobody else could.
@@ -318,35 +342,25 @@ impl Core {
         }
     }
 
+    #[inline]
     fn get_bytes(
         &self,
         buffer: &mut Buffer,
+        got: &mut Got<Received>,
         patience: Patience,
-    ) -> std::result::Result<((u32, u32), usize, Received), GetError> {
+    ) -> std::result::Result<usize, GetError> {
         let Some(end) = &self.gets else { return Err(GetError::Closed) };
         let mut is_over = false;
         loop {
-            let got = match self.memory.getting(None) {
-                None => Err(NotGot::Empty(0)),
-                Some(mut inside) => {
-                    if self.lends {
-                        self.look_for_dead(false);
-                    }
-                    let mut number = None;
-                    let got = self.memory.get(&mut inside, buffer, |this| {
-                        number = Some(this);
-                        end.look(this)
-                    });
-                    if let (Ok(_), Some(number)) = (&got, number) {
-                        end.forget(number);
-                    }
-                    got
-                }
+            let len = match if self.lends { Ok(None) } else { self.memory.get_short(buffer) } {
+                Ok(Some(len)) => return Ok(len),
+                Ok(None) => self.get_locked(end, buffer, got),
+                Err(error) => Err(error),
             };
-            match got {
-                Ok(got) => {
-                    self.memory.copy(&got, buffer, self.lends);
-                    return Ok((got.at, got.len, got.beside.unwrap_or_default()));
+            match len {
+                Ok(len) => {
+                    self.memory.copy((got, len), buffer, self.lends);
+                    return Ok(len);
                 }
                 Err(NotGot::Corrupt) => {
                     return Err(GetError::Corrupt { reason: "its memory was written over" });
@@ -357,15 +371,39 @@ impl Core {
                 // Nobody could put anything after it was seen to be over.
                 Err(NotGot::Empty(_)) if is_over => return Err(GetError::Closed),
                 Err(NotGot::Empty(tail)) => {
+                    let waits = !matches!(patience, Patience::None);
+                    if waits && self.look_for_item(tail) {
+                        continue;
+                    }
                     is_over = self.is_over(end);
-                    if !is_over
-                        && (matches!(patience, Patience::None) || !self.wait_for_item(end, tail, patience.deadline()))
-                    {
+                    if !is_over && !(waits && self.wait_for_item(end, tail, patience.deadline())) {
                         return Err(GetError::Empty);
                     }
                 }
             }
         }
+    }
+
+    /// Takes the first item out, of whatever kind it is.
+    fn get_locked(
+        &self,
+        end: &End,
+        buffer: &mut Buffer,
+        got: &mut Got<Received>,
+    ) -> std::result::Result<usize, NotGot> {
+        let Some(mut inside) = self.memory.getting(None) else { return Err(NotGot::Empty(0)) };
+        if self.lends {
+            self.look_for_dead(false);
+        }
+        let mut number = None;
+        let len = self.memory.get(&mut inside, (buffer, got), |this| {
+            number = Some(this);
+            end.look(this)
+        });
+        if let (Ok(_), Some(number)) = (&len, number) {
+            end.forget(number);
+        }
+        len
     }
 
     /// Whether nothing will come any more that is not there already.
@@ -378,22 +416,29 @@ impl Core {
         closed || self.puts.is_none() && end.is_alone()
     }
 
-    /// Waits until the producers have come further than that. False: the deadline is over.
+    /// Looks for a while whether the producers come further than that.
+    fn look_for_item(&self, tail: u64) -> bool {
+        let words = self.memory.words();
+        if self.shares_processor(&words.get, &words.put) {
+            return false;
+        }
+        self.for_items.until_gently(|| words.put.place.load(Relaxed) != tail || words.get.returned.load(Relaxed) != 0)
+    }
+
+    /// Sleeps until the producers have come further than that. False: the deadline is over.
     #[cold]
     fn wait_for_item(&self, end: &End, tail: u64, deadline: Option<Instant>) -> bool {
         let words = self.memory.words();
-        let moved = || {
-            words.put.place.load(Relaxed) != tail
-                || words.closed.load(Relaxed) != 0
-                || words.get.returned.load(Relaxed) != 0
-        };
-        if self.for_items.until(moved) {
-            return true;
-        }
         let since = Instant::now();
         let turn = match self.memory.putting(deadline) {
             None => return false,
-            Some(_) if words.put.place.load(Relaxed) != tail || words.get.returned.load(Relaxed) != 0 => return true,
+            Some(_)
+                if words.put.place.load(Relaxed) != tail
+                    || words.get.returned.load(Relaxed) != 0
+                    || self.is_over(end) =>
+            {
+                return true;
+            }
             Some(inside) => {
                 self.drop_orphans(end);
                 inside.enlist()
@@ -430,6 +475,12 @@ impl Core {
     pub(super) fn done(&self, at: (u32, u32)) {
         if let Some(mut inside) = self.memory.getting(None) {
             self.memory.done(&mut inside, at);
+        }
+        // Whoever waits for what others have hears that nobody has anything.
+        if self.is_closed()
+            && let Some(mut inside) = self.memory.putting(None)
+        {
+            inside.call(ALL);
         }
     }
 
@@ -469,10 +520,10 @@ impl Core {
     pub(super) fn close(&self) {
         if let Some(mut inside) = self.memory.putting(None) {
             self.memory.words().closed.store(1, SeqCst);
-            inside.call(super::sleepers::ALL);
+            inside.call(ALL);
         }
         if let Some(mut inside) = self.memory.getting(None) {
-            inside.call(super::sleepers::ALL);
+            inside.call(ALL);
         }
     }
 

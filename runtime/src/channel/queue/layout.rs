@@ -9,8 +9,8 @@
 //! no item fits behind the last one of a chunk, a *hop* names the chunk in which the next one is; it is also the last unit
 //! of each chunk that a long item has for itself.
 
-/// Bytes of a chunk.
-pub(super) const CHUNK: usize = 64 << 10;
+use super::memory::CHUNK;
+
 /// Bytes of a unit.
 pub(super) const UNIT: usize = 8;
 /// Units of a chunk, the last of which is only ever a hop.
@@ -24,10 +24,10 @@ pub(super) const MOST_CHUNKS: u32 = 1 << CHUNK_BITS;
 /// The most items that a queue may have.
 pub(super) const MOST_ITEMS: u32 = COUNT_MASK;
 
-const UNIT_BITS: u32 = 13;
-const CHUNK_BITS: u32 = 20;
+const UNIT_BITS: u32 = UNITS.ilog2();
+const CHUNK_BITS: u32 = u64::BITS - COUNT_MASK.count_ones() - UNIT_BITS;
 const COUNT_MASK: u32 = (1 << 31) - 1;
-const _: () = assert!(UNITS == 1 << UNIT_BITS && UNIT_BITS + CHUNK_BITS + COUNT_MASK.count_ones() == u64::BITS);
+const _: () = assert!(UNITS == 1 << UNIT_BITS);
 
 /// How far the producers have come, or the consumers: where the next item begins, and how many were before it. One word, so
 /// that an item is put, or taken, by one store.
@@ -236,7 +236,7 @@ mod tests {
     #[test]
     fn what_is_packed_is_what_comes_out() {
         for count in [0, 1, COUNT_MASK] {
-            for (chunk, unit) in [(0, 0), (MOST_CHUNKS - 1, UNITS - 1), (7, 9)] {
+            for (chunk, unit) in [(0, 0), (MOST_CHUNKS - 1, UNITS - 1), (7, 5)] {
                 let place = Place { count, chunk, unit };
                 assert_eq!(Place::of(place.word()), place);
             }

@@ -20,7 +20,7 @@ use std::sync::{Arc, OnceLock};
 
 use super::atomic::Ordering::Relaxed;
 use super::atomic::{AtomicU32, AtomicU64};
-use super::layout::{CHUNK, MOST_CHUNKS, UNIT};
+use super::layout::{Chunk, MOST_CHUNKS, UNIT};
 use super::words::{Side, Stock, Words};
 use crate::codec::CodecError;
 use crate::codec::handles::Handle;
@@ -31,6 +31,15 @@ use crate::sys::{Errno, Result};
 
 /// Why the kernel refuses memory.
 pub(super) type Refused = Errno;
+
+/// Bytes of a chunk.
+pub(super) const CHUNK: usize = 64 << 10;
+
+/// So many chunks keep their memory when nobody needs them: 1 MiB.
+pub(super) const KEPT: u32 = 16;
+
+/// From how many chunks on it is worth while to look for lost ones before using more.
+pub(super) const SWEEP_FROM: u32 = 64;
 
 const MAGIC: u64 = u64::from_ne_bytes(*b"ptqueue1");
 
@@ -85,6 +94,12 @@ fn table(descriptor: BorrowedFd<'_>, chunks: u32) -> Result<Half<Words>> {
     Half::map(descriptor, start(chunks) - Half::<Words>::size_with(0), Access::Write)
 }
 
+/// Where a unit lies in its stretch.
+#[inline]
+fn place((chunk, unit): (u32, u32)) -> usize {
+    (chunk % STRETCH) as usize * CHUNK + unit as usize * UNIT
+}
+
 impl Memory {
     /// Memory for an empty queue of type `Q`, with so many items and bytes at most.
     pub(super) fn create<Q: 'static>(most_items: u32, most_bytes: u64) -> Result<Arc<Self>> {
@@ -102,6 +117,7 @@ impl Memory {
         memory.reserve(0)?;
         let words = memory.words();
         words.stock.begin();
+        memory.state(0).store(Chunk::Queued.word(), Relaxed);
         words.magic.store(MAGIC, Relaxed);
         words.fingerprint.store(fingerprint::<Q>(), Relaxed);
         words.chunks.store(chunks, Relaxed);
@@ -209,11 +225,24 @@ impl Memory {
         Ok(())
     }
 
+    /// The number in a unit of a chunk that is within [reach](Self::reach).
+    #[inline]
+    pub(super) fn unit(&self, (chunk, unit): (u32, u32)) -> u64 {
+        self.stretch(chunk).map_or(0, |map| map.number(place((chunk, unit))))
+    }
+
+    #[inline]
+    pub(super) fn set_unit(&self, (chunk, unit): (u32, u32), number: u64) {
+        if let Some(map) = self.stretch(chunk) {
+            map.set_number(place((chunk, unit)), number);
+        }
+    }
+
     /// See [`Map::read`]; from this unit of a chunk that is within [reach](Self::reach).
     #[inline]
     pub(super) fn read(&self, (chunk, unit): (u32, u32), into: &mut [u8]) {
         if let Some(map) = self.stretch(chunk) {
-            map.read((chunk % STRETCH) as usize * CHUNK + unit as usize * UNIT, into);
+            map.read(place((chunk, unit)), into);
         }
     }
 
@@ -221,7 +250,7 @@ impl Memory {
     #[inline]
     pub(super) fn write(&self, (chunk, unit): (u32, u32), bytes: &[u8]) {
         if let Some(map) = self.stretch(chunk) {
-            map.write((chunk % STRETCH) as usize * CHUNK + unit as usize * UNIT, bytes);
+            map.write(place((chunk, unit)), bytes);
         }
     }
 

@@ -15,14 +15,8 @@
 
 use super::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release};
 use super::layout::Chunk;
-use super::memory::{Memory, Refused};
+use super::memory::{KEPT, Memory, Refused, SWEEP_FROM};
 use super::words::Stock;
-
-/// So many chunks keep their memory when nobody needs them: 1 MiB.
-const KEPT: u32 = 16;
-
-/// From how many chunks on it is worth while to look for lost ones before using more.
-const SWEEP_FROM: u32 = 64;
 
 /// Why there is no chunk.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

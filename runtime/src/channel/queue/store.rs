@@ -33,7 +33,7 @@
 
 use std::time::Instant;
 
-use super::atomic::Ordering::{Acquire, Relaxed, Release};
+use super::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release, SeqCst};
 use super::layout::{Chunk, Head, LONG_PART, MOST_ITEMS, Place, Shape, Ticket, UNIT, UNITS};
 use super::lock::Taken;
 use super::members;
@@ -42,6 +42,9 @@ use super::sleepers::{ALL, Called, Sleepers, Turn};
 use super::stock::NoChunk;
 use super::sweep::is_dead;
 use super::words::Side;
+
+/// So many bytes are faster copied unit by unit.
+const FEW: usize = 64;
 
 /// Why an item was not put.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -65,17 +68,21 @@ pub(super) enum NotGot {
     Refused(Refused),
 }
 
-/// An item that came out.
+/// What is to be known of an item that came out, beyond its length.
 #[derive(Debug)]
 pub(super) struct Got<R> {
     /// Where it stands, if it is lent.
     pub(super) at: (u32, u32),
     /// What came beside it.
     pub(super) beside: Option<R>,
-    /// How many bytes it has.
-    pub(super) len: usize,
-    /// Where they are, if it is long; those of any other were copied out.
-    long: Option<Vec<u32>>,
+    /// The chunks that its bytes are in, if it is long; those of any other were copied out.
+    long: Vec<u32>,
+}
+
+impl<R> Got<R> {
+    pub(super) const fn new() -> Self {
+        Self { at: (0, 0), beside: None, long: Vec::new() }
+    }
 }
 
 /// A lock of the queue, until this is dropped; then those who were called are woken.
@@ -232,7 +239,7 @@ impl Memory {
         }
         let body = at.1 + 1 + shape.before();
         match long {
-            None => self.write((at.0, body), bytes),
+            None => self.write_units((at.0, body), bytes),
             Some(long) => {
                 self.set_unit((at.0, body), long.len as u64);
                 self.set_unit((at.0, body + 1), long.chunks.first().map_or(0, |chunk| u64::from(*chunk)));
@@ -250,6 +257,42 @@ impl Memory {
         words.put.place.store(next.word(), Release);
         inside.call(1);
         Ok(hops)
+    }
+
+    /// Writes the bytes of an item: few of them without calling anybody.
+    #[inline]
+    fn write_units(&self, at: (u32, u32), bytes: &[u8]) {
+        if bytes.len() > FEW {
+            return self.write(at, bytes);
+        }
+        let (numbers, rest) = bytes.as_chunks();
+        let mut unit = at.1;
+        for number in numbers {
+            self.set_unit((at.0, unit), u64::from_ne_bytes(*number));
+            unit += 1;
+        }
+        if !rest.is_empty() {
+            let mut last = [0; UNIT];
+            last[..rest.len()].copy_from_slice(rest);
+            self.set_unit((at.0, unit), u64::from_ne_bytes(last));
+        }
+    }
+
+    /// Reads what [`write_units`](Self::write_units) wrote.
+    #[inline]
+    fn read_units(&self, at: (u32, u32), into: &mut [u8]) {
+        if into.len() > FEW {
+            return self.read(at, into);
+        }
+        let (numbers, rest) = into.as_chunks_mut();
+        let mut unit = at.1;
+        for number in numbers {
+            *number = self.unit((at.0, unit)).to_ne_bytes();
+            unit += 1;
+        }
+        if !rest.is_empty() {
+            rest.copy_from_slice(&self.unit((at.0, unit)).to_ne_bytes()[..rest.len()]);
+        }
     }
 
     /// A chunk for the items that come now. Under `put.lock`.
@@ -288,6 +331,65 @@ impl Memory {
         Ok(long)
     }
 
+    /// Takes the first item out without a lock, if it is short, and the only one to be changed is the consumers' place. None: it
+    /// takes the lock, or another look.
+    ///
+    /// What is read may be of an item that another consumer has taken meanwhile, and be anything; then the place has
+    /// changed, and the exchange fails. Chunks are left under the lock only, so the one in which an item was taken is there.
+    #[inline]
+    pub(super) fn get_short(&self, buffer: &mut Buffer) -> Result<Option<usize>, NotGot> {
+        let words = self.words();
+        if words.most_bytes.load(Relaxed) != u64::MAX {
+            return Ok(None);
+        }
+        loop {
+            let word = words.get.place.load(Acquire);
+            let head = Place::of(word);
+            self.look_for_tail(head)?;
+            if self.reach(head.chunk).is_err() {
+                return Ok(None);
+            }
+            let Some(Head::Item(shape)) = self.head((head.chunk, head.unit)) else { return Ok(None) };
+            if shape.long || shape.beside || shape.lent || shape.len as usize > FEW {
+                return Ok(None);
+            }
+            self.read_units((head.chunk, head.unit + 1), buffer.of(shape.len as usize));
+            let next = head.behind(shape.units());
+            if words.get.place.compare_exchange(word, next.word(), SeqCst, Relaxed).is_err() {
+                std::hint::spin_loop();
+                continue;
+            }
+            if self.leaves_much_room(next)
+                && words.get.sleepers.may_sleep()
+                && let Some(mut inside) = self.getting(None)
+            {
+                inside.call(1);
+            }
+            return Ok(Some(shape.len as usize));
+        }
+    }
+
+    /// Checks that there is an item at the consumers' place.
+    #[inline]
+    fn look_for_tail(&self, head: Place) -> Result<(), NotGot> {
+        let words = self.words();
+        // One that was seen by somebody slower may lie behind.
+        if (1..=MOST_ITEMS / 2).contains(&Place::of(words.get.seen.load(Acquire)).since(head)) {
+            return Ok(());
+        }
+        let tail = words.put.place.load(Acquire);
+        words.get.seen.store(tail, Release);
+        if Place::of(tail).since(head) == 0 { Err(NotGot::Empty(tail)) } else { Ok(()) }
+    }
+
+    /// Whether those who wait for room are to hear of it: who waits, waits for much of it, or until he looks again. Else each
+    /// item would wake one for one.
+    #[inline]
+    fn leaves_much_room(&self, head: Place) -> bool {
+        let words = self.words();
+        Place::of(words.get.seen.load(Relaxed)).since(head) <= words.most_items.load(Relaxed) / 2
+    }
+
     /// Takes the first item out, or lends it, if it is one that is lent; `look` gets what is beside it, in the message of a number.
     ///
     /// Its bytes are in `buffer` afterwards, which begins with them; those of a long one are still to be [copied](Self::copy).
@@ -295,24 +397,19 @@ impl Memory {
     pub(super) fn get<R>(
         &self,
         inside: &mut Inside<'_>,
-        buffer: &mut Buffer,
-        look: impl FnOnce(u64) -> Result<R, Refused>,
-    ) -> Result<Got<R>, NotGot> {
+        (buffer, got): (&mut Buffer, &mut Got<R>),
+        mut look: impl FnMut(u64) -> Result<R, Refused>,
+    ) -> Result<usize, NotGot> {
         let words = self.words();
         if words.get.returned.load(Relaxed) != 0
             && let Some((at, shape)) = self.find_returned()
         {
-            return self.take_item((at, shape), false, buffer, look);
+            return self.take_item((at, shape), false, (buffer, got), &mut look);
         }
         loop {
-            let head = Place::of(words.get.place.load(Relaxed));
-            if Place::of(words.get.seen.load(Relaxed)).since(head) == 0 {
-                let tail = words.put.place.load(Acquire);
-                words.get.seen.store(tail, Relaxed);
-                if Place::of(tail).since(head) == 0 {
-                    return Err(NotGot::Empty(tail));
-                }
-            }
+            let word = words.get.place.load(Acquire);
+            let head = Place::of(word);
+            self.look_for_tail(head)?;
             self.reach(head.chunk).map_err(NotGot::Refused)?;
             match self.head((head.chunk, head.unit)).ok_or(NotGot::Corrupt)? {
                 Head::Hop(next) => {
@@ -320,40 +417,49 @@ impl Memory {
                     self.leave(head.chunk);
                 }
                 Head::Item(shape) => {
-                    let got = self.take_item(((head.chunk, head.unit), shape), true, buffer, look)?;
+                    let len = self.take_item(((head.chunk, head.unit), shape), true, (buffer, got), &mut look)?;
                     let next = head.behind(shape.units());
-                    let cost = Self::cost(got.len, shape);
+                    let cost = Self::cost(len, shape);
                     let bytes = words.get.bytes[head.parity()].load(Relaxed).wrapping_add(cost);
                     words.get.bytes[next.parity()].store(bytes, Relaxed);
-                    words.get.place.store(next.word(), Release);
-                    inside.call(1);
-                    return Ok(got);
+                    // Somebody may have taken it without the lock, if it is one of those.
+                    if words.get.place.compare_exchange(word, next.word(), AcqRel, Relaxed).is_err() {
+                        continue;
+                    }
+                    if self.leaves_much_room(next) {
+                        inside.call(1);
+                    }
+                    return Ok(len);
                 }
             }
         }
     }
 
-    /// Reads an item, and notes that this process has it; `first`: nobody had it before.
+    /// Reads an item, and notes that this process has it; `first`: nobody had it before. Says how many bytes it has.
     #[inline]
     fn take_item<R>(
         &self,
         (at, shape): ((u32, u32), Shape),
         first: bool,
-        buffer: &mut Buffer,
-        look: impl FnOnce(u64) -> Result<R, Refused>,
-    ) -> Result<Got<R>, NotGot> {
-        let beside = if shape.beside {
-            Some(look(self.unit((at.0, at.1 + shape.before()))).map_err(NotGot::Refused)?)
+        (buffer, got): (&mut Buffer, &mut Got<R>),
+        look: &mut impl FnMut(u64) -> Result<R, Refused>,
+    ) -> Result<usize, NotGot> {
+        let body = (at.0, at.1 + 1 + shape.before());
+        let plain = !(shape.lent || shape.beside || shape.long);
+        if plain {
+            self.read_units(body, buffer.of(shape.len as usize));
+            return Ok(shape.len as usize);
+        }
+        if shape.beside {
+            got.beside = Some(look(self.unit((at.0, body.1 - 1))).map_err(NotGot::Refused)?);
+        }
+        let mut len = shape.len as usize;
+        if shape.long {
+            (len, got.long) = self.chain(at, shape).ok_or(NotGot::Corrupt)?;
         } else {
-            None
-        };
-        let (len, long) = if shape.long {
-            let (len, chunks) = self.chain(at, shape).ok_or(NotGot::Corrupt)?;
-            (len, Some(chunks))
-        } else {
-            self.read((at.0, at.1 + 1 + shape.before()), buffer.of(shape.len as usize));
-            (shape.len as usize, None)
-        };
+            self.read_units(body, buffer.of(len));
+        }
+        got.at = at;
         let me = members::own().bits();
         if shape.lent {
             // The ticket last: it is what says that the item is lent.
@@ -363,20 +469,22 @@ impl Memory {
                 all.store(all.load(Relaxed) + 1, Relaxed);
             }
             self.set_ticket(at, Ticket::With(me));
-        } else if let Some(chunks) = &long {
-            chunks.iter().for_each(|chunk| self.state(*chunk).store(Chunk::Of(me).word(), Relaxed));
+        } else {
+            got.long.iter().for_each(|chunk| self.state(*chunk).store(Chunk::Of(me).word(), Relaxed));
         }
-        Ok(Got { at, beside, len, long })
+        Ok(len)
     }
 
     /// Copies out what is still elsewhere. Without a lock.
-    pub(super) fn copy<R>(&self, got: &Got<R>, buffer: &mut Buffer, lent: bool) {
-        let Some(chunks) = &got.long else { return };
-        for (part, chunk) in buffer.of(got.len).chunks_mut(LONG_PART).zip(chunks) {
+    pub(super) fn copy<R>(&self, (got, len): (&Got<R>, usize), buffer: &mut Buffer, lent: bool) {
+        if got.long.is_empty() {
+            return;
+        }
+        for (part, chunk) in buffer.of(len).chunks_mut(LONG_PART).zip(&got.long) {
             self.read((*chunk, 0), part);
         }
         if !lent {
-            chunks.iter().for_each(|chunk| self.put_back(*chunk));
+            got.long.iter().for_each(|chunk| self.put_back(*chunk));
         }
     }
 
@@ -489,33 +597,47 @@ impl Memory {
     }
 }
 
-/// Memory for an item's bytes, aligned as a payload is to be.
-#[derive(Debug, Default)]
-pub(super) struct Buffer(Vec<u128>);
+/// Memory for an item's bytes, aligned as a payload is to be: a little of its own, and for longer ones what was lent to it.
+#[derive(Debug)]
+pub(super) struct Buffer {
+    own: [u128; 8],
+    more: Vec<u128>,
+    /// Where to have more from.
+    lender: fn() -> Vec<u128>,
+}
 
 impl Buffer {
-    pub(super) const fn new() -> Self {
-        Self(Vec::new())
+    pub(super) const fn new(lender: fn() -> Vec<u128>) -> Self {
+        Self { own: [0; 8], more: Vec::new(), lender }
     }
 
-    /// How many bytes of memory it has.
-    pub(super) fn capacity(&self) -> usize {
-        self.0.capacity() * size_of::<u128>()
+    /// What was lent.
+    pub(super) fn into_lent(self) -> Vec<u128> {
+        self.more
     }
 
     /// So many bytes.
     #[inline]
     pub(super) fn of(&mut self, len: usize) -> &mut [u8] {
-        let words = len.div_ceil(size_of::<u128>());
-        if self.0.len() < words {
-            self.0.resize(words, 0);
+        if len <= size_of_val(&self.own) {
+            return &mut bytemuck::bytes_of_mut(&mut self.own)[..len];
         }
-        &mut bytemuck::cast_slice_mut(&mut self.0)[..len]
+        if self.more.is_empty() {
+            self.more = (self.lender)();
+        }
+        let words = len.div_ceil(size_of::<u128>());
+        if self.more.len() < words {
+            self.more.resize(words, 0);
+        }
+        &mut bytemuck::cast_slice_mut(&mut self.more)[..len]
     }
 
     /// The bytes of an item that was got.
     #[inline]
     pub(super) fn bytes(&self, len: usize) -> &[u8] {
-        &bytemuck::cast_slice(&self.0)[..len]
+        if len <= size_of_val(&self.own) {
+            return &bytemuck::bytes_of(&self.own)[..len];
+        }
+        &bytemuck::cast_slice(&self.more)[..len]
     }
 }

@@ -18,19 +18,6 @@ pub(super) fn is_dead(member: u32) -> bool {
 }
 
 impl Memory {
-    /// The number in a unit of a chunk within reach.
-    #[inline]
-    pub(super) fn unit(&self, at: (u32, u32)) -> u64 {
-        let mut bytes = [0; 8];
-        self.read(at, &mut bytes);
-        u64::from_ne_bytes(bytes)
-    }
-
-    #[inline]
-    pub(super) fn set_unit(&self, at: (u32, u32), number: u64) {
-        self.write(at, &number.to_ne_bytes());
-    }
-
     /// The head at that place, if it lies inside.
     #[inline]
     pub(super) fn head(&self, (chunk, unit): (u32, u32)) -> Option<Head> {

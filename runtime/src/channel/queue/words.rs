@@ -27,17 +27,33 @@ pub(super) struct Words {
     pub(super) stock: Stock,
 }
 
+/// A word that the other side reads: nothing that this side reads or writes stands near it.
+#[derive(Debug)]
+#[repr(C, align(128))]
+pub(super) struct Shown(AtomicU64);
+
+impl std::ops::Deref for Shown {
+    type Target = AtomicU64;
+
+    #[inline]
+    fn deref(&self) -> &AtomicU64 {
+        &self.0
+    }
+}
+
 /// What those at one side of the queue write, under its lock.
 #[derive(Debug)]
 #[repr(C, align(128))]
 pub(super) struct Side {
-    pub(super) lock: Lock,
     /// The place of the next item.
-    pub(super) place: AtomicU64,
+    pub(super) place: Shown,
+    pub(super) lock: Lock,
     /// How many bytes have come by, one number for each parity of the place.
     pub(super) bytes: [AtomicU64; 2],
     /// How far the other side had come when it was looked at last: it has come at least as far.
     pub(super) seen: AtomicU64,
+    /// The processor, and 1, on which one of this side last began to wait.
+    pub(super) processor: AtomicU32,
     /// Those of the other side who wait for this one.
     pub(super) sleepers: Sleepers,
     /// Of those who put: the number of the last message with handles. Of those who get: how many items are lent.
