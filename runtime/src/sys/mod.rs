@@ -14,6 +14,7 @@ pub(crate) mod image;
 pub(crate) mod init;
 pub(crate) mod limits;
 pub(crate) mod memory;
+pub(crate) mod packet;
 pub(crate) mod poll;
 pub(crate) mod process;
 pub(crate) mod record_lock;

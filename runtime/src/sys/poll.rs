@@ -14,15 +14,26 @@ use super::fd::above_stdio;
 /// `poll(2)`: which of `fds` can be read, or were hung up; none if `deadline` came first.
 pub(crate) fn readable<const N: usize>(fds: [BorrowedFd<'_>; N], deadline: Option<Instant>) -> nix::Result<[bool; N]> {
     let mut polled = fds.map(|fd| PollFd::new(fd, PollFlags::POLLIN));
+    any(&mut polled, deadline)?;
+    Ok(polled.each_ref().map(|fd| fd.any().unwrap_or(true)))
+}
+
+/// `poll(2)`: whether `fd` can be written, or was hung up; false if `deadline` came first.
+pub(crate) fn writable(fd: BorrowedFd<'_>, deadline: Option<Instant>) -> nix::Result<bool> {
+    any(&mut [PollFd::new(fd, PollFlags::POLLOUT)], deadline)
+}
+
+/// Waits until one of them has something to say; false if `deadline` came first.
+fn any(polled: &mut [PollFd<'_>], deadline: Option<Instant>) -> nix::Result<bool> {
     loop {
         // Rounded up, or the last millisecond before a deadline is spent turning in circles.
         let timeout = deadline.map_or(PollTimeout::NONE, |at| {
             PollTimeout::try_from(left(at).as_micros().div_ceil(1000)).unwrap_or(PollTimeout::MAX)
         });
-        match poll(&mut polled, timeout) {
+        match poll(polled, timeout) {
             Err(Errno::EINTR) => {}
             Ok(0) if deadline.is_some_and(|at| Instant::now() < at) => {}
-            Ok(_) => return Ok(polled.each_ref().map(|fd| fd.any().unwrap_or(true))),
+            Ok(count) => return Ok(count > 0),
             Err(errno) => return Err(errno),
         }
     }

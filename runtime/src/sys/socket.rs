@@ -108,7 +108,7 @@ pub(crate) fn peek(fd: BorrowedFd<'_>) -> nix::Result<Vec<u8>> {
 }
 
 /// The descriptors of a first control message that the kernel could not finish, which nix keeps to itself.
-fn rights(beside: &[u8]) -> Vec<OwnedFd> {
+pub(super) fn rights(beside: &[u8]) -> Vec<OwnedFd> {
     // `struct cmsghdr`: its length with all that follows, a level, a type; then the numbers.
     let Some((len, rest)) = beside.split_first_chunk() else { return Vec::new() };
     let Some(end) = usize::from_ne_bytes(*len).checked_sub(size_of::<usize>()) else { return Vec::new() };
@@ -121,7 +121,7 @@ fn rights(beside: &[u8]) -> Vec<OwnedFd> {
 }
 
 #[expect(unsafe_code, reason = "recvmsg hands out descriptors as numbers")]
-fn take(raw: RawFd) -> OwnedFd {
+pub(super) fn take(raw: RawFd) -> OwnedFd {
     // SAFETY: recvmsg just put this descriptor into our table, and nobody else knows its number.
     unsafe { OwnedFd::from_raw_fd(raw) }
 }

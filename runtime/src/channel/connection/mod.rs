@@ -1,0 +1,11 @@
+//! Connections: typed ends of a socket.
+//!
+//! Owns: [`Connection`], and what carries its messages. Runs in: any process.
+//! Never: lets a message arrive in part.
+
+mod end;
+mod local;
+mod scratch;
+pub(crate) mod transport;
+
+pub use self::end::{Connection, Nothing, Receiver, Sender, one_way, pipe};

@@ -1,0 +1,158 @@
+//! What carries the messages of a connection: a socket of this machine, or something that reaches further.
+//!
+//! Owns: the seam between the two. Runs in: any process.
+//! Never: looks into a message. It takes bytes, and gives the same bytes, whole.
+
+use std::fmt;
+use std::os::fd::{AsFd as _, BorrowedFd};
+use std::panic::{RefUnwindSafe, UnwindSafe};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::local::Local;
+use super::scratch::Scratch;
+use crate::channel::{RecvError, SendErrorKind};
+use crate::codec::by_type::{of_message, to_message};
+use crate::codec::handles::Received;
+use crate::codec::{CodecError, Message, Payload, Spill};
+use crate::sys::{self, poll};
+
+/// How long somebody is ready to wait.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Patience {
+    /// Not at all.
+    None,
+    /// Until then.
+    Until(Instant),
+    /// As long as it takes.
+    Endless,
+}
+
+impl Patience {
+    /// So long, from now on. Beyond the clock's end is for ever.
+    pub(crate) fn of(timeout: Duration) -> Self {
+        Instant::now().checked_add(timeout).map_or(Self::Endless, Self::Until)
+    }
+
+    /// When it is over, for those who would have to wait.
+    pub(crate) fn deadline(self) -> Option<Instant> {
+        match self {
+            Self::None => Some(Instant::now()),
+            Self::Until(deadline) => Some(deadline),
+            Self::Endless => None,
+        }
+    }
+}
+
+/// What carries messages further than a socket of this machine: as bytes, without handles.
+///
+/// Called from any number of threads at a time; two of them may receive, and each gets a message of its own.
+pub(crate) trait Remote: fmt::Debug + Send + Sync + UnwindSafe + RefUnwindSafe {
+    /// The most bytes that a message may have.
+    fn longest(&self) -> usize;
+
+    /// Sends a message of at most [`longest`](Self::longest) bytes, whole.
+    ///
+    /// # Errors
+    /// [`SendErrorKind::Full`] if it would have to wait longer than `patience`, and then nothing was sent;
+    /// [`SendErrorKind::Disconnected`]; [`SendErrorKind::Failed`].
+    fn send_bytes(&self, bytes: &[u8], patience: Patience) -> Result<(), SendErrorKind>;
+
+    /// Receives a message into `bytes`, which is what it consists of afterwards.
+    ///
+    /// # Errors
+    /// [`RecvError::Empty`] if none came as long as `patience` lasts; [`RecvError::Disconnected`]; [`RecvError::Failed`].
+    fn recv_bytes(&self, bytes: &mut Vec<u8>, patience: Patience) -> Result<(), RecvError>;
+
+    /// Whether a message, or the end, is there; waits for it as long as `patience` lasts.
+    ///
+    /// # Errors
+    /// The kernel refuses.
+    fn poll(&self, patience: Patience) -> sys::Result<bool>;
+
+    /// What is readable when there may be a message, or the end.
+    fn as_fd(&self) -> BorrowedFd<'_>;
+}
+
+/// What carries the messages of a connection.
+#[derive(Clone, Debug)]
+pub(super) enum Transport {
+    /// A socket of this machine.
+    Local(Arc<Local>),
+    /// Something that reaches further.
+    Remote(Arc<dyn Remote>),
+}
+
+impl Transport {
+    /// Sends a message.
+    #[inline]
+    pub(super) fn send<T: Message>(&self, value: &T, patience: Patience) -> Result<(), SendErrorKind> {
+        match self {
+            Self::Local(local) => local.send(value, patience),
+            Self::Remote(remote) => send_far(&**remote, value, patience),
+        }
+    }
+
+    /// Receives a message.
+    #[inline]
+    pub(super) fn recv<T: Message>(&self, patience: Patience) -> Result<T, RecvError> {
+        match self {
+            Self::Local(local) => local.recv(patience),
+            Self::Remote(remote) => recv_far(&**remote, patience),
+        }
+    }
+
+    /// Whether a message, or the end, is there; waits for it as long as `patience` lasts.
+    pub(super) fn poll(&self, patience: Patience) -> sys::Result<bool> {
+        match self {
+            Self::Local(local) => Ok(poll::readable([local.as_fd()], patience.deadline())? == [true]),
+            Self::Remote(remote) => remote.poll(patience),
+        }
+    }
+
+    /// What is readable when there may be a message, or the end.
+    pub(super) fn as_fd(&self) -> BorrowedFd<'_> {
+        match self {
+            Self::Local(local) => local.as_fd(),
+            Self::Remote(remote) => remote.as_fd(),
+        }
+    }
+}
+
+/// Memory that never grows, and remembers that it should have.
+struct TooFar(Option<usize>);
+
+impl Spill for TooFar {
+    fn grow(&mut self, _: usize, capacity: usize) -> std::io::Result<()> {
+        self.0 = Some(capacity);
+        Err(std::io::ErrorKind::FileTooLarge.into())
+    }
+
+    fn bytes(&mut self) -> &mut [u8] {
+        &mut []
+    }
+}
+
+fn send_far<T: Message>(remote: &dyn Remote, value: &T, patience: Patience) -> Result<(), SendErrorKind> {
+    let (limit, mut scratch, mut spill) = (remote.longest(), Scratch::take(), TooFar(None));
+    let encoded = to_message(value, scratch.take_buffer(), (limit, &mut spill));
+    let (payload, handles) = encoded.map_err(|error| match spill.0 {
+        Some(bytes) => SendErrorKind::TooLong { bytes, limit },
+        None => error.into(),
+    })?;
+    if !handles.is_empty() {
+        return Err(CodecError::new("what processes share cannot go to another machine").into());
+    }
+    let Payload::Small(bytes) = payload else { return Err(CodecError::new("it does not fit").into()) };
+    let sent = remote.send_bytes(&bytes, patience);
+    scratch.put_back(bytes);
+    sent
+}
+
+fn recv_far<T: Message>(remote: &dyn Remote, patience: Patience) -> Result<T, RecvError> {
+    let mut scratch = Scratch::take();
+    let mut bytes = scratch.take_buffer();
+    let value = remote.recv_bytes(&mut bytes, patience).and_then(|()| Ok(of_message(&bytes, &Received::default())?));
+    scratch.put_back(bytes);
+    value
+}

@@ -1,0 +1,151 @@
+//! Messages of any kind over a `SOCK_SEQPACKET` socket, for those who may wait: a packet is there as a whole or not at all.
+//!
+//! Owns: nothing. Runs in: any process. Never: loses a descriptor in silence, or lets a signal end a wait.
+
+use std::io::{IoSlice, IoSliceMut};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+
+use nix::errno::Errno;
+use nix::libc;
+use nix::sys::socket::{
+    AddressFamily, ControlMessage, ControlMessageOwned, MsgFlags, SockType, getsockname, getsockopt, recvmsg, sendmsg,
+    sockopt,
+};
+use nix::sys::socket::{SockaddrLike as _, SockaddrStorage};
+
+use super::fd::above_stdio;
+use super::retry;
+use super::socket::{rights, take};
+
+/// The most descriptors that the kernel lets through beside one packet: `SCM_MAX_FD`.
+pub(crate) const MOST_DESCRIPTORS: usize = 253;
+
+/// How much memory the descriptors beside a packet need while it is received.
+pub(crate) const BESIDE: usize = nix::sys::socket::cmsg_space::<[RawFd; MOST_DESCRIPTORS]>();
+
+/// `struct cmsghdr`: its length with all that follows, a level, a type.
+const CONTROL_HEADER: usize = size_of::<usize>() + 2 * size_of::<libc::c_int>();
+
+/// What came.
+#[derive(Debug)]
+pub(crate) struct Packet {
+    /// How many bytes; 0: the other end is closed.
+    pub(crate) len: usize,
+    /// What came beside them.
+    pub(crate) descriptors: Vec<OwnedFd>,
+    /// There was no room for some descriptors, which are gone: the table of this process is full.
+    pub(crate) lost: bool,
+}
+
+/// `sendmsg(2)`: `head`, then `bytes`, as one packet, with `descriptors` beside it.
+///
+/// There is no `SIGPIPE`, on purpose: a library's caller did not ask for one.
+///
+/// # Errors
+/// - `EAGAIN`: it would have to wait, and may not.
+/// - `EPIPE`, `ECONNRESET`: the other end is closed.
+/// - `ETOOMANYREFS`: this user has as many descriptors on their way as may be.
+pub(crate) fn send(
+    socket: BorrowedFd<'_>,
+    (head, bytes): (&[u8], &[u8]),
+    descriptors: &[BorrowedFd<'_>],
+    may_wait: bool,
+) -> nix::Result<()> {
+    let mut flags = MsgFlags::MSG_NOSIGNAL;
+    flags.set(MsgFlags::MSG_DONTWAIT, !may_wait);
+    let slices = [IoSlice::new(head), IoSlice::new(bytes)];
+    if descriptors.is_empty() {
+        return retry(|| sendmsg::<()>(socket.as_raw_fd(), &slices, &[], flags, None)).map(drop);
+    }
+    let raw: Vec<RawFd> = descriptors.iter().map(AsRawFd::as_raw_fd).collect();
+    let beside = [ControlMessage::ScmRights(&raw)];
+    retry(|| sendmsg::<()>(socket.as_raw_fd(), &slices, &beside, flags, None)).map(drop)
+}
+
+/// `recvmsg(2)`: one packet. `beside` is memory of [`BESIDE`] bytes, to be used again and again.
+///
+/// # Errors
+/// - `EAGAIN`: there is none, and it may not wait.
+/// - `ECONNRESET`: the other end was closed before it had read everything. Said once: what it sent is still to be received.
+/// - `EMSGSIZE`: the packet was longer than `into`; it is gone.
+pub(crate) fn receive(
+    socket: BorrowedFd<'_>,
+    into: &mut [u8],
+    beside: &mut [u8],
+    may_wait: bool,
+) -> nix::Result<Packet> {
+    let mut flags = MsgFlags::MSG_CMSG_CLOEXEC;
+    flags.set(MsgFlags::MSG_DONTWAIT, !may_wait);
+    // What stood there the last time must not be taken for what comes now.
+    beside[..CONTROL_HEADER].fill(0);
+    let mut descriptors = Vec::new();
+    let (len, said) = retry(|| {
+        let mut slices = [IoSliceMut::new(into)];
+        let message = recvmsg::<()>(socket.as_raw_fd(), &mut slices, Some(beside), flags)?;
+        // A full table makes the kernel drop descriptors without an error: only this flag tells.
+        if !message.flags.contains(MsgFlags::MSG_CTRUNC) {
+            for beside in message.cmsgs()? {
+                if let ControlMessageOwned::ScmRights(raw) = beside {
+                    descriptors.extend(raw.into_iter().map(take));
+                }
+            }
+        }
+        Ok((message.bytes, message.flags))
+    })?;
+    let lost = said.contains(MsgFlags::MSG_CTRUNC);
+    if lost {
+        // Those before are open.
+        drop(rights(beside));
+    }
+    if said.contains(MsgFlags::MSG_TRUNC) {
+        return Err(Errno::EMSGSIZE);
+    }
+    let descriptors = descriptors.into_iter().map(above_stdio).collect::<nix::Result<_>>()?;
+    Ok(Packet { len, descriptors, lost })
+}
+
+/// Whether a descriptor that came is a socket of this kind.
+pub(crate) fn is_one(fd: BorrowedFd<'_>) -> bool {
+    let unix = |address: SockaddrStorage| address.family() == Some(AddressFamily::Unix);
+    getsockopt(&fd, sockopt::SockType) == Ok(SockType::SeqPacket) && getsockname(fd.as_raw_fd()).is_ok_and(unix)
+}
+
+/// The longest packet that the socket takes.
+pub(crate) fn longest(socket: &OwnedFd) -> nix::Result<usize> {
+    // The kernel's own account of one packet.
+    const OVERHEAD: usize = 32;
+    Ok(getsockopt(&socket.as_fd(), sockopt::SndBuf)?.saturating_sub(OVERHEAD))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sys::socket::pair;
+
+    #[test]
+    fn a_packet_arrives_whole_with_its_descriptors() {
+        let (a, b) = pair().unwrap();
+        let mut beside = vec![0; BESIDE];
+        let many = vec![a.as_fd(); MOST_DESCRIPTORS];
+        send(a.as_fd(), (b"head", b"body"), &many, true).unwrap();
+        send(a.as_fd(), (b"head", b""), &[], false).unwrap();
+        let mut bytes = [0; 100];
+        let packet = receive(b.as_fd(), &mut bytes, &mut beside, true).unwrap();
+        assert_eq!((&bytes[..packet.len], packet.descriptors.len(), packet.lost), (&b"headbody"[..], 253, false));
+        drop(packet);
+        assert_eq!(receive(b.as_fd(), &mut bytes, &mut beside, true).unwrap().descriptors.len(), 0);
+        assert_eq!(receive(b.as_fd(), &mut bytes, &mut beside, false).unwrap_err(), Errno::EAGAIN);
+        drop(a);
+        assert_eq!(receive(b.as_fd(), &mut bytes, &mut beside, false).unwrap().len, 0);
+    }
+
+    #[test]
+    fn a_packet_that_is_too_long_is_an_error() {
+        let (a, b) = pair().unwrap();
+        send(a.as_fd(), (b"long", b"long"), &[a.as_fd()], true).unwrap();
+        let received = receive(b.as_fd(), &mut [0; 5], &mut vec![0; BESIDE], true);
+        assert_eq!(received.unwrap_err(), Errno::EMSGSIZE);
+        assert!(is_one(b.as_fd()) && longest(&b).unwrap() > 1024);
+        assert!(!is_one(crate::sys::fd::event().unwrap().as_fd()));
+    }
+}
