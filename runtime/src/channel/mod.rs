@@ -8,7 +8,7 @@ mod connection;
 mod error;
 mod queue;
 
-pub use self::connection::{Connection, Nothing, Receiver, Sender, one_way, pipe};
+pub use self::connection::{Connection, Messages, Nothing, Receiver, Sender, one_way, pipe, wait};
 pub use self::error::{GetError, PutError, PutErrorKind, RecvError, SendError, SendErrorKind};
 pub use self::queue::{Consumer, Item, Iter, JoinableQueue, Producer, Queue, SimpleQueue};
 pub use crate::codec::Message;

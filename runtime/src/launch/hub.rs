@@ -193,6 +193,11 @@ impl Hub {
         self.set.add(bell, token, report)
     }
 
+    /// Tells the source of `token` once more of a bell that [is heard once](Report::Once).
+    pub(crate) fn listen_again(&self, bell: BorrowedFd<'_>, token: u64) -> sys::Result<()> {
+        self.set.again(bell, token)
+    }
+
     pub(crate) fn stop_listening(&self, bell: BorrowedFd<'_>) {
         self.set.remove(bell);
     }

@@ -238,6 +238,22 @@ pub(crate) fn checked_len(fd: BorrowedFd<'_>) -> nix::Result<usize> {
     usize::try_from(fstat(fd)?.st_size).map_err(|_| Errno::EINVAL)
 }
 
+/// As [`checked_len`], of memory all of which is really there: it costs whoever sent it as much as it can cost us.
+pub(crate) fn checked_len_present(fd: BorrowedFd<'_>) -> nix::Result<usize> {
+    const BLOCK: u64 = 512;
+    let len = checked_len(fd)?;
+    let present = u64::try_from(fstat(fd)?.st_blocks).is_ok_and(|blocks| blocks.saturating_mul(BLOCK) >= len as u64);
+    if present { Ok(len) } else { Err(Errno::ENODATA) }
+}
+
+/// `fallocate(FALLOC_FL_PUNCH_HOLE)`: gives back the memory from `at` on, whoever maps it.
+pub(crate) fn give_back(fd: BorrowedFd<'_>, at: usize, len: usize) {
+    let flags = FallocateFlags::FALLOC_FL_PUNCH_HOLE | FallocateFlags::FALLOC_FL_KEEP_SIZE;
+    if let (Ok(at), Ok(len)) = (libc::off_t::try_from(at), libc::off_t::try_from(len)) {
+        let _ = retry(|| fallocate(fd, flags, at, len));
+    }
+}
+
 /// What a mapping may be used for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Access {
@@ -412,10 +428,21 @@ impl Map {
     /// # Panics
     /// If the mapping is for reading.
     pub(crate) fn bytes_mut(&mut self) -> &mut [u8] {
+        self.bytes_mut_from(0)
+    }
+
+    /// All bytes from `at` on, for writing in place.
+    ///
+    /// # Panics
+    /// If the mapping is for reading, or ends before `at`.
+    pub(crate) fn bytes_mut_from(&mut self, at: usize) -> &mut [u8] {
+        self.check(at, 0);
         assert_eq!(self.access, Access::Write, "this mapping is for reading");
-        // SAFETY: the whole mapping is readable and writable, borrowed mutably here, and given to no other process
-        // before it is filled: the parcel's owner hands it on only afterwards.
-        unsafe { std::slice::from_raw_parts_mut(self.start.as_ptr(), self.len()) }
+        // SAFETY: `check` keeps it inside the mapping.
+        let start = unsafe { self.start.add(at) };
+        // SAFETY: the range is readable and writable, borrowed mutably here, and given to no other process before it is
+        // filled: the parcel's owner hands it on only afterwards.
+        unsafe { std::slice::from_raw_parts_mut(start.as_ptr(), self.len() - at) }
     }
 
     #[inline]

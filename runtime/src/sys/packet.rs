@@ -1,12 +1,14 @@
 //! Messages of any kind over a `SOCK_SEQPACKET` socket, for those who may wait: a packet is there as a whole or not at all.
 //!
 //! Owns: nothing. Runs in: any process. Never: loses a descriptor in silence, or lets a signal end a wait.
+#![expect(unsafe_code, reason = "nix has no wrapper for the ioctl SIOCOUTQ")]
 
 use std::io::{IoSlice, IoSliceMut};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 
 use nix::errno::Errno;
 use nix::libc;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{
     AddressFamily, ControlMessage, ControlMessageOwned, MsgFlags, SockType, getsockname, getsockopt, recvmsg, sendmsg,
     sockopt,
@@ -117,6 +119,21 @@ pub(crate) fn longest(socket: &OwnedFd) -> nix::Result<usize> {
     Ok(getsockopt(&socket.as_fd(), sockopt::SndBuf)?.saturating_sub(OVERHEAD))
 }
 
+/// `ioctl(SIOCOUTQ)`: whether the other end has received all that was sent.
+pub(crate) fn all_was_received(socket: BorrowedFd<'_>) -> bool {
+    let mut unread: libc::c_int = 0;
+    // SAFETY: the call stores one `int`, and `unread` is borrowed for it.
+    let answer = unsafe { libc::ioctl(socket.as_raw_fd(), libc::TIOCOUTQ, &raw mut unread) };
+    answer == 0 && unread == 0
+}
+
+/// Whether the other end is closed.
+pub(crate) fn is_hung_up(socket: BorrowedFd<'_>) -> bool {
+    let mut polled = [PollFd::new(socket, PollFlags::empty())];
+    let _ = retry(|| poll(&mut polled, PollTimeout::ZERO));
+    polled[0].revents().is_some_and(|said| said.contains(PollFlags::POLLHUP))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -133,9 +150,12 @@ mod tests {
         let packet = receive(b.as_fd(), &mut bytes, &mut beside, true).unwrap();
         assert_eq!((&bytes[..packet.len], packet.descriptors.len(), packet.lost), (&b"headbody"[..], 253, false));
         drop(packet);
+        assert!(!all_was_received(a.as_fd()) && all_was_received(b.as_fd()) && !is_hung_up(b.as_fd()));
         assert_eq!(receive(b.as_fd(), &mut bytes, &mut beside, true).unwrap().descriptors.len(), 0);
         assert_eq!(receive(b.as_fd(), &mut bytes, &mut beside, false).unwrap_err(), Errno::EAGAIN);
+        assert!(all_was_received(a.as_fd()));
         drop(a);
+        assert!(is_hung_up(b.as_fd()));
         assert_eq!(receive(b.as_fd(), &mut bytes, &mut beside, false).unwrap().len, 0);
     }
 

@@ -18,6 +18,13 @@ pub(crate) fn readable<const N: usize>(fds: [BorrowedFd<'_>; N], deadline: Optio
     Ok(polled.each_ref().map(|fd| fd.any().unwrap_or(true)))
 }
 
+/// `poll(2)`: the places of those of `fds` that can be read, or were hung up; none if `deadline` came first.
+pub(crate) fn readable_of(fds: &[BorrowedFd<'_>], deadline: Option<Instant>) -> nix::Result<Vec<usize>> {
+    let mut polled: Vec<_> = fds.iter().map(|fd| PollFd::new(*fd, PollFlags::POLLIN)).collect();
+    any(&mut polled, deadline)?;
+    Ok(polled.iter().enumerate().filter(|(_, fd)| fd.any().unwrap_or(true)).map(|(at, _)| at).collect())
+}
+
 /// `poll(2)`: whether `fd` can be written, or was hung up; false if `deadline` came first.
 pub(crate) fn writable(fd: BorrowedFd<'_>, deadline: Option<Instant>) -> nix::Result<bool> {
     any(&mut [PollFd::new(fd, PollFlags::POLLOUT)], deadline)
@@ -59,6 +66,8 @@ pub(crate) enum Report {
     Ring,
     /// As `Ring`, but to one sleeping set only, the one that was told of it first. A bell that two sets listen to.
     RingOne,
+    /// Once, as soon as it is readable; then not before [`Set::again`].
+    Once,
 }
 
 /// An epoll set whose members carry tokens.
@@ -76,6 +85,7 @@ impl Set {
             Report::Level => EpollFlags::EPOLLIN,
             Report::Ring => EpollFlags::EPOLLIN | EpollFlags::EPOLLET,
             Report::RingOne => EpollFlags::EPOLLIN | EpollFlags::EPOLLET | EpollFlags::EPOLLEXCLUSIVE,
+            Report::Once => EpollFlags::EPOLLIN | EpollFlags::EPOLLONESHOT,
         };
         self.0.add(fd, EpollEvent::new(flags, token))
     }
@@ -85,6 +95,11 @@ impl Set {
         let mut flags = EpollFlags::EPOLLIN;
         flags.set(EpollFlags::EPOLLOUT, writable);
         self.0.modify(fd, &mut EpollEvent::new(flags, token))
+    }
+
+    /// `epoll_ctl(EPOLL_CTL_MOD)`: one that reports [once](Report::Once) does so once more.
+    pub(crate) fn again(&self, fd: BorrowedFd<'_>, token: u64) -> nix::Result<()> {
+        self.0.modify(fd, &mut EpollEvent::new(EpollFlags::EPOLLIN | EpollFlags::EPOLLONESHOT, token))
     }
 
     /// `epoll_ctl(EPOLL_CTL_DEL)`.

@@ -6,21 +6,23 @@
 //!
 //! | bytes | what |
 //! |---|---|
-//! | 0 to 7 | [`PACKET`]: the message follows |
-//! | 8 to 15 | how long it is |
-//! | 16 to the end | the message |
+//! | 0 to 7 | [`WHOLE`]: the message follows; [`PARCEL`]: it is in the parcel whose descriptor comes first |
+//! | 8 to 15 | how long the message is |
+//! | 16 to the end | the message, if it follows |
 //!
-//! Its handles are beside it, in order.
+//! The handles of the message are beside it, in order. An empty message is a packet all the same: only the end of the
+//! connection is none.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use super::parcel::{Filling, Incoming, Outgoing};
 use super::scratch::Scratch;
 use super::transport::Patience;
 use crate::channel::{RecvError, SendErrorKind};
-use crate::codec::by_type::{NoSpill, of_message, to_message};
+use crate::codec::by_type::{of_message, to_message};
 use crate::codec::handles::{Handle, Handles, Received};
 use crate::codec::{CodecError, Message, Payload};
 use crate::link;
@@ -33,7 +35,14 @@ pub(super) const HEAD: usize = 16;
 /// The longest message that goes as one packet.
 pub(super) const LONGEST: usize = 32 << 10;
 
-const PACKET: u64 = u64::from_ne_bytes(*b"ptpacket");
+/// The most handles of one message: a parcel may go beside them.
+const MOST_HANDLES: usize = packet::MOST_DESCRIPTORS - 1;
+
+/// The message follows.
+const WHOLE: u64 = u64::from_ne_bytes(*b"pt whole");
+
+/// The message is in a parcel.
+const PARCEL: u64 = u64::from_ne_bytes(*b"ptparcel");
 
 /// One end of a socket.
 #[derive(Debug)]
@@ -41,13 +50,15 @@ pub(crate) struct Local {
     socket: OwnedFd,
     /// The longest message that goes as one packet here.
     longest: usize,
+    outgoing: Outgoing,
+    incoming: Incoming,
 }
 
 impl Local {
     /// An end of a socket that was made for this, here or in another process.
     pub(super) fn new(socket: OwnedFd) -> sys::Result<Self> {
         let longest = packet::longest(&socket)?.saturating_sub(HEAD).min(LONGEST);
-        Ok(Self { socket, longest })
+        Ok(Self { socket, longest, outgoing: Outgoing::default(), incoming: Incoming::default() })
     }
 
     /// An end that came from another process.
@@ -62,20 +73,43 @@ impl Local {
     #[inline]
     pub(super) fn send<T: Message>(&self, value: &T, patience: Patience) -> Result<(), SendErrorKind> {
         let mut scratch = Scratch::take();
-        let (payload, handles) = to_message(value, scratch.take_buffer(), (self.longest, &mut NoSpill))?;
-        let Payload::Small(bytes) = payload else { return Err(CodecError::new("it does not fit").into()) };
-        let sent = self.send_packet(PACKET, &bytes, &handles, patience);
-        scratch.put_back(bytes);
-        sent
+        let mut filling = Filling::new(&self.outgoing, self.as_fd(), patience);
+        let encoded = to_message(value, scratch.take_buffer(), (self.longest, &mut filling));
+        let (payload, handles) = match encoded {
+            Ok(encoded) => encoded,
+            Err(error) => return Err(filling.failure.take().unwrap_or_else(|| error.into())),
+        };
+        match payload {
+            Payload::Small(bytes) => {
+                let sent = self.send_packet((WHOLE, bytes.len()), &bytes, (None, &handles), patience);
+                scratch.put_back(bytes);
+                self.outgoing.short();
+                sent
+            }
+            Payload::Spilled(len) => {
+                filling.sent(|parcel| self.send_packet((PARCEL, len), &[], (Some(parcel.as_fd()), &handles), patience))
+            }
+        }
     }
 
-    fn send_packet(&self, kind: u64, bytes: &[u8], handles: &Handles, patience: Patience) -> Result<(), SendErrorKind> {
-        if handles.len() > packet::MOST_DESCRIPTORS {
-            let most = packet::MOST_DESCRIPTORS;
-            return Err(CodecError::new(format!("more than {most} handles cannot go with one message")).into());
+    fn send_packet(
+        &self,
+        (kind, len): (u64, usize),
+        bytes: &[u8],
+        (parcel, handles): (Option<BorrowedFd<'_>>, &Handles),
+        patience: Patience,
+    ) -> Result<(), SendErrorKind> {
+        if handles.len() > MOST_HANDLES {
+            return Err(CodecError::new(format!("more than {MOST_HANDLES} handles cannot go with one message")).into());
         }
-        let head = head(kind, bytes.len());
-        self.send_parts((&head, bytes), &handles.descriptors(), patience)
+        let mut head = [0; HEAD];
+        head[..8].copy_from_slice(&kind.to_ne_bytes());
+        head[8..].copy_from_slice(&(len as u64).to_ne_bytes());
+        if parcel.is_none() && handles.is_empty() {
+            return self.send_parts((&head, bytes), &[], patience);
+        }
+        let descriptors: Vec<_> = parcel.into_iter().chain(handles.descriptors()).collect();
+        self.send_parts((&head, bytes), &descriptors, patience)
     }
 
     fn send_parts(
@@ -122,23 +156,40 @@ impl Local {
     pub(super) fn recv<T: Message>(&self, patience: Patience) -> Result<T, RecvError> {
         let mut scratch = Scratch::take();
         let (bytes, beside) = scratch.packet();
-        let packet = self.receive(bytes, beside, patience)?;
-        let (kind, len) = read_head(&bytes[..packet.len])?;
-        let received = if packet.lost {
-            Received::lost(packet::MOST_DESCRIPTORS, Errno::EMFILE.desc())
-        } else {
-            Received::new(packet.descriptors)
-        };
-        match &bytes[HEAD..packet.len] {
-            message if kind == PACKET && message.len() == len => Ok(of_message(message, &received)?),
+        let Packet { len, descriptors, lost } = self.receive(bytes, beside, patience)?;
+        let (kind, message) = read_head(&bytes[..len])?;
+        match &bytes[HEAD..len] {
+            bytes if kind == WHOLE && bytes.len() == message => {
+                self.incoming.short();
+                let received = if lost { lost_handles() } else { Received::new(descriptors) };
+                Ok(of_message(bytes, &received)?)
+            }
+            [] if kind == PARCEL => self.recv_parcel(message, descriptors, lost),
             _ => Err(broken()),
         }
+    }
+
+    #[cold]
+    fn recv_parcel<T: Message>(&self, len: usize, mut beside: Vec<OwnedFd>, lost: bool) -> Result<T, RecvError> {
+        if lost {
+            return Err(CodecError::new(format!("it could not be received: {NO_ROOM}")).into());
+        }
+        if beside.is_empty() {
+            return Err(broken());
+        }
+        let parcel = beside.remove(0);
+        let opened = self.incoming.open(parcel, len);
+        let message = opened.map_err(|errno| RecvError::Failed { step: "map a long message", errno: errno as i32 })?;
+        Ok(of_message(message.bytes(), &Received::new(beside))?)
     }
 
     fn receive(&self, bytes: &mut [u8], beside: &mut [u8], patience: Patience) -> Result<Packet, RecvError> {
         loop {
             match packet::receive(self.as_fd(), bytes, beside, patience == Patience::Endless) {
-                Ok(Packet { len: 0, .. }) => return Err(RecvError::Disconnected),
+                Ok(Packet { len: 0, .. }) => {
+                    self.incoming.clear();
+                    return Err(RecvError::Disconnected);
+                }
                 Ok(packet) => return Ok(packet),
                 // The other side has gone without reading all that we sent; what it sent itself comes next.
                 Err(Errno::ECONNRESET) => {}
@@ -174,11 +225,12 @@ impl Handle for Local {
     }
 }
 
-fn head(kind: u64, len: usize) -> [u8; HEAD] {
-    let mut head = [0; HEAD];
-    head[..8].copy_from_slice(&kind.to_ne_bytes());
-    head[8..].copy_from_slice(&(len as u64).to_ne_bytes());
-    head
+/// What is said of handles that could not be received.
+const NO_ROOM: &str = "this process has as many descriptors open as it may";
+
+#[cold]
+fn lost_handles() -> Received {
+    Received::lost(packet::MOST_DESCRIPTORS, NO_ROOM)
 }
 
 fn read_head(packet: &[u8]) -> Result<(u64, usize), RecvError> {

@@ -1,0 +1,148 @@
+//! Receiving without keeping a thread: a future of the next message.
+//!
+//! Owns: what waits for it. Runs in: any process; the hub's thread wakes, whatever executor it is.
+//! Never: takes a message before it is polled, so that dropping it loses none.
+
+use std::fmt;
+use std::future::Future;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll, Waker};
+
+use super::Connection;
+use crate::channel::RecvError;
+use crate::codec::Message;
+use crate::launch::{Hub, Source, hub, wake};
+use crate::sys::poll::Report;
+use crate::sys::{self, Errno, fd, forked};
+
+impl<A, B: Message> Connection<A, B> {
+    /// A future of the next message, for any executor: a thread that this process has for all its children does the waiting.
+    ///
+    /// Dropping it takes nothing from the connection.
+    ///
+    /// # Examples
+    /// ```
+    /// # use std::task::{Context, Poll, Waker};
+    /// # use std::pin::pin;
+    /// # fn block_on<F: Future>(future: F) -> F::Output {
+    /// #     let mut future = pin!(future);
+    /// #     loop {
+    /// #         if let Poll::Ready(output) = future.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
+    /// #             return output;
+    /// #         }
+    /// #         std::thread::yield_now();
+    /// #     }
+    /// # }
+    /// use process_task::channel::{Sender, one_way};
+    /// use process_task::process_task;
+    ///
+    /// #[process_task]
+    /// fn greet(out: Sender<String>) { out.send("hello".to_owned()).unwrap(); }
+    ///
+    /// let (sender, receiver) = one_way()?;
+    /// let process = greet.spawn(sender);
+    /// let hello = block_on(async { receiver.recv_async().await })?;
+    /// assert_eq!(hello, "hello");
+    /// process.join()?;
+    /// # process_task::Result::Ok(())
+    /// ```
+    ///
+    /// # Errors
+    /// As [`recv`](Self::recv).
+    ///
+    /// # If the other process dies
+    /// As [`recv`](Self::recv).
+    pub fn recv_async(&self) -> impl Future<Output = Result<B, RecvError>> + Send + use<'_, A, B> {
+        Receiving { connection: self, watch: None }
+    }
+}
+
+struct Receiving<'c, A, B> {
+    connection: &'c Connection<A, B>,
+    watch: Option<Watch>,
+}
+
+impl<A, B: Message> Future for Receiving<'_, A, B> {
+    type Output = Result<B, RecvError>;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        match self.connection.try_recv() {
+            Err(RecvError::Empty) => {}
+            received => {
+                self.watch = None;
+                return Poll::Ready(received);
+            }
+        }
+        let waiting = match &self.watch {
+            Some(watch) => watch.again(context.waker()),
+            None => Watch::new(self.connection.as_fd(), context.waker()).map(|watch| self.watch = Some(watch)),
+        };
+        match waiting {
+            Ok(()) => Poll::Pending,
+            Err(errno) => Poll::Ready(Err(RecvError::Failed { step: "watch a connection", errno: errno as i32 })),
+        }
+    }
+}
+
+/// A descriptor that the hub watches.
+struct Watch {
+    hub: Arc<Hub>,
+    token: u64,
+    /// Our own, so that others may watch the same connection.
+    descriptor: OwnedFd,
+    bell: Arc<Bell>,
+    generation: u64,
+}
+
+#[derive(Default)]
+struct Bell(Mutex<Option<Waker>>);
+
+impl Bell {
+    fn replace(&self, waker: Option<Waker>) -> Option<Waker> {
+        std::mem::replace(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner), waker)
+    }
+}
+
+impl Source for Bell {
+    fn rang(self: Arc<Self>) {
+        if let Some(waker) = self.replace(None) {
+            wake(waker);
+        }
+    }
+}
+
+impl Watch {
+    fn new(descriptor: BorrowedFd<'_>, waker: &Waker) -> sys::Result<Self> {
+        let hub = hub().map_err(|_| Errno::EAGAIN)?;
+        let descriptor = fd::duplicate(descriptor)?;
+        let bell = Arc::new(Bell(Mutex::new(Some(waker.clone()))));
+        let token = hub.register(Arc::<Bell>::clone(&bell));
+        let watch = Self { hub, token, descriptor, bell, generation: forked::generation() };
+        watch.hub.listen(watch.descriptor.as_fd(), token, Report::Once)?;
+        Ok(watch)
+    }
+
+    /// Wakes once more. It reports at once what has come in between.
+    fn again(&self, waker: &Waker) -> sys::Result<()> {
+        drop(self.bell.replace(Some(waker.clone())));
+        self.hub.listen_again(self.descriptor.as_fd(), self.token)
+    }
+}
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        // In a copy made by `fork()`, the epoll set is still the original's, too.
+        if self.generation == forked::generation() {
+            self.hub.stop_listening(self.descriptor.as_fd());
+            self.hub.deregister(self.token);
+        }
+    }
+}
+
+impl fmt::Debug for Watch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Watch").field("token", &self.token).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,448 @@
+//! Memory for messages that are too long for a packet: made once, kept warm, filled again and again.
+//!
+//! Owns: [`Outgoing`], what one end fills, and [`Incoming`], what it reads. Runs in: any process.
+//! Never: fills a parcel again before its reader has let go of it.
+//!
+//! A parcel is a memfd: a page that holds one word, then the message. Its descriptor goes with every message that is in
+//! it, so that it does not matter which process holds the other end by now; whoever has seen it before, by its number, has
+//! it mapped already.
+//!
+//! # Whose turn it is
+//!
+//! | [`Turn::turn`] | the parcel is | who writes it next |
+//! |---|---|---|
+//! | [`WRITERS`] | kept, or being filled | the writer: [`READERS`] when the message is sent, [`NOBODYS`] |
+//! | [`READERS`] | with its message, on its way or being read | the reader: [`WRITERS`] when the message is read; or the writer: [`NOBODYS`] |
+//! | [`NOBODYS`] | let go of by its writer, or of one that is gone | nobody |
+//!
+//! A writer that dies leaves what it sent: the memory lives as long as its descriptor is on its way, or mapped. A message
+//! that it was filling was never sent, and goes with it. A reader that dies leaves [`READERS`]: its writer finds the
+//! connection closed. If others hold the reading end, too, the connection is open; a writer that needs room then sees that all
+//! was received long ago, and lets go of the parcel, which is always allowed: who maps it keeps it.
+//!
+//! # How much there is
+//!
+//! One message of any length is on its way at a time, or several, [`SLOTS`] at most, of [`KEPT`] bytes together; who sends
+//! more waits. As much is kept warm. What is longer than that is given back by its reader at once; what is kept goes when
+//! [`ENOUGH`] short messages were sent since the last long one, or the end is dropped.
+
+use std::cmp::Reverse;
+use std::collections::VecDeque;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
+use std::sync::atomic::{AtomicBool, AtomicU32};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use super::transport::Patience;
+use crate::channel::SendErrorKind;
+use crate::codec::Spill;
+use crate::shared::{Half, words};
+use crate::sys::fd::{self, Identity};
+use crate::sys::memory::{self, Access, Map};
+use crate::sys::{self, forked, futex, packet};
+
+/// What the memory is called in `/proc/<pid>/maps`.
+const NAME: &str = "process-task-message";
+
+/// How many messages may be on their way in parcels, if they are short enough.
+const SLOTS: usize = 8;
+
+/// How many bytes, likewise. As many are kept warm.
+const KEPT: usize = 64 << 20;
+
+/// After how many short messages in a row no long one is expected any more.
+const ENOUGH: u32 = 100;
+
+/// The longest sleep before the next look.
+const LOOK_AGAIN: Duration = Duration::from_millis(50);
+
+/// When a reader that has received all must have let go of a parcel, or be dead, or so slow that another parcel costs less.
+const LONG_AGO: Duration = Duration::from_secs(1);
+
+/// The word of a parcel.
+#[derive(Debug)]
+#[repr(C)]
+struct Turn {
+    turn: AtomicU32,
+}
+
+words! {
+    Turn { turn: AtomicU32 }
+}
+
+const WRITERS: u32 = 0;
+const READERS: u32 = 1;
+const NOBODYS: u32 = 2;
+
+/// Where the message begins.
+const MESSAGE: usize = Half::<Turn>::size_with(0);
+
+/// A parcel of ours.
+#[derive(Debug)]
+pub(super) struct Parcel {
+    fd: OwnedFd,
+    /// The first page; held longer by those who wait for it.
+    word: Arc<Half<Turn>>,
+    map: Map,
+    /// Which process it belongs to, where the host calls `fork()`.
+    generation: u64,
+}
+
+impl Parcel {
+    fn new(len: usize) -> sys::Result<Self> {
+        const STEP: usize = 2 << 20;
+        let len = MESSAGE.saturating_add(len);
+        let len = if len < STEP { len.next_power_of_two().max(64 << 10) } else { len.next_multiple_of(STEP) };
+        let (fd, map) = memory::create_much(NAME, len)?;
+        let word = Arc::new(Half::map(fd.as_fd(), 0, Access::Write)?);
+        Ok(Self { fd, word, map, generation: forked::generation() })
+    }
+
+    /// How long a message may be.
+    fn room(&self) -> usize {
+        self.map.len() - MESSAGE
+    }
+
+    fn turn(&self) -> &AtomicU32 {
+        &self.word.words().turn
+    }
+
+    /// Whose descriptor goes with the message.
+    pub(super) fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+}
+
+impl Drop for Parcel {
+    fn drop(&mut self) {
+        if self.generation == forked::generation() {
+            self.turn().store(NOBODYS, Relaxed);
+        }
+    }
+}
+
+/// The parcels that one end fills.
+#[derive(Debug, Default)]
+pub(super) struct Outgoing {
+    stock: Mutex<Stock>,
+    quiet: Quiet,
+}
+
+#[derive(Debug, Default)]
+struct Stock {
+    generation: u64,
+    /// The oldest first.
+    sent: VecDeque<Parcel>,
+    /// Those that were let go of the longest time ago first.
+    warm: Vec<Parcel>,
+}
+
+impl Outgoing {
+    /// A short message is about to go.
+    #[inline]
+    pub(super) fn short(&self) {
+        if self.quiet.is_enough() {
+            let mut stock = self.stock();
+            stock.take_back();
+            stock.warm.clear();
+            self.quiet.begin(!stock.sent.is_empty());
+        }
+    }
+
+    fn stock(&self) -> MutexGuard<'_, Stock> {
+        let mut stock = lock(&self.stock);
+        // A copy made by `fork()` fills no memory of its original's.
+        if stock.generation != forked::generation() {
+            *stock = Stock { generation: forked::generation(), ..Stock::default() };
+        }
+        stock
+    }
+
+    /// A parcel for so long a message; if `largest`, the largest that is kept, since it will become longer.
+    fn lend(
+        &self,
+        socket: BorrowedFd<'_>,
+        (len, largest): (usize, bool),
+        patience: Patience,
+    ) -> Result<Parcel, SendErrorKind> {
+        let mut all_received: Option<(usize, Instant)> = None;
+        loop {
+            let mut stock = self.stock();
+            stock.take_back();
+            let Some(oldest) = stock.sent.front().filter(|_| !stock.has_room(len)) else {
+                return stock.take(len, largest).map_err(|errno| SendErrorKind::Failed {
+                    step: "reserve memory for a long message",
+                    errno: errno as i32,
+                });
+            };
+            if patience == Patience::None {
+                return Err(SendErrorKind::Full);
+            }
+            let word = Arc::clone(&oldest.word);
+            let address = Arc::as_ptr(&word).addr();
+            if !packet::all_was_received(socket) {
+                all_received = None;
+            } else if all_received.is_none_or(|(oldest, _)| oldest != address) {
+                all_received = Some((address, Instant::now()));
+            } else if all_received.is_some_and(|(_, since)| since.elapsed() >= LONG_AGO) {
+                stock.sent.pop_front();
+                continue;
+            }
+            drop(stock);
+            if packet::is_hung_up(socket) {
+                return Err(SendErrorKind::Disconnected);
+            }
+            let left = patience.deadline().map(|deadline| deadline.saturating_duration_since(Instant::now()));
+            if left == Some(Duration::ZERO) {
+                return Err(SendErrorKind::Full);
+            }
+            futex::wait_until(&word.words().turn, READERS, left.map_or(LOOK_AGAIN, |left| left.min(LOOK_AGAIN)));
+        }
+    }
+
+    /// Keeps a parcel whose message was not sent.
+    fn give_back(&self, parcel: Parcel) {
+        self.stock().keep(parcel);
+    }
+}
+
+impl Stock {
+    /// Takes back what was read.
+    fn take_back(&mut self) {
+        let mut at = 0;
+        while let Some(parcel) = self.sent.get(at) {
+            if parcel.turn().load(Acquire) == READERS {
+                at += 1;
+            } else if let Some(parcel) = self.sent.remove(at) {
+                self.keep(parcel);
+            }
+        }
+    }
+
+    /// How much memory there is, all in all.
+    fn bytes(&self) -> usize {
+        self.sent.iter().chain(&self.warm).map(|parcel| parcel.map.len()).sum()
+    }
+
+    fn keep(&mut self, parcel: Parcel) {
+        parcel.turn().store(WRITERS, Relaxed);
+        if self.bytes().saturating_add(parcel.map.len()) <= KEPT && self.warm.len() + self.sent.len() < SLOTS {
+            self.warm.push(parcel);
+        }
+    }
+
+    /// Whether one more message of this length may be on its way.
+    fn has_room(&self, len: usize) -> bool {
+        let sent: usize = self.sent.iter().map(|parcel| parcel.map.len()).sum();
+        self.sent.is_empty() || (self.sent.len() < SLOTS && sent.saturating_add(len) <= KEPT)
+    }
+
+    fn take(&mut self, len: usize, largest: bool) -> sys::Result<Parcel> {
+        let fitting = self.warm.iter().enumerate().filter(|(_, parcel)| parcel.room() >= len);
+        // Of several that are as long, the one that was let go of last: it is still in a cache.
+        let fitting = fitting.map(|(at, parcel)| (parcel.room(), Reverse(at)));
+        let best = if largest { fitting.max() } else { fitting.min() };
+        if let Some((_, Reverse(at))) = best {
+            return Ok(self.warm.remove(at));
+        }
+        while !self.warm.is_empty() && self.bytes().saturating_add(len) > KEPT {
+            self.warm.remove(0);
+        }
+        Parcel::new(len)
+    }
+}
+
+/// A parcel that is being filled, or nothing while the message is short.
+#[derive(Debug)]
+pub(super) struct Filling<'o> {
+    outgoing: &'o Outgoing,
+    socket: BorrowedFd<'o>,
+    patience: Patience,
+    parcel: Option<Parcel>,
+    /// Why there was no memory.
+    pub(super) failure: Option<SendErrorKind>,
+}
+
+impl<'o> Filling<'o> {
+    pub(super) fn new(outgoing: &'o Outgoing, socket: BorrowedFd<'o>, patience: Patience) -> Self {
+        Self { outgoing, socket, patience, parcel: None, failure: None }
+    }
+
+    /// Has `send` send the parcel, which is the reader's from then on.
+    pub(super) fn sent(mut self, send: impl FnOnce(&Parcel) -> Result<(), SendErrorKind>) -> Result<(), SendErrorKind> {
+        let Some(parcel) = self.parcel.take() else { return Ok(()) };
+        // The packet carries the message's bytes over to the reader; a look at the word needs no order of its own.
+        parcel.turn().store(READERS, Release);
+        match send(&parcel) {
+            Ok(()) => {
+                self.outgoing.quiet.begin(true);
+                self.outgoing.stock().sent.push_back(parcel);
+                Ok(())
+            }
+            Err(kind) => {
+                self.parcel = Some(parcel);
+                Err(kind)
+            }
+        }
+    }
+}
+
+impl Spill for Filling<'_> {
+    fn grow(&mut self, written: usize, capacity: usize) -> io::Result<()> {
+        if self.parcel.as_ref().is_some_and(|parcel| parcel.room() >= capacity) {
+            return Ok(());
+        }
+        match self.outgoing.lend(self.socket, (capacity, written > 0), self.patience) {
+            Ok(parcel) => {
+                if let Some(old) = self.parcel.replace(parcel)
+                    && let Some(new) = &self.parcel
+                {
+                    new.map.write(MESSAGE, old.map.lend(MESSAGE, written));
+                    self.outgoing.give_back(old);
+                }
+                Ok(())
+            }
+            Err(kind) => {
+                self.failure = Some(kind);
+                Err(io::ErrorKind::OutOfMemory.into())
+            }
+        }
+    }
+
+    fn bytes(&mut self) -> &mut [u8] {
+        self.parcel.as_mut().map_or(&mut [], |parcel| parcel.map.bytes_mut_from(MESSAGE))
+    }
+}
+
+impl Drop for Filling<'_> {
+    fn drop(&mut self) {
+        if let Some(parcel) = self.parcel.take() {
+            self.outgoing.give_back(parcel);
+        }
+    }
+}
+
+/// The parcels that one end has read, still mapped.
+#[derive(Debug, Default)]
+pub(super) struct Incoming {
+    /// Those that came last are last.
+    known: Mutex<Vec<(Identity, Arc<Arrived>)>>,
+    quiet: Quiet,
+}
+
+/// A parcel of the other end's.
+#[derive(Debug)]
+struct Arrived {
+    word: Half<Turn>,
+    map: Map,
+}
+
+impl Arrived {
+    fn new(fd: BorrowedFd<'_>) -> sys::Result<Self> {
+        // Only memory of fixed size that is there as a whole: nobody can take it away below us.
+        let len = memory::checked_len_present(fd)?;
+        let word = Half::map(fd, 0, Access::Write)?;
+        Ok(Self { word, map: Map::new(fd, len, Access::Read)? })
+    }
+
+    fn turn(&self) -> &AtomicU32 {
+        &self.word.words().turn
+    }
+}
+
+impl Incoming {
+    /// A short message has come.
+    #[inline]
+    pub(super) fn short(&self) {
+        if self.quiet.is_enough() {
+            self.clear();
+        }
+    }
+
+    /// No more parcels will come.
+    pub(super) fn clear(&self) {
+        lock(&self.known).clear();
+        self.quiet.begin(false);
+    }
+
+    /// The parcel of this descriptor, which holds a message of this length.
+    pub(super) fn open(&self, descriptor: OwnedFd, len: usize) -> sys::Result<Reading<'_>> {
+        let identity = fd::identity(descriptor.as_fd()).ok_or(sys::Errno::EBADF)?;
+        let mut known = lock(&self.known);
+        known.retain(|(_, parcel)| parcel.turn().load(Relaxed) != NOBODYS);
+        let at = known.iter().position(|(other, _)| *other == identity);
+        let parcel = match at.map(|at| known.remove(at)) {
+            Some((_, parcel)) => parcel,
+            None => Arc::new(Arrived::new(descriptor.as_fd())?),
+        };
+        if len > parcel.map.len().saturating_sub(MESSAGE) {
+            return Err(sys::Errno::EMSGSIZE);
+        }
+        if parcel.map.len() <= KEPT {
+            known.push((identity, Arc::clone(&parcel)));
+            self.quiet.begin(true);
+        }
+        // Those of many writers, each of which keeps as much.
+        while known.len() > SLOTS || known.iter().map(|(_, parcel)| parcel.map.len()).sum::<usize>() > 2 * KEPT {
+            known.remove(0);
+        }
+        drop(known);
+        Ok(Reading { descriptor, parcel, len, incoming: self })
+    }
+}
+
+/// A message that is being read. Dropped, its parcel is the writer's again.
+#[derive(Debug)]
+pub(super) struct Reading<'i> {
+    descriptor: OwnedFd,
+    parcel: Arc<Arrived>,
+    len: usize,
+    incoming: &'i Incoming,
+}
+
+impl Reading<'_> {
+    pub(super) fn bytes(&self) -> &[u8] {
+        self.parcel.map.lend(MESSAGE, self.len)
+    }
+}
+
+impl Drop for Reading<'_> {
+    fn drop(&mut self) {
+        let (turn, len) = (self.parcel.turn(), self.parcel.map.len());
+        if len > KEPT {
+            memory::give_back(self.descriptor.as_fd(), MESSAGE, len - MESSAGE);
+        }
+        if turn.compare_exchange(READERS, WRITERS, Release, Relaxed).is_ok() {
+            futex::wake(turn, u32::MAX);
+        } else {
+            lock(&self.incoming.known).retain(|(_, parcel)| !Arc::ptr_eq(parcel, &self.parcel));
+        }
+    }
+}
+
+/// Counts the short messages since the last long one.
+#[derive(Debug, Default)]
+struct Quiet {
+    /// There are parcels.
+    any: AtomicBool,
+    short: AtomicU32,
+}
+
+impl Quiet {
+    /// A short message; true if no long one is expected any more, but there are parcels.
+    #[inline]
+    fn is_enough(&self) -> bool {
+        self.any.load(Relaxed) && self.short.fetch_add(1, Relaxed) >= ENOUGH
+    }
+
+    fn begin(&self, any: bool) {
+        self.short.store(0, Relaxed);
+        self.any.store(any, Relaxed);
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
