@@ -74,7 +74,7 @@ impl<A, B: Message> Connection<A, B> {
     }
 }
 
-impl<'c, A, B: Message> IntoIterator for &'c Connection<A, B> {
+impl<A, B: Message> IntoIterator for &Connection<A, B> {
     type Item = Result<B, RecvError>;
     type IntoIter = Messages<Self>;
 
