@@ -86,6 +86,8 @@ pub(super) struct Parcel {
     /// The first page; held longer by those who wait for it.
     word: Arc<Half<Turn>>,
     map: Map,
+    /// When it was first seen that it was received, if it was looked for.
+    received: Option<Instant>,
     /// Which process it belongs to, where the host calls `fork()`.
     generation: u64,
 }
@@ -97,7 +99,7 @@ impl Parcel {
         let len = if len < STEP { len.next_power_of_two().max(64 << 10) } else { len.next_multiple_of(STEP) };
         let (fd, map) = memory::create_much(NAME, len)?;
         let word = Arc::new(Half::map(fd.as_fd(), 0, Access::Write)?);
-        Ok(Self { fd, word, map, generation: forked::generation() })
+        Ok(Self { fd, word, map, received: None, generation: forked::generation() })
     }
 
     /// How long a message may be.
@@ -167,29 +169,18 @@ impl Outgoing {
         (len, largest): (usize, bool),
         patience: Patience,
     ) -> Result<Parcel, SendErrorKind> {
-        let mut all_received: Option<(usize, Instant)> = None;
         loop {
             let mut stock = self.stock();
             stock.take_back();
-            let Some(oldest) = stock.sent.front().filter(|_| !stock.has_room(len)) else {
-                return stock.take(len, largest).map_err(|errno| SendErrorKind::Failed {
-                    step: "reserve memory for a long message",
-                    errno: errno as i32,
-                });
-            };
-            if patience == Patience::None {
-                return Err(SendErrorKind::Full);
+            if stock.has_room(len) {
+                let parcel = stock.take(len, largest);
+                let step = "reserve memory for a long message";
+                return parcel.map_err(|errno| SendErrorKind::Failed { step, errno: errno as i32 });
             }
-            let word = Arc::clone(&oldest.word);
-            let address = Arc::as_ptr(&word).addr();
-            if !packet::all_was_received(socket) {
-                all_received = None;
-            } else if all_received.is_none_or(|(oldest, _)| oldest != address) {
-                all_received = Some((address, Instant::now()));
-            } else if all_received.is_some_and(|(_, since)| since.elapsed() >= LONG_AGO) {
-                stock.sent.pop_front();
+            if packet::all_was_received(socket) && stock.give_up() {
                 continue;
             }
+            let Some(oldest) = stock.sent.front().map(|oldest| Arc::clone(&oldest.word)) else { continue };
             drop(stock);
             if packet::is_hung_up(socket) {
                 return Err(SendErrorKind::Disconnected);
@@ -198,7 +189,7 @@ impl Outgoing {
             if left == Some(Duration::ZERO) {
                 return Err(SendErrorKind::Full);
             }
-            futex::wait_until(&word.words().turn, READERS, left.map_or(LOOK_AGAIN, |left| left.min(LOOK_AGAIN)));
+            futex::wait_until(&oldest.words().turn, READERS, left.map_or(LOOK_AGAIN, |left| left.min(LOOK_AGAIN)));
         }
     }
 
@@ -221,13 +212,21 @@ impl Stock {
         }
     }
 
+    /// All that was sent was received. Lets go of what was so long ago, and says whether there was any.
+    fn give_up(&mut self) -> bool {
+        let before = self.sent.len();
+        self.sent.retain_mut(|parcel| parcel.received.get_or_insert_with(Instant::now).elapsed() < LONG_AGO);
+        self.sent.len() < before
+    }
+
     /// How much memory there is, all in all.
     fn bytes(&self) -> usize {
         self.sent.iter().chain(&self.warm).map(|parcel| parcel.map.len()).sum()
     }
 
-    fn keep(&mut self, parcel: Parcel) {
+    fn keep(&mut self, mut parcel: Parcel) {
         parcel.turn().store(WRITERS, Relaxed);
+        parcel.received = None;
         if self.bytes().saturating_add(parcel.map.len()) <= KEPT && self.warm.len() + self.sent.len() < SLOTS {
             self.warm.push(parcel);
         }
