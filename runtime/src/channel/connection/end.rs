@@ -21,13 +21,73 @@ use crate::codec::{CodecError, Message};
 use crate::error::Result;
 use crate::sys::{self, socket};
 
-/// One end of a connection, which sends `A` and receives `B`.
+/// One end of a connection: it sends `A` and receives `B`.
+///
+/// Made by [`pipe`] and [`one_way`]. Messages arrive whole, in order, and one by one, however long they are. What the other end
+/// sent is kept until it is received, also when that end is gone by then.
+///
+/// An end can be an argument or a result of a task, and a message of another connection, with or without messages in it that
+/// nobody has received yet. What a message holds may be ends, too, and [`Shared`](crate::Shared) memory: 252 of them at most.
+///
+/// Threads may use one end at the same time; each message goes to one of them. An end is not `Clone`: that the other end is
+/// gone says something only where each end has one holder. Who passes a reference to a task shows its end to it, and both have
+/// it until the task is done.
+///
+/// # How much fits
+///
+/// A sender waits where there is no room: for some hundred short messages, which lie in the kernel's buffers, or for eight that
+/// are longer than 32 KiB, in shared memory of 64 MiB at most. A message of any length fits where no other long one is waiting.
+/// Two processes that both send, and receive only then, may wait for each other for ever:
+/// [`send_timeout`](Self::send_timeout) and [`try_send`](Self::try_send) give the message back instead.
+///
+/// That shared memory is used again by the next long messages. It is given back when 100 short ones have followed, or the end
+/// is dropped; if a message is longer than 64 MiB, as soon as it has been received.
+///
+/// # Examples
+/// ```
+/// use process_task::channel::{Connection, pipe};
+/// use process_task::process_task;
+///
+/// #[process_task]
+/// fn measure(words: Connection<usize, String>) -> usize {
+///     let mut count = 0;
+///     for word in &words {
+///         words.send(word.unwrap().len()).unwrap();
+///         count += 1;
+///     }
+///     count
+/// }
+///
+/// let (mine, theirs) = pipe::<String, usize>()?;
+/// let process = measure.spawn(theirs);
+/// mine.send("hello".to_owned())?;
+/// assert_eq!(mine.recv()?, 5);
+/// drop(mine);                                              // the end, for the other one
+/// assert_eq!(process.join()?, 1);
+/// # process_task::Result::Ok(())
+/// ```
+///
+/// # If the other process dies
+/// What it had sent is received, each message whole; then comes [`Disconnected`](RecvError::Disconnected). A message that it was
+/// sending when it died never was. Sending to it gives the message back; messages that it had not received are lost with it.
+///
+/// Whoever gave an end to a task keeps a copy of it until the call is answered, since the call may have to go to another process.
+/// So a death is heard of at once, but an end that a task drops is heard of when the task is done.
 pub struct Connection<A, B> {
     transport: Transport,
     types: PhantomData<fn(A) -> B>,
 }
 
-/// What is never sent, so that a connection goes one way.
+/// What is never sent, so that a connection goes one way: see [`Sender`] and [`Receiver`].
+///
+/// It is no [`Message`], so what makes no sense does not compile:
+///
+/// ```compile_fail,E0277
+/// # use process_task::channel::one_way;
+/// let (sender, receiver) = one_way::<u32>()?;
+/// receiver.send(7)?;
+/// # process_task::Result::Ok(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Nothing {}
 
@@ -39,17 +99,45 @@ pub type Receiver<T> = Connection<Nothing, T>;
 
 /// Makes two ends: one sends `A` and receives `B`, the other does the reverse.
 ///
+/// # Examples
+/// ```
+/// use process_task::channel::pipe;
+///
+/// let (one, other) = pipe::<u32, String>()?;
+/// one.send(7)?;
+/// other.send(format!("{} is the number", other.recv()?))?;
+/// assert_eq!(one.recv()?, "7 is the number");
+/// # process_task::Result::Ok(())
+/// ```
+///
 /// # Errors
-/// No more descriptors can be had.
+/// [`ChannelFailed`](crate::ErrorKind::ChannelFailed): no more descriptors can be had.
 #[doc(alias = "Pipe")]
 pub fn pipe<A: Message, B: Message>() -> Result<(Connection<A, B>, Connection<B, A>)> {
     ends()
 }
 
-/// Makes a sending and a receiving end.
+/// Makes two ends, of which one sends and one receives.
+///
+/// # Examples
+/// ```
+/// use process_task::channel::{Sender, one_way};
+/// use process_task::process_task;
+///
+/// #[process_task]
+/// fn squares(numbers: Vec<u64>, out: Sender<u64>) {
+///     numbers.iter().for_each(|number| out.send(number * number).unwrap());
+/// }
+///
+/// let (sender, receiver) = one_way()?;
+/// let process = squares.spawn(vec![1, 2, 3], sender);
+/// assert_eq!(receiver.iter().collect::<Result<Vec<_>, _>>()?, [1, 4, 9]);
+/// process.join()?;
+/// # process_task::Result::Ok(())
+/// ```
 ///
 /// # Errors
-/// No more descriptors can be had.
+/// [`ChannelFailed`](crate::ErrorKind::ChannelFailed): no more descriptors can be had.
 pub fn one_way<T: Message>() -> Result<(Sender<T>, Receiver<T>)> {
     ends()
 }
@@ -79,18 +167,40 @@ impl<A, B> Connection<A, B> {
 }
 
 impl<A: Message, B> Connection<A, B> {
-    /// Sends a message, as soon as there is room.
+    /// Sends a message, as soon as there is room for it. It need not have been received when this returns.
     ///
     /// # Errors
-    /// The other end is gone, or the message cannot be encoded; it is inside.
+    /// The message is inside the error.
+    /// - [`Disconnected`](crate::channel::SendErrorKind::Disconnected): the other end is gone.
+    /// - [`CannotEncode`](crate::channel::SendErrorKind::CannotEncode): its `Serialize` refuses, or it has too many handles. Nothing was sent.
+    /// - [`Failed`](crate::channel::SendErrorKind::Failed): there is no memory or no descriptor for a long message, or this user has more
+    ///   descriptors on their way than may be.
+    ///
+    /// # If the other process dies
+    /// Returns `Disconnected`, also if it was waiting for room, within 50 milliseconds of the death.
     pub fn send(&self, message: A) -> std::result::Result<(), SendError<A>> {
         self.send_within(message, Patience::Endless)
     }
 
-    /// Sends a message if there is room now.
+    /// Sends a message if there is room for it now.
+    ///
+    /// # Examples
+    /// ```
+    /// use process_task::channel::{SendErrorKind, one_way};
+    ///
+    /// let (sender, _receiver) = one_way()?;
+    /// let error = loop {
+    ///     if let Err(error) = sender.try_send("again".to_owned()) {
+    ///         break error;
+    ///     }
+    /// };
+    /// assert_eq!(*error.kind(), SendErrorKind::Full);
+    /// assert_eq!(error.into_inner(), "again");
+    /// # process_task::Result::Ok(())
+    /// ```
     ///
     /// # Errors
-    /// As [`send`](Self::send); there is no room.
+    /// As [`send`](Self::send), and [`Full`](crate::channel::SendErrorKind::Full).
     pub fn try_send(&self, message: A) -> std::result::Result<(), SendError<A>> {
         self.send_within(message, Patience::None)
     }
@@ -98,7 +208,10 @@ impl<A: Message, B> Connection<A, B> {
     /// As [`send`](Self::send), but waits no longer than `timeout`.
     ///
     /// # Errors
-    /// As [`send`](Self::send); there was no room.
+    /// As [`send`](Self::send), and [`Full`](crate::channel::SendErrorKind::Full) when the time is over.
+    ///
+    /// # If the other process dies
+    /// As [`send`](Self::send). One that is only stopped costs the time-out.
     pub fn send_timeout(&self, message: A, timeout: Duration) -> std::result::Result<(), SendError<A>> {
         self.send_within(message, Patience::of(timeout))
     }
@@ -113,7 +226,13 @@ impl<A, B: Message> Connection<A, B> {
     /// Receives the next message, as soon as it is there.
     ///
     /// # Errors
-    /// The other end is gone; the message cannot be decoded.
+    /// - [`Disconnected`](RecvError::Disconnected): the other end is gone, and everything that it sent was received.
+    /// - [`CannotDecode`](RecvError::CannotDecode): its `Deserialize` refuses, or its handles could not be received because this
+    ///   process has as many descriptors open as it may. That message is gone; the next one is not.
+    /// - [`Failed`](RecvError::Failed): what came was not sent by a `Connection`, or the kernel refuses.
+    ///
+    /// # If the other process dies
+    /// Returns what it had sent, message by message, then `Disconnected`.
     pub fn recv(&self) -> std::result::Result<B, RecvError> {
         self.transport.recv(Patience::Endless)
     }
@@ -121,30 +240,61 @@ impl<A, B: Message> Connection<A, B> {
     /// Receives the next message if it is there.
     ///
     /// # Errors
-    /// As [`recv`](Self::recv); there is none.
+    /// As [`recv`](Self::recv), and [`Empty`](RecvError::Empty).
     pub fn try_recv(&self) -> std::result::Result<B, RecvError> {
         self.transport.recv(Patience::None)
     }
 
     /// As [`recv`](Self::recv), but waits no longer than `timeout`.
     ///
+    /// # Examples
+    /// ```
+    /// use std::time::Duration;
+    /// use process_task::channel::{RecvError, one_way};
+    ///
+    /// let (_sender, receiver) = one_way::<String>()?;
+    /// assert_eq!(receiver.recv_timeout(Duration::from_millis(10)), Err(RecvError::Empty));
+    /// # process_task::Result::Ok(())
+    /// ```
+    ///
     /// # Errors
-    /// As [`recv`](Self::recv); there was none.
+    /// As [`recv`](Self::recv), and [`Empty`](RecvError::Empty) when the time is over.
+    ///
+    /// # If the other process dies
+    /// As [`recv`](Self::recv). One that is only stopped costs the time-out.
     pub fn recv_timeout(&self, timeout: Duration) -> std::result::Result<B, RecvError> {
         self.transport.recv(Patience::of(timeout))
     }
 
-    /// Whether a message, or the end, is there; waits for it at most `timeout`.
+    /// Whether a message, or the end, is there; waits for it no longer than `timeout`. Takes nothing.
+    ///
+    /// For several connections at once, there is [`wait`](crate::channel::wait).
+    ///
+    /// # Examples
+    /// ```
+    /// use std::time::Duration;
+    /// use process_task::channel::one_way;
+    ///
+    /// let (sender, receiver) = one_way()?;
+    /// assert!(!receiver.poll(Duration::ZERO)?);
+    /// sender.send(())?;
+    /// assert!(receiver.poll(Duration::from_secs(10))?);
+    /// # process_task::Result::Ok(())
+    /// ```
     ///
     /// # Errors
-    /// The kernel refuses.
+    /// [`ChannelFailed`](crate::ErrorKind::ChannelFailed): the kernel refuses.
+    ///
+    /// # If the other process dies
+    /// Its end is there: true.
     pub fn poll(&self, timeout: Duration) -> Result<bool> {
         self.transport.poll(Patience::of(timeout)).map_err(|errno| channel_failed("wait for a message", errno))
     }
 }
 
 impl<A, B> AsFd for Connection<A, B> {
-    /// What is readable when a message, or the end, is there.
+    /// What is readable when a message, or the end, is there: for [`wait`](crate::channel::wait), `poll` and `epoll`. What is
+    /// read from it or written to it past the connection breaks the messages on their way.
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.transport.as_fd()
     }

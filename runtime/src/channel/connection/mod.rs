@@ -1,7 +1,49 @@
-//! Connections: typed ends of a socket.
+//! Connections: two typed ends of a socket, in whatever processes they are.
 //!
 //! Owns: [`Connection`], and what carries its messages. Runs in: any process.
-//! Never: lets a message arrive in part.
+//! Never: lets a message arrive in part, or makes anybody wait for the dead.
+//!
+//! # One message
+//!
+//! | # | sender | receiver |
+//! |---|---|---|
+//! | 1 | encodes it: into memory of its thread, or, from 32 KiB on, into a [parcel] | |
+//! | 2 | sends one packet: the message, or the parcel's descriptor; with its handles beside it | |
+//! | 3 | | receives the packet, which is there as a whole or not at all (`SOCK_SEQPACKET`) |
+//! | 4 | | decodes it, from memory of its thread, or from the parcel as it lies there |
+//! | 5 | | of a parcel: gives it back, and wakes a sender that waits for one |
+//!
+//! Nothing else is shared: no lock, no count, no name in a file system. So there is nothing that a death could leave behind,
+//! but for a parcel, of which [its own table](parcel) says whose it is.
+//!
+//! # Who dies, and what that costs
+//!
+//! The tests are in `tests/connection_deaths.rs`, unless another file is named.
+//!
+//! | what dies, or fails | it costs | shown by |
+//! |---|---|---|
+//! | the sender, before 2 | that message; those before arrive, then the end | `a_sender_killed_at_any_moment_costs_what_it_had_not_sent` |
+//! | the sender, in 1, of a parcel | that message, of which no part arrives | `a_process_killed_inside_a_very_long_send_leaves_no_part_of_it` |
+//! | the sender, after 2 | nothing: the packet is the kernel's, with the parcel | `a_sender_killed_at_any_moment_costs_what_it_had_not_sent` |
+//! | the receiver, at any moment | what it had not received; the sender gets its next message back | `a_receiver_killed_at_any_moment_is_the_end_for_the_sender` |
+//! | the receiver, while the sender waits for room | likewise; the sender waits no longer | `a_sender_that_waits_for_room_hears_of_the_receivers_death` |
+//! | the receiver, in 4, where others have the same end | that message, and after a second the sender's use of its parcel | `readers_that_die_reading_do_not_silence_the_sender` |
+//! | a process that was to get an end, before it did | that end: it is closed with the packet that held it | `an_end_on_its_way_to_a_dead_process_is_closed` |
+//! | a process that got an end as an argument | as above, at once, though the caller has a copy | `a_child_hears_of_the_death_of_another` |
+//! | nobody: the other side is stopped | time | `a_stopped_process_costs_time_only` |
+//! | nobody: decoding panics or refuses, in 4 | that message; its parcel is given back | `a_reader_that_panics_while_it_decodes_gives_the_memory_back`, `what_cannot_be_decoded_costs_itself_only` (`connections.rs`) |
+//! | nobody: the receiver has no descriptors left, in 3 | messages that need one, each an error in words | `a_full_table_of_descriptors_costs_the_messages_that_need_one` (`connection_limits.rs`) |
+//! | nobody: the sender has none left, in 1 | the message comes back, if it is long | `a_sender_without_descriptors_gets_its_message_back` (`connection_limits.rs`) |
+//! | nobody: what comes was not sent by us | that packet | `hostile_connections.rs` |
+//!
+//! A task that drops an end while its call goes on is not heard of before the call is answered: the caller has a copy of what
+//! it gave, since it may have to give it to another process (`a_drop_in_the_middle_of_a_call_is_heard_when_the_call_ends`).
+//!
+//! # What is believed
+//!
+//! Of a packet: nothing but what the kernel says of it. Of a parcel: that nobody writes to it while it is read, which is how
+//! [trusted](crate#what-is-trusted) processes behave; that its size is fixed, that all of it is there, and that the message
+//! lies inside, is checked.
 
 mod end;
 mod future;
