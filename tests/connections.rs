@@ -4,19 +4,17 @@
 //! Runs in: the test process; its tasks hold the other ends, in children. Never: waits for time, but where a time-out is
 //! what is promised.
 
-mod executor;
 mod support;
 
 use std::fmt::{self, Write as _};
 use std::os::fd::AsFd;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::SeqCst;
-use std::task::{Context, Poll};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use process_task::channel::{Connection, Receiver, RecvError, SendErrorKind, Sender, one_way, pipe};
-use process_task::{Builder, ErrorKind, Pool, Process, Shared, StartMethod, process_task};
+use process_task::{Builder, ErrorKind, Pool, Shared, StartMethod, process_task};
 use serde::{Deserialize, Serialize};
 use support::{PATIENCE, eventually};
 
@@ -37,8 +35,6 @@ under_every_start_method! {
     time_outs_are_kept_and_take_nothing,
     every_message_goes_to_one_of_many_threads,
     a_loop_over_an_end_ends_with_it,
-    a_future_gets_the_next_message,
-    a_future_that_is_dropped_takes_nothing,
     a_connection_between_two_children_needs_nobody_else,
 }
 
@@ -428,59 +424,6 @@ fn a_loop_over_an_end_ends_with_it(method: StartMethod) {
     let mut messages = receiver.into_iter();
     assert!(messages.next().is_none() && messages.next().is_none());
     process.join().unwrap();
-}
-
-fn a_future_gets_the_next_message(method: StartMethod) {
-    let (mine, theirs) = pipe().unwrap();
-    let process: Process<usize> = builder(method).spawn(echo, theirs).unwrap();
-    executor::block_on(async {
-        for len in [0, 1, 100, 100_000] {
-            mine.send(bytes(len)).unwrap();
-            assert!(mine.recv_async().await.unwrap() == bytes(len));
-        }
-    });
-    // Two at a time, on one end, in an executor of another kind.
-    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
-    runtime.block_on(async {
-        let both = async { tokio::join!(mine.recv_async(), mine.recv_async()) };
-        let send = async { [1, 2].map(|len| mine.send(bytes(len)).unwrap()) };
-        let ((one, two), _) = tokio::join!(both, send);
-        let mut lengths = [one.unwrap().len(), two.unwrap().len()];
-        lengths.sort_unstable();
-        assert_eq!(lengths, [1, 2]);
-    });
-    drop(mine);
-    assert_eq!(process.join().unwrap(), 6);
-    let (sender, receiver) = one_way::<u32>().unwrap();
-    thread::scope(|scope| {
-        let waiting = scope.spawn(|| executor::block_on(receiver.recv_async()));
-        drop(sender);
-        assert_eq!(waiting.join().unwrap(), Err(RecvError::Disconnected));
-    });
-}
-
-fn a_future_that_is_dropped_takes_nothing(_: StartMethod) {
-    let (sender, receiver) = one_way::<u32>().unwrap();
-    let waker = executor::waker_of_this_thread();
-    for round in 0..20 {
-        let mut future = Box::pin(receiver.recv_async());
-        assert!(future.as_mut().poll(&mut Context::from_waker(&waker)).is_pending());
-        sender.send(round).unwrap();
-        drop(future);
-        assert_eq!(receiver.try_recv(), Ok(round));
-    }
-    // The same future, woken for what somebody else took, waits on.
-    let mut future = Box::pin(receiver.recv_async());
-    for round in 0..20 {
-        assert!(future.as_mut().poll(&mut Context::from_waker(&waker)).is_pending());
-        sender.send(round).unwrap();
-        thread::park();
-        assert_eq!(receiver.try_recv(), Ok(round));
-    }
-    assert!(future.as_mut().poll(&mut Context::from_waker(&waker)).is_pending());
-    sender.send(77).unwrap();
-    thread::park();
-    assert_eq!(future.as_mut().poll(&mut Context::from_waker(&waker)), Poll::Ready(Ok(77)));
 }
 
 /// Says who it is to the other, and returns what that one says.
