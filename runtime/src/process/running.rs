@@ -283,7 +283,14 @@ impl Running {
         }
         match self.unclaimed() {
             Some((call, tries)) => self.try_another(call, tries),
-            None => self.tell(),
+            None => {
+                // What was beside the call is held by nobody any more, whether its outcome is ever asked for or not.
+                if self.outcome.get().is_some() {
+                    let caller = lock(&self.caller).take();
+                    drop(caller);
+                }
+                self.tell();
+            }
         }
     }
 
