@@ -1,0 +1,434 @@
+//! What a queue's two sides hear of each other's end: producers and consumers are counted in all processes, and wherever
+//! they are on their way.
+//!
+//! Runs in: the test process; its tasks in children. Never: relies on how fast anything is, but for the one promise that is
+//! about time, which is tried several times.
+mod backing;
+mod copies;
+mod regions;
+mod stage;
+mod support;
+
+use std::thread;
+use std::time::{Duration, Instant};
+
+use copies::in_a_copy;
+use process_task::channel::{Consumer, GetError, Producer, PutError, PutErrorKind, Queue, SimpleQueue};
+use process_task::{Builder, Pool, Process, StartMethod, Task, process_task};
+use regions::pool;
+use stage::{Stage, reach, stage as new_stage, until, until_asleep, until_killed};
+use support::{PATIENCE, eventually};
+
+under_every_start_method! {
+    consumers_get_what_is_there_and_then_hear_that_the_last_producer_was_dropped,
+    producers_hear_that_the_last_consumer_was_dropped_and_have_their_item_back,
+    whoever_waits_hears_of_a_killed_side_within_a_tenth_of_a_second,
+    a_process_that_ends_in_any_way_lets_go_of_its_ends,
+    one_of_several_that_ends_is_not_the_last,
+    an_end_on_its_way_to_a_call_is_counted,
+    an_end_in_a_result_is_counted_until_nobody_can_have_it,
+    an_end_in_another_queue_is_counted,
+    an_end_that_comes_back_through_its_own_queue_works,
+    where_everybody_has_a_whole_queue_nobody_is_the_last,
+    a_queue_can_be_closed_from_anywhere,
+    a_copy_made_by_fork_has_ends_of_its_own,
+    a_process_that_is_stopped_is_still_there,
+    a_queue_is_gone_with_its_last_end,
+}
+
+fn start<T: Task>(method: StartMethod, task: T, args: T::Args<'_>) -> Process<T::Output> {
+    Builder::new().start_method(method).spawn(task, args).unwrap()
+}
+
+#[track_caller]
+fn is_closed(put: Result<(), PutError<u32>>, item: u32) {
+    let error = put.expect_err("nobody is there to get it");
+    assert_eq!(*error.kind(), PutErrorKind::Closed);
+    assert_eq!(error.into_inner(), item);
+}
+
+/// Puts two, says so, and waits for `gate`.
+#[process_task]
+fn put_and_wait(numbers: Producer<u32>, stage: &Stage, gate: u32) {
+    numbers.put(1).unwrap();
+    numbers.put(2).unwrap();
+    reach(stage);
+    until(stage, gate);
+}
+
+/// Gets one, says so, and waits for `gate`.
+#[process_task]
+fn get_and_wait(numbers: Consumer<u32>, stage: &Stage, gate: u32) {
+    numbers.get().unwrap();
+    reach(stage);
+    until(stage, gate);
+}
+
+fn consumers_get_what_is_there_and_then_hear_that_the_last_producer_was_dropped(method: StartMethod) {
+    let (producer, consumer) = Queue::unbounded().unwrap().split();
+    let stage = new_stage();
+    let process = start(method, put_and_wait, (producer.clone(), &stage, 2));
+    until(&stage, 1);
+    producer.clone().put(3).unwrap();
+    drop(producer);
+    assert_eq!((consumer.get(), consumer.get(), consumer.get()), (Ok(1), Ok(2), Ok(3)));
+    // The process has one.
+    assert_eq!(consumer.get_timeout(Duration::from_millis(120)), Err(GetError::Empty));
+    let waits = consumer.clone();
+    let waits = thread::spawn(move || waits.get());
+    reach(&stage);
+    assert_eq!(waits.join().unwrap(), Err(GetError::Closed));
+    assert_eq!((consumer.get(), consumer.try_get()), (Err(GetError::Closed), Err(GetError::Closed)));
+    assert_eq!(consumer.get_timeout(PATIENCE), Err(GetError::Closed));
+    assert!(consumer.iter().next().is_none() && !consumer.is_closed(), "nobody has closed it");
+    process.join().unwrap();
+}
+
+fn producers_hear_that_the_last_consumer_was_dropped_and_have_their_item_back(method: StartMethod) {
+    let (producer, consumer) = Queue::bounded(1).unwrap().split();
+    let stage = new_stage();
+    let process = start(method, get_and_wait, (consumer.clone(), &stage, 2));
+    producer.put(1).unwrap();
+    until(&stage, 1);
+    drop(consumer);
+    producer.put(2).unwrap();
+    assert_eq!(*producer.put_timeout(3, Duration::from_millis(120)).unwrap_err().kind(), PutErrorKind::Full);
+    let waits = producer.clone();
+    let waits = thread::spawn(move || waits.put(4));
+    reach(&stage);
+    is_closed(waits.join().unwrap(), 4);
+    is_closed(producer.put(5), 5);
+    is_closed(producer.try_put(6), 6);
+    is_closed(producer.put_timeout(7, PATIENCE), 7);
+    process.join().unwrap();
+}
+
+fn whoever_waits_hears_of_a_killed_side_within_a_tenth_of_a_second(method: StartMethod) {
+    const TENTH: Duration = Duration::from_millis(100);
+    let (mut of_producers, mut of_consumers) = (vec![], vec![]);
+    while of_producers.iter().all(|time| *time >= TENTH) || of_consumers.iter().all(|time| *time >= TENTH) {
+        assert!(of_producers.len() < 20, "it takes too long: {of_producers:?}, {of_consumers:?}");
+        let (producer, consumer) = Queue::unbounded().unwrap().split();
+        let stage = new_stage();
+        let process = start(method, put_and_wait, (producer, &stage, 100));
+        until(&stage, 1);
+        assert_eq!((consumer.get(), consumer.get()), (Ok(1), Ok(2)));
+        let waits = thread::spawn(move || (consumer.get(), Instant::now()));
+        process.kill().unwrap();
+        let since = Instant::now();
+        let (got, at) = waits.join().unwrap();
+        assert_eq!(got, Err(GetError::Closed));
+        of_producers.push(at.saturating_duration_since(since));
+        // Not before: whether anybody asks how it ended makes no difference to others.
+        process.join().unwrap_err();
+
+        let (producer, consumer) = Queue::bounded(1).unwrap().split();
+        let stage = new_stage();
+        let process = start(method, get_and_wait, (consumer, &stage, 100));
+        producer.put(1).unwrap();
+        until(&stage, 1);
+        producer.put(2).unwrap();
+        let waits = thread::spawn(move || (producer.put(3), Instant::now()));
+        process.kill().unwrap();
+        let since = Instant::now();
+        let (put, at) = waits.join().unwrap();
+        is_closed(put, 3);
+        of_consumers.push(at.saturating_duration_since(since));
+        process.join().unwrap_err();
+    }
+}
+
+#[process_task]
+#[expect(clippy::exit, reason = "that is what is tried")]
+fn end_somehow(numbers: Producer<u32>, others: Consumer<u32>, how: u32) {
+    let kept = std::mem::ManuallyDrop::new((numbers, others));
+    match how {
+        0 => {}
+        1 => std::process::exit(3),
+        2 => panic!("in the middle"),
+        3 => std::process::abort(),
+        _ => nix::sys::signal::raise(nix::sys::signal::SIGKILL).unwrap(),
+    }
+    drop(std::mem::ManuallyDrop::into_inner(kept));
+}
+
+fn a_process_that_ends_in_any_way_lets_go_of_its_ends(method: StartMethod) {
+    for how in 0..5 {
+        let (numbers, consumer) = Queue::unbounded().unwrap().split();
+        let (producer, others) = Queue::unbounded().unwrap().split();
+        let process = start(method, end_somehow, (numbers, others, how));
+        assert_eq!(consumer.get_timeout(PATIENCE), Err(GetError::Closed), "{how}");
+        // One that nobody waits for is found out now and then.
+        eventually("nobody gets", PATIENCE, || producer.put(1).is_err());
+        is_closed(producer.put(5), 5);
+        assert_eq!(process.join().is_ok(), how == 0);
+    }
+    // In a pool, where the process lives on.
+    let pool = pool(method, 1);
+    let (numbers, consumer) = Queue::unbounded().unwrap().split();
+    let (producer, others) = Queue::unbounded().unwrap().split();
+    let call = pool.submit(drop_at_once, (numbers, others));
+    assert_eq!(consumer.get_timeout(PATIENCE), Err(GetError::Closed));
+    eventually("nobody gets", PATIENCE, || producer.put(1).is_err());
+    call.join().unwrap();
+}
+
+#[process_task]
+fn drop_at_once(numbers: Producer<u32>, others: Consumer<u32>) {
+    drop((numbers, others));
+}
+
+fn one_of_several_that_ends_is_not_the_last(method: StartMethod) {
+    let (producer, consumer) = Queue::unbounded().unwrap().split();
+    let stage = new_stage();
+    let processes = [(); 3].map(|()| start(method, put_and_wait, (producer.clone(), &stage, 100)));
+    let others = [(); 3].map(|()| start(method, get_and_wait, (consumer.clone(), &stage, 100)));
+    until(&stage, 6);
+    for (process, other) in processes.into_iter().zip(others) {
+        producer.put(5).unwrap();
+        process.kill().unwrap();
+        other.kill().unwrap();
+        (process.join().unwrap_err(), other.join().unwrap_err());
+        producer.put(6).unwrap();
+        assert!(consumer.get().is_ok());
+    }
+    drop(producer);
+    assert_eq!(consumer.iter().count(), 6);
+    assert_eq!(consumer.get(), Err(GetError::Closed));
+}
+
+#[process_task]
+fn wait_at(stage: &Stage, gate: u32) {
+    reach(stage);
+    until(stage, gate);
+}
+
+fn an_end_on_its_way_to_a_call_is_counted(method: StartMethod) {
+    let (producer, consumer) = Queue::unbounded().unwrap().split();
+    let (pool, stage) = (pool(method, 1), new_stage());
+    let running = pool.submit(wait_at, (&stage, 2));
+    until(&stage, 1);
+    let waiting = pool.submit(put_and_wait, (producer.clone(), &stage, 0));
+    let cancelled = pool.submit(put_and_wait, (producer, &stage, 0));
+    assert_eq!(consumer.get_timeout(Duration::from_millis(120)), Err(GetError::Empty));
+    assert!(cancelled.cancel());
+    assert_eq!(consumer.try_get(), Err(GetError::Empty));
+    reach(&stage);
+    assert_eq!((consumer.get(), consumer.get()), (Ok(1), Ok(2)));
+    assert_eq!(consumer.get_timeout(PATIENCE), Err(GetError::Closed));
+    running.join().unwrap();
+    waiting.join().unwrap();
+    assert!(cancelled.join().is_err());
+}
+
+#[process_task]
+fn make(stage: &Stage) -> (Producer<u32>, Consumer<u32>, Consumer<u32>) {
+    let ((producer, consumer), (other, others)) =
+        (Queue::unbounded().unwrap().split(), Queue::unbounded().unwrap().split());
+    (1..=3).for_each(|number| other.put(number).unwrap());
+    reach(stage);
+    (producer, consumer, others)
+}
+
+fn an_end_in_a_result_is_counted_until_nobody_can_have_it(method: StartMethod) {
+    let stage = new_stage();
+    let process = start(method, make, &stage);
+    until(&stage, 1);
+    let (producer, consumer, others) = process.join().unwrap();
+    // The process in which they were made is gone, and what it has put is not.
+    assert_eq!(others.iter().collect::<Vec<_>>(), [1, 2, 3]);
+    let number = start(method, pass, (producer, new_stage()));
+    assert_eq!(consumer.get_timeout(Duration::from_millis(100)), Err(GetError::Empty));
+    let producer = number.join().unwrap();
+    producer.put(4).unwrap();
+    let dropped = start(method, pass, (producer, stage.clone()));
+    until(&stage, 2);
+    assert_eq!(consumer.get(), Ok(4));
+    drop(dropped);
+    assert_eq!(consumer.get_timeout(PATIENCE), Err(GetError::Closed));
+}
+
+#[process_task]
+fn pass(producer: Producer<u32>, stage: Stage) -> Producer<u32> {
+    reach(&stage);
+    producer
+}
+
+#[process_task]
+fn pass_through(ends: Consumer<(Producer<u32>, Consumer<u32>)>, on: Producer<(Producer<u32>, Consumer<u32>)>) {
+    ends.iter().for_each(|end| on.put(end).unwrap());
+}
+
+fn an_end_in_another_queue_is_counted(method: StartMethod) {
+    let (to, ends) = Queue::unbounded().unwrap().split();
+    let (on, come) = Queue::unbounded().unwrap().split();
+    let process = start(method, pass_through, (ends, on));
+    let (producer, consumer) = Queue::unbounded().unwrap().split();
+    let (other, others) = Queue::unbounded().unwrap().split();
+    to.put((producer, others)).unwrap();
+    drop(to);
+    process.join().unwrap();
+    // They are nowhere but in the second queue now.
+    assert_eq!(consumer.get_timeout(Duration::from_millis(120)), Err(GetError::Empty));
+    other.put(1).unwrap();
+    let (producer, others) = come.get().unwrap();
+    producer.put(2).unwrap();
+    assert_eq!((others.get(), consumer.get()), (Ok(1), Ok(2)));
+
+    // And gone with a queue that nobody can get anything from.
+    let (last, end) = Queue::unbounded().unwrap().split();
+    last.put((producer, others)).unwrap();
+    assert_eq!(consumer.try_get(), Err(GetError::Empty));
+    drop(end);
+    assert_eq!(consumer.get_timeout(PATIENCE), Err(GetError::Closed));
+    is_closed(other.put(3), 3);
+}
+
+/// A queue through which it goes itself.
+#[derive(serde::Serialize, serde::Deserialize)]
+struct Own(u32, Option<Box<(Producer<Own>, Consumer<Own>)>>);
+
+fn an_end_that_comes_back_through_its_own_queue_works(method: StartMethod) {
+    let (producer, consumer) = Queue::<Own>::unbounded().unwrap().split();
+    producer.put(Own(1, Some(Box::new((producer.clone(), consumer.clone()))))).unwrap();
+    let Own(1, Some(ends)) = consumer.get().unwrap() else { panic!("another item came") };
+    drop(producer);
+    assert!(matches!(consumer.try_get(), Err(GetError::Empty)));
+    ends.0.put(Own(2, None)).unwrap();
+    assert_eq!(consumer.get().unwrap().0, 2);
+    drop(consumer);
+    let back = start(method, send_back, (ends.0, ends.1)).join().unwrap();
+    assert!(matches!(back.get(), Ok(Own(3, None))));
+    assert!(matches!(back.get(), Err(GetError::Closed)));
+}
+
+#[process_task]
+fn send_back(producer: Producer<Own>, consumer: Consumer<Own>) -> Consumer<Own> {
+    producer.put(Own(3, None)).unwrap();
+    consumer
+}
+
+#[process_task]
+fn have(queue: Queue<u32>, simple: SimpleQueue<u32>) {
+    drop((queue, simple));
+}
+
+fn where_everybody_has_a_whole_queue_nobody_is_the_last(method: StartMethod) {
+    let (queue, simple) = (Queue::bounded(1).unwrap(), SimpleQueue::new().unwrap());
+    start(method, have, (queue.clone(), simple.clone())).join().unwrap();
+    for _ in 0..3 {
+        assert_eq!(queue.get_timeout(Duration::from_millis(60)), Err(GetError::Empty));
+        assert_eq!(simple.get_timeout(Duration::from_millis(60)), Err(GetError::Empty));
+        queue.put(1).unwrap();
+        simple.put(1).unwrap();
+        assert_eq!(*queue.put_timeout(2, Duration::from_millis(60)).unwrap_err().kind(), PutErrorKind::Full);
+        assert_eq!((queue.get(), simple.get()), (Ok(1), Ok(1)));
+    }
+    // What is left of one that was taken apart is not whole.
+    let (queue, other) = (queue.consumer(), queue);
+    drop(other);
+    assert_eq!(queue.get(), Err(GetError::Closed));
+}
+
+#[process_task]
+fn close_it(side: u32, queue: Queue<u32>) {
+    match side {
+        0 => queue.close(),
+        1 => queue.producer().close(),
+        _ => queue.consumer().close(),
+    }
+    is_closed(queue.put(9), 9);
+}
+
+fn a_queue_can_be_closed_from_anywhere(method: StartMethod) {
+    for side in 0..3 {
+        let queue = Queue::bounded(2).unwrap();
+        queue.put(1).unwrap();
+        queue.put(2).unwrap();
+        let waits = queue.producer();
+        let waits = thread::spawn(move || waits.put(3));
+        let process = start(method, close_it, (side, queue.clone()));
+        is_closed(waits.join().unwrap(), 3);
+        assert!(queue.is_closed());
+        queue.close();
+        is_closed(queue.try_put(4), 4);
+        assert_eq!(queue.iter().collect::<Vec<_>>(), [1, 2]);
+        assert_eq!((queue.get(), queue.try_get()), (Err(GetError::Closed), Err(GetError::Closed)));
+        is_closed(queue.put_timeout(5, PATIENCE), 5);
+        process.join().unwrap();
+    }
+    let queue = Queue::<u32>::unbounded().unwrap();
+    let consumer = queue.consumer();
+    let waits = thread::spawn(move || consumer.get());
+    start(method, close_it, (0, queue)).join().unwrap();
+    assert_eq!(waits.join().unwrap(), Err(GetError::Closed));
+}
+
+#[process_task]
+fn make_copies(producer: Producer<u32>, consumer: Consumer<u32>) {
+    let (mut ends, mut others) = (Some(producer.clone()), Some((producer, consumer)));
+    in_a_copy(|| drop((ends.take(), others.take())));
+    let (producer, consumer) = others.take().unwrap();
+    drop(ends.take());
+    in_a_copy(|| producer.put(1).unwrap());
+    in_a_copy(|| assert_eq!(consumer.get(), Ok(1)));
+    in_a_copy(|| (2..5).for_each(|number| producer.put(number).unwrap()));
+    assert_eq!(consumer.get(), Ok(2));
+    in_a_copy(|| assert_eq!(consumer.get_timeout(PATIENCE), Ok(3)));
+    in_a_copy(|| {
+        let _never_dropped = std::mem::ManuallyDrop::new((producer.clone(), consumer.clone()));
+    });
+}
+
+fn a_copy_made_by_fork_has_ends_of_its_own(method: StartMethod) {
+    let (producer, consumer) = Queue::unbounded().unwrap().split();
+    start(method, make_copies, (producer.clone(), consumer.clone())).join().unwrap();
+    drop(producer);
+    assert_eq!((consumer.get(), consumer.get()), (Ok(4), Err(GetError::Closed)));
+}
+
+#[process_task]
+fn have_until_killed(ends: (Producer<u32>, Consumer<u32>), stage: &Stage) {
+    let _ends = ends;
+    reach(stage);
+    until_killed();
+}
+
+fn a_process_that_is_stopped_is_still_there(method: StartMethod) {
+    let (producer, others) = Queue::bounded(1).unwrap().split();
+    let (other, consumer) = Queue::bounded(1).unwrap().split();
+    let stage = new_stage();
+    let process = start(method, have_until_killed, ((other, others), &stage));
+    until(&stage, 1);
+    until_asleep(process.id().unwrap());
+    let pid = nix::unistd::Pid::from_raw(process.id().unwrap().cast_signed());
+    nix::sys::signal::kill(pid, nix::sys::signal::SIGSTOP).unwrap();
+    assert_eq!(consumer.get_timeout(Duration::from_millis(200)), Err(GetError::Empty));
+    producer.put(1).unwrap();
+    assert_eq!(*producer.put_timeout(2, Duration::from_millis(200)).unwrap_err().kind(), PutErrorKind::Full);
+    process.kill().unwrap();
+    assert_eq!(consumer.get(), Err(GetError::Closed));
+    is_closed(producer.put(2), 2);
+}
+
+fn a_queue_is_gone_with_its_last_end(method: StartMethod) {
+    for count in [1, 300] {
+        let all: Vec<_> = (0..count).map(|_| Queue::<u32>::unbounded().unwrap().split()).collect();
+        assert_eq!(backing::backing().0, count);
+        drop(all);
+        assert_eq!(backing::backing().0, 0);
+    }
+    for round in 0..3000u32 {
+        let queue = Queue::bounded(3).unwrap();
+        queue.put(round).unwrap();
+        let (producer, consumer) = queue.split();
+        drop(producer);
+        assert_eq!(consumer.get(), Ok(round));
+    }
+    let pool = Pool::builder().workers(2).start_method(method).build().unwrap();
+    let ends = (0..200).map(|_| Queue::unbounded().unwrap().split()).collect::<Vec<_>>();
+    for (number, result) in pool.imap(drop_at_once, ends).enumerate() {
+        result.unwrap_or_else(|error| panic!("{number}: {error}"));
+    }
+    eventually("no queue is left", PATIENCE, || backing::backing().0 == 0);
+}
