@@ -20,6 +20,7 @@ pub(crate) mod process;
 pub(crate) mod record_lock;
 pub(crate) mod signal;
 pub(crate) mod socket;
+pub(crate) mod stranger;
 
 pub(crate) use nix::Result;
 pub(crate) use nix::errno::Errno;

@@ -2,7 +2,7 @@
 //!
 //! Owns: [`Set`], one epoll set. Runs in: any process. Never: gives up because a signal arrived.
 
-use std::os::fd::BorrowedFd;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
@@ -73,6 +73,13 @@ pub(crate) enum Report {
 /// An epoll set whose members carry tokens.
 #[derive(Debug)]
 pub(crate) struct Set(Epoll);
+
+impl AsFd for Set {
+    /// Readable while one of its members reports.
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.0.as_fd()
+    }
+}
 
 impl Set {
     pub(crate) fn new() -> nix::Result<Self> {

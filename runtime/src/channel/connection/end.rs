@@ -156,7 +156,7 @@ impl<A, B> Connection<A, B> {
     }
 
     /// Over something that reaches further.
-    #[expect(dead_code, reason = "only features make one")]
+    #[cfg_attr(not(feature = "tcp"), expect(dead_code, reason = "only features make one"))]
     pub(crate) fn remote(remote: Arc<dyn Remote>) -> Self {
         Self::over(Transport::Remote(remote))
     }

@@ -1,0 +1,151 @@
+//! Connecting to a [`Listener`](super::Listener).
+//!
+//! Owns: nothing. Runs in: the process that connects. Never: says a word of a message before it knows to whom.
+
+use std::path::Path;
+
+use super::GREETING;
+use super::place::Place;
+use crate::channel::Connection;
+use crate::channel::error::channel_failed;
+use crate::error::Result;
+use crate::sys::socket;
+use std::os::fd::AsFd as _;
+
+/// Connects to the [`Listener`](super::Listener) at this path: sends `A`, receives `B`.
+///
+/// It need not have accepted yet: what is sent waits for it. It has to be a process of the same user, or of root.
+///
+/// # Examples
+/// ```
+/// use process_task::channel::{Listener, connect_unix};
+///
+/// let path = std::env::temp_dir().join(format!("greetings-{}", std::process::id())).join("socket");
+/// let listener = Listener::unix(&path)?;
+/// let client = connect_unix::<String, String>(&path)?;
+/// client.send("hello".to_owned())?;
+/// let server = listener.accept::<String, String>()?;
+/// server.send(server.recv()? + ", too")?;
+/// assert_eq!(client.recv()?, "hello, too");
+/// # process_task::Result::Ok(())
+/// ```
+///
+/// # Errors
+/// [`ErrorKind::ChannelFailed`](crate::ErrorKind::ChannelFailed): nobody listens there.
+/// [`ErrorKind::InvalidInput`](crate::ErrorKind::InvalidInput): others than this user can use the directory.
+/// [`ErrorKind::Refused`](crate::ErrorKind::Refused): the one who listens is another user.
+///
+/// # If the other process dies
+/// Before, nobody listens there. While this waits because too many others connect, it ends with an error. After, the
+/// connection is [`Disconnected`](crate::channel::RecvError::Disconnected).
+#[doc(alias = "Client")]
+pub fn connect_unix<A, B>(path: impl AsRef<Path>) -> Result<Connection<A, B>> {
+    let socket = Place::at(path.as_ref())?.connect()?;
+    // The first packet of a new socket: there is room.
+    socket::send(socket.as_fd(), GREETING, &[]).map_err(|errno| channel_failed("say who connects", errno))?;
+    Connection::local(socket).map_err(|errno| channel_failed("ask a socket for its size", errno))
+}
+
+#[cfg(feature = "tcp")]
+pub use self::tcp::{connect_tcp, connect_tcp_timeout};
+
+#[cfg(feature = "tcp")]
+mod tcp {
+    use std::net::{SocketAddr, TcpStream, ToSocketAddrs};
+    use std::os::fd::AsFd as _;
+    use std::sync::Arc;
+    use std::time::{Duration, Instant};
+
+    use crate::channel::Connection;
+    use crate::channel::error::channel_failed;
+    use crate::channel::listener::{HANDSHAKE, failed, far, refused};
+    use crate::channel::remote::{Handshake, Key, Wire};
+    use crate::error::{Error, Result};
+    use crate::sys::{Errno, errno_of, poll};
+
+    /// Connects to the [`Listener`](crate::channel::Listener) at this address, which has the same key: sends `A`, receives `B`.
+    ///
+    /// It has to accept meanwhile: both show each other that they have the key before this returns, within 5 s. What goes
+    /// over the network is encrypted; what an attacker there can do all the same is told at
+    /// [`Listener`](crate::channel::Listener#who-may-do-what).
+    ///
+    /// # Examples
+    /// ```
+    /// use process_task::channel::{Key, Listener, connect_tcp};
+    ///
+    /// let key = Key::random()?;
+    /// let listener = Listener::tcp("127.0.0.1:0", key.clone())?;
+    /// let address = listener.local_addr().unwrap();
+    /// let client = std::thread::spawn(move || {
+    ///     let client = connect_tcp::<String, String>(address, &key)?;
+    ///     client.send("hello".to_owned())?;
+    ///     Ok::<_, process_task::Error>(client.recv()?)
+    /// });
+    /// let server = listener.accept::<String, String>()?;
+    /// server.send(server.recv()? + ", too")?;
+    /// assert_eq!(client.join().unwrap()?, "hello, too");
+    /// # process_task::Result::Ok(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`ErrorKind::ChannelFailed`](crate::ErrorKind::ChannelFailed): nobody listens there, or the network does not lead there.
+    /// [`ErrorKind::Refused`](crate::ErrorKind::Refused): the one who listens has another key, speaks something else, or took
+    /// too long.
+    ///
+    /// # If the other process dies
+    /// Before the handshake is done, `Refused`; after, see [`Listener`](crate::channel::Listener#how-it-ends).
+    pub fn connect_tcp<A, B>(address: impl ToSocketAddrs, key: &Key) -> Result<Connection<A, B>> {
+        connect_tcp_timeout(address, key, HANDSHAKE)
+    }
+
+    /// As [`connect_tcp`], but all of it may take so long.
+    ///
+    /// # Errors
+    /// As [`connect_tcp`].
+    pub fn connect_tcp_timeout<A, B>(
+        address: impl ToSocketAddrs,
+        key: &Key,
+        timeout: Duration,
+    ) -> Result<Connection<A, B>> {
+        let until = Instant::now().checked_add(timeout);
+        let found = address.to_socket_addrs();
+        let addresses = found.map_err(|error| Error::invalid(format!("the address leads nowhere: {error}")))?;
+        let mut last = Error::invalid("the address leads nowhere");
+        for address in addresses {
+            match reach(address, until) {
+                Ok(socket) => return shake_hands(socket, key, until),
+                Err(error) => last = error,
+            }
+        }
+        Err(last)
+    }
+
+    fn reach(address: SocketAddr, until: Option<Instant>) -> Result<TcpStream> {
+        let connected = match until.map(|until| until.saturating_duration_since(Instant::now())) {
+            None => TcpStream::connect(address),
+            Some(Duration::ZERO) => Err(Errno::ETIMEDOUT.into()),
+            Some(left) => TcpStream::connect_timeout(&address, left),
+        };
+        let of = |error: std::io::Error| match error.kind() {
+            std::io::ErrorKind::TimedOut => Errno::ETIMEDOUT,
+            _ => errno_of(&error),
+        };
+        far(connected.map_err(|error| failed(format!("connect to {address}"), of(error)))?.into())
+    }
+
+    fn shake_hands<A, B>(socket: TcpStream, key: &Key, until: Option<Instant>) -> Result<Connection<A, B>> {
+        let handshake = Handshake::connect(key, &mut &socket);
+        let mut handshake = handshake.map_err(|refusal| refused(refusal.reason()))?;
+        let agreed = loop {
+            if let Some(agreed) = handshake.go_on(&mut &socket).map_err(|refusal| refused(refusal.reason()))? {
+                break agreed;
+            }
+            let came = poll::readable([socket.as_fd()], until);
+            if came.map_err(|errno| channel_failed("wait for an answer", errno))? == [false] {
+                return Err(refused("it took too long to show who it is"));
+            }
+        };
+        let wire = Wire::new(socket, agreed).map_err(|errno| channel_failed("wait for messages", errno))?;
+        Ok(Connection::remote(Arc::new(wire)))
+    }
+}

@@ -1,0 +1,253 @@
+//! Those who have come, and are not let in yet.
+//!
+//! Owns: [`Door`], a listening socket and the strangers before it. Runs in: the process that listens.
+//! Never: waits for one of them, or lets one keep another waiting.
+//!
+//! # A stranger
+//!
+//! | comes | says | is let in | or is refused |
+//! |---|---|---|---|
+//! | from this machine | [`GREETING`], one packet | once it has said so | if it says anything else, or its process runs for another user |
+//! | from another | its part of the handshake | once it has shown that it has the key | if it has not |
+//!
+//! and in both cases if it takes longer than [`Limits::patience`], or if it is the one who has waited longest when there are
+//! more than [`Limits::strangers`]: whoever has the key needs moments, so a crowd of those who say nothing can make room.
+//!
+//! The one set of descriptors, which is readable when something is to be done, also has the time at which the next has taken too
+//! long. So a caller who waits for the set alone waits for everything.
+
+use std::collections::BTreeMap;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use super::place::check_user;
+use super::{GREETING, refused};
+use crate::channel::error::channel_failed;
+#[cfg(feature = "tcp")]
+use crate::channel::remote::{Agreed, Handshake, Key};
+use crate::error::Result;
+use crate::sys::poll::{Report, Set};
+use crate::sys::stranger::{self, Timer};
+use crate::sys::{self, Errno, socket};
+
+/// How patient a door is.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Limits {
+    /// How long a stranger may take.
+    pub(super) patience: Duration,
+    /// How many there may be at once.
+    pub(super) strangers: usize,
+}
+
+/// Who may come in.
+#[derive(Debug)]
+pub(super) enum Guard {
+    /// Processes of the same user.
+    User,
+    /// Those who have the key.
+    #[cfg(feature = "tcp")]
+    Key(Key),
+}
+
+/// Who was let in.
+#[derive(Debug)]
+pub(super) enum Guest {
+    Local(OwnedFd),
+    #[cfg(feature = "tcp")]
+    Far(std::net::TcpStream, Agreed),
+}
+
+#[derive(Debug)]
+pub(super) struct Door {
+    listening: OwnedFd,
+    guard: Guard,
+    pub(super) limits: Limits,
+    /// The listening socket, the timer, and every stranger.
+    set: Set,
+    timer: Timer,
+    strangers: Mutex<Strangers>,
+}
+
+/// By number, which is also the order in which they came, and in which their time is over.
+#[derive(Debug, Default)]
+struct Strangers {
+    came: u64,
+    waiting: BTreeMap<u64, Stranger>,
+}
+
+#[derive(Debug)]
+struct Stranger {
+    until: Instant,
+    saying: Saying,
+}
+
+#[derive(Debug)]
+enum Saying {
+    Greeting(OwnedFd),
+    #[cfg(feature = "tcp")]
+    Handshake(std::net::TcpStream, Box<Handshake>),
+}
+
+/// Tokens of the set; a stranger's is its number.
+const LISTENING: u64 = u64::MAX;
+const TIMER: u64 = u64::MAX - 1;
+
+impl Door {
+    /// # Errors
+    /// No descriptors can be had.
+    pub(super) fn new(listening: OwnedFd, guard: Guard, limits: Limits) -> Result<Self> {
+        let made = || {
+            let (set, timer) = (Set::new()?, Timer::new()?);
+            set.add(listening.as_fd(), LISTENING, Report::Level)?;
+            set.add(timer.as_fd(), TIMER, Report::Level)?;
+            sys::Result::Ok((set, timer))
+        };
+        let (set, timer) = made().map_err(|errno| channel_failed("wait for those who connect", errno))?;
+        Ok(Self { listening, guard, limits, set, timer, strangers: Mutex::default() })
+    }
+
+    /// Does what can be done without waiting, until somebody is let in or refused. `None`: that may take a while.
+    pub(super) fn look(&self) -> Option<Result<Guest>> {
+        let mut strangers = self.strangers.lock().unwrap_or_else(PoisonError::into_inner);
+        let decided = self.go_on(&mut strangers);
+        let next = strangers.waiting.first_key_value().map(|(_, first)| first.until);
+        match (decided, self.timer.set(next)) {
+            (None, Err(errno)) => Some(Err(channel_failed("set a timer", errno))),
+            (decided, _) => decided,
+        }
+    }
+
+    fn go_on(&self, strangers: &mut Strangers) -> Option<Result<Guest>> {
+        let mut tokens = Vec::new();
+        // Ends: a stranger says little before it is let in or refused, and there are only so many.
+        loop {
+            if let Err(errno) = self.set.wait(&mut tokens, Some(Instant::now())) {
+                return Some(Err(channel_failed("wait for those who connect", errno)));
+            }
+            if tokens.is_empty() {
+                return None;
+            }
+            for token in &tokens {
+                let decided = match *token {
+                    LISTENING => self.somebody_comes(strangers),
+                    TIMER => self.somebody_is_late(strangers),
+                    number => self.hear(strangers, number),
+                };
+                // The others report again.
+                if decided.is_some() {
+                    return decided;
+                }
+            }
+        }
+    }
+
+    fn somebody_comes(&self, strangers: &mut Strangers) -> Option<Result<Guest>> {
+        let came = match stranger::accept(self.listening.as_fd()) {
+            Err(Errno::EAGAIN) => return None,
+            came => came.map_err(|errno| channel_failed("accept a connection", errno)).and_then(|came| self.greet(came)),
+        };
+        let saying = match came {
+            Ok(saying) => saying,
+            Err(error) => return Some(Err(error)),
+        };
+        let number = strangers.came;
+        strangers.came += 1;
+        if let Err(errno) = self.set.add(saying.as_fd(), number, Report::Level) {
+            return Some(Err(channel_failed("wait for those who connect", errno)));
+        }
+        strangers.waiting.insert(number, Stranger { until: Instant::now() + self.limits.patience, saying });
+        if strangers.waiting.len() <= self.limits.strangers.max(1) {
+            return None;
+        }
+        self.refuse_first(strangers, "it had said nothing for so long that others took its place")
+    }
+
+    fn greet(&self, socket: OwnedFd) -> Result<Saying> {
+        match &self.guard {
+            Guard::User => check_user(&socket).map(|()| Saying::Greeting(socket)),
+            #[cfg(feature = "tcp")]
+            Guard::Key(key) => {
+                let socket = super::far(socket)?;
+                let handshake = Handshake::listen(key).map_err(|refusal| refused(refusal.reason()))?;
+                Ok(Saying::Handshake(socket, Box::new(handshake)))
+            }
+        }
+    }
+
+    fn somebody_is_late(&self, strangers: &mut Strangers) -> Option<Result<Guest>> {
+        let first = strangers.waiting.first_key_value().map(|(_, first)| first.until);
+        if first.is_some_and(|until| until <= Instant::now()) {
+            return self.refuse_first(strangers, "it took too long to show who it is");
+        }
+        // The one who was late is gone, or a clock was rounded.
+        let set = self.timer.set(first);
+        set.err().map(|errno| Err(channel_failed("set a timer", errno)))
+    }
+
+    fn refuse_first(&self, strangers: &mut Strangers, reason: &str) -> Option<Result<Guest>> {
+        let number = *strangers.waiting.first_key_value()?.0;
+        drop(self.leave(strangers, number));
+        Some(Err(refused(reason)))
+    }
+
+    /// Takes what a stranger has said.
+    fn hear(&self, strangers: &mut Strangers, number: u64) -> Option<Result<Guest>> {
+        let refusal = match &mut strangers.waiting.get_mut(&number)?.saying {
+            Saying::Greeting(from) => match socket::receive(from.as_fd()) {
+                Err(Errno::EAGAIN) => return None,
+                Ok((said, _)) if said == GREETING => None,
+                // One who only looked whether somebody listens, or has died: nothing is lost, and nobody tried anything.
+                Ok((said, _)) if said.is_empty() => {
+                    drop(self.leave(strangers, number));
+                    return None;
+                }
+                Ok((said, _)) if said.starts_with(super::NAME) => Some("it speaks another version of the protocol"),
+                Ok(_) | Err(_) => Some("it speaks another protocol"),
+            },
+            #[cfg(feature = "tcp")]
+            Saying::Handshake(socket, handshake) => match handshake.go_on(&mut &*socket) {
+                Ok(None) => return None,
+                Ok(Some(agreed)) => {
+                    return match self.leave(strangers, number)?.saying {
+                        Saying::Handshake(socket, _) => Some(Ok(Guest::Far(socket, agreed))),
+                        Saying::Greeting(_) => None,
+                    };
+                }
+                Err(refusal) => Some(refusal.reason()),
+            },
+        };
+        let stranger = self.leave(strangers, number)?;
+        match (refusal, stranger.saying) {
+            (Some(reason), _) => Some(Err(refused(reason))),
+            (None, Saying::Greeting(socket)) => Some(Ok(Guest::Local(socket))),
+            #[cfg(feature = "tcp")]
+            (None, Saying::Handshake(..)) => None,
+        }
+    }
+
+    /// A stranger is none any more.
+    fn leave(&self, strangers: &mut Strangers, number: u64) -> Option<Stranger> {
+        let stranger = strangers.waiting.remove(&number)?;
+        // Closing alone would not do: a copy of this process may have the socket, too, and then the set goes on to report.
+        self.set.remove(stranger.saying.as_fd());
+        Some(stranger)
+    }
+}
+
+impl AsFd for Door {
+    /// Readable when something is to be done.
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.set.as_fd()
+    }
+}
+
+impl AsFd for Saying {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        match self {
+            Self::Greeting(socket) => socket.as_fd(),
+            #[cfg(feature = "tcp")]
+            Self::Handshake(socket, _) => socket.as_fd(),
+        }
+    }
+}

@@ -1,0 +1,294 @@
+//! Connections between processes that are no relatives: one listens, others connect.
+//!
+//! Owns: [`Listener`]. Runs in: any process. Never: hands out a connection before it is known who is at its other end.
+
+mod connect;
+mod door;
+mod place;
+
+use std::fmt;
+#[cfg(feature = "tcp")]
+use std::net::{SocketAddr, TcpListener, TcpStream, ToSocketAddrs};
+use std::os::fd::{AsFd, BorrowedFd};
+#[cfg(feature = "tcp")]
+use std::os::fd::OwnedFd;
+use std::path::Path;
+use std::time::Duration;
+
+use self::door::{Door, Guard, Guest, Limits};
+use self::place::{Name, Place};
+use super::connection::transport::Patience;
+use super::error::channel_failed;
+#[cfg(feature = "tcp")]
+use super::remote::{Key, Wire};
+use crate::channel::Connection;
+#[cfg(feature = "tcp")]
+use crate::sys::{Errno, errno_of, fd, stranger};
+use crate::error::{Error, ErrorKind, Execution, Result};
+use crate::sys::poll;
+
+pub use self::connect::connect_unix;
+#[cfg(feature = "tcp")]
+pub use self::connect::{connect_tcp, connect_tcp_timeout};
+
+/// The first packet of a process of this machine that connects.
+const GREETING: &[u8] = b"process-task 1 local";
+
+/// How much of it has nothing to do with the version.
+const NAME: &[u8] = b"process-task ";
+
+/// How long a handshake may take.
+const HANDSHAKE: Duration = Duration::from_secs(5);
+
+/// How many may be at it at once.
+const STRANGERS: usize = 64;
+
+/// A place where processes that do not know each other meet: a path on this machine, or a TCP port.
+///
+/// What it accepts are [`Connection`]s like those that [`pipe`](super::pipe) makes, but for what only relatives share: regions,
+/// queues, files and ends of other connections do not go through them, and are refused when they are sent. Both sides have to
+/// agree on what is sent: what arrives is taken for nothing but bytes, and an error if it is no value of its type.
+///
+/// | | [`Listener::unix`] | [`Listener::tcp`] (feature `tcp`) |
+/// |---|---|---|
+/// | who can connect | processes of the same user, and root's, on this machine | who has the key |
+/// | the connection | the same as a pipe's | encrypted frames; messages of at most 1 GiB |
+/// | can go to another process | yes | no |
+/// | readable means | a message or the end is there | something came, perhaps not all of it: use `try_recv` or `recv_timeout` |
+///
+/// # Examples
+/// ```
+/// use process_task::ErrorKind;
+/// use process_task::channel::{Key, Listener, connect_tcp};
+///
+/// let listener = Listener::tcp("127.0.0.1:0", Key::random()?)?;
+/// let address = listener.local_addr().unwrap();
+/// let stranger = std::thread::spawn(move || connect_tcp::<u32, u32>(address, &Key::random()?));
+/// loop {
+///     match listener.accept::<u32, u32>() {
+///         Ok(_connection) => unreachable!("it has another key"),
+///         // Somebody was not let in, which says nothing about the next.
+///         Err(error) if matches!(error.kind(), ErrorKind::Refused { .. }) => break,
+///         Err(error) => return Err(error),
+///     }
+/// }
+/// assert!(matches!(stranger.join().unwrap().unwrap_err().kind(), ErrorKind::Refused { .. }));
+/// # process_task::Result::Ok(())
+/// ```
+///
+/// # Who may do what
+/// *On this machine* the directory of the socket decides. It belongs to the user of this process, nobody else can use it
+/// (mode 700), and it is no link; this is checked when listening and when connecting, or there is an error. Each side
+/// also asks the kernel for the user at the other end. Whoever can act as that user, or as root, is trusted as a child is.
+///
+/// *On the network* (the trust level *remote*) a peer is trusted with what its messages say once it has shown that it has the key,
+/// and with nothing else: what it sends can be nonsense, and costs no more memory than it has sent. An attacker on the wire,
+/// who has not the key,
+///
+/// | can | cannot |
+/// |---|---|
+/// | see who talks to whom, when, and how much | read a message, also not later, with a key that was lost meanwhile |
+/// | end a connection, or hold it up: the other side's `recv` then fails and says that it was cut off | change, leave out, repeat or exchange messages, or have the end of a stream taken for its end |
+/// | connect, up to [`max_handshakes`](Self::max_handshakes) at once, each for [`handshake_timeout`](Self::handshake_timeout) | get in, by saying again what others said, or by handing it on, turned around or not; try out keys of 32 random bytes |
+/// | knock so often that others hardly get through | keep one who has the key out by saying nothing |
+///
+/// Who has the key can be either side, and is not told from others who have it: give each pair of
+/// machines one of its own if that matters. The protocol is Noise's `NNpsk0` with Curve25519, ChaCha20-Poly1305 and BLAKE2s.
+///
+/// # How it ends
+/// | what happens | the other side's `recv`, after all that came before | its `send` |
+/// |---|---|---|
+/// | an end is dropped | [`Disconnected`](super::RecvError::Disconnected) | `Disconnected`, over TCP perhaps not at once |
+/// | its process dies | `Disconnected`; over TCP, [`Failed`](super::RecvError::Failed), with words that say that it was cut off | the same |
+/// | the network is cut, or its machine dies | `Failed`, after about a minute of silence | `Disconnected`, after about 15 minutes if it is not answered |
+/// | somebody changes a byte on the wire | `Failed`, with `EBADMSG` | `Disconnected` |
+///
+/// A TCP connection that failed has no more to say: messages of which nobody can know whether they are all are not given out as such.
+#[derive(Debug)]
+pub struct Listener {
+    door: Door,
+    at: At,
+}
+
+#[derive(Debug)]
+enum At {
+    Name(Name),
+    #[cfg(feature = "tcp")]
+    Port(SocketAddr),
+}
+
+impl Listener {
+    /// Listens at a path of this machine.
+    ///
+    /// Its directory has to be this user's alone (mode 700); if there is none, it is made, and removed again if it is empty in the
+    /// end. What a process that was killed left at this path is replaced. The name goes when the listener is dropped.
+    ///
+    /// # Examples
+    /// See [`connect_unix`].
+    ///
+    /// # Errors
+    /// [`ErrorKind::InvalidInput`]: others can use the directory, somebody listens there already, or the name is taken by
+    /// something else. [`ErrorKind::ChannelFailed`]: the kernel refuses.
+    pub fn unix(path: impl AsRef<Path>) -> Result<Self> {
+        let (socket, name) = Place::listen(path.as_ref())?;
+        Ok(Self { door: Door::new(socket, Guard::User, Limits::DEFAULT)?, at: At::Name(name) })
+    }
+
+    /// Listens at a port, for those who have the same key. Port 0 takes any that is free: see [`local_addr`](Self::local_addr).
+    ///
+    /// # Examples
+    /// See [`connect_tcp`].
+    ///
+    /// # Errors
+    /// [`ErrorKind::ChannelFailed`]: somebody else has the port, or this process may not use it.
+    #[cfg(feature = "tcp")]
+    pub fn tcp(address: impl ToSocketAddrs, key: Key) -> Result<Self> {
+        let listen = || {
+            let socket = TcpListener::bind(address)?;
+            socket.set_nonblocking(true)?;
+            Ok((socket.local_addr()?, fd::above_stdio(socket.into())?))
+        };
+        let (address, socket) =
+            listen().map_err(|error: std::io::Error| failed("listen at a port", errno_of(&error)))?;
+        Ok(Self { door: Door::new(socket, Guard::Key(key), Limits::DEFAULT)?, at: At::Port(address) })
+    }
+
+    /// How long one who connects may take to show who it is; 5 s if nothing is said.
+    #[must_use]
+    pub fn handshake_timeout(mut self, limit: Duration) -> Self {
+        self.door.limits.patience = limit;
+        self
+    }
+
+    /// How many may be about to show who they are at once, and at least one; 64 if nothing is said. For one more, the one who has
+    /// taken longest is refused.
+    #[must_use]
+    pub fn max_handshakes(mut self, most: usize) -> Self {
+        self.door.limits.strangers = most;
+        self
+    }
+
+    /// Waits for the next one who connects, and has shown who it is: sends `A`, receives `B`.
+    ///
+    /// Several threads may accept at once. Handshakes go on while one of them does, all side by side, so that nobody
+    /// who takes long keeps others waiting.
+    ///
+    /// # Examples
+    /// See [`connect_unix`] and [`connect_tcp`].
+    ///
+    /// # Errors
+    /// [`ErrorKind::Refused`]: somebody was not let in, once for each of them; accept again for the next.
+    /// [`ErrorKind::ChannelFailed`]: the kernel refuses, for example because too many files are open.
+    ///
+    /// # If the other process dies
+    /// Before it has shown who it is, it is refused, or was never there. After, it is accepted: what it sent is still to be received.
+    pub fn accept<A, B>(&self) -> Result<Connection<A, B>> {
+        self.accept_within(Patience::Endless)
+    }
+
+    /// As [`accept`](Self::accept), but waits no longer than `timeout`.
+    ///
+    /// # Errors
+    /// As [`accept`](Self::accept); [`ErrorKind::Empty`] if nobody came.
+    pub fn accept_timeout<A, B>(&self, timeout: Duration) -> Result<Connection<A, B>> {
+        self.accept_within(Patience::of(timeout))
+    }
+
+    /// As [`accept`](Self::accept), but does not wait.
+    ///
+    /// # Errors
+    /// As [`accept`](Self::accept); [`ErrorKind::Empty`] if nobody is there.
+    pub fn try_accept<A, B>(&self) -> Result<Connection<A, B>> {
+        self.accept_within(Patience::None)
+    }
+
+    fn accept_within<A, B>(&self, patience: Patience) -> Result<Connection<A, B>> {
+        loop {
+            if let Some(guest) = self.door.look() {
+                return guest.and_then(seat);
+            }
+            let waited = poll::readable([self.door.as_fd()], patience.deadline());
+            if waited.map_err(|errno| channel_failed("wait for those who connect", errno))? == [false] {
+                return Err(Error::new(ErrorKind::Empty, Execution::NotStarted));
+            }
+        }
+    }
+
+    /// The path, as it was given; `None` for a port.
+    #[must_use]
+    pub fn path(&self) -> Option<&Path> {
+        match &self.at {
+            At::Name(name) => Some(name.path()),
+            #[cfg(feature = "tcp")]
+            At::Port(_) => None,
+        }
+    }
+
+    /// The address, with the port that was taken; `None` for a path.
+    #[cfg(feature = "tcp")]
+    #[must_use]
+    pub fn local_addr(&self) -> Option<SocketAddr> {
+        match &self.at {
+            At::Name(_) => None,
+            At::Port(address) => Some(*address),
+        }
+    }
+}
+
+impl AsFd for Listener {
+    /// Readable when [`try_accept`](Listener::try_accept) has something to do, if only to go on with a handshake.
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.door.as_fd()
+    }
+}
+
+impl Limits {
+    const DEFAULT: Self = Self { patience: HANDSHAKE, strangers: STRANGERS };
+}
+
+impl fmt::Display for Listener {
+    /// Where it listens.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.at {
+            At::Name(name) => name.path().display().fmt(f),
+            #[cfg(feature = "tcp")]
+            At::Port(address) => address.fmt(f),
+        }
+    }
+}
+
+/// A connection to somebody who was let in.
+fn seat<A, B>(guest: Guest) -> Result<Connection<A, B>> {
+    match guest {
+        Guest::Local(socket) => {
+            Connection::local(socket).map_err(|errno| channel_failed("ask a socket for its size", errno))
+        }
+        #[cfg(feature = "tcp")]
+        Guest::Far(socket, agreed) => {
+            let wire = Wire::new(socket, agreed).map_err(|errno| channel_failed("wait for messages", errno))?;
+            Ok(Connection::remote(std::sync::Arc::new(wire)))
+        }
+    }
+}
+
+/// Makes a TCP socket what both sides want it to be: one that never blocks, sends at once, and notices a dead machine.
+#[cfg(feature = "tcp")]
+fn far(socket: OwnedFd) -> Result<TcpStream> {
+    let prepare = || {
+        let socket = TcpStream::from(fd::above_stdio(socket)?);
+        socket.set_nonblocking(true)?;
+        socket.set_nodelay(true)?;
+        stranger::keep_alive(socket.as_fd())?;
+        Ok(socket)
+    };
+    prepare().map_err(|error: std::io::Error| failed("prepare a socket", errno_of(&error)))
+}
+
+#[cfg(feature = "tcp")]
+fn failed(step: impl Into<String>, errno: Errno) -> Error {
+    Error::new(ErrorKind::ChannelFailed { step: step.into(), errno: errno as i32 }, Execution::NotStarted)
+}
+
+fn refused(reason: impl Into<String>) -> Error {
+    Error::new(ErrorKind::Refused { reason: reason.into() }, Execution::NotStarted)
+}

@@ -1,0 +1,207 @@
+//! Where a socket of this machine has its name: in a directory that only its owner can look into.
+//!
+//! Owns: [`Place`], and the name of a socket that listens, which goes with it. Runs in: any process.
+//! Never: uses a directory in which somebody else could put a socket, or remove ours.
+//!
+//! # Two that begin at once
+//!
+//! Whoever begins to listen locks the directory until its socket listens, and whoever stops does so to remove the name. So
+//! a name with nobody behind it is always what a killed process left, and is replaced; one with somebody behind it is never.
+
+use std::ffi::OsStr;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use crate::channel::error::channel_failed;
+use crate::error::{Error, Result};
+use crate::sys::{Errno, fd, stranger};
+
+/// How long one who begins waits for another who does.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// A directory that is ours, and a name in it.
+#[derive(Debug)]
+pub(super) struct Place {
+    path: PathBuf,
+    folder: OwnedFd,
+    name: PathBuf,
+}
+
+/// The name of a socket that listens.
+#[derive(Debug)]
+pub(super) struct Name {
+    place: Place,
+    file: fd::Identity,
+    /// The directory was made for it.
+    made_folder: bool,
+    /// A copy of this process does not remove what its origin still uses.
+    process: u32,
+}
+
+impl Place {
+    /// # Errors
+    /// The path has no last part that can be a name, or its directory is not there, or is not ours alone.
+    pub(super) fn at(path: &Path) -> Result<Self> {
+        if path.as_os_str().as_bytes().contains(&0) {
+            return Err(Error::invalid(
+                "a socket needs a path without zero bytes: names that are in no directory have no owner, and anybody can \
+                 take them first",
+            ));
+        }
+        let Some(name) = path.file_name() else {
+            return Err(Error::invalid(format!("`{}` does not end with a name for a socket", path.display())));
+        };
+        let parent = parent(path);
+        let folder = stranger::folder(parent).map_err(|errno| match errno {
+            Errno::ENOTDIR | Errno::ELOOP => Error::invalid(format!(
+                "the directory `{}` of a socket has to be one itself, and no link or anything else that others may lead \
+                 elsewhere",
+                parent.display()
+            )),
+            errno => channel_failed("open the directory of a socket", errno),
+        })?;
+        let (owner, others) =
+            stranger::owner(folder.as_fd()).map_err(|errno| channel_failed("look whose a directory is", errno))?;
+        let us = stranger::own_user();
+        let place = parent.display();
+        if owner != us {
+            return Err(Error::invalid(format!(
+                "the directory `{place}` of a socket belongs to user {owner} and not to user {us}, for whom this process runs"
+            )));
+        }
+        if others != 0 {
+            return Err(Error::invalid(format!(
+                "the directory `{place}` of a socket can be used by others than its owner (mode {:o}); it needs mode 700",
+                others | 0o700
+            )));
+        }
+        Ok(Self { path: path.to_owned(), folder, name: Path::new(name).to_owned() })
+    }
+
+    /// A connection to the one who listens here.
+    pub(super) fn connect(&self) -> Result<OwnedFd> {
+        let socket = stranger::connect_at(self.folder.as_fd(), &self.name)
+            .map_err(|errno| channel_failed("connect to a socket", errno))?;
+        check_user(&socket)?;
+        Ok(socket)
+    }
+
+    /// Listens here; the directory is made if there is none.
+    pub(super) fn listen(path: &Path) -> Result<(OwnedFd, Name)> {
+        let end = Instant::now() + PATIENCE;
+        loop {
+            let made_folder = match stranger::make_folder(parent(path)) {
+                Ok(()) => true,
+                Err(Errno::EEXIST) => false,
+                Err(errno) => return Err(channel_failed("make a directory for a socket", errno)),
+            };
+            let place = match Self::at(path) {
+                // The one who made it has removed it meanwhile.
+                Err(error) if was_removed(&error) && Instant::now() < end => continue,
+                place => place?,
+            };
+            let lock = loop {
+                match stranger::lock(place.folder.as_fd()) {
+                    Err(Errno::EWOULDBLOCK) if Instant::now() < end => thread::sleep(Duration::from_millis(1)),
+                    lock => break lock,
+                }
+            };
+            let Ok(lock) = lock else {
+                match lock {
+                    Err(Errno::ENOENT) if Instant::now() < end => continue,
+                    Err(errno) => return Err(channel_failed("lock the directory of a socket", errno)),
+                    Ok(_) => continue,
+                }
+            };
+            let listening = place.listen_alone();
+            drop(lock);
+            match listening {
+                Err(Errno::ENOENT) if Instant::now() < end => {}
+                Err(Errno::EADDRINUSE) => {
+                    return Err(Error::invalid(format!(
+                        "`{}` is the name of something else, or somebody listens there already",
+                        path.display()
+                    )));
+                }
+                Err(errno) => return Err(channel_failed("listen at a socket", errno)),
+                Ok((socket, file)) => {
+                    let process = std::process::id();
+                    return Ok((socket, Name { place, file, made_folder, process }));
+                }
+            }
+        }
+    }
+
+    /// Listens here, while nobody else begins to.
+    fn listen_alone(&self) -> crate::sys::Result<(OwnedFd, fd::Identity)> {
+        let folder = self.folder.as_fd();
+        let socket = match stranger::listen_at(folder, &self.name) {
+            Err(Errno::EADDRINUSE) => {
+                let (_, is_socket) = stranger::socket_in(folder, &self.name)?;
+                if !is_socket || stranger::somebody_listens(folder, &self.name)? {
+                    return Err(Errno::EADDRINUSE);
+                }
+                stranger::remove(folder, &self.name)?;
+                stranger::listen_at(folder, &self.name)?
+            }
+            socket => socket?,
+        };
+        let (file, _) = stranger::socket_in(folder, &self.name)?;
+        Ok((socket, file))
+    }
+}
+
+impl Name {
+    pub(super) fn path(&self) -> &Path {
+        &self.place.path
+    }
+}
+
+impl Drop for Name {
+    fn drop(&mut self) {
+        if self.process != std::process::id() {
+            return;
+        }
+        let folder = self.place.folder.as_fd();
+        let end = Instant::now() + PATIENCE;
+        let lock = loop {
+            match stranger::lock(folder) {
+                Err(Errno::EWOULDBLOCK) if Instant::now() < end => thread::sleep(Duration::from_millis(1)),
+                lock => break lock,
+            }
+        };
+        // Somebody else may have removed it, and put another in its place.
+        let is_ours = stranger::socket_in(folder, &self.place.name).is_ok_and(|(file, _)| file == self.file);
+        if lock.is_ok() && is_ours {
+            let _ = stranger::remove(folder, &self.place.name);
+        }
+        if self.made_folder {
+            stranger::remove_folder(parent(&self.place.path));
+        }
+    }
+}
+
+/// Whether the process at the other end runs for the same user as this one, or for the one who may do anything anyway.
+///
+/// # Errors
+/// It does not.
+pub(super) fn check_user(socket: &OwnedFd) -> Result<()> {
+    let user = stranger::peer_user(socket.as_fd()).map_err(|errno| channel_failed("ask who is at a socket", errno))?;
+    let us = stranger::own_user();
+    if user == us || user == 0 {
+        return Ok(());
+    }
+    Err(super::refused(format!("it runs for user {user}, and this process for user {us}")))
+}
+
+fn parent(path: &Path) -> &Path {
+    path.parent().filter(|parent| *parent.as_os_str() != *OsStr::new("")).unwrap_or(Path::new("."))
+}
+
+fn was_removed(error: &Error) -> bool {
+    let gone = Errno::ENOENT as i32;
+    matches!(error.kind(), crate::error::ErrorKind::ChannelFailed { errno, .. } if *errno == gone)
+}

@@ -1,0 +1,137 @@
+//! Messages as sealed frames: what goes over the wire once the handshake is done.
+//!
+//! Owns: [`Cipher`], and the layout of a frame. Runs in: both sides of a connection between machines.
+//! Never: seals two frames of one direction under the same number.
+//!
+//! # A frame
+//!
+//! | bytes | what |
+//! |---|---|
+//! | 0 and 1 | how long the rest is, the greater byte first: 17 to 65,535 |
+//! | 2 to the end | a Noise message: [`Kind`] and part of a message, encrypted, and a tag of 16 bytes |
+//!
+//! The tag covers the frame's number in its direction, which is not sent: a frame that was left out, played twice, put
+//! elsewhere or cut has none that is right. Its length is not covered, and need not be: another length makes other bytes.
+//!
+//! | kind | meaning |
+//! |---|---|
+//! | [`Kind::More`] | part of a message, as long as a frame can be; more follows |
+//! | [`Kind::Last`] | the rest of a message |
+//! | [`Kind::Never`] | the parts so far belong to a message that was given up |
+//! | [`Kind::Close`] | nothing follows: the other end was dropped. Without it, the stream was cut off |
+//! | [`Kind::Proof`] | the third message of the handshake, and in no other place |
+//!
+//! # Keys
+//!
+//! Each direction has a key of its own. It is replaced by Noise's `REKEY` after each [`FRAMES_PER_KEY`] frames, and the one
+//! before is gone: who breaks into a machine cannot read what went over the wire long before.
+
+use std::sync::{PoisonError, RwLock};
+
+use snow::{HandshakeState, StatelessTransportState};
+
+/// The longest part of a message in one frame: what is left of a Noise message.
+pub(super) const LONGEST: usize = 65_535 - 16 - 1;
+
+/// How long the frame of [`Kind::Proof`] is, with its length.
+pub(super) const PROOF: usize = 2 + 1 + 16;
+
+/// The shortest length that a frame may say it has.
+pub(super) const SHORTEST_SEALED: usize = 1 + 16;
+
+/// After so many frames of one direction, its key is replaced.
+const FRAMES_PER_KEY: u64 = 4096;
+
+/// What a frame is for. The numbers are on the wire.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub(super) enum Kind {
+    /// Part of a message.
+    More = 1,
+    /// The rest of a message.
+    Last = 2,
+    /// The message is given up.
+    Never = 3,
+    /// Nothing follows.
+    Close = 4,
+    /// The sender has understood the handshake.
+    Proof = 5,
+}
+
+impl Kind {
+    fn of(byte: u8) -> Option<Self> {
+        [Self::More, Self::Last, Self::Never, Self::Close, Self::Proof].into_iter().find(|kind| *kind as u8 == byte)
+    }
+}
+
+/// A frame is not what it should be: somebody else made it, or the other side breaks the rules.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Wrong {
+    /// Its tag is not right.
+    Forged,
+    /// Its tag is right, and what it says is nonsense; or no number is left for it.
+    Nonsense,
+}
+
+/// The keys of a connection.
+pub(crate) struct Cipher(RwLock<Keys>);
+
+struct Keys {
+    noise: StatelessTransportState,
+    /// How often the key of each direction was replaced.
+    outgoing: u64,
+    incoming: u64,
+}
+
+impl Cipher {
+    pub(super) fn new(done: HandshakeState) -> Option<Self> {
+        let noise = done.into_stateless_transport_mode().ok()?;
+        Some(Self(RwLock::new(Keys { noise, outgoing: 0, incoming: 0 })))
+    }
+
+    /// Puts frame `number` of our direction behind what is in `out`.
+    pub(super) fn seal(&self, number: u64, kind: Kind, part: &[u8], out: &mut Vec<u8>) -> Result<(), Wrong> {
+        let sealed = 1 + part.len() + 16;
+        let length = u16::try_from(sealed).map_err(|_| Wrong::Nonsense)?;
+        self.replace_keys(number, |keys| &mut keys.outgoing, StatelessTransportState::rekey_outgoing);
+        let mut plain = Vec::with_capacity(1 + part.len());
+        plain.push(kind as u8);
+        plain.extend_from_slice(part);
+        let start = out.len() + 2;
+        out.extend_from_slice(&length.to_be_bytes());
+        out.resize(start + sealed, 0);
+        let keys = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        let written = keys.noise.write_message(number, &plain, &mut out[start..]);
+        if written == Ok(sealed) { Ok(()) } else { Err(Wrong::Nonsense) }
+    }
+
+    /// Opens frame `number` of the other direction, without its length, into `part`: its kind comes first, and then as many
+    /// bytes of the message as the result says.
+    pub(super) fn open(&self, number: u64, sealed: &[u8], part: &mut [u8]) -> Result<(Kind, usize), Wrong> {
+        self.replace_keys(number, |keys| &mut keys.incoming, StatelessTransportState::rekey_incoming);
+        let keys = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        let opened = keys.noise.read_message(number, sealed, part).map_err(|_| Wrong::Forged)?;
+        let kind = part[..opened].first().and_then(|kind| Kind::of(*kind)).ok_or(Wrong::Nonsense)?;
+        Ok((kind, opened - 1))
+    }
+
+    /// Has the keys that frame `number` of a direction needs.
+    fn replace_keys(&self, number: u64, count: fn(&mut Keys) -> &mut u64, rekey: fn(&mut StatelessTransportState)) {
+        let epoch = number / FRAMES_PER_KEY;
+        if epoch == 0 || number % FRAMES_PER_KEY != 0 {
+            return;
+        }
+        let mut keys = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        while *count(&mut keys) < epoch {
+            *count(&mut keys) += 1;
+            rekey(&mut keys.noise);
+        }
+    }
+}
+
+impl std::fmt::Debug for Cipher {
+    /// Never a key.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Cipher(..)")
+    }
+}

@@ -1,0 +1,154 @@
+//! Frames that come, put together to messages.
+//!
+//! Owns: [`Receiving`], one direction of a wire. Runs in: both sides of a connection between machines.
+//! Never: asks for memory because a length says so: a message grows by what has come and was found right.
+
+use std::io::{self, Read};
+
+use super::frames::{Cipher, Kind, LONGEST, SHORTEST_SEALED, Wrong};
+use crate::channel::RecvError;
+use crate::sys::{Errno, errno_of};
+
+/// The most frames that are taken in one go, so that nobody who waits a moment waits for ever for a peer that never stops.
+const AT_ONCE: usize = 256;
+
+/// What has come, and is not given out yet.
+#[derive(Debug)]
+pub(super) struct Receiving {
+    /// How many frames were opened.
+    opened: u64,
+    /// Memory for the next frame, its length first, and how much of it has come.
+    frame: Vec<u8>,
+    have: usize,
+    /// The parts of the message so far.
+    message: Vec<u8>,
+    /// The message is whole.
+    whole: bool,
+    /// Nothing more comes, for this reason.
+    end: Option<RecvError>,
+}
+
+impl Receiving {
+    pub(super) fn new(opened: u64) -> Self {
+        Self { opened, frame: Vec::new(), have: 0, message: Vec::new(), whole: false, end: None }
+    }
+
+    /// Whether a message, or the end, can be had without waiting.
+    pub(super) fn is_ready(&self) -> bool {
+        self.whole || self.end.is_some()
+    }
+
+    /// How the connection ended, if it did.
+    pub(super) fn end(&self) -> Option<&RecvError> {
+        self.end.as_ref()
+    }
+
+    /// The message that is there, or how the connection ended.
+    pub(super) fn take(&mut self, message: &mut Vec<u8>) -> Result<(), RecvError> {
+        if !self.whole {
+            return Err(self.end.clone().unwrap_or(RecvError::Empty));
+        }
+        // The caller's memory is used for the next one.
+        message.clear();
+        std::mem::swap(message, &mut self.message);
+        self.whole = false;
+        Ok(())
+    }
+
+    /// Takes what has come, until a message is whole, the end is reached, or there is no more. The wire must not block.
+    pub(super) fn go_on(&mut self, wire: &mut impl Read, cipher: &Cipher, most: usize) {
+        for _ in 0..AT_ONCE {
+            if self.is_ready() {
+                return;
+            }
+            match self.frame(wire) {
+                Ok(true) => self.end = self.open(cipher, most).err(),
+                Ok(false) => return,
+                Err(end) => self.end = Some(end),
+            }
+        }
+    }
+
+    /// Takes what has come of the next frame, and nothing behind it; whether it is whole.
+    fn frame(&mut self, wire: &mut impl Read) -> Result<bool, RecvError> {
+        loop {
+            let len = match self.frame.first_chunk::<2>().filter(|_| self.have >= 2) {
+                None => 2,
+                Some(len) => match usize::from(u16::from_be_bytes(*len)) {
+                    sealed if sealed < SHORTEST_SEALED => return Err(wrong(Wrong::Forged)),
+                    sealed => 2 + sealed,
+                },
+            };
+            if self.have == len && len > 2 {
+                self.have = 0;
+                return Ok(true);
+            }
+            // At most a frame, which is not much: 64 KiB.
+            self.frame.resize(len, 0);
+            match wire.read(&mut self.frame[self.have..]) {
+                // Only a frame of its own says that the other side has nothing more to say: anybody can end a stream.
+                Ok(0) => return Err(cut_off(Errno::ECONNRESET)),
+                Ok(read) => self.have += read,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(false),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(cut_off(errno_of(&error))),
+            }
+        }
+    }
+
+    fn open(&mut self, cipher: &Cipher, most: usize) -> Result<(), RecvError> {
+        let (before, sealed) = (self.message.len(), &self.frame[2..]);
+        // What is opened is written behind the message: its kind, which goes again, and the part.
+        let plain = sealed.len() - 16;
+        if self.message.try_reserve(plain).is_err() {
+            return Err(RecvError::Failed { step: "get memory for a message", errno: Errno::ENOMEM as i32 });
+        }
+        self.message.resize(before + plain, 0);
+        let opened = cipher.open(self.opened, sealed, &mut self.message[before..]);
+        let opened = opened.inspect_err(|_| self.message.truncate(before)).map_err(wrong)?;
+        self.opened += 1;
+        self.message.remove_first(before);
+        match opened {
+            // Parts are as long as they can be, or the other side would make us turn in circles for nothing.
+            (Kind::More, LONGEST) if self.message.len() <= most => Ok(()),
+            (Kind::Last, _) if self.message.len() <= most => {
+                self.whole = true;
+                Ok(())
+            }
+            (Kind::Never, 0) if before > 0 => {
+                self.message = Vec::new();
+                Ok(())
+            }
+            (Kind::Close, 0) if before == 0 => Err(RecvError::Disconnected),
+            _ => {
+                self.message = Vec::new();
+                Err(wrong(Wrong::Nonsense))
+            }
+        }
+    }
+}
+
+/// Taking out a byte where a part begins.
+trait RemoveFirst {
+    fn remove_first(&mut self, at: usize);
+}
+
+impl RemoveFirst for Vec<u8> {
+    fn remove_first(&mut self, at: usize) {
+        self.drain(at..=at);
+    }
+}
+
+#[cold]
+fn wrong(wrong: Wrong) -> RecvError {
+    let (step, errno) = match wrong {
+        Wrong::Forged => ("read on, since a frame was changed, replaced or left out on its way", Errno::EBADMSG),
+        Wrong::Nonsense => ("read on, since the other side broke the rules of the connection", Errno::EPROTO),
+    };
+    RecvError::Failed { step, errno: errno as i32 }
+}
+
+#[cold]
+fn cut_off(errno: Errno) -> RecvError {
+    RecvError::Failed { step: "read on, since the stream was cut off before the other side closed it", errno: errno as i32 }
+}

@@ -1,0 +1,161 @@
+//! Messages that go, as frames.
+//!
+//! Owns: [`Sending`], one direction of a wire. Runs in: both sides of a connection between machines.
+//! Never: reports a message as sent that cannot arrive whole, or as not sent when it can.
+//!
+//! A frame that has begun to leave has to leave to its end, whoever waits. So a message that is given up halfway is ended
+//! with [`Kind::Never`], in front of the next one. Only of a frame of which no byte has left is the number given to another.
+
+use std::io::{self, Write};
+
+use super::frames::{Cipher, Kind, LONGEST};
+use crate::channel::SendErrorKind;
+use crate::sys::{Errno, errno_of};
+
+/// How a message left.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Sent {
+    /// All of it is with the kernel.
+    Whole,
+    /// It will arrive if [`Sending::flush`] is called until it is done: the rest of its last frame has not left yet.
+    AllButTheEnd,
+}
+
+/// What has still to leave.
+#[derive(Debug)]
+pub(super) struct Sending {
+    /// How many frames were sealed.
+    sealed: u64,
+    /// The frame that leaves.
+    frame: Vec<u8>,
+    /// How much of it has left.
+    left: usize,
+    /// Parts of a message that was given up have left.
+    given_up: bool,
+    /// The last frame is sealed.
+    closing: bool,
+    /// The wire is of no use any more.
+    end: Option<SendErrorKind>,
+}
+
+/// Waits until the wire can be written to; false if that took too long.
+pub(super) type Wait<'w> = &'w mut dyn FnMut() -> Result<bool, Errno>;
+
+impl Sending {
+    pub(super) fn new(sealed: u64) -> Self {
+        Self { sealed, frame: Vec::new(), left: 0, given_up: false, closing: false, end: None }
+    }
+
+    /// Sends a message.
+    ///
+    /// # Errors
+    /// [`SendErrorKind::Full`] if `wait` says that it took too long; then it will never arrive.
+    pub(super) fn message(
+        &mut self,
+        bytes: &[u8],
+        cipher: &Cipher,
+        wire: &mut impl Write,
+        wait: Wait<'_>,
+    ) -> Result<Sent, SendErrorKind> {
+        self.give_up(cipher, wire, wait)?;
+        let (mut parts, mut some_left) = (bytes.chunks(LONGEST).peekable(), false);
+        // A message of no bytes has one part, too.
+        let mut next = parts.next().or(Some(&[]));
+        while let Some(part) = next {
+            let kind = if parts.peek().is_some() { Kind::More } else { Kind::Last };
+            self.seal(kind, part, cipher)?;
+            match self.flush(wire, wait) {
+                Ok(()) => {}
+                Err(SendErrorKind::Full) => {
+                    if self.left == 0 {
+                        self.frame.clear();
+                        self.sealed -= 1;
+                        self.given_up = some_left;
+                    } else if kind == Kind::Last {
+                        return Ok(Sent::AllButTheEnd);
+                    } else {
+                        self.given_up = true;
+                    }
+                    return Err(SendErrorKind::Full);
+                }
+                Err(end) => return Err(end),
+            }
+            some_left = true;
+            next = parts.next();
+        }
+        Ok(Sent::Whole)
+    }
+
+    /// Says that nothing follows, or goes on to do so.
+    ///
+    /// # Errors
+    /// As [`message`](Self::message).
+    pub(super) fn close(&mut self, cipher: &Cipher, wire: &mut impl Write, wait: Wait<'_>) -> Result<(), SendErrorKind> {
+        if !self.closing {
+            self.give_up(cipher, wire, wait)?;
+            self.closing = true;
+            self.seal(Kind::Close, &[], cipher)?;
+        }
+        self.flush(wire, wait)
+    }
+
+    /// Sends the rest of the frame that leaves.
+    ///
+    /// # Errors
+    /// As [`message`](Self::message).
+    pub(super) fn flush(&mut self, wire: &mut impl Write, wait: Wait<'_>) -> Result<(), SendErrorKind> {
+        match &self.end {
+            Some(end) => Err(end.clone()),
+            None => self.write(wire, wait),
+        }
+    }
+
+    /// Has what was left unfinished out of the way of the next message.
+    fn give_up(&mut self, cipher: &Cipher, wire: &mut impl Write, wait: Wait<'_>) -> Result<(), SendErrorKind> {
+        self.flush(wire, wait)?;
+        if self.given_up {
+            self.given_up = false;
+            self.seal(Kind::Never, &[], cipher)?;
+            self.flush(wire, wait)?;
+        }
+        Ok(())
+    }
+
+    fn seal(&mut self, kind: Kind, part: &[u8], cipher: &Cipher) -> Result<(), SendErrorKind> {
+        self.frame.clear();
+        self.left = 0;
+        let sealed = cipher.seal(self.sealed, kind, part, &mut self.frame);
+        self.sealed += 1;
+        sealed.map_err(|_| failed("seal a frame", Errno::EOVERFLOW))
+    }
+
+    fn write(&mut self, wire: &mut impl Write, wait: Wait<'_>) -> Result<(), SendErrorKind> {
+        while self.left < self.frame.len() {
+            let end = match wire.write(&self.frame[self.left..]) {
+                Ok(written) => {
+                    self.left += written;
+                    continue;
+                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => match wait() {
+                    Ok(true) => continue,
+                    Ok(false) => return Err(SendErrorKind::Full),
+                    Err(errno) => failed("wait for room", errno),
+                },
+                Err(error) => match errno_of(&error) {
+                    Errno::EPIPE | Errno::ECONNRESET | Errno::ENOTCONN | Errno::ETIMEDOUT => SendErrorKind::Disconnected,
+                    errno => failed("send a message", errno),
+                },
+            };
+            self.end = Some(end.clone());
+            return Err(end);
+        }
+        self.frame.clear();
+        self.left = 0;
+        Ok(())
+    }
+}
+
+fn failed(step: &'static str, errno: Errno) -> SendErrorKind {
+    SendErrorKind::Failed { step, errno: errno as i32 }
+}

@@ -1,0 +1,278 @@
+//! A TCP socket that carries messages.
+//!
+//! Owns: [`Wire`]. Runs in: both sides of a connection between machines.
+//! Never: blocks while it holds a lock, or uses a key in a copy of its process that `fork` made.
+//!
+//! # Who waits for what
+//!
+//! | for | where |
+//! |---|---|
+//! | bytes to come | in `poll`, with nothing locked; [`Receiving`] is locked while what has come is put together |
+//! | its turn to send | for `Wire::turn`, in front of `Wire::sending`, out of which the one who sends has taken [`Sending`] |
+//! | room in the socket | in `poll`, with [`Sending`] taken out |
+//!
+//! # The end is dropped
+//!
+//! What it sent still arrives. The drop says [`Kind::Close`](super::frames::Kind) behind it, for which it waits at most
+//! [`LINGER`]. If the other side has by then not read enough to make room, or has not confirmed what was sent, a thread goes on
+//! for at most [`LAST_WORDS`]: the kernel would throw away what is under way as soon as a byte comes for a socket that is
+//! closed. A program that ends first is, for the other side, one that was cut off.
+
+use std::fmt;
+use std::io::Read as _;
+use std::net::{Shutdown, TcpStream};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use super::frames::Cipher;
+use super::handshake::Agreed;
+use super::receiving::Receiving;
+use super::sending::{Sending, Sent};
+use crate::channel::connection::transport::{Patience, Remote};
+use crate::channel::{RecvError, SendErrorKind};
+use crate::sys::poll::{self, Report, Set};
+use crate::sys::{self, Errno, fd, stranger};
+
+/// The most bytes of a message.
+const MOST: usize = 1 << 30;
+
+/// How long a drop waits for room for its last words.
+const LINGER: Duration = Duration::from_secs(1);
+
+/// How long a thread waits for the other side to take what was sent before a drop.
+const LAST_WORDS: Duration = Duration::from_mins(1);
+
+/// How often it looks whether that has happened, of which nothing tells it.
+const LOOK: Duration = Duration::from_millis(20);
+
+const COPY: &str = "use a connection that belongs to the process of which this one is a copy";
+
+/// An end of a connection between machines.
+pub(crate) struct Wire {
+    line: Arc<Line>,
+    receiving: Mutex<Receiving>,
+    /// The other end was dropped.
+    parted: AtomicBool,
+    /// Readable while the socket is, or `ready`.
+    readable: Set,
+    /// Rung while a message, or the end, was taken from the socket and is not given out.
+    ready: OwnedFd,
+    /// In which process the keys are used. In a copy of it, the same number would be used for another frame.
+    process: u32,
+}
+
+/// What a thread that goes on for an end that was dropped needs of it.
+#[derive(Debug)]
+struct Line {
+    socket: TcpStream,
+    cipher: Cipher,
+    /// Taken out by the one who sends.
+    sending: Mutex<Option<Sending>>,
+    turn: Condvar,
+}
+
+impl Wire {
+    /// A socket that does not block, over which a handshake was done.
+    pub(crate) fn new(socket: TcpStream, agreed: Agreed) -> sys::Result<Self> {
+        let (readable, ready) = (Set::new()?, fd::event()?);
+        readable.add(socket.as_fd(), 0, Report::Level)?;
+        readable.add(ready.as_fd(), 1, Report::Level)?;
+        let sending = Mutex::new(Some(Sending::new(agreed.sealed)));
+        Ok(Self {
+            line: Arc::new(Line { socket, cipher: agreed.cipher, sending, turn: Condvar::new() }),
+            receiving: Mutex::new(Receiving::new(agreed.opened)),
+            parted: AtomicBool::new(false),
+            readable,
+            ready,
+            process: std::process::id(),
+        })
+    }
+
+    /// Puts together what has come, and leaves `ready` as it has to be then.
+    fn receive(&self) -> MutexGuard<'_, Receiving> {
+        let mut receiving = self.receiving.lock().unwrap_or_else(PoisonError::into_inner);
+        if !receiving.is_ready() {
+            receiving.go_on(&mut &self.line.socket, &self.line.cipher, MOST);
+            if receiving.is_ready() {
+                fd::ring(self.ready.as_fd());
+            }
+            match receiving.end() {
+                None => {}
+                Some(RecvError::Disconnected) => self.parted.store(true, Relaxed),
+                // Whoever broke it, nothing more is said to those who may have done so. The other side sees that, too.
+                Some(_) => drop(self.line.socket.shutdown(Shutdown::Both)),
+            }
+        }
+        receiving
+    }
+
+    /// Waits until a message, or the end, is there. `None`: that took too long.
+    fn wait(&self, patience: Patience) -> sys::Result<Option<MutexGuard<'_, Receiving>>> {
+        loop {
+            let receiving = self.receive();
+            if receiving.is_ready() {
+                return Ok(Some(receiving));
+            }
+            drop(receiving);
+            if patience == Patience::None || poll::readable([self.readable.as_fd()], patience.deadline())? == [false] {
+                return Ok(None);
+            }
+        }
+    }
+
+    fn is_of_this_process(&self) -> bool {
+        self.process == std::process::id()
+    }
+}
+
+impl Remote for Wire {
+    fn longest(&self) -> usize {
+        MOST
+    }
+
+    fn send_bytes(&self, bytes: &[u8], patience: Patience) -> Result<(), SendErrorKind> {
+        if !self.is_of_this_process() {
+            return Err(SendErrorKind::Failed { step: COPY, errno: Errno::EPERM as i32 });
+        }
+        if self.parted.load(Relaxed) {
+            return Err(SendErrorKind::Disconnected);
+        }
+        let line = &self.line;
+        let sent = line.in_turn(patience, |sending| {
+            sending.message(bytes, &line.cipher, &mut &line.socket, &mut || line.room(patience))
+        })?;
+        if sent == Sent::AllButTheEnd {
+            // Whoever waits only so long cannot be made to wait longer, so another does.
+            let line = Arc::clone(line);
+            beside(move || drop(line.flush()));
+        }
+        Ok(())
+    }
+
+    fn recv_bytes(&self, bytes: &mut Vec<u8>, patience: Patience) -> Result<(), RecvError> {
+        if !self.is_of_this_process() {
+            return Err(RecvError::Failed { step: COPY, errno: Errno::EPERM as i32 });
+        }
+        let waited = self.wait(patience);
+        let ready = waited.map_err(|errno| RecvError::Failed { step: "wait for a message", errno: errno as i32 })?;
+        let Some(mut receiving) = ready else { return Err(RecvError::Empty) };
+        let taken = receiving.take(bytes);
+        if !receiving.is_ready() {
+            fd::quieten(self.ready.as_fd());
+        }
+        taken
+    }
+
+    fn poll(&self, patience: Patience) -> sys::Result<bool> {
+        Ok(self.wait(patience)?.is_some())
+    }
+
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.readable.as_fd()
+    }
+}
+
+impl Drop for Wire {
+    fn drop(&mut self) {
+        if self.is_of_this_process() && !self.line.part(LINGER) {
+            let line = Arc::clone(&self.line);
+            beside(move || line.linger());
+        }
+    }
+}
+
+impl Line {
+    /// Runs `send` when it is this thread's turn.
+    fn in_turn<R>(
+        &self,
+        patience: Patience,
+        send: impl FnOnce(&mut Sending) -> Result<R, SendErrorKind>,
+    ) -> Result<R, SendErrorKind> {
+        let mut sending = self.sending.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut taken = loop {
+            if let Some(taken) = sending.take() {
+                break taken;
+            }
+            let left = patience.deadline().map(|deadline| deadline.saturating_duration_since(Instant::now()));
+            sending = match left {
+                None => self.turn.wait(sending).unwrap_or_else(PoisonError::into_inner),
+                Some(Duration::ZERO) => return Err(SendErrorKind::Full),
+                Some(left) => self.turn.wait_timeout(sending, left).unwrap_or_else(PoisonError::into_inner).0,
+            };
+        };
+        drop(sending);
+        let sent = send(&mut taken);
+        *self.sending.lock().unwrap_or_else(PoisonError::into_inner) = Some(taken);
+        self.turn.notify_one();
+        sent
+    }
+
+    /// Waits until the socket can be written to, as long as `patience` lasts.
+    fn room(&self, patience: Patience) -> Result<bool, Errno> {
+        Ok(patience != Patience::None && poll::writable(self.socket.as_fd(), patience.deadline())?)
+    }
+
+    /// Sends the end of a message that has begun to leave.
+    fn flush(&self) -> Result<(), SendErrorKind> {
+        let endless = Patience::Endless;
+        self.in_turn(endless, |sending| sending.flush(&mut &self.socket, &mut || self.room(endless)))
+    }
+
+    /// Says that nothing follows. Whether the socket can be closed without harm to what was sent.
+    fn part(&self, limit: Duration) -> bool {
+        let patience = Patience::of(limit);
+        let said = self.in_turn(patience, |sending| {
+            sending.close(&self.cipher, &mut &self.socket, &mut || self.room(patience))
+        });
+        match said {
+            Err(SendErrorKind::Full) => return false,
+            Err(_) => return true,
+            Ok(()) => {}
+        }
+        let _ = self.socket.shutdown(Shutdown::Write);
+        self.is_taken()
+    }
+
+    /// Whether the other side's kernel has all that was sent. What it sends to an end that was dropped is thrown away: left
+    /// where it is, it would have the kernel throw away what goes the other way, too.
+    fn is_taken(&self) -> bool {
+        let mut nobody_reads = [0; 4096];
+        // As much as can have been there before; a peer that sends for ever does not keep us for ever.
+        for _ in 0..4096 {
+            match (&self.socket).read(&mut nobody_reads) {
+                Ok(0) => return true,
+                Ok(_) => {}
+                Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+                Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => break,
+                Err(_) => return true,
+            }
+        }
+        stranger::under_way(self.socket.as_fd()) == Ok(0)
+    }
+
+    /// Goes on with what [`part`](Self::part) began.
+    ///
+    /// Runs in: a thread of its own.
+    fn linger(&self) {
+        let until = Instant::now() + LAST_WORDS;
+        let mut done = self.part(LAST_WORDS);
+        while !done && Instant::now() < until {
+            let _ = poll::readable([self.socket.as_fd()], Some(Instant::now() + LOOK));
+            done = self.is_taken();
+        }
+    }
+}
+
+/// Runs `what` beside us. Where no thread can be had, nobody does.
+fn beside(what: impl FnOnce() + Send + 'static) {
+    drop(thread::Builder::new().name("last-words".to_owned()).spawn(what));
+}
+
+impl fmt::Debug for Wire {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Wire").field("socket", &self.line.socket).finish_non_exhaustive()
+    }
+}
