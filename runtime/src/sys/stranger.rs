@@ -12,10 +12,10 @@ use nix::libc;
 use nix::sys::socket::{
     AddressFamily, Backlog, SockFlag, SockType, UnixAddr, accept4, bind, connect, getsockopt, listen, socket, sockopt,
 };
-use nix::sys::stat::{Mode, fstat, fstatat, mkdir};
+use nix::sys::stat::{Mode, fstat, fstatat};
 use nix::sys::time::TimeSpec;
 use nix::sys::timerfd::{ClockId, Expiration, TimerFd, TimerFlags, TimerSetTimeFlags};
-use nix::unistd::{UnlinkatFlags, geteuid, unlinkat};
+use nix::unistd::{UnlinkatFlags, geteuid, mkdir, unlinkat};
 
 use super::fd::above_stdio;
 use super::retry;
