@@ -10,8 +10,8 @@ use nix::errno::Errno;
 use nix::libc;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{
-    AddressFamily, ControlMessage, ControlMessageOwned, MsgFlags, SockType, getsockname, getsockopt, recvmsg, sendmsg,
-    sockopt,
+    AddressFamily, ControlMessage, ControlMessageOwned, MsgFlags, SockType, UnixAddr, getpeername, getsockname,
+    getsockopt, recvmsg, sendmsg, sockopt,
 };
 use nix::sys::socket::{SockaddrLike as _, SockaddrStorage};
 
@@ -110,6 +110,12 @@ pub(crate) fn receive(
 pub(crate) fn is_one(fd: BorrowedFd<'_>) -> bool {
     let unix = |address: SockaddrStorage| address.family() == Some(AddressFamily::Unix);
     getsockopt(&fd, sockopt::SockType) == Ok(SockType::SeqPacket) && getsockname(fd.as_raw_fd()).is_ok_and(unix)
+}
+
+/// Whether the socket, or the one at its other end, had a name by which it was found; those of a pair have none.
+pub(crate) fn has_name(fd: BorrowedFd<'_>) -> bool {
+    let named = |address: nix::Result<UnixAddr>| address.is_ok_and(|address| address.path().is_some());
+    named(getsockname(fd.as_raw_fd())) || named(getpeername(fd.as_raw_fd()))
 }
 
 /// The longest packet that the socket takes.

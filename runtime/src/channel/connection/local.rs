@@ -10,7 +10,8 @@
 //! | 8 to 15 | how long the message is |
 //! | 16 to the end | the message, if it follows |
 //!
-//! The handles of the message are beside it, in order. An empty message is a packet all the same: only the end of the
+//! The handles of the message are beside it, in order. A socket with a name joins processes that share no ancestor, to which
+//! handles mean nothing: none go, and those that come are closed. An empty message is a packet all the same: only the end of the
 //! connection is none.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -50,6 +51,8 @@ pub(crate) struct Local {
     socket: OwnedFd,
     /// The longest message that goes as one packet here.
     longest: usize,
+    /// The other end belongs to a process of another family.
+    strangers: bool,
     outgoing: Outgoing,
     incoming: Incoming,
 }
@@ -58,7 +61,8 @@ impl Local {
     /// An end of a socket that was made for this, here or in another process.
     pub(super) fn new(socket: OwnedFd) -> sys::Result<Self> {
         let longest = packet::longest(&socket)?.saturating_sub(HEAD).min(LONGEST);
-        Ok(Self { socket, longest, outgoing: Outgoing::default(), incoming: Incoming::default() })
+        let strangers = packet::has_name(socket.as_fd());
+        Ok(Self { socket, longest, strangers, outgoing: Outgoing::default(), incoming: Incoming::default() })
     }
 
     /// An end that came from another process.
@@ -99,6 +103,9 @@ impl Local {
         (parcel, handles): (Option<BorrowedFd<'_>>, &Handles),
         patience: Patience,
     ) -> Result<(), SendErrorKind> {
+        if self.strangers && !handles.is_empty() {
+            return Err(CodecError::new(STRANGERS).into());
+        }
         if handles.len() > MOST_HANDLES {
             return Err(CodecError::new(format!("more than {MOST_HANDLES} handles cannot go with one message")).into());
         }
@@ -161,7 +168,7 @@ impl Local {
         match &bytes[HEAD..len] {
             bytes if kind == WHOLE && bytes.len() == message => {
                 self.incoming.short();
-                let received = if lost { lost_handles() } else { Received::new(descriptors) };
+                let received = if lost { lost_handles() } else { self.received(descriptors) };
                 Ok(of_message(bytes, &received)?)
             }
             [] if kind == PARCEL => self.recv_parcel(message, descriptors, lost),
@@ -180,7 +187,15 @@ impl Local {
         let parcel = beside.remove(0);
         let opened = self.incoming.open(parcel, len);
         let message = opened.map_err(|errno| RecvError::Failed { step: "map a long message", errno: errno as i32 })?;
-        Ok(of_message(message.bytes(), &Received::new(beside))?)
+        Ok(of_message(message.bytes(), &self.received(beside))?)
+    }
+
+    #[inline]
+    fn received(&self, descriptors: Vec<OwnedFd>) -> Received {
+        if self.strangers && !descriptors.is_empty() {
+            return Received::lost(descriptors.len(), STRANGERS);
+        }
+        Received::new(descriptors)
     }
 
     fn receive(&self, bytes: &mut [u8], beside: &mut [u8], patience: Patience) -> Result<Packet, RecvError> {
@@ -227,6 +242,10 @@ impl Handle for Local {
 
 /// What is said of handles that could not be received.
 const NO_ROOM: &str = "this process has as many descriptors open as it may";
+
+/// What is said of handles that would go to a process of another family, or came from one.
+const STRANGERS: &str =
+    "what processes share goes to those who have it from a common ancestor, and not to a process that connected";
 
 #[cold]
 fn lost_handles() -> Received {

@@ -145,7 +145,9 @@ impl Door {
     fn somebody_comes(&self, strangers: &mut Strangers) -> Option<Result<Guest>> {
         let came = match stranger::accept(self.listening.as_fd()) {
             Err(Errno::EAGAIN) => return None,
-            came => came.map_err(|errno| channel_failed("accept a connection", errno)).and_then(|came| self.greet(came)),
+            came => {
+                came.map_err(|errno| channel_failed("accept a connection", errno)).and_then(|came| self.greet(came))
+            }
         };
         let saying = match came {
             Ok(saying) => saying,

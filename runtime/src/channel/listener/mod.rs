@@ -9,9 +9,9 @@ mod place;
 use std::fmt;
 #[cfg(feature = "tcp")]
 use std::net::{SocketAddr, TcpListener, TcpStream, ToSocketAddrs};
-use std::os::fd::{AsFd, BorrowedFd};
 #[cfg(feature = "tcp")]
 use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::path::Path;
 use std::time::Duration;
 
@@ -22,10 +22,10 @@ use super::error::channel_failed;
 #[cfg(feature = "tcp")]
 use super::remote::{Key, Wire};
 use crate::channel::Connection;
-#[cfg(feature = "tcp")]
-use crate::sys::{Errno, errno_of, fd, stranger};
 use crate::error::{Error, ErrorKind, Execution, Result};
 use crate::sys::poll;
+#[cfg(feature = "tcp")]
+use crate::sys::{Errno, errno_of, fd, stranger};
 
 pub use self::connect::connect_unix;
 #[cfg(feature = "tcp")]

@@ -150,5 +150,8 @@ fn wrong(wrong: Wrong) -> RecvError {
 
 #[cold]
 fn cut_off(errno: Errno) -> RecvError {
-    RecvError::Failed { step: "read on, since the stream was cut off before the other side closed it", errno: errno as i32 }
+    RecvError::Failed {
+        step: "read on, since the stream was cut off before the other side closed it",
+        errno: errno as i32,
+    }
 }

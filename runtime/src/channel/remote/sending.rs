@@ -90,7 +90,12 @@ impl Sending {
     ///
     /// # Errors
     /// As [`message`](Self::message).
-    pub(super) fn close(&mut self, cipher: &Cipher, wire: &mut impl Write, wait: Wait<'_>) -> Result<(), SendErrorKind> {
+    pub(super) fn close(
+        &mut self,
+        cipher: &Cipher,
+        wire: &mut impl Write,
+        wait: Wait<'_>,
+    ) -> Result<(), SendErrorKind> {
         if !self.closing {
             self.give_up(cipher, wire, wait)?;
             self.closing = true;
@@ -143,7 +148,9 @@ impl Sending {
                     Err(errno) => failed("wait for room", errno),
                 },
                 Err(error) => match errno_of(&error) {
-                    Errno::EPIPE | Errno::ECONNRESET | Errno::ENOTCONN | Errno::ETIMEDOUT => SendErrorKind::Disconnected,
+                    Errno::EPIPE | Errno::ECONNRESET | Errno::ENOTCONN | Errno::ETIMEDOUT => {
+                        SendErrorKind::Disconnected
+                    }
                     errno => failed("send a message", errno),
                 },
             };

@@ -224,9 +224,8 @@ impl Line {
     /// Says that nothing follows. Whether the socket can be closed without harm to what was sent.
     fn part(&self, limit: Duration) -> bool {
         let patience = Patience::of(limit);
-        let said = self.in_turn(patience, |sending| {
-            sending.close(&self.cipher, &mut &self.socket, &mut || self.room(patience))
-        });
+        let said = self
+            .in_turn(patience, |sending| sending.close(&self.cipher, &mut &self.socket, &mut || self.room(patience)));
         match said {
             Err(SendErrorKind::Full) => return false,
             Err(_) => return true,
