@@ -235,9 +235,28 @@ impl Line {
         self.is_taken()
     }
 
-    /// Whether the other side's kernel has all that was sent. What it sends to an end that was dropped is thrown away: left
-    /// where it is, it would have the kernel throw away what goes the other way, too.
+    /// As [`room`](Self::room), for an end that was dropped. The other side may be at that, too, and wait for us.
+    fn room_while_nobody_reads(&self, until: Instant) -> Result<bool, Errno> {
+        loop {
+            let _ = self.throw_away();
+            let (fd, look) = (self.socket.as_fd(), Instant::now() + LOOK);
+            if poll::writable(fd, Some(look.min(until)))? {
+                return Ok(true);
+            }
+            if look >= until {
+                return Ok(false);
+            }
+        }
+    }
+
+    /// Whether the other side's kernel has all that was sent, or there is nobody any more who could take it.
     fn is_taken(&self) -> bool {
+        self.throw_away() || stranger::under_way(self.socket.as_fd()) == Ok(0)
+    }
+
+    /// What comes for an end that was dropped is thrown away: left where it is, it would have the kernel throw away what goes
+    /// the other way, too. Whether nothing more can come.
+    fn throw_away(&self) -> bool {
         let mut nobody_reads = [0; 4096];
         // As much as can have been there before; a peer that sends for ever does not keep us for ever.
         for _ in 0..4096 {
@@ -245,11 +264,10 @@ impl Line {
                 Ok(0) => return true,
                 Ok(_) => {}
                 Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
-                Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => break,
-                Err(_) => return true,
+                Err(error) => return error.kind() != std::io::ErrorKind::WouldBlock,
             }
         }
-        stranger::under_way(self.socket.as_fd()) == Ok(0)
+        false
     }
 
     /// Goes on with what [`part`](Self::part) began.
