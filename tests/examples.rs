@@ -76,17 +76,8 @@ fn words_are_counted_as_one_thread_counts_them() {
         // Not named, and no text by its name.
         fs::write(scratch.0.join("data.bin"), "äpfel").unwrap();
 
-        let mut expected: HashMap<String, u64> = HashMap::new();
-        for file in files.iter().chain([&unusual]) {
-            for word in fs::read_to_string(file).unwrap().split(|c: char| !c.is_alphanumeric()) {
-                *expected.entry(word.to_lowercase()).or_default() += 1;
-            }
-        }
-        expected.remove("");
-        assert_eq!((expected["äpfel"], expected["日本"]), (3, 2));
-        let mut expected: Vec<_> = expected.into_iter().collect();
-        expected.sort_by(|one, other| (other.1, &one.0).cmp(&(one.1, &other.0)));
-        let expected: Vec<_> = expected.iter().map(|(word, count)| format!("{count:8} {word}\n")).collect();
+        let expected = frequencies(&files.iter().chain([&unusual]).collect::<Vec<_>>());
+        assert!(["       3 äpfel\n", "       2 日本\n"].iter().all(|line| expected.iter().any(|own| own == line)));
 
         let ways: [&[&str]; 4] = [&[], &["--chunk", "0"], &["--chunk", "1", "--workers", "3"], &["--chunk", "1000"]];
         for way in ways {
@@ -96,6 +87,76 @@ fn words_are_counted_as_one_thread_counts_them() {
         }
         let top = printed(example("wordcount", mark).args(["--top", "3"]).args(&files).arg(&scratch.0));
         assert_eq!(top, expected[..3].concat());
+    });
+}
+
+#[test]
+fn a_pipeline_of_processes_finds_the_words_that_one_thread_finds() {
+    watched("pipeline", |mark| {
+        let scratch = Scratch::new("pipeline");
+        let unusual = scratch.0.join("unusual.txt");
+        fs::write(&unusual, "\n\nÄpfel äpfel—ÄPFEL\r\n日本 日本\n\n no end").unwrap();
+        let empty = scratch.0.join("empty.txt");
+        fs::write(&empty, "").unwrap();
+        let readme = Path::new(env!("CARGO_MANIFEST_DIR")).join("README.md");
+        for (file, width) in [(&readme, "1"), (&readme, "3"), (&unusual, "2"), (&empty, "2")] {
+            let expected = frequencies(&[file]);
+            let counted = printed(example("pipeline", mark).args(["--top", "1000000", "--width", width]).arg(file));
+            assert!(counted == expected.concat(), "{} by {width}: {counted}", file.display());
+        }
+        let top = printed(&mut example("pipeline", mark));
+        assert_eq!(top, frequencies(&[&readme])[..20].concat());
+
+        let output = example("pipeline", mark).arg(scratch.0.join("missing")).output().unwrap();
+        assert_eq!((output.status.code(), &*output.stdout), (Some(1), &b""[..]));
+        assert!(String::from_utf8(output.stderr).unwrap().contains("missing: No such file"));
+    });
+}
+
+#[test]
+fn every_item_of_killed_producers_and_consumers_is_accounted_for() {
+    watched("killed", |mark| {
+        let text = printed(example("producer_consumer", mark).arg("--ledger"));
+        let mut put = HashMap::<&str, Vec<usize>>::new();
+        let (mut consumed, mut lost) = (HashMap::<&str, usize>::new(), 0);
+        for line in text.lines().filter_map(|line| line.strip_prefix("item ")) {
+            let [number, "of", producer, by] = line.split(' ').collect::<Vec<_>>()[..] else { panic!("{line}") };
+            put.entry(producer.trim_end_matches(':')).or_default().push(number.parse().unwrap());
+            if by == "[]" {
+                lost += 1;
+            } else {
+                // One consumer, and not several.
+                assert!(
+                    by.strip_prefix('[').and_then(|by| by.strip_suffix(']')).is_some_and(|by| by.len() == 1),
+                    "{line}"
+                );
+                *consumed.entry(by).or_default() += 1;
+            }
+        }
+        assert!(put.values().all(|numbers| numbers.iter().copied().eq(0..numbers.len())), "{text}");
+        assert_eq!((put.len(), put["producer-0"].len(), put["producer-2"].len()), (3, 2000, 2000), "{text}");
+        assert!((500..2000).contains(&put["producer-1"].len()), "it was killed in the middle: {text}");
+        assert!(consumed.len() == 3 && consumed["[1]"] >= 500, "{consumed:?}");
+        assert!(lost <= 1, "a consumer has one item at a time: {lost}");
+
+        // And so say the sentences, of which those about the dead are the only ones that tell of an error.
+        let (all, once) = (put.values().map(Vec::len).sum::<usize>(), consumed.values().sum::<usize>());
+        let sums = format!("put: {all}, consumed once: {once}, twice: 0, lost with their taker: {lost}");
+        assert_eq!(text.lines().last(), Some(&*sums), "{text}");
+        for (kind, task, verb) in [("producer", "produce", "put"), ("consumer", "consume", "consumed")] {
+            for own in 0..3 {
+                let count = match kind {
+                    "producer" => put[&*format!("producer-{own}")].len(),
+                    _ => consumed[&*format!("[{own}]")],
+                };
+                let killed = format!(
+                    ": process `{kind}-1` (pid ID) was killed by SIGKILL while running `producer_consumer::{task}`"
+                );
+                let end = if own == 1 { &*killed } else { "" };
+                let sentence = format!("{kind}-{own} {verb} {count} items{end}\n");
+                assert!(without_ids(&text).contains(&sentence), "{sentence}{text}");
+            }
+        }
     });
 }
 
@@ -120,6 +181,20 @@ fn a_product_of_matrices_is_what_integers_say_for_any_number_of_workers() {
             assert!(words.contains(&format!("\n{workers} workers: ")), "{words}");
         }
     });
+}
+
+/// How often which word occurs in some files: a line for each, as the examples print them, the most frequent first.
+fn frequencies(files: &[&PathBuf]) -> Vec<String> {
+    let mut counts: HashMap<String, u64> = HashMap::new();
+    for file in files {
+        for word in fs::read_to_string(file).unwrap().split(|c: char| !c.is_alphanumeric()) {
+            *counts.entry(word.to_lowercase()).or_default() += 1;
+        }
+    }
+    counts.remove("");
+    let mut counts: Vec<_> = counts.into_iter().collect();
+    counts.sort_by(|one, other| (other.1, &one.0).cmp(&(one.1, &other.0)));
+    counts.iter().map(|(word, count)| format!("{count:8} {word}\n")).collect()
 }
 
 /// The rows of numbers in a text.
