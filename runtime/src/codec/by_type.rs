@@ -10,7 +10,6 @@ use std::any::{Any, TypeId};
 use std::path::PathBuf;
 
 use super::handles::{self, Handles, Received};
-use super::number::for_each_primitive;
 use super::{CodecError, Payload, Plain, Reader, Spill, Travels, Writer, via_serde};
 
 /// Values that can go through a channel: what has serde's two traits, and borrows nothing.
@@ -38,11 +37,32 @@ pub trait Message: for<'a> Travels<'a> + 'static {}
 #[diagnostic::do_not_recommend]
 impl<T: for<'a> Travels<'a> + 'static> Message for T {}
 
+/// Calls `$macro` with the types whose memory is their encoding: numbers, and short arrays of them.
+macro_rules! numbers {
+    ($macro:ident, $($more:ty,)*) => {
+        $macro! {
+            u8, i8, u16, i16, u32, i32, u64, i64, u128, i128, usize, isize, f32, f64,
+            [u8; 2], [i8; 2], [u16; 2], [i16; 2], [u32; 2], [i32; 2], [u64; 2], [i64; 2], [u128; 2], [i128; 2],
+            [usize; 2], [isize; 2], [f32; 2], [f64; 2],
+            [u8; 3], [i8; 3], [u16; 3], [i16; 3], [u32; 3], [i32; 3], [u64; 3], [i64; 3], [u128; 3], [i128; 3],
+            [usize; 3], [isize; 3], [f32; 3], [f64; 3],
+            [u8; 4], [i8; 4], [u16; 4], [i16; 4], [u32; 4], [i32; 4], [u64; 4], [i64; 4], [u128; 4], [i128; 4],
+            [usize; 4], [isize; 4], [f32; 4], [f64; 4],
+            [u8; 8], [i8; 8], [u16; 8], [i16; 8], [u32; 8], [i32; 8], [u64; 8], [i64; 8], [u128; 8], [i128; 8],
+            [usize; 8], [isize; 8], [f32; 8], [f64; 8],
+            [u8; 16], [i8; 16], [u16; 16], [i16; 16], [u32; 16], [i32; 16], [u64; 16], [i64; 16], [u128; 16],
+            [i128; 16], [usize; 16], [isize; 16], [f32; 16], [f64; 16],
+            $($more,)*
+        }
+    };
+}
+
 /// Calls `$macro` with the types that travel in the plain format.
 macro_rules! plain_types {
     ($macro:ident) => {
-        $macro! {
-            u8, i8, u16, i16, u32, i32, u64, i64, u128, i128, usize, isize, f32, f64, bool, char, (), String, PathBuf,
+        numbers! {
+            $macro,
+            bool, char, (), String, PathBuf,
             Vec<u8>, Vec<i8>, Vec<u16>, Vec<i16>, Vec<u32>, Vec<i32>, Vec<u64>, Vec<i64>, Vec<u128>, Vec<i128>,
             Vec<usize>, Vec<isize>, Vec<f32>, Vec<f64>,
             Box<[u8]>, Box<[i8]>, Box<[u16]>, Box<[i16]>, Box<[u32]>, Box<[i32]>, Box<[u64]>, Box<[i64]>, Box<[u128]>,
@@ -60,20 +80,17 @@ fn is_plain<T: Message>() -> bool {
     plain_types!(is_one)
 }
 
-/// The bytes of a number.
+/// The bytes of a value whose memory is its encoding.
 #[inline]
-pub(crate) fn number<T: Message>(value: &T) -> Option<([u8; 16], usize)> {
+pub(crate) fn as_bytes<T: Message>(value: &T) -> Option<&[u8]> {
     macro_rules! of_number {
-        ($($N:ty)*) => { $(
+        ($($N:ty,)*) => { $(
             if TypeId::of::<T>() == TypeId::of::<$N>() && let Some(number) = (value as &dyn Any).downcast_ref::<$N>() {
-                let mut bytes = [0; 16];
-                let len = size_of::<$N>();
-                bytes[..len].copy_from_slice(&number.to_ne_bytes());
-                return Some((bytes, len));
+                return Some(bytemuck::bytes_of(number));
             }
         )* };
     }
-    for_each_primitive!(of_number);
+    numbers!(of_number,);
     None
 }
 
@@ -186,6 +203,7 @@ mod tests {
     #[test]
     fn every_type_comes_back_and_nothing_is_left_over() {
         round(&7u8);
+        round(&[1u16, 2, 3]);
         round(&-7i64);
         round(&true);
         round(&());
@@ -205,9 +223,9 @@ mod tests {
 
     #[test]
     fn a_number_is_what_it_would_be_by_the_long_way() {
-        let (bytes, len) = number(&-7i32).unwrap();
-        assert_eq!(bytes[..len], bytes_of(&-7i32));
-        assert!(number(&'c').is_none() && number(&vec![7u8]).is_none());
+        assert_eq!(as_bytes(&-7i32).unwrap(), bytes_of(&-7i32));
+        assert_eq!(as_bytes(&[0.5f64, 1.5, 2.5]).unwrap(), bytes_of(&[0.5f64, 1.5, 2.5]));
+        assert!(as_bytes(&'c').is_none() && as_bytes(&vec![7u8]).is_none());
     }
 
     #[test]

@@ -40,11 +40,12 @@ impl Spin {
         self.learn(|length| look(length, there))
     }
 
-    /// As [`until`](Self::until), but asks less and less often: where asking disturbs the one who is asked, and it is better to
-    /// find much than to find it at once.
+    /// Looks, less and less often, until `count` says that `enough` is there, or that something is after [`A_WHILE`], or the time
+    /// is over; says which. For where asking disturbs the one who is asked, so that it is better to find
+    /// much than to find something at once.
     #[inline]
-    pub(crate) fn until_gently(&self, there: impl FnMut() -> bool) -> bool {
-        self.learn(|length| look_gently(length, there))
+    pub(crate) fn until_much(&self, enough: u32, count: impl FnMut() -> u32) -> bool {
+        self.learn(|length| look_for_much(length, enough, count))
     }
 
     #[inline]
@@ -70,21 +71,25 @@ pub(crate) fn briefly(there: impl FnMut() -> bool) -> bool {
     look(BRIEFLY, there)
 }
 
-/// How long the first and the longest breath between two gentle looks are, in pauses of the processor.
+/// How long the first and the longest breath between two looks for much are, in pauses of the processor of some 20 ns.
 const BREATHS: (u32, u32) = (16, 64);
 
+/// After so long, little is enough.
+const A_WHILE: Duration = Duration::from_micros(2);
+
 #[inline]
-fn look_gently(length: Duration, mut there: impl FnMut() -> bool) -> bool {
+fn look_for_much(length: Duration, enough: u32, mut count: impl FnMut() -> u32) -> bool {
     let start = Instant::now();
     let mut breath = BREATHS.0;
     loop {
         for _ in 0..breath {
             spin_loop();
         }
-        if there() {
+        let (count, elapsed) = (count(), start.elapsed());
+        if count >= enough || count > 0 && elapsed >= A_WHILE {
             return true;
         }
-        if start.elapsed() >= length {
+        if elapsed >= length.max(A_WHILE) {
             return false;
         }
         breath = (2 * breath).min(BREATHS.1);

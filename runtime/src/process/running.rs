@@ -241,8 +241,8 @@ impl Running {
     fn look(&self) {
         // Asked before the replies are taken: then a reply that came before the end is not missed.
         let ended = self.record.status();
-        let mut held = lock(&self.caller);
-        let Some(caller) = &mut *held else { return };
+        let mut caller = lock(&self.caller);
+        let Some(caller) = &mut *caller else { return };
         let mut found = None;
         let collected = caller.collect(|asked, reply| {
             if asked == Asked::Call || reply.kind != Kind::Done {
@@ -264,9 +264,6 @@ impl Running {
                     }
                     _ => outcome::of_end(status, caller, execution),
                 }));
-                // With what the process was given: the other ends of its connections hear of its death now, not when
-                // somebody asks for the outcome.
-                *held = None;
             }
         }
         if let Some(found) = found {

@@ -23,7 +23,7 @@ use super::sleepers::ALL;
 use super::store::{Buffer, Got, Long, NotGot, NotPut};
 use super::waiting;
 use crate::channel::error::{GetError, PutError, PutErrorKind, channel_failed};
-use crate::codec::by_type::{NoSpill, number, of_message, to_message};
+use crate::codec::by_type::{NoSpill, as_bytes, of_message, to_message};
 use crate::codec::handles::{self, Handles, Received};
 use crate::codec::{CodecError, Message, Payload};
 use crate::error::{Error, Result};
@@ -92,6 +92,9 @@ thread_local! {
     static DECODED: Cell<Vec<u128>> = const { Cell::new(Vec::new()) };
 }
 
+/// So many items, or so much room, are worth a little waiting: looking costs the other side a cache miss.
+const MUCH: u32 = 64;
+
 /// Longer memory is not kept for the next item.
 const KEPT: usize = 1 << 20;
 
@@ -143,8 +146,8 @@ impl Core {
     /// Puts `value` in, last.
     #[inline]
     pub(super) fn put<T: Message>(&self, value: T, patience: Patience) -> std::result::Result<(), PutError<T>> {
-        if let Some((bytes, len)) = number(&value) {
-            let put = self.put_bytes(&bytes[..len], &Handles::default(), patience);
+        if let Some(bytes) = as_bytes(&value) {
+            let put = self.put_bytes(bytes, &Handles::default(), patience);
             return put.map_err(|kind| PutError::new(kind, value));
         }
         let encoded = to_message(&value, ENCODED.take(), (usize::MAX, &mut NoSpill));
@@ -285,10 +288,10 @@ impl Core {
     #[cold]
     fn wait_for_room(&self, head: u64, deadline: Option<Instant>) -> bool {
         let words = self.memory.words();
-        let enough = (words.most_items.load(Relaxed) / 8).clamp(1, 64);
+        let enough = (words.most_items.load(Relaxed) / 8).clamp(1, MUCH);
         let came = || Place::of(words.get.place.load(Relaxed)).since(Place::of(head));
         let looks = !self.shares_processor(&words.put, &words.get);
-        if looks && self.for_room.until_gently(|| came() >= enough) || came() > 0 {
+        if looks && self.for_room.until_much(enough, came) || came() > 0 {
             return true;
         }
         let since = Instant::now();
@@ -422,7 +425,8 @@ impl Core {
         if self.shares_processor(&words.get, &words.put) {
             return false;
         }
-        self.for_items.until_gently(|| words.put.place.load(Relaxed) != tail || words.get.returned.load(Relaxed) != 0)
+        let came = || Place::of(words.put.place.load(Relaxed)).since(Place::of(tail));
+        self.for_items.until_much(MUCH, || came() + words.get.returned.load(Relaxed) * MUCH) || came() > 0
     }
 
     /// Sleeps until the producers have come further than that. False: the deadline is over.
