@@ -1,59 +1,31 @@
 //! A queue as one process has it: its memory, one end or both, and the waiting.
 //!
-//! Owns: when to look, to sleep, and to give up. Runs in: any process that has an end of the queue.
+//! Owns: encoding and decoding around the two. Runs in: any process that has an end of the queue.
 //! Never: runs a value's own code, such as its `Serialize`, while it holds a lock.
-//!
-//! # How to wait
-//!
-//! Whoever finds no item looks for a short while, then enlists with those who sleep until the producers have come further,
-//! under their lock, so that none of them can pass by unseen in between; likewise for room. Who sleeps looks again after
-//! 50 ms at the latest, which heals whatever a death has left out.
 
 use std::cell::Cell;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, fence};
+use std::sync::atomic::AtomicU64;
 use std::time::{Duration, Instant};
 
 use super::atomic::Ordering::{Acquire, Relaxed, SeqCst};
+use super::buffer::Buffer;
 use super::ends::{End, MOST_HANDLES, Side};
-use super::layout::{MOST_ITEMS, Place, Shape};
+use super::layout::{MOST_ITEMS, Shape};
+use super::lending::Returns;
 use super::members;
 use super::memory::Memory;
+use super::patience::Patience;
 use super::sleepers::ALL;
-use super::store::{Buffer, Got, Long, NotGot, NotPut};
-use super::waiting;
+use super::store::{Long, NotPut, soon};
+use super::take::{Got, NotGot};
 use crate::channel::error::{GetError, PutError, PutErrorKind, channel_failed};
 use crate::codec::by_type::{NoSpill, as_bytes, of_message, to_message};
-use crate::codec::handles::{self, Handles, Received};
+use crate::codec::handles::{Handles, Received};
 use crate::codec::{CodecError, Message, Payload};
 use crate::error::{Error, Result};
 use crate::link::{PATIENCE, Spin, is_temporary};
-use crate::sys::{Errno, limits};
-
-/// How long to wait.
-#[derive(Clone, Copy, Debug)]
-pub(super) enum Patience {
-    /// Not at all.
-    None,
-    Until(Instant),
-    /// As long as it takes.
-    Endless,
-}
-
-impl Patience {
-    /// For so long from now.
-    pub(super) fn of(timeout: Duration) -> Self {
-        waiting::deadline_after(timeout).map_or(Self::Endless, Self::Until)
-    }
-
-    pub(super) fn deadline(self) -> Option<Instant> {
-        match self {
-            Self::None => Some(Instant::now()),
-            Self::Until(deadline) => Some(deadline),
-            Self::Endless => None,
-        }
-    }
-}
+use crate::sys::Errno;
 
 /// How much a queue may hold.
 #[derive(Clone, Copy, Debug)]
@@ -69,18 +41,18 @@ impl Limits {
 /// See the [module](self).
 #[derive(Debug)]
 pub(super) struct Core {
-    memory: Arc<Memory>,
-    puts: Option<Arc<End>>,
-    gets: Option<Arc<End>>,
+    pub(super) memory: Arc<Memory>,
+    pub(super) puts: Option<Arc<End>>,
+    pub(super) gets: Option<Arc<End>>,
     /// Whether its items are lent.
-    lends: bool,
+    pub(super) lends: bool,
     /// How long to look for an item, and for room.
-    for_items: Spin,
-    for_room: Spin,
+    pub(super) for_items: Spin,
+    pub(super) for_room: Spin,
     /// What [`Core::news`] was when somebody was seen at the other side; [`GONE`] once nobody is there any more.
-    seen: AtomicU64,
+    pub(super) seen: AtomicU64,
     /// How many processes had ended when it was looked for items of the dead.
-    ended: AtomicU64,
+    pub(super) ended: AtomicU64,
 }
 
 /// Nobody is at the other side, and nobody will be.
@@ -91,9 +63,6 @@ thread_local! {
     static ENCODED: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
     static DECODED: Cell<Vec<u128>> = const { Cell::new(Vec::new()) };
 }
-
-/// So many items, or so much room, are worth a little waiting: looking costs the other side a cache miss.
-const MUCH: u32 = 64;
 
 /// Longer memory is not kept for the next item.
 const KEPT: usize = 1 << 20;
@@ -114,7 +83,7 @@ impl Core {
         Ok(Self::of(memory, Some(puts), Some(gets), lends))
     }
 
-    fn of(memory: Arc<Memory>, puts: Option<Arc<End>>, gets: Option<Arc<End>>, lends: bool) -> Self {
+    pub(super) fn of(memory: Arc<Memory>, puts: Option<Arc<End>>, gets: Option<Arc<End>>, lends: bool) -> Self {
         Self {
             memory,
             puts,
@@ -174,19 +143,20 @@ impl Core {
         }
         let cost = Memory::cost(bytes.len(), shape);
         if cost > self.memory.words().most_bytes.load(Relaxed) {
-            return Err(self.too_long(bytes.len()));
+            return Err(self.too_long(bytes.len(), shape));
         }
         let (mut long, mut give_up_at) = (None, None);
         loop {
             if self.nobody_gets(end, self.news()) {
                 return Err(PutErrorKind::Closed);
             }
-            let put = self.try_put((shape, bytes), cost, &mut long, |number| {
+            let put = self.try_put((shape, bytes), cost, (&mut long, patience.for_lock()), |number| {
                 if !beside {
                     return Ok(());
                 }
                 end.send(number, handles).map_err(|errno| match errno {
                     Errno::EAGAIN => NotPut::Full(self.memory.words().get.place.load(Acquire)),
+                    Errno::EPIPE | Errno::ECONNRESET => NotPut::Closed,
                     errno => NotPut::Refused(errno),
                 })
             });
@@ -199,6 +169,7 @@ impl Core {
                     return Ok(());
                 }
                 Err(NotPut::Closed) => return Err(PutErrorKind::Closed),
+                Err(NotPut::Late) => return Err(PutErrorKind::Full),
                 Err(NotPut::Full(head)) => {
                     if matches!(patience, Patience::None) || !self.wait_for_room(head, patience.deadline()) {
                         return Err(PutErrorKind::Full);
@@ -222,20 +193,18 @@ impl Core {
         &'a self,
         (shape, bytes): (Shape, &[u8]),
         cost: u64,
-        long: &mut Option<Long<'a>>,
+        (long, deadline): (&mut Option<Long<'a>>, Option<Instant>),
         send: impl FnOnce(u64) -> std::result::Result<(), NotPut>,
     ) -> std::result::Result<bool, NotPut> {
         if shape.long && long.is_none() {
             // Not before there is room: what waits outside the queue takes memory, too.
-            if let Some(_inside) = self.memory.putting(None) {
+            if let Some(_inside) = self.memory.putting(deadline) {
                 self.memory.room(cost)?;
             }
             *long = Some(self.memory.fill(bytes)?);
         }
-        match self.memory.putting(None) {
-            Some(mut inside) => self.memory.put(&mut inside, (shape, bytes), long.as_mut(), send),
-            None => Err(NotPut::Full(0)),
-        }
+        let mut inside = self.memory.putting(deadline).ok_or(NotPut::Late)?;
+        self.memory.put(&mut inside, (shape, bytes), long.as_mut(), send)
     }
 
     #[cold]
@@ -249,20 +218,21 @@ impl Core {
             return Err(PutErrorKind::CannotEncode { reason: reason.to_owned() });
         }
         if shape.long && bytes.len() > self.memory.longest() {
-            return Err(self.too_long(bytes.len()));
+            return Err(self.too_long(bytes.len(), shape));
         }
         Ok(())
     }
 
     #[cold]
-    fn too_long(&self, bytes: usize) -> PutErrorKind {
+    fn too_long(&self, bytes: usize, shape: Shape) -> PutErrorKind {
         let most = usize::try_from(self.memory.words().most_bytes.load(Relaxed)).unwrap_or(usize::MAX);
-        PutErrorKind::TooLong { bytes, limit: most.min(self.memory.longest()) }
+        let beside = usize::try_from(Memory::cost(bytes, shape)).map_or(usize::MAX, |cost| cost - bytes);
+        PutErrorKind::TooLong { bytes, limit: most.saturating_sub(beside).min(self.memory.longest()) }
     }
 
     /// A number that is another one once a process has ended, or has let go of its consumers.
     #[inline]
-    fn news(&self) -> u64 {
+    pub(super) fn news(&self) -> u64 {
         members::ended().wrapping_add(self.memory.words().dropped.load(Acquire).into()) & (GONE >> 2)
     }
 
@@ -284,49 +254,16 @@ impl Core {
         gone
     }
 
-    /// Waits until the consumers have come further than that: somewhat further, if they are quick. False: the deadline is over.
-    #[cold]
-    fn wait_for_room(&self, head: u64, deadline: Option<Instant>) -> bool {
-        let words = self.memory.words();
-        let enough = (words.most_items.load(Relaxed) / 8).clamp(1, MUCH);
-        let came = || Place::of(words.get.place.load(Relaxed)).since(Place::of(head));
-        let looks = !self.shares_processor(&words.put, &words.get);
-        if looks && self.for_room.until_much(enough, came) || came() > 0 {
-            return true;
-        }
-        let since = Instant::now();
-        let turn = match self.memory.getting(deadline) {
-            None => return false,
-            Some(inside) => {
-                let turn = inside.enlist();
-                // Some who get do so without the lock: either they see that somebody has enlisted, or we what they took.
-                fence(SeqCst);
-                // Also where a consumer has gone meanwhile, whoever was the last.
-                if came() > 0 || self.is_closed() || self.seen.load(Relaxed) != self.news() {
-                    return true;
-                }
-                turn
-            }
-        };
-        let waits = words.get.sleepers.sleep(turn, deadline);
-        self.for_room.slept(since);
-        waits
-    }
-
-    /// Whether the other side was last seen where this one runs: then looking would only keep it from running.
-    fn shares_processor(&self, own: &super::words::Side, other: &super::words::Side) -> bool {
-        let here = limits::processor() + 1;
-        own.processor.store(here, Relaxed);
-        other.processor.load(Relaxed) == here
-    }
-
     /// Takes the first item out. Where it stands, if it is lent.
     #[inline]
     pub(super) fn get<T: Message>(&self, patience: Patience) -> std::result::Result<(T, (u32, u32)), GetError> {
         let (mut buffer, mut got) = (Buffer::new(|| DECODED.take()), Got::new());
         let len = self.get_bytes(&mut buffer, &mut got, patience)?;
+        // Should its `Deserialize` panic, others may have it.
+        let mut returns = Returns(self.lends.then_some(self), got.at);
         let none = Received::default();
         let value = of_message(buffer.bytes(len), got.beside.as_ref().unwrap_or(&none));
+        returns.0 = None;
         let lent = buffer.into_lent();
         if lent.capacity() > 0 && lent.capacity() <= KEPT {
             DECODED.set(lent);
@@ -357,7 +294,7 @@ impl Core {
         loop {
             let len = match if self.lends { Ok(None) } else { self.memory.get_short(buffer) } {
                 Ok(Some(len)) => return Ok(len),
-                Ok(None) => self.get_locked(end, buffer, got),
+                Ok(None) => self.get_locked(end, patience.for_lock(), (buffer, got)),
                 Err(error) => Err(error),
             };
             match len {
@@ -371,6 +308,7 @@ impl Core {
                 Err(NotGot::Refused(errno)) => {
                     return Err(GetError::Failed { step: "get an item", errno: errno as i32 });
                 }
+                Err(NotGot::Late) => return Err(GetError::Empty),
                 // Nobody could put anything after it was seen to be over.
                 Err(NotGot::Empty(_)) if is_over => return Err(GetError::Closed),
                 Err(NotGot::Empty(tail)) => {
@@ -391,10 +329,10 @@ impl Core {
     fn get_locked(
         &self,
         end: &End,
-        buffer: &mut Buffer,
-        got: &mut Got<Received>,
+        deadline: Option<Instant>,
+        (buffer, got): (&mut Buffer, &mut Got<Received>),
     ) -> std::result::Result<usize, NotGot> {
-        let Some(mut inside) = self.memory.getting(None) else { return Err(NotGot::Empty(0)) };
+        let mut inside = self.memory.getting(deadline).ok_or(NotGot::Late)?;
         if self.lends {
             self.look_for_dead(false);
         }
@@ -410,114 +348,13 @@ impl Core {
     }
 
     /// Whether nothing will come any more that is not there already.
-    fn is_over(&self, end: &End) -> bool {
+    pub(super) fn is_over(&self, end: &End) -> bool {
         let closed = self.memory.words().closed.load(SeqCst) != 0;
         if self.lends {
             // What others have may come back.
-            return closed && self.memory.getting(None).is_some_and(|_inside| !self.memory.is_lent_elsewhere());
+            return closed && self.memory.getting(soon()).is_some_and(|_inside| !self.memory.is_lent_elsewhere());
         }
         closed || self.puts.is_none() && end.is_alone()
-    }
-
-    /// Looks for a while whether the producers come further than that.
-    fn look_for_item(&self, tail: u64) -> bool {
-        let words = self.memory.words();
-        if self.shares_processor(&words.get, &words.put) {
-            return false;
-        }
-        let came = || Place::of(words.put.place.load(Relaxed)).since(Place::of(tail));
-        self.for_items.until_much(MUCH, || came() + words.get.returned.load(Relaxed) * MUCH) || came() > 0
-    }
-
-    /// Sleeps until the producers have come further than that. False: the deadline is over.
-    #[cold]
-    fn wait_for_item(&self, end: &End, tail: u64, deadline: Option<Instant>) -> bool {
-        let words = self.memory.words();
-        let since = Instant::now();
-        let turn = match self.memory.putting(deadline) {
-            None => return false,
-            Some(_)
-                if words.put.place.load(Relaxed) != tail
-                    || words.get.returned.load(Relaxed) != 0
-                    || self.is_over(end) =>
-            {
-                return true;
-            }
-            Some(inside) => {
-                self.drop_orphans(end);
-                inside.enlist()
-            }
-        };
-        let waits = words.put.sleepers.sleep(turn, deadline);
-        self.for_items.slept(since);
-        if self.lends {
-            self.look_for_dead(true);
-        }
-        waits
-    }
-
-    /// Drops messages of items that were never put, when there is no item, so that they do not fill the socket. Under `put.lock`.
-    fn drop_orphans(&self, end: &End) {
-        if end.has_message()
-            && let Some(_inside) = self.memory.getting(None)
-            && self.memory.len() == 0
-        {
-            end.forget(u64::MAX);
-        }
-    }
-
-    /// Has the next who gets look for items of processes that have died; `anyway`: also if none is known to have ended.
-    fn look_for_dead(&self, anyway: bool) {
-        let ended = members::ended();
-        let words = self.memory.words();
-        if words.get.number.load(Relaxed) != 0 && (self.ended.swap(ended, Relaxed) != ended || anyway) {
-            words.get.returned.store(1, Relaxed);
-        }
-    }
-
-    /// A lent item is done.
-    pub(super) fn done(&self, at: (u32, u32)) {
-        if let Some(mut inside) = self.memory.getting(None) {
-            self.memory.done(&mut inside, at);
-        }
-        // Whoever waits for what others have hears that nobody has anything.
-        if self.is_closed()
-            && let Some(mut inside) = self.memory.putting(None)
-        {
-            inside.call(ALL);
-        }
-    }
-
-    /// A lent item comes back, for the next who gets.
-    pub(super) fn give_up(&self, at: (u32, u32)) {
-        if let Some(_inside) = self.memory.getting(None) {
-            self.memory.give_up(at);
-        }
-        if let Some(mut inside) = self.memory.putting(None) {
-            inside.call(1);
-        }
-    }
-
-    /// How many items are not done.
-    pub(super) fn unfinished(&self) -> usize {
-        let unfinished = self.memory.getting(None).map_or(0, |_inside| self.memory.unfinished());
-        usize::try_from(unfinished).unwrap_or(usize::MAX)
-    }
-
-    /// Waits until every item that was put is done. False: the deadline is over.
-    pub(super) fn join(&self, deadline: Option<Instant>) -> bool {
-        loop {
-            let turn = {
-                let Some(_inside) = self.memory.getting(deadline) else { return false };
-                if self.memory.unfinished() == 0 {
-                    return true;
-                }
-                self.memory.enlist_joiner()
-            };
-            if !self.memory.words().get.joiners.sleep(turn, deadline) {
-                return false;
-            }
-        }
     }
 
     /// Takes no more items; those that are there can be got.
@@ -533,42 +370,5 @@ impl Core {
 
     pub(super) fn is_closed(&self) -> bool {
         self.memory.words().closed.load(Acquire) != 0
-    }
-}
-
-/// How the queue goes to another process: its memory, and the ends.
-type Travelling = (u32, Option<u32>, Option<u32>);
-
-impl Core {
-    /// Puts it beside the payload that this thread encodes.
-    pub(super) fn travelling(&self) -> std::result::Result<Travelling, CodecError> {
-        let put = |end: &Option<Arc<End>>| end.as_ref().map(|end| handles::put(Arc::clone(end) as _)).transpose();
-        Ok((handles::put(Arc::clone(&self.memory) as _)?, put(&self.puts)?, put(&self.gets)?))
-    }
-
-    /// The queue of type `Q` that came beside the payload that this thread decodes, with these ends.
-    pub(super) fn arrived<Q: 'static>(
-        (memory, puts, gets): Travelling,
-        expected: (bool, bool),
-        lends: bool,
-    ) -> std::result::Result<Self, CodecError> {
-        let memory = handles::take(memory, Memory::open::<Q>)?;
-        memory.check::<Q>()?;
-        let take = |end: Option<u32>, side| {
-            let open = |fd| Ok(Arc::new(End::of(fd, side, &memory)));
-            let end = end.map(|end| handles::take(end, open)).transpose()?;
-            let fits = end.as_ref().is_none_or(|end| end.side() == side && Arc::ptr_eq(end.memory(), &memory));
-            if fits { Ok(end) } else { Err(CodecError::new("an end of a queue was read as another one")) }
-        };
-        let (puts, gets) = (take(puts, Side::Puts)?, take(gets, Side::Gets)?);
-        if (puts.is_some(), gets.is_some()) != expected {
-            return Err(CodecError::new("an end of a queue was read as another one"));
-        }
-        Ok(Self::of(memory, puts, gets, lends))
-    }
-
-    /// Whether both are the same queue.
-    pub(super) fn is_same(&self, other: &Self) -> bool {
-        self.memory.identity() == other.memory.identity()
     }
 }

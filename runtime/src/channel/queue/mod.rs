@@ -8,20 +8,27 @@
 //! | `layout` | how places, heads of items and states of chunks are packed into words |
 //! | `words`, `memory` | the memory, which grows and shrinks with what is in it |
 //! | `stock`, `sweep` | which chunks are free; those that the dead left behind |
-//! | `store` | putting and getting: who writes which word when, and what each death costs |
+//! | `store`, `take`, `lent` | putting, getting and lending: who writes which word when, and what each death costs |
 //! | `ends` | who is left at the other side, and handles beside items |
-//! | `core` | when to look, to sleep, and to give up |
+//! | `core`, `lending`, `travel` | a queue as one process has it |
+//! | `patience` | when to look, to sleep, and to give up |
 
+mod buffer;
 mod core;
 mod ends;
 mod joinable;
 mod layout;
+mod lending;
+mod lent;
 mod memory;
+mod patience;
 mod queue;
 mod simple;
 mod stock;
 mod store;
 mod sweep;
+mod take;
+mod travel;
 mod words;
 
 // What is modelled names these here; the model checker brings its own.

@@ -10,8 +10,9 @@ use serde::de::Error as _;
 use serde::ser::Error as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use super::core::{Core, Limits, Patience};
+use super::core::{Core, Limits};
 use super::ends::Side;
+use super::patience::Patience;
 use crate::channel::error::{GetError, PutError};
 use crate::codec::Message;
 use crate::error::Result;

@@ -10,7 +10,8 @@ use serde::de::Error as _;
 use serde::ser::Error as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use super::core::{Core, Limits, Patience};
+use super::core::{Core, Limits};
+use super::patience::Patience;
 use super::queue::{gets, handle};
 use crate::channel::error::{GetError, PutError};
 use crate::codec::Message;

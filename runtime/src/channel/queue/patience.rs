@@ -1,0 +1,145 @@
+//! Waiting for an item, or for room.
+//!
+//! Owns: when to look, to sleep, and to give up. Runs in: any process that has an end of the queue.
+//! Never: waits longer for a lock than its caller is ready to wait.
+//!
+//! Whoever finds no item looks for a short while, then enlists with those who sleep until the producers have come further,
+//! under their lock, so that none of them can pass by unseen in between; likewise for room. Who sleeps looks again after
+//! 50 ms at the latest, which heals whatever a death has left out.
+//!
+//! Looking takes the word that is looked at away from the processor that writes it. So one looks less and less often, and until
+//! much is there; and not at all where the other side was last seen on the same processor, as it cannot run meanwhile.
+
+use std::sync::atomic::fence;
+use std::time::{Duration, Instant};
+
+use super::atomic::Ordering::{Relaxed, SeqCst};
+use super::core::Core;
+use super::ends::End;
+use super::layout::Place;
+use super::store::soon;
+use super::waiting;
+use super::words;
+use crate::sys::limits;
+
+/// So many items, or so much room, are worth a little waiting: looking costs the other side a cache miss.
+const MUCH: u32 = 64;
+
+/// How long to wait.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Patience {
+    /// Not at all.
+    None,
+    Until(Instant),
+    /// As long as it takes.
+    Endless,
+}
+
+impl Patience {
+    /// For so long from now.
+    pub(super) fn of(timeout: Duration) -> Self {
+        waiting::deadline_after(timeout).map_or(Self::Endless, Self::Until)
+    }
+
+    /// Until when to wait for a lock, which nobody who runs has for longer than microseconds.
+    pub(super) fn for_lock(self) -> Option<Instant> {
+        match self {
+            Self::None => soon(),
+            Self::Until(_) | Self::Endless => self.deadline(),
+        }
+    }
+
+    /// Until when to wait.
+    pub(super) fn deadline(self) -> Option<Instant> {
+        match self {
+            Self::None => Some(Instant::now()),
+            Self::Until(deadline) => Some(deadline),
+            Self::Endless => None,
+        }
+    }
+}
+
+impl Core {
+    /// Waits until the consumers have come further than that: somewhat further, if they are quick. False: the deadline is over.
+    #[cold]
+    pub(super) fn wait_for_room(&self, head: u64, deadline: Option<Instant>) -> bool {
+        let words = self.memory.words();
+        let enough = (words.most_items.load(Relaxed) / 8).clamp(1, MUCH);
+        let came = || Place::of(words.get.place.load(Relaxed)).since(Place::of(head));
+        let looks = !self.shares_processor(&words.put, &words.get);
+        if looks && self.for_room.until_much(enough, came) || came() > 0 {
+            return true;
+        }
+        let since = Instant::now();
+        let turn = match self.memory.getting(deadline) {
+            None => return false,
+            Some(inside) => {
+                let turn = inside.enlist();
+                // Some who get do so without the lock: either they see that somebody has enlisted, or we what they took.
+                fence(SeqCst);
+                // Also where a consumer has gone meanwhile, whoever was the last.
+                if came() > 0 || self.is_closed() || self.seen.load(Relaxed) != self.news() {
+                    return true;
+                }
+                turn
+            }
+        };
+        let waits = words.get.sleepers.sleep(turn, deadline);
+        self.for_room.slept(since);
+        waits
+    }
+
+    /// Looks for a while whether the producers come further than that.
+    pub(super) fn look_for_item(&self, tail: u64) -> bool {
+        let words = self.memory.words();
+        if self.shares_processor(&words.get, &words.put) {
+            return false;
+        }
+        let came = || Place::of(words.put.place.load(Relaxed)).since(Place::of(tail));
+        self.for_items.until_much(MUCH, || came() + words.get.returned.load(Relaxed) * MUCH) || came() > 0
+    }
+
+    /// Sleeps until the producers have come further than that. False: the deadline is over.
+    #[cold]
+    pub(super) fn wait_for_item(&self, end: &End, tail: u64, deadline: Option<Instant>) -> bool {
+        let words = self.memory.words();
+        let since = Instant::now();
+        let turn = match self.memory.putting(deadline) {
+            None => return false,
+            Some(_)
+                if words.put.place.load(Relaxed) != tail
+                    || words.get.returned.load(Relaxed) != 0
+                    || self.is_over(end) =>
+            {
+                return true;
+            }
+            Some(inside) => {
+                self.drop_orphans(end);
+                inside.enlist()
+            }
+        };
+        let waits = words.put.sleepers.sleep(turn, deadline);
+        self.for_items.slept(since);
+        if self.lends {
+            self.look_for_dead(true);
+        }
+        waits
+    }
+
+    /// Drops messages of items that were never put, when there is no item, so that they do not fill the socket. Under `put.lock`.
+    fn drop_orphans(&self, end: &End) {
+        if end.has_message()
+            && let Some(_inside) = self.memory.getting(soon())
+            && self.memory.len() == 0
+        {
+            end.forget(u64::MAX);
+        }
+    }
+
+    /// Whether the other side was last seen where this one runs: then looking would only keep it from running.
+    fn shares_processor(&self, own: &words::Side, other: &words::Side) -> bool {
+        let here = limits::processor() + 1;
+        own.processor.store(here, Relaxed);
+        other.processor.load(Relaxed) == here
+    }
+}

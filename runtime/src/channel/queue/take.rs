@@ -1,0 +1,211 @@
+//! Getting: how an item leaves a queue's memory.
+//!
+//! Owns: the two ways out, with the lock and without. Runs in: any process that has an end of the queue.
+//! Never: decodes, or waits; see [`store`](super::store) for the words, and what each death costs.
+//!
+//! A short item, in a queue that does not count bytes, is taken by one exchange of the consumers' place. All else is done with the
+//! lock: leaving a chunk, long items, handles, tickets. So what stands around the place changes for nobody who looks
+//! without the lock but by the place itself.
+
+use super::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release, SeqCst};
+use super::buffer::Buffer;
+use super::layout::{Chunk, Head, LONG_PART, MOST_ITEMS, Place, Shape, Ticket};
+use super::members;
+use super::memory::{Memory, Refused};
+use super::store::{FEW, Inside, soon};
+
+/// Why there is no item.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum NotGot {
+    /// There is none now, with the producers at this place.
+    Empty(u64),
+    /// The lock could not be had in time.
+    Late,
+    /// What is there was not written by us.
+    Corrupt,
+    /// The kernel refuses what is needed; the item stays.
+    Refused(Refused),
+}
+
+/// What is to be known of an item that came out, beyond its length.
+#[derive(Debug)]
+pub(super) struct Got<R> {
+    /// Where it stands, if it is lent.
+    pub(super) at: (u32, u32),
+    /// What came beside it.
+    pub(super) beside: Option<R>,
+    /// The chunks that its bytes are in, if it is long; those of any other were copied out.
+    long: Vec<u32>,
+}
+
+impl<R> Got<R> {
+    pub(super) const fn new() -> Self {
+        Self { at: (0, 0), beside: None, long: Vec::new() }
+    }
+}
+
+impl Memory {
+    /// Takes the first item out without a lock, if it is short, and the only one to be changed is the consumers' place. None: it
+    /// takes the lock, or another look.
+    ///
+    /// What is read may be of an item that another consumer has taken meanwhile, and be anything; then the place has
+    /// changed, and the exchange fails. Chunks are left under the lock only, so the one in which an item was taken is there.
+    #[inline]
+    pub(super) fn get_short(&self, buffer: &mut Buffer) -> Result<Option<usize>, NotGot> {
+        let words = self.words();
+        if words.most_bytes.load(Relaxed) != u64::MAX {
+            return Ok(None);
+        }
+        loop {
+            let word = words.get.place.load(Acquire);
+            let head = Place::of(word);
+            self.look_for_tail(head)?;
+            if self.reach(head.chunk).is_err() {
+                return Ok(None);
+            }
+            let Some(Head::Item(shape)) = self.head((head.chunk, head.unit)) else { return Ok(None) };
+            if shape.long || shape.beside || shape.lent || shape.len as usize > FEW {
+                return Ok(None);
+            }
+            self.read_units((head.chunk, head.unit + 1), buffer.of(shape.len as usize));
+            let next = head.behind(shape.units());
+            if words.get.place.compare_exchange(word, next.word(), SeqCst, Relaxed).is_err() {
+                std::hint::spin_loop();
+                continue;
+            }
+            if self.leaves_much_room(next)
+                && words.get.sleepers.may_sleep()
+                && let Some(mut inside) = self.getting(soon())
+            {
+                inside.call(1);
+            }
+            return Ok(Some(shape.len as usize));
+        }
+    }
+
+    /// Checks that there is an item at the consumers' place.
+    #[inline]
+    fn look_for_tail(&self, head: Place) -> Result<(), NotGot> {
+        let words = self.words();
+        // One that was seen by somebody slower may lie behind.
+        if (1..=MOST_ITEMS / 2).contains(&Place::of(words.get.seen.load(Acquire)).since(head)) {
+            return Ok(());
+        }
+        let tail = words.put.place.load(Acquire);
+        words.get.seen.store(tail, Release);
+        if Place::of(tail).since(head) == 0 { Err(NotGot::Empty(tail)) } else { Ok(()) }
+    }
+
+    /// Whether those who wait for room are to hear of it: who waits, waits for much of it, or until he looks again. Else each
+    /// item would wake one for one.
+    #[inline]
+    fn leaves_much_room(&self, head: Place) -> bool {
+        let words = self.words();
+        Place::of(words.get.seen.load(Relaxed)).since(head) <= words.most_items.load(Relaxed) / 2
+    }
+
+    /// Takes the first item out, or lends it, if it is one that is lent; `look` gets what is beside it, in the message of a number.
+    ///
+    /// Its bytes are in `buffer` afterwards, which begins with them; those of a long one are still to be [copied](Self::copy).
+    #[inline]
+    pub(super) fn get<R>(
+        &self,
+        inside: &mut Inside<'_>,
+        (buffer, got): (&mut Buffer, &mut Got<R>),
+        mut look: impl FnMut(u64) -> Result<R, Refused>,
+    ) -> Result<usize, NotGot> {
+        let words = self.words();
+        if words.get.returned.load(Relaxed) != 0
+            && let Some((at, shape)) = self.find_returned()
+        {
+            return self.take_item((at, shape), false, (buffer, got), &mut look);
+        }
+        loop {
+            let word = words.get.place.load(Acquire);
+            let head = Place::of(word);
+            self.look_for_tail(head)?;
+            self.reach(head.chunk).map_err(NotGot::Refused)?;
+            match self.head((head.chunk, head.unit)).ok_or(NotGot::Corrupt)? {
+                Head::Hop(next) => {
+                    words.get.place.store(head.at_start_of(next).word(), Release);
+                    self.leave(head.chunk);
+                }
+                Head::Item(shape) => {
+                    let len = self.take_item(((head.chunk, head.unit), shape), true, (buffer, got), &mut look)?;
+                    let next = head.behind(shape.units());
+                    let cost = Self::cost(len, shape);
+                    let bytes = words.get.bytes[head.parity()].load(Relaxed).wrapping_add(cost);
+                    words.get.bytes[next.parity()].store(bytes, Relaxed);
+                    // Somebody may have taken it without the lock, if it is one of those.
+                    if words.get.place.compare_exchange(word, next.word(), AcqRel, Relaxed).is_err() {
+                        continue;
+                    }
+                    if self.leaves_much_room(next) {
+                        inside.call(1);
+                    }
+                    return Ok(len);
+                }
+            }
+        }
+    }
+
+    /// Reads an item, and notes that this process has it; `first`: nobody had it before. Says how many bytes it has.
+    #[inline]
+    fn take_item<R>(
+        &self,
+        (at, shape): ((u32, u32), Shape),
+        first: bool,
+        (buffer, got): (&mut Buffer, &mut Got<R>),
+        look: &mut impl FnMut(u64) -> Result<R, Refused>,
+    ) -> Result<usize, NotGot> {
+        let body = (at.0, at.1 + 1 + shape.before());
+        let plain = !(shape.lent || shape.beside || shape.long);
+        if plain {
+            self.read_units(body, buffer.of(shape.len as usize));
+            return Ok(shape.len as usize);
+        }
+        if shape.beside {
+            got.beside = Some(look(self.unit((at.0, body.1 - 1))).map_err(NotGot::Refused)?);
+        }
+        let mut len = shape.len as usize;
+        if shape.long {
+            (len, got.long) = self.chain(at, shape).ok_or(NotGot::Corrupt)?;
+        } else {
+            self.read_units(body, buffer.of(len));
+        }
+        got.at = at;
+        let me = members::own().bits();
+        if shape.lent {
+            // The ticket last: it is what says that the item is lent.
+            if first {
+                let (lent, all) = (self.lent(at.0), &self.words().get.number);
+                lent.store(lent.load(Relaxed) + 1, Relaxed);
+                all.store(all.load(Relaxed) + 1, Relaxed);
+            }
+            self.set_ticket(at, Ticket::With(me));
+        } else {
+            got.long.iter().for_each(|chunk| self.state(*chunk).store(Chunk::Of(me).word(), Relaxed));
+        }
+        Ok(len)
+    }
+
+    /// Copies out what is still elsewhere. Without a lock.
+    pub(super) fn copy<R>(&self, (got, len): (&Got<R>, usize), buffer: &mut Buffer, lent: bool) {
+        if got.long.is_empty() {
+            return;
+        }
+        for (part, chunk) in buffer.of(len).chunks_mut(LONG_PART).zip(&got.long) {
+            self.read((*chunk, 0), part);
+        }
+        if !lent {
+            got.long.iter().for_each(|chunk| self.put_back(*chunk));
+        }
+    }
+
+    /// The consumers have left a chunk. Under `get.lock`.
+    fn leave(&self, chunk: u32) {
+        if self.lent(chunk).load(Relaxed) == 0 {
+            self.put_back(chunk);
+        }
+    }
+}
