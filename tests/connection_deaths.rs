@@ -26,6 +26,7 @@ under_every_start_method! {
     a_process_killed_inside_a_very_long_send_leaves_no_part_of_it,
     a_receiver_killed_at_any_moment_is_the_end_for_the_sender,
     a_sender_that_waits_for_room_hears_of_the_receivers_death,
+    what_the_dead_sent_arrives_though_they_had_not_read_everything,
     a_child_hears_of_the_death_of_another,
     an_end_on_its_way_to_a_dead_process_is_closed,
     readers_that_die_reading_do_not_silence_the_sender,
@@ -179,6 +180,32 @@ fn a_sender_that_waits_for_room_hears_of_the_receivers_death(method: StartMethod
             assert_eq!(*error.kind(), SendErrorKind::Disconnected);
         });
         assert!(process.join().is_err());
+    }
+}
+
+/// Sends some, and reads nothing.
+#[process_task]
+fn send_only(end: Connection<Numbered, Numbered>, stage: &Stage, len: usize) {
+    (0..3).for_each(|number| end.send(numbered(number, len)).expect("there is room"));
+    reach(stage);
+    until_killed();
+}
+
+fn what_the_dead_sent_arrives_though_they_had_not_read_everything(method: StartMethod) {
+    for len in [10, 50_000] {
+        let (mine, theirs) = pipe().unwrap();
+        let stage = stage();
+        let process = builder(method).spawn(send_only, (theirs, &stage, len)).unwrap();
+        (0..3).for_each(|number| mine.send(numbered(number, len)).unwrap());
+        until(&stage, 1);
+        kill(&process);
+        assert!(process.join().is_err());
+        for number in 0..3 {
+            let message = mine.recv().expect("it was sent in time");
+            assert!(message.0 == number && is_whole(&message, len));
+        }
+        assert_eq!(mine.recv(), Err(RecvError::Disconnected));
+        assert_eq!(*mine.send(numbered(0, len)).unwrap_err().kind(), SendErrorKind::Disconnected);
     }
 }
 

@@ -3,6 +3,7 @@
 //! Runs in: the test process, and children whose limits are theirs alone. Never: lowers a limit of the test process.
 #![expect(unsafe_code, reason = "a signal's default action")]
 
+mod copies;
 mod stage;
 mod storm;
 mod support;
@@ -79,15 +80,19 @@ fn receive_with(from: Receiver<Message>, room: u64) -> Vec<String> {
         }
         Err(other) => other.to_string(),
     };
+    // What one message brought must not be taken for what a later one lost.
+    let first = from.recv().expect("there is room for the first");
     let before = open_descriptors();
     let mut said: Vec<_> = with_room_for(room, || (0..3).map(|_| say(from.recv())).collect());
     assert_eq!(open_descriptors(), before, "what came is closed again");
     said.extend(from.iter().map(say));
+    assert!(is_whole(&first, 2, 10));
     said
 }
 
 fn a_full_table_of_descriptors_costs_the_messages_that_need_one(method: StartMethod) {
     let (sender, receiver) = one_way().unwrap();
+    sender.send(message(2, 10)).unwrap();
     sender.send(message(2, 10)).unwrap();
     sender.send(message(0, 10)).unwrap();
     sender.send(message(0, 100_000)).unwrap();
@@ -100,6 +105,7 @@ fn a_full_table_of_descriptors_costs_the_messages_that_need_one(method: StartMet
 fn with_few_descriptors_each_message_is_whole_or_an_error(method: StartMethod) {
     for room in 0..8 {
         let (sender, receiver) = one_way().unwrap();
+        sender.send(message(2, 10)).unwrap();
         for (handles, len) in [(4, 10), (3, 100_000), (1, 10), (4, 100_000)] {
             sender.send(message(handles, len)).unwrap();
         }
@@ -259,33 +265,27 @@ fn memory_for_a_very_long_message_goes_when_it_is_read(method: StartMethod) {
     process.join().unwrap();
 }
 
-/// Sends, and has a copy of this process send as well.
+/// Sends, and has a copy of this process send as well, from memory that both remember.
 #[process_task]
-fn send_from_a_copy(out: Sender<Vec<u8>>) {
-    out.send(vec![1; 100_000]).expect("somebody listens");
-    copies::in_a_copy(|| {
-        for _ in 0..20 {
-            out.send(vec![2; 100_000]).expect("somebody listens");
-        }
-    });
-    for _ in 0..20 {
-        out.send(vec![3; 100_000]).expect("somebody listens");
-    }
+fn send_from_a_copy(out: Connection<Vec<u8>, ()>) {
+    let send = |byte| out.send(vec![byte; 100_000]).expect("somebody listens");
+    (0..3).for_each(|_| send(0));
+    out.recv().expect("they were read");
+    send(1);
+    copies::in_a_copy(|| (0..2).for_each(|_| send(2)));
+    (0..2).for_each(|_| send(3));
 }
 
-mod copies;
-
 fn a_host_that_forks_shares_no_memory_with_its_copy(method: StartMethod) {
-    let (sender, receiver) = one_way().unwrap();
-    let process = builder(method).spawn(send_from_a_copy, sender).unwrap();
-    let first: Vec<_> = receiver
-        .iter()
-        .map(|message| {
-            let message: Vec<u8> = message.unwrap();
-            assert!(message.len() == 100_000 && message.iter().all(|byte| *byte == message[0]));
-            message[0]
-        })
-        .collect();
-    assert_eq!(first, [vec![1], vec![2; 20], vec![3; 20]].concat());
+    let (mine, theirs) = pipe().unwrap();
+    let process = builder(method).spawn(send_from_a_copy, theirs).unwrap();
+    let next = || {
+        let message: Vec<u8> = mine.recv().unwrap();
+        assert!(message.len() == 100_000 && message.iter().all(|byte| *byte == message[0]));
+        message[0]
+    };
+    assert_eq!([next(), next(), next()], [0, 0, 0]);
+    mine.send(()).unwrap();
     process.join().unwrap();
+    assert_eq!([(); 5].map(|()| next()), [1, 2, 2, 3, 3]);
 }
