@@ -30,6 +30,21 @@ pub(crate) fn writable(fd: BorrowedFd<'_>, deadline: Option<Instant>) -> nix::Re
     any(&mut [PollFd::new(fd, PollFlags::POLLOUT)], deadline)
 }
 
+/// `poll(2)`: returns when `fd` can be read or written, or was hung up, or when `deadline` comes.
+#[cfg(feature = "tcp")]
+pub(crate) fn readable_or_writable(fd: BorrowedFd<'_>, deadline: Option<Instant>) -> nix::Result<bool> {
+    let mut polled = [PollFd::new(fd, PollFlags::POLLIN | PollFlags::POLLOUT)];
+    any(&mut polled, deadline)
+}
+
+/// `poll(2)`: whether the other end of a TCP socket has said that it sends nothing more, or is gone; what came before that may
+/// still be there to be read.
+#[cfg(feature = "tcp")]
+pub(crate) fn other_end_is_closed(fd: BorrowedFd<'_>) -> nix::Result<bool> {
+    let only_that = PollFlags::from_bits_retain(nix::libc::POLLRDHUP);
+    any(&mut [PollFd::new(fd, only_that)], Some(Instant::now()))
+}
+
 /// Waits until one of them has something to say; false if `deadline` came first.
 fn any(polled: &mut [PollFd<'_>], deadline: Option<Instant>) -> nix::Result<bool> {
     loop {

@@ -72,6 +72,8 @@ struct Line {
     /// Taken out by the one who sends.
     sending: Mutex<Option<Sending>>,
     turn: Condvar,
+    /// The end was dropped: nobody reads any more what comes.
+    dropped: AtomicBool,
 }
 
 impl Wire {
@@ -82,7 +84,13 @@ impl Wire {
         readable.add(ready.as_fd(), 1, Report::Level)?;
         let sending = Mutex::new(Some(Sending::new(agreed.sealed)));
         Ok(Self {
-            line: Arc::new(Line { socket, cipher: agreed.cipher, sending, turn: Condvar::new() }),
+            line: Arc::new(Line {
+                socket,
+                cipher: agreed.cipher,
+                sending,
+                turn: Condvar::new(),
+                dropped: AtomicBool::new(false),
+            }),
             receiving: Mutex::new(Receiving::new(agreed.opened)),
             parted: AtomicBool::new(false),
             readable,
@@ -137,17 +145,18 @@ impl Remote for Wire {
         if !self.is_of_this_process() {
             return Err(SendErrorKind::Failed { step: COPY, errno: Errno::EPERM as i32 });
         }
-        if self.parted.load(Relaxed) {
+        let line = &self.line;
+        // The kernel would take what nobody reads any more.
+        if self.parted.load(Relaxed) || poll::other_end_is_closed(line.socket.as_fd()) == Ok(true) {
             return Err(SendErrorKind::Disconnected);
         }
-        let line = &self.line;
         let sent = line.in_turn(patience, |sending| {
             sending.message(bytes, &line.cipher, &mut &line.socket, &mut || line.room(patience))
         })?;
         if sent == Sent::AllButTheEnd {
             // Whoever waits only so long cannot be made to wait longer, so another does.
             let line = Arc::clone(line);
-            beside(move || drop(line.flush()));
+            beside(move || line.flush());
         }
         Ok(())
     }
@@ -177,7 +186,11 @@ impl Remote for Wire {
 
 impl Drop for Wire {
     fn drop(&mut self) {
-        if self.is_of_this_process() && !self.line.part(LINGER) {
+        if !self.is_of_this_process() {
+            return;
+        }
+        self.line.dropped.store(true, Relaxed);
+        if !self.line.part(LINGER) {
             let line = Arc::clone(&self.line);
             beside(move || line.linger());
         }
@@ -215,17 +228,26 @@ impl Line {
         Ok(patience != Patience::None && poll::writable(self.socket.as_fd(), patience.deadline())?)
     }
 
-    /// Sends the end of a message that has begun to leave.
-    fn flush(&self) -> Result<(), SendErrorKind> {
-        let endless = Patience::Endless;
-        self.in_turn(endless, |sending| sending.flush(&mut &self.socket, &mut || self.room(endless)))
+    /// Sends the end of a message that has begun to leave. A drop does so itself.
+    ///
+    /// Runs in: a thread of its own.
+    fn flush(&self) {
+        while !self.dropped.load(Relaxed) {
+            let look = Patience::of(LOOK);
+            let flushed =
+                self.in_turn(Patience::Endless, |sending| sending.flush(&mut &self.socket, &mut || self.room(look)));
+            if flushed != Err(SendErrorKind::Full) {
+                return;
+            }
+        }
     }
 
     /// Says that nothing follows. Whether the socket can be closed without harm to what was sent.
     fn part(&self, limit: Duration) -> bool {
-        let patience = Patience::of(limit);
-        let said = self
-            .in_turn(patience, |sending| sending.close(&self.cipher, &mut &self.socket, &mut || self.room(patience)));
+        let until = Instant::now() + limit;
+        let said = self.in_turn(Patience::Until(until), |sending| {
+            sending.close(&self.cipher, &mut &self.socket, &mut || self.room_while_nobody_reads(until))
+        });
         match said {
             Err(SendErrorKind::Full) => return false,
             Err(_) => return true,
@@ -237,16 +259,11 @@ impl Line {
 
     /// As [`room`](Self::room), for an end that was dropped. The other side may be at that, too, and wait for us.
     fn room_while_nobody_reads(&self, until: Instant) -> Result<bool, Errno> {
-        loop {
-            let _ = self.throw_away();
-            let (fd, look) = (self.socket.as_fd(), Instant::now() + LOOK);
-            if poll::writable(fd, Some(look.min(until)))? {
-                return Ok(true);
-            }
-            if look >= until {
-                return Ok(false);
-            }
+        // Once nothing more can come, the socket is always readable.
+        if self.throw_away() {
+            return poll::writable(self.socket.as_fd(), Some(until));
         }
+        poll::readable_or_writable(self.socket.as_fd(), Some(until))
     }
 
     /// Whether the other side's kernel has all that was sent, or there is nobody any more who could take it.
