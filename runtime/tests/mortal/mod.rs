@@ -47,6 +47,18 @@ pub(crate) enum Fault {
     LeavesTooEarly,
     /// Who wakes somebody hears of one less than it was.
     WakersMiscount,
+    /// Who is about to sleep does not look again once it has the lock.
+    LooksTooEarly,
+    /// Nobody looks for what the dead had.
+    NothingIsSought,
+    /// Who gives something back tells nobody.
+    GivesBackInSilence,
+    /// What the dead left behind in memory stays there.
+    NothingIsSwept,
+    /// Memory that is given back is there still.
+    MemoryIsKept,
+    /// Memory is used before there is any.
+    NothingIsReserved,
 }
 
 impl Fault {
@@ -84,7 +96,7 @@ pub(crate) use the_checker_finds;
 struct Killed;
 
 /// One step. The last one does not happen, nor any after it: then this is false.
-fn step() -> bool {
+pub(crate) fn step() -> bool {
     match STEPS.with(Cell::get) {
         0 => die(),
         GONE => return false,
@@ -208,6 +220,19 @@ pub(crate) mod atomic {
                 pub(crate) fn fetch_and(&self, value: $number, order: Ordering) -> $number {
                     if step() { self.word().fetch_and(value, order) } else { self.first }
                 }
+
+                pub(crate) fn fetch_add(&self, value: $number, order: Ordering) -> $number {
+                    if step() { self.word().fetch_add(value, order) } else { self.first }
+                }
+
+                pub(crate) fn fetch_update(
+                    &self,
+                    success: Ordering,
+                    failure: Ordering,
+                    change: impl FnMut($number) -> Option<$number>,
+                ) -> Result<$number, $number> {
+                    if step() { self.word().fetch_update(success, failure, change) } else { Ok(self.first) }
+                }
             }
         )+ };
     }
@@ -216,7 +241,9 @@ pub(crate) mod atomic {
     /// What no model needs, some other one does.
     const _: fn() = || {
         let _ = (AtomicU32::fetch_or, AtomicU32::fetch_and, AtomicU64::fetch_or, AtomicU64::fetch_and);
-        let _ = (AtomicU64::peek, AtomicU64::compare_exchange);
+        let _ = (AtomicU64::peek, AtomicU64::compare_exchange, AtomicU32::fetch_add, AtomicU64::fetch_add);
+        let _ = AtomicU32::new(0).fetch_update(Ordering::Relaxed, Ordering::Relaxed, Some);
+        let _ = AtomicU64::new(0).fetch_update(Ordering::Relaxed, Ordering::Relaxed, Some);
     };
 }
 
@@ -263,6 +290,11 @@ pub(crate) mod members {
 
     pub(super) fn end(number: u32) {
         DEAD.fetch_or(1 << number, Release);
+    }
+
+    /// How many have ended.
+    pub(crate) fn ended() -> u32 {
+        DEAD.load(Acquire).count_ones()
     }
 
     /// Kills that member when it next sleeps, or now if it does.
@@ -405,4 +437,6 @@ const _: fn() = || {
     Fault::WakersMiscount.is_found_by("", "");
     let _ = (Fault::WaitersAreNotNoted, Fault::NobodyIsWoken, Fault::NoDeathIsKnown);
     let _ = (Fault::ReleaseIsRelaxed, Fault::LeavesTooEarly, waiting::look_shortly(|| true));
+    let _ = (Fault::LooksTooEarly, Fault::NothingIsSought, Fault::GivesBackInSilence, Fault::NothingIsSwept);
+    let _ = (Fault::MemoryIsKept, Fault::NothingIsReserved, members::ended());
 };

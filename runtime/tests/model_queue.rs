@@ -1,0 +1,558 @@
+//! Queues under every interleaving, with the death of a process at each of its steps.
+//!
+//! The files of the queue are compiled here a second time, as they are, on top of processes that die ([`mortal`]) and of a memory
+//! of a few small chunks ([`memory`]). What is asked: that an item which was put is got once, or its taker died with it;
+//! that nothing is seen of one that was not put, and nothing half written; that the items of a producer come in their order;
+//! that nobody sleeps for good; that no chunk is lost, nor used by two; that a lent item comes back when its holder is dead or
+//! gave it up, and at no other time. Runs in: one process, without children.
+#![expect(unsafe_code, reason = "looking into the checker's cells")]
+
+mod checker;
+#[expect(dead_code, reason = "a part of the crate, of which a model needs some")]
+#[path = "../src/channel/queue/layout.rs"]
+mod layout;
+#[expect(dead_code, reason = "a part of the crate, of which a model needs some")]
+#[path = "../src/sync/lock.rs"]
+mod lock;
+#[path = "model_queue/memory.rs"]
+mod memory;
+mod mortal;
+#[path = "../src/sync/sleepers.rs"]
+mod sleepers;
+#[path = "../src/channel/queue/stock.rs"]
+mod stock;
+#[expect(dead_code, reason = "a part of the crate, of which a model needs some")]
+#[path = "../src/channel/queue/store.rs"]
+mod store;
+#[path = "../src/channel/queue/sweep.rs"]
+mod sweep;
+#[path = "../src/channel/queue/words.rs"]
+mod words;
+
+use std::sync::Mutex;
+
+use loom::sync::Arc;
+
+use atomic::Ordering::{Relaxed, SeqCst};
+use checker::{at_each_step, explore_with};
+use layout::{Chunk, Place, Shape};
+use memory::Memory;
+use mortal::{FOR_EVER, Fault, Process, atomic, members, the_checker_finds, waiting};
+use sleepers::ALL;
+use store::{Buffer, Got, NotGot, NotPut};
+
+/// Where a lent item stands.
+type At = (u32, u32);
+
+/// A queue, the waiting around it as `core.rs` of the queue has it, and a journal that no death takes with it.
+struct Queue {
+    memory: Memory,
+    lends: bool,
+    /// Bytes of each item.
+    len: usize,
+    /// Who got what, in this order.
+    got: Mutex<Vec<(u32, u8)>>,
+}
+
+/// Items that share a chunk with another one, that have one for themselves, and that have two of their own elsewhere.
+const SHORT: usize = 16;
+const WIDE: usize = 32;
+const LONG: usize = 60;
+
+impl Queue {
+    fn of(len: usize, most_items: u32) -> Arc<Self> {
+        Self::with(len, (most_items, u64::MAX), false)
+    }
+
+    fn lending(len: usize, most_items: u32) -> Arc<Self> {
+        Self::with(len, (most_items, u64::MAX), true)
+    }
+
+    fn with(len: usize, (most_items, most_bytes): (u32, u64), lends: bool) -> Arc<Self> {
+        let memory = Memory::new(most_items, most_bytes);
+        Arc::new(Self { memory, lends, len, got: Mutex::default() })
+    }
+
+    /// Puts an item of that many bytes, each of them this one. False: the queue is closed.
+    fn put(&self, item: u8) -> bool {
+        let bytes = vec![item; self.len];
+        let shape = Shape::for_bytes(self.len, false, self.lends);
+        let mut long = None;
+        loop {
+            match self.try_put((shape, &bytes), &mut long) {
+                Ok(_) => return true,
+                Err(NotPut::Closed) => return false,
+                Err(NotPut::Full(head)) => self.wait_for_room(head),
+                Err(NotPut::Refused(refused)) => panic!("{refused:?}"),
+            }
+        }
+    }
+
+    fn try_put<'a>(
+        &'a self,
+        (shape, bytes): (Shape, &[u8]),
+        long: &mut Option<store::Long<'a>>,
+    ) -> Result<bool, NotPut> {
+        if shape.long && long.is_none() {
+            if let Some(_inside) = self.memory.putting(None) {
+                self.memory.room(Memory::cost(bytes.len(), shape))?;
+            }
+            *long = Some(self.memory.fill(bytes)?);
+        }
+        let mut inside = self.memory.putting(None).unwrap();
+        self.memory.put(&mut inside, (shape, bytes), long.as_mut(), |_| Ok(()))
+    }
+
+    fn wait_for_room(&self, head: u64) {
+        let words = self.memory.words();
+        let moved = || words.get.place.load(Relaxed) != head || words.closed.load(Relaxed) != 0;
+        if moved() {
+            return;
+        }
+        let turn = match self.memory.getting(None).unwrap() {
+            _ if moved() && !Fault::LooksTooEarly.is_made() => return,
+            inside => inside.enlist(),
+        };
+        let _ = words.get.sleepers.sleep(turn, None);
+    }
+
+    /// Takes the first item out. None: the queue is closed and empty, and nothing will come back.
+    fn get(&self) -> Option<(u8, At)> {
+        let (mut is_over, mut ended) = (false, 0);
+        loop {
+            let (mut buffer, mut got) = (Buffer::new(Vec::new), Got::<()>::new());
+            let len = {
+                let mut inside = self.memory.getting(None).unwrap();
+                let now = members::ended();
+                if self.lends && ended != now {
+                    ended = now;
+                    self.look_for_dead();
+                }
+                self.memory.get(&mut inside, (&mut buffer, &mut got), |_| Ok(()))
+            };
+            match len {
+                Ok(len) => {
+                    self.memory.copy((&got, len), &mut buffer, self.lends);
+                    return Some((self.note(buffer.bytes(len)), got.at));
+                }
+                Err(NotGot::Empty(_)) if is_over => return None,
+                Err(NotGot::Empty(tail)) => {
+                    is_over = self.is_over();
+                    if !is_over {
+                        self.wait_for_item(tail);
+                    }
+                }
+                Err(other) => panic!("{other:?}"),
+            }
+        }
+    }
+
+    /// Looks at an item that came out, and writes it down.
+    fn note(&self, bytes: &[u8]) -> u8 {
+        assert_eq!(bytes, vec![bytes[0]; self.len], "it is torn");
+        self.got.lock().unwrap().push((members::own().bits(), bytes[0]));
+        bytes[0]
+    }
+
+    fn is_over(&self) -> bool {
+        let closed = self.memory.words().closed.load(SeqCst) != 0;
+        closed
+            && (!self.lends || {
+                let _inside = self.memory.getting(None);
+                !self.memory.is_lent_elsewhere()
+            })
+    }
+
+    fn wait_for_item(&self, tail: u64) {
+        let words = self.memory.words();
+        let moved = || words.put.place.load(Relaxed) != tail || words.get.returned.load(Relaxed) != 0;
+        let turn = match self.memory.putting(None).unwrap() {
+            _ if (moved() || self.is_over()) && !Fault::LooksTooEarly.is_made() => return,
+            inside => inside.enlist(),
+        };
+        let _ = words.put.sleepers.sleep(turn, None);
+        if self.lends {
+            self.look_for_dead();
+        }
+    }
+
+    fn look_for_dead(&self) {
+        let words = self.memory.words();
+        if words.get.number.load(Relaxed) != 0 && !Fault::NothingIsSought.is_made() {
+            words.get.returned.store(1, Relaxed);
+        }
+    }
+
+    fn done(&self, at: At) {
+        {
+            let mut inside = self.memory.getting(None).unwrap();
+            self.memory.done(&mut inside, at);
+        }
+        if self.memory.words().closed.load(Relaxed) != 0 {
+            self.memory.putting(None).unwrap().call(ALL);
+        }
+    }
+
+    fn give_up(&self, at: At) {
+        {
+            let _inside = self.memory.getting(None).unwrap();
+            self.memory.give_up(at);
+        }
+        if !Fault::GivesBackInSilence.is_made() {
+            self.memory.putting(None).unwrap().call(1);
+        }
+    }
+
+    /// Gets an item and is done with it.
+    fn work(&self) -> Option<u8> {
+        let (item, at) = self.get()?;
+        if self.lends {
+            self.done(at);
+        }
+        Some(item)
+    }
+
+    fn unfinished(&self) -> u64 {
+        let _inside = self.memory.getting(None).unwrap();
+        self.memory.unfinished()
+    }
+
+    fn join(&self) {
+        loop {
+            let turn = {
+                let _inside = self.memory.getting(None).unwrap();
+                if self.memory.unfinished() == 0 {
+                    return;
+                }
+                self.memory.enlist_joiner()
+            };
+            let _ = self.memory.words().get.joiners.sleep(turn, None);
+        }
+    }
+
+    fn close(&self) {
+        {
+            let mut inside = self.memory.putting(None).unwrap();
+            self.memory.words().closed.store(1, SeqCst);
+            inside.call(ALL);
+        }
+        self.memory.getting(None).unwrap().call(ALL);
+    }
+
+    /// What came out until now. To each who gets, the items of each producer, whose number is in the upper half, come in their
+    /// order, but for those that come back.
+    fn journal(&self) -> Vec<u8> {
+        let got = self.got.lock().unwrap();
+        for (at, (consumer, item)) in got.iter().enumerate() {
+            let later = &got[at + 1..];
+            let is_late = |(other, next): &&(u32, u8)| other == consumer && next >> 4 == item >> 4 && next < item;
+            if let Some((_, late)) = later.iter().find(is_late) {
+                assert!(self.lends && got[..at].iter().any(|(_, before)| before == late), "not in order: {got:x?}");
+            }
+        }
+        let mut items: Vec<_> = got.iter().map(|(_, item)| *item).collect();
+        items.sort_unstable();
+        items
+    }
+
+    /// Closes the queue and gets what is left in it; then looks for every chunk. `swept`: somebody has died.
+    fn drain(&self, swept: bool) -> Vec<u8> {
+        self.close();
+        while self.work().is_some() {}
+        assert_eq!((self.unfinished(), self.memory.len()), (0, 0));
+        if swept && !Fault::NothingIsSwept.is_made() {
+            let (_putting, _getting) = (self.memory.putting(None), self.memory.getting(None));
+            self.memory.sweep();
+        }
+        let words = self.memory.words();
+        let tail = Place::of(words.put.place.load(Relaxed));
+        let states: Vec<_> =
+            (0..self.memory.used()).map(|chunk| Chunk::of(self.memory.state(chunk).load(Relaxed))).collect();
+        for (chunk, state) in (0..).zip(&states) {
+            let expected = if chunk == tail.chunk { &[Chunk::Queued][..] } else { &[Chunk::Warm, Chunk::Cold] };
+            assert!(expected.contains(state), "chunk {chunk} is lost: {states:?} {tail:?}");
+            assert_eq!(self.memory.lent(chunk).load(Relaxed), 0);
+            assert_eq!(self.memory.has_memory(chunk), *state != Chunk::Cold, "of chunk {chunk}: {states:?}");
+        }
+        if swept && !Fault::NothingIsSwept.is_made() {
+            let count = |state| states.iter().filter(|this| **this == state).count() as u32;
+            assert_eq!(words.stock.warm.load(Relaxed), count(Chunk::Warm));
+            assert_eq!(words.stock.cold.load(Relaxed), count(Chunk::Cold));
+        }
+        self.journal()
+    }
+}
+
+/// The items of a producer: its number, and theirs.
+fn items(producer: u32, count: u8) -> impl Iterator<Item = u8> {
+    (1..=count).map(move |item| (producer as u8) << 4 | item)
+}
+
+/// A process that puts so many items, unless it dies before or the queue is closed.
+fn producer(number: u32, steps: u32, queue: &Arc<Queue>, count: u8) -> Process<bool> {
+    Process::start(number, steps, queue, move |queue| items(number, count).all(|item| queue.put(item)))
+}
+
+/// A process that gets so many items, and is done with each.
+fn consumer(number: u32, steps: u32, queue: &Arc<Queue>, count: u8) -> Process<bool> {
+    Process::start(number, steps, queue, move |queue| (0..count).all(|_| queue.work().is_some()))
+}
+
+#[test]
+fn what_two_have_put_is_got_once_and_in_their_order() {
+    explore_with(2, 1000, || {
+        let queue = Queue::of(SHORT, 1);
+        let producers = [2, 3].map(|number| producer(number, FOR_EVER, &queue, 2));
+        for _ in 0..4 {
+            queue.get().unwrap();
+        }
+        assert_eq!(producers.map(Process::join), [Some(true); 2]);
+        assert_eq!(queue.drain(false), [0x21, 0x22, 0x31, 0x32]);
+    });
+}
+
+#[test]
+fn two_who_get_share_what_is_put() {
+    explore_with(2, 1000, || {
+        let queue = Queue::of(SHORT, 2);
+        let consumers = [2, 3].map(|number| consumer(number, FOR_EVER, &queue, 2));
+        for item in items(1, 4) {
+            assert!(queue.put(item));
+        }
+        assert_eq!(consumers.map(Process::join), [Some(true); 2]);
+        assert_eq!(queue.drain(false), [0x11, 0x12, 0x13, 0x14]);
+    });
+}
+
+#[test]
+fn a_close_wakes_everybody() {
+    explore_with(2, 1000, || {
+        let queue = Queue::of(SHORT, 1);
+        let producer = producer(2, FOR_EVER, &queue, 2);
+        let consumers = [3, 4].map(|number| consumer(number, FOR_EVER, &queue, 2));
+        queue.close();
+        producer.join().unwrap();
+        consumers.map(Process::join);
+        queue.drain(false);
+    });
+}
+
+#[test]
+fn items_with_a_chunk_each_follow_the_hops() {
+    explore_with(2, 1000, || {
+        let queue = Queue::of(WIDE, 2);
+        let producer = producer(2, FOR_EVER, &queue, 4);
+        for _ in 0..4 {
+            queue.get().unwrap();
+        }
+        producer.join();
+        assert_eq!(queue.drain(false), [0x21, 0x22, 0x23, 0x24]);
+    });
+}
+
+#[test]
+fn long_items_come_whole() {
+    explore_with(2, 1000, || {
+        let queue = Queue::of(LONG, 2);
+        let producers = [2, 3].map(|number| producer(number, FOR_EVER, &queue, 1));
+        for _ in 0..2 {
+            queue.get().unwrap();
+        }
+        assert_eq!(producers.map(Process::join), [Some(true); 2]);
+        assert_eq!(queue.drain(false), [0x21, 0x31]);
+    });
+}
+
+#[test]
+fn there_are_no_more_bytes_than_may_be() {
+    explore_with(2, 1000, || {
+        // Room for two items at a time, and their heads.
+        let queue = Queue::with(SHORT, (u32::MAX, 50), false);
+        let producers = [2, 3].map(|number| producer(number, FOR_EVER, &queue, 2));
+        for _ in 0..4 {
+            assert!(queue.memory.len() <= 2);
+            queue.get().unwrap();
+        }
+        assert_eq!(producers.map(Process::join), [Some(true); 2]);
+        queue.drain(false);
+    });
+}
+
+#[test]
+fn a_search_for_lost_chunks_takes_none_from_the_living() {
+    explore_with(2, 1000, || {
+        let queue = Queue::of(LONG, 2);
+        queue.memory.words().stock.dirty.store(1, Relaxed);
+        let producers = [2, 3].map(|number| producer(number, FOR_EVER, &queue, 1));
+        for _ in 0..2 {
+            queue.get().unwrap();
+            queue.memory.words().stock.dirty.store(1, Relaxed);
+        }
+        assert_eq!(producers.map(Process::join), [Some(true); 2]);
+        assert_eq!(queue.drain(true), [0x21, 0x31]);
+    });
+}
+
+/// A producer that dies at any step, another that does not, and one who gets.
+fn a_producer_dies(queue: fn() -> Arc<Queue>) {
+    at_each_step(1, move |steps| {
+        let queue = queue();
+        let victim = producer(2, steps, &queue, 2);
+        let consumer = Process::start(3, FOR_EVER, &queue, |queue| while queue.work().is_some() {});
+        assert!(items(1, 2).all(|item| queue.put(item)));
+        let died = victim.join().is_none();
+        queue.close();
+        consumer.join().unwrap();
+        let got = queue.drain(true);
+        let expected = [0x11, 0x12, 0x21, 0x22];
+        assert!(got == expected || died && (got == expected[..2] || got == expected[..3]), "{got:x?}");
+        died
+    });
+}
+
+#[test]
+fn what_a_dead_producer_had_not_put_is_never_seen() {
+    a_producer_dies(|| Queue::of(SHORT, 1));
+}
+
+#[test]
+fn a_dead_producer_of_wide_items_leaves_no_chunk_behind() {
+    a_producer_dies(|| Queue::of(WIDE, 3));
+}
+
+#[test]
+fn a_dead_producer_of_long_items_leaves_no_chunk_behind() {
+    a_producer_dies(|| Queue::of(LONG, 1));
+}
+
+#[test]
+fn a_dead_producer_of_what_is_lent_leaves_nothing_behind() {
+    a_producer_dies(|| Queue::lending(SHORT, 2));
+}
+
+/// A consumer that dies at any step, and another that gets what is left.
+fn a_consumer_dies(queue: fn() -> Arc<Queue>) {
+    at_each_step(1, move |steps| {
+        let queue = queue();
+        let victim = consumer(2, steps, &queue, 2);
+        let heir = Process::start(3, FOR_EVER, &queue, |queue| while queue.work().is_some() {});
+        let put: Vec<_> = items(1, 3).collect();
+        assert!(put.iter().all(|item| queue.put(*item)));
+        if queue.lends {
+            queue.join();
+            assert_eq!(queue.unfinished(), 0);
+        }
+        queue.close();
+        let died = victim.join().is_none();
+        heir.join().unwrap();
+        let mut got = queue.drain(true);
+        if queue.lends {
+            assert!(got.len() <= put.len() + usize::from(died), "{got:x?}");
+            got.dedup();
+            assert_eq!(got, put);
+        } else {
+            assert!(got.len() + usize::from(died) >= put.len(), "{got:x?}");
+            assert!(got.is_sorted_by(|one, next| one < next), "{got:x?}");
+        }
+        died
+    });
+}
+
+#[test]
+fn a_dead_consumer_takes_one_item_with_it_at_most() {
+    a_consumer_dies(|| Queue::of(SHORT, 1));
+}
+
+#[test]
+fn a_dead_consumer_of_wide_items_leaves_no_chunk_behind() {
+    a_consumer_dies(|| Queue::of(WIDE, 3));
+}
+
+#[test]
+fn a_dead_consumer_of_long_items_leaves_no_chunk_behind() {
+    a_consumer_dies(|| Queue::of(LONG, 1));
+}
+
+#[test]
+fn what_a_dead_consumer_had_comes_back() {
+    a_consumer_dies(|| Queue::lending(SHORT, 3));
+}
+
+#[test]
+fn what_a_dead_consumer_had_comes_back_with_its_chunk() {
+    a_consumer_dies(|| Queue::lending(WIDE, 3));
+}
+
+#[test]
+fn what_a_dead_consumer_had_of_long_items_comes_back() {
+    a_consumer_dies(|| Queue::lending(LONG, 3));
+}
+
+#[test]
+fn what_is_given_up_comes_back_to_who_waits() {
+    explore_with(2, 1000, || {
+        let queue = Queue::lending(SHORT, 2);
+        let fickle = Process::start(2, FOR_EVER, &queue, |queue| {
+            let (item, at) = queue.get().unwrap();
+            queue.give_up(at);
+            item
+        });
+        let heir = consumer(3, FOR_EVER, &queue, 1);
+        assert!(queue.put(0x11));
+        assert_eq!((fickle.join(), heir.join()), (Some(0x11), Some(true)));
+        queue.join();
+        assert_eq!(queue.drain(false), [0x11, 0x11]);
+    });
+}
+
+#[test]
+fn who_dies_while_it_gives_up_gives_up() {
+    at_each_step(1, |steps| {
+        let queue = Queue::lending(SHORT, 2);
+        let fickle = Process::start(2, steps, &queue, |queue| {
+            let (_, at) = queue.get().unwrap();
+            queue.give_up(at);
+        });
+        let heir = consumer(3, FOR_EVER, &queue, 1);
+        assert!(queue.put(0x11));
+        queue.join();
+        let died = fickle.join().is_none();
+        heir.join().unwrap();
+        let got = queue.drain(true);
+        assert!(got == [0x11, 0x11] || died && got == [0x11], "{got:x?}");
+        died
+    });
+}
+
+#[test]
+fn who_joins_is_woken_by_the_last() {
+    explore_with(2, 1000, || {
+        let queue = Queue::lending(SHORT, 2);
+        let consumers = [2, 3].map(|number| consumer(number, FOR_EVER, &queue, 1));
+        assert!(items(1, 2).all(|item| queue.put(item)));
+        queue.join();
+        assert_eq!(queue.journal(), [0x11, 0x12]);
+        assert_eq!(consumers.map(Process::join), [Some(true); 2]);
+        queue.drain(false);
+    });
+}
+
+#[test]
+fn who_dies_while_it_looks_for_lost_chunks_loses_none() {
+    at_each_step(1, |steps| {
+        let queue = Queue::of(WIDE, 4);
+        // Of one that dies with a chunk of its own.
+        let lost = Process::start(4, 12, &queue, |queue| queue.memory.fill(&[9; LONG]).map(std::mem::forget));
+        assert!(lost.join().is_none());
+        queue.memory.words().stock.dirty.store(1, Relaxed);
+        let victim = producer(2, steps, &queue, 2);
+        let consumer = Process::start(3, FOR_EVER, &queue, |queue| while queue.work().is_some() {});
+        assert!(items(1, 2).all(|item| queue.put(item)));
+        let died = victim.join().is_none();
+        queue.close();
+        consumer.join().unwrap();
+        let got = queue.drain(true);
+        assert!(died || got == [0x11, 0x12, 0x21, 0x22]);
+        died
+    });
+}

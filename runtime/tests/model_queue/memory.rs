@@ -1,0 +1,197 @@
+//! A queue's memory as the model checker has it: a few chunks of a few units, each of which is watched.
+//!
+//! Owns: what `memory.rs` of the queue owns, under the same names. A unit that two processes reach without an order between them
+//! is reported by the checker, one that is written is a step after which its writer may be dead, and a chunk that has no memory
+//! when it is used is found at once. Runs in: one process, inside the model checker.
+
+use loom::cell::UnsafeCell;
+
+use super::atomic::Ordering::Relaxed;
+use super::atomic::{AtomicU32, AtomicU64};
+use super::layout::{Chunk, UNIT, UNITS};
+use super::lock::Lock;
+use super::mortal::{Fault, step};
+use super::sleepers::{ALL, Sleepers};
+use super::words::{Shown, Side, Stock, Words};
+
+/// Bytes of a chunk: room for two items of 16 bytes, or one of 32; a longer one is long.
+pub(super) const CHUNK: usize = 64;
+
+/// So few that memory is given back.
+pub(super) const KEPT: u32 = 1;
+
+/// So few that chunks are looked for without a death, too.
+pub(super) const SWEEP_FROM: u32 = 4;
+
+const CHUNKS: u32 = 8;
+
+/// The kernel refuses nothing here.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Refused {
+    /// There is no such chunk.
+    Beyond,
+}
+
+/// One chunk and its entry in the table.
+struct Entry {
+    state: AtomicU32,
+    lent: AtomicU32,
+    has_memory: UnsafeCell<bool>,
+    units: [UnsafeCell<u64>; UNITS as usize],
+}
+
+impl Entry {
+    fn new() -> Self {
+        let units = [(); UNITS as usize].map(|()| UnsafeCell::new(0));
+        let entry =
+            Self { state: AtomicU32::new(0), lent: AtomicU32::new(0), has_memory: UnsafeCell::new(false), units };
+        entry.state.store(0, Relaxed);
+        entry.lent.store(0, Relaxed);
+        entry
+    }
+
+    fn have_memory(&self, has_memory: bool) {
+        // SAFETY: the checker reports whoever reaches it meanwhile, before anything is written.
+        self.has_memory.with_mut(|has| unsafe { *has = has_memory });
+        for unit in &self.units {
+            // SAFETY: as above.
+            unit.with_mut(|unit| unsafe { *unit = 0 });
+        }
+    }
+
+    fn has_memory(&self) -> bool {
+        // SAFETY: the checker reports whoever writes it meanwhile, before anything is read.
+        self.has_memory.with(|has| unsafe { *has })
+    }
+}
+
+pub(super) struct Memory {
+    words: Words,
+    entries: Vec<Entry>,
+}
+
+fn side() -> Side {
+    let side = Side {
+        place: Shown(AtomicU64::new(0)),
+        lock: Lock::new(),
+        bytes: [AtomicU64::new(0), AtomicU64::new(0)],
+        seen: AtomicU64::new(0),
+        sleepers: Sleepers::new(),
+        number: AtomicU64::new(0),
+        returned: AtomicU32::new(0),
+        joiners: Sleepers::new(),
+    };
+    assert_eq!(side.lock.owner(), None);
+    [&*side.place, &side.bytes[0], &side.bytes[1], &side.seen, &side.number].map(|word| word.store(0, Relaxed));
+    side.returned.store(0, Relaxed);
+    for sleepers in [&side.sleepers, &side.joiners] {
+        sleepers.enlist();
+        sleepers.wake(&sleepers.call(), ALL);
+    }
+    side
+}
+
+fn stock() -> Stock {
+    let word = || AtomicU32::new(0);
+    let stock = Stock { used: word(), warm: word(), cold: word(), near: word(), dirty: word(), sweep_at: word() };
+    [&stock.warm, &stock.cold, &stock.near, &stock.dirty].map(|word| word.store(0, Relaxed));
+    stock.begin();
+    stock
+}
+
+impl Memory {
+    /// Of an empty queue. Every word is used once here, before there are other threads.
+    pub(super) fn new(most_items: u32, most_bytes: u64) -> Self {
+        let words = Words {
+            magic: AtomicU64::new(0),
+            fingerprint: AtomicU64::new(0),
+            chunks: AtomicU32::new(CHUNKS),
+            most_items: AtomicU32::new(most_items),
+            most_bytes: AtomicU64::new(most_bytes),
+            closed: AtomicU32::new(0),
+            dropped: AtomicU32::new(0),
+            put: side(),
+            get: side(),
+            stock: stock(),
+        };
+        [&words.magic, &words.fingerprint, &words.most_bytes].map(|word| word.load(Relaxed));
+        [&words.chunks, &words.most_items, &words.closed, &words.dropped].map(|word| word.load(Relaxed));
+        let entries: Vec<_> = (0..CHUNKS).map(|_| Entry::new()).collect();
+        entries[0].state.store(Chunk::Queued.word(), Relaxed);
+        entries[0].have_memory(true);
+        Self { words, entries }
+    }
+
+    pub(super) fn words(&self) -> &Words {
+        &self.words
+    }
+
+    pub(super) fn chunks(&self) -> u32 {
+        CHUNKS
+    }
+
+    pub(super) fn state(&self, chunk: u32) -> &AtomicU32 {
+        &self.entries[chunk as usize].state
+    }
+
+    pub(super) fn lent(&self, chunk: u32) -> &AtomicU32 {
+        &self.entries[chunk as usize].lent
+    }
+
+    pub(super) fn reserve_entry(&self, chunk: u32) -> Result<(), Refused> {
+        self.reach(chunk)
+    }
+
+    pub(super) fn reserve(&self, chunk: u32) -> Result<(), Refused> {
+        self.reach(chunk)?;
+        if step() && !Fault::NothingIsReserved.is_made() {
+            self.entries[chunk as usize].have_memory(true);
+        }
+        Ok(())
+    }
+
+    pub(super) fn give_back(&self, chunk: u32) {
+        if step() && !Fault::MemoryIsKept.is_made() {
+            self.entries[chunk as usize].have_memory(false);
+        }
+    }
+
+    /// Whether there is memory for a chunk.
+    pub(super) fn has_memory(&self, chunk: u32) -> bool {
+        self.entries[chunk as usize].has_memory()
+    }
+
+    pub(super) fn reach(&self, chunk: u32) -> Result<(), Refused> {
+        if chunk < CHUNKS { Ok(()) } else { Err(Refused::Beyond) }
+    }
+
+    pub(super) fn unit(&self, (chunk, unit): (u32, u32)) -> u64 {
+        let entry = &self.entries[chunk as usize];
+        assert!(entry.has_memory(), "chunk {chunk} is read, which has no memory");
+        // SAFETY: the checker reports whoever writes it meanwhile, before anything is read.
+        entry.units[unit as usize].with(|unit| unsafe { *unit })
+    }
+
+    pub(super) fn set_unit(&self, (chunk, unit): (u32, u32), number: u64) {
+        if step() {
+            let entry = &self.entries[chunk as usize];
+            assert!(entry.has_memory(), "chunk {chunk} is written, which has no memory");
+            // SAFETY: the checker reports whoever reaches it meanwhile, before anything is written.
+            entry.units[unit as usize].with_mut(|unit| unsafe { *unit = number });
+        }
+    }
+
+    pub(super) fn read(&self, (chunk, unit): (u32, u32), into: &mut [u8]) {
+        for (unit, bytes) in (unit..).zip(into.chunks_mut(UNIT)) {
+            bytes.copy_from_slice(&self.unit((chunk, unit)).to_ne_bytes()[..bytes.len()]);
+        }
+    }
+
+    pub(super) fn write(&self, (chunk, unit): (u32, u32), bytes: &[u8]) {
+        for (unit, bytes) in (unit..).zip(bytes.chunks(UNIT)) {
+            let mut number = [0; UNIT];
+            number[..bytes.len()].copy_from_slice(bytes);
+            self.set_unit((chunk, unit), u64::from_ne_bytes(number));
+        }
+    }
+}
