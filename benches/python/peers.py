@@ -497,6 +497,130 @@ def shared_memory(kind):
         memory.unlink()
 
 
+def produce(queue, items, ready, over):
+    ready.wait()
+    for item in items:
+        queue.put(item)
+    over.wait()  # whoever ends before its thread has written all may take the rest along
+
+
+def consume(queue, count, ready):
+    """The sum of what came, and in how many seconds."""
+    ready.wait()
+    return seconds(lambda: sum(number_of(queue.get()) for _ in range(count)))
+
+
+def consume_for(pipe, queue, count, ready):
+    pipe.send(consume(queue, count, ready))
+
+
+def number_of(item):
+    return item if isinstance(item, int) else int.from_bytes(item[:8], sys.byteorder)
+
+
+def through_queue(sides, make):
+    """So many producers and consumers, of which this process is one; the slowest consumer counts."""
+    count = 20_000
+    part = count // sides
+    items = [make(number) for number in range(1, part + 1)]
+
+    def one():
+        fork = multiprocessing.get_context("fork")
+        queue, ready, over = fork.Queue(1024), fork.Barrier(2 * sides), fork.Event()
+        others = [fork.Process(target=produce, args=(queue, items, ready, over)) for _ in range(sides)]
+        pipes = []
+        for _ in range(1, sides):
+            ours, theirs = fork.Pipe(duplex=False)
+            pipes.append(ours)
+            others.append(fork.Process(target=consume_for, args=(theirs, queue, part, ready)))
+        for other in others:
+            other.start()
+        shares = [consume(queue, part, ready)] + [pipe.recv() for pipe in pipes]
+        over.set()
+        for other in others:
+            other.join()
+        check(sum(total for _, total in shares), sides * part * (part + 1) // 2)
+        return max(taken for taken, _ in shares) / count
+
+    return rounds(5, one)
+
+
+def queue_of_numbers(_):
+    return through_queue(1, lambda number: number)
+
+
+def queue_of_blocks(_):
+    return through_queue(2, lambda number: number.to_bytes(8, sys.byteorder) * 8)
+
+
+def there_and_back(answer, ask, first, count):
+    """Seconds for one turn with a process that answers; once before the time begins."""
+
+    def one():
+        ours, theirs = multiprocessing.Pipe()
+
+        def answer_all():
+            for _ in range(count + 1):
+                answer(theirs)
+
+        other = multiprocessing.get_context("fork").Process(target=answer_all)
+        other.start()
+        state = ask(ours, first)
+
+        def work():
+            last = state
+            for _ in range(count):
+                last = ask(ours, last)
+            return last
+
+        taken, last = seconds(work)
+        other.join()
+        ours.close()
+        theirs.close()
+        return taken / count, last
+
+    return one
+
+
+def pipe_of_numbers(_):
+    def answer(pipe):
+        pipe.send(pipe.recv() + 1)
+
+    def ask(pipe, number):
+        pipe.send(number)
+        return pipe.recv()
+
+    turn = there_and_back(answer, ask, 0, 5_000)
+
+    def one():
+        taken, last = turn()
+        check(last, 5_001)
+        return taken
+
+    return rounds(5, one)
+
+
+def pipe_of_bytes(_):
+    """Half of there and back, for 16 MiB."""
+
+    def answer(pipe):
+        pipe.send_bytes(pipe.recv_bytes())
+
+    def ask(pipe, data):
+        pipe.send_bytes(data)
+        return pipe.recv_bytes()
+
+    data = os.urandom(16 << 20)
+    turn = there_and_back(answer, ask, data, 4)
+
+    def one():
+        taken, last = turn()
+        check(last, data)
+        return taken / 2
+
+    return rounds(5, one)
+
+
 WORKS = {
     "call": call,
     "call_apart": call_apart,
@@ -517,6 +641,10 @@ WORKS = {
     "events": events,
     "conditions": conditions,
     "shared_memory": shared_memory,
+    "queue_of_numbers": queue_of_numbers,
+    "queue_of_blocks": queue_of_blocks,
+    "pipe_of_numbers": pipe_of_numbers,
+    "pipe_of_bytes": pipe_of_bytes,
 }
 
 

@@ -10,7 +10,7 @@
 //!
 //! Every side of every row computes something, and what it computes is checked. A ratio below 1 means that we need less
 //! than the peer does. Peers are rayon, threads behind crossbeam channels, procspawn, and Python's two process pools; of locks,
-//! those of the standard library, `parking_lot` and Python.
+//! those of the standard library, `parking_lot` and Python; of queues and pipes, crossbeam's channels, ipc-channel, and Python's.
 
 mod burn;
 mod bytes;
@@ -19,12 +19,15 @@ mod chart;
 mod deaths;
 mod hogs;
 mod idle;
+mod ipc;
 mod locks;
 mod machine;
 mod maps;
 mod markdown;
 mod measure;
+mod pipes;
 mod python;
+mod queues;
 mod race;
 mod recycle;
 mod regions;
@@ -71,6 +74,8 @@ fn main() -> Outcome<()> {
         locks::ROWS,
         turns::ROWS,
         regions::ROWS,
+        queues::ROWS,
+        pipes::ROWS,
         idle::ROWS,
         deaths::ROWS,
     ];
