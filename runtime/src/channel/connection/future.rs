@@ -87,7 +87,7 @@ impl<A, B: Message> Future for Receiving<'_, A, B> {
 }
 
 /// A descriptor that the hub watches.
-struct Watch {
+pub(in crate::channel) struct Watch {
     hub: Arc<Hub>,
     token: u64,
     /// Our own, so that others may watch the same connection.
@@ -114,7 +114,7 @@ impl Source for Bell {
 }
 
 impl Watch {
-    fn new(descriptor: BorrowedFd<'_>, waker: &Waker) -> sys::Result<Self> {
+    pub(in crate::channel) fn new(descriptor: BorrowedFd<'_>, waker: &Waker) -> sys::Result<Self> {
         let hub = hub().map_err(|_| Errno::EAGAIN)?;
         let descriptor = fd::duplicate(descriptor)?;
         let bell = Arc::new(Bell(Mutex::new(Some(waker.clone()))));
@@ -125,7 +125,7 @@ impl Watch {
     }
 
     /// Wakes once more. It reports at once what has come in between.
-    fn again(&self, waker: &Waker) -> sys::Result<()> {
+    pub(in crate::channel) fn again(&self, waker: &Waker) -> sys::Result<()> {
         drop(self.bell.replace(Some(waker.clone())));
         self.hub.listen_again(self.descriptor.as_fd(), self.token)
     }

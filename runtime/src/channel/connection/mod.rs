@@ -55,5 +55,6 @@ mod several;
 pub(crate) mod transport;
 
 pub use self::end::{Connection, Nothing, Receiver, Sender, one_way, pipe};
+pub(in crate::channel) use self::future::Watch;
 pub use self::iter::Messages;
 pub use self::several::wait;

@@ -204,7 +204,16 @@ impl Core {
             *long = Some(self.memory.fill(bytes)?);
         }
         let mut inside = self.memory.putting(deadline).ok_or(NotPut::Late)?;
-        self.memory.put(&mut inside, (shape, bytes), long.as_mut(), send)
+        let hops = self.memory.put(&mut inside, (shape, bytes), long.as_mut(), send)?;
+        let wanted = &self.memory.words().put.wanted;
+        if wanted.load(Relaxed) != 0
+            && let Some(end) = &self.puts
+        {
+            // In this order: a message too many, should this process be killed in between.
+            end.ring();
+            wanted.store(0, Relaxed);
+        }
+        Ok(hops)
     }
 
     #[cold]
@@ -355,6 +364,16 @@ impl Core {
             return closed && self.memory.getting(soon()).is_some_and(|_inside| !self.memory.is_lent_elsewhere());
         }
         closed || self.puts.is_none() && end.is_alone()
+    }
+
+    /// What is told of the next item, and of the end of the last producer; has them told.
+    pub(super) fn bell(&self) -> Option<&End> {
+        let end = self.gets.as_ref()?;
+        if let Some(_inside) = self.memory.putting(soon()) {
+            self.drop_orphans(end);
+            self.memory.words().put.wanted.store(1, Relaxed);
+        }
+        Some(end)
     }
 
     /// Takes no more items; those that are there can be got.

@@ -7,11 +7,13 @@
 //! So it is the kernel that counts them, also those that are on their way to a process, and also when one is killed: an
 //! end reports a hang-up when nobody has the other.
 //!
+//! Who awaits an item without keeping a thread watches his end, and asks to be told by a message of number 0.
+//!
 //! The handles of an item are a message on that socket, which begins with its number, sent before the item is put and under the
 //! same lock. So the messages come in the order of the items; one that belongs to no item, because its producer was killed
 //! before it had put it, has a lower number than the next that is looked for, and is dropped then.
 
-use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -99,6 +101,12 @@ impl End {
         socket::send(self.socket.as_fd(), &number.to_ne_bytes(), &handles.descriptors())
     }
 
+    /// Tells those who watch the other end that there is an item, by a message that belongs to none. Under `put.lock`.
+    pub(super) fn ring(&self) {
+        // One for which there is no room is not needed: others are there.
+        let _ = socket::send(self.socket.as_fd(), &0u64.to_ne_bytes(), &[]);
+    }
+
     /// What is beside the item whose message has that number; it stays there. Under `get.lock`.
     ///
     /// # Errors
@@ -128,6 +136,12 @@ impl End {
             // What there is no room for is gone as well.
             let _ = socket::receive(self.socket.as_fd());
         }
+    }
+}
+
+impl AsFd for End {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
     }
 }
 

@@ -11,11 +11,13 @@
 //! | `store`, `take`, `lent` | putting, getting and lending: who writes which word when, and what each death costs |
 //! | `ends` | who is left at the other side, and handles beside items |
 //! | `core`, `lending`, `travel` | a queue as one process has it |
+//! | `future` | awaiting an item |
 //! | `patience` | when to look, to sleep, and to give up |
 
 mod buffer;
 mod core;
 mod ends;
+mod future;
 mod joinable;
 mod layout;
 mod lending;

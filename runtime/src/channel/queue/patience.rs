@@ -126,8 +126,9 @@ impl Core {
         waits
     }
 
-    /// Drops messages of items that were never put, when there is no item, so that they do not fill the socket. Under `put.lock`.
-    fn drop_orphans(&self, end: &End) {
+    /// Drops messages of items that were never put, and those that only told of an item, when there is no item, so that they do not
+    /// fill the socket. Under `put.lock`.
+    pub(super) fn drop_orphans(&self, end: &End) {
         if end.has_message()
             && let Some(_inside) = self.memory.getting(soon())
             && self.memory.len() == 0

@@ -12,6 +12,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::core::{Core, Limits};
 use super::ends::Side;
+use super::future::Getting;
 use super::patience::Patience;
 use crate::channel::error::{GetError, PutError};
 use crate::codec::Message;
@@ -401,6 +402,43 @@ macro_rules! goes_through {
             #[must_use]
             pub fn iter(&self) -> Iter<'_, T> {
                 Iter { core: &self.core, items: PhantomData }
+            }
+
+            /// A future of the next item, for any executor: a thread that this process has for all its children does the
+            /// waiting. Dropping it takes nothing from the queue.
+            ///
+            /// # Errors
+            /// As [`get`](Self::get).
+            ///
+            /// # Examples
+            /// ```
+            /// # use std::task::{Context, Poll, Waker};
+            /// # fn block_on<F: Future>(future: F) -> F::Output {
+            /// #     let mut future = std::pin::pin!(future);
+            /// #     loop {
+            /// #         if let Poll::Ready(output) = future.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
+            /// #             return output;
+            /// #         }
+            /// #         std::thread::yield_now();
+            /// #     }
+            /// # }
+            /// use process_task::channel::{Producer, Queue};
+            /// use process_task::process_task;
+            ///
+            /// #[process_task]
+            /// fn greet(out: Producer<String>) { out.put("hello".to_owned()).unwrap(); }
+            ///
+            /// let queue = Queue::unbounded()?;
+            /// let process = greet.spawn(queue.producer());
+            /// assert_eq!(block_on(queue.get_async())?, "hello");
+            /// process.join()?;
+            /// # process_task::Result::Ok(())
+            /// ```
+            ///
+            /// # If the other process dies
+            /// As with [`get`](Self::get).
+            pub fn get_async(&self) -> impl Future<Output = std::result::Result<T, GetError>> + Send + use<'_, T> {
+                Getting::new(&self.core)
             }
         }
 

@@ -54,6 +54,8 @@ pub(super) struct Side {
     pub(super) seen: AtomicU64,
     /// The processor, and 1, on which one of this side last began to wait.
     pub(super) processor: AtomicU32,
+    /// Of those who put: whether somebody is to be told of the next item by a message.
+    pub(super) wanted: AtomicU32,
     /// Those of the other side who wait for this one.
     pub(super) sleepers: Sleepers,
     /// Of those who put: the number of the last message with handles. Of those who get: how many items are lent.

@@ -1,0 +1,98 @@
+//! Getting without keeping a thread: a future of the next item.
+//!
+//! Owns: what waits for it. Runs in: any process; the hub's thread wakes, whatever executor it is.
+//! Never: takes an item before it is polled, so that dropping it loses none.
+//!
+//! Whoever finds no item asks those who put for a message on the socket of his end, looks once more, and has the hub watch the
+//! socket. One message may be for several who wait; and one who was to send it may have been killed: so each looks again by
+//! himself every 50 ms, as those do who sleep.
+
+use std::future::Future;
+use std::marker::PhantomData;
+use std::os::fd::AsFd;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
+
+use super::core::Core;
+use super::patience::Patience;
+use super::waiting::LOOK_AGAIN;
+use crate::channel::connection::Watch;
+use crate::channel::error::GetError;
+use crate::codec::Message;
+use crate::launch::{Hub, Timer, hub, wake};
+use crate::sys::{self, Errno};
+
+/// A future of the next item.
+pub(super) struct Getting<'q, T> {
+    core: &'q Core,
+    waiting: Option<Waiting>,
+    items: PhantomData<fn() -> T>,
+}
+
+struct Waiting {
+    watch: Watch,
+    hub: Arc<Hub>,
+    timer: Option<Timer>,
+}
+
+impl<'q, T> Getting<'q, T> {
+    pub(super) fn new(core: &'q Core) -> Self {
+        Self { core, waiting: None, items: PhantomData }
+    }
+
+    fn wait(&mut self, waker: &Waker) -> sys::Result<()> {
+        let Some(end) = self.core.bell() else { return Err(Errno::EBADF) };
+        match &mut self.waiting {
+            Some(waiting) => waiting.watch.again(waker)?,
+            None => {
+                let hub = hub().map_err(|_| Errno::EAGAIN)?;
+                self.waiting = Some(Waiting { watch: Watch::new(end.as_fd(), waker)?, hub, timer: None });
+            }
+        }
+        if let Some(waiting) = &mut self.waiting {
+            waiting.stop_timer();
+            let waker = waker.clone();
+            waiting.timer = waiting.hub.timer(LOOK_AGAIN, move || wake(waker));
+        }
+        Ok(())
+    }
+}
+
+impl Waiting {
+    fn stop_timer(&mut self) {
+        if let Some(timer) = self.timer.take() {
+            self.hub.cancel(timer);
+        }
+    }
+}
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        self.stop_timer();
+    }
+}
+
+impl<T: Message> Future for Getting<'_, T> {
+    type Output = Result<T, GetError>;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        // Once before asking to be told, and once after: nothing comes in between unseen.
+        for asked in [false, true] {
+            match self.core.get(Patience::None) {
+                Err(GetError::Empty) if asked => {}
+                Err(GetError::Empty) => {
+                    if let Err(errno) = self.wait(context.waker()) {
+                        let failed = GetError::Failed { step: "watch a queue", errno: errno as i32 };
+                        return Poll::Ready(Err(failed));
+                    }
+                }
+                got => {
+                    self.waiting = None;
+                    return Poll::Ready(got.map(|(item, _)| item));
+                }
+            }
+        }
+        Poll::Pending
+    }
+}
