@@ -1,0 +1,112 @@
+//! What the future of an item promises: it is woken when there is one, in any executor, and dropping it takes nothing.
+//!
+//! Runs in: the test process; its tasks put from children. Never: counts on time.
+
+mod executor;
+mod support;
+
+use std::task::{Context, Poll};
+
+use process_task::channel::{Consumer, GetError, Producer, Queue};
+use process_task::{Builder, StartMethod, process_task};
+
+under_every_start_method! {
+    a_future_gets_the_next_item,
+    a_future_that_is_dropped_takes_nothing,
+    a_close_wakes_a_future,
+    the_death_of_the_last_producer_wakes_a_future,
+    futures_in_several_processes_get_every_item_once,
+}
+
+/// Puts back what it gets, until nothing more comes.
+#[process_task]
+fn echo(from: Consumer<Vec<u8>>, to: Producer<Vec<u8>>) -> usize {
+    from.iter().map(|item| to.put(item).expect("somebody gets")).count()
+}
+
+fn a_future_gets_the_next_item(method: StartMethod) {
+    let (there, back) = (Queue::bounded(2).unwrap(), Queue::bounded(2).unwrap());
+    let process = Builder::new().start_method(method).spawn(echo, (there.consumer(), back.producer())).unwrap();
+    executor::block_on(async {
+        for len in [0, 1, 100, 100_000] {
+            there.put(vec![7; len]).unwrap();
+            assert!(back.get_async().await.unwrap() == vec![7; len]);
+        }
+    });
+    drop(there);
+    assert_eq!(process.join().unwrap(), 4);
+}
+
+fn a_future_that_is_dropped_takes_nothing(_: StartMethod) {
+    let queue = Queue::<u32>::unbounded().unwrap();
+    let waker = executor::waker_of_this_thread();
+    for round in 0..20 {
+        let mut future = Box::pin(queue.get_async());
+        assert!(future.as_mut().poll(&mut Context::from_waker(&waker)).is_pending());
+        queue.put(round).unwrap();
+        drop(future);
+        assert_eq!(queue.try_get(), Ok(round));
+    }
+}
+
+#[process_task]
+fn close(queue: Consumer<u32>) {
+    queue.close();
+}
+
+fn a_close_wakes_a_future(method: StartMethod) {
+    let queue = Queue::<u32>::unbounded().unwrap();
+    let mut future = Box::pin(queue.get_async());
+    let waker = executor::waker_of_this_thread();
+    assert_eq!(future.as_mut().poll(&mut Context::from_waker(&waker)), Poll::Pending);
+    Builder::new().start_method(method).spawn(close, queue.consumer()).unwrap().join().unwrap();
+    assert_eq!(executor::block_on(future), Err(GetError::Closed));
+}
+
+/// Puts one item, and keeps its end until it is killed.
+#[process_task]
+fn put_and_stay(queue: Producer<u32>) {
+    queue.put(1).expect("somebody gets");
+    std::thread::park();
+    drop(queue);
+}
+
+fn the_death_of_the_last_producer_wakes_a_future(method: StartMethod) {
+    let (producer, consumer) = Queue::unbounded().unwrap().split();
+    let process = Builder::new().start_method(method).spawn(put_and_stay, producer).unwrap();
+    executor::block_on(async {
+        assert_eq!(consumer.get_async().await, Ok(1));
+        process.kill().unwrap();
+        assert_eq!(consumer.get_async().await, Err(GetError::Closed));
+    });
+    process.join().unwrap_err();
+}
+
+/// Awaits items until nothing more comes, and adds them up.
+#[process_task]
+fn await_all(numbers: Consumer<u64>) -> (u64, u64) {
+    executor::block_on(async {
+        let (mut count, mut sum) = (0, 0);
+        while let Ok(number) = numbers.get_async().await {
+            (count, sum) = (count + 1, sum + number);
+        }
+        (count, sum)
+    })
+}
+
+fn futures_in_several_processes_get_every_item_once(method: StartMethod) {
+    let (producer, consumer) = Queue::bounded(3).unwrap().split();
+    let spawn = |_| Builder::new().start_method(method).spawn(await_all, consumer.clone()).unwrap();
+    let processes: Vec<_> = (0..3).map(spawn).collect();
+    drop(consumer);
+    for number in 0..2000 {
+        producer.put(number).unwrap();
+        if number % 100 == 0 {
+            // Now and then they all have to wait.
+            support::eventually("they have got all", support::PATIENCE, || producer.is_empty());
+        }
+    }
+    drop(producer);
+    let sums = processes.into_iter().map(|process| process.join().unwrap());
+    assert_eq!(sums.fold((0, 0), |all, one| (all.0 + one.0, all.1 + one.1)), (2000, (0..2000).sum()));
+}
