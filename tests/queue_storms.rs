@@ -31,6 +31,9 @@ const CONSUMERS: usize = 3;
 /// The most items of one producer, in all its lives.
 const MOST: u64 = 2_000_000;
 
+/// The fewest that are killed, on a machine that has much else to do.
+const FEWEST: usize = 20;
+
 /// What goes through the queue.
 #[derive(Serialize, Deserialize)]
 struct Item {
@@ -227,15 +230,15 @@ fn storm(method: StartMethod, kind: Kind) {
     };
     let mut herd = Herd::new(PRODUCERS + CONSUMERS, one);
     let (mut unknown, mut takers) = (vec![], 0);
-    let killed = herd.hunt_for(
-        seconds(),
-        |_| (),
-        |who| {
-            if let Some(number) = book.bury(who) {
-                if who < PRODUCERS { unknown.push((who, number)) } else { takers += 1 }
-            }
-        },
-    );
+    let mut killed = 0;
+    let mut bury = |who| {
+        if let Some(number) = book.bury(who) {
+            if who < PRODUCERS { unknown.push((who, number)) } else { takers += 1 }
+        }
+    };
+    while killed < FEWEST {
+        killed += herd.hunt_for(seconds(), |_| (), &mut bury);
+    }
     // Producers may wait for room when all consumers have stopped.
     book.fault(STOP);
     let rest = || {
@@ -253,7 +256,7 @@ fn storm(method: StartMethod, kind: Kind) {
     assert!(tally.lost_with_a_taker + tally.of_these_got <= takers + tally.unknown_at_death);
     assert!(tally.lost_with_a_taker <= takers, "an item was lost, and nobody had it: {tally:?}");
     assert_eq!(tally.got, tally.put - tally.lost_with_a_taker + tally.of_these_got);
-    assert!(killed > 20 && tally.got > 100, "{tally:?}");
+    assert!(tally.got > 100, "{tally:?}");
 
     assert_eq!(queue.len(), 0);
     (0..50).for_each(|number| queue.try_put(Item::new(kind, 0, number)).unwrap());
@@ -316,15 +319,15 @@ fn every_lent_item_is_done_whoever_is_killed(method: StartMethod) {
     };
     let mut herd = Herd::new(PRODUCERS + CONSUMERS, one);
     let (mut unknown, mut holders) = (vec![], 0);
-    let killed = herd.hunt_for(
-        seconds(),
-        |_| (),
-        |who| {
-            if let Some(number) = book.bury(who) {
-                if who < PRODUCERS { unknown.push((who, number)) } else { holders += 1 }
-            }
-        },
-    );
+    let mut killed = 0;
+    let mut bury = |who| {
+        if let Some(number) = book.bury(who) {
+            if who < PRODUCERS { unknown.push((who, number)) } else { holders += 1 }
+        }
+    };
+    while killed < FEWEST {
+        killed += herd.hunt_for(seconds(), |_| (), &mut bury);
+    }
     book.fault(STOP);
     let mut by_us = 0;
     let mut rest = |time| {
@@ -353,7 +356,7 @@ fn every_lent_item_is_done_whoever_is_killed(method: StartMethod) {
     // Nobody gets an item again but after it was given back, or its holder was killed.
     assert!(tally.got >= tally.put + tally.of_these_got, "{tally:?}");
     assert!(tally.got <= tally.put + tally.of_these_got + given_back + holders, "{tally:?}");
-    assert!(killed > 20 && tally.got > 100, "{tally:?}");
+    assert!(tally.got > 100, "{tally:?}");
     memory_goes_back(before, || {
         let long = || Item { who: 0, number: 0, padding: padding(1, 40 << 20), beside: None };
         (0..2).for_each(|_| jobs.put(long()).unwrap());

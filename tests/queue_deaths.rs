@@ -1,0 +1,377 @@
+//! What is left of a queue when a process dies in it: at every moment of putting, of getting, and of all else.
+//!
+//! Runs in: the test process, which follows children instruction by instruction and kills them where it likes.
+//! Never: counts on chance to hit a moment. `PROCESS_TASK_ROUNDS` says how many moments of each operation are tried.
+mod backing;
+mod regions;
+mod stage;
+mod steps;
+mod support;
+
+use std::ops::Deref;
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering::SeqCst;
+use std::time::{Duration, Instant};
+
+use process_task::channel::{Consumer, GetError, Item, JoinableQueue, Producer, Queue};
+use process_task::{Builder, Process, Shared, StartMethod, Task, process_task};
+use regions::inode;
+use stage::{Stage, stage as new_stage};
+use steps::{Followed, followed, moments};
+use support::rounds;
+
+under_every_start_method! {
+    within 300 seconds;
+    killed_while_putting_its_item_is_there_or_was_never_put,
+    killed_while_putting_a_long_item_it_is_there_whole_or_was_never_put,
+    killed_while_putting_handles_they_are_there_or_gone,
+    killed_while_getting_the_item_is_still_there_or_was_taken,
+    killed_while_getting_a_long_item_it_is_still_there_whole_or_was_taken,
+    killed_while_getting_handles_they_are_still_there_or_gone,
+    killed_while_it_borrows_an_item_comes_back,
+    killed_while_it_says_that_an_item_is_done_it_is_done_or_comes_back,
+    killed_while_it_gives_an_item_back_it_comes_back,
+    killed_while_it_closes_the_queue_is_closed_or_is_not,
+    killed_while_it_lets_go_of_an_end_it_has,
+}
+
+fn start<T: Task>(method: StartMethod, task: T, args: T::Args<'_>) -> Process<T::Output> {
+    Builder::new().start_method(method).spawn(task, args).unwrap()
+}
+
+/// How soon those who live must get on.
+const SOON: Duration = Duration::from_secs(10);
+
+/// What it gets is what it puts; and after two items that need more memory than there ever was, so that all is searched which
+/// is nobody's, there is not more than there may be.
+macro_rules! has_lost_no_memory {
+    ($queue:expr, $before:expr) => {{
+        let (queue, before) = (&$queue, $before);
+        (0..2).for_each(|_| queue.put_timeout(vec![7; 40 << 20], SOON).unwrap());
+        (0..2).for_each(|_| drop(queue.get_timeout(SOON).map(is_done).unwrap()));
+        assert_eq!(queue.len(), 0);
+        let now = backing::of_the_only_one();
+        assert!(now <= before + backing::KEPT * backing::CHUNK + (8 << 10), "{now} bytes are there, and {before} were");
+    }};
+}
+
+trait Done {
+    fn done(&mut self);
+}
+
+impl Done for Vec<u8> {
+    fn done(&mut self) {}
+}
+
+impl Done for Item<'_, Vec<u8>> {
+    fn done(&mut self) {
+        Item::done(self);
+    }
+}
+
+fn is_done<T: Done + Deref<Target = I>, I: ?Sized>(mut item: T) -> T {
+    item.done();
+    item
+}
+
+/// Kills a process at moments from the first to the last of what `begin` has it do. `check` says whether it has happened, if that
+/// can be told: then both must be seen, and whoever came to the end of it has done it.
+fn at_every_moment(mut begin: impl FnMut(&Stage) -> Process<()>, mut check: impl FnMut() -> Option<bool>) {
+    let (mut before, mut after, mut untold) = (0, 0, 0);
+    let mut try_one = |most| {
+        let stage = new_stage();
+        let followed = Followed::follow(begin(&stage), &stage, most);
+        let steps = followed.steps;
+        let is_done = followed.kill();
+        match check() {
+            Some(true) => after += 1,
+            Some(false) => {
+                assert!(!is_done, "it was done, and has not happened");
+                before += 1;
+            }
+            None => untold += 1,
+        }
+        steps
+    };
+    let all = try_one(usize::MAX);
+    moments(all, rounds(5), |most| _ = try_one(most));
+    println!("{all} instructions; killed before it happened: {before}, after: {after}, at some moment: {untold}");
+    assert!(untold > 0 || before > 0 && after > 0);
+}
+
+/// What this thread keeps for items of that length is there, and is not to be followed.
+fn warm_up(len: usize) {
+    let queue = Queue::unbounded().unwrap();
+    queue.put(vec![0u8; len]).unwrap();
+    assert_eq!(queue.get().unwrap().len(), len);
+}
+
+#[process_task]
+fn put_one(queue: Queue<Vec<u8>>, len: usize, stage: &Stage) {
+    warm_up(len);
+    let item = vec![3; len];
+    followed(stage, || queue.put(item).unwrap());
+}
+
+#[process_task]
+fn get_one(queue: Queue<Vec<u8>>, stage: &Stage) {
+    warm_up(40_000);
+    followed(stage, || drop(queue.get().unwrap()));
+}
+
+/// Items before the one that is put, of so many bytes each, and its length.
+fn killed_while_putting(method: StartMethod, (others, len): (usize, usize)) {
+    let queue = Queue::<Vec<u8>>::unbounded().unwrap();
+    let before = backing::of_the_only_one();
+    let begin = |stage: &Stage| {
+        (1..=2).for_each(|number| queue.put(vec![number; others]).unwrap());
+        start(method, put_one, (queue.clone(), len, stage))
+    };
+    at_every_moment(begin, || {
+        let since = Instant::now();
+        assert!((1..=2).all(|number| queue.get_timeout(SOON).unwrap() == vec![number; others]));
+        queue.put_timeout(vec![4], SOON).unwrap();
+        let next = queue.get_timeout(SOON).unwrap();
+        let was_put = next != [4];
+        if was_put {
+            assert!(next == vec![3; len], "what was put is torn");
+            assert_eq!(queue.get_timeout(SOON).unwrap(), [4]);
+        }
+        assert!(since.elapsed() < SOON);
+        Some(was_put)
+    });
+    has_lost_no_memory!(queue, before);
+}
+
+fn killed_while_putting_its_item_is_there_or_was_never_put(method: StartMethod) {
+    killed_while_putting(method, (10, 10));
+    // It is the first in another chunk.
+    killed_while_putting(method, (25_000, 20_000));
+}
+
+fn killed_while_putting_a_long_item_it_is_there_whole_or_was_never_put(method: StartMethod) {
+    killed_while_putting(method, (10, 40_000));
+}
+
+fn killed_while_getting(method: StartMethod, len: usize) {
+    let queue = Queue::<Vec<u8>>::unbounded().unwrap();
+    let before = backing::of_the_only_one();
+    let begin = |stage: &Stage| {
+        (1..=3).for_each(|number| queue.put(vec![number; len]).unwrap());
+        // So that some begin at the end of a chunk.
+        assert!(queue.get().unwrap() == vec![1; len]);
+        start(method, get_one, (queue.clone(), stage))
+    };
+    at_every_moment(begin, || {
+        let next = queue.get_timeout(SOON).unwrap();
+        let was_taken = next != vec![2; len];
+        let last = if was_taken { next } else { queue.get_timeout(SOON).unwrap() };
+        assert!(last == vec![3; len], "what was there is torn");
+        assert_eq!(queue.try_get(), Err(GetError::Empty));
+        Some(was_taken)
+    });
+    has_lost_no_memory!(queue, before);
+}
+
+fn killed_while_getting_the_item_is_still_there_or_was_taken(method: StartMethod) {
+    killed_while_getting(method, 10);
+    killed_while_getting(method, 25_000);
+}
+
+fn killed_while_getting_a_long_item_it_is_still_there_whole_or_was_taken(method: StartMethod) {
+    killed_while_getting(method, 40_000);
+}
+
+type Region = Shared<AtomicU64>;
+
+fn region(number: u64) -> Region {
+    Shared::new(AtomicU64::new(number)).unwrap()
+}
+
+#[process_task]
+fn put_region(queue: Queue<Region>, region: Region, stage: &Stage) {
+    followed(stage, || queue.put(region).unwrap());
+}
+
+#[process_task]
+fn get_region(queue: Queue<Region>, stage: &Stage) {
+    followed(stage, || drop(queue.get().unwrap()));
+}
+
+fn killed_while_putting_handles_they_are_there_or_gone(method: StartMethod) {
+    let queue = Queue::unbounded().unwrap();
+    let memory = std::cell::Cell::new(None);
+    let begin = |stage: &Stage| {
+        queue.put(region(1)).unwrap();
+        let second = region(2);
+        memory.set(Some(inode(&second)));
+        start(method, put_region, (queue.clone(), second, stage))
+    };
+    let mut waits = false;
+    at_every_moment(begin, || {
+        // Some time later there is something else, or somebody waits.
+        waits = !waits;
+        assert_eq!(queue.get_timeout(SOON).unwrap().load(SeqCst), 1);
+        let was_put = !queue.is_empty();
+        if was_put {
+            assert_eq!(queue.get_timeout(SOON).unwrap().load(SeqCst), 2);
+        }
+        if waits {
+            assert_eq!(queue.get_timeout(Duration::from_millis(1)), Err(GetError::Empty));
+        } else {
+            queue.put(region(3)).unwrap();
+            assert_eq!(queue.get_timeout(SOON).unwrap().load(SeqCst), 3);
+        }
+        memory.take().unwrap().is_gone();
+        Some(was_put)
+    });
+}
+
+fn killed_while_getting_handles_they_are_still_there_or_gone(method: StartMethod) {
+    let queue = Queue::unbounded().unwrap();
+    let memory = std::cell::Cell::new(None);
+    let begin = |stage: &Stage| {
+        let first = region(1);
+        memory.set(Some(inode(&first)));
+        queue.put(first).unwrap();
+        queue.put(region(2)).unwrap();
+        start(method, get_region, (queue.clone(), stage))
+    };
+    at_every_moment(begin, || {
+        let next = queue.get_timeout(SOON).unwrap();
+        let was_taken = next.load(SeqCst) == 2;
+        if !was_taken {
+            assert_eq!((next.load(SeqCst), queue.get_timeout(SOON).unwrap().load(SeqCst)), (1, 2));
+        }
+        drop(next);
+        memory.take().unwrap().is_gone();
+        Some(was_taken)
+    });
+}
+
+#[process_task]
+fn borrow(queue: JoinableQueue<Vec<u8>>, stage: &Stage) {
+    warm_up(40_000);
+    followed(stage, || _ = std::mem::ManuallyDrop::new(queue.get().unwrap()));
+}
+
+#[process_task]
+fn finish(queue: JoinableQueue<Vec<u8>>, is_done: bool, stage: &Stage) {
+    let mut item = queue.get().unwrap();
+    assert_eq!(item[0], 1);
+    followed(stage, || {
+        if is_done {
+            item.done();
+        }
+        drop(item);
+    });
+}
+
+/// Which items come until all are done.
+fn until_all_are_done(queue: &JoinableQueue<Vec<u8>>, len: usize) -> Vec<u8> {
+    let mut seen = vec![];
+    while !queue.join_timeout(Duration::ZERO) {
+        let mut item = queue.get_timeout(SOON).unwrap();
+        assert!(*item == vec![item[0]; len], "what was lent is torn");
+        seen.push(item[0]);
+        item.done();
+    }
+    assert_eq!((queue.len(), queue.unfinished()), (0, 0));
+    seen.sort_unstable();
+    seen
+}
+
+fn killed_while_it_borrows_an_item_comes_back(method: StartMethod) {
+    for len in [10, 40_000] {
+        let queue = JoinableQueue::unbounded().unwrap();
+        let before = backing::of_the_only_one();
+        let begin = |stage: &Stage| {
+            (1..=3).for_each(|number| queue.put(vec![number; len]).unwrap());
+            start(method, borrow, (queue.clone(), stage))
+        };
+        at_every_moment(begin, || {
+            assert_eq!(until_all_are_done(&queue, len), [1, 2, 3]);
+            None
+        });
+        has_lost_no_memory!(queue, before);
+    }
+}
+
+fn killed_while_it_says_that_an_item_is_done_it_is_done_or_comes_back(method: StartMethod) {
+    for len in [10, 40_000] {
+        let queue = JoinableQueue::unbounded().unwrap();
+        let before = backing::of_the_only_one();
+        let begin = |stage: &Stage| {
+            (1..=3).for_each(|number| queue.put(vec![number; len]).unwrap());
+            start(method, finish, (queue.clone(), true, stage))
+        };
+        at_every_moment(begin, || {
+            let rest = until_all_are_done(&queue, len);
+            assert!(rest == [1, 2, 3] || rest == [2, 3], "{rest:?}");
+            Some(rest.len() == 2)
+        });
+        has_lost_no_memory!(queue, before);
+    }
+}
+
+fn killed_while_it_gives_an_item_back_it_comes_back(method: StartMethod) {
+    let queue = JoinableQueue::unbounded().unwrap();
+    let before = backing::of_the_only_one();
+    let begin = |stage: &Stage| {
+        (1..=3).for_each(|number| queue.put(vec![number; 10]).unwrap());
+        start(method, finish, (queue.clone(), false, stage))
+    };
+    at_every_moment(begin, || {
+        assert_eq!(until_all_are_done(&queue, 10), [1, 2, 3]);
+        None
+    });
+    has_lost_no_memory!(queue, before);
+}
+
+#[process_task]
+fn close(queue: Queue<u64>, stage: &Stage) {
+    followed(stage, || queue.close());
+}
+
+fn killed_while_it_closes_the_queue_is_closed_or_is_not(method: StartMethod) {
+    let queue = std::cell::RefCell::new(Queue::unbounded().unwrap());
+    let begin = |stage: &Stage| {
+        queue.replace(Queue::unbounded().unwrap());
+        queue.borrow().put(1).unwrap();
+        start(method, close, (queue.borrow().clone(), stage))
+    };
+    at_every_moment(begin, || {
+        let queue = queue.borrow();
+        let is_closed = queue.is_closed();
+        assert_eq!(queue.put_timeout(2, SOON).is_err(), is_closed);
+        assert_eq!(queue.get_timeout(SOON), Ok(1));
+        let next = if is_closed { Err(GetError::Closed) } else { Ok(2) };
+        assert_eq!(queue.get_timeout(SOON), next);
+        Some(is_closed)
+    });
+}
+
+#[process_task]
+fn let_go(producer: Producer<u64>, other: Consumer<u64>, stage: &Stage) {
+    followed(stage, || drop((producer, other)));
+}
+
+fn killed_while_it_lets_go_of_an_end_it_has(method: StartMethod) {
+    let ends = std::cell::RefCell::new(None);
+    let begin = |stage: &Stage| {
+        let ((producer, consumer), (other, others)) =
+            (Queue::unbounded().unwrap().split(), Queue::bounded(1).unwrap().split());
+        producer.put(1).unwrap();
+        other.put(1).unwrap();
+        ends.replace(Some((consumer, other)));
+        start(method, let_go, (producer, others, stage))
+    };
+    at_every_moment(begin, || {
+        let (consumer, producer): (Consumer<u64>, Producer<u64>) = ends.take().unwrap();
+        assert_eq!((consumer.get_timeout(SOON), consumer.get_timeout(SOON)), (Ok(1), Err(GetError::Closed)));
+        let since = Instant::now();
+        producer.put_timeout(2, SOON).unwrap_err();
+        assert!(since.elapsed() < SOON, "nobody was told");
+        None
+    });
+}
