@@ -3,6 +3,7 @@
 //!
 //! Runs in: the test process; its tasks hold the other ends, in children that are killed. Never: counts on time: the moments
 //! of death differ from round to round, and any of them must do.
+#![expect(clippy::cast_possible_truncation, reason = "patterns of bytes")]
 
 mod stage;
 mod support;
@@ -264,7 +265,9 @@ fn an_end_on_its_way_to_a_dead_process_is_closed(method: StartMethod) {
         })
         .collect();
     until(&stage, 2);
-    senders.iter().for_each(|sender| sender.send(1).unwrap());
+    for sender in &senders {
+        sender.send(1).unwrap();
+    }
     kill(&process);
     for sender in senders {
         eventually(

@@ -71,7 +71,9 @@ fn everything_that_many_children_send_is_received(method: StartMethod) {
         }
         received.sort_unstable();
         assert!(received.into_iter().eq((0..4).flat_map(|who| (0..10).map(move |number| (who, number)))));
-        processes.into_iter().for_each(|process| process.join().unwrap());
+        for process in processes {
+            process.join().unwrap();
+        }
     }
 }
 
@@ -109,7 +111,9 @@ fn sockets_are_waited_for_as_connections_are(method: StartMethod) {
     }
     received.sort_unstable();
     assert!(received.into_iter().eq((0..4).flat_map(|who| (0..10).map(move |number| [who, number]))));
-    processes.into_iter().for_each(|process| process.join().unwrap());
+    for process in processes {
+        process.join().unwrap();
+    }
 }
 
 #[process_task]

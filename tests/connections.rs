@@ -3,6 +3,7 @@
 //!
 //! Runs in: the test process; its tasks hold the other ends, in children. Never: waits for time, but where a time-out is
 //! what is promised.
+#![expect(clippy::cast_possible_truncation, reason = "patterns of bytes, and small numbers")]
 
 mod support;
 
@@ -50,7 +51,9 @@ fn echo(end: Connection<Vec<u8>, Vec<u8>>) -> usize {
 
 #[process_task]
 fn say(out: Sender<String>, words: Vec<String>) {
-    words.into_iter().for_each(|word| out.send(word).expect("somebody listens"));
+    for word in words {
+        out.send(word).expect("somebody listens");
+    }
 }
 
 fn words(of: &[&str]) -> Vec<String> {
@@ -293,18 +296,20 @@ impl<'de> Deserialize<'de> for Awkward {
 }
 
 #[process_task]
-fn awkward(out: Sender<Awkward>) -> Option<String> {
+fn awkward(out: Sender<Awkward>) -> String {
     out.send(Awkward(0)).expect("a good one");
     let error = out.send(Awkward(1)).expect_err("one that does not want to go");
     let text = error.to_string();
     assert_eq!(error.into_inner(), Awkward(1));
-    [2, 3, 102, 103].into_iter().for_each(|number| out.send(Awkward(number)).expect("one that goes"));
-    Some(text)
+    for number in [2, 3, 102, 103] {
+        out.send(Awkward(number)).expect("one that goes");
+    }
+    text
 }
 
 fn what_cannot_be_encoded_comes_back(method: StartMethod) {
     let (sender, receiver) = one_way().unwrap();
-    let text = builder(method).spawn(awkward, sender).unwrap().join().unwrap().unwrap();
+    let text = builder(method).spawn(awkward, sender).unwrap().join().unwrap();
     assert!(text.contains("it does not want to go"), "{text}");
     assert_eq!(receiver.recv(), Ok(Awkward(0)));
 }
@@ -405,12 +410,14 @@ fn every_message_goes_to_one_of_many_threads(method: StartMethod) {
 
 /// Every seventh message is a long one.
 fn long(number: u64) -> usize {
-    if number % 7 == 0 { 50_000 + number as usize } else { number as usize }
+    if number.is_multiple_of(7) { 50_000 + number as usize } else { number as usize }
 }
 
 #[process_task]
 fn forward(from: Receiver<(u64, Vec<u8>)>, to: Sender<(u64, Vec<u8>)>) {
-    from.into_iter().for_each(|message| to.send(message.expect("a message")).expect("somebody listens"));
+    for message in from {
+        to.send(message.expect("a message")).expect("somebody listens");
+    }
 }
 
 fn a_loop_over_an_end_ends_with_it(method: StartMethod) {

@@ -96,7 +96,9 @@ fn files_go_through_connections(method: StartMethod) {
         let (readers, writers): (Vec<_>, Vec<_>) = pipes.into_iter().unzip();
         files.send((number, readers.into_iter().map(Descriptor::new).collect())).unwrap();
         // It reads to the end, which comes only when nobody else has the writing side.
-        writers.into_iter().for_each(|mut writer| writer.write_all(b"abc").unwrap());
+        for mut writer in writers {
+            writer.write_all(b"abc").unwrap();
+        }
         assert_eq!(texts.recv().unwrap(), (number, "abc".repeat(number as usize % 4)));
     }
     drop(files);

@@ -2,12 +2,13 @@
 //! crash, asks for no memory on the word of a number, keeps nothing, and goes on.
 //!
 //! Runs in: the test process, and in children whose memory is limited. Never: maps what it has forged.
+#![expect(clippy::cast_possible_truncation, reason = "random bytes, and small numbers")]
 
 mod support;
 
 use std::fs::File;
 use std::io::{IoSlice, Write as _};
-use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 
 use nix::fcntl::{FcntlArg, SealFlag, fcntl};
@@ -31,16 +32,16 @@ under_every_start_method! {
     a_message_of_another_type_is_an_error,
 }
 
-const WHOLE: &[u8; 8] = b"pt whole";
-const PARCEL: &[u8; 8] = b"ptparcel";
+const WHOLE: [u8; 8] = *b"pt whole";
+const PARCEL: [u8; 8] = *b"ptparcel";
 
-fn packet(kind: &[u8; 8], len: u64, bytes: &[u8]) -> Vec<u8> {
+fn packet(kind: [u8; 8], len: u64, bytes: &[u8]) -> Vec<u8> {
     [&kind[..], &len.to_ne_bytes(), bytes].concat()
 }
 
 /// Sends bytes past the connection whose socket this is.
 fn forge(socket: BorrowedFd<'_>, bytes: &[u8], beside: &[BorrowedFd<'_>]) {
-    let raw: Vec<_> = beside.iter().map(|fd| fd.as_raw_fd()).collect();
+    let raw: Vec<_> = beside.iter().map(AsRawFd::as_raw_fd).collect();
     let rights = [ControlMessage::ScmRights(&raw)];
     let beside = if raw.is_empty() { &rights[..0] } else { &rights[..] };
     sendmsg::<()>(socket.as_raw_fd(), &[IoSlice::new(bytes)], beside, MsgFlags::empty(), None).expect("it is sent");
