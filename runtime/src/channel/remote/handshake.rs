@@ -174,10 +174,10 @@ fn compare(said: &[u8], words: &[u8]) -> Result<(), Refusal> {
     Err(match words.len() {
         // The words of message 3 are a length.
         2 => WRONG_KEY,
+        _ if said == LISTENS => Refusal::Said("it does not connect, but listens, too"),
+        _ if said == CONNECTS => Refusal::Said("it does not listen, but connects, too"),
         _ if at < NAME => Refusal::Said("it speaks another protocol"),
-        all if at < all - 1 => Refusal::Said("it speaks another version of the protocol"),
-        _ if words == LISTENS => Refusal::Said("it does not listen, but connects, too"),
-        _ => Refusal::Said("it does not connect, but listens, too"),
+        _ => Refusal::Said("it speaks another version of the protocol"),
     })
 }
 
