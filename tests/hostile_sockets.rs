@@ -8,16 +8,16 @@ mod wire;
 
 use std::collections::BTreeSet;
 use std::io::Write as _;
-use std::net::{Shutdown, TcpStream};
+use std::net::TcpStream;
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use process_task::channel::{Connection, Key, Listener, RecvError, connect_tcp, connect_tcp_timeout, wait};
-use process_task::{ErrorKind, Result};
-use support::{PATIENCE, promise, rounds};
+use process_task::Result;
+use process_task::channel::{Connection, Key, Listener, RecvError, connect_tcp};
+use support::{promise, rounds};
 use wire::{
     CONNECTS, CONNECTS_TOO, ENDED, HELLO, LATE, LISTENS, LISTENS_TOO, OTHER_PROTOCOL, OTHER_VERSION, PROOF, Peer, Port,
-    Staged, WRONG_KEY, hello, is_ended, is_open, let_them_meet, listener, noise, refused, reset, staged, stream, take,
+    Staged, WRONG_KEY, hello, is_ended, is_open, let_them_meet, listener, noise, refused, staged, stream, take,
 };
 
 macro_rules! promises {
