@@ -7,6 +7,7 @@ mod programs;
 use std::collections::HashMap;
 use std::fs::{self, File};
 use std::io::BufReader;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -30,6 +31,21 @@ fn small_examples_print_what_their_headers_say() {
             let printed = String::from_utf8(output.stdout).unwrap();
             assert_eq!(without_ids(&printed), without_ids(&promised(&source)), "{name}: {errors}");
         }
+    });
+}
+
+#[test]
+fn an_echo_comes_back_to_those_who_are_let_in() {
+    watched("echo", |mark| {
+        let source = fs::read_to_string(format!("{}/examples/echo_server.rs", env!("CARGO_MANIFEST_DIR"))).unwrap();
+        assert_eq!(printed(&mut example("echo_server", mark)), promised(&source));
+        // By hand: without the right key there is nothing to be printed but why.
+        let scratch = Scratch::new("echo");
+        let key = scratch.0.join("key");
+        printed(example("echo_server", mark).arg("key").arg(&key));
+        assert_eq!(fs::metadata(&key).unwrap().permissions().mode() & 0o777, 0o600);
+        let nobody = example("echo_server", mark).args(["connect", "127.0.0.1:1", "--key"]).arg(&key).output().unwrap();
+        assert!(String::from_utf8_lossy(&nobody.stderr).contains("connect to 127.0.0.1:1: Connection refused"));
     });
 }
 

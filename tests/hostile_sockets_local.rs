@@ -18,8 +18,8 @@ use std::time::{Duration, Instant};
 use nix::errno::Errno;
 use nix::libc;
 use nix::sys::socket::{
-    AddressFamily, Backlog, ControlMessage, MsgFlags, SockFlag, SockType, UnixAddr, bind, connect, listen, recv, sendmsg,
-    socket,
+    AddressFamily, Backlog, ControlMessage, MsgFlags, SockFlag, SockType, UnixAddr, bind, connect, listen, recv,
+    sendmsg, socket,
 };
 use process_task::channel::{Connection, Listener, RecvError, connect_unix};
 use process_task::{Error, ErrorKind, Shared};
@@ -204,7 +204,8 @@ fn descriptors_of_strangers_are_closed() {
 
 fn packets_that_are_no_messages_are_told_from_the_end() {
     let scratch = Scratch::new();
-    for bytes in [&b"x"[..], b"pt whole", &[0xff; 100], &packet(b"1234")[..19], &[&packet(b"1234")[..], b"5"].concat()] {
+    for bytes in [&b"x"[..], b"pt whole", &[0xff; 100], &packet(b"1234")[..19], &[&packet(b"1234")[..], b"5"].concat()]
+    {
         let (stranger, end) = met::<u32, u32>(&scratch);
         say(&stranger, bytes, &[1]).unwrap();
         match end.recv() {
