@@ -70,7 +70,10 @@ impl Memory {
             all += u64::from(lent);
         }
         self.words().get.number.store(all, Relaxed);
-        self.words().get.returned.store(1, Relaxed);
+        // Only those who get lent items ever clear it.
+        if all > 0 {
+            self.words().get.returned.store(1, Relaxed);
+        }
     }
 
     /// A lent item is done. Under `get.lock`. False: this process does not have it, but perhaps a copy of it does.

@@ -101,7 +101,9 @@ impl Memory {
     #[inline]
     fn leaves_much_room(&self, head: Place) -> bool {
         let words = self.words();
-        Place::of(words.get.seen.load(Relaxed)).since(head) <= words.most_items.load(Relaxed) / 2
+        let left = Place::of(words.get.seen.load(Relaxed)).since(head);
+        // One that was seen by somebody slower may lie behind, and says nothing.
+        left <= words.most_items.load(Relaxed) / 2 || left > MOST_ITEMS / 2
     }
 
     /// Takes the first item out, or lends it, if it is one that is lent; `look` gets what is beside it, in the message of a number.
