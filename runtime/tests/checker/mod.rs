@@ -51,6 +51,9 @@ impl Bed {
     }
 }
 
+/// More steps than an execution takes that comes to an end.
+const MOST_STEPS: usize = 5000;
+
 /// Runs `model` under every interleaving with few preemptions, and insists that there were many.
 pub(crate) fn explore(at_least: usize, model: impl Fn() + Send + Sync + 'static) {
     explore_with(3, at_least, model);
@@ -64,6 +67,7 @@ pub(crate) fn explore_with(preemptions: usize, at_least: usize, model: impl Fn()
     let counted = std::sync::Arc::clone(&runs);
     let mut builder = loom::model::Builder::new();
     builder.preemption_bound = Some(preemptions);
+    builder.max_branches = MOST_STEPS;
     builder.check(move || {
         counted.fetch_add(1, Relaxed);
         model();

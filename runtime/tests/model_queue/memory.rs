@@ -1,10 +1,10 @@
-//! A queue's memory as the model checker has it: a few chunks of a few units, each of which is watched.
+//! A queue's memory as the model checker has it: a few chunks of a few units, each of which is a word.
 //!
-//! Owns: what `memory.rs` of the queue owns, under the same names. A unit that two processes reach without an order between them
-//! is reported by the checker, one that is written is a step after which its writer may be dead, and a chunk that has no memory
-//! when it is used is found at once. Runs in: one process, inside the model checker.
+//! Owns: what `memory.rs` of the queue owns, under the same names. A unit that is read without an order behind its writing may
+//! be an older one, each that is written is a step after which its writer may be dead, and a chunk that has no memory
+//! when it is written is found at once. Runs in: one process, inside the model checker.
 
-use loom::cell::UnsafeCell;
+use loom::sync::atomic::{AtomicBool, AtomicU64 as Unit};
 
 use super::atomic::Ordering::Relaxed;
 use super::atomic::{AtomicU32, AtomicU64};
@@ -23,7 +23,7 @@ pub(super) const KEPT: u32 = 1;
 /// So few that chunks are looked for without a death, too.
 pub(super) const SWEEP_FROM: u32 = 4;
 
-const CHUNKS: u32 = 8;
+const CHUNKS: u32 = 12;
 
 /// The kernel refuses nothing here.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -36,32 +36,24 @@ pub(super) enum Refused {
 struct Entry {
     state: AtomicU32,
     lent: AtomicU32,
-    has_memory: UnsafeCell<bool>,
-    units: [UnsafeCell<u64>; UNITS as usize],
+    has_memory: AtomicBool,
+    units: [Unit; UNITS as usize],
 }
 
 impl Entry {
     fn new() -> Self {
-        let units = [(); UNITS as usize].map(|()| UnsafeCell::new(0));
-        let entry =
-            Self { state: AtomicU32::new(0), lent: AtomicU32::new(0), has_memory: UnsafeCell::new(false), units };
+        let units = [(); UNITS as usize].map(|()| Unit::new(0));
+        let entry = Self { state: AtomicU32::new(0), lent: AtomicU32::new(0), has_memory: AtomicBool::new(false), units };
         entry.state.store(0, Relaxed);
         entry.lent.store(0, Relaxed);
         entry
     }
 
     fn have_memory(&self, has_memory: bool) {
-        // SAFETY: the checker reports whoever reaches it meanwhile, before anything is written.
-        self.has_memory.with_mut(|has| unsafe { *has = has_memory });
+        self.has_memory.store(has_memory, Relaxed);
         for unit in &self.units {
-            // SAFETY: as above.
-            unit.with_mut(|unit| unsafe { *unit = 0 });
+            unit.store(0, Relaxed);
         }
-    }
-
-    fn has_memory(&self) -> bool {
-        // SAFETY: the checker reports whoever writes it meanwhile, before anything is read.
-        self.has_memory.with(|has| unsafe { *has })
     }
 }
 
@@ -76,14 +68,18 @@ fn side() -> Side {
         lock: Lock::new(),
         bytes: [AtomicU64::new(0), AtomicU64::new(0)],
         seen: AtomicU64::new(0),
+        processor: AtomicU32::new(0),
         sleepers: Sleepers::new(),
         number: AtomicU64::new(0),
         returned: AtomicU32::new(0),
         joiners: Sleepers::new(),
     };
     assert_eq!(side.lock.owner(), None);
-    [&*side.place, &side.bytes[0], &side.bytes[1], &side.seen, &side.number].map(|word| word.store(0, Relaxed));
+    for word in [&*side.place, &side.bytes[0], &side.bytes[1], &side.seen, &side.number] {
+        word.store(0, Relaxed);
+    }
     side.returned.store(0, Relaxed);
+    side.processor.store(0, Relaxed);
     for sleepers in [&side.sleepers, &side.joiners] {
         sleepers.enlist();
         sleepers.wake(&sleepers.call(), ALL);
@@ -94,7 +90,9 @@ fn side() -> Side {
 fn stock() -> Stock {
     let word = || AtomicU32::new(0);
     let stock = Stock { used: word(), warm: word(), cold: word(), near: word(), dirty: word(), sweep_at: word() };
-    [&stock.warm, &stock.cold, &stock.near, &stock.dirty].map(|word| word.store(0, Relaxed));
+    for word in [&stock.warm, &stock.cold, &stock.near, &stock.dirty] {
+        word.store(0, Relaxed);
+    }
     stock.begin();
     stock
 }
@@ -114,8 +112,8 @@ impl Memory {
             get: side(),
             stock: stock(),
         };
-        [&words.magic, &words.fingerprint, &words.most_bytes].map(|word| word.load(Relaxed));
-        [&words.chunks, &words.most_items, &words.closed, &words.dropped].map(|word| word.load(Relaxed));
+        let _ = [&words.magic, &words.fingerprint, &words.most_bytes].map(|word| word.load(Relaxed));
+        let _ = [&words.chunks, &words.most_items, &words.closed, &words.dropped].map(|word| word.load(Relaxed));
         let entries: Vec<_> = (0..CHUNKS).map(|_| Entry::new()).collect();
         entries[0].state.store(Chunk::Queued.word(), Relaxed);
         entries[0].have_memory(true);
@@ -158,7 +156,7 @@ impl Memory {
 
     /// Whether there is memory for a chunk.
     pub(super) fn has_memory(&self, chunk: u32) -> bool {
-        self.entries[chunk as usize].has_memory()
+        self.entries[chunk as usize].has_memory.load(Relaxed)
     }
 
     pub(super) fn reach(&self, chunk: u32) -> Result<(), Refused> {
@@ -166,18 +164,13 @@ impl Memory {
     }
 
     pub(super) fn unit(&self, (chunk, unit): (u32, u32)) -> u64 {
-        let entry = &self.entries[chunk as usize];
-        assert!(entry.has_memory(), "chunk {chunk} is read, which has no memory");
-        // SAFETY: the checker reports whoever writes it meanwhile, before anything is read.
-        entry.units[unit as usize].with(|unit| unsafe { *unit })
+        self.entries[chunk as usize].units[unit as usize].load(Relaxed)
     }
 
     pub(super) fn set_unit(&self, (chunk, unit): (u32, u32), number: u64) {
         if step() {
-            let entry = &self.entries[chunk as usize];
-            assert!(entry.has_memory(), "chunk {chunk} is written, which has no memory");
-            // SAFETY: the checker reports whoever reaches it meanwhile, before anything is written.
-            entry.units[unit as usize].with_mut(|unit| unsafe { *unit = number });
+            assert!(self.has_memory(chunk), "chunk {chunk} is written, which has no memory");
+            self.entries[chunk as usize].units[unit as usize].store(number, Relaxed);
         }
     }
 

@@ -210,7 +210,12 @@ pub(crate) mod atomic {
                     if Fault::WaitersAreNotNoted.is_made() && new == current | 1 << (<$number>::BITS - 1) {
                         return Ok(current);
                     }
-                    self.word().compare_exchange(current, new, weaken(success), failure)
+                    let result = self.word().compare_exchange(current, new, weaken(success), failure);
+                    if success == Ordering::SeqCst {
+                        // The checker takes it for less than it is.
+                        loom::sync::atomic::fence(Ordering::SeqCst);
+                    }
+                    result
                 }
 
                 pub(crate) fn fetch_or(&self, value: $number, order: Ordering) -> $number {

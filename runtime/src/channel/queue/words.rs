@@ -30,7 +30,7 @@ pub(super) struct Words {
 /// A word that the other side reads: nothing that this side reads or writes stands near it.
 #[derive(Debug)]
 #[repr(C, align(128))]
-pub(super) struct Shown(AtomicU64);
+pub(super) struct Shown(pub(super) AtomicU64);
 
 impl std::ops::Deref for Shown {
     type Target = AtomicU64;
