@@ -105,8 +105,8 @@ impl Core {
     fn last() -> Outcome<Self> {
         let this = Pid::from_raw(0);
         let before = sched_getaffinity(this)?;
-        let usable = (0..CpuSet::count()).filter(|core| before.is_set(*core).unwrap_or(false));
-        let number = usable.last().ok_or("there is no core")?;
+        let mut usable = (0..CpuSet::count()).filter(|core| before.is_set(*core).unwrap_or(false));
+        let number = usable.next_back().ok_or("there is no core")?;
         let mut only = CpuSet::new();
         only.set(number)?;
         sched_setaffinity(this, &only)?;
