@@ -126,7 +126,7 @@ impl Queue {
         let (mut is_over, mut ended) = (false, 0);
         loop {
             let (mut buffer, mut got) = (Buffer::new(Vec::new), Got::<()>::new());
-            let mut locked = |buffer: &mut Buffer, got: &mut Got<()>|  {
+            let mut locked = |buffer: &mut Buffer, got: &mut Got<()>| {
                 let mut inside = self.memory.getting(None).unwrap();
                 let now = members::ended();
                 if self.lends && ended != now {

@@ -278,17 +278,15 @@ impl Running {
         if let (Some(timer), Some(hub)) = (self.timer.get(), existing_hub()) {
             hub.cancel(*timer);
         }
-        match self.unclaimed() {
-            Some((call, tries)) => self.try_another(call, tries),
-            None => {
-                // What was beside the call is held by nobody any more, whether its outcome is ever asked for or not.
-                if self.outcome.get().is_some() {
-                    let caller = lock(&self.caller).take();
-                    drop(caller);
-                }
-                self.tell();
-            }
+        if let Some((call, tries)) = self.unclaimed() {
+            return self.try_another(call, tries);
         }
+        // What was beside the call is held by nobody any more, whether its outcome is ever asked for or not.
+        if self.outcome.get().is_some() {
+            let caller = lock(&self.caller).take();
+            drop(caller);
+        }
+        self.tell();
     }
 
     /// Takes the call back that a dead process has not claimed, if it may be given to another one.

@@ -47,9 +47,9 @@ impl<T> Known<T> {
         if let Some(known) = entries.get(&identity).and_then(Weak::upgrade) {
             return Ok(known);
         }
-        let made = Arc::new(make()?);
-        entries.insert(identity, Arc::downgrade(&made));
-        Ok(made)
+        let new = Arc::new(make()?);
+        entries.insert(identity, Arc::downgrade(&new));
+        Ok(new)
     }
 
     /// Takes out one that goes, unless another one was entered in its place since its last holder let go.

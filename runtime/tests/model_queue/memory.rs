@@ -43,7 +43,8 @@ struct Entry {
 impl Entry {
     fn new() -> Self {
         let units = [(); UNITS as usize].map(|()| Unit::new(0));
-        let entry = Self { state: AtomicU32::new(0), lent: AtomicU32::new(0), has_memory: AtomicBool::new(false), units };
+        let entry =
+            Self { state: AtomicU32::new(0), lent: AtomicU32::new(0), has_memory: AtomicBool::new(false), units };
         entry.state.store(0, Relaxed);
         entry.lent.store(0, Relaxed);
         entry

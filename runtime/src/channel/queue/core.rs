@@ -326,7 +326,8 @@ impl Core {
                         continue;
                     }
                     is_over = self.is_over(end);
-                    if !is_over && !(waits && self.wait_for_item(end, tail, patience.deadline())) {
+                    let may_come = is_over || waits && self.wait_for_item(end, tail, patience.deadline());
+                    if !may_come {
                         return Err(GetError::Empty);
                     }
                 }

@@ -43,12 +43,11 @@ impl<'q, T> Getting<'q, T> {
 
     fn wait(&mut self, waker: &Waker) -> sys::Result<()> {
         let Some(end) = self.core.bell() else { return Err(Errno::EBADF) };
-        match &mut self.waiting {
-            Some(waiting) => waiting.watch.again(waker)?,
-            None => {
-                let hub = hub().map_err(|_| Errno::EAGAIN)?;
-                self.waiting = Some(Waiting { watch: Watch::new(end.as_fd(), waker)?, hub, timer: None });
-            }
+        if let Some(waiting) = &self.waiting {
+            waiting.watch.again(waker)?;
+        } else {
+            let hub = hub().map_err(|_| Errno::EAGAIN)?;
+            self.waiting = Some(Waiting { watch: Watch::new(end.as_fd(), waker)?, hub, timer: None });
         }
         if let Some(waiting) = &mut self.waiting {
             waiting.stop_timer();

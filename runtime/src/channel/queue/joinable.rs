@@ -12,8 +12,8 @@ use serde::ser::Error as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::core::{Core, Limits};
+use super::handle::{closes, handle, puts};
 use super::patience::Patience;
-use super::queue::{closes, handle, puts};
 use crate::channel::error::{GetError, PutError};
 use crate::codec::Message;
 use crate::error::Result;

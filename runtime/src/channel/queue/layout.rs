@@ -14,7 +14,20 @@ use super::memory::CHUNK;
 /// Bytes of a unit.
 pub(super) const UNIT: usize = 8;
 /// Units of a chunk, the last of which is only ever a hop.
-pub(super) const UNITS: u32 = (CHUNK / UNIT) as u32;
+pub(super) const UNITS: u32 = in_units(CHUNK);
+/// So many bytes in units. Nothing that is counted so is longer than a chunk.
+#[expect(clippy::cast_possible_truncation, reason = "not longer than a chunk")]
+const fn in_units(bytes: usize) -> u32 {
+    bytes.div_ceil(UNIT) as u32
+}
+
+/// The lower half of a word.
+#[inline]
+#[expect(clippy::cast_possible_truncation, reason = "half of it is what is asked for")]
+pub(super) const fn low_half(word: u64) -> u32 {
+    word as u32
+}
+
 /// Bytes of a long item in each of its chunks.
 pub(super) const LONG_PART: usize = CHUNK - UNIT;
 /// The longest item that stands among others, in bytes.
@@ -43,7 +56,7 @@ pub(super) struct Place {
 impl Place {
     #[inline]
     pub(super) fn of(word: u64) -> Self {
-        let low = |word: u64, bits: u32| (word & ((1 << bits) - 1)) as u32;
+        let low = |word: u64, bits: u32| low_half(word & ((1 << bits) - 1));
         Self {
             count: low(word >> (UNIT_BITS + CHUNK_BITS), 31),
             chunk: low(word >> UNIT_BITS, CHUNK_BITS),
@@ -110,7 +123,7 @@ const LENT: u32 = 4;
 impl Head {
     #[inline]
     pub(super) fn of(word: u64) -> Self {
-        let (len, more) = ((word & u64::from(u32::MAX)) as u32, (word >> 32) as u32);
+        let (len, more) = (low_half(word), low_half(word >> 32));
         if len == HOP {
             return Self::Hop(more);
         }
@@ -122,7 +135,7 @@ impl Head {
         let (len, more) = match self {
             Self::Hop(chunk) => (HOP, chunk),
             Self::Item(Shape { len, long, beside, lent }) => {
-                (len, u32::from(long) * LONG | u32::from(beside) * BESIDE | u32::from(lent) * LENT)
+                (len, u32::from(long) * LONG + u32::from(beside) * BESIDE + u32::from(lent) * LENT)
             }
         };
         u64::from(more) << 32 | u64::from(len)
@@ -134,15 +147,15 @@ impl Shape {
     #[inline]
     pub(super) fn for_bytes(bytes: usize, beside: bool, lent: bool) -> Self {
         let long = bytes > LONGEST;
-        // Not longer than `LONGEST`, which is far below the limit.
-        let len = if long { 2 * UNIT } else { bytes } as u32;
-        Self { len, long, beside, lent }
+        let len = if long { 2 * UNIT } else { bytes };
+        // At most `LONGEST`.
+        Self { len: low_half(len as u64), long, beside, lent }
     }
 
     /// Units from the head to the end.
     #[inline]
     pub(super) fn units(self) -> u32 {
-        1 + self.before() + self.len.div_ceil(UNIT as u32)
+        1 + self.before() + in_units(self.len as usize)
     }
 
     /// Units between the head and the bytes.

@@ -131,8 +131,8 @@ impl Memory {
         Self { table, descriptor, identity, stretches, chunks }
     }
 
-    /// The memory whose descriptor came from another process, which must be that of a `Q`.
-    pub(super) fn open<Q: 'static>(descriptor: OwnedFd) -> std::result::Result<Arc<Self>, CodecError> {
+    /// The memory whose descriptor came from another process; whose items it has says [`check`](Self::check).
+    pub(super) fn open(descriptor: OwnedFd) -> std::result::Result<Arc<Self>, CodecError> {
         let corrupt = || CodecError::new("the payload is corrupt: what came with it is no queue of this program");
         let identity = fd::identity(descriptor.as_fd()).ok_or_else(corrupt)?;
         KNOWN.find_or_enter(identity, || {

@@ -11,6 +11,7 @@
 //! | `store`, `take`, `lent` | putting, getting and lending: who writes which word when, and what each death costs |
 //! | `ends` | who is left at the other side, and handles beside items |
 //! | `core`, `lending`, `travel` | a queue as one process has it |
+//! | `handle`, `simple`, `joinable` | what users see |
 //! | `future` | awaiting an item |
 //! | `patience` | when to look, to sleep, and to give up |
 
@@ -18,13 +19,13 @@ mod buffer;
 mod core;
 mod ends;
 mod future;
+mod handle;
 mod joinable;
 mod layout;
 mod lending;
 mod lent;
 mod memory;
 mod patience;
-mod queue;
 mod simple;
 mod stock;
 mod store;
@@ -37,6 +38,6 @@ mod words;
 use crate::shared::members;
 use crate::sync::{atomic, lock, sleepers, waiting};
 
+pub use self::handle::{Consumer, Iter, Producer, Queue};
 pub use self::joinable::{Item, JoinableQueue};
-pub use self::queue::{Consumer, Iter, Producer, Queue};
 pub use self::simple::SimpleQueue;

@@ -66,7 +66,7 @@ impl Core {
         let words = self.memory.words();
         let enough = (words.most_items.load(Relaxed) / 8).clamp(1, MUCH);
         let came = || Place::of(words.get.place.load(Relaxed)).since(Place::of(head));
-        let looks = !self.shares_processor(&words.put, &words.get);
+        let looks = !shares_processor(&words.put, &words.get);
         if looks && self.for_room.until_much(enough, came) || came() > 0 {
             return true;
         }
@@ -92,7 +92,7 @@ impl Core {
     /// Looks for a while whether the producers come further than that.
     pub(super) fn look_for_item(&self, tail: u64) -> bool {
         let words = self.memory.words();
-        if self.shares_processor(&words.get, &words.put) {
+        if shares_processor(&words.get, &words.put) {
             return false;
         }
         let came = || Place::of(words.put.place.load(Relaxed)).since(Place::of(tail));
@@ -136,11 +136,11 @@ impl Core {
             end.forget(u64::MAX);
         }
     }
+}
 
-    /// Whether the other side was last seen where this one runs: then looking would only keep it from running.
-    fn shares_processor(&self, own: &words::Side, other: &words::Side) -> bool {
-        let here = limits::processor() + 1;
-        own.processor.store(here, Relaxed);
-        other.processor.load(Relaxed) == here
-    }
+/// Whether the other side was last seen where this one runs: then looking would only keep it from running.
+fn shares_processor(own: &words::Side, other: &words::Side) -> bool {
+    let here = limits::processor() + 1;
+    own.processor.store(here, Relaxed);
+    other.processor.load(Relaxed) == here
 }

@@ -11,8 +11,8 @@ use serde::ser::Error as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::core::{Core, Limits};
+use super::handle::{gets, handle};
 use super::patience::Patience;
-use super::queue::{gets, handle};
 use crate::channel::error::{GetError, PutError};
 use crate::codec::Message;
 use crate::error::Result;

@@ -49,23 +49,26 @@ impl Memory {
         let stock = &self.words().stock;
         let chunk = match self.find(&stock.warm, Chunk::Warm, taker) {
             Some(chunk) => chunk,
-            None => {
-                let chunk = match self.find(&stock.cold, Chunk::Cold, taker) {
-                    Some(chunk) => chunk,
-                    None => self.take_unused(taker)?,
-                };
-                if let Err(errno) = self.reserve(chunk) {
-                    self.put_back_cold(chunk);
-                    return Err(NoChunk::Refused(errno));
-                }
-                chunk
-            }
+            None => self.take_cold(taker)?,
         };
         self.lent(chunk).store(0, Relaxed);
         if let Err(errno) = self.reach(chunk) {
             self.put_back(chunk);
             return Err(NoChunk::Refused(errno));
         }
+        Ok(chunk)
+    }
+
+    /// Takes a chunk without memory, and gives it some.
+    fn take_cold(&self, taker: Chunk) -> Result<u32, NoChunk> {
+        let chunk = match self.find(&self.words().stock.cold, Chunk::Cold, taker) {
+            Some(chunk) => chunk,
+            None => self.take_unused(taker)?,
+        };
+        self.reserve(chunk).map_err(|errno| {
+            self.put_back_cold(chunk);
+            NoChunk::Refused(errno)
+        })?;
         Ok(chunk)
     }
 

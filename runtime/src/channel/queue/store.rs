@@ -44,7 +44,7 @@ use super::words::Side;
 
 /// How long to wait for a lock where one can do without: nobody who runs has it for longer than microseconds.
 pub(super) fn soon() -> Option<Instant> {
-    Some(Instant::now() + Duration::from_millis(50))
+    Instant::now().checked_add(Duration::from_millis(50))
 }
 
 /// So many bytes are faster copied unit by unit.
@@ -151,7 +151,7 @@ impl Memory {
 
     /// How many bytes an item takes of those that the queue may hold.
     pub(super) fn cost(bytes: usize, shape: Shape) -> u64 {
-        shape.units() as u64 * UNIT as u64 + if shape.long { bytes as u64 } else { 0 }
+        u64::from(shape.units()) * UNIT as u64 + if shape.long { bytes as u64 } else { 0 }
     }
 
     /// Checks that there is room for an item of that cost. Under `put.lock`.
@@ -276,10 +276,10 @@ impl Memory {
     /// A chunk for the items that come now. Under `put.lock`.
     #[cold]
     fn next_chunk(&self) -> Result<u32, NotPut> {
-        if self.words().stock.is_sweep_due() {
-            if let Some(_getting) = self.getting(soon()) {
-                self.sweep();
-            }
+        if self.words().stock.is_sweep_due()
+            && let Some(_getting) = self.getting(soon())
+        {
+            self.sweep();
         }
         self.take(Chunk::Queued).map_err(|no| self.not_put(no))
     }
@@ -293,12 +293,11 @@ impl Memory {
 
     /// Copies a long item into chunks of its own. Without a lock.
     pub(super) fn fill(&self, bytes: &[u8]) -> Result<Long<'_>, NotPut> {
-        if self.words().stock.is_sweep_due() {
-            if let Some(_putting) = self.putting(soon())
-                && let Some(_getting) = self.getting(soon())
-            {
-                self.sweep();
-            }
+        if self.words().stock.is_sweep_due()
+            && let Some(_putting) = self.putting(soon())
+            && let Some(_getting) = self.getting(soon())
+        {
+            self.sweep();
         }
         let mut long = Long { memory: self, chunks: Vec::new(), len: bytes.len() };
         for part in bytes.chunks(LONG_PART) {

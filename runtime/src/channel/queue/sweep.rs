@@ -8,7 +8,7 @@
 //! in it. Any other that says that it is the queue's, or a dead process's, is nobody's.
 
 use super::atomic::Ordering::{Acquire, Relaxed, Release};
-use super::layout::{Chunk, Head, LONG_PART, Place, Shape, Ticket, UNITS};
+use super::layout::{Chunk, Head, LONG_PART, Place, Shape, Ticket, UNITS, low_half};
 use super::members::{self, Member};
 use super::memory::Memory;
 
@@ -34,8 +34,7 @@ impl Memory {
 
     /// Who has the item of that shape, if it is one that can be lent.
     pub(super) fn ticket(&self, (chunk, unit): (u32, u32), shape: Shape) -> Option<Ticket> {
-        #[expect(clippy::cast_possible_truncation, reason = "a ticket is the lower half of its unit")]
-        shape.lent.then(|| Ticket::of(self.unit((chunk, unit + 1)) as u32))
+        shape.lent.then(|| Ticket::of(low_half(self.unit((chunk, unit + 1)))))
     }
 
     pub(super) fn set_ticket(&self, (chunk, unit): (u32, u32), ticket: Ticket) {

@@ -27,7 +27,7 @@ impl Core {
         expected: (bool, bool),
         lends: bool,
     ) -> std::result::Result<Self, CodecError> {
-        let memory = handles::take(memory, Memory::open::<Q>)?;
+        let memory = handles::take(memory, Memory::open)?;
         memory.check::<Q>()?;
         let take = |end: Option<u32>, side| {
             let open = |fd| Ok(Arc::new(End::of(fd, side, &memory)));

@@ -118,7 +118,7 @@ impl Cipher {
     /// Has the keys that frame `number` of a direction needs.
     fn replace_keys(&self, number: u64, count: fn(&mut Keys) -> &mut u64, rekey: fn(&mut StatelessTransportState)) {
         let epoch = number / FRAMES_PER_KEY;
-        if epoch == 0 || number % FRAMES_PER_KEY != 0 {
+        if epoch == 0 || !number.is_multiple_of(FRAMES_PER_KEY) {
             return;
         }
         let mut keys = self.0.write().unwrap_or_else(PoisonError::into_inner);

@@ -217,10 +217,10 @@ impl Line {
             };
         };
         drop(sending);
-        let sent = send(&mut taken);
+        let outcome = send(&mut taken);
         *self.sending.lock().unwrap_or_else(PoisonError::into_inner) = Some(taken);
         self.turn.notify_one();
-        sent
+        outcome
     }
 
     /// Waits until the socket can be written to, as long as `patience` lasts.

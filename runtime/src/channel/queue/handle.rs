@@ -399,7 +399,6 @@ macro_rules! goes_through {
             ///
             /// # Panics
             /// Going on panics if an item cannot be decoded; [`get`](Self::get) returns an error instead.
-            #[must_use]
             pub fn iter(&self) -> Iter<'_, T> {
                 Iter { core: &self.core, items: PhantomData }
             }
