@@ -135,3 +135,50 @@ impl std::fmt::Debug for Cipher {
         f.write_str("Cipher(..)")
     }
 }
+
+/// The keys of both sides of one connection, for tests of what frames are put together to.
+#[cfg(test)]
+pub(super) fn pair() -> (Cipher, Cipher) {
+    let noise =
+        || snow::Builder::new("Noise_NNpsk0_25519_ChaChaPoly_BLAKE2s".parse().unwrap()).psk(0, &[7; 32]).unwrap();
+    let (mut one, mut other) = (noise().build_initiator().unwrap(), noise().build_responder().unwrap());
+    let mut message = [0; 48];
+    one.write_message(&[], &mut message).unwrap();
+    other.read_message(&message, &mut []).unwrap();
+    other.write_message(&[], &mut message).unwrap();
+    one.read_message(&message, &mut []).unwrap();
+    (Cipher::new(one).unwrap(), Cipher::new(other).unwrap())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_are_replaced_at_the_same_frame_on_both_sides() {
+        let (one, other) = pair();
+        let (mut part, mut before) = ([0; 100], Vec::new());
+        for number in [0, 1, FRAMES_PER_KEY - 1, FRAMES_PER_KEY, FRAMES_PER_KEY + 1, 2 * FRAMES_PER_KEY] {
+            for (from, to) in [(&one, &other), (&other, &one)] {
+                let mut frame = Vec::new();
+                from.seal(number, Kind::Last, b"hello", &mut frame).unwrap();
+                assert_eq!(to.open(number, &frame[2..], &mut part), Ok((Kind::Last, 5)), "{number}");
+                assert_eq!(part[1..6], *b"hello");
+                // It is for nobody who said it, and not what another number stands for.
+                assert_eq!(from.open(number, &frame[2..], &mut part), Err(Wrong::Forged));
+                assert_eq!(to.open(number ^ 1, &frame[2..], &mut part), Err(Wrong::Forged));
+                before.push(frame);
+            }
+        }
+        // The first key is gone, for whoever would take it from a machine now.
+        assert_eq!(other.open(0, &before[0][2..], &mut part), Err(Wrong::Forged));
+    }
+
+    #[test]
+    fn the_last_number_is_given_to_no_frame() {
+        let (one, other) = pair();
+        assert_eq!(one.seal(u64::MAX, Kind::Last, b"hello", &mut Vec::new()), Err(Wrong::Nonsense));
+        assert!(other.open(u64::MAX, &[0; 22], &mut [0; 22]).is_err());
+        assert_eq!(one.seal(0, Kind::Last, &[0; LONGEST + 1], &mut Vec::new()), Err(Wrong::Nonsense));
+    }
+}

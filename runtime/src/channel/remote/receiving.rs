@@ -155,3 +155,66 @@ fn cut_off(errno: Errno) -> RecvError {
         errno: errno as i32,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::frames::pair;
+    use super::*;
+
+    /// Takes what comes of these frames, of which the wire gives so many bytes at a time.
+    fn receive(cipher: &Cipher, frames: &[u8], at_once: usize, most: usize) -> Receiving {
+        struct Wire<'w>(&'w [u8], usize);
+        impl Read for Wire<'_> {
+            fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+                if self.0.is_empty() {
+                    return Err(io::ErrorKind::WouldBlock.into());
+                }
+                let len = into.len().min(self.1);
+                self.0.read(&mut into[..len])
+            }
+        }
+        let mut receiving = Receiving::new(0);
+        receiving.go_on(&mut Wire(frames, at_once), cipher, most);
+        receiving
+    }
+
+    fn sealed(cipher: &Cipher, parts: &[(Kind, &[u8])]) -> Vec<u8> {
+        let mut out = Vec::new();
+        for (number, (kind, part)) in (0..).zip(parts) {
+            cipher.seal(number, *kind, part, &mut out).unwrap();
+        }
+        out
+    }
+
+    #[test]
+    fn a_message_is_as_long_as_it_may_be_and_no_longer() {
+        let (one, other) = pair();
+        let part = [7; LONGEST];
+        let frames = sealed(&one, &[(Kind::More, &part), (Kind::Last, b"end")]);
+        let len = LONGEST + 3;
+        for at_once in [1000, usize::MAX] {
+            let mut message = b"what was there before".to_vec();
+            receive(&other, &frames, at_once, len).take(&mut message).unwrap();
+            assert!(message == [&part[..], b"end"].concat());
+            for most in [len - 1, LONGEST, LONGEST - 1, 0] {
+                let refused = receive(&other, &frames, at_once, most).take(&mut message).unwrap_err();
+                assert_eq!(refused, wrong(Wrong::Nonsense));
+            }
+        }
+        let mut message = Vec::new();
+        receive(&other, &sealed(&one, &[(Kind::Last, b"")]), 1, 0).take(&mut message).unwrap();
+        assert!(message.is_empty());
+    }
+
+    #[test]
+    fn memory_is_asked_for_as_bytes_come() {
+        let (one, other) = pair();
+        let frames = sealed(&one, &[(Kind::More, &[7; LONGEST]), (Kind::More, &[7; LONGEST])]);
+        // Of a frame of which not all has come, nothing is in the message.
+        let receiving = receive(&other, &frames[..100], 10, usize::MAX);
+        assert_eq!((receiving.message.capacity(), receiving.is_ready()), (0, false));
+        let receiving = receive(&other, &frames[..frames.len() - 1], usize::MAX, usize::MAX);
+        assert_eq!(receiving.message.len(), LONGEST);
+        assert!(receiving.message.capacity() <= 2 * (LONGEST + 1) && receiving.frame.capacity() <= 2 * (1 << 16));
+    }
+}

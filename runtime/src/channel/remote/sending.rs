@@ -57,6 +57,9 @@ impl Sending {
         wire: &mut impl Write,
         wait: Wait<'_>,
     ) -> Result<Sent, SendErrorKind> {
+        if self.closing {
+            return Err(SendErrorKind::Disconnected);
+        }
         self.give_up(cipher, wire, wait)?;
         let (mut parts, mut some_left) = (bytes.chunks(LONGEST).peekable(), false);
         // A message of no bytes has one part, too.
@@ -165,4 +168,86 @@ impl Sending {
 
 fn failed(step: &'static str, errno: Errno) -> SendErrorKind {
     SendErrorKind::Failed { step, errno: errno as i32 }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::frames::pair;
+    use super::super::receiving::Receiving;
+    use super::*;
+
+    /// A wire with so much room.
+    struct Narrow {
+        bytes: Vec<u8>,
+        room: usize,
+    }
+
+    impl Write for Narrow {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            let len = bytes.len().min(self.room);
+            if len == 0 {
+                return Err(io::ErrorKind::WouldBlock.into());
+            }
+            self.room -= len;
+            self.bytes.extend_from_slice(&bytes[..len]);
+            Ok(len)
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn wherever_a_message_gets_stuck_it_arrives_whole_or_never() {
+        let (long, short) = (vec![7; 2 * LONGEST + 5], b"short".to_vec());
+        let frame = 2 + 1 + LONGEST + 16;
+        let last = 2 + 1 + 5 + 16;
+        let edges = [0, frame, 2 * frame, 2 * frame + last];
+        for room in edges.into_iter().flat_map(|edge| edge.saturating_sub(2)..edge + 3) {
+            let (one, other) = pair();
+            let (mut sending, mut wire) = (Sending::new(0), Narrow { bytes: Vec::new(), room });
+            let stuck = sending.message(&long, &one, &mut wire, &mut || Ok(false));
+            let expected = match room {
+                _ if room >= 2 * frame + last => Ok(Sent::Whole),
+                _ if room > 2 * frame => Ok(Sent::AllButTheEnd),
+                _ => Err(SendErrorKind::Full),
+            };
+            assert_eq!(stuck, expected, "{room}");
+            wire.room = usize::MAX;
+            sending.message(&short, &one, &mut wire, &mut || Ok(false)).unwrap();
+            sending.close(&one, &mut wire, &mut || Ok(false)).unwrap();
+            assert_eq!(sending.message(&short, &one, &mut wire, &mut || Ok(false)), Err(SendErrorKind::Disconnected));
+
+            let (mut receiving, mut message, mut came) = (Receiving::new(0), Vec::new(), Vec::new());
+            let mut bytes = &wire.bytes[..];
+            let end = loop {
+                receiving.go_on(&mut bytes, &other, usize::MAX);
+                match receiving.take(&mut message) {
+                    Ok(()) => came.push(message.clone()),
+                    Err(end) => break end,
+                }
+            };
+            let all = if stuck.is_ok() { vec![long.clone(), short.clone()] } else { vec![short.clone()] };
+            assert!(
+                came == all && end == crate::channel::RecvError::Disconnected && bytes.is_empty(),
+                "{room}: {end:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn no_two_frames_that_left_have_the_same_number() {
+        let (one, other) = pair();
+        let (mut sending, mut wire) = (Sending::new(0), Narrow { bytes: Vec::new(), room: 0 });
+        // Nothing of it has left, so its number is another's, again and again.
+        for _ in 0..3 {
+            assert_eq!(sending.message(b"a", &one, &mut wire, &mut || Ok(false)), Err(SendErrorKind::Full));
+        }
+        wire.room = usize::MAX;
+        sending.message(b"b", &one, &mut wire, &mut || Ok(false)).unwrap();
+        let mut part = [0; 2];
+        assert_eq!(other.open(0, &wire.bytes[2..], &mut part), Ok((Kind::Last, 1)));
+        assert_eq!(part[1], b'b');
+    }
 }
