@@ -135,7 +135,7 @@ fn limits_count_what_waits_and_not_what_is_lent() {
         assert_eq!((queue.unfinished(), queue.len()), (3, 2));
         assert_eq!([(); 3].map(|()| finish(queue.get().unwrap())), [1, 2, 3]);
 
-        let queue = JoinableQueue::bounded_by(100, 1000).unwrap();
+        let queue = JoinableQueue::bounded_by(100, 1100).unwrap();
         assert_eq!((0..100).take_while(|_| queue.try_put(vec![1u8; 300]).is_ok()).count(), 3);
         let lent: Vec<_> = (0..3).map(|_| queue.get().unwrap()).collect();
         assert_eq!((0..100).take_while(|_| queue.try_put(vec![2u8; 300]).is_ok()).count(), 3);

@@ -1,0 +1,288 @@
+//! What goes through queues: handles of everything that processes share, queues themselves, and what is refused because it was
+//! something else.
+//!
+//! Runs in: the test process; its tasks in children. Never: relies on how fast anything is.
+mod backing;
+mod regions;
+mod stage;
+mod support;
+
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering::SeqCst;
+use std::time::Duration;
+
+use process_task::channel::{Consumer, GetError, JoinableQueue, Producer, PutErrorKind, Queue, SimpleQueue};
+use process_task::sync::Mutex;
+use process_task::{Builder, Pool, Process, Shared, StartMethod, Task, process_task};
+use regions::inode;
+use serde::{Deserialize, Deserializer, Serialize};
+use stage::{Stage, reach, stage as new_stage, until};
+use support::{PATIENCE, promise};
+
+under_every_start_method! {
+    regions_go_through_queues_and_are_gone_with_their_last_holder,
+    a_queue_in_a_queue_in_a_queue_works,
+    every_kind_of_end_is_an_argument_a_result_and_an_item,
+    questions_come_with_the_queue_for_their_answer,
+    so_many_handles_go_with_one_item_and_no_more,
+    a_socket_full_of_handles_fills_the_queue_until_somebody_gets,
+    what_nobody_got_is_gone_with_the_queue,
+}
+
+fn start<T: Task>(method: StartMethod, task: T, args: T::Args<'_>) -> Process<T::Output> {
+    Builder::new().start_method(method).spawn(task, args).unwrap()
+}
+
+type Region = Shared<Mutex<u64>>;
+
+#[process_task]
+fn add_to_each(regions: Consumer<Option<Region>>, back: Producer<Option<Region>>) {
+    for region in &regions {
+        if let Some(region) = &region {
+            *region.lock().unwrap() += 1;
+        }
+        back.put(region).unwrap();
+    }
+}
+
+fn regions_go_through_queues_and_are_gone_with_their_last_holder(method: StartMethod) {
+    let (producer, regions) = Queue::bounded(5).unwrap().split();
+    let (to, back) = Queue::bounded(5).unwrap().split();
+    let process = start(method, add_to_each, (regions, to));
+    for round in 0..100 {
+        let region = Shared::new(Mutex::new(round)).unwrap();
+        // Among those that have none.
+        producer.put(None).unwrap();
+        producer.put(Some(region.clone())).unwrap();
+        producer.put(None).unwrap();
+        assert!(back.get().unwrap().is_none());
+        let same = back.get().unwrap().unwrap();
+        assert!(same == region && *region.lock().unwrap() == round + 1);
+        assert!(back.get().unwrap().is_none());
+        let memory = inode(&region);
+        drop((region, same));
+        if round % 20 == 0 {
+            memory.is_gone();
+        }
+    }
+    drop(producer);
+    assert_eq!(back.get(), Err(GetError::Closed));
+    process.join().unwrap();
+}
+
+#[process_task]
+fn unwrap_and_answer(outer: Queue<Queue<Queue<u64>>>) {
+    let inner = outer.get().unwrap().get().unwrap();
+    let number = inner.get().unwrap();
+    inner.put(number + 1).unwrap();
+    // And packed in again.
+    let middle = Queue::unbounded().unwrap();
+    middle.put(inner).unwrap();
+    outer.put(middle).unwrap();
+}
+
+fn a_queue_in_a_queue_in_a_queue_works(method: StartMethod) {
+    let (outer, middle, inner) = (Queue::unbounded().unwrap(), Queue::unbounded().unwrap(), Queue::bounded(1).unwrap());
+    inner.put(41).unwrap();
+    middle.put(inner.clone()).unwrap();
+    outer.put(middle).unwrap();
+    start(method, unwrap_and_answer, outer.clone()).join().unwrap();
+    let same = outer.get().unwrap().get().unwrap();
+    assert!(same == inner);
+    assert_eq!((same.get(), inner.try_get()), (Ok(42), Err(GetError::Empty)));
+}
+
+#[derive(Serialize, Deserialize, Clone)]
+struct Everything {
+    queue: Queue<String>,
+    ends: (Producer<Vec<u8>>, Option<Consumer<Vec<u8>>>),
+    simple: Vec<SimpleQueue<(u8, f64)>>,
+    jobs: JoinableQueue<[u32; 4]>,
+}
+
+#[process_task]
+fn use_all(all: Everything, on: Queue<Everything>) -> Everything {
+    all.queue.put("from far away".to_owned()).unwrap();
+    all.ends.0.put(vec![1; 100_000]).unwrap();
+    all.simple.iter().for_each(|simple| simple.put((1, 2.5)).unwrap());
+    all.jobs.get().unwrap().done();
+    on.put(all.clone()).unwrap();
+    all
+}
+
+fn every_kind_of_end_is_an_argument_a_result_and_an_item(method: StartMethod) {
+    let (producer, consumer) = Queue::bounded_by(10, 1 << 20).unwrap().split();
+    let simple = SimpleQueue::new().unwrap();
+    let all = Everything {
+        queue: Queue::bounded(3).unwrap(),
+        ends: (producer, Some(consumer)),
+        simple: vec![simple.clone(), SimpleQueue::new().unwrap(), simple],
+        jobs: JoinableQueue::unbounded().unwrap(),
+    };
+    let on = Queue::unbounded().unwrap();
+    all.jobs.put([4; 4]).unwrap();
+    let pool = Pool::builder().workers(1).start_method(method).build().unwrap();
+    let back = start(method, use_all, (all.clone(), on.clone())).join().unwrap();
+    all.jobs.put([5; 4]).unwrap();
+    let again = pool.call(use_all, (all.clone(), on.clone())).unwrap();
+    for came in [back, again, on.get().unwrap(), on.get().unwrap()] {
+        let (producer, consumer) = (came.ends.0, came.ends.1.unwrap());
+        assert!(
+            came.queue == all.queue && came.simple == all.simple && came.jobs == all.jobs && producer == all.ends.0
+        );
+        assert!(came.simple[0] == came.simple[2] && came.simple[0] != came.simple[1]);
+        producer.put(vec![2]).unwrap();
+        let got = consumer.get().unwrap();
+        assert!(got == vec![1; 100_000] || got == [2]);
+    }
+    assert_eq!((all.queue.len(), all.simple[0].len(), all.simple[1].len(), all.jobs.unfinished()), (2, 4, 2, 0));
+}
+
+#[process_task]
+fn answer(questions: Consumer<(u64, Producer<u64>)>) {
+    questions.iter().for_each(|(number, back)| back.put(number * number).unwrap());
+}
+
+fn questions_come_with_the_queue_for_their_answer(method: StartMethod) {
+    let (ask, questions) = Queue::bounded(3).unwrap().split();
+    let servers = [(); 2].map(|()| start(method, answer, questions.clone()));
+    drop(questions);
+    for number in 0..300 {
+        let (back, answers) = Queue::bounded(1).unwrap().split();
+        ask.put((number, back)).unwrap();
+        assert_eq!((answers.get(), answers.get()), (Ok(number * number), Err(GetError::Closed)));
+    }
+    drop(ask);
+    servers.into_iter().for_each(|server| server.join().unwrap());
+}
+
+type Regions = Vec<Shared<AtomicU64>>;
+
+fn new_regions(count: u64) -> Regions {
+    (0..count).map(|number| Shared::new(AtomicU64::new(number)).unwrap()).collect()
+}
+
+#[process_task]
+fn add_up(regions: Consumer<Regions>) -> u64 {
+    regions.iter().map(|regions| regions.iter().map(|region| region.load(SeqCst)).sum::<u64>()).sum()
+}
+
+fn so_many_handles_go_with_one_item_and_no_more(method: StartMethod) {
+    let (producer, regions) = Queue::unbounded().unwrap().split();
+    let process = start(method, add_up, regions);
+    let mut sum = 0;
+    for count in [1, 30, 64] {
+        producer.put(new_regions(count)).unwrap();
+        sum += (0..count).sum::<u64>();
+    }
+    let many = new_regions(65);
+    let error = producer.put(many).unwrap_err();
+    assert!(matches!(error.kind(), PutErrorKind::CannotEncode { .. }) && error.to_string().contains("64"), "{error}");
+    // The same one often is one.
+    let one = error.into_inner().swap_remove(5);
+    producer.put(vec![one; 2000]).unwrap();
+    drop(producer);
+    assert_eq!(process.join().unwrap(), sum + 2000 * 5);
+}
+
+#[process_task]
+fn get_all_slowly(regions: Consumer<Regions>, stage: &Stage) -> usize {
+    until(stage, 1);
+    regions.iter().count()
+}
+
+fn a_socket_full_of_handles_fills_the_queue_until_somebody_gets(method: StartMethod) {
+    let (queue, stage) = (Queue::unbounded().unwrap(), new_stage());
+    let (producer, regions) = queue.split();
+    let process = start(method, get_all_slowly, (regions, &stage));
+    let item = new_regions(1);
+    let first = (0..5000).take_while(|_| producer.try_put(item.clone()).is_ok()).count();
+    assert!((100..5000).contains(&first), "{first}");
+    let error = producer.put_timeout(item.clone(), Duration::from_millis(60)).unwrap_err();
+    assert_eq!(*error.kind(), PutErrorKind::Full);
+    // What has none is not kept out, and does not overtake.
+    producer.try_put(vec![]).unwrap();
+    reach(&stage);
+    (0..2 * first).for_each(|_| producer.put_timeout(item.clone(), PATIENCE).unwrap());
+    drop(producer);
+    assert_eq!(process.join().unwrap(), 3 * first + 1);
+}
+
+fn what_nobody_got_is_gone_with_the_queue(method: StartMethod) {
+    let (queue, region) = (Queue::unbounded().unwrap(), Shared::new(AtomicU64::new(1)).unwrap());
+    let memory = inode(&region);
+    let inner = Queue::<Regions>::unbounded().unwrap();
+    inner.put(vec![region.clone()]).unwrap();
+    queue.put((vec![region], inner)).unwrap();
+    start(method, look_at, queue.clone()).join().unwrap();
+    assert_eq!(queue.len(), 1);
+    drop(queue);
+    memory.is_gone();
+    support::eventually("no queue is left", PATIENCE, || backing::backing().0 == 0);
+}
+
+#[process_task]
+fn look_at(queue: Queue<(Regions, Queue<Regions>)>) {
+    assert!(!queue.is_empty());
+}
+
+/// Goes in as one thing, and comes out as another.
+struct Disguised<A, B>(Result<A, B>);
+
+impl<A: Serialize, B> Serialize for Disguised<A, B> {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        self.0.as_ref().ok().expect("it goes in once").serialize(serializer)
+    }
+}
+
+impl<'de, A, B: Deserialize<'de>> Deserialize<'de> for Disguised<A, B> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        B::deserialize(deserializer).map(|came| Self(Err(came)))
+    }
+}
+
+/// What is said when an `A` is read as a `B`.
+fn mixed_up<A, B>(value: A) -> String
+where
+    A: Serialize + 'static,
+    B: for<'de> Deserialize<'de> + 'static,
+{
+    let queue = Queue::<Disguised<A, B>>::unbounded().unwrap();
+    queue.put(Disguised(Ok(value))).unwrap();
+    match queue.get() {
+        Err(GetError::CannotDecode { reason, .. }) => reason,
+        Err(error) => panic!("{error}"),
+        Ok(_) => panic!("it was taken for what it is not"),
+    }
+}
+
+#[test]
+fn one_kind_of_queue_is_not_taken_for_another() {
+    promise(|| {
+        let queue = || Queue::<u32>::unbounded().unwrap();
+        let said = [
+            mixed_up::<_, Queue<u64>>(queue()),
+            mixed_up::<_, Queue<i32>>(queue()),
+            mixed_up::<_, SimpleQueue<u32>>(queue()),
+            mixed_up::<_, JoinableQueue<u32>>(queue()),
+            mixed_up::<_, Queue<u32>>(SimpleQueue::<u32>::new().unwrap()),
+            mixed_up::<_, Producer<u64>>(queue().producer()),
+            mixed_up::<_, Consumer<u64>>(queue().consumer()),
+        ];
+        said.into_iter().for_each(|said| assert!(said.contains("handle of another type"), "{said}"));
+        let said = [
+            mixed_up::<_, Queue<u32>>(queue().producer()),
+            mixed_up::<_, Queue<u32>>(queue().consumer()),
+            mixed_up::<_, Producer<u32>>(queue()),
+            mixed_up::<_, Producer<u32>>(queue().consumer()),
+            mixed_up::<_, Consumer<u32>>(queue()),
+            mixed_up::<_, Consumer<u32>>(queue().producer()),
+        ];
+        said.into_iter().for_each(|said| assert!(said.contains("end of a queue was read as another"), "{said}"));
+        let said = mixed_up::<_, Queue<u32>>((0u32, Some(1u32), Some(2u32)));
+        assert!(said.contains("did not come"), "{said}");
+        mixed_up::<_, Shared<u32>>(queue());
+        mixed_up::<_, Queue<u32>>(Shared::new(0u32).unwrap());
+        assert_eq!(backing::backing().0, 0);
+    });
+}
