@@ -8,6 +8,7 @@ mod stage;
 mod steps;
 mod support;
 
+use std::cell::{Cell, RefCell};
 use std::ops::Deref;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::SeqCst;
@@ -23,9 +24,26 @@ use support::rounds;
 under_every_start_method! {
     within 300 seconds;
     killed_while_putting_its_item_is_there_or_was_never_put,
+    killed_while_getting_the_item_is_still_there_or_was_taken,
+}
+
+/// How a process was started makes no difference to what it does in a queue: one way is enough for what takes long.
+macro_rules! under_the_fork_server {
+    ($($name:ident),+ $(,)?) => {
+        mod anyhow {
+            $(#[test] fn $name() {
+                let limit = std::time::Duration::from_secs(300);
+                crate::support::promise_within(limit, || super::$name(process_task::StartMethod::ForkServer));
+            })+
+        }
+    };
+}
+
+under_the_fork_server! {
+    killed_while_putting_the_first_item_of_a_chunk_it_is_there_or_was_never_put,
     killed_while_putting_a_long_item_it_is_there_whole_or_was_never_put,
     killed_while_putting_handles_they_are_there_or_gone,
-    killed_while_getting_the_item_is_still_there_or_was_taken,
+    killed_while_getting_the_first_item_of_a_chunk_it_is_still_there_or_was_taken,
     killed_while_getting_a_long_item_it_is_still_there_whole_or_was_taken,
     killed_while_getting_handles_they_are_still_there_or_gone,
     killed_while_it_borrows_an_item_comes_back,
@@ -33,6 +51,8 @@ under_every_start_method! {
     killed_while_it_gives_an_item_back_it_comes_back,
     killed_while_it_closes_the_queue_is_closed_or_is_not,
     killed_while_it_lets_go_of_an_end_it_has,
+    stopped_while_putting_others_keep_their_time_outs,
+    stopped_while_getting_others_get_all_else,
 }
 
 fn start<T: Task>(method: StartMethod, task: T, args: T::Args<'_>) -> Process<T::Output> {
@@ -145,7 +165,9 @@ fn killed_while_putting(method: StartMethod, (others, len): (usize, usize)) {
 
 fn killed_while_putting_its_item_is_there_or_was_never_put(method: StartMethod) {
     killed_while_putting(method, (10, 10));
-    // It is the first in another chunk.
+}
+
+fn killed_while_putting_the_first_item_of_a_chunk_it_is_there_or_was_never_put(method: StartMethod) {
     killed_while_putting(method, (25_000, 20_000));
 }
 
@@ -175,6 +197,9 @@ fn killed_while_getting(method: StartMethod, len: usize) {
 
 fn killed_while_getting_the_item_is_still_there_or_was_taken(method: StartMethod) {
     killed_while_getting(method, 10);
+}
+
+fn killed_while_getting_the_first_item_of_a_chunk_it_is_still_there_or_was_taken(method: StartMethod) {
     killed_while_getting(method, 25_000);
 }
 
@@ -200,7 +225,7 @@ fn get_region(queue: Queue<Region>, stage: &Stage) {
 
 fn killed_while_putting_handles_they_are_there_or_gone(method: StartMethod) {
     let queue = Queue::unbounded().unwrap();
-    let memory = std::cell::Cell::new(None);
+    let memory = Cell::new(None);
     let begin = |stage: &Stage| {
         queue.put(region(1)).unwrap();
         let second = region(2);
@@ -229,7 +254,7 @@ fn killed_while_putting_handles_they_are_there_or_gone(method: StartMethod) {
 
 fn killed_while_getting_handles_they_are_still_there_or_gone(method: StartMethod) {
     let queue = Queue::unbounded().unwrap();
-    let memory = std::cell::Cell::new(None);
+    let memory = Cell::new(None);
     let begin = |stage: &Stage| {
         let first = region(1);
         memory.set(Some(inode(&first)));
@@ -334,7 +359,7 @@ fn close(queue: Queue<u64>, stage: &Stage) {
 }
 
 fn killed_while_it_closes_the_queue_is_closed_or_is_not(method: StartMethod) {
-    let queue = std::cell::RefCell::new(Queue::unbounded().unwrap());
+    let queue = RefCell::new(Queue::unbounded().unwrap());
     let begin = |stage: &Stage| {
         queue.replace(Queue::unbounded().unwrap());
         queue.borrow().put(1).unwrap();
@@ -357,7 +382,7 @@ fn let_go(producer: Producer<u64>, other: Consumer<u64>, stage: &Stage) {
 }
 
 fn killed_while_it_lets_go_of_an_end_it_has(method: StartMethod) {
-    let ends = std::cell::RefCell::new(None);
+    let ends = RefCell::new(None);
     let begin = |stage: &Stage| {
         let ((producer, consumer), (other, others)) =
             (Queue::unbounded().unwrap().split(), Queue::bounded(1).unwrap().split());
@@ -374,4 +399,78 @@ fn killed_while_it_lets_go_of_an_end_it_has(method: StartMethod) {
         assert!(since.elapsed() < SOON, "nobody was told");
         None
     });
+}
+
+/// How long those wait who are not to wait for ever.
+const A_WHILE: Duration = Duration::from_millis(60);
+
+#[process_task]
+fn put_number(queue: Queue<u64>, number: u64, stage: &Stage) {
+    followed(stage, || queue.put(number).unwrap());
+}
+
+fn stopped_while_putting_others_keep_their_time_outs(method: StartMethod) {
+    let mut kept_waiting = 0;
+    let all = Cell::new(0);
+    let mut stop_at = |most| {
+        let (queue, stage) = (Queue::unbounded().unwrap(), new_stage());
+        (1..=2).for_each(|number| queue.put(number).unwrap());
+        let stopped = Followed::follow(start(method, put_number, (queue.clone(), 9, &stage)), &stage, most);
+        all.set(stopped.steps);
+        let since = Instant::now();
+        let mut expected = vec![1, 2, 9];
+        let put = [queue.try_put(3), queue.put_timeout(4, A_WHILE)];
+        for (number, put) in (3..).zip(put) {
+            match put {
+                Ok(()) => expected.push(number),
+                Err(_) => kept_waiting += 1,
+            }
+        }
+        // What is there can be got meanwhile, and waiting for more ends.
+        let mut got: Vec<_> = std::iter::from_fn(|| queue.get_timeout(A_WHILE).ok()).collect();
+        assert!(since.elapsed() < SOON && got.len() >= 2, "{:?}, {got:?}", since.elapsed());
+        stopped.go_on(&stage);
+        got.extend(std::iter::from_fn(|| queue.try_get().ok()));
+        got.sort_unstable();
+        expected.sort_unstable();
+        assert_eq!(got, expected);
+    };
+    stop_at(usize::MAX);
+    moments(all.get(), rounds(5) * 3, stop_at);
+    assert!(kept_waiting > 0, "it was never stopped where it keeps others waiting");
+}
+
+#[process_task]
+fn get_number(queue: Queue<u64>, got: Shared<AtomicU64>, stage: &Stage) {
+    followed(stage, || got.store(queue.get().unwrap(), SeqCst));
+}
+
+fn stopped_while_getting_others_get_all_else(method: StartMethod) {
+    let all = Cell::new(0);
+    let stop_at = |most| {
+        let (queue, stage, its) = (Queue::unbounded().unwrap(), new_stage(), region(0));
+        let mut expected: Vec<u64> = (1..=3).collect();
+        expected.iter().for_each(|number| queue.put(*number).unwrap());
+        let process = start(method, get_number, (queue.clone(), its.clone(), &stage));
+        let stopped = Followed::follow(process, &stage, most);
+        all.set(stopped.steps);
+        let mut got: Vec<_> = std::iter::from_fn(|| queue.try_get().ok()).collect();
+        // The memory that it looks at is used for others, more than once.
+        for number in 10..30_000 {
+            queue.put_timeout(number, SOON).unwrap();
+            expected.push(number);
+            got.extend(queue.get_timeout(SOON));
+        }
+        for number in 30_000..30_003 {
+            queue.put(number).unwrap();
+            expected.push(number);
+        }
+        stopped.go_on(&stage);
+        got.push(its.load(SeqCst));
+        got.extend(std::iter::from_fn(|| queue.try_get().ok()));
+        got.sort_unstable();
+        assert!(got == expected, "{} came of {}", got.len(), expected.len());
+    };
+    stop_at(usize::MAX);
+    moments(all.get(), rounds(5) * 3, stop_at);
 }

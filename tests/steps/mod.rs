@@ -70,6 +70,14 @@ impl Followed {
         self.process.join().expect_err("it was killed");
         self.is_done
     }
+
+    /// Lets it go on, to the end of the operation, and kills it then.
+    pub(crate) fn go_on(self, stage: &Stage) {
+        ptrace::detach(self.pid, None).expect("it stands still");
+        until(stage, DONE);
+        self.process.kill().expect("it is there");
+        self.process.join().expect_err("it was killed");
+    }
 }
 
 /// Calls `each` for moments of an operation, as numbers of instructions: `count` of them, from the first to the last of the `all`
