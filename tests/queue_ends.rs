@@ -25,6 +25,7 @@ under_every_start_method! {
     whoever_waits_hears_of_a_killed_side_within_a_tenth_of_a_second,
     a_process_that_ends_in_any_way_lets_go_of_its_ends,
     one_of_several_that_ends_is_not_the_last,
+    a_killed_waiter_costs_nothing,
     an_end_on_its_way_to_a_call_is_counted,
     an_end_in_a_result_is_counted_until_nobody_can_have_it,
     an_end_in_another_queue_is_counted,
@@ -195,6 +196,41 @@ fn one_of_several_that_ends_is_not_the_last(method: StartMethod) {
     drop(producer);
     assert_eq!(consumer.iter().count(), 6);
     assert_eq!(consumer.get(), Err(GetError::Closed));
+}
+
+#[process_task]
+fn get_one(numbers: Consumer<u32>) -> u32 {
+    numbers.get().unwrap()
+}
+
+#[process_task]
+fn put_one(numbers: Producer<u32>, number: u32) {
+    numbers.put(number).unwrap();
+}
+
+/// Also if it was woken already.
+fn a_killed_waiter_costs_nothing(method: StartMethod) {
+    let (producer, consumer) = Queue::bounded(1).unwrap().split();
+    let [first, second, third] = [(); 3].map(|()| start(method, get_one, consumer.clone()));
+    [&first, &second, &third].map(|waiter| until_asleep(waiter.id().unwrap()));
+    first.kill().unwrap();
+    producer.put(1).unwrap();
+    second.kill().unwrap();
+    producer.put(2).unwrap();
+    let (first, second, third) = (first.join().is_ok(), second.join().ok(), third.join().unwrap());
+    assert!(!first && (third == 2 || third == 1 && second.is_none()), "{second:?}, {third}");
+    assert_eq!(consumer.try_get().ok(), (third == 1).then_some(2));
+
+    producer.put(5).unwrap();
+    let [first, second, third] = [6, 7, 8].map(|number| start(method, put_one, (producer.clone(), number)));
+    [&first, &second, &third].map(|waiter| until_asleep(waiter.id().unwrap()));
+    first.kill().unwrap();
+    assert_eq!(consumer.get(), Ok(5));
+    second.kill().unwrap();
+    let next = consumer.get().unwrap();
+    assert!(next == 8 || next == 7 && consumer.get() == Ok(8), "{next}");
+    third.join().unwrap();
+    assert_eq!(consumer.try_get(), Err(GetError::Empty));
 }
 
 #[process_task]
