@@ -11,9 +11,12 @@ mod support;
 
 use std::fs;
 use std::sync::atomic::Ordering::SeqCst;
+use std::thread;
+use std::time::Duration;
 
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::signal::{SigHandler, Signal, signal};
+use nix::unistd::{Uid, setuid};
 use process_task::channel::{Connection, Receiver, RecvError, SendErrorKind, Sender, one_way, pipe};
 use process_task::{Builder, Shared, StartMethod, process_task};
 use stage::{Stage, reach, stage, until};
@@ -24,6 +27,7 @@ under_every_start_method! {
     a_full_table_of_descriptors_costs_the_messages_that_need_one,
     with_few_descriptors_each_message_is_whole_or_an_error,
     a_sender_without_descriptors_gets_its_message_back,
+    where_too_many_descriptors_are_on_their_way_a_sender_waits_for_room,
     sending_to_nobody_is_an_error_and_no_signal,
     a_storm_of_signals_costs_no_message,
     long_messages_leave_the_memory_as_it_was,
@@ -141,6 +145,46 @@ fn a_sender_without_descriptors_gets_its_message_back(method: StartMethod) {
         assert!(is_whole(&receiver.recv().unwrap(), handles, len));
     }
     assert_eq!(receiver.recv().map(|_| ()), Err(RecvError::Disconnected));
+}
+
+/// As a user who may not have many descriptors on their way.
+#[process_task]
+fn send_with_few_on_their_way() {
+    const FEW: u64 = 40;
+    if Uid::effective().is_root() {
+        // Not one that other tests use: all processes of a user count.
+        setuid(Uid::from_raw(65_531)).expect("somebody without rights");
+    }
+    setrlimit(Resource::RLIMIT_NOFILE, FEW, FEW).expect("a limit that is lowered");
+    let (sender, receiver) = one_way::<Message>().expect("two ends");
+    let one = message(1, 10);
+    let mut sent = 0;
+    let error = loop {
+        match sender.try_send(one.clone()) {
+            Ok(()) => sent += 1,
+            Err(error) => break error,
+        }
+    };
+    assert_eq!(*error.kind(), SendErrorKind::Full);
+    assert!((FEW..FEW + 10).contains(&sent), "{sent} were sent");
+    assert!(is_whole(&error.into_inner(), 1, 10));
+    // What needs none goes all the same.
+    sender.try_send(message(0, 10)).expect("there is room");
+    let patient = sender.send_timeout(one.clone(), Duration::from_millis(10)).expect_err("nobody receives");
+    assert_eq!(*patient.kind(), SendErrorKind::Full);
+    let in_vain = sender.send(one.clone()).expect_err("nobody receives for a second");
+    assert!(matches!(in_vain.kind(), SendErrorKind::Failed { .. }), "{in_vain}");
+    thread::scope(|scope| {
+        let waiting = scope.spawn(|| sender.send(one.clone()).expect("somebody receives now"));
+        (0..sent).for_each(|_| assert!(is_whole(&receiver.recv().expect("a message"), 1, 10)));
+        assert!(is_whole(&receiver.recv().expect("the one that needed none"), 0, 10));
+        assert!(is_whole(&receiver.recv().expect("the one that waited"), 1, 10));
+        waiting.join().expect("it was sent");
+    });
+}
+
+fn where_too_many_descriptors_are_on_their_way_a_sender_waits_for_room(method: StartMethod) {
+    builder(method).spawn(send_with_few_on_their_way, ()).unwrap().join().unwrap();
 }
 
 #[process_task]

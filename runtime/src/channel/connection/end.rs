@@ -82,7 +82,7 @@ pub struct Connection<A, B> {
 ///
 /// It is no [`Message`], so what makes no sense does not compile:
 ///
-/// ```compile_fail,E0277
+/// ```compile_fail,E0599
 /// # use process_task::channel::one_way;
 /// let (sender, receiver) = one_way::<u32>()?;
 /// receiver.send(7)?;
@@ -200,7 +200,7 @@ impl<A: Message, B> Connection<A, B> {
     /// ```
     ///
     /// # Errors
-    /// As [`send`](Self::send), and [`Full`](crate::channel::SendErrorKind::Full).
+    /// As [`send`](Self::send), and [`Full`](crate::channel::SendErrorKind::Full): there is no room, or not for its handles.
     pub fn try_send(&self, message: A) -> std::result::Result<(), SendError<A>> {
         self.send_within(message, Patience::None)
     }
@@ -337,6 +337,12 @@ mod tests {
         drop(other);
         assert_eq!(one.recv_timeout(Duration::from_secs(1)), Err(RecvError::Disconnected));
         assert_eq!(one.send(9).unwrap_err().into_inner(), 9);
+    }
+
+    #[test]
+    fn an_end_goes_to_other_threads_and_survives_panics_whatever_it_carries() {
+        fn goes<T: Send + Sync + Unpin + std::panic::UnwindSafe + std::panic::RefUnwindSafe>() {}
+        goes::<Connection<std::rc::Rc<u8>, std::cell::Cell<u8>>>();
     }
 
     #[test]

@@ -133,6 +133,7 @@ impl Local {
                     return Err(SendErrorKind::Disconnected);
                 }
                 Err(Errno::EAGAIN) => self.wait_for_room(patience)?,
+                Err(Errno::ETOOMANYREFS) if patience == Patience::None => return Err(SendErrorKind::Full),
                 Err(errno) if link::is_temporary(errno) && patience != Patience::None => {
                     let since: &mut Instant = tried_since.get_or_insert_with(Instant::now);
                     if since.elapsed() >= link::PATIENCE {

@@ -29,11 +29,14 @@
 //! | the receiver, while the sender waits for room | likewise; the sender waits no longer | `a_sender_that_waits_for_room_hears_of_the_receivers_death` |
 //! | the receiver, in 4, where others have the same end | that message, and after a second the sender's use of its parcel | `readers_that_die_reading_do_not_silence_the_sender` |
 //! | a process that was to get an end, before it did | that end: it is closed with the packet that held it | `an_end_on_its_way_to_a_dead_process_is_closed` |
+//! | one that had sent, and not read everything | what it had not read; all that it sent arrives | `what_the_dead_sent_arrives_though_they_had_not_read_everything` |
 //! | a process that got an end as an argument | as above, at once, though the caller has a copy | `a_child_hears_of_the_death_of_another` |
 //! | nobody: the other side is stopped | time | `a_stopped_process_costs_time_only` |
 //! | nobody: decoding panics or refuses, in 4 | that message; its parcel is given back | `a_reader_that_panics_while_it_decodes_gives_the_memory_back`, `what_cannot_be_decoded_costs_itself_only` (`connections.rs`) |
 //! | nobody: the receiver has no descriptors left, in 3 | messages that need one, each an error in words | `a_full_table_of_descriptors_costs_the_messages_that_need_one` (`connection_limits.rs`) |
 //! | nobody: the sender has none left, in 1 | the message comes back, if it is long | `a_sender_without_descriptors_gets_its_message_back` (`connection_limits.rs`) |
+//! | nobody: this user has as many descriptors on their way as may be, in 2 | time, or after a second the message comes back | `where_too_many_descriptors_are_on_their_way_a_sender_waits_for_room` (`connection_limits.rs`) |
+//! | nobody: a host program calls `fork()` | nothing: its copy has memory of its own for what is long | `a_host_that_forks_shares_no_memory_with_its_copy` (`connection_limits.rs`) |
 //! | nobody: what comes was not sent by us | that packet | `hostile_connections.rs` |
 //!
 //! A task that drops an end while its call goes on is not heard of before the call is answered: the caller has a copy of what
