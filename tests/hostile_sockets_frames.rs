@@ -118,7 +118,9 @@ fn frames_that_are_left_out_repeated_or_exchanged_are_noticed() {
         let mut met = met(&listener, &key);
         let words = ["one", "two", "three"];
         let said = met.said(&words);
-        order.iter().for_each(|at| met.to_server.write_all(&said[*at]).unwrap());
+        for at in order {
+            met.to_server.write_all(&said[*at]).unwrap();
+        }
         for word in &words[..heard] {
             assert_eq!(met.server.recv().unwrap(), *word, "{order:?}");
         }
@@ -242,7 +244,9 @@ fn nonsense_from_one_who_has_the_key_ends_the_connection() {
     ];
     for script in scripts {
         let (end, mut peer) = peer(&listener, &key);
-        script.iter().for_each(|(kind, part)| peer.say(*kind, part));
+        for (kind, part) in script {
+            peer.say(*kind, part);
+        }
         has_failed(&end, NONSENSE, Errno::EPROTO);
         assert!(is_ended(&mut peer.stream));
     }

@@ -91,7 +91,7 @@ fn other_versions_roles_and_protocols_are_told_apart_at_once() {
         (b"process-task 2", OTHER_VERSION),
         (LISTENS, LISTENS_TOO),
         (&[b'p'; 5000], OTHER_PROTOCOL),
-        (&[0xff; 1 << 20], OTHER_PROTOCOL),
+        (&vec![0xff; 1 << 20], OTHER_PROTOCOL),
     ] {
         let mut stranger = stream(address);
         // It may be thrown out while it speaks.

@@ -191,7 +191,9 @@ fn several_threads_accept_at_once() {
             let servers: Vec<_> = (0..3).map(|_| scope.spawn(take)).collect();
             let say = |number| meeting.place.connect::<u32, u32>().unwrap().send(number).unwrap();
             let clients: Vec<_> = (0..3 * EACH).map(|number| scope.spawn(move || say(number))).collect();
-            clients.into_iter().for_each(|client| client.join().unwrap());
+            for client in clients {
+                client.join().unwrap();
+            }
             servers.into_iter().flat_map(|server| -> Vec<u32> { server.join().unwrap() }).collect()
         });
         numbers.sort_unstable();

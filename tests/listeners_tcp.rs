@@ -53,10 +53,10 @@ const HEAD: usize = 16;
 
 /// So many, which differ by `seed` and from place to place.
 fn bytes(len: usize, seed: usize) -> Vec<u8> {
-    let mut bytes: Vec<u8> = (0..len.min(251)).map(|at| (at * 31 + seed * 7) as u8).collect();
+    let mut bytes: Vec<u8> = (0..=250).map(|at| u8::try_from((at * 31 + seed * 7) % 256).unwrap()).take(len).collect();
     bytes.resize(len, 0);
     for at in (251..len).step_by(251) {
-        bytes[at] = (at / 251) as u8;
+        bytes[at] = u8::try_from(at / 251 % 256).unwrap();
     }
     bytes
 }
@@ -290,6 +290,7 @@ fn a_killed_process_is_cut_off_after_all_that_it_sent() {
     assert_eq!((heard, end.recv()), (vec![1, 2, 3], Err(RecvError::Disconnected)));
 }
 
+#[expect(clippy::exit, reason = "this is how a process ends without a drop")]
 #[process_task]
 fn say_and_exit(address: String, secret: Vec<u8>) {
     let end = connect_tcp::<u32, u32>(address, &Key::new(secret).unwrap()).unwrap();

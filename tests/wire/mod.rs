@@ -171,6 +171,7 @@ pub(crate) fn is_ended(stream: &mut TcpStream) -> bool {
 pub(crate) fn reset(stream: TcpStream) {
     let at_once = nix::libc::linger { l_onoff: 1, l_linger: 0 };
     setsockopt(&stream.as_fd(), sockopt::Linger, &at_once).unwrap();
+    drop(stream);
 }
 
 /// A port of somebody who is not the library.
@@ -247,9 +248,10 @@ pub(crate) fn is_open(listener: &Listener, key: &Key) {
     });
 }
 
-// Neither of the files that use this needs all of it.
+// None of the files that use this needs all of it.
 const _: fn() = || {
-    let _ = (reset, is_ended, Peer::answer, Peer::hear, frame, let_them_meet);
-    let _ =
-        (MORE, LAST, NEVER, CLOSE, LATE, CONNECTS_TOO, LISTENS_TOO, OTHER_PROTOCOL, OTHER_VERSION, WRONG_KEY, ENDED);
+    let _ = (refused::<()>, reset, is_ended, is_open, frame, let_them_meet, MORE, LAST, NEVER, CLOSE, PROOF_KIND);
+    let _ = (Peer::connect_as, Peer::connect, Peer::answer, Peer::sealed, Peer::sealed_bytes, Peer::say, Peer::hear);
+    let _ = (LATE, CONNECTS_TOO, LISTENS_TOO, OTHER_PROTOCOL, OTHER_VERSION, WRONG_KEY, ENDED);
+    let _ = |staged: Staged<()>| staged.middle;
 };

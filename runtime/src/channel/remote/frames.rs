@@ -179,6 +179,6 @@ mod tests {
         let (one, other) = pair();
         assert_eq!(one.seal(u64::MAX, Kind::Last, b"hello", &mut Vec::new()), Err(Wrong::Nonsense));
         assert!(other.open(u64::MAX, &[0; 22], &mut [0; 22]).is_err());
-        assert_eq!(one.seal(0, Kind::Last, &[0; LONGEST + 1], &mut Vec::new()), Err(Wrong::Nonsense));
+        assert_eq!(one.seal(0, Kind::Last, &vec![0; LONGEST + 1], &mut Vec::new()), Err(Wrong::Nonsense));
     }
 }

@@ -158,8 +158,8 @@ fn cut_off(errno: Errno) -> RecvError {
 
 #[cfg(test)]
 mod tests {
-    use super::super::frames::pair;
     use super::*;
+    use crate::channel::remote::frames::pair;
 
     /// Takes what comes of these frames, of which the wire gives so many bytes at a time.
     fn receive(cipher: &Cipher, frames: &[u8], at_once: usize, most: usize) -> Receiving {
@@ -189,7 +189,7 @@ mod tests {
     #[test]
     fn a_message_is_as_long_as_it_may_be_and_no_longer() {
         let (one, other) = pair();
-        let part = [7; LONGEST];
+        let part = vec![7; LONGEST];
         let frames = sealed(&one, &[(Kind::More, &part), (Kind::Last, b"end")]);
         let len = LONGEST + 3;
         for at_once in [1000, usize::MAX] {
@@ -209,7 +209,8 @@ mod tests {
     #[test]
     fn memory_is_asked_for_as_bytes_come() {
         let (one, other) = pair();
-        let frames = sealed(&one, &[(Kind::More, &[7; LONGEST]), (Kind::More, &[7; LONGEST])]);
+        let part = vec![7; LONGEST];
+        let frames = sealed(&one, &[(Kind::More, &part), (Kind::More, &part)]);
         // Of a frame of which not all has come, nothing is in the message.
         let receiving = receive(&other, &frames[..100], 10, usize::MAX);
         assert_eq!((receiving.message.capacity(), receiving.is_ready()), (0, false));

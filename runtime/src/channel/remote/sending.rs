@@ -172,9 +172,9 @@ fn failed(step: &'static str, errno: Errno) -> SendErrorKind {
 
 #[cfg(test)]
 mod tests {
-    use super::super::frames::pair;
-    use super::super::receiving::Receiving;
     use super::*;
+    use crate::channel::remote::frames::pair;
+    use crate::channel::remote::receiving::Receiving;
 
     /// A wire with so much room.
     struct Narrow {
