@@ -89,6 +89,9 @@ enum Saying {
     Handshake(std::net::TcpStream, Box<Handshake>),
 }
 
+/// Longer than that is for ever, and less than the clock has left.
+const LONGEST: Duration = Duration::from_hours(24 * 365);
+
 /// Tokens of the set; a stranger's is its number.
 const LISTENING: u64 = u64::MAX;
 const TIMER: u64 = u64::MAX - 1;
@@ -158,7 +161,9 @@ impl Door {
         if let Err(errno) = self.set.add(saying.as_fd(), number, Report::Level) {
             return Some(Err(channel_failed("wait for those who connect", errno)));
         }
-        strangers.waiting.insert(number, Stranger { until: Instant::now() + self.limits.patience, saying });
+        strangers
+            .waiting
+            .insert(number, Stranger { until: Instant::now() + self.limits.patience.min(LONGEST), saying });
         if strangers.waiting.len() <= self.limits.strangers.max(1) {
             return None;
         }

@@ -49,7 +49,7 @@ const STRANGERS: usize = 64;
 /// queues, files and ends of other connections do not go through them, and are refused when they are sent. Both sides have to
 /// agree on what is sent: what arrives is taken for nothing but bytes, and an error if it is no value of its type.
 ///
-/// | | [`Listener::unix`] | [`Listener::tcp`] (feature `tcp`) |
+/// | | [`Listener::unix`] | `Listener::tcp` (feature `tcp`) |
 /// |---|---|---|
 /// | who can connect | processes of the same user, and root's, on this machine | who has the key |
 /// | the connection | the same as a pipe's | encrypted frames; messages of at most 1 GiB |
@@ -58,6 +58,8 @@ const STRANGERS: usize = 64;
 ///
 /// # Examples
 /// ```
+/// # #[cfg(not(feature = "tcp"))] fn main() {}
+/// # #[cfg(feature = "tcp")] fn main() -> process_task::Result<()> {
 /// use process_task::ErrorKind;
 /// use process_task::channel::{Key, Listener, connect_tcp};
 ///
@@ -73,7 +75,8 @@ const STRANGERS: usize = 64;
 ///     }
 /// }
 /// assert!(matches!(stranger.join().unwrap().unwrap_err().kind(), ErrorKind::Refused { .. }));
-/// # process_task::Result::Ok(())
+/// # Ok(())
+/// # }
 /// ```
 ///
 /// # Who may do what
@@ -174,7 +177,7 @@ impl Listener {
     /// who takes long keeps others waiting.
     ///
     /// # Examples
-    /// See [`connect_unix`] and [`connect_tcp`].
+    /// See [`connect_unix`] and `connect_tcp`.
     ///
     /// # Errors
     /// [`ErrorKind::Refused`]: somebody was not let in, once for each of them; accept again for the next.
