@@ -32,7 +32,7 @@ macro_rules! under_the_fork_server {
     ($($name:ident),+ $(,)?) => {
         mod anyhow {
             $(#[test] fn $name() {
-                let limit = std::time::Duration::from_secs(300);
+                let limit = std::time::Duration::from_mins(5);
                 crate::support::promise_within(limit, || super::$name(process_task::StartMethod::ForkServer));
             })+
         }
@@ -450,7 +450,9 @@ fn stopped_while_getting_others_get_all_else(method: StartMethod) {
     let stop_at = |most| {
         let (queue, stage, its) = (Queue::unbounded().unwrap(), new_stage(), region(0));
         let mut expected: Vec<u64> = (1..=3).collect();
-        expected.iter().for_each(|number| queue.put(*number).unwrap());
+        for number in &expected {
+            queue.put(*number).unwrap();
+        }
         let process = start(method, get_number, (queue.clone(), its.clone(), &stage));
         let stopped = Followed::follow(process, &stage, most);
         all.set(stopped.steps);

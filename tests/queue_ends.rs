@@ -189,7 +189,8 @@ fn one_of_several_that_ends_is_not_the_last(method: StartMethod) {
         producer.put(5).unwrap();
         process.kill().unwrap();
         other.kill().unwrap();
-        (process.join().unwrap_err(), other.join().unwrap_err());
+        process.join().unwrap_err();
+        other.join().unwrap_err();
         producer.put(6).unwrap();
         assert!(consumer.get().is_ok());
     }
@@ -212,7 +213,9 @@ fn put_one(numbers: Producer<u32>, number: u32) {
 fn a_killed_waiter_costs_nothing(method: StartMethod) {
     let (producer, consumer) = Queue::bounded(1).unwrap().split();
     let [first, second, third] = [(); 3].map(|()| start(method, get_one, consumer.clone()));
-    [&first, &second, &third].map(|waiter| until_asleep(waiter.id().unwrap()));
+    for waiter in [&first, &second, &third] {
+        until_asleep(waiter.id().unwrap());
+    }
     first.kill().unwrap();
     producer.put(1).unwrap();
     second.kill().unwrap();
@@ -223,7 +226,9 @@ fn a_killed_waiter_costs_nothing(method: StartMethod) {
 
     producer.put(5).unwrap();
     let [first, second, third] = [6, 7, 8].map(|number| start(method, put_one, (producer.clone(), number)));
-    [&first, &second, &third].map(|waiter| until_asleep(waiter.id().unwrap()));
+    for waiter in [&first, &second, &third] {
+        until_asleep(waiter.id().unwrap());
+    }
     first.kill().unwrap();
     assert_eq!(consumer.get(), Ok(5));
     second.kill().unwrap();

@@ -153,7 +153,9 @@ fn questions_come_with_the_queue_for_their_answer(method: StartMethod) {
         assert_eq!((answers.get(), answers.get()), (Ok(number * number), Err(GetError::Closed)));
     }
     drop(ask);
-    servers.into_iter().for_each(|server| server.join().unwrap());
+    for server in servers {
+        server.join().unwrap();
+    }
 }
 
 type Regions = Vec<Shared<AtomicU64>>;
@@ -269,7 +271,9 @@ fn one_kind_of_queue_is_not_taken_for_another() {
             mixed_up::<_, Producer<u64>>(queue().producer()),
             mixed_up::<_, Consumer<u64>>(queue().consumer()),
         ];
-        said.into_iter().for_each(|said| assert!(said.contains("handle of another type"), "{said}"));
+        for said in said {
+            assert!(said.contains("handle of another type"), "{said}");
+        }
         let said = [
             mixed_up::<_, Queue<u32>>(queue().producer()),
             mixed_up::<_, Queue<u32>>(queue().consumer()),
@@ -278,7 +282,9 @@ fn one_kind_of_queue_is_not_taken_for_another() {
             mixed_up::<_, Consumer<u32>>(queue()),
             mixed_up::<_, Consumer<u32>>(queue().producer()),
         ];
-        said.into_iter().for_each(|said| assert!(said.contains("end of a queue was read as another"), "{said}"));
+        for said in said {
+            assert!(said.contains("end of a queue was read as another"), "{said}");
+        }
         let said = mixed_up::<_, Queue<u32>>((0u32, Some(1u32), Some(2u32)));
         assert!(said.contains("did not come"), "{said}");
         mixed_up::<_, Shared<u32>>(queue());
