@@ -1,0 +1,222 @@
+//! Queues where the kernel refuses what they need: descriptors, addresses, long files. An error that says so, nothing lost, and
+//! all as before once there is enough.
+//!
+//! Runs in: victims, whose limits are theirs alone. Never: lowers a limit of the test process.
+mod backing;
+mod support;
+mod victim;
+
+use std::fs;
+use std::io::Write as _;
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering::SeqCst;
+use std::time::Duration;
+
+use nix::errno::Errno;
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use process_task::channel::{GetError, JoinableQueue, PutErrorKind, Queue, SimpleQueue};
+use process_task::{ErrorKind, Shared, StartMethod};
+use support::promise;
+use victim::{Victim, reached};
+
+#[test]
+fn without_descriptors_no_queue_is_made_and_nothing_is_left_of_it() {
+    promise(|| plays("no descriptors"));
+}
+
+#[test]
+fn an_item_whose_handles_find_no_room_stays_where_it_is() {
+    promise(|| plays("no room for handles"));
+}
+
+#[test]
+fn without_addresses_items_stay_where_they_are() {
+    promise(|| plays("no addresses"));
+}
+
+#[test]
+fn where_files_may_not_be_long_queues_hold_less() {
+    promise(|| plays("short files"));
+}
+
+fn plays(scene: &str) {
+    let mut victim = Victim::start(scene, StartMethod::ForkServer);
+    let status = victim.finish();
+    let said = fs::read_to_string(victim.on_stage("said")).unwrap_or_default();
+    assert!(status.success() && victim.on_stage("played").exists(), "{status}\n{said}");
+    victim.leaves_nobody();
+}
+
+/// Plays a scene, in a process that a test of this file has started.
+#[test]
+fn scene() {
+    let Some((scene, _)) = victim::scene() else { return };
+    let said = std::sync::Mutex::new(fs::File::create(victim::stage().join("said")).unwrap());
+    std::panic::set_hook(Box::new(move |info| _ = write!(said.lock().unwrap(), "{info}")));
+    support::promise_within(Duration::from_mins(2), || match scene.as_str() {
+        "no descriptors" => no_descriptors(),
+        "no room for handles" => no_room_for_handles(),
+        "no addresses" => no_addresses(),
+        "short files" => short_files(),
+        other => unreachable!("no scene {other}"),
+    });
+    reached("played");
+}
+
+fn with<R>(resource: Resource, most: u64, what: impl FnOnce() -> R) -> R {
+    struct Restore(Resource, (u64, u64));
+    impl Drop for Restore {
+        fn drop(&mut self) {
+            setrlimit(self.0, self.1.0, self.1.1).unwrap();
+        }
+    }
+    let before = getrlimit(resource).unwrap();
+    let _restore = Restore(resource, before);
+    setrlimit(resource, most, before.1).unwrap();
+    what()
+}
+
+fn descriptors() -> u64 {
+    fs::read_dir("/proc/self/fd").unwrap().count() as u64
+}
+
+/// With so many more descriptors than there are.
+fn with_more_descriptors<R>(more: usize, what: impl FnOnce() -> R) -> R {
+    with(Resource::RLIMIT_NOFILE, descriptors() + 100, || {
+        let mut all_others: Vec<_> = std::iter::from_fn(|| fs::File::open("/dev/null").ok()).collect();
+        all_others.truncate(all_others.len() - more);
+        what()
+    })
+}
+
+fn no_descriptors() {
+    // What a process keeps for ever once it has had a queue.
+    drop(Queue::<u8>::unbounded().unwrap());
+    let before = descriptors();
+    for more in 0..3 {
+        with_more_descriptors(more, || {
+            let errors = [
+                Queue::<u8>::unbounded().map(drop).unwrap_err(),
+                Queue::<u8>::bounded_by(3, 1000).map(drop).unwrap_err(),
+                SimpleQueue::<u8>::new().map(drop).unwrap_err(),
+                JoinableQueue::<u8>::unbounded().map(drop).unwrap_err(),
+            ];
+            for error in errors {
+                let ErrorKind::ChannelFailed { errno, .. } = error.kind() else { panic!("{error}") };
+                assert!(*errno == Errno::EMFILE as i32 && error.to_string().contains("oo many open files"), "{error}");
+            }
+        });
+        assert_eq!((descriptors(), backing::backing().0), (before, 0));
+    }
+    with_more_descriptors(3, || {
+        let queue = Queue::unbounded().unwrap();
+        // A queue that is there needs no more.
+        queue.put(vec![1u8; 100_000]).unwrap();
+        let (producer, consumer) = queue.split();
+        assert_eq!(consumer.get().unwrap().len(), 100_000);
+        drop(producer);
+        assert_eq!(consumer.get(), Err(GetError::Closed));
+    });
+    assert_eq!(descriptors(), before);
+}
+
+fn no_room_for_handles() {
+    let queue = Queue::unbounded().unwrap();
+    for round in 0..3 {
+        let regions: Vec<_> = (0..4u64).map(|number| Shared::new(AtomicU64::new(number)).unwrap()).collect();
+        queue.put(regions).unwrap();
+        queue.put(vec![]).unwrap();
+        let before = descriptors();
+        for more in 0..4 {
+            with_more_descriptors(more, || {
+                for _ in 0..10 {
+                    let error = queue.get().unwrap_err();
+                    assert!(
+                        matches!(error, GetError::Failed { errno, .. } if errno == Errno::EMFILE as i32),
+                        "{error}"
+                    );
+                }
+                assert_eq!(queue.len(), 2);
+            });
+            assert_eq!(descriptors(), before, "in round {round}");
+        }
+        let came = queue.get().unwrap();
+        assert!(came.iter().map(|region| region.load(SeqCst)).eq(0..4));
+        assert!(queue.get().unwrap().is_empty());
+    }
+}
+
+/// Bytes of addresses that this process uses.
+fn addresses() -> u64 {
+    let statm = fs::read_to_string("/proc/self/statm").unwrap();
+    statm.split(' ').next().unwrap().parse::<u64>().unwrap() * 4096
+}
+
+fn no_addresses() {
+    let warm = Queue::unbounded().unwrap();
+    warm.put(vec![1u8; 300_000]).unwrap();
+    assert_eq!(warm.get().unwrap().len(), 300_000);
+    drop(warm);
+    let error = with(Resource::RLIMIT_AS, addresses() + (1 << 20), || Queue::<u8>::unbounded().map(drop).unwrap_err());
+    assert!(
+        matches!(error.kind(), ErrorKind::ChannelFailed { errno, .. } if *errno == Errno::ENOMEM as i32),
+        "{error}"
+    );
+    assert_eq!(backing::backing().0, 0);
+
+    // What is there is got; what would need more than is mapped is refused, and comes back.
+    let queue = Queue::unbounded().unwrap();
+    let item = vec![7u8; 60_000];
+    // Memory is mapped in stretches, of which the first is.
+    queue.put(item.clone()).unwrap();
+    let count = with(Resource::RLIMIT_AS, addresses() + (2 << 20), || {
+        let mut count = 1;
+        loop {
+            match queue.put(item.clone()) {
+                Ok(()) => count += 1,
+                Err(error) => {
+                    let refused =
+                        matches!(error.kind(), PutErrorKind::Failed { errno, .. } if *errno == Errno::ENOMEM as i32);
+                    assert!(refused && error.into_inner() == item);
+                    break;
+                }
+            }
+            assert!(count < 10_000, "nothing is ever refused");
+        }
+        for _ in 0..5 {
+            assert!(queue.get().unwrap() == item);
+            queue.put(item.clone()).unwrap();
+        }
+        count
+    });
+    (0..500).for_each(|_| queue.put(item.clone()).unwrap());
+    assert!((0..count + 500).all(|_| queue.get().unwrap() == item));
+    assert_eq!(queue.try_get(), Err(GetError::Empty));
+}
+
+fn short_files() {
+    let error = with(Resource::RLIMIT_FSIZE, 1 << 20, || Queue::<u8>::unbounded().map(drop).unwrap_err());
+    assert!(matches!(error.kind(), ErrorKind::ChannelFailed { .. }), "{error}");
+    let short = || Queue::<Vec<u8>>::unbounded().unwrap();
+    let queue = with(Resource::RLIMIT_FSIZE, 16 << 20, short);
+    let item = vec![5u8; 20_000];
+    for _ in 0..3 {
+        let count = (0..2000).take_while(|_| queue.try_put(item.clone()).is_ok()).count();
+        assert!((200..2000).contains(&count), "{count}");
+        assert_eq!(*queue.put_timeout(item.clone(), Duration::from_millis(60)).unwrap_err().kind(), PutErrorKind::Full);
+        assert!((0..count).all(|_| queue.get().unwrap() == item));
+    }
+    let error = queue.put(vec![1; 20 << 20]).unwrap_err();
+    assert!(
+        matches!(error.kind(), PutErrorKind::TooLong { bytes, limit, .. } if *bytes > 20 << 20 && *limit < 16 << 20)
+    );
+    queue.put(vec![1; 4 << 20]).unwrap();
+    assert_eq!(queue.get().unwrap().len(), 4 << 20);
+    // Where a file may not even be written to that is long already.
+    let long = short();
+    let error = with(Resource::RLIMIT_FSIZE, 1 << 20, || (0..2000).find_map(|_| long.try_put(item.clone()).err()));
+    let error = error.expect("it may not be so long");
+    assert!(matches!(error.kind(), PutErrorKind::Failed { errno, .. } if *errno == Errno::EFBIG as i32), "{error}");
+    long.put(error.into_inner()).unwrap();
+    assert!(std::iter::from_fn(|| long.try_get().ok()).all(|came| came == item));
+}
