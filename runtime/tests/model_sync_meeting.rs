@@ -29,6 +29,7 @@ mod mortal;
 #[expect(unreachable_pub, dead_code, reason = "a part of the crate, of which a model needs some")]
 #[path = "../src/sync/once.rs"]
 mod once;
+#[expect(dead_code, reason = "queues have more use for it")]
 #[path = "../src/sync/sleepers.rs"]
 mod sleepers;
 

@@ -25,6 +25,7 @@ mod poison;
 #[expect(unreachable_pub, dead_code, reason = "a part of the crate, of which a model needs some")]
 #[path = "../src/sync/semaphore.rs"]
 mod semaphore;
+#[expect(dead_code, reason = "queues have more use for it")]
 #[path = "../src/sync/sleepers.rs"]
 mod sleepers;
 #[path = "../src/sync/turns.rs"]

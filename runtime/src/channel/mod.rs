@@ -44,10 +44,19 @@
 //! | anybody that puts or gets, at any moment, for as long as you like | at most the item that each had just taken | `tests/queue_storms.rs`: `every_small_item_is_got_once_or_lost_with_its_taker_whoever_is_killed`, and the same with long items and with handles |
 //! | anybody that puts or borrows, likewise | nothing: every item is done at least once | `every_lent_item_is_done_whoever_is_killed` |
 
+//!
+//! # How it is made
+//!
+//! Owns: pipes, queues and listeners. Runs in: any process. Never: makes anybody wait for the dead.
+//!
+//! An end is a descriptor of a socket, so that the kernel counts ends, also those on their way to a process. What connections do stands in
+//! `connection/mod.rs`, with what each death costs; the memory of a queue, and who writes which word of it, in `queue/store.rs`.
+
 mod connection;
 mod descriptor;
 mod error;
 mod listener;
+mod patience;
 mod queue;
 #[cfg(feature = "tcp")]
 mod remote;

@@ -13,8 +13,9 @@ use serde::ser::Error as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::local::Local;
-use super::transport::{Patience, Remote, Transport};
+use super::transport::{Remote, Transport};
 use crate::channel::error::channel_failed;
+use crate::channel::patience::Patience;
 use crate::channel::{RecvError, SendError};
 use crate::codec::handles::{self, Handle};
 use crate::codec::{CodecError, Message};

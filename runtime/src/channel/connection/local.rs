@@ -21,7 +21,7 @@ use std::time::{Duration, Instant};
 
 use super::parcel::{Filling, Incoming, Outgoing};
 use super::scratch::Scratch;
-use super::transport::Patience;
+use crate::channel::patience::Patience;
 use crate::channel::{RecvError, SendErrorKind};
 use crate::codec::by_type::{of_message, to_message};
 use crate::codec::handles::{Handle, Handles, Received};

@@ -35,8 +35,8 @@ use std::sync::atomic::{AtomicBool, AtomicU32};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use super::transport::Patience;
 use crate::channel::SendErrorKind;
+use crate::channel::patience::Patience;
 use crate::codec::Spill;
 use crate::shared::{Half, words};
 use crate::sys::fd::{self, Identity};

@@ -7,42 +7,15 @@ use std::fmt;
 use std::os::fd::{AsFd as _, BorrowedFd};
 use std::panic::{RefUnwindSafe, UnwindSafe};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
 
 use super::local::Local;
 use super::scratch::Scratch;
+use crate::channel::patience::Patience;
 use crate::channel::{RecvError, SendErrorKind};
 use crate::codec::by_type::{of_message, to_message};
 use crate::codec::handles::Received;
 use crate::codec::{CodecError, Message, Payload, Spill};
 use crate::sys::{self, poll};
-
-/// How long somebody is ready to wait.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Patience {
-    /// Not at all.
-    None,
-    /// Until then.
-    Until(Instant),
-    /// As long as it takes.
-    Endless,
-}
-
-impl Patience {
-    /// So long, from now on. Beyond the clock's end is for ever.
-    pub(crate) fn of(timeout: Duration) -> Self {
-        Instant::now().checked_add(timeout).map_or(Self::Endless, Self::Until)
-    }
-
-    /// When it is over, for those who would have to wait.
-    pub(crate) fn deadline(self) -> Option<Instant> {
-        match self {
-            Self::None => Some(Instant::now()),
-            Self::Until(deadline) => Some(deadline),
-            Self::Endless => None,
-        }
-    }
-}
 
 /// What carries messages further than a socket of this machine: as bytes, without handles.
 ///

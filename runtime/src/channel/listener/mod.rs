@@ -17,8 +17,8 @@ use std::time::Duration;
 
 use self::door::{Door, Guard, Guest, Limits};
 use self::place::{Name, Place};
-use super::connection::transport::Patience;
 use super::error::channel_failed;
+use super::patience::Patience;
 #[cfg(feature = "tcp")]
 use super::remote::{Key, Wire};
 use crate::channel::Connection;

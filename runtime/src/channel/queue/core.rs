@@ -15,11 +15,12 @@ use super::layout::{MOST_ITEMS, Shape};
 use super::lending::Returns;
 use super::members;
 use super::memory::Memory;
-use super::patience::Patience;
+use super::patience::for_lock;
 use super::sleepers::ALL;
 use super::store::{Long, NotPut, soon};
 use super::take::{Got, NotGot};
 use crate::channel::error::{GetError, PutError, PutErrorKind, channel_failed};
+use crate::channel::patience::Patience;
 use crate::codec::by_type::{NoSpill, as_bytes, of_message, to_message};
 use crate::codec::handles::{Handles, Received};
 use crate::codec::{CodecError, Message, Payload};
@@ -150,7 +151,7 @@ impl Core {
             if self.nobody_gets(end, self.news()) {
                 return Err(PutErrorKind::Closed);
             }
-            let put = self.try_put((shape, bytes), cost, (&mut long, patience.for_lock()), |number| {
+            let put = self.try_put((shape, bytes), cost, (&mut long, for_lock(patience)), |number| {
                 if !beside {
                     return Ok(());
                 }
@@ -303,7 +304,7 @@ impl Core {
         loop {
             let len = match if self.lends { Ok(None) } else { self.memory.get_short(buffer) } {
                 Ok(Some(len)) => return Ok(len),
-                Ok(None) => self.get_locked(end, patience.for_lock(), (buffer, got)),
+                Ok(None) => self.get_locked(end, for_lock(patience), (buffer, got)),
                 Err(error) => Err(error),
             };
             match len {

@@ -15,10 +15,10 @@ use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
 use super::core::Core;
-use super::patience::Patience;
 use super::waiting::LOOK_AGAIN;
 use crate::channel::connection::Watch;
 use crate::channel::error::GetError;
+use crate::channel::patience::Patience;
 use crate::codec::Message;
 use crate::launch::{Hub, Timer, hub, wake};
 use crate::sys::{self, Errno};

@@ -13,8 +13,8 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use super::core::{Core, Limits};
 use super::ends::Side;
 use super::future::Getting;
-use super::patience::Patience;
 use crate::channel::error::{GetError, PutError};
+use crate::channel::patience::Patience;
 use crate::codec::Message;
 use crate::error::Result;
 

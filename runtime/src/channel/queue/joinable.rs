@@ -13,8 +13,8 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::core::{Core, Limits};
 use super::handle::{closes, handle, puts};
-use super::patience::Patience;
 use crate::channel::error::{GetError, PutError};
+use crate::channel::patience::Patience;
 use crate::codec::Message;
 use crate::error::Result;
 use crate::sync::waiting;

@@ -11,52 +11,23 @@
 //! much is there; and not at all where the other side was last seen on the same processor, as it cannot run meanwhile.
 
 use std::sync::atomic::fence;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use super::atomic::Ordering::{Relaxed, SeqCst};
 use super::core::Core;
 use super::ends::End;
 use super::layout::Place;
 use super::store::soon;
-use super::waiting;
 use super::words;
+use crate::channel::patience::Patience;
 use crate::sys::limits;
 
 /// So many items, or so much room, are worth a little waiting: looking costs the other side a cache miss.
 const MUCH: u32 = 64;
 
-/// How long to wait.
-#[derive(Clone, Copy, Debug)]
-pub(super) enum Patience {
-    /// Not at all.
-    None,
-    Until(Instant),
-    /// As long as it takes.
-    Endless,
-}
-
-impl Patience {
-    /// For so long from now.
-    pub(super) fn of(timeout: Duration) -> Self {
-        waiting::deadline_after(timeout).map_or(Self::Endless, Self::Until)
-    }
-
-    /// Until when to wait for a lock, which nobody who runs has for longer than microseconds.
-    pub(super) fn for_lock(self) -> Option<Instant> {
-        match self {
-            Self::None => soon(),
-            Self::Until(_) | Self::Endless => self.deadline(),
-        }
-    }
-
-    /// Until when to wait.
-    pub(super) fn deadline(self) -> Option<Instant> {
-        match self {
-            Self::None => Some(Instant::now()),
-            Self::Until(deadline) => Some(deadline),
-            Self::Endless => None,
-        }
-    }
+/// Until when to wait for a lock, which nobody who runs has for longer than microseconds.
+pub(super) fn for_lock(patience: Patience) -> Option<Instant> {
+    if patience == Patience::None { soon() } else { patience.deadline() }
 }
 
 impl Core {

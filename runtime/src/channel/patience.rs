@@ -1,0 +1,34 @@
+//! How long somebody is ready to wait.
+//!
+//! Owns: [`Patience`]. Runs in: any process. Never: waits.
+
+use std::time::{Duration, Instant};
+
+use crate::sync::waiting;
+
+/// See the [module](self).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Patience {
+    /// Not at all.
+    None,
+    /// Until then.
+    Until(Instant),
+    /// As long as it takes.
+    Endless,
+}
+
+impl Patience {
+    /// So long, from now on. Beyond the clock's end is for ever.
+    pub(crate) fn of(timeout: Duration) -> Self {
+        waiting::deadline_after(timeout).map_or(Self::Endless, Self::Until)
+    }
+
+    /// When it is over, for those who would have to wait.
+    pub(crate) fn deadline(self) -> Option<Instant> {
+        match self {
+            Self::None => Some(Instant::now()),
+            Self::Until(deadline) => Some(deadline),
+            Self::Endless => None,
+        }
+    }
+}
