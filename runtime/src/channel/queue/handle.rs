@@ -26,7 +26,8 @@ use crate::error::Result;
 /// Where everybody has a whole queue, nobody is ever the last: say [`close`](Self::close).
 ///
 /// An item is encoded by the one who puts it, straight into memory that all map, and decoded by the one who gets it. It may
-/// hold handles: regions, connections, other queues.
+/// hold up to 64 handles: regions, connections, other queues. Of items with handles only as many wait at a time as a socket has
+/// room for, some 270; whoever puts another one waits, also if the queue is [unbounded](Self::unbounded).
 ///
 /// # Examples
 /// ```

@@ -62,7 +62,7 @@ impl<T: Message> SimpleQueue<T> {
     /// Puts an item in. Does not wait.
     ///
     /// # Errors
-    /// The item cannot be encoded, or there is no memory for it. It is in the [`PutError`], and the queue is as it was.
+    /// The item cannot be encoded, or there is no memory for it, or some 270 items with handles wait already. It is in the [`PutError`], and the queue is as it was.
     pub fn put(&self, item: T) -> std::result::Result<(), PutError<T>> {
         self.core.put(item, Patience::None)
     }
