@@ -6,10 +6,15 @@
 //! that nobody sleeps for good; that no chunk is lost, nor used by two; that a lent item comes back when its holder is dead or
 //! gave it up, and at no other time. Runs in: one process, without children.
 
+#[expect(dead_code, reason = "a part of the crate, of which a model needs some")]
+#[path = "../src/channel/queue/buffer.rs"]
+mod buffer;
 mod checker;
 #[expect(dead_code, reason = "a part of the crate, of which a model needs some")]
 #[path = "../src/channel/queue/layout.rs"]
 mod layout;
+#[path = "../src/channel/queue/lent.rs"]
+mod lent;
 #[expect(dead_code, reason = "a part of the crate, of which a model needs some")]
 #[path = "../src/sync/lock.rs"]
 mod lock;
@@ -25,6 +30,8 @@ mod stock;
 mod store;
 #[path = "../src/channel/queue/sweep.rs"]
 mod sweep;
+#[path = "../src/channel/queue/take.rs"]
+mod take;
 #[path = "../src/channel/queue/words.rs"]
 mod words;
 
@@ -34,12 +41,18 @@ use loom::sync::Arc;
 use loom::sync::atomic::fence;
 
 use atomic::Ordering::{Relaxed, SeqCst};
-use checker::{at_each_step, explore_with};
+use buffer::Buffer;
+use checker::{at_each_step_up_to, explore_up_to};
 use layout::{Chunk, Place, Shape};
 use memory::Memory;
 use mortal::{FOR_EVER, Fault, Process, atomic, members, the_checker_finds, waiting};
 use sleepers::ALL;
-use store::{Buffer, Got, NotGot, NotPut};
+use store::NotPut;
+use take::{Got, NotGot};
+
+/// So many executions of each model, and of each with a death at a step: with all of them, some models would take hours.
+const MANY: usize = 6_000;
+const SOME: usize = 150;
 
 /// Where a lent item stands.
 type At = (u32, u32);
@@ -83,7 +96,7 @@ impl Queue {
                 Ok(_) => return true,
                 Err(NotPut::Closed) => return false,
                 Err(NotPut::Full(head)) => self.wait_for_room(head),
-                Err(NotPut::Refused(refused)) => panic!("{refused:?}"),
+                Err(other) => panic!("{other:?}"),
             }
         }
     }
@@ -306,7 +319,7 @@ fn consumer(number: u32, steps: u32, queue: &Arc<Queue>, count: u8) -> Process<b
 
 #[test]
 fn what_two_have_put_is_got_once_and_in_their_order() {
-    explore_with(2, 1000, || {
+    explore_up_to(2, MANY, || {
         let queue = Queue::of(SHORT, 1);
         let producers = [2, 3].map(|number| producer(number, FOR_EVER, &queue, 2));
         for _ in 0..4 {
@@ -319,7 +332,7 @@ fn what_two_have_put_is_got_once_and_in_their_order() {
 
 #[test]
 fn two_who_get_share_what_is_put() {
-    explore_with(2, 1000, || {
+    explore_up_to(2, MANY, || {
         let queue = Queue::of(SHORT, 2);
         let consumers = [2, 3].map(|number| consumer(number, FOR_EVER, &queue, 2));
         for item in items(1, 4) {
@@ -332,7 +345,7 @@ fn two_who_get_share_what_is_put() {
 
 #[test]
 fn a_close_wakes_everybody() {
-    explore_with(2, 1000, || {
+    explore_up_to(2, MANY, || {
         let queue = Queue::of(SHORT, 1);
         let producer = producer(2, FOR_EVER, &queue, 2);
         let consumers = [3, 4].map(|number| consumer(number, FOR_EVER, &queue, 2));
@@ -345,7 +358,7 @@ fn a_close_wakes_everybody() {
 
 #[test]
 fn items_with_a_chunk_each_follow_the_hops() {
-    explore_with(2, 1000, || {
+    explore_up_to(2, MANY, || {
         let queue = Queue::of(WIDE, 2);
         let producer = producer(2, FOR_EVER, &queue, 4);
         for _ in 0..4 {
@@ -358,7 +371,7 @@ fn items_with_a_chunk_each_follow_the_hops() {
 
 #[test]
 fn long_items_come_whole() {
-    explore_with(2, 1000, || {
+    explore_up_to(2, MANY, || {
         let queue = Queue::of(LONG, 2);
         let producers = [2, 3].map(|number| producer(number, FOR_EVER, &queue, 1));
         for _ in 0..2 {
@@ -371,7 +384,7 @@ fn long_items_come_whole() {
 
 #[test]
 fn there_are_no_more_bytes_than_may_be() {
-    explore_with(2, 1000, || {
+    explore_up_to(2, MANY, || {
         // Room for two items at a time, and their heads.
         let queue = Queue::with(SHORT, (u32::MAX, 50), false);
         let producers = [2, 3].map(|number| producer(number, FOR_EVER, &queue, 2));
@@ -386,7 +399,7 @@ fn there_are_no_more_bytes_than_may_be() {
 
 #[test]
 fn a_search_for_lost_chunks_takes_none_from_the_living() {
-    explore_with(2, 1000, || {
+    explore_up_to(2, MANY, || {
         let queue = Queue::of(LONG, 2);
         queue.memory.words().stock.dirty.store(1, Relaxed);
         let producers = [2, 3].map(|number| producer(number, FOR_EVER, &queue, 1));
@@ -401,7 +414,7 @@ fn a_search_for_lost_chunks_takes_none_from_the_living() {
 
 /// A producer that dies at any step, another that does not, and one who gets.
 fn a_producer_dies(queue: fn() -> Arc<Queue>) {
-    at_each_step(1, move |steps| {
+    at_each_step_up_to(1, SOME, move |steps| {
         let queue = queue();
         let victim = producer(2, steps, &queue, 2);
         let consumer = Process::start(3, FOR_EVER, &queue, |queue| while queue.work().is_some() {});
@@ -438,7 +451,7 @@ fn a_dead_producer_of_what_is_lent_leaves_nothing_behind() {
 
 /// A consumer that dies at any step, and another that gets what is left.
 fn a_consumer_dies(queue: fn() -> Arc<Queue>) {
-    at_each_step(1, move |steps| {
+    at_each_step_up_to(1, SOME, move |steps| {
         let queue = queue();
         let victim = consumer(2, steps, &queue, 2);
         let heir = Process::start(3, FOR_EVER, &queue, |queue| while queue.work().is_some() {});
@@ -496,7 +509,7 @@ fn what_a_dead_consumer_had_of_long_items_comes_back() {
 
 #[test]
 fn what_is_given_up_comes_back_to_who_waits() {
-    explore_with(2, 1000, || {
+    explore_up_to(2, MANY, || {
         let queue = Queue::lending(SHORT, 2);
         assert!(queue.put(0x11));
         let (_, at) = queue.get().unwrap();
@@ -511,7 +524,7 @@ fn what_is_given_up_comes_back_to_who_waits() {
 
 #[test]
 fn who_dies_while_it_gives_up_gives_up() {
-    at_each_step(1, |steps| {
+    at_each_step_up_to(1, SOME, |steps| {
         let queue = Queue::lending(SHORT, 2);
         assert!(queue.put(0x11));
         let fickle = Process::start(2, steps, &queue, |queue| {
@@ -532,7 +545,7 @@ fn who_dies_while_it_gives_up_gives_up() {
 
 #[test]
 fn who_joins_is_woken_by_the_last() {
-    explore_with(2, 1000, || {
+    explore_up_to(2, MANY, || {
         let queue = Queue::lending(SHORT, 2);
         let consumers = [2, 3].map(|number| consumer(number, FOR_EVER, &queue, 1));
         assert!(items(1, 2).all(|item| queue.put(item)));
@@ -545,7 +558,7 @@ fn who_joins_is_woken_by_the_last() {
 
 #[test]
 fn who_dies_while_it_looks_for_lost_chunks_loses_none() {
-    at_each_step(1, |steps| {
+    at_each_step_up_to(1, SOME, |steps| {
         let queue = Queue::of(WIDE, 4);
         // Of one that dies with a chunk of its own.
         let lost = Process::start(4, 12, &queue, |queue| queue.memory.fill(&[9; LONG]).map(std::mem::forget));

@@ -55,6 +55,11 @@ pub(crate) fn deadline_after(timeout: Duration) -> Option<Instant> {
     Instant::now().checked_add(timeout)
 }
 
+/// When to give up waiting for a lock that one can do without: nobody who runs has it for longer than microseconds.
+pub(crate) fn soon() -> Option<Instant> {
+    deadline_after(LOOK_AGAIN)
+}
+
 /// Looks [`LOOKS`] times for what `found` says, with a breath between two looks.
 #[inline]
 pub(crate) fn look_shortly(mut found: impl FnMut() -> bool) -> bool {

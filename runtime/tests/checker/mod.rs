@@ -61,6 +61,21 @@ pub(crate) fn explore(at_least: usize, model: impl Fn() + Send + Sync + 'static)
 
 /// As [`explore`], with so many preemptions.
 pub(crate) fn explore_with(preemptions: usize, at_least: usize, model: impl Fn() + Send + Sync + 'static) {
+    explore_some(preemptions, (at_least, None), model);
+}
+
+/// As [`explore_with`], of a model with too many interleavings for every day: so many of them at most, or as `PROCESS_TASK_ROUNDS` says.
+pub(crate) fn explore_up_to(preemptions: usize, at_most: usize, model: impl Fn() + Send + Sync + 'static) {
+    let rounds = std::env::var("PROCESS_TASK_ROUNDS").ok().filter(|_| at_most < usize::MAX);
+    let rounds = rounds.and_then(|rounds| rounds.parse().ok());
+    explore_some(preemptions, (1, Some(rounds.unwrap_or(at_most))), model);
+}
+
+fn explore_some(
+    preemptions: usize,
+    (at_least, at_most): (usize, Option<usize>),
+    model: impl Fn() + Send + Sync + 'static,
+) {
     static RUNS: OneAtATime<()> = OneAtATime::new(());
     let _one_at_a_time = RUNS.lock().unwrap_or_else(PoisonError::into_inner);
     let runs = std::sync::Arc::new(AtomicUsize::new(0));
@@ -68,6 +83,8 @@ pub(crate) fn explore_with(preemptions: usize, at_least: usize, model: impl Fn()
     let mut builder = loom::model::Builder::new();
     builder.preemption_bound = Some(preemptions);
     builder.max_branches = MOST_STEPS;
+    builder.max_permutations = at_most;
+    builder.checkpoint_interval = at_most.unwrap_or(usize::MAX).clamp(1, builder.checkpoint_interval);
     builder.check(move || {
         counted.fetch_add(1, Relaxed);
         model();
@@ -80,10 +97,19 @@ pub(crate) fn explore_with(preemptions: usize, at_least: usize, model: impl Fn()
 /// Explores a model with a process that dies after no step, after one, and so on, until it never does: until it has come to its
 /// end under every interleaving. The model says whether it died.
 pub(crate) fn at_each_step(preemptions: usize, model: impl Fn(u32) -> bool + Clone + Send + Sync + 'static) {
+    at_each_step_up_to(preemptions, usize::MAX, model);
+}
+
+/// As [`at_each_step`], with so many executions for each step at most, as [`explore_up_to`].
+pub(crate) fn at_each_step_up_to(
+    preemptions: usize,
+    at_most: usize,
+    model: impl Fn(u32) -> bool + Clone + Send + Sync + 'static,
+) {
     for steps in 0.. {
         let deaths = std::sync::Arc::new(AtomicUsize::new(0));
         let (counted, model) = (std::sync::Arc::clone(&deaths), model.clone());
-        explore_with(preemptions, 1, move || {
+        explore_up_to(preemptions, at_most, move || {
             counted.fetch_add(usize::from(model(steps)), Relaxed);
         });
         if deaths.load(Relaxed) == 0 {
@@ -103,4 +129,6 @@ const _: fn() = || {
     explore(0, || ());
     explore_with(0, 0, || ());
     at_each_step(0, |_| false);
+    explore_up_to(0, 0, || ());
+    at_each_step_up_to(0, 0, |_| false);
 };

@@ -70,6 +70,7 @@ fn side() -> Side {
         bytes: [AtomicU64::new(0), AtomicU64::new(0)],
         seen: AtomicU64::new(0),
         processor: AtomicU32::new(0),
+        wanted: AtomicU32::new(0),
         sleepers: Sleepers::new(),
         number: AtomicU64::new(0),
         returned: AtomicU32::new(0),
@@ -81,6 +82,7 @@ fn side() -> Side {
     }
     side.returned.store(0, Relaxed);
     side.processor.store(0, Relaxed);
+    side.wanted.store(0, Relaxed);
     for sleepers in [&side.sleepers, &side.joiners] {
         sleepers.enlist();
         sleepers.wake(&sleepers.call(), ALL);

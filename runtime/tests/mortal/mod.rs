@@ -411,6 +411,11 @@ pub(crate) mod waiting {
         Some(Instant::now())
     }
 
+    /// Later than anybody who lives keeps a lock.
+    pub(crate) fn soon() -> Option<Instant> {
+        None
+    }
+
     /// How many sleep.
     pub(crate) fn asleep() -> usize {
         Beds::lock().asleep.len()
@@ -437,7 +442,7 @@ const _: fn() = || {
     waiting::wake_one(&word);
     waiting::wake_all(&word);
     let _ = (members::own(), members::is_own(members::own()), members::was_killed(members::own()));
-    let _ = waiting::asleep();
+    let _ = (waiting::asleep(), waiting::soon());
     let _ = waiting::deadline_after(std::time::Duration::ZERO);
     Fault::WakersMiscount.is_found_by("", "");
     let _ = (Fault::WaitersAreNotNoted, Fault::NobodyIsWoken, Fault::NoDeathIsKnown);

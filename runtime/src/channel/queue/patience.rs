@@ -17,7 +17,7 @@ use super::atomic::Ordering::{Relaxed, SeqCst};
 use super::core::Core;
 use super::ends::End;
 use super::layout::Place;
-use super::store::soon;
+use super::waiting::soon;
 use super::words;
 use crate::channel::patience::Patience;
 use crate::sys::limits;

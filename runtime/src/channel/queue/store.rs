@@ -31,7 +31,7 @@
 //! | with a lent item | nothing: it comes back, as its ticket names one who is dead |
 //! | while it says that a lent item is done | the item comes back, or is done |
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use super::atomic::Ordering::{Acquire, Relaxed, Release};
 use super::layout::{Chunk, Head, LONG_PART, MOST_ITEMS, Place, Shape, Ticket, UNIT, UNITS};
@@ -40,12 +40,8 @@ use super::members;
 use super::memory::{Memory, Refused};
 use super::sleepers::{Called, Sleepers, Turn};
 use super::stock::NoChunk;
+use super::waiting::soon;
 use super::words::Side;
-
-/// How long to wait for a lock where one can do without: nobody who runs has it for longer than microseconds.
-pub(super) fn soon() -> Option<Instant> {
-    Instant::now().checked_add(Duration::from_millis(50))
-}
 
 /// So many bytes are faster copied unit by unit.
 pub(super) const FEW: usize = 64;

@@ -12,7 +12,8 @@ use super::buffer::Buffer;
 use super::layout::{Chunk, Head, LONG_PART, MOST_ITEMS, Place, Shape, Ticket};
 use super::members;
 use super::memory::{Memory, Refused};
-use super::store::{FEW, Inside, soon};
+use super::store::{FEW, Inside};
+use super::waiting::soon;
 
 /// Why there is no item.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
