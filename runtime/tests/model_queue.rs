@@ -575,3 +575,20 @@ fn who_dies_while_it_looks_for_lost_chunks_loses_none() {
         died
     });
 }
+
+the_checker_finds! {
+    who_hands_over_too_little: ReleaseIsRelaxed, what_two_have_put_is_got_once_and_in_their_order, "panicked";
+    who_puts_and_wakes_nobody: NobodyIsWoken, what_two_have_put_is_got_once_and_in_their_order, "deadlock";
+    who_does_not_look_again_before_sleeping: LooksTooEarly, what_two_have_put_is_got_once_and_in_their_order, "deadlock";
+    who_waits_for_a_dead_holder: NoDeathIsKnown, what_a_dead_producer_had_not_put_is_never_seen, "deadlock";
+    who_does_not_look_for_what_the_dead_had: NothingIsSought, what_a_dead_consumer_had_comes_back, "deadlock";
+    who_gives_back_in_silence: GivesBackInSilence, what_is_given_up_comes_back_to_who_waits, "deadlock";
+    who_does_not_look_for_lost_chunks: NothingIsSwept, a_dead_producer_of_long_items_leaves_no_chunk_behind, "is lost";
+    who_keeps_the_memory_of_a_chunk: MemoryIsKept, a_dead_producer_of_long_items_leaves_no_chunk_behind, "of chunk";
+    who_writes_where_there_is_no_memory: NothingIsReserved, items_with_a_chunk_each_follow_the_hops, "no memory";
+}
+
+/// What no model needs, some other one does.
+const _: fn() = || {
+    waiting::wake_all(&atomic::AtomicU32::new(0));
+};
