@@ -95,28 +95,36 @@ fn is_done<T: Done + Deref<Target = I>, I: ?Sized>(mut item: T) -> T {
 }
 
 /// Kills a process at moments from the first to the last of what `begin` has it do. `check` says whether it has happened, if that
-/// can be told: then both must be seen, and whoever came to the end of it has done it.
+/// can be told: then both must be seen, whoever came to the end of it has done it, and the moments just before and after
+/// are looked for.
 fn at_every_moment(mut begin: impl FnMut(&Stage) -> Process<()>, mut check: impl FnMut() -> Option<bool>) {
-    let (mut before, mut after, mut untold) = (0, 0, 0);
+    let count = rounds(5);
+    let (mut not_yet, mut already, mut tried) = (0, usize::MAX, 0);
     let mut try_one = |most| {
         let stage = new_stage();
         let followed = Followed::follow(begin(&stage), &stage, most);
         let steps = followed.steps;
         let is_done = followed.kill();
-        match check() {
-            Some(true) => after += 1,
-            Some(false) => {
-                assert!(!is_done, "it was done, and has not happened");
-                before += 1;
-            }
-            None => untold += 1,
-        }
-        steps
+        let has_happened = check();
+        assert!(has_happened != Some(false) || !is_done, "it was done, and has not happened");
+        tried += 1;
+        (steps, has_happened)
     };
-    let all = try_one(usize::MAX);
-    moments(all, rounds(5), |most| _ = try_one(most));
-    println!("{all} instructions; killed before it happened: {before}, after: {after}, at some moment: {untold}");
-    assert!(untold > 0 || before > 0 && after > 0);
+    let (all, can_be_told) = try_one(usize::MAX);
+    moments(all, count, |most| match try_one(most) {
+        (steps, Some(false)) => not_yet = not_yet.max(steps),
+        (steps, _) => already = already.min(steps),
+    });
+    if can_be_told.is_some() {
+        for _ in 0..count {
+            match try_one(usize::midpoint(not_yet, already)) {
+                (steps, Some(false)) => not_yet = steps,
+                (steps, _) => already = steps,
+            }
+        }
+        assert!(0 < not_yet && already <= all + all / 2, "{not_yet}, {already} of {all}");
+    }
+    println!("killed at {tried} of {all} instructions; it happens after {not_yet}");
 }
 
 /// What this thread keeps for items of that length is there, and is not to be followed.
