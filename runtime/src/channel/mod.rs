@@ -43,7 +43,6 @@
 //! | one that is stopped with an end, or with a lent item | it has it | `tests/queue_ends.rs`: `a_process_that_is_stopped_is_still_there`, `tests/joinable_queues.rs`: `a_process_that_lives_keeps_what_it_has` |
 //! | anybody that puts or gets, at any moment, for as long as you like | at most the item that each had just taken | `tests/queue_storms.rs`: `every_small_item_is_got_once_or_lost_with_its_taker_whoever_is_killed`, and the same with long items and with handles |
 //! | anybody that puts or borrows, likewise | nothing: every item is done at least once | `every_lent_item_is_done_whoever_is_killed` |
-
 //!
 //! # How it is made
 //!
