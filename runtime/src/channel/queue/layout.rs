@@ -167,7 +167,8 @@ impl Shape {
     /// Whether an item of this shape can begin at that unit: a length that says more was not written by us.
     #[inline]
     pub(super) fn fits(self, unit: u32) -> bool {
-        self.len as usize <= LONGEST && unit + self.units() < UNITS
+        let len = self.len as usize;
+        len <= LONGEST && unit + self.units() < UNITS && (!self.long || len == 2 * UNIT)
     }
 }
 

@@ -123,6 +123,6 @@ impl Memory {
 
     /// How many items were put and are not done. Under `get.lock`.
     pub(super) fn unfinished(&self) -> u64 {
-        u64::from(self.len()) + self.words().get.number.load(Relaxed)
+        u64::from(self.len()).saturating_add(self.words().get.number.load(Relaxed))
     }
 }

@@ -208,6 +208,9 @@ impl Memory {
     /// Sees to it that this process has mapped a chunk, as it must have before it reads or writes there.
     #[inline]
     pub(super) fn reach(&self, chunk: u32) -> Result<()> {
+        if chunk >= self.chunks {
+            return Err(Errno::EFAULT);
+        }
         match self.stretches.get((chunk / STRETCH) as usize).map(OnceLock::get) {
             Some(Some(_)) => Ok(()),
             Some(None) => self.reach_further(chunk),

@@ -201,7 +201,7 @@ impl Memory {
             self.set_ticket(at, Ticket::Fresh);
         }
         if shape.beside {
-            let number = words.put.number.load(Relaxed) + 1;
+            let number = words.put.number.load(Relaxed).wrapping_add(1);
             words.put.number.store(number, Relaxed);
             self.set_unit((at.0, at.1 + shape.before()), number);
             if let Err(error) = send(number) {

@@ -26,7 +26,8 @@ impl Memory {
         }
         let head = Head::of(self.unit((chunk, unit)));
         let fits = match head {
-            Head::Hop(next) => next < self.chunks(),
+            // None stands where an item would have fitted: so none leads to another one.
+            Head::Hop(next) => unit > 0 && next < self.chunks(),
             Head::Item(shape) => shape.fits(unit),
         };
         fits.then_some(head)
@@ -66,7 +67,7 @@ impl Memory {
         let len = usize::try_from(self.unit((chunk, unit))).ok()?;
         let mut next = self.unit((chunk, unit + 1));
         let count = len.div_ceil(LONG_PART);
-        if count > self.chunks() as usize {
+        if count > self.used() as usize {
             return None;
         }
         let mut chunks = Vec::with_capacity(count);

@@ -182,8 +182,8 @@ impl Memory {
             // The ticket last: it is what says that the item is lent.
             if first {
                 let (lent, all) = (self.lent(at.0), &self.words().get.number);
-                lent.store(lent.load(Relaxed) + 1, Relaxed);
-                all.store(all.load(Relaxed) + 1, Relaxed);
+                lent.store(lent.load(Relaxed).wrapping_add(1), Relaxed);
+                all.store(all.load(Relaxed).wrapping_add(1), Relaxed);
             }
             self.set_ticket(at, Ticket::With(me));
         } else {
