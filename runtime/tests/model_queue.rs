@@ -10,7 +10,6 @@
 #[path = "../src/channel/queue/buffer.rs"]
 mod buffer;
 mod checker;
-#[expect(dead_code, reason = "a part of the crate, of which a model needs some")]
 #[path = "../src/channel/queue/layout.rs"]
 mod layout;
 #[path = "../src/channel/queue/lent.rs"]
@@ -21,6 +20,7 @@ mod lock;
 #[path = "model_queue/memory.rs"]
 mod memory;
 mod mortal;
+#[expect(dead_code, reason = "a part of the crate, of which a model needs some")]
 #[path = "../src/sync/sleepers.rs"]
 mod sleepers;
 #[path = "../src/channel/queue/stock.rs"]
@@ -30,6 +30,7 @@ mod stock;
 mod store;
 #[path = "../src/channel/queue/sweep.rs"]
 mod sweep;
+#[expect(dead_code, reason = "a part of the crate, of which a model needs some")]
 #[path = "../src/channel/queue/take.rs"]
 mod take;
 #[path = "../src/channel/queue/words.rs"]
