@@ -31,6 +31,8 @@ mod stock;
 mod store;
 mod sweep;
 mod take;
+#[cfg(test)]
+mod tests;
 mod travel;
 mod words;
 
