@@ -3,7 +3,6 @@
 //! Runs in: the test process, which follows children instruction by instruction and kills them where it likes.
 //! Never: counts on chance to hit a moment. `PROCESS_TASK_ROUNDS` says how many moments of each operation are tried.
 mod backing;
-mod regions;
 mod stage;
 mod steps;
 mod support;
@@ -14,9 +13,10 @@ use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::SeqCst;
 use std::time::{Duration, Instant};
 
-use process_task::channel::{Consumer, GetError, Item, JoinableQueue, Producer, Queue};
+use process_task::channel::{
+    Consumer, GetError, Item, JoinableQueue, Producer, Queue, Receiver, RecvError, Sender, one_way,
+};
 use process_task::{Builder, Process, Shared, StartMethod, Task, process_task};
-use regions::inode;
 use stage::{Stage, stage as new_stage};
 use steps::{Followed, followed, moments};
 use support::rounds;
@@ -215,69 +215,76 @@ fn killed_while_getting_a_long_item_it_is_still_there_whole_or_was_taken(method:
     killed_while_getting(method, 40_000);
 }
 
-type Region = Shared<AtomicU64>;
+/// What is on its way in a socket is in no list of the system's; but it is known of an end whether anybody has it.
+type End = Sender<u64>;
 
-fn region(number: u64) -> Region {
-    Shared::new(AtomicU64::new(number)).unwrap()
+#[process_task]
+fn put_end(queue: Queue<End>, end: End, stage: &Stage) {
+    followed(stage, || queue.put(end).unwrap());
 }
 
 #[process_task]
-fn put_region(queue: Queue<Region>, region: Region, stage: &Stage) {
-    followed(stage, || queue.put(region).unwrap());
-}
-
-#[process_task]
-fn get_region(queue: Queue<Region>, stage: &Stage) {
+fn get_end(queue: Queue<End>, stage: &Stage) {
     followed(stage, || drop(queue.get().unwrap()));
 }
 
+fn new_end() -> (End, Receiver<u64>) {
+    one_way().unwrap()
+}
+
 fn killed_while_putting_handles_they_are_there_or_gone(method: StartMethod) {
-    let queue = Queue::unbounded().unwrap();
-    let memory = Cell::new(None);
+    let (queue, other) = (Queue::unbounded().unwrap(), Cell::new(None));
     let begin = |stage: &Stage| {
-        queue.put(region(1)).unwrap();
-        let second = region(2);
-        memory.set(Some(inode(&second)));
-        start(method, put_region, (queue.clone(), second, stage))
+        queue.put(new_end().0).unwrap();
+        let (end, receiver) = new_end();
+        other.set(Some(receiver));
+        start(method, put_end, (queue.clone(), end, stage))
     };
-    let mut waits = false;
+    let mut turn = 0;
     at_every_moment(begin, || {
-        // Some time later there is something else, or somebody waits.
-        waits = !waits;
-        assert_eq!(queue.get_timeout(SOON).unwrap().load(SeqCst), 1);
-        let was_put = !queue.is_empty();
+        drop(queue.get_timeout(SOON).unwrap());
+        let (was_put, receiver) = (!queue.is_empty(), other.take().unwrap());
         if was_put {
-            assert_eq!(queue.get_timeout(SOON).unwrap().load(SeqCst), 2);
+            queue.get_timeout(SOON).unwrap().send(2).unwrap();
+            assert_eq!(receiver.recv_timeout(SOON), Ok(2));
         }
-        if waits {
-            assert_eq!(queue.get_timeout(Duration::from_millis(1)), Err(GetError::Empty));
+        // Some time later somebody waits, or there is something else.
+        turn += 1;
+        if turn % 3 == 0 {
+            queue.put(new_end().0).unwrap();
+            drop(queue.get_timeout(SOON).unwrap());
         } else {
-            queue.put(region(3)).unwrap();
-            assert_eq!(queue.get_timeout(SOON).unwrap().load(SeqCst), 3);
+            assert!(matches!(queue.get_timeout(Duration::from_millis(1)), Err(GetError::Empty)));
         }
-        memory.take().unwrap().is_gone();
+        assert_eq!(receiver.recv_timeout(SOON), Err(RecvError::Disconnected), "somebody still has what was put");
         Some(was_put)
     });
 }
 
 fn killed_while_getting_handles_they_are_still_there_or_gone(method: StartMethod) {
-    let queue = Queue::unbounded().unwrap();
-    let memory = Cell::new(None);
+    let (queue, others) = (Queue::unbounded().unwrap(), Cell::new(None));
     let begin = |stage: &Stage| {
-        let first = region(1);
-        memory.set(Some(inode(&first)));
+        let ((first, of_first), (second, of_second)) = (new_end(), new_end());
+        others.set(Some((of_first, of_second)));
         queue.put(first).unwrap();
-        queue.put(region(2)).unwrap();
-        start(method, get_region, (queue.clone(), stage))
+        queue.put(second).unwrap();
+        start(method, get_end, (queue.clone(), stage))
     };
     at_every_moment(begin, || {
-        let next = queue.get_timeout(SOON).unwrap();
-        let was_taken = next.load(SeqCst) == 2;
+        let (of_first, of_second) = others.take().unwrap();
+        let was_taken = queue.len() == 1;
         if !was_taken {
-            assert_eq!((next.load(SeqCst), queue.get_timeout(SOON).unwrap().load(SeqCst)), (1, 2));
+            queue.get_timeout(SOON).unwrap().send(1).unwrap();
+            assert_eq!(of_first.recv_timeout(SOON), Ok(1));
         }
-        drop(next);
-        memory.take().unwrap().is_gone();
+        queue.get_timeout(SOON).unwrap().send(2).unwrap();
+        assert_eq!(of_second.recv_timeout(SOON), Ok(2));
+        let both = [of_first.recv_timeout(SOON), of_second.recv_timeout(SOON)];
+        assert_eq!(
+            both,
+            [Err(RecvError::Disconnected), Err(RecvError::Disconnected)],
+            "somebody still has what was got"
+        );
         Some(was_taken)
     });
 }
@@ -456,7 +463,7 @@ fn get_number(queue: Queue<u64>, got: Shared<AtomicU64>, stage: &Stage) {
 fn stopped_while_getting_others_get_all_else(method: StartMethod) {
     let all = Cell::new(0);
     let stop_at = |most| {
-        let (queue, stage, its) = (Queue::unbounded().unwrap(), new_stage(), region(0));
+        let (queue, stage, its) = (Queue::unbounded().unwrap(), new_stage(), Shared::new(AtomicU64::new(0)).unwrap());
         let mut expected: Vec<u64> = (1..=3).collect();
         for number in &expected {
             queue.put(*number).unwrap();
