@@ -58,7 +58,7 @@ const SOME: usize = 150;
 /// Where a lent item stands.
 type At = (u32, u32);
 
-/// A queue, the waiting around it as `core.rs` of the queue has it, and a journal that no death takes with it.
+/// A queue, the waiting around it as `patience.rs` of the queue has it, and a journal that no death takes with it.
 struct Queue {
     memory: Memory,
     lends: bool,
@@ -295,7 +295,7 @@ impl Queue {
             assert_eq!(self.memory.has_memory(chunk), *state != Chunk::Cold, "of chunk {chunk}: {states:?}");
         }
         if swept && !Fault::NothingIsSwept.is_made() {
-            let count = |state| states.iter().filter(|this| **this == state).count() as u32;
+            let count = |state| states.iter().filter(|this| **this == state).map(|_| 1).sum::<u32>();
             assert_eq!(words.stock.warm.load(Relaxed), count(Chunk::Warm));
             assert_eq!(words.stock.cold.load(Relaxed), count(Chunk::Cold));
         }

@@ -128,7 +128,7 @@ impl Memory {
     }
 
     pub(super) fn chunks(&self) -> u32 {
-        CHUNKS
+        u32::try_from(self.entries.len()).unwrap()
     }
 
     pub(super) fn state(&self, chunk: u32) -> &AtomicU32 {
@@ -163,7 +163,7 @@ impl Memory {
     }
 
     pub(super) fn reach(&self, chunk: u32) -> Result<(), Refused> {
-        if chunk < CHUNKS { Ok(()) } else { Err(Refused::Beyond) }
+        if chunk < self.chunks() { Ok(()) } else { Err(Refused::Beyond) }
     }
 
     pub(super) fn unit(&self, (chunk, unit): (u32, u32)) -> u64 {

@@ -37,8 +37,8 @@ impl Random {
     fn item(&mut self) -> Vec<u8> {
         let most = [1, 9, 80, 3_000, LONGEST, LONGEST + 2, 3 * CHUNK][self.below(7)];
         let len = self.below(most + 1);
-        let first = self.next();
-        (0..len).map(|at| (first as usize + at * 7) as u8).collect()
+        let numbers = std::iter::repeat_with(|| self.next().to_ne_bytes());
+        numbers.take(len.div_ceil(8)).flatten().take(len).collect()
     }
 }
 
@@ -64,12 +64,11 @@ impl Bare {
     fn get(&self) -> Result<(Vec<u8>, (u32, u32)), NotGot> {
         let (mut buffer, mut got) = (Buffer::new(Vec::new), Got::<()>::new());
         let short = if self.lends { None } else { self.memory.get_short(&mut buffer)? };
-        let len = match short {
-            Some(len) => len,
-            None => {
-                let mut inside = self.memory.getting(None).unwrap();
-                self.memory.get(&mut inside, (&mut buffer, &mut got), |_| Ok(()))?
-            }
+        let len = if let Some(len) = short {
+            len
+        } else {
+            let mut inside = self.memory.getting(None).unwrap();
+            self.memory.get(&mut inside, (&mut buffer, &mut got), |_| Ok(()))?
         };
         self.memory.copy((&got, len), &mut buffer, self.lends);
         Ok((buffer.bytes(len).to_vec(), got.at))
@@ -84,7 +83,6 @@ impl Bare {
 /// Thousands of steps, each of which must do what it does to the model.
 fn goes_like_its_model(lends: bool) {
     let seed = number("PROCESS_TASK_SEED", 0x5eed);
-    println!("PROCESS_TASK_SEED={seed}");
     let mut random = Random(seed | 1);
     let most = 40;
     let queue = Bare::new(most, lends);
@@ -158,7 +156,7 @@ fn write_over(random: &mut Random, memory: &Memory) {
             1 => random.next() % 64,
             _ => u64::MAX << random.below(64),
         };
-        let small = number as u32;
+        let small = (number & u64::from(u32::MAX)).try_into().unwrap();
         let side = if random.below(2) == 0 { &words.put } else { &words.get };
         let chunk = u32::try_from(random.below(8)).unwrap();
         match random.below(10) {
@@ -173,7 +171,7 @@ fn write_over(random: &mut Random, memory: &Memory) {
             8 => memory.lent(chunk).store(small, Relaxed),
             _ => {
                 memory.reach(chunk).unwrap();
-                let unit = random.below(40) as u32 % UNITS;
+                let unit = u32::try_from(random.below(40)).unwrap() % UNITS;
                 memory.set_unit((chunk, unit), number);
             }
         }
@@ -183,7 +181,6 @@ fn write_over(random: &mut Random, memory: &Memory) {
 #[test]
 fn what_was_written_over_is_an_error_and_no_more() {
     let seed = number("PROCESS_TASK_SEED", 0x5eed);
-    println!("PROCESS_TASK_SEED={seed}");
     let mut random = Random(seed | 1);
     let mut corrupt = 0;
     for round in 0..number("PROCESS_TASK_ROUNDS", 300) {
