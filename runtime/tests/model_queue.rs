@@ -305,7 +305,7 @@ impl Queue {
 
 /// The items of a producer: its number, and theirs.
 fn items(producer: u32, count: u8) -> impl Iterator<Item = u8> {
-    (1..=count).map(move |item| (producer as u8) << 4 | item)
+    (1..=count).map(move |item| u8::try_from(producer).unwrap() << 4 | item)
 }
 
 /// A process that puts so many items, unless it dies before or the queue is closed.
