@@ -277,7 +277,9 @@ fn whoever_joins_hears_of_the_last_one_done_elsewhere(method: StartMethod) {
     let joins: Vec<_> = (0..3).map(|_| queue.clone()).map(|queue| thread::spawn(move || queue.join())).collect();
     assert!(!queue.join_timeout(A_WHILE));
     reach(&stage);
-    joins.into_iter().for_each(|join| join.join().unwrap());
+    for join in joins {
+        join.join().unwrap();
+    }
     assert_eq!(queue.unfinished(), 0);
     process.join().unwrap();
 }

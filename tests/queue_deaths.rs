@@ -98,7 +98,7 @@ fn is_done<T: Done + Deref<Target = I>, I: ?Sized>(mut item: T) -> T {
 /// can be told: then both must be seen, whoever came to the end of it has done it, and the moments just before and after
 /// are looked for.
 fn at_every_moment(mut begin: impl FnMut(&Stage) -> Process<()>, mut check: impl FnMut() -> Option<bool>) {
-    let count = rounds(5);
+    let count = rounds(3);
     let (mut not_yet, mut already, mut tried) = (0, usize::MAX, 0);
     let mut try_one = |most| {
         let stage = new_stage();
@@ -451,7 +451,7 @@ fn stopped_while_putting_others_keep_their_time_outs(method: StartMethod) {
         assert_eq!(got, expected);
     };
     stop_at(usize::MAX);
-    moments(all.get(), rounds(5) * 3, stop_at);
+    moments(all.get(), rounds(3) * 3, stop_at);
     assert!(kept_waiting > 0, "it was never stopped where it keeps others waiting");
 }
 
@@ -489,5 +489,5 @@ fn stopped_while_getting_others_get_all_else(method: StartMethod) {
         assert!(got == expected, "{} came of {}", got.len(), expected.len());
     };
     stop_at(usize::MAX);
-    moments(all.get(), rounds(5) * 3, stop_at);
+    moments(all.get(), rounds(3) * 3, stop_at);
 }

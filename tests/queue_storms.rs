@@ -51,26 +51,31 @@ enum Kind {
     WithHandles,
 }
 
+/// A number as an index.
+fn at(number: u64) -> usize {
+    usize::try_from(number).unwrap()
+}
+
 /// A string, since that is encoded as one piece.
 fn padding(number: u64, len: usize) -> String {
-    char::from(b'a' + (number % 26) as u8).to_string().repeat(len)
+    char::from(b'a' + u8::try_from(number % 26).unwrap()).to_string().repeat(len)
 }
 
 impl Item {
     fn new(kind: Kind, who: usize, number: u64) -> Self {
         let len = match kind {
-            Kind::Small | Kind::WithHandles => number as usize * 37 % 300,
-            Kind::Long => [10, 20_000, 70_000, 300_000, 1_000_000][number as usize % 5],
+            Kind::Small | Kind::WithHandles => at(number * 37 % 300),
+            Kind::Long => [10, 20_000, 70_000, 300_000, 1_000_000][at(number % 5)],
         };
         // Some have some, so that messages are looked for that are not the first.
-        let beside =
-            (kind == Kind::WithHandles && number % 3 != 0).then(|| Shared::new(AtomicU64::new(number)).unwrap());
+        let beside = (kind == Kind::WithHandles && !number.is_multiple_of(3))
+            .then(|| Shared::new(AtomicU64::new(number)).unwrap());
         Self { who, number, padding: padding(number, len), beside }
     }
 
     fn is_whole(&self, kind: Kind) -> bool {
         let right = Self::new(if kind == Kind::Long { kind } else { Kind::Small }, self.who, self.number);
-        let beside = (kind == Kind::WithHandles && self.number % 3 != 0).then_some(self.number);
+        let beside = (kind == Kind::WithHandles && !self.number.is_multiple_of(3)).then_some(self.number);
         self.padding == right.padding && self.beside.as_ref().map(|region| region.load(SeqCst)) == beside
     }
 }
@@ -96,7 +101,7 @@ const GIVEN_BACK: usize = 4;
 impl Book {
     fn new() -> Self {
         let words = |count| Shared::<[AtomicU64]>::zeroed(count).unwrap();
-        let got = Shared::<[AtomicU8]>::zeroed(PRODUCERS * MOST as usize).unwrap();
+        let got = Shared::<[AtomicU8]>::zeroed(PRODUCERS * at(MOST)).unwrap();
         Self { begun: words(PRODUCERS + CONSUMERS), finished: words(PRODUCERS + CONSUMERS), got, faults: words(5) }
     }
 
@@ -127,7 +132,7 @@ impl Book {
         if !item.is_whole(kind) {
             self.fault(TORN);
         }
-        self.got[item.who * MOST as usize + item.number as usize].fetch_add(1, SeqCst);
+        self.got[item.who * at(MOST) + at(item.number)].fetch_add(1, SeqCst);
     }
 
     /// A process was killed: the step in which it was, if it was in one.
@@ -139,7 +144,7 @@ impl Book {
 
     /// How often the item was got.
     fn count(&self, who: usize, number: u64) -> u8 {
-        self.got[who * MOST as usize + number as usize].load(SeqCst)
+        self.got[who * at(MOST) + at(number)].load(SeqCst)
     }
 }
 
@@ -223,9 +228,10 @@ fn storm(method: StartMethod, kind: Kind) {
     let before = backing::of_the_only_one();
     let one = |who: usize| -> Process<()> {
         let (queue, book) = (queue.clone(), book.clone());
-        match who < PRODUCERS {
-            true => start(method, produce, (queue, book, who, kind)),
-            false => start(method, consume, (queue, book, who, kind)),
+        if who < PRODUCERS {
+            start(method, produce, (queue, book, who, kind))
+        } else {
+            start(method, consume, (queue, book, who, kind))
         }
     };
     let mut herd = Herd::new(PRODUCERS + CONSUMERS, one);
@@ -312,9 +318,10 @@ fn every_lent_item_is_done_whoever_is_killed(method: StartMethod) {
     let (jobs, book) = (JoinableQueue::<Item>::bounded(50).unwrap(), Book::new());
     let before = backing::of_the_only_one();
     let one = |who: usize| -> Process<()> {
-        match who < PRODUCERS {
-            true => start(method, order, (jobs.clone(), book.clone(), who)),
-            false => start(method, work, (jobs.clone(), book.clone(), who)),
+        if who < PRODUCERS {
+            start(method, order, (jobs.clone(), book.clone(), who))
+        } else {
+            start(method, work, (jobs.clone(), book.clone(), who))
         }
     };
     let mut herd = Herd::new(PRODUCERS + CONSUMERS, one);

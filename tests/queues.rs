@@ -140,13 +140,16 @@ fn each_producers_items_come_in_its_order_and_each_comes_once(method: StartMetho
         let mut all = got.concat();
         all.sort_unstable();
         assert!(all.into_iter().eq((0..PRODUCERS).flat_map(|who| (0..EACH).map(move |number| (who, number)))));
-        producers.into_iter().for_each(|producer| producer.join().unwrap());
+        for producer in producers {
+            producer.join().unwrap();
+        }
     }
 }
 
 /// So many bytes, each another one than those near it.
 fn pattern(len: usize) -> Vec<u8> {
-    (0..len).map(|at| (at % 251) as u8 ^ (at >> 16) as u8).collect()
+    let byte = |number: usize| u8::try_from(number).unwrap();
+    (0..len).map(|at| byte(at % 251) ^ byte((at >> 16) % 256)).collect()
 }
 
 /// Lengths beside which something changes: units, the longest item that stands among others, chunks, stretches.
@@ -223,7 +226,7 @@ fn signals_neither_lose_items_nor_end_a_wait(method: StartMethod) {
 fn a_limit_of_bytes_counts_what_waits_and_nothing_else() {
     promise(|| {
         let queue = Queue::bounded_by(1000, 4000).unwrap();
-        let fill = || (0..).take_while(|_| queue.try_put([5u64; 100].to_vec()).is_ok()).count();
+        let fill = || std::iter::repeat_with(|| queue.try_put([5u64; 100].to_vec())).take_while(Result::is_ok).count();
         let first = fill();
         // 800 bytes each, and up to 40 for itself.
         assert_eq!(first, 4);
@@ -420,7 +423,9 @@ fn many_threads_of_one_process_share_one_handle() {
             let getters: Vec<_> = (0..4).map(|_| scope.spawn(|| queue.iter().sum::<u64>())).collect();
             let putters: Vec<_> =
                 (0..4).map(|_| scope.spawn(|| (1..=2000).for_each(|number| queue.put(number).unwrap()))).collect();
-            putters.into_iter().for_each(|putter| putter.join().unwrap());
+            for putter in putters {
+                putter.join().unwrap();
+            }
             queue.close();
             getters.into_iter().map(|getter| getter.join().unwrap()).sum::<u64>()
         });
