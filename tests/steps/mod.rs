@@ -6,6 +6,7 @@
 use std::hint::spin_loop;
 use std::sync::atomic::Ordering::SeqCst;
 
+use nix::sched::{CpuSet, sched_getcpu, sched_setaffinity};
 use nix::sys::ptrace;
 use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
@@ -45,6 +46,12 @@ impl Followed {
         let pid = Pid::from_raw(process.id().expect("it was started").cast_signed());
         ptrace::seize(pid, ptrace::Options::empty()).expect("a process that can be followed");
         ptrace::interrupt(pid).expect("it is followed");
+        // They take turns: on one processor that takes a quarter of the time.
+        let mut here = CpuSet::new();
+        here.set(sched_getcpu().expect("a processor")).expect("one of those there are");
+        for one in [pid, Pid::from_raw(0)] {
+            sched_setaffinity(one, &here).expect("a processor that it may use");
+        }
         let mut followed = Self { pid, process, steps: 0, is_done: false };
         followed.is_still();
         stage.store(BEGUN, SeqCst);

@@ -140,9 +140,8 @@ impl Memory {
         }
         stock.warm.store(warm, Relaxed);
         stock.cold.store(cold, Relaxed);
-        stock
-            .sweep_at
-            .store(used.saturating_sub(warm + cold).saturating_mul(2).max(stock.sweep_at.load(Relaxed)), Relaxed);
+        let next = used.saturating_sub(warm + cold).saturating_mul(2).max(stock.sweep_at.load(Relaxed));
+        stock.sweep_at.store(next.min(self.chunks()), Relaxed);
         stock.dirty.store(0, Relaxed);
     }
 }
