@@ -246,7 +246,9 @@ impl Stock {
         if let Some((_, Reverse(at))) = best {
             return Ok(self.warm.remove(at));
         }
-        while !self.warm.is_empty() && self.bytes().saturating_add(len) > KEPT {
+        let is_full =
+            |stock: &Self| stock.bytes().saturating_add(len) > KEPT || stock.warm.len() + stock.sent.len() >= SLOTS;
+        while !self.warm.is_empty() && is_full(self) {
             self.warm.remove(0);
         }
         Parcel::new(len)
