@@ -1,6 +1,6 @@
 //! How long to look before sleeping: between half a microsecond and fifty, learnt from what looking brought.
 //!
-//! Owns: one number. Runs in: both ends of a link. Never: yields in a loop, which under load costs milliseconds.
+//! Owns: one number. Runs in: both ends of a link, and whoever waits at a queue. Never: yields in a loop, which under load costs milliseconds.
 //!
 //! Sleeping and being woken costs about 25 us a side, so a short look is worth it when the answer is near; a long one
 //! takes the processor from the one who is to answer. A hit doubles the next look, a miss halves it, and a sleep that

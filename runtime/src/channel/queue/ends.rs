@@ -110,7 +110,7 @@ impl End {
     /// What is beside the item whose message has that number; it stays there. Under `get.lock`.
     ///
     /// # Errors
-    /// `EMFILE` if this process has no room for them; `EPROTO` if they are not there.
+    /// `EMFILE` if this process has no room for them; `EAGAIN` or `EPROTO` if they are not there.
     pub(super) fn look(&self, number: u64) -> Result<Received> {
         loop {
             let (bytes, descriptors) = socket::look(self.socket.as_fd())?;

@@ -25,7 +25,7 @@ use crate::error::Result;
 /// producer is gone, in every process, by drop or by death, consumers get what is there and then [`Closed`](GetError::Closed).
 /// Where everybody has a whole queue, nobody is ever the last: say [`close`](Self::close).
 ///
-/// An item is encoded by the one who puts it, straight into memory that all map, and decoded by the one who gets it. It may
+/// An item is encoded by the one who puts it, before it takes any lock, and decoded by the one who gets it. It may
 /// hold up to 64 handles: regions, connections, other queues. Of items with handles only as many wait at a time as a socket has
 /// room for, some 270; whoever puts another one waits, also if the queue is [unbounded](Self::unbounded).
 ///

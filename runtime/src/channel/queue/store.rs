@@ -9,15 +9,17 @@
 //! | word | written by | what it says |
 //! |---|---|---|
 //! | `put.place` | who puts, under `put.lock`, last | where the next item goes, and how many were put |
-//! | `get.place` | who gets, under `get.lock`, last | where the next item is, and how many were got |
+//! | `get.place` | who gets, last: under `get.lock`, or, for a short item, by one exchange without it ([`take`](super::take)) | where the next item is, and how many were got |
 //! | `put.bytes`, `get.bytes` | the same, before the place | how many bytes went by; the one of the place's parity counts |
 //! | `put.seen`, `get.seen` | the same | a place of the other side that was seen: looking there costs a cache miss |
 //! | a chunk's state | see [`stock`](super::stock) | whose it is |
 //! | a ticket, `get.number`, a chunk's `lent` | who gets, under `get.lock` | who has a lent item, how many there are, and how many of a chunk |
 //! | `put.sleepers` | under `put.lock` | those who wait for an item |
 //! | `get.sleepers` | under `get.lock` | those who wait for room |
+//! | `put.wanted` | who awaits an item sets it, who puts one clears it, under `put.lock` | whether a message is to tell of the next item |
+//! | `put.processor`, `get.processor` | whoever begins to wait at that side | where that was; a hint |
 //!
-//! An item is put by the one store of `put.place`, and taken by the one store of `get.place`. Everything before is as if it
+//! An item is put by the one store of `put.place`, and taken by the one change of `get.place`. Everything before is as if it
 //! had never been, should its process be killed; everything after is found out by others.
 //!
 //! # Deaths
@@ -26,8 +28,8 @@
 //! |---|---|
 //! | while it puts, before the store | the item, which was never put; a chunk, or the chunks of a long item, until they are swept |
 //! | after the store, before it gives the lock back or wakes anybody | nothing: the next finds the lock of a dead, and who sleeps looks again |
-//! | while it gets, before the store | nothing: the item is still there |
-//! | after the store | the item, which was taken; the chunks of a long one until they are swept |
+//! | while it gets, before that change | nothing: the item is still there |
+//! | after it | the item, which was taken; the chunks of a long one until they are swept |
 //! | with a lent item | nothing: it comes back, as its ticket names one who is dead |
 //! | while it says that a lent item is done | the item comes back, or is done |
 
