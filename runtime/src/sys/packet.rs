@@ -8,7 +8,6 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 
 use nix::errno::Errno;
 use nix::libc;
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{
     AddressFamily, ControlMessage, ControlMessageOwned, MsgFlags, SockType, UnixAddr, getpeername, getsockname,
     getsockopt, recvmsg, sendmsg, sockopt,
@@ -88,8 +87,18 @@ pub(crate) fn receive(
     beside: &mut [u8],
     may_wait: bool,
 ) -> nix::Result<Packet> {
-    let mut flags = MsgFlags::MSG_CMSG_CLOEXEC;
-    flags.set(MsgFlags::MSG_DONTWAIT, !may_wait);
+    let how = if may_wait { MsgFlags::empty() } else { MsgFlags::MSG_DONTWAIT };
+    receive_with(socket, into, beside, how)
+}
+
+/// As [`receive`], with these flags.
+pub(super) fn receive_with(
+    socket: BorrowedFd<'_>,
+    into: &mut [u8],
+    beside: &mut [u8],
+    flags: MsgFlags,
+) -> nix::Result<Packet> {
+    let flags = flags | MsgFlags::MSG_CMSG_CLOEXEC;
     // What stood there the last time must not be taken for what comes now.
     beside[..CONTROL_HEADER].fill(0);
     let mut descriptors = Vec::new();
@@ -145,16 +154,10 @@ pub(crate) fn all_was_received(socket: BorrowedFd<'_>) -> bool {
     answer == 0 && unread == 0
 }
 
-/// Whether the other end is closed.
-pub(crate) fn is_hung_up(socket: BorrowedFd<'_>) -> bool {
-    let mut polled = [PollFd::new(socket, PollFlags::empty())];
-    let _ = retry(|| poll(&mut polled, PollTimeout::ZERO));
-    polled[0].revents().is_some_and(|said| said.contains(PollFlags::POLLHUP))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::sys::poll::is_hung_up;
     use crate::sys::socket::pair;
 
     #[test]

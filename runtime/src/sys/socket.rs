@@ -2,26 +2,20 @@
 //!
 //! Owns: nothing. Runs in: any process. Never: blocks, and never loses a descriptor in silence.
 
-use std::io::{IoSlice, IoSliceMut};
+use std::io::IoSlice;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
-use nix::cmsg_space;
 use nix::errno::Errno;
 use nix::libc;
 use nix::sys::socket::{
-    AddressFamily, ControlMessage, ControlMessageOwned, MsgFlags, SockFlag, SockType, getsockopt, recv, recvmsg,
-    sendmsg, socketpair, sockopt,
+    AddressFamily, ControlMessage, MsgFlags, SockFlag, SockType, getsockopt, recv, sendmsg, socketpair, sockopt,
 };
 
 use super::fd::above_stdio;
-use super::retry;
+use super::{packet, retry};
 
 /// The most descriptors that one message carries.
 pub(crate) const MAX_DESCRIPTORS: usize = 64;
-
-/// The most that the kernel lets through: who sends more than [`MAX_DESCRIPTORS`] is wrong, but what came has to be closed,
-/// and what there is no room for is lost sight of.
-const ANY_DESCRIPTORS: usize = 253;
 
 /// The longest message.
 pub(crate) const MAX_MESSAGE: usize = 1024;
@@ -63,34 +57,13 @@ pub(crate) fn look(socket: BorrowedFd<'_>) -> nix::Result<(Vec<u8>, Vec<OwnedFd>
 }
 
 fn take_next(socket: BorrowedFd<'_>, more: MsgFlags) -> nix::Result<(Vec<u8>, Vec<OwnedFd>)> {
-    let mut bytes = vec![0; MAX_MESSAGE];
-    let mut beside = cmsg_space!([RawFd; ANY_DESCRIPTORS]);
-    let flags = MsgFlags::MSG_CMSG_CLOEXEC | MsgFlags::MSG_DONTWAIT | more;
-    let mut descriptors = Vec::new();
-    let (len, said) = retry(|| {
-        let mut slices = [IoSliceMut::new(&mut bytes)];
-        let message = recvmsg::<()>(socket.as_raw_fd(), &mut slices, Some(&mut beside), flags)?;
-        if message.flags.contains(MsgFlags::MSG_CTRUNC) {
-            return Ok((message.bytes, message.flags));
-        }
-        for beside in message.cmsgs()? {
-            if let ControlMessageOwned::ScmRights(raw) = beside {
-                descriptors.extend(raw.into_iter().map(take));
-            }
-        }
-        Ok((message.bytes, message.flags))
-    })?;
-    // A full table makes the kernel drop descriptors without an error: only this flag tells. Those before are in it.
-    if said.contains(MsgFlags::MSG_CTRUNC) {
-        drop(rights(&beside));
+    let (mut bytes, mut beside) = (vec![0; MAX_MESSAGE], vec![0; packet::BESIDE]);
+    let packet = packet::receive_with(socket, &mut bytes, &mut beside, MsgFlags::MSG_DONTWAIT | more)?;
+    if packet.lost {
         return Err(Errno::EMFILE);
     }
-    if said.contains(MsgFlags::MSG_TRUNC) {
-        return Err(Errno::EMSGSIZE);
-    }
-    bytes.truncate(len);
-    let descriptors = descriptors.into_iter().map(above_stdio).collect::<nix::Result<_>>()?;
-    Ok((bytes, descriptors))
+    bytes.truncate(packet.len);
+    Ok((bytes, packet.descriptors))
 }
 
 /// The message that waits on `fd`, and stays there with its descriptors.

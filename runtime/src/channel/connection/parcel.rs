@@ -41,7 +41,7 @@ use crate::codec::Spill;
 use crate::shared::{Half, words};
 use crate::sys::fd::{self, Identity};
 use crate::sys::memory::{self, Access, Map};
-use crate::sys::{self, forked, futex, packet};
+use crate::sys::{self, forked, futex, packet, poll};
 
 /// What the memory is called in `/proc/<pid>/maps`.
 const NAME: &str = "process-task-message";
@@ -182,7 +182,7 @@ impl Outgoing {
             }
             let Some(oldest) = stock.sent.front().map(|oldest| Arc::clone(&oldest.word)) else { continue };
             drop(stock);
-            if packet::is_hung_up(socket) {
+            if poll::is_hung_up(socket) {
                 return Err(SendErrorKind::Disconnected);
             }
             let left = patience.deadline().map(|deadline| deadline.saturating_duration_since(Instant::now()));
