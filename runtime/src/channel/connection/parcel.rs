@@ -246,12 +246,24 @@ impl Stock {
         if let Some((_, Reverse(at))) = best {
             return Ok(self.warm.remove(at));
         }
-        let is_full =
-            |stock: &Self| stock.bytes().saturating_add(len) > KEPT || stock.warm.len() + stock.sent.len() >= SLOTS;
-        while !self.warm.is_empty() && is_full(self) {
+        self.trim(len);
+        Parcel::new(len)
+    }
+
+    /// Notes that a parcel is the reader's.
+    fn send(&mut self, parcel: Parcel) {
+        self.sent.push_back(parcel);
+        // It was in nobody's count while it was filled.
+        self.trim(0);
+    }
+
+    /// Lets go of what there is too much of, with so many bytes more.
+    fn trim(&mut self, more: usize) {
+        while !self.warm.is_empty()
+            && (self.bytes().saturating_add(more) > KEPT || self.warm.len() + self.sent.len() > SLOTS)
+        {
             self.warm.remove(0);
         }
-        Parcel::new(len)
     }
 }
 
@@ -279,7 +291,7 @@ impl<'o> Filling<'o> {
         match send(&parcel) {
             Ok(()) => {
                 self.outgoing.quiet.begin(true);
-                self.outgoing.stock().sent.push_back(parcel);
+                self.outgoing.stock().send(parcel);
                 Ok(())
             }
             Err(kind) => {
