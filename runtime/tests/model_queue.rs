@@ -14,7 +14,6 @@ mod checker;
 mod layout;
 #[path = "../src/channel/queue/lent.rs"]
 mod lent;
-#[expect(dead_code, reason = "a part of the crate, of which a model needs some")]
 #[path = "../src/sync/lock.rs"]
 mod lock;
 #[path = "model_queue/memory.rs"]
@@ -256,7 +255,7 @@ fn what_a_dead_consumer_had_of_long_items_comes_back() {
 
 #[test]
 fn what_is_given_up_comes_back_to_who_waits() {
-    explore_up_to(2, MANY, || {
+    explore_up_to(2, 3 * MANY, || {
         let queue = Queue::lending(SHORT, 2);
         assert!(queue.put(0x11));
         let (_, at) = queue.get().unwrap();

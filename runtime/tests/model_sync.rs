@@ -5,12 +5,12 @@
 //! notification reaches somebody who lives. Runs in: one process, without children.
 //!
 //! Each rule is left out once, at every run (`the_checker_finds`). Beyond that, these mistakes were put into the files
-//! themselves, one at a time, and each was found by a test here. In `lock.rs`: the note of waiters is not made before
-//! sleeping; who has slept takes the lock without it; the holder is never asked whether it lives, or only before the
-//! first sleep; a dead holder's lock is called free; whoever frees the lock wakes nobody; anybody frees it. In `line.rs`: the
-//! notification of a killed waiter is lost with its place; nobody looks for such places; who times out takes a notification
-//! with it; a notification is not marked, or wakes nobody; the crowd is not woken. One was not found, since nothing comes
-//! of it but a delay: to notify one that is known to be dead, as the others then find its place.
+//! themselves, one at a time, and each was found by a test here. In `lock.rs`: who has slept takes the lock without a note;
+//! the note stays when it was heeded, is taken away after the wake-up, or is looked for before the word is free; who has left
+//! one does not look at the word again, or sleeps on the word; a dead holder's lock is called free; anybody frees it. In
+//! `line.rs`: the notification of a killed waiter is lost with its place; nobody looks for such places; who times out takes a
+//! notification with it; a notification is not marked, or wakes nobody; the crowd is not woken. One was not found, since
+//! nothing comes of it but a delay: to notify one that is known to be dead, as the others then find its place.
 #![expect(unsafe_code, reason = "looking into the checker's cells")]
 
 mod checker;
@@ -45,7 +45,9 @@ struct Account {
 impl Account {
     fn new() -> Arc<Self> {
         let account = Self { lock: Lock::new(), balance: UnsafeCell::new([0; 2]) };
-        assert_eq!(account.lock.owner(), None);
+        // Its words must be there before there are other threads.
+        assert_eq!(account.lock.try_lock(), Some(Taken::Free));
+        account.lock.unlock();
         Arc::new(account)
     }
 
@@ -107,8 +109,7 @@ fn a_time_out_leaves_nobody_asleep() {
 
 #[test]
 fn a_process_that_dies_at_any_step_keeps_the_lock_from_nobody() {
-    // A holder that has to wait, to mark the word, and to wake takes 15 steps.
-    for steps in 0..16 {
+    for steps in 0..LONGEST_PAYMENT {
         explore_with(2, 10, move || {
             let account = Account::new();
             let victim = Process::start(2, steps, &account, Account::pay_in);
@@ -180,8 +181,9 @@ struct Tokens {
 impl Tokens {
     fn new() -> Arc<Self> {
         let tokens = Self { lock: Lock::new(), line: Line::new(), count: UnsafeCell::new(0) };
-        assert_eq!(tokens.lock.owner(), None);
-        // Each place is used once: its words must be there before there are other threads.
+        // The lock and each place are used once: their words must be there before there are other threads.
+        assert_eq!(tokens.lock.try_lock(), Some(Taken::Free));
+        tokens.lock.unlock();
         let places = [(); PLACES].map(|()| tokens.line.enter());
         tokens.line.notify(usize::MAX);
         for place in places {
@@ -325,9 +327,10 @@ fn a_notifier_that_dies_at_any_step_keeps_nobody_from_the_line() {
     }
 }
 
-/// More steps than a process takes to get a token, and to give two.
-const LONGEST_TAKE: u32 = 48;
-const LONGEST_GIVE: u32 = 24;
+/// More steps than a process takes to pay in, to get a token, and to give two.
+const LONGEST_PAYMENT: u32 = 32;
+const LONGEST_TAKE: u32 = 72;
+const LONGEST_GIVE: u32 = 36;
 
 #[test]
 fn these_are_more_steps_than_anybody_takes() {
@@ -335,12 +338,19 @@ fn these_are_more_steps_than_anybody_takes() {
         let tokens = Tokens::new();
         let taker = Process::start(2, LONGEST_TAKE, &tokens, |tokens| tokens.take(None));
         let giver = Process::start(3, LONGEST_GIVE, &tokens, |tokens| tokens.give(2));
-        assert!(taker.join().is_some() && giver.join().is_some(), "more steps are to be tried");
+        assert_eq!((taker.join().is_some(), giver.join().is_some()), (true, true), "more steps are to be tried");
+    });
+    explore(1, || {
+        let account = Account::new();
+        let others = [2, 3].map(|number| Process::start(number, LONGEST_PAYMENT, &account, Account::pay_in));
+        account.pay_in();
+        assert!(others.map(Process::join).iter().all(Option::is_some), "more steps are to be tried");
     });
 }
 
 the_checker_finds! {
     who_sleeps_without_a_note: WaitersAreNotNoted, one_at_a_time_is_inside_and_nobody_sleeps_for_good, "exceeded";
+    who_looks_for_a_note_without_a_fence: FencesAreLeftOut, one_at_a_time_is_inside_and_nobody_sleeps_for_good, "deadlock";
     who_frees_a_lock_and_wakes_nobody: NobodyIsWoken, one_at_a_time_is_inside_and_nobody_sleeps_for_good, "deadlock";
     who_notifies_and_wakes_nobody: NobodyIsWoken, every_token_finds_its_taker, "deadlock";
     who_waits_for_a_dead_holder: NoDeathIsKnown, a_process_that_dies_at_any_step_keeps_the_lock_from_nobody, "deadlock";

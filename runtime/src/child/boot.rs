@@ -18,10 +18,11 @@ use crate::task::fingerprint;
 
 sys::init::before_main!(boot);
 
-/// Looks for the mark; in a program that has none, returns after keeping a descriptor of its image.
+/// Looks for the mark; in a program that has none, returns after keeping a descriptor of its image and a word to the kernel.
 fn boot() {
     // Kept from the very start: later, the name may lead elsewhere.
     let image = sys::image::keep().ok().map(|image| image.as_raw_fd());
+    sys::membarrier::register();
     if std::env::var_os(MARK).is_none() {
         return;
     }

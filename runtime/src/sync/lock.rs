@@ -4,39 +4,52 @@
 //! Never: makes a system call itself; so that a model checker can run it, it sleeps and wakes through [`super::waiting`], and asks
 //! [`members`] who lives.
 //!
-//! # The word
+//! # The words
 //!
-//! | word                             | meaning                                  | who writes it next                            |
-//! |----------------------------------|------------------------------------------|-----------------------------------------------|
-//! | [`FREE`]                         | nobody holds the lock                    | anyone                                        |
-//! | a member's id                    | held by that process; nobody sleeps      | the holder, or a waiter, who adds [`WAITERS`] |
-//! | a member's id + [`WAITERS`]      | held; somebody may be asleep             | the holder                                    |
-//! | either, and the member is dead   | the holder was killed, or ended          | anyone, who then repairs                      |
+//! | `word`                           | meaning                                | who writes it next                               |
+//! |----------------------------------|----------------------------------------|--------------------------------------------------|
+//! | [`FREE`]                         | nobody holds the lock                  | anyone, by an exchange                           |
+//! | a member's id                    | held by that process                   | the holder, by a store                           |
+//! | the same, and the member is dead | the holder was killed, or ended        | anyone, by an exchange, who then repairs         |
 //!
-//! The holder frees the word with one exchange, and wakes one sleeper if the word said that there may be some. A waiter adds
-//! [`WAITERS`] before it sleeps, and the kernel looks at the word once more as it falls asleep. Whoever has slept takes the
-//! lock with [`WAITERS`] set, because others may sleep still; a time-out leaves it set for the same reason.
+//! | `note`                           | meaning                                | who writes it next                               |
+//! |----------------------------------|----------------------------------------|--------------------------------------------------|
+//! | 0                                | nobody sleeps, or one was just woken   | whoever is about to sleep, or has slept          |
+//! | [`NOTED`]                        | somebody may be asleep                 | whoever has freed the word                       |
 //!
-//! [`WAITERS`] may be set with nobody asleep: the holder then wakes nobody. It may be clear, or the word free, while somebody
-//! sleeps: some process has just been woken and is about to set it again.
+//! A waiter leaves a note, looks at the word once more, and sleeps on the note. A holder frees the word, and looks for a note; if
+//! there is one, it takes it away and wakes one sleeper. So who has left a note and still saw the word held either sleeps
+//! and is among those of whom one is woken, or finds the note taken away. Whoever has slept leaves the note again before
+//! it takes the lock, because others may sleep still.
 //!
-//! # Deaths
-//!
-//! - *The holder's*: the word keeps its id. Whoever waits, or tries, asks whether that member lives before it sleeps, and
-//!   after each sleep; the first that finds it dead exchanges the whole word, and is told so ([`Taken::FromDead`]).
-//! - *The one's that repairs*: it is a holder like any other, so that the next one is told the same.
-//! - *A waiter's*: costs nothing. Should it have been woken just before, the wake-up is lost with it: the others look
-//!   again by themselves soon.
-//!
-//! # Copies of a process
-//!
-//! A copy made by `fork()` is another member. It cannot free what its original holds, whatever it inherited. A process that
-//! enters the table of members while it holds a lock has two names, and frees what it took under either.
+//! A note may stand with nobody asleep: then nobody is woken. There may be none while somebody sleeps: some process has just
+//! been woken and is about to leave it again. The note, and not the word, is what is slept on: a holder that frees the word,
+//! takes the note away and takes the lock again leaves the word as it was.
 //!
 //! # Orderings
 //!
 //! Taking is an `Acquire` of the `Release` with which the last holder freed the word. A dead holder releases nothing; its
 //! end, as [`members::lives`] saw it, comes after all that it did.
+//!
+//! Freeing, and the look for a note after it, must not change places, nor may leaving a note and the look at the word: else
+//! each misses what the other has written. Two fences would do, but a lock is taken a million times for each time that
+//! somebody sleeps. So the holder has the [cheap half](waiting::light_fence), which is no more than an order to the compiler,
+//! and who is about to sleep has the [dear one](waiting::sleep_noted), which has the kernel interrupt all who may be in
+//! between.
+//!
+//! # Deaths
+//!
+//! - *The holder's*: the word keeps its id. Whoever waits, or tries, asks whether that member lives before it sleeps, and
+//!   after each sleep; the first that finds it dead exchanges the word, and is told so ([`Taken::FromDead`]).
+//! - *The one's that repairs*: it is a holder like any other, so that the next one is told the same.
+//! - *The one's that has taken a note away, before it wakes anybody*: those who sleep look again by themselves soon.
+//! - *A waiter's*: costs nothing but a look for sleepers. Should it have been woken just before, the wake-up is lost with it:
+//!   likewise.
+//!
+//! # Copies of a process
+//!
+//! A copy made by `fork()` is another member. It cannot free what its original holds, whatever it inherited. A process that
+//! enters the table of members while it holds a lock has two names, and frees what it took under either.
 
 use std::time::Instant;
 
@@ -46,13 +59,14 @@ use super::members::{self, Member};
 use super::waiting;
 
 const FREE: u32 = 0;
-const WAITERS: u32 = 1 << 31;
+const NOTED: u32 = 1 << 31;
 
 /// See the [module](self).
 #[derive(Debug)]
-#[repr(transparent)]
+#[repr(C)]
 pub(crate) struct Lock {
     word: AtomicU32,
+    note: AtomicU32,
 }
 
 /// In which state the lock was found by the one who holds it now.
@@ -67,7 +81,7 @@ pub(crate) enum Taken {
 
 impl Lock {
     pub(crate) const fn new() -> Self {
-        Self { word: AtomicU32::new(FREE) }
+        Self { word: AtomicU32::new(FREE), note: AtomicU32::new(0) }
     }
 
     /// Takes the lock, waiting until the deadline at most. None: the deadline is over.
@@ -88,22 +102,39 @@ impl Lock {
         let me = members::own();
         match self.word.compare_exchange(FREE, me.bits(), Acquire, Relaxed) {
             Ok(_) => Some(Taken::Free),
-            Err(seen) => self.try_lock_from_dead(me, seen),
+            Err(seen) => self.take_unless_held(me, seen),
         }
     }
 
     /// Gives the lock back. Does nothing if this process does not hold it: a copy made by `fork()` drops a guard of its original.
     #[inline]
     pub(crate) fn unlock(&self) {
-        let me = members::own();
-        if self.word.compare_exchange(me.bits(), FREE, Release, Relaxed).is_err() {
-            self.unlock_contended();
+        let holds = self.word.load(Relaxed) == members::own().bits();
+        if !holds && !self.is_held_by_own() {
+            return;
         }
+        self.word.store(FREE, Release);
+        waiting::light_fence();
+        if self.is_noted() {
+            self.wake_one();
+        }
+    }
+
+    #[cold]
+    fn wake_one(&self) {
+        self.note.store(0, Relaxed);
+        waiting::wake_one(&self.note);
+    }
+
+    /// Whether somebody may be asleep.
+    #[inline]
+    fn is_noted(&self) -> bool {
+        self.note.load(Relaxed) != 0
     }
 
     /// The process that holds the lock, dead or alive.
     pub(crate) fn owner(&self) -> Option<Member> {
-        holder(self.word.load(Relaxed))
+        Member::of_bits(self.word.load(Relaxed))
     }
 
     /// Whether this process holds the lock, in whichever thread.
@@ -113,32 +144,21 @@ impl Lock {
 
     #[cold]
     fn lock_contended(&self, me: Member, deadline: Option<Instant>) -> Option<Taken> {
-        let mut seen = self.look();
-        if seen == FREE {
-            match self.word.compare_exchange(FREE, me.bits(), Acquire, Relaxed) {
-                Ok(_) => return Some(Taken::Free),
-                Err(now) => seen = now,
-            }
-        }
+        let mut has_slept = false;
         loop {
-            if seen == FREE || is_dead(seen) {
-                match self.word.compare_exchange(seen, me.bits() | WAITERS, Acquire, Relaxed) {
-                    Ok(FREE) => return Some(Taken::Free),
-                    Ok(_) => return Some(Taken::FromDead),
-                    Err(now) => seen = now,
-                }
-                continue;
+            let seen = self.look();
+            if has_slept {
+                // Perhaps not as the only one.
+                self.note.store(NOTED, Relaxed);
             }
-            if seen & WAITERS == 0
-                && let Err(now) = self.word.compare_exchange(seen, seen | WAITERS, Relaxed, Relaxed)
-            {
-                seen = now;
-                continue;
+            if let Some(taken) = self.take_unless_held(me, seen) {
+                return Some(taken);
             }
-            if !waiting::sleep(&self.word, seen | WAITERS, deadline) {
+            self.note.store(NOTED, Relaxed);
+            if !waiting::sleep_noted(&self.note, (NOTED, deadline), || self.word.load(Relaxed) != FREE) {
                 return None;
             }
-            seen = self.look();
+            has_slept = true;
         }
     }
 
@@ -147,15 +167,16 @@ impl Lock {
         let mut seen = FREE;
         waiting::look_shortly(|| {
             seen = self.word.load(Relaxed);
-            seen == FREE || seen & WAITERS != 0
+            seen == FREE || self.is_noted()
         });
         seen
     }
 
+    /// Takes the lock, unless somebody who lives holds it.
     #[cold]
-    fn try_lock_from_dead(&self, me: Member, mut seen: u32) -> Option<Taken> {
-        while seen == FREE || is_dead(seen) {
-            match self.word.compare_exchange(seen, me.bits() | seen & WAITERS, Acquire, Relaxed) {
+    fn take_unless_held(&self, me: Member, mut seen: u32) -> Option<Taken> {
+        while !is_held(seen) {
+            match self.word.compare_exchange(seen, me.bits(), Acquire, Relaxed) {
                 Ok(FREE) => return Some(Taken::Free),
                 Ok(_) => return Some(Taken::FromDead),
                 Err(now) => seen = now,
@@ -163,26 +184,9 @@ impl Lock {
         }
         None
     }
-
-    #[cold]
-    fn unlock_contended(&self) {
-        let mut seen = self.word.load(Relaxed);
-        // While we hold the lock, all that others do to the word is to add `WAITERS`.
-        while holder(seen).is_some_and(members::is_own) {
-            match self.word.compare_exchange(seen, FREE, Release, Relaxed) {
-                Ok(_) if seen & WAITERS == 0 => return,
-                Ok(_) => return waiting::wake_one(&self.word),
-                Err(now) => seen = now,
-            }
-        }
-    }
 }
 
-fn holder(word: u32) -> Option<Member> {
-    Member::of_bits(word & !WAITERS)
-}
-
-/// Whether the holder in a word that is not free has died. A word that names no member was written by nobody who lives by these rules.
-fn is_dead(word: u32) -> bool {
-    holder(word).is_none_or(|holder| !members::lives(holder))
+/// Whether somebody who lives holds a lock with this word. One that names no member was written by nobody who lives by these rules.
+fn is_held(word: u32) -> bool {
+    Member::of_bits(word).is_some_and(members::lives)
 }

@@ -226,7 +226,7 @@
 //! killed, whoever signals can hang for good, and a robust mutex whose memory is unmapped while it is held corrupts what
 //! comes after it.
 //!
-//! Everything stands on one word that knows its holder (`lock.rs`), and on sleeping for 50 ms at most (`waiting.rs`). What each
+//! Everything stands on a word that knows its holder (`lock.rs`), and on sleeping for 50 ms at most (`waiting.rs`). What each
 //! primitive writes, and what each death costs it, stands on top of its file. The protocols run under a model checker with a
 //! death at every step (`tests/model_sync*.rs` of the runtime).
 

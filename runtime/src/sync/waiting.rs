@@ -10,10 +10,13 @@
 use std::time::{Duration, Instant};
 
 use super::atomic::AtomicU32;
-use crate::sys::futex;
+use crate::sys::{futex, membarrier};
 
 /// The longest sleep before the next look.
 pub(crate) const LOOK_AGAIN: Duration = Duration::from_millis(50);
+
+/// The longest sleep where the kernel knows no fence for all: a note that was missed costs so much.
+const A_NAP: Duration = Duration::from_millis(1);
 
 /// How often to look at a word before sleeping on it: as often as the standard library's locks do. Sleeping and being woken
 /// costs tens of microseconds, which is more than most locks are held.
@@ -24,11 +27,35 @@ pub(crate) const LOOKS: u32 = 100;
 /// False: the deadline is over, and this did not sleep. So the last look of a loop around it comes after the deadline.
 #[must_use = "when the deadline is over, nobody waits any longer"]
 pub(crate) fn sleep(word: &AtomicU32, expected: u32, deadline: Option<Instant>) -> bool {
+    sleep_for(word, expected, (LOOK_AGAIN, deadline))
+}
+
+/// As [`sleep`], for one who has left the note `expected` in `note`, and goes to sleep only if `must_wait` says so after that.
+///
+/// Whoever writes what `must_wait` looks at, and looks for a note after a [`light_fence`], sees the note; or `must_wait` sees what was
+/// written.
+#[must_use = "when the deadline is over, nobody waits any longer"]
+pub(crate) fn sleep_noted(
+    note: &AtomicU32,
+    (expected, deadline): (u32, Option<Instant>),
+    must_wait: impl FnOnce() -> bool,
+) -> bool {
+    let longest = if membarrier::heavy() { LOOK_AGAIN } else { A_NAP };
+    !must_wait() || sleep_for(note, expected, (longest, deadline))
+}
+
+/// Between writing a word and looking for a note of those who are about to [sleep](sleep_noted) until it is written.
+#[inline]
+pub(crate) fn light_fence() {
+    membarrier::light();
+}
+
+fn sleep_for(word: &AtomicU32, expected: u32, (longest, deadline): (Duration, Option<Instant>)) -> bool {
     let longest = match deadline {
-        None => LOOK_AGAIN,
+        None => longest,
         Some(deadline) => match deadline.saturating_duration_since(Instant::now()) {
             Duration::ZERO => return false,
-            left => left.min(LOOK_AGAIN),
+            left => left.min(longest),
         },
     };
     futex::wait_until(word, expected, longest);

@@ -13,6 +13,7 @@ pub(crate) mod futex;
 pub(crate) mod image;
 pub(crate) mod init;
 pub(crate) mod limits;
+pub(crate) mod membarrier;
 pub(crate) mod memory;
 pub(crate) mod packet;
 pub(crate) mod poll;

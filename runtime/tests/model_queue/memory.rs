@@ -9,7 +9,7 @@ use loom::sync::atomic::{AtomicBool, AtomicU64 as Unit};
 use super::atomic::Ordering::Relaxed;
 use super::atomic::{AtomicU32, AtomicU64};
 use super::layout::{Chunk, UNIT, UNITS};
-use super::lock::Lock;
+use super::lock::{Lock, Taken};
 use super::mortal::{Fault, step};
 use super::sleepers::{ALL, Sleepers};
 use super::words::{Shown, Side, Stock, Words};
@@ -76,7 +76,8 @@ fn side() -> Side {
         returned: AtomicU32::new(0),
         joiners: Sleepers::new(),
     };
-    assert_eq!(side.lock.owner(), None);
+    assert_eq!(side.lock.try_lock(), Some(Taken::Free));
+    side.lock.unlock();
     for word in [&*side.place, &side.bytes[0], &side.bytes[1], &side.seen, &side.number] {
         word.store(0, Relaxed);
     }
@@ -168,6 +169,10 @@ impl Memory {
 
     pub(super) fn unit(&self, (chunk, unit): (u32, u32)) -> u64 {
         self.entries[chunk as usize].units[unit as usize].load(Relaxed)
+    }
+
+    pub(super) fn expect_write(&self, (chunk, _): (u32, u32)) {
+        assert!(self.has_memory(chunk), "chunk {chunk} is about to be written, which has no memory");
     }
 
     pub(super) fn set_unit(&self, (chunk, unit): (u32, u32), number: u64) {

@@ -35,8 +35,10 @@ const FAULT: &str = "PROCESS_TASK_FAULT";
 /// A rule that is left out, to see that the checker finds out: a model that cannot fail shows nothing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Fault {
-    /// Who sleeps has not said so in the word that it sleeps on.
+    /// Who sleeps has not left a note before.
     WaitersAreNotNoted,
+    /// Who looks for a note, and who leaves one, may see what was there before the other one wrote.
+    FencesAreLeftOut,
     /// Nobody wakes anybody.
     NobodyIsWoken,
     /// Nobody asks, or hears, that somebody has died.
@@ -192,7 +194,8 @@ pub(crate) mod atomic {
                 }
 
                 pub(crate) fn store(&self, value: $number, order: Ordering) {
-                    if step() {
+                    let is_note = value == 1 << (<$number>::BITS - 1);
+                    if step() && !(is_note && Fault::WaitersAreNotNoted.is_made()) {
                         self.word().store(value, weaken(order));
                     }
                 }
@@ -205,9 +208,6 @@ pub(crate) mod atomic {
                     failure: Ordering,
                 ) -> Result<$number, $number> {
                     if !step() {
-                        return Ok(current);
-                    }
-                    if Fault::WaitersAreNotNoted.is_made() && new == current | 1 << (<$number>::BITS - 1) {
                         return Ok(current);
                     }
                     let result = self.word().compare_exchange(current, new, weaken(success), failure);
@@ -383,6 +383,22 @@ pub(crate) mod waiting {
         true
     }
 
+    /// As the real one, but that both halves of the fence are whole ones here.
+    pub(crate) fn sleep_noted(
+        note: &AtomicU32,
+        (expected, deadline): (u32, Option<Instant>),
+        must_wait: impl FnOnce() -> bool,
+    ) -> bool {
+        light_fence();
+        !must_wait() || sleep(note, expected, deadline)
+    }
+
+    pub(crate) fn light_fence() {
+        if !Fault::FencesAreLeftOut.is_made() {
+            loom::sync::atomic::fence(loom::sync::atomic::Ordering::SeqCst);
+        }
+    }
+
     pub(crate) fn wake(word: &AtomicU32, count: u32) -> u32 {
         if !step() || Fault::NobodyIsWoken.is_made() {
             return 0;
@@ -445,7 +461,7 @@ const _: fn() = || {
     let _ = (waiting::asleep(), waiting::soon());
     let _ = waiting::deadline_after(std::time::Duration::ZERO);
     Fault::WakersMiscount.is_found_by("", "");
-    let _ = (Fault::WaitersAreNotNoted, Fault::NobodyIsWoken, Fault::NoDeathIsKnown);
+    let _ = (Fault::WaitersAreNotNoted, Fault::FencesAreLeftOut, Fault::NobodyIsWoken, Fault::NoDeathIsKnown);
     let _ = (Fault::ReleaseIsRelaxed, Fault::LeavesTooEarly, waiting::look_shortly(|| true));
     let _ = (Fault::LooksTooEarly, Fault::NothingIsSought, Fault::GivesBackInSilence, Fault::NothingIsSwept);
     let _ = (Fault::MemoryIsKept, Fault::NothingIsReserved, members::ended());
