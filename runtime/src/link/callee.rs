@@ -350,9 +350,9 @@ impl Callee {
         let words = self.request.words();
         if awaited && bell::must_ring(&words.asleep.0) {
             self.ring();
-            self.crowd.rang(words.asleep.0.load(Relaxed).checked_sub(1));
+            self.crowd.met(words.asleep.0.load(Relaxed).checked_sub(1));
         } else {
-            self.crowd.need_not_ring();
+            self.crowd.apart();
         }
     }
 

@@ -91,6 +91,7 @@ use crate::sys::{self, Errno, fd, memory};
 pub(crate) use self::beside::{PATIENCE, is_temporary};
 pub(crate) use self::callee::{Callee, Given};
 pub(crate) use self::caller::{Caller, Remains, Salvaged};
+pub(crate) use self::crowd::Crowd;
 pub(crate) use self::last_words::LastWords;
 pub use self::message::StartMethod;
 pub(crate) use self::parcel::{Filling, Loan, SharedStock};

@@ -4,8 +4,8 @@
 //! Never: runs a value's own code, such as its `Serialize`, while it holds a lock.
 
 use std::cell::Cell;
-use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use super::atomic::Ordering::{Acquire, Relaxed, SeqCst};
@@ -26,7 +26,7 @@ use crate::codec::by_type::{NoSpill, as_bytes, of_message, to_message};
 use crate::codec::handles::{Handles, Received};
 use crate::codec::{CodecError, Message, Payload};
 use crate::error::{Error, Result};
-use crate::link::{PATIENCE, Spin, is_temporary};
+use crate::link::{Crowd, PATIENCE, Spin, is_temporary};
 use crate::sys::Errno;
 
 /// How much a queue may hold.
@@ -51,6 +51,8 @@ pub(super) struct Core {
     /// How long to look for an item, and for room.
     pub(super) for_items: Spin,
     pub(super) for_room: Spin,
+    /// Whether this end and the other side share a processor.
+    pub(super) crowd: Mutex<Crowd>,
     /// What [`Core::news`] was when somebody was seen at the other side; [`GONE`] once nobody is there any more.
     pub(super) seen: AtomicU64,
     /// How many processes had ended when it was looked for items of the dead.
@@ -93,6 +95,7 @@ impl Core {
             lends,
             for_items: Spin::new(),
             for_room: Spin::new(),
+            crowd: Mutex::new(Crowd::new()),
             seen: AtomicU64::new(GONE - 1),
             ended: AtomicU64::new(0),
         }

@@ -8,7 +8,8 @@
 //! 50 ms at the latest, which heals whatever a death has left out.
 //!
 //! Looking takes the word that is looked at away from the processor that writes it. So one looks less and less often, and until
-//! much is there; and not at all where the other side was last seen on the same processor, as it cannot run meanwhile.
+//! much is there; and not at all where the other side was last seen on the same processor, as it cannot run meanwhile. Who finds
+//! it there again and again [steps aside](crate::link::Crowd).
 
 use std::sync::atomic::fence;
 use std::time::Instant;
@@ -37,7 +38,7 @@ impl Core {
         let words = self.memory.words();
         let enough = (words.most_items.load(Relaxed) / 8).clamp(1, MUCH);
         let came = || Place::of(words.get.place.load(Relaxed)).since(Place::of(head));
-        let looks = !shares_processor(&words.put, &words.get);
+        let looks = !self.shares_processor(&words.put, &words.get);
         if looks && self.for_room.until_much(enough, came) || came() > 0 {
             return true;
         }
@@ -63,7 +64,7 @@ impl Core {
     /// Looks for a while whether the producers come further than that.
     pub(super) fn look_for_item(&self, tail: u64) -> bool {
         let words = self.memory.words();
-        if shares_processor(&words.get, &words.put) {
+        if self.shares_processor(&words.get, &words.put) {
             return false;
         }
         let came = || Place::of(words.put.place.load(Relaxed)).since(Place::of(tail));
@@ -107,11 +108,17 @@ impl Core {
             end.forget(u64::MAX);
         }
     }
-}
 
-/// Whether the other side was last seen where this one runs: then looking would only keep it from running.
-fn shares_processor(own: &words::Side, other: &words::Side) -> bool {
-    let here = limits::processor() + 1;
-    own.processor.store(here, Relaxed);
-    other.processor.load(Relaxed) == here
+    /// Whether the other side was last seen where this one runs: then looking would only keep it from running.
+    fn shares_processor(&self, own: &words::Side, other: &words::Side) -> bool {
+        let here = limits::processor();
+        own.processor.store(here + 1, Relaxed);
+        let others = other.processor.load(Relaxed).checked_sub(1);
+        let shares = others == Some(here);
+        // Another thread that is about to wait will see to it.
+        if let Ok(mut crowd) = self.crowd.try_lock() {
+            if shares { crowd.met(others) } else { crowd.apart() }
+        }
+        shares
+    }
 }
