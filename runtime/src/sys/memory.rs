@@ -399,6 +399,19 @@ impl Map {
         self.number_at(at).store(number, Relaxed);
     }
 
+    /// Says that what stands there is about to be written, so that the processor has it when it is.
+    #[inline]
+    pub(crate) fn expect_write(&self, at: usize) {
+        if at < self.len() {
+            // SAFETY: inside the mapping.
+            let there = unsafe { self.start.add(at) };
+            // SAFETY: a hint, which changes no register and no memory, and never faults.
+            unsafe {
+                std::arch::asm!("prefetchw [{}]", in(reg) there.as_ptr(), options(nostack, preserves_flags, readonly));
+            }
+        }
+    }
+
     #[inline]
     fn number_at(&self, at: usize) -> &AtomicU64 {
         self.check(at, size_of::<u64>());

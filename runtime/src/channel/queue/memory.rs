@@ -241,6 +241,14 @@ impl Memory {
         }
     }
 
+    /// See [`Map::expect_write`]; likewise.
+    #[inline]
+    pub(super) fn expect_write(&self, (chunk, unit): (u32, u32)) {
+        if let Some(map) = self.stretch(chunk) {
+            map.expect_write(place((chunk, unit)));
+        }
+    }
+
     /// See [`Map::read`]; from this unit of a chunk that is within [reach](Self::reach).
     #[inline]
     pub(super) fn read(&self, (chunk, unit): (u32, u32), into: &mut [u8]) {

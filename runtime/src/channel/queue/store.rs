@@ -48,6 +48,9 @@ use super::words::Side;
 /// So many bytes are faster copied unit by unit.
 pub(super) const FEW: usize = 64;
 
+/// So many units further, some cache lines, is what will be written soon.
+const AHEAD: u32 = 32;
+
 /// Why an item was not put.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum NotPut {
@@ -213,6 +216,7 @@ impl Memory {
                 return Err(error);
             }
         }
+        self.expect_write((at.0, at.1 + AHEAD));
         let body = at.1 + 1 + shape.before();
         match long {
             None => self.write_units((at.0, body), bytes),
