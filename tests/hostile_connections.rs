@@ -122,6 +122,8 @@ fn memory_that_is_not_what_it_should_be_is_an_error(_: StartMethod) {
         (memory(1 << 40, false, SIZE), 1 << 39),
         (memory(0, true, SIZE), 0),
         (memory(100, true, SIZE), 10),
+        (memory(100, true, SIZE), 0),
+        (memory(4095, true, SIZE), 0),
         (memory(8192, true, SIZE), 4097),
         (memory(8192, true, SIZE), u64::MAX),
     ];

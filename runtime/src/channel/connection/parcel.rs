@@ -56,7 +56,7 @@ const KEPT: usize = 64 << 20;
 const ENOUGH: u32 = 100;
 
 /// The longest sleep before the next look.
-const LOOK_AGAIN: Duration = Duration::from_millis(50);
+pub(super) const LOOK_AGAIN: Duration = Duration::from_millis(50);
 
 /// When a reader that has received all must have let go of a parcel, or be dead, or so slow that another parcel costs less.
 const LONG_AGO: Duration = Duration::from_secs(1);
@@ -356,6 +356,9 @@ impl Arrived {
     fn new(fd: BorrowedFd<'_>) -> sys::Result<Self> {
         // Only memory of fixed size that is there as a whole: nobody can take it away below us.
         let len = memory::checked_len_present(fd)?;
+        if len < MESSAGE {
+            return Err(sys::Errno::EMSGSIZE);
+        }
         let word = Half::map(fd, 0, Access::Write)?;
         Ok(Self { word, map: Map::new(fd, len, Access::Read)? })
     }
@@ -390,7 +393,7 @@ impl Incoming {
             Some((_, parcel)) => parcel,
             None => Arc::new(Arrived::new(descriptor.as_fd())?),
         };
-        if len > parcel.map.len().saturating_sub(MESSAGE) {
+        if len > parcel.map.len() - MESSAGE {
             return Err(sys::Errno::EMSGSIZE);
         }
         if parcel.map.len() <= KEPT {
