@@ -12,7 +12,7 @@ use std::thread;
 use std::time::Duration;
 
 use nix::errno::Errno;
-use process_task::channel::{Connection, Key, Listener, RecvError, SendErrorKind};
+use process_task::channel::{Connection, Key, Listener, RecvError, SendErrorKind, wait};
 use support::{PATIENCE, eventually, promise};
 use wire::{CLOSE, LAST, MORE, NEVER, PROOF_KIND, Peer, frame, is_ended, let_them_meet, listener, reset, staged};
 
@@ -34,6 +34,7 @@ promises! {
     lengths_that_no_frame_has_end_the_connection,
     a_message_that_is_given_up_never_arrives,
     a_peer_that_never_gets_to_the_point_keeps_nobody_who_does_not_wait,
+    a_peer_that_never_stops_keeps_nobody_longer_than_he_waits,
     values_that_are_none_cost_themselves_only,
 }
 
@@ -309,6 +310,25 @@ fn a_peer_that_never_gets_to_the_point_keeps_nobody_who_does_not_wait() {
         assert!(looks > 2, "{looks}");
     });
     assert_eq!(end.recv(), Err(RecvError::Disconnected));
+}
+
+fn a_peer_that_never_stops_keeps_nobody_longer_than_he_waits() {
+    let (listener, key, _) = listener();
+    let hello = string(&listener, &key, "hello");
+    let (end, mut peer) = peer(&listener, &key);
+    // Made beforehand: then it speaks faster than anybody can listen.
+    let mut words = Vec::new();
+    for _ in 0..300 {
+        words.extend([peer.sealed(MORE, &full()), peer.sealed(NEVER, &[])].concat());
+    }
+    words.extend(peer.sealed(LAST, &hello));
+    thread::scope(|scope| {
+        scope.spawn(move || peer.stream.write_all(&words).unwrap());
+        wait(&[&end], None).unwrap();
+        assert_eq!(end.poll(Duration::ZERO), Ok(false), "no message is there yet, though there is always something");
+        assert_eq!(end.recv_timeout(Duration::ZERO), Err(RecvError::Empty));
+        assert_eq!(end.recv().unwrap(), "hello");
+    });
 }
 
 fn values_that_are_none_cost_themselves_only() {

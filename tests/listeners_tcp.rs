@@ -19,7 +19,7 @@ use nix::errno::Errno;
 use process_task::channel::{
     Connection, Key, Listener, RecvError, SendErrorKind, Sender, connect_tcp, connect_unix, one_way, wait,
 };
-use process_task::process_task;
+use process_task::{ErrorKind, process_task};
 use support::{PATIENCE, eventually, promise, rounds};
 
 macro_rules! promises {
@@ -396,6 +396,9 @@ fn copied(address: String, secret: Vec<u8>) {
         assert!(matches!(sent, SendErrorKind::Failed { step, errno, .. } if refused(step, errno)));
         let received = copy.try_recv();
         assert!(matches!(received, Err(RecvError::Failed { step, errno, .. }) if refused(step, errno)));
+        // A look would take what is the original's.
+        let looked = copy.poll(PATIENCE).unwrap_err();
+        assert!(matches!(looked.kind(), ErrorKind::ChannelFailed { errno, .. } if *errno == Errno::EPERM as i32));
         drop(copy);
     });
     let end = end.unwrap();

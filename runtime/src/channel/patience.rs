@@ -23,6 +23,15 @@ impl Patience {
         waiting::deadline_after(timeout).map_or(Self::Endless, Self::Until)
     }
 
+    /// Whether nobody would wait any more.
+    pub(crate) fn is_over(self) -> bool {
+        match self {
+            Self::None => true,
+            Self::Until(deadline) => Instant::now() >= deadline,
+            Self::Endless => false,
+        }
+    }
+
     /// When it is over, for those who would have to wait.
     pub(crate) fn deadline(self) -> Option<Instant> {
         match self {

@@ -126,7 +126,8 @@ impl Wire {
                 return Ok(Some(receiving));
             }
             drop(receiving);
-            if patience == Patience::None || poll::readable([self.readable.as_fd()], patience.deadline())? == [false] {
+            // Asked first: a peer that never stops has always said something.
+            if patience.is_over() || poll::readable([self.readable.as_fd()], patience.deadline())? == [false] {
                 return Ok(None);
             }
         }
@@ -177,6 +178,9 @@ impl Remote for Wire {
     }
 
     fn poll(&self, patience: Patience) -> sys::Result<bool> {
+        if !self.is_of_this_process() {
+            return Err(Errno::EPERM);
+        }
         Ok(self.wait(patience)?.is_some())
     }
 
@@ -226,7 +230,7 @@ impl Line {
 
     /// Waits until the socket can be written to, as long as `patience` lasts.
     fn room(&self, patience: Patience) -> Result<bool, Errno> {
-        Ok(patience != Patience::None && poll::writable(self.socket.as_fd(), patience.deadline())?)
+        Ok(!patience.is_over() && poll::writable(self.socket.as_fd(), patience.deadline())?)
     }
 
     /// Sends the end of a message that has begun to leave. A drop does so itself.
@@ -261,7 +265,11 @@ impl Line {
     /// As [`room`](Self::room), for an end that was dropped. The other side may be at that, too, and wait for us.
     fn room_while_nobody_reads(&self, until: Instant) -> Result<bool, Errno> {
         // Once nothing more can come, the socket is always readable.
-        if self.throw_away() {
+        let nothing_comes = self.throw_away();
+        if Patience::Until(until).is_over() {
+            return Ok(false);
+        }
+        if nothing_comes {
             return poll::writable(self.socket.as_fd(), Some(until));
         }
         poll::readable_or_writable(self.socket.as_fd(), Some(until))
