@@ -42,6 +42,7 @@ promises! {
     what_a_killed_listener_left_is_replaced_and_nothing_else,
     of_many_that_begin_at_once_one_listens,
     a_dropped_listener_removes_its_own_name_only,
+    a_directory_is_known_wherever_the_process_goes,
     what_relatives_share_does_not_go_to_strangers,
     a_connection_on_this_machine_travels_and_one_between_machines_does_not,
     a_listener_and_a_connection_say_where_they_are,
@@ -278,6 +279,12 @@ fn a_name_is_in_a_directory_of_the_users_own_or_refused() {
         }
         nix::unistd::chown(&folder, Some(0.into()), None).unwrap();
     }
+    // A directory that was made for a name that cannot be is removed again.
+    fs::remove_dir(&folder).unwrap();
+    assert_eq!(errno(&kind_of(Listener::unix(folder.join("x".repeat(300))))), Errno::ENAMETOOLONG);
+    assert!(!folder.exists());
+    fs::create_dir(&folder).unwrap();
+    mode(0o700);
     // Longer than what a socket's address has room for.
     let long = folder.join("x".repeat(90));
     assert!(long.as_os_str().len() > 108);
@@ -371,6 +378,23 @@ fn a_dropped_listener_removes_its_own_name_only() {
     assert_eq!(new.accept::<(), u32>().unwrap().recv(), Ok(7));
     drop(new);
     assert!(!path.exists());
+}
+
+/// Listens at a path that has no start, and goes elsewhere. Which of two directories are there in the end.
+#[process_task]
+fn listen_and_go(scratch: String) -> (bool, bool) {
+    std::env::set_current_dir(&scratch).unwrap();
+    let listener = Listener::unix("ours/socket").unwrap();
+    fs::create_dir_all("other/ours").unwrap();
+    std::env::set_current_dir("other").unwrap();
+    drop(listener);
+    (Path::new("../ours").exists(), Path::new("ours").exists())
+}
+
+fn a_directory_is_known_wherever_the_process_goes() {
+    let scratch = Scratch::new();
+    let there = listen_and_go.spawn(scratch.path().to_str().unwrap().to_owned()).join().unwrap();
+    assert_eq!(there, (false, true), "its own is gone, and another of the same name is not");
 }
 
 fn what_relatives_share_does_not_go_to_strangers() {

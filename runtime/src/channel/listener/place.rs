@@ -9,7 +9,7 @@
 //! a name with nobody behind it is always what a killed process left, and is replaced; one with somebody behind it is never.
 
 use std::ffi::OsStr;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::thread;
@@ -35,8 +35,8 @@ pub(super) struct Place {
 pub(super) struct Name {
     place: Place,
     file: fd::Identity,
-    /// The directory was made for it.
-    made_folder: bool,
+    /// The directory, if it was made for it, from the root on: this process may go elsewhere.
+    made_folder: Option<PathBuf>,
     /// A copy of this process does not remove what its origin still uses.
     process: u32,
 }
@@ -91,46 +91,51 @@ impl Place {
 
     /// Listens here; the directory is made if there is none.
     pub(super) fn listen(path: &Path) -> Result<(OwnedFd, Name)> {
+        let folder = std::path::absolute(parent(path))
+            .map_err(|error| channel_failed("ask for the directory of this process", crate::sys::errno_of(&error)))?;
         let end = Instant::now() + PATIENCE;
         loop {
-            let made_folder = match stranger::make_folder(parent(path)) {
+            let made = match stranger::make_folder(&folder) {
                 Ok(()) => true,
                 Err(Errno::EEXIST) => false,
                 Err(errno) => return Err(channel_failed("make a directory for a socket", errno)),
             };
-            let place = match Self::at(path) {
-                // The one who made it has removed it meanwhile.
-                Err(error) if was_removed(&error) && Instant::now() < end => continue,
-                place => place?,
-            };
-            let lock = loop {
-                match stranger::lock(place.folder.as_fd()) {
-                    Err(Errno::EWOULDBLOCK) if Instant::now() < end => thread::sleep(Duration::from_millis(1)),
-                    lock => break lock,
+            match Self::listen_in_folder(path, made.then_some(&folder), end) {
+                Ok(None) => {}
+                Ok(Some(listening)) => return Ok(listening),
+                Err(error) => {
+                    if made {
+                        stranger::remove_folder(&folder);
+                    }
+                    return Err(error);
                 }
-            };
-            let Ok(lock) = lock else {
-                match lock {
-                    Err(Errno::ENOENT) if Instant::now() < end => continue,
-                    Err(errno) => return Err(channel_failed("lock the directory of a socket", errno)),
-                    Ok(_) => continue,
-                }
-            };
-            let listening = place.listen_alone();
-            drop(lock);
-            match listening {
-                Err(Errno::ENOENT) if Instant::now() < end => {}
-                Err(Errno::EADDRINUSE) => {
-                    return Err(Error::invalid(format!(
-                        "`{}` is the name of something else, or somebody listens there already",
-                        path.display()
-                    )));
-                }
-                Err(errno) => return Err(channel_failed("listen at a socket", errno)),
-                Ok((socket, file)) => {
-                    let process = std::process::id();
-                    return Ok((socket, Name { place, file, made_folder, process }));
-                }
+            }
+        }
+    }
+
+    /// Listens here, in a directory that is there; if it was made for that, it is `made`. `None`: somebody has removed it meanwhile.
+    fn listen_in_folder(path: &Path, made: Option<&PathBuf>, end: Instant) -> Result<Option<(OwnedFd, Name)>> {
+        let place = match Self::at(path) {
+            // The one who made it has removed it.
+            Err(error) if was_removed(&error) && Instant::now() < end => return Ok(None),
+            place => place?,
+        };
+        let lock = match lock(place.folder.as_fd(), end) {
+            Err(Errno::ENOENT) if Instant::now() < end => return Ok(None),
+            lock => lock.map_err(|errno| channel_failed("lock the directory of a socket", errno))?,
+        };
+        let listening = place.listen_alone();
+        drop(lock);
+        match listening {
+            Err(Errno::ENOENT) if Instant::now() < end => Ok(None),
+            Err(Errno::EADDRINUSE) => Err(Error::invalid(format!(
+                "`{}` is the name of something else, or somebody listens there already",
+                path.display()
+            ))),
+            Err(errno) => Err(channel_failed("listen at a socket", errno)),
+            Ok((socket, file)) => {
+                let (made_folder, process) = (made.cloned(), std::process::id());
+                Ok(Some((socket, Name { place, file, made_folder, process })))
             }
         }
     }
@@ -166,20 +171,16 @@ impl Drop for Name {
             return;
         }
         let folder = self.place.folder.as_fd();
-        let end = Instant::now() + PATIENCE;
-        let lock = loop {
-            match stranger::lock(folder) {
-                Err(Errno::EWOULDBLOCK) if Instant::now() < end => thread::sleep(Duration::from_millis(1)),
-                lock => break lock,
-            }
-        };
+        let lock = lock(folder, Instant::now() + PATIENCE);
         // Somebody else may have removed it, and put another in its place.
         let is_ours = stranger::socket_in(folder, &self.place.name).is_ok_and(|(file, _)| file == self.file);
         if lock.is_ok() && is_ours {
             let _ = stranger::remove(folder, &self.place.name);
         }
-        if self.made_folder {
-            stranger::remove_folder(parent(&self.place.path));
+        if let Some(path) = &self.made_folder
+            && stranger::folder(path).is_ok_and(|there| fd::identity(there.as_fd()) == fd::identity(folder))
+        {
+            stranger::remove_folder(path);
         }
     }
 }
@@ -195,6 +196,16 @@ pub(super) fn check_user(socket: &OwnedFd) -> Result<()> {
         return Ok(());
     }
     Err(super::refused(format!("it runs for user {user}, and this process for user {us}")))
+}
+
+/// Locks a directory of sockets, as soon as nobody else has it locked.
+fn lock(folder: BorrowedFd<'_>, end: Instant) -> crate::sys::Result<impl Sized + use<>> {
+    loop {
+        match stranger::lock(folder) {
+            Err(Errno::EWOULDBLOCK) if Instant::now() < end => thread::sleep(Duration::from_millis(1)),
+            lock => return lock,
+        }
+    }
 }
 
 fn parent(path: &Path) -> &Path {
