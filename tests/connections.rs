@@ -33,6 +33,7 @@ under_every_start_method! {
     what_cannot_be_encoded_comes_back,
     what_cannot_be_decoded_costs_itself_only,
     who_does_not_wait_gets_the_message_back_when_there_is_no_room,
+    who_waits_for_room_goes_on_as_soon_as_there_is_some,
     time_outs_are_kept_and_take_nothing,
     every_message_goes_to_one_of_many_threads,
     a_loop_over_an_end_ends_with_it,
@@ -344,6 +345,27 @@ fn who_does_not_wait_gets_the_message_back_when_there_is_no_room(_: StartMethod)
         assert_eq!(receiver.try_recv(), Err(RecvError::Empty));
         sender.try_send(message).unwrap();
         assert_eq!(receiver.recv().unwrap().len(), len);
+    }
+}
+
+fn who_waits_for_room_goes_on_as_soon_as_there_is_some(_: StartMethod) {
+    for timeout in [None, Some(10 * PATIENCE)] {
+        let (sender, receiver) = one_way::<u64>().unwrap();
+        let sent = (0..).take_while(|number| sender.try_send(*number).is_ok()).count();
+        thread::scope(|scope| {
+            let waiting = scope.spawn(|| {
+                let number = sent as u64;
+                timeout.map_or_else(|| sender.send(number), |timeout| sender.send_timeout(number, timeout)).unwrap();
+            });
+            thread::sleep(Duration::from_millis(50));
+            assert!(!waiting.is_finished());
+            // Not more: whoever reads these may wait for something else now, such as a word of the one who sends.
+            for number in 0..sent / 2 {
+                assert_eq!(receiver.recv(), Ok(number as u64));
+            }
+            waiting.join().unwrap();
+        });
+        assert!((sent / 2..=sent).all(|number| receiver.recv() == Ok(number as u64)));
     }
 }
 

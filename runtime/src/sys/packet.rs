@@ -43,20 +43,19 @@ pub(crate) struct Packet {
 
 /// `sendmsg(2)`: `head`, then `bytes`, as one packet, with `descriptors` beside it.
 ///
-/// There is no `SIGPIPE`, on purpose: a library's caller did not ask for one.
+/// There is no `SIGPIPE`, on purpose: a library's caller did not ask for one. Nor does it wait: the kernel wakes those who wait for
+/// room only when three quarters of it are free.
 ///
 /// # Errors
-/// - `EAGAIN`: it would have to wait, and may not.
+/// - `EAGAIN`: there is no room.
 /// - `EPIPE`, `ECONNRESET`: the other end is closed.
 /// - `ETOOMANYREFS`: this user has as many descriptors on their way as may be.
 pub(crate) fn send(
     socket: BorrowedFd<'_>,
     (head, bytes): (&[u8], &[u8]),
     descriptors: &[BorrowedFd<'_>],
-    may_wait: bool,
 ) -> nix::Result<()> {
-    let mut flags = MsgFlags::MSG_NOSIGNAL;
-    flags.set(MsgFlags::MSG_DONTWAIT, !may_wait);
+    let flags = MsgFlags::MSG_NOSIGNAL | MsgFlags::MSG_DONTWAIT;
     // Much of the cost of a short packet is that the kernel is shown two pieces: copying them together is cheaper.
     let mut together = [0; SHORT];
     if descriptors.is_empty()
@@ -165,8 +164,8 @@ mod tests {
         let (a, b) = pair().unwrap();
         let mut beside = vec![0; BESIDE];
         let many = vec![a.as_fd(); MOST_DESCRIPTORS];
-        send(a.as_fd(), (b"head", b"body"), &many, true).unwrap();
-        send(a.as_fd(), (b"head", b""), &[], false).unwrap();
+        send(a.as_fd(), (b"head", b"body"), &many).unwrap();
+        send(a.as_fd(), (b"head", b""), &[]).unwrap();
         let mut bytes = [0; 100];
         let packet = receive(b.as_fd(), &mut bytes, &mut beside, true).unwrap();
         assert_eq!((&bytes[..packet.len], packet.descriptors.len(), packet.lost), (&b"headbody"[..], 253, false));
@@ -183,7 +182,7 @@ mod tests {
     #[test]
     fn a_packet_that_is_too_long_is_an_error() {
         let (a, b) = pair().unwrap();
-        send(a.as_fd(), (b"long", b"long"), &[a.as_fd()], true).unwrap();
+        send(a.as_fd(), (b"long", b"long"), &[a.as_fd()]).unwrap();
         let received = receive(b.as_fd(), &mut [0; 5], &mut vec![0; BESIDE], true);
         assert_eq!(received.unwrap_err(), Errno::EMSGSIZE);
         assert!(is_one(b.as_fd()) && longest(&b).unwrap() > 1024);

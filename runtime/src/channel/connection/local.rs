@@ -19,7 +19,7 @@ use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::parcel::{Filling, Incoming, Outgoing};
+use super::parcel::{Filling, Incoming, LOOK_AGAIN, Outgoing};
 use super::scratch::Scratch;
 use crate::channel::patience::Patience;
 use crate::channel::{RecvError, SendErrorKind};
@@ -127,7 +127,7 @@ impl Local {
     ) -> Result<(), SendErrorKind> {
         let mut tried_since = None;
         loop {
-            match packet::send(self.as_fd(), parts, descriptors, patience == Patience::Endless) {
+            match packet::send(self.as_fd(), parts, descriptors) {
                 Ok(()) => return Ok(()),
                 Err(Errno::EPIPE | Errno::ECONNRESET | Errno::ENOTCONN | Errno::ECONNREFUSED) => {
                     return Err(SendErrorKind::Disconnected);
@@ -139,7 +139,7 @@ impl Local {
                     if since.elapsed() >= link::PATIENCE {
                         return Err(failed_to_send(errno));
                     }
-                    if patience.deadline().is_some_and(|deadline| Instant::now() >= deadline) {
+                    if patience.is_over() {
                         return Err(SendErrorKind::Full);
                     }
                     thread::sleep(Duration::from_millis(1));
@@ -149,15 +149,15 @@ impl Local {
         }
     }
 
+    /// Waits until there may be room. The kernel says so only once three quarters are free, and whoever read half may now wait
+    /// for us: so it is tried again every so often.
     fn wait_for_room(&self, patience: Patience) -> Result<(), SendErrorKind> {
-        match patience {
-            Patience::None => Err(SendErrorKind::Full),
-            Patience::Until(_) | Patience::Endless => match poll::writable(self.as_fd(), patience.deadline()) {
-                Ok(true) => Ok(()),
-                Ok(false) => Err(SendErrorKind::Full),
-                Err(errno) => Err(failed_to_send(errno)),
-            },
+        if patience.is_over() {
+            return Err(SendErrorKind::Full);
         }
+        let again = Instant::now() + LOOK_AGAIN;
+        let until = patience.deadline().map_or(again, |deadline| deadline.min(again));
+        poll::writable(self.as_fd(), Some(until)).map(drop).map_err(failed_to_send)
     }
 
     #[inline]
