@@ -6,6 +6,7 @@
 
 mod support;
 
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{IoSlice, Write as _};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
@@ -16,7 +17,7 @@ use nix::sys::eventfd::EventFd;
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::sys::resource::{Resource, setrlimit};
 use nix::sys::socket::{ControlMessage, MsgFlags, SockFlag, SockType, sendmsg, socketpair};
-use process_task::channel::{Connection, Receiver, RecvError, Sender, one_way};
+use process_task::channel::{Connection, Message, Receiver, RecvError, Sender, one_way};
 use process_task::{Builder, Shared, StartMethod, process_task};
 use serde::{Deserialize, Serialize};
 use support::rounds;
@@ -30,6 +31,7 @@ under_every_start_method! {
     what_is_no_end_is_no_connection,
     random_packets_are_messages_or_errors,
     a_message_of_another_type_is_an_error,
+    no_depth_overflows_a_stack,
 }
 
 const WHOLE: [u8; 8] = *b"pt whole";
@@ -266,4 +268,44 @@ fn a_message_of_another_type_is_an_error(_: StartMethod) {
     assert!(matches!(refused.recv(), Err(RecvError::CannotDecode { .. })));
     numbers.send(7).unwrap();
     assert_eq!(expected.recv(), Ok(7));
+}
+
+#[derive(Serialize, Deserialize)]
+enum List {
+    End,
+    More(Box<List>),
+}
+
+#[derive(Serialize, Deserialize)]
+struct Chain(Option<Box<Chain>>);
+
+#[derive(Serialize, Deserialize)]
+struct Tree(Vec<Tree>);
+
+#[derive(Serialize, Deserialize)]
+struct Folders(BTreeMap<u8, Folders>);
+
+/// Something is said that holds itself, and so on, of which `step` is one, by a peer that need not make it.
+fn goes_deep<T: Message>(step: &[u8], deep: impl Fn(usize) -> T) {
+    let (sender, receiver) = one_way::<T>().unwrap();
+    sender.send(deep(100)).unwrap();
+    assert!(receiver.recv().is_ok(), "that is nothing");
+    let inside = step.repeat(1_000_000);
+    let parcel = memory(4096 + inside.len() as u64, true, SIZE);
+    std::os::unix::fs::FileExt::write_all_at(&File::from(parcel.try_clone().unwrap()), &inside, 4096).unwrap();
+    forge(sender.as_fd(), &packet(PARCEL, inside.len() as u64, b""), &[parcel.as_fd()]);
+    match receiver.recv() {
+        Err(RecvError::CannotDecode { reason, .. }) => assert!(reason.contains("deeper than the stack"), "{reason}"),
+        other => panic!("{:?}", other.err()),
+    }
+    sender.send(deep(1)).unwrap();
+    assert!(receiver.recv().is_ok());
+}
+
+fn no_depth_overflows_a_stack(_: StartMethod) {
+    goes_deep(&[1, 0, 0, 0], |steps| (0..steps).fold(List::End, |list, _| List::More(Box::new(list))));
+    goes_deep(&[1], |steps| (0..steps).fold(Chain(None), |chain, _| Chain(Some(Box::new(chain)))));
+    goes_deep(&1u64.to_ne_bytes(), |steps| (0..steps).fold(Tree(vec![]), |tree, _| Tree(vec![tree])));
+    let inside = [&1u64.to_ne_bytes()[..], &[7]].concat();
+    goes_deep(&inside, |steps| (0..steps).fold(Folders(BTreeMap::new()), |one, _| Folders(BTreeMap::from([(7, one)]))));
 }

@@ -1,20 +1,34 @@
-//! Stands between a type and bincode's deserializer, so that no corrupt length becomes an allocation.
+//! Stands between a type and bincode's deserializer, so that no corrupt length becomes an allocation, and no depth a crash.
 //!
-//! Owns: two detours. An owned string or byte buffer is asked for as a *borrowed* one: bincode reserves an owned one's
+//! Owns: three detours. An owned string or byte buffer is asked for as a *borrowed* one: bincode reserves an owned one's
 //! length before it looks at what is left, but compares a borrowed one's with the payload first (and the type's own
 //! visitor then copies once, into memory that nobody zeroed). And a sequence's length is a hint of at most
-//! [`MOST_ELEMENTS`]. Never: changes what is decoded.
+//! [`MOST_ELEMENTS`]. A value that may hold others of its type, as one in a sequence, a map, an option or a variant may, is refused
+//! where this thread's stack comes to its end: bytes say how deep a list goes, at four for each step. Never: changes what is decoded.
 //! Runs in: the child for arguments, the parent for results.
 
 use std::fmt;
 
-use serde::de::{DeserializeSeed, Deserializer, EnumAccess, MapAccess, SeqAccess, VariantAccess, Visitor};
+use serde::de::{DeserializeSeed, Deserializer, EnumAccess, Error, MapAccess, SeqAccess, VariantAccess, Visitor};
+
+use crate::sys::stack;
 
 /// How many elements may be reserved on the word of a length alone.
 const MOST_ELEMENTS: usize = 4096;
 
 /// A part of bincode's deserializer, or a visitor that is to be shown such parts.
 pub(super) struct Bounded<T>(pub(super) T);
+
+/// Whether this thread has the stack for one value more inside of others.
+#[inline]
+fn may_go_deeper<E: Error>() -> Result<(), E> {
+    if stack::is_scarce() { Err(too_deep()) } else { Ok(()) }
+}
+
+#[cold]
+fn too_deep<E: Error>() -> E {
+    E::custom("it goes deeper than the stack of this thread: too many values lie one inside the other")
+}
 
 /// Methods that take a visitor alone, which is wrapped.
 macro_rules! pass_visitor {
@@ -49,12 +63,27 @@ impl<'a, D: Deserializer<'a>> Deserializer<'a> for Bounded<D> {
         deserialize_char => deserialize_char,
         deserialize_str => deserialize_str,
         deserialize_bytes => deserialize_bytes,
-        deserialize_option => deserialize_option,
         deserialize_unit => deserialize_unit,
-        deserialize_seq => deserialize_seq,
-        deserialize_map => deserialize_map,
         deserialize_identifier => deserialize_identifier,
         deserialize_ignored_any => deserialize_ignored_any,
+    }
+
+    #[inline]
+    fn deserialize_option<V: Visitor<'a>>(self, v: V) -> Result<V::Value, D::Error> {
+        may_go_deeper()?;
+        self.0.deserialize_option(Bounded(v))
+    }
+
+    #[inline]
+    fn deserialize_seq<V: Visitor<'a>>(self, v: V) -> Result<V::Value, D::Error> {
+        may_go_deeper()?;
+        self.0.deserialize_seq(Bounded(v))
+    }
+
+    #[inline]
+    fn deserialize_map<V: Visitor<'a>>(self, v: V) -> Result<V::Value, D::Error> {
+        may_go_deeper()?;
+        self.0.deserialize_map(Bounded(v))
     }
 
     #[inline]
@@ -99,6 +128,7 @@ impl<'a, D: Deserializer<'a>> Deserializer<'a> for Bounded<D> {
         variants: &'static [&'static str],
         v: V,
     ) -> Result<V::Value, D::Error> {
+        may_go_deeper()?;
         self.0.deserialize_enum(name, variants, Bounded(v))
     }
 

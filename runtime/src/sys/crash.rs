@@ -13,6 +13,8 @@ use std::sync::atomic::{AtomicPtr, AtomicU32, AtomicUsize, Ordering::Relaxed};
 
 use nix::libc;
 
+use super::stack;
+
 /// How far below the end of the stack an access still counts: the kernel's gap of 256 pages, and a big frame.
 const BELOW: usize = 4 << 20;
 
@@ -45,25 +47,7 @@ pub(crate) fn install() {
 
 /// Looks again where this thread's stack ends: its limit has changed.
 pub(crate) fn find_stack() {
-    STACK_LOW.store(lowest_stack_address(), Relaxed);
-}
-
-/// `pthread_getattr_np(3)`: the lowest address that this thread's stack may grow to under its present limit.
-fn lowest_stack_address() -> usize {
-    // SAFETY: all zero is a place to put an attribute object into.
-    let mut attributes: libc::pthread_attr_t = unsafe { std::mem::zeroed() };
-    // SAFETY: takes nothing and returns this thread's handle.
-    let thread = unsafe { libc::pthread_self() };
-    // SAFETY: initialises `attributes`, which is borrowed for the call.
-    if unsafe { libc::pthread_getattr_np(thread, &raw mut attributes) } != 0 {
-        return 0;
-    }
-    let (mut low, mut size) = (null_mut::<c_void>(), 0);
-    // SAFETY: `attributes` was initialised by the call above; the two results are borrowed for the call.
-    unsafe { libc::pthread_attr_getstack(&raw const attributes, &raw mut low, &raw mut size) };
-    // SAFETY: `attributes` was initialised by the call above, and is not used again.
-    unsafe { libc::pthread_attr_destroy(&raw mut attributes) };
-    low as usize
+    STACK_LOW.store(stack::find(), Relaxed);
 }
 
 extern "C" fn handler(signal: c_int, info: *mut libc::siginfo_t, _context: *mut c_void) {

@@ -21,6 +21,7 @@ pub(crate) mod process;
 pub(crate) mod record_lock;
 pub(crate) mod signal;
 pub(crate) mod socket;
+pub(crate) mod stack;
 pub(crate) mod stranger;
 
 pub(crate) use nix::Result;
