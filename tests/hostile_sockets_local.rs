@@ -5,10 +5,11 @@
 //! is a condition.
 #![expect(unsafe_code, reason = "one thread alone changes its user")]
 
+mod copies;
 mod support;
 
 use std::fs;
-use std::io::IoSlice;
+use std::io::{IoSlice, Read as _, Write as _, pipe};
 use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd, RawFd};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
@@ -22,7 +23,7 @@ use nix::sys::socket::{
     sendmsg, socket,
 };
 use process_task::channel::{Connection, Listener, RecvError, connect_unix};
-use process_task::{Error, ErrorKind, Shared};
+use process_task::{Error, ErrorKind, Shared, process_task};
 use support::promise;
 use support::scratch::Scratch;
 
@@ -36,6 +37,7 @@ promises! {
     whoever_says_something_else_is_refused,
     who_only_looks_is_nobody,
     a_silent_process_keeps_nobody_waiting,
+    who_stands_before_a_copy_of_the_listener_keeps_nobody_else_waiting,
     a_process_of_another_user_is_refused_whoever_listens,
     descriptors_of_strangers_are_closed,
     packets_that_are_no_messages_are_told_from_the_end,
@@ -129,6 +131,45 @@ fn a_silent_process_keeps_nobody_waiting() {
     assert_eq!(listener.accept::<u32, u32>().unwrap().recv(), Ok(7));
     assert_eq!(refused(listener.accept::<u32, u32>()), "it took too long to show who it is");
     assert!(begun.elapsed() >= limit && silent.iter().all(is_ended));
+}
+
+/// Listens, as a copy of its process does, too; who came to the copy says something while nobody listens there.
+#[process_task]
+fn listen_with_a_copy(path: String) {
+    let nobody = |accepted: Result<Connection<u32, u32>, Error>| {
+        assert_eq!(*accepted.unwrap_err().kind(), ErrorKind::Empty);
+    };
+    let listener = Listener::unix(&path).unwrap();
+    let before = raw(path.as_ref());
+    nobody(listener.try_accept());
+    let ((mut turn, mut its_turn), (mut over, mut is_over)) = (pipe().unwrap(), pipe().unwrap());
+    thread::scope(|scope| {
+        let listener = &listener;
+        scope.spawn(move || {
+            turn.read_exact(&mut [0]).unwrap();
+            nobody(listener.accept_timeout(Duration::from_millis(50)));
+            is_over.write_all(&[0]).unwrap();
+        });
+        copies::in_a_copy(|| {
+            let stranger = raw(path.as_ref());
+            nobody(listener.try_accept());
+            say(&stranger, GREETING, &[]).unwrap();
+            its_turn.write_all(&[0]).unwrap();
+            over.read_exact(&mut [0]).unwrap();
+            // It is the copy's own all the while, and the one before is none of it.
+            say(&stranger, &packet(&7_u32.to_ne_bytes()), &[]).unwrap();
+            assert_eq!(listener.accept::<u32, u32>().unwrap().recv(), Ok(7));
+            say(&before, GREETING, &[]).unwrap();
+            nobody(listener.try_accept());
+        });
+    });
+    say(&before, &packet(&8_u32.to_ne_bytes()), &[]).unwrap();
+    assert_eq!(listener.accept::<u32, u32>().unwrap().recv(), Ok(8));
+}
+
+fn who_stands_before_a_copy_of_the_listener_keeps_nobody_else_waiting() {
+    let scratch = Scratch::new();
+    listen_with_a_copy.spawn(scratch.file("ours/socket")).join().unwrap();
 }
 
 /// Runs `body` on a thread that acts for another user, which only root's can.

@@ -15,10 +15,15 @@
 //!
 //! The one set of descriptors, which is readable when something is to be done, also has the time at which the next has taken too
 //! long. So a caller who waits for the set alone waits for everything.
+//!
+//! # A copy of the process
+//!
+//! A host may call `fork()`, and let the copy listen, too. Both would look at one set, which has what only one of them knows. So a
+//! copy makes a [`View`] of its own when it first looks; who came to the process before stays with that one.
 
 use std::collections::BTreeMap;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::place::check_user;
@@ -26,10 +31,10 @@ use super::{GREETING, refused};
 use crate::channel::error::channel_failed;
 #[cfg(feature = "tcp")]
 use crate::channel::remote::{Agreed, Handshake, Key};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::sys::poll::{Report, Set};
 use crate::sys::stranger::{self, Timer};
-use crate::sys::{self, Errno, socket};
+use crate::sys::{self, Errno, forked, socket};
 
 /// How patient a door is.
 #[derive(Clone, Copy, Debug)]
@@ -63,10 +68,20 @@ pub(super) struct Door {
     listening: OwnedFd,
     guard: Guard,
     pub(super) limits: Limits,
+    view: View,
+}
+
+/// What one process sees of a door.
+#[derive(Debug)]
+struct View {
+    /// In which process, where the host calls `fork()`.
+    generation: u64,
     /// The listening socket, the timer, and every stranger.
     set: Set,
     timer: Timer,
     strangers: Mutex<Strangers>,
+    /// That of a copy of the process.
+    of_a_copy: OnceLock<Box<Self>>,
 }
 
 /// By number, which is also the order in which they came, and in which their time is over.
@@ -100,42 +115,58 @@ impl Door {
     /// # Errors
     /// No descriptors can be had.
     pub(super) fn new(listening: OwnedFd, guard: Guard, limits: Limits) -> Result<Self> {
-        let made = || {
-            let (set, timer) = (Set::new()?, Timer::new()?);
-            set.add(listening.as_fd(), LISTENING, Report::Level)?;
-            set.add(timer.as_fd(), TIMER, Report::Level)?;
-            sys::Result::Ok((set, timer))
-        };
-        let (set, timer) = made().map_err(|errno| channel_failed("wait for those who connect", errno))?;
-        Ok(Self { listening, guard, limits, set, timer, strangers: Mutex::default() })
+        let view = View::new(listening.as_fd()).map_err(cannot_wait)?;
+        Ok(Self { listening, guard, limits, view })
+    }
+
+    /// What this process sees.
+    fn view(&self) -> sys::Result<&View> {
+        let mut view = &self.view;
+        while view.generation != forked::generation() {
+            view = if let Some(own) = view.of_a_copy.get() {
+                own
+            } else {
+                let own = Box::new(View::new(self.listening.as_fd())?);
+                // If another thread of the original was just at it, they stay open.
+                if let Ok(mut others) = view.strangers.try_lock() {
+                    others.waiting.clear();
+                }
+                view.of_a_copy.get_or_init(|| own)
+            };
+        }
+        Ok(view)
     }
 
     /// Does what can be done without waiting, until somebody is let in or refused. `None`: that may take a while.
     pub(super) fn look(&self) -> Option<Result<Guest>> {
-        let mut strangers = self.strangers.lock().unwrap_or_else(PoisonError::into_inner);
-        let decided = self.go_on(&mut strangers);
+        let view = match self.view() {
+            Ok(view) => view,
+            Err(errno) => return Some(Err(cannot_wait(errno))),
+        };
+        let mut strangers = view.strangers.lock().unwrap_or_else(PoisonError::into_inner);
+        let decided = self.go_on(view, &mut strangers);
         let next = strangers.waiting.first_key_value().map(|(_, first)| first.until);
-        match (decided, self.timer.set(next)) {
+        match (decided, view.timer.set(next)) {
             (None, Err(errno)) => Some(Err(channel_failed("set a timer", errno))),
             (decided, _) => decided,
         }
     }
 
-    fn go_on(&self, strangers: &mut Strangers) -> Option<Result<Guest>> {
+    fn go_on(&self, view: &View, strangers: &mut Strangers) -> Option<Result<Guest>> {
         let mut tokens = Vec::new();
         // Ends: a stranger says little before it is let in or refused, and there are only so many.
         loop {
-            if let Err(errno) = self.set.wait(&mut tokens, Some(Instant::now())) {
-                return Some(Err(channel_failed("wait for those who connect", errno)));
+            if let Err(errno) = view.set.wait(&mut tokens, Some(Instant::now())) {
+                return Some(Err(cannot_wait(errno)));
             }
             if tokens.is_empty() {
                 return None;
             }
             for token in &tokens {
                 let decided = match *token {
-                    LISTENING => self.somebody_comes(strangers),
-                    TIMER => self.somebody_is_late(strangers),
-                    number => self.hear(strangers, number),
+                    LISTENING => self.somebody_comes(view, strangers),
+                    TIMER => view.somebody_is_late(strangers),
+                    number => view.hear(strangers, number),
                 };
                 // The others report again.
                 if decided.is_some() {
@@ -145,7 +176,7 @@ impl Door {
         }
     }
 
-    fn somebody_comes(&self, strangers: &mut Strangers) -> Option<Result<Guest>> {
+    fn somebody_comes(&self, view: &View, strangers: &mut Strangers) -> Option<Result<Guest>> {
         let came = match stranger::accept(self.listening.as_fd()) {
             Err(Errno::EAGAIN) => return None,
             came => {
@@ -158,8 +189,8 @@ impl Door {
         };
         let number = strangers.came;
         strangers.came += 1;
-        if let Err(errno) = self.set.add(saying.as_fd(), number, Report::Level) {
-            return Some(Err(channel_failed("wait for those who connect", errno)));
+        if let Err(errno) = view.set.add(saying.as_fd(), number, Report::Level) {
+            return Some(Err(cannot_wait(errno)));
         }
         strangers
             .waiting
@@ -167,7 +198,7 @@ impl Door {
         if strangers.waiting.len() <= self.limits.strangers.max(1) {
             return None;
         }
-        self.refuse_first(strangers, "it had said nothing for so long that others took its place")
+        view.refuse_first(strangers, "it had said nothing for so long that others took its place")
     }
 
     fn greet(&self, socket: OwnedFd) -> Result<Saying> {
@@ -180,6 +211,16 @@ impl Door {
                 Ok(Saying::Handshake(socket, Box::new(handshake)))
             }
         }
+    }
+}
+
+impl View {
+    fn new(listening: BorrowedFd<'_>) -> sys::Result<Self> {
+        let (set, timer) = (Set::new()?, Timer::new()?);
+        set.add(listening, LISTENING, Report::Level)?;
+        set.add(timer.as_fd(), TIMER, Report::Level)?;
+        let (strangers, of_a_copy) = (Mutex::default(), OnceLock::new());
+        Ok(Self { generation: forked::generation(), set, timer, strangers, of_a_copy })
     }
 
     fn somebody_is_late(&self, strangers: &mut Strangers) -> Option<Result<Guest>> {
@@ -243,10 +284,15 @@ impl Door {
 }
 
 impl AsFd for Door {
-    /// Readable when something is to be done.
+    /// Readable when something is to be done. In a copy that has no descriptors for a view: when somebody comes, who hears of that.
     fn as_fd(&self) -> BorrowedFd<'_> {
-        self.set.as_fd()
+        self.view().map_or(self.listening.as_fd(), |view| view.set.as_fd())
     }
+}
+
+#[cold]
+fn cannot_wait(errno: Errno) -> Error {
+    channel_failed("wait for those who connect", errno)
 }
 
 impl AsFd for Saying {
