@@ -265,15 +265,17 @@ fn a_notification_of_a_waiter_that_is_killed_before_it_wakes_goes_to_the_next(me
         }
         first.kill().unwrap();
         let _ = first.join();
-        let guard = tokens.0.lock().unwrap_or_else(|poisoned| {
-            tokens.0.clear_poison();
-            poisoned.into_inner()
-        });
+        let (mut guard, returned) = match tokens.0.lock() {
+            Ok(guard) => (guard, false),
+            // The first had the mutex again: its wait may have returned, and then the notification was its own.
+            Err(poisoned) => (poisoned.into_inner(), true),
+        };
+        tokens.0.clear_poison();
         let taken = *guard == 0;
+        // By one of them. If that was the second, it has gone home, and this is one too many.
+        *guard += u32::from(taken);
         drop(guard);
-        if taken {
-            // By one of them. If that was the second, it has gone home, and this is one too many.
-            *tokens.0.lock().unwrap() += 1;
+        if taken || returned {
             tokens.1.notify_one();
         }
         second.join().unwrap();
