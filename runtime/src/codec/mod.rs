@@ -46,6 +46,7 @@ pub(crate) mod message;
 mod number;
 mod plain;
 mod reader;
+mod strict;
 mod via_serde;
 mod writer;
 

@@ -256,10 +256,37 @@ fn what_serde_cannot_do_without_names_is_refused_in_words() {
     enum Untagged {
         Number(u8),
     }
-    let mut heap = Heap::default();
-    let mut writer = Writer::new(Vec::new(), 64, &mut heap);
-    let error = codec::<Flat, _>(ViaSerde).encode(&Flat { more: HashMap::new() }, &mut writer).unwrap_err();
-    assert!(error.to_string().contains("flatten"), "{error}");
+    #[derive(Serialize, Deserialize, Debug)]
+    struct Sparse {
+        #[serde(skip_serializing_if = "Option::is_none", default)]
+        first: Option<u8>,
+        #[serde(skip)]
+        never: u8,
+        second: Vec<u8>,
+    }
+    #[derive(Serialize, Deserialize, Debug)]
+    enum Several {
+        Sparse {
+            #[serde(skip_serializing_if = "Vec::is_empty", default)]
+            few: Vec<u8>,
+        },
+    }
+    fn error_of<T: Serialize + for<'a> Deserialize<'a>>(value: &T) -> String {
+        let mut heap = Heap::default();
+        let mut writer = Writer::new(Vec::new(), 64, &mut heap);
+        codec::<T, _>(ViaSerde).encode(value, &mut writer).unwrap_err().to_string()
+    }
+    let error = error_of(&Flat { more: HashMap::new() });
+    assert!(error.contains("flatten"), "{error}");
+    let sparse = |first| Sparse { first, never: 7, second: vec![0] };
+    for error in [error_of(&sparse(None)), error_of(&vec![Some((sparse(None), 1))])] {
+        assert!(error.contains("`first` is left out") && error.contains("skip_serializing_if"), "{error}");
+    }
+    let error = error_of(&BTreeMap::from([(1, Several::Sparse { few: vec![] })]));
+    assert!(error.contains("`few` is left out"), "{error}");
+    let bytes = written(64, |writer| codec(ViaSerde).encode(&sparse(Some(1)), writer));
+    let read = codec::<Sparse, _>(ViaSerde).decode_whole(&bytes).unwrap();
+    assert_eq!((read.first, read.never, &*read.second), (Some(1), 0, &[0][..]));
     let bytes = written(64, |writer| codec(ViaSerde).encode(&Untagged::Number(3), writer));
     let error = codec::<Untagged, _>(ViaSerde).decode_whole(&bytes).unwrap_err();
     assert!(error.to_string().contains("untagged"), "{error}");

@@ -4,8 +4,9 @@
 //! Never: lets bincode reserve memory for a length that it has not checked (see [`bounded`](super::bounded)).
 //! Runs in: the parent and the child.
 //!
-//! Not everything that serde can express fits a format without names: `#[serde(flatten)]`, `untagged` and
-//! `skip_serializing_if` do not, and sequences must know their length beforehand. Such values are refused with an error.
+//! Not everything that serde can express fits a format without names: `#[serde(flatten)]` and `skip_serializing_if` do not, and
+//! sequences must know their length beforehand. Such values are refused with an error when they are encoded; `untagged` and
+//! `tag` make ones that are refused when they are decoded.
 
 use std::marker::PhantomData;
 
@@ -16,6 +17,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 
 use super::bounded::Bounded;
 use super::handles::active;
+use super::strict::Strict;
 use super::{CodecError, Format, Reader, Writer};
 
 const CONFIGURATION: Configuration<LittleEndian, Fixint> = bincode::config::standard().with_fixed_int_encoding();
@@ -62,7 +64,7 @@ impl<'a, T: Travels<'a>> Format<'a, T> for ViaSerde {
 
 /// Appends `value`.
 pub(super) fn put<T: Serialize + ?Sized>(value: &T, writer: &mut Writer<'_>) -> Result<(), CodecError> {
-    Ok(active(|| bincode::serde::encode_into_writer(value, Sink(writer), CONFIGURATION))?)
+    Ok(active(|| bincode::serde::encode_into_writer(Strict(value), Sink(writer), CONFIGURATION))?)
 }
 
 /// Takes the next value.
