@@ -23,9 +23,9 @@ use super::patience::Patience;
 use super::remote::{Key, Wire};
 use crate::channel::Connection;
 use crate::error::{Error, ErrorKind, Execution, Result};
-use crate::sys::poll;
+use crate::sys::{Errno, poll};
 #[cfg(feature = "tcp")]
-use crate::sys::{Errno, errno_of, fd, stranger};
+use crate::sys::{errno_of, fd, stranger};
 
 pub use self::connect::connect_unix;
 #[cfg(feature = "tcp")]
@@ -287,7 +287,6 @@ fn far(socket: OwnedFd) -> Result<TcpStream> {
     prepare().map_err(|error: std::io::Error| failed("prepare a socket", errno_of(&error)))
 }
 
-#[cfg(feature = "tcp")]
 fn failed(step: impl Into<String>, errno: Errno) -> Error {
     Error::new(ErrorKind::ChannelFailed { step: step.into(), errno: errno as i32 }, Execution::NotStarted)
 }

@@ -61,7 +61,7 @@ impl Place {
                  elsewhere",
                 parent.display()
             )),
-            errno => channel_failed("open the directory of a socket", errno),
+            errno => failed_at("open the directory of the socket", path, errno),
         })?;
         let (owner, others) =
             stranger::owner(folder.as_fd()).map_err(|errno| channel_failed("look whose a directory is", errno))?;
@@ -74,7 +74,8 @@ impl Place {
         }
         if others != 0 {
             return Err(Error::invalid(format!(
-                "the directory `{place}` of a socket can be used by others than its owner (mode {:o}); it needs mode 700",
+                "the directory `{place}` of a socket can be used by others than its owner (mode {:o}); it needs mode 700: \
+                 take one that has nothing else in it, which is made if it is not there",
                 others | 0o700
             )));
         }
@@ -84,7 +85,7 @@ impl Place {
     /// A connection to the one who listens here.
     pub(super) fn connect(&self) -> Result<OwnedFd> {
         let socket = stranger::connect_at(self.folder.as_fd(), &self.name)
-            .map_err(|errno| channel_failed("connect to a socket", errno))?;
+            .map_err(|errno| failed_at("connect to the socket", &self.path, errno))?;
         check_user(&socket)?;
         Ok(socket)
     }
@@ -98,7 +99,7 @@ impl Place {
             let made = match stranger::make_folder(&folder) {
                 Ok(()) => true,
                 Err(Errno::EEXIST) => false,
-                Err(errno) => return Err(channel_failed("make a directory for a socket", errno)),
+                Err(errno) => return Err(failed_at("make the directory of the socket", path, errno)),
             };
             match Self::listen_in_folder(path, made.then_some(&folder), end) {
                 Ok(None) => {}
@@ -122,7 +123,7 @@ impl Place {
         };
         let lock = match lock(place.folder.as_fd(), end) {
             Err(Errno::ENOENT) if Instant::now() < end => return Ok(None),
-            lock => lock.map_err(|errno| channel_failed("lock the directory of a socket", errno))?,
+            lock => lock.map_err(|errno| failed_at("lock the directory of the socket", path, errno))?,
         };
         let listening = place.listen_alone();
         drop(lock);
@@ -132,7 +133,7 @@ impl Place {
                 "`{}` is the name of something else, or somebody listens there already",
                 path.display()
             ))),
-            Err(errno) => Err(channel_failed("listen at a socket", errno)),
+            Err(errno) => Err(failed_at("listen at the socket", path, errno)),
             Ok((socket, file)) => {
                 let (made_folder, process) = (made.cloned(), std::process::id());
                 Ok(Some((socket, Name { place, file, made_folder, process })))
@@ -206,6 +207,11 @@ fn lock(folder: BorrowedFd<'_>, end: Instant) -> crate::sys::Result<impl Sized +
             lock => return lock,
         }
     }
+}
+
+/// The kernel refused what was to be done with the socket of this name.
+fn failed_at(step: &str, path: &Path, errno: Errno) -> Error {
+    super::failed(format!("{step} `{}`", path.display()), errno)
 }
 
 fn parent(path: &Path) -> &Path {
