@@ -76,7 +76,7 @@ impl Core {
     pub(super) fn new<Q: 'static>(limits: Limits, lends: bool) -> Result<Self> {
         if limits.items == 0 || limits.bytes == 0 {
             return Err(Error::invalid(
-                "a queue with room for nothing would never take anything: ask for at least one",
+                "a queue with room for nothing would never take anything: ask for at least one, or for `unbounded`",
             ));
         }
         let refused = |errno| channel_failed("make a queue", errno);

@@ -120,7 +120,7 @@ impl<T: Message> Queue<T> {
     /// # process_task::Result::Ok(())
     /// ```
     pub fn bounded(items: usize) -> Result<Self> {
-        Self::new(Limits { items, ..Limits::NONE })
+        Self::within(Limits { items, ..Limits::NONE })
     }
 
     /// As [`bounded`](Self::bounded), but all items together may not be longer than `bytes` either, of which each takes up to 40
@@ -139,7 +139,7 @@ impl<T: Message> Queue<T> {
     /// # process_task::Result::Ok(())
     /// ```
     pub fn bounded_by(items: usize, bytes: usize) -> Result<Self> {
-        Self::new(Limits { items, bytes })
+        Self::within(Limits { items, bytes })
     }
 
     /// A queue for as many items as there is memory for, up to 64 GiB. The memory goes back as they are got, but for 1 MiB.
@@ -159,10 +159,10 @@ impl<T: Message> Queue<T> {
     /// # process_task::Result::Ok(())
     /// ```
     pub fn unbounded() -> Result<Self> {
-        Self::new(Limits::NONE)
+        Self::within(Limits::NONE)
     }
 
-    fn new(limits: Limits) -> Result<Self> {
+    fn within(limits: Limits) -> Result<Self> {
         Ok(Self { core: Core::new::<Queue<T>>(limits, false)?, items: PhantomData })
     }
 }

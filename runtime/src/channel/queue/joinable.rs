@@ -67,7 +67,7 @@ impl<T: Message> JoinableQueue<T> {
     /// # Errors
     /// There is no memory, or no descriptor, for it; or `items` is 0.
     pub fn bounded(items: usize) -> Result<Self> {
-        Self::new(Limits { items, ..Limits::NONE })
+        Self::within(Limits { items, ..Limits::NONE })
     }
 
     /// As [`bounded`](Self::bounded), but all items together may not be longer than `bytes` either, of which each takes up to 40
@@ -76,7 +76,7 @@ impl<T: Message> JoinableQueue<T> {
     /// # Errors
     /// As [`bounded`](Self::bounded).
     pub fn bounded_by(items: usize, bytes: usize) -> Result<Self> {
-        Self::new(Limits { items, bytes })
+        Self::within(Limits { items, bytes })
     }
 
     /// A queue for as many items as there is memory for, up to 64 GiB.
@@ -84,10 +84,10 @@ impl<T: Message> JoinableQueue<T> {
     /// # Errors
     /// As [`bounded`](Self::bounded).
     pub fn unbounded() -> Result<Self> {
-        Self::new(Limits::NONE)
+        Self::within(Limits::NONE)
     }
 
-    fn new(limits: Limits) -> Result<Self> {
+    fn within(limits: Limits) -> Result<Self> {
         Ok(Self { core: Core::new::<JoinableQueue<T>>(limits, true)?, items: PhantomData })
     }
 
