@@ -30,7 +30,8 @@ use super::{CodecError, Payload, Plain, Reader, Spill, Travels, Writer, via_serd
     message = "`{Self}` cannot go through a channel",
     label = "not a type that can be sent to a process and kept there",
     note = "derive serde's two traits: `#[derive(serde::Serialize, serde::Deserialize)]`",
-    note = "what borrows cannot: send what owns, `String` for `&str`"
+    note = "what borrows cannot: send what owns, `String` for `&str`",
+    note = "what means something in one process only has a counterpart: `Shared` for `Arc`, `sync` for std's locks, `channel` for `mpsc`, `channel::Descriptor` for files and sockets"
 )]
 pub trait Message: for<'a> Travels<'a> + 'static {}
 

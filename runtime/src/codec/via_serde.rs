@@ -39,7 +39,8 @@ const CONFIGURATION: Configuration<LittleEndian, Fixint> = bincode::config::stan
 #[diagnostic::on_unimplemented(
     message = "`{Self}` cannot travel to another process",
     label = "not a type that can be sent to a process and read there",
-    note = "derive serde's two traits: `#[derive(serde::Serialize, serde::Deserialize)]`"
+    note = "derive serde's two traits: `#[derive(serde::Serialize, serde::Deserialize)]`",
+    note = "what means something in one process only has a counterpart: `Shared` for `Arc`, `sync` for std's locks, `channel` for `mpsc`, `channel::Descriptor` for files and sockets"
 )]
 pub trait Travels<'a>: Serialize + Deserialize<'a> {}
 
@@ -117,10 +118,14 @@ impl From<DecodeError> for CodecError {
             DecodeError::OtherString(message) => Self::new(message),
             DecodeError::Other(message) => Self::new(message),
             DecodeError::UnexpectedEnd { additional } => {
-                Self::new(format!("the payload ends {additional} bytes too early"))
+                Self::new(format!(
+                    "the payload ends too early (bytes missing: {additional}): a type must read all that it writes \
+                     (`#[serde(skip_serializing_if)]` makes ones that do not)"
+                ))
             }
             DecodeError::Serde(_) => Self::new(
-                "a type must know what comes next to travel (`#[serde(untagged)]` and `#[serde(flatten)]` make ones that do not)",
+                "a type must know what comes next to travel (`#[serde(untagged)]`, `#[serde(flatten)]` and \
+                 `#[serde(tag = \"…\")]` make ones that do not)",
             ),
             other => Self::new(format!("the payload is corrupt: {other}")),
         }
