@@ -6,7 +6,7 @@ mod meeting;
 mod support;
 
 use std::fs;
-use std::net::TcpListener;
+use std::net::{TcpListener, TcpStream};
 use std::os::fd::AsFd;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, symlink};
 use std::path::Path;
@@ -17,7 +17,8 @@ use std::time::{Duration, Instant};
 use meeting::{FAMILIES, Family, Meeting, Place, pair};
 use nix::errno::Errno;
 use process_task::channel::{
-    Connection, Key, Listener, Receiver, RecvError, SendErrorKind, Sender, connect_tcp, connect_unix, wait,
+    Connection, Key, Listener, Receiver, RecvError, SendErrorKind, Sender, connect_tcp, connect_tcp_timeout,
+    connect_unix, wait,
 };
 use process_task::{Error, ErrorKind, Shared, process_task};
 use support::scratch::Scratch;
@@ -47,6 +48,7 @@ promises! {
     a_connection_on_this_machine_travels_and_one_between_machines_does_not,
     a_listener_and_a_connection_say_where_they_are,
     ports_that_are_taken_and_addresses_that_lead_nowhere_are_errors,
+    an_address_where_nobody_answers_leaves_time_for_the_next,
     a_silent_machine_is_asked_whether_it_is_there,
 }
 
@@ -457,6 +459,25 @@ fn ports_that_are_taken_and_addresses_that_lead_nowhere_are_errors() {
     assert!(error.to_string().contains(&format!("connect to {address}: Connection refused")), "{error}");
     let nowhere: &[std::net::SocketAddr] = &[];
     assert!(reason(&kind_of(connect_tcp::<u32, u32>(nowhere, &key))).contains("leads nowhere"));
+}
+
+fn an_address_where_nobody_answers_leaves_time_for_the_next() {
+    // The kernel takes two of those who connect, and then says nothing to anybody.
+    let silent = TcpListener::bind("127.0.0.1:0").unwrap();
+    nix::sys::socket::listen(&silent, nix::sys::socket::Backlog::new(0).unwrap()).unwrap();
+    let silent = (silent.local_addr().unwrap(), silent);
+    let before: Vec<_> =
+        std::iter::from_fn(|| TcpStream::connect_timeout(&silent.0, Duration::from_millis(500)).ok()).collect();
+    let meeting = Meeting::new(Family::Tcp);
+    let Place::Port(address, key) = &meeting.place else { unreachable!() };
+    thread::scope(|scope| {
+        let client =
+            scope.spawn(|| connect_tcp_timeout::<u32, u32>(&[silent.0, *address][..], key, Duration::from_secs(4)));
+        let server = meeting.listener.accept_timeout::<u32, u32>(PATIENCE);
+        client.join().unwrap().unwrap().send(7).unwrap();
+        assert_eq!(server.unwrap().recv(), Ok(7));
+    });
+    drop(before);
 }
 
 fn a_silent_machine_is_asked_whether_it_is_there() {

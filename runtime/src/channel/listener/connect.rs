@@ -98,7 +98,8 @@ mod tcp {
         connect_tcp_timeout(address, key, HANDSHAKE)
     }
 
-    /// As [`connect_tcp`], but all of it may take so long.
+    /// As [`connect_tcp`], but all of it may take so long, except for looking a name up, which takes as long as the system says. Of
+    /// several addresses, each gets its share of the time, in the order in which they were found.
     ///
     /// # Errors
     /// As [`connect_tcp`].
@@ -111,13 +112,20 @@ mod tcp {
         let found = address.to_socket_addrs();
         let addresses = found.map_err(|error| Error::invalid(format!("the address leads nowhere: {error}")))?;
         let mut last = Error::invalid("the address leads nowhere");
-        for address in addresses {
-            match reach(address, until) {
+        let addresses: Vec<_> = addresses.collect();
+        for (address, left) in addresses.iter().zip((1..=addresses.len()).rev()) {
+            match reach(*address, share(until, left)) {
                 Ok(socket) => return shake_hands(socket, key, until),
                 Err(error) => last = error,
             }
         }
         Err(last)
+    }
+
+    /// Until when one of so many addresses that are left may be tried: a name often has some that lead nowhere from here.
+    fn share(until: Option<Instant>, left: usize) -> Option<Instant> {
+        let now = Instant::now();
+        until.map(|until| now + until.saturating_duration_since(now) / u32::try_from(left).unwrap_or(u32::MAX))
     }
 
     fn reach(address: SocketAddr, until: Option<Instant>) -> Result<TcpStream> {
