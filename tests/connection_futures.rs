@@ -2,6 +2,7 @@
 //!
 //! Runs in: the test process; its tasks send from children. Never: counts on time.
 
+mod copies;
 mod executor;
 mod support;
 
@@ -10,6 +11,7 @@ use std::sync::atomic::AtomicU32;
 use std::sync::atomic::Ordering::SeqCst;
 use std::task::{Context, Poll, Wake, Waker};
 use std::thread;
+use std::time::Duration;
 
 use process_task::channel::{Connection, Receiver, RecvError, Sender, one_way, pipe};
 use process_task::{Builder, StartMethod, process_task};
@@ -21,6 +23,7 @@ under_every_start_method! {
     a_future_that_is_dropped_takes_nothing,
     a_future_is_woken_for_what_came_while_nobody_looked,
     a_death_wakes_a_future,
+    a_future_goes_on_in_a_copy_of_its_process,
     hundreds_of_futures_wait_side_by_side,
 }
 
@@ -118,6 +121,32 @@ fn a_death_wakes_a_future(method: StartMethod) {
         assert_eq!(waiting.join().unwrap(), Err(RecvError::Disconnected));
     });
     assert!(process.join().is_err());
+}
+
+/// Waits for a message, and goes on to wait in a copy of this process.
+#[process_task]
+fn wait_in_a_copy(from: Receiver<u32>, ready: Sender<()>) {
+    let mut future = Box::pin(from.recv_async());
+    assert!(future.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending());
+    let mut future = Some(future);
+    copies::in_a_copy(|| {
+        ready.send(()).expect("somebody listens");
+        assert_eq!(executor::block_on(future.take().expect("a future")), Ok(7));
+    });
+    ready.send(()).expect("somebody listens");
+    assert_eq!(executor::block_on(future.take().expect("a future")), Ok(8));
+}
+
+fn a_future_goes_on_in_a_copy_of_its_process(method: StartMethod) {
+    let ((numbers, from), (ready, is_ready)) = (one_way().unwrap(), one_way().unwrap());
+    let process = Builder::new().start_method(method).spawn(wait_in_a_copy, (from, ready)).unwrap();
+    for number in [7, 8] {
+        is_ready.recv().unwrap();
+        // It waits by now, most likely; if not, that shows nothing.
+        thread::sleep(Duration::from_millis(50));
+        numbers.send(number).unwrap();
+    }
+    process.join().unwrap();
 }
 
 #[process_task]

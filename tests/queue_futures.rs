@@ -2,10 +2,13 @@
 //!
 //! Runs in: the test process; its tasks put from children. Never: counts on time.
 
+mod copies;
 mod executor;
 mod support;
 
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Waker};
+use std::thread;
+use std::time::Duration;
 
 use process_task::channel::{Consumer, GetError, Producer, Queue};
 use process_task::{Builder, StartMethod, process_task};
@@ -16,6 +19,7 @@ under_every_start_method! {
     a_close_wakes_a_future,
     the_death_of_the_last_producer_wakes_a_future,
     futures_in_several_processes_get_every_item_once,
+    a_future_goes_on_in_a_copy_of_its_process,
 }
 
 /// Puts back what it gets, until nothing more comes.
@@ -109,4 +113,31 @@ fn futures_in_several_processes_get_every_item_once(method: StartMethod) {
     drop(producer);
     let sums = processes.into_iter().map(|process| process.join().unwrap());
     assert_eq!(sums.fold((0, 0), |all, one| (all.0 + one.0, all.1 + one.1)), (2000, (0..2000).sum()));
+}
+
+/// Waits for an item, and goes on to wait in a copy of this process.
+#[process_task]
+fn wait_in_a_copy(from: Consumer<u32>, ready: Producer<()>) {
+    let mut future = Box::pin(from.get_async());
+    assert!(future.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending());
+    let mut future = Some(future);
+    copies::in_a_copy(|| {
+        ready.put(()).expect("somebody gets");
+        assert_eq!(executor::block_on(future.take().expect("a future")), Ok(7));
+    });
+    ready.put(()).expect("somebody gets");
+    assert_eq!(executor::block_on(future.take().expect("a future")), Ok(8));
+}
+
+fn a_future_goes_on_in_a_copy_of_its_process(method: StartMethod) {
+    let (numbers, ready) = (Queue::bounded(2).unwrap(), Queue::bounded(2).unwrap());
+    let process =
+        Builder::new().start_method(method).spawn(wait_in_a_copy, (numbers.consumer(), ready.producer())).unwrap();
+    for number in [7, 8] {
+        ready.get().unwrap();
+        // It waits by now, most likely; if not, that shows nothing.
+        thread::sleep(Duration::from_millis(50));
+        numbers.put(number).unwrap();
+    }
+    process.join().unwrap();
 }

@@ -75,6 +75,8 @@ impl<A, B: Message> Future for Receiving<'_, A, B> {
                 return Poll::Ready(received);
             }
         }
+        // Nobody wakes a copy made by `fork()` for what was asked before.
+        self.watch.take_if(|watch| !watch.is_of_this_process());
         let waiting = match &self.watch {
             Some(watch) => watch.again(context.waker()),
             None => Watch::new(self.connection.as_fd(), context.waker()).map(|watch| self.watch = Some(watch)),
@@ -129,12 +131,17 @@ impl Watch {
         drop(self.bell.replace(Some(waker.clone())));
         self.hub.listen_again(self.descriptor.as_fd(), self.token)
     }
+
+    /// Whether it was made here, and not in a process of which this one is a copy.
+    pub(in crate::channel) fn is_of_this_process(&self) -> bool {
+        self.generation == forked::generation()
+    }
 }
 
 impl Drop for Watch {
     fn drop(&mut self) {
         // In a copy made by `fork()`, the epoll set is still the original's, too.
-        if self.generation == forked::generation() {
+        if self.is_of_this_process() {
             self.hub.stop_listening(self.descriptor.as_fd());
             self.hub.deregister(self.token);
         }

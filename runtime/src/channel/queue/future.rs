@@ -43,6 +43,8 @@ impl<'q, T> Getting<'q, T> {
 
     fn wait(&mut self, waker: &Waker) -> sys::Result<()> {
         let Some(end) = self.core.bell() else { return Err(Errno::EBADF) };
+        // Nobody wakes a copy made by `fork()` for what was asked before.
+        self.waiting.take_if(|waiting| !waiting.watch.is_of_this_process());
         if let Some(waiting) = &self.waiting {
             waiting.watch.again(waker)?;
         } else {
@@ -60,7 +62,9 @@ impl<'q, T> Getting<'q, T> {
 
 impl Waiting {
     fn stop_timer(&mut self) {
-        if let Some(timer) = self.timer.take() {
+        if let Some(timer) = self.timer.take()
+            && self.watch.is_of_this_process()
+        {
             self.hub.cancel(timer);
         }
     }
