@@ -351,7 +351,7 @@ fn who_does_not_wait_gets_the_message_back_when_there_is_no_room(_: StartMethod)
 fn who_waits_for_room_goes_on_as_soon_as_there_is_some(_: StartMethod) {
     for timeout in [None, Some(10 * PATIENCE)] {
         let (sender, receiver) = one_way::<u64>().unwrap();
-        let sent = (0..).take_while(|number| sender.try_send(*number).is_ok()).count();
+        let sent = (0..u64::MAX).take_while(|number| sender.try_send(*number).is_ok()).count();
         thread::scope(|scope| {
             let waiting = scope.spawn(|| {
                 let number = sent as u64;
