@@ -128,6 +128,7 @@ impl PoolBuilder {
     /// assert!(ids[0] == ids[1] && ids[1] != ids[2] && ids[2] == ids[3]);
     /// # process_task::Result::Ok(())
     /// ```
+    #[doc(alias("maxtasksperchild", "max_tasks_per_child"))]
     pub fn max_calls_per_worker(mut self, calls: u64) -> Self {
         self.max_calls = Some(calls);
         self

@@ -39,6 +39,7 @@ use crate::launch::decode;
 /// # If the other process dies
 /// See [`Pool`](crate::Pool).
 #[must_use = "the call is made all the same, but nobody hears of its errors"]
+#[doc(alias("AsyncResult", "Future"))]
 pub struct JoinHandle<R> {
     core: Arc<Core>,
     call: Arc<Call>,
@@ -55,6 +56,7 @@ impl<R> JoinHandle<R> {
     /// # Errors
     /// The arguments could not be encoded, the pool is closed, the task panicked, its worker died under it, or a value
     /// could not travel. A task that returns a `Result` gives two: `join()??`.
+    #[doc(alias("get", "result"))]
     pub fn join(self) -> Result<R> {
         self.wait_until(None);
         self.result()
@@ -187,6 +189,7 @@ impl<R> JoinHandle<R> {
     ///
     /// # If the other process dies
     /// The callback gets the error that says so.
+    #[doc(alias("add_done_callback", "callback"))]
     pub fn on_done(&self, callback: impl FnOnce(Result<R>) + Send + 'static)
     where
         R: 'static,

@@ -45,6 +45,7 @@ use crate::task::Task;
 /// The call that the worker was running fails with [`ErrorKind::Killed`] or [`ErrorKind::Exited`] and
 /// [`Execution::Unknown`]. Calls that it had not begun go to another worker, as if nothing had happened.
 #[derive(Debug)]
+#[doc(alias("ProcessPoolExecutor", "Executor"))]
 pub struct Pool {
     core: Arc<Core>,
     /// It is everybody's, so nobody may end it.
@@ -90,6 +91,7 @@ impl Pool {
     ///
     /// # Errors
     /// As [`JoinHandle::join`].
+    #[doc(alias = "apply")]
     pub fn call<T: Task>(&self, task: T, args: T::Args<'_>) -> Result<T::Output> {
         if has_spans() {
             let _span = entered(false, task.registration().name());
@@ -103,6 +105,7 @@ impl Pool {
     ///
     /// Errors of any kind, also that the arguments cannot be encoded or the pool is closed, are what
     /// [`JoinHandle::join`] reports.
+    #[doc(alias = "apply_async")]
     pub fn submit<T: Task>(&self, task: T, args: T::Args<'_>) -> JoinHandle<T::Output> {
         if self.core.is_foreign() {
             return self.refused(task, room::foreign());
@@ -175,6 +178,7 @@ impl Pool {
     ///
     /// # Errors
     /// The first that an item's call gives, in the items' order. Calls that had not begun by then are cancelled.
+    #[doc(alias("starmap", "map_async"))]
     pub fn map<'a, T, I>(&self, task: T, items: I) -> Result<Vec<T::Output>>
     where
         T: Task,

@@ -86,6 +86,7 @@ impl<R> Process<R> {
 
     /// The process id; `None` if the process could not be started.
     #[must_use]
+    #[doc(alias = "pid")]
     pub fn id(&self) -> Option<u32> {
         self.running().ok().map(|running| running.record.pid)
     }
@@ -132,6 +133,7 @@ impl<R> Process<R> {
     ///
     /// # Errors
     /// The process could not be started.
+    #[doc(alias = "exitcode")]
     pub fn wait(&mut self) -> Result<ExitStatus> {
         drop(self.stdin.take());
         let status = self.end(None)?;
@@ -142,6 +144,7 @@ impl<R> Process<R> {
     ///
     /// # Errors
     /// The process could not be started.
+    #[doc(alias = "is_alive")]
     pub fn try_wait(&mut self) -> Result<Option<ExitStatus>> {
         self.end(Some(Instant::now()))
     }
