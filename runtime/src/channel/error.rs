@@ -100,6 +100,7 @@ pub enum PutErrorKind {
     /// There was no room, as long as the caller was ready to wait.
     Full,
     /// The queue is closed, or every consumer is gone, in every process.
+    #[doc(alias = "ShutDown")]
     Closed,
     /// The item alone is longer than all that the queue may hold.
     #[non_exhaustive]
@@ -132,6 +133,7 @@ pub enum SendErrorKind {
     /// There was no room, as long as the caller was ready to wait.
     Full,
     /// The other end is gone: dropped, or its process has died.
+    #[doc(alias = "BrokenPipeError")]
     Disconnected,
     /// The message is longer than the connection carries.
     #[non_exhaustive]
@@ -218,6 +220,7 @@ pub enum RecvError {
     /// There was none, as long as the caller was ready to wait.
     Empty,
     /// The other end is gone, dropped or with its process, and everything that it sent was read.
+    #[doc(alias = "EOFError")]
     Disconnected,
     /// One came, but no value could be made of it. It is gone.
     #[non_exhaustive]

@@ -81,7 +81,8 @@ pub struct Connection<A, B> {
 
 /// What is never sent, so that a connection goes one way: see [`Sender`] and [`Receiver`].
 ///
-/// It is no [`Message`], so what makes no sense does not compile:
+/// It is no [`Message`], so what makes no sense does not compile; the compiler then says that `Nothing` does not satisfy
+/// `Message`:
 ///
 /// ```compile_fail,E0599
 /// # use process_task::channel::one_way;
@@ -179,6 +180,7 @@ impl<A: Message, B> Connection<A, B> {
     ///
     /// # If the other process dies
     /// Returns `Disconnected`, also if it was waiting for room, within 50 milliseconds of the death.
+    #[doc(alias = "send_bytes")]
     pub fn send(&self, message: A) -> std::result::Result<(), SendError<A>> {
         self.send_within(message, Patience::Endless)
     }
@@ -202,6 +204,9 @@ impl<A: Message, B> Connection<A, B> {
     ///
     /// # Errors
     /// As [`send`](Self::send), and [`Full`](crate::channel::SendErrorKind::Full): there is no room, or not for its handles.
+    ///
+    /// # If the other process dies
+    /// As [`send`](Self::send).
     pub fn try_send(&self, message: A) -> std::result::Result<(), SendError<A>> {
         self.send_within(message, Patience::None)
     }
@@ -234,6 +239,7 @@ impl<A, B: Message> Connection<A, B> {
     ///
     /// # If the other process dies
     /// Returns what it had sent, message by message, then `Disconnected`.
+    #[doc(alias("recv_bytes", "recv_bytes_into"))]
     pub fn recv(&self) -> std::result::Result<B, RecvError> {
         self.transport.recv(Patience::Endless)
     }
@@ -242,6 +248,9 @@ impl<A, B: Message> Connection<A, B> {
     ///
     /// # Errors
     /// As [`recv`](Self::recv), and [`Empty`](RecvError::Empty).
+    ///
+    /// # If the other process dies
+    /// As [`recv`](Self::recv).
     pub fn try_recv(&self) -> std::result::Result<B, RecvError> {
         self.transport.recv(Patience::None)
     }

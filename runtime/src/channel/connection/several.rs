@@ -16,6 +16,9 @@ use crate::sys::poll;
 /// be read. Nothing is taken: `try_recv` says what there is, and that it is [`Empty`](crate::channel::RecvError::Empty) if
 /// somebody else was faster.
 ///
+/// Queues have no descriptor and cannot be among them: `get_timeout` waits for one, and `get_async` for several, with what an
+/// executor has for that.
+///
 /// None is the answer when `timeout` is over before any is ready. With no time-out it waits as long as it takes.
 ///
 /// # Examples

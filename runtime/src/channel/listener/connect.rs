@@ -94,6 +94,7 @@ mod tcp {
     ///
     /// # If the other process dies
     /// Before the handshake is done, `Refused`; after, see [`Listener`](crate::channel::Listener#how-it-ends).
+    #[doc(alias = "Client")]
     pub fn connect_tcp<A, B>(address: impl ToSocketAddrs, key: &Key) -> Result<Connection<A, B>> {
         connect_tcp_timeout(address, key, HANDSHAKE)
     }
@@ -103,6 +104,9 @@ mod tcp {
     ///
     /// # Errors
     /// As [`connect_tcp`].
+    ///
+    /// # If the other process dies
+    /// As with [`connect_tcp`].
     pub fn connect_tcp_timeout<A, B>(
         address: impl ToSocketAddrs,
         key: &Key,

@@ -123,8 +123,8 @@ enum At {
 impl Listener {
     /// Listens at a path of this machine.
     ///
-    /// Its directory has to be this user's alone (mode 700); if there is none, it is made, and removed again if it is empty in the
-    /// end. What a process that was killed left at this path is replaced. The name goes when the listener is dropped.
+    /// Its directory has to be this user's alone (mode 700), so not `/tmp`, but one below it: if there is none, it is made, and
+    /// removed again if it is empty in the end. What a process that was killed left at this path is replaced. The name goes when the listener is dropped.
     ///
     /// # Examples
     /// See [`connect_unix`].
@@ -193,6 +193,9 @@ impl Listener {
     ///
     /// # Errors
     /// As [`accept`](Self::accept); [`ErrorKind::Empty`] if nobody came.
+    ///
+    /// # If the other process dies
+    /// As with [`accept`](Self::accept).
     pub fn accept_timeout<A, B>(&self, timeout: Duration) -> Result<Connection<A, B>> {
         self.accept_within(Patience::of(timeout))
     }
@@ -201,6 +204,9 @@ impl Listener {
     ///
     /// # Errors
     /// As [`accept`](Self::accept); [`ErrorKind::Empty`] if nobody is there.
+    ///
+    /// # If the other process dies
+    /// As with [`accept`](Self::accept).
     pub fn try_accept<A, B>(&self) -> Result<Connection<A, B>> {
         self.accept_within(Patience::None)
     }

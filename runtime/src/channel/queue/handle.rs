@@ -238,6 +238,10 @@ macro_rules! puts {
             ///
             /// # Errors
             /// As [`put`](Self::put), and [`Full`](crate::channel::PutErrorKind::Full).
+            ///
+            /// # If the other process dies
+            /// As with [`put`](Self::put).
+            #[doc(alias("put_nowait", "full"))]
             #[inline]
             pub fn try_put(&self, item: T) -> std::result::Result<(), PutError<T>> {
                 self.core.put(item, Patience::None)
@@ -250,7 +254,6 @@ macro_rules! puts {
             ///
             /// # If the other process dies
             /// As with [`put`](Self::put).
-            #[doc(alias = "put_nowait")]
             pub fn put_timeout(&self, item: T, timeout: Duration) -> std::result::Result<(), PutError<T>> {
                 self.core.put(item, Patience::of(timeout))
             }
@@ -270,7 +273,8 @@ macro_rules! gets {
             /// be decoded.
             ///
             /// # If the other process dies
-            /// Returns [`Closed`](GetError::Closed) within a tenth of a second if it was the last producer.
+            /// Returns [`Closed`](GetError::Closed) within a tenth of a second if it was the last producer. Who has a whole
+            /// queue is a producer, too, and so may wait for ever where all others are gone.
             #[inline]
             pub fn get(&self) -> std::result::Result<T, GetError> {
                 self.core.get(Patience::Endless).map(|(item, _)| item)
@@ -280,6 +284,9 @@ macro_rules! gets {
             ///
             /// # Errors
             /// As [`get`](Self::get), and [`Empty`](GetError::Empty).
+            ///
+            /// # If the other process dies
+            /// As with [`get`](Self::get).
             #[doc(alias = "get_nowait")]
             #[inline]
             pub fn try_get(&self) -> std::result::Result<T, GetError> {
@@ -313,6 +320,7 @@ macro_rules! handle {
             }
 
             /// Whether no item waits to be got, at this moment.
+            #[doc(alias = "empty")]
             #[must_use]
             pub fn is_empty(&self) -> bool {
                 self.len() == 0
@@ -400,6 +408,9 @@ macro_rules! goes_through {
             ///
             /// # Panics
             /// Going on panics if an item cannot be decoded; [`get`](Self::get) returns an error instead.
+            ///
+            /// # If the other process dies
+            /// As with [`get`](Self::get).
             pub fn iter(&self) -> Iter<'_, T> {
                 Iter { core: &self.core, items: PhantomData }
             }

@@ -25,7 +25,9 @@ use crate::sync::waiting;
 /// without, or its process panics or is killed, it comes back, and the next who gets has it. So every item is worked on *at
 /// least* once: one whose process is killed between its work and `done` is worked on again.
 ///
-/// Memory of an item is kept until all near it are done. Handles cannot go through it.
+/// Memory of an item is kept until all near it are done. Handles cannot go through it. It is no iterator, since what is gone
+/// through without a `done` would come back for ever: say `while let Ok(mut item) = queue.get()`, and [`close`](Self::close) it in
+/// the end, which is what the workers hear of.
 ///
 /// # Examples
 /// ```
@@ -55,7 +57,7 @@ use crate::sync::waiting;
 /// ```
 ///
 /// # If the other process dies
-/// Its items come back within a tenth of a second. What it was putting is as if it had never been put.
+/// Its items come back within a tenth of a second, and first. What it was putting is as if it had never been put.
 pub struct JoinableQueue<T> {
     core: Core,
     items: PhantomData<fn(T) -> T>,
@@ -107,6 +109,9 @@ impl<T: Message> JoinableQueue<T> {
     ///
     /// # Errors
     /// As [`get`](Self::get), and [`Empty`](GetError::Empty).
+    ///
+    /// # If the other process dies
+    /// As with [`get`](Self::get).
     #[doc(alias = "get_nowait")]
     pub fn try_get(&self) -> std::result::Result<Item<'_, T>, GetError> {
         self.lend(Patience::None)
@@ -222,6 +227,7 @@ impl<T> Item<'_, T> {
     ///
     /// # If the other process dies
     /// If this process is killed before the item is dropped, it comes back all the same.
+    #[doc(alias = "task_done")]
     pub fn done(&mut self) {
         self.is_done = true;
     }

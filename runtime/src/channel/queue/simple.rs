@@ -55,6 +55,16 @@ impl<T: Message> SimpleQueue<T> {
     ///
     /// # Errors
     /// There is no memory, or no descriptor, for it.
+    ///
+    /// # Examples
+    /// ```
+    /// use process_task::channel::SimpleQueue;
+    ///
+    /// let queue = SimpleQueue::new()?;
+    /// queue.put("one".to_owned())?;
+    /// assert_eq!(queue.get()?, "one");
+    /// # process_task::Result::Ok(())
+    /// ```
     pub fn new() -> Result<Self> {
         Ok(Self { core: Core::new::<SimpleQueue<T>>(Limits::NONE, false)?, items: PhantomData })
     }
@@ -62,7 +72,11 @@ impl<T: Message> SimpleQueue<T> {
     /// Puts an item in. Does not wait.
     ///
     /// # Errors
-    /// The item cannot be encoded, or there is no memory for it, or some 270 items with handles wait already. It is in the [`PutError`], and the queue is as it was.
+    /// The item cannot be encoded, or there is no memory for it, or some 270 items with handles wait already. It is in the
+    /// [`PutError`], and the queue is as it was.
+    ///
+    /// # If the other process dies
+    /// The item is there, and waits for whoever gets it.
     pub fn put(&self, item: T) -> std::result::Result<(), PutError<T>> {
         self.core.put(item, Patience::None)
     }
