@@ -117,12 +117,9 @@ impl From<DecodeError> for CodecError {
         match error {
             DecodeError::OtherString(message) => Self::new(message),
             DecodeError::Other(message) => Self::new(message),
-            DecodeError::UnexpectedEnd { additional } => {
-                Self::new(format!(
-                    "the payload ends too early (bytes missing: {additional}): a type must read all that it writes \
-                     (`#[serde(skip_serializing_if)]` makes ones that do not)"
-                ))
-            }
+            DecodeError::UnexpectedEnd { additional } => Self::new(format!(
+                "the payload ends too early (bytes missing: {additional}): a type must read all that it writes, and no more"
+            )),
             DecodeError::Serde(_) => Self::new(
                 "a type must know what comes next to travel (`#[serde(untagged)]`, `#[serde(flatten)]` and \
                  `#[serde(tag = \"…\")]` make ones that do not)",
