@@ -118,11 +118,11 @@ impl From<DecodeError> for CodecError {
             DecodeError::OtherString(message) => Self::new(message),
             DecodeError::Other(message) => Self::new(message),
             DecodeError::UnexpectedEnd { additional } => Self::new(format!(
-                "the payload ends too early (bytes missing: {additional}): a type must read all that it writes, and no more"
+                "the payload ends too early (bytes missing: {additional}): a type must write all that it reads"
             )),
             DecodeError::Serde(_) => Self::new(
-                "a type must know what comes next to travel (`#[serde(untagged)]`, `#[serde(flatten)]` and \
-                 `#[serde(tag = \"…\")]` make ones that do not)",
+                "a type must know what comes next to travel (`#[serde(untagged)]` and `#[serde(tag = \"…\")]` \
+                 make ones that do not)",
             ),
             other => Self::new(format!("the payload is corrupt: {other}")),
         }
