@@ -459,6 +459,11 @@ fn ports_that_are_taken_and_addresses_that_lead_nowhere_are_errors() {
     assert!(error.to_string().contains(&format!("connect to {address}: Connection refused")), "{error}");
     let nowhere: &[std::net::SocketAddr] = &[];
     assert!(reason(&kind_of(connect_tcp::<u32, u32>(nowhere, &key))).contains("leads nowhere"));
+    assert!(reason(&kind_of(Listener::tcp(nowhere, key.clone()))).contains("leads nowhere"));
+    for no_address in ["localhost", "127.0.0.1:http", "127.0.0.1:65536", ""] {
+        assert!(reason(&kind_of(connect_tcp::<u32, u32>(no_address, &key))).contains("leads nowhere"));
+        assert!(reason(&kind_of(Listener::tcp(no_address, key.clone()))).contains("leads nowhere"));
+    }
 }
 
 fn an_address_where_nobody_answers_leaves_time_for_the_next() {

@@ -58,7 +58,7 @@ mod tcp {
 
     use crate::channel::Connection;
     use crate::channel::error::channel_failed;
-    use crate::channel::listener::{HANDSHAKE, failed, far, refused};
+    use crate::channel::listener::{HANDSHAKE, addresses, failed, far, refused};
     use crate::channel::remote::{Handshake, Key, Wire};
     use crate::error::{Error, Result};
     use crate::sys::{Errno, errno_of, poll};
@@ -89,6 +89,7 @@ mod tcp {
     ///
     /// # Errors
     /// [`ErrorKind::ChannelFailed`](crate::ErrorKind::ChannelFailed): nobody listens there, or the network does not lead there.
+    /// [`ErrorKind::InvalidInput`](crate::ErrorKind::InvalidInput): that is no address.
     /// [`ErrorKind::Refused`](crate::ErrorKind::Refused): the one who listens has another key, speaks something else, or took
     /// too long.
     ///
@@ -113,17 +114,15 @@ mod tcp {
         timeout: Duration,
     ) -> Result<Connection<A, B>> {
         let until = Instant::now().checked_add(timeout);
-        let found = address.to_socket_addrs();
-        let addresses = found.map_err(|error| Error::invalid(format!("the address leads nowhere: {error}")))?;
-        let mut last = Error::invalid("the address leads nowhere");
-        let addresses: Vec<_> = addresses.collect();
+        let addresses = addresses(address)?;
+        let mut last = None;
         for (address, left) in addresses.iter().zip((1..=addresses.len()).rev()) {
             match reach(*address, share(until, left)) {
                 Ok(socket) => return shake_hands(socket, key, until),
-                Err(error) => last = error,
+                Err(error) => last = Some(error),
             }
         }
-        Err(last)
+        Err(last.unwrap_or_else(|| Error::invalid("the address leads nowhere")))
     }
 
     /// Until when one of so many addresses that are left may be tried: a name often has some that lead nowhere from here.

@@ -143,11 +143,13 @@ impl Listener {
     /// See [`connect_tcp`].
     ///
     /// # Errors
-    /// [`ErrorKind::ChannelFailed`]: somebody else has the port, or this process may not use it.
+    /// [`ErrorKind::ChannelFailed`]: somebody else has the port, or this process may not use it. [`ErrorKind::InvalidInput`]: that is no
+    /// address.
     #[cfg(feature = "tcp")]
     pub fn tcp(address: impl ToSocketAddrs, key: Key) -> Result<Self> {
+        let addresses = addresses(address)?;
         let listen = || {
-            let socket = TcpListener::bind(address)?;
+            let socket = TcpListener::bind(&addresses[..])?;
             socket.set_nonblocking(true)?;
             Ok((socket.local_addr()?, fd::above_stdio(socket.into())?))
         };
@@ -278,6 +280,14 @@ fn seat<A, B>(guest: Guest) -> Result<Connection<A, B>> {
             Ok(Connection::remote(std::sync::Arc::new(wire)))
         }
     }
+}
+
+/// What an address leads to: one place, or several.
+#[cfg(feature = "tcp")]
+fn addresses(address: impl ToSocketAddrs) -> Result<Vec<SocketAddr>> {
+    let nowhere = |why: &dyn fmt::Display| Error::invalid(format!("the address leads nowhere: {why}"));
+    let found: Vec<_> = address.to_socket_addrs().map_err(|error| nowhere(&error))?.collect();
+    if found.is_empty() { Err(nowhere(&"there is none")) } else { Ok(found) }
 }
 
 /// Makes a TCP socket what both sides want it to be: one that never blocks, sends at once, and notices a dead machine.
