@@ -1,7 +1,7 @@
 //! What goes through a channel: values of a type that generic code does not know, with handles beside them.
 //!
 //! Owns: the choice of the format where no macro can make it. Runs in: any process.
-//! Never: takes another format for one direction than for the other: both ask [`plain_types`] in the same order.
+//! Never: takes another format for one direction than for the other: both ask `plain_types` in the same order.
 //!
 //! Generated code chooses a type's format where the type is known (see [`choose`](super::choose)). A channel's code is generic, so
 //! it compares its type with those that are commonly sent in bulk, which costs nothing: the compiler knows the answers.
