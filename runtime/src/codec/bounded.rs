@@ -1,12 +1,16 @@
-//! Stands between a type and bincode's deserializer, so that no corrupt length becomes an allocation, and no depth a crash.
+//! Stands between a type and bincode's deserializer, so that no corrupt length becomes an allocation or an endless loop, and no
+//! depth a crash.
 //!
-//! Owns: three detours. An owned string or byte buffer is asked for as a *borrowed* one: bincode reserves an owned one's
+//! Owns: four detours. An owned string or byte buffer is asked for as a *borrowed* one: bincode reserves an owned one's
 //! length before it looks at what is left, but compares a borrowed one's with the payload first (and the type's own
 //! visitor then copies once, into memory that nobody zeroed). And a sequence's length is a hint of at most
 //! [`MOST_ELEMENTS`]. A value that may hold others of its type, as one in a sequence, a map, an option or a variant may, is refused
-//! where this thread's stack comes to its end: bytes say how deep a list goes, at four for each step. Never: changes what is decoded.
+//! where this thread's stack comes to its end: bytes say how deep a list goes, at four for each step. And all elements together are
+//! no more than there are bytes, but for [`FREE`] of a kind that needs none, such as `()`: no bytes would end those. Never: changes
+//! what is decoded.
 //! Runs in: the child for arguments, the parent for results.
 
+use std::cell::Cell;
 use std::fmt;
 
 use serde::de::{DeserializeSeed, Deserializer, EnumAccess, Error, MapAccess, SeqAccess, VariantAccess, Visitor};
@@ -15,6 +19,64 @@ use crate::sys::stack;
 
 /// How many elements may be reserved on the word of a length alone.
 const MOST_ELEMENTS: usize = 4096;
+
+/// How many elements of all sequences and maps may be without bytes of their own.
+const FREE: usize = 1 << 20;
+
+thread_local! {
+    /// How many elements the value that is being decoded may still have.
+    static LEFT: Cell<usize> = const { Cell::new(0) };
+}
+
+/// Decodes from so many bytes.
+pub(super) fn bounded<R>(bytes: usize, decode: impl FnOnce() -> R) -> R {
+    /// Values decode others by their own code, and may panic.
+    struct Before(usize);
+
+    impl Drop for Before {
+        fn drop(&mut self) {
+            LEFT.set(self.0);
+        }
+    }
+
+    let _before = Before(LEFT.replace(bytes.saturating_add(FREE)));
+    decode()
+}
+
+/// Takes so many elements from those that there may be.
+#[inline]
+fn count<E: Error>(elements: Option<usize>) -> Result<(), E> {
+    let left = LEFT.get().checked_sub(elements.unwrap_or(0));
+    left.map(|left| LEFT.set(left)).ok_or_else(too_many)
+}
+
+#[cold]
+fn too_many<E: Error>() -> E {
+    E::custom(format_args!("it says that it has more elements than bytes, and more than {FREE} besides"))
+}
+
+/// A visitor of a sequence or map whose length stands in the payload.
+struct Counted<V>(V);
+
+impl<'a, V: Visitor<'a>> Visitor<'a> for Counted<V> {
+    type Value = V::Value;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.expecting(f)
+    }
+
+    #[inline]
+    fn visit_seq<A: SeqAccess<'a>>(self, elements: A) -> Result<V::Value, A::Error> {
+        count(elements.size_hint())?;
+        self.0.visit_seq(Bounded(elements))
+    }
+
+    #[inline]
+    fn visit_map<A: MapAccess<'a>>(self, entries: A) -> Result<V::Value, A::Error> {
+        count(entries.size_hint())?;
+        self.0.visit_map(Bounded(entries))
+    }
+}
 
 /// A part of bincode's deserializer, or a visitor that is to be shown such parts.
 pub(super) struct Bounded<T>(pub(super) T);
@@ -77,13 +139,13 @@ impl<'a, D: Deserializer<'a>> Deserializer<'a> for Bounded<D> {
     #[inline]
     fn deserialize_seq<V: Visitor<'a>>(self, v: V) -> Result<V::Value, D::Error> {
         may_go_deeper()?;
-        self.0.deserialize_seq(Bounded(v))
+        self.0.deserialize_seq(Counted(v))
     }
 
     #[inline]
     fn deserialize_map<V: Visitor<'a>>(self, v: V) -> Result<V::Value, D::Error> {
         may_go_deeper()?;
-        self.0.deserialize_map(Bounded(v))
+        self.0.deserialize_map(Counted(v))
     }
 
     #[inline]

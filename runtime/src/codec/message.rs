@@ -7,6 +7,7 @@ use std::marker::PhantomData;
 use serde::{Serialize, de::DeserializeOwned};
 
 use super::CodecError;
+use super::bounded::bounded;
 use super::via_serde::BoundedSeed;
 
 /// The bytes of `message`.
@@ -22,7 +23,9 @@ pub(crate) fn to_bytes<T: Serialize>(message: &T) -> Vec<u8> {
 /// They hold none of this type, or more than one.
 pub(crate) fn from_bytes<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, CodecError> {
     // A corrupt length is an error before it is an allocation.
-    match bincode::serde::seed_decode_from_slice(BoundedSeed(PhantomData), bytes, bincode::config::standard()) {
+    let decode =
+        || bincode::serde::seed_decode_from_slice(BoundedSeed(PhantomData), bytes, bincode::config::standard());
+    match bounded(bytes.len(), decode) {
         Ok((message, read)) if read == bytes.len() => Ok(message),
         Ok(_) => Err(CodecError::new("a message with bytes left over")),
         Err(error) => Err(CodecError::new(error.to_string())),

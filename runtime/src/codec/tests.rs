@@ -245,6 +245,31 @@ fn a_spill_without_memory_is_an_error() {
 }
 
 #[test]
+fn elements_without_bytes_are_counted() {
+    #[derive(Serialize, Deserialize, Debug, Default)]
+    struct Skipped {
+        #[serde(skip)]
+        memory: [u64; 4],
+    }
+    fn decoded<T: Serialize + for<'a> Deserialize<'a>>(bytes: &[u8]) -> Result<T, CodecError> {
+        codec::<T, _>(ViaSerde).decode_whole(bytes)
+    }
+    let lengths = |lengths: &[u64]| -> Vec<u8> { lengths.iter().flat_map(|length| length.to_le_bytes()).collect() };
+    let million = 1_000_000;
+    assert_eq!(decoded::<Vec<()>>(&lengths(&[million])).unwrap().len(), 1_000_000);
+    assert_eq!(decoded::<Vec<Skipped>>(&lengths(&[3])).unwrap()[2].memory, [0; 4]);
+    for length in [u64::MAX, 1 << 40, 2 * million] {
+        let error = decoded::<Vec<()>>(&lengths(&[length])).unwrap_err();
+        assert!(error.to_string().contains("more elements than bytes"), "{error}");
+        assert!(decoded::<Vec<Skipped>>(&lengths(&[length])).is_err());
+        assert!(decoded::<BTreeMap<(), Skipped>>(&lengths(&[length])).is_err());
+    }
+    // All together, however they lie in one another.
+    assert!(decoded::<Vec<Vec<()>>>(&lengths(&[4, million, million, million, million])).is_err());
+    assert_eq!(decoded::<(Vec<()>, u8)>(&[&lengths(&[million])[..], &[7]].concat()).unwrap().1, 7);
+}
+
+#[test]
 fn what_serde_cannot_do_without_names_is_refused_in_words() {
     #[derive(Serialize, Deserialize, Debug)]
     struct Flat {

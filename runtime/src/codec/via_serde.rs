@@ -15,7 +15,7 @@ use bincode::error::{DecodeError, EncodeError};
 use serde::de::DeserializeSeed;
 use serde::{Deserialize, Deserializer, Serialize};
 
-use super::bounded::Bounded;
+use super::bounded::{Bounded, bounded};
 use super::handles::active;
 use super::strict::Strict;
 use super::{CodecError, Format, Reader, Writer};
@@ -71,7 +71,9 @@ pub(super) fn put<T: Serialize + ?Sized>(value: &T, writer: &mut Writer<'_>) -> 
 /// Takes the next value.
 pub(super) fn take<'a, T: Deserialize<'a>>(reader: &mut Reader<'a>) -> Result<T, CodecError> {
     let seed = BoundedSeed(PhantomData);
-    let (value, len) = active(|| bincode::serde::seed_decode_from_slice(seed, reader.rest(), CONFIGURATION))?;
+    let rest = reader.rest();
+    let decode = || bincode::serde::seed_decode_from_slice(seed, rest, CONFIGURATION);
+    let (value, len) = active(|| bounded(rest.len(), decode))?;
     reader.take(len)?;
     Ok(value)
 }
