@@ -32,8 +32,10 @@
 //!
 //! # What is believed
 //!
-//! Nothing: every length is compared with the bytes that are left before memory is asked for, every `bool`, `char`,
-//! variant and string is checked, and bytes left over at the end are an error.
+//! Nothing: every length is compared with the bytes that are left before memory is asked for, and before a loop begins that no
+//! bytes would end; values lie in one another as deep as the stack allows; every `bool`, `char`, variant and string is
+//! checked, and bytes left over at the end are an error. What a reader would take for something else is refused when it is
+//! encoded (`strict`).
 
 mod borrowed;
 mod bounded;
