@@ -1,6 +1,6 @@
-//! One word that one process at a time holds, and that is free again when its holder has died.
+//! What one process at a time holds, and what is free again when its holder has died.
 //!
-//! Owns: the protocol of that word. Runs in: any process.
+//! Owns: its two words, and their protocol. Runs in: any process.
 //! Never: makes a system call itself; so that a model checker can run it, it sleeps and wakes through [`super::waiting`], and asks
 //! [`members`] who lives.
 //!
@@ -42,7 +42,7 @@
 //! - *The holder's*: the word keeps its id. Whoever waits, or tries, asks whether that member lives before it sleeps, and
 //!   after each sleep; the first that finds it dead exchanges the word, and is told so ([`Taken::FromDead`]).
 //! - *The one's that repairs*: it is a holder like any other, so that the next one is told the same.
-//! - *The one's that has taken a note away, before it wakes anybody*: those who sleep look again by themselves soon.
+//! - *The one's that has freed the word, before it wakes anybody*: those who sleep look again by themselves soon.
 //! - *A waiter's*: costs nothing but a look for sleepers. Should it have been woken just before, the wake-up is lost with it:
 //!   likewise.
 //!
