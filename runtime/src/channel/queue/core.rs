@@ -226,6 +226,9 @@ impl Core {
         if handles.len() > MOST_HANDLES {
             let reason = format!("more than {MOST_HANDLES} handles cannot travel with one item");
             return Err(PutErrorKind::CannotEncode { reason });
+                if self.is_closed() {
+                    return Err(NotPut::Closed);
+                }
         }
         if self.lends && !handles.is_empty() {
             let reason = "handles cannot go through a `JoinableQueue`: an item that comes back would come without them";
