@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use super::atomic::Ordering::{Acquire, Relaxed, SeqCst};
 use super::buffer::Buffer;
 use super::ends::{End, MOST_HANDLES, Side};
-use super::layout::{MOST_ITEMS, Shape};
+use super::layout::{MOST_ITEMS, Shape, UNIT};
 use super::lending::Returns;
 use super::members;
 use super::memory::Memory;
@@ -244,7 +244,10 @@ impl Core {
     fn too_long(&self, bytes: usize, shape: Shape) -> PutErrorKind {
         let most = usize::try_from(self.memory.words().most_bytes.load(Relaxed)).unwrap_or(usize::MAX);
         let beside = usize::try_from(Memory::cost(bytes, shape)).map_or(usize::MAX, |cost| cost - bytes);
-        PutErrorKind::TooLong { bytes, limit: most.saturating_sub(beside).min(self.memory.longest()) }
+        let limit = most.saturating_sub(beside).min(self.memory.longest());
+        // Short ones take whole units.
+        let part = if shape.long { 0 } else { limit % UNIT };
+        PutErrorKind::TooLong { bytes, limit: limit - part }
     }
 
     /// A number that is another one once a process has ended, or has let go of its consumers.
