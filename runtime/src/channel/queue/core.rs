@@ -68,6 +68,9 @@ thread_local! {
     static DECODED: Cell<Vec<u128>> = const { Cell::new(Vec::new()) };
 }
 
+/// How often to look how many items there are, before a guess has to do.
+const LOOKS: u32 = 16;
+
 /// Longer memory is not kept for the next item.
 const KEPT: usize = 1 << 20;
 
@@ -114,7 +117,16 @@ impl Core {
 
     /// How many items wait.
     pub(super) fn len(&self) -> usize {
-        self.memory.len() as usize
+        let words = self.memory.words();
+        // While one place is looked at and then the other, many items may go through.
+        for _ in 0..LOOKS {
+            let head = words.get.place.load(Acquire);
+            let len = self.memory.len();
+            if words.get.place.load(Acquire) == head {
+                return len as usize;
+            }
+        }
+        self.memory.len().min(words.most_items.load(Relaxed)) as usize
     }
 
     /// Puts `value` in, last.
