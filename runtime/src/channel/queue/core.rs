@@ -188,10 +188,12 @@ impl Core {
                 Err(NotPut::Closed) => return Err(PutErrorKind::Closed),
                 Err(NotPut::Late) => return Err(PutErrorKind::Full),
                 Err(NotPut::Full(head)) => {
-                    if matches!(patience, Patience::None) || !self.wait_for_room(head, patience.deadline()) {
-                        return Err(PutErrorKind::Full);
+                    let waited = patience != Patience::None && self.wait_for_room(head, patience.deadline());
+                    // Also before giving up: those who only try would else never hear of an end that nobody has told.
+                    let gone = self.look_who_gets(end, self.news());
+                    if !waited {
+                        return Err(if gone { PutErrorKind::Closed } else { PutErrorKind::Full });
                     }
-                    self.look_who_gets(end, self.news());
                 }
                 Err(NotPut::Refused(errno)) => {
                     let give_up_at = *give_up_at.get_or_insert_with(|| Instant::now() + PATIENCE);
