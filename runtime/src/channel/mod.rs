@@ -38,7 +38,7 @@
 //! | one that says that an item is done | it is done, or comes back | `tests/queue_deaths.rs`: `killed_while_it_says_that_an_item_is_done_it_is_done_or_comes_back` |
 //! | one that gives an item back | nothing: it comes back | `killed_while_it_gives_an_item_back_it_comes_back` |
 //! | a copy made by `fork()`, which has ends of its own | nothing | `tests/queue_ends.rs`: `a_copy_made_by_fork_has_ends_of_its_own` |
-//! | a process that is stopped, not dead, while it puts | others wait, but not longer than they asked for | `tests/queue_deaths.rs`: `stopped_while_putting_others_keep_their_time_outs` |
+//! | a process that is stopped, not dead, while it puts | others wait, but not longer than they asked for, and a twentieth of a second | `tests/queue_deaths.rs`: `stopped_while_putting_others_keep_their_time_outs` |
 //! | one that is stopped while it gets a short item | nothing: others get all else | `stopped_while_getting_others_get_all_else` |
 //! | one that is stopped with an end, or with a lent item | it has it | `tests/queue_ends.rs`: `a_process_that_is_stopped_is_still_there`, `tests/joinable_queues.rs`: `a_process_that_lives_keeps_what_it_has` |
 //! | anybody that puts or gets, at any moment, for as long as you like | at most the item that each had just taken | `tests/queue_storms.rs`: `every_small_item_is_got_once_or_lost_with_its_taker_whoever_is_killed`, and the same with long items and with handles |
