@@ -201,8 +201,12 @@ impl Core {
                 }
                 Err(NotPut::Refused(errno)) => {
                     let give_up_at = *give_up_at.get_or_insert_with(|| Instant::now() + PATIENCE);
-                    if !beside || !is_temporary(errno) || Instant::now() >= give_up_at {
+                    let may_wait = patience != Patience::None || errno == Errno::ETOOMANYREFS;
+                    if !(beside && is_temporary(errno) && may_wait) || Instant::now() >= give_up_at {
                         return Err(PutErrorKind::Failed { step: "put an item", errno: errno as i32 });
+                    }
+                    if patience.is_over() {
+                        return Err(PutErrorKind::Full);
                     }
                     // Too many descriptors are under way, to whomever.
                     std::thread::sleep(Duration::from_millis(1));
