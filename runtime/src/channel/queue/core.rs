@@ -226,6 +226,9 @@ impl Core {
         if shape.long && long.is_none() {
             // Not before there is room: what waits outside the queue takes memory, too.
             if let Some(_inside) = self.memory.putting(deadline) {
+                if self.is_closed() {
+                    return Err(NotPut::Closed);
+                }
                 self.memory.room(cost)?;
             }
             *long = Some(self.memory.fill(bytes)?);
@@ -248,9 +251,6 @@ impl Core {
         if handles.len() > MOST_HANDLES {
             let reason = format!("more than {MOST_HANDLES} handles cannot travel with one item");
             return Err(PutErrorKind::CannotEncode { reason });
-                if self.is_closed() {
-                    return Err(NotPut::Closed);
-                }
         }
         if self.lends && !handles.is_empty() {
             let reason = "handles cannot go through a `JoinableQueue`: an item that comes back would come without them";
@@ -332,13 +332,13 @@ impl Core {
         patience: Patience,
     ) -> std::result::Result<usize, GetError> {
         let Some(end) = &self.gets else { return Err(GetError::Closed) };
-        let (mut is_over, mut was_late) = (false, false);
+        let (mut is_over, mut was_late, mut has_looked) = (false, false, !self.lends);
         loop {
+            let lock_until = || if was_late { soon() } else { for_lock(patience) };
             let len = match if self.lends { Ok(None) } else { self.memory.get_short(buffer) } {
                 Ok(Some(len)) => return Ok(len),
                 Ok(None) => self.get_locked(end, lock_until(), (buffer, got)),
                 Err(error) => Err(error),
-            let lock_until = || if was_late { soon() } else { for_lock(patience) };
             };
             match len {
                 Ok(len) => {
@@ -364,6 +364,10 @@ impl Core {
                     is_over = self.is_over(end);
                     let may_come = is_over || waits && self.wait_for_item(end, tail, patience.deadline());
                     if !may_come {
+                        // Perhaps somebody had one of whose end nobody has told.
+                        if !std::mem::replace(&mut has_looked, true) && self.look_for_dead(true) {
+                            continue;
+                        }
                         return Err(GetError::Empty);
                     }
                 }

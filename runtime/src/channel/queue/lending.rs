@@ -22,13 +22,16 @@ impl Drop for Returns<'_> {
 }
 
 impl Core {
-    /// Has the next who gets look for items of processes that have died; `anyway`: also if none is known to have ended.
-    pub(super) fn look_for_dead(&self, anyway: bool) {
+    /// Has the next who gets look for items of processes that have died, and says whether; `anyway`: also if none is known to
+    /// have ended.
+    pub(super) fn look_for_dead(&self, anyway: bool) -> bool {
         let ended = members::ended();
         let words = self.memory.words();
-        if words.get.number.load(Relaxed) != 0 && (self.ended.swap(ended, Relaxed) != ended || anyway) {
+        let looks = words.get.number.load(Relaxed) != 0 && (self.ended.swap(ended, Relaxed) != ended || anyway);
+        if looks {
             words.get.returned.store(1, Relaxed);
         }
+        looks
     }
 
     /// A lent item is done.
