@@ -68,7 +68,8 @@ impl Core {
             return false;
         }
         let came = || Place::of(words.put.place.load(Relaxed)).since(Place::of(tail));
-        self.for_items.until_much(MUCH, || came() + words.get.returned.load(Relaxed) * MUCH) || came() > 0
+        self.for_items.until_much(MUCH, || came() + u32::from(words.get.returned.load(Relaxed) != 0) * MUCH)
+            || came() > 0
     }
 
     /// Sleeps until the producers have come further than that. False: the deadline is over.
