@@ -27,7 +27,9 @@ use crate::error::Result;
 ///
 /// An item is encoded by the one who puts it, before it takes any lock, and decoded by the one who gets it. It may
 /// hold up to 64 handles: regions, connections, other queues. Of items with handles only as many wait at a time as a socket has
-/// room for, some 270; whoever puts another one waits, also if the queue is [unbounded](Self::unbounded).
+/// room for, some 270; whoever puts another one waits, also if the queue is [unbounded](Self::unbounded). A user who is not
+/// root may not have more handles on their way, to whomever, than a process may have open descriptors: whoever puts more
+/// waits for a second, and then hears that it has [failed](crate::channel::PutErrorKind::Failed).
 ///
 /// # Examples
 /// ```
@@ -407,7 +409,8 @@ macro_rules! goes_through {
             /// Gets one item after the other, until the queue is closed and nothing is left.
             ///
             /// # Panics
-            /// Going on panics if an item cannot be decoded; [`get`](Self::get) returns an error instead.
+            /// Going on panics if an item cannot be decoded, or be had for want of descriptors, or if the queue's memory was
+            /// written over; [`get`](Self::get) returns an error instead.
             ///
             /// # If the other process dies
             /// As with [`get`](Self::get).

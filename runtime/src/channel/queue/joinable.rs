@@ -25,6 +25,9 @@ use crate::sync::waiting;
 /// without, or its process panics or is killed, it comes back, and the next who gets has it. So every item is worked on *at
 /// least* once: one whose process is killed between its work and `done` is worked on again.
 ///
+/// Its limits, [`len`](Self::len) and [`is_empty`](Self::is_empty) are about items that nobody has had yet; what came back is
+/// counted, with what is lent, by [`unfinished`](Self::unfinished) only.
+///
 /// Memory of an item is kept until all near it are done. Handles cannot go through it. It is no iterator, since what is gone
 /// through without a `done` would come back for ever: say `while let Ok(mut item) = queue.get()`, and [`close`](Self::close) it in
 /// the end, which is what the workers hear of.

@@ -72,8 +72,8 @@ impl<T: Message> SimpleQueue<T> {
     /// Puts an item in. Does not wait.
     ///
     /// # Errors
-    /// The item cannot be encoded, or there is no memory for it, or some 270 items with handles wait already. It is in the
-    /// [`PutError`], and the queue is as it was.
+    /// The item cannot be encoded, or there is no memory for it, or some 270 items with handles wait already, or a process that
+    /// was stopped while it put keeps others from it. It is in the [`PutError`], and the queue is as it was.
     ///
     /// # If the other process dies
     /// The item is there, and waits for whoever gets it.
