@@ -2,6 +2,7 @@
 //! hears of the last.
 //!
 //! Runs in: the test process; its tasks in children. Never: relies on how fast anything is.
+mod copies;
 mod stage;
 mod support;
 
@@ -20,6 +21,7 @@ under_every_start_method! {
     what_a_killed_process_had_comes_back_first,
     what_a_process_had_that_ended_in_any_way_comes_back,
     a_process_that_lives_keeps_what_it_has,
+    what_a_copy_had_comes_back_to_one_who_only_tries,
     whoever_joins_hears_of_the_last_one_done_elsewhere,
     a_closed_queue_is_over_when_nobody_can_give_anything_back,
     a_process_that_waits_on_a_closed_queue_gets_what_comes_back,
@@ -259,6 +261,30 @@ fn a_process_that_lives_keeps_what_it_has(method: StartMethod) {
     }
     process.kill().unwrap();
     assert_eq!(finish(queue.get().unwrap()), 1);
+}
+
+/// Only tries to borrow what a copy of this process had.
+#[process_task]
+fn try_after_a_copy(stage: &Stage) {
+    let queue = JoinableQueue::unbounded().unwrap();
+    queue.put(7).unwrap();
+    let has_it = || {
+        let _item = std::mem::ManuallyDrop::new(queue.get().unwrap());
+        reach(stage);
+        until(stage, 2);
+    };
+    let lets_go = || {
+        until(stage, 1);
+        assert_eq!(queue.try_get().map(|_| ()), Err(GetError::Empty));
+        reach(stage);
+    };
+    copies::beside_a_copy(has_it, lets_go);
+    eventually("it has come back", PATIENCE, || queue.try_get().is_ok_and(|item| finish(item) == 7));
+    queue.join();
+}
+
+fn what_a_copy_had_comes_back_to_one_who_only_tries(method: StartMethod) {
+    start(method, try_after_a_copy, &new_stage()).join().unwrap();
 }
 
 #[process_task]

@@ -12,7 +12,7 @@ mod support;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use copies::in_a_copy;
+use copies::{beside_a_copy, in_a_copy};
 use process_task::channel::{Consumer, GetError, Producer, PutError, PutErrorKind, Queue, SimpleQueue};
 use process_task::{Builder, Pool, Process, StartMethod, Task, process_task};
 use regions::pool;
@@ -33,6 +33,7 @@ under_every_start_method! {
     where_everybody_has_a_whole_queue_nobody_is_the_last,
     a_queue_can_be_closed_from_anywhere,
     a_copy_made_by_fork_has_ends_of_its_own,
+    whoever_only_tries_hears_of_the_end_of_a_copy,
     a_process_that_is_stopped_is_still_there,
     a_queue_is_gone_with_its_last_end,
 }
@@ -426,6 +427,26 @@ fn a_copy_made_by_fork_has_ends_of_its_own(method: StartMethod) {
     start(method, make_copies, (producer.clone(), consumer.clone())).join().unwrap();
     drop(producer);
     assert_eq!((consumer.get(), consumer.get()), (Ok(4), Err(GetError::Closed)));
+}
+
+/// Only tries to put, while a copy of this process has the last consumer.
+#[process_task]
+fn try_beside_a_copy(stage: &Stage) {
+    let (producer, consumer) = Queue::bounded(1).unwrap().split();
+    producer.put(1).unwrap();
+    let is_full = || *producer.try_put(2).unwrap_err().kind() == PutErrorKind::Full;
+    let lets_go = || {
+        drop(consumer);
+        assert!(is_full(), "the copy may still get something");
+        reach(stage);
+    };
+    beside_a_copy(|| until(stage, 1), lets_go);
+    eventually("nobody is there to get anything", PATIENCE, || !is_full());
+    is_closed(producer.try_put(2), 2);
+}
+
+fn whoever_only_tries_hears_of_the_end_of_a_copy(method: StartMethod) {
+    start(method, try_beside_a_copy, &new_stage()).join().unwrap();
 }
 
 #[process_task]

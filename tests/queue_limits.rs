@@ -14,8 +14,9 @@ use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use nix::unistd::{Uid, setuid};
 use process_task::channel::{GetError, JoinableQueue, PutErrorKind, Queue, SimpleQueue};
-use process_task::{ErrorKind, Shared, StartMethod};
+use process_task::{ErrorKind, Shared, StartMethod, process_task};
 use support::promise;
 use victim::{Victim, reached};
 
@@ -37,6 +38,45 @@ fn without_addresses_items_stay_where_they_are() {
 #[test]
 fn where_files_may_not_be_long_queues_hold_less() {
     promise(|| plays("short files"));
+}
+
+/// As a user who may not have many descriptors on their way.
+#[process_task]
+fn put_with_few_on_their_way() {
+    const FEW: u64 = 40;
+    if Uid::effective().is_root() {
+        // Not one that anybody else is: all processes of a user count, those of another run of this test, too.
+        setuid(Uid::from_raw(60_000 + std::process::id() % 5_000)).expect("somebody without rights");
+    }
+    setrlimit(Resource::RLIMIT_NOFILE, FEW, FEW).expect("a limit that is lowered");
+    let queue = Queue::unbounded().unwrap();
+    let one = Some(Shared::new(7u32).unwrap());
+    let mut count = 0;
+    let error = loop {
+        match queue.try_put(one.clone()) {
+            Ok(()) => count += 1,
+            Err(error) => break error,
+        }
+    };
+    assert_eq!((error.kind(), error.to_string().is_empty()), (&PutErrorKind::Full, false));
+    assert!((FEW..FEW + 10).contains(&count) && error.into_inner() == one, "{count} were put");
+    // What has none goes all the same.
+    queue.try_put(None).unwrap();
+    let patient = queue.put_timeout(one.clone(), Duration::from_millis(10)).unwrap_err();
+    assert_eq!(*patient.kind(), PutErrorKind::Full);
+    let in_vain = queue.put(one.clone()).expect_err("nobody gets for a second");
+    assert!(matches!(in_vain.kind(), PutErrorKind::Failed { .. }), "{in_vain}");
+    std::thread::scope(|scope| {
+        let waiting = scope.spawn(|| queue.put(one.clone()).expect("somebody gets now"));
+        (0..count).for_each(|_| assert!(queue.get().unwrap() == one));
+        assert!(queue.get().unwrap().is_none() && queue.get().unwrap() == one);
+        waiting.join().expect("it was put");
+    });
+}
+
+#[test]
+fn where_too_many_descriptors_are_on_their_way_who_puts_waits_for_room() {
+    promise(|| put_with_few_on_their_way.spawn().join().unwrap());
 }
 
 fn plays(scene: &str) {
