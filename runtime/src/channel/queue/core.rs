@@ -163,13 +163,11 @@ impl Core {
             return Err(self.too_long(bytes.len(), shape));
         }
         let (mut long, mut give_up_at) = (None, None);
-        let mut was_late = false;
         loop {
             if self.nobody_gets(end, self.news()) {
                 return Err(PutErrorKind::Closed);
             }
-            let lock_until = if was_late { soon() } else { for_lock(patience) };
-            let put = self.try_put((shape, bytes), cost, (&mut long, lock_until), |number| {
+            let put = self.try_put((shape, bytes), cost, (&mut long, for_lock(patience)), |number| {
                 if !beside {
                     return Ok(());
                 }
@@ -188,9 +186,7 @@ impl Core {
                     return Ok(());
                 }
                 Err(NotPut::Closed) => return Err(PutErrorKind::Closed),
-                Err(NotPut::Late) if was_late || patience == Patience::None => return Err(PutErrorKind::Full),
-                // However short the time: who has the lock for a moment only does not make it full.
-                Err(NotPut::Late) => was_late = true,
+                Err(NotPut::Late) => return Err(PutErrorKind::Full),
                 Err(NotPut::Full(head)) => {
                     let waited = patience != Patience::None && self.wait_for_room(head, patience.deadline());
                     // Also before giving up: those who only try would else never hear of an end that nobody has told.
@@ -226,9 +222,6 @@ impl Core {
         if shape.long && long.is_none() {
             // Not before there is room: what waits outside the queue takes memory, too.
             if let Some(_inside) = self.memory.putting(deadline) {
-                if self.is_closed() {
-                    return Err(NotPut::Closed);
-                }
                 self.memory.room(cost)?;
             }
             *long = Some(self.memory.fill(bytes)?);
@@ -332,12 +325,11 @@ impl Core {
         patience: Patience,
     ) -> std::result::Result<usize, GetError> {
         let Some(end) = &self.gets else { return Err(GetError::Closed) };
-        let (mut is_over, mut was_late, mut has_looked) = (false, false, !self.lends);
+        let (mut is_over, mut has_looked) = (false, !self.lends);
         loop {
-            let lock_until = || if was_late { soon() } else { for_lock(patience) };
             let len = match if self.lends { Ok(None) } else { self.memory.get_short(buffer) } {
                 Ok(Some(len)) => return Ok(len),
-                Ok(None) => self.get_locked(end, lock_until(), (buffer, got)),
+                Ok(None) => self.get_locked(end, for_lock(patience), (buffer, got)),
                 Err(error) => Err(error),
             };
             match len {
@@ -351,9 +343,7 @@ impl Core {
                 Err(NotGot::Refused(errno)) => {
                     return Err(GetError::Failed { step: "get an item", errno: errno as i32 });
                 }
-                Err(NotGot::Late) if was_late || patience == Patience::None => return Err(GetError::Empty),
-                // However short the time: who has the lock for a moment only does not make it empty.
-                Err(NotGot::Late) => was_late = true,
+                Err(NotGot::Late) => return Err(GetError::Empty),
                 // Nobody could put anything after it was seen to be over.
                 Err(NotGot::Empty(_)) if is_over => return Err(GetError::Closed),
                 Err(NotGot::Empty(tail)) => {

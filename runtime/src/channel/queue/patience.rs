@@ -1,7 +1,7 @@
 //! Waiting for an item, or for room.
 //!
 //! Owns: when to look, to sleep, and to give up. Runs in: any process that has an end of the queue.
-//! Never: waits longer for a lock than its caller is ready to wait.
+//! Never: waits for a lock more than a moment longer than its caller is ready to wait.
 //!
 //! Whoever finds no item looks for a short while, then enlists with those who sleep until the producers have come further,
 //! under their lock, so that none of them can pass by unseen in between; likewise for room. Who sleeps looks again after
@@ -26,9 +26,14 @@ use crate::sys::limits;
 /// So many items, or so much room, are worth a little waiting: looking costs the other side a cache miss.
 const MUCH: u32 = 64;
 
-/// Until when to wait for a lock, which nobody who runs has for longer than microseconds.
+/// Until when to wait for a lock, which nobody who runs has for longer than microseconds. However short the time, who has it for a
+/// moment makes no queue full or empty.
 pub(super) fn for_lock(patience: Patience) -> Option<Instant> {
-    if patience == Patience::None { soon() } else { patience.deadline() }
+    match patience {
+        Patience::None => soon(),
+        Patience::Until(deadline) => soon().max(Some(deadline)),
+        Patience::Endless => None,
+    }
 }
 
 impl Core {

@@ -155,10 +155,13 @@ impl Memory {
         u64::from(shape.units()) * UNIT as u64 + if shape.long { bytes as u64 } else { 0 }
     }
 
-    /// Checks that there is room for an item of that cost. Under `put.lock`.
+    /// Checks that an item of that cost may be put: the queue is open, and has room for it. Under `put.lock`.
     #[inline]
     pub(super) fn room(&self, cost: u64) -> Result<(), NotPut> {
         let words = self.words();
+        if words.closed.load(Relaxed) != 0 {
+            return Err(NotPut::Closed);
+        }
         let tail = Place::of(words.put.place.load(Relaxed));
         let most = words.most_items.load(Relaxed).min(MOST_ITEMS - 1);
         let most_bytes = words.most_bytes.load(Relaxed);
@@ -191,9 +194,6 @@ impl Memory {
         send: impl FnOnce(u64) -> Result<(), NotPut>,
     ) -> Result<bool, NotPut> {
         let words = self.words();
-        if words.closed.load(Relaxed) != 0 {
-            return Err(NotPut::Closed);
-        }
         let cost = Self::cost(bytes.len(), shape);
         self.room(cost)?;
         let tail = Place::of(words.put.place.load(Relaxed));
