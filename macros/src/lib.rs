@@ -111,6 +111,11 @@ pub fn process_task(args: TokenStream, item: TokenStream) -> TokenStream {
 /// ```
 ///
 /// The function takes nothing and returns nothing. As for tasks, `crate = path` says where `process_task` is.
+///
+/// # Errors
+/// It may not start processes or pools, nor may what it initialises, such as a `LazyLock`: these would need a fork server that
+/// runs it again, and so on without end. They get an error that says so. If it panics, there is no fork server: whatever
+/// asked for a process gets an error with the panic's text.
 #[proc_macro_attribute]
 pub fn preload(args: TokenStream, item: TokenStream) -> TokenStream {
     let item = item.into();

@@ -11,6 +11,7 @@ use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 
 use super::{panics, serve, server};
 use crate::link::Callee;
+use crate::link::identity::{self, Unready};
 use crate::link::mark::{self, MARK, Role};
 use crate::shared::members::{self, Member};
 use crate::sys::{self, Errno, process};
@@ -50,6 +51,7 @@ fn boot() {
     {
         give_up("a child", errno);
     }
+    identity::set_unready(if role == Role::Server { Unready::Server } else { Unready::Child });
     sys::init::run_the_rest();
     sys::crash::install();
     panics::listen();

@@ -9,11 +9,15 @@
 use std::any::Any;
 use std::backtrace::{Backtrace, BacktraceStatus};
 use std::cell::RefCell;
+use std::os::fd::{AsRawFd, BorrowedFd};
 use std::panic::{self, AssertUnwindSafe, PanicHookInfo};
 use std::sync::OnceLock;
+use std::sync::atomic::{AtomicI32, Ordering::Relaxed};
 
+use crate::codec::message::to_bytes;
 use crate::link::LastWords;
-use crate::link::message::PanicReport;
+use crate::link::message::{FromServer, PanicReport};
+use crate::sys::{fd, socket};
 
 thread_local! {
     static LAST: RefCell<Option<PanicReport>> = const { RefCell::new(None) };
@@ -27,6 +31,34 @@ pub(super) fn tell(last_words: LastWords) {
     let _ = LAST_WORDS.set(last_words);
 }
 
+/// The descriptor of the parent's socket while this is a fork server that runs preloads; -1 otherwise.
+static PRELOADING: AtomicI32 = AtomicI32::new(-1);
+
+/// Runs `preloads`.
+///
+/// Runs in: the fork server, before it serves.
+///
+/// # Errors
+/// One of them panicked: what it said. In a program whose panics abort, `socket` has been told, and nothing returns.
+pub(super) fn catch(socket: BorrowedFd<'_>, preloads: impl FnOnce()) -> Result<(), String> {
+    PRELOADING.store(socket.as_raw_fd(), Relaxed);
+    let outcome = panic::catch_unwind(AssertUnwindSafe(preloads));
+    PRELOADING.store(-1, Relaxed);
+    outcome.map_err(|payload| sentence(&caught(payload)))
+}
+
+/// Tells the parent why there will be no fork server.
+pub(super) fn tell_of_preload(socket: BorrowedFd<'_>, panic: &str) {
+    // A message has a bound, which leaves room for the rest of it.
+    let text = panic[..panic.floor_char_boundary(socket::MAX_MESSAGE / 2)].to_owned();
+    let _ = socket::send(socket, &to_bytes(&FromServer::PreloadPanicked { text }), &[]);
+}
+
+fn sentence(report: &PanicReport) -> String {
+    let place = report.location.as_deref().unwrap_or("an unknown place");
+    format!("panicked at {place}: {}", report.message)
+}
+
 /// Listens to every panic from now on.
 ///
 /// Runs in: the fork server, so that its children need not, in a child that was executed, and in a parent that runs
@@ -35,9 +67,12 @@ pub(crate) fn listen() {
     let before = panic::take_hook();
     panic::set_hook(Box::new(move |info| {
         let report = report(info);
-        let place = report.location.as_deref().unwrap_or("an unknown place");
         if let Some(last_words) = LAST_WORDS.get() {
-            last_words.say(&format!("panicked at {place}: {}", report.message));
+            last_words.say(&sentence(&report));
+        } else if cfg!(panic = "abort")
+            && let Some(socket) = fd::numbered(PRELOADING.load(Relaxed))
+        {
+            tell_of_preload(socket, &sentence(&report));
         }
         // A thread that is ending has no place for it any more, and nobody to ask either.
         let _ = LAST.try_with(|last| {

@@ -28,7 +28,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::time::{Duration, Instant};
 
-use super::{boot, serve};
+use super::{boot, panics, serve};
 use crate::codec::message::{from_bytes, to_bytes};
 use crate::link::StartMethod;
 use crate::link::mark::{MARK, Role};
@@ -86,7 +86,10 @@ impl Server {
         members::adopt(table, member(server)?)?;
         members::show()?;
         let child_events = signal::child_events()?;
-        preloads().for_each(|preload| preload());
+        if let Err(panic) = panics::catch(socket.as_fd(), || preloads().for_each(|preload| preload())) {
+            panics::tell_of_preload(socket.as_fd(), &panic);
+            process::exit_now(1);
+        }
         serve::rehearse();
         // Or every child would print what the preloads left in the buffer.
         let _ = std::io::Write::flush(&mut std::io::stdout());

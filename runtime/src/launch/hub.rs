@@ -21,8 +21,9 @@ use super::server::{START_DEADLINE, Server};
 use super::timers::{Timer, Timers};
 use crate::codec::message::from_bytes;
 use crate::error::{Error, Result};
+use crate::link::StartMethod;
+use crate::link::identity::{self, Unready};
 use crate::link::message::{ChildId, FromServer, ToServer};
-use crate::link::{StartMethod, identity};
 use crate::shared::members::{self, GRACE, Member};
 use crate::sys::poll::{self, Report};
 use crate::sys::socket;
@@ -80,6 +81,20 @@ pub(crate) fn hub() -> Result<Arc<Hub>> {
     let mut hub = lock(&HUB);
     if let Some(hub) = hub.as_ref().filter(|hub| hub.generation == forked::generation()) {
         return Ok(Arc::clone(hub));
+    }
+    if let Some(unready) = identity::unready() {
+        return Err(Error::invalid(match unready {
+            Unready::Server => {
+                "this is the fork server, which only prepares itself: a preload, a constructor, or what they initialise, such \
+                 as a `LazyLock`, may not start processes or pools, which would need a fork server that does the same, and so \
+                 on without end; start them in `main`, in an initializer, or in a task"
+            }
+            Unready::Child => {
+                "this process has just been executed to run a task, and is not ready: a constructor, or what it initialises, may \
+                 not start processes or pools, which would do the same, and so on without end; start them in `main`, in an \
+                 initializer, or in a task"
+            }
+        }));
     }
     if identity::depth() >= identity::DEEPEST {
         return Err(Error::invalid(format!(
@@ -357,7 +372,7 @@ impl Hub {
             }
             FromServer::Ended { id, status } => self.ended(id, status),
             FromServer::NotAlone { threads } => say_not_alone(threads),
-            FromServer::Ready { .. } => {}
+            FromServer::Ready { .. } | FromServer::PreloadPanicked { .. } => {}
         }
     }
 

@@ -39,7 +39,10 @@ impl Server {
         // A process of ours that came as far as here without being taken over would start processes without end.
         if std::env::var_os(MARK).is_some() {
             return Err(Error::could_not_start(
-                format!("{MARK} is set, so this process was started as a child and did not notice"),
+                format!(
+                    "{MARK} is set, so this process was made to run tasks, and is not ready: a constructor that runs before \
+                     ours, or what it initialises, may not start processes or pools"
+                ),
                 Errno::ELOOP,
             ));
         }
@@ -73,8 +76,14 @@ impl Server {
         }
         let hear = at("hear from the fork server before it ended");
         let (bytes, fds) = socket::receive(socket.as_fd()).map_err(&hear)?;
-        let Ok(FromServer::Ready { fingerprint: theirs }) = from_bytes(&bytes) else {
-            return Err(hear(Errno::ECONNRESET));
+        let theirs = match from_bytes(&bytes) {
+            Ok(FromServer::Ready { fingerprint }) => fingerprint,
+            Ok(FromServer::PreloadPanicked { text }) => {
+                let step = format!("run the program's preloads in its fork server, where one {text}");
+                let kind = ErrorKind::CouldNotStart { step, errno: 0 };
+                return Err(Error::new(kind, Execution::NotStarted));
+            }
+            _ => return Err(hear(Errno::ECONNRESET)),
         };
         if theirs != fingerprint() {
             return Err(Error::new(ErrorKind::BinaryMismatch, Execution::NotStarted));

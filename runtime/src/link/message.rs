@@ -81,6 +81,10 @@ pub(crate) enum FromServer {
     Ready {
         fingerprint: u64,
     },
+    /// Instead of `Ready`: a preload panicked, and there will be no server. The text is short enough for a message.
+    PreloadPanicked {
+        text: String,
+    },
     Started {
         id: ChildId,
         pid: u32,
