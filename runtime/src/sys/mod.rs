@@ -23,6 +23,7 @@ pub(crate) mod signal;
 pub(crate) mod socket;
 pub(crate) mod stack;
 pub(crate) mod stranger;
+pub(crate) mod writing;
 
 pub(crate) use nix::Result;
 pub(crate) use nix::errno::Errno;

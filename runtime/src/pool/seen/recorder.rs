@@ -18,6 +18,7 @@ use serde_json_core::ser;
 
 use super::event::{Event, What, name_of};
 use crate::error::Error;
+use crate::sys::writing::Quiet;
 
 /// A file that is being written, or `None` when it is finished.
 #[derive(Debug)]
@@ -25,7 +26,7 @@ pub(in crate::pool) struct Recorder(Mutex<Option<Out>>);
 
 #[derive(Debug)]
 struct Out {
-    file: BufWriter<File>,
+    file: BufWriter<Quiet>,
     /// Where an entry is put together.
     text: Vec<u8>,
     /// Workers whose names are written.
@@ -84,7 +85,7 @@ impl Recorder {
     /// # Errors
     /// It cannot be made or written.
     pub(super) fn create(path: &Path) -> io::Result<Self> {
-        let file = BufWriter::with_capacity(64 << 10, File::create(path)?);
+        let file = BufWriter::with_capacity(64 << 10, Quiet(File::create(path)?));
         let mut out = Out { file, text: Vec::new(), named: HashSet::new(), written: Ok(()), first: true };
         out.file.write_all(b"{\"displayTimeUnit\":\"ms\",\"traceEvents\":[")?;
         let program = std::env::args_os().next().unwrap_or_default();

@@ -84,7 +84,8 @@ impl Timeline {
     /// Ends the recording, and writes the end of the file. Calls that are running are left out.
     ///
     /// # Errors
-    /// The file could not be written, now or before.
+    /// The file could not be written, now or before: the disk is full, say, or the file would be longer than `RLIMIT_FSIZE`
+    /// allows, which is no signal here. What was written before is left as it is.
     pub fn finish(self) -> Result<()> {
         self.end().map_err(|error| Error::cannot_write(&self.path, &error))
     }
