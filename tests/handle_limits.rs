@@ -30,6 +30,7 @@ under_every_start_method! {
     a_parent_with_few_descriptors_says_so_and_goes_on,
     memory_that_has_no_descriptor_is_an_error,
     a_user_with_few_descriptors_under_way_waits_for_those_before,
+    as_many_handles_as_fit_travel_again_and_again,
     handles_are_the_same_where_tasks_run_in_the_calling_process,
 }
 
@@ -51,6 +52,10 @@ fn memory_that_has_no_descriptor_is_an_error(method: StartMethod) {
 
 fn a_user_with_few_descriptors_under_way_waits_for_those_before(method: StartMethod) {
     plays("few under way", method);
+}
+
+fn as_many_handles_as_fit_travel_again_and_again(method: StartMethod) {
+    plays("again and again", method);
 }
 
 fn handles_are_the_same_where_tasks_run_in_the_calling_process(method: StartMethod) {
@@ -86,6 +91,7 @@ fn scene() {
         "few in workers" => few_in_workers(method),
         "few in the parent" => few_in_the_parent(method),
         "none to make one" => none_to_make_one(),
+        "again and again" => again_and_again(method),
         "few under way" => few_under_way(method),
         "transcript" => std::fs::write(victim::stage().join("said"), transcript(method).join("\n")).unwrap(),
         other => unreachable!("no scene {other}"),
@@ -176,6 +182,7 @@ fn no_room(error: &Error, expected: Direction) {
     let ErrorKind::CannotDecode { direction, reason, .. } = error.kind() else { panic!("{error}") };
     assert_eq!(*direction, expected);
     assert!(reason.contains("could not be received: Too many open files"), "{error}");
+    assert!(reason.contains("RLIMIT_NOFILE") && reason.contains("raise it, or have fewer"), "{error}");
 }
 
 fn few_in_workers(method: StartMethod) {
@@ -203,6 +210,30 @@ fn few_in_workers(method: StartMethod) {
     assert_eq!(workers(), [worker]);
     let process = Builder::new().start_method(method).open_files_limit(40).spawn(touch, own).expect("a process");
     no_room(&process.join().expect_err("too many"), Direction::Arguments);
+}
+
+#[process_task]
+fn sizes(regions: Vec<Shared<[u8]>>, padding: &[u8]) -> usize {
+    regions.iter().map(|one| one.len()).sum::<usize>() + padding.len()
+}
+
+/// More than half of what the worker may have open: what one call leaves mapped makes room for the next one.
+fn again_and_again(method: StartMethod) {
+    for (limit, how_many) in [(64, 40), (1024, 900)] {
+        let pool = builder(method, 1).open_files_limit(limit).build().expect("a pool");
+        let regions = || (0..how_many).map(|_| Shared::<[u8]>::from_slice(&[1; 100]).expect("a little memory"));
+        let (own, others) = with_descriptors(None, || (regions().collect::<Vec<_>>(), regions().collect::<Vec<_>>()));
+        let padding = vec![0; 100_000];
+        let worker = workers()[0];
+        for round in 0..20 {
+            // The same once more, others, and with a parcel, which takes a descriptor too.
+            let regions = if round % 3 == 2 { others.clone() } else { own.clone() };
+            let padding = &padding[..if round % 4 < 2 { 0 } else { 5_000 * round }];
+            let sum = with_descriptors(None, || pool.call(sizes, (regions, padding)));
+            assert_eq!(sum, Ok(100 * how_many + padding.len()), "round {round} of {how_many}");
+        }
+        assert_eq!(workers(), [worker]);
+    }
 }
 
 fn few_in_the_parent(method: StartMethod) {

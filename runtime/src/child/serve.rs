@@ -12,6 +12,7 @@ use super::panics;
 use crate::codec::Writer;
 use crate::codec::handles::{self, Handles, Received};
 use crate::codec::message::{from_bytes, to_bytes};
+use crate::error;
 use crate::link::frame::{INLINE, Kind};
 use crate::link::message::{Refusal, Setup};
 use crate::link::{Callee, Given, Payload};
@@ -90,7 +91,7 @@ fn run(callee: &mut Callee, given: &Given) {
     let arguments = match given.payload() {
         Ok(arguments) => arguments,
         Err(errno) => {
-            let why = format!("the parcel that holds them could not be received: {}", errno.desc());
+            let why = format!("the parcel that holds them could not be received: {}", error::why(errno));
             return answer(callee, given, Kind::BadArguments, why.as_bytes());
         }
     };

@@ -11,6 +11,7 @@ use std::path::Path;
 use nix::errno::Errno;
 
 pub use self::kind::{Direction, ErrorKind, Execution};
+pub(crate) use self::sentences::why;
 
 /// What the functions of this crate return.
 pub type Result<T> = std::result::Result<T, Error>;

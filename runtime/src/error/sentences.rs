@@ -11,6 +11,21 @@ use nix::sys::signal::Signal;
 
 use super::{Direction, Error, ErrorKind, Execution, Inner};
 
+/// The kernel's reason in words. Where a limit is that reason: which one, and what to do.
+pub(crate) fn why(errno: Errno) -> &'static str {
+    match errno {
+        Errno::EMFILE => {
+            "Too many open files, as RLIMIT_NOFILE (`ulimit -n`) counts them: raise it, or have fewer files and handles open in \
+             this process at a time"
+        }
+        Errno::ETOOMANYREFS => {
+            "Too many descriptors are on their way through sockets, of which RLIMIT_NOFILE (`ulimit -n`) allows a user as many \
+             as a process may have open: raise it, or send fewer handles at a time"
+        }
+        other => other.desc(),
+    }
+}
+
 impl fmt::Debug for Error {
     /// As `main` prints it: the sentence, the earlier attempts, then the backtrace if there is one.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -45,7 +60,7 @@ impl Error {
         match kind {
             ErrorKind::CouldNotStart { step, errno } => {
                 write!(f, "could not start {who}{}: {step}", While(" for", *task))?;
-                if *errno == 0 { Ok(()) } else { write!(f, ": {}", Errno::from_raw(*errno).desc()) }
+                if *errno == 0 { Ok(()) } else { write!(f, ": {}", why(Errno::from_raw(*errno))) }
             }
             ErrorKind::Panicked { message, location, .. } => {
                 write!(f, "{who} panicked{running}")?;
@@ -106,13 +121,13 @@ impl Error {
             ErrorKind::Disconnected => f.write_str("the other end of the connection is gone"),
             ErrorKind::Refused { reason } => write!(f, "the other side was refused: {reason}"),
             ErrorKind::ChannelFailed { step, errno } => {
-                write!(f, "cannot use the channel: {step}: {}", Errno::from_raw(*errno).desc())
+                write!(f, "cannot use the channel: {step}: {}", why(Errno::from_raw(*errno)))
             }
             ErrorKind::ProtocolViolation { reason } => {
                 write!(f, "{who} broke the protocol{running} and was killed: {reason}")
             }
             ErrorKind::CannotShare { step, errno } => {
-                write!(f, "cannot share memory: {step}: {}", Errno::from_raw(*errno).desc())
+                write!(f, "cannot share memory: {step}: {}", why(Errno::from_raw(*errno)))
             }
             ErrorKind::CannotWrite { path, reason } => write!(f, "cannot write `{}`: {reason}", path.display()),
             ErrorKind::InvalidInput { reason } => f.write_str(reason),

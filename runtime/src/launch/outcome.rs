@@ -6,7 +6,7 @@ use std::os::unix::process::ExitStatusExt as _;
 use std::process::ExitStatus;
 
 use crate::codec::message::from_bytes;
-use crate::error::{Direction, Error, ErrorKind, Execution, Result};
+use crate::error::{Direction, Error, ErrorKind, Execution, Result, why};
 use crate::link::frame::Kind;
 use crate::link::message::{FromChild, PanicReport, Refusal};
 use crate::link::{Body, Caller, Reply};
@@ -90,7 +90,7 @@ pub(crate) fn of_violation(reason: &str) -> Error {
 }
 
 fn lost(errno: Errno) -> String {
-    format!("the parcel that holds it could not be received: {}", errno.desc())
+    format!("the parcel that holds it could not be received: {}", why(errno))
 }
 
 #[cfg(test)]

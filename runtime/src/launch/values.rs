@@ -4,7 +4,7 @@
 
 use crate::codec::handles::{self, Handles};
 use crate::codec::{CodecError, Writer};
-use crate::error::{Direction, Error, ErrorKind, Execution, Result};
+use crate::error::{Direction, Error, ErrorKind, Execution, Result, why};
 use crate::link::frame::INLINE;
 use crate::link::{Body, Filling, Payload, SharedStock};
 use crate::task::Task;
@@ -30,6 +30,6 @@ pub(crate) fn decode<R>(outcome: &Result<Body>, decode: fn(&[u8]) -> std::result
         Error::new(kind, Execution::Finished)
     };
     let body = outcome.as_ref().map_err(Clone::clone)?;
-    let bytes = body.bytes().map_err(|errno| bad(errno.desc().to_owned()))?;
+    let bytes = body.bytes().map_err(|errno| bad(why(errno).to_owned()))?;
     handles::provide(&body.received(), || decode(bytes)).map_err(|error| bad(error.to_string()))
 }

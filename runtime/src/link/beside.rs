@@ -12,6 +12,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::codec::handles::{Handles, Received};
+use crate::error;
 use crate::sys::{self, Errno, socket};
 
 /// Sends the handles; `message` names the frame, and `again` says whether to go on trying when something fails. Returns what
@@ -121,6 +122,6 @@ impl Arriving {
 
     /// They cannot be received.
     pub(super) fn lost(&self, why: Errno) -> Received {
-        Received::lost(self.count, why.desc())
+        Received::lost(self.count, error::why(why))
     }
 }

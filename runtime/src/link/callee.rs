@@ -24,6 +24,7 @@ use super::{Filling, Loan, Payload, Place, SharedStock, Spin, bell, busy};
 use crate::codec::Spill as _;
 use crate::codec::handles::{Handles, Received};
 use crate::codec::message::{from_bytes, to_bytes};
+use crate::error;
 use crate::shared::Half;
 use crate::sys::memory::{Access, Map};
 use crate::sys::socket;
@@ -214,7 +215,7 @@ impl Callee {
         let handles = match handed_over {
             Ok(handles) => handles,
             Err(errno) => {
-                let why = format!("the result cannot be handed over: {errno}");
+                let why = format!("the result cannot be handed over: {}", error::why(errno));
                 return self.answer(given, Kind::BadResult, Payload::small(why.into_bytes()));
             }
         };
@@ -375,6 +376,10 @@ impl Callee {
 
     /// The next message of the parent, and what came with it. If that is a parcel, it is mapped.
     fn receive(&mut self) -> Result<(ToChild, Vec<OwnedFd>), Errno> {
+        if !self.lingering.is_empty() && socket::look(self.control.as_fd()).err() == Some(Errno::EMFILE) {
+            // What came with the request before takes the room that this one needs.
+            self.lingering = Received::default();
+        }
         let (bytes, fds) = socket::receive(self.control.as_fd())?;
         let message = from_bytes(&bytes).map_err(|_| Errno::EPROTO)?;
         if let ToChild::Parcel { slot, id } = message {

@@ -26,7 +26,7 @@ use super::plan::Plan;
 use super::room::Room;
 use super::seen::{Looks, Noted};
 use super::worker::{Asked, Place};
-use crate::error::{Direction, Error, ErrorKind, Execution, Result};
+use crate::error::{Direction, Error, ErrorKind, Execution, Result, why};
 use crate::launch::Record;
 use crate::link::window::LOOK_AHEAD;
 use crate::link::{Body, PATIENCE, Payload, Reply, is_temporary};
@@ -387,7 +387,7 @@ impl Schedule {
                 return false;
             }
             _ => {
-                let reason = format!("they cannot be handed over: {}", errno.desc());
+                let reason = format!("they cannot be handed over: {}", why(errno));
                 let kind = ErrorKind::CannotEncode { direction: Direction::Arguments, reason };
                 self.settle(&call, Err(Error::new(kind, Execution::NotStarted)), owed);
             }
