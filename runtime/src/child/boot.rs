@@ -7,7 +7,7 @@
 //! (`AT_SECURE`) obeys nobody's mark: it goes on, or ends if the greeting is there. A child first runs the constructors that would have followed ours, because
 //! some of them register tasks.
 
-use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::os::fd::{OwnedFd, RawFd};
 
 use super::{panics, serve, server};
 use crate::link::Callee;
@@ -22,7 +22,7 @@ sys::init::before_main!(boot);
 /// Looks for the mark; in a program that has none, returns after keeping a descriptor of its image and a word to the kernel.
 fn boot() {
     // Kept from the very start: later, the name may lead elsewhere.
-    let image = sys::image::keep().ok().map(|image| image.as_raw_fd());
+    let _ = sys::image::keep();
     sys::membarrier::register();
     if std::env::var_os(MARK).is_none() {
         return;
@@ -43,9 +43,6 @@ fn boot() {
         Err(errno) => give_up("a process", errno),
     };
     sys::fd::open_null_on_closed_stdio();
-    let table = if let Role::Child { table, .. } = role { Some(table) } else { None };
-    let keep: Vec<_> = image.into_iter().chain([socket.as_raw_fd()]).chain(table).collect();
-    sys::fd::close_all_but(&keep);
     if let Role::Child { table, member, .. } = role
         && let Err(errno) = take_over(table, member)
     {

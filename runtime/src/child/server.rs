@@ -36,7 +36,7 @@ use crate::link::message::{ChildId, FromChild, FromServer, MAGIC, ToServer};
 use crate::shared::members::{self, Member};
 use crate::sys::process::{self, Forked, Pid};
 use crate::sys::socket;
-use crate::sys::{self, Errno, fd, image, poll, signal};
+use crate::sys::{self, Errno, fd, image, inherit, poll, signal};
 use crate::task::{fingerprint, preloads};
 
 /// How long killed children may take to end before the server no longer waits for them. They take milliseconds.
@@ -271,6 +271,7 @@ fn execute(control: &OwnedFd, maker: Pid, member: Member) -> ! {
     sys::signal::set_mask(0);
     let leave_open = || {
         let table = members::descriptor()?;
+        inherit::close_all_on_exec();
         fd::leave_open_on_exec(table)?;
         fd::leave_open_on_exec(control.as_fd())?;
         Ok((image::keep()?, table.as_raw_fd()))

@@ -15,7 +15,7 @@ use crate::link::mark::{MARK, Role};
 use crate::link::message::{FromServer, MAGIC, ToServer};
 use crate::shared::members::{self, Member};
 use crate::sys::socket;
-use crate::sys::{self, Errno, fd, image, poll, process, signal};
+use crate::sys::{self, Errno, fd, image, poll, process, signal, spawn};
 use crate::task::fingerprint;
 
 /// How long a fork server may take until it is ready, and a child until it is there.
@@ -163,7 +163,7 @@ fn execute(socket: BorrowedFd<'_>) -> sys::Result<Newborn> {
     let (args, env) = (process::own_args(), process::own_env_with((MARK, &mark)));
     let mut failed = Errno::ENOENT;
     for path in image::paths() {
-        match process::spawn_image(&path, socket, &args, &env) {
+        match spawn::spawn_image(&path, socket, &args, &env) {
             // A host that ignores SIGCHLD may have reaped it already, if it has ended; then there is nothing to watch.
             Ok(pid) => return Ok(Newborn(fd::pidfd(pid).ok())),
             Err(errno) => failed = errno,

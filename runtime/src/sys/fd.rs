@@ -2,7 +2,7 @@
 //!
 //! Owns: nothing; hands out owned descriptors. Runs in: any process.
 //! Never: leaves a descriptor of ours inheritable.
-#![expect(unsafe_code, reason = "nix has no wrapper for pidfd_open(2), pidfd_send_signal(2) and close_range(2)")]
+#![expect(unsafe_code, reason = "nix has no wrapper for pidfd_open(2) and pidfd_send_signal(2)")]
 
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
@@ -151,20 +151,4 @@ pub(crate) fn signal_group(leader: BorrowedFd<'_>, signal: i32) -> nix::Result<(
     // SAFETY: a null `info` is allowed, and the descriptor is borrowed across the call.
     let answer = unsafe { libc::syscall(libc::SYS_pidfd_send_signal, fd, signal, no_info, PIDFD_SIGNAL_PROCESS_GROUP) };
     Errno::result(answer).map(drop)
-}
-
-/// Closes every descriptor from 3 up but `keep`: what the parent forgot to mark must not leak into a child.
-///
-/// Runs in: a child, before it has opened anything of its own.
-pub(crate) fn close_all_but(keep: &[RawFd]) {
-    let mut keep: Vec<u32> = keep.iter().filter_map(|fd| u32::try_from(*fd).ok()).collect();
-    keep.sort_unstable();
-    let mut from = 3;
-    for fd in keep.into_iter().chain([u32::MAX]) {
-        if from < fd {
-            // SAFETY: takes three numbers. No object of this process owns a descriptor in the range: it has just started.
-            let _ = unsafe { libc::syscall(libc::SYS_close_range, from, fd - 1, 0) };
-        }
-        from = fd.saturating_add(1);
-    }
 }

@@ -1,19 +1,18 @@
 //! Making, replacing, watching and reaping processes.
 //!
-//! Owns: nothing. Runs in: the fork server and its children, but for [`spawn_image`], which a parent calls once.
+//! Owns: nothing. Runs in: the fork server and its children.
 //! Never: signals a number that may belong to somebody else by now.
 #![expect(unsafe_code, reason = "fork(2), execveat(2), atexit(3) and exit(3)")]
 
-use std::ffi::{CStr, CString};
-use std::os::fd::{AsRawFd, BorrowedFd};
+use std::ffi::CString;
+use std::os::fd::BorrowedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 use nix::errno::Errno;
 use nix::libc;
-use nix::spawn::{PosixSpawnAttr, PosixSpawnFileActions, PosixSpawnFlags, posix_spawn};
 use nix::sys::prctl;
-use nix::sys::signal::{SigSet, Signal};
+use nix::sys::signal::Signal;
 use nix::sys::wait::{Id, WaitPidFlag, waitid};
 pub(crate) use nix::unistd::Pid;
 use nix::unistd::{ForkResult, fork, getpid, getppid, setpgid};
@@ -48,28 +47,6 @@ pub(crate) fn pid(raw: i32) -> Pid {
 /// How many threads this process has, as the kernel counts them: one entry each in a directory, which has two links more.
 pub(crate) fn thread_count() -> u64 {
     nix::sys::stat::stat("/proc/self/task").map_or(1, |directory| directory.st_nlink.saturating_sub(2))
-}
-
-/// Starts this program's image again, as the leader of a group of its own, with `socket` as its descriptor of that number.
-///
-/// `posix_spawn(3)` does not copy the caller's address space, so it takes as long in a big program as in a small one.
-/// Standard input is `/dev/null`; signals are as a new program expects them.
-pub(crate) fn spawn_image(path: &CStr, socket: BorrowedFd<'_>, args: &[CString], env: &[CString]) -> nix::Result<Pid> {
-    let mut actions = PosixSpawnFileActions::init()?;
-    let null = super::fd::null()?;
-    actions.add_dup2(null.as_raw_fd(), 0)?;
-    // A descriptor duplicated onto itself is what makes it stay open, in the new process only.
-    actions.add_dup2(socket.as_raw_fd(), socket.as_raw_fd())?;
-    let mut attributes = PosixSpawnAttr::init()?;
-    attributes.set_flags(
-        PosixSpawnFlags::POSIX_SPAWN_SETPGROUP
-            | PosixSpawnFlags::POSIX_SPAWN_SETSIGDEF
-            | PosixSpawnFlags::POSIX_SPAWN_SETSIGMASK,
-    )?;
-    attributes.set_pgroup(Pid::from_raw(0))?;
-    attributes.set_sigdefault(&SigSet::all())?;
-    attributes.set_sigmask(&SigSet::empty())?;
-    posix_spawn(path, &actions, &attributes, args, env)
 }
 
 /// `execveat(image, "", args, env, AT_EMPTY_PATH)`: runs the image that `image` is open on, whatever became of its name.

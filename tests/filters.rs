@@ -1,0 +1,90 @@
+//! Programs under a filter that refuses system calls: what does not need the call works as ever.
+//!
+//! Runs in: victims, which install the filter. Never: installs one in the test process.
+
+mod filter;
+mod support;
+mod victim;
+
+use std::io::Read as _;
+use std::os::fd::{AsFd as _, OwnedFd};
+use std::time::{Duration, Instant};
+
+use filter::{Answer, refuse};
+use nix::errno::Errno;
+use nix::fcntl::{FcntlArg, FdFlag, fcntl};
+use nix::libc;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use process_task::{Builder, Pool, StartMethod, process_task};
+use victim::{Victim, reached};
+
+under_every_start_method! {
+    within 120 seconds;
+    refused_close_range_leaks_nothing,
+    refused_close_range_and_list_leak_nothing,
+}
+
+fn refused_close_range_leaks_nothing(method: StartMethod) {
+    for scene in ["no close_range: EPERM", "no close_range: ENOSYS", "no close_range: EINVAL"] {
+        plays(scene, method);
+    }
+}
+
+fn refused_close_range_and_list_leak_nothing(method: StartMethod) {
+    plays("no close_range, no list", method);
+}
+
+fn plays(scene: &str, method: StartMethod) {
+    let mut victim = Victim::start(&scene.replace(':', ""), method);
+    let status = victim.finish();
+    let said = std::fs::read_to_string(victim.on_stage("said")).unwrap_or_default();
+    assert!(status.success() && victim.on_stage("played").exists(), "{scene}: {status}\n{said}");
+    victim.leaves_nobody();
+}
+
+/// Plays a scene, in a process that a test of this file has started.
+#[test]
+fn scene() {
+    let Some((scene, method)) = victim::scene() else { return };
+    std::panic::set_hook(Box::new(|info| drop(std::fs::write(victim::stage().join("said"), info.to_string()))));
+    let close_range = libc::SYS_close_range;
+    match scene.as_str() {
+        "no close_range EPERM" => refuse(&[close_range], Answer::Errno(Errno::EPERM)),
+        "no close_range ENOSYS" => refuse(&[close_range], Answer::Errno(Errno::ENOSYS)),
+        "no close_range EINVAL" => refuse(&[close_range], Answer::Errno(Errno::EINVAL)),
+        "no close_range, no list" => refuse(&[close_range, libc::SYS_getdents64], Answer::Errno(Errno::EPERM)),
+        other => unreachable!("no scene {other}"),
+    }
+    leaks_nothing(method);
+    reached("played");
+}
+
+/// A pipe that everything inherits which is executed, and what has just been started stays: its end must be seen.
+fn leaks_nothing(method: StartMethod) {
+    let (reader, writer) = std::io::pipe().unwrap();
+    let (mut reader, writer) = (inherited(reader.into()), inherited(writer.into()));
+    // Far behind all others.
+    let far = fcntl(&writer, FcntlArg::F_DUPFD(777)).unwrap();
+    let process = Builder::new().start_method(method).spawn(square, 3).unwrap();
+    assert_eq!(process.join(), Ok(9));
+    let pool = Pool::builder().workers(2).start_method(method).build().unwrap();
+    assert_eq!(pool.map(square, 0..9).unwrap()[8], 64);
+    nix::unistd::close(far).unwrap();
+    drop(writer);
+    let deadline = Instant::now() + Duration::from_secs(20);
+    let mut polled = [PollFd::new(reader.as_fd(), PollFlags::POLLIN)];
+    while poll(&mut polled, PollTimeout::from(1000u16)).unwrap() == 0 {
+        assert!(Instant::now() < deadline, "something still has the pipe: {}", support::processes::table());
+    }
+    assert_eq!(reader.read(&mut [0; 1]).unwrap(), 0);
+}
+
+fn inherited(end: OwnedFd) -> std::fs::File {
+    fcntl(&end, FcntlArg::F_SETFD(FdFlag::empty())).unwrap();
+    end.into()
+}
+
+#[process_task]
+fn square(x: i64) -> i64 {
+    x * x
+}
