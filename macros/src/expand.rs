@@ -15,12 +15,14 @@
 //!
 //!     fn __task_count(text: &str) -> usize { … }             // as it was written
 //!
+//!     fn __process_task_output<'args>() -> Codec<'args, usize> { codec(choice) }
+//!
 //!     fn __process_task_run<'args>(bytes: &'args [u8], writer: &mut Writer<'_>) -> Result<(), StubError> {
 //!         let mut reader = Reader::new(bytes);
 //!         let argument_0 = loan::<str, _>(choice).pull(&mut reader)?;
 //!         reader.finish()?;
 //!         let output = __task_count(loan::<str, _>(choice).lend(&argument_0));
-//!         codec::<usize, _>(choice).encode(&output, writer)
+//!         __process_task_output().encode(&output, writer)
 //!     }
 //!
 //!     static __PROCESS_TASK_REGISTRATION: Registration = …;
@@ -34,7 +36,8 @@
 //! ```
 //!
 //! where `choice` asks [`codec::choose`] about the type. Locals are dropped in reverse: first the result, then what the
-//! arguments were lent from.
+//! arguments were lent from. The format of each value is asked for in one function: the compiler reports a type that cannot
+//! travel once for each place that asks, if the type is long.
 //!
 //! Owns: the shape of this code. Never: names anything but `__private`, a path from the root, or what the user wrote;
 //! gives two different outputs for one input. Runs in: the compiler.
@@ -65,6 +68,7 @@ pub(crate) fn task(task: &TaskFn) -> TokenStream {
     let krate = &task.options.krate;
     let value = value(task, &names);
     let function = function(task, &names);
+    let formats = formats(task, &names);
     let run = run(task, &names);
     let contract = contract(task, &names);
     let callable = callable(task, &names);
@@ -83,6 +87,7 @@ pub(crate) fn task(task: &TaskFn) -> TokenStream {
         const _: () = {
             use #krate::__private as __process_task;
             #function
+            #formats
             #run
             #contract
             #callable
@@ -116,6 +121,10 @@ struct Names {
     hidden: Ident,
     /// What the stubs call the arguments.
     locals: Vec<Ident>,
+    /// What they call the functions that say how the arguments cross.
+    formats: Vec<Ident>,
+    /// What they call the arguments' types: a type that is written twice is wrong twice.
+    types: Vec<Ident>,
 }
 
 impl Names {
@@ -123,7 +132,15 @@ impl Names {
         let name = settled(&task.function.signature.ident);
         let hidden = format_ident!("__task_{}", name.unraw(), span = name.span());
         let locals = (0..task.parameters.len()).map(|index| format_ident!("__process_task_argument_{index}")).collect();
-        Self { task: name, hidden, locals }
+        let formats = (0..task.parameters.len()).map(|index| format_ident!("__process_task_format_{index}")).collect();
+        let types = (0..task.parameters.len()).map(|index| format_ident!("__ProcessTaskArgument{index}")).collect();
+        Self { task: name, hidden, locals, formats, types }
+    }
+
+    /// The parameters of `task` and what the stubs call what belongs to them.
+    fn arguments<'t>(&'t self, task: &'t TaskFn) -> impl Iterator<Item = Argument<'t>> {
+        let names = self.locals.iter().zip(&self.formats);
+        task.parameters.iter().zip(names).map(|(parameter, (local, format))| Argument { parameter, local, format })
     }
 }
 
@@ -172,17 +189,44 @@ fn function(task: &TaskFn, names: &Names) -> TokenStream {
     }
 }
 
+/// One function for each value that crosses, which says how.
+fn formats(task: &TaskFn, names: &Names) -> TokenStream {
+    let lifetime = args_lifetime();
+    let choices = choices();
+    let format = |name: &Ident, ty: &Type, alias: &TokenStream| {
+        // If the type cannot cross, that is reported where the user wrote it.
+        quote_spanned! { ty.span().resolved_at(Span::call_site())=>
+            #[inline]
+            fn #name<#lifetime>() -> __process_task::Codec<#lifetime, #alias> {
+                #choices
+                __process_task::codec::<#ty, _>((&&__process_task::by_value::<#ty>()).choose())
+            }
+        }
+    };
+    let arguments = names.arguments(task).zip(&names.types).map(|(argument, alias)| {
+        let ty = &argument.parameter.ty;
+        let format = argument.target().is_none().then(|| format(argument.format, ty, &quote!(#alias<#lifetime>)));
+        quote!(type #alias<#lifetime> = #ty; #format)
+    });
+    let hidden = &names.hidden;
+    let output = format(&output_format(), &task.output, &quote!(<#hidden as __process_task::Task>::Output));
+    quote!(#(#arguments)* #output)
+}
+
+/// What the stubs call the function that says how the result crosses.
+fn output_format() -> Ident {
+    Ident::new("__process_task_output", Span::call_site())
+}
+
 /// The stub that a child runs.
 fn run(task: &TaskFn, names: &Names) -> TokenStream {
     let Names { hidden, locals, .. } = names;
     let lifetime = args_lifetime();
     let choices = choices();
-    let arguments: Vec<_> =
-        task.parameters.iter().zip(locals).map(|(parameter, local)| Argument { parameter, local }).collect();
+    let arguments: Vec<_> = names.arguments(task).collect();
     let take = arguments.iter().map(Argument::take);
     let pass = arguments.iter().map(Argument::pass);
-    let output = &task.output;
-    let put = put(output, &quote!(&__process_task_output));
+    let (output, output_format) = (&task.output, output_format());
     quote! {
         fn __process_task_run<#lifetime>(
             __process_task_bytes: &#lifetime [u8],
@@ -192,23 +236,21 @@ fn run(task: &TaskFn, names: &Names) -> TokenStream {
             let mut __process_task_reader = __process_task::Reader::new(__process_task_bytes);
             #(let #locals = #take.map_err(__process_task::StubError::Decode)?;)*
             __process_task_reader.finish().map_err(__process_task::StubError::Decode)?;
-            let __process_task_output: #output = #hidden(#(#pass),*);
-            #put.map_err(__process_task::StubError::Encode)
+            let __process_task_result: #output = #hidden(#(#pass),*);
+            #output_format().encode(&__process_task_result, __process_task_writer).map_err(__process_task::StubError::Encode)
         }
     }
 }
 
 /// The registration and the `Task` implementation.
 fn contract(task: &TaskFn, names: &Names) -> TokenStream {
-    let Names { hidden, locals, task: name } = names;
+    let Names { hidden, locals, types, task: name, .. } = names;
     let lifetime = args_lifetime();
     let choices = choices();
-    let types: Vec<_> = task.parameters.iter().map(|parameter| &parameter.ty).collect();
-    let args = one_or_tuple(&types);
+    let args = one_or_tuple(&types.iter().map(|alias| quote!(#alias<#lifetime>)).collect::<Vec<_>>());
     let pattern = one_or_tuple(locals);
-    let put_each = task.parameters.iter().zip(locals).map(|(parameter, local)| Argument { parameter, local }.put());
-    let output = &task.output;
-    let output_codec = codec(output);
+    let put_each = names.arguments(task).map(|argument| argument.put());
+    let (output, output_format) = (&task.output, output_format());
     let name = name.unraw().to_string();
     quote! {
         static __PROCESS_TASK_REGISTRATION: __process_task::Registration = __process_task::Registration::new(
@@ -249,8 +291,7 @@ fn contract(task: &TaskFn, names: &Names) -> TokenStream {
             fn decode_output(
                 __process_task_bytes: &[u8],
             ) -> ::core::result::Result<Self::Output, __process_task::CodecError> {
-                #choices
-                #output_codec.decode_whole(__process_task_bytes)
+                #output_format().decode_whole(__process_task_bytes)
             }
         }
     }
@@ -329,6 +370,8 @@ fn methods(task: &TaskFn, names: &Names) -> TokenStream {
 struct Argument<'t> {
     parameter: &'t Parameter,
     local: &'t Ident,
+    /// The function that says how it crosses, if it is no reference.
+    format: &'t Ident,
 }
 
 impl Argument<'_> {
@@ -344,9 +387,9 @@ impl Argument<'_> {
 
     /// Appends it to the payload.
     fn put(&self) -> TokenStream {
-        let local = self.local;
+        let Self { local, format, .. } = self;
         match self.target() {
-            None => put(&self.parameter.ty, &quote!(&#local)),
+            None => quote!(#format().encode(&#local, __process_task_writer)),
             Some(target) => {
                 let loan = loan(target);
                 quote!(#loan.push(#local, __process_task_writer))
@@ -358,8 +401,8 @@ impl Argument<'_> {
     fn take(&self) -> TokenStream {
         match self.target() {
             None => {
-                let codec = codec(&self.parameter.ty);
-                quote!(#codec.decode(&mut __process_task_reader))
+                let format = self.format;
+                quote!(#format().decode(&mut __process_task_reader))
             }
             Some(target) => {
                 let loan = loan(target);
@@ -374,19 +417,6 @@ impl Argument<'_> {
         let Some(target) = self.target() else { return quote!(#local) };
         let loan = loan(target);
         quote!(#loan.lend(&#local))
-    }
-}
-
-/// Appends `value` to the payload.
-fn put(ty: &Type, value: &TokenStream) -> TokenStream {
-    let codec = codec(ty);
-    quote!(#codec.encode(#value, __process_task_writer))
-}
-
-/// How values of type `ty` cross. If they cannot, that is reported where the user wrote `ty`.
-fn codec(ty: &Type) -> TokenStream {
-    quote_spanned! { ty.span().resolved_at(Span::call_site())=>
-        __process_task::codec::<#ty, _>((&&__process_task::by_value::<#ty>()).choose())
     }
 }
 

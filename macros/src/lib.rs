@@ -90,9 +90,12 @@ use proc_macro::TokenStream;
 #[proc_macro_attribute]
 pub fn process_task(args: TokenStream, item: TokenStream) -> TokenStream {
     let item = item.into();
-    task::TaskFn::check(args.into(), &item)
-        .map_or_else(|errors| diag::keep_item(&item, &errors), |task| expand::task(&task))
-        .into()
+    match task::TaskFn::check(args.into(), &item) {
+        Ok(task) if task.is_wrong_anyway => item,
+        Ok(task) => expand::task(&task),
+        Err(errors) => diag::keep_item(&item, &errors),
+    }
+    .into()
 }
 
 /// Runs a function in the fork server, before it makes processes that run tasks.

@@ -38,6 +38,28 @@ fn refuse_impl_trait(ty: &syn::TypeImplTrait, mistakes: &mut Mistakes) {
     );
 }
 
+/// Whether no function can have `ty` in its signature: it has no size, or is left open. The compiler says so best.
+pub(crate) fn is_wrong_in_any_function(ty: &Type) -> bool {
+    struct Infer(bool);
+    impl VisitMut for Infer {
+        fn visit_type_infer_mut(&mut self, _: &mut syn::TypeInfer) {
+            self.0 = true;
+        }
+    }
+    let mut infer = Infer(false);
+    infer.visit_type_mut(&mut ty.clone());
+    infer.0 || is_unsized(ty)
+}
+
+fn is_unsized(ty: &Type) -> bool {
+    match ty {
+        Type::Group(group) => is_unsized(&group.elem),
+        Type::Path(path) => path.path.is_ident("str"),
+        Type::Slice(_) | Type::TraitObject(_) => true,
+        _ => false,
+    }
+}
+
 struct Parameter<'m> {
     generics: &'m Generics,
     mistakes: &'m mut Mistakes,
@@ -53,21 +75,25 @@ impl VisitMut for Parameter<'_> {
                 "take the value and return the changed one",
             );
         }
-        reference.lifetime.get_or_insert_with(|| Lifetime::new("'_", Span::call_site()));
-        visit_mut::visit_type_reference_mut(self, reference);
-    }
-
-    fn visit_lifetime_mut(&mut self, lifetime: &mut Lifetime) {
-        let of_the_function =
-            |param: &GenericParam| matches!(param, GenericParam::Lifetime(it) if it.lifetime == *lifetime);
-        if lifetime.ident == "static" {
+        if let Some(lifetime) = &reference.lifetime
+            && lifetime.ident == "static"
+        {
             self.mistakes.cannot(
-                &*lifetime,
+                lifetime,
                 "take `'static` references",
                 "in the child, arguments live no longer than the call",
                 "leave the lifetime out, or take an owned value",
             );
-        } else if lifetime.ident == "_" || self.generics.params.iter().any(of_the_function) {
+        }
+        reference.lifetime.get_or_insert_with(|| Lifetime::new("'_", Span::call_site()));
+        visit_mut::visit_type_reference_mut(self, reference);
+    }
+
+    /// `'static` inside another type is left as it is: a `Cow<'static, str>` is read as what it owns.
+    fn visit_lifetime_mut(&mut self, lifetime: &mut Lifetime) {
+        let of_the_function =
+            |param: &GenericParam| matches!(param, GenericParam::Lifetime(it) if it.lifetime == *lifetime);
+        if lifetime.ident == "_" || self.generics.params.iter().any(of_the_function) {
             *lifetime = args_lifetime();
         }
     }
@@ -99,21 +125,21 @@ impl Output<'_> {
 impl VisitMut for Output<'_> {
     fn visit_type_reference_mut(&mut self, reference: &mut syn::TypeReference) {
         match &reference.lifetime {
-            Some(lifetime) => self.visit_lifetime_mut(&mut lifetime.clone()),
+            Some(lifetime) if lifetime.ident == "static" => self.mistakes.cannot(
+                lifetime,
+                "return `'static` references",
+                "what they point to is in the child's memory, and the result is read in another process",
+                "return an owned value",
+            ),
+            Some(lifetime) => self.refuse_borrow(lifetime),
             None => self.refuse_borrow(reference.and_token),
         }
         self.visit_type_mut(&mut reference.elem);
     }
 
+    /// `'static` inside another type is fine: a `Cow<'static, str>` is read as what it owns.
     fn visit_lifetime_mut(&mut self, lifetime: &mut Lifetime) {
-        if lifetime.ident == "static" {
-            self.mistakes.cannot(
-                &*lifetime,
-                "return `'static` references",
-                "what they point to is in the child's memory, and the result is read in another process",
-                "return an owned value",
-            );
-        } else {
+        if lifetime.ident != "static" {
             self.refuse_borrow(&*lifetime);
         }
     }

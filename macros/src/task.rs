@@ -10,9 +10,11 @@
 
 use proc_macro2::{Ident, Span, TokenStream};
 use quote::{ToTokens, format_ident};
+use syn::ext::IdentExt as _;
 use syn::parse::{Parse, ParseStream};
 use syn::spanned::Spanned as _;
-use syn::{Attribute, Error, FnArg, GenericParam, Item, Pat, PatType, Signature, Token, Type, Visibility};
+use syn::visit_mut::{self, VisitMut};
+use syn::{Attribute, Error, FnArg, GenericParam, Item, Pat, PatIdent, PatType, Signature, Token, Type, Visibility};
 
 use crate::attributes::Attributes;
 use crate::diag::{Mistakes, cannot};
@@ -30,6 +32,8 @@ pub(crate) struct TaskFn {
     pub(crate) parameters: Vec<Parameter>,
     /// The result's type; `()` when none is written.
     pub(crate) output: Type,
+    /// Whether the function is an error without the attribute, which the compiler reports once if nothing is made of it.
+    pub(crate) is_wrong_anyway: bool,
 }
 
 /// One parameter of a task.
@@ -69,7 +73,9 @@ impl TaskFn {
             );
         }
         let attributes = Attributes::sort(&function.attributes);
-        mistakes.none_or(Self { options, attributes, function, parameters, output })
+        let is_wrong_anyway =
+            parameters.iter().map(|parameter| &parameter.ty).chain([&output]).any(signature::is_wrong_in_any_function);
+        mistakes.none_or(Self { options, attributes, function, parameters, output, is_wrong_anyway })
     }
 }
 
@@ -130,6 +136,7 @@ fn read_parameters(signature: &Signature, mistakes: &mut Mistakes) -> Vec<Parame
             ),
             FnArg::Typed(input) => {
                 refuse_conditional(input, mistakes);
+                OwnName { task: &signature.ident, mistakes }.visit_pat_mut(&mut input.pat.as_ref().clone());
                 if index == MOST_PARAMETERS {
                     mistakes.cannot(
                         &input.pat,
@@ -156,6 +163,26 @@ fn refuse_conditional(input: &PatType, mistakes: &mut Mistakes) {
                 "put `#[cfg]` on the whole function and write it twice",
             );
         }
+    }
+}
+
+/// Refuses patterns that bind the task's own name.
+struct OwnName<'m> {
+    task: &'m Ident,
+    mistakes: &'m mut Mistakes,
+}
+
+impl VisitMut for OwnName<'_> {
+    fn visit_pat_ident_mut(&mut self, pattern: &mut PatIdent) {
+        if pattern.ident.unraw() == self.task.unraw() {
+            self.mistakes.cannot(
+                &pattern.ident,
+                "have a parameter of its own name",
+                "the task is a constant, and a pattern compares with a constant instead of binding it",
+                "rename the parameter",
+            );
+        }
+        visit_mut::visit_pat_ident_mut(self, pattern);
     }
 }
 

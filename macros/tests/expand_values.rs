@@ -6,7 +6,7 @@ mod task_call;
 use std::borrow::Cow;
 use std::cell::RefCell;
 use std::collections::BTreeMap;
-use std::ffi::{OsStr, OsString};
+use std::ffi::{CStr, OsStr, OsString};
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 
@@ -132,6 +132,51 @@ fn lifetimes_may_be_written_elided_or_inside_a_type() {
     assert_eq!(length, 5);
     let function: fn(&str) -> usize = *borrowed_length;
     assert_eq!(["a", "bb"].map(function), [1, 2]);
+}
+
+type StaticText = Cow<'static, str>;
+
+#[process_task]
+fn owned_inside(
+    text: Cow<'static, str>,
+    bytes: Option<Cow<'static, [u8]>>,
+    more: Cow<'_, [u16]>,
+    fail: bool,
+) -> Result<(Cow<'static, str>, usize), Cow<'static, str>> {
+    let sum = bytes.map_or(0, |bytes| bytes.len()) + more.len();
+    if fail { Err(text) } else { Ok((text, sum)) }
+}
+
+#[process_task]
+fn aliased(text: StaticText) -> StaticText {
+    text
+}
+
+#[test]
+fn cow_with_static_lifetime_arrives_owned() {
+    let local = vec![1_u16, 2];
+    let arguments = |fail| ("text".into(), Some(Cow::Borrowed(&b"bytes"[..])), Cow::Borrowed(&*local), fail);
+    assert_eq!(round_trip(owned_inside, arguments(false)), Ok(("text".into(), 7)));
+    let refused = round_trip(owned_inside, arguments(true)).unwrap_err();
+    assert!(matches!(refused, Cow::Owned(text) if text == "text"));
+    assert!(matches!(round_trip(aliased, "text".into()), Cow::Owned(text) if text == "text"));
+}
+
+#[process_task]
+fn c_length(text: &CStr, more: Option<&str>) -> usize {
+    text.to_bytes().len() + more.map_or(0, str::len)
+}
+
+#[test]
+fn c_string_is_lent_and_a_broken_one_is_an_error() {
+    assert_eq!(round_trip(c_length, (c"", None)), 0);
+    assert_eq!(round_trip(c_length, (c"five.", Some("two"))), 8);
+    let mut bytes = task_call::bytes(|writer| <__task_c_length as Task>::encode((c"five.", None), writer)).unwrap();
+    let middle = bytes.len() - 4;
+    bytes[middle] = 0;
+    let broken = task_call::Aligned::new(&bytes);
+    let refused = task_call::bytes(|writer| c_length.registration().run(broken.bytes(), writer)).unwrap_err();
+    assert!(matches!(refused, StubError::Decode(_)), "{refused:?}");
 }
 
 #[process_task]

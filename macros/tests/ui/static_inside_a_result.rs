@@ -1,14 +1,17 @@
-//! A result type that holds a `'static` reference: it could be written but never read.
+//! Types that hold a `'static` reference, as result and as parameter: they could be written but never read.
 use process_task::process_task;
 
 #[derive(serde::Serialize, serde::Deserialize)]
 struct Name(#[serde(borrow)] &'static str);
 
+#[derive(serde::Serialize, serde::Deserialize)]
+struct Title<'a>(&'a str);
+
 #[process_task]
-fn name() -> Name {
-    Name("x")
+fn name(title: Title<'static>) -> Name {
+    Name(title.0)
 }
 
 fn main() {
-    name();
+    name(Title(""));
 }

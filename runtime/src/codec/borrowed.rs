@@ -3,7 +3,7 @@
 //! Owns: the list of such types. Never: allocates.
 //! Runs in: the parent to write them, the child to lend them.
 
-use std::ffi::OsStr;
+use std::ffi::{CStr, OsStr};
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
 
@@ -11,7 +11,7 @@ use super::number::lend_slice;
 use super::plain::{put_counted_bytes, put_numbers, take_counted_bytes, take_str};
 use super::{CodecError, Lend, Number, Reader, Store, Writer};
 
-/// Unsized values whose encoding holds them as they are: `str`, `[number]`, `Path`, `OsStr`.
+/// Unsized values whose encoding holds them as they are: `str`, `[number]`, `Path`, `OsStr`, `CStr`.
 pub trait Borrowable {
     /// Appends the value.
     ///
@@ -93,5 +93,16 @@ impl Borrowable for Path {
 
     fn find<'a>(reader: &mut Reader<'a>) -> Result<&'a Self, CodecError> {
         OsStr::find(reader).map(Self::new)
+    }
+}
+
+impl Borrowable for CStr {
+    fn put(&self, writer: &mut Writer<'_>) -> Result<(), CodecError> {
+        put_counted_bytes(self.to_bytes_with_nul(), writer)
+    }
+
+    fn find<'a>(reader: &mut Reader<'a>) -> Result<&'a Self, CodecError> {
+        let bytes = take_counted_bytes(reader)?;
+        Self::from_bytes_with_nul(bytes).map_err(|error| CodecError::new(error.to_string()))
     }
 }

@@ -29,9 +29,10 @@ use super::{CodecError, Payload, Plain, Reader, Spill, Travels, Writer, via_serd
 #[diagnostic::on_unimplemented(
     message = "`{Self}` cannot go through a channel",
     label = "not a type that can be sent to a process and kept there",
-    note = "derive serde's two traits: `#[derive(serde::Serialize, serde::Deserialize)]`",
+    note = "a type of this crate can if it derives serde's two traits: `#[derive(serde::Serialize, serde::Deserialize)]`",
     note = "what borrows cannot: send what owns, `String` for `&str`",
-    note = "what means something in one process only has a counterpart: `Shared` for `Arc`, `sync` for std's locks, `channel` for `mpsc`, `channel::Descriptor` for files and sockets"
+    note = "an error of another crate (`io::Error`, `anyhow::Error`, `Box<dyn Error>`) travels as text: `error.to_string()`",
+    note = "what processes are to share has a counterpart in `process_task`: `Shared<T>` for `Arc<T>`, `Shared<sync::Mutex<T>>` for a `Mutex<T>`, `channel` for `mpsc`, `channel::Descriptor` for files and sockets"
 )]
 pub trait Message: for<'a> Travels<'a> + 'static {}
 

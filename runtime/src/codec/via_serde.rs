@@ -39,8 +39,10 @@ const CONFIGURATION: Configuration<LittleEndian, Fixint> = bincode::config::stan
 #[diagnostic::on_unimplemented(
     message = "`{Self}` cannot travel to another process",
     label = "not a type that can be sent to a process and read there",
-    note = "derive serde's two traits: `#[derive(serde::Serialize, serde::Deserialize)]`",
-    note = "what means something in one process only has a counterpart: `Shared` for `Arc`, `sync` for std's locks, `channel` for `mpsc`, `channel::Descriptor` for files and sockets"
+    note = "a type of this crate can if it derives serde's two traits: `#[derive(serde::Serialize, serde::Deserialize)]`",
+    note = "an error of another crate (`io::Error`, `anyhow::Error`, `Box<dyn Error>`) travels as text: return `Result<T, String>`, and use `.map_err(|error| error.to_string())`",
+    note = "what processes are to share has a counterpart in `process_task`: `Shared<T>` for `Arc<T>`, `Shared<sync::Mutex<T>>` for a `Mutex<T>`, `channel` for `mpsc`, `channel::Descriptor` for files and sockets",
+    note = "shared memory has no pointers in it: `Shared<[u8]>` for a `Shared<String>`, `Shared<[T]>` for a `Shared<Vec<T>>`"
 )]
 pub trait Travels<'a>: Serialize + Deserialize<'a> {}
 

@@ -54,7 +54,9 @@ use std::sync::atomic::{
     label = "not a type that several processes can use in one memory",
     note = "numbers, `bool`, atomics and the primitives of `process_task::sync` can, and so can arrays, slices and tuples of them",
     note = "structs of these can with `#[derive(process_task::Shareable)]`",
-    note = "what holds an address (`&T`, `String`, `Vec`, `Box`) cannot, nor `char`, `Option` and other enums with fields"
+    note = "`String`, `Vec`, `Box` and references point into the memory of one process: use `Shared::<[u8]>::from_slice(text.as_bytes())` for text, a `Shared<[T]>` for a `Vec<T>`, or pass the value as an argument",
+    note = "std's locks work in one process only: use those of `process_task::sync`, such as `Shared<sync::Mutex<T>>`",
+    note = "`char`, `Option` and other enums with fields cannot: a process may be killed between two bytes of such a value"
 )]
 pub unsafe trait Shareable: Sync + 'static {
     /// Whether a value stays as it is for as long as it is shared: nothing in it can be changed through a `&`.
