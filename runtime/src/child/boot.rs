@@ -3,16 +3,18 @@
 //! Owns: that decision. Runs in: every process, once.
 //! Never: takes a process over, or touches its descriptors, because of the mark alone; see [`mark`].
 //!
-//! The mark is removed at once, so that grandchildren do not see it. A program that runs with more rights than its caller
-//! (`AT_SECURE`) obeys nobody's mark: it goes on, or ends if the greeting is there. A child first runs the constructors that would have followed ours, because
+//! The mark is removed at once, so that grandchildren do not see it. A program that gets more rights than its caller by being
+//! executed obeys nobody's mark: it goes on, or ends if the greeting is there, and says why. A child first runs the constructors that would have followed ours, because
 //! some of them register tasks.
 
 use std::os::fd::{OwnedFd, RawFd};
 
 use super::{panics, serve, server};
+use crate::codec::message::to_bytes;
 use crate::link::Callee;
 use crate::link::identity::{self, Unready};
 use crate::link::mark::{self, MARK, Role};
+use crate::link::message::{FromServer, GaveUp};
 use crate::shared::members::{self, Member};
 use crate::sys::{self, Errno, process};
 use crate::task::fingerprint;
@@ -35,7 +37,10 @@ fn boot() {
         return;
     }
     // From here on this process is ours, and must not come to `main`: it would run the whole program again.
-    if sys::env::is_privileged() {
+    if has_more_rights_than_caller(number) {
+        if role == Role::Server {
+            tell_why(number, GaveUp::MoreRights, Errno::EPERM);
+        }
         give_up("a process with more rights than its caller", Errno::EPERM);
     }
     let socket = match sys::fd::inherited(number) {
@@ -61,6 +66,22 @@ fn boot() {
             }
             give_up("a child", become_child(socket))
         }
+    }
+}
+
+/// Whether being executed gave this process rights that its caller, which made the socket of this number, does not have.
+///
+/// The kernel's own flag is not enough: it is set too where the caller's real and effective ids differ, and nothing is gained.
+fn has_more_rights_than_caller(socket: RawFd) -> bool {
+    let same_ids =
+        || sys::fd::numbered(socket).is_some_and(|socket| sys::socket::maker(socket) == Ok(process::own_ids()));
+    sys::env::is_privileged() && (sys::image::gives_rights() || !same_ids())
+}
+
+/// Tells the parent, on the socket of this number, why there will be no fork server.
+fn tell_why(socket: RawFd, why: GaveUp, errno: Errno) {
+    if let Some(socket) = sys::fd::numbered(socket) {
+        let _ = sys::socket::send(socket, &to_bytes(&FromServer::GaveUp { why, errno: errno as i32 }), &[]);
     }
 }
 

@@ -25,14 +25,14 @@
 //! end a little later than we do; the parent waits for each one's own pidfd before it settles its calls.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
 
 use super::{boot, panics, serve};
 use crate::codec::message::{from_bytes, to_bytes};
 use crate::link::StartMethod;
 use crate::link::mark::{MARK, Role};
-use crate::link::message::{ChildId, FromChild, FromServer, MAGIC, ToServer};
+use crate::link::message::{ChildId, FromChild, FromServer, GaveUp, MAGIC, ToServer};
 use crate::shared::members::{self, Member};
 use crate::sys::process::{self, Forked, Pid};
 use crate::sys::socket;
@@ -56,10 +56,16 @@ struct Server {
 
 /// Serves until the parent is gone. Returns only why it could not begin.
 pub(super) fn run(socket: OwnedFd) -> Errno {
-    let server = match Server::begin(socket) {
-        Ok(server) => server,
-        Err(errno) => return errno,
+    let (parent, asking, child_events) = match begin(socket.as_fd()) {
+        Ok(begun) => begun,
+        Err(errno) => {
+            let why = FromServer::GaveUp { why: GaveUp::Step, errno: errno as i32 };
+            let _ = socket::send(socket.as_fd(), &to_bytes(&why), &[]);
+            return errno;
+        }
     };
+    let (children, outgoing) = (BTreeMap::new(), VecDeque::new());
+    let server = Server { socket, parent, asking, child_events, children, outgoing, said_not_alone: false };
     match server.serve() {
         Next::Child(control) => boot::become_child(control),
         Next::ParentIsGone => process::exit_now(0),
@@ -72,34 +78,34 @@ enum Next {
     ParentIsGone,
 }
 
-impl Server {
-    fn begin(socket: OwnedFd) -> Result<Self, Errno> {
-        process::set_name("fork-server");
-        signal::ignore_terminal();
-        let (bytes, fds) = socket::receive(socket.as_fd())?;
-        let Ok(ToServer::Hello { magic: MAGIC, server, parent: asking, .. }) = from_bytes(&bytes) else {
-            return Err(Errno::EPROTO);
-        };
-        let [parent, table] = <[OwnedFd; 2]>::try_from(fds).map_err(|_| Errno::EPROTO)?;
-        let member = |bits| Member::of_bits(bits).ok_or(Errno::EPROTO);
-        let asking = member(asking)?;
-        members::adopt(table, member(server)?)?;
-        members::show()?;
-        let child_events = signal::child_events()?;
-        if let Err(panic) = panics::catch(socket.as_fd(), || preloads().for_each(|preload| preload())) {
-            panics::tell_of_preload(socket.as_fd(), &panic);
-            process::exit_now(1);
-        }
-        serve::rehearse();
-        // Or every child would print what the preloads left in the buffer.
-        let _ = std::io::Write::flush(&mut std::io::stdout());
-        let ready = to_bytes(&FromServer::Ready { fingerprint: fingerprint() });
-        let own = fd::pidfd(process::own_pid())?;
-        socket::send(socket.as_fd(), &ready, &[own.as_fd()])?;
-        let (children, outgoing) = (BTreeMap::new(), VecDeque::new());
-        Ok(Self { socket, parent, asking, child_events, children, outgoing, said_not_alone: false })
+/// Comes as far as to say that it is ready; returns the parent's pidfd, the parent's member, and the events of children.
+fn begin(socket: BorrowedFd<'_>) -> Result<(OwnedFd, Member, OwnedFd), Errno> {
+    process::set_name("fork-server");
+    signal::ignore_terminal();
+    let (bytes, fds) = socket::receive(socket)?;
+    let Ok(ToServer::Hello { magic: MAGIC, server, parent: asking, .. }) = from_bytes(&bytes) else {
+        return Err(Errno::EPROTO);
+    };
+    let [parent, table] = <[OwnedFd; 2]>::try_from(fds).map_err(|_| Errno::EPROTO)?;
+    let member = |bits| Member::of_bits(bits).ok_or(Errno::EPROTO);
+    let asking = member(asking)?;
+    members::adopt(table, member(server)?)?;
+    members::show()?;
+    let child_events = signal::child_events()?;
+    if let Err(panic) = panics::catch(socket, || preloads().for_each(|preload| preload())) {
+        panics::tell_of_preload(socket, &panic);
+        process::exit_now(1);
     }
+    serve::rehearse();
+    // Or every child would print what the preloads left in the buffer.
+    let _ = std::io::Write::flush(&mut std::io::stdout());
+    let ready = to_bytes(&FromServer::Ready { fingerprint: fingerprint() });
+    let own = fd::pidfd(process::own_pid())?;
+    socket::send(socket, &ready, &[own.as_fd()])?;
+    Ok((parent, asking, child_events))
+}
 
+impl Server {
     fn serve(mut self) -> Next {
         loop {
             let watched = [self.socket.as_fd(), self.parent.as_fd(), self.child_events.as_fd()];
@@ -274,14 +280,14 @@ fn execute(control: &OwnedFd, maker: Pid, member: Member) -> ! {
         inherit::close_all_on_exec();
         fd::leave_open_on_exec(table)?;
         fd::leave_open_on_exec(control.as_fd())?;
-        Ok((image::keep()?, table.as_raw_fd()))
+        Ok((image::kept_or_opened()?, table.as_raw_fd()))
     };
     let errno = leave_open().map_or_else(
         |errno| errno,
         |(image, table)| {
             let role = Role::Child { maker: maker.as_raw(), table, member: member.bits() };
             let env = process::own_env_with((MARK, &role.mark(control.as_raw_fd())));
-            process::exec_image(image, &process::own_args(), &env)
+            process::exec_image(image.as_fd(), &process::own_args(), &env)
         },
     );
     let excuse = to_bytes(&FromChild::NotExecuted { errno: errno as i32 });

@@ -60,7 +60,11 @@ impl Error {
         match kind {
             ErrorKind::CouldNotStart { step, errno } => {
                 write!(f, "could not start {who}{}: {step}", While(" for", *task))?;
-                if *errno == 0 { Ok(()) } else { write!(f, ": {}", why(Errno::from_raw(*errno))) }
+                if *errno == 0 {
+                    return Ok(());
+                }
+                write!(f, ": {}", why(Errno::from_raw(*errno)))?;
+                if is_refused_by_a_filter(step, *errno) { f.write_str(FILTERED) } else { Ok(()) }
             }
             ErrorKind::Panicked { message, location, .. } => {
                 write!(f, "{who} panicked{running}")?;
@@ -135,6 +139,27 @@ impl Error {
     }
 }
 
+/// What a step's error may come from, where the kernel itself has no reason to refuse.
+const FILTERED: &str = " (a seccomp filter of this program, its container or its service manager may refuse it, or the kernel \
+    is too old)";
+
+/// Whether `step` is one that no kernel which knows its call answers so.
+fn is_refused_by_a_filter(step: &str, errno: i32) -> bool {
+    const FREE_TO_ALL: [&str; 9] = [
+        "open a pidfd",
+        "make a socket pair",
+        "make an eventfd",
+        "make an epoll set",
+        "make a table of members",
+        "reserve the request half",
+        "reserve the reply half",
+        "prepare the fork server",
+        "execute this program again",
+    ];
+    let free_to_all = || FREE_TO_ALL.iter().any(|free| step.starts_with(free));
+    errno == Errno::ENOSYS as i32 || (errno == Errno::EPERM as i32 && free_to_all())
+}
+
 impl fmt::Display for Direction {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
@@ -204,6 +229,10 @@ mod tests {
         let sentence =
             "process `spin` (pid 17) was killed because it ran `demo::spin` for 312ms, longer than the limit of 300ms";
         assert_eq!(error.to_string(), sentence);
+        let error = Error::could_not_start("open a pidfd in the fork server", Errno::EPERM).to_string();
+        assert!(error.contains("Operation not permitted (a seccomp filter"), "{error}");
+        let error = Error::could_not_start("set its resource limits", Errno::EPERM).to_string();
+        assert!(error.ends_with("Operation not permitted"), "{error}");
         let error = Error::could_not_start("fork", Errno::EAGAIN).in_task("demo::square");
         assert_eq!(error.to_string(), "could not start a process for `demo::square`: fork: Try again");
     }

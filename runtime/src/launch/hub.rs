@@ -372,7 +372,7 @@ impl Hub {
             }
             FromServer::Ended { id, status } => self.ended(id, status),
             FromServer::NotAlone { threads } => say_not_alone(threads),
-            FromServer::Ready { .. } | FromServer::PreloadPanicked { .. } => {}
+            FromServer::Ready { .. } | FromServer::PreloadPanicked { .. } | FromServer::GaveUp { .. } => {}
         }
     }
 

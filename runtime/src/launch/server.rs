@@ -12,14 +12,22 @@ use super::context::Base;
 use crate::codec::message::{from_bytes, to_bytes};
 use crate::error::{Error, ErrorKind, Execution, Result};
 use crate::link::mark::{MARK, Role};
-use crate::link::message::{FromServer, MAGIC, ToServer};
+use crate::link::message::{FromServer, GaveUp, MAGIC, ToServer};
 use crate::shared::members::{self, Member};
 use crate::sys::socket;
-use crate::sys::{self, Errno, fd, image, poll, process, signal, spawn};
+use crate::sys::{Errno, fd, image, poll, process, signal, spawn};
 use crate::task::fingerprint;
 
 /// How long a fork server may take until it is ready, and a child until it is there.
 pub(super) const START_DEADLINE: Duration = Duration::from_secs(20);
+
+/// Why a program with more rights than its caller starts no processes.
+const MORE_RIGHTS: &str = "start a copy of this program: its file has capabilities or a set-user-ID or set-group-ID bit, so \
+    this user's copy of it gets more rights by being executed, and such a copy takes no orders from outside; give the rights \
+    to the process instead (ambient capabilities, as by `setpriv --ambient-caps` or systemd's AmbientCapabilities=)";
+
+/// How long a process that has closed its socket, or was killed, may take to end. It takes milliseconds.
+const LAST_STEPS: Duration = Duration::from_secs(1);
 
 /// One fork server.
 #[derive(Debug)]
@@ -46,9 +54,13 @@ impl Server {
                 Errno::ELOOP,
             ));
         }
-        if !image::is_this_program() {
+        if let Some(file) = image::other_file() {
             return Err(Error::could_not_start(
-                "execute this program again: it was started through a program loader, and that is what would run",
+                format!(
+                    "execute this program again: this code is in {file}, which is not the file that would run; tasks work in \
+                     executables only, not in a shared library of a host program, nor where the program was given to the \
+                     dynamic loader as an argument"
+                ),
                 Errno::ENOEXEC,
             ));
         }
@@ -66,7 +78,7 @@ impl Server {
         let hello = ToServer::Hello { magic: MAGIC, fingerprint: fingerprint(), server: member.bits(), parent };
         socket::send(socket.as_fd(), &to_bytes(&hello), &[own.as_fd(), table]).map_err(at("greet the fork server"))?;
         let base = Base::now();
-        let newborn = execute(theirs.as_fd()).map_err(at("execute this program again"))?;
+        let newborn = execute(theirs.as_fd())?;
         drop(theirs);
         let deadline = Some(Instant::now() + START_DEADLINE);
         match poll::readable([socket.as_fd()], deadline) {
@@ -74,16 +86,24 @@ impl Server {
             Ok([false]) => return Err(at("wait for the fork server")(Errno::ETIMEDOUT)),
             Err(errno) => return Err(at("wait for the fork server")(errno)),
         }
-        let hear = at("hear from the fork server before it ended");
-        let (bytes, fds) = socket::receive(socket.as_fd()).map_err(&hear)?;
+        let (bytes, fds) = socket::receive_last(socket.as_fd()).or_else(|errno| match errno {
+            Errno::ECONNRESET | Errno::EPIPE => Ok((Vec::new(), Vec::new())),
+            _ => Err(at("hear from the fork server")(errno)),
+        })?;
         let theirs = match from_bytes(&bytes) {
             Ok(FromServer::Ready { fingerprint }) => fingerprint,
+            Ok(FromServer::GaveUp { why: GaveUp::MoreRights, errno }) => {
+                return Err(Error::could_not_start(MORE_RIGHTS, Errno::from_raw(errno)));
+            }
+            Ok(FromServer::GaveUp { why: GaveUp::Step, errno }) => {
+                return Err(at("prepare the fork server")(Errno::from_raw(errno)));
+            }
             Ok(FromServer::PreloadPanicked { text }) => {
                 let step = format!("run the program's preloads in its fork server, where one {text}");
                 let kind = ErrorKind::CouldNotStart { step, errno: 0 };
                 return Err(Error::new(kind, Execution::NotStarted));
             }
-            _ => return Err(hear(Errno::ECONNRESET)),
+            _ => return Err(newborn.ended_early()),
         };
         if theirs != fingerprint() {
             return Err(Error::new(ErrorKind::BinaryMismatch, Execution::NotStarted));
@@ -147,27 +167,49 @@ impl Newborn {
     }
 }
 
+impl Newborn {
+    /// It closed its socket without a word: the error says how it ended.
+    fn ended_early(self) -> Error {
+        let how = self.0.as_ref().and_then(|pidfd| {
+            let _ = poll::readable([pidfd.as_fd()], Some(Instant::now() + LAST_STEPS));
+            process::reap_with_status(pidfd.as_fd())
+        });
+        let how = how.map_or_else(String::new, |status| format!(" ({status})"));
+        let step = format!(
+            "wait for the fork server, a copy of this program, which ended before it was ready{how}; the dynamic loader or \
+             the program's own constructors may have said why on stderr"
+        );
+        Error::could_not_start(step, Errno::from_raw(0))
+    }
+}
+
 impl Drop for Newborn {
     fn drop(&mut self) {
         if let Some(pidfd) = &self.0 {
             let _ = fd::signal(pidfd.as_fd(), signal::KILL);
-            let _ = poll::readable([pidfd.as_fd()], Some(Instant::now() + Duration::from_secs(1)));
+            let _ = poll::readable([pidfd.as_fd()], Some(Instant::now() + LAST_STEPS));
             process::reap_quietly(pidfd.as_fd());
         }
     }
 }
 
 /// Runs this program's image with the mark of a fork server.
-fn execute(socket: BorrowedFd<'_>) -> sys::Result<Newborn> {
+fn execute(socket: BorrowedFd<'_>) -> Result<Newborn> {
+    let null = fd::null().map_err(|errno| Error::could_not_start("open /dev/null", errno))?;
     let mark = Role::Server.mark(socket.as_raw_fd());
     let (args, env) = (process::own_args(), process::own_env_with((MARK, &mark)));
     let mut failed = Errno::ENOENT;
     for path in image::paths() {
-        match spawn::spawn_image(&path, socket, &args, &env) {
+        match spawn::spawn_image(&path, socket, null.as_fd(), &args, &env) {
             // A host that ignores SIGCHLD may have reaped it already, if it has ended; then there is nothing to watch.
             Ok(pid) => return Ok(Newborn(fd::pidfd(pid).ok())),
             Err(errno) => failed = errno,
         }
     }
-    Err(failed)
+    let step = if image::proc_is_there() {
+        "execute this program again"
+    } else {
+        "execute this program again by way of /proc/self/exe (is /proc mounted, also below the root of a chroot?)"
+    };
+    Err(Error::could_not_start(step, failed))
 }

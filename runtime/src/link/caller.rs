@@ -385,7 +385,7 @@ impl<T> Caller<T> {
 
     /// What the child said on the control socket instead of serving, if it said anything.
     pub(crate) fn excuse(&self) -> Option<FromChild> {
-        self.receive().ok().map(|(message, _)| message)
+        from_bytes(&socket::receive_last(self.link.control.as_fd()).ok()?.0).ok()
     }
 
     /// Sends what has to be there before the frame: the parcel that holds the payload, and the handles beside it.

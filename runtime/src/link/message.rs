@@ -99,10 +99,24 @@ pub(crate) enum FromServer {
         id: ChildId,
         status: RawStatus,
     },
+    /// The server cannot begin to work, and ends.
+    GaveUp {
+        why: GaveUp,
+        errno: i32,
+    },
     /// The server found threads beside its own, and executes instead of forking from now on.
     NotAlone {
         threads: u64,
     },
+}
+
+/// Why a fork server never was ready.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum GaveUp {
+    /// The kernel gave it rights that its parent does not have, and such a program obeys no mark.
+    MoreRights,
+    /// A step of its own failed.
+    Step,
 }
 
 #[derive(Debug, Serialize, Deserialize)]

@@ -31,7 +31,7 @@ pub(crate) fn remove(key: &OsStr) {
     }
 }
 
-/// Whether the kernel runs this program with more rights than its caller has (`AT_SECURE`).
+/// Whether the kernel says that this program may have more rights than its caller (`AT_SECURE`). See [`super::image::gives_rights`].
 pub(crate) fn is_privileged() -> bool {
     // SAFETY: getauxval reads a value that the kernel left for this process, and touches nothing else.
     (unsafe { nix::libc::getauxval(nix::libc::AT_SECURE) }) != 0

@@ -2,40 +2,89 @@
 //!
 //! Owns: one descriptor, from before `main` to the end. Runs in: any process.
 //! Never: asks for the file by name. A binary may be replaced or deleted while it runs; the descriptor shows the old one.
+//! Never: uses that descriptor's number without a look at what it is now. A program may close descriptors that it did not
+//! open, and the next file that it opens then has our number.
+#![expect(unsafe_code, reason = "nix has no wrapper for getxattr(2)")]
 
 use std::ffi::CString;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt as _;
 use std::sync::OnceLock;
 
+use nix::errno::Errno;
 use nix::fcntl::{OFlag, open};
+use nix::libc;
 use nix::sys::stat::Mode;
 
-use super::fd::above_stdio;
+use super::fd::{Identity, above_stdio, duplicate, identity};
 
-static IMAGE: OnceLock<nix::Result<OwnedFd>> = OnceLock::new();
+/// The descriptor, and the file that it was opened on.
+static IMAGE: OnceLock<nix::Result<(OwnedFd, Identity)>> = OnceLock::new();
 
 /// The image, open with `O_PATH`; the first call, before `main`, opens it.
+///
+/// # Errors
+/// It could not be opened; `ESTALE` if the descriptor shows another file by now, or none.
 pub(crate) fn keep() -> nix::Result<BorrowedFd<'static>> {
-    let open = || {
-        let flags = OFlag::O_PATH | OFlag::O_CLOEXEC;
-        above_stdio(open("/proc/self/exe", flags, Mode::empty())?)
-    };
-    IMAGE.get_or_init(open).as_ref().map(OwnedFd::as_fd).map_err(|errno| *errno)
+    let kept = IMAGE.get_or_init(|| {
+        let image = open_image()?;
+        let file = identity(image.as_fd()).ok_or(Errno::ESTALE)?;
+        Ok((image, file))
+    });
+    let (image, file) = kept.as_ref().map_err(|errno| *errno)?;
+    if identity(image.as_fd()) == Some(*file) { Ok(image.as_fd()) } else { Err(Errno::ESTALE) }
+}
+
+/// The image, open with `O_PATH`: what is kept, else opened anew.
+pub(crate) fn kept_or_opened() -> nix::Result<OwnedFd> {
+    keep().and_then(duplicate).or_else(|_| open_image())
+}
+
+fn open_image() -> nix::Result<OwnedFd> {
+    above_stdio(open("/proc/self/exe", OFlag::O_PATH | OFlag::O_CLOEXEC, Mode::empty())?)
 }
 
 /// Names for the image that `posix_spawn` understands, best first.
+///
+/// The first is the kernel's own word for the image, whatever became of its file's name. The other one is a number, which
+/// another thread may give to another file between this look and its use.
 pub(crate) fn paths() -> Vec<CString> {
     let kept = keep().ok().and_then(|image| CString::new(format!("/proc/self/fd/{}", image.as_raw_fd())).ok());
-    kept.into_iter().chain([c"/proc/self/exe".to_owned()]).collect()
+    [c"/proc/self/exe".to_owned()].into_iter().chain(kept).collect()
 }
 
-/// Whether the image is the file that this code was loaded from. It is not if the program was started as an argument of
-/// the dynamic loader: then the image is the loader. True if `/proc` does not tell.
-pub(crate) fn is_this_program() -> bool {
-    let Ok(image) = std::fs::read_link("/proc/self/exe") else { return true };
-    let Ok(maps) = std::fs::read("/proc/self/maps") else { return true };
-    let here = is_this_program as fn() -> bool as usize;
+/// Whether executing the image gives rights that its caller does not have: it has a set-id bit, or file capabilities.
+///
+/// The kernel sets `AT_SECURE` for these, and also where nothing is gained: where the caller's real and effective ids differ.
+/// True if the answer cannot be had.
+pub(crate) fn gives_rights() -> bool {
+    let Ok(image) = open_image() else { return true };
+    let set_id = Mode::S_ISUID | Mode::S_ISGID;
+    let mode = nix::sys::stat::fstat(image.as_fd()).map(|stat| Mode::from_bits_truncate(stat.st_mode));
+    if mode.map_or(true, |mode| mode.intersects(set_id)) {
+        return true;
+    }
+    let (path, name) = (c"/proc/self/exe".as_ptr(), c"security.capability".as_ptr());
+    // SAFETY: both names are strings that end in a zero byte, and no bytes are written where there is room for none.
+    let found = Errno::result(unsafe { libc::getxattr(path, name, std::ptr::null_mut(), 0) });
+    !matches!(found, Err(Errno::ENODATA | Errno::EOPNOTSUPP))
+}
+
+/// Whether `/proc` tells of this process.
+pub(crate) fn proc_is_there() -> bool {
+    std::fs::symlink_metadata("/proc/self/exe").is_ok()
+}
+
+/// The file that this code was loaded from, if that is not the image; `None` if it is, or if nothing tells.
+///
+/// It is another one where this code is in a shared library that a host program has loaded, and where the program was given
+/// to the dynamic loader as an argument. Code without a file is the program's own: some programs copy their text to
+/// anonymous memory, for huge pages.
+pub(crate) fn other_file() -> Option<String> {
+    const NO_FILES: [&[u8]; 3] = [b"/memfd:", b"/anon_hugepage", b"/dev/zero"];
+    let image = std::fs::read_link("/proc/self/exe").ok()?;
+    let maps = std::fs::read("/proc/self/maps").ok()?;
+    let here = other_file as fn() -> Option<String> as usize;
     let holds_us = |line: &&[u8]| {
         let range = line.split(|byte| *byte == b' ').next().and_then(|range| std::str::from_utf8(range).ok());
         let bound = |text| usize::from_str_radix(text, 16).ok();
@@ -43,8 +92,11 @@ pub(crate) fn is_this_program() -> bool {
             .and_then(|range| range.split_once('-'))
             .is_some_and(|(from, to)| bound(from).zip(bound(to)).is_some_and(|(from, to)| (from..to).contains(&here)))
     };
-    let line = maps.split(|byte| *byte == b'\n').find(holds_us);
-    // Both are the kernel's own words for one file, ` (deleted)` included; but a line break is written in two ways.
+    let line = maps.split(|byte| *byte == b'\n').find(holds_us)?;
+    let file = &line[line.iter().position(|byte| *byte == b'/')?..];
     let image = image.as_os_str().as_bytes();
-    line.is_none_or(|line| image.contains(&b'\n') || line.ends_with(image))
+    // Both are the kernel's own words for one file, ` (deleted)` included; but a line break is written in two ways.
+    let same = image.contains(&b'\n') || file == image;
+    let none = NO_FILES.iter().any(|start| file.starts_with(start));
+    (!same && !none).then(|| String::from_utf8_lossy(file).into_owned())
 }

@@ -13,7 +13,7 @@ use nix::errno::Errno;
 use nix::libc;
 use nix::sys::prctl;
 use nix::sys::signal::Signal;
-use nix::sys::wait::{Id, WaitPidFlag, waitid};
+use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
 pub(crate) use nix::unistd::Pid;
 use nix::unistd::{ForkResult, fork, getpid, getppid, setpgid};
 
@@ -112,6 +112,16 @@ pub(crate) fn reap(pid: Pid) -> RawStatus {
     status
 }
 
+/// Reaps our child behind `pidfd`, and says how it ended; `None` if it has not, or if the host program has reaped it.
+pub(crate) fn reap_with_status(pidfd: BorrowedFd<'_>) -> Option<std::process::ExitStatus> {
+    use std::os::unix::process::ExitStatusExt as _;
+    match retry(|| waitid(Id::PIDFd(pidfd), WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG)).ok()? {
+        WaitStatus::Exited(_, code) => Some(std::process::ExitStatus::from_raw(code << 8)),
+        WaitStatus::Signaled(_, signal, _) => Some(std::process::ExitStatus::from_raw(signal as i32)),
+        _ => None,
+    }
+}
+
 /// Reaps our child behind `pidfd` if nobody else did; the host program may have.
 pub(crate) fn reap_quietly(pidfd: BorrowedFd<'_>) {
     let _ = retry(|| waitid(Id::PIDFd(pidfd), WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG));
@@ -126,6 +136,11 @@ pub(crate) fn signal_group(leader: Pid, signal: i32) {
 /// `sched_yield(2)`, once: lets the one who waits for us run first.
 pub(crate) fn give_way() {
     std::thread::yield_now();
+}
+
+/// The effective user and group of this process.
+pub(crate) fn own_ids() -> (u32, u32) {
+    (nix::unistd::geteuid().as_raw(), nix::unistd::getegid().as_raw())
 }
 
 /// This process's id.

@@ -66,6 +66,21 @@ fn take_next(socket: BorrowedFd<'_>, more: MsgFlags) -> nix::Result<(Vec<u8>, Ve
     Ok((bytes, packet.descriptors))
 }
 
+/// As [`receive`], from a process that has ended or is about to, and may have left our own last message unread: the kernel
+/// tells of that once, as `ECONNRESET`, before it hands out what the process has sent.
+pub(crate) fn receive_last(socket: BorrowedFd<'_>) -> nix::Result<(Vec<u8>, Vec<OwnedFd>)> {
+    match receive(socket) {
+        Err(Errno::ECONNRESET) => receive(socket),
+        other => other,
+    }
+}
+
+/// The effective user and group of the process that made the pair that `socket` is an end of, at that moment.
+pub(crate) fn maker(socket: BorrowedFd<'_>) -> nix::Result<(u32, u32)> {
+    let maker = getsockopt(&socket, sockopt::PeerCredentials)?;
+    Ok((maker.uid(), maker.gid()))
+}
+
 /// The message that waits on `fd`, and stays there with its descriptors.
 ///
 /// # Errors
@@ -103,6 +118,15 @@ pub(super) fn take(raw: RawFd) -> OwnedFd {
 mod tests {
     use super::*;
     use std::os::fd::AsFd;
+
+    #[test]
+    fn last_message_of_a_peer_that_read_nothing_is_received() {
+        let (a, b) = pair().unwrap();
+        send(a.as_fd(), b"never read", &[]).unwrap();
+        send(b.as_fd(), b"why", &[]).unwrap();
+        drop(b);
+        assert_eq!(receive_last(a.as_fd()).unwrap().0, b"why");
+    }
 
     #[test]
     fn a_message_arrives_whole_with_its_descriptors() {

@@ -18,7 +18,7 @@ use nix::errno::Errno;
 use nix::libc;
 
 use super::process::{Pid, reap};
-use super::{fd, inherit, signal};
+use super::{inherit, signal};
 
 /// The stack of the new process until `execve`.
 const STACK_BYTES: usize = 64 << 10;
@@ -39,13 +39,18 @@ struct Plan {
 
 /// Starts this program's image again, as the leader of a group of its own, with `socket` as its descriptor of that number.
 ///
-/// Standard input is `/dev/null`, and so are the other two streams if they are closed. Other descriptors are not inherited.
+/// Standard input is `null`, and so are the other two streams if they are closed. Other descriptors are not inherited.
 /// Signals are as a new program expects them.
 ///
 /// # Errors
 /// What the kernel said of the copy, or of `execve(2)`.
-pub(crate) fn spawn_image(path: &CStr, socket: BorrowedFd<'_>, args: &[CString], env: &[CString]) -> nix::Result<Pid> {
-    let null = fd::null()?;
+pub(crate) fn spawn_image(
+    path: &CStr,
+    socket: BorrowedFd<'_>,
+    null: BorrowedFd<'_>,
+    args: &[CString],
+    env: &[CString],
+) -> nix::Result<Pid> {
     let (args, env) = (pointers(args), pointers(env));
     let plan = Plan {
         path: path.as_ptr(),
