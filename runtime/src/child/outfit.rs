@@ -42,8 +42,12 @@ pub(super) fn put_on(setup: Setup, attached: &[OwnedFd]) -> Result<(), Refusal> 
         limits::set(place, values).map_err(|errno| refusal("set its resource limits", errno))?;
     }
     process::set_name(&setup.name);
+    if setup.ignores_termination {
+        signal::ignore_terminal();
+    }
     signal::set_mask(setup.mask);
-    identity::set(Identity { name: setup.name, parent: setup.parent, depth: setup.depth });
+    let Setup { name, parent, depth, ignores_termination, .. } = setup;
+    identity::set(Identity { name, parent, depth, ignores_termination });
     Ok(())
 }
 

@@ -60,6 +60,8 @@ pub(crate) struct Options {
     pub(crate) cpus: Option<Vec<usize>>,
     /// Whether a pool's workers share the processors out among them, one for each.
     pub(crate) pin: bool,
+    /// Whether it ignores the signals that ask to end.
+    pub(crate) ignores_termination: bool,
     /// The signals that it blocks, if not those of the thread that asks: the hub's blocks all.
     pub(crate) mask: Option<Mask>,
 }
@@ -91,6 +93,7 @@ pub(crate) fn setup(base: &Base, options: &Options, name: &str, once: bool) -> R
         cpus: options.cpus.clone(),
         most_memory: options.most_memory,
         mask: options.mask.unwrap_or_else(signal::mask),
+        ignores_termination: options.ignores_termination || identity::get().is_some_and(|own| own.ignores_termination),
         ..Setup::default()
     };
     if let Some((key, _)) = options.env.iter().find(|(key, value)| !env::can_hold(key, value.as_deref())) {

@@ -13,6 +13,8 @@ pub(crate) struct Identity {
     pub(crate) parent: (u32, String),
     /// How many processes of ours stand between this one and a program that somebody else started, and it itself.
     pub(crate) depth: u32,
+    /// Whether it ignores the signals that ask to end, as then do those that it starts.
+    pub(crate) ignores_termination: bool,
 }
 
 /// How deep processes may start processes. A task that always starts another one would not end otherwise.

@@ -186,6 +186,8 @@ pub(crate) struct Setup {
     pub(crate) niceness: Option<i32>,
     pub(crate) cpus: Option<Vec<usize>>,
     pub(crate) mask: Mask,
+    /// Whether it ignores the signals that ask to end.
+    pub(crate) ignores_termination: bool,
     /// More private memory than this, in bytes, is too much for a worker.
     pub(crate) most_memory: Option<u64>,
     pub(crate) attached: Vec<Attached>,

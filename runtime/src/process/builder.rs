@@ -163,7 +163,13 @@ fn launch<T: Task>(options: &Options, name: &str, task: T, args: T::Args<'_>) ->
         let (setup, descriptors) = setup(child.record.server().base(), options, name, true).map_err(give_up)?;
         // Only forked children can be spares, which may have died unnoticed.
         let tries = if options.method == StartMethod::ForkServer { MORE_TRIES } else { 0 };
-        let order = Order { task: registration.name(), index, setup: to_bytes(&setup), limit };
+        let order = Order {
+            task: registration.name(),
+            index,
+            ignores_termination: setup.ignores_termination,
+            setup: to_bytes(&setup),
+            limit,
+        };
         Running::start(child, Arc::new(order), &descriptors, call, tries)
             .map_err(|errno| Error::could_not_start("hand over the call", errno))
     };

@@ -158,12 +158,13 @@ impl<R> Process<R> {
         self.end(Instant::now().checked_add(timeout))
     }
 
-    /// Asks the process, and its whole group, to end: SIGTERM. Fine if it has ended.
+    /// Asks the process, and its whole group, to end: SIGTERM. Fine if it has ended. A process that
+    /// [ignores](crate::Builder::ignore_termination_signals) SIGTERM is [killed](Self::kill).
     ///
     /// # Errors
     /// The process could not be started, or the kernel refuses.
     pub fn terminate(&self) -> Result<()> {
-        self.signal(signal::TERM)
+        self.send(|running| running.terminate())
     }
 
     /// Ends the process, and its whole group: SIGKILL. Fine if it has ended.
@@ -174,7 +175,7 @@ impl<R> Process<R> {
         self.signal(signal::KILL)
     }
 
-    /// Interrupts the process, and its whole group, as Ctrl-C does: SIGINT. Fine if it has ended.
+    /// Interrupts the process, and its whole group, as Ctrl-C does: SIGINT. Fine if it has ended, or ignores it.
     ///
     /// # Errors
     /// The process could not be started, or the kernel refuses.
@@ -212,9 +213,13 @@ impl<R> Process<R> {
     }
 
     fn signal(&self, signal: i32) -> Result<()> {
+        self.send(|running| running.signal(signal))
+    }
+
+    fn send(&self, send: impl FnOnce(&Running) -> sys::Result<()>) -> Result<()> {
         let running = self.running()?;
         let refused = |errno: sys::Errno| Error::invalid(format!("cannot signal the process: {}", errno.desc()));
-        running.signal(signal).map_err(|errno| refused(errno).in_process(&self.name, running.record.pid))
+        send(running).map_err(|errno| refused(errno).in_process(&self.name, running.record.pid))
     }
 
     fn running(&self) -> Result<&Arc<Running>> {

@@ -43,6 +43,8 @@ pub(super) struct Order {
     pub(super) index: u32,
     /// What the process is to become.
     pub(super) setup: Vec<u8>,
+    /// Whether the process ignores the signals that ask to end.
+    pub(super) ignores_termination: bool,
     /// How long the call may take, from the moment that a process has it.
     pub(super) limit: Option<Duration>,
 }
@@ -150,6 +152,11 @@ impl Running {
             latest = successor;
         }
         latest
+    }
+
+    /// Asks the process to end, or ends it if it would not hear that.
+    pub(super) fn terminate(&self) -> std::result::Result<(), Errno> {
+        self.signal(if self.order.ignores_termination { signal::KILL } else { signal::TERM })
     }
 
     /// Sends `signal` to the process, which is not tried again if it dies of it.

@@ -170,6 +170,33 @@ macro_rules! surroundings {
             self.options.cpus = Some(cpus.into_iter().collect());
             self
         }
+
+        #[doc = concat!("Lets ", $it, " ignore SIGTERM, SIGINT, SIGQUIT and SIGHUP, and so finish what it runs.")]
+        ///
+        /// Supervisors, containers and terminals send these to every process of a program, not to the program alone. One that
+        /// answers them itself, say by [`Pool::shutdown`](crate::Pool::shutdown) with
+        /// [`Pending::Finish`](crate::Pending::Finish), loses no call then. Processes that a task starts, by this crate or by
+        /// [`std::process::Command`], ignore them too, unless they say otherwise. SIGKILL ends everything as ever, and so do
+        /// time-outs, cancellation, `terminate`, and the end of this program; a
+        /// [termination grace](crate::PoolBuilder::termination_grace) is waited for in vain, unless a task handles SIGTERM.
+        ///
+        /// # Examples
+        /// ```
+        /// # use process_task::{Builder, Pool, process_task};
+        /// #[process_task]
+        /// fn seen() -> bool {
+        ///     let status = std::fs::read_to_string("/proc/self/status").unwrap();
+        ///     let ignored = status.lines().find_map(|line| line.strip_prefix("SigIgn:\t")).unwrap();
+        ///     u64::from_str_radix(ignored, 16).unwrap() & 1 << (15 - 1) != 0       // SIGTERM is number 15
+        /// }
+        ///
+        #[doc = concat!("assert!(", $new, ".ignore_termination_signals().", $run, ");")]
+        /// # process_task::Result::Ok(())
+        /// ```
+        pub fn ignore_termination_signals(mut self) -> Self {
+            self.options.ignores_termination = true;
+            self
+        }
     };
 }
 

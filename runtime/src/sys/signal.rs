@@ -67,7 +67,7 @@ const FOR_THE_PARENT: [Signal; 5] = [Signal::SIGINT, Signal::SIGQUIT, Signal::SI
 
 /// Makes this process deaf to [`FOR_THE_PARENT`].
 ///
-/// Runs in: the fork server.
+/// Runs in: the fork server, and a child that was asked for so.
 pub(crate) fn ignore_terminal() {
     for signal in FOR_THE_PARENT {
         set_handler(signal, SigHandler::SigIgn);
