@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, kill, sigaction};
 use nix::unistd::Pid;
-use process_task::{Builder, ErrorKind, Pending, Pool, PoolBuilder, Process, StartMethod, process_task};
+use process_task::{Builder, ErrorKind, JoinHandle, Pending, Pool, PoolBuilder, Process, StartMethod, process_task};
 use support::{PATIENCE, eventually};
 use victim::{Victim, reached};
 
@@ -149,9 +149,11 @@ fn serve(scene: &str, method: StartMethod, stage: &Path) {
     std::thread::scope(|scope| {
         let ends = [&many, &one].map(|pool| scope.spawn(|| pool.shutdown(Pending::Finish)));
         reached("drains");
-        ends.into_iter().for_each(|end| end.join().unwrap().unwrap());
+        for end in ends {
+            end.join().unwrap().unwrap();
+        }
     });
-    let (calls, delegated, alone) = (calls.into_iter().map(|call| call.join()), delegated.join(), alone.join());
+    let (calls, delegated, alone) = (calls.into_iter().map(JoinHandle::join), delegated.join(), alone.join());
     if drains {
         assert_eq!(calls.collect::<Result<Vec<_>, _>>(), Ok((0..CALLS).map(|item| item * 3).collect()));
         assert_eq!(delegated, Ok((Some(7), Ok(300))));

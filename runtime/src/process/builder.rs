@@ -6,6 +6,7 @@
 use std::sync::Arc;
 
 use super::handle::Process;
+use super::output::{Output, Pipes};
 use super::running::{Order, Running};
 use super::stdio::Stdio;
 use super::surroundings::surroundings;
@@ -115,6 +116,22 @@ impl Builder {
         }
     }
 
+    /// Starts a process that runs `task` with `args`, waits for its end, and returns its result with all that it has written to
+    /// stdout and stderr, each of which is a pipe unless this builder says otherwise.
+    ///
+    /// Everything is kept in memory, as [`std::process::Command::output`] does.
+    ///
+    /// # Errors
+    /// As [`spawn`](Self::spawn). What happened to the task is in the result.
+    ///
+    /// # Examples
+    /// See [`Output`].
+    pub fn output<T: Task>(mut self, task: T, args: T::Args<'_>) -> Result<Output<T::Output>> {
+        self.stdout.get_or_insert_with(Stdio::piped);
+        self.stderr.get_or_insert_with(Stdio::piped);
+        self.spawn(task, args).map(Process::output)
+    }
+
     fn start<T: Task>(mut self, task: T, args: T::Args<'_>) -> Result<Process<T::Output>> {
         let default_name = || task.registration().short_name().to_owned();
         let name = self.name.take().unwrap_or_else(default_name);
@@ -126,7 +143,7 @@ impl Builder {
         self.options.memory = smaller(self.options.memory, task.options().memory_limit);
         let started = launch(&self.options, &name, task, args);
         let mut process = Process::new(name, started, T::decode_output);
-        (process.stdin, process.stdout, process.stderr) = (our_stdin, our_stdout, our_stderr);
+        (process.stdin, process.pipes) = (our_stdin, Pipes::new([our_stdout, our_stderr]));
         Ok(process)
     }
 }

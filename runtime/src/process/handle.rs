@@ -12,6 +12,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
+use super::output::{Output, Pipes};
 use super::running::Running;
 use crate::codec::CodecError;
 use crate::error::{Error, Result};
@@ -47,8 +48,8 @@ pub struct Process<R> {
     generation: u64,
     decode: fn(&[u8]) -> std::result::Result<R, CodecError>,
     pub(super) stdin: Option<PipeWriter>,
-    pub(super) stdout: Option<PipeReader>,
-    pub(super) stderr: Option<PipeReader>,
+    /// Those from stdout and stderr.
+    pub(super) pipes: Pipes,
 }
 
 enum State {
@@ -73,7 +74,7 @@ impl<R> Process<R> {
                 State::Failed(error, ended)
             }
         };
-        Self { name, state, generation: forked::generation(), decode, stdin: None, stdout: None, stderr: None }
+        Self { name, state, generation: forked::generation(), decode, stdin: None, pipes: Pipes::default() }
     }
 
     /// The error of a start that failed.
@@ -106,7 +107,8 @@ impl<R> Process<R> {
     /// Waits for the result, as long as it takes. It comes when the task has returned, its destructors have run and
     /// stdout is flushed; the process itself may end a little later.
     ///
-    /// A pipe to the process's stdin that was not taken is closed first.
+    /// A pipe to the process's stdin that was not taken is closed first. What comes through pipes from stdout and stderr that were
+    /// not taken is read and thrown away, or the process would wait for its reader; [`output`](Self::output) keeps it.
     ///
     /// # Errors
     /// The start failed, the task panicked, the process ended before the task returned, or a value could not travel.
@@ -117,10 +119,47 @@ impl<R> Process<R> {
     pub fn join(mut self) -> Result<R> {
         drop(self.stdin.take());
         loop {
-            let running = self.running()?;
-            if let Some(outcome) = running.wait(None) {
+            let running = Arc::clone(self.running()?);
+            let outcome = if self.pipes.are_open() {
+                running.wait_by(|bell| self.pipes.read_until(bell, None, &mut |_, _| Ok(())))
+            } else {
+                running.wait(None)
+            };
+            if let Some(outcome) = outcome {
                 return decode(outcome, self.decode).map_err(|error| running.describe(error));
             }
+        }
+    }
+
+    /// Waits for the process's end, and returns its result with all that came through pipes from its stdout and stderr, if it
+    /// has such and they were not taken.
+    ///
+    /// It is [`join`](Self::join) in all else. Everything is kept in memory. What programs that the task has started write
+    /// after the process's end is left out.
+    ///
+    /// # Examples
+    /// ```
+    /// use process_task::{Builder, ErrorKind, Stdio, process_task};
+    ///
+    /// #[process_task]
+    /// fn crash() {
+    ///     eprintln!("about to crash");
+    ///     std::process::abort();
+    /// }
+    ///
+    /// let output = Builder::new().stderr(Stdio::piped()).spawn(crash, ())?.output();
+    /// assert_eq!(output.stderr, b"about to crash\n");
+    /// assert!(matches!(output.result.unwrap_err().kind(), ErrorKind::Killed { signal: 6, .. }));
+    /// # process_task::Result::Ok(())
+    /// ```
+    #[doc(alias = "wait_with_output")]
+    pub fn output(mut self) -> Output<R> {
+        drop(self.stdin.take());
+        let running = self.running().cloned();
+        let collected = running.and_then(|running| self.pipes.collect_until(running.record.pidfd()));
+        match collected {
+            Ok([stdout, stderr]) => Output { result: self.join(), stdout, stderr },
+            Err(error) => Output { result: Err(error), stdout: Vec::new(), stderr: Vec::new() },
         }
     }
 
@@ -131,11 +170,19 @@ impl<R> Process<R> {
 
     /// Waits for the process's end, and says how it ended: code 0 after a task that returned or panicked.
     ///
+    /// A pipe to the process's stdin that was not taken is closed first. What comes through pipes from stdout and stderr that were
+    /// not taken is read and kept, however much it is: [`take_stdout`](Self::take_stdout) and
+    /// [`take_stderr`](Self::take_stderr) have it afterwards.
+    ///
     /// # Errors
-    /// The process could not be started.
+    /// The process could not be started, or there is no memory to keep what it writes.
     #[doc(alias = "exitcode")]
     pub fn wait(&mut self) -> Result<ExitStatus> {
         drop(self.stdin.take());
+        let running = Arc::clone(self.running()?);
+        if self.pipes.are_open() {
+            self.pipes.keep_until(running.record.pidfd())?;
+        }
         let status = self.end(None)?;
         status.ok_or_else(|| Error::invalid("the process has not ended yet"))
     }
@@ -149,7 +196,8 @@ impl<R> Process<R> {
         self.end(Some(Instant::now()))
     }
 
-    /// As [`wait`](Self::wait), but `None` after `timeout`.
+    /// As [`wait`](Self::wait), but `None` after `timeout`. It closes and reads no pipe: a process whose pipe is full does not end
+    /// before something is read, by [`take_stdout`](Self::take_stdout) say.
     ///
     /// # Errors
     /// The process could not be started.
@@ -164,7 +212,7 @@ impl<R> Process<R> {
     /// # Errors
     /// The process could not be started, or the kernel refuses.
     pub fn terminate(&self) -> Result<()> {
-        self.send(|running| running.terminate())
+        self.send(Running::terminate)
     }
 
     /// Ends the process, and its whole group: SIGKILL. Fine if it has ended.
@@ -190,12 +238,12 @@ impl<R> Process<R> {
 
     /// Our end of the pipe from its stdout, if its builder asked for one; the first time only.
     pub fn take_stdout(&mut self) -> Option<PipeReader> {
-        self.stdout.take()
+        self.pipes.take(0)
     }
 
     /// Our end of the pipe from its stderr, if its builder asked for one; the first time only.
     pub fn take_stderr(&mut self) -> Option<PipeReader> {
-        self.stderr.take()
+        self.pipes.take(1)
     }
 
     /// How the process ended, once it is known that no other one has the call instead; `None` if `deadline` came first.
@@ -237,26 +285,33 @@ impl<R> Future for Process<R> {
     type Output = Result<R>;
 
     /// See [`Process::join`].
-    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Result<R>> {
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Result<R>> {
+        drop(self.stdin.take());
         loop {
             let running = match self.running() {
-                Ok(running) => running,
+                Ok(running) => Arc::clone(running),
                 Err(error) => return Poll::Ready(Err(error)),
             };
+            let mut more = false;
             if running.outcome().is_none() {
+                let failed = |errno| Error::could_not_start("watch a process", errno);
                 let watched = hub().and_then(|hub| {
-                    let failed = |errno| Error::could_not_start("watch a process", errno);
-                    running.wake_later(&hub, context.waker()).map_err(failed)
+                    let token = running.wake_later(&hub, context.waker()).map_err(failed)?;
+                    self.pipes.discard(&hub, token).map_err(failed)
                 });
-                if let Err(error) = watched {
-                    return Poll::Ready(Err(error));
+                match watched {
+                    Ok(rest) => more = rest,
+                    Err(error) => return Poll::Ready(Err(error)),
                 }
             }
             // Looked at after the waker is in place, or an answer in between would wake nobody.
             if let Some(outcome) = running.outcome() {
                 return Poll::Ready(decode(outcome, self.decode).map_err(|error| running.describe(error)));
             }
-            if Arc::ptr_eq(running, running.latest()) {
+            if Arc::ptr_eq(&running, running.latest()) {
+                if more {
+                    context.waker().wake_by_ref();
+                }
                 return Poll::Pending;
             }
         }
@@ -282,6 +337,7 @@ impl<R> Drop for Process<R> {
             && self.generation == forked::generation()
         {
             running.latest().release();
+            self.pipes.stop_listening();
         }
     }
 }

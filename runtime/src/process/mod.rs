@@ -6,6 +6,7 @@
 mod builder;
 mod family;
 mod handle;
+mod output;
 mod running;
 mod stdio;
 mod surroundings;
@@ -13,5 +14,6 @@ mod surroundings;
 pub use self::builder::{Builder, spawn};
 pub use self::family::{ProcessInfo, active_children, available_parallelism, current, parent};
 pub use self::handle::Process;
+pub use self::output::Output;
 pub use self::stdio::Stdio;
 pub(crate) use self::surroundings::surroundings;

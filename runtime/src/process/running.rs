@@ -12,7 +12,7 @@
 //! | because we killed it, when its time was over and it had not replied | `TimedOut` |
 
 use std::fmt;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::process::ExitStatusExt as _;
 use std::sync::atomic::{AtomicU32, Ordering::SeqCst};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
@@ -24,7 +24,7 @@ use crate::launch::{Child, Hub, Record, Source, Timer, existing_hub, hub, outcom
 use crate::link::frame::Kind;
 use crate::link::{Body, Caller, Payload, StartMethod};
 use crate::sys::poll::{self, Report};
-use crate::sys::{Errno, fd, signal};
+use crate::sys::{self, Errno, fd, signal};
 
 /// What a request on this link was.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -175,6 +175,11 @@ impl Running {
 
     /// Waits for the outcome; `None` if `deadline` came first, or another process has the call now.
     pub(super) fn wait(&self, deadline: Option<Instant>) -> Option<&Result<Body>> {
+        self.wait_by(|bell| poll::readable([bell], deadline).map(|[rang]| rang))
+    }
+
+    /// As [`Running::wait`], where `sleep` waits until the bell rings, or says that it does so no longer.
+    pub(super) fn wait_by(&self, mut sleep: impl FnMut(BorrowedFd<'_>) -> sys::Result<bool>) -> Option<&Result<Body>> {
         loop {
             if let Some(outcome) = self.outcome() {
                 return Some(outcome);
@@ -187,19 +192,19 @@ impl Running {
             if let Some(outcome) = self.outcome() {
                 return Some(outcome);
             }
-            let rang = poll::readable([self.bell.as_fd()], deadline);
+            let rang = sleep(self.bell.as_fd());
             fd::quieten(self.bell.as_fd());
-            if rang == Ok([false]) {
+            if rang == Ok(false) {
                 return self.outcome();
             }
         }
     }
 
-    /// Has `waker` called when there may be an outcome.
+    /// Has `waker` called when there may be an outcome, or whatever else the token that is returned stands for.
     ///
     /// # Errors
     /// The kernel has no memory to watch one more descriptor.
-    pub(super) fn wake_later(self: &Arc<Self>, hub: &Arc<Hub>, waker: &Waker) -> std::result::Result<(), Errno> {
+    pub(super) fn wake_later(self: &Arc<Self>, hub: &Arc<Hub>, waker: &Waker) -> std::result::Result<u64, Errno> {
         self.waker().replace(waker.clone());
         if self.token.get().is_none() {
             let source: Arc<dyn Source> = Arc::<Self>::clone(self);
@@ -211,7 +216,7 @@ impl Running {
             }
         }
         self.set_asleep();
-        Ok(())
+        Ok(self.token.get().map_or(0, |(_, token)| *token))
     }
 
     /// Has the child ring for its reply. There is one only, so nobody need ever say that he is awake.
