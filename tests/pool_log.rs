@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
 use std::sync::{Mutex, MutexGuard, Once, PoisonError};
 use std::time::Duration;
 
-use process_task::{Pool, StartMethod, process_task};
+use process_task::{Builder, Pool, StartMethod, process_task};
 use support::eventually;
 use tracing::field::{Field, Visit};
 use tracing::span::{Attributes, Id, Record};
@@ -24,6 +24,8 @@ under_every_start_method! {
     a_time_out_is_a_warning_and_a_retry_is_told_of,
     a_span_is_around_those_who_wait,
     a_subscriber_that_panics_harms_nobody,
+    stopped_worker_is_a_warning_with_task_and_signal,
+    stopped_process_is_a_warning_with_task_and_signal,
 }
 
 #[process_task]
@@ -40,6 +42,12 @@ fn picky(x: u32) -> u32 {
 #[process_task]
 fn abort() {
     std::process::abort();
+}
+
+/// Stops its own process, and returns when that goes on.
+#[process_task]
+fn stop() {
+    nix::sys::signal::raise(nix::sys::signal::SIGSTOP).unwrap();
 }
 
 #[process_task]
@@ -209,4 +217,34 @@ fn a_subscriber_that_panics_harms_nobody(method: StartMethod) {
     assert!(died.is_err());
     assert_eq!(after, Ok(16));
     eventually("the death was told", support::PATIENCE, || heard("worker died").len() == 1);
+}
+
+/// Waits for a warning with this message, continues the process that it names, and returns what it says.
+fn stopped(message: &str) -> Heard {
+    eventually(message, support::PATIENCE, || heard(message).len() == 1);
+    let stopped = heard(message).remove(0);
+    let pid = stopped.fields["pid"].parse().unwrap();
+    nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::SIGCONT).unwrap();
+    assert_eq!((stopped.level, &*stopped.fields["signal"]), (Level::WARN, "SIGSTOP"));
+    assert!(stopped.fields["task"].ends_with("::stop"), "{stopped:?}");
+    stopped
+}
+
+fn stopped_worker_is_a_warning_with_task_and_signal(method: StartMethod) {
+    listen();
+    let pool = pool(method);
+    let call = pool.submit(stop, ());
+    let stopped = stopped("worker stopped");
+    assert_eq!(stopped.fields["worker"], "logged-0");
+    assert_eq!(call.join(), Ok(()));
+    eventually("it is told that it goes on", support::PATIENCE, || heard("worker continued").len() == 1);
+    assert_eq!(heard("worker continued")[0].fields["pid"], stopped.fields["pid"]);
+}
+
+fn stopped_process_is_a_warning_with_task_and_signal(method: StartMethod) {
+    listen();
+    let process = Builder::new().name("still").start_method(method).spawn(stop, ()).unwrap();
+    assert_eq!(stopped("process stopped").fields["process"], "still");
+    assert_eq!(process.join(), Ok(()));
+    eventually("it is told that it goes on", support::PATIENCE, || heard("process continued").len() == 1);
 }

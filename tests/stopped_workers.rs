@@ -15,13 +15,15 @@ use executor::block_on;
 use halves::{Forged, Half, frame::Kind, own_serial};
 use nix::sys::signal::{Signal, kill, raise};
 use nix::unistd::Pid;
-use process_task::{JoinHandle, Pool, StartMethod, active_children, process_task};
+use process_task::{ErrorKind, JoinHandle, Pool, StartMethod, active_children, process_task};
 use support::{PATIENCE, eventually, processes, rounds};
 
 under_every_start_method! {
     within 300 seconds;
     a_worker_stopped_between_publishing_and_ringing_delays_that_reply_only,
     workers_stopped_at_any_moment_hold_one_call_each,
+    stopped_workers_are_counted_in_stats,
+    stopped_worker_is_killed_when_its_time_is_over,
 }
 
 #[process_task]
@@ -140,5 +142,41 @@ fn workers_stopped_at_any_moment_hold_one_call_each(method: StartMethod) {
         let expected: Vec<_> = (0..CALLS).map(|x| Ok(x * x)).collect();
         let (first, second): (Vec<_>, Vec<_>) = (squares(handles), squares(late));
         assert_eq!((&first, &second), (&expected, &expected), "round {round}");
+    }
+}
+
+#[process_task]
+fn stop_by(signal: i32) {
+    raise(Signal::try_from(signal).expect("the number of a signal")).expect("a signal that can be raised");
+}
+
+fn stopped_workers_are_counted_in_stats(method: StartMethod) {
+    let pool = pool(method, 3);
+    assert_eq!(pool.stats().stopped, 0);
+    let call = pool.submit(stop_by, Signal::SIGTSTP as i32);
+    eventually("one is stopped", PATIENCE, || pool.stats().stopped == 1);
+    let stats = pool.stats();
+    let worker = stats.workers.iter().find(|worker| worker.stopped.is_some()).expect("one is stopped");
+    assert_eq!(worker.stopped, Some(Signal::SIGTSTP as i32), "{stats}");
+    assert!(stats.to_string().contains(", 1 stopped") && !call.is_finished(), "{stats}");
+    let idle: Vec<_> =
+        stats.workers.iter().filter(|other| other.pid != worker.pid).filter_map(|other| other.pid).collect();
+    for pid in idle {
+        signal(pid, Signal::SIGSTOP);
+    }
+    eventually("all are stopped", PATIENCE, || pool.stats().stopped == 3);
+    let all = stats.workers.iter().filter_map(|worker| worker.pid);
+    all.for_each(|pid| signal(pid, Signal::SIGCONT));
+    assert_eq!(call.join(), Ok(()));
+    eventually("none is stopped", PATIENCE, || pool.stats().stopped == 0);
+}
+
+fn stopped_worker_is_killed_when_its_time_is_over(method: StartMethod) {
+    let pool = pool(method, 1);
+    for signal in [Signal::SIGSTOP, Signal::SIGTSTP] {
+        let error = pool.call(stop_by.timeout(Duration::from_millis(300)), signal as i32).unwrap_err();
+        assert!(matches!(error.kind(), ErrorKind::TimedOut { .. }), "{error}");
+        assert_eq!(pool.call(square, 3), Ok(9));
+        assert_eq!(pool.stats().stopped, 0);
     }
 }

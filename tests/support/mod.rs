@@ -147,7 +147,7 @@ fn nothing() {}
 const _: fn() = || {
     promise(warm_up);
     eventually("", PATIENCE, || processes::alive(0) && processes::tagged("").is_empty());
-    let _ = (rounds(1), processes::parent_of(0));
+    let _ = (rounds(1), processes::parent_of(0), processes::state_of(0));
     let scratch = scratch::Scratch::new();
     let _ = (scratch.path(), scratch.file(""));
 };

@@ -19,6 +19,11 @@ pub(crate) fn alive(pid: u32) -> bool {
     entry(pid).is_some_and(|entry| !matches!(entry.state, 'Z' | 'X'))
 }
 
+/// The state of `pid`, as in [`Entry`].
+pub(crate) fn state_of(pid: u32) -> Option<char> {
+    entry(pid).map(|entry| entry.state)
+}
+
 /// Who will reap `pid`.
 pub(crate) fn parent_of(pid: u32) -> Option<u32> {
     entry(pid).map(|entry| entry.parent)

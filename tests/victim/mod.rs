@@ -17,6 +17,9 @@ const SCENE: &str = "PROCESS_TASK_SCENE";
 const TAG: &str = "PROCESS_TASK_TAG";
 const STAGE: &str = "PROCESS_TASK_STAGE";
 
+/// What makes the test binary play its scene.
+pub(crate) const ARGS: [&str; 4] = ["--exact", "scene", "--nocapture", "--test-threads=1"];
+
 /// The scene that this process is to play, and the start method it is to use; `None` in the test process.
 pub(crate) fn scene() -> Option<(String, StartMethod)> {
     let text = std::env::var(SCENE).ok()?;
@@ -50,12 +53,6 @@ impl Victim {
 
     /// As [`Victim::start`], through a line of shell that ends by executing `"$@"`.
     pub(crate) fn start_by(shell: Option<&str>, scene: &str, method: StartMethod) -> Self {
-        static COUNT: AtomicU32 = AtomicU32::new(0);
-        let number = COUNT.fetch_add(1, Relaxed);
-        let tag = format!("{TAG}=victim-{}-{number}.", std::process::id());
-        let stage = std::env::temp_dir().join(format!("process-task-victim-{}-{number}", std::process::id()));
-        std::fs::create_dir_all(&stage).expect("a directory for the victim");
-        let method = if method == StartMethod::Exec { "exec" } else { "fork" };
         let program = OsString::from(std::env::current_exe().expect("the test binary has a path"));
         let mut command = match shell {
             None => Command::new(program),
@@ -65,9 +62,20 @@ impl Victim {
                 shell
             }
         };
-        command.args(["--exact", "scene", "--nocapture", "--test-threads=1"]);
-        command.env(SCENE, format!("{scene}:{method}")).env(TAG, &tag[TAG.len() + 1..]).env(STAGE, &stage);
+        command.args(ARGS);
         command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null());
+        Self::start_as(command, scene, method)
+    }
+
+    /// Starts one by `command`, which executes the test binary with [`ARGS`], sooner or later.
+    pub(crate) fn start_as(mut command: Command, scene: &str, method: StartMethod) -> Self {
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+        let number = COUNT.fetch_add(1, Relaxed);
+        let tag = format!("{TAG}=victim-{}-{number}.", std::process::id());
+        let stage = std::env::temp_dir().join(format!("process-task-victim-{}-{number}", std::process::id()));
+        std::fs::create_dir_all(&stage).expect("a directory for the victim");
+        let method = if method == StartMethod::Exec { "exec" } else { "fork" };
+        command.env(SCENE, format!("{scene}:{method}")).env(TAG, &tag[TAG.len() + 1..]).env(STAGE, &stage);
         let child = command.spawn().expect("the victim starts");
         Self { child, tag, stage }
     }
@@ -123,7 +131,7 @@ pub(crate) fn wait_to_go_on() {
 
 // Not every test file needs all of this.
 const _: fn() = || {
-    let _ = (scene(), wait_to_go_on as fn(), reached as fn(&str));
+    let _ = (scene(), wait_to_go_on as fn(), reached as fn(&str), ARGS);
     let mut victim = Victim::start("", StartMethod::Exec);
     victim.wait_for("");
     let _ = (victim.finish(), victim.on_stage(""), victim.leaves_nobody());

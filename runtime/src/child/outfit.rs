@@ -41,6 +41,10 @@ pub(super) fn put_on(setup: Setup, attached: &[OwnedFd]) -> Result<(), Refusal> 
     for (place, values) in setup.limits {
         limits::set(place, values).map_err(|errno| refusal("set its resource limits", errno))?;
     }
+    if setup.shares_group {
+        process::join_group_of(setup.parent.0);
+        signal::heed_terminal();
+    }
     process::set_name(&setup.name);
     if setup.ignores_termination {
         signal::ignore_terminal();

@@ -14,6 +14,12 @@
 //! Its pidfd is in our poll set (and its socket, whose end-of-file may come late if a stranger inherited it): every
 //! group is killed, every child reaped, and we exit. No thread of the parent needs to live for that.
 //!
+//! # A child is stopped
+//!
+//! `waitid` names it, and [`FromServer::Stopped`] is sent. A child in the background of its terminal that reads from it is
+//! stopped, too, and nothing would ever continue it: its group is killed, so that its call ends with an error that says why.
+//! What stops the program and its children together is in [`jobs`](super::jobs).
+//!
 //! # Who lives
 //!
 //! Every child is entered in the table of members before it is forked, as one of the process that asked for it, and said to
@@ -28,6 +34,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
 
+use super::jobs::Jobs;
 use super::{boot, panics, serve};
 use crate::codec::message::{from_bytes, to_bytes};
 use crate::link::StartMethod;
@@ -36,7 +43,7 @@ use crate::link::message::{ChildId, FromChild, FromServer, GaveUp, MAGIC, ToServ
 use crate::shared::members::{self, Member};
 use crate::sys::process::{self, Forked, Pid};
 use crate::sys::socket;
-use crate::sys::{self, Errno, fd, image, inherit, poll, signal};
+use crate::sys::{self, Errno, fd, image, inherit, poll, signal, terminal};
 use crate::task::{fingerprint, preloads};
 
 /// How long killed children may take to end before the server no longer waits for them. They take milliseconds.
@@ -47,8 +54,12 @@ struct Server {
     parent: OwnedFd,
     /// The parent, as the table of members knows it.
     asking: Member,
-    child_events: OwnedFd,
+    /// A signalfd: something happened to a child, or the terminal asks the program to stop.
+    events: OwnedFd,
     children: BTreeMap<Pid, (ChildId, Member)>,
+    jobs: Jobs,
+    /// Children that were stopped, perhaps together with the program, and by which signal.
+    untold: Vec<(ChildId, i32)>,
     /// What the socket had no room for.
     outgoing: VecDeque<(Vec<u8>, Option<OwnedFd>)>,
     said_not_alone: bool,
@@ -56,7 +67,7 @@ struct Server {
 
 /// Serves until the parent is gone. Returns only why it could not begin.
 pub(super) fn run(socket: OwnedFd) -> Errno {
-    let (parent, asking, child_events) = match begin(socket.as_fd()) {
+    let (parent, asking, events) = match begin(socket.as_fd()) {
         Ok(begun) => begun,
         Err(errno) => {
             let why = FromServer::GaveUp { why: GaveUp::Step, errno: errno as i32 };
@@ -64,8 +75,17 @@ pub(super) fn run(socket: OwnedFd) -> Errno {
             return errno;
         }
     };
-    let (children, outgoing) = (BTreeMap::new(), VecDeque::new());
-    let server = Server { socket, parent, asking, child_events, children, outgoing, said_not_alone: false };
+    let server = Server {
+        socket,
+        parent,
+        asking,
+        events,
+        children: BTreeMap::new(),
+        jobs: Jobs::of(process::parent_pid()),
+        untold: Vec::new(),
+        outgoing: VecDeque::new(),
+        said_not_alone: false,
+    };
     match server.serve() {
         Next::Child(control) => boot::become_child(control),
         Next::ParentIsGone => process::exit_now(0),
@@ -78,10 +98,14 @@ enum Next {
     ParentIsGone,
 }
 
-/// Comes as far as to say that it is ready; returns the parent's pidfd, the parent's member, and the events of children.
+/// Comes as far as to say that it is ready; returns the parent's pidfd, the parent's member, and what tells of signals.
 fn begin(socket: BorrowedFd<'_>) -> Result<(OwnedFd, Member, OwnedFd), Errno> {
     process::set_name("fork-server");
     signal::ignore_terminal();
+    if terminal::is_there() {
+        signal::ignore_tostop();
+    }
+    process::go_on_without_parent();
     let (bytes, fds) = socket::receive(socket)?;
     let Ok(ToServer::Hello { magic: MAGIC, server, parent: asking, .. }) = from_bytes(&bytes) else {
         return Err(Errno::EPROTO);
@@ -91,7 +115,7 @@ fn begin(socket: BorrowedFd<'_>) -> Result<(OwnedFd, Member, OwnedFd), Errno> {
     let asking = member(asking)?;
     members::adopt(table, member(server)?)?;
     members::show()?;
-    let child_events = signal::child_events()?;
+    let events = signal::events()?;
     if let Err(panic) = panics::catch(socket, || preloads().for_each(|preload| preload())) {
         panics::tell_of_preload(socket, &panic);
         process::exit_now(1);
@@ -102,26 +126,27 @@ fn begin(socket: BorrowedFd<'_>) -> Result<(OwnedFd, Member, OwnedFd), Errno> {
     let ready = to_bytes(&FromServer::Ready { fingerprint: fingerprint() });
     let own = fd::pidfd(process::own_pid())?;
     socket::send(socket, &ready, &[own.as_fd()])?;
-    Ok((parent, asking, child_events))
+    Ok((parent, asking, events))
 }
 
 impl Server {
     fn serve(mut self) -> Next {
         loop {
-            let watched = [self.socket.as_fd(), self.parent.as_fd(), self.child_events.as_fd()];
-            // With something left to send, the socket is tried again soon: the parent reads as fast as it can.
-            let soon = Instant::now() + Duration::from_millis(1);
-            let deadline = (!self.outgoing.is_empty()).then_some(soon);
-            let Ok([request, parent_ended, child_ended]) = poll::readable(watched, deadline) else {
+            let Ok([request, parent_ended, event]) = self.wait() else {
                 return self.end();
             };
             if parent_ended {
                 return self.end();
             }
-            if child_ended {
-                signal::drain_child_events(&self.child_events);
+            if event {
+                if signal::drain_events(&self.events) {
+                    self.jobs.signalled();
+                }
                 self.reap();
+                self.see_stops();
             }
+            self.jobs.look(self.children.keys().copied());
+            self.tell_stops();
             self.flush();
             if request {
                 match socket::receive(self.socket.as_fd()) {
@@ -136,6 +161,20 @@ impl Server {
                 }
             }
         }
+    }
+
+    /// Waits for something to do: a request, the parent's end, a signal.
+    fn wait(&self) -> sys::Result<[bool; 3]> {
+        let look = self.jobs.next_look();
+        if self.jobs.is_stopped() {
+            // A program that is stopped reads nothing, and what it has asked for can wait until it goes on.
+            let [parent_ended, event] = poll::readable([self.parent.as_fd(), self.events.as_fd()], look)?;
+            return Ok([false, parent_ended, event]);
+        }
+        // With something left to send, the socket is tried again soon: the parent reads as fast as it can.
+        let soon = (!self.outgoing.is_empty()).then(|| Instant::now() + Duration::from_millis(1));
+        let deadline = soon.into_iter().chain(look).min();
+        poll::readable([self.socket.as_fd(), self.parent.as_fd(), self.events.as_fd()], deadline)
     }
 
     fn answer(&mut self, request: &[u8], fds: Vec<OwnedFd>) -> Option<Next> {
@@ -235,6 +274,38 @@ impl Server {
         }
     }
 
+    fn see_stops(&mut self) {
+        while let Some((pid, stopped_by)) = process::stopped_child() {
+            let Some((id, _)) = self.children.get(&pid) else { continue };
+            let id = *id;
+            match stopped_by {
+                Some(_) if self.jobs.has_stopped(pid) => {}
+                Some(signal) if signal::is_of_background(signal) && process::leads_group(pid) => {
+                    self.send(&FromServer::Stopped { id, signal, for_good: true }, None);
+                    process::signal_group(pid, signal::KILL);
+                }
+                Some(signal) => self.untold.push((id, signal)),
+                None => {
+                    self.untold.retain(|(untold, _)| *untold != id);
+                    self.send(&FromServer::Continued { id }, None);
+                }
+            }
+        }
+    }
+
+    /// Tells of children that were stopped, once it is known that they were not stopped with the program.
+    fn tell_stops(&mut self) {
+        if self.jobs.is_unclear() {
+            return;
+        }
+        let stops = std::mem::take(&mut self.untold);
+        if !self.jobs.is_stopped() {
+            for (id, signal) in stops {
+                self.send(&FromServer::Stopped { id, signal, for_good: false }, None);
+            }
+        }
+    }
+
     fn send(&mut self, message: &FromServer, beside: Option<OwnedFd>) {
         self.outgoing.push_back((to_bytes(message), beside));
         self.flush();
@@ -256,9 +327,9 @@ impl Server {
         self.children.keys().for_each(|leader| process::signal_group(*leader, signal::KILL));
         let deadline = Instant::now() + LONGEST_END;
         loop {
-            signal::drain_child_events(&self.child_events);
+            signal::drain_events(&self.events);
             self.reap();
-            if self.children.is_empty() || poll::readable([self.child_events.as_fd()], Some(deadline)) != Ok([true]) {
+            if self.children.is_empty() || poll::readable([self.events.as_fd()], Some(deadline)) != Ok([true]) {
                 break;
             }
         }

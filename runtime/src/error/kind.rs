@@ -52,6 +52,13 @@ pub enum ErrorKind {
         /// What the process managed to say before it died, such as the text of a panic that aborts.
         last_words: Option<String>,
     },
+    /// The process, or a program that it started, read from the terminal. That stops a process in the background, where all of
+    /// ours are, and nothing would have continued it; so it was killed. See [`Stdio::inherit`](crate::Stdio::inherit).
+    #[non_exhaustive]
+    NeedsTerminal {
+        /// The signal that had stopped it: SIGTTIN, or SIGTTOU where it changed the terminal.
+        signal: i32,
+    },
     /// The task used up its stack.
     StackOverflow,
     /// The process ended by itself before the task returned. Code 0 is no success either.

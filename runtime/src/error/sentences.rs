@@ -80,6 +80,12 @@ impl Error {
                 }
                 last_words.as_ref().map_or(Ok(()), |words| write!(f, ": {words}"))
             }
+            ErrorKind::NeedsTerminal { signal } => write!(
+                f,
+                "{who} was killed{running}: it, or a program that it started, used the terminal from the background, for which \
+                 {} had stopped it; let the program itself ask, or start the process with `Builder::stdin(Stdio::inherit())`",
+                SignalName(*signal)
+            ),
             ErrorKind::StackOverflow => write!(f, "{who} overflowed its stack{running}"),
             ErrorKind::Exited { code } => match task {
                 Some(task) => write!(f, "{who} exited with code {code} before `{task}` returned"),

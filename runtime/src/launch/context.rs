@@ -17,7 +17,7 @@ use crate::link::{StartMethod, identity};
 use crate::sys::fd::{self, Identity};
 use crate::sys::limits::{self, Limits};
 use crate::sys::signal::{self, Mask};
-use crate::sys::{self, env, errno_of};
+use crate::sys::{self, env, errno_of, terminal};
 
 /// The surroundings of the fork server: those of its parent when it was started.
 #[derive(Debug)]
@@ -94,6 +94,7 @@ pub(crate) fn setup(base: &Base, options: &Options, name: &str, once: bool) -> R
         most_memory: options.most_memory,
         mask: options.mask.unwrap_or_else(signal::mask),
         ignores_termination: options.ignores_termination || identity::get().is_some_and(|own| own.ignores_termination),
+        shares_group: options.stdio[0].as_ref().is_some_and(|stdin| terminal::is_open_on(stdin.as_fd())),
         ..Setup::default()
     };
     if let Some((key, _)) = options.env.iter().find(|(key, value)| !env::can_hold(key, value.as_deref())) {

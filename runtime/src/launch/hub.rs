@@ -371,6 +371,8 @@ impl Hub {
                 }
             }
             FromServer::Ended { id, status } => self.ended(id, status),
+            FromServer::Stopped { id, signal, for_good } => self.stopped(id, Some(signal), for_good),
+            FromServer::Continued { id } => self.stopped(id, None, false),
             FromServer::NotAlone { threads } => say_not_alone(threads),
             FromServer::Ready { .. } | FromServer::PreloadPanicked { .. } | FromServer::GaveUp { .. } => {}
         }
@@ -422,8 +424,7 @@ impl Hub {
         for orphan in orphans {
             // The kernel kills it when its maker dies; this makes sure.
             let _ = fd::signal(orphan.pidfd(), signal::KILL);
-            // What the child started would have been killed by the fork server. On an older kernel it stays.
-            let _ = fd::signal_group(orphan.pidfd(), signal::KILL);
+            orphan.kill_group();
             if self.set.add(orphan.pidfd(), orphan.id * KINDS + ORPHAN_ENDED, Report::Level).is_err() {
                 // No descriptor of ours can fail to be watched but for want of kernel memory; then look by waiting.
                 let _ = poll::readable([orphan.pidfd()], None);
@@ -456,7 +457,7 @@ impl Hub {
         missing > 1
     }
 
-    fn books(&self) -> MutexGuard<'_, Books> {
+    pub(super) fn books(&self) -> MutexGuard<'_, Books> {
         lock(&self.books)
     }
 }

@@ -9,6 +9,7 @@ pub(crate) mod outcome;
 mod record;
 mod requests;
 mod server;
+mod stops;
 mod timers;
 mod values;
 
@@ -16,5 +17,6 @@ pub(crate) use self::context::{Options, preparing, setup, setup_of_worker};
 pub(crate) use self::hub::{Hub, Source, existing_hub, hub, wake};
 pub(crate) use self::record::Record;
 pub(crate) use self::requests::Child;
+pub(crate) use self::stops::tell_of_stop;
 pub(crate) use self::timers::Timer;
 pub(crate) use self::values::{decode, encode};

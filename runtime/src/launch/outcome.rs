@@ -5,6 +5,7 @@
 use std::os::unix::process::ExitStatusExt as _;
 use std::process::ExitStatus;
 
+use super::record::Record;
 use crate::codec::message::from_bytes;
 use crate::error::{Direction, Error, ErrorKind, Execution, Result, why};
 use crate::link::frame::Kind;
@@ -52,7 +53,7 @@ pub(crate) fn of_reply(reply: Reply) -> Result<Body> {
 }
 
 /// What a process's end means for a call that it had; `execution` says whether the call may have run.
-pub(crate) fn of_end<T>(status: ExitStatus, caller: &Caller<T>, execution: Execution) -> Error {
+fn of_end<T>(status: ExitStatus, caller: &Caller<T>, execution: Execution) -> Error {
     if execution == Execution::NotStarted {
         match caller.excuse() {
             Some(FromChild::Mismatch { .. }) => return Error::new(ErrorKind::BinaryMismatch, execution),
@@ -75,8 +76,22 @@ pub(crate) fn of_end<T>(status: ExitStatus, caller: &Caller<T>, execution: Execu
     Error::new(kind, execution)
 }
 
+/// What the end of the process of `record` means for a call that it had; see [`of_end`].
+pub(crate) fn of_death<T>(record: &Record, status: ExitStatus, caller: &Caller<T>, execution: Execution) -> Error {
+    in_background(record, status, execution).unwrap_or_else(|| of_end(status, caller, execution))
+}
+
+/// The error of a process that was killed because it used the terminal from the background.
+fn in_background(record: &Record, status: ExitStatus, execution: Execution) -> Option<Error> {
+    let signal = record.was_in_background().filter(|_| status.signal() == Some(signal::KILL))?;
+    Some(Error::new(ErrorKind::NeedsTerminal { signal }, execution))
+}
+
 /// What a process's end was, where nothing else is known of it.
-pub(crate) fn of_status(status: ExitStatus) -> Error {
+pub(crate) fn of_status(record: &Record, status: ExitStatus) -> Error {
+    if let Some(error) = in_background(record, status, Execution::Unknown) {
+        return error;
+    }
     let kind = match status.signal() {
         Some(signal) => ErrorKind::Killed { signal, core_dumped: status.core_dumped(), last_words: None },
         None => ErrorKind::Exited { code: status.code().unwrap_or(0) },

@@ -1,13 +1,13 @@
-//! What a parent knows of one child: its pid, its pidfd, and how it ended.
+//! What a parent knows of one child: its pid, its pidfd, whether it is stopped, and how it ended.
 //!
-//! Owns: the child's end, told once and kept. Runs in: the parent; the hub's thread writes, anybody reads.
+//! Owns: the child's end, told once and kept, and its last stop. Runs in: the parent; the hub's thread writes, anybody reads.
 //! Never: asks the kernel how a child ended. Only the fork server can know, and it says so.
 
 use std::fmt;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::process::ExitStatusExt as _;
 use std::process::ExitStatus;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
@@ -30,6 +30,21 @@ pub(crate) struct Record {
     turn: AtomicU64,
     end: Mutex<End>,
     ended: Condvar,
+    stop: Mutex<Stop>,
+    /// Whether it is in this process's group, and leads none.
+    shares_group: AtomicBool,
+}
+
+/// What is called when a child is stopped, by which signal, and when it is continued.
+type StopWatcher = Arc<dyn Fn(Option<i32>) + Send + Sync>;
+
+#[derive(Default)]
+struct Stop {
+    /// The signal that has stopped it, while it is stopped.
+    signal: Option<i32>,
+    /// The signal that has stopped it in the background of its terminal. It is killed for that.
+    for_good: Option<i32>,
+    watcher: Option<StopWatcher>,
 }
 
 #[derive(Default)]
@@ -50,6 +65,8 @@ impl Record {
             turn: AtomicU64::new(0),
             end: Mutex::default(),
             ended: Condvar::new(),
+            stop: Mutex::default(),
+            shares_group: AtomicBool::new(false),
         }
     }
 
@@ -75,6 +92,55 @@ impl Record {
     /// The how manieth child it was that this process handed out; 0 for a spare.
     pub(crate) fn turn(&self) -> u64 {
         self.turn.load(Relaxed)
+    }
+
+    /// It joins this process's group, and no group of its own is left to be signalled.
+    pub(crate) fn share_group(&self) {
+        self.shares_group.store(true, Relaxed);
+    }
+
+    /// Kills what the child has started, as its fork server would have done, which is dead. On an older kernel it stays.
+    pub(super) fn kill_group(&self) {
+        if !self.shares_group.load(Relaxed) {
+            let _ = fd::signal_group(self.pidfd.as_fd(), sys::signal::KILL);
+        }
+    }
+
+    /// The signal that has stopped it, while it is stopped.
+    pub(crate) fn stopped_by(&self) -> Option<i32> {
+        lock(&self.stop).signal.filter(|_| self.status().is_none())
+    }
+
+    /// The signal with which its terminal has stopped it in the background, which is why it was killed.
+    pub(crate) fn was_in_background(&self) -> Option<i32> {
+        lock(&self.stop).for_good
+    }
+
+    /// Has `watcher` called when it is stopped, by which signal, and when it is continued (`None`), on the hub's thread; at
+    /// once, on this one, if it is stopped.
+    pub(crate) fn watch_stops(&self, watcher: impl Fn(Option<i32>) + Send + Sync + 'static) {
+        let watcher: StopWatcher = Arc::new(watcher);
+        let mut stop = lock(&self.stop);
+        stop.watcher = Some(Arc::clone(&watcher));
+        let signal = stop.signal;
+        drop(stop);
+        if signal.is_some() {
+            watcher(signal);
+        }
+    }
+
+    /// The fork server says that it was stopped, or continued. Tells whoever watches if that is news.
+    pub(super) fn stopped(&self, signal: Option<i32>, for_good: bool) {
+        let mut stop = lock(&self.stop);
+        let before = std::mem::replace(&mut stop.signal, signal);
+        if for_good {
+            stop.for_good = signal;
+        }
+        let watcher = stop.watcher.clone().filter(|_| before != signal);
+        drop(stop);
+        if let Some(watcher) = watcher {
+            watcher(signal);
+        }
     }
 
     /// How it ended, if it has.
@@ -121,6 +187,8 @@ impl Record {
         end.status = Some(status);
         let watcher = end.watcher.take();
         drop(end);
+        let watched_stops = lock(&self.stop).watcher.take();
+        drop(watched_stops);
         self.ended.notify_all();
         if let Some(watcher) = watcher {
             watcher();

@@ -11,11 +11,12 @@ use std::time::{Duration, Instant};
 use super::context::Base;
 use crate::codec::message::{from_bytes, to_bytes};
 use crate::error::{Error, ErrorKind, Execution, Result};
+use crate::link::identity;
 use crate::link::mark::{MARK, Role};
 use crate::link::message::{FromServer, GaveUp, MAGIC, ToServer};
 use crate::shared::members::{self, Member};
 use crate::sys::socket;
-use crate::sys::{Errno, fd, image, poll, process, signal, spawn};
+use crate::sys::{Errno, fd, image, poll, process, signal, spawn, terminal};
 use crate::task::fingerprint;
 
 /// How long a fork server may take until it is ready, and a child until it is there.
@@ -198,9 +199,12 @@ fn execute(socket: BorrowedFd<'_>) -> Result<Newborn> {
     let null = fd::null().map_err(|errno| Error::could_not_start("open /dev/null", errno))?;
     let mark = Role::Server.mark(socket.as_raw_fd());
     let (args, env) = (process::own_args(), process::own_env_with((MARK, &mark)));
+    // A member of the program's group hears of Ctrl-Z and `fg`. Elsewhere a group of its own is better: it lives on when the
+    // program's group is killed, as that of a child is at its end, and kills what the program had started.
+    let leads_group = identity::depth() > 0 || !terminal::is_there();
     let mut failed = Errno::ENOENT;
     for path in image::paths() {
-        match spawn::spawn_image(&path, socket, null.as_fd(), &args, &env) {
+        match spawn::spawn_image(&path, (socket, null.as_fd()), leads_group, (&args, &env)) {
             // A host that ignores SIGCHLD may have reaped it already, if it has ended; then there is nothing to watch.
             Ok(pid) => return Ok(Newborn(fd::pidfd(pid).ok())),
             Err(errno) => failed = errno,

@@ -11,7 +11,8 @@
 //! | 3 | [`ToServer::Start`], with the child's end of a link | |
 //! | 4 | | [`FromServer::Started`], with the child's pidfd, or [`FromServer::NotStarted`] |
 //! | 5 | [`ToServer::Signal`], at any time | |
-//! | 6 | | [`FromServer::Ended`], once for each child that was started, after killing its group and reaping it |
+//! | 6 | | [`FromServer::Stopped`], [`FromServer::Continued`], each time |
+//! | 7 | | [`FromServer::Ended`], once for each child that was started, after killing its group and reaping it |
 //!
 //! # Parent and child, on the link's control socket
 //!
@@ -104,6 +105,15 @@ pub(crate) enum FromServer {
         why: GaveUp,
         errno: i32,
     },
+    /// `signal` has stopped it. `for_good` if that was because it read from a terminal in its background: then it is killed.
+    Stopped {
+        id: ChildId,
+        signal: i32,
+        for_good: bool,
+    },
+    Continued {
+        id: ChildId,
+    },
     /// The server found threads beside its own, and executes instead of forking from now on.
     NotAlone {
         threads: u64,
@@ -191,6 +201,8 @@ pub(crate) struct Setup {
     /// More private memory than this, in bytes, is too much for a worker.
     pub(crate) most_memory: Option<u64>,
     pub(crate) attached: Vec<Attached>,
+    /// Whether it joins its parent's process group, to read from the terminal as its parent can.
+    pub(crate) shares_group: bool,
 }
 
 /// A panic, as the child saw it.

@@ -248,6 +248,12 @@ impl Core {
         }) {
             let _ = record.signal(signal::KILL);
         }
+        let (core, stopped) = (Arc::downgrade(self), Arc::downgrade(&record));
+        record.watch_stops(move |signal| {
+            if let (Some(core), Some(record)) = (core.upgrade(), stopped.upgrade()) {
+                core.update(|schedule, owed| schedule.see_stop(number, &record, signal, owed));
+            }
+        });
         let (core, ended) = (Arc::downgrade(self), Arc::clone(&record));
         record.watch(move || {
             if let Some(core) = core.upgrade() {

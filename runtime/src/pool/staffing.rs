@@ -96,7 +96,7 @@ impl Schedule {
                 self.bury(number, *worker, status, owed);
             }
             State::Dying(dying, again) if Arc::ptr_eq(&dying, record) => {
-                self.see_death(number, outcome::of_status(status).in_process(&dying.name(), dying.pid), owed);
+                self.see_death(number, outcome::of_status(&dying, status).in_process(&dying.name(), dying.pid), owed);
                 again.into_iter().rev().for_each(|queued| self.backlog.push_front(queued));
             }
             // Somebody else is here by now.
@@ -225,7 +225,7 @@ impl Schedule {
     fn bury(&mut self, number: usize, worker: Worker, status: ExitStatus, owed: &mut Owed) {
         let name = worker.record.name();
         let error = |caller: &Caller<Asked>, execution| {
-            outcome::of_end(status, caller, execution).in_process(&name, worker.record.pid)
+            outcome::of_death(&worker.record, status, caller, execution).in_process(&name, worker.record.pid)
         };
         if worker.prelude > 0 && !worker.refused && !matches!(self.phase, Phase::Ended(_)) {
             let never_worked = error(&worker.caller, Execution::NotStarted);

@@ -178,6 +178,9 @@ fn launch<T: Task>(options: &Options, name: &str, task: T, args: T::Args<'_>) ->
             error
         };
         let (setup, descriptors) = setup(child.record.server().base(), options, name, true).map_err(give_up)?;
+        if setup.shares_group {
+            child.record.share_group();
+        }
         // Only forked children can be spares, which may have died unnoticed.
         let tries = if options.method == StartMethod::ForkServer { MORE_TRIES } else { 0 };
         let order = Order {

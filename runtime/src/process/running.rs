@@ -20,7 +20,7 @@ use std::task::Waker;
 use std::time::{Duration, Instant};
 
 use crate::error::{Error, ErrorKind, Execution, Result};
-use crate::launch::{Child, Hub, Record, Source, Timer, existing_hub, hub, outcome, wake};
+use crate::launch::{Child, Hub, Record, Source, Timer, existing_hub, hub, outcome, tell_of_stop, wake};
 use crate::link::frame::Kind;
 use crate::link::{Body, Caller, Payload, StartMethod};
 use crate::sys::poll::{self, Report};
@@ -113,6 +113,12 @@ impl Running {
             // Descriptors are gone with the child that they were sent to.
             tries: AtomicU32::new(if descriptors.is_empty() { tries } else { 0 }),
             successor: OnceLock::new(),
+        });
+        let (record, task) = (Arc::downgrade(&running.record), running.order.task);
+        running.record.watch_stops(move |signal| {
+            if let Some(record) = record.upgrade() {
+                tell_of_stop(&record, task, signal);
+            }
         });
         running.set_timer();
         // Held until the end is known, so that it is the hub's thread that unmaps the link, at no cost to who joins.
@@ -274,7 +280,7 @@ impl Running {
                     (Some(&elapsed), Some(limit)) if status.signal() == Some(signal::KILL) => {
                         Error::new(ErrorKind::TimedOut { limit, elapsed }, execution)
                     }
-                    _ => outcome::of_end(status, caller, execution),
+                    _ => outcome::of_death(&self.record, status, caller, execution),
                 }));
             }
         }

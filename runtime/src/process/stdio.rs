@@ -46,6 +46,30 @@ impl Stdio {
     }
 
     /// The parent's own stream. What stdout and stderr are unless asked otherwise.
+    ///
+    /// # Terminals
+    /// As stdin, this gives a process the terminal, if that is what the parent's stdin is. It joins the parent's process group, as a
+    /// child of [`std::process::Command`] does: so it can read a line or ask for a password, also by `/dev/tty`, and so can the
+    /// programs that it starts. Ctrl-C and Ctrl-Z reach it directly. Signals that [`Process`](crate::Process) sends go to it alone,
+    /// and what it has started is not killed with it.
+    ///
+    /// Any other process leads a group of its own, in the background of the terminal. It can print, also under `stty tostop`, and
+    /// change the terminal's mode. If it reads from the terminal, or a program that it started does, its call ends with
+    /// [`ErrorKind::NeedsTerminal`](crate::ErrorKind::NeedsTerminal). A task that blocks or ignores SIGTTIN has `EIO` from the read
+    /// instead.
+    ///
+    /// ```no_run
+    /// use process_task::{Builder, Stdio, process_task};
+    ///
+    /// #[process_task]
+    /// fn ask() -> String {
+    ///     println!("Your name?");
+    ///     std::io::stdin().lines().next().and_then(Result::ok).unwrap_or_default()
+    /// }
+    ///
+    /// let name = Builder::new().stdin(Stdio::inherit()).spawn(ask, ())?.join()?;
+    /// # process_task::Result::Ok(())
+    /// ```
     #[must_use]
     pub fn inherit() -> Self {
         Self(Kind::Inherit)

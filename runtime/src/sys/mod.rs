@@ -25,6 +25,7 @@ pub(crate) mod socket;
 pub(crate) mod spawn;
 pub(crate) mod stack;
 pub(crate) mod stranger;
+pub(crate) mod terminal;
 pub(crate) mod writing;
 
 pub(crate) use nix::Result;

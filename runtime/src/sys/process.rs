@@ -79,6 +79,36 @@ pub(crate) fn lead_group(pid: Pid) {
     let _ = setpgid(pid, Pid::from_raw(0));
 }
 
+/// Joins the process group of `pid`, a process of this session. Where that cannot be, this one stays in its own.
+///
+/// Runs in: a child.
+pub(crate) fn join_group_of(pid: u32) {
+    let group = nix::unistd::getpgid(Some(Pid::from_raw(pid.cast_signed())));
+    let _ = group.and_then(|group| setpgid(Pid::from_raw(0), group));
+}
+
+/// Whether `pid`, a child of ours that is not reaped, leads a process group.
+pub(crate) fn leads_group(pid: Pid) -> bool {
+    nix::unistd::getpgid(Some(pid)) == Ok(pid)
+}
+
+/// `prctl(PR_SET_PDEATHSIG, SIGCONT)`: a process that is stopped goes on when its parent ends, and can see to its own end.
+pub(crate) fn go_on_without_parent() {
+    let _ = prctl::set_pdeathsig(Some(Signal::SIGCONT));
+}
+
+/// `getppid(2)`.
+pub(crate) fn parent_pid() -> Pid {
+    getppid()
+}
+
+/// Whether `pid` is stopped, from `/proc/<pid>/stat`. False where that cannot be read.
+pub(crate) fn is_stopped(pid: Pid) -> bool {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    // The name stands in brackets and may hold any character.
+    stat.rsplit_once(')').is_some_and(|(_, rest)| rest.trim_start().starts_with('T'))
+}
+
 /// `prctl(PR_SET_PDEATHSIG, SIGKILL)`, and a look whether it came too late. False: the parent is gone already.
 pub(crate) fn die_with_parent(parent: Pid) -> bool {
     let _ = prctl::set_pdeathsig(Some(Signal::SIGKILL));
@@ -104,6 +134,16 @@ pub(crate) fn ended_child() -> Option<Pid> {
     retry(|| waitid(Id::All, flags)).ok()?.pid()
 }
 
+/// `waitid(P_ALL, WSTOPPED | WCONTINUED | WNOHANG)`: a child that was stopped, and by which signal, or was continued (`None`),
+/// if one has not been told of yet.
+pub(crate) fn stopped_child() -> Option<(Pid, Option<i32>)> {
+    let flags = WaitPidFlag::WSTOPPED | WaitPidFlag::WCONTINUED | WaitPidFlag::WNOHANG;
+    match retry(|| waitid(Id::All, flags)).ok()? {
+        WaitStatus::Stopped(pid, signal) => Some((pid, Some(signal as i32))),
+        status => Some((status.pid()?, None)),
+    }
+}
+
 /// Reaps a child that [`ended_child`] named.
 pub(crate) fn reap(pid: Pid) -> RawStatus {
     let mut status = 0;
@@ -127,10 +167,14 @@ pub(crate) fn reap_quietly(pidfd: BorrowedFd<'_>) {
     let _ = retry(|| waitid(Id::PIDFd(pidfd), WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG));
 }
 
-/// `killpg(2)`. Only the reaper of the group's leader may do this, and only before it reaps.
+/// `killpg(2)`. Only the reaper of the group's leader may do this, and only before it reaps. A child that left its group for
+/// its parent's gets the signal alone.
 pub(crate) fn signal_group(leader: Pid, signal: i32) {
     // SAFETY: takes two numbers and touches no memory. The leader is not reaped, so the number is still its group's.
-    let _ = unsafe { libc::kill(-leader.as_raw(), signal) };
+    if unsafe { libc::kill(-leader.as_raw(), signal) } == -1 && Errno::last() == Errno::ESRCH {
+        // SAFETY: as above; the child is not reaped, so the number is still its own.
+        let _ = unsafe { libc::kill(leader.as_raw(), signal) };
+    }
 }
 
 /// `sched_yield(2)`, once: lets the one who waits for us run first.

@@ -12,7 +12,9 @@ use nix::sys::signalfd::{SfdFlags, SignalFd};
 use super::fd::above_stdio;
 
 /// Signals by number, as they travel.
-pub(crate) use nix::libc::{SIGABRT as ABRT, SIGINT as INT, SIGKILL as KILL, SIGTERM as TERM};
+pub(crate) use nix::libc::{
+    SIGABRT as ABRT, SIGCONT as CONT, SIGINT as INT, SIGKILL as KILL, SIGSTOP as STOP, SIGTERM as TERM,
+};
 
 /// A signal mask as it travels: bit n - 1 stands for signal n.
 pub(crate) type Mask = u64;
@@ -27,14 +29,22 @@ pub(crate) fn mask() -> Mask {
 
 /// Blocks exactly the signals of `mask` in this thread.
 pub(crate) fn set_mask(mask: Mask) {
+    let _ = pthread_sigmask(SigmaskHow::SIG_SETMASK, Some(&set_of(mask)), None);
+}
+
+/// The mask of one signal.
+const fn of_one(signal: i32) -> Mask {
+    1 << (signal - 1)
+}
+
+fn set_of(mask: Mask) -> SigSet {
     let mut raw = *SigSet::empty().as_ref();
-    for signal in (1..=64).filter(|signal| mask & 1 << (signal - 1) != 0) {
+    for signal in (1..=64).filter(|signal| mask & of_one(*signal) != 0) {
         // SAFETY: `raw` is an initialised set, borrowed for the call, and 1 to 64 are signal numbers.
         unsafe { libc::sigaddset(&raw mut raw, signal) };
     }
     // SAFETY: `raw` is an initialised set.
-    let set = unsafe { SigSet::from_sigset_t_unchecked(raw) };
-    let _ = pthread_sigmask(SigmaskHow::SIG_SETMASK, Some(&set), None);
+    unsafe { SigSet::from_sigset_t_unchecked(raw) }
 }
 
 /// Blocks every signal in this thread, so that no handler runs on it, and none gets lost. Returns the mask before.
@@ -46,20 +56,42 @@ pub(crate) fn block_all() -> Mask {
     before
 }
 
-/// Blocks `SIGCHLD` and returns a descriptor that is readable while one is pending.
+/// The signals of job control: three with which a terminal stops a process group, and the one that continues it.
+pub(crate) const JOB_CONTROL: Mask = of_one(Signal::SIGTSTP as i32)
+    | of_one(Signal::SIGTTIN as i32)
+    | of_one(Signal::SIGTTOU as i32)
+    | of_one(Signal::SIGCONT as i32);
+
+/// Blocks `SIGCHLD` and the signals of job control, and returns a descriptor that is readable while one is pending.
 ///
 /// Runs in: the fork server.
-pub(crate) fn child_events() -> nix::Result<OwnedFd> {
-    let mut set = SigSet::empty();
-    set.add(Signal::SIGCHLD);
+pub(crate) fn events() -> nix::Result<OwnedFd> {
+    let set = set_of(JOB_CONTROL | of_one(Signal::SIGCHLD as i32));
     pthread_sigmask(SigmaskHow::SIG_BLOCK, Some(&set), None)?;
     above_stdio(SignalFd::with_flags(&set, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)?.into())
 }
 
-/// Reads away what [`child_events`] has to say; the children themselves tell the rest.
-pub(crate) fn drain_child_events(events: &OwnedFd) {
-    let mut buffer = [0; 1024];
-    while nix::unistd::read(events, &mut buffer).is_ok_and(|len| len > 0) {}
+/// Reads away what [`events`] has to say; true if a signal of job control was among it. The children themselves tell the rest.
+pub(crate) fn drain_events(events: &OwnedFd) -> bool {
+    const INFO: usize = size_of::<libc::signalfd_siginfo>();
+    let (mut buffer, mut job_control) = ([0; 8 * INFO], false);
+    while let Ok(len @ 1..) = nix::unistd::read(events, &mut buffer) {
+        // The first field of an entry is the signal's number, 32 bits wide.
+        let mut numbers =
+            buffer[..len].chunks(INFO).filter_map(|entry| entry.first_chunk().copied().map(i32::from_ne_bytes));
+        job_control |= numbers.any(|number| JOB_CONTROL & of_one(number) != 0);
+    }
+    job_control
+}
+
+/// Whether a terminal sends `signal` to a process that reads from it, or writes to it, in its background.
+pub(crate) fn is_of_background(signal: i32) -> bool {
+    [Signal::SIGTTIN as i32, Signal::SIGTTOU as i32].contains(&signal)
+}
+
+/// The name of a signal, such as `SIGSTOP`.
+pub(crate) fn name(signal: i32) -> String {
+    Signal::try_from(signal).map_or_else(|_| format!("signal {signal}"), |signal| signal.as_str().to_owned())
 }
 
 /// Signals that a terminal or an administrator sends to everybody: the fork server leaves the answer to its parent.
@@ -74,7 +106,15 @@ pub(crate) fn ignore_terminal() {
     }
 }
 
-/// Every disposition as a new Rust program has it: the default, and `SIGPIPE` ignored.
+/// Ignores `SIGTTOU`, so that this process and all that it starts can print in the background of a terminal, whatever
+/// `stty tostop` says.
+///
+/// Runs in: the fork server, for all children.
+pub(crate) fn ignore_tostop() {
+    set_handler(Signal::SIGTTOU, SigHandler::SigIgn);
+}
+
+/// Every disposition as a new Rust program has it: the default, and `SIGPIPE` ignored. See [`ignore_tostop`] for `SIGTTOU`.
 ///
 /// Runs in: a child, before user code.
 pub(crate) fn restore_dispositions() {
@@ -82,6 +122,13 @@ pub(crate) fn restore_dispositions() {
         set_handler(signal, SigHandler::SigDfl);
     }
     set_handler(Signal::SIGPIPE, SigHandler::SigIgn);
+}
+
+/// Lets the terminal stop this process when it prints in the background, as it does any program.
+///
+/// Runs in: a child that shares its parent's process group.
+pub(crate) fn heed_terminal() {
+    set_handler(Signal::SIGTTOU, SigHandler::SigDfl);
 }
 
 fn set_handler(signal: Signal, handler: SigHandler) {

@@ -33,23 +33,24 @@ struct Plan {
     env: *const *const c_char,
     socket: c_int,
     null: c_int,
+    leads_group: bool,
     /// Why it was not executed.
     failed: AtomicI32,
 }
 
-/// Starts this program's image again, as the leader of a group of its own, with `socket` as its descriptor of that number.
+/// Starts this program's image again, with `socket` as its descriptor of that number: as the leader of a process group of its
+/// own, or in this process's.
 ///
 /// Standard input is `null`, and so are the other two streams if they are closed. Other descriptors are not inherited.
-/// Signals are as a new program expects them.
+/// Signals are as a new program expects them, but that those of job control wait until they are asked for.
 ///
 /// # Errors
 /// What the kernel said of the copy, or of `execve(2)`.
 pub(crate) fn spawn_image(
     path: &CStr,
-    socket: BorrowedFd<'_>,
-    null: BorrowedFd<'_>,
-    args: &[CString],
-    env: &[CString],
+    (socket, null): (BorrowedFd<'_>, BorrowedFd<'_>),
+    leads_group: bool,
+    (args, env): (&[CString], &[CString]),
 ) -> nix::Result<Pid> {
     let (args, env) = (pointers(args), pointers(env));
     let plan = Plan {
@@ -58,6 +59,7 @@ pub(crate) fn spawn_image(
         env: env.as_ptr(),
         socket: socket.as_raw_fd(),
         null: null.as_raw_fd(),
+        leads_group,
         failed: AtomicI32::new(0),
     };
     // Elements of 16 bytes, since a stack has to be aligned so.
@@ -100,7 +102,7 @@ extern "C" fn become_image(plan: *mut c_void) -> c_int {
 /// Returns only if it failed.
 fn prepare_and_execute(plan: &Plan) -> Errno {
     // SAFETY: takes two numbers and touches no memory.
-    if unsafe { libc::syscall(libc::SYS_setpgid, 0, 0) } < 0 {
+    if plan.leads_group && unsafe { libc::syscall(libc::SYS_setpgid, 0, 0) } < 0 {
         return Errno::last();
     }
     // Four words of zeros are the default disposition, without flags and with an empty mask.
@@ -120,10 +122,10 @@ fn prepare_and_execute(plan: &Plan) -> Errno {
             return Errno::last();
         }
     }
-    let none_blocked = 0_u64;
+    let blocked = signal::JOB_CONTROL;
     let no_old = ptr::null_mut::<c_void>();
     // SAFETY: the kernel reads one signal set of this length; no handler is left that could run.
-    unsafe { libc::syscall(libc::SYS_rt_sigprocmask, libc::SIG_SETMASK, &raw const none_blocked, no_old, MASK_BYTES) };
+    unsafe { libc::syscall(libc::SYS_rt_sigprocmask, libc::SIG_SETMASK, &raw const blocked, no_old, MASK_BYTES) };
     // SAFETY: a path, and two arrays of strings that end with a null, all made before the copy.
     unsafe { libc::syscall(libc::SYS_execve, plan.path, plan.args, plan.env) };
     Errno::last()

@@ -33,6 +33,10 @@ pub(in crate::pool) enum What {
     Left,
     /// The worker has ended, and nobody had told it to.
     Died { error: Error },
+    /// The worker was stopped by this signal, while it had this task.
+    Stopped { task: Option<&'static str>, signal: i32 },
+    /// The worker, which was stopped, goes on.
+    Continued,
     /// A call that the worker had, or several in one message, have an outcome.
     Settled { task: &'static str, calls: u32, began: u64, error: Option<Error> },
     /// A call took too long, and the worker is killed for that.

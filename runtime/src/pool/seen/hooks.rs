@@ -15,6 +15,7 @@ use super::event::{Event, What, Who};
 use super::latency::{Sampling, Stamp};
 use super::recorder::Recorder;
 use crate::error::Error;
+use crate::launch::Record;
 use crate::link::Reply;
 use crate::pool::call::Call;
 use crate::pool::schedule::{Owed, Schedule};
@@ -140,6 +141,17 @@ impl Schedule {
         if let Some(who) = self.who(number) {
             self.looks.note(owed, self.looks.now(), Some(who), || What::Left);
         }
+    }
+
+    /// A worker was stopped by a signal, or continued.
+    pub(in crate::pool) fn see_stop(&mut self, number: usize, record: &Record, signal: Option<i32>, owed: &mut Owed) {
+        let worker = self.places[number].worker().filter(|worker| worker.record.pid == record.pid);
+        // Its setup may be answered and not collected yet, so the oldest call need not be the first of what it has.
+        let mut calls = worker.into_iter().flat_map(|worker| worker.caller.tags());
+        let task = calls.find_map(|asked| if let Asked::Call(call) = asked { Some(call.task) } else { None });
+        let who = Who { place: number, name: record.name(), pid: record.pid };
+        let what = signal.map_or(What::Continued, |signal| What::Stopped { task, signal });
+        self.looks.note(owed, self.looks.now(), Some(who), || what);
     }
 
     /// A worker has ended that nobody had told to.

@@ -6,6 +6,8 @@
 //! | event | level | fields |
 //! |---|---|---|
 //! | `worker started`, `worker restarted`, `worker left` | debug | `worker`, `pid` |
+//! | `worker stopped` | warn | `worker`, `pid`, `signal`, and `task` if it had a call |
+//! | `worker continued` | info | `worker`, `pid` |
 //! | `worker died` | warn | `worker`, `pid`, `error` |
 //! | `call settled` | trace | `worker`, `pid`, `task`, `calls`, and `error` if it failed |
 //! | `call timed out` | warn | `worker`, `pid`, `task`, `limit` |
@@ -21,6 +23,7 @@ use tracing::{debug, info, trace, trace_span, warn};
 
 use super::event::{Event, What};
 use super::hooks::Noted;
+use crate::sys::signal;
 
 const TARGET: &str = "process_task";
 
@@ -58,6 +61,11 @@ fn say(event: &Event) {
         What::Started { again: false } => debug!(target: TARGET, worker, pid, "worker started"),
         What::Started { again: true } => debug!(target: TARGET, worker, pid, "worker restarted"),
         What::Left => debug!(target: TARGET, worker, pid, "worker left"),
+        What::Stopped { task, signal } => {
+            let signal = signal::name(*signal);
+            warn!(target: TARGET, worker, pid, task, signal, "worker stopped");
+        }
+        What::Continued => info!(target: TARGET, worker, pid, "worker continued"),
         What::Died { error } => warn!(target: TARGET, worker, pid, %error, "worker died"),
         What::Settled { task, calls, error, .. } => {
             let error = error.as_ref().map(display);

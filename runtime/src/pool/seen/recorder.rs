@@ -18,6 +18,7 @@ use serde_json_core::ser;
 
 use super::event::{Event, What, name_of};
 use crate::error::Error;
+use crate::sys::signal;
 use crate::sys::writing::Quiet;
 
 /// A file that is being written, or `None` when it is finished.
@@ -77,6 +78,8 @@ struct Args<'a> {
     attempts: Option<usize>,
     #[serde(skip_serializing_if = "Option::is_none")]
     limit: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    signal: Option<String>,
 }
 
 impl Recorder {
@@ -112,6 +115,11 @@ impl Recorder {
             What::Started { again: false } => out.mark("started", tid, event.at, own),
             What::Started { again: true } => out.mark("restarted", tid, event.at, own),
             What::Left => out.mark("left", tid, event.at, own),
+            What::Stopped { task, signal } => {
+                let args = Args { task: *task, signal: Some(signal::name(*signal)), ..own };
+                out.mark("stopped", tid, event.at, args);
+            }
+            What::Continued => out.mark("continued", tid, event.at, own),
             What::Died { error } => {
                 out.mark("died", tid, event.at, Args { error: Some(error.to_string()), ..own });
             }

@@ -47,6 +47,8 @@ pub struct PoolStats {
     pub in_flight: usize,
     /// Calls that have a result or an error.
     pub settled: u64,
+    /// Workers that are stopped; see [`WorkerStats::stopped`].
+    pub stopped: usize,
     /// How long calls took, from their submission until they were settled.
     pub latency: Latency,
 }
@@ -75,6 +77,9 @@ pub struct WorkerStats {
     pub pid: Option<u32>,
     /// What it does.
     pub state: WorkerState,
+    /// The signal that has stopped it, while it is stopped: it does nothing then, whatever its state, and its call waits for
+    /// SIGCONT, or for the end of its timeout.
+    pub stopped: Option<i32>,
     /// How many calls it has answered.
     pub calls: u64,
     /// How long it has worked. It measures that itself with a cheap clock, whose steps of some milliseconds even out.
@@ -197,7 +202,9 @@ impl Schedule {
         let asked = self.places.iter().filter_map(Place::worker).flat_map(|worker| worker.caller.tags());
         let in_flight = asked.map(|asked| if let Asked::Call(call) = asked { many(call) } else { 0 }).sum();
         let Looks { settled, sampling, .. } = &self.looks;
-        (PoolStats { workers, queued, in_flight, settled: *settled, latency: sampling.latency() }, records)
+        let workers: Vec<WorkerStats> = workers;
+        let stopped = workers.iter().filter(|worker| worker.stopped.is_some()).count();
+        (PoolStats { workers, queued, in_flight, settled: *settled, stopped, latency: sampling.latency() }, records)
     }
 
     fn worker_stats(&self, number: usize, place: &Place) -> (WorkerStats, Option<Arc<Record>>) {
@@ -222,6 +229,7 @@ impl Schedule {
             name: format!("{}-{number}", self.plan.name),
             pid: record.map(|record| record.pid),
             state,
+            stopped: record.and_then(|record| record.stopped_by()),
             calls: place.tally.calls,
             busy,
             idle,
@@ -255,11 +263,17 @@ impl fmt::Display for PoolStats {
             writeln!(
                 f,
                 "{:wide$} {pid:>8} {:8} {:>10} {busy:>9} {idle:>9} {memory:>10} {:>8}",
-                worker.name, worker.state, worker.calls, worker.restarts
+                worker.name,
+                if worker.stopped.is_some() { "stopped".to_owned() } else { worker.state.to_string() },
+                worker.calls,
+                worker.restarts
             )?;
         }
-        let Self { queued, in_flight, settled, latency, .. } = self;
+        let Self { queued, in_flight, settled, stopped, latency, .. } = self;
         write!(f, "{queued} queued, {in_flight} in flight, {settled} settled")?;
+        if *stopped > 0 {
+            write!(f, ", {stopped} stopped")?;
+        }
         if latency.count() == 0 {
             return Ok(());
         }
@@ -328,20 +342,29 @@ mod tests {
             name: "scanner-0".to_owned(),
             pid: Some(4127),
             state: WorkerState::Busy,
+            stopped: None,
             calls: 1_000_000,
             busy: Duration::from_millis(1250),
             idle: Duration::ZERO,
             memory: Some(3 << 20),
             restarts: 1,
         };
+        let stopped = WorkerStats { stopped: Some(19), ..worker.clone() };
         let absent = WorkerStats { pid: None, state: WorkerState::Absent, memory: None, ..worker.clone() };
-        let stats =
-            PoolStats { workers: vec![worker, absent], queued: 7, in_flight: 2, settled: 9, ..PoolStats::default() };
+        let stats = PoolStats {
+            workers: vec![worker, stopped, absent],
+            queued: 7,
+            in_flight: 2,
+            settled: 9,
+            stopped: 1,
+            ..PoolStats::default()
+        };
         let expected = "\
 worker         pid state         calls      busy      idle     memory restarts
 scanner-0     4127 busy        1000000    1.25 s      0 ns   3072 KiB        1
+scanner-0     4127 stopped     1000000    1.25 s      0 ns   3072 KiB        1
 scanner-0        - absent      1000000    1.25 s      0 ns          -        1
-7 queued, 2 in flight, 9 settled";
+7 queued, 2 in flight, 9 settled, 1 stopped";
         assert_eq!(stats.to_string(), expected);
     }
 }

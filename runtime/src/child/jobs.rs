@@ -1,0 +1,100 @@
+//! Job control: children are stopped when their program was stopped by its terminal, and go on with it.
+//!
+//! Owns: which children this has stopped. Runs in: the fork server.
+//! Never: stops a child of a program that runs, nor continues one that something else has stopped.
+//!
+//! A child leads a process group of its own, so that it can be killed with all that it started, and so that Ctrl-C reaches the
+//! program alone. Therefore Ctrl-Z does not reach the child either, nor does the SIGCONT of the shell's `fg`. Where the program
+//! has a terminal, its fork server is a member of the program's own process group and gets both.
+//!
+//! SIGTSTP says that the program may stop: it can also ignore the signal, or handle it and stop later. So the state of the
+//! program decides. It is looked at for [`CLOSELY`] after each such signal; the children are stopped when the program was. While
+//! they are, it is looked at now and then, since a program can also be continued alone.
+//!
+//! A program that is stopped alone (`kill -STOP` with its process id) sends no signal to its group, so its children run on. So
+//! do those of a program without a terminal, and processes that a task starts with this library: their fork server is in
+//! no group that a terminal knows.
+
+use std::collections::BTreeSet;
+use std::time::{Duration, Instant};
+
+use crate::sys::process::{self, Pid};
+use crate::sys::signal;
+
+/// How long a program may take to stop after a signal that asks it to, before it counts as one that goes on.
+const CLOSELY: Duration = Duration::from_secs(1);
+
+/// The pause between two looks during that time.
+const SHORT_PAUSE: Duration = Duration::from_millis(10);
+
+/// The pause between two looks at a program that is stopped.
+const LONG_PAUSE: Duration = Duration::from_millis(250);
+
+/// What the fork server knows of its program's stops.
+pub(super) struct Jobs {
+    program: Pid,
+    /// Until when the program is looked at closely.
+    closely: Option<Instant>,
+    /// Children that were stopped because the program was; `None` while it runs.
+    stopped: Option<BTreeSet<Pid>>,
+}
+
+impl Jobs {
+    pub(super) fn of(program: Pid) -> Self {
+        Self { program, closely: None, stopped: None }
+    }
+
+    /// A signal of job control came.
+    pub(super) fn signalled(&mut self) {
+        self.closely = Some(Instant::now() + CLOSELY);
+    }
+
+    /// Whether the program may be about to stop, or to go on.
+    pub(super) fn is_unclear(&self) -> bool {
+        self.closely.is_some()
+    }
+
+    /// Whether the program was stopped, and its children with it.
+    pub(super) fn is_stopped(&self) -> bool {
+        self.stopped.is_some()
+    }
+
+    /// When to look again.
+    pub(super) fn next_look(&self) -> Option<Instant> {
+        let pause = if self.is_unclear() { SHORT_PAUSE } else { LONG_PAUSE };
+        (self.is_unclear() || self.is_stopped()).then(|| Instant::now() + pause)
+    }
+
+    /// Looks at the program if there is a reason to; stops or continues `children` when it was.
+    pub(super) fn look(&mut self, children: impl Iterator<Item = Pid>) {
+        if !self.is_unclear() && !self.is_stopped() {
+            return;
+        }
+        match (process::is_stopped(self.program), self.stopped.take()) {
+            (true, None) => {
+                let running = |child: &Pid| process::leads_group(*child) && !process::is_stopped(*child);
+                let running: BTreeSet<_> = children.filter(running).collect();
+                for child in &running {
+                    process::signal_group(*child, signal::STOP);
+                }
+                self.stopped = Some(running);
+                self.closely = None;
+            }
+            (false, Some(stopped)) => {
+                for child in children.filter(|child| stopped.contains(child)) {
+                    process::signal_group(child, signal::CONT);
+                }
+                self.closely = None;
+            }
+            (_, before) => self.stopped = before,
+        }
+        if self.closely.is_some_and(|until| Instant::now() >= until) {
+            self.closely = None;
+        }
+    }
+
+    /// Whether `child` was stopped because the program was.
+    pub(super) fn has_stopped(&self, child: Pid) -> bool {
+        self.stopped.as_ref().is_some_and(|stopped| stopped.contains(&child))
+    }
+}
