@@ -55,6 +55,7 @@ use syn::ext::IdentExt as _;
 use syn::spanned::Spanned as _;
 use syn::{FnArg, Type};
 
+use crate::names;
 use crate::preload::Preload;
 use crate::signature::args_lifetime;
 use crate::task::{Parameter, TaskFn, settled};
@@ -181,7 +182,7 @@ fn function(task: &TaskFn, names: &Names) -> TokenStream {
     let mut signature = task.function.signature.clone();
     signature.ident = names.hidden.clone();
     signature.fn_token.span = signature.fn_token.span.resolved_at(Span::call_site());
-    let body = &task.function.body;
+    let body = names::warn(&names.task, &task.function.body);
     quote! {
         #(#on_function)*
         #extra

@@ -11,7 +11,9 @@
 mod attributes;
 mod diag;
 mod expand;
+mod names;
 mod options;
+mod place;
 mod preload;
 mod shareable;
 mod signature;
@@ -81,12 +83,30 @@ use proc_macro::TokenStream;
 ///
 /// # What cannot be a task
 ///
-/// Functions that are generic over types or constants, `async`, `unsafe`, `extern` or `const`, methods, `fn main`,
-/// and functions with a `where` clause, `impl Trait`, `&mut` parameters, `'static` references or borrowed results. Each
+/// Functions that are generic over types or constants, `async`, `unsafe`, `extern` or `const`, methods and associated functions,
+/// `fn main`, and functions with a `where` clause, `impl Trait`, `&mut` parameters, `'static` references or borrowed results. Each
 /// has its own message, which says what to do instead.
 ///
 /// As with any constant, a task's name cannot be bound where it is in scope: after `#[process_task] fn count(…)`, a
-/// `let count = …` is an error. A module for tasks avoids that: `tasks::count.spawn(…)`.
+/// `let count = …` is an error, and so is a parameter `count` of another function. A module for tasks avoids that:
+/// `tasks::count.spawn(…)`.
+///
+/// The same holds for the variables of macros that are used there: with a task `error` in scope, `anyhow!` does not
+/// compile, and with a task `kind` no `assert_eq!`. For the names of which this is known the attribute warns, through the
+/// lint `deprecated`. Where no such macro is used, say so below the attribute:
+///
+/// ```
+/// # use process_task::process_task;
+/// mod tasks {
+///     #[process_task::process_task]
+///     #[expect(deprecated, reason = "no macro that binds `error` is used in this module")]
+///     pub fn error(code: u32) -> String {
+///         format!("error {code}")
+///     }
+/// }
+///
+/// assert_eq!(tasks::error.spawn(7).join().unwrap(), "error 7");
+/// ```
 #[proc_macro_attribute]
 pub fn process_task(args: TokenStream, item: TokenStream) -> TokenStream {
     let item = item.into();
@@ -100,7 +120,8 @@ pub fn process_task(args: TokenStream, item: TokenStream) -> TokenStream {
 
 /// Runs a function in the fork server, before it makes processes that run tasks.
 ///
-/// What it loads is shared by all of them, copy-on-write. So is random state that it seeds.
+/// What it loads is shared by all of them, copy-on-write. So is random state that it seeds. Processes that are executed
+/// anew (`StartMethod::Exec`) do not run it, and neither does the program itself.
 ///
 /// ```
 /// use std::sync::OnceLock;

@@ -19,6 +19,7 @@ use syn::{Attribute, Error, FnArg, GenericParam, Item, Pat, PatIdent, PatType, S
 use crate::attributes::Attributes;
 use crate::diag::{Mistakes, cannot};
 use crate::options::{Known, Options};
+use crate::place;
 use crate::signature;
 
 /// How many parameters a task may have: as many as a tuple may have members to be printed and compared.
@@ -61,6 +62,14 @@ impl TaskFn {
             return mistakes.none_or(()).and(Err(Error::new(Span::call_site(), "not a function")));
         };
         refuse_qualifiers(&function.signature, &mut mistakes);
+        if function.signature.receiver().is_none() && place::is_in_a_block(&function.signature) {
+            mistakes.cannot(
+                &function.signature.ident,
+                "be an associated function",
+                "it becomes several items, which an `impl` or a trait cannot hold",
+                "move it out of the block, where a function may call it",
+            );
+        }
         refuse_generics(&function.signature, &mut mistakes);
         let parameters = read_parameters(&function.signature, &mut mistakes);
         let output = signature::output(&function.signature.output, &mut mistakes);

@@ -178,6 +178,7 @@ mod names {
         }
         /// Like a local.
         #[process_task]
+        #[expect(deprecated, reason = "a name that macros of other crates bind is what is tested")]
         pub fn out() -> u8 {
             args(1, "").try_into().unwrap_or(0)
         }

@@ -8,10 +8,10 @@ struct Name(#[serde(borrow)] &'static str);
 struct Title<'a>(&'a str);
 
 #[process_task]
-fn name(title: Title<'static>) -> Name {
+fn named(title: Title<'static>) -> Name {
     Name(title.0)
 }
 
 fn main() {
-    name(Title(""));
+    named(Title(""));
 }

@@ -59,7 +59,9 @@ pub enum ErrorKind {
         /// The signal that had stopped it: SIGTTIN, or SIGTTOU where it changed the terminal.
         signal: i32,
     },
-    /// The task used up its stack.
+    /// The task used up its stack: commonly 8 MiB, whatever `RLIMIT_STACK` (`ulimit -s`) allows when the process is started.
+    /// A program that raises its own soft limit before it starts processes or pools gives them more. Or the task does its
+    /// work on a thread of the size that it needs ([`std::thread::Builder::stack_size`]; `RUST_MIN_STACK` acts there, too).
     StackOverflow,
     /// The process ended by itself before the task returned. Code 0 is no success either.
     #[non_exhaustive]

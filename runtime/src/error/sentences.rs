@@ -86,7 +86,11 @@ impl Error {
                  {} had stopped it; let the program itself ask, or start the process with `Builder::stdin(Stdio::inherit())`",
                 SignalName(*signal)
             ),
-            ErrorKind::StackOverflow => write!(f, "{who} overflowed its stack{running}"),
+            ErrorKind::StackOverflow => write!(
+                f,
+                "{who} overflowed its stack{running}; it has the stack that RLIMIT_STACK (`ulimit -s`) allows when it is \
+                 started, and threads of the task have as much as they ask for"
+            ),
             ErrorKind::Exited { code } => match task {
                 Some(task) => write!(f, "{who} exited with code {code} before `{task}` returned"),
                 None => write!(f, "{who} exited with code {code}"),

@@ -40,10 +40,10 @@ impl ProcessInfo {
 /// use process_task::process_task;
 ///
 /// #[process_task]
-/// fn name() -> String { process_task::current().name().to_owned() }
+/// fn own_name() -> String { process_task::current().name().to_owned() }
 ///
-/// assert_eq!(name(), "main");
-/// assert_eq!(name.spawn().join()?, "name");
+/// assert_eq!(own_name(), "main");
+/// assert_eq!(own_name.spawn().join()?, "own_name");
 /// # process_task::Result::Ok(())
 /// ```
 #[must_use]

@@ -32,14 +32,14 @@ use super::waiting::deadline_after;
 /// use process_task::{Shared, process_task};
 ///
 /// #[process_task]
-/// fn start(pair: &Shared<(Mutex<bool>, Condvar)>) {
+/// fn begin(pair: &Shared<(Mutex<bool>, Condvar)>) {
 ///     let (started, changed) = &**pair;
 ///     *started.lock().unwrap() = true;
 ///     changed.notify_one();
 /// }
 ///
 /// let pair = Shared::new((Mutex::new(false), Condvar::new()))?;
-/// let starter = start.spawn(&pair);
+/// let starter = begin.spawn(&pair);
 /// let (started, changed) = &*pair;
 /// let guard = changed.wait_while(started.lock().unwrap(), |started| !*started).unwrap();
 /// assert!(*guard);

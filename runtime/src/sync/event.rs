@@ -44,12 +44,12 @@ const ONCE_MORE: u32 = 4;
 /// use process_task::{Shared, process_task};
 ///
 /// #[process_task]
-/// fn start(started: &Shared<Event>) {
+/// fn begin(started: &Shared<Event>) {
 ///     started.set();
 /// }
 ///
 /// let started = Shared::new(Event::new())?;
-/// let task = start.spawn(&started);
+/// let task = begin.spawn(&started);
 /// started.wait();
 /// assert!(started.is_set());
 /// started.clear();

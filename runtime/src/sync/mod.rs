@@ -163,7 +163,7 @@
 //!
 //! // Inside of our lock, start a new process, and then wait for it to start.
 //! #[process_task]
-//! fn start(pair: Shared<(Mutex<bool>, Condvar)>) {
+//! fn begin(pair: Shared<(Mutex<bool>, Condvar)>) {
 //!     let (lock, cvar) = &*pair;
 //!     let mut started = lock.lock().unwrap();
 //!     *started = true;
@@ -172,7 +172,7 @@
 //! }
 //!
 //! let pair = Shared::new((Mutex::new(false), Condvar::new()))?;
-//! let task = start.spawn(pair.clone());
+//! let task = begin.spawn(pair.clone());
 //!
 //! // Wait for the process to start up.
 //! let (lock, cvar) = &*pair;

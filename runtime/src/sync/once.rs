@@ -52,7 +52,7 @@ const DONE: u32 = 2;
 /// use process_task::{Shared, process_task};
 ///
 /// #[process_task]
-/// fn start(all: &Shared<(Once, AtomicU32)>) {
+/// fn begin(all: &Shared<(Once, AtomicU32)>) {
 ///     let (once, times) = &**all;
 ///     once.call_once(|| {
 ///         times.fetch_add(1, Relaxed);
@@ -60,7 +60,7 @@ const DONE: u32 = 2;
 /// }
 ///
 /// let all = Shared::new((Once::new(), AtomicU32::new(0)))?;
-/// let tasks = [(); 3].map(|()| start.spawn(&all));
+/// let tasks = [(); 3].map(|()| begin.spawn(&all));
 /// for task in tasks {
 ///     task.join()?;
 /// }

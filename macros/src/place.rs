@@ -1,0 +1,63 @@
+//! Looks where a function stands: nothing in its tokens says that it stands in an `impl` block.
+//!
+//! A task becomes several items, and a block can hold no struct. The compiler reports that in five messages about code that
+//! nobody wrote. So the attribute looks into the source file, but only if it does not stand at the left margin.
+//!
+//! Owns: this look. Never: refuses what it has not found, word for word, in a block. Runs in: the compiler.
+
+use std::fs;
+
+use quote::ToTokens;
+use syn::visit_mut::{self, VisitMut};
+use syn::{Attribute, ImplItemFn, ItemFn, Signature, TraitItemFn};
+
+/// Whether the function with this signature, on which the attribute stands that is being expanded, is in an `impl` or a
+/// trait.
+pub(crate) fn is_in_a_block(signature: &Signature) -> bool {
+    let attribute = proc_macro::Span::call_site();
+    if attribute.column() <= 1 {
+        return false;
+    }
+    let text = attribute.local_file().and_then(|file| fs::read_to_string(file).ok());
+    let (Some(text), Some(attribute)) = (text, attribute.source_text()) else { return false };
+    let Ok(mut file) = syn::parse_file(&text) else { return false };
+    let attribute = attribute.split_whitespace().collect();
+    let mut search = Search { attribute, signature: bare(signature), in_block: false, outside: false };
+    search.visit_file_mut(&mut file);
+    search.in_block && !search.outside
+}
+
+/// The tokens of `item` without the space between them, which two ways of reading it leave differently.
+fn bare(item: &impl ToTokens) -> String {
+    item.to_token_stream().to_string().split_whitespace().collect()
+}
+
+struct Search {
+    attribute: String,
+    signature: String,
+    in_block: bool,
+    outside: bool,
+}
+
+impl Search {
+    fn finds(&self, attributes: &[Attribute], signature: &Signature) -> bool {
+        bare(signature) == self.signature && attributes.iter().any(|attribute| bare(attribute) == self.attribute)
+    }
+}
+
+impl VisitMut for Search {
+    fn visit_impl_item_fn_mut(&mut self, item: &mut ImplItemFn) {
+        self.in_block |= self.finds(&item.attrs, &item.sig);
+        visit_mut::visit_impl_item_fn_mut(self, item);
+    }
+
+    fn visit_trait_item_fn_mut(&mut self, item: &mut TraitItemFn) {
+        self.in_block |= self.finds(&item.attrs, &item.sig);
+        visit_mut::visit_trait_item_fn_mut(self, item);
+    }
+
+    fn visit_item_fn_mut(&mut self, item: &mut ItemFn) {
+        self.outside |= self.finds(&item.attrs, &item.sig);
+        visit_mut::visit_item_fn_mut(self, item);
+    }
+}
