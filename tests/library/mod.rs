@@ -22,3 +22,8 @@ pub(crate) fn library(scratch: &Scratch, name: &str, source: &str) -> PathBuf {
 pub(crate) fn preloading(library: &std::path::Path) -> String {
     format!("LD_PRELOAD='{}' exec \"$@\"", library.display())
 }
+
+// Not every test file needs all of this.
+const _: fn() = || {
+    let _ = (library as fn(&Scratch, &str, &str) -> PathBuf, preloading as fn(&std::path::Path) -> String);
+};

@@ -101,7 +101,7 @@ enum Next {
 /// Comes as far as to say that it is ready; returns the parent's pidfd, the parent's member, and what tells of signals.
 fn begin(socket: BorrowedFd<'_>) -> Result<(OwnedFd, Member, OwnedFd), Errno> {
     process::set_name("fork-server");
-    signal::ignore_terminal();
+    signal::leave_to_parent();
     if terminal::is_there() {
         signal::ignore_tostop();
     }
@@ -120,6 +120,8 @@ fn begin(socket: BorrowedFd<'_>) -> Result<(OwnedFd, Member, OwnedFd), Errno> {
         panics::tell_of_preload(socket, &panic);
         process::exit_now(1);
     }
+    // Preloads may have installed handlers, too.
+    signal::leave_to_parent();
     serve::rehearse();
     // Or every child would print what the preloads left in the buffer.
     let _ = std::io::Write::flush(&mut std::io::stdout());

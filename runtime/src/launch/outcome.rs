@@ -65,7 +65,8 @@ fn of_end<T>(status: ExitStatus, caller: &Caller<T>, execution: Execution) -> Er
     }
     let (overflowed, last_words) = caller.last_words();
     let kind = match (status.signal(), status.code()) {
-        (Some(_), _) if overflowed => ErrorKind::StackOverflow,
+        // Also with a code: a sanitizer reports the overflow, and exits.
+        (signal, code) if overflowed && (signal.is_some() || code != Some(0)) => ErrorKind::StackOverflow,
         (Some(signal), _) => {
             // Only an abort follows from a panic; what else kills a process has its own reasons.
             let last_words = last_words.filter(|_| signal == signal::ABRT);

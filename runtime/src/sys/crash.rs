@@ -1,10 +1,14 @@
 //! Telling a stack overflow apart from other segmentation faults.
 //!
-//! Owns: the handlers of `SIGSEGV` and `SIGBUS` in a child, and the second stack they run on. Runs in: a child, and the fork server.
-//! Never: survives. The handler says what it saw, and the process ends as it would have.
+//! Owns: the handlers of `SIGSEGV` and `SIGBUS` in a child, and the second stack they run on, if there was none. Runs in: a
+//! child, and the fork server. Never: survives an overflow, and never keeps a fault from a handler that was there before.
 //!
 //! Before `main`, std has installed no such handler. Ours covers the thread that runs tasks; a thread that the task
 //! started has no second stack, so its overflow stays a plain segmentation fault.
+//!
+//! A sanitizer, or a library that reports crashes, may have installed a handler already. It gets what is no overflow as if
+//! ours were not there: with the same arguments, mask and stack. It is called by ours if it runs on the second stack. If not,
+//! it is put back, and the instruction faults again. An overflow is reported by ours first, and then by the one that was there.
 #![expect(unsafe_code, reason = "a signal handler on a stack of its own")]
 
 use std::ffi::{c_int, c_void};
@@ -18,8 +22,18 @@ use super::stack;
 /// How far below the end of the stack an access still counts: the kernel's gap of 256 pages, and a big frame.
 const BELOW: usize = 4 << 20;
 
+/// The second stack, if ours is used. A report of another handler may need most of it; what is not touched is no memory.
+const SECOND_STACK_BYTES: usize = 256 << 10;
+
+const PAGE: usize = 4096;
+
+const SIGNALS: [c_int; 2] = [libc::SIGSEGV, libc::SIGBUS];
+
 static FLAG: AtomicPtr<AtomicU32> = AtomicPtr::new(null_mut());
 static STACK_LOW: AtomicUsize = AtomicUsize::new(0);
+
+/// What was installed before, for each of [`SIGNALS`]: null, or a box that is never freed.
+static BEFORE: [AtomicPtr<libc::sigaction>; 2] = [const { AtomicPtr::new(null_mut()) }; 2];
 
 /// From now on, an overflow of this thread's stack sets `overflowed` to 1, before it aborts the process.
 pub(crate) fn tell(overflowed: &'static AtomicU32) {
@@ -31,16 +45,20 @@ pub(crate) fn tell(overflowed: &'static AtomicU32) {
 /// Runs in: the fork server, so that its children need not, and in a child that was executed.
 pub(crate) fn install() {
     find_stack();
-    let memory: &'static mut [u8] = Box::leak(vec![0; 64 << 10].into_boxed_slice());
-    let stack = libc::stack_t { ss_sp: memory.as_mut_ptr().cast(), ss_flags: 0, ss_size: memory.len() };
-    // SAFETY: the memory is never freed and used for nothing else.
-    unsafe { libc::sigaltstack(&raw const stack, null_mut()) };
-    // SAFETY: all zero is a valid `sigaction`: no flags, an empty mask, the default handler.
-    let mut action: libc::sigaction = unsafe { std::mem::zeroed() };
-    action.sa_sigaction = handler as *const () as usize;
-    action.sa_flags = libc::SA_SIGINFO | libc::SA_ONSTACK;
-    for signal in [libc::SIGSEGV, libc::SIGBUS] {
-        // SAFETY: the handler does only what is allowed in one: atomics, write, sigaction, raise, abort.
+    if !has_second_stack() {
+        make_second_stack();
+    }
+    for (signal, place) in SIGNALS.into_iter().zip(&BEFORE) {
+        // SAFETY: all zero is a valid `sigaction`: no flags, an empty mask, the default handler.
+        let mut before: Box<libc::sigaction> = Box::new(unsafe { std::mem::zeroed() });
+        // SAFETY: asks only, and writes the answer into `before`, which is borrowed for the call.
+        unsafe { libc::sigaction(signal, ptr::null(), &raw mut *before) };
+        let mut action = *before;
+        action.sa_sigaction = handler as *const () as usize;
+        action.sa_flags = libc::SA_SIGINFO | libc::SA_ONSTACK | before.sa_flags & (libc::SA_NODEFER | libc::SA_RESTART);
+        place.store(Box::into_raw(before), Relaxed);
+        // SAFETY: the handler does only what is allowed in one: atomics, write, sigaction, raise, abort; and what the
+        // handler that was there before does.
         unsafe { libc::sigaction(signal, &raw const action, null_mut()) };
     }
 }
@@ -50,28 +68,96 @@ pub(crate) fn find_stack() {
     STACK_LOW.store(stack::find(), Relaxed);
 }
 
-extern "C" fn handler(signal: c_int, info: *mut libc::siginfo_t, _context: *mut c_void) {
+fn has_second_stack() -> bool {
+    let mut now = libc::stack_t { ss_sp: null_mut(), ss_flags: libc::SS_DISABLE, ss_size: 0 };
+    // SAFETY: asks only, and writes the answer into `now`, which is borrowed for the call.
+    let asked = unsafe { libc::sigaltstack(ptr::null(), &raw mut now) };
+    asked == 0 && now.ss_flags & libc::SS_DISABLE == 0
+}
+
+/// Mapped, and not from the allocator, which a leak checker would ask about it; below it is a page that nothing may touch.
+fn make_second_stack() {
+    let (access, flags) = (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS);
+    // SAFETY: a new mapping, which overlaps nothing.
+    let start = unsafe { libc::mmap(null_mut(), PAGE + SECOND_STACK_BYTES, access, flags, -1, 0) };
+    if start == libc::MAP_FAILED {
+        return;
+    }
+    // SAFETY: the first page of the mapping that was just made, which nothing uses.
+    unsafe { libc::mprotect(start, PAGE, libc::PROT_NONE) };
+    let stack = libc::stack_t { ss_sp: start.wrapping_byte_add(PAGE), ss_flags: 0, ss_size: SECOND_STACK_BYTES };
+    // SAFETY: the memory is never unmapped and used for nothing else.
+    unsafe { libc::sigaltstack(&raw const stack, null_mut()) };
+}
+
+extern "C" fn handler(signal: c_int, info: *mut libc::siginfo_t, context: *mut c_void) {
     // SAFETY: the kernel passes a valid `siginfo_t` to a handler installed with SA_SIGINFO.
-    let info = unsafe { &*info };
-    let code = info.si_code;
+    let said = unsafe { &*info };
     // SAFETY: these two signals fill the address in, or it is not used below.
-    let address = unsafe { info.si_addr() } as usize;
-    let sent_by_somebody = code <= 0;
+    let address = unsafe { said.si_addr() } as usize;
+    let was_sent = said.si_code <= 0;
     let low = STACK_LOW.load(Relaxed);
-    if !sent_by_somebody && (low.saturating_sub(BELOW)..low + 8192).contains(&address) {
-        // SAFETY: null, or a reference that `install` was given for ever.
-        if let Some(flag) = unsafe { FLAG.load(Relaxed).as_ref() } {
-            flag.store(1, Relaxed);
+    let overflow = !was_sent && (low.saturating_sub(BELOW)..low + 8192).contains(&address);
+    if overflow {
+        report_overflow();
+    }
+    let place = SIGNALS.iter().position(|handled| *handled == signal).map(|at| &BEFORE[at]);
+    // SAFETY: null, or a box that is never freed.
+    let before = place.and_then(|place| unsafe { place.load(Relaxed).as_ref() });
+    match before.filter(|before| before.sa_sigaction != libc::SIG_DFL) {
+        Some(before) if before.sa_sigaction == libc::SIG_IGN && was_sent => {}
+        Some(before) if before.sa_sigaction != libc::SIG_IGN => {
+            if was_sent || before.sa_flags & libc::SA_ONSTACK != 0 {
+                call(before, signal, info, context);
+            } else if !overflow {
+                // SAFETY: puts back what was there; the faulting instruction runs again, and the kernel calls it. After an
+                // overflow no stack is left on which it could run.
+                unsafe { libc::sigaction(signal, before, null_mut()) };
+            }
         }
-        let text = b"\na process task has overflowed its stack\n";
-        // SAFETY: the bytes are borrowed across the call.
-        unsafe { libc::write(2, text.as_ptr().cast(), text.len()) };
+        _ if !overflow => die_of(signal, was_sent),
+        _ => {}
+    }
+    if overflow {
         // SAFETY: takes nothing and does not return.
         unsafe { libc::abort() };
     }
-    // SAFETY: gives the signal back to the kernel; the faulting instruction runs again and ends the process.
+}
+
+fn report_overflow() {
+    // SAFETY: null, or a reference that `tell` was given for ever.
+    if let Some(flag) = unsafe { FLAG.load(Relaxed).as_ref() } {
+        flag.store(1, Relaxed);
+    }
+    let text = b"\na process task has overflowed its stack\n";
+    // SAFETY: the bytes are borrowed across the call.
+    unsafe { libc::write(2, text.as_ptr().cast(), text.len()) };
+}
+
+/// Calls the handler that was there before, as the kernel would have.
+fn call(before: &libc::sigaction, signal: c_int, info: *mut libc::siginfo_t, context: *mut c_void) {
+    if before.sa_flags & libc::SA_RESETHAND != 0 {
+        // SAFETY: gives the signal back to the kernel, as it would have done for the handler that was there.
+        unsafe { libc::signal(signal, libc::SIG_DFL) };
+    }
+    let address: *const () = ptr::with_exposed_provenance(before.sa_sigaction);
+    if before.sa_flags & libc::SA_SIGINFO == 0 {
+        // SAFETY: it was installed as a handler that takes one number, and is neither of the two that are no functions.
+        let function = unsafe { std::mem::transmute::<*const (), extern "C" fn(c_int)>(address) };
+        function(signal);
+    } else {
+        type WithInfo = extern "C" fn(c_int, *mut libc::siginfo_t, *mut c_void);
+        // SAFETY: it was installed as a handler that takes these three, and is neither of the two that are no functions.
+        let function = unsafe { std::mem::transmute::<*const (), WithInfo>(address) };
+        function(signal, info, context);
+    }
+}
+
+/// Ends this process as the signal does by itself.
+fn die_of(signal: c_int, was_sent: bool) {
+    // SAFETY: gives the signal back to the kernel; a faulting instruction runs again and ends the process.
     unsafe { libc::signal(signal, libc::SIG_DFL) };
-    if sent_by_somebody {
+    if was_sent {
         // SAFETY: the signal is pending until this handler returns, then its default action ends the process.
         unsafe { libc::raise(signal) };
     }

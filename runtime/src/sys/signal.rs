@@ -4,9 +4,10 @@
 #![expect(unsafe_code, reason = "setting dispositions, and looking into a signal set")]
 
 use std::os::fd::OwnedFd;
+use std::sync::{Mutex, PoisonError};
 
 use nix::libc;
-use nix::sys::signal::{SigHandler, SigSet, SigmaskHow, Signal, pthread_sigmask};
+use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, SigmaskHow, Signal, pthread_sigmask, sigaction};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 
 use super::fd::above_stdio;
@@ -97,12 +98,36 @@ pub(crate) fn name(signal: i32) -> String {
 /// Signals that a terminal or an administrator sends to everybody: the fork server leaves the answer to its parent.
 const FOR_THE_PARENT: [Signal; 5] = [Signal::SIGINT, Signal::SIGQUIT, Signal::SIGHUP, Signal::SIGTERM, Signal::SIGPIPE];
 
+/// What constructors and preloads installed for signals that the fork server has other uses for.
+static SET_ASIDE: Mutex<Vec<(Signal, SigAction)>> = Mutex::new(Vec::new());
+
+/// Makes this process deaf to [`FOR_THE_PARENT`], and its ended children wait to be reaped. What was installed for these signals
+/// is kept for its children. Called again, it does so with what was installed in between.
+///
+/// Runs in: the fork server.
+pub(crate) fn leave_to_parent() {
+    let actions = FOR_THE_PARENT.map(|signal| (signal, SigHandler::SigIgn)).into_iter();
+    let mut set_aside = SET_ASIDE.lock().unwrap_or_else(PoisonError::into_inner);
+    for (signal, handler) in actions.chain([(Signal::SIGCHLD, SigHandler::SigDfl)]) {
+        let Some(before) = set_action(signal, &plain(handler)) else { continue };
+        let known = set_aside.iter().any(|(known, _)| *known == signal);
+        let unchanged = match handler {
+            SigHandler::SigIgn => matches!(before.handler(), SigHandler::SigIgn),
+            _ => matches!(before.handler(), SigHandler::SigDfl),
+        };
+        if !known || !unchanged {
+            set_aside.retain(|(known, _)| *known != signal);
+            set_aside.push((signal, before));
+        }
+    }
+}
+
 /// Makes this process deaf to [`FOR_THE_PARENT`].
 ///
-/// Runs in: the fork server, and a child that was asked for so.
+/// Runs in: a child that was asked for so.
 pub(crate) fn ignore_terminal() {
     for signal in FOR_THE_PARENT {
-        set_handler(signal, SigHandler::SigIgn);
+        set_action(signal, &plain(SigHandler::SigIgn));
     }
 }
 
@@ -111,29 +136,36 @@ pub(crate) fn ignore_terminal() {
 ///
 /// Runs in: the fork server, for all children.
 pub(crate) fn ignore_tostop() {
-    set_handler(Signal::SIGTTOU, SigHandler::SigIgn);
+    set_action(Signal::SIGTTOU, &plain(SigHandler::SigIgn));
 }
 
-/// Every disposition as a new Rust program has it: the default, and `SIGPIPE` ignored. See [`ignore_tostop`] for `SIGTTOU`.
+/// Every disposition as the program has it when its `main` begins: that of its constructors, and `SIGPIPE` ignored. See
+/// [`ignore_tostop`] for `SIGTTOU`.
 ///
 /// Runs in: a child, before user code.
 pub(crate) fn restore_dispositions() {
-    for signal in FOR_THE_PARENT {
-        set_handler(signal, SigHandler::SigDfl);
+    let set_aside = std::mem::take(&mut *SET_ASIDE.lock().unwrap_or_else(PoisonError::into_inner));
+    for (signal, before) in set_aside {
+        set_action(signal, &before);
     }
-    set_handler(Signal::SIGPIPE, SigHandler::SigIgn);
+    set_action(Signal::SIGPIPE, &plain(SigHandler::SigIgn));
 }
 
 /// Lets the terminal stop this process when it prints in the background, as it does any program.
 ///
 /// Runs in: a child that shares its parent's process group.
 pub(crate) fn heed_terminal() {
-    set_handler(Signal::SIGTTOU, SigHandler::SigDfl);
+    set_action(Signal::SIGTTOU, &plain(SigHandler::SigDfl));
 }
 
-fn set_handler(signal: Signal, handler: SigHandler) {
-    // SAFETY: neither of the two handlers runs any code.
-    let _ = unsafe { nix::sys::signal::signal(signal, handler) };
+fn plain(handler: SigHandler) -> SigAction {
+    SigAction::new(handler, SaFlags::empty(), SigSet::empty())
+}
+
+/// Returns what was there before.
+fn set_action(signal: Signal, action: &SigAction) -> Option<SigAction> {
+    // SAFETY: the action runs no code, or it was installed for this signal by the program itself.
+    unsafe { sigaction(signal, action) }.ok()
 }
 
 fn is_member(set: &libc::sigset_t, signal: i32) -> bool {
