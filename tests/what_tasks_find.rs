@@ -12,8 +12,8 @@ use std::hash::{BuildHasher as _, RandomState};
 use std::hint::black_box;
 use std::panic;
 use std::path::{Path, PathBuf};
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
+use std::sync::{Mutex, OnceLock};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -35,7 +35,8 @@ under_every_start_method! {
     timeout_with_retries_costs_the_limit_each_time,
     dropped_iterator_takes_back_what_has_not_begun,
     dropped_future_leaves_its_call_running,
-    address_of_ipv6_loses_scope_and_flow,
+    call_that_tokio_gave_up_waiting_for_can_be_ended,
+    values_of_std_lose_what_serde_leaves_out,
 }
 
 fn builder(method: StartMethod) -> Builder {
@@ -227,15 +228,43 @@ fn dropped_future_leaves_its_call_running(method: StartMethod) {
     assert!(pool.submit(nap, 0).wait_timeout(PATIENCE), "the worker was killed, and replaced");
 }
 
+fn call_that_tokio_gave_up_waiting_for_can_be_ended(method: StartMethod) {
+    let pool = pool(method, 1);
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+    runtime.block_on(async {
+        let mut handle = pool.submit(nap, 600);
+        let waited = tokio::time::timeout(Duration::from_millis(50), &mut handle).await;
+        assert!(waited.is_err() && handle.cancel_running());
+        assert_eq!(pool.submit(nap, 0).await, Ok(()), "a worker is free again");
+        let late = pool.submit(nap.timeout(Duration::from_millis(50)), 600).await.unwrap_err();
+        assert!(matches!(late.kind(), ErrorKind::TimedOut { .. }), "{late}");
+        assert_eq!(pool.submit(nap, 0).await, Ok(()));
+        let mut process = builder(method).spawn(nap, 600).unwrap();
+        assert!(tokio::time::timeout(Duration::from_millis(50), &mut process).await.is_err());
+        process.kill().unwrap();
+        assert!(matches!(process.await.unwrap_err().kind(), ErrorKind::Killed { signal: libc::SIGKILL, .. }));
+    });
+}
+
 #[process_task]
 fn same_address(address: std::net::SocketAddrV6) -> std::net::SocketAddrV6 {
     address
 }
 
-fn address_of_ipv6_loses_scope_and_flow(method: StartMethod) {
+#[process_task]
+fn add_one(number: &Mutex<u32>) -> u32 {
+    let mut number = number.lock().unwrap();
+    *number += 1;
+    *number
+}
+
+fn values_of_std_lose_what_serde_leaves_out(method: StartMethod) {
     let address = std::net::SocketAddrV6::new(std::net::Ipv6Addr::LOCALHOST, 80, 7, 3);
     let seen = builder(method).spawn(same_address, address).unwrap().join().unwrap();
     assert_eq!(seen, std::net::SocketAddrV6::new(std::net::Ipv6Addr::LOCALHOST, 80, 0, 0));
+    let number = Mutex::new(1);
+    assert_eq!(builder(method).spawn(add_one, &number).unwrap().join(), Ok(2));
+    assert_eq!(*number.lock().unwrap(), 1, "the task had a copy");
 }
 
 /// Seeds the hash keys of the thread that forks.

@@ -18,6 +18,8 @@ use crate::task::Task;
 
 /// The results of [`Pool::imap`], in the items' order.
 ///
+/// Dropping it takes back the calls that have not begun. Those that run go on to their end, and their results are dropped.
+///
 /// # Examples
 /// ```
 /// use process_task::{Pool, process_task};

@@ -20,7 +20,10 @@ use crate::launch::decode;
 
 /// A call in a [`Pool`](crate::Pool). Dropping it detaches the call, which is made all the same.
 ///
-/// It is a future of the result, for use in any executor.
+/// It is a future of the result, for use in any executor. A future that is dropped, for example by `tokio::time::timeout`
+/// or `select!`, detaches its call, too: the worker goes on with it, and calls that wait for a worker wait as long. To bound
+/// the call itself, give the task a time-out (`task.timeout(limit)`), after which its worker is killed. Or await `&mut handle`,
+/// and end the call by [`cancel_running`](Self::cancel_running) when that took too long.
 ///
 /// # Examples
 /// ```

@@ -24,7 +24,9 @@ use crate::sys::{self, fd, forked, signal};
 /// Made by `task.spawn(…)` or [`Builder::spawn`](crate::Builder::spawn). Dropping it detaches the process, which goes
 /// on. When this process ends, however it does, the process ends too.
 ///
-/// It is a future of its result, for use in any executor.
+/// It is a future of its result, for use in any executor. A future that is dropped, for example by `tokio::time::timeout`,
+/// detaches its process, too. To bound the process itself, give the task a time-out (`task.timeout(limit)`), or await
+/// `&mut process` and [`kill`](Self::kill) it when it took too long.
 ///
 /// # Examples
 /// ```
