@@ -11,7 +11,7 @@ use std::os::unix::process::ExitStatusExt as _;
 use std::thread::sleep;
 use std::time::Duration;
 
-use process_task::{Builder, Direction, Error, ErrorKind, Execution, Process, StartMethod, Stdio, process_task};
+use process_task::{Builder, Direction, Error, ErrorKind, Execution, Pool, Process, StartMethod, Stdio, process_task};
 use serde::de::Error as _;
 use serde::ser::Error as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
@@ -279,5 +279,26 @@ fn a_limit_on_memory_ends_the_task_with_an_error(method: StartMethod) {
     assert_eq!(limited(1 << 20).join().unwrap(), 1);
     let error = limited(2 << 30).join().unwrap_err();
     assert!(matches!(error.kind(), ErrorKind::Killed { signal: nix::libc::SIGABRT, .. }), "{error}");
+    assert!(error.to_string().contains("its memory was limited to 1073741824 bytes"), "{error}");
     assert_eq!(error.execution(), Execution::Unknown);
+    // A call with a limit of its own, and then one without, in one worker.
+    let pool = Pool::builder().workers(1).start_method(method).build().unwrap();
+    assert_eq!(pool.call(fill_memory.memory_limit(1 << 30), 1 << 20), Ok(1));
+    let error = pool.call(abort_after, 1 << 20).unwrap_err();
+    assert!(matches!(error.kind(), ErrorKind::Killed { last_words: None, .. }), "{error}");
+    let error = pool.call(fill_memory.memory_limit(1 << 30), 2 << 30).unwrap_err();
+    assert!(
+        error.to_string().ends_with("limited to 1073741824 bytes, and an allocation beyond that aborts the process")
+    );
+    drop(pool);
+    // Items that travel many at a time, in a pool whose workers have a limit.
+    let pool = Pool::builder().workers(1).start_method(method).memory_limit(1 << 30).build().unwrap();
+    let error = pool.map(fill_memory, [1 << 20, 1 << 20, 2 << 30]).unwrap_err();
+    assert!(error.to_string().contains("limited to 1073741824 bytes"), "{error}");
+}
+
+#[process_task]
+fn abort_after(bytes: usize) -> u8 {
+    black_box(vec![1_u8; bytes]);
+    std::process::abort()
 }

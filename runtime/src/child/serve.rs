@@ -29,7 +29,10 @@ pub(super) fn serve(mut callee: Callee) -> ! {
     while let Some(given) = callee.next() {
         if given.kind == Kind::Setup {
             match set_up(&mut callee, &given) {
-                Ok(only_one) => once = only_one,
+                Ok(only_one) => {
+                    once = only_one;
+                    last_words.limited(limits::memory().unwrap_or(0));
+                }
                 Err(refusal) => {
                     answer(&mut callee, &given, Kind::BadSetup, &to_bytes(&refusal));
                     process::exit_now(1);
@@ -97,7 +100,11 @@ fn run(callee: &mut Callee, given: &Given) {
     };
     let generation = forked::generation();
     let mut filling = callee.filling();
-    let limited = given.memory.map(limits::limit_memory);
+    let limited = given.memory.map(|bytes| {
+        let limited = limits::limit_memory(bytes);
+        callee.last_words().limited(limits::memory().unwrap_or(0));
+        limited
+    });
     let mut handles = Handles::default();
     let outcome = panic::catch_unwind(AssertUnwindSafe(|| {
         let mut writer = Writer::new(Vec::new(), INLINE, &mut filling);
@@ -109,7 +116,10 @@ fn run(callee: &mut Callee, given: &Given) {
         // The task called `fork()`, and this is the copy: the link is the original's.
         process::exit_now(0);
     }
-    drop(limited);
+    if limited.is_some() {
+        drop(limited);
+        callee.last_words().limited(limits::memory().unwrap_or(0));
+    }
     // What the caller shares with this process is let go of before he hears of the result.
     given.received.let_go();
     // What the task printed is there before its result is.

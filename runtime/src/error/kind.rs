@@ -49,7 +49,8 @@ pub enum ErrorKind {
         signal: i32,
         /// Whether the kernel wrote a core dump.
         core_dumped: bool,
-        /// What the process managed to say before it died, such as the text of a panic that aborts.
+        /// Why, if it is known: the text of a panic that aborts, or the limit of memory that the process had, since a failed
+        /// allocation aborts.
         last_words: Option<String>,
     },
     /// The process, or a program that it started, read from the terminal. That stops a process in the background, where all of

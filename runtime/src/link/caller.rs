@@ -374,12 +374,17 @@ impl<T> Caller<T> {
         (tally.answered == done).then_some(Salvaged { tally, body, running })
     }
 
-    /// Whether the child ended because it overflowed its stack, and what it said when it panicked last.
+    /// Whether the child ended because it overflowed its stack, and what it said when it panicked last, or how little memory
+    /// it had.
     pub(crate) fn last_words(&self) -> (bool, Option<String>) {
         let words = self.link.reply.words();
         let len = (words.last_words_len.0.load(Acquire) as usize).min(words.last_words.len());
         let bytes: Vec<u8> = words.last_words[..len].iter().map(|byte| byte.load(Relaxed)).collect();
-        let text = String::from_utf8_lossy(&bytes).into_owned();
+        let mut text = String::from_utf8_lossy(&bytes).into_owned();
+        let limit = words.memory_limit.0.load(Acquire);
+        if text.is_empty() && limit != 0 {
+            text = format!("its memory was limited to {limit} bytes, and an allocation beyond that aborts the process");
+        }
         (words.overflowed.0.load(Acquire) != 0, (!text.is_empty()).then_some(text))
     }
 

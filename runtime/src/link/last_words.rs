@@ -21,6 +21,12 @@ impl LastWords {
         self.0.words().last_words_len.0.store(0, Release);
     }
 
+    /// Notes how many bytes of address space this process has; 0 if there is no limit. What the allocator says when that is
+    /// used up goes to stderr, past every hook.
+    pub(crate) fn limited(self, bytes: u64) {
+        self.0.words().memory_limit.0.store(bytes, Release);
+    }
+
     /// Appends a line, or as much of it as there is room for. Allocates nothing.
     pub(crate) fn say(self, line: &str) {
         let words = self.0.words();

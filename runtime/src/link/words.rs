@@ -15,6 +15,7 @@
 //! | [`ReplyWords::progress`] | reply | child, in a batch: `serial << 32 \| items done`, after each result's bytes, which lie where the reply will stand; with [`NO_MORE`] when it begins no further item |
 //! | [`ReplyWords::outgrown`] | reply | child, before the `tail` of a reply: it uses more memory than it is to, and wants no further call |
 //! | [`ReplyWords::overflowed`] | reply | child, from the handler of a stack overflow |
+//! | [`ReplyWords::memory_limit`] | reply | child, before a call that has less address space than there is |
 //! | [`ReplyWords::last_words`] | reply | child, when it panics |
 //!
 //! A child that is stopped or killed between two of its steps leaves every word as one of these; nobody else waits for
@@ -49,6 +50,7 @@ pub(crate) struct ReplyWords {
     pub(crate) progress: Alone<AtomicU64>,
     pub(crate) outgrown: Alone<AtomicU32>,
     pub(crate) overflowed: Alone<AtomicU32>,
+    pub(crate) memory_limit: Alone<AtomicU64>,
     pub(crate) last_words_len: Alone<AtomicU32>,
     pub(crate) last_words: [AtomicU8; LAST_WORDS],
 }
@@ -74,6 +76,7 @@ crate::shared::words! {
         progress: Alone<AtomicU64>,
         outgrown: Alone<AtomicU32>,
         overflowed: Alone<AtomicU32>,
+        memory_limit: Alone<AtomicU64>,
         last_words_len: Alone<AtomicU32>,
         last_words: [AtomicU8; LAST_WORDS],
     }

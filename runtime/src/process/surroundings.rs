@@ -79,7 +79,8 @@ macro_rules! surroundings {
         }
 
         #[doc = concat!("The most address space ", $it, " may use, in bytes (`RLIMIT_AS`). Beyond it, allocation fails")]
-        /// and the process aborts.
+        /// and the process aborts; the error names the limit. It counts what is reserved, not what is used. What a process has
+        /// from its start, some MiB, stays, so a smaller limit lets it go on until it allocates.
         ///
         /// # Examples
         /// ```

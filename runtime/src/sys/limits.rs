@@ -51,6 +51,11 @@ pub(crate) fn set(place: usize, (soft, hard): (u64, u64)) -> nix::Result<()> {
     setrlimit(resource, soft.min(hard), hard)
 }
 
+/// How many bytes of address space this process may have, if that is limited.
+pub(crate) fn memory() -> Option<u64> {
+    getrlimit(Resource::RLIMIT_AS).ok().map(|(soft, _)| soft).filter(|soft| *soft != libc::RLIM_INFINITY)
+}
+
 /// Limits this process's address space until what is returned is dropped. The hard limit stays, so that this can be
 /// undone; whoever wants to can raise the soft one.
 #[must_use]
