@@ -105,7 +105,10 @@ fn begin(socket: BorrowedFd<'_>) -> Result<(OwnedFd, Member, OwnedFd), Errno> {
     if terminal::is_there() {
         signal::ignore_tostop();
     }
-    process::go_on_without_parent();
+    if !process::leads_group(process::own_pid()) {
+        // The program's group was perhaps stopped as a whole, and then the program killed.
+        process::go_on_without_parent();
+    }
     let (bytes, fds) = socket::receive(socket)?;
     let Ok(ToServer::Hello { magic: MAGIC, server, parent: asking, .. }) = from_bytes(&bytes) else {
         return Err(Errno::EPROTO);

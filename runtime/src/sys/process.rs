@@ -87,7 +87,7 @@ pub(crate) fn join_group_of(pid: u32) {
     let _ = group.and_then(|group| setpgid(Pid::from_raw(0), group));
 }
 
-/// Whether `pid`, a child of ours that is not reaped, leads a process group.
+/// Whether `pid`, this process or a child of ours that is not reaped, leads a process group.
 pub(crate) fn leads_group(pid: Pid) -> bool {
     nix::unistd::getpgid(Some(pid)) == Ok(pid)
 }
