@@ -3,6 +3,7 @@
 //! Owns: nothing. Runs in: a child, on its only thread, before its first call. Never: goes on after a step that failed.
 
 use std::os::fd::{AsFd, OwnedFd};
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use crate::link::identity::{self, Identity};
 use crate::link::message::{Attached, Refusal, Setup};
@@ -39,6 +40,11 @@ pub(super) fn put_on(setup: Setup, attached: &[OwnedFd]) -> Result<(), Refusal> 
         limits::set_cpus(cpus).map_err(|errno| refusal("choose its processors", errno))?;
     }
     for (place, values) in setup.limits {
+        if place == limits::ADDRESS_SPACE
+            && let Some(refusal) = refuse_memory(values.0)
+        {
+            return Err(refusal);
+        }
         limits::set(place, values).map_err(|errno| refusal("set its resource limits", errno))?;
     }
     if setup.shares_group {
@@ -53,6 +59,28 @@ pub(super) fn put_on(setup: Setup, attached: &[OwnedFd]) -> Result<(), Refusal> 
     let Setup { name, parent, depth, ignores_termination, .. } = setup;
     identity::set(Identity { name, parent, depth, ignores_termination });
     Ok(())
+}
+
+/// How much this program maps before it has run anything.
+static MAPPED: AtomicU64 = AtomicU64::new(0);
+
+/// Notes how much this process has mapped, unless the one that it is a copy of has noted it.
+pub(super) fn measure() {
+    if MAPPED.load(Relaxed) == 0 {
+        MAPPED.store(process::mapped_memory(), Relaxed);
+    }
+}
+
+/// Refuses a limit of address space that this program exceeds before it has run anything: each allocation would fail.
+pub(super) fn refuse_memory(limit: u64) -> Option<Refusal> {
+    let mapped = MAPPED.load(Relaxed);
+    let step = || {
+        format!(
+            "limit its memory to {limit} bytes: a process of this program has {mapped} bytes of address space mapped \
+             before it runs anything"
+        )
+    };
+    (limit < mapped).then(|| Refusal { step: step(), errno: 0 })
 }
 
 fn refusal(step: &str, errno: Errno) -> Refusal {

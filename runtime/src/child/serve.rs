@@ -61,6 +61,7 @@ pub(super) fn serve(mut callee: Callee) -> ! {
 /// Goes through what the first request will need, so that a spare takes its page faults before anybody waits for it, and the
 /// fork server looks up for all of them what the dynamic linker leaves to the first use.
 pub(super) fn rehearse() {
+    outfit::measure();
     let setup = to_bytes(&Setup::default());
     let setup: Option<Setup> = from_bytes(&setup).ok();
     let known = panic::catch_unwind(|| lookup(0).is_some());
@@ -98,6 +99,9 @@ fn run(callee: &mut Callee, given: &Given) {
             return answer(callee, given, Kind::BadArguments, why.as_bytes());
         }
     };
+    if let Some(refusal) = given.memory.and_then(outfit::refuse_memory) {
+        return answer(callee, given, Kind::BadSetup, &to_bytes(&refusal));
+    }
     let generation = forked::generation();
     let mut filling = callee.filling();
     let limited = given.memory.map(|bytes| {

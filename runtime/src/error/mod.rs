@@ -43,11 +43,13 @@ struct Inner {
     process: Option<(String, u32)>,
     /// The attempts before, oldest first.
     attempts: Vec<Error>,
+    /// What is known beside, for people.
+    notes: Vec<String>,
 }
 
 impl Error {
     pub(crate) fn new(kind: ErrorKind, execution: Execution) -> Self {
-        Self(Box::new(Inner { kind, execution, task: None, process: None, attempts: Vec::new() }))
+        Self(Box::new(Inner { kind, execution, task: None, process: None, attempts: Vec::new(), notes: Vec::new() }))
     }
 
     /// The process never started: `step` was refused with `errno`.
@@ -84,6 +86,12 @@ impl Error {
     /// Adds in which process it happened.
     pub(crate) fn in_process(mut self, name: &str, pid: u32) -> Self {
         self.0.process.get_or_insert_with(|| (name.to_owned(), pid));
+        self
+    }
+
+    /// Adds what else is known, which stands at the end of the sentence.
+    pub(crate) fn with_note(mut self, note: impl Into<String>) -> Self {
+        self.0.notes.push(note.into());
         self
     }
 

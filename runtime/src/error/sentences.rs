@@ -43,6 +43,7 @@ impl fmt::Debug for Error {
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.sentence(f)?;
+        self.0.notes.iter().try_for_each(|note| write!(f, "; {note}"))?;
         match self.attempts().len() {
             0 => Ok(()),
             earlier => write!(f, " (the last of {} attempts)", earlier + 1),
@@ -64,7 +65,13 @@ impl Error {
                     return Ok(());
                 }
                 write!(f, ": {}", why(Errno::from_raw(*errno)))?;
-                if is_refused_by_a_filter(step, *errno) { f.write_str(FILTERED) } else { Ok(()) }
+                if is_refused_by_a_filter(step, *errno) {
+                    f.write_str(FILTERED)
+                } else if *errno == Errno::EAGAIN as i32 && is_about_processes(step) {
+                    f.write_str(NO_MORE_PROCESSES)
+                } else {
+                    Ok(())
+                }
             }
             ErrorKind::Panicked { message, location, .. } => {
                 write!(f, "{who} panicked{running}")?;
@@ -193,6 +200,15 @@ impl fmt::Display for Who<'_> {
     }
 }
 
+/// Follows the kernel's refusal to make one more process or thread.
+const NO_MORE_PROCESSES: &str = " (there are as many processes and threads as the user may have, `RLIMIT_NPROC`, or the \
+                                 control group, `pids.max`, or the system)";
+
+/// Whether a step makes a process or a thread.
+fn is_about_processes(step: &str) -> bool {
+    step.starts_with("fork") || step.starts_with("execute this program again") || step.starts_with("start a thread")
+}
+
 /// What a task was doing, with its name, or nothing.
 struct While(&'static str, Option<&'static str>);
 
@@ -244,7 +260,11 @@ mod tests {
         let error = Error::could_not_start("set its resource limits", Errno::EPERM).to_string();
         assert!(error.ends_with("Operation not permitted"), "{error}");
         let error = Error::could_not_start("fork", Errno::EAGAIN).in_task("demo::square");
-        assert_eq!(error.to_string(), "could not start a process for `demo::square`: fork: Try again");
+        let sentence = "could not start a process for `demo::square`: fork: Try again (there are as many processes and \
+                        threads as the user may have, `RLIMIT_NPROC`, or the control group, `pids.max`, or the system)";
+        assert_eq!(error.to_string(), sentence);
+        let error = Error::could_not_start("fork", Errno::ENOMEM);
+        assert_eq!(error.to_string(), "could not start a process: fork: Cannot allocate memory");
     }
 
     #[test]

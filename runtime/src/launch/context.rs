@@ -7,6 +7,8 @@
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
+use std::fmt;
+use std::ops::RangeInclusive;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
 use std::time::Duration;
@@ -67,6 +69,52 @@ pub(crate) struct Options {
 }
 
 impl Options {
+    /// Refuses what no process can become.
+    ///
+    /// # Errors
+    /// A number is out of its range.
+    pub(crate) fn check(&self) -> Result<()> {
+        if self.open_files == Some(0) {
+            return Err(Error::invalid("a process that may have 0 open files could not even receive its arguments"));
+        }
+        Ok(())
+    }
+
+    /// As [`check`](Self::check), for the workers of a pool; of one process, the process itself says this.
+    ///
+    /// # Errors
+    /// As [`check`](Self::check), or a processor is not there.
+    pub(crate) fn check_for_many(&self) -> Result<()> {
+        self.check()?;
+        let Some(asked) = &self.cpus else { return Ok(()) };
+        if asked.is_empty() {
+            return Err(Error::invalid(
+                "choose its processors: a worker needs at least one to run on, and an empty list was given",
+            ));
+        }
+        let (possible, online) = (limits::possible_cpus(), limits::online_cpus());
+        let listed = |cpus: &[RangeInclusive<usize>], cpu: &usize| cpus.iter().any(|range| range.contains(cpu));
+        if let Some(missing) = asked.iter().find(|cpu| !listed(&possible, cpu)) {
+            return Err(Error::invalid(format!(
+                "choose its processors: there is no processor {missing}, this machine has {}",
+                Cpus(&online)
+            )));
+        }
+        if !asked.iter().any(|cpu| listed(&online, cpu)) {
+            return Err(Error::invalid(format!(
+                "choose its processors: none of {asked:?} is online, this machine has {}",
+                Cpus(&online)
+            )));
+        }
+        Ok(())
+    }
+
+    /// Whether something was asked for that a process may be refused when it sets itself up.
+    pub(crate) fn may_be_refused(&self) -> bool {
+        let limits = [self.memory, self.open_files].iter().any(Option::is_some) || self.cpu_time.is_some();
+        limits || self.directory.is_some() || self.niceness.is_some() || self.cpus.is_some() || self.pin
+    }
+
     /// The same for workers of a pool, which are asked for by the hub's thread, also when they replace others: what belongs
     /// to a thread is that of this one.
     pub(crate) fn of_this_thread(self) -> Self {
@@ -76,6 +124,22 @@ impl Options {
             cpus: self.cpus.or_else(|| self.pin.then(limits::cpus)),
             ..self
         }
+    }
+}
+
+/// Numbers of processors, as the kernel writes them.
+struct Cpus<'a>(&'a [RangeInclusive<usize>]);
+
+impl fmt::Display for Cpus<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (place, range) in self.0.iter().enumerate() {
+            f.write_str(if place == 0 { "" } else { "," })?;
+            match (range.start(), range.end()) {
+                (start, end) if start == end => write!(f, "{start}")?,
+                (start, end) => write!(f, "{start}-{end}")?,
+            }
+        }
+        Ok(())
     }
 }
 

@@ -88,18 +88,6 @@ fn in_background(record: &Record, status: ExitStatus, execution: Execution) -> O
     Some(Error::new(ErrorKind::NeedsTerminal { signal }, execution))
 }
 
-/// What a process's end was, where nothing else is known of it.
-pub(crate) fn of_status(record: &Record, status: ExitStatus) -> Error {
-    if let Some(error) = in_background(record, status, Execution::Unknown) {
-        return error;
-    }
-    let kind = match status.signal() {
-        Some(signal) => ErrorKind::Killed { signal, core_dumped: status.core_dumped(), last_words: None },
-        None => ErrorKind::Exited { code: status.code().unwrap_or(0) },
-    };
-    Error::new(kind, Execution::Unknown)
-}
-
 /// A child wrote what the protocol does not allow.
 pub(crate) fn of_violation(reason: &str) -> Error {
     Error::new(ErrorKind::ProtocolViolation { reason: reason.to_owned() }, Execution::Unknown)

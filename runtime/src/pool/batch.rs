@@ -176,8 +176,7 @@ impl Schedule {
     pub(super) fn bury_batch(
         &mut self,
         record: &Arc<Record>,
-        call: &Arc<Call>,
-        mut payload: Payload,
+        Queued { call, mut payload }: Queued,
         salvaged: Salvaged,
         error: &Error,
         owed: &mut Owed,
@@ -187,14 +186,14 @@ impl Schedule {
             place.tally.calls += u64::from(tally.answered);
         }
         if !running {
-            let rest = self.split(call, payload, tally.answered, owed);
+            let rest = self.split(&call, payload, tally.answered, owed);
             call.set_answered(tally, None, Some(record));
-            self.settle(call, Ok(body), owed);
+            self.settle(&call, Ok(body), owed);
             call.set_holder(None);
             return rest;
         }
         let lost = if tally.answered == 0 {
-            Arc::clone(call)
+            Arc::clone(&call)
         } else {
             let lost = call.part(call.items() - tally.answered);
             lost.set_holder(call.holder());
@@ -206,7 +205,7 @@ impl Schedule {
         let rest = self.split(&lost, payload, 1, owed);
         if tally.answered > 0 {
             call.set_answered(tally, None, Some(record));
-            self.settle(call, Ok(body), owed);
+            self.settle(&call, Ok(body), owed);
         }
         self.settle(&lost, Err(error.clone()), owed);
         call.set_holder(None);

@@ -9,6 +9,7 @@ use super::core::Core;
 use super::inline;
 use super::plan::{Errand, Plan};
 use super::pool_type::Pool;
+use super::size::check_size;
 use crate::error::{Error, Result};
 use crate::launch::{Options, hub};
 use crate::link::StartMethod;
@@ -45,10 +46,12 @@ pub struct PoolBuilder {
     lazy: bool,
     idle_timeout: Option<Duration>,
     grace: Option<Duration>,
+    exit_timeout: Option<Duration>,
 }
 
 impl PoolBuilder {
-    /// How many workers the pool has, at least 1.
+    /// How many workers the pool has: at least 1, at most 65,536, and unless it is [`lazy`](Self::lazy) no more than this
+    /// process has descriptors for, five for each.
     pub fn workers(mut self, workers: usize) -> Self {
         self.workers = Some(workers);
         self
@@ -71,6 +74,13 @@ impl PoolBuilder {
     /// If it panics, [`build`](Self::build) fails with that; in a worker that comes later, the pool closes with it.
     /// [`worker_state`](crate::worker_state) keeps what it makes.
     ///
+    /// The task's own options act. With `timeout`, a worker whose initializer takes longer is killed. With `retries`, that is
+    /// tried again in another process so many times, as is an initializer whose process died; then `build` fails, or the
+    /// pool closes, with an error that names the task. Without `retries`, one time-out is enough, and deaths are tried again
+    /// three times for each worker. `memory_limit` is as for a call. Without `timeout`, `build` waits as long as
+    /// the initializer takes, and [`Pool::stats`] shows a worker that is at it as
+    /// [`Initializing`](crate::WorkerState::Initializing).
+    ///
     /// # Examples
     /// ```
     /// use process_task::{Pool, process_task, worker_state};
@@ -92,6 +102,11 @@ impl PoolBuilder {
 
     /// A task that each worker runs after its last call: when the pool ends, shrinks, or replaces the worker. Not when
     /// the worker is killed or dies.
+    ///
+    /// It may take as long as its task's `timeout`, else the [`exit_timeout`](Self::exit_timeout), else ten seconds; then the
+    /// worker is killed. `memory_limit` is as for a call; `retries` are refused, because a worker that died has nothing left
+    /// to finish. A finalizer that fails is counted in [`PoolStats`](crate::PoolStats::failed_finalizers) and told to
+    /// `tracing`; one that fails after the pool was closed is what [`Pool::shutdown`] and [`Pool::join`] return.
     ///
     /// # Examples
     /// ```
@@ -211,6 +226,32 @@ impl PoolBuilder {
         self
     }
 
+    /// How long a worker that leaves has for its finalizer, unless that has a `timeout` of its own, and after that once more
+    /// to exit. Then it gets SIGKILL. A worker leaves when the pool ends or shrinks, and when another one replaces it.
+    ///
+    /// Without this, a finalizer has ten seconds, and exiting takes five, or as long as the
+    /// [termination grace](Self::termination_grace) if that is longer. Exit handlers (`atexit`) and destructors of statics
+    /// and thread-locals, also those of C++, run while a worker exits; one that never returns would have kept
+    /// [`shutdown`](Pool::shutdown) and `drop` waiting for ever.
+    ///
+    /// # Examples
+    /// ```
+    /// # use std::time::Duration;
+    /// use process_task::{Pool, process_task};
+    ///
+    /// #[process_task]
+    /// fn hang() { loop { std::thread::sleep(Duration::from_secs(1)) } }
+    ///
+    /// let pool = Pool::builder().workers(1).finalizer(hang, ()).exit_timeout(Duration::from_millis(50)).build()?;
+    /// let error = pool.shutdown(process_task::Pending::Finish).unwrap_err();
+    /// assert!(error.to_string().contains("longer than the limit of 50ms"));
+    /// # process_task::Result::Ok(())
+    /// ```
+    pub fn exit_timeout(mut self, timeout: Duration) -> Self {
+        self.exit_timeout = Some(timeout);
+        self
+    }
+
     /// How many calls may be submitted and not settled, at least 1. Where there are as many, [`Pool::submit`],
     /// [`Pool::call`] and the maps wait until there is room, and [`Pool::try_submit`] gives the arguments back. Without
     /// this, calls that wait take memory, as many as there are. With it, [`Pool::map`] sends its items one by one.
@@ -236,15 +277,17 @@ impl PoolBuilder {
     /// Starts the workers, and waits until all are there, and initialized.
     ///
     /// # Errors
-    /// A number is 0 that must not be, the arguments of initializer or finalizer could not be encoded, a worker could not
-    /// be started, or an initializer failed; then the workers that were started are ended.
+    /// A number is 0 that must not be, or larger than it can be, a processor is not there, the arguments of initializer or finalizer could not be encoded, a worker could not
+    /// be started or could not become what was asked for, or an initializer failed; then the workers that were started are
+    /// ended. What is wanting for a moment, such as descriptors, is an error here too; once the pool is there it is waited for.
     pub fn build(self) -> Result<Pool> {
         // Asked once: the answer is read from files.
         let processors = available_parallelism();
         let workers = self.workers.unwrap_or(processors);
-        if workers == 0 {
-            return Err(Error::invalid("a pool needs at least one worker, and 0 were asked for"));
-        }
+        let eager = !self.lazy && self.idle_timeout.is_none();
+        check_size(workers, !self.lazy)?;
+        self.options.check_for_many()?;
+        let may_be_refused = self.options.may_be_refused();
         if self.max_calls == Some(0) {
             return Err(Error::invalid(
                 "a worker has to make at least one call before it is replaced, and 0 were asked for",
@@ -253,17 +296,27 @@ impl PoolBuilder {
         if self.max_pending == Some(0) {
             return Err(Error::invalid("a pool that may have 0 calls pending could never be given one"));
         }
+        let finalizer = self.finalizer.transpose()?;
+        if let Some(repeated) = finalizer.as_ref().filter(|finalizer| finalizer.options().retries > 0) {
+            return Err(Error::invalid(
+                "a finalizer is not made again, because its worker is gone when it dies: take its retries back with \
+                 `.retries(0)`",
+            )
+            .in_task(repeated.task().name()));
+        }
         let plan = Plan {
             processors,
             name: self.name.unwrap_or_else(|| "worker".to_owned()),
             // Noted here, because the workers are asked for by the hub's thread, also when they replace others.
             options: self.options.of_this_thread(),
             initializer: self.initializer.transpose()?,
-            finalizer: self.finalizer.transpose()?,
+            finalizer,
             quota: self.max_calls,
-            eager: !self.lazy && self.idle_timeout.is_none(),
+            eager,
+            may_be_refused,
             idle_timeout: self.idle_timeout,
             grace: self.grace,
+            exit_timeout: self.exit_timeout,
         };
         let core = Core::new(hub()?, plan, workers)?;
         if let Some(most) = self.max_pending {

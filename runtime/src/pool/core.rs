@@ -28,6 +28,9 @@ use crate::link::{Caller, Payload, SharedStock, Spin};
 use crate::sys::poll::{self, Report};
 use crate::sys::{Errno, fd, forked, signal};
 
+/// How often to look whether workers have set themselves up, while `build` waits for that alone.
+const SETTING_UP: Duration = Duration::from_millis(1);
+
 /// The part of a pool that its handles and workers refer to.
 pub(super) struct Core {
     hub: Arc<Hub>,
@@ -36,7 +39,7 @@ pub(super) struct Core {
     generation: u64,
     pub(super) plan: Arc<Plan>,
     pub(super) schedule: Mutex<Schedule>,
-    /// Told when a worker that was asked for is there, or never will be.
+    /// Told when a worker that was asked for is there, or never will be, and when one that was leaving has ended.
     arrived: Condvar,
     pub(super) outstanding: Arc<AtomicUsize>,
     /// The workers' bells, and the kick, for the leader to sleep on.
@@ -133,7 +136,10 @@ impl Core {
         }
         if let Some(due) = owed.alarm {
             let pause = due.saturating_duration_since(Instant::now());
-            self.later(pause, |core| core.update(Schedule::check_deadlines));
+            self.later(pause, |core| {
+                core.update(Schedule::check_deadlines);
+                core.arrived.notify_all();
+            });
         }
         if let Some(pause) = owed.idle_alarm {
             self.later(pause, |core| core.update(Schedule::check_idle));
@@ -215,10 +221,12 @@ impl Core {
         }
         drop(sender);
         receiver.into_iter().take(workers).collect::<Result<()>>()?;
-        if self.plan.initializer.is_none() {
+        if self.plan.initializer.is_none() && !self.plan.may_be_refused {
             return Ok(());
         }
-        while !self.wait(&|| unready.load(SeqCst) == 0, &Everything, None) {}
+        // Nobody rings when a worker has become what it was to be.
+        let look_again = || self.plan.initializer.is_none().then(|| Instant::now() + SETTING_UP);
+        while !self.wait(&|| unready.load(SeqCst) == 0, &Everything, look_again()) {}
         match &self.schedule().phase {
             Phase::Ended(error) => Err(error.clone()),
             Phase::Open | Phase::Closing(_) => Ok(()),
@@ -260,6 +268,7 @@ impl Core {
                 core.hub.stop_listening(bell.as_fd());
                 let status = ended.status().unwrap_or(ExitStatus::from_raw(signal::KILL));
                 core.update(|schedule, owed| schedule.ended(number, &ended, status, owed));
+                core.arrived.notify_all();
             }
         });
         Ok(())
@@ -286,8 +295,10 @@ impl Core {
                 || Error::new(ErrorKind::UnknownTask, Execution::NotStarted).in_task(initializer.task().name());
             let index = initializer.task().index().ok_or_else(unknown)?;
             let payload = initializer.payload().map_err(at("find memory for the initializer's arguments"))?;
-            let pushed = caller.push(Kind::Call, index, payload, Asked::Initializer);
-            pushed.map_err(|(errno, ..)| at("hand over the initializer's arguments")(errno))?;
+            let request = (index, initializer.options().memory_limit);
+            let written = caller.write(Kind::Call, request, payload, Asked::Initializer);
+            written.map_err(|(errno, ..)| at("hand over the initializer's arguments")(errno))?;
+            caller.publish();
         }
         // The pool's own set first: a leader that sleeps there is woken rather than the hub.
         self.set.add(bell, 0, Report::RingOne).map_err(at("watch a worker"))?;
@@ -312,24 +323,19 @@ impl Core {
         if inline::is_on() && matches!(self.schedule().phase, Phase::Closing(_)) {
             inline::end(&self.plan);
         }
-        let leaving = loop {
-            let leaving = self.update(Schedule::dismiss);
+        loop {
+            self.update(Schedule::dismiss);
             let schedule = self.schedule();
-            if !schedule.is_starting() {
-                break leaving;
+            if !schedule.is_starting() && schedule.leaving.is_empty() {
+                break;
             }
-            // Whoever comes now is sent away; its record is among the leaving then.
+            // A worker that comes now is sent away, and is among the leaving then.
             match deadline.map(|at| at.saturating_duration_since(Instant::now())) {
                 None => drop(self.arrived.wait(schedule).unwrap_or_else(PoisonError::into_inner)),
                 Some(Duration::ZERO) => return false,
                 Some(left) => {
                     drop(self.arrived.wait_timeout(schedule, left).unwrap_or_else(PoisonError::into_inner));
                 }
-            }
-        };
-        for record in leaving {
-            if record.wait(deadline).is_none() {
-                return false;
             }
         }
         if !self.callbacks.finish(deadline) {

@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 
 use super::call::Call;
 use super::schedule::{Owed, Schedule};
-use super::worker::{Asked, State, Worker};
+use super::worker::{Asked, Worker};
 use crate::error::{Error, ErrorKind, Execution};
 
 /// How long a worker may leave calls with a timeout unclaimed.
@@ -39,6 +39,11 @@ impl Schedule {
     /// When somebody has to look again: when the call that this worker is running has taken too long.
     pub(super) fn due(&self, number: usize) -> Option<Instant> {
         let worker = self.places[number].worker()?;
+        if worker.initializing
+            && let Some(limit) = self.plan.initializer.as_ref().and_then(|initializer| initializer.options().timeout)
+        {
+            return worker.since.map_or_else(|| Some(Instant::now() + BEGINNING), |since| since.checked_add(limit));
+        }
         if worker.prelude > 0 && worker.timed > 0 {
             return Some(Instant::now() + BEGINNING);
         }
@@ -49,7 +54,9 @@ impl Schedule {
     pub(super) fn check_deadlines(&mut self, owed: &mut Owed) {
         self.alarm = None;
         self.collect(owed);
+        self.check_departures(owed);
         for number in self.levels.watched().to_vec() {
+            self.check_initializer(number, owed);
             if self.is_overdue(number) {
                 let given = self.places[number].worker().and_then(|worker| worker.since);
                 // From here on the worker cannot begin another call, so the one that is killed is the one that is late.
@@ -80,6 +87,7 @@ impl Schedule {
         if !call.is_settled() {
             match call.holder() {
                 None => self.settle(call, Err(Error::new(ErrorKind::Cancelled, Execution::NotStarted)), owed),
+                Some(number) if self.is_dying_under(number, call) => return self.cancel_dying(number, call),
                 Some(number) if running => {
                     let error = self.in_place(number, Error::new(ErrorKind::Cancelled, Execution::Unknown));
                     self.end_call(number, &error, owed);
@@ -94,14 +102,14 @@ impl Schedule {
         self.pump(owed);
         self.level(owed);
         self.renew_words(owed);
-        call.was_cancelled()
+        call.was_cancelled() || call.holder().is_some_and(|number| self.cancel_dying(number, call))
     }
 
     /// Whether a worker is at this call, as far as is known.
     pub(super) fn is_running(&self, call: &Arc<Call>) -> bool {
-        let worker = call.holder().and_then(|number| self.places[number].worker());
-        let running = worker.and_then(|worker| worker.caller.running());
-        matches!(running, Some(Asked::Call(running)) if Arc::ptr_eq(running, call))
+        let Some(number) = call.holder() else { return false };
+        let running = self.places[number].worker().and_then(|worker| worker.caller.running());
+        matches!(running, Some(Asked::Call(running)) if Arc::ptr_eq(running, call)) || self.is_dying_under(number, call)
     }
 
     fn is_overdue(&self, number: usize) -> bool {
@@ -129,20 +137,14 @@ impl Schedule {
         if since.elapsed() >= DEAF {
             let kind = ErrorKind::TimedOut { limit: DEAF, elapsed: since.elapsed() };
             let error = self.in_place(number, Error::new(kind, Execution::NotStarted));
-            self.doom(number, &error, owed);
-            if let State::Dying(record, _) = &self.places[number].state {
-                // Without grace: it has nothing to clear up, and who is stopped does not hear that it is to end.
-                owed.kill.push(Arc::clone(record));
-            }
+            // Without grace: it has nothing to clear up, and a stopped process does not hear that it is to end.
+            self.doom(number, &error, None, owed);
         }
     }
 
     /// Ends a worker because of the call that it is running, which ends with `error`.
     fn end_call(&mut self, number: usize, error: &Error, owed: &mut Owed) {
-        self.doom(number, error, owed);
-        if let State::Dying(record, _) = &self.places[number].state {
-            owed.end.push(Arc::clone(record));
-        }
+        self.doom(number, error, self.plan.grace, owed);
     }
 }
 

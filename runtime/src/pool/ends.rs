@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use super::pool_type::Pool;
 use super::room;
 use super::schedule::{Phase, Schedule};
+use super::size::check_size;
 use crate::error::{Error, Result};
 
 /// What [`Pool::shutdown`] does with calls that have not begun.
@@ -128,7 +129,7 @@ impl Pool {
         Ok(())
     }
 
-    /// Has the pool have this many workers, at least 1. New ones are started; those that are too many finish the call
+    /// Has the pool have this many workers, at least 1, and at most as [`PoolBuilder::workers`](crate::PoolBuilder::workers) says. New ones are started; those that are too many finish the call
     /// that they are at, and end. Returns at once.
     ///
     /// # Examples
@@ -143,14 +144,12 @@ impl Pool {
     /// ```
     ///
     /// # Errors
-    /// `workers` is 0, or the pool is closed.
+    /// `workers` is 0 or too many, or the pool is closed.
     pub fn resize(&self, workers: usize) -> Result<()> {
-        if workers == 0 {
-            return Err(Error::invalid("a pool needs at least one worker, and a size of 0 was asked for"));
-        }
         if self.core().is_foreign() {
             return Err(room::foreign());
         }
+        check_size(workers, self.core().plan.eager)?;
         self.core().update(|schedule, owed| match &schedule.phase {
             Phase::Open => {
                 schedule.resize(workers, owed);
@@ -167,7 +166,11 @@ impl Pool {
         if self.core().schedule().phase == Phase::Open {
             return Err(Error::invalid("the pool still takes calls, so it will not end: `close` it before `join`"));
         }
-        Ok(self.core().finish(deadline))
+        let ended = self.core().finish(deadline);
+        match self.core().schedule().finalizer_failure.clone().filter(|_| ended) {
+            Some(failure) => Err(failure),
+            None => Ok(ended),
+        }
     }
 
     fn may_end(&self, what: &str) -> Result<()> {

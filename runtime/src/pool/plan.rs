@@ -9,7 +9,7 @@ use crate::error::Result;
 use crate::launch::{Options, encode};
 use crate::link::{Payload, SharedStock};
 use crate::sys;
-use crate::task::{Registration, Task};
+use crate::task::{Options as Limits, Registration, Task};
 
 /// The settings that workers are made by.
 #[derive(Debug)]
@@ -23,18 +23,23 @@ pub(super) struct Plan {
     pub(super) finalizer: Option<Errand>,
     /// How many calls a worker makes before another takes its place.
     pub(super) quota: Option<u64>,
+    /// Something was asked for that a worker may be refused, which `build` is to hear of.
+    pub(super) may_be_refused: bool,
     /// Workers are started before there is work for them.
     pub(super) eager: bool,
     /// How long a worker without work stays.
     pub(super) idle_timeout: Option<Duration>,
     /// How long a worker has between being asked to end and being killed, when its call has taken too long.
     pub(super) grace: Option<Duration>,
+    /// How long a worker that leaves may take for its finalizer, and then to exit, if not as long as usual.
+    pub(super) exit_timeout: Option<Duration>,
 }
 
 /// A task with its arguments, to be run in each worker.
 #[derive(Debug)]
 pub(super) struct Errand {
     task: &'static Registration,
+    options: Limits,
     arguments: Vec<u8>,
     handles: Handles,
 }
@@ -43,13 +48,19 @@ impl Errand {
     /// # Errors
     /// The arguments cannot be encoded.
     pub(super) fn new<T: Task<Output = ()>>(task: T, args: T::Args<'_>) -> Result<Self> {
+        let (registration, options) = (task.registration(), task.options());
         let payload = encode::<T>(args, &SharedStock::default())?;
         let arguments = payload.bytes().to_vec();
-        Ok(Self { task: task.registration(), arguments, handles: payload.handles().clone() })
+        Ok(Self { task: registration, options, arguments, handles: payload.handles().clone() })
     }
 
     pub(super) fn task(&self) -> &'static Registration {
         self.task
+    }
+
+    /// How it is to behave.
+    pub(super) fn options(&self) -> Limits {
+        self.options
     }
 
     /// The request for it.

@@ -9,7 +9,9 @@
 //! | this one | calls are taken, given out, taken back, and settled |
 //! | `collecting` | replies are taken, and who has to ring for one |
 //! | `staffing` | workers come, and end |
+//! | `starts` | workers that could not be started are tried again, or the pool closes |
 //! | `turnover` | workers leave that nobody has killed |
+//! | `departures` | how long those may take that leave or die, and what is settled then |
 //! | `deadlines` | calls are ended that have taken too long, or are not wanted any more |
 
 use std::collections::VecDeque;
@@ -21,10 +23,12 @@ use std::time::{Duration, Instant};
 
 use super::call::{Call, Queued, Waiters};
 use super::callbacks::Callback;
+use super::departures::Leaving;
 use super::levels::Levels;
 use super::plan::Plan;
 use super::room::Room;
 use super::seen::{Looks, Noted};
+use super::starts::Starts;
 use super::worker::{Asked, Place};
 use crate::error::{Direction, Error, ErrorKind, Execution, Result, why};
 use crate::launch::Record;
@@ -47,7 +51,7 @@ pub(super) struct Schedule {
     pub(super) levels: Levels,
     pub(super) backlog: VecDeque<Queued>,
     /// Workers that were sent home or killed, and may not have ended yet.
-    pub(super) leaving: Vec<Arc<Record>>,
+    pub(super) leaving: Vec<Leaving>,
     pub(super) phase: Phase,
     pub(super) office: Office,
     /// What every worker that has something to answer was told: to ring for each reply, and to ring when it runs dry.
@@ -68,8 +72,9 @@ pub(super) struct Schedule {
     pub(super) idle_alarm: bool,
     /// The last call went to a worker that had to be woken, so its reply is not near.
     pub(super) far: bool,
-    /// Starts that failed since the last that worked.
-    pub(super) failed_starts: usize,
+    pub(super) starts: Starts,
+    /// The first finalizer that failed after the pool was closed.
+    pub(super) finalizer_failure: Option<Error>,
     /// Workers that the builder waits for.
     pub(super) unready: Arc<AtomicUsize>,
     /// Calls that are not settled; also read without the mutex.
@@ -156,7 +161,8 @@ impl Schedule {
             alarm: None,
             idle_alarm: false,
             far: false,
-            failed_starts: 0,
+            starts: Starts::default(),
+            finalizer_failure: None,
             unready: Arc::default(),
             outstanding: Arc::default(),
             room: Arc::new(Room::unbounded()),

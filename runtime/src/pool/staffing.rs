@@ -1,24 +1,21 @@
 //! Workers come, and end: the part of the schedule that is about who is there, not about who does what.
 //!
 //! Owns: nothing of its own; it works on the [`Schedule`]. Runs in: the parent, under the mutex.
-//! Never: gives up a call that may still be made. A place whose starts keep failing closes the pool with the cause.
+//! Never: gives up a call that may still be made. What follows from a start that fails is `starts`' business.
 
 use std::process::ExitStatus;
 use std::sync::Arc;
-use std::sync::atomic::Ordering::SeqCst;
-use std::time::Duration;
+use std::sync::atomic::Ordering::{Relaxed, SeqCst};
 
-use super::call::{Call, Queued, Waiters};
+use super::call::{Queued, Waiters};
+use super::departures::{Dying, Leaving};
 use super::inline;
 use super::schedule::{Office, Owed, Phase, Schedule, Start};
 use super::worker::{Asked, State, Worker};
 use crate::error::{Error, ErrorKind, Execution};
 use crate::launch::{Record, outcome};
 use crate::link::frame::Kind;
-use crate::link::{Caller, Payload, Remains, Reply};
-
-/// How long a place stays empty after a start that failed; twice as long after each further one.
-const FIRST_PAUSE: Duration = Duration::from_millis(10);
+use crate::link::{Caller, Remains, Reply, Salvaged};
 
 impl Schedule {
     /// A worker was started for this place, and was given its setup; false if nobody wants it any more.
@@ -30,7 +27,7 @@ impl Schedule {
             if vacant {
                 place.state = State::Empty;
             }
-            self.leaving.push(worker.record);
+            self.leave_killed(number, worker.record, owed);
             return false;
         }
         worker.tell(self.told.0, self.told.1);
@@ -40,6 +37,8 @@ impl Schedule {
             // It may have answered its setup and its initializer before it could see that it has to ring.
             self.collect_from(number, owed);
             self.sort_in(number, owed);
+            // Nobody rings when an initializer has taken too long.
+            self.set_alarm(self.due(number), owed);
         } else {
             place.standby = Some(Box::new(worker));
             // The one that it stands by for may be done by now.
@@ -59,7 +58,7 @@ impl Schedule {
         if reply.kind == Kind::Done {
             worker.initializing &= setup;
             if worker.prelude == 0 {
-                self.failed_starts = 0;
+                self.starts.worked();
                 self.one_more_is_ready(owed);
             }
             return;
@@ -68,20 +67,15 @@ impl Schedule {
         let Err(error) = outcome::of_reply(reply) else { return };
         let error = self.in_place(number, error);
         if setup {
-            self.count_failed_start(&error, owed);
+            self.count_failed_start(number, &error, owed);
         } else {
-            let error = match &self.plan.initializer {
-                Some(initializer) => error.in_task(initializer.task().name()),
-                None => error,
-            };
-            // The next worker would fail in the same way.
-            self.give_up(Error::closed(format!("the initializer of its workers failed: {error}")), owed);
+            self.fail_initializer(&error, owed);
         }
     }
 
     /// The worker with this record has ended.
     pub(super) fn ended(&mut self, number: usize, record: &Arc<Record>, status: ExitStatus, owed: &mut Owed) {
-        self.leaving.retain(|leaving| !Arc::ptr_eq(leaving, record));
+        self.has_left(record, status, owed);
         if self.places[number].worker().is_some_and(|worker| Arc::ptr_eq(&worker.record, record)) {
             self.collect_from(number, owed);
         }
@@ -95,8 +89,11 @@ impl Schedule {
                 self.see_departure(number, &worker);
                 self.bury(number, *worker, status, owed);
             }
-            State::Dying(dying, again) if Arc::ptr_eq(&dying, record) => {
-                self.see_death(number, outcome::of_status(&dying, status).in_process(&dying.name(), dying.pid), owed);
+            State::Dying(dying) if Arc::ptr_eq(&dying.record, record) => {
+                let Dying { running, cause, .. } = *dying;
+                self.see_kill(number, record, &cause, running.first().map(|(queued, _)| queued.call.task), owed);
+                let again = running.into_iter().filter_map(|(queued, error)| self.lost(queued, &error, owed));
+                let again: Vec<_> = again.collect();
                 again.into_iter().rev().for_each(|queued| self.backlog.push_front(queued));
             }
             // Somebody else is here by now.
@@ -141,14 +138,14 @@ impl Schedule {
         if matches!(place.state, State::Starting) && place.coming == 0 {
             place.state = State::Empty;
         }
-        self.count_failed_start(error, owed);
+        self.count_failed_start(number, error, owed);
         self.fill(number, owed);
     }
 
     /// Takes no more calls; `error` is what those who try are told.
     pub(super) fn close(&mut self, error: Error, owed: &mut Owed) {
         if self.phase == Phase::Open {
-            self.see_closing(&error, owed);
+            self.see_closing(&error, false, owed);
             self.phase = Phase::Closing(error);
         }
         // Who waits for a place waits for nothing.
@@ -159,18 +156,14 @@ impl Schedule {
     /// Ends everything now: what has not started is cancelled, what runs is killed.
     pub(super) fn terminate(&mut self, error: Error, owed: &mut Owed) {
         self.cancel_all(owed);
-        self.see_closing(&error, owed);
+        self.see_closing(&error, false, owed);
         self.phase = Phase::Ended(error);
         (0..self.places.len()).for_each(|number| self.see_leaving(number, owed));
-        for place in &mut self.places {
-            let standby = place.standby.take().map(|standby| standby.record);
-            if let Some(record) = &standby {
-                self.leaving.push(Arc::clone(record));
-            }
-            let record = place.worker().map(|worker| Arc::clone(&worker.record));
-            owed.kill.extend(standby.into_iter().chain(record));
+        for (number, place) in self.places.iter_mut().enumerate() {
+            self.leaving.extend(place.standby.take().map(|standby| Leaving::killed(number, standby.record)));
+            owed.kill.extend(place.worker().map(|worker| Arc::clone(&worker.record)));
         }
-        owed.kill.extend(self.leaving.iter().cloned());
+        self.kill_leaving(owed);
     }
 
     /// Cancels every call that has not started.
@@ -178,11 +171,12 @@ impl Schedule {
         for number in self.levels.watched().to_vec() {
             self.take_back(number, usize::MAX, owed);
         }
+        self.cancel_all_dying();
         self.fail_backlog(&Error::new(ErrorKind::Cancelled, Execution::NotStarted), owed);
     }
 
-    /// Sends every worker home, and says whose end is to be waited for. Only when no call is left.
-    pub(super) fn dismiss(&mut self, owed: &mut Owed) -> Vec<Arc<Record>> {
+    /// Sends every worker home: those whose end is to be waited for are among the leaving then. Only when no call is left.
+    pub(super) fn dismiss(&mut self, owed: &mut Owed) {
         if let Phase::Closing(error) = &self.phase {
             self.phase = Phase::Ended(error.clone());
         }
@@ -190,35 +184,16 @@ impl Schedule {
             self.send_home(number, owed);
             match std::mem::replace(&mut self.places[number].state, State::Empty) {
                 State::Starting => self.places[number].state = State::Starting,
-                State::Dying(record, _) => self.leaving.push(record),
+                State::Dying(dying) => self.leaving.push(dying.leave(number)),
                 State::Ready(_) | State::Empty | State::Postponed => {}
             }
         }
-        self.leaving.clone()
     }
 
     /// A worker broke the protocol: nothing that it says is believed any more.
     pub(super) fn punish(&mut self, number: usize, reason: &str, owed: &mut Owed) {
         let error = self.in_place(number, outcome::of_violation(reason));
-        self.doom(number, &error, owed);
-        if let State::Dying(record, _) = &self.places[number].state {
-            owed.kill.push(Arc::clone(record));
-        }
-    }
-
-    /// Nothing is expected of this worker any more: what it was running has ended with `error`, unless it is to be made
-    /// once more when the worker is dead; what it had not begun moves on.
-    pub(super) fn doom(&mut self, number: usize, error: &Error, owed: &mut Owed) {
-        match std::mem::replace(&mut self.places[number].state, State::Empty) {
-            State::Ready(worker) => {
-                self.see_departure(number, &worker);
-                let record = Arc::clone(&worker.record);
-                let again = self.sort_remains(*worker, error, false, owed);
-                self.places[number].state = State::Dying(record, again);
-            }
-            other => self.places[number].state = other,
-        }
-        self.sort_in(number, owed);
+        self.doom(number, &error, None, owed);
     }
 
     /// A worker is dead, and its replies are taken: settles what it was running, and takes the rest back.
@@ -228,45 +203,55 @@ impl Schedule {
             outcome::of_death(&worker.record, status, caller, execution).in_process(&name, worker.record.pid)
         };
         if worker.prelude > 0 && !worker.refused && !matches!(self.phase, Phase::Ended(_)) {
-            let never_worked = error(&worker.caller, Execution::NotStarted);
-            self.count_failed_start(&never_worked, owed);
+            if matches!(worker.caller.running(), Some(Asked::Initializer)) {
+                let died = error(&worker.caller, Execution::Unknown);
+                self.initializer_died(number, &died, owed);
+            } else {
+                let never_worked = error(&worker.caller, Execution::NotStarted);
+                self.count_failed_start(number, &never_worked, owed);
+            }
         }
         let unknown = error(&worker.caller, Execution::Unknown);
         if !matches!(self.phase, Phase::Ended(_)) {
-            self.see_death(number, unknown.clone(), owed);
+            self.see_death(number, unknown.clone(), worker.task(), owed);
         }
-        let again = self.sort_remains(worker, &unknown, true, owed);
+        let record = Arc::clone(&worker.record);
+        let (running, salvaged) = self.sort_remains(worker);
+        let mut again = Vec::new();
+        let mut salvaged = salvaged;
+        for queued in running {
+            match salvaged.take().filter(|_| queued.call.is_batch()) {
+                Some(salvaged) => again.extend(self.bury_batch(&record, queued, salvaged, &unknown, owed)),
+                None => again.extend(self.lost(queued, &unknown, owed)),
+            }
+        }
         again.into_iter().rev().for_each(|queued| self.backlog.push_front(queued));
     }
 
-    /// Sorts what a worker had that is dead, or believed no more: what it was running has failed, or is returned because
-    /// it is to be made once more; what it had not begun goes back to the front of the backlog.
-    /// What of a batch is to be believed is what a `dead` one has left.
-    fn sort_remains(&mut self, worker: Worker, error: &Error, dead: bool, owed: &mut Owed) -> Vec<Queued> {
+    /// Sorts what a worker had that is dead, or believed no more: returns what it was running, and of a batch what was
+    /// answered; what it had not begun goes back to the front of the backlog.
+    pub(super) fn sort_remains(&mut self, worker: Worker) -> (Vec<Queued>, Option<Salvaged>) {
         self.timed -= worker.timed;
-        let Remains { mut running, mut salvaged, mut unclaimed } = worker.caller.remains();
+        let Remains { mut running, salvaged, mut unclaimed } = worker.caller.remains();
         let next = unclaimed.first().filter(|_| running.is_empty() && worker.prelude == 0);
         if let Some((Asked::Call(call), _)) = next
             && call.is_deadly()
         {
             running.push(unclaimed.remove(0));
         }
-        let mut again = Vec::new();
-        for (asked, payload) in running {
-            let Asked::Call(call) = asked else { continue };
-            match salvaged.take().filter(|_| dead && call.is_batch()) {
-                Some(salvaged) => again.extend(self.bury_batch(&worker.record, &call, payload, salvaged, error, owed)),
-                None => again.extend(self.lost(call, payload, error, owed)),
-            }
-        }
         self.requeue(unclaimed);
-        again
+        let calls = running.into_iter().filter_map(|(asked, payload)| match asked {
+            Asked::Call(call) => Some(Queued { call, payload }),
+            _ => None,
+        });
+        (calls.collect(), salvaged)
     }
 
     /// The process died under this call, which has failed, unless it is to be made once more.
-    fn lost(&mut self, call: Arc<Call>, payload: Payload, error: &Error, owed: &mut Owed) -> Option<Queued> {
+    pub(super) fn lost(&mut self, queued: Queued, error: &Error, owed: &mut Owed) -> Option<Queued> {
+        let Queued { call, payload } = queued;
         if self.phase == Phase::Open || matches!(self.phase, Phase::Closing(_)) {
-            let may = !matches!(error.kind(), ErrorKind::Cancelled);
+            let may = !matches!(error.kind(), ErrorKind::Cancelled) && !call.abandoned.load(Relaxed);
             if may && call.try_again(error) {
                 self.see_retry(&call, error, owed);
                 call.set_holder(None);
@@ -289,25 +274,15 @@ impl Schedule {
         let place = &mut self.places[number];
         if needed && !inline::is_on() && place.wanted && matches!(place.state, State::Empty) {
             place.state = State::Postponed;
-            let failed = u32::try_from(self.failed_starts).unwrap_or(u32::MAX);
-            let pause = (failed > 0).then(|| FIRST_PAUSE * 2u32.saturating_pow(failed.min(7) - 1));
+            let pause = self.pause_before_start();
             owed.start.push(Start { number, pause, standby: false });
         }
     }
 
-    fn count_failed_start(&mut self, error: &Error, owed: &mut Owed) {
-        self.failed_starts += 1;
-        if self.failed_starts > 3 * self.places.len() && !matches!(self.phase, Phase::Ended(_)) {
-            let times = self.failed_starts;
-            let reason = format!("its workers could not be started {times} times in a row; the last time: {error}");
-            self.give_up(Error::closed(reason), owed);
-        }
-    }
-
     /// The pool cannot go on.
-    fn give_up(&mut self, error: Error, owed: &mut Owed) {
+    pub(super) fn give_up(&mut self, error: Error, owed: &mut Owed) {
         self.fail_backlog(&error, owed);
-        self.see_closing(&error, owed);
+        self.see_closing(&error, true, owed);
         self.phase = Phase::Ended(error);
         // Whoever waits for workers waits in vain.
         self.unready.store(0, SeqCst);

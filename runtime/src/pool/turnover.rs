@@ -7,12 +7,10 @@
 //! a call until the other one has answered its last. So no more calls run at a time than the pool has workers, and nobody
 //! waits for a process to start.
 
-use std::sync::Arc;
 use std::time::Instant;
 
 use super::schedule::{Owed, Phase, Schedule, Start};
-use super::worker::{Asked, State, Worker};
-use crate::link::frame::Kind;
+use super::worker::State;
 use crate::link::window::LOOK_AHEAD;
 
 impl Schedule {
@@ -73,20 +71,8 @@ impl Schedule {
                 None
             }
         };
-        worker.into_iter().chain(standby).for_each(|worker| self.dismiss_one(*worker));
+        worker.into_iter().chain(standby).for_each(|worker| self.dismiss_one(number, *worker, owed));
         self.sort_in(number, owed);
-    }
-
-    fn dismiss_one(&mut self, mut worker: Worker) {
-        if let Some(finalizer) = &self.plan.finalizer
-            && !worker.initializing
-            && let (Some(index), Ok(payload)) = (finalizer.task().index(), finalizer.payload())
-        {
-            // If its link is broken, so is the worker.
-            let _ = worker.caller.push(Kind::Call, index, payload, Asked::Finalizer);
-        }
-        worker.caller.link().close();
-        self.leaving.push(Arc::clone(&worker.record));
     }
 
     /// Nobody is in this place: its standby takes over, if it has one, else a new worker is asked for if one is needed.
@@ -103,6 +89,7 @@ impl Schedule {
             self.see_arrival(number, owed);
             self.collect_from(number, owed);
             self.sort_in(number, owed);
+            self.set_alarm(self.due(number), owed);
         } else if place.coming > 0 {
             place.state = State::Starting;
         } else {
@@ -162,7 +149,7 @@ impl Schedule {
                 // What it has not begun moves on; it goes when it has answered the rest.
                 self.take_back(number, usize::MAX, owed);
                 if let Some(standby) = self.places[number].standby.take() {
-                    self.dismiss_one(*standby);
+                    self.dismiss_one(number, *standby, owed);
                 }
                 if matches!(self.places[number].state, State::Postponed) {
                     self.places[number].state = State::Empty;

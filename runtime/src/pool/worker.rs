@@ -5,7 +5,8 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::call::{Call, Queued};
+use super::call::Call;
+use super::departures::Dying;
 use super::levels::Rank;
 use super::seen::Tally;
 use crate::launch::Record;
@@ -45,9 +46,8 @@ pub(super) enum State {
     Starting,
     /// There. Its death costs the one call that it has claimed, if any.
     Ready(Box<Worker>),
-    /// Killed, and not yet known to be dead. The call that it was killed for is settled, unless it is to be made again
-    /// when nobody makes it any more.
-    Dying(Arc<Record>, Vec<Queued>),
+    /// Killed, or about to be, and not known to be dead. What it was running is settled, or made again, when it is.
+    Dying(Box<Dying>),
 }
 
 /// A worker that can be given calls.
@@ -110,6 +110,19 @@ impl Worker {
     /// need not be given to somebody else.
     pub(super) fn load(&self) -> usize {
         self.caller.in_flight().saturating_sub(self.prelude)
+    }
+
+    /// The task that it runs, as far as is known.
+    pub(super) fn task(&self) -> Option<&'static str> {
+        match self.caller.running()? {
+            Asked::Call(call) => Some(call.task),
+            Asked::Setup | Asked::Initializer | Asked::Finalizer => None,
+        }
+    }
+
+    /// Whether it has begun its initializer, and has not answered.
+    pub(super) fn is_in_initializer(&self) -> bool {
+        matches!(self.caller.running(), Some(Asked::Initializer))
     }
 
     /// How many more calls it may be given.

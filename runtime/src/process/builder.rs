@@ -141,6 +141,10 @@ impl Builder {
         let (stderr, our_stderr) = output(self.stderr.take(), 2)?;
         self.options.stdio = [stdin, stdout, stderr];
         self.options.memory = smaller(self.options.memory, task.options().memory_limit);
+        if let Err(error) = self.options.check() {
+            let error = error.in_process(&name, 0).in_task(task.registration().name());
+            return Ok(Process::new(name, Err(error), T::decode_output));
+        }
         let started = launch(&self.options, &name, task, args);
         let mut process = Process::new(name, started, T::decode_output);
         (process.stdin, process.pipes) = (our_stdin, Pipes::new([our_stdout, our_stderr]));

@@ -79,8 +79,8 @@ macro_rules! surroundings {
         }
 
         #[doc = concat!("The most address space ", $it, " may use, in bytes (`RLIMIT_AS`). Beyond it, allocation fails")]
-        /// and the process aborts; the error names the limit. It counts what is reserved, not what is used. What a process has
-        /// from its start, some MiB, stays, so a smaller limit lets it go on until it allocates.
+        /// and the process aborts; the error names the limit. It counts what is reserved, not what is used. A limit below what the
+        /// program maps before it runs anything, some MiB, is refused.
         ///
         /// # Examples
         /// ```
@@ -114,7 +114,7 @@ macro_rules! surroundings {
             self
         }
 
-        #[doc = concat!("One more than the highest descriptor ", $it, " may open (`RLIMIT_NOFILE`).")]
+        #[doc = concat!("One more than the highest descriptor ", $it, " may open (`RLIMIT_NOFILE`), at least 1.")]
         ///
         /// # Examples
         /// ```
@@ -134,7 +134,8 @@ macro_rules! surroundings {
             self
         }
 
-        #[doc = concat!("How nice ", $it, " is, -20 to 19. Less than this process's own needs a privilege.")]
+        #[doc = concat!("How nice ", $it, " is, -20 to 19; of another number the kernel takes the nearest of these.")]
+        /// Less than this process's own needs a privilege.
         ///
         /// # Examples
         /// ```
@@ -153,7 +154,7 @@ macro_rules! surroundings {
             self
         }
 
-        #[doc = concat!("The processors ", $it, " may run on, by number.")]
+        #[doc = concat!("The processors ", $it, " may run on, by number: at least one, and all of them there.")]
         ///
         /// # Examples
         /// ```

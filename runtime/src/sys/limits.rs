@@ -3,6 +3,8 @@
 //! Owns: nothing. Runs in: a parent reads them, a child sets them on itself. Never: changes another process.
 #![expect(unsafe_code, reason = "nix has no wrapper for getpriority(2) and setpriority(2)")]
 
+use std::ops::RangeInclusive;
+
 use nix::errno::Errno;
 use nix::libc;
 use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
@@ -115,6 +117,30 @@ pub(crate) fn cpus() -> Vec<usize> {
     (0..CpuSet::count()).filter(|cpu| allowed.is_set(*cpu) == Ok(true)).collect()
 }
 
+/// The processors that this machine may come to have.
+pub(crate) fn possible_cpus() -> Vec<RangeInclusive<usize>> {
+    listed_cpus("/sys/devices/system/cpu/possible")
+}
+
+/// The processors that run.
+pub(crate) fn online_cpus() -> Vec<RangeInclusive<usize>> {
+    listed_cpus("/sys/devices/system/cpu/online")
+}
+
+/// A list such as `0-3,8`; where the kernel does not say, all numbers that a set can hold.
+fn listed_cpus(path: &str) -> Vec<RangeInclusive<usize>> {
+    let listed = std::fs::read_to_string(path).ok().and_then(|text| parse_cpus(&text));
+    listed.unwrap_or_else(|| vec![0..=CpuSet::count() - 1])
+}
+
+fn parse_cpus(text: &str) -> Option<Vec<RangeInclusive<usize>>> {
+    let range = |part: &str| {
+        let (start, end) = part.split_once('-').unwrap_or((part, part));
+        Some(start.parse().ok()?..=end.parse().ok()?)
+    };
+    text.trim().split(',').map(range).collect()
+}
+
 /// `sched_setaffinity(2)`: the processors this process may run on.
 pub(crate) fn set_cpus(cpus: &[usize]) -> nix::Result<()> {
     let mut set = CpuSet::new();
@@ -122,4 +148,17 @@ pub(crate) fn set_cpus(cpus: &[usize]) -> nix::Result<()> {
         set.set(*cpu)?;
     }
     sched_setaffinity(Pid::from_raw(0), &set)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lists_of_processors_are_read() {
+        assert_eq!(parse_cpus("0-3,8,10-11\n"), Some(vec![0..=3, 8..=8, 10..=11]));
+        assert_eq!(parse_cpus("0\n"), Some(vec![0..=0]));
+        assert_eq!((parse_cpus("\n"), parse_cpus("x-3")), (None, None));
+        assert!(online_cpus().iter().any(|range| range.contains(&0)));
+    }
 }

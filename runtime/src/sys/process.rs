@@ -19,6 +19,9 @@ use nix::unistd::{ForkResult, fork, getpid, getppid, setpgid};
 
 use super::retry;
 
+/// In bytes; `lib.rs` refuses other machines.
+const PAGE: u64 = 4096;
+
 /// What this process became.
 #[derive(Debug)]
 pub(crate) enum Forked {
@@ -210,10 +213,14 @@ pub(crate) fn exit_now(code: i32) -> ! {
     unsafe { libc::_exit(code) }
 }
 
+/// How much address space this process has mapped, in bytes; 0 if the kernel does not say.
+pub(crate) fn mapped_memory() -> u64 {
+    let text = std::fs::read_to_string("/proc/self/statm").unwrap_or_default();
+    text.split(' ').next().and_then(|pages| pages.parse::<u64>().ok()).map_or(0, |pages| pages * PAGE)
+}
+
 /// Resident memory of a process that it shares with no other, in bytes, from `/proc/<pid>/statm`.
 pub(crate) fn private_memory(pid: u32) -> Option<u64> {
-    // In bytes; `lib.rs` refuses other machines.
-    const PAGE: u64 = 4096;
     let text = std::fs::read_to_string(format!("/proc/{pid}/statm")).ok()?;
     let mut fields = text.split(' ').skip(1).map(str::parse::<u64>);
     let (resident, shared) = (fields.next()?.ok()?, fields.next()?.ok()?);

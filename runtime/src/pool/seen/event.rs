@@ -31,8 +31,18 @@ pub(in crate::pool) enum What {
     Started { again: bool },
     /// The worker was told to end, since it is not needed any more.
     Left,
-    /// The worker has ended, and nobody had told it to.
-    Died { error: Error },
+    /// The worker has ended, and nobody had told it to; `task` is what it ran.
+    Died { task: Option<&'static str>, error: Error },
+    /// The worker has ended, since it was killed because of what it ran.
+    Killed { task: Option<&'static str>, cause: Error },
+    /// The worker was told to end, did not do so in time, and is killed: in its finalizer, or when it exits.
+    Forced { task: Option<&'static str>, limit: Duration },
+    /// The worker was killed, and does not end.
+    Stuck { waited: Duration },
+    /// The worker's finalizer has failed.
+    NotFinalized { error: Error },
+    /// A worker could not be started for so many times in a row, and is tried again after a pause.
+    NotStarted { error: Error, failures: usize, pause: Duration },
     /// The worker was stopped by this signal, while it had this task.
     Stopped { task: Option<&'static str>, signal: i32 },
     /// The worker, which was stopped, goes on.
@@ -43,8 +53,8 @@ pub(in crate::pool) enum What {
     TimedOut { task: &'static str, limit: Duration },
     /// A call has failed for the so manieth time, and is made once more.
     Retried { task: &'static str, attempts: usize, began: u64, error: Error },
-    /// The pool takes no more calls.
-    Closed { cause: Error },
+    /// The pool takes no more calls: it was told to, or cannot go on.
+    Closed { cause: Error, failed: bool },
 }
 
 /// The name of an error's kind, such as `Killed`.

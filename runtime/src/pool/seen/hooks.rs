@@ -18,7 +18,8 @@ use crate::error::Error;
 use crate::launch::Record;
 use crate::link::Reply;
 use crate::pool::call::Call;
-use crate::pool::schedule::{Owed, Schedule};
+use crate::pool::departures::LONGEST_DEATH;
+use crate::pool::schedule::{Owed, Phase, Schedule};
 use crate::pool::worker::{Asked, Worker};
 
 /// What a pool knows of its own doing, and who else wants to know.
@@ -31,6 +32,9 @@ pub(in crate::pool) struct Looks {
     pub(super) recorder: Option<Arc<Recorder>>,
     /// How many replies to calls were taken at once, and are not settled yet.
     replies: u64,
+    /// How many workers were killed because they did not end in time, and how many finalizers have failed.
+    pub(super) forced: u64,
+    pub(super) failed_finalizers: u64,
 }
 
 /// Something that happened, and the file that it goes into.
@@ -47,7 +51,15 @@ pub(in crate::pool) struct Stamps {
 impl Looks {
     pub(in crate::pool) fn new() -> Self {
         let epoch = Instant::now();
-        Self { epoch, sampling: Sampling::since(epoch), settled: 0, recorder: None, replies: 0 }
+        Self {
+            epoch,
+            sampling: Sampling::since(epoch),
+            settled: 0,
+            recorder: None,
+            replies: 0,
+            forced: 0,
+            failed_finalizers: 0,
+        }
     }
 
     /// The present moment.
@@ -154,10 +166,69 @@ impl Schedule {
         self.looks.note(owed, self.looks.now(), Some(who), || what);
     }
 
-    /// A worker has ended that nobody had told to.
-    pub(in crate::pool) fn see_death(&mut self, number: usize, error: Error, owed: &mut Owed) {
+    /// A worker has ended that nobody had told to, while it ran `task`.
+    pub(in crate::pool) fn see_death(
+        &mut self,
+        number: usize,
+        error: Error,
+        task: Option<&'static str>,
+        owed: &mut Owed,
+    ) {
         let (name, pid) = error.process().map_or((String::new(), 0), |(name, pid)| (name.to_owned(), pid));
-        self.looks.note(owed, self.looks.now(), Some(Who { place: number, name, pid }), || What::Died { error });
+        let who = Who { place: number, name, pid };
+        self.looks.note(owed, self.looks.now(), Some(who), || What::Died { task, error });
+    }
+
+    /// A worker has ended that was killed, because of what it ran.
+    pub(in crate::pool) fn see_kill(
+        &mut self,
+        number: usize,
+        record: &Record,
+        cause: &Error,
+        task: Option<&'static str>,
+        owed: &mut Owed,
+    ) {
+        let who = Some(who_is(number, record));
+        self.looks.note(owed, self.looks.now(), who, || What::Killed { task, cause: cause.clone() });
+    }
+
+    /// A worker that leaves is killed, since it took longer than `limit` for its finalizer, or to exit.
+    pub(in crate::pool) fn see_forced(
+        &mut self,
+        number: usize,
+        record: &Record,
+        (finalizing, limit): (bool, Duration),
+        owed: &mut Owed,
+    ) {
+        self.looks.forced += 1;
+        let finalizer = self.plan.finalizer.as_ref().filter(|_| finalizing);
+        let task = finalizer.map(|finalizer| finalizer.task().name());
+        let who = Some(who_is(number, record));
+        self.looks.note(owed, self.looks.now(), who, || What::Forced { task, limit });
+    }
+
+    /// A worker that was killed does not end.
+    pub(in crate::pool) fn see_stuck(&mut self, number: usize, record: &Record, owed: &mut Owed) {
+        let who = Some(who_is(number, record));
+        self.looks.note(owed, self.looks.now(), who, || What::Stuck { waited: LONGEST_DEATH });
+    }
+
+    /// A finalizer has failed, or was killed.
+    pub(in crate::pool) fn see_failed_finalizer(&mut self, number: usize, error: Error, owed: &mut Owed) {
+        self.looks.failed_finalizers += 1;
+        if self.phase != Phase::Open {
+            self.finalizer_failure.get_or_insert_with(|| error.clone());
+        }
+        let who = error.process().map(|(name, pid)| Who { place: number, name: name.to_owned(), pid });
+        self.looks.note(owed, self.looks.now(), who, || What::NotFinalized { error });
+    }
+
+    /// A worker could not be started, and is tried again after `pause`.
+    pub(in crate::pool) fn see_failed_start(&mut self, number: usize, error: &Error, pause: Duration, owed: &mut Owed) {
+        let who = Who { place: number, name: format!("{}-{number}", self.plan.name), pid: 0 };
+        let failures = self.starts.failed;
+        let what = || What::NotStarted { error: error.clone(), failures, pause };
+        self.looks.note(owed, self.looks.now(), Some(who), what);
     }
 
     /// The worker in this place is about to be killed, because its call has taken too long.
@@ -170,8 +241,8 @@ impl Schedule {
     }
 
     /// The pool takes no more calls.
-    pub(in crate::pool) fn see_closing(&mut self, cause: &Error, owed: &mut Owed) {
-        self.looks.note(owed, self.looks.now(), None, || What::Closed { cause: cause.clone() });
+    pub(in crate::pool) fn see_closing(&mut self, cause: &Error, failed: bool, owed: &mut Owed) {
+        self.looks.note(owed, self.looks.now(), None, || What::Closed { cause: cause.clone(), failed });
     }
 
     /// A recording begins: tells it who is there.
@@ -209,4 +280,8 @@ impl Schedule {
         let named = |(name, pid): (&str, u32)| Who { place, name: name.to_owned(), pid };
         self.who(place).or_else(|| error?.process().map(named))
     }
+}
+
+fn who_is(place: usize, record: &Record) -> Who {
+    Who { place, name: record.name(), pid: record.pid }
 }

@@ -8,18 +8,23 @@
 //! | `worker started`, `worker restarted`, `worker left` | debug | `worker`, `pid` |
 //! | `worker stopped` | warn | `worker`, `pid`, `signal`, and `task` if it had a call |
 //! | `worker continued` | info | `worker`, `pid` |
-//! | `worker died` | warn | `worker`, `pid`, `error` |
+//! | `worker died` | warn | `worker`, `pid`, `error`, and `task` if it ran one |
+//! | `worker was killed`, because of the call that it ran | debug | `worker`, `pid`, `cause`, and `task` |
+//! | `worker did not end in time and is killed` | warn | `worker`, `pid`, `limit`, and `task` if it ran its finalizer |
+//! | `killed worker does not end` | warn | `worker`, `pid`, `waited` |
+//! | `finalizer failed` | warn | `worker`, `pid`, `task`, `error` |
+//! | `worker could not be started` | warn | `worker`, `failures`, `pause`, `error` |
 //! | `call settled` | trace | `worker`, `pid`, `task`, `calls`, and `error` if it failed |
 //! | `call timed out` | warn | `worker`, `pid`, `task`, `limit` |
 //! | `call is made again` | info | `worker`, `pid`, `task`, `attempts`, `error` |
-//! | `pool closed` | debug | `cause` |
+//! | `pool closed` | debug; error if it cannot go on | `cause` |
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use tracing::field::display;
 use tracing::level_filters::LevelFilter;
 use tracing::span::EnteredSpan;
-use tracing::{debug, info, trace, trace_span, warn};
+use tracing::{debug, error, info, trace, trace_span, warn};
 
 use super::event::{Event, What};
 use super::hooks::Noted;
@@ -66,7 +71,18 @@ fn say(event: &Event) {
             warn!(target: TARGET, worker, pid, task, signal, "worker stopped");
         }
         What::Continued => info!(target: TARGET, worker, pid, "worker continued"),
-        What::Died { error } => warn!(target: TARGET, worker, pid, %error, "worker died"),
+        What::Died { task, error } => warn!(target: TARGET, worker, pid, task, %error, "worker died"),
+        What::Killed { task, cause } => debug!(target: TARGET, worker, pid, task, %cause, "worker was killed"),
+        What::Forced { task, limit } => {
+            warn!(target: TARGET, worker, pid, task, ?limit, "worker did not end in time and is killed");
+        }
+        What::Stuck { waited } => warn!(target: TARGET, worker, pid, ?waited, "killed worker does not end"),
+        What::NotFinalized { error } => {
+            warn!(target: TARGET, worker, pid, task = error.task(), %error, "finalizer failed");
+        }
+        What::NotStarted { error, failures, pause } => {
+            warn!(target: TARGET, worker, failures, ?pause, %error, "worker could not be started");
+        }
         What::Settled { task, calls, error, .. } => {
             let error = error.as_ref().map(display);
             trace!(target: TARGET, worker, pid, task, calls, error, "call settled");
@@ -75,6 +91,7 @@ fn say(event: &Event) {
         What::Retried { task, attempts, error, .. } => {
             info!(target: TARGET, worker, pid, task, attempts, %error, "call is made again");
         }
-        What::Closed { cause } => debug!(target: TARGET, %cause, "pool closed"),
+        What::Closed { cause, failed: false } => debug!(target: TARGET, %cause, "pool closed"),
+        What::Closed { cause, failed: true } => error!(target: TARGET, %cause, "pool closed"),
     }
 }

@@ -120,8 +120,23 @@ impl Recorder {
                 out.mark("stopped", tid, event.at, args);
             }
             What::Continued => out.mark("continued", tid, event.at, own),
-            What::Died { error } => {
-                out.mark("died", tid, event.at, Args { error: Some(error.to_string()), ..own });
+            What::Died { task, error } | What::Killed { task, cause: error } => {
+                out.mark("died", tid, event.at, Args { task: *task, error: Some(error.to_string()), ..own });
+            }
+            What::Forced { task, limit } => {
+                let args = Args { task: *task, limit: Some(format!("{limit:?}")), ..own };
+                out.mark("did not end in time", tid, event.at, args);
+            }
+            What::Stuck { waited } => {
+                out.mark("does not end", tid, event.at, Args { limit: Some(format!("{waited:?}")), ..own });
+            }
+            What::NotFinalized { error } => {
+                let args = Args { task: error.task(), error: Some(error.to_string()), ..own };
+                out.mark("finalizer failed", tid, event.at, args);
+            }
+            What::NotStarted { error, failures, .. } => {
+                let args = Args { attempts: Some(*failures), error: Some(error.to_string()), ..Args::default() };
+                out.mark("could not be started", tid, event.at, args);
             }
             What::Settled { task, calls, began, error } => {
                 let args = Args { calls: (*calls != 1).then_some(*calls), ..of_call(own, task, error.as_ref()) };
@@ -136,7 +151,7 @@ impl Recorder {
                 out.call(tid, *began, event.at, of_call(own, task, Some(error)));
                 out.mark("made again", tid, event.at, again);
             }
-            What::Closed { cause } => {
+            What::Closed { cause, .. } => {
                 out.mark("closed", tid, event.at, Args { error: Some(cause.to_string()), ..own });
             }
         }

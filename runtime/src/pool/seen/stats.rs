@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use super::hooks::Looks;
 use super::latency::Latency;
+use crate::error::Error;
 use crate::launch::Record;
 use crate::pool::call::Call;
 use crate::pool::pool_type::Pool;
@@ -51,6 +52,14 @@ pub struct PoolStats {
     pub stopped: usize,
     /// How long calls took, from their submission until they were settled.
     pub latency: Latency,
+    /// Why the last worker that was asked for could not be started, while the pool goes on trying: calls wait meanwhile if
+    /// there is no other worker. `None` once one has started.
+    pub start_failure: Option<Error>,
+    /// Workers that were told to end, did not do so in time, and were killed: see
+    /// [`exit_timeout`](crate::PoolBuilder::exit_timeout).
+    pub forced_ends: u64,
+    /// Finalizers that panicked, took too long, or whose worker died under them.
+    pub failed_finalizers: u64,
 }
 
 /// A look at one worker of a pool; part of [`PoolStats`]. Calls, times and restarts are those of its place in the pool:
@@ -115,6 +124,8 @@ pub enum WorkerState {
     Absent,
     /// It was asked for, or sets itself up.
     Starting,
+    /// It is at the pool's initializer.
+    Initializing,
     /// It waits for calls.
     Idle,
     /// It has calls that it has not answered.
@@ -199,12 +210,28 @@ impl Schedule {
         let (workers, records) = places.map(|(number, place)| self.worker_stats(number, place)).unzip();
         let many = |call: &Call| call.items() as usize;
         let queued = self.backlog.iter().map(|queued| many(&queued.call)).sum();
+        let dying = self.places.iter().filter_map(|place| match &place.state {
+            State::Dying(dying) => Some(dying.running.iter().map(|(queued, _)| many(&queued.call)).sum::<usize>()),
+            _ => None,
+        });
         let asked = self.places.iter().filter_map(Place::worker).flat_map(|worker| worker.caller.tags());
-        let in_flight = asked.map(|asked| if let Asked::Call(call) = asked { many(call) } else { 0 }).sum();
-        let Looks { settled, sampling, .. } = &self.looks;
+        let in_flight = asked.map(|asked| if let Asked::Call(call) = asked { many(call) } else { 0 });
+        let in_flight = in_flight.chain(dying).sum();
+        let Looks { settled, sampling, forced, failed_finalizers, .. } = &self.looks;
         let workers: Vec<WorkerStats> = workers;
         let stopped = workers.iter().filter(|worker| worker.stopped.is_some()).count();
-        (PoolStats { workers, queued, in_flight, settled: *settled, stopped, latency: sampling.latency() }, records)
+        let stats = PoolStats {
+            workers,
+            queued,
+            in_flight,
+            settled: *settled,
+            stopped,
+            latency: sampling.latency(),
+            start_failure: self.starts.last.clone(),
+            forced_ends: *forced,
+            failed_finalizers: *failed_finalizers,
+        };
+        (stats, records)
     }
 
     fn worker_stats(&self, number: usize, place: &Place) -> (WorkerStats, Option<Arc<Record>>) {
@@ -216,12 +243,14 @@ impl Schedule {
                     WorkerState::Busy
                 } else if worker.prelude == 0 {
                     WorkerState::Idle
+                } else if worker.is_in_initializer() {
+                    WorkerState::Initializing
                 } else {
                     WorkerState::Starting
                 };
                 (state, Some(&worker.record))
             }
-            State::Dying(record, _) => (WorkerState::Leaving, Some(record)),
+            State::Dying(dying) => (WorkerState::Leaving, Some(&dying.record)),
         };
         let busy = place.worker().map_or(Duration::ZERO, |worker| worker.caller.busy());
         let (busy, idle) = place.tally.times(busy, self.looks.now());
@@ -269,7 +298,10 @@ impl fmt::Display for PoolStats {
                 worker.restarts
             )?;
         }
-        let Self { queued, in_flight, settled, stopped, latency, .. } = self;
+        let Self { queued, in_flight, settled, stopped, latency, start_failure, .. } = self;
+        if let Some(failure) = start_failure {
+            writeln!(f, "no worker could be started the last time: {failure}")?;
+        }
         write!(f, "{queued} queued, {in_flight} in flight, {settled} settled")?;
         if *stopped > 0 {
             write!(f, ", {stopped} stopped")?;
@@ -287,6 +319,7 @@ impl fmt::Display for WorkerState {
         f.pad(match self {
             Self::Absent => "absent",
             Self::Starting => "starting",
+            Self::Initializing => "in init",
             Self::Idle => "idle",
             Self::Busy => "busy",
             Self::Leaving => "leaving",
