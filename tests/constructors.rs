@@ -12,6 +12,7 @@ use std::fs::{self, File};
 use std::io::Write as _;
 use std::path::Path;
 use std::sync::OnceLock;
+use std::time::Duration;
 
 use library::{library, preloading};
 use process_task::{Builder, Pool, StartMethod, process_task};
@@ -24,6 +25,8 @@ under_every_start_method! {
     file_of_constructor_stays_open_without_streams,
     two_files_of_preloaded_library_get_its_lines_alone,
     five_files_of_preloaded_library_get_its_lines_alone,
+    thread_of_constructor_is_named_once,
+    thread_of_constructor_takes_no_end_away,
 }
 
 /// Given by the test to victims of which a constructor opens a log: where.
@@ -74,6 +77,25 @@ __attribute__((constructor)) static void begin(void) {
 __attribute__((destructor)) static void end(void) { tell(); }
 "#;
 
+/// As an allocator's: a thread that is there before `main`.
+const FLUSHER: &str = r#"
+#define _GNU_SOURCE
+#include <pthread.h>
+#include <unistd.h>
+
+static void *flush(void *nothing) {
+    for (;;)
+        pause();
+    return nothing;
+}
+
+__attribute__((constructor)) static void begin(void) {
+    pthread_t thread;
+    if (!pthread_create(&thread, 0, flush, 0))
+        pthread_setname_np(thread, "flusher");
+}
+"#;
+
 fn file_of_constructor_stays_open_in_children(method: StartMethod) {
     keeps_log(method, "");
 }
@@ -114,6 +136,26 @@ fn traces(method: StartMethod, logs: usize) {
     assert_eq!(fs::read_to_string(victim.on_stage("spawned")).unwrap(), "there");
 }
 
+fn thread_of_constructor_is_named_once(method: StartMethod) {
+    let scratch = Scratch::new();
+    let shell = format!("{} 2>\"$PROCESS_TASK_STAGE/told\"", preloading(&library(&scratch, "flusher", FLUSHER)));
+    let mut victim = Victim::start_by(Some(&shell), "traced", method);
+    succeeds(&mut victim);
+    let told = fs::read_to_string(victim.on_stage("told")).unwrap();
+    if method == StartMethod::Exec {
+        assert_eq!(told, "");
+    } else {
+        assert_eq!(told.lines().count(), 1, "{told}");
+        assert!(told.contains("`flusher`, started by a constructor"), "{told}");
+    }
+}
+
+fn thread_of_constructor_takes_no_end_away(method: StartMethod) {
+    let scratch = Scratch::new();
+    let mut victim = Victim::start_by(Some(&preloading(&library(&scratch, "flusher", FLUSHER))), "many ends", method);
+    succeeds(&mut victim);
+}
+
 fn succeeds(victim: &mut Victim) {
     let status = victim.finish();
     let said = fs::read_to_string(victim.on_stage("said")).unwrap_or_default();
@@ -141,6 +183,13 @@ fn scene() {
             }
             let pool = Pool::builder().workers(3).start_method(method).build().unwrap();
             assert_eq!(pool.map(square, 0..100).unwrap()[99], 9801);
+        }
+        "many ends" => {
+            for x in 0..support::rounds(150) {
+                let mut process = builder().spawn(square, i64::try_from(x).unwrap()).unwrap();
+                let status = process.wait_timeout(Duration::from_secs(30)).unwrap();
+                assert_eq!(status.and_then(|status| status.code()), Some(0), "the end of process {x}");
+            }
         }
         other => unreachable!("no scene {other}"),
     }

@@ -8,6 +8,7 @@ mod victim;
 
 use std::io::Read as _;
 use std::os::fd::{AsFd as _, OwnedFd};
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use filter::{Answer, refuse};
@@ -22,6 +23,8 @@ under_every_start_method! {
     within 120 seconds;
     refused_close_range_leaks_nothing,
     refused_close_range_and_list_leak_nothing,
+    program_that_starts_nothing_needs_no_membarrier,
+    refused_membarrier_changes_no_result,
 }
 
 fn refused_close_range_leaks_nothing(method: StartMethod) {
@@ -32,6 +35,14 @@ fn refused_close_range_leaks_nothing(method: StartMethod) {
 
 fn refused_close_range_and_list_leak_nothing(method: StartMethod) {
     plays("no close_range, no list", method);
+}
+
+fn program_that_starts_nothing_needs_no_membarrier(method: StartMethod) {
+    plays("executes where membarrier kills", method);
+}
+
+fn refused_membarrier_changes_no_result(method: StartMethod) {
+    plays("no membarrier", method);
 }
 
 fn plays(scene: &str, method: StartMethod) {
@@ -53,6 +64,14 @@ fn scene() {
         "no close_range ENOSYS" => refuse(&[close_range], Answer::Errno(Errno::ENOSYS)),
         "no close_range EINVAL" => refuse(&[close_range], Answer::Errno(Errno::EINVAL)),
         "no close_range, no list" => refuse(&[close_range, libc::SYS_getdents64], Answer::Errno(Errno::EPERM)),
+        "no membarrier" => refuse(&[libc::SYS_membarrier], Answer::Errno(Errno::EPERM)),
+        "executes where membarrier kills" => {
+            refuse(&[libc::SYS_membarrier], Answer::Kill);
+            // This program once more, which has the library and makes no use of it.
+            let status = Command::new(std::env::current_exe().unwrap()).arg("--list").stdout(Stdio::null()).status();
+            assert_eq!(status.unwrap().code(), Some(0));
+            return reached("played");
+        }
         other => unreachable!("no scene {other}"),
     }
     leaks_nothing(method);

@@ -10,6 +10,8 @@ use nix::libc;
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Answer {
     Errno(Errno),
+    /// The process is killed by `SIGSYS`.
+    Kill,
 }
 
 /// From now on, and for ever, answers so to each of `calls` on this thread and on those that it starts.
@@ -20,6 +22,7 @@ pub(crate) fn refuse(calls: &[i64], answer: Answer) {
     let step = |code, jt, k| libc::sock_filter { code, jt, jf: 0, k };
     let refused = match answer {
         Answer::Errno(errno) => libc::SECCOMP_RET_ERRNO | (errno as i32).unsigned_abs(),
+        Answer::Kill => libc::SECCOMP_RET_KILL_PROCESS,
     };
     // The number of the call is the first word of what a filter sees.
     let mut program = vec![step(load, 0, 0)];

@@ -21,11 +21,10 @@ use crate::task::fingerprint;
 
 sys::init::before_main!(boot);
 
-/// Looks for the mark; in a program that has none, returns after keeping a descriptor of its image and a word to the kernel.
+/// Looks for the mark; in a program that has none, returns after keeping a descriptor of its image.
 fn boot() {
-    // Kept from the very start: later, the name may lead elsewhere.
+    // Kept from the very start, also in a program that will start nothing: later, the file may be another one, or gone.
     let _ = sys::image::keep();
-    sys::membarrier::register();
     if std::env::var_os(MARK).is_none() {
         return;
     }
@@ -48,6 +47,7 @@ fn boot() {
         Err(errno) => give_up("a process", errno),
     };
     sys::fd::open_null_on_closed_stdio();
+    sys::membarrier::register_if_alone();
     if let Role::Child { table, member, .. } = role
         && let Err(errno) = take_over(table, member)
     {

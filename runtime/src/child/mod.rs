@@ -5,6 +5,7 @@
 
 mod batch;
 mod boot;
+mod company;
 mod jobs;
 mod outfit;
 pub(crate) mod panics;

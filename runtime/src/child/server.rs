@@ -34,6 +34,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
 
+use super::company::Company;
 use super::jobs::Jobs;
 use super::{boot, panics, serve};
 use crate::codec::message::{from_bytes, to_bytes};
@@ -62,11 +63,12 @@ struct Server {
     untold: Vec<(ChildId, i32)>,
     /// What the socket had no room for.
     outgoing: VecDeque<(Vec<u8>, Option<OwnedFd>)>,
-    said_not_alone: bool,
+    company: Company,
 }
 
 /// Serves until the parent is gone. Returns only why it could not begin.
 pub(super) fn run(socket: OwnedFd) -> Errno {
+    let company = Company::before_preloads();
     let (parent, asking, events) = match begin(socket.as_fd()) {
         Ok(begun) => begun,
         Err(errno) => {
@@ -84,7 +86,7 @@ pub(super) fn run(socket: OwnedFd) -> Errno {
         jobs: Jobs::of(process::parent_pid()),
         untold: Vec::new(),
         outgoing: VecDeque::new(),
-        said_not_alone: false,
+        company,
     };
     match server.serve() {
         Next::Child(control) => boot::become_child(control),
@@ -199,7 +201,10 @@ impl Server {
     /// Makes a child; in the child, returns what it is to become.
     fn start(&mut self, id: ChildId, method: StartMethod, control: OwnedFd) -> Option<Next> {
         let own = process::own_pid();
-        let method = self.safe(method);
+        let (method, notice) = self.company.safe(method);
+        if let Some(notice) = notice {
+            self.send(&notice, None);
+        }
         let member = match members::enter(self.asking) {
             Ok(member) => member,
             Err(errno) => {
@@ -249,18 +254,6 @@ impl Server {
                 None
             }
         }
-    }
-
-    /// Forking is safe from a single thread only; with more, a lock that another one holds stays locked in the child.
-    fn safe(&mut self, method: StartMethod) -> StartMethod {
-        let threads = process::thread_count();
-        if threads <= 1 || method == StartMethod::Exec {
-            return method;
-        }
-        if !std::mem::replace(&mut self.said_not_alone, true) {
-            self.send(&FromServer::NotAlone { threads }, None);
-        }
-        StartMethod::Exec
     }
 
     fn not_started(&mut self, id: ChildId, step: &str, errno: Errno) {

@@ -15,6 +15,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
 use std::task::Waker;
 use std::time::{Duration, Instant};
 
+use super::notices;
 use super::record::Record;
 use super::requests::{Books, Child, Started, is_answer, make_link, refused};
 use super::server::{START_DEADLINE, Server};
@@ -27,7 +28,7 @@ use crate::link::message::{ChildId, FromServer, ToServer};
 use crate::shared::members::{self, GRACE, Member};
 use crate::sys::poll::{self, Report};
 use crate::sys::socket;
-use crate::sys::{self, Errno, fd, forked, process, signal};
+use crate::sys::{self, Errno, fd, forked, membarrier, process, signal};
 
 /// Something that wants to know when one of its bells rings. Called on the hub's thread, which it must not keep.
 pub(crate) trait Source: Send + Sync {
@@ -131,6 +132,7 @@ impl Hub {
         });
         let on_thread = Arc::clone(&hub);
         let mask = signal::block_all();
+        membarrier::register_soon();
         let thread = std::thread::Builder::new().name("process-task".to_owned()).spawn(move || on_thread.run());
         signal::set_mask(mask);
         thread.map_err(|error| super::context::preparing("start a thread", &error))?;
@@ -373,7 +375,9 @@ impl Hub {
             FromServer::Ended { id, status } => self.ended(id, status),
             FromServer::Stopped { id, signal, for_good } => self.stopped(id, Some(signal), for_good),
             FromServer::Continued { id } => self.stopped(id, None, false),
-            FromServer::NotAlone { threads } => say_not_alone(threads),
+            FromServer::NotAlone { of_constructors, of_preloads } => {
+                notices::not_alone(&of_constructors, &of_preloads);
+            }
             FromServer::Ready { .. } | FromServer::PreloadPanicked { .. } | FromServer::GaveUp { .. } => {}
         }
     }
@@ -483,14 +487,6 @@ fn lost_descriptors(errno: Errno) -> ! {
         errno.desc()
     );
     std::process::abort()
-}
-
-fn say_not_alone(threads: u64) {
-    use std::io::Write as _;
-    let _ = writeln!(
-        std::io::stderr(),
-        "process-task: the fork server has {threads} threads (a preload started them?), so children are executed instead of forked"
-    );
 }
 
 fn lock<T: ?Sized>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

@@ -5,6 +5,7 @@
 
 mod context;
 mod hub;
+mod notices;
 pub(crate) mod outcome;
 mod record;
 mod requests;

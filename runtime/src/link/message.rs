@@ -116,7 +116,8 @@ pub(crate) enum FromServer {
     },
     /// The server found threads beside its own, and executes instead of forking from now on.
     NotAlone {
-        threads: u64,
+        of_constructors: Vec<String>,
+        of_preloads: Vec<String>,
     },
 }
 

@@ -9,26 +9,46 @@
 
 #![expect(unsafe_code, reason = "nix has no wrapper for membarrier(2)")]
 
-use std::sync::atomic::Ordering::{Relaxed, SeqCst};
+use std::sync::atomic::Ordering::{Acquire, Relaxed, Release, SeqCst};
 use std::sync::atomic::{AtomicBool, compiler_fence, fence};
 
 use nix::libc;
 
+use super::process;
+
 /// Whether the kernel knows this process. A copy made by `fork()` is known as well.
 static KNOWN: AtomicBool = AtomicBool::new(false);
 
-/// Has this process interrupted whenever anybody runs [`heavy`].
+/// Has this process interrupted whenever a thread of any process runs [`heavy`], if it has one thread: then it costs 3 us.
 ///
-/// Runs in: every process, before `main`: as long as there is one thread it costs half a microsecond.
-pub(crate) fn register() {
-    KNOWN.store(run(libc::MEMBARRIER_CMD_REGISTER_GLOBAL_EXPEDITED), Relaxed);
+/// It may come at any time, so a program that shares nothing need not make the call at all. Until the kernel has answered,
+/// [`light`] is a whole fence. The answer comes once all threads of this process will be interrupted.
+pub(crate) fn register_if_alone() {
+    if !KNOWN.load(Relaxed) && process::thread_count() == 1 {
+        register();
+    }
+}
+
+/// As [`register_if_alone`], also with more threads: then the kernel takes 5 to 15 ms, on a thread that ends with it.
+pub(crate) fn register_soon() {
+    static ASKED: AtomicBool = AtomicBool::new(false);
+    register_if_alone();
+    if !KNOWN.load(Relaxed) && !ASKED.swap(true, Relaxed) {
+        // Without a thread for it, fences are what they are now.
+        let _ = std::thread::Builder::new().name("process-task".to_owned()).spawn(register);
+    }
+}
+
+fn register() {
+    KNOWN.store(run(libc::MEMBARRIER_CMD_REGISTER_GLOBAL_EXPEDITED), Release);
 }
 
 /// The cheap half: what this thread has written is seen by whoever has run [`heavy`], or this thread sees what
 /// that one wrote before.
 #[inline]
 pub(crate) fn light() {
-    if KNOWN.load(Relaxed) {
+    // Acquire: a thread that finds the process known also sees what was written before a `heavy` that did not know it yet.
+    if KNOWN.load(Acquire) {
         compiler_fence(SeqCst);
     } else {
         fence(SeqCst);
@@ -55,6 +75,20 @@ mod tests {
 
     #[test]
     fn of_two_that_write_and_then_look_one_sees_what_the_other_wrote() {
+        one_of_two_sees_the_other(|_| ());
+    }
+
+    #[test]
+    fn registering_between_two_looks_misses_nothing() {
+        one_of_two_sees_the_other(|round| {
+            if round == 1000 {
+                register();
+            }
+        });
+        assert!(KNOWN.load(Relaxed));
+    }
+
+    fn one_of_two_sees_the_other(before_round: impl Fn(u32)) {
         const ROUNDS: u32 = 20_000;
         let (often, seldom) = (AtomicU64::new(0), AtomicU32::new(0));
         std::thread::scope(|scope| {
@@ -77,6 +111,7 @@ mod tests {
             }
             let mut turns = vec![0];
             for round in 1..=ROUNDS {
+                before_round(round);
                 seldom.store(round, Relaxed);
                 assert!(heavy(), "the kernel does not do it");
                 turns.push(often.load(Relaxed));

@@ -52,6 +52,17 @@ pub(crate) fn thread_count() -> u64 {
     nix::sys::stat::stat("/proc/self/task").map_or(1, |directory| directory.st_nlink.saturating_sub(2))
 }
 
+/// The threads of this process but its first: number and name.
+pub(crate) fn other_threads() -> Vec<(u32, String)> {
+    let number = |entry: std::fs::DirEntry| entry.file_name().to_str()?.parse::<u32>().ok();
+    let threads = std::fs::read_dir("/proc/self/task").into_iter().flatten().flatten().filter_map(number);
+    let name = |number: u32| {
+        let name = std::fs::read_to_string(format!("/proc/self/task/{number}/comm")).ok()?;
+        Some((number, name.trim_end().to_owned()))
+    };
+    threads.filter(|number| *number != std::process::id()).filter_map(name).collect()
+}
+
 /// `execveat(image, "", args, env, AT_EMPTY_PATH)`: runs the image that `image` is open on, whatever became of its name.
 ///
 /// Returns only if it failed.

@@ -1,11 +1,14 @@
 //! Signal masks and dispositions.
 //!
-//! Owns: nothing. Runs in: any process; each function says which. Never: installs a handler (see `crash` for the one there is).
+//! Owns: nothing. Runs in: any process; each function says which. Never: installs a handler but for one that passes
+//! a signal on; see `crash` for the others.
 #![expect(unsafe_code, reason = "setting dispositions, and looking into a signal set")]
 
+use std::ffi::c_int;
 use std::os::fd::OwnedFd;
 use std::sync::{Mutex, PoisonError};
 
+use nix::errno::Errno;
 use nix::libc;
 use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, SigmaskHow, Signal, pthread_sigmask, sigaction};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
@@ -101,24 +104,44 @@ const FOR_THE_PARENT: [Signal; 5] = [Signal::SIGINT, Signal::SIGQUIT, Signal::SI
 /// What constructors and preloads installed for signals that the fork server has other uses for.
 static SET_ASIDE: Mutex<Vec<(Signal, SigAction)>> = Mutex::new(Vec::new());
 
-/// Makes this process deaf to [`FOR_THE_PARENT`], and its ended children wait to be reaped. What was installed for these signals
-/// is kept for its children. Called again, it does so with what was installed in between.
+/// Makes this process deaf to [`FOR_THE_PARENT`], and has `SIGCHLD` reach [`events`] whichever thread it comes to. What was
+/// installed for these signals is kept for its children. Called again, it does so with what was installed in between.
 ///
 /// Runs in: the fork server.
 pub(crate) fn leave_to_parent() {
-    let actions = FOR_THE_PARENT.map(|signal| (signal, SigHandler::SigIgn)).into_iter();
+    let deaf = FOR_THE_PARENT.map(|signal| (signal, plain(SigHandler::SigIgn))).into_iter();
+    let ends = SigAction::new(SigHandler::Handler(pass_to_first_thread), SaFlags::SA_RESTART, SigSet::empty());
     let mut set_aside = SET_ASIDE.lock().unwrap_or_else(PoisonError::into_inner);
-    for (signal, handler) in actions.chain([(Signal::SIGCHLD, SigHandler::SigDfl)]) {
-        let Some(before) = set_action(signal, &plain(handler)) else { continue };
+    for (signal, action) in deaf.chain([(Signal::SIGCHLD, ends)]) {
+        let Some(before) = set_action(signal, &action) else { continue };
         let known = set_aside.iter().any(|(known, _)| *known == signal);
-        let unchanged = match handler {
-            SigHandler::SigIgn => matches!(before.handler(), SigHandler::SigIgn),
-            _ => matches!(before.handler(), SigHandler::SigDfl),
-        };
-        if !known || !unchanged {
+        if !known || number_of(before.handler()) != number_of(action.handler()) {
             set_aside.retain(|(known, _)| *known != signal);
             set_aside.push((signal, before));
         }
+    }
+}
+
+/// A thread that a constructor started blocks nothing, and so the kernel may choose it for a signal that the fork server's thread
+/// reads from [`events`]. Sent to that thread alone, it waits there.
+extern "C" fn pass_to_first_thread(signal: c_int) {
+    let errno = Errno::last();
+    let (process, thread) = (nix::unistd::getpid(), nix::unistd::gettid());
+    // The first thread has the number of its process. It comes here only before it blocks the signal, when no child is there.
+    if thread != process {
+        // SAFETY: takes three numbers and touches no memory.
+        unsafe { libc::syscall(libc::SYS_tgkill, process.as_raw(), process.as_raw(), signal) };
+    }
+    errno.set();
+}
+
+/// What tells two handlers apart.
+fn number_of(handler: SigHandler) -> usize {
+    match handler {
+        SigHandler::SigDfl => libc::SIG_DFL,
+        SigHandler::SigIgn => libc::SIG_IGN,
+        SigHandler::Handler(function) => function as usize,
+        SigHandler::SigAction(function) => function as usize,
     }
 }
 

@@ -61,7 +61,7 @@ use std::sync::atomic::Ordering::{Acquire, Release};
 pub(crate) use self::entry::{GRACE, Member};
 use self::table::Table;
 use crate::sys::forked::{Gate, Own};
-use crate::sys::{self, Errno};
+use crate::sys::{self, Errno, membarrier};
 
 /// Set once, and never freed: copies made by `fork()` go on with it.
 static TABLE: AtomicPtr<Table> = AtomicPtr::new(ptr::null_mut());
@@ -209,10 +209,12 @@ fn put(table: Table) -> &'static Table {
 
 /// The table, made if there is none. Called inside the gate.
 fn made_table() -> sys::Result<&'static Table> {
-    match table() {
-        Some(table) => Ok(table),
-        None => Table::create().map(put),
+    if let Some(table) = table() {
+        return Ok(table);
     }
+    // A process without a table is about to share its first memory.
+    membarrier::register_if_alone();
+    Table::create().map(put)
 }
 
 #[cold]
