@@ -1,8 +1,8 @@
-//! Programs in a terminal: what tasks do there ends, and Ctrl-C, Ctrl-Z and `fg` do what a person expects.
+//! What tasks do in a terminal: printing and changing its mode work, reading works or ends with a reason.
 //!
 //! Runs in: victims, each in a session of its own that a pseudo-terminal controls, some below an interactive shell.
 //! Never: changes the test's own terminal.
-#![expect(unsafe_code, reason = "makes a terminal a session's own, and changes a signal's disposition")]
+#![expect(unsafe_code, reason = "changes a signal's disposition")]
 
 mod pty;
 mod support;
@@ -11,17 +11,15 @@ mod victim;
 use std::fs::{File, OpenOptions};
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::os::unix::process::ExitStatusExt as _;
-use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
-use nix::sys::signal::{SigHandler, Signal, kill};
+use nix::sys::signal::{SigHandler, Signal};
 use nix::sys::termios::{LocalFlags, SetArg, cfmakeraw, tcgetattr, tcsetattr};
-use nix::unistd::Pid;
-use process_task::{Builder, ErrorKind, Pool, Process, StartMethod, Stdio, Task, active_children, process_task};
-use pty::Pty;
+use process_task::{Builder, ErrorKind, Pool, Process, StartMethod, Stdio, Task, process_task};
+use pty::{alone, below_shell, below_shell_as, ends_well, send, wait_until};
 use support::{PATIENCE, eventually, processes};
-use victim::{ARGS, Victim, reached};
+use victim::reached;
 
 under_every_start_method! {
     within 120 seconds;
@@ -30,87 +28,10 @@ under_every_start_method! {
     task_reads_terminal_from_background_fails_with_reason,
     process_with_inherited_stdin_reads_terminal,
     password_prompt_works_with_inherited_stdin,
-    ctrl_c_ends_program_and_all_it_started,
-    ctrl_c_reaches_program_alone,
-    ctrl_z_stops_workers_and_fg_continues_them,
-    ctrl_z_stops_workers_and_bg_continues_them,
-    program_continued_alone_continues_its_workers,
-    program_killed_while_stopped_leaves_nothing,
-    ctrl_z_that_program_ignores_stops_nothing,
-    group_stopped_then_program_killed_leaves_nothing,
+    background_job_that_reads_is_stopped_until_fg,
+    process_with_terminal_dies_alone_with_fork_server,
+    ctrl_c_reaches_process_with_terminal,
 }
-
-/// Starts a victim that is the only program of its terminal.
-fn alone(scene: &str, method: StartMethod) -> (Pty, Victim) {
-    let mut command = Command::new(std::env::current_exe().expect("the test binary has a path"));
-    command.args(ARGS);
-    let pty = Pty::control(&mut command);
-    (pty, Victim::start_as(command, scene, method))
-}
-
-/// Starts a victim as the foreground job of an interactive shell.
-fn below_shell(scene: &str, method: StartMethod) -> (Pty, Victim) {
-    let mut command = Command::new("sh");
-    command
-        .arg("-i")
-        .env("PS1", "ready> ")
-        .env("PROGRAM", std::env::current_exe().expect("the test binary has a path"));
-    let mut pty = Pty::control(&mut command);
-    let victim = Victim::start_as(command, scene, method);
-    pty.wait_for("ready> ");
-    pty.write(&format!("\"$PROGRAM\" {}\n", ARGS.join(" ")));
-    (pty, victim)
-}
-
-fn said(victim: &Victim) -> String {
-    std::fs::read_to_string(victim.on_stage("said")).unwrap_or_default()
-}
-
-/// Waits until the victim has reached `point`, while the terminal shows what it prints.
-fn wait_until(pty: &mut Pty, victim: &Victim, point: &str) {
-    let mut look = || {
-        assert_eq!(said(victim), "", "{}", pty.seen());
-        pty.seen();
-        victim.on_stage(point).exists()
-    };
-    eventually(point, PATIENCE, &mut look);
-}
-
-/// Waits for the end of a scene that was played by a program alone in its terminal.
-fn ends_well(pty: &mut Pty, mut victim: Victim) {
-    wait_until(pty, &victim, "played");
-    eventually("the program ends", PATIENCE, || {
-        pty.seen();
-        victim.child.try_wait().expect("the victim is our child").is_some()
-    });
-    let status = victim.finish();
-    assert!(status.success(), "{status}: {}", pty.seen());
-    victim.leaves_nobody();
-}
-
-/// The process ids that a scene has written down.
-fn noted(victim: &Victim, name: &str) -> Vec<u32> {
-    let text = std::fs::read_to_string(victim.on_stage(name)).expect("the scene has written it");
-    text.split_whitespace().map(|pid| pid.parse().expect("a process id")).collect()
-}
-
-fn state(pid: u32) -> Option<char> {
-    processes::state_of(pid)
-}
-
-fn all_are_stopped(pids: &[u32]) -> bool {
-    pids.iter().all(|pid| state(*pid) == Some('T'))
-}
-
-fn none_is_stopped(pids: &[u32]) -> bool {
-    pids.iter().all(|pid| state(*pid).is_some_and(|state| state != 'T'))
-}
-
-fn send(pid: u32, signal: Signal) {
-    kill(Pid::from_raw(pid.cast_signed()), signal).expect("a process that is there");
-}
-
-// What a task does in a terminal.
 
 fn task_prints_under_tostop(method: StartMethod) {
     let (mut pty, victim) = alone("prints", method);
@@ -156,99 +77,31 @@ fn password_prompt_works_with_inherited_stdin(method: StartMethod) {
     eventually("the program ends", PATIENCE, || victim.family().is_empty());
 }
 
-// What the person at the terminal does.
-
-fn ctrl_c_ends_program_and_all_it_started(method: StartMethod) {
-    let (mut pty, mut victim) = alone("works", method);
-    wait_until(&mut pty, &victim, "working");
-    pty.write("\x03");
-    let status = victim.finish();
-    assert_eq!(status.signal(), Some(Signal::SIGINT as i32), "{status}");
-    victim.leaves_nobody();
-}
-
-fn ctrl_c_reaches_program_alone(method: StartMethod) {
-    let (mut pty, victim) = alone("works on after SIGINT", method);
-    wait_until(&mut pty, &victim, "working");
-    pty.write("\x03");
-    wait_until(&mut pty, &victim, "interrupted");
-    std::fs::write(victim.on_stage("gate"), "").unwrap();
-    ends_well(&mut pty, victim);
-}
-
-/// A program that works below a shell, was stopped by Ctrl-Z, and all that it had started with it.
-fn stopped(method: StartMethod) -> (Pty, Victim, Vec<u32>) {
-    let (mut pty, victim) = below_shell("works", method);
-    wait_until(&mut pty, &victim, "working");
-    let (program, workers) = (noted(&victim, "program"), noted(&victim, "workers"));
-    assert_eq!(workers.len(), 4, "a process, two workers, and a program that one has started");
-    eventually("they run", PATIENCE, || none_is_stopped(&workers));
-    pty.write("\x1a");
-    eventually("the program is stopped", PATIENCE, || all_are_stopped(&program));
-    eventually("all that it started is stopped", PATIENCE, || all_are_stopped(&workers));
-    (pty, victim, workers)
-}
-
-/// After they were continued, the calls have the right results, and the program ends.
-fn finishes(pty: &mut Pty, victim: &Victim, workers: &[u32]) {
-    eventually("all go on", PATIENCE, || none_is_stopped(workers));
-    std::fs::write(victim.on_stage("gate"), "").unwrap();
-    wait_until(pty, victim, "played");
+fn background_job_that_reads_is_stopped_until_fg(method: StartMethod) {
+    let (mut pty, victim) = below_shell_as("&", "inherits its stdin", method);
+    pty.wait_for("line 0? ");
+    let is_program = |pid: &u32| processes::state_of(*pid) == Some('T');
+    eventually("the job is stopped", PATIENCE, || victim.family().iter().any(is_program));
+    pty.write("fg\n");
+    for round in 0..3 {
+        pty.wait_for(&format!("line {round}? "));
+        pty.write(&format!("typed {round}\n"));
+    }
+    wait_until(&mut pty, &victim, "played");
     eventually("the program ends", PATIENCE, || victim.family().is_empty());
 }
 
-fn ctrl_z_stops_workers_and_fg_continues_them(method: StartMethod) {
-    let (mut pty, victim, workers) = stopped(method);
-    pty.write("fg\n");
-    eventually("all go on", PATIENCE, || none_is_stopped(&workers));
-    // The second time is as the first.
-    pty.write("\x1a");
-    eventually("all that it started is stopped", PATIENCE, || all_are_stopped(&workers));
-    pty.write("fg\n");
-    finishes(&mut pty, &victim, &workers);
+/// It has no group of its own, and the program's is not killed in its place.
+fn process_with_terminal_dies_alone_with_fork_server(method: StartMethod) {
+    let (mut pty, victim) = alone("loses its fork server", method);
+    ends_well(&mut pty, victim);
 }
 
-fn ctrl_z_stops_workers_and_bg_continues_them(method: StartMethod) {
-    let (mut pty, victim, workers) = stopped(method);
-    pty.write("bg\n");
-    finishes(&mut pty, &victim, &workers);
-}
-
-fn program_continued_alone_continues_its_workers(method: StartMethod) {
-    let (mut pty, victim, workers) = stopped(method);
-    for pid in noted(&victim, "program") {
-        send(pid, Signal::SIGCONT);
-    }
-    finishes(&mut pty, &victim, &workers);
-}
-
-fn program_killed_while_stopped_leaves_nothing(method: StartMethod) {
-    let (_pty, victim, _) = stopped(method);
-    for pid in noted(&victim, "program") {
-        send(pid, Signal::SIGKILL);
-    }
-    eventually("nothing that it started is alive", PATIENCE, || victim.family().is_empty());
-}
-
-fn ctrl_z_that_program_ignores_stops_nothing(method: StartMethod) {
-    let (mut pty, victim) = below_shell("ignores SIGTSTP", method);
-    wait_until(&mut pty, &victim, "working");
-    pty.write("\x1a");
-    // The terminal has handled the key when it shows it.
-    pty.wait_for("^Z");
-    finishes(&mut pty, &victim, &noted(&victim, "workers"));
-}
-
-/// `kill -STOP` of the whole group stops the fork server, too, which could not end anything then.
-fn group_stopped_then_program_killed_leaves_nothing(method: StartMethod) {
-    let (mut pty, mut victim) = alone("works", method);
-    wait_until(&mut pty, &victim, "working");
-    let program = victim.child.id();
-    kill(Pid::from_raw(-program.cast_signed()), Signal::SIGSTOP).unwrap();
-    eventually("the program is stopped", PATIENCE, || all_are_stopped(&[program]));
-    send(program, Signal::SIGKILL);
-    let _ = victim.finish();
-    eventually("nothing that it started is alive", PATIENCE, || victim.family().is_empty());
+fn ctrl_c_reaches_process_with_terminal(method: StartMethod) {
+    let (mut pty, victim) = alone("waits for an interruption", method);
+    pty.wait_for("line 0? ");
+    pty.write("\x03");
+    ends_well(&mut pty, victim);
 }
 
 /// Plays a scene, in a process that a test of this file has started.
@@ -269,21 +122,20 @@ fn scene() {
             let password = process.and_then(Process::join).unwrap();
             std::fs::write(victim::stage().join("password"), password).unwrap();
         }
-        "works" => works(method),
-        "works on after SIGINT" => {
-            extern "C" fn note(_: i32) {
-                // SAFETY: the path is a string that ends with a zero byte; the descriptor stays open.
-                unsafe { nix::libc::open(c"interrupted".as_ptr(), nix::libc::O_CREAT, 0o600) };
-            }
-            std::env::set_current_dir(victim::stage()).unwrap();
-            // SAFETY: the handler makes one system call.
-            unsafe { nix::sys::signal::signal(Signal::SIGINT, SigHandler::Handler(note)) }.unwrap();
-            works(method);
+        "loses its fork server" => {
+            let with_terminal = Builder::new().start_method(method).stdin(Stdio::inherit()).spawn(nap, ()).unwrap();
+            let parent = processes::parent_of(with_terminal.id().unwrap()).unwrap();
+            send(parent, Signal::SIGKILL);
+            let error = with_terminal.join().unwrap_err();
+            assert!(matches!(error.kind(), ErrorKind::Killed { .. }), "{error}");
+            assert_eq!(spawn(method, double, 2).join(), Ok(4));
         }
-        "ignores SIGTSTP" => {
+        "waits for an interruption" => {
             // SAFETY: no handler runs.
-            unsafe { nix::sys::signal::signal(Signal::SIGTSTP, SigHandler::SigIgn) }.unwrap();
-            works(method);
+            unsafe { nix::sys::signal::signal(Signal::SIGINT, SigHandler::SigIgn) }.unwrap();
+            let with_terminal = Builder::new().start_method(method).stdin(Stdio::inherit()).spawn(read_line, 0);
+            let error = with_terminal.and_then(Process::join).unwrap_err();
+            assert!(matches!(error.kind(), ErrorKind::Killed { signal: 2, .. }), "{error}");
         }
         other => unreachable!("no scene {other}"),
     }
@@ -343,24 +195,6 @@ fn inherits_stdin(method: StartMethod) {
     let mut process = with(Stdio::inherit()).spawn(nap, ()).unwrap();
     process.kill().unwrap();
     assert_eq!(process.wait().unwrap().signal(), Some(Signal::SIGKILL as i32));
-}
-
-/// Has a process, two workers, and a program that one of them started, at work until the gate is open.
-fn works(method: StartMethod) {
-    let stage = victim::stage();
-    let pool = Pool::builder().workers(2).start_method(method).build().unwrap();
-    let stage_of_task = stage.to_str().unwrap();
-    let one = pool.submit(at_gate, (stage_of_task, 1));
-    let two = pool.submit(at_gate_with_program, (stage_of_task, 2));
-    let three = spawn(method, at_gate, (stage_of_task, 3));
-    eventually("all work", PATIENCE, || [1, 2, 3].iter().all(|number| stage.join(format!("at-{number}")).exists()));
-    let mut pids: Vec<_> = active_children().iter().map(|child| child.id().to_string()).collect();
-    pids.push(std::fs::read_to_string(stage.join("at-2")).unwrap());
-    std::fs::write(stage.join("workers"), pids.join(" ")).unwrap();
-    std::fs::write(stage.join("program"), std::process::id().to_string()).unwrap();
-    reached("working");
-    assert_eq!((one.join(), two.join(), three.join()), (Ok(1), Ok(2), Ok(3)));
-    assert_eq!(pool.map(double, 0..100).unwrap()[99], 198);
 }
 
 #[process_task]
@@ -444,29 +278,4 @@ fn ask_for_password() -> String {
 #[process_task]
 fn nap() {
     std::thread::sleep(Duration::from_secs(1000));
-}
-
-fn wait_at_gate(stage: &Path) {
-    while !stage.join("gate").exists() {
-        std::thread::sleep(Duration::from_millis(5));
-    }
-}
-
-#[process_task]
-fn at_gate(stage: &str, number: u32) -> u32 {
-    std::fs::write(Path::new(stage).join(format!("at-{number}")), "").unwrap();
-    wait_at_gate(Path::new(stage));
-    number
-}
-
-/// As [`at_gate`], and writes down the process id of a program that it has started.
-#[process_task]
-fn at_gate_with_program(stage: &str, number: u32) -> u32 {
-    let mut program = Command::new("sleep").arg("1000").spawn().unwrap();
-    std::fs::write(Path::new(stage).join("new"), program.id().to_string()).unwrap();
-    std::fs::rename(Path::new(stage).join("new"), Path::new(stage).join(format!("at-{number}"))).unwrap();
-    wait_at_gate(Path::new(stage));
-    program.kill().unwrap();
-    program.wait().unwrap();
-    number
 }

@@ -10,10 +10,14 @@ use std::os::unix::process::CommandExt as _;
 use std::process::Command;
 use std::time::Duration;
 
-use nix::fcntl::{FcntlArg, OFlag, fcntl};
+use nix::fcntl::{FcntlArg, FdFlag, OFlag, fcntl};
 use nix::pty::openpty;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use process_task::StartMethod;
 
-use crate::support::eventually;
+use crate::support::{PATIENCE, eventually};
+use crate::victim::{ARGS, Victim};
 
 /// The side of a terminal where a person would sit.
 #[derive(Debug)]
@@ -26,6 +30,10 @@ impl Pty {
     /// Makes a terminal, and lets `command` start in a new session that it controls, in its foreground.
     pub(crate) fn control(command: &mut Command) -> Self {
         let pty = openpty(None, None).expect("a pseudo-terminal");
+        for end in [&pty.master, &pty.slave] {
+            // Or the program would keep its own terminal from being closed.
+            fcntl(end, FcntlArg::F_SETFD(FdFlag::FD_CLOEXEC)).expect("a descriptor that is open");
+        }
         let streams: [OwnedFd; 3] = [(); 3].map(|()| pty.slave.try_clone().expect("a descriptor"));
         let [stdin, stdout, stderr] = streams;
         command.stdin(stdin).stdout(stdout).stderr(stderr);
@@ -62,3 +70,65 @@ impl Pty {
         eventually(text, Duration::from_secs(40), || self.seen().contains(text));
     }
 }
+
+/// Starts a victim that is the only program of its terminal.
+pub(crate) fn alone(scene: &str, method: StartMethod) -> (Pty, Victim) {
+    let mut command = Command::new(std::env::current_exe().expect("the test binary has a path"));
+    command.args(ARGS);
+    let pty = Pty::control(&mut command);
+    (pty, Victim::start_as(command, scene, method))
+}
+
+/// Starts a victim as the foreground job of an interactive shell.
+pub(crate) fn below_shell(scene: &str, method: StartMethod) -> (Pty, Victim) {
+    below_shell_as("", scene, method)
+}
+
+/// Starts a victim as a job of an interactive shell, in the background with `&`.
+pub(crate) fn below_shell_as(job: &str, scene: &str, method: StartMethod) -> (Pty, Victim) {
+    let mut command = Command::new("sh");
+    command
+        .arg("-i")
+        .env("PS1", "ready> ")
+        .env("PROGRAM", std::env::current_exe().expect("the test binary has a path"));
+    let mut pty = Pty::control(&mut command);
+    let victim = Victim::start_as(command, scene, method);
+    pty.wait_for("ready> ");
+    pty.write(&format!("\"$PROGRAM\" {} {job}\n", ARGS.join(" ")));
+    (pty, victim)
+}
+
+pub(crate) fn said(victim: &Victim) -> String {
+    std::fs::read_to_string(victim.on_stage("said")).unwrap_or_default()
+}
+
+/// Waits until the victim has reached `point`, while the terminal shows what it prints.
+pub(crate) fn wait_until(pty: &mut Pty, victim: &Victim, point: &str) {
+    let mut look = || {
+        assert_eq!(said(victim), "", "{}", pty.seen());
+        pty.seen();
+        victim.on_stage(point).exists()
+    };
+    eventually(point, PATIENCE, &mut look);
+}
+
+/// Waits for the end of a scene that was played by a program alone in its terminal.
+pub(crate) fn ends_well(pty: &mut Pty, mut victim: Victim) {
+    wait_until(pty, &victim, "played");
+    eventually("the program ends", PATIENCE, || {
+        pty.seen();
+        victim.child.try_wait().expect("the victim is our child").is_some()
+    });
+    let status = victim.finish();
+    assert!(status.success(), "{status}: {}", pty.seen());
+    victim.leaves_nobody();
+}
+
+pub(crate) fn send(pid: u32, signal: Signal) {
+    kill(Pid::from_raw(pid.cast_signed()), signal).expect("a process that is there");
+}
+
+// Not every test file needs all of this.
+const _: fn() = || {
+    let _ = (below_shell_as("", "", StartMethod::Exec), below_shell("", StartMethod::Exec));
+};

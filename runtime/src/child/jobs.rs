@@ -11,15 +11,19 @@
 //! program decides. It is looked at for [`CLOSELY`] after each such signal; the children are stopped when the program was. While
 //! they are, it is looked at now and then, since a program can also be continued alone.
 //!
+//! What tasks start is stopped with them. It may be in groups of its own, as the children of a task's own fork server are; so each
+//! process below a child that is in no child's group is stopped by itself, parents first, and continued in the other order.
+//! A process that has left the session is nobody's job.
+//!
 //! A program that is stopped alone (`kill -STOP` with its process id) sends no signal to its group, so its children run on. So
-//! do those of a program without a terminal, and processes that a task starts with this library: their fork server is in
-//! no group that a terminal knows.
+//! do those of a program without a terminal.
 
 use std::collections::BTreeSet;
+use std::os::fd::{AsFd as _, OwnedFd};
 use std::time::{Duration, Instant};
 
 use crate::sys::process::{self, Pid};
-use crate::sys::signal;
+use crate::sys::{fd, signal};
 
 /// How long a program may take to stop after a signal that asks it to, before it counts as one that goes on.
 const CLOSELY: Duration = Duration::from_secs(1);
@@ -35,8 +39,16 @@ pub(super) struct Jobs {
     program: Pid,
     /// Until when the program is looked at closely.
     closely: Option<Instant>,
-    /// Children that were stopped because the program was; `None` while it runs.
-    stopped: Option<BTreeSet<Pid>>,
+    /// What was stopped because the program was; `None` while it runs.
+    stopped: Option<Stopped>,
+}
+
+/// Processes that were stopped.
+struct Stopped {
+    /// Children, each with its group.
+    children: BTreeSet<Pid>,
+    /// Processes below children, in no child's group. Pidfds, since others reap them.
+    others: Vec<OwnedFd>,
 }
 
 impl Jobs {
@@ -72,18 +84,11 @@ impl Jobs {
         }
         match (process::is_stopped(self.program), self.stopped.take()) {
             (true, None) => {
-                let running = |child: &Pid| process::leads_group(*child) && !process::is_stopped(*child);
-                let running: BTreeSet<_> = children.filter(running).collect();
-                for child in &running {
-                    process::signal_group(*child, signal::STOP);
-                }
-                self.stopped = Some(running);
+                self.stopped = Some(Stopped::now(&children.collect()));
                 self.closely = None;
             }
             (false, Some(stopped)) => {
-                for child in children.filter(|child| stopped.contains(child)) {
-                    process::signal_group(child, signal::CONT);
-                }
+                stopped.go_on(children);
                 self.closely = None;
             }
             (_, before) => self.stopped = before,
@@ -95,6 +100,57 @@ impl Jobs {
 
     /// Whether `child` was stopped because the program was.
     pub(super) fn has_stopped(&self, child: Pid) -> bool {
-        self.stopped.as_ref().is_some_and(|stopped| stopped.contains(&child))
+        self.stopped.as_ref().is_some_and(|stopped| stopped.children.contains(&child))
+    }
+}
+
+impl Stopped {
+    /// Stops `all` children that run, and what is below them.
+    fn now(all: &BTreeSet<Pid>) -> Self {
+        let runs = |child: &&Pid| process::leads_group(**child) && !process::is_stopped(**child);
+        let children: BTreeSet<_> = all.iter().filter(runs).copied().collect();
+        for child in &children {
+            process::signal_group(*child, signal::STOP);
+        }
+        let mut others = Vec::new();
+        let mut known = all.clone();
+        // A process may have started one more while its parent was being stopped.
+        while let more = Self::stop_below(&mut known, all)
+            && !more.is_empty()
+        {
+            others.extend(more);
+        }
+        Self { children, others }
+    }
+
+    /// Stops processes below those of `known`, and enters them there.
+    fn stop_below(known: &mut BTreeSet<Pid>, children: &BTreeSet<Pid>) -> Vec<OwnedFd> {
+        let Some(session) = process::stat(process::own_pid()).map(|own| own.session) else { return Vec::new() };
+        let (mut stopped, mut all) = (Vec::new(), process::all());
+        all.retain(|(pid, stat)| stat.session == session && !known.contains(pid));
+        while let Some(at) = all.iter().position(|(_, stat)| known.contains(&stat.parent)) {
+            let (pid, seen) = all.swap_remove(at);
+            known.insert(pid);
+            if seen.is_stopped || children.contains(&seen.group) {
+                continue;
+            }
+            // If it still has this parent once the pidfd is open, that is a pidfd of the process that was seen.
+            let Ok(pidfd) = fd::pidfd(pid) else { continue };
+            let is_the_same = process::stat(pid).is_some_and(|now| now.parent == seen.parent);
+            if is_the_same && fd::signal(pidfd.as_fd(), signal::STOP).is_ok() {
+                stopped.push(pidfd);
+            }
+        }
+        stopped
+    }
+
+    /// Continues what was stopped: `all` are the children that have not ended.
+    fn go_on(self, all: impl Iterator<Item = Pid>) {
+        for other in self.others.iter().rev() {
+            let _ = fd::signal(other.as_fd(), signal::CONT);
+        }
+        for child in all.filter(|child| self.children.contains(child)) {
+            process::signal_group(child, signal::CONT);
+        }
     }
 }

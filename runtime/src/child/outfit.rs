@@ -20,7 +20,9 @@ pub(super) fn put_on(setup: Setup, attached: &[OwnedFd]) -> Result<(), Refusal> 
     for (role, descriptor) in setup.attached.iter().zip(attached) {
         let descriptor = descriptor.as_fd();
         match role {
-            Attached::Stdin => fd::replace_stdio(descriptor, 0).map_err(|errno| refusal("set its stdin", errno)),
+            Attached::Stdin | Attached::Terminal => {
+                fd::replace_stdio(descriptor, 0).map_err(|errno| refusal("set its stdin", errno))
+            }
             Attached::Stdout => fd::replace_stdio(descriptor, 1).map_err(|errno| refusal("set its stdout", errno)),
             Attached::Stderr => fd::replace_stdio(descriptor, 2).map_err(|errno| refusal("set its stderr", errno)),
             Attached::Directory => {
@@ -47,7 +49,7 @@ pub(super) fn put_on(setup: Setup, attached: &[OwnedFd]) -> Result<(), Refusal> 
         }
         limits::set(place, values).map_err(|errno| refusal("set its resource limits", errno))?;
     }
-    if setup.shares_group {
+    if setup.attached.contains(&Attached::Terminal) {
         process::join_group_of(setup.parent.0);
         signal::heed_terminal();
     }

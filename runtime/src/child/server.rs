@@ -127,6 +127,7 @@ fn begin(socket: BorrowedFd<'_>) -> Result<(OwnedFd, Member, OwnedFd), Errno> {
     }
     // Preloads may have installed handlers, too.
     signal::leave_to_parent();
+    signal::block_requests();
     serve::rehearse();
     // Or every child would print what the preloads left in the buffer.
     let _ = std::io::Write::flush(&mut std::io::stdout());

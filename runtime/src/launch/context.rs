@@ -158,7 +158,6 @@ pub(crate) fn setup(base: &Base, options: &Options, name: &str, once: bool) -> R
         most_memory: options.most_memory,
         mask: options.mask.unwrap_or_else(signal::mask),
         ignores_termination: options.ignores_termination || identity::get().is_some_and(|own| own.ignores_termination),
-        shares_group: options.stdio[0].as_ref().is_some_and(|stdin| terminal::is_open_on(stdin.as_fd())),
         ..Setup::default()
     };
     if let Some((key, _)) = options.env.iter().find(|(key, value)| !env::can_hold(key, value.as_deref())) {
@@ -181,6 +180,8 @@ pub(crate) fn setup(base: &Base, options: &Options, name: &str, once: bool) -> R
     };
     for (number, role) in [Attached::Stdin, Attached::Stdout, Attached::Stderr].into_iter().enumerate() {
         if let Some(stream) = &options.stdio[number] {
+            let is_terminal = number == 0 && terminal::is_open_on(stream.as_fd());
+            let role = if is_terminal { Attached::Terminal } else { role };
             attach(role, fd::duplicate(stream.as_fd()), "duplicate a standard stream")?;
         } else if number > 0 {
             let own = fd::stdio(i32::try_from(number).unwrap_or(2));

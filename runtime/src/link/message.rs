@@ -171,6 +171,8 @@ pub(crate) enum FromChild {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Attached {
     Stdin,
+    /// Stdin, which is the terminal: the child joins its parent's process group, to read as its parent can.
+    Terminal,
     Stdout,
     Stderr,
     Directory,
@@ -202,8 +204,6 @@ pub(crate) struct Setup {
     /// More private memory than this, in bytes, is too much for a worker.
     pub(crate) most_memory: Option<u64>,
     pub(crate) attached: Vec<Attached>,
-    /// Whether it joins its parent's process group, to read from the terminal as its parent can.
-    pub(crate) shares_group: bool,
 }
 
 /// A panic, as the child saw it.

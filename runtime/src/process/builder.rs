@@ -13,6 +13,7 @@ use super::surroundings::surroundings;
 use crate::codec::message::to_bytes;
 use crate::error::{Error, ErrorKind, Execution, Result};
 use crate::launch::{Options, encode, hub, setup};
+use crate::link::message::Attached;
 use crate::link::{SharedStock, StartMethod};
 use crate::sys::signal;
 use crate::task::{Options as Limits, Task};
@@ -182,7 +183,7 @@ fn launch<T: Task>(options: &Options, name: &str, task: T, args: T::Args<'_>) ->
             error
         };
         let (setup, descriptors) = setup(child.record.server().base(), options, name, true).map_err(give_up)?;
-        if setup.shares_group {
+        if setup.attached.contains(&Attached::Terminal) {
             child.record.share_group();
         }
         // Only forked children can be spares, which may have died unnoticed.

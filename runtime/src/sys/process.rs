@@ -116,11 +116,36 @@ pub(crate) fn parent_pid() -> Pid {
     getppid()
 }
 
-/// Whether `pid` is stopped, from `/proc/<pid>/stat`. False where that cannot be read.
-pub(crate) fn is_stopped(pid: Pid) -> bool {
-    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+/// Some of what `/proc/<pid>/stat` says of a process.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Stat {
+    pub(crate) is_stopped: bool,
+    pub(crate) parent: Pid,
+    pub(crate) group: Pid,
+    pub(crate) session: Pid,
+}
+
+/// What `/proc` says of `pid`; `None` where that cannot be read.
+pub(crate) fn stat(pid: Pid) -> Option<Stat> {
+    let text = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     // The name stands in brackets and may hold any character.
-    stat.rsplit_once(')').is_some_and(|(_, rest)| rest.trim_start().starts_with('T'))
+    let mut fields = text.rsplit_once(')')?.1.split_whitespace();
+    let is_stopped = fields.next()? == "T";
+    let mut next = || fields.next()?.parse().ok().map(Pid::from_raw);
+    Some(Stat { is_stopped, parent: next()?, group: next()?, session: next()? })
+}
+
+/// Every process that `/proc` lists.
+pub(crate) fn all() -> Vec<(Pid, Stat)> {
+    let names =
+        std::fs::read_dir("/proc").into_iter().flatten().filter_map(|entry| entry.ok()?.file_name().into_string().ok());
+    let pids = names.filter_map(|name| name.parse().ok().map(Pid::from_raw));
+    pids.filter_map(|pid| Some((pid, stat(pid)?))).collect()
+}
+
+/// Whether `pid` is stopped.
+pub(crate) fn is_stopped(pid: Pid) -> bool {
+    stat(pid).is_some_and(|stat| stat.is_stopped)
 }
 
 /// `prctl(PR_SET_PDEATHSIG, SIGKILL)`, and a look whether it came too late. False: the parent is gone already.

@@ -60,6 +60,15 @@ pub(crate) fn block_all() -> Mask {
     before
 }
 
+/// Blocks every signal but those that tell of a fault: what is sent to the program's whole group is for the program.
+///
+/// Runs in: the fork server.
+pub(crate) fn block_requests() {
+    use Signal::{SIGABRT, SIGBUS, SIGFPE, SIGILL, SIGSEGV, SIGSYS, SIGTRAP};
+    let faults = [SIGABRT, SIGBUS, SIGFPE, SIGILL, SIGSEGV, SIGSYS, SIGTRAP];
+    set_mask(faults.into_iter().fold(Mask::MAX, |mask, signal| mask & !of_one(signal as i32)));
+}
+
 /// The signals of job control: three with which a terminal stops a process group, and the one that continues it.
 pub(crate) const JOB_CONTROL: Mask = of_one(Signal::SIGTSTP as i32)
     | of_one(Signal::SIGTTIN as i32)
@@ -159,7 +168,11 @@ pub(crate) fn ignore_terminal() {
 ///
 /// Runs in: the fork server, for all children.
 pub(crate) fn ignore_tostop() {
-    set_action(Signal::SIGTTOU, &plain(SigHandler::SigIgn));
+    let before = set_action(Signal::SIGTTOU, &plain(SigHandler::SigIgn));
+    if let Some(handler) = before.filter(|before| !matches!(before.handler(), SigHandler::SigDfl)) {
+        // A constructor has its own.
+        set_action(Signal::SIGTTOU, &handler);
+    }
 }
 
 /// Every disposition as the program has it when its `main` begins: that of its constructors, and `SIGPIPE` ignored. See
