@@ -14,4 +14,5 @@ fn main() {
     run(task);
     run(function);
     run(|| ());
+    run(*task);
 }

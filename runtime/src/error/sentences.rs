@@ -136,9 +136,9 @@ impl Error {
                 "{who} was not started from the same binary as this program, so its tasks cannot be trusted to be the same"
             ),
             ErrorKind::Closed { reason } => write!(f, "the pool is closed: {reason}"),
-            ErrorKind::QueueClosed => f.write_str("the queue is closed, or everybody at its other end is gone"),
-            ErrorKind::Empty => f.write_str("nothing came through the channel in time"),
-            ErrorKind::Full => f.write_str("there was no room in the channel in time"),
+            ErrorKind::QueueClosed => f.write_str("the queue is closed, or no process has its other end any more"),
+            ErrorKind::Empty => f.write_str("the channel is empty, and nothing came in time"),
+            ErrorKind::Full => f.write_str("the channel is full, and no room came free in time"),
             ErrorKind::Disconnected => f.write_str("the other end of the connection is gone"),
             ErrorKind::Refused { reason } => write!(f, "the other side was refused: {reason}"),
             ErrorKind::ChannelFailed { step, errno } => {

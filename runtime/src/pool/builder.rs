@@ -294,7 +294,7 @@ impl PoolBuilder {
             ));
         }
         if self.max_pending == Some(0) {
-            return Err(Error::invalid("a pool that may have 0 calls pending could never be given one"));
+            return Err(Error::invalid("`max_pending` must be at least 1; leave it out for no limit"));
         }
         let finalizer = self.finalizer.transpose()?;
         if let Some(repeated) = finalizer.as_ref().filter(|finalizer| finalizer.options().retries > 0) {

@@ -64,7 +64,7 @@ impl<T: Shareable + Send> SharedMut<[T]> {
     /// ```
     pub fn split(self, len: usize) -> Result<SharedRanges<T>, FreezeError<Self>> {
         if len == 0 {
-            let error = Error::invalid("a range of shared memory has at least one value");
+            let error = Error::invalid("a range needs at least 1 value, and a length of 0 was asked for");
             return Err(FreezeError { error, handle: self });
         }
         let locks = match Shared::from_iter((0..self.len().div_ceil(len)).map(|_| Mutex::new(()))) {
@@ -74,7 +74,9 @@ impl<T: Shareable + Send> SharedMut<[T]> {
         match Parts::split(self.into_region(), len, locks.region().identity()) {
             Ok(parts) => Ok(SharedRanges { parts, locks }),
             Err(region) => {
-                let error = Error::invalid("memory that others have cannot be split");
+                let error = Error::invalid(
+                    "memory that another handle or process has, too, cannot be split: do so before it is shared",
+                );
                 Err(FreezeError { error, handle: Self::holding(region) })
             }
         }

@@ -39,7 +39,8 @@ pub(crate) use self::registry::{fingerprint, lookup, preloads};
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is not a process task",
     label = "not a process task",
-    note = "put `#[process_task]` on the function; a closure cannot be one, since no other process has its captures"
+    note = "put `#[process_task]` on the function; a closure cannot be one, since no other process has its captures",
+    note = "pass a task by its name alone: `*task` is the function, and `task.spawn(…)` is a process that runs already"
 )]
 pub trait Task: Copy + Send + Sync + 'static {
     /// What one call takes: the argument itself for one parameter, a tuple for several, `()` for none. References in it

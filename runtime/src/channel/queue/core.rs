@@ -78,9 +78,11 @@ impl Core {
     /// A new queue of type `Q`, with both ends.
     pub(super) fn new<Q: 'static>(limits: Limits, lends: bool) -> Result<Self> {
         if limits.items == 0 || limits.bytes == 0 {
-            return Err(Error::invalid(
-                "a queue with room for nothing would never take anything: ask for at least one, or for `unbounded`",
-            ));
+            let (items, bytes) = (limits.items, limits.bytes);
+            return Err(Error::invalid(format!(
+                "a queue needs room for at least 1 item and 1 byte, and {items} items in {bytes} bytes were asked for; use \
+                 `unbounded` for no limit"
+            )));
         }
         let refused = |errno| channel_failed("make a queue", errno);
         members::prepare().map_err(refused)?;
