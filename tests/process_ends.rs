@@ -11,7 +11,7 @@ use std::thread::sleep;
 use std::time::Duration;
 
 use nix::sys::signal::{Signal, raise};
-use process_task::{Builder, ErrorKind, Execution, Process, Result, StartMethod, Stdio, process_task};
+use process_task::{Builder, ErrorKind, Execution, Pool, Process, Result, StartMethod, Stdio, process_task};
 use support::processes::alive;
 use support::{PATIENCE, eventually};
 
@@ -23,6 +23,7 @@ under_every_start_method! {
     what_a_task_started_ends_when_the_task_does,
     exiting_is_no_success_whatever_the_code,
     a_signal_that_a_task_raises_is_named,
+    death_by_a_real_time_signal_is_told_and_hides_no_other,
     a_process_that_refuses_to_terminate_can_be_killed,
     a_stopped_process_can_be_killed,
 }
@@ -191,6 +192,31 @@ fn a_signal_that_a_task_raises_is_named(method: StartMethod) {
         );
         assert_eq!(error.to_string(), text);
         assert_eq!(error.execution(), Execution::Unknown);
+    }
+}
+
+#[process_task]
+#[expect(unsafe_code, reason = "nix has no names for these signals")]
+fn raise_number(number: i32) -> i32 {
+    if number == 0 {
+        return number;
+    }
+    // SAFETY: takes a number; the signal's default action ends this process.
+    unsafe { nix::libc::raise(number) };
+    sleep_long();
+    number
+}
+
+fn death_by_a_real_time_signal_is_told_and_hides_no_other(method: StartMethod) {
+    let pool = Pool::builder().workers(2).start_method(method).build().unwrap();
+    for signal in [34, 50, 64] {
+        let process = builder(method).spawn(raise_number, signal).unwrap();
+        assert_eq!(killed_by(process, &[Execution::Unknown]), signal);
+        let error = pool.call(raise_number, signal).unwrap_err();
+        assert!(error.to_string().contains(&format!("was killed by signal {signal} while running")), "{error}");
+        assert_eq!(pool.call(raise_number, 0), Ok(0));
+        let process = builder(method).spawn(raise_number, nix::libc::SIGTERM).unwrap();
+        assert_eq!(killed_by(process, &[Execution::Unknown]), nix::libc::SIGTERM);
     }
 }
 

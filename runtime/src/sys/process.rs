@@ -2,10 +2,10 @@
 //!
 //! Owns: nothing. Runs in: the fork server and its children.
 //! Never: signals a number that may belong to somebody else by now.
-#![expect(unsafe_code, reason = "fork(2), execveat(2), atexit(3) and exit(3)")]
+#![expect(unsafe_code, reason = "fork(2), execveat(2), waitid(2), atexit(3) and exit(3)")]
 
 use std::ffi::CString;
-use std::os::fd::BorrowedFd;
+use std::os::fd::{AsRawFd as _, BorrowedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
@@ -13,7 +13,6 @@ use nix::errno::Errno;
 use nix::libc;
 use nix::sys::prctl;
 use nix::sys::signal::Signal;
-use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
 pub(crate) use nix::unistd::Pid;
 use nix::unistd::{ForkResult, fork, getpid, getppid, setpgid};
 
@@ -169,18 +168,46 @@ pub(crate) type RawStatus = i32;
 ///
 /// Its number cannot be given to anybody else before [`reap`].
 pub(crate) fn ended_child() -> Option<Pid> {
-    let flags = WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG | WaitPidFlag::WNOWAIT;
-    retry(|| waitid(Id::All, flags)).ok()?.pid()
+    Some(changed(libc::P_ALL, 0, libc::WEXITED | libc::WNOHANG | libc::WNOWAIT)?.pid)
 }
 
 /// `waitid(P_ALL, WSTOPPED | WCONTINUED | WNOHANG)`: a child that was stopped, and by which signal, or was continued (`None`),
 /// if one has not been told of yet.
 pub(crate) fn stopped_child() -> Option<(Pid, Option<i32>)> {
-    let flags = WaitPidFlag::WSTOPPED | WaitPidFlag::WCONTINUED | WaitPidFlag::WNOHANG;
-    match retry(|| waitid(Id::All, flags)).ok()? {
-        WaitStatus::Stopped(pid, signal) => Some((pid, Some(signal as i32))),
-        status => Some((status.pid()?, None)),
-    }
+    let Changed { pid, code, status } = changed(libc::P_ALL, 0, libc::WSTOPPED | libc::WCONTINUED | libc::WNOHANG)?;
+    Some((pid, (code == libc::CLD_STOPPED).then_some(status)))
+}
+
+/// What `waitid(2)` says of a child.
+struct Changed {
+    pid: Pid,
+    /// `CLD_EXITED`, `CLD_KILLED` and so on.
+    code: i32,
+    /// The exit code, or the signal: also one that has no name, such as those for real time.
+    status: i32,
+}
+
+/// `waitid(2)`, which must not wait: nix's own fails for a signal that it has no name for, and so would hide that child, and
+/// all that end after it.
+fn changed(which: libc::idtype_t, id: libc::id_t, flags: i32) -> Option<Changed> {
+    // SAFETY: all zero is a valid `siginfo_t`.
+    let mut info: libc::siginfo_t = unsafe { std::mem::zeroed() };
+    retry(|| {
+        // SAFETY: `info` is borrowed for the call.
+        Errno::result(unsafe { libc::waitid(which, id, &raw mut info, flags) })
+    })
+    .ok()?;
+    // SAFETY: filled in by the kernel for a child, and zero without one.
+    let pid = unsafe { info.si_pid() };
+    // SAFETY: as above.
+    let status = unsafe { info.si_status() };
+    (pid != 0).then_some(Changed { pid: Pid::from_raw(pid), code: info.si_code, status })
+}
+
+/// [`changed`], of the child behind `pidfd`.
+fn changed_behind(pidfd: BorrowedFd<'_>) -> Option<Changed> {
+    let id = libc::id_t::try_from(pidfd.as_raw_fd()).ok()?;
+    changed(libc::P_PIDFD, id, libc::WEXITED | libc::WNOHANG)
 }
 
 /// Reaps a child that [`ended_child`] named.
@@ -194,16 +221,13 @@ pub(crate) fn reap(pid: Pid) -> RawStatus {
 /// Reaps our child behind `pidfd`, and says how it ended; `None` if it has not, or if the host program has reaped it.
 pub(crate) fn reap_with_status(pidfd: BorrowedFd<'_>) -> Option<std::process::ExitStatus> {
     use std::os::unix::process::ExitStatusExt as _;
-    match retry(|| waitid(Id::PIDFd(pidfd), WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG)).ok()? {
-        WaitStatus::Exited(_, code) => Some(std::process::ExitStatus::from_raw(code << 8)),
-        WaitStatus::Signaled(_, signal, _) => Some(std::process::ExitStatus::from_raw(signal as i32)),
-        _ => None,
-    }
+    let Changed { code, status, .. } = changed_behind(pidfd)?;
+    Some(std::process::ExitStatus::from_raw(if code == libc::CLD_EXITED { status << 8 } else { status }))
 }
 
 /// Reaps our child behind `pidfd` if nobody else did; the host program may have.
 pub(crate) fn reap_quietly(pidfd: BorrowedFd<'_>) {
-    let _ = retry(|| waitid(Id::PIDFd(pidfd), WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG));
+    let _ = changed_behind(pidfd);
 }
 
 /// `killpg(2)`. Only the reaper of the group's leader may do this, and only before it reaps. A child that left its group for
