@@ -2,6 +2,8 @@
 //!
 //! Runs in: the test process; the tasks in children, and `sleep` in grandchildren.
 //! Never: signals a process by a number that it has not just seen alive.
+#![expect(unsafe_code, reason = "nix has no names for signals of real time")]
+
 mod support;
 
 use std::io::{BufRead as _, BufReader, Write as _};
@@ -196,7 +198,6 @@ fn a_signal_that_a_task_raises_is_named(method: StartMethod) {
 }
 
 #[process_task]
-#[expect(unsafe_code, reason = "nix has no names for these signals")]
 fn raise_number(number: i32) -> i32 {
     if number == 0 {
         return number;

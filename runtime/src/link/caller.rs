@@ -12,6 +12,7 @@ use std::sync::atomic::fence;
 use super::batch::{self, Tally};
 use super::beside::{self, Arriving, MOST_WAITING};
 use super::frame::{self, Frame, HEAD, INLINE, Kind, LONGEST, ParcelName, RING};
+use super::last_words;
 use super::message::{FromChild, ToChild};
 use super::parcel::{Arrivals, NO_SLOT, SLOTS};
 use super::reply::{Body, Borrowed, OfBatch, Reply};
@@ -378,14 +379,7 @@ impl<T> Caller<T> {
     /// it had.
     pub(crate) fn last_words(&self) -> (bool, Option<String>) {
         let words = self.link.reply.words();
-        let len = (words.last_words_len.0.load(Acquire) as usize).min(words.last_words.len());
-        let bytes: Vec<u8> = words.last_words[..len].iter().map(|byte| byte.load(Relaxed)).collect();
-        let mut text = String::from_utf8_lossy(&bytes).into_owned();
-        let limit = words.memory_limit.0.load(Acquire);
-        if text.is_empty() && limit != 0 {
-            text = format!("its memory was limited to {limit} bytes, and an allocation beyond that aborts the process");
-        }
-        (words.overflowed.0.load(Acquire) != 0, (!text.is_empty()).then_some(text))
+        (words.overflowed.0.load(Acquire) != 0, last_words::left(words))
     }
 
     /// What the child said on the control socket instead of serving, if it said anything.

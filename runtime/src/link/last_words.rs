@@ -1,8 +1,9 @@
 //! What a child says when it panics, kept where it outlives the process.
 //!
-//! Owns: nothing; the place is in the reply half. Runs in: the child, on any of its threads. Never: allocates.
+//! Owns: nothing; the place is in the reply half. Runs in: the child, on any of its threads, without allocating; [`left`] in
+//! the parent. Never: believes a length that it has not checked.
 
-use std::sync::atomic::Ordering::{Relaxed, Release};
+use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 
 use super::words::{LAST_WORDS, ReplyWords};
 use crate::shared::Half;
@@ -38,5 +39,20 @@ impl LastWords {
             end += 1;
         }
         words.last_words_len.0.store(u32::try_from(end).unwrap_or(0), Release);
+    }
+}
+
+/// What the child said when it panicked last, or how little memory it had.
+pub(super) fn left(words: &ReplyWords) -> Option<String> {
+    let len = (words.last_words_len.0.load(Acquire) as usize).min(words.last_words.len());
+    let bytes: Vec<u8> = words.last_words[..len].iter().map(|byte| byte.load(Relaxed)).collect();
+    if !bytes.is_empty() {
+        return Some(String::from_utf8_lossy(&bytes).into_owned());
+    }
+    match words.memory_limit.0.load(Acquire) {
+        0 => None,
+        limit => {
+            Some(format!("its memory was limited to {limit} bytes, and an allocation beyond that aborts the process"))
+        }
     }
 }
