@@ -23,6 +23,9 @@ under_every_start_method! {
     a_death_is_a_warning_and_the_next_worker_is_told_of,
     a_time_out_is_a_warning_and_a_retry_is_told_of,
     a_span_is_around_those_who_wait,
+    a_cancelled_call_is_no_warning,
+    death_says_which_task_ran,
+    forced_end_and_failed_finalizer_are_warnings,
     a_subscriber_that_panics_harms_nobody,
     stopped_worker_is_a_warning_with_task_and_signal,
     stopped_process_is_a_warning_with_task_and_signal,
@@ -185,6 +188,54 @@ fn a_time_out_is_a_warning_and_a_retry_is_told_of(method: StartMethod) {
     let again = heard("call is made again");
     assert_eq!((again.len(), again[0].level, &*again[0].fields["attempts"]), (1, Level::INFO, "1"));
     assert!(again[0].fields["task"].ends_with("::abort") && again[0].fields["error"].contains("SIGABRT"));
+}
+
+fn a_cancelled_call_is_no_warning(method: StartMethod) {
+    listen();
+    let pool = pool(method);
+    let call = pool.submit(sleep, ());
+    eventually("it runs", support::PATIENCE, || call.is_running());
+    assert!(call.cancel_running());
+    call.join().expect_err("it is cancelled");
+    assert_eq!(pool.call(square, 3), Ok(9));
+    let killed = heard("worker was killed");
+    assert_eq!((killed.len(), killed[0].level, &*killed[0].fields["worker"]), (1, Level::DEBUG, "logged-0"));
+    assert!(
+        killed[0].fields["task"].ends_with("::sleep") && killed[0].fields["cause"].contains("cancelled"),
+        "{killed:?}"
+    );
+    let loud: Vec<_> = lock(&HEARD).iter().filter(|heard| heard.level <= Level::WARN).cloned().collect();
+    assert!(loud.is_empty(), "{loud:?}");
+}
+
+fn death_says_which_task_ran(method: StartMethod) {
+    listen();
+    let pool = pool(method);
+    pool.call(abort, ()).expect_err("an abort");
+    assert_eq!(pool.call(square, 3), Ok(9));
+    let died = heard("worker died");
+    assert!(died.len() == 1 && died[0].fields["task"].ends_with("::abort"), "{died:?}");
+    // One that ran nothing has no task.
+    let idle = process_task::active_children()[0].id();
+    let idle = nix::unistd::Pid::from_raw(idle.cast_signed());
+    nix::sys::signal::kill(idle, nix::sys::signal::Signal::SIGKILL).expect("a worker");
+    eventually("its death is told", support::PATIENCE, || heard("worker died").len() == 2);
+    assert!(!heard("worker died")[1].fields.contains_key("task"));
+}
+
+fn forced_end_and_failed_finalizer_are_warnings(method: StartMethod) {
+    listen();
+    let limit = Duration::from_millis(100);
+    let builder = Pool::builder().workers(1).start_method(method).name("logged");
+    let pool = builder.finalizer(sleep.timeout(limit), ()).build().expect("a pool");
+    assert_eq!(pool.call(square, 3), Ok(9));
+    pool.shutdown(process_task::Pending::Finish).expect_err("a finalizer that takes too long");
+    let forced = heard("worker did not end in time and is killed");
+    assert_eq!((forced.len(), forced[0].level, &*forced[0].fields["limit"]), (1, Level::WARN, "100ms"));
+    assert!(forced[0].fields["task"].ends_with("::sleep") && forced[0].fields["worker"] == "logged-0");
+    let failed = heard("finalizer failed");
+    assert_eq!((failed.len(), failed[0].level), (1, Level::WARN));
+    assert!(failed[0].fields["task"].ends_with("::sleep") && failed[0].fields["error"].contains("100ms"));
 }
 
 fn a_span_is_around_those_who_wait(method: StartMethod) {

@@ -5,6 +5,7 @@
 
 use std::io::Write as _;
 use std::panic::{self, AssertUnwindSafe};
+use std::time::Duration;
 
 use super::batch;
 use super::outfit;
@@ -25,7 +26,7 @@ pub(super) fn serve(mut callee: Callee) -> ! {
     crash::tell(callee.overflow_flag());
     panics::tell(last_words);
     rehearse();
-    let mut once = false;
+    let mut once = None;
     while let Some(given) = callee.next() {
         if given.kind == Kind::Setup {
             match set_up(&mut callee, &given) {
@@ -49,11 +50,15 @@ pub(super) fn serve(mut callee: Callee) -> ! {
         last_words.clear();
         run(&mut callee, &given);
         callee.linger(given);
-        if once {
+        if once.is_some() {
             // Ending takes 0.2 ms; the parent, which may have been woken on this processor, goes first.
             process::give_way();
             break;
         }
+    }
+    if let Some(limit) = once {
+        // Whatever runs from here on, exit handlers and destructors, is the program's. A pool sees to its workers itself.
+        process::kill_self_after(limit);
     }
     exit()
 }
@@ -71,8 +76,8 @@ pub(super) fn rehearse() {
     std::hint::black_box((setup, known.is_ok(), handles, forked::generation()));
 }
 
-/// Becomes what the parent asked for; true if one call is all that will come.
-fn set_up(callee: &mut Callee, given: &Given) -> Result<bool, Refusal> {
+/// Becomes what the parent asked for; if one call is all that will come, returns how long exiting may take after that.
+fn set_up(callee: &mut Callee, given: &Given) -> Result<Option<Duration>, Refusal> {
     let unreadable = |errno: Errno| Refusal { step: "read its setup".to_owned(), errno: errno as i32 };
     let bytes = given.payload().map_err(unreadable)?;
     let setup: Setup = from_bytes(bytes).map_err(|_| unreadable(Errno::EPROTO))?;

@@ -43,6 +43,9 @@ impl Base {
     }
 }
 
+/// How long a process may take to exit after its only call, unless its builder says otherwise.
+const EXIT_TIMEOUT: Duration = Duration::from_secs(5);
+
 /// What was asked for, beside what the parent itself has.
 #[derive(Debug, Default)]
 pub(crate) struct Options {
@@ -58,6 +61,8 @@ pub(crate) struct Options {
     pub(crate) open_files: Option<u64>,
     /// A worker that uses more private memory than this is replaced.
     pub(crate) most_memory: Option<u64>,
+    /// How long a process that is done may take to exit, if not as long as usual.
+    pub(crate) exit_timeout: Option<Duration>,
     pub(crate) niceness: Option<i32>,
     pub(crate) cpus: Option<Vec<usize>>,
     /// Whether a pool's workers share the processors out among them, one for each.
@@ -150,7 +155,7 @@ impl fmt::Display for Cpus<'_> {
 pub(crate) fn setup(base: &Base, options: &Options, name: &str, once: bool) -> Result<(Setup, Vec<OwnedFd>)> {
     let mut setup = Setup {
         name: name.to_owned(),
-        once,
+        once: once.then(|| options.exit_timeout.unwrap_or(EXIT_TIMEOUT)),
         parent: (std::process::id(), identity::get().map_or_else(String::new, |own| own.name.clone())),
         depth: identity::depth() + 1,
         clear_env: options.clear_env,

@@ -16,7 +16,7 @@ mod values;
 
 pub(crate) use self::context::{Options, preparing, setup, setup_of_worker};
 pub(crate) use self::hub::{Hub, Source, existing_hub, hub, wake};
-pub(crate) use self::record::Record;
+pub(crate) use self::record::{DEATH_LOOK, LONGEST_DEATH, Record, not_dead_note};
 pub(crate) use self::requests::Child;
 pub(crate) use self::stops::tell_of_stop;
 pub(crate) use self::timers::Timer;

@@ -79,7 +79,11 @@ fn of_end<T>(status: ExitStatus, caller: &Caller<T>, execution: Execution) -> Er
 
 /// What the end of the process of `record` means for a call that it had; see [`of_end`].
 pub(crate) fn of_death<T>(record: &Record, status: ExitStatus, caller: &Caller<T>, execution: Execution) -> Error {
-    in_background(record, status, execution).unwrap_or_else(|| of_end(status, caller, execution))
+    let error = in_background(record, status, execution).unwrap_or_else(|| of_end(status, caller, execution));
+    match record.oom_note() {
+        Some(note) if matches!(error.kind(), ErrorKind::Killed { .. }) => error.with_note(note),
+        _ => error,
+    }
 }
 
 /// The error of a process that was killed because it used the terminal from the background.

@@ -8,15 +8,28 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::process::ExitStatusExt as _;
 use std::process::ExitStatus;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::time::Instant;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::{Duration, Instant};
 
 use super::hub::existing_hub;
 use super::server::Server;
 use crate::link::message::{ChildId, ToServer};
 use crate::shared::members::{self, Member};
+use crate::sys::cgroup::OomKills;
 use crate::sys::process::RawStatus;
-use crate::sys::{self, Errno, fd};
+use crate::sys::{self, Errno, fd, poll};
+
+/// How long a killed process may take to be dead. It takes milliseconds, more if much memory has to be given back. A
+/// process that sleeps in the kernel and cannot be interrupted (state `D`) takes as long as what it sleeps for.
+pub(crate) const LONGEST_DEATH: Duration = Duration::from_secs(30);
+
+/// How often to look whether a killed process is dead though its end was not reported.
+pub(crate) const DEATH_LOOK: Duration = Duration::from_secs(1);
+
+/// What the error of a call says whose process was killed and is not dead.
+pub(crate) fn not_dead_note() -> String {
+    format!("{LONGEST_DEATH:?} after SIGKILL its process had not ended, and may run on")
+}
 
 /// One child, from the fork server's word that it exists.
 pub(crate) struct Record {
@@ -28,6 +41,8 @@ pub(crate) struct Record {
     /// Empty as long as it is a spare.
     name: Mutex<String>,
     turn: AtomicU64,
+    /// How many processes the kernel had killed for want of memory when this one was handed out.
+    oom_kills: OnceLock<OomKills>,
     end: Mutex<End>,
     ended: Condvar,
     stop: Mutex<Stop>,
@@ -50,6 +65,8 @@ struct Stop {
 #[derive(Default)]
 struct End {
     status: Option<RawStatus>,
+    /// What the kernel's OOM killer has done meanwhile, if the process was killed by SIGKILL.
+    oom: Option<String>,
     watcher: Option<Box<dyn FnOnce() + Send>>,
 }
 
@@ -63,6 +80,7 @@ impl Record {
             server,
             name: Mutex::default(),
             turn: AtomicU64::new(0),
+            oom_kills: OnceLock::new(),
             end: Mutex::default(),
             ended: Condvar::new(),
             stop: Mutex::default(),
@@ -86,6 +104,7 @@ impl Record {
     pub(crate) fn set_name(&self, name: &str) {
         static HANDED_OUT: AtomicU64 = AtomicU64::new(1);
         name.clone_into(&mut lock(&self.name));
+        let _ = self.oom_kills.set(lately());
         self.turn.store(HANDED_OUT.fetch_add(1, Relaxed), Relaxed);
     }
 
@@ -148,6 +167,11 @@ impl Record {
         lock(&self.end).status.map(ExitStatus::from_raw)
     }
 
+    /// Whether it is dead, also if its end was not reported, because its fork server is stopped.
+    pub(crate) fn is_dead(&self) -> bool {
+        self.status().is_some() || poll::readable([self.pidfd()], Some(Instant::now())) == Ok([true])
+    }
+
     /// Waits for its end; `None` if `deadline` came first.
     pub(crate) fn wait(&self, deadline: Option<Instant>) -> Option<ExitStatus> {
         let mut end = lock(&self.end);
@@ -176,8 +200,16 @@ impl Record {
         }
     }
 
+    /// What the kernel's OOM killer has done since it was handed out, if it was killed by SIGKILL.
+    pub(crate) fn oom_note(&self) -> Option<String> {
+        lock(&self.end).oom.clone()
+    }
+
     /// It has ended: tells whoever waits. A second word is ignored.
     pub(super) fn ended(&self, status: RawStatus) {
+        let killed = ExitStatus::from_raw(status).signal() == Some(sys::signal::KILL);
+        // Files are read before any lock is taken.
+        let oom = self.oom_kills.get().filter(|_| killed).and_then(|before| OomKills::now().since(*before));
         let mut end = lock(&self.end);
         if end.status.is_some() {
             return;
@@ -185,6 +217,7 @@ impl Record {
         // The fork server has said so, if it lives.
         members::end(self.member, status != 0);
         end.status = Some(status);
+        end.oom = oom;
         let watcher = end.watcher.take();
         drop(end);
         let watched_stops = lock(&self.stop).watcher.take();
@@ -222,4 +255,14 @@ impl fmt::Debug for Record {
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// How many processes the kernel had killed for want of memory a moment ago: files are read once a second at most.
+fn lately() -> OomKills {
+    static LAST: Mutex<Option<(Instant, OomKills)>> = Mutex::new(None);
+    let mut last = lock(&LAST);
+    match *last {
+        Some((at, kills)) if at.elapsed() < Duration::from_secs(1) => kills,
+        _ => last.insert((Instant::now(), OomKills::now())).1,
+    }
 }

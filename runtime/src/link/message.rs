@@ -23,6 +23,7 @@
 //! | 3 | [`ToChild::Parcel`], [`ToChild::Attached`], [`ToChild::Beside`], before the frame that names them | [`FromChild::Parcel`], [`FromChild::Beside`] |
 
 use std::ffi::OsString;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
@@ -183,8 +184,8 @@ pub(crate) enum Attached {
 pub(crate) struct Setup {
     /// What the process is called, in errors and in `top`.
     pub(crate) name: String,
-    /// Whether it ends after its first call.
-    pub(crate) once: bool,
+    /// If it ends after its first call: how long it may take to exit then.
+    pub(crate) once: Option<Duration>,
     /// The id and the name of the process that asked.
     pub(crate) parent: (u32, String),
     /// See [`super::identity::Identity::depth`].

@@ -20,22 +20,15 @@ use super::plan::{Errand, Plan};
 use super::schedule::{Owed, Schedule};
 use super::worker::{Asked, State, Worker};
 use crate::error::{Error, ErrorKind, Execution, Result};
-use crate::launch::{Record, outcome};
+use crate::launch::{DEATH_LOOK, LONGEST_DEATH, Record, not_dead_note, outcome};
 use crate::link::frame::Kind;
-use crate::sys::{poll, signal};
+use crate::sys::signal;
 
 /// How long a worker has to exit after its last answer.
 pub(super) const EXIT_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// How long a finalizer without a timeout of its own may run.
 pub(super) const FINALIZER_TIMEOUT: Duration = Duration::from_secs(10);
-
-/// How long a killed process may take to be dead. It takes milliseconds, more if much memory has to be given back. A
-/// process that sleeps in the kernel and cannot be interrupted (state `D`) takes as long as what it sleeps for.
-pub(super) const LONGEST_DEATH: Duration = Duration::from_secs(30);
-
-/// How often to look whether a killed process is dead though its end was not reported, because its fork server is stopped.
-const LOOK: Duration = Duration::from_secs(1);
 
 /// A worker that was killed, or is about to be, and is not known to be dead.
 #[derive(Debug)]
@@ -91,20 +84,20 @@ impl Death {
     fn after(pause: Duration) -> Self {
         let now = Instant::now();
         let at = |time: Duration| now.checked_add(pause.saturating_add(time));
-        Self { next: at(LOOK), last: at(LONGEST_DEATH) }
+        Self { next: at(DEATH_LOOK), last: at(LONGEST_DEATH) }
     }
 
     fn look(&mut self, record: &Record, now: Instant) -> Found {
         if self.next.is_none_or(|next| now < next) {
             return Found::Waiting;
         }
-        if poll::readable([record.pidfd()], Some(now)) == Ok([true]) {
+        if record.is_dead() {
             return Found::Dead;
         }
         if self.last.is_some_and(|last| now >= last) {
             return Found::Stuck;
         }
-        self.next = now.checked_add(LOOK);
+        self.next = now.checked_add(DEATH_LOOK);
         Found::Waiting
     }
 }
@@ -330,8 +323,7 @@ impl Schedule {
         let State::Dying(dying) = std::mem::replace(&mut self.places[number].state, State::Empty) else { return };
         self.see_stuck(number, &dying.record, owed);
         for (queued, error) in dying.running {
-            let note = format!("{LONGEST_DEATH:?} after SIGKILL its process had not ended, and may run on");
-            self.settle(&queued.call, Err(error.with_note(note)), owed);
+            self.settle(&queued.call, Err(error.with_note(not_dead_note())), owed);
             queued.call.set_holder(None);
         }
         self.sort_in(number, owed);

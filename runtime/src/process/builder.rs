@@ -83,6 +83,27 @@ impl Builder {
         self
     }
 
+    /// How long the process has to exit after its task has returned, or panicked, and its result was sent: exit handlers
+    /// (`atexit`) and destructors run then, which may hang. After that it is killed; its result stands, and
+    /// [`wait`](Process::wait) says SIGKILL. Five seconds unless asked.
+    ///
+    /// # Examples
+    /// ```
+    /// # use std::time::Duration;
+    /// use process_task::{Builder, process_task};
+    ///
+    /// #[process_task]
+    /// fn square(x: i64) -> i64 { x * x }
+    ///
+    /// let process = Builder::new().exit_timeout(Duration::from_secs(60)).spawn(square, 3)?;
+    /// assert_eq!(process.join()?, 9);
+    /// # process_task::Result::Ok(())
+    /// ```
+    pub fn exit_timeout(mut self, timeout: std::time::Duration) -> Self {
+        self.options.exit_timeout = Some(timeout);
+        self
+    }
+
     surroundings! {
         it: "it", its: "its", new: "Builder::new()", run: "spawn(seen, ())?.join()?"
     }

@@ -107,7 +107,8 @@ impl<R> Process<R> {
     }
 
     /// Waits for the result, as long as it takes. It comes when the task has returned, its destructors have run and
-    /// stdout is flushed; the process itself may end a little later.
+    /// stdout is flushed; the process itself may end a little later, and is killed if it takes longer for that than its
+    /// [`exit_timeout`](crate::Builder::exit_timeout), five seconds unless asked.
     ///
     /// A pipe to the process's stdin that was not taken is closed first. What comes through pipes from stdout and stderr that were
     /// not taken is read and thrown away, or the process would wait for its reader; [`output`](Self::output) keeps it.
@@ -170,7 +171,8 @@ impl<R> Process<R> {
         drop(self);
     }
 
-    /// Waits for the process's end, and says how it ended: code 0 after a task that returned or panicked.
+    /// Waits for the process's end, and says how it ended: code 0 after a task that returned or panicked, SIGKILL if it took
+    /// longer than its [`exit_timeout`](crate::Builder::exit_timeout) to exit after that.
     ///
     /// A pipe to the process's stdin that was not taken is closed first. What comes through pipes from stdout and stderr that were
     /// not taken is read and kept, however much it is: [`take_stdout`](Self::take_stdout) and

@@ -10,17 +10,24 @@
 //! | between the claim and the reply | the end's kind, with `Unknown` |
 //! | after the reply | the reply |
 //! | because we killed it, when its time was over and it had not replied | `TimedOut` |
+//! | not, 30 seconds after it was killed for that | `TimedOut`, which says so |
 
 use std::fmt;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::process::ExitStatusExt as _;
-use std::sync::atomic::{AtomicU32, Ordering::SeqCst};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::SeqCst};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::task::Waker;
 use std::time::{Duration, Instant};
 
+use tracing::warn;
+
 use crate::error::{Error, ErrorKind, Execution, Result};
-use crate::launch::{Child, Hub, Record, Source, Timer, existing_hub, hub, outcome, tell_of_stop, wake};
+use crate::launch::{
+    Child, DEATH_LOOK, Hub, LONGEST_DEATH, Record, Source, Timer, existing_hub, hub, not_dead_note, outcome,
+    tell_of_stop, wake,
+};
 use crate::link::frame::Kind;
 use crate::link::{Body, Caller, Payload, StartMethod};
 use crate::sys::poll::{self, Report};
@@ -67,6 +74,8 @@ pub(super) struct Running {
     timed_out: OnceLock<Duration>,
     /// How many more processes may be tried if this one dies before it claims the call.
     tries: AtomicU32,
+    /// SIGKILL was sent to it from here.
+    killed: AtomicBool,
     /// The process that has the call instead, because this one died before it claimed it.
     successor: OnceLock<Arc<Running>>,
 }
@@ -112,6 +121,7 @@ impl Running {
             timed_out: OnceLock::new(),
             // Descriptors are gone with the child that they were sent to.
             tries: AtomicU32::new(if descriptors.is_empty() { tries } else { 0 }),
+            killed: AtomicBool::new(false),
             successor: OnceLock::new(),
         });
         let (record, task) = (Arc::downgrade(&running.record), running.order.task);
@@ -144,11 +154,30 @@ impl Running {
     /// The call's time is over: the process is killed, unless it has replied.
     ///
     /// Runs in: the parent, on the hub's thread.
-    fn out_of_time(&self) {
+    fn out_of_time(self: Arc<Self>) {
         if self.outcome().is_none() {
             let _ = self.timed_out.set(self.since.elapsed());
             let _ = self.signal(signal::KILL);
+            self.expect_death(Instant::now().checked_add(LONGEST_DEATH));
         }
+    }
+
+    /// The process was killed for its time: its call is settled when it is dead, or else at `last`.
+    fn expect_death(self: Arc<Self>, last: Option<Instant>) {
+        let Some(hub) = existing_hub() else { return };
+        let running = Arc::downgrade(&self);
+        hub.after(DEATH_LOOK, move || {
+            let Some(running) = running.upgrade().filter(|running| running.outcome().is_none()) else { return };
+            let (Some(limit), Some(elapsed)) = (running.order.limit, running.timed_out.get().copied()) else { return };
+            let error = Error::new(ErrorKind::TimedOut { limit, elapsed }, Execution::Unknown);
+            if running.record.is_dead() {
+                running.give_up(error);
+            } else if last.is_some_and(|last| Instant::now() >= last) {
+                running.give_up(error.with_note(not_dead_note()));
+            } else {
+                running.expect_death(last);
+            }
+        });
     }
 
     /// The process that has the call now.
@@ -168,6 +197,7 @@ impl Running {
     /// Sends `signal` to the process, which is not tried again if it dies of it.
     pub(super) fn signal(&self, signal: i32) -> std::result::Result<(), Errno> {
         self.tries.store(0, SeqCst);
+        self.killed.fetch_or(signal == signal::KILL, SeqCst);
         self.record.signal(signal)
     }
 
@@ -269,7 +299,11 @@ impl Running {
         });
         if let Err(violation) = collected {
             let _ = self.record.signal(signal::KILL);
-            found = Some(Err(outcome::of_violation(violation.0)));
+            // Settled when it is dead, or whoever makes the work again might have two at it.
+            found = ended.map(|_| Err(outcome::of_violation(violation.0)));
+            if found.is_none() {
+                return;
+            }
         }
         if let (None, Some(status)) = (&found, ended) {
             let claimed = caller.claimed() > SETUP;
@@ -299,12 +333,31 @@ impl Running {
         if let Some((call, tries)) = self.unclaimed() {
             return self.try_another(call, tries);
         }
+        let returned = self.outcome.get().is_some_and(Result::is_ok);
+        if returned && self.record.status().and_then(|status| status.signal()) == Some(signal::KILL) {
+            self.tell_of_forced_end();
+        }
         // What was beside the call is held by nobody any more, whether its outcome is ever asked for or not.
         if self.outcome.get().is_some() {
             let caller = lock(&self.caller).take();
             drop(caller);
         }
         self.tell();
+    }
+
+    /// The task has returned, and then the process was killed: since it took too long to exit, unless that was somebody else.
+    fn tell_of_forced_end(&self) {
+        if self.killed.load(SeqCst) {
+            return;
+        }
+        let (process, pid, task) = (self.record.name(), self.record.pid, self.order.task);
+        // A subscriber is the program's code, and this is the hub's thread.
+        let told = catch_unwind(|| {
+            warn!(target: "process_task", process, pid, task, "process was killed while it exited, after its result");
+        });
+        if let Err(payload) = told {
+            let _ = catch_unwind(AssertUnwindSafe(|| drop(payload)));
+        }
     }
 
     /// Takes the call back that a dead process has not claimed, if it may be given to another one.

@@ -1,4 +1,5 @@
-//! How much memory the control groups of this process leave it, as far as they say: `cgroups(7)`, both versions.
+//! How much memory the control groups of this process leave it, and how many processes were killed for want of it, as far as
+//! they say: `cgroups(7)`, both versions.
 //!
 //! Owns: nothing. Runs in: any process.
 //! Never: fails. Where nothing is said, nothing is limited.
@@ -15,15 +16,65 @@ struct Names {
     used: &'static str,
     /// In `memory.stat`: pages of files, which give way.
     files: [&'static str; 2],
+    /// Which file says how many processes were killed for want of memory.
+    kills: &'static str,
 }
 
 const FIRST: Names = Names {
     limit: "memory.limit_in_bytes",
     used: "memory.usage_in_bytes",
     files: ["total_active_file", "total_inactive_file"],
+    kills: "memory.oom_control",
 };
 
-const SECOND: Names = Names { limit: "memory.max", used: "memory.current", files: ["active_file", "inactive_file"] };
+const SECOND: Names = Names {
+    limit: "memory.max",
+    used: "memory.current",
+    files: ["active_file", "inactive_file"],
+    kills: "memory.events",
+};
+
+/// How many processes the kernel's OOM killer has ended so far, as far as it says.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct OomKills {
+    /// Of this process's control group, and of those below it.
+    group: Option<u64>,
+    /// Of the whole system.
+    system: Option<u64>,
+}
+
+impl OomKills {
+    pub(crate) fn now() -> Self {
+        let read = |path: &Path| kills(&fs::read_to_string(path).ok()?);
+        let groups = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
+        let group = groups.lines().filter_map(group).find_map(|(root, path, names)| {
+            let own = root.join(path);
+            // In a container the path may be that outside of it; then the root is the container's group.
+            own.ancestors()
+                .take_while(|group| group.starts_with(&root))
+                .find_map(|group| read(&group.join(names.kills)))
+        });
+        Self { group, system: read(Path::new("/proc/vmstat")) }
+    }
+
+    /// What has happened since `before`, in words; `None` if that is nothing.
+    pub(crate) fn since(self, before: Self) -> Option<String> {
+        let more = |now: Option<u64>, before: Option<u64>| now?.checked_sub(before?).filter(|more| *more > 0);
+        let (count, of) = match more(self.group, before.group) {
+            Some(count) => (count, "of this control group"),
+            // Where the group is known, its own count is what matters.
+            None if self.group.is_some() && before.group.is_some() => return None,
+            None => (more(self.system, before.system)?, "of this system"),
+        };
+        let processes = if count == 1 { "process" } else { "processes" };
+        Some(format!("the kernel's OOM killer has ended {count} {processes} {of} since this one was started"))
+    }
+}
+
+/// The count in a file of lines with a name and a number.
+fn kills(text: &str) -> Option<u64> {
+    text.lines().find_map(|line| line.strip_prefix("oom_kill ")?.trim().parse().ok())
+}
 
 /// The bytes that this process could have before its control group, or one above that, has the kernel kill somebody.
 pub(crate) fn memory_left() -> Option<usize> {
@@ -87,6 +138,24 @@ mod tests {
         assert_eq!(found("0::/a/b"), Some((MOUNT.to_owned(), "a/b", "memory.max")));
         assert_eq!(found("4:cpu,memory:/c"), Some((format!("{MOUNT}/memory"), "c", "memory.limit_in_bytes")));
         assert_eq!((found("3:cpuset:/"), found("")), (None, None));
+    }
+
+    #[test]
+    fn kills_are_counted_and_told() {
+        assert_eq!(kills("low 0\noom 3\noom_kill 2\noom_group_kill 0\n"), Some(2));
+        assert_eq!(kills("oom_kill_disable 0\nunder_oom 0\noom_kill 7\n"), Some(7));
+        assert_eq!((kills("oom_kill_disable 1\n"), kills("")), (None, None));
+        let known = |group, system| OomKills { group, system };
+        let told = |now: OomKills, before| now.since(before).unwrap_or_default();
+        let text = told(known(Some(3), Some(9)), known(Some(2), Some(1)));
+        assert_eq!(
+            text,
+            "the kernel's OOM killer has ended 1 process of this control group since this one was started"
+        );
+        assert_eq!(told(known(Some(3), Some(9)), known(Some(3), Some(1))), "", "elsewhere");
+        let text = told(known(None, Some(9)), known(None, Some(7)));
+        assert_eq!(text, "the kernel's OOM killer has ended 2 processes of this system since this one was started");
+        assert_eq!(told(known(None, None), known(None, None)), "");
     }
 
     #[test]

@@ -5,14 +5,19 @@
 #![expect(unsafe_code, reason = "fork(2), execveat(2), waitid(2), atexit(3) and exit(3)")]
 
 use std::ffi::CString;
+use std::mem::ManuallyDrop;
 use std::os::fd::{AsRawFd as _, BorrowedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::libc;
 use nix::sys::prctl;
-use nix::sys::signal::Signal;
+use nix::sys::signal::{SigEvent, SigevNotify, Signal};
+use nix::sys::time::TimeSpec;
+use nix::sys::timer::{Expiration, Timer, TimerSetTimeFlags};
+use nix::time::ClockId;
 pub(crate) use nix::unistd::Pid;
 use nix::unistd::{ForkResult, fork, getpid, getppid, setpgid};
 
@@ -263,6 +268,18 @@ pub(crate) fn at_exit(handler: extern "C" fn()) {
         // SAFETY: the handler is a function of this program, and takes nothing.
         let _ = unsafe { libc::atexit(handler) };
     }
+}
+
+/// Has the kernel kill this process after `limit`, if it has not ended by then; never, if that is beyond the clock's end.
+/// A copy made by `fork()` is not killed.
+pub(crate) fn kill_self_after(limit: Duration) {
+    let kill = SigEvent::new(SigevNotify::SigevSignal { signal: Signal::SIGKILL, si_value: 0 });
+    let Ok(timer) = Timer::new(ClockId::CLOCK_MONOTONIC, kill) else { return };
+    // It stays when this returns.
+    let mut timer = ManuallyDrop::new(timer);
+    // Zero would disarm it.
+    let limit = TimeSpec::from_duration(limit.max(Duration::from_nanos(1)));
+    let _ = timer.set(Expiration::OneShot(limit), TimerSetTimeFlags::empty());
 }
 
 /// `_exit(2)`: ends at once, without handlers or destructors.

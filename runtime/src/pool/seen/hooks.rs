@@ -15,10 +15,9 @@ use super::event::{Event, What, Who};
 use super::latency::{Sampling, Stamp};
 use super::recorder::Recorder;
 use crate::error::Error;
-use crate::launch::Record;
+use crate::launch::{LONGEST_DEATH, Record};
 use crate::link::Reply;
 use crate::pool::call::Call;
-use crate::pool::departures::LONGEST_DEATH;
 use crate::pool::schedule::{Owed, Phase, Schedule};
 use crate::pool::worker::{Asked, Worker};
 
