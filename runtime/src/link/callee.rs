@@ -16,7 +16,7 @@ use super::crowd::Crowd;
 use super::frame::{self, Frame, HEAD, INLINE, Kind, LONGEST, ParcelName, RING};
 use super::last_words::LastWords;
 use super::message::{FromChild, MAGIC, ToChild};
-use super::parcel::{Arrivals, SLOTS};
+use super::parcel::{self, Arrivals, IDLE, SLOTS};
 use super::seal;
 use super::window::{self, Window};
 use super::words::{NO_MORE, ReplyWords, RequestWords};
@@ -36,8 +36,8 @@ const LINGER: Duration = Duration::from_millis(50);
 /// The child's end.
 #[derive(Debug)]
 pub(crate) struct Callee {
-    request: &'static Half<RequestWords>,
-    reply: &'static Half<ReplyWords>,
+    pub(super) request: &'static Half<RequestWords>,
+    pub(super) reply: &'static Half<ReplyWords>,
     control: OwnedFd,
     bell: OwnedFd,
     read: u64,
@@ -50,13 +50,16 @@ pub(crate) struct Callee {
     lingering: Received,
     spin: Spin,
     crowd: Crowd,
-    arrivals: Arrivals,
-    stock: SharedStock,
+    pub(super) arrivals: Arrivals,
+    pub(super) stock: SharedStock,
     /// Which parcel of ours the parent has mapped, by slot.
     announced: [u32; SLOTS],
     /// Replies that the parent still reads, by slot, and the bits that say so, as last seen.
-    lent: [Option<Loan>; SLOTS],
-    released: u64,
+    pub(super) lent: [Option<Loan>; SLOTS],
+    pub(super) released: u64,
+    /// There may be parcels, or maps of such, and when to look at them next, by the coarse clock.
+    pub(super) keeps: bool,
+    pub(super) tend_at: u64,
 }
 
 /// One request that was claimed.
@@ -129,6 +132,8 @@ impl Callee {
             announced: [0; SLOTS],
             lent: Default::default(),
             released: 0,
+            keeps: false,
+            tend_at: 0,
         })
     }
 
@@ -158,6 +163,9 @@ impl Callee {
             if window::claim(window) {
                 self.claimed = self.claimed.wrapping_add(1);
                 busy::begin(&self.reply.words().busy.0, clock::coarse);
+                if self.keeps {
+                    self.tend_in_time();
+                }
                 return Some(self.read_frame());
             }
             busy::end(&self.reply.words().busy.0, clock::coarse);
@@ -184,9 +192,10 @@ impl Callee {
         }
     }
 
-    /// Sleeps until the parent clears the word. What lingers is let go of meanwhile.
+    /// Sleeps until the parent clears the word. What lingers is let go of meanwhile, and then what is kept warm.
     #[cold]
     fn doze(&mut self, dozing: &AtomicU32) {
+        self.arrivals.forget(&parcel::load(&self.request.words().gone.0));
         if !self.lingering.is_empty() {
             futex::wait_until(dozing, 1, LINGER);
             if dozing.load(SeqCst) == 0 {
@@ -194,6 +203,18 @@ impl Callee {
             }
             self.lingering = Received::default();
         }
+        // What an answer that was given up had begun to fill is warm, too.
+        if self.keeps || self.stock.bytes() > 0 {
+            let end = Instant::now() + IDLE;
+            while let Some(left) = end.checked_duration_since(Instant::now()).filter(|left| !left.is_zero()) {
+                futex::wait_until(dozing, 1, left);
+                if dozing.load(SeqCst) == 0 {
+                    return;
+                }
+            }
+            self.tend(Duration::ZERO);
+        }
+        // What the parent still reads, or has mapped, it tells of by waking this process.
         futex::wait(dozing, 1);
     }
 
@@ -330,6 +351,7 @@ impl Callee {
             && let Some(slot) = self.lent.get_mut(usize::from(name.slot))
         {
             *slot = Some(loan);
+            self.keeps = true;
         }
     }
 
@@ -433,6 +455,7 @@ impl Callee {
     fn find(&mut self, name: ParcelName, len: u64) -> Result<Arc<Map>, Errno> {
         loop {
             if let Some(map) = self.arrivals.find(name, len) {
+                self.keeps = true;
                 return Ok(map);
             }
             match self.receive()?.0 {
@@ -456,17 +479,5 @@ impl Callee {
             *slot = name.id;
         }
         Ok(())
-    }
-
-    /// Takes home the parcels whose bit has flipped since we last looked.
-    fn take_back_released(&mut self) {
-        let now = self.request.words().released.0.load(SeqCst);
-        let flipped = now ^ self.released;
-        for (slot, lent) in self.lent.iter_mut().enumerate() {
-            if flipped & 1 << slot != 0 {
-                *lent = None;
-            }
-        }
-        self.released = now;
     }
 }

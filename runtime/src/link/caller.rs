@@ -30,7 +30,7 @@ use crate::sys::{self, Errno, limits};
 /// The parent's end. `T` is what the owner remembers of a call.
 #[derive(Debug)]
 pub(crate) struct Caller<T> {
-    link: Link,
+    pub(super) link: Link,
     /// Where the next frame of a request goes, in bytes since the link was made.
     write: u64,
     /// Where the next reply begins, likewise.
@@ -47,7 +47,9 @@ pub(crate) struct Caller<T> {
     in_flight: VecDeque<InFlight<T>>,
     /// Which parcel of ours the child has mapped, by slot.
     announced: [u32; SLOTS],
-    arrivals: Arrivals,
+    pub(super) arrivals: Arrivals,
+    /// Which reply parcels were let go when the child was last woken because of that.
+    pub(super) released: u64,
 }
 
 #[derive(Debug)]
@@ -101,6 +103,7 @@ impl<T> Caller<T> {
             in_flight: VecDeque::with_capacity(LOOK_AHEAD as usize),
             announced: [0; SLOTS],
             arrivals: Arrivals::default(),
+            released: 0,
         }
     }
 

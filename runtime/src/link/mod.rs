@@ -65,6 +65,7 @@ pub(crate) mod parcel;
 mod reply;
 mod seal;
 pub(crate) mod spin;
+mod tending;
 #[cfg(test)]
 mod tests;
 pub(crate) mod window;
@@ -94,7 +95,7 @@ pub(crate) use self::caller::{Caller, Remains, Salvaged};
 pub(crate) use self::crowd::Crowd;
 pub(crate) use self::last_words::LastWords;
 pub use self::message::StartMethod;
-pub(crate) use self::parcel::{Filling, Loan, SharedStock};
+pub(crate) use self::parcel::{Filling, Gone, IDLE, Loan, SharedStock};
 pub(crate) use self::reply::{Body, Reply};
 pub(crate) use self::spin::Spin;
 

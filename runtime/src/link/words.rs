@@ -8,6 +8,7 @@
 //! | [`RequestWords::hungry`] | request | the parent, under the schedule's mutex: calls wait that no window has room for |
 //! | [`RequestWords::closing`] | request | the parent, once: end when the window is dry |
 //! | [`RequestWords::released`] | request | the parent: bit n flips when the reply parcel in slot n was let go |
+//! | [`RequestWords::gone`] | request | the parent: its parcels that are no more, by slot (see [`super::parcel`]) |
 //! | [`ReplyWords::window`] | reply | parent: raises and lowers `limit`; child: raises `claimed` (see [`super::window`]) |
 //! | [`ReplyWords::dozing`] | reply | child stores 1, looks at `window` again, sleeps on it; parent swaps 0, and wakes |
 //! | [`ReplyWords::tail`] | reply | child, after the reply's bytes |
@@ -16,6 +17,7 @@
 //! | [`ReplyWords::outgrown`] | reply | child, before the `tail` of a reply: it uses more memory than it is to, and wants no further call |
 //! | [`ReplyWords::overflowed`] | reply | child, from the handler of a stack overflow |
 //! | [`ReplyWords::memory_limit`] | reply | child, before a call that has less address space than there is |
+//! | [`ReplyWords::gone`] | reply | child: its parcels that are no more, by slot |
 //! | [`ReplyWords::last_words`] | reply | child, when it panics |
 //!
 //! A child that is stopped or killed between two of its steps leaves every word as one of these; nobody else waits for
@@ -23,6 +25,8 @@
 //! `hungry` before it sleeps: a child that is given something else within the time in which it looks need not ring. Only the sleeper clears `asleep`: a child that cleared it and was stopped before it rang would silence all others.
 
 use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64};
+
+use super::parcel::SLOTS;
 
 /// A word that shares its cache line with no other.
 #[derive(Debug)]
@@ -37,6 +41,7 @@ pub(crate) struct RequestWords {
     pub(crate) hungry: Alone<AtomicU32>,
     pub(crate) closing: Alone<AtomicU32>,
     pub(crate) released: Alone<AtomicU64>,
+    pub(crate) gone: Alone<[AtomicU32; SLOTS]>,
 }
 
 /// What the child has to say; `window` and `dozing` belong to both.
@@ -51,6 +56,7 @@ pub(crate) struct ReplyWords {
     pub(crate) outgrown: Alone<AtomicU32>,
     pub(crate) overflowed: Alone<AtomicU32>,
     pub(crate) memory_limit: Alone<AtomicU64>,
+    pub(crate) gone: Alone<[AtomicU32; SLOTS]>,
     pub(crate) last_words_len: Alone<AtomicU32>,
     pub(crate) last_words: [AtomicU8; LAST_WORDS],
 }
@@ -67,6 +73,7 @@ crate::shared::words! {
         hungry: Alone<AtomicU32>,
         closing: Alone<AtomicU32>,
         released: Alone<AtomicU64>,
+        gone: Alone<[AtomicU32; SLOTS]>,
     }
     ReplyWords {
         window: Alone<AtomicU64>,
@@ -77,6 +84,7 @@ crate::shared::words! {
         outgrown: Alone<AtomicU32>,
         overflowed: Alone<AtomicU32>,
         memory_limit: Alone<AtomicU64>,
+        gone: Alone<[AtomicU32; SLOTS]>,
         last_words_len: Alone<AtomicU32>,
         last_words: [AtomicU8; LAST_WORDS],
     }

@@ -150,7 +150,8 @@ impl PoolBuilder {
     }
 
     /// How much private memory a worker may use, in bytes, before a new process takes its place: against leaks that cannot
-    /// be mended. It is measured after each call, and no call fails because of it: see
+    /// be mended. Memory that it shares does not count: long arguments and results, and regions, which are given back by
+    /// themselves. It is measured after each call, and no call fails because of it: see
     /// [`memory_limit`](Self::memory_limit) for a bound that one does.
     ///
     /// # Examples

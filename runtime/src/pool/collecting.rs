@@ -10,10 +10,10 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::schedule::{Office, Owed, Schedule};
-use super::worker::Asked;
+use super::worker::{Asked, Place};
 use crate::error::Error;
 use crate::launch::outcome;
-use crate::link::Reply;
+use crate::link::{Gone, Reply};
 
 /// How many workers a submitting thread looks at.
 const SOME: usize = 4;
@@ -116,6 +116,7 @@ impl Schedule {
         }
         let mut replies = std::mem::take(&mut self.replies);
         let collected = worker.caller.collect(|asked, reply| replies.push((asked, reply)));
+        owed.tend |= worker.caller.keeps_arrivals();
         if worker.timed > 0 {
             worker.since = Some(Instant::now());
         }
@@ -156,6 +157,15 @@ impl Schedule {
                 self.places[number].tally.calls += u64::from(call.settles());
             }
         }
+    }
+
+    /// Tells every worker which parcels are gone, and lets go of theirs. True if some are still mapped.
+    pub(super) fn tend(&mut self, gone: &Gone) -> bool {
+        let mut any = false;
+        for worker in self.places.iter_mut().flat_map(Place::workers_mut) {
+            any |= worker.caller.tend(gone);
+        }
+        any
     }
 
     /// Adds to `error` which worker it was.

@@ -7,7 +7,7 @@ use std::fmt;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::process::ExitStatusExt as _;
 use std::process::ExitStatus;
-use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -24,7 +24,7 @@ use crate::codec::message::to_bytes;
 use crate::error::{Error, ErrorKind, Execution, Result};
 use crate::launch::{Child, Hub, Record, Source, setup_of_worker};
 use crate::link::frame::Kind;
-use crate::link::{Caller, Payload, SharedStock, Spin};
+use crate::link::{Caller, IDLE, Payload, SharedStock, Spin};
 use crate::sys::poll::{self, Report};
 use crate::sys::{Errno, fd, forked, signal};
 
@@ -49,6 +49,8 @@ pub(super) struct Core {
     /// How long leaders look before they sleep.
     pub(super) spin: Spin,
     pub(super) stock: SharedStock,
+    /// Somebody is about to look at memory that may be idle.
+    tending: AtomicBool,
     pub(super) callbacks: Callbacks,
     pub(super) room: Arc<Room>,
 }
@@ -74,11 +76,18 @@ impl Core {
             kick,
             spin: Spin::new(),
             stock: SharedStock::default(),
+            tending: AtomicBool::new(false),
             callbacks: Callbacks::default(),
             room,
         });
         let source: Arc<dyn Source> = Arc::<Self>::clone(&core);
         let _ = core.token.set(core.hub.register(source));
+        let tended = Arc::downgrade(&core);
+        core.stock.when_kept(move || {
+            if let Some(core) = tended.upgrade() {
+                core.tend_later();
+            }
+        });
         Ok(core)
     }
 
@@ -141,6 +150,9 @@ impl Core {
                 core.arrived.notify_all();
             });
         }
+        if owed.tend {
+            self.tend_later();
+        }
         if let Some(pause) = owed.idle_alarm {
             self.later(pause, |core| core.update(Schedule::check_idle));
         }
@@ -154,6 +166,23 @@ impl Core {
                 what(&core);
             }
         });
+    }
+
+    /// Sees to it that memory for long payloads is given back when it has been idle for some time.
+    fn tend_later(self: &Arc<Self>) {
+        if !self.is_foreign() && !self.tending.swap(true, SeqCst) {
+            self.later(IDLE, Self::tend);
+        }
+    }
+
+    fn tend(self: &Arc<Self>) {
+        self.tending.store(false, SeqCst);
+        // Half of the time, since looks come early, and the clock goes in steps.
+        let (gone, warm) = self.stock.give_back(IDLE / 2);
+        let arrivals = self.schedule().tend(&gone);
+        if warm || arrivals {
+            self.tend_later();
+        }
     }
 
     /// Ends a worker: at once, or by asking first and killing after the grace that the pool gives.

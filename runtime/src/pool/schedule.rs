@@ -127,6 +127,8 @@ pub(super) struct Owed {
     /// When somebody is to look at the deadlines, and in how long at those who are idle.
     pub(super) alarm: Option<Instant>,
     pub(super) idle_alarm: Option<Duration>,
+    /// Memory of a reply is mapped, which is to be looked at later.
+    pub(super) tend: bool,
     /// Somebody else than the leader has settled a call.
     pub(super) kick: bool,
     /// What those who look are to be told.

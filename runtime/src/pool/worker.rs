@@ -161,6 +161,12 @@ impl Place {
         }
     }
 
+    /// The worker and its standby, as far as they are there.
+    pub(super) fn workers_mut(&mut self) -> impl Iterator<Item = &mut Worker> {
+        let worker = if let State::Ready(worker) = &mut self.state { Some(worker) } else { None };
+        worker.into_iter().chain(&mut self.standby).map(|worker| &mut **worker)
+    }
+
     /// Where it stands among the others: nowhere as long as its worker may still turn out to be unfit.
     pub(super) fn rank(&self) -> Option<Rank> {
         let worker = self.worker().filter(|worker| !worker.initializing)?;

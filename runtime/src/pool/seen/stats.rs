@@ -50,6 +50,9 @@ pub struct PoolStats {
     pub settled: u64,
     /// Workers that are stopped; see [`WorkerStats::stopped`].
     pub stopped: usize,
+    /// How much memory it shares with its workers for long arguments and results, in bytes: what is in use, and what is kept
+    /// warm for the next ones. It is no worker's own. What was not used for a second or two is given back.
+    pub shared_memory: u64,
     /// How long calls took, from their submission until they were settled.
     pub latency: Latency,
     /// Why the last worker that was asked for could not be started, while the pool goes on trying: calls wait meanwhile if
@@ -95,7 +98,8 @@ pub struct WorkerStats {
     pub busy: Duration,
     /// How long it has been there and had nothing to do.
     pub idle: Duration,
-    /// The memory that is its own, in bytes: resident, and shared with nobody. `None` while nobody is there.
+    /// The memory that is its own, in bytes: resident, and shared with nobody. `None` while nobody is there. What it shares
+    /// with the pool is counted by [`PoolStats::shared_memory`].
     pub memory: Option<u64>,
     /// How many workers were in this place before.
     pub restarts: u64,
@@ -196,6 +200,7 @@ impl Pool {
             schedule.collect(owed);
             schedule.stats()
         });
+        stats.shared_memory += core.stock.bytes() as u64;
         for (worker, record) in stats.workers.iter_mut().zip(records) {
             // Files are read when nobody waits for the mutex.
             worker.memory = record.and_then(|record| private_memory(&record));
@@ -217,6 +222,7 @@ impl Schedule {
         let asked = self.places.iter().filter_map(Place::worker).flat_map(|worker| worker.caller.tags());
         let in_flight = asked.map(|asked| if let Asked::Call(call) = asked { many(call) } else { 0 });
         let in_flight = in_flight.chain(dying).sum();
+        let arrived = self.places.iter().filter_map(Place::worker).map(|worker| worker.caller.arrived_bytes() as u64);
         let Looks { settled, sampling, forced, failed_finalizers, .. } = &self.looks;
         let workers: Vec<WorkerStats> = workers;
         let stopped = workers.iter().filter(|worker| worker.stopped.is_some()).count();
@@ -226,6 +232,7 @@ impl Schedule {
             in_flight,
             settled: *settled,
             stopped,
+            shared_memory: arrived.sum(),
             latency: sampling.latency(),
             start_failure: self.starts.last.clone(),
             forced_ends: *forced,
@@ -303,6 +310,9 @@ impl fmt::Display for PoolStats {
             writeln!(f, "no worker could be started the last time: {failure}")?;
         }
         write!(f, "{queued} queued, {in_flight} in flight, {settled} settled")?;
+        if *shared_memory > 0 {
+            write!(f, ", {} KiB shared", shared_memory >> 10)?;
+        }
         if *stopped > 0 {
             write!(f, ", {stopped} stopped")?;
         }
@@ -399,5 +409,7 @@ scanner-0     4127 stopped     1000000    1.25 s      0 ns   3072 KiB        1
 scanner-0        - absent      1000000    1.25 s      0 ns          -        1
 7 queued, 2 in flight, 9 settled, 1 stopped";
         assert_eq!(stats.to_string(), expected);
+        let stats = PoolStats { shared_memory: 5 << 20, ..stats };
+        assert_eq!(stats.to_string(), format!("{expected}, 5120 KiB shared"));
     }
 }

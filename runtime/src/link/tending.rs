@@ -1,0 +1,70 @@
+//! Memory for long payloads that idles is given back, by both ends of a link.
+//!
+//! Owns: nothing; it works on the ends' parcels, by the rules of [`parcel`]. Runs in: both ends of a link.
+//! Never: lets go of a parcel that a payload is in.
+
+use std::sync::atomic::Ordering::{Relaxed, SeqCst};
+use std::time::Duration;
+
+use super::parcel::{self, Gone, IDLE};
+use super::{Callee, Caller};
+use crate::sys::clock;
+
+impl Callee {
+    /// Lets go of parcels that were not used for so long, and of the parent's that are gone.
+    pub(super) fn tend(&mut self, idle: Duration) {
+        self.take_back_released();
+        let (gone, warm) = self.stock.give_back(idle);
+        parcel::store(&self.reply.words().gone.0, &gone);
+        self.arrivals.forget(&parcel::load(&self.request.words().gone.0));
+        self.keeps = warm || self.arrivals.any() || self.lent.iter().any(Option::is_some);
+    }
+
+    /// As the sleeping child does, for one that never sleeps.
+    #[cold]
+    pub(super) fn tend_in_time(&mut self) {
+        let now = clock::coarse();
+        if now >= self.tend_at {
+            self.tend(IDLE / 2);
+            self.tend_at = now.saturating_add(u64::try_from(IDLE.as_nanos()).unwrap_or(u64::MAX));
+        }
+    }
+
+    /// Takes home the parcels whose bit has flipped since we last looked.
+    pub(super) fn take_back_released(&mut self) {
+        let now = self.request.words().released.0.load(SeqCst);
+        let flipped = now ^ self.released;
+        for (slot, lent) in self.lent.iter_mut().enumerate() {
+            if flipped & 1 << slot != 0 {
+                *lent = None;
+            }
+        }
+        self.released = now;
+    }
+}
+
+impl<T> Caller<T> {
+    /// Says which parcels of ours are gone, and lets go of those of the child's that are. Wakes a child that has something to
+    /// let go of. True if reply parcels are still mapped here.
+    pub(crate) fn tend(&mut self, gone: &Gone) -> bool {
+        let words = self.link.request.words();
+        let news = parcel::store(&words.gone.0, gone);
+        self.arrivals.forget(&parcel::load(&self.link.reply.words().gone.0));
+        let released = words.released.0.load(Relaxed);
+        if news || std::mem::replace(&mut self.released, released) != released {
+            self.link.rouse();
+        }
+        self.arrivals.any()
+    }
+
+    /// Whether there is something to [tend](Self::tend).
+    #[inline]
+    pub(crate) fn keeps_arrivals(&self) -> bool {
+        self.arrivals.any()
+    }
+
+    /// How much memory of reply parcels is mapped here.
+    pub(crate) fn arrived_bytes(&self) -> usize {
+        self.arrivals.bytes()
+    }
+}
