@@ -310,8 +310,8 @@ impl fmt::Display for PoolStats {
             writeln!(f, "no worker could be started the last time: {failure}")?;
         }
         write!(f, "{queued} queued, {in_flight} in flight, {settled} settled")?;
-        if *shared_memory > 0 {
-            write!(f, ", {} KiB shared", shared_memory >> 10)?;
+        if self.shared_memory > 0 {
+            write!(f, ", {} KiB shared", self.shared_memory >> 10)?;
         }
         if *stopped > 0 {
             write!(f, ", {stopped} stopped")?;
