@@ -264,7 +264,7 @@ mod tests {
                         threads as the user may have, `RLIMIT_NPROC`, or the control group, `pids.max`, or the system)";
         assert_eq!(error.to_string(), sentence);
         let error = Error::could_not_start("fork", Errno::ENOMEM);
-        assert_eq!(error.to_string(), "could not start a process: fork: Cannot allocate memory");
+        assert_eq!(error.to_string(), "could not start a process: fork: Out of memory");
     }
 
     #[test]

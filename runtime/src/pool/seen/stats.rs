@@ -310,17 +310,17 @@ impl fmt::Display for PoolStats {
             writeln!(f, "no worker could be started the last time: {failure}")?;
         }
         write!(f, "{queued} queued, {in_flight} in flight, {settled} settled")?;
-        if self.shared_memory > 0 {
-            write!(f, ", {} KiB shared", self.shared_memory >> 10)?;
-        }
         if *stopped > 0 {
             write!(f, ", {stopped} stopped")?;
         }
-        if latency.count() == 0 {
-            return Ok(());
+        if latency.count() > 0 {
+            let [p50, p90, p99, max] = [latency.p50(), latency.p90(), latency.p99(), latency.max()].map(short);
+            write!(f, "; latency: p50 {p50}, p90 {p90}, p99 {p99}, max {max}")?;
         }
-        let [p50, p90, p99, max] = [latency.p50(), latency.p90(), latency.p99(), latency.max()].map(short);
-        write!(f, "; latency: p50 {p50}, p90 {p90}, p99 {p99}, max {max}")
+        if self.shared_memory > 0 {
+            write!(f, "; {} KiB shared", self.shared_memory >> 10)?;
+        }
+        Ok(())
     }
 }
 
@@ -410,6 +410,6 @@ scanner-0        - absent      1000000    1.25 s      0 ns          -        1
 7 queued, 2 in flight, 9 settled, 1 stopped";
         assert_eq!(stats.to_string(), expected);
         let stats = PoolStats { shared_memory: 5 << 20, ..stats };
-        assert_eq!(stats.to_string(), format!("{expected}, 5120 KiB shared"));
+        assert_eq!(stats.to_string(), format!("{expected}; 5120 KiB shared"));
     }
 }
