@@ -12,7 +12,6 @@ use std::sync::atomic::fence;
 use super::batch::{self, Tally};
 use super::beside::{self, Arriving, MOST_WAITING};
 use super::frame::{self, Frame, HEAD, INLINE, Kind, LONGEST, ParcelName, RING};
-use super::last_words;
 use super::message::{FromChild, ToChild};
 use super::parcel::{Arrivals, NO_SLOT, SLOTS};
 use super::reply::{Body, Borrowed, OfBatch, Reply};
@@ -376,13 +375,6 @@ impl<T> Caller<T> {
         let body = body.with(arriving.received());
         let running = !ended && done < running.items;
         (tally.answered == done).then_some(Salvaged { tally, body, running })
-    }
-
-    /// Whether the child ended because it overflowed its stack, and what it said when it panicked last, or how little memory
-    /// it had.
-    pub(crate) fn last_words(&self) -> (bool, Option<String>) {
-        let words = self.link.reply.words();
-        (words.overflowed.0.load(Acquire) != 0, last_words::left(words))
     }
 
     /// What the child said on the control socket instead of serving, if it said anything.

@@ -5,6 +5,7 @@
 
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 
+use super::Caller;
 use super::words::{LAST_WORDS, ReplyWords};
 use crate::shared::Half;
 
@@ -43,7 +44,7 @@ impl LastWords {
 }
 
 /// What the child said when it panicked last, or how little memory it had.
-pub(super) fn left(words: &ReplyWords) -> Option<String> {
+fn left(words: &ReplyWords) -> Option<String> {
     let len = (words.last_words_len.0.load(Acquire) as usize).min(words.last_words.len());
     let bytes: Vec<u8> = words.last_words[..len].iter().map(|byte| byte.load(Relaxed)).collect();
     if !bytes.is_empty() {
@@ -54,5 +55,14 @@ pub(super) fn left(words: &ReplyWords) -> Option<String> {
         limit => {
             Some(format!("its memory was limited to {limit} bytes, and an allocation beyond that aborts the process"))
         }
+    }
+}
+
+impl<T> Caller<T> {
+    /// Whether the child ended because it overflowed its stack, and what it said when it panicked last, or how little memory
+    /// it had.
+    pub(crate) fn last_words(&self) -> (bool, Option<String>) {
+        let words = self.link.reply.words();
+        (words.overflowed.0.load(Acquire) != 0, left(words))
     }
 }
