@@ -61,7 +61,7 @@ impl Pool {
     /// ```
     ///
     /// # Errors
-    /// The pool still takes calls, so that there is no end to wait for.
+    /// The pool still takes calls, so that there is no end to wait for, or is the [global pool](Self::global), which has none.
     ///
     /// # If the other process dies
     /// See [`Pool`]: every call is settled, whatever its worker does.
@@ -163,6 +163,7 @@ impl Pool {
         if self.core().is_foreign() {
             return Ok(true);
         }
+        self.may_end("join")?;
         if self.core().schedule().phase == Phase::Open {
             return Err(Error::invalid("the pool still takes calls, so it will not end: `close` it before `join`"));
         }
@@ -176,7 +177,7 @@ impl Pool {
     fn may_end(&self, what: &str) -> Result<()> {
         if self.is_global() {
             return Err(Error::invalid(format!(
-                "the global pool is everybody's, so `{what}` is refused; make a `Pool` of your own to end it when you like"
+                "the global pool is for the whole program, so `{what}` is refused; make a `Pool` of your own to end it when you like"
             )));
         }
         Ok(())
