@@ -222,7 +222,7 @@ impl<T: fmt::Debug> fmt::Debug for SharedMut<[T]> {
 ///
 /// let values = SharedMut::<[u8]>::zeroed(100)?;
 /// let error = values.split(0).unwrap_err();                   // ranges of nothing
-/// assert!(error.to_string().contains("at least one"));
+/// assert!(error.to_string().contains("at least 1 value"));
 /// let mut values = error.into_handle();
 /// values[3] = 7;
 /// # process_task::Result::Ok(())
