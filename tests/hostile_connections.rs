@@ -201,7 +201,7 @@ fn what_is_no_end_is_no_connection(_: StartMethod) {
     let (stream, _) = UnixStream::pair().unwrap();
     let others: [OwnedFd; 4] =
         [datagram, stream.into(), File::open("/dev/null").unwrap().into(), memory(4096, true, SIZE)];
-    let index = |index: u32| packet(WHOLE, 4, &index.to_ne_bytes());
+    let index = |index: u32| packet(WHOLE, 5, &by_place(&index.to_ne_bytes()));
     for other in &others {
         forge(sender.as_fd(), &index(0), &[other.as_fd()]);
         assert!(matches!(receiver.recv(), Err(RecvError::CannotDecode { .. })));
@@ -261,7 +261,7 @@ fn a_message_of_another_type_is_an_error(_: StartMethod) {
     let (numbers, expected) = one_way::<u64>().unwrap();
     let (texts, refused) = one_way::<String>().unwrap();
     // An end of one type that arrives as one of another: the types are the program's word alone.
-    forge(sender.as_fd(), &packet(WHOLE, 4, &0u32.to_ne_bytes()), &[numbers.as_fd()]);
+    forge(sender.as_fd(), &packet(WHOLE, 5, &by_place(&0u32.to_ne_bytes())), &[numbers.as_fd()]);
     receiver.recv().unwrap().send("no number".to_owned()).unwrap();
     assert!(matches!(expected.recv(), Err(RecvError::CannotDecode { .. })));
     forge(texts.as_fd(), &packet(WHOLE, 8, &u64::MAX.to_ne_bytes()), &[]);
@@ -285,12 +285,18 @@ struct Tree(Vec<Tree>);
 #[derive(Serialize, Deserialize)]
 struct Folders(BTreeMap<u8, Folders>);
 
-/// Something is said that holds itself, and so on, of which `step` is one, by a peer that need not make it.
-fn goes_deep<T: Message>(step: &[u8], deep: impl Fn(usize) -> T) {
+/// What serde writes of a value by the places of its parts, as it goes.
+fn by_place(inside: &[u8]) -> Vec<u8> {
+    [&[0], inside].concat()
+}
+
+/// Something is said that holds itself, and so on, of which `step` is one, by a peer that need not make it. It says first whether it
+/// goes by places or by names.
+fn goes_deep<T: Message>(how: u8, step: &[u8], deep: impl Fn(usize) -> T) {
     let (sender, receiver) = one_way::<T>().unwrap();
     sender.send(deep(100)).unwrap();
     assert!(receiver.recv().is_ok(), "that is nothing");
-    let inside = step.repeat(1_000_000);
+    let inside = [&[how], &step.repeat(1_000_000)[..]].concat();
     let parcel = memory(4096 + inside.len() as u64, true, SIZE);
     std::os::unix::fs::FileExt::write_all_at(&File::from(parcel.try_clone().unwrap()), &inside, 4096).unwrap();
     forge(sender.as_fd(), &packet(PARCEL, inside.len() as u64, b""), &[parcel.as_fd()]);
@@ -303,9 +309,15 @@ fn goes_deep<T: Message>(step: &[u8], deep: impl Fn(usize) -> T) {
 }
 
 fn no_depth_overflows_a_stack(_: StartMethod) {
-    goes_deep(&[1, 0, 0, 0], |steps| (0..steps).fold(List::End, |list, _| List::More(Box::new(list))));
-    goes_deep(&[1], |steps| (0..steps).fold(Chain(None), |chain, _| Chain(Some(Box::new(chain)))));
-    goes_deep(&1u64.to_ne_bytes(), |steps| (0..steps).fold(Tree(vec![]), |tree, _| Tree(vec![tree])));
+    goes_deep(0, &[1, 0, 0, 0], |steps| (0..steps).fold(List::End, |list, _| List::More(Box::new(list))));
+    for (how, step) in [(0, 1), (1, 20)] {
+        goes_deep(how, &[step], |steps| (0..steps).fold(Chain(None), |chain, _| Chain(Some(Box::new(chain)))));
+    }
+    for (how, step) in [(0, &1u64.to_ne_bytes()[..]), (1, &[21, 0])] {
+        goes_deep(how, step, |steps| (0..steps).fold(Tree(vec![]), |tree, _| Tree(vec![tree])));
+    }
     let inside = [&1u64.to_ne_bytes()[..], &[7]].concat();
-    goes_deep(&inside, |steps| (0..steps).fold(Folders(BTreeMap::new()), |one, _| Folders(BTreeMap::from([(7, one)]))));
+    goes_deep(0, &inside, |steps| {
+        (0..steps).fold(Folders(BTreeMap::new()), |one, _| Folders(BTreeMap::from([(7, one)])))
+    });
 }

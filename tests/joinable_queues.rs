@@ -113,6 +113,9 @@ impl<'de> Deserialize<'de> for Fragile {
 fn an_item_that_cannot_be_decoded_is_done_and_one_that_panics_comes_back() {
     promise(|| {
         let queue = JoinableQueue::unbounded().unwrap();
+        // The first of a type is read where it is put, too.
+        queue.put(Fragile(0)).unwrap();
+        assert_eq!(finish(queue.get().unwrap()), Fragile(0));
         (1..=3).for_each(|number| queue.put(Fragile(number)).unwrap());
         assert!(matches!(queue.get(), Err(GetError::CannotDecode { reason, .. }) if reason.contains("come out")));
         assert_eq!(queue.unfinished(), 2);

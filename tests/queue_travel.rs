@@ -250,7 +250,10 @@ where
     B: for<'de> Deserialize<'de> + 'static,
 {
     let queue = Queue::<Disguised<A, B>>::unbounded().unwrap();
-    queue.put(Disguised(Ok(value))).unwrap();
+    if let Err(error) = queue.put(Disguised(Ok(value))) {
+        // Both are written in so different ways that it is seen there.
+        return error.to_string();
+    }
     match queue.get() {
         Err(GetError::CannotDecode { reason, .. }) => reason,
         Err(error) => panic!("{error}"),

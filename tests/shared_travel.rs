@@ -275,7 +275,7 @@ lies! {
     changing_as_frozen: Shared<[AtomicU64]> => Shared<[u64]>,
     ranges_as_frozen: SharedRanges<u64> => (Shared<[u64]>, u32),
     frozen_as_ranges: (Shared<[u64]>, Shared<[Mutex<()>]>) => SharedRanges<u64>,
-    other_locks: (SharedRanges<u64>, SharedRanges<u64>, u32, u32) => ([u32; 4], SharedRanges<u64>),
+    other_locks: (SharedRanges<u64>, SharedRanges<u64>, (u32, u32)) => ((u32, u32), (u32, u32), SharedRanges<u64>),
     an_index: u32 => Shared<u64>,
 }
 
@@ -302,7 +302,7 @@ fn ranges_that_lie_about_their_locks_are_refused(method: StartMethod) {
     let locks = Shared::<[Mutex<()>]>::from_iter([Mutex::new(()), Mutex::new(())]).unwrap();
     refused(pool.call(frozen_as_ranges, Lie::of((numbers, locks))), &["`[u64]`", "`SharedRanges<[u64]>`"]);
     // Beside the payload are the first's values and locks, then the second's. The lie: values 0 with locks 3.
-    let lie = |values, locks| Lie::of((ranges(), ranges(), values, locks));
+    let lie = |values, locks| Lie::of((ranges(), ranges(), (values, locks)));
     refused(pool.call(other_locks, lie(0, 3)), &["`[u64]`", "`SharedRanges<[u64]>`"]);
     pool.call(other_locks, lie(2, 3)).expect("this is no lie");
 }

@@ -228,6 +228,7 @@ fn run(task: &TaskFn, names: &Names) -> TokenStream {
     let take = arguments.iter().map(Argument::take);
     let pass = arguments.iter().map(Argument::pass);
     let (output, output_format) = (&task.output, output_format());
+    let again = again(&quote!(#output_format()));
     quote! {
         fn __process_task_run<#lifetime>(
             __process_task_bytes: &#lifetime [u8],
@@ -238,7 +239,9 @@ fn run(task: &TaskFn, names: &Names) -> TokenStream {
             #(let #locals = #take.map_err(__process_task::StubError::Decode)?;)*
             __process_task_reader.finish().map_err(__process_task::StubError::Decode)?;
             let __process_task_result: #output = #hidden(#(#pass),*);
-            #output_format().encode(&__process_task_result, __process_task_writer).map_err(__process_task::StubError::Encode)
+            #output_format()
+                .encode(&__process_task_result, __process_task_writer, #again)
+                .map_err(__process_task::StubError::Encode)
         }
     }
 }
@@ -390,10 +393,14 @@ impl Argument<'_> {
     fn put(&self) -> TokenStream {
         let Self { local, format, .. } = self;
         match self.target() {
-            None => quote!(#format().encode(&#local, __process_task_writer)),
+            None => {
+                let again = again(&quote!(#format()));
+                quote!(#format().encode(&#local, __process_task_writer, #again))
+            }
             Some(target) => {
                 let loan = loan(target);
-                quote!(#loan.push(#local, __process_task_writer))
+                let again = again(&loan);
+                quote!(#loan.push(#local, __process_task_writer, #again))
             }
         }
     }
@@ -418,6 +425,22 @@ impl Argument<'_> {
         let Some(target) = self.target() else { return quote!(#local) };
         let loan = loan(target);
         quote!(#loan.lend(&#local))
+    }
+}
+
+/// Reads a value by `format` and says what is written of it, for any lifetime in its type: what a trial of the sender calls.
+fn again(format: &TokenStream) -> TokenStream {
+    let lifetime = args_lifetime();
+    quote! {
+        {
+            fn __process_task_again<#lifetime>(
+                __process_task_reader: &mut __process_task::Reader<#lifetime>,
+                __process_task_log: &mut __process_task::Log<'_>,
+            ) -> ::core::result::Result<(), __process_task::CodecError> {
+                #format.again(__process_task_reader, __process_task_log)
+            }
+            __process_task_again
+        }
     }
 }
 

@@ -62,7 +62,7 @@ mod sys; // the kernel, and nearly all unsafe
 mod task; // the Task trait and the registry
 
 // Marking functions.
-pub use self::codec::Travels;
+pub use self::codec::{Travels, check};
 pub use self::task::Task;
 pub use process_task_macros::{preload, process_task};
 
@@ -97,8 +97,8 @@ pub mod __private {
         ChoosePlain, ChooseSerde, by_reference, by_value,
     };
     pub use crate::codec::{
-        ALIGNMENT, AsBorrowed, AsElements, AsNothing, AsOwned, AsPlain, Borrowable, Codec, CodecError, Format, Lend,
-        Loan, Never, Number, Payload, Plain, Reader, Spill, Store, ViaSerde, Writer, codec, loan,
+        ALIGNMENT, Again, AsBorrowed, AsElements, AsNothing, AsOwned, AsPlain, Borrowable, Codec, CodecError, Format,
+        Lend, Loan, Log, Never, Number, Payload, Plain, Reader, Spill, Store, ViaSerde, Writer, codec, loan,
     };
     pub use crate::process::spawn;
     pub use crate::task::{Entry, Options, Preload, Registration, StubError, Task};

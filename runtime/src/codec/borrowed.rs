@@ -9,7 +9,7 @@ use std::path::Path;
 
 use super::number::lend_slice;
 use super::plain::{put_counted_bytes, put_numbers, take_counted_bytes, take_str};
-use super::{CodecError, Lend, Number, Reader, Store, Writer};
+use super::{Again, CodecError, Lend, Number, Reader, Store, Writer};
 
 /// Unsized values whose encoding holds them as they are: `str`, `[number]`, `Path`, `OsStr`, `CStr`.
 pub trait Borrowable {
@@ -36,7 +36,7 @@ impl<'a, T: ?Sized + 'a> Store<'a, T> for AsBorrowed {
 
 impl<'a, T: Borrowable + ?Sized + 'a> Lend<'a, T> for AsBorrowed {
     #[inline]
-    fn push(value: &T, writer: &mut Writer<'_>) -> Result<(), CodecError> {
+    fn push(value: &T, writer: &mut Writer<'_>, _: Again) -> Result<(), CodecError> {
         value.put(writer)
     }
 

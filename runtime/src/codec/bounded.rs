@@ -15,6 +15,7 @@ use std::fmt;
 
 use serde::de::{DeserializeSeed, Deserializer, EnumAccess, Error, MapAccess, SeqAccess, VariantAccess, Visitor};
 
+use super::paths::{self, PathBytes};
 use crate::sys::stack;
 
 /// How many elements may be reserved on the word of a length alone.
@@ -106,7 +107,6 @@ impl<'a, D: Deserializer<'a>> Deserializer<'a> for Bounded<D> {
     type Error = D::Error;
 
     pass_visitor! {
-        deserialize_string => deserialize_str,
         deserialize_byte_buf => deserialize_bytes,
         deserialize_any => deserialize_any,
         deserialize_bool => deserialize_bool,
@@ -123,11 +123,25 @@ impl<'a, D: Deserializer<'a>> Deserializer<'a> for Bounded<D> {
         deserialize_f32 => deserialize_f32,
         deserialize_f64 => deserialize_f64,
         deserialize_char => deserialize_char,
-        deserialize_str => deserialize_str,
         deserialize_bytes => deserialize_bytes,
         deserialize_unit => deserialize_unit,
         deserialize_identifier => deserialize_identifier,
         deserialize_ignored_any => deserialize_ignored_any,
+    }
+
+    #[inline]
+    fn deserialize_str<V: Visitor<'a>>(self, v: V) -> Result<V::Value, D::Error> {
+        // A path need not be UTF-8, and bincode has one form for text and bytes.
+        if paths::makes_path::<V>() {
+            self.0.deserialize_bytes(PathBytes(v))
+        } else {
+            self.0.deserialize_str(Bounded(v))
+        }
+    }
+
+    #[inline]
+    fn deserialize_string<V: Visitor<'a>>(self, v: V) -> Result<V::Value, D::Error> {
+        self.deserialize_str(v)
     }
 
     #[inline]

@@ -106,7 +106,7 @@ fn put<T: Message>(value: &T, writer: &mut Writer<'_>) -> Result<(), CodecError>
         )* };
     }
     plain_types!(put_plain);
-    via_serde::put(value, writer)
+    via_serde::put(value, writer, via_serde::again::<T>)
 }
 
 #[inline]

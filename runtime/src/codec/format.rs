@@ -6,22 +6,32 @@
 //! Generated code names [`codec`] and [`loan`] and not the traits' methods, so that a type that cannot travel is
 //! reported as an unmet bound, once, in the words of [`Travels`].
 
+use super::named::Log;
+use super::trial::{self, Again};
 use super::via_serde;
 use super::{CodecError, Reader, Travels, Writer};
 
 /// How values of type `T` are written, and read back from a payload that lives for `'a`.
 pub trait Format<'a, T> {
-    /// Appends `value`.
+    /// Appends `value`; `again` reads one of its type, where it has to be tried.
     ///
     /// # Errors
-    /// The value refuses, or there is no memory for its bytes.
-    fn encode(value: &T, writer: &mut Writer<'_>) -> Result<(), CodecError>;
+    /// The value refuses, would not arrive as it is, or there is no memory for its bytes.
+    fn encode(value: &T, writer: &mut Writer<'_>, again: Again) -> Result<(), CodecError>;
 
     /// Takes the next value.
     ///
     /// # Errors
     /// The next bytes are no such value.
     fn decode(reader: &mut Reader<'a>) -> Result<T, CodecError>;
+
+    /// Appends `value` to a log of a trial, of which the plain format has none.
+    ///
+    /// # Errors
+    /// As [`encode`](Self::encode).
+    fn log(_value: &T, _log: &mut Log<'_>) -> Result<(), CodecError> {
+        Ok(())
+    }
 }
 
 /// What keeps the target of a parameter `&T` alive while it is lent, for a payload that lives for `'a`.
@@ -34,11 +44,11 @@ pub trait Store<'a, T: ?Sized> {
 
 /// How the target of a parameter `&T` is written, and read back into something that can lend a `&T`.
 pub trait Lend<'a, T: ?Sized>: Store<'a, T> {
-    /// Appends `value`.
+    /// Appends `value`; `again` reads one of its type, where it has to be tried.
     ///
     /// # Errors
     /// As [`Format::encode`].
-    fn push(value: &T, writer: &mut Writer<'_>) -> Result<(), CodecError>;
+    fn push(value: &T, writer: &mut Writer<'_>, again: Again) -> Result<(), CodecError>;
 
     /// Takes the next value, into storage.
     ///
@@ -48,6 +58,14 @@ pub trait Lend<'a, T: ?Sized>: Store<'a, T> {
 
     /// The value in `storage`.
     fn lend(storage: &Self::Storage) -> &T;
+
+    /// Appends `value` to a log of a trial, of which the plain format has none.
+    ///
+    /// # Errors
+    /// As [`Format::encode`].
+    fn log(_value: &T, _log: &mut Log<'_>) -> Result<(), CodecError> {
+        Ok(())
+    }
 }
 
 /// Lends a value that was decoded as `F` decodes it.
@@ -60,8 +78,12 @@ impl<T, F> Store<'_, T> for AsOwned<F> {
 
 impl<'a, T, F: Format<'a, T>> Lend<'a, T> for AsOwned<F> {
     #[inline]
-    fn push(value: &T, writer: &mut Writer<'_>) -> Result<(), CodecError> {
-        F::encode(value, writer)
+    fn push(value: &T, writer: &mut Writer<'_>, again: Again) -> Result<(), CodecError> {
+        F::encode(value, writer, again)
+    }
+
+    fn log(value: &T, log: &mut Log<'_>) -> Result<(), CodecError> {
+        F::log(value, log)
     }
 
     #[inline]
@@ -84,8 +106,12 @@ impl<T> Store<'_, [T]> for AsElements {
 }
 
 impl<'a, T: Travels<'a>> Lend<'a, [T]> for AsElements {
-    fn push(value: &[T], writer: &mut Writer<'_>) -> Result<(), CodecError> {
-        via_serde::put(value, writer)
+    fn push(value: &[T], writer: &mut Writer<'_>, again: Again) -> Result<(), CodecError> {
+        via_serde::put(value, writer, again)
+    }
+
+    fn log(value: &[T], log: &mut Log<'_>) -> Result<(), CodecError> {
+        trial::write(value, log)
     }
 
     fn pull(reader: &mut Reader<'a>) -> Result<Vec<T>, CodecError> {
@@ -108,7 +134,7 @@ impl<T: ?Sized> Store<'_, T> for AsNothing {
 
 #[expect(clippy::needless_maybe_sized, reason = "the bound is there to fail, in the words of `Travels`")]
 impl<'a, T: Travels<'a> + ?Sized> Lend<'a, T> for AsNothing {
-    fn push(_: &T, _: &mut Writer<'_>) -> Result<(), CodecError> {
+    fn push(_: &T, _: &mut Writer<'_>, _: Again) -> Result<(), CodecError> {
         Err(CodecError::new("a value without a size cannot travel"))
     }
 
@@ -128,15 +154,16 @@ pub enum Never {}
 /// A [`Format`] for `T`, found once and without bounds of its own, so that a type that cannot travel is one error.
 #[derive(Debug)]
 pub struct Codec<'a, T> {
-    encode: fn(&T, &mut Writer<'_>) -> Result<(), CodecError>,
+    encode: fn(&T, &mut Writer<'_>, Again) -> Result<(), CodecError>,
     decode: fn(&mut Reader<'a>) -> Result<T, CodecError>,
+    log: fn(&T, &mut Log<'_>) -> Result<(), CodecError>,
 }
 
 /// How values of type `T` cross.
 #[inline]
 #[must_use]
 pub fn codec<'a, T, F: Format<'a, T>>(_format: F) -> Codec<'a, T> {
-    Codec { encode: F::encode, decode: F::decode }
+    Codec { encode: F::encode, decode: F::decode, log: F::log }
 }
 
 impl<'a, T> Codec<'a, T> {
@@ -145,8 +172,16 @@ impl<'a, T> Codec<'a, T> {
     /// # Errors
     /// As [`Format::encode`].
     #[inline]
-    pub fn encode(&self, value: &T, writer: &mut Writer<'_>) -> Result<(), CodecError> {
-        (self.encode)(value, writer)
+    pub fn encode(&self, value: &T, writer: &mut Writer<'_>, again: Again) -> Result<(), CodecError> {
+        (self.encode)(value, writer, again)
+    }
+
+    /// Takes the next value, and appends it to a log: what an [`Again`] does.
+    ///
+    /// # Errors
+    /// As [`Format::decode`] and [`Format::encode`].
+    pub fn again(&self, reader: &mut Reader<'a>, log: &mut Log<'_>) -> Result<(), CodecError> {
+        (self.log)(&(self.decode)(reader)?, log)
     }
 
     /// Takes the next value.
@@ -174,16 +209,17 @@ impl<'a, T> Codec<'a, T> {
 /// A [`Lend`] for `T`, found once and without bounds of its own; `S` is its storage.
 #[derive(Debug)]
 pub struct Loan<'a, T: ?Sized, S> {
-    push: fn(&T, &mut Writer<'_>) -> Result<(), CodecError>,
+    push: fn(&T, &mut Writer<'_>, Again) -> Result<(), CodecError>,
     pull: fn(&mut Reader<'a>) -> Result<S, CodecError>,
     lend: fn(&S) -> &T,
+    log: fn(&T, &mut Log<'_>) -> Result<(), CodecError>,
 }
 
 /// How parameters of type `&T` cross.
 #[inline]
 #[must_use]
 pub fn loan<'a, T: ?Sized, L: Lend<'a, T>>(_lend: L) -> Loan<'a, T, <L as Store<'a, T>>::Storage> {
-    Loan { push: L::push, pull: L::pull, lend: L::lend }
+    Loan { push: L::push, pull: L::pull, lend: L::lend, log: L::log }
 }
 
 impl<'a, T: ?Sized, S> Loan<'a, T, S> {
@@ -192,8 +228,16 @@ impl<'a, T: ?Sized, S> Loan<'a, T, S> {
     /// # Errors
     /// As [`Format::encode`].
     #[inline]
-    pub fn push(&self, value: &T, writer: &mut Writer<'_>) -> Result<(), CodecError> {
-        (self.push)(value, writer)
+    pub fn push(&self, value: &T, writer: &mut Writer<'_>, again: Again) -> Result<(), CodecError> {
+        (self.push)(value, writer, again)
+    }
+
+    /// Takes the target of a borrowed parameter, and appends it to a log: what an [`Again`] does.
+    ///
+    /// # Errors
+    /// As [`Format::decode`] and [`Format::encode`].
+    pub fn again(&self, reader: &mut Reader<'a>, log: &mut Log<'_>) -> Result<(), CodecError> {
+        (self.log)((self.lend)(&(self.pull)(reader)?), log)
     }
 
     /// Takes the target of a borrowed parameter, into storage.

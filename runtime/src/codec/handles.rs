@@ -224,6 +224,15 @@ pub(crate) fn collected() -> usize {
     if any() { COLLECTED.with_borrow(|scopes| scopes.last().map_or(0, |(_, handles)| handles.len())) } else { 0 }
 }
 
+/// Shows `look` the handles in the scope of this thread.
+pub(super) fn with_collected<R>(look: impl FnOnce(&Handles) -> R) -> R {
+    if !any() {
+        return look(&Handles::default());
+    }
+    let handles = COLLECTED.with_borrow(|scopes| scopes.last().map(|(_, handles)| handles.clone()));
+    look(&handles.unwrap_or_default())
+}
+
 /// Takes the handles out of the scope of this thread: for one that stays open for many payloads.
 #[inline]
 pub(crate) fn take_collected() -> Handles {

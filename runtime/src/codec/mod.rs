@@ -40,15 +40,20 @@
 mod borrowed;
 mod bounded;
 pub(crate) mod by_type;
+mod check;
 pub(crate) mod choose;
 mod error;
 mod format;
 pub(crate) mod handles;
 pub(crate) mod message;
+mod named;
 mod number;
+mod paths;
 mod plain;
 mod reader;
+mod sites;
 mod strict;
+mod trial;
 mod via_serde;
 mod writer;
 
@@ -57,11 +62,14 @@ mod tests;
 
 pub use self::borrowed::{AsBorrowed, Borrowable};
 pub use self::by_type::Message;
+pub use self::check::check;
 pub use self::error::CodecError;
 pub use self::format::{AsElements, AsNothing, AsOwned, Codec, Format, Lend, Loan, Never, Store, codec, loan};
+pub use self::named::Log;
 pub use self::number::Number;
 pub use self::plain::{AsPlain, Plain};
 pub use self::reader::Reader;
+pub use self::trial::Again;
 pub use self::via_serde::{Travels, ViaSerde};
 pub use self::writer::{Payload, Spill, Writer};
 

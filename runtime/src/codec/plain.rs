@@ -8,7 +8,7 @@ use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
 use std::path::PathBuf;
 
 use super::number::{for_each_primitive, fresh_vec};
-use super::{CodecError, Format, Number, Reader, Writer};
+use super::{Again, CodecError, Format, Number, Reader, Writer};
 
 /// Values with a plain encoding: numbers, `bool`, `char`, `()`, owned strings and paths, `Vec`, `Box<[…]>` and arrays of
 /// numbers, and `Option` and `Result` of such.
@@ -32,7 +32,7 @@ pub struct AsPlain;
 
 impl<'a, T: Plain> Format<'a, T> for AsPlain {
     #[inline]
-    fn encode(value: &T, writer: &mut Writer<'_>) -> Result<(), CodecError> {
+    fn encode(value: &T, writer: &mut Writer<'_>, _: Again) -> Result<(), CodecError> {
         value.put(writer)
     }
 

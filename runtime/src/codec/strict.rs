@@ -1,32 +1,63 @@
-//! Stands between a type and bincode's serializer, so that what would be read as something else is an error.
+//! Stands between a type and a serializer, and notes what the value is made of.
 //!
-//! Owns: one refusal. A field that is left out for its value (`#[serde(skip_serializing_if = "…")]`) is no error to bincode, whose
-//! reader then takes the next field for it: as the values are, that fails, or gives another value. Never: changes what is encoded.
-//! Runs in: the parent for arguments, the child for results, and whoever puts or sends.
+//! Owns: which places of a type are [sites](super::sites), and what needs names. Runs in: every process that encodes.
+//! Never: changes what is encoded, but for paths that are no UTF-8, which serde would refuse.
+//!
+//! A field that is left out for its value (`#[serde(skip_serializing_if = "…")]`) is no error to bincode, whose reader then takes
+//! the next field for it; a sequence that does not know its length is one. Both need names.
 
 use std::fmt::Display;
 
 use serde::ser::{
-    Error, SerializeMap, SerializeSeq, SerializeStruct, SerializeStructVariant, SerializeTuple, SerializeTupleStruct,
+    SerializeMap, SerializeSeq, SerializeStruct, SerializeStructVariant, SerializeTuple, SerializeTupleStruct,
     SerializeTupleVariant,
 };
 use serde::{Serialize, Serializer};
 
-/// A part of bincode's serializer, or a value that is to be shown such parts.
-pub(super) struct Strict<T>(pub(super) T);
+use super::paths;
+use super::sites::Watch;
+use crate::sys::same;
 
-impl<T: Serialize + ?Sized> Serialize for Strict<&T> {
+/// Ways that a value may go at its place, beside the variants of an enum.
+const SOME: u64 = 0x01;
+const ELEMENTS: u64 = 0x02;
+const ENTRIES: u64 = 0x03;
+
+/// A value that is to be shown a [`Strict`] serializer.
+pub(super) struct Watched<'v, 'w, T: ?Sized> {
+    pub(super) value: &'v T,
+    pub(super) watch: &'w Watch<'w>,
+}
+
+impl<T: Serialize + ?Sized> Serialize for Watched<'_, '_, T> {
     #[inline]
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        self.0.serialize(Strict(serializer))
+        if let Some(path) = paths::refused(self.value) {
+            return serializer.serialize_bytes(path);
+        }
+        self.value.serialize(Strict { inner: serializer, watch: self.watch, own: same::key::<T>() })
     }
 }
 
-#[cold]
-fn left_out<E: Error>(field: &str) -> E {
-    E::custom(format_args!(
-        "the field `{field}` is left out (`#[serde(skip_serializing_if)]`), and whoever reads would take the next one for it"
-    ))
+/// A part of a serializer.
+pub(super) struct Strict<'w, S> {
+    inner: S,
+    watch: &'w Watch<'w>,
+    /// The number of the type that is being serialized.
+    own: u64,
+}
+
+impl<S> Strict<'_, S> {
+    #[inline]
+    fn site(&self, way: u64) {
+        self.watch.site(self.own, way);
+    }
+
+    /// The variant of an enum, or a struct, as it calls itself: some types stand for several.
+    #[inline]
+    fn named_site(&self, name: &'static str, variant: &'static str, number: u64) {
+        self.site((name.as_ptr() as u64).rotate_left(24) ^ variant.as_ptr() as u64 ^ number.rotate_right(8));
+    }
 }
 
 /// Methods that take plain values.
@@ -34,31 +65,21 @@ macro_rules! pass {
     ($($method:ident($($name:ident: $type:ty),*);)*) => { $(
         #[inline]
         fn $method(self, $($name: $type),*) -> Result<S::Ok, S::Error> {
-            self.0.$method($($name),*)
+            self.inner.$method($($name),*)
         }
     )* };
 }
 
-/// Methods that begin something with parts of its own.
-macro_rules! begin {
-    ($($method:ident($($name:ident: $type:ty),*) -> $parts:ident;)*) => { $(
-        #[inline]
-        fn $method(self, $($name: $type),*) -> Result<Self::$parts, S::Error> {
-            self.0.$method($($name),*).map(Strict)
-        }
-    )* };
-}
-
-impl<S: Serializer> Serializer for Strict<S> {
+impl<'w, S: Serializer> Serializer for Strict<'w, S> {
     type Ok = S::Ok;
     type Error = S::Error;
-    type SerializeSeq = Strict<S::SerializeSeq>;
-    type SerializeTuple = Strict<S::SerializeTuple>;
-    type SerializeTupleStruct = Strict<S::SerializeTupleStruct>;
-    type SerializeTupleVariant = Strict<S::SerializeTupleVariant>;
-    type SerializeMap = Strict<S::SerializeMap>;
-    type SerializeStruct = Strict<S::SerializeStruct>;
-    type SerializeStructVariant = Strict<S::SerializeStructVariant>;
+    type SerializeSeq = Strict<'w, S::SerializeSeq>;
+    type SerializeTuple = Strict<'w, S::SerializeTuple>;
+    type SerializeTupleStruct = Strict<'w, S::SerializeTupleStruct>;
+    type SerializeTupleVariant = Strict<'w, S::SerializeTupleVariant>;
+    type SerializeMap = Strict<'w, S::SerializeMap>;
+    type SerializeStruct = Strict<'w, S::SerializeStruct>;
+    type SerializeStructVariant = Strict<'w, S::SerializeStructVariant>;
 
     pass! {
         serialize_bool(v: bool);
@@ -80,27 +101,23 @@ impl<S: Serializer> Serializer for Strict<S> {
         serialize_none();
         serialize_unit();
         serialize_unit_struct(name: &'static str);
-        serialize_unit_variant(name: &'static str, index: u32, variant: &'static str);
-    }
-
-    begin! {
-        serialize_seq(len: Option<usize>) -> SerializeSeq;
-        serialize_tuple(len: usize) -> SerializeTuple;
-        serialize_tuple_struct(name: &'static str, len: usize) -> SerializeTupleStruct;
-        serialize_tuple_variant(name: &'static str, index: u32, variant: &'static str, len: usize) -> SerializeTupleVariant;
-        serialize_map(len: Option<usize>) -> SerializeMap;
-        serialize_struct(name: &'static str, len: usize) -> SerializeStruct;
-        serialize_struct_variant(name: &'static str, index: u32, variant: &'static str, len: usize) -> SerializeStructVariant;
     }
 
     #[inline]
     fn serialize_some<T: Serialize + ?Sized>(self, value: &T) -> Result<S::Ok, S::Error> {
-        self.0.serialize_some(&Strict(value))
+        self.site(SOME);
+        self.inner.serialize_some(&Watched { value, watch: self.watch })
     }
 
     #[inline]
     fn serialize_newtype_struct<T: Serialize + ?Sized>(self, name: &'static str, value: &T) -> Result<S::Ok, S::Error> {
-        self.0.serialize_newtype_struct(name, &Strict(value))
+        self.inner.serialize_newtype_struct(name, &Watched { value, watch: self.watch })
+    }
+
+    #[inline]
+    fn serialize_unit_variant(self, name: &'static str, index: u32, variant: &'static str) -> Result<S::Ok, S::Error> {
+        self.named_site(name, variant, 0);
+        self.inner.serialize_unit_variant(name, index, variant)
     }
 
     #[inline]
@@ -111,35 +128,105 @@ impl<S: Serializer> Serializer for Strict<S> {
         variant: &'static str,
         value: &T,
     ) -> Result<S::Ok, S::Error> {
-        self.0.serialize_newtype_variant(name, index, variant, &Strict(value))
+        self.named_site(name, variant, 1);
+        self.inner.serialize_newtype_variant(name, index, variant, &Watched { value, watch: self.watch })
+    }
+
+    #[inline]
+    fn serialize_tuple_variant(
+        self,
+        name: &'static str,
+        index: u32,
+        variant: &'static str,
+        len: usize,
+    ) -> Result<Self::SerializeTupleVariant, S::Error> {
+        self.named_site(name, variant, 2 + len as u64);
+        Ok(Strict {
+            inner: self.inner.serialize_tuple_variant(name, index, variant, len)?,
+            watch: self.watch,
+            own: self.own,
+        })
+    }
+
+    #[inline]
+    fn serialize_struct_variant(
+        self,
+        name: &'static str,
+        index: u32,
+        variant: &'static str,
+        len: usize,
+    ) -> Result<Self::SerializeStructVariant, S::Error> {
+        self.named_site(name, variant, 2);
+        Ok(Strict {
+            inner: self.inner.serialize_struct_variant(name, index, variant, len)?,
+            watch: self.watch,
+            own: self.own,
+        })
+    }
+
+    #[inline]
+    fn serialize_seq(self, len: Option<usize>) -> Result<Self::SerializeSeq, S::Error> {
+        match len {
+            None => self.watch.needs_names(|| "it has a sequence that does not know its length".to_owned()),
+            Some(0) => {}
+            Some(_) => self.site(ELEMENTS),
+        }
+        Ok(Strict { inner: self.inner.serialize_seq(len)?, watch: self.watch, own: self.own })
+    }
+
+    #[inline]
+    fn serialize_map(self, len: Option<usize>) -> Result<Self::SerializeMap, S::Error> {
+        match len {
+            None => self.watch.needs_names(|| "it has a map that does not know its length".to_owned()),
+            Some(0) => {}
+            Some(_) => self.site(ENTRIES),
+        }
+        Ok(Strict { inner: self.inner.serialize_map(len)?, watch: self.watch, own: self.own })
+    }
+
+    #[inline]
+    fn serialize_tuple(self, len: usize) -> Result<Self::SerializeTuple, S::Error> {
+        Ok(Strict { inner: self.inner.serialize_tuple(len)?, watch: self.watch, own: self.own })
+    }
+
+    #[inline]
+    fn serialize_tuple_struct(self, name: &'static str, len: usize) -> Result<Self::SerializeTupleStruct, S::Error> {
+        self.named_site(name, name, len as u64);
+        Ok(Strict { inner: self.inner.serialize_tuple_struct(name, len)?, watch: self.watch, own: self.own })
+    }
+
+    #[inline]
+    fn serialize_struct(self, name: &'static str, len: usize) -> Result<Self::SerializeStruct, S::Error> {
+        self.named_site(name, name, len as u64);
+        Ok(Strict { inner: self.inner.serialize_struct(name, len)?, watch: self.watch, own: self.own })
     }
 
     #[inline]
     fn collect_str<T: Display + ?Sized>(self, value: &T) -> Result<S::Ok, S::Error> {
-        self.0.collect_str(value)
+        self.inner.collect_str(value)
     }
 
     #[inline]
     fn is_human_readable(&self) -> bool {
-        self.0.is_human_readable()
+        self.inner.is_human_readable()
     }
 }
 
 /// Something with parts in their order.
 macro_rules! parts {
     ($($trait:ident::$method:ident;)*) => { $(
-        impl<P: $trait> $trait for Strict<P> {
+        impl<P: $trait> $trait for Strict<'_, P> {
             type Ok = P::Ok;
             type Error = P::Error;
 
             #[inline]
             fn $method<T: Serialize + ?Sized>(&mut self, value: &T) -> Result<(), P::Error> {
-                self.0.$method(&Strict(value))
+                self.inner.$method(&Watched { value, watch: self.watch })
             }
 
             #[inline]
             fn end(self) -> Result<P::Ok, P::Error> {
-                self.0.end()
+                self.inner.end()
             }
         }
     )* };
@@ -152,46 +239,47 @@ parts! {
     SerializeTupleVariant::serialize_field;
 }
 
-impl<P: SerializeMap> SerializeMap for Strict<P> {
+impl<P: SerializeMap> SerializeMap for Strict<'_, P> {
     type Ok = P::Ok;
     type Error = P::Error;
 
     #[inline]
     fn serialize_key<T: Serialize + ?Sized>(&mut self, key: &T) -> Result<(), P::Error> {
-        self.0.serialize_key(&Strict(key))
+        self.inner.serialize_key(&Watched { value: key, watch: self.watch })
     }
 
     #[inline]
     fn serialize_value<T: Serialize + ?Sized>(&mut self, value: &T) -> Result<(), P::Error> {
-        self.0.serialize_value(&Strict(value))
+        self.inner.serialize_value(&Watched { value, watch: self.watch })
     }
 
     #[inline]
     fn end(self) -> Result<P::Ok, P::Error> {
-        self.0.end()
+        self.inner.end()
     }
 }
 
 /// Something with fields.
 macro_rules! fields {
     ($($trait:ident,)*) => { $(
-        impl<P: $trait> $trait for Strict<P> {
+        impl<P: $trait> $trait for Strict<'_, P> {
             type Ok = P::Ok;
             type Error = P::Error;
 
             #[inline]
             fn serialize_field<T: Serialize + ?Sized>(&mut self, name: &'static str, value: &T) -> Result<(), P::Error> {
-                self.0.serialize_field(name, &Strict(value))
+                self.inner.serialize_field(name, &Watched { value, watch: self.watch })
             }
 
             #[cold]
             fn skip_field(&mut self, name: &'static str) -> Result<(), P::Error> {
-                Err(left_out(name))
+                self.watch.needs_names(|| format!("its field `{name}` is left out"));
+                self.inner.skip_field(name)
             }
 
             #[inline]
             fn end(self) -> Result<P::Ok, P::Error> {
-                self.0.end()
+                self.inner.end()
             }
         }
     )* };

@@ -4,9 +4,9 @@
 //! Never: lets bincode reserve memory for a length that it has not checked (see [`bounded`](super::bounded)).
 //! Runs in: the parent and the child.
 //!
-//! Not everything that serde can express fits a format without names: `#[serde(flatten)]` and `skip_serializing_if` do not, and
-//! sequences must know their length beforehand. Such values are refused with an error when they are encoded; `untagged` and
-//! `tag` make ones that are refused when they are decoded.
+//! A value begins with a byte that says how it was written: by the places of its parts, which is bincode, or by their names, which
+//! is the [self-describing format](super::named). Which of them is right is found by a [trial](super::trial), once for each
+//! part of a type; a value of which all is known is written as it always was.
 
 use std::marker::PhantomData;
 
@@ -16,11 +16,25 @@ use serde::de::DeserializeSeed;
 use serde::{Deserialize, Deserializer, Serialize};
 
 use super::bounded::{Bounded, bounded};
+use super::by_type::NoSpill;
 use super::handles::active;
-use super::strict::Strict;
+use super::named::{Log, Source};
+use super::sites::{self, Watch, Way};
+use super::strict::Watched;
+use super::trial::{self, Again, Sent};
 use super::{CodecError, Format, Reader, Writer};
+use crate::sys::same;
 
 const CONFIGURATION: Configuration<LittleEndian, Fixint> = bincode::config::standard().with_fixed_int_encoding();
+
+/// The first byte of a value: what follows was written by places.
+const BY_PLACE: u8 = 0;
+
+/// What follows was written by names.
+pub(super) const BY_NAME: u8 = 1;
+
+/// What follows has names, and is to be read as if it had none: only in a [trial].
+pub(super) const LOGGED: u8 = 2;
 
 /// Values that can be sent to another process and read there, from a payload that lives for `'a`.
 ///
@@ -55,8 +69,12 @@ pub struct ViaSerde;
 
 impl<'a, T: Travels<'a>> Format<'a, T> for ViaSerde {
     #[inline]
-    fn encode(value: &T, writer: &mut Writer<'_>) -> Result<(), CodecError> {
-        put(value, writer)
+    fn encode(value: &T, writer: &mut Writer<'_>, again: Again) -> Result<(), CodecError> {
+        put(value, writer, again)
+    }
+
+    fn log(value: &T, log: &mut Log<'_>) -> Result<(), CodecError> {
+        trial::write(value, log)
     }
 
     #[inline]
@@ -65,18 +83,115 @@ impl<'a, T: Travels<'a>> Format<'a, T> for ViaSerde {
     }
 }
 
-/// Appends `value`.
-pub(super) fn put<T: Serialize + ?Sized>(value: &T, writer: &mut Writer<'_>) -> Result<(), CodecError> {
-    Ok(active(|| bincode::serde::encode_into_writer(Strict(value), Sink(writer), CONFIGURATION))?)
+/// Appends `value`; `again` reads one of its type.
+pub(super) fn put<T: Serialize + ?Sized>(value: &T, writer: &mut Writer<'_>, again: Again) -> Result<(), CodecError> {
+    let record = sites::record(same::key::<T>());
+    let way = record.way();
+    if way == Way::ByName {
+        return put_by_name(value, writer, again);
+    }
+    let start = writer.len();
+    writer.put_bytes(&[BY_PLACE])?;
+    let watch = Watch::new(record.known());
+    let written = put_by_place(value, &watch, writer);
+    if way == Way::ByPlace && watch.is_quiet() {
+        return written.map_err(trial::explained);
+    }
+    put_doubtful(value, (writer, start), (written, watch), again)
+}
+
+#[inline]
+fn put_by_place<T: Serialize + ?Sized>(
+    value: &T,
+    watch: &Watch<'_>,
+    writer: &mut Writer<'_>,
+) -> Result<(), CodecError> {
+    let value = Watched { value, watch };
+    Ok(active(|| bincode::serde::encode_into_writer(value, Sink(writer), CONFIGURATION)).map(drop)?)
+}
+
+/// Goes on with a value that was written by places, but may not arrive so.
+#[cold]
+fn put_doubtful<T: Serialize + ?Sized>(
+    value: &T,
+    (writer, start): (&mut Writer<'_>, usize),
+    (written, watch): (Result<(), CodecError>, Watch<'_>),
+    again: Again,
+) -> Result<(), CodecError> {
+    let (fresh, need) = watch.found();
+    if need.is_none() {
+        written.map_err(trial::explained)?;
+    }
+    let (name, record) = (std::any::type_name::<T>(), sites::record(same::key::<T>()));
+    match trial::judge(name, record, (fresh, need), &|log| trial::write(value, log), again)? {
+        Sent::ByPlace => Ok(()),
+        Sent::ByName(bytes) => {
+            writer.back_to(start);
+            writer.put_bytes(&bytes)
+        }
+    }
+}
+
+#[cold]
+fn put_by_name<T: Serialize + ?Sized>(value: &T, writer: &mut Writer<'_>, again: Again) -> Result<(), CodecError> {
+    let (name, record) = (std::any::type_name::<T>(), sites::record(same::key::<T>()));
+    let write: trial::WriteLog<'_> = &|log| trial::write(value, log);
+    match trial::by_name(name, record, ("", false), write, again).map_err(|refused| trial::explained(refused.into()))? {
+        Sent::ByName(bytes) => writer.put_bytes(&bytes),
+        // Only where names are crossed.
+        Sent::ByPlace => Err(CodecError::new("a value was tried by names, and not by places")),
+    }
+}
+
+/// Says what sending `value` would say; `again` reads one of its type.
+pub(super) fn check<T: Serialize + ?Sized>(value: &T, again: Again) -> Result<(), CodecError> {
+    let record = sites::Record::new();
+    let watch = Watch::new(record.known());
+    let mut none = NoSpill;
+    let mut writer = Writer::new(Vec::new(), usize::MAX, &mut none);
+    let written = put_by_place(value, &watch, &mut writer);
+    let (_, need) = watch.found();
+    if need.is_none() {
+        written.map_err(trial::explained)?;
+    }
+    trial::check(std::any::type_name::<T>(), need, &|log| trial::write(value, log), again).map_err(trial::explained)
+}
+
+/// Reads a value and writes it into a log: for types that borrow nothing.
+pub(super) fn again<T: Serialize + for<'a> Deserialize<'a>>(
+    reader: &mut Reader<'_>,
+    log: &mut Log<'_>,
+) -> Result<(), CodecError> {
+    trial::write(&take::<T>(reader)?, log)
 }
 
 /// Takes the next value.
+#[inline]
 pub(super) fn take<'a, T: Deserialize<'a>>(reader: &mut Reader<'a>) -> Result<T, CodecError> {
+    match reader.take_array()? {
+        [BY_PLACE] => take_by_place(reader),
+        [mark] => take_named(mark, reader),
+    }
+}
+
+#[inline]
+fn take_by_place<'a, T: Deserialize<'a>>(reader: &mut Reader<'a>) -> Result<T, CodecError> {
     let seed = BoundedSeed(PhantomData);
     let rest = reader.rest();
     let decode = || bincode::serde::seed_decode_from_slice(seed, rest, CONFIGURATION);
     let (value, len) = active(|| bounded(rest.len(), decode))?;
     reader.take(len)?;
+    Ok(value)
+}
+
+#[cold]
+fn take_named<'a, T: Deserialize<'a>>(mark: u8, reader: &mut Reader<'a>) -> Result<T, CodecError> {
+    if mark != BY_NAME && !(mark == LOGGED && trial::is_on()) {
+        return Err(CodecError::bad_variant("way to write a value", mark));
+    }
+    let mut source = Source::new(reader.rest(), mark == LOGGED);
+    let value = active(|| T::deserialize(&mut source)).map_err(|fault| CodecError::new(fault.to_string()))?;
+    reader.take(source.read())?;
     Ok(value)
 }
 
@@ -107,9 +222,6 @@ impl From<EncodeError> for CodecError {
         match error {
             EncodeError::OtherString(message) => Self::new(message),
             EncodeError::Other(message) => Self::new(message),
-            EncodeError::Serde(bincode::serde::EncodeError::SequenceMustHaveLength) => Self::new(
-                "a sequence or map must know its length to travel (`#[serde(flatten)]` makes one that does not)",
-            ),
             other => Self::new(other.to_string()),
         }
     }
@@ -124,10 +236,9 @@ impl From<DecodeError> for CodecError {
             DecodeError::UnexpectedEnd { additional } => Self::new(format!(
                 "the payload ends too early (bytes missing: {additional}): a type must write all that it reads"
             )),
-            DecodeError::Serde(_) => Self::new(
-                "a type must know what comes next to travel (`#[serde(untagged)]` and `#[serde(tag = \"…\")]` \
-                 make ones that do not)",
-            ),
+            DecodeError::Serde(_) => {
+                Self::new("the type asks what comes next, or for the end, where it did not when a value of it was sent")
+            }
             other => Self::new(format!("the payload is corrupt: {other}")),
         }
     }

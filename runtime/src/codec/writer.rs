@@ -117,6 +117,16 @@ impl<'s> Writer<'s> {
         self.spilled + self.staged.len() - self.base
     }
 
+    /// Forgets what was appended behind the first `len` bytes.
+    pub(crate) fn back_to(&mut self, len: usize) {
+        if let Some(staged) = len.checked_sub(self.spilled) {
+            self.staged.truncate(self.base + staged);
+        } else {
+            self.spilled = len;
+            self.staged.truncate(self.base);
+        }
+    }
+
     /// Whether nothing was appended yet.
     #[must_use]
     pub fn is_empty(&self) -> bool {

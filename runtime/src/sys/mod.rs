@@ -20,6 +20,7 @@ pub(crate) mod packet;
 pub(crate) mod poll;
 pub(crate) mod process;
 pub(crate) mod record_lock;
+pub(crate) mod same;
 pub(crate) mod signal;
 pub(crate) mod socket;
 pub(crate) mod spawn;

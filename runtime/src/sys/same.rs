@@ -1,0 +1,115 @@
+//! Asks whether a generic type is one that is known here, and treats a value of it as that.
+//!
+//! Owns: the casts between a type and itself under another name. Runs in: any process.
+//! Never: lengthens a lifetime: what borrows is compared without its lifetimes, and lent for no longer than it was.
+#![expect(
+    unsafe_code,
+    reason = "`Any` does this for `'static` types only, and serde's generic methods have no such bound"
+)]
+
+use std::any::TypeId;
+use std::borrow::Cow;
+use std::hash::{Hash, Hasher};
+use std::mem::{ManuallyDrop, transmute_copy};
+use std::path::Path;
+use std::ptr;
+
+/// A number for the type, the same for all lifetimes in it. Two types have the same one about as often as a cosmic ray does that.
+#[inline]
+pub(crate) fn key<T: ?Sized>() -> u64 {
+    /// Takes the number that a `TypeId` is hashed as.
+    struct Taken(u64);
+
+    impl Hasher for Taken {
+        #[inline]
+        fn finish(&self) -> u64 {
+            self.0
+        }
+
+        #[inline]
+        fn write(&mut self, bytes: &[u8]) {
+            for byte in bytes {
+                self.0 = self.0.rotate_left(8) ^ u64::from(*byte);
+            }
+        }
+
+        #[inline]
+        fn write_u64(&mut self, number: u64) {
+            self.0 = number;
+        }
+    }
+
+    let mut taken = Taken(0);
+    typeid::of::<T>().hash(&mut taken);
+    taken.finish()
+}
+
+/// Whether `T` is `U`, but for lifetimes. The compiler knows the answer.
+#[inline]
+pub(crate) fn is<T: ?Sized, U: ?Sized>() -> bool {
+    typeid::of::<T>() == typeid::of::<U>()
+}
+
+/// `value` as what it is, if `T` is `U`, which borrows nothing.
+#[inline]
+pub(crate) fn as_ref<'v, T: ?Sized, U: 'static>(value: &'v T) -> Option<&'v U> {
+    // SAFETY: the types are the same, and `U` has no lifetimes that could differ.
+    (typeid::of::<T>() == TypeId::of::<U>()).then(|| unsafe { &*ptr::from_ref(value).cast::<U>() })
+}
+
+/// `value` as what it is, if `T` is the path itself.
+#[inline]
+pub(crate) fn as_path<T: ?Sized>(value: &T) -> Option<&Path> {
+    // SAFETY: the types are the same, so these are two names for one type of reference.
+    is::<T, Path>().then(|| unsafe { transmute_copy::<&T, &Path>(&value) })
+}
+
+/// `value` as what it is, if `T` is a reference to a `U`.
+#[inline]
+pub(crate) fn as_borrowed<'v, T: ?Sized, U: ?Sized + 'static>(value: &'v T) -> Option<&'v U> {
+    // SAFETY: `T` is a `&'t U`, and `'t` is at least as long as `'v`, for which a `&'v T` is there.
+    is::<T, &'static U>().then(|| unsafe { *ptr::from_ref(value).cast::<&'v U>() })
+}
+
+/// `value` as what it is, if `T` is a `Cow` of a `U`.
+#[inline]
+pub(crate) fn as_cow<'v, T: ?Sized, U: ToOwned + ?Sized + 'static>(value: &'v T) -> Option<&'v Cow<'v, U>> {
+    // SAFETY: `T` is a `Cow<'t, U>`, and `'t` is at least as long as `'v`, for which a `&'v T` is there; nothing is written.
+    is::<T, Cow<'static, U>>().then(|| unsafe { &*ptr::from_ref(value).cast::<Cow<'v, U>>() })
+}
+
+/// `value` as what it is, if `T` is `U`, which borrows nothing.
+#[inline]
+pub(crate) fn into<U: 'static, T>(value: U) -> Option<T> {
+    // SAFETY: the types are the same, and the original is not used again.
+    is::<T, U>().then(|| unsafe { transmute_copy::<ManuallyDrop<U>, T>(&ManuallyDrop::new(value)) })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::path::PathBuf;
+
+    fn path<T: ?Sized>(value: &T) -> Option<&Path> {
+        as_path(value).or_else(|| as_ref::<T, PathBuf>(value).map(|path| &**path)).or_else(|| as_borrowed(value))
+    }
+
+    #[test]
+    fn a_type_is_itself_and_no_other() {
+        let (owned, text) = (PathBuf::from("a/b"), "a/b".to_owned());
+        assert_eq!((path(&owned), path(&*owned), path(&&*owned)), (Some(&*owned), Some(&*owned), Some(&*owned)));
+        assert_eq!((path(&text), path(&*text), path(&&*text), path(&&owned)), (None, None, None, None));
+        assert_eq!(into::<PathBuf, PathBuf>(owned.clone()), Some(owned));
+        assert_eq!(into::<String, PathBuf>(text), None);
+    }
+
+    #[test]
+    fn a_key_knows_no_lifetimes_but_everything_else() {
+        fn of<'a>(_: &'a str) -> u64 {
+            key::<Option<&'a str>>()
+        }
+        assert_eq!(of(&String::new()), key::<Option<&'static str>>());
+        assert_ne!(key::<Option<&str>>(), key::<&str>());
+        assert_ne!(key::<[u8]>(), key::<[i8]>());
+    }
+}
