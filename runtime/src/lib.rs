@@ -69,7 +69,7 @@ pub use process_task_macros::{preload, process_task};
 // One process for one call.
 pub use self::link::StartMethod;
 pub use self::process::{
-    Builder, Output, Process, ProcessInfo, Stdio, active_children, available_parallelism, current, parent,
+    Builder, Output, Process, ProcessInfo, Stdio, active_children, available_parallelism, current, parent, start_afresh,
 };
 
 // Many calls in processes that stay.

@@ -23,6 +23,7 @@ sys::init::before_main!(boot);
 
 /// Looks for the mark; in a program that has none, returns after keeping a descriptor of its image.
 fn boot() {
+    sys::env::note_loader();
     // Kept from the very start, also in a program that will start nothing: later, the file may be another one, or gone.
     let _ = sys::image::keep();
     if std::env::var_os(MARK).is_none() {

@@ -2,11 +2,15 @@
 //!
 //! Owns: nothing. Runs in: a child, on its only thread, before its first call. Never: goes on after a step that failed.
 
+use std::ffi::OsString;
+use std::fs::File;
 use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::FileExt as _;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
+use crate::codec::message::from_bytes;
 use crate::link::identity::{self, Identity};
-use crate::link::message::{Attached, Refusal, Setup};
+use crate::link::message::{Attached, Dress, Refusal, Setup};
 use crate::sys::{Errno, env, fd, limits, process, signal};
 
 /// Does what `setup` says; `attached` are the descriptors that came with it.
@@ -14,22 +18,7 @@ use crate::sys::{Errno, env, fd, limits, process, signal};
 /// # Errors
 /// The step that failed, and the kernel's reason.
 pub(super) fn put_on(setup: Setup, attached: &[OwnedFd]) -> Result<(), Refusal> {
-    if attached.len() != setup.attached.len() {
-        return Err(refusal("receive its descriptors", Errno::EMFILE));
-    }
-    for (role, descriptor) in setup.attached.iter().zip(attached) {
-        let descriptor = descriptor.as_fd();
-        match role {
-            Attached::Stdin | Attached::Terminal => {
-                fd::replace_stdio(descriptor, 0).map_err(|errno| refusal("set its stdin", errno))
-            }
-            Attached::Stdout => fd::replace_stdio(descriptor, 1).map_err(|errno| refusal("set its stdout", errno)),
-            Attached::Stderr => fd::replace_stdio(descriptor, 2).map_err(|errno| refusal("set its stderr", errno)),
-            Attached::Directory => {
-                fd::change_directory(descriptor).map_err(|errno| refusal("change to its working directory", errno))
-            }
-        }?;
-    }
+    attach(&setup.attached, attached)?;
     if setup.clear_env {
         std::env::vars_os().for_each(|(key, _)| env::remove(&key));
     }
@@ -49,7 +38,10 @@ pub(super) fn put_on(setup: Setup, attached: &[OwnedFd]) -> Result<(), Refusal> 
         }
         limits::set(place, values).map_err(|errno| refusal("set its resource limits", errno))?;
     }
-    if setup.attached.contains(&Attached::Terminal) {
+    for attribute in setup.attributes {
+        attribute.set().map_err(|errno| refusal(attribute.step(), errno))?;
+    }
+    if setup.shares_group {
         process::join_group_of(setup.parent.0);
         signal::heed_terminal();
     }
@@ -85,6 +77,48 @@ pub(super) fn refuse_memory(limit: u64) -> Option<Refusal> {
     (limit < mapped).then(|| Refusal { step: step(), errno: 0 })
 }
 
-fn refusal(step: &str, errno: Errno) -> Refusal {
+/// Puts streams and directory on, and returns the environment, for a process that will execute the program next.
+///
+/// `descriptors` are the memory with a [`Dress`], and those that it names; without them, there is the fork server's own environment,
+/// and nothing else changes: then the child was to be forked.
+///
+/// # Errors
+/// The step that failed, and the kernel's reason.
+pub(super) fn dress(descriptors: impl Iterator<Item = OwnedFd>) -> Result<Vec<(OsString, OsString)>, Refusal> {
+    let mut descriptors = descriptors;
+    let Some(content) = descriptors.next() else { return Ok(std::env::vars_os().collect()) };
+    let unreadable = |_| refusal("read its environment", Errno::EPROTO);
+    let content = File::from(content);
+    let len = usize::try_from(content.metadata().map_err(unreadable)?.len())
+        .map_err(|_| refusal("read its environment", Errno::EPROTO))?;
+    let mut bytes = vec![0; len];
+    // At a place, and not where the last reader stopped: the parent may have to send the same memory once more.
+    content.read_exact_at(&mut bytes, 0).map_err(unreadable)?;
+    let dress: Dress = from_bytes(&bytes).map_err(|_| refusal("read its environment", Errno::EPROTO))?;
+    let attached: Vec<OwnedFd> = descriptors.collect();
+    attach(&dress.attached, &attached)?;
+    Ok(dress.env)
+}
+
+/// Puts each descriptor where its role says.
+fn attach(roles: &[Attached], descriptors: &[OwnedFd]) -> Result<(), Refusal> {
+    if descriptors.len() != roles.len() {
+        return Err(refusal("receive its descriptors", Errno::EMFILE));
+    }
+    for (role, descriptor) in roles.iter().zip(descriptors) {
+        let descriptor = descriptor.as_fd();
+        match role {
+            Attached::Stdin => fd::replace_stdio(descriptor, 0).map_err(|errno| refusal("set its stdin", errno)),
+            Attached::Stdout => fd::replace_stdio(descriptor, 1).map_err(|errno| refusal("set its stdout", errno)),
+            Attached::Stderr => fd::replace_stdio(descriptor, 2).map_err(|errno| refusal("set its stderr", errno)),
+            Attached::Directory => {
+                fd::change_directory(descriptor).map_err(|errno| refusal("change to its working directory", errno))
+            }
+        }?;
+    }
+    Ok(())
+}
+
+pub(super) fn refusal(step: &str, errno: Errno) -> Refusal {
     Refusal { step: step.to_owned(), errno: errno as i32 }
 }

@@ -36,15 +36,16 @@ use std::time::{Duration, Instant};
 
 use super::company::Company;
 use super::jobs::Jobs;
-use super::{boot, panics, serve};
+use super::{boot, outfit, panics, serve};
 use crate::codec::message::{from_bytes, to_bytes};
 use crate::link::StartMethod;
 use crate::link::mark::{MARK, Role};
 use crate::link::message::{ChildId, FromChild, FromServer, GaveUp, MAGIC, ToServer};
 use crate::shared::members::{self, Member};
+use crate::sys::attributes::Attribute;
 use crate::sys::process::{self, Forked, Pid};
 use crate::sys::socket;
-use crate::sys::{self, Errno, fd, image, inherit, poll, signal, terminal};
+use crate::sys::{self, Errno, fd, image, inherit, poll, rights, signal, terminal};
 use crate::task::{fingerprint, preloads};
 
 /// How long killed children may take to end before the server no longer waits for them. They take milliseconds.
@@ -112,9 +113,16 @@ fn begin(socket: BorrowedFd<'_>) -> Result<(OwnedFd, Member, OwnedFd), Errno> {
         process::go_on_without_parent();
     }
     let (bytes, fds) = socket::receive(socket)?;
-    let Ok(ToServer::Hello { magic: MAGIC, server, parent: asking, .. }) = from_bytes(&bytes) else {
+    let Ok(ToServer::Hello { magic: MAGIC, server, parent: asking, capabilities, stay, .. }) = from_bytes(&bytes)
+    else {
         return Err(Errno::EPROTO);
     };
+    if let Some(capabilities) = capabilities {
+        rights::keep_capabilities(capabilities)?;
+    }
+    // The kernel takes it away where being executed has given anything, which has just been given up, and where there are two ids.
+    // What the parent has comes with each child's setup.
+    let _ = Attribute::Dumpable(true).set();
     let [parent, table] = <[OwnedFd; 2]>::try_from(fds).map_err(|_| Errno::EPROTO)?;
     let member = |bits| Member::of_bits(bits).ok_or(Errno::EPROTO);
     let asking = member(asking)?;
@@ -131,10 +139,22 @@ fn begin(socket: BorrowedFd<'_>) -> Result<(OwnedFd, Member, OwnedFd), Errno> {
     serve::rehearse();
     // Or every child would print what the preloads left in the buffer.
     let _ = std::io::Write::flush(&mut std::io::stdout());
+    use_nothing_of_the_parents(stay)?;
     let ready = to_bytes(&FromServer::Ready { fingerprint: fingerprint() });
     let own = fd::pidfd(process::own_pid())?;
     socket::send(socket, &ready, &[own.as_fd()])?;
     Ok((parent, asking, events))
+}
+
+/// Lets go of the parent's streams and directory, which it may close, read to the end, or unmount.
+///
+/// Until here, what preloads print goes to the parent's streams.
+fn use_nothing_of_the_parents(stay: bool) -> Result<(), Errno> {
+    // The parent has put `/dev/null` there.
+    let null = fd::stdio(0);
+    fd::replace_stdio(null, 1)?;
+    fd::replace_stdio(null, 2)?;
+    if stay { Ok(()) } else { fd::change_directory(fd::directory("/".as_ref())?.as_fd()) }
 }
 
 impl Server {
@@ -187,7 +207,7 @@ impl Server {
 
     fn answer(&mut self, request: &[u8], fds: Vec<OwnedFd>) -> Option<Next> {
         match from_bytes(request) {
-            Ok(ToServer::Start { id, method }) => self.start(id, method, fds.into_iter().next()?),
+            Ok(ToServer::Start { id, method }) => self.start(id, method, fds),
             Ok(ToServer::Signal { id, signal }) => {
                 let leader = self.children.iter().find(|(_, (child, _))| *child == id);
                 if let Some((leader, _)) = leader {
@@ -200,7 +220,11 @@ impl Server {
     }
 
     /// Makes a child; in the child, returns what it is to become.
-    fn start(&mut self, id: ChildId, method: StartMethod, control: OwnedFd) -> Option<Next> {
+    ///
+    /// `descriptors` are its end of a link, and behind it a dress, if the request has one.
+    fn start(&mut self, id: ChildId, method: StartMethod, descriptors: Vec<OwnedFd>) -> Option<Next> {
+        let mut descriptors = descriptors.into_iter();
+        let control = descriptors.next()?;
         let own = process::own_pid();
         let (method, notice) = self.company.safe(method);
         if let Some(notice) = notice {
@@ -229,7 +253,7 @@ impl Server {
                 // What was the server's is closed when `serve` returns, and by exec.
                 match method {
                     StartMethod::ForkServer => Some(Next::Child(control)),
-                    StartMethod::Exec => execute(&control, own, member),
+                    StartMethod::Exec => execute(&control, descriptors, own, member),
                 }
             }
             Ok(Forked::Parent(pid)) => {
@@ -339,28 +363,33 @@ impl Server {
     }
 }
 
-/// Runs the program's image again, as a child that will find its mark. Ends the process if that fails.
+/// Runs the program's image again, as a child that will find its mark, with the dress that came with the request. Ends the
+/// process if that fails.
 ///
 /// Runs in: a new child, a copy of the fork server.
-fn execute(control: &OwnedFd, maker: Pid, member: Member) -> ! {
+fn execute(control: &OwnedFd, dress: impl Iterator<Item = OwnedFd>, maker: Pid, member: Member) -> ! {
     sys::signal::restore_dispositions();
     sys::signal::set_mask(0);
-    let leave_open = || {
-        let table = members::descriptor()?;
-        inherit::close_all_on_exec();
-        fd::leave_open_on_exec(table)?;
-        fd::leave_open_on_exec(control.as_fd())?;
-        Ok((image::kept_or_opened()?, table.as_raw_fd()))
-    };
-    let errno = leave_open().map_or_else(
-        |errno| errno,
-        |(image, table)| {
+    let prepared = outfit::dress(dress).and_then(|env| {
+        let leave_open = || {
+            let table = members::descriptor()?;
+            inherit::close_all_on_exec();
+            fd::leave_open_on_exec(table)?;
+            fd::leave_open_on_exec(control.as_fd())?;
+            Ok((image::kept_or_opened()?, table.as_raw_fd(), env))
+        };
+        leave_open().map_err(|errno| outfit::refusal("execute this program again", errno))
+    });
+    let refusal = prepared.map_or_else(
+        |refusal| refusal,
+        |(image, table, env)| {
             let role = Role::Child { maker: maker.as_raw(), table, member: member.bits() };
-            let env = process::own_env_with((MARK, &role.mark(control.as_raw_fd())));
-            process::exec_image(image.as_fd(), &process::own_args(), &env)
+            let env = process::env_with(&env, (MARK, &role.mark(control.as_raw_fd())));
+            let errno = process::exec_image(image.as_fd(), &process::own_args(), &env);
+            outfit::refusal("execute this program again", errno)
         },
     );
-    let excuse = to_bytes(&FromChild::NotExecuted { errno: errno as i32 });
+    let excuse = to_bytes(&FromChild::NotExecuted { step: refusal.step, errno: refusal.errno });
     let _ = socket::send(control.as_fd(), &excuse, &[]);
     process::exit_now(127)
 }

@@ -162,7 +162,7 @@ const FILTERED: &str = " (a seccomp filter of this program, its container or its
 
 /// Whether `step` is one that no kernel which knows its call answers so.
 fn is_refused_by_a_filter(step: &str, errno: i32) -> bool {
-    const FREE_TO_ALL: [&str; 9] = [
+    const FREE_TO_ALL: [&str; 10] = [
         "open a pidfd",
         "make a socket pair",
         "make an eventfd",
@@ -170,6 +170,7 @@ fn is_refused_by_a_filter(step: &str, errno: i32) -> bool {
         "make a table of members",
         "reserve the request half",
         "reserve the reply half",
+        "reserve memory for its environment",
         "prepare the fork server",
         "execute this program again",
     ];

@@ -3,44 +3,78 @@
 //! Owns: the comparison with the fork server, whose surroundings a new child has. Runs in: the parent.
 //! Never: keeps a file of the parent open longer than the request takes.
 //!
-//! A comparison takes about as long as the environment takes to read. umask is the fork server's and is not compared.
+//! A comparison takes about as long as the environment takes to read. What a child cannot give itself is compared elsewhere:
+//! see [`super::servers`].
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fmt;
 use std::ops::RangeInclusive;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
+use super::asker::{Asker, rights_of_this_thread};
+use super::dress;
 use crate::error::{Error, Result};
 use crate::link::message::{Attached, Setup};
-use crate::link::{StartMethod, identity};
+use crate::link::{Caller, StartMethod, identity};
+use crate::sys::attributes::{self, Attribute};
 use crate::sys::fd::{self, Identity};
 use crate::sys::limits::{self, Limits};
+use crate::sys::rights::{self, Rights};
 use crate::sys::signal::{self, Mask};
-use crate::sys::{self, env, errno_of, terminal};
+use crate::sys::{self, Errno, env, errno_of, terminal};
 
-/// The surroundings of the fork server: those of its parent when it was started.
+/// The surroundings of the fork server: those of its parent when it was started, but for the streams and the directory,
+/// which it keeps from nobody.
 #[derive(Debug)]
 pub(crate) struct Base {
     env: Vec<(OsString, OsString)>,
+    /// The root directory; none if the server stays in the parent's, which may not be gone to with the rights of now.
     directory: Option<Identity>,
-    outputs: [Option<Identity>; 2],
+    /// `/dev/null`.
+    output: Option<Identity>,
     limits: Limits,
     niceness: i32,
+    attributes: Vec<Attribute>,
 }
 
 impl Base {
-    pub(super) fn now() -> Self {
+    /// For a server that is started now, by this thread, whose umask is given; `null` is what its streams will be.
+    pub(super) fn now(null: BorrowedFd<'_>, umask: Option<u32>) -> Self {
+        let dumpable = |attribute: Attribute| match attribute {
+            // So is every process that has just been executed.
+            Attribute::Dumpable(_) => Attribute::Dumpable(true),
+            other => other,
+        };
+        let attributes = attributes::of_process().into_iter().chain(attributes::of_thread(None));
         Self {
-            env: std::env::vars_os().collect(),
-            directory: fd::path_identity(c"."),
-            outputs: [fd::identity(fd::stdio(1)), fd::identity(fd::stdio(2))],
+            env: env_of_copy(),
+            directory: fd::directory(".".as_ref()).ok().and_then(|_| fd::path_identity(c"/")),
+            output: fd::identity(null),
             limits: limits::own(),
             niceness: limits::niceness(),
+            attributes: attributes.map(dumpable).chain(umask.map(Attribute::Umask)).collect(),
         }
     }
+
+    /// Whether the server stays in its parent's directory.
+    pub(super) fn stays(&self) -> bool {
+        self.directory.is_none()
+    }
+
+    pub(super) fn env(&self) -> &[(OsString, OsString)] {
+        &self.env
+    }
+}
+
+/// The environment for a copy of this program that prepares itself: that of now, but with what the dynamic loader was told
+/// when the program was started, so that it finds what it found then.
+fn env_of_copy() -> Vec<(OsString, OsString)> {
+    let own = std::env::vars_os().filter(|(key, _)| env::loader().iter().all(|noted| key != noted.key));
+    own.chain(env::loader().iter().map(|noted| (noted.key.into(), noted.absolute.clone()))).collect()
 }
 
 /// How long a process may take to exit after its only call, unless its builder says otherwise.
@@ -71,6 +105,10 @@ pub(crate) struct Options {
     pub(crate) ignores_termination: bool,
     /// The signals that it blocks, if not those of the thread that asks: the hub's blocks all.
     pub(crate) mask: Option<Mask>,
+    /// Scheduling and the like, if not those of the thread that asks.
+    pub(crate) attributes: Option<Vec<Attribute>>,
+    /// The thread whose rights it has, if it is asked for by another one.
+    pub(crate) asker: Option<Asker>,
 }
 
 impl Options {
@@ -122,9 +160,26 @@ impl Options {
 
     /// The same for workers of a pool, which are asked for by the hub's thread, also when they replace others: what belongs
     /// to a thread is that of this one.
+    ///
+    /// # Errors
+    /// As [`Asker::new`].
+    pub(crate) fn of_pool(self) -> Result<Self> {
+        Ok(Self { asker: Some(Asker::new()?), ..self.of_this_thread() })
+    }
+
+    /// The rights that the process is to have.
+    ///
+    /// # Errors
+    /// As [`Asker::rights`].
+    pub(crate) fn rights(&self) -> Result<Arc<Rights>> {
+        self.asker.as_ref().map_or_else(|| rights_of_this_thread(None).map(Arc::new), Asker::rights)
+    }
+
+    /// The same, where what belongs to a thread is noted.
     pub(crate) fn of_this_thread(self) -> Self {
         Self {
             mask: Some(signal::mask()),
+            attributes: Some(attributes::of_thread(None)),
             niceness: self.niceness.or_else(|| Some(limits::niceness())),
             cpus: self.cpus.or_else(|| self.pin.then(limits::cpus)),
             ..self
@@ -148,73 +203,108 @@ impl fmt::Display for Cpus<'_> {
     }
 }
 
-/// The request for a child called `name`, and the descriptors that go with it.
+/// Which rights and umask a child's setup is made for, and how it comes to be.
+#[derive(Clone, Copy)]
+pub(crate) struct For<'a> {
+    pub(crate) base: &'a Base,
+    pub(crate) name: &'a str,
+    /// Whether it ends after one call.
+    pub(crate) once: bool,
+    pub(crate) umask: Option<u32>,
+}
+
+/// The request for a child, and the descriptors that go with it.
 ///
 /// # Errors
 /// A descriptor could not be opened or duplicated, or a variable was asked for that no environment can hold.
-pub(crate) fn setup(base: &Base, options: &Options, name: &str, once: bool) -> Result<(Setup, Vec<OwnedFd>)> {
+pub(crate) fn setup(child: For<'_>, options: &Options) -> Result<(Setup, Vec<OwnedFd>)> {
+    let For { base, name, once, umask } = child;
     let mut setup = Setup {
         name: name.to_owned(),
         once: once.then(|| options.exit_timeout.unwrap_or(EXIT_TIMEOUT)),
         parent: (std::process::id(), identity::get().map_or_else(String::new, |own| own.name.clone())),
         depth: identity::depth() + 1,
-        clear_env: options.clear_env,
         cpus: options.cpus.clone(),
         most_memory: options.most_memory,
-        mask: options.mask.unwrap_or_else(signal::mask),
         ignores_termination: options.ignores_termination || identity::get().is_some_and(|own| own.ignores_termination),
+        mask: options.mask.unwrap_or_else(signal::mask),
+        shares_group: options.stdio[0].as_ref().is_some_and(|stdin| terminal::is_open_on(stdin.as_fd())),
         ..Setup::default()
     };
-    if let Some((key, _)) = options.env.iter().find(|(key, value)| !env::can_hold(key, value.as_deref())) {
-        let reason = "its name is empty or holds `=`, or a NUL byte is in it";
-        return Err(Error::invalid(format!(
-            "no environment can hold the variable {:?}: {reason}",
-            key.to_string_lossy()
-        )));
-    }
-    compare_env(base, options, &mut setup);
     compare_limits(base, options, &mut setup);
+    compare_attributes(base, options, umask, &mut setup);
     let niceness = options.niceness.unwrap_or_else(limits::niceness);
     setup.niceness = (niceness != base.niceness).then_some(niceness);
+    if options.method == StartMethod::Exec {
+        dress::correct(options, &mut setup);
+        return Ok((setup, Vec::new()));
+    }
+    check_env(options)?;
+    setup.clear_env = options.clear_env;
+    compare_env(base, options, &mut setup);
+    let (roles, descriptors) = attached(options, base.output, base.directory)?;
+    setup.attached = roles;
+    Ok((setup, descriptors))
+}
 
-    let mut descriptors = Vec::new();
+/// Refuses variables that no environment can hold.
+pub(super) fn check_env(options: &Options) -> Result<()> {
+    let impossible = options.env.iter().find(|(key, value)| !env::can_hold(key, value.as_deref()));
+    let Some((key, _)) = impossible else { return Ok(()) };
+    let reason = "its name is empty or holds `=`, or a NUL byte is in it";
+    Err(Error::invalid(format!("no environment can hold the variable {:?}: {reason}", key.to_string_lossy())))
+}
+
+/// The streams and the directory of a child, where they are others than `output` and `here`.
+pub(super) fn attached(
+    options: &Options,
+    output: Option<Identity>,
+    here: Option<Identity>,
+) -> Result<(Vec<Attached>, Vec<OwnedFd>)> {
+    let (mut roles, mut descriptors) = (Vec::new(), Vec::new());
     let mut attach = |role, fd: sys::Result<OwnedFd>, step: &str| -> Result<()> {
         descriptors.push(fd.map_err(|errno| Error::could_not_start(step, errno))?);
-        setup.attached.push(role);
+        roles.push(role);
         Ok(())
     };
     for (number, role) in [Attached::Stdin, Attached::Stdout, Attached::Stderr].into_iter().enumerate() {
         if let Some(stream) = &options.stdio[number] {
-            let is_terminal = number == 0 && terminal::is_open_on(stream.as_fd());
-            let role = if is_terminal { Attached::Terminal } else { role };
             attach(role, fd::duplicate(stream.as_fd()), "duplicate a standard stream")?;
         } else if number > 0 {
             let own = fd::stdio(i32::try_from(number).unwrap_or(2));
-            let now = fd::identity(own);
-            if now != base.outputs[number - 1] {
-                // It may be gone by now: then what was seen there was only passing through.
-                let stream = fd::duplicate(own).or_else(|_| fd::null());
-                attach(role, stream, "duplicate a standard stream")?;
+            // What is closed by now was only passing through, or the child has what the server has: nothing.
+            if let Some(stream) =
+                fd::identity(own).filter(|now| Some(*now) != output).and_then(|_| fd::duplicate(own).ok())
+            {
+                attach(role, Ok(stream), "duplicate a standard stream")?;
             }
         }
     }
     if let Some(path) = &options.directory {
         let step = format!("open the working directory {}", path.display());
         attach(Attached::Directory, fd::directory(path), &step)?;
-    } else if fd::path_identity(c".") != base.directory {
+    } else if fd::path_identity(c".") != here {
         attach(Attached::Directory, fd::directory(".".as_ref()), "open the working directory")?;
     }
-    Ok((setup, descriptors))
+    Ok((roles, descriptors))
+}
+
+/// Sends a child the descriptors that go with its setup. If it is gone already, that is found out as of any child that ends before
+/// it has begun: the call goes to another one.
+pub(crate) fn hand_over<T>(caller: &Caller<T>, descriptors: &[OwnedFd]) -> sys::Result<()> {
+    if descriptors.is_empty() {
+        return Ok(());
+    }
+    let descriptors: Vec<_> = descriptors.iter().map(AsFd::as_fd).collect();
+    match caller.attach(&descriptors) {
+        Err(Errno::EPIPE | Errno::ECONNRESET) => Ok(()),
+        other => other,
+    }
 }
 
 /// The request for the worker in place `number` of a pool. See [`setup`].
-pub(crate) fn setup_of_worker(
-    base: &Base,
-    options: &Options,
-    name: &str,
-    number: usize,
-) -> Result<(Setup, Vec<OwnedFd>)> {
-    let (mut setup, descriptors) = setup(base, options, name, false)?;
+pub(crate) fn setup_of_worker(worker: For<'_>, options: &Options, number: usize) -> Result<(Setup, Vec<OwnedFd>)> {
+    let (mut setup, descriptors) = setup(worker, options)?;
     if let (true, Some(shared)) = (options.pin, &options.cpus) {
         // Of none, none: which the kernel refuses.
         setup.cpus = Some(number.checked_rem(shared.len()).map_or_else(Vec::new, |place| vec![shared[place]]));
@@ -240,6 +330,17 @@ fn compare_env(base: &Base, options: &Options, setup: &mut Setup) {
             None => setup.remove_env.push(key.clone()),
         }
     }
+}
+
+fn compare_attributes(base: &Base, options: &Options, umask: Option<u32>, setup: &mut Setup) {
+    let of_asker = options.asker.as_ref().and_then(Asker::attributes);
+    let of_thread = of_asker.or_else(|| options.attributes.clone()).unwrap_or_else(|| attributes::of_thread(None));
+    let now = of_thread.into_iter().chain(umask.map(Attribute::Umask)).chain(attributes::of_process());
+    // The fork server has these capabilities at most, but being executed as root gives all back, and then it cannot be dumped.
+    let always = |attribute: &Attribute| matches!(attribute, Attribute::Dumpable(_));
+    let differs = |attribute: &Attribute| always(attribute) || !base.attributes.contains(attribute);
+    let capabilities = rights::capabilities().map(Attribute::Capabilities);
+    setup.attributes = capabilities.into_iter().chain(now.filter(differs)).collect();
 }
 
 fn compare_limits(base: &Base, options: &Options, setup: &mut Setup) {

@@ -10,19 +10,20 @@ use std::collections::HashMap;
 use std::fmt;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed, Ordering::SeqCst};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::Waker;
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use super::notices;
 use super::record::Record;
-use super::requests::{Books, Child, Started, is_answer, make_link, refused};
-use super::server::{START_DEADLINE, Server};
+use super::requests::{Books, is_answer, refused};
+use super::server::Server;
+use super::servers::Servers;
 use super::timers::{Timer, Timers};
 use crate::codec::message::from_bytes;
 use crate::error::{Error, Result};
-use crate::link::StartMethod;
 use crate::link::identity::{self, Unready};
 use crate::link::message::{ChildId, FromServer, ToServer};
 use crate::shared::members::{self, GRACE, Member};
@@ -47,12 +48,14 @@ pub(crate) fn wake(waker: Waker) {
 pub(crate) struct Hub {
     generation: u64,
     /// How many spares to keep. Asked once: the answer is read from files.
-    spares: usize,
-    set: poll::Set,
+    pub(super) spares: usize,
+    pub(super) set: poll::Set,
     /// Makes the thread look again.
-    kick: OwnedFd,
-    server: Mutex<Option<Arc<Server>>>,
-    last_epoch: AtomicU64,
+    pub(super) kick: OwnedFd,
+    pub(super) servers: Servers,
+    /// The thread that does this hub's work, and how many there were before it.
+    thread: Mutex<Option<JoinHandle<()>>>,
+    turn: AtomicU64,
     books: Mutex<Books>,
     sources: Mutex<HashMap<u64, Arc<dyn Source>>>,
     timers: Mutex<Timers>,
@@ -61,11 +64,11 @@ pub(crate) struct Hub {
 
 // The last three bits of a token say what it is, the others which.
 const KICK: u64 = 0;
-const SERVER: u64 = 1;
-const SERVER_ENDED: u64 = 2;
+pub(super) const SERVER: u64 = 1;
+pub(super) const SERVER_ENDED: u64 = 2;
 const ORPHAN_ENDED: u64 = 3;
 const BELL: u64 = 4;
-const KINDS: u64 = 8;
+pub(super) const KINDS: u64 = 8;
 
 static HUB: Mutex<Option<Arc<Hub>>> = Mutex::new(None);
 
@@ -123,66 +126,51 @@ impl Hub {
             spares: spares_wanted(),
             set,
             kick,
-            server: Mutex::default(),
-            last_epoch: AtomicU64::new(0),
+            servers: Servers::default(),
+            thread: Mutex::default(),
+            turn: AtomicU64::new(0),
             books: Mutex::default(),
             sources: Mutex::default(),
             timers: Mutex::default(),
             last_token: AtomicU64::new(0),
         });
-        let on_thread = Arc::clone(&hub);
         let mask = signal::block_all();
         membarrier::register_soon();
-        let thread = std::thread::Builder::new().name("process-task".to_owned()).spawn(move || on_thread.run());
         signal::set_mask(mask);
-        thread.map_err(|error| super::context::preparing("start a thread", &error))?;
+        hub.start_thread()?;
         Ok(hub)
     }
 
-    /// A new child, waiting until it is there.
-    ///
-    /// # Errors
-    /// It could not be started; the step says why.
-    pub(crate) fn start_child(self: &Arc<Self>, method: StartMethod) -> Result<Child> {
-        if let Some(spare) = self.spare(method) {
-            return Ok(spare);
-        }
-        let (sender, receiver) = mpsc::sync_channel(1);
-        let started = move |child| {
-            // Nobody waits any more: the child must not wait for ever either.
-            if let Err(mpsc::SendError(Ok(Child { record, .. }))) = sender.send(child) {
-                let _ = record.signal(signal::KILL);
+    /// Has the work done by a new thread, which has the rights of this one. It begins when the one before it has ended.
+    pub(super) fn start_thread(self: &Arc<Self>) -> Result<()> {
+        let mut thread = lock(&self.thread);
+        let turn = self.turn.load(SeqCst) + 1;
+        let (hub, before) = (Arc::clone(self), Arc::new(Mutex::new(thread.take())));
+        let before_it = Arc::clone(&before);
+        let work = move || {
+            let before = lock(&before_it).take();
+            if let Some(before) = before {
+                let _ = before.join();
             }
+            hub.run(turn);
         };
-        self.request((method, false, false), Box::new(started));
-        let late = |_| Error::could_not_start("wait for the fork server", Errno::ETIMEDOUT);
-        receiver.recv_timeout(START_DEADLINE).map_err(late)?
+        let mask = signal::block_all();
+        let new = std::thread::Builder::new().name("process-task".to_owned()).spawn(work);
+        signal::set_mask(mask);
+        match new {
+            Ok(new) => *thread = Some(new),
+            Err(error) => {
+                *thread = lock(&before).take();
+                return Err(super::context::preparing("start a thread", &error));
+            }
+        }
+        self.turn.store(turn, SeqCst);
+        fd::ring(self.kick.as_fd());
+        Ok(())
     }
 
-    /// Calls `started` with a new child: at once if there is a spare, else on the hub's thread.
-    pub(crate) fn start_child_later(self: &Arc<Self>, method: StartMethod, started: Started) {
-        match self.spare(method) {
-            Some(spare) => started(Ok(spare)),
-            None => self.request((method, false, false), started),
-        }
-    }
-
-    /// A child that is there already, awake and waiting for its first request.
-    fn spare(&self, method: StartMethod) -> Option<Child> {
-        if method != StartMethod::ForkServer {
-            return None;
-        }
-        let mut books = self.books();
-        books.wanted_spares = self.spares;
-        let spare = books.take_spare()?;
-        let last = books.spares.is_empty();
-        drop(books);
-        spare.link.rouse();
-        if last {
-            // Otherwise the next end that is reported makes the thread look at the stock, at no cost to us.
-            fd::ring(self.kick.as_fd());
-        }
-        Some(spare)
+    pub(super) fn is_own_thread(&self) -> bool {
+        lock(&self.thread).as_ref().is_some_and(|thread| thread.thread().id() == std::thread::current().id())
     }
 
     /// Every child that was handed out and has not ended.
@@ -243,61 +231,11 @@ impl Hub {
         drop(forgotten);
     }
 
-    fn request(self: &Arc<Self>, how: (StartMethod, bool, bool), started: Started) {
-        let server = match self.server() {
-            Ok(server) => server,
-            Err(error) => return started(Err(error)),
-        };
-        let (link, theirs) = match make_link() {
-            Ok(made) => made,
-            Err(error) => return started(Err(error)),
-        };
-        // Entered and sent under one lock, so that requests stand in the books in the order in which they are answered.
-        let mut books = self.books();
-        let (id, message) = books.enter(&server, how, link, started);
-        let accepted = server.send(&message, Some(theirs));
-        if self.server_of(server.epoch).is_none() {
-            // It died in between, and what was asked of it has been settled already, but for this.
-            let late = books.take(id);
-            drop(books);
-            return late.map_or((), |late| self.request(how, late.started));
-        }
-        drop(books);
-        if !accepted {
-            // Its death is about to be reported, and takes this request with it.
-            return;
-        }
-        self.send_the_rest(&server);
-    }
-
-    /// Has the thread send what the fork server's socket had no room for.
-    pub(super) fn send_the_rest(&self, server: &Server) {
-        if server.flush() {
-            let _ = self.set.also_writable(server.socket(), server.epoch * KINDS + SERVER, true);
-        }
-    }
-
-    /// The fork server, started if there is none.
-    fn server(&self) -> Result<Arc<Server>> {
-        let mut server = lock(&self.server);
-        if let Some(server) = &*server {
-            return Ok(Arc::clone(server));
-        }
-        let epoch = self.last_epoch.fetch_add(1, Relaxed) + 1;
-        let new = Arc::new(Server::start(epoch)?);
-        let watch = |fd, kind| {
-            let at = |errno| Error::could_not_start("watch the fork server", errno);
-            self.set.add(fd, epoch * KINDS + kind, Report::Level).map_err(at)
-        };
-        *server = Some(Arc::clone(&new));
-        watch(new.pidfd(), SERVER_ENDED).and_then(|()| watch(new.socket(), SERVER)).inspect_err(|_| *server = None)?;
-        Ok(new)
-    }
-
-    /// The hub's thread, for ever.
-    fn run(self: Arc<Self>) {
+    /// The hub's thread, until another one takes its place.
+    fn run(self: Arc<Self>, turn: u64) {
         let mut tokens = Vec::new();
-        loop {
+        // A thread that has just been started may be here before its turn is noted.
+        while self.turn.load(SeqCst) <= turn {
             // While spares are missing, they are made between two looks.
             let deadline = if self.refill() { Some(Instant::now()) } else { self.do_what_is_due() };
             if let Err(errno) = self.set.wait(&mut tokens, deadline) {
@@ -330,13 +268,8 @@ impl Hub {
         lock(&self.timers).next()
     }
 
-    /// The present fork server, if it is the one of `epoch`.
-    fn server_of(&self, epoch: u64) -> Option<Arc<Server>> {
-        lock(&self.server).as_ref().filter(|server| server.epoch == epoch).cloned()
-    }
-
     fn hear(self: &Arc<Self>, epoch: u64) {
-        let Some(server) = self.server_of(epoch) else { return };
+        let Some(server) = self.servers.of(epoch) else { return };
         if !server.flush() {
             let _ = self.set.also_writable(server.socket(), epoch * KINDS + SERVER, false);
         }
@@ -364,6 +297,8 @@ impl Hub {
                 let started = self.books().started(server, (id, pid, member), pidfd);
                 if let Some((started, child)) = started {
                     started(Ok(child));
+                } else if !self.servers.is_present(server.epoch) {
+                    self.let_go_of_the_old();
                 }
             }
             FromServer::NotStarted { id, step, errno } => {
@@ -387,7 +322,7 @@ impl Hub {
     fn answer_was_lost(&self, server: &Arc<Server>) {
         let oldest = self.books().take_oldest(server.epoch);
         if let Some((id, started)) = oldest {
-            server.send(&ToServer::Signal { id, signal: signal::KILL }, None);
+            server.send(&ToServer::Signal { id, signal: signal::KILL }, Vec::new());
             started(Err(Error::could_not_start("receive the new process's pidfd", Errno::EMFILE)));
         }
     }
@@ -402,15 +337,17 @@ impl Hub {
         if let Some(record) = record {
             self.set.remove(record.pidfd());
             record.ended(status);
+            if !self.servers.is_present(record.server().epoch) {
+                self.let_go_of_the_old();
+            }
         }
         drop(spare);
     }
 
     /// The fork server is dead, and its children will be: each is settled when its own pidfd says so.
     fn server_ended(self: &Arc<Self>, epoch: u64) {
-        let Some(server) = self.server_of(epoch) else { return };
         self.hear(epoch);
-        *lock(&self.server) = None;
+        let Some(server) = self.servers.forget(epoch) else { return };
         self.set.remove(server.pidfd());
         self.set.remove(server.socket());
         process::reap_quietly(server.pidfd());
@@ -439,26 +376,9 @@ impl Hub {
         for started in tried_twice {
             started(Err(Error::could_not_start("ask the fork server, which was killed twice,", Errno::ECONNRESET)));
         }
-        for (method, spare, started) in again {
-            self.request((method, spare, true), started);
+        for (how, started) in again {
+            self.request(how, Arc::clone(&server.rights), started);
         }
-    }
-
-    /// Asks for one of the spares that are missing; true if more are.
-    fn refill(self: &Arc<Self>) -> bool {
-        let missing = self.books().missing_spares();
-        if missing > 0 {
-            let hub = Arc::downgrade(self);
-            // Called only if there is none: a spare that was made is in the books already.
-            let stock = move |spare: Result<Child>| {
-                if let (Err(_), Some(hub)) = (spare, hub.upgrade()) {
-                    // Nobody waits for it: the next one who does will hear why.
-                    hub.books().wanted_spares = 0;
-                }
-            };
-            self.request((StartMethod::ForkServer, true, false), Box::new(stock));
-        }
-        missing > 1
     }
 
     pub(super) fn books(&self) -> MutexGuard<'_, Books> {

@@ -3,21 +3,25 @@
 //! Owns: everything this process knows of its children. Runs in: the parent. Meets `child` only in `link`.
 //! Never: pushes a call to a child whose pidfd it does not hold, so every call's fate can be told.
 
+mod asker;
 mod context;
+mod dress;
 mod hub;
 mod notices;
 pub(crate) mod outcome;
 mod record;
 mod requests;
 mod server;
+mod servers;
+mod starting;
 mod stops;
 mod timers;
 mod values;
 
-pub(crate) use self::context::{Options, preparing, setup, setup_of_worker};
+pub(crate) use self::context::{For, Options, hand_over, preparing, setup, setup_of_worker};
 pub(crate) use self::hub::{Hub, Source, existing_hub, hub, wake};
 pub(crate) use self::record::{DEATH_LOOK, LONGEST_DEATH, Record, not_dead_note};
-pub(crate) use self::requests::Child;
+pub(crate) use self::requests::{Child, How, Started};
 pub(crate) use self::stops::tell_of_stop;
 pub(crate) use self::timers::Timer;
 pub(crate) use self::values::{decode, encode};

@@ -57,8 +57,8 @@ fn of_end<T>(status: ExitStatus, caller: &Caller<T>, execution: Execution) -> Er
     if execution == Execution::NotStarted {
         match caller.excuse() {
             Some(FromChild::Mismatch { .. }) => return Error::new(ErrorKind::BinaryMismatch, execution),
-            Some(FromChild::NotExecuted { errno }) => {
-                return Error::could_not_start("execute this program again", Errno::from_raw(errno));
+            Some(FromChild::NotExecuted { step, errno }) => {
+                return Error::could_not_start(step, Errno::from_raw(errno));
             }
             _ => {}
         }

@@ -235,14 +235,29 @@ impl Record {
         if self.status().is_some() {
             return Ok(());
         }
-        let direct = signal == sys::signal::KILL || !self.server.send(&ToServer::Signal { id: self.id, signal }, None);
-        if let Some(hub) = existing_hub().filter(|_| !direct) {
-            hub.send_the_rest(&self.server);
-        }
-        match if direct { fd::signal(self.pidfd.as_fd(), signal) } else { Ok(()) } {
+        let directly = || fd::signal(self.pidfd.as_fd(), signal);
+        let sent = match signal {
+            // A child that has the rights from before this process gave its own up is out of reach, but not for its maker.
+            sys::signal::KILL => match directly() {
+                Err(Errno::EPERM) if self.signal_by_server(signal) => Ok(()),
+                other => other,
+            },
+            _ if self.signal_by_server(signal) => Ok(()),
+            _ => directly(),
+        };
+        match sent {
             Err(sys::Errno::ESRCH) => Ok(()),
             other => other,
         }
+    }
+
+    /// False if the fork server is gone.
+    fn signal_by_server(&self, signal: i32) -> bool {
+        let accepted = self.server.send(&ToServer::Signal { id: self.id, signal }, Vec::new());
+        if let Some(hub) = existing_hub().filter(|_| accepted) {
+            hub.send_the_rest(&self.server);
+        }
+        accepted
     }
 }
 

@@ -9,11 +9,13 @@
 //! | a spare ([`Books::spares`]) | nothing: it leaves the stock |
 //! | handed out ([`Books::children`] only) | what its owner gave it; the owner's watcher is called |
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Instant;
 
+use super::context::Options;
+use super::dress::Dress;
 use super::record::Record;
 use super::server::Server;
 use crate::error::{Error, Result};
@@ -48,12 +50,48 @@ pub(super) struct Books {
 pub(super) struct Starting {
     id: ChildId,
     epoch: u64,
-    method: StartMethod,
     link: Link,
-    second_try: bool,
-    /// Whether it is for the stock.
-    pub(super) spare: bool,
+    pub(super) how: How,
     pub(super) started: Started,
+}
+
+/// How a child is asked for.
+#[derive(Clone, Debug)]
+pub(crate) struct How {
+    /// What it is executed with, if it is.
+    pub(super) dress: Option<Arc<Dress>>,
+    /// Whether it is for the stock.
+    spare: bool,
+    second_try: bool,
+}
+
+impl How {
+    /// A child that somebody waits for; executed with `dress`, if there is one, and forked otherwise.
+    fn with(dress: Option<Dress>) -> Self {
+        Self { dress: dress.map(Arc::new), spare: false, second_try: false }
+    }
+
+    /// A child with these options.
+    ///
+    /// # Errors
+    /// As [`Dress::new`].
+    pub(crate) fn of(options: &Options) -> Result<Self> {
+        let executed = options.method == StartMethod::Exec;
+        executed.then(|| Dress::new(options)).transpose().map(Self::with)
+    }
+
+    /// A forked child.
+    pub(crate) fn forked() -> Self {
+        Self::with(None)
+    }
+
+    pub(super) fn spare() -> Self {
+        Self { dress: None, spare: true, second_try: false }
+    }
+
+    pub(super) fn method(&self) -> StartMethod {
+        if self.dress.is_some() { StartMethod::Exec } else { StartMethod::ForkServer }
+    }
 }
 
 impl Books {
@@ -68,23 +106,29 @@ impl Books {
         None
     }
 
+    /// Takes the spares out of the stock that a server has made of whose number `keep` says no.
+    pub(super) fn take_spares_but(&mut self, keep: impl Fn(u64) -> bool) -> Vec<Child> {
+        self.spares.extract_if(.., |spare| !keep(spare.record.server().epoch)).collect()
+    }
+
+    /// The servers that have children, or are to make some.
+    pub(super) fn epochs(&self) -> HashSet<u64> {
+        let have = self.children.values().map(|record| record.server().epoch);
+        have.chain(self.starting.iter().map(|starting| starting.epoch)).collect()
+    }
+
     /// Spares that are missing and not asked for.
     pub(super) fn missing_spares(&self) -> usize {
-        let coming = self.starting.iter().filter(|starting| starting.spare).count();
+        let coming = self.starting.iter().filter(|starting| starting.how.spare).count();
         self.wanted_spares.saturating_sub(self.spares.len() + coming)
     }
 
     /// Enters a request, and returns the message that makes it.
-    pub(super) fn enter(
-        &mut self,
-        server: &Server,
-        (method, spare, second_try): (StartMethod, bool, bool),
-        link: Link,
-        started: Started,
-    ) -> (ChildId, ToServer) {
+    pub(super) fn enter(&mut self, server: &Server, how: How, link: Link, started: Started) -> (ChildId, ToServer) {
         self.last_id += 1;
         let (id, epoch) = (self.last_id, server.epoch);
-        self.starting.push(Starting { id, epoch, method, link, second_try, spare, started });
+        let method = how.method();
+        self.starting.push(Starting { id, epoch, link, how, started });
         (id, ToServer::Start { id, method })
     }
 
@@ -96,18 +140,20 @@ impl Books {
         pidfd: OwnedFd,
     ) -> Option<(Started, Child)> {
         let mut starting = self.take(id)?;
-        if starting.spare
-            && let Some(waiting) =
-                self.starting.iter_mut().find(|one| !one.spare && one.method == StartMethod::ForkServer)
+        let like_it = |one: &&mut Starting| {
+            !one.how.spare && one.how.method() == StartMethod::ForkServer && one.epoch == server.epoch
+        };
+        if starting.how.spare
+            && let Some(waiting) = self.starting.iter_mut().find(like_it)
         {
             // Somebody waits already for one like it: the one that was asked for on his behalf becomes the spare.
             std::mem::swap(&mut waiting.started, &mut starting.started);
-            (waiting.spare, starting.spare) = (true, false);
+            (waiting.how.spare, starting.how.spare) = (true, false);
         }
         let record = Arc::new(Record::new(id, pid, member, pidfd, Arc::clone(server)));
         self.children.insert(id, Arc::clone(&record));
         let child = Child { record, link: starting.link };
-        if starting.spare {
+        if starting.how.spare {
             // In the same step: nobody may see it as a child that was handed out.
             self.spares.push(child);
             return None;
@@ -135,13 +181,13 @@ impl Books {
     }
 
     /// The fork server is dead: what was asked of it and may be asked again, and what may not.
-    pub(super) fn orphaned(&mut self, epoch: u64) -> (Vec<(StartMethod, bool, Started)>, Vec<Started>) {
+    pub(super) fn orphaned(&mut self, epoch: u64) -> (Vec<(How, Started)>, Vec<Started>) {
         let all = std::mem::take(&mut self.starting);
         let (of_it, others) = all.into_iter().partition(|starting| starting.epoch == epoch);
         self.starting = others;
         let of_it: Vec<Starting> = of_it;
-        let (tried_twice, again): (Vec<_>, Vec<_>) = of_it.into_iter().partition(|starting| starting.second_try);
-        let again = again.into_iter().map(|starting| (starting.method, starting.spare, starting.started));
+        let (tried_twice, again): (Vec<_>, Vec<_>) = of_it.into_iter().partition(|starting| starting.how.second_try);
+        let again = again.into_iter().map(|starting| (How { second_try: true, ..starting.how }, starting.started));
         (again.collect(), tried_twice.into_iter().map(|starting| starting.started).collect())
     }
 }

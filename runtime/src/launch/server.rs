@@ -4,8 +4,10 @@
 //! Never: blocks in a send. With 256 ends coming in and 256 requests going out, two blocking ends would wait for each other.
 
 use std::collections::VecDeque;
+use std::ffi::OsString;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::context::Base;
@@ -15,6 +17,7 @@ use crate::link::identity;
 use crate::link::mark::{MARK, Role};
 use crate::link::message::{FromServer, GaveUp, MAGIC, ToServer};
 use crate::shared::members::{self, Member};
+use crate::sys::rights::{self, Rights};
 use crate::sys::socket;
 use crate::sys::{Errno, fd, image, poll, process, signal, spawn, terminal};
 use crate::task::fingerprint;
@@ -39,12 +42,15 @@ pub(crate) struct Server {
     pub(super) member: Member,
     socket: OwnedFd,
     pidfd: OwnedFd,
-    outgoing: Mutex<VecDeque<(Vec<u8>, Option<OwnedFd>)>>,
+    /// The rights of the thread that started it, which it has, and all that it makes.
+    pub(super) rights: Arc<Rights>,
+    dismissed: AtomicBool,
+    outgoing: Mutex<VecDeque<(Vec<u8>, Vec<OwnedFd>)>>,
 }
 
 impl Server {
-    /// Starts a fork server and waits until it is ready.
-    pub(super) fn start(epoch: u64) -> Result<Self> {
+    /// Starts a fork server and waits until it is ready. `rights` are those of this thread.
+    pub(super) fn start(epoch: u64, rights: Arc<Rights>) -> Result<Self> {
         // A process of ours that came as far as here without being taken over would start processes without end.
         if std::env::var_os(MARK).is_some() {
             return Err(Error::could_not_start(
@@ -68,18 +74,21 @@ impl Server {
         let at = |step: &'static str| move |errno: Errno| Error::could_not_start(step, errno);
         let table = members::descriptor().map_err(at("make a table of members"))?;
         let member = members::enter(members::own()).map_err(at("enter the fork server in the table of members"))?;
-        Self::start_as(member, epoch, table).inspect_err(|_| members::end(member, true))
+        Self::start_as(member, epoch, table, rights).inspect_err(|_| members::end(member, true))
     }
 
-    fn start_as(member: Member, epoch: u64, table: BorrowedFd<'_>) -> Result<Self> {
+    fn start_as(member: Member, epoch: u64, table: BorrowedFd<'_>, rights: Arc<Rights>) -> Result<Self> {
         let at = |step: &'static str| move |errno: Errno| Error::could_not_start(step, errno);
         let (socket, theirs) = socket::pair().map_err(at("make a socket pair"))?;
         let own = fd::pidfd(process::own_pid()).map_err(at("open a pidfd"))?;
         let parent = members::own().bits();
-        let hello = ToServer::Hello { magic: MAGIC, fingerprint: fingerprint(), server: member.bits(), parent };
+        let null = fd::null().map_err(at("open /dev/null"))?;
+        let base = Base::now(null.as_fd(), rights.umask());
+        let (stay, capabilities) = (base.stays(), rights::capabilities());
+        let (magic, fingerprint, server) = (MAGIC, fingerprint(), member.bits());
+        let hello = ToServer::Hello { magic, fingerprint, server, parent, capabilities, stay };
         socket::send(socket.as_fd(), &to_bytes(&hello), &[own.as_fd(), table]).map_err(at("greet the fork server"))?;
-        let base = Base::now();
-        let newborn = execute(theirs.as_fd())?;
+        let newborn = execute(theirs.as_fd(), null.as_fd(), base.env())?;
         drop(theirs);
         let deadline = Some(Instant::now() + START_DEADLINE);
         match poll::readable([socket.as_fd()], deadline) {
@@ -106,12 +115,13 @@ impl Server {
             }
             _ => return Err(newborn.ended_early()),
         };
-        if theirs != fingerprint() {
+        if theirs != fingerprint {
             return Err(Error::new(ErrorKind::BinaryMismatch, Execution::NotStarted));
         }
         let pidfd = fds.into_iter().next().ok_or_else(|| at("receive the fork server's pidfd")(Errno::EPROTO))?;
         newborn.grow_up();
-        Ok(Self { epoch, base, member, socket, pidfd, outgoing: Mutex::default() })
+        let (dismissed, outgoing) = (AtomicBool::new(false), Mutex::default());
+        Ok(Self { epoch, base, member, socket, pidfd, rights, dismissed, outgoing })
     }
 
     pub(super) fn socket(&self) -> BorrowedFd<'_> {
@@ -127,8 +137,24 @@ impl Server {
         &self.base
     }
 
+    /// What it and its children may do.
+    pub(crate) fn rights(&self) -> &Arc<Rights> {
+        &self.rights
+    }
+
+    /// Lets the server end; it has no children any more, and is asked for none.
+    pub(super) fn dismiss(&self) {
+        if !self.dismissed.swap(true, SeqCst) {
+            socket::say_no_more(self.socket.as_fd());
+        }
+    }
+
+    pub(super) fn is_dismissed(&self) -> bool {
+        self.dismissed.load(SeqCst)
+    }
+
     /// Sends `message`, now or as soon as there is room; false if the server is gone.
-    pub(crate) fn send(&self, message: &ToServer, beside: Option<OwnedFd>) -> bool {
+    pub(crate) fn send(&self, message: &ToServer, beside: Vec<OwnedFd>) -> bool {
         let mut outgoing = self.outgoing();
         outgoing.push_back((to_bytes(message), beside));
         // Sending does not block, so holding the lock costs nobody anything, and keeps the order.
@@ -142,7 +168,7 @@ impl Server {
         !outgoing.is_empty()
     }
 
-    fn flush_queue(&self, outgoing: &mut VecDeque<(Vec<u8>, Option<OwnedFd>)>) -> bool {
+    fn flush_queue(&self, outgoing: &mut VecDeque<(Vec<u8>, Vec<OwnedFd>)>) -> bool {
         while let Some((bytes, beside)) = outgoing.front() {
             let descriptors: Vec<_> = beside.iter().map(AsFd::as_fd).collect();
             match socket::send(self.socket.as_fd(), bytes, &descriptors) {
@@ -154,7 +180,7 @@ impl Server {
         true
     }
 
-    fn outgoing(&self) -> MutexGuard<'_, VecDeque<(Vec<u8>, Option<OwnedFd>)>> {
+    fn outgoing(&self) -> MutexGuard<'_, VecDeque<(Vec<u8>, Vec<OwnedFd>)>> {
         self.outgoing.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -195,16 +221,15 @@ impl Drop for Newborn {
 }
 
 /// Runs this program's image with the mark of a fork server.
-fn execute(socket: BorrowedFd<'_>) -> Result<Newborn> {
-    let null = fd::null().map_err(|errno| Error::could_not_start("open /dev/null", errno))?;
+fn execute(socket: BorrowedFd<'_>, null: BorrowedFd<'_>, env: &[(OsString, OsString)]) -> Result<Newborn> {
     let mark = Role::Server.mark(socket.as_raw_fd());
-    let (args, env) = (process::own_args(), process::own_env_with((MARK, &mark)));
+    let (args, env) = (process::own_args(), process::env_with(env, (MARK, &mark)));
     // A member of the program's group hears of Ctrl-Z and `fg`. Elsewhere a group of its own is better: it lives on when the
     // program's group is killed, as that of a child is at its end, and kills what the program had started.
     let leads_group = identity::depth() > 0 || !terminal::is_there();
     let mut failed = Errno::ENOENT;
     for path in image::paths() {
-        match spawn::spawn_image(&path, (socket, null.as_fd()), leads_group, (&args, &env)) {
+        match spawn::spawn_image(&path, (socket, null), leads_group, (&args, &env)) {
             // A host that ignores SIGCHLD may have reaped it already, if it has ended; then there is nothing to watch.
             Ok(pid) => return Ok(Newborn(fd::pidfd(pid).ok())),
             Err(errno) => failed = errno,

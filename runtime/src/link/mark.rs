@@ -74,7 +74,14 @@ mod tests {
 
     #[test]
     fn only_our_own_greetings_are_believed() {
-        let greeting = ToServer::Hello { magic: MAGIC, fingerprint: 5, server: 1 << 14, parent: 1 << 15 };
+        let greeting = ToServer::Hello {
+            magic: MAGIC,
+            fingerprint: 5,
+            server: 1 << 14,
+            parent: 1 << 15,
+            capabilities: None,
+            stay: false,
+        };
         assert!(is_greeting(&to_bytes(&greeting)));
         assert!(is_greeting(&to_bytes(&ToChild::Hello { magic: MAGIC, fingerprint: u64::MAX })));
         let strangers = to_bytes(&ToChild::Hello { magic: MAGIC ^ 1, fingerprint: 5 });

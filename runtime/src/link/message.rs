@@ -8,7 +8,7 @@
 //! |---|--------|-------------|
 //! | 1 | [`ToServer::Hello`], with its own pidfd and the table of members | |
 //! | 2 | | [`FromServer::Ready`], with the server's pidfd |
-//! | 3 | [`ToServer::Start`], with the child's end of a link | |
+//! | 3 | [`ToServer::Start`], with the child's end of a link, and a [`Dress`] if it is to be executed | |
 //! | 4 | | [`FromServer::Started`], with the child's pidfd, or [`FromServer::NotStarted`] |
 //! | 5 | [`ToServer::Signal`], at any time | |
 //! | 6 | | [`FromServer::Stopped`], [`FromServer::Continued`], each time |
@@ -27,7 +27,9 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use crate::sys::attributes::Attribute;
 use crate::sys::process::RawStatus;
+use crate::sys::rights::Capabilities;
 use crate::sys::signal::Mask;
 
 /// Begins every first message; anything else on an inherited descriptor is none of ours.
@@ -62,11 +64,16 @@ pub enum StartMethod {
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) enum ToServer {
     /// `server` and `parent` are their members.
+    ///
+    /// Of the capabilities that being executed gave to the server, it keeps those of `capabilities`. It goes to the root
+    /// directory, unless it is to stay where it may not even go.
     Hello {
         magic: u64,
         fingerprint: u64,
         server: u32,
         parent: u32,
+        capabilities: Option<Capabilities>,
+        stay: bool,
     },
     Start {
         id: ChildId,
@@ -154,8 +161,9 @@ pub(crate) enum FromChild {
     Mismatch {
         fingerprint: u64,
     },
-    /// The program could not be executed again.
+    /// The program could not be executed again: `step` failed.
     NotExecuted {
+        step: String,
         errno: i32,
     },
     Parcel {
@@ -172,11 +180,18 @@ pub(crate) enum FromChild {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Attached {
     Stdin,
-    /// Stdin, which is the terminal: the child joins its parent's process group, to read as its parent can.
-    Terminal,
     Stdout,
     Stderr,
     Directory,
+}
+
+/// What a child that is executed has from the start, so that the loader, the C library and constructors find it. It lies in a
+/// memory of its own beside [`ToServer::Start`], followed by the descriptors of `attached`.
+#[derive(Debug, Default, Serialize, Deserialize)]
+pub(crate) struct Dress {
+    /// All variables.
+    pub(crate) env: Vec<(OsString, OsString)>,
+    pub(crate) attached: Vec<Attached>,
 }
 
 /// What a child is to become before it runs anything: the state of the parent when it asked, and what was asked for.
@@ -199,12 +214,16 @@ pub(crate) struct Setup {
     /// Places and values of limits that differ from the fork server's.
     pub(crate) limits: Vec<(usize, (u64, u64))>,
     pub(crate) niceness: Option<i32>,
+    /// Those that differ from the fork server's.
+    pub(crate) attributes: Vec<Attribute>,
     pub(crate) cpus: Option<Vec<usize>>,
     pub(crate) mask: Mask,
     /// Whether it ignores the signals that ask to end.
     pub(crate) ignores_termination: bool,
     /// More private memory than this, in bytes, is too much for a worker.
     pub(crate) most_memory: Option<u64>,
+    /// Whether its stdin is the terminal: it joins its parent's process group, to read as its parent can.
+    pub(crate) shares_group: bool,
     pub(crate) attached: Vec<Attached>,
 }
 

@@ -309,7 +309,7 @@ impl PoolBuilder {
             processors,
             name: self.name.unwrap_or_else(|| "worker".to_owned()),
             // Noted here, because the workers are asked for by the hub's thread, also when they replace others.
-            options: self.options.of_this_thread(),
+            options: self.options.of_pool()?,
             initializer: self.initializer.transpose()?,
             finalizer,
             quota: self.max_calls,

@@ -22,11 +22,11 @@ use super::waiting::Everything;
 use super::worker::{Asked, State, Worker};
 use crate::codec::message::to_bytes;
 use crate::error::{Error, ErrorKind, Execution, Result};
-use crate::launch::{Child, Hub, Record, Source, setup_of_worker};
+use crate::launch::{Child, For, How, Hub, Record, Source, Started, hand_over, setup_of_worker};
 use crate::link::frame::Kind;
 use crate::link::{Caller, IDLE, Payload, SharedStock, Spin};
 use crate::sys::poll::{self, Report};
-use crate::sys::{Errno, fd, forked, signal};
+use crate::sys::{Errno, fd, forked, rights, signal};
 
 /// How often to look whether workers have set themselves up, while `build` waits for that alone.
 const SETTING_UP: Duration = Duration::from_millis(1);
@@ -216,7 +216,17 @@ impl Core {
             }
             core.arrived.notify_all();
         };
-        self.hub.start_child_later(self.plan.options.method, Box::new(started));
+        self.ask(Box::new(started));
+    }
+
+    /// Asks for a child.
+    fn ask(&self, started: Started) {
+        let options = &self.plan.options;
+        let asked = options.rights().and_then(|rights| Ok((rights, How::of(options)?)));
+        match asked {
+            Ok((rights, how)) => self.hub.start_child_later(how, rights, started),
+            Err(error) => started(Err(error)),
+        }
     }
 
     /// Starts the first workers, and waits until all are there, and initialized.
@@ -246,7 +256,7 @@ impl Core {
                 core.arrived.notify_all();
                 drop(sender.send(result));
             };
-            self.hub.start_child_later(self.plan.options.method, Box::new(started));
+            self.ask(Box::new(started));
         }
         drop(sender);
         receiver.into_iter().take(workers).collect::<Result<()>>()?;
@@ -311,11 +321,9 @@ impl Core {
         bell: std::os::fd::BorrowedFd<'_>,
     ) -> Result<()> {
         let at = |step: &'static str| move |errno: Errno| Error::could_not_start(step, errno);
-        let (setup, descriptors) = setup_of_worker(record.server().base(), &self.plan.options, name, number)?;
-        if !descriptors.is_empty() {
-            let descriptors: Vec<_> = descriptors.iter().map(AsFd::as_fd).collect();
-            caller.attach(&descriptors).map_err(at("hand over descriptors"))?;
-        }
+        let worker = For { base: record.server().base(), name, once: false, umask: rights::umask() };
+        let (setup, descriptors) = setup_of_worker(worker, &self.plan.options, number)?;
+        hand_over(caller, &descriptors).map_err(at("hand over descriptors"))?;
         let setup = Payload::of_bytes(&to_bytes(&setup)).map_err(at("find memory for the setup"))?;
         let pushed = caller.push(Kind::Setup, 0, setup, Asked::Setup);
         pushed.map_err(|(errno, ..)| at("hand over the setup")(errno))?;

@@ -10,10 +10,8 @@ use super::output::{Output, Pipes};
 use super::running::{Order, Running};
 use super::stdio::Stdio;
 use super::surroundings::surroundings;
-use crate::codec::message::to_bytes;
 use crate::error::{Error, ErrorKind, Execution, Result};
-use crate::launch::{Options, encode, hub, setup};
-use crate::link::message::Attached;
+use crate::launch::{For, How, Options, encode, hub, setup};
 use crate::link::{SharedStock, StartMethod};
 use crate::sys::signal;
 use crate::task::{Options as Limits, Task};
@@ -167,7 +165,7 @@ impl Builder {
             let error = error.in_process(&name, 0).in_task(task.registration().name());
             return Ok(Process::new(name, Err(error), T::decode_output));
         }
-        let started = launch(&self.options, &name, task, args);
+        let started = launch(self.options, &name, task, args);
         let mut process = Process::new(name, started, T::decode_output);
         (process.stdin, process.pipes) = (our_stdin, Pipes::new([our_stdout, our_stderr]));
         Ok(process)
@@ -181,13 +179,13 @@ const MORE_TRIES: u32 = 2;
 pub fn spawn<T: Task>(task: T, args: T::Args<'_>) -> Process<T::Output> {
     let name = task.registration().short_name().to_owned();
     let options = Options { memory: task.options().memory_limit, ..Options::default() };
-    let started = launch(&options, &name, task, args);
+    let started = launch(options, &name, task, args);
     Process::new(name, started, T::decode_output)
 }
 
-fn launch<T: Task>(options: &Options, name: &str, task: T, args: T::Args<'_>) -> Result<Arc<Running>> {
+fn launch<T: Task>(options: Options, name: &str, task: T, args: T::Args<'_>) -> Result<Arc<Running>> {
     let registration = task.registration();
-    let start = || {
+    let start = move || {
         let Limits { timeout: limit, retries, .. } = task.options();
         if retries > 0 {
             return Err(Error::invalid(
@@ -197,26 +195,32 @@ fn launch<T: Task>(options: &Options, name: &str, task: T, args: T::Args<'_>) ->
         let index = registration.index().ok_or_else(|| Error::new(ErrorKind::UnknownTask, Execution::NotStarted))?;
         // A parcel of its own, which goes when the call is done: there will be no other.
         let call = encode::<T>(args, &SharedStock::default())?;
-        let child = hub()?.start_child(options.method)?;
+        let (child, umask) = hub()?.start_child(How::of(&options)?)?;
         child.record.set_name(name);
         let give_up = |error: Error| {
             let _ = child.record.signal(signal::KILL);
             error
         };
-        let (setup, descriptors) = setup(child.record.server().base(), options, name, true).map_err(give_up)?;
-        if setup.attached.contains(&Attached::Terminal) {
+        // Noted here, since another process may have to be asked for by the hub's thread.
+        let mut options = options.of_this_thread();
+        let base = child.record.server().base();
+        let made = setup(For { base, name, once: true, umask }, &options).map_err(give_up)?;
+        if made.0.shares_group {
             child.record.share_group();
         }
-        // Only forked children can be spares, which may have died unnoticed.
-        let tries = if options.method == StartMethod::ForkServer { MORE_TRIES } else { 0 };
+        // Only forked children can be spares, which may have died unnoticed. A stream of the caller's is sent once, and closed
+        // here, or its other end would not see the end.
+        let supplied = std::mem::take(&mut options.stdio).iter().any(Option::is_some);
+        let tries = if options.method == StartMethod::ForkServer && !supplied { MORE_TRIES } else { 0 };
         let order = Order {
             task: registration.name(),
             index,
-            ignores_termination: setup.ignores_termination,
-            setup: to_bytes(&setup),
+            ignores_termination: made.0.ignores_termination,
+            options,
+            umask,
             limit,
         };
-        Running::start(child, Arc::new(order), &descriptors, call, tries)
+        Running::start(child, Arc::new(order), made, call, tries)
             .map_err(|errno| Error::could_not_start("hand over the call", errno))
     };
     start().map_err(|error| error.in_process(name, 0).in_task(registration.name()))

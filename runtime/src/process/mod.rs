@@ -3,6 +3,7 @@
 //! Owns: [`Process`], [`Builder`], [`Stdio`], and what a process can say about itself and its family. Runs in: the parent.
 //! Never: waits for a process's end when only its result is asked for.
 
+mod afresh;
 mod builder;
 mod family;
 mod handle;
@@ -11,6 +12,7 @@ mod running;
 mod stdio;
 mod surroundings;
 
+pub use self::afresh::start_afresh;
 pub use self::builder::{Builder, spawn};
 pub use self::family::{ProcessInfo, active_children, available_parallelism, current, parent};
 pub use self::handle::Process;

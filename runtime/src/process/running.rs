@@ -23,13 +23,15 @@ use std::time::{Duration, Instant};
 
 use tracing::warn;
 
+use crate::codec::message::to_bytes;
 use crate::error::{Error, ErrorKind, Execution, Result};
 use crate::launch::{
-    Child, DEATH_LOOK, Hub, LONGEST_DEATH, Record, Source, Timer, existing_hub, hub, not_dead_note, outcome,
-    tell_of_stop, wake,
+    Child, DEATH_LOOK, For, How, Hub, LONGEST_DEATH, Options, Record, Source, Timer, existing_hub, hand_over, hub,
+    not_dead_note, outcome, setup, tell_of_stop, wake,
 };
 use crate::link::frame::Kind;
-use crate::link::{Body, Caller, Payload, StartMethod};
+use crate::link::message::Setup;
+use crate::link::{Body, Caller, Payload};
 use crate::sys::poll::{self, Report};
 use crate::sys::{self, Errno, fd, signal};
 
@@ -48,8 +50,9 @@ pub(super) struct Order {
     pub(super) task: &'static str,
     /// The task's place in the registry.
     pub(super) index: u32,
-    /// What the process is to become.
-    pub(super) setup: Vec<u8>,
+    /// What the process is to become, if another one has to be asked for.
+    pub(super) options: Options,
+    pub(super) umask: Option<u32>,
     /// Whether the process ignores the signals that ask to end.
     pub(super) ignores_termination: bool,
     /// How long the call may take, from the moment that a process has it.
@@ -88,7 +91,7 @@ impl Running {
     pub(super) fn start(
         child: Child,
         order: Arc<Order>,
-        descriptors: &[OwnedFd],
+        (setup, descriptors): (Setup, Vec<OwnedFd>),
         call: Payload,
         tries: u32,
     ) -> std::result::Result<Arc<Self>, Errno> {
@@ -96,11 +99,10 @@ impl Running {
         let bell = Arc::clone(link.bell());
         let mut caller = Caller::new(link.for_one());
         let pushed = (|| {
-            if !descriptors.is_empty() {
-                let descriptors: Vec<_> = descriptors.iter().map(AsFd::as_fd).collect();
-                caller.attach(&descriptors)?;
-            }
-            caller.push(Kind::Setup, 0, Payload::of_bytes(&order.setup)?, Asked::Setup).map_err(|(errno, ..)| errno)?;
+            hand_over(&caller, &descriptors)?;
+            caller
+                .push(Kind::Setup, 0, Payload::of_bytes(&to_bytes(&setup))?, Asked::Setup)
+                .map_err(|(errno, ..)| errno)?;
             caller.push(Kind::Call, order.index, call, Asked::Call).map_err(|(errno, ..)| errno)
         })();
         if let Err(errno) = pushed {
@@ -119,8 +121,7 @@ impl Running {
             token: OnceLock::new(),
             timer: OnceLock::new(),
             timed_out: OnceLock::new(),
-            // Descriptors are gone with the child that they were sent to.
-            tries: AtomicU32::new(if descriptors.is_empty() { tries } else { 0 }),
+            tries: AtomicU32::new(tries),
             killed: AtomicBool::new(false),
             successor: OnceLock::new(),
         });
@@ -379,11 +380,15 @@ impl Running {
             Ok(hub) => hub,
             Err(error) => return self.give_up(error),
         };
+        let rights = Arc::clone(self.record.server().rights());
         let started = move |child: Result<Child>| {
             let next = child.and_then(|child| {
-                child.record.set_name(&self.record.name());
+                let name = self.record.name();
+                child.record.set_name(&name);
+                let base = child.record.server().base();
+                let made = setup(For { base, name: &name, once: true, umask: self.order.umask }, &self.order.options)?;
                 let failed = |errno| Error::could_not_start("hand over the call", errno);
-                Self::start(child, Arc::clone(&self.order), &[], call, tries).map_err(failed)
+                Self::start(child, Arc::clone(&self.order), made, call, tries).map_err(failed)
             });
             match next {
                 Ok(next) => {
@@ -393,7 +398,7 @@ impl Running {
                 Err(error) => self.give_up(error),
             }
         };
-        hub.start_child_later(StartMethod::ForkServer, Box::new(started));
+        hub.start_child_later(How::forked(), rights, Box::new(started));
     }
 
     fn give_up(self: Arc<Self>, error: Error) {

@@ -3,6 +3,7 @@
 //! Owns: every use of `nix` and `libc`. Runs in: any process; each file says which.
 //! Never: decides anything. A wrapper reports what the kernel said, and its caller judges.
 
+pub(crate) mod attributes;
 pub(crate) mod cgroup;
 pub(crate) mod clock;
 pub(crate) mod crash;
@@ -20,6 +21,7 @@ pub(crate) mod packet;
 pub(crate) mod poll;
 pub(crate) mod process;
 pub(crate) mod record_lock;
+pub(crate) mod rights;
 pub(crate) mod same;
 pub(crate) mod signal;
 pub(crate) mod socket;

@@ -4,7 +4,7 @@
 //! Never: signals a number that may belong to somebody else by now.
 #![expect(unsafe_code, reason = "fork(2), execveat(2), waitid(2), atexit(3) and exit(3)")]
 
-use std::ffi::CString;
+use std::ffi::{CString, OsString};
 use std::mem::ManuallyDrop;
 use std::os::fd::{AsRawFd as _, BorrowedFd};
 use std::os::unix::ffi::OsStrExt;
@@ -83,11 +83,11 @@ pub(crate) fn own_args() -> Vec<CString> {
     std::env::args_os().filter_map(|arg| CString::new(arg.as_bytes()).ok()).collect()
 }
 
-/// The environment of this process, for the next image, with `mark` added.
-pub(crate) fn own_env_with(mark: (&str, &str)) -> Vec<CString> {
-    let own = std::env::vars_os().map(|(key, value)| [key.as_bytes(), b"=", value.as_bytes()].concat());
+/// An environment, for the next image, with `mark` added.
+pub(crate) fn env_with(env: &[(OsString, OsString)], mark: (&str, &str)) -> Vec<CString> {
+    let env = env.iter().map(|(key, value)| [key.as_bytes(), b"=", value.as_bytes()].concat());
     let mark = [mark.0.as_bytes(), b"=", mark.1.as_bytes()].concat();
-    own.chain([mark]).filter_map(|entry| CString::new(entry).ok()).collect()
+    env.chain([mark]).filter_map(|entry| CString::new(entry).ok()).collect()
 }
 
 /// Makes `pid` (0: this process) the leader of a group of its own.
@@ -248,6 +248,11 @@ pub(crate) fn signal_group(leader: Pid, signal: i32) {
 /// `sched_yield(2)`, once: lets the one who waits for us run first.
 pub(crate) fn give_way() {
     std::thread::yield_now();
+}
+
+/// The number of this thread.
+pub(crate) fn own_tid() -> i32 {
+    nix::unistd::gettid().as_raw()
 }
 
 /// The effective user and group of this process.

@@ -75,6 +75,11 @@ pub(crate) fn receive_last(socket: BorrowedFd<'_>) -> nix::Result<(Vec<u8>, Vec<
     }
 }
 
+/// `shutdown(SHUT_WR)`: the other end reads what was sent, and then that there will be no more.
+pub(crate) fn say_no_more(socket: BorrowedFd<'_>) {
+    let _ = nix::sys::socket::shutdown(socket.as_raw_fd(), nix::sys::socket::Shutdown::Write);
+}
+
 /// The effective user and group of the process that made the pair that `socket` is an end of, at that moment.
 pub(crate) fn maker(socket: BorrowedFd<'_>) -> nix::Result<(u32, u32)> {
     let maker = getsockopt(&socket, sockopt::PeerCredentials)?;

@@ -1,0 +1,122 @@
+//! The fork servers of this process: the present one, and those before it whose children still live.
+//!
+//! Owns: which one a new child comes from. Runs in: the parent, on any thread.
+//! Never: has a child made by a server that was started with other rights than are asked for; see [`Rights`].
+//!
+//! | a server is | it |
+//! |---|---|
+//! | present | makes children and spares |
+//! | retired, because other rights were asked for | watches the children that it has made |
+//! | dismissed, because the last of them has ended | ends |
+//! | dead | is forgotten when that has been reported |
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use super::asker::rights_of_this_thread;
+use super::server::Server;
+use crate::error::{Error, Result};
+use crate::sys::Errno;
+use crate::sys::rights::Rights;
+
+/// See the top of this file.
+#[derive(Default)]
+pub(super) struct Servers {
+    list: Mutex<List>,
+}
+
+#[derive(Default)]
+struct List {
+    last_epoch: u64,
+    present: Option<Arc<Server>>,
+    /// Retired or dismissed.
+    others: Vec<Arc<Server>>,
+    /// Those of the server that was present last.
+    rights: Option<Arc<Rights>>,
+}
+
+/// A server for the rights that were asked for.
+pub(super) struct Found {
+    pub(super) server: Arc<Server>,
+    /// Whether another one was present before, which is retired now.
+    pub(super) replaced: bool,
+}
+
+impl Servers {
+    /// The server that was started with `rights`, made present. If there is none, this thread starts it, and `watch` is called.
+    ///
+    /// # Errors
+    /// It could not be started; also if this thread has other rights, as only a thread that has them can pass them on.
+    pub(super) fn with(&self, rights: &Arc<Rights>, watch: impl FnOnce(&Server) -> Result<()>) -> Result<Found> {
+        let mut list = self.list();
+        if let Some(present) = list.present.as_ref().filter(|present| present.rights.same(rights)) {
+            return Ok(Found { server: Arc::clone(present), replaced: false });
+        }
+        let server = match list.take_other(rights) {
+            Some(other) => other,
+            None => {
+                let own = Arc::new(rights_of_this_thread(None)?);
+                // Without `/proc`, which would tell, nothing is started: the next step says so.
+                if own.is_known() && !own.same(rights) {
+                    return Err(Error::could_not_start(OTHER_RIGHTS, Errno::EPERM));
+                }
+                let server = Arc::new(Server::start(list.last_epoch + 1, own)?);
+                list.last_epoch += 1;
+                watch(&server)?;
+                server
+            }
+        };
+        list.rights = Some(Arc::clone(&server.rights));
+        let before = list.present.replace(Arc::clone(&server));
+        let replaced = before.is_some();
+        list.others.extend(before);
+        Ok(Found { server, replaced })
+    }
+
+    /// The rights of the server that is present, or was.
+    pub(super) fn last_rights(&self) -> Option<Arc<Rights>> {
+        self.list().rights.clone()
+    }
+
+    /// The server of `epoch`, whatever it is, unless it is dead.
+    pub(super) fn of(&self, epoch: u64) -> Option<Arc<Server>> {
+        let list = self.list();
+        list.present.iter().chain(&list.others).find(|server| server.epoch == epoch).cloned()
+    }
+
+    /// Whether the server of `epoch` makes children.
+    pub(super) fn is_present(&self, epoch: u64) -> bool {
+        self.list().present.as_ref().is_some_and(|server| server.epoch == epoch)
+    }
+
+    /// Forgets the server of `epoch`, which is dead.
+    pub(super) fn forget(&self, epoch: u64) -> Option<Arc<Server>> {
+        let mut list = self.list();
+        if let Some(present) = list.present.take_if(|server| server.epoch == epoch) {
+            return Some(present);
+        }
+        let at = list.others.iter().position(|server| server.epoch == epoch)?;
+        Some(list.others.remove(at))
+    }
+
+    /// Lets each retired server end of which `is_needed` says no.
+    pub(super) fn dismiss(&self, is_needed: impl Fn(u64) -> bool) {
+        let list = self.list();
+        list.others.iter().filter(|server| !is_needed(server.epoch)).for_each(|server| server.dismiss());
+    }
+
+    fn list(&self) -> MutexGuard<'_, List> {
+        self.list.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl List {
+    fn take_other(&mut self, rights: &Rights) -> Option<Arc<Server>> {
+        let at = self.others.iter().position(|other| !other.is_dismissed() && other.rights.same(rights))?;
+        Some(self.others.remove(at))
+    }
+}
+
+const OTHER_RIGHTS: &str = "start a fork server with the rights of the thread that asked: that thread has restricted itself \
+    (`no_new_privs`, a seccomp filter, capabilities, namespaces), and a process that is to replace another one is asked for by a \
+    thread that has not; restrict every thread (for seccomp `SECCOMP_FILTER_FLAG_TSYNC`), or call `start_afresh()` on the \
+    restricted thread";

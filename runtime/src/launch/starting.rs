@@ -1,0 +1,181 @@
+//! Asking the right fork server for children: one that has the rights of whatever thread asks.
+//!
+//! Owns: nothing; the hub does. Runs in: the parent, on the thread that asks, and on the hub's for spares and for workers that
+//! replace others. Never: hands out a child that may do something else than the thread that it is for.
+
+use std::os::fd::AsFd as _;
+use std::sync::{Arc, mpsc};
+
+use super::asker::rights_of_this_thread;
+use super::dress::Dress;
+use super::hub::{Hub, KINDS, SERVER, SERVER_ENDED};
+use super::requests::{Child, How, Started, make_link};
+use super::server::{START_DEADLINE, Server};
+use crate::error::{Error, Result};
+use crate::link::StartMethod;
+use crate::sys::poll::Report;
+use crate::sys::rights::Rights;
+use crate::sys::{Errno, fd, signal};
+
+impl Hub {
+    /// A new child with the rights of this thread, waiting until it is there; and this process's umask, found on the way.
+    ///
+    /// # Errors
+    /// It could not be started; the step says why.
+    pub(crate) fn start_child(self: &Arc<Self>, how: How) -> Result<(Child, Option<u32>)> {
+        let spare = self.spare(&how);
+        let before = spare.as_ref().map(|spare| Arc::clone(&spare.record.server().rights));
+        let before = before.or_else(|| self.servers.last_rights());
+        // Side by side with the waking of the spare, which is let go of if it may do something else than this thread.
+        let rights = rights_of_this_thread(before.as_deref()).inspect_err(|_| {
+            if let Some(spare) = &spare {
+                let _ = spare.record.signal(signal::KILL);
+            }
+        })?;
+        let umask = rights.umask();
+        match spare {
+            Some(spare) if spare.record.server().rights.same(&rights) => return Ok((spare, umask)),
+            Some(spare) => drop(spare.record.signal(signal::KILL)),
+            None => {}
+        }
+        let (sender, receiver) = mpsc::sync_channel(1);
+        let started = move |child| {
+            // Nobody waits any more: the child must not wait for ever either.
+            if let Err(mpsc::SendError(Ok(Child { record, .. }))) = sender.send(child) {
+                let _ = record.signal(signal::KILL);
+            }
+        };
+        self.request(how, Arc::new(rights), Box::new(started));
+        let late = |_| Error::could_not_start("wait for the fork server", Errno::ETIMEDOUT);
+        receiver.recv_timeout(START_DEADLINE).map_err(late)?.map(|child| (child, umask))
+    }
+
+    /// Calls `started` with a new child that has these rights: at once if there is a spare, else on the hub's thread.
+    pub(crate) fn start_child_later(self: &Arc<Self>, how: How, rights: Arc<Rights>, started: Started) {
+        match self.spare(&how) {
+            Some(spare) if spare.record.server().rights.same(&rights) => return started(Ok(spare)),
+            Some(spare) => drop(spare.record.signal(signal::KILL)),
+            None => {}
+        }
+        self.request(how, rights, started);
+    }
+
+    /// Has the next child made by a new fork server, which this thread starts now.
+    ///
+    /// # Errors
+    /// It could not be started.
+    pub(crate) fn start_afresh(self: &Arc<Self>) -> Result<()> {
+        self.server(&Arc::new(rights_of_this_thread(None)?)).map(drop)
+    }
+
+    /// A child that is there already, awake and waiting for its first request.
+    fn spare(&self, how: &How) -> Option<Child> {
+        if how.method() != StartMethod::ForkServer {
+            return None;
+        }
+        let mut books = self.books();
+        books.wanted_spares = self.spares;
+        let spare = books.take_spare()?;
+        let last = books.spares.is_empty();
+        drop(books);
+        spare.link.rouse();
+        if last {
+            // Otherwise the next end that is reported makes the thread look at the stock, at no cost to us.
+            fd::ring(self.kick.as_fd());
+        }
+        Some(spare)
+    }
+
+    pub(super) fn request(self: &Arc<Self>, how: How, rights: Arc<Rights>, started: Started) {
+        let server = match self.server(&rights) {
+            Ok(server) => server,
+            Err(error) => return started(Err(error)),
+        };
+        let (link, theirs) = match make_link() {
+            Ok(made) => made,
+            Err(error) => return started(Err(error)),
+        };
+        let dress = how.dress.clone();
+        // Entered and sent under one lock, so that requests stand in the books in the order in which they are answered.
+        let mut books = self.books();
+        let (id, message) = books.enter(&server, how, link, started);
+        let accepted = match dress.as_deref().map_or(Ok(Vec::new()), Dress::duplicate) {
+            Ok(dress) => server.send(&message, [theirs].into_iter().chain(dress).collect()),
+            Err(errno) => {
+                let refused = books.take(id);
+                drop(books);
+                let error = || Error::could_not_start("duplicate descriptors for the process", errno);
+                return refused.map_or((), |refused| (refused.started)(Err(error())));
+            }
+        };
+        if self.servers.of(server.epoch).is_none() {
+            // It died in between, and what was asked of it has been settled already, but for this.
+            let late = books.take(id);
+            drop(books);
+            return late.map_or((), |late| self.request(late.how, rights, late.started));
+        }
+        drop(books);
+        if !accepted {
+            // Its death is about to be reported, and takes this request with it.
+            return;
+        }
+        self.send_the_rest(&server);
+    }
+
+    /// Has the thread send what the fork server's socket had no room for.
+    pub(super) fn send_the_rest(&self, server: &Server) {
+        if server.flush() {
+            let _ = self.set.also_writable(server.socket(), server.epoch * KINDS + SERVER, true);
+        }
+    }
+
+    /// The fork server that was started with these rights, started if there is none.
+    fn server(self: &Arc<Self>, rights: &Arc<Rights>) -> Result<Arc<Server>> {
+        let watch = |server: &Server| {
+            let at = |errno| Error::could_not_start("watch the fork server", errno);
+            self.set.add(server.pidfd(), server.epoch * KINDS + SERVER_ENDED, Report::Level).map_err(at)?;
+            self.set.add(server.socket(), server.epoch * KINDS + SERVER, Report::Level).map_err(at)
+        };
+        let found = self.servers.with(rights, watch)?;
+        if found.replaced {
+            // Whatever this thread has given up, the one that starts processes in the place of others gives up too.
+            if !self.is_own_thread() {
+                self.start_thread()?;
+            }
+            self.let_go_of_the_old();
+        }
+        Ok(found.server)
+    }
+
+    /// Ends spares of fork servers that make no children any more, and fork servers that have none.
+    pub(super) fn let_go_of_the_old(&self) {
+        let (old, needed) = {
+            let mut books = self.books();
+            let old = books.take_spares_but(|epoch| self.servers.is_present(epoch));
+            (old, books.epochs())
+        };
+        for spare in old {
+            let _ = spare.record.signal(signal::KILL);
+        }
+        self.servers.dismiss(|epoch| needed.contains(&epoch));
+    }
+
+    /// Asks for one of the spares that are missing; true if more are.
+    pub(super) fn refill(self: &Arc<Self>) -> bool {
+        let missing = self.books().missing_spares();
+        if missing > 0 {
+            let hub = Arc::downgrade(self);
+            // Called only if there is none: a spare that was made is in the books already.
+            let stock = move |spare: Result<Child>| {
+                if let (Err(_), Some(hub)) = (spare, hub.upgrade()) {
+                    // Nobody waits for it: the next one who does will hear why.
+                    hub.books().wanted_spares = 0;
+                }
+            };
+            // Without a server, the first one is being started, and its first word brings us here again.
+            let Some(rights) = self.servers.last_rights() else { return false };
+            self.request(How::spare(), rights, Box::new(stock));
+        }
+        missing > 1
+    }
+}

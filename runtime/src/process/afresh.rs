@@ -1,0 +1,39 @@
+//! Letting go of the fork server, where what has changed cannot be seen.
+//!
+//! Owns: nothing. Runs in: the parent. Never: touches a process that was started before.
+
+use crate::error::Result;
+use crate::launch::existing_hub;
+use crate::sys::rights;
+
+/// Has every process that is asked for from now on made by a new fork server, which the calling thread starts, with its rights.
+///
+/// This happens by itself when a process is asked for and the kernel shows that the asking thread has other rights than the
+/// fork server: ids, groups, capabilities, `no_new_privs`, the number of seccomp filters, root directory, namespaces, control
+/// group, session. Two things are not shown, and need this call: a Landlock ruleset, and what a seccomp notifier or a security
+/// module has changed. Before the first process of the program, there is nothing to let go of.
+///
+/// Call it on the thread that has restricted itself. Workers that a pool replaces later have these restrictions too, also those of
+/// pools that were built before; workers and processes that run already keep what they have.
+///
+/// # Errors
+/// The new fork server could not be started, for example because a filter refuses `execve`. Processes that are asked for
+/// later will try again, and never have the rights from before.
+///
+/// # Examples
+/// ```
+/// use process_task::process_task;
+///
+/// #[process_task]
+/// fn square(x: i64) -> i64 { x * x }
+///
+/// assert_eq!(square.spawn(3).join()?, 9);
+/// // … here the program restricts itself by Landlock …
+/// process_task::start_afresh()?;
+/// assert_eq!(square.spawn(4).join()?, 16);
+/// # process_task::Result::Ok(())
+/// ```
+pub fn start_afresh() -> Result<()> {
+    rights::start_afresh();
+    existing_hub().map_or(Ok(()), |hub| hub.start_afresh())
+}

@@ -1,0 +1,263 @@
+//! What a thread may do, as far as the kernel shows it: ids, capabilities, filters, namespaces, root, control group.
+//!
+//! Owns: nothing. Runs in: a parent, which compares them whenever it asks for a process; a fork server gives capabilities up.
+//! Never: changes another thread. Filters are counted, not compared: the kernel shows no more. Landlock is not shown at all.
+//!
+//! All of these belong to threads. The C library changes ids in every thread at once; `no_new_privs`, filters, capabilities and
+//! namespaces are those of the thread that changes them, and of the threads that it starts later.
+#![expect(unsafe_code, reason = "nix has no wrapper for capget(2), capset(2) and some options of prctl(2)")]
+
+use std::os::unix::ffi::OsStringExt;
+use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
+
+use nix::errno::Errno;
+use nix::fcntl::{OFlag, open, readlinkat};
+use nix::libc;
+use nix::sys::stat::Mode;
+
+use super::fd::{Identity, path_identity};
+use super::retry;
+
+/// The lines of `/proc/<pid>/status` that are rights.
+const LINES: [&[u8]; 11] = [
+    b"Uid:",
+    b"Gid:",
+    b"Groups:",
+    b"CapInh:",
+    b"CapPrm:",
+    b"CapEff:",
+    b"CapBnd:",
+    b"CapAmb:",
+    b"NoNewPrivs:",
+    b"Seccomp:",
+    b"Seccomp_filters:",
+];
+
+/// The namespaces that a new process gets from its parent's thread.
+const NAMESPACES: [&str; 8] = ["user", "net", "mnt", "uts", "ipc", "cgroup", "pid_for_children", "time_for_children"];
+
+/// `CAP_SYS_ADMIN`, without which no thread changes any namespace but the user's.
+const SYS_ADMIN: u32 = 21;
+
+/// The rights of one thread at one moment.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Rights {
+    /// How often [`start_afresh`] was called before.
+    turn: u64,
+    lines: Vec<u8>,
+    permitted: u64,
+    umask: Option<u32>,
+    namespaces: Vec<Vec<u8>>,
+    root: Option<Identity>,
+    control_group: Vec<u8>,
+    session: i32,
+    /// Securebits and personality, which only the thread itself can ask for.
+    own: Option<[i32; 2]>,
+}
+
+static TURN: AtomicU64 = AtomicU64::new(0);
+
+/// From now on, no rights are the same as those before.
+pub(crate) fn start_afresh() {
+    TURN.fetch_add(1, SeqCst);
+}
+
+impl Rights {
+    /// Those of this thread. What can only have changed together with something else is taken from `before` if that has not.
+    ///
+    /// # Errors
+    /// A file could not be read for want of something, such as a descriptor. Without `/proc` nothing is [known](Self::is_known).
+    pub(crate) fn of_this_thread(before: Option<&Self>) -> nix::Result<Self> {
+        // SAFETY: both take numbers and touch no memory. The personality is asked for, not set, by this number.
+        let own = unsafe {
+            [libc::prctl(libc::PR_GET_SECUREBITS, 0, 0, 0, 0), libc::personality(libc::c_ulong::from(u32::MAX))]
+        };
+        Self::read("/proc/thread-self", before, Some(own))
+    }
+
+    /// Those of the thread that has this [name](thread_name); `None` if there is no such thread any more.
+    ///
+    /// # Errors
+    /// As [`Rights::of_this_thread`].
+    pub(crate) fn of(thread: &Path) -> nix::Result<Option<Self>> {
+        let rights = Self::read(&Path::new("/proc").join(thread).to_string_lossy(), None, None)?;
+        Ok(rights.is_known().then_some(rights))
+    }
+
+    fn read(folder: &str, before: Option<&Self>, own: Option<[i32; 2]>) -> nix::Result<Self> {
+        let status = read(&format!("{folder}/status"))?;
+        let mut lines = Vec::with_capacity(400);
+        let (mut permitted, mut umask) = (0, None);
+        for line in status.split_inclusive(|byte| *byte == b'\n') {
+            if let Some(value) = line.strip_prefix(b"Umask:") {
+                umask = number(value, 8).and_then(|mask| u32::try_from(mask).ok());
+            } else if LINES.iter().any(|start| line.starts_with(start)) {
+                if let Some(value) = line.strip_prefix(b"CapPrm:") {
+                    permitted = number(value, 16).unwrap_or(u64::MAX);
+                }
+                lines.extend_from_slice(line);
+            }
+        }
+        let before = before.filter(|before| (before.permitted | permitted) & 1 << SYS_ADMIN == 0);
+        Ok(Self {
+            turn: TURN.load(SeqCst),
+            lines,
+            permitted,
+            umask,
+            namespaces: namespaces(&format!("{folder}/ns"), before)?,
+            root: path_identity(c"/"),
+            control_group: read(&format!("{folder}/cgroup"))?,
+            session: nix::unistd::getsid(None).map_or(0, nix::unistd::Pid::as_raw),
+            own,
+        })
+    }
+
+    /// Whether a process that was started with `self` may serve a thread that has `other`. The umask is no right.
+    pub(crate) fn same(&self, other: &Self) -> bool {
+        let own = self.own.is_none() || other.own.is_none() || self.own == other.own;
+        let here = (self.turn, &self.lines, &self.namespaces, self.root, &self.control_group, self.session);
+        let there = (other.turn, &other.lines, &other.namespaces, other.root, &other.control_group, other.session);
+        // Nothing is known where `/proc` did not tell; that is the same as nothing.
+        own && self.is_known() && here == there
+    }
+
+    /// Whether anything is known. Without `/proc` it is not.
+    pub(crate) fn is_known(&self) -> bool {
+        !self.lines.is_empty()
+    }
+
+    /// The umask, if the kernel shows it.
+    pub(crate) fn umask(&self) -> Option<u32> {
+        self.umask
+    }
+}
+
+/// Which namespaces new processes of the thread behind `folder` are in.
+///
+/// Without `CAP_SYS_ADMIN`, then and now, only a new user namespace leads to another one of the others. So they are as
+/// `before` if that is the same.
+fn namespaces(folder: &str, before: Option<&Rights>) -> nix::Result<Vec<Vec<u8>>> {
+    let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+    let folder = match retry(|| open(folder, flags, Mode::empty())) {
+        Ok(folder) => folder,
+        Err(errno) if is_unknown(errno) => return Ok(Vec::new()),
+        Err(errno) => return Err(errno),
+    };
+    let name = |kind: &str| readlinkat(&folder, kind).map_or_else(|_| Vec::new(), OsStringExt::into_vec);
+    let user = name(NAMESPACES[0]);
+    if let Some(before) = before.filter(|before| before.namespaces.first() == Some(&user)) {
+        return Ok(before.namespaces.clone());
+    }
+    Ok([user].into_iter().chain(NAMESPACES[1..].iter().map(|kind| name(kind))).collect())
+}
+
+/// Whether the kernel has no such file, or does not show it, and will not in a moment either.
+fn is_unknown(errno: Errno) -> bool {
+    !matches!(errno, Errno::EMFILE | Errno::ENFILE | Errno::ENOMEM)
+}
+
+/// The umask of this process, if the kernel shows it.
+pub(crate) fn umask() -> Option<u32> {
+    Rights::read("/proc/thread-self", None, None).ok()?.umask
+}
+
+/// What stands behind a colon, in this base.
+fn number(value: &[u8], base: u32) -> Option<u64> {
+    u64::from_str_radix(std::str::from_utf8(value).ok()?.trim(), base).ok()
+}
+
+/// A file of `/proc`; empty if it is not there.
+///
+/// # Errors
+/// It could not be read for want of something.
+pub(super) fn read(path: &str) -> nix::Result<Vec<u8>> {
+    match std::fs::read(path).map_err(|error| super::errno_of(&error)) {
+        Err(errno) if is_unknown(errno) => Ok(Vec::new()),
+        other => other,
+    }
+}
+
+/// The name of this thread in `/proc`, such as `412/task/415`: the number that it has there, in whichever namespace that is.
+pub(crate) fn thread_name() -> Option<std::path::PathBuf> {
+    std::fs::read_link("/proc/thread-self").ok()
+}
+
+/// The name of the program's first thread.
+pub(crate) fn main_thread_name() -> Option<std::path::PathBuf> {
+    let process = std::fs::read_link("/proc/self").ok()?;
+    Some(process.join("task").join(&process))
+}
+
+/// Capabilities: effective, permitted, inheritable.
+pub(crate) type Capabilities = [u64; 3];
+
+/// The kernel's header and data of `capget(2)`, version 3: two sets of 32 bits each.
+#[repr(C)]
+struct Header {
+    version: u32,
+    pid: i32,
+}
+
+const VERSION: u32 = 0x2008_0522;
+
+/// The capabilities of this thread; `None` if the kernel does not say.
+pub(crate) fn capabilities() -> Option<Capabilities> {
+    let (header, mut data) = (Header { version: VERSION, pid: 0 }, [[0u32; 3]; 2]);
+    // SAFETY: the kernel writes two triples of words for this version.
+    let answer = unsafe { libc::syscall(libc::SYS_capget, &raw const header, data.as_mut_ptr()) };
+    (answer == 0).then(|| [0, 1, 2].map(|kind| u64::from(data[0][kind]) | u64::from(data[1][kind]) << 32))
+}
+
+/// Gives up each capability of this thread that is not in `wanted`. Being executed as root had given it all back.
+pub(crate) fn keep_capabilities(wanted: Capabilities) -> nix::Result<()> {
+    let own = capabilities().ok_or_else(Errno::last)?;
+    let kept = [0, 1, 2].map(|kind| own[kind] & wanted[kind]);
+    if kept == own {
+        return Ok(());
+    }
+    let half = |shift: u32| kept.map(|set| u32::try_from(set >> shift & u64::from(u32::MAX)).unwrap_or(0));
+    let (header, data) = (Header { version: VERSION, pid: 0 }, [half(0), half(32)]);
+    // SAFETY: the kernel reads two triples of words for this version.
+    Errno::result(unsafe { libc::syscall(libc::SYS_capset, &raw const header, data.as_ptr()) }).map(drop)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rights_that_have_not_changed_are_the_same() {
+        let before = Rights::of_this_thread(None).unwrap();
+        assert!(
+            before.same(&Rights::of_this_thread(None).unwrap())
+                && before.same(&Rights::of_this_thread(Some(&before)).unwrap())
+        );
+        assert!(before.same(&Rights::of(&thread_name().unwrap()).unwrap().unwrap()));
+        assert_eq!((before.lines.split(|byte| *byte == b'\n').count(), before.namespaces.len()), (LINES.len() + 1, 8));
+        assert!(before.namespaces.iter().all(|name| !name.is_empty()) && before.umask.is_some());
+    }
+
+    #[test]
+    fn rights_of_a_thread_with_no_new_privileges_differ() {
+        let before = Rights::of_this_thread(None).unwrap();
+        let after = std::thread::spawn(|| {
+            nix::sys::prctl::set_no_new_privs().unwrap();
+            Rights::of_this_thread(None).unwrap()
+        });
+        assert!(!before.same(&after.join().unwrap()));
+    }
+
+    #[test]
+    fn capabilities_that_are_kept_stay() {
+        std::thread::spawn(|| {
+            let own = capabilities().unwrap();
+            keep_capabilities([u64::MAX; 3]).unwrap();
+            assert_eq!(capabilities().unwrap(), own);
+            keep_capabilities([own[0] & !1, own[1] & !1, own[2]]).unwrap();
+            assert_eq!(capabilities().unwrap(), [own[0] & !1, own[1] & !1, own[2]]);
+        })
+        .join()
+        .unwrap();
+    }
+}
