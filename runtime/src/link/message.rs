@@ -196,7 +196,6 @@ pub(crate) struct Dress {
 
 /// What a child is to become before it runs anything: the state of the parent when it asked, and what was asked for.
 #[derive(Debug, Default, Serialize, Deserialize)]
-#[expect(clippy::struct_excessive_bools, reason = "each says one thing, in no relation to the others")]
 pub(crate) struct Setup {
     /// What the process is called, in errors and in `top`.
     pub(crate) name: String,
