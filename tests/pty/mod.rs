@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use nix::fcntl::{FcntlArg, FdFlag, OFlag, fcntl};
 use nix::pty::openpty;
-use nix::sys::signal::{Signal, kill};
+use nix::sys::signal::{SigHandler, Signal, kill};
 use nix::unistd::Pid;
 use process_task::StartMethod;
 
@@ -39,11 +39,16 @@ impl Pty {
         command.stdin(stdin).stdout(stdout).stderr(stderr);
         let begin = || {
             nix::unistd::setsid()?;
+            // A test that runs in the background, or under `nohup`, ignores some of them.
+            for signal in [Signal::SIGHUP, Signal::SIGINT, Signal::SIGTSTP, Signal::SIGTTIN, Signal::SIGTTOU] {
+                // SAFETY: no handler runs.
+                unsafe { nix::sys::signal::signal(signal, SigHandler::SigDfl) }?;
+            }
             // SAFETY: stdin is open on the terminal, and the call takes no memory.
             let made = unsafe { nix::libc::ioctl(0, nix::libc::TIOCSCTTY, 0) };
             if made == -1 { Err(std::io::Error::last_os_error()) } else { Ok(()) }
         };
-        // SAFETY: between fork and exec, the closure makes two system calls and nothing else.
+        // SAFETY: between fork and exec, the closure makes system calls and nothing else.
         unsafe { command.pre_exec(begin) };
         let flags = FcntlArg::F_SETFL(OFlag::O_NONBLOCK);
         fcntl(&pty.master, flags).expect("a descriptor that need not block");

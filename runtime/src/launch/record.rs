@@ -7,7 +7,7 @@ use std::fmt;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::process::ExitStatusExt as _;
 use std::process::ExitStatus;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -46,8 +46,6 @@ pub(crate) struct Record {
     end: Mutex<End>,
     ended: Condvar,
     stop: Mutex<Stop>,
-    /// Whether it is in this process's group, and leads none.
-    shares_group: AtomicBool,
 }
 
 /// What is called when a child is stopped, by which signal, and when it is continued.
@@ -84,7 +82,6 @@ impl Record {
             end: Mutex::default(),
             ended: Condvar::new(),
             stop: Mutex::default(),
-            shares_group: AtomicBool::new(false),
         }
     }
 
@@ -113,16 +110,10 @@ impl Record {
         self.turn.load(Relaxed)
     }
 
-    /// It joins this process's group, and no group of its own is left to be signalled.
-    pub(crate) fn share_group(&self) {
-        self.shares_group.store(true, Relaxed);
-    }
-
-    /// Kills what the child has started, as its fork server would have done, which is dead. On an older kernel it stays.
+    /// Kills what the child has started, as its fork server would have done, which is dead. On an older kernel it stays. The group
+    /// is the one that the child led at first: if it has left that for its parent's, none is killed.
     pub(super) fn kill_group(&self) {
-        if !self.shares_group.load(Relaxed) {
-            let _ = fd::signal_group(self.pidfd.as_fd(), sys::signal::KILL);
-        }
+        let _ = fd::signal_group(self.pidfd.as_fd(), sys::signal::KILL);
     }
 
     /// The signal that has stopped it, while it is stopped.

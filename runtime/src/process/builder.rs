@@ -205,9 +205,6 @@ fn launch<T: Task>(options: Options, name: &str, task: T, args: T::Args<'_>) -> 
         let mut options = options.of_this_thread();
         let base = child.record.server().base();
         let made = setup(For { base, name, once: true, umask }, &options).map_err(give_up)?;
-        if made.0.shares_group {
-            child.record.share_group();
-        }
         // Only forked children can be spares, which may have died unnoticed. A stream of the caller's is sent once, and closed
         // here, or its other end would not see the end.
         let supplied = std::mem::take(&mut options.stdio).iter().any(Option::is_some);
