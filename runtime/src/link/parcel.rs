@@ -17,6 +17,7 @@
 use std::fmt;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::panic::{RefUnwindSafe, UnwindSafe};
 use std::sync::atomic::AtomicU32;
 use std::sync::atomic::Ordering::{Acquire, Release};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
@@ -87,10 +88,13 @@ struct Stock {
 #[derive(Clone, Debug, Default)]
 pub(crate) struct SharedStock(Arc<Shelf>);
 
+/// What is called when a parcel stays warm. With the traits that pools have had without it.
+type Kept = dyn Fn() + Send + Sync + UnwindSafe + RefUnwindSafe;
+
 #[derive(Default)]
 struct Shelf {
     stock: Mutex<Stock>,
-    kept: OnceLock<Box<dyn Fn() + Send + Sync>>,
+    kept: OnceLock<Box<Kept>>,
 }
 
 impl fmt::Debug for Shelf {
@@ -102,7 +106,7 @@ impl fmt::Debug for Shelf {
 impl SharedStock {
     /// Calls `kept` each time a parcel has come back and stays warm, so that [`SharedStock::give_back`] is called later.
     /// It may be called under any lock.
-    pub(crate) fn when_kept(&self, kept: impl Fn() + Send + Sync + 'static) {
+    pub(crate) fn when_kept(&self, kept: impl Fn() + Send + Sync + UnwindSafe + RefUnwindSafe + 'static) {
         let _ = self.0.kept.set(Box::new(kept));
     }
 
