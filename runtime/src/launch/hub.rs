@@ -16,17 +16,18 @@ use std::task::Waker;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use super::notices;
 use super::record::Record;
 use super::requests::{Books, is_answer, refused};
 use super::server::Server;
 use super::servers::Servers;
 use super::timers::{Timer, Timers};
+use super::{lost, notices};
 use crate::codec::message::from_bytes;
 use crate::error::{Error, Result};
 use crate::link::identity::{self, Unready};
 use crate::link::message::{ChildId, FromServer, ToServer};
 use crate::shared::members::{self, GRACE, Member};
+use crate::sys::held::{self, Held, Wire};
 use crate::sys::poll::{self, Report};
 use crate::sys::socket;
 use crate::sys::{self, Errno, fd, forked, membarrier, process, signal};
@@ -34,6 +35,9 @@ use crate::sys::{self, Errno, fd, forked, membarrier, process, signal};
 /// Something that wants to know when one of its bells rings. Called on the hub's thread, which it must not keep.
 pub(crate) trait Source: Send + Sync {
     fn rang(self: Arc<Self>);
+
+    /// The program has closed descriptors that it did not open: nothing is heard from here on. To be followed by `rang`.
+    fn lost(self: Arc<Self>) {}
 }
 
 /// Wakes a future. A waker is its executor's code: if it panics, that must not end the hub's thread, or whoever calls.
@@ -51,13 +55,15 @@ pub(crate) struct Hub {
     pub(super) spares: usize,
     pub(super) set: poll::Set,
     /// Makes the thread look again.
-    pub(super) kick: OwnedFd,
+    pub(super) kick: Held,
+    /// Cut when the program closes what is not its own.
+    wire: Wire,
     pub(super) servers: Servers,
     /// The thread that does this hub's work, and how many there were before it.
     thread: Mutex<Option<JoinHandle<()>>>,
     turn: AtomicU64,
     books: Mutex<Books>,
-    sources: Mutex<HashMap<u64, Arc<dyn Source>>>,
+    pub(super) sources: Mutex<HashMap<u64, Arc<dyn Source>>>,
     timers: Mutex<Timers>,
     last_token: AtomicU64,
 }
@@ -82,6 +88,9 @@ pub(crate) fn existing_hub() -> Option<Arc<Hub>> {
 /// # Errors
 /// Its descriptors or its thread could not be had. The next call tries again.
 pub(crate) fn hub() -> Result<Arc<Hub>> {
+    if held::is_lost() {
+        return Err(lost::error());
+    }
     let mut hub = lock(&HUB);
     if let Some(hub) = hub.as_ref().filter(|hub| hub.generation == forked::generation()) {
         return Ok(Arc::clone(hub));
@@ -119,13 +128,15 @@ impl Hub {
     fn start() -> Result<Arc<Self>> {
         let at = |step: &'static str| move |errno: Errno| Error::could_not_start(step, errno);
         let set = poll::Set::new().map_err(at("make an epoll set"))?;
-        let kick = fd::event().map_err(at("make an eventfd"))?;
+        let kick = Held::from(fd::event().map_err(at("make an eventfd"))?);
+        let wire = Wire::new().map_err(at("make a pipe"))?;
         set.add(kick.as_fd(), KICK, Report::Ring).map_err(at("watch an eventfd"))?;
         let hub = Arc::new(Self {
             generation: forked::generation(),
             spares: spares_wanted(),
             set,
             kick,
+            wire,
             servers: Servers::default(),
             thread: Mutex::default(),
             turn: AtomicU64::new(0),
@@ -165,7 +176,7 @@ impl Hub {
             }
         }
         self.turn.store(turn, SeqCst);
-        fd::ring(self.kick.as_fd());
+        self.kick.ring();
         Ok(())
     }
 
@@ -215,7 +226,7 @@ impl Hub {
         drop(timers);
         if next {
             // The thread sleeps longer than it now may.
-            fd::ring(self.kick.as_fd());
+            self.kick.ring();
         }
         Some(timer)
     }
@@ -238,8 +249,9 @@ impl Hub {
         while self.turn.load(SeqCst) <= turn {
             // While spares are missing, they are made between two looks.
             let deadline = if self.refill() { Some(Instant::now()) } else { self.do_what_is_due() };
-            if let Err(errno) = self.set.wait(&mut tokens, deadline) {
-                lost_descriptors(errno);
+            let holds = self.wire.holds_until_readable(self.set.as_fd(), deadline);
+            if !holds || self.set.wait(&mut tokens, Some(Instant::now())).is_err() {
+                return self.lose();
             }
             for token in &tokens {
                 let which = token / KINDS;
@@ -395,18 +407,6 @@ impl fmt::Debug for Hub {
 /// Enough for a burst, and few enough to cost nothing.
 fn spares_wanted() -> usize {
     std::thread::available_parallelism().map_or(2, |cores| cores.get().clamp(2, 8))
-}
-
-/// Waiting for our own epoll set cannot fail, unless somebody closed it. Nobody would hear of any end from here on, and
-/// every call would wait for ever; a program that does this is told, and ended.
-fn lost_descriptors(errno: Errno) -> ! {
-    use std::io::Write as _;
-    let _ = writeln!(
-        std::io::stderr(),
-        "process-task: this program has closed descriptors that it did not open, ours among them: {}",
-        errno.desc()
-    );
-    std::process::abort()
 }
 
 fn lock<T: ?Sized>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

@@ -7,6 +7,7 @@ mod asker;
 mod context;
 mod dress;
 mod hub;
+mod lost;
 mod notices;
 pub(crate) mod outcome;
 mod record;
@@ -20,6 +21,7 @@ mod values;
 
 pub(crate) use self::context::{For, Options, hand_over, preparing, setup, setup_of_worker};
 pub(crate) use self::hub::{Hub, Source, existing_hub, hub, wake};
+pub(crate) use self::lost::REASON as LOST_DESCRIPTORS;
 pub(crate) use self::record::{DEATH_LOOK, LONGEST_DEATH, Record, not_dead_note};
 pub(crate) use self::requests::{Child, How, Started};
 pub(crate) use self::stops::tell_of_stop;

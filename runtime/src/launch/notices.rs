@@ -17,6 +17,17 @@ pub(super) fn not_alone(of_constructors: &[String], of_preloads: &[String]) {
     }
 }
 
+/// Says that the program has closed what is not its own.
+pub(super) fn lost_descriptors() {
+    static TOLD: AtomicBool = AtomicBool::new(false);
+    if TOLD.swap(true, Relaxed) {
+        return;
+    }
+    tell(
+        "this program has closed descriptors that it did not open, ours among them: its processes are lost, and no others can be started",
+    );
+}
+
 /// Which threads there are, and what started them.
 fn threads(of_constructors: &[String], of_preloads: &[String]) -> String {
     let started = |names: &[String], by: &str| {

@@ -16,6 +16,7 @@ use super::server::Server;
 use crate::link::message::{ChildId, ToServer};
 use crate::shared::members::{self, Member};
 use crate::sys::cgroup::OomKills;
+use crate::sys::held::Held;
 use crate::sys::process::RawStatus;
 use crate::sys::{self, Errno, fd, poll};
 
@@ -36,7 +37,7 @@ pub(crate) struct Record {
     pub(crate) id: ChildId,
     pub(crate) pid: u32,
     pub(crate) member: Member,
-    pidfd: OwnedFd,
+    pidfd: Held,
     server: Arc<Server>,
     /// Empty as long as it is a spare.
     name: Mutex<String>,
@@ -74,7 +75,7 @@ impl Record {
             id,
             pid,
             member,
-            pidfd,
+            pidfd: pidfd.into(),
             server,
             name: Mutex::default(),
             turn: AtomicU64::new(0),
@@ -112,8 +113,10 @@ impl Record {
 
     /// Kills what the child has started, as its fork server would have done, which is dead. On an older kernel it stays. The group
     /// is the one that the child led at first: if it has left that for its parent's, none is killed.
-    pub(super) fn kill_group(&self) {
-        let _ = fd::signal_group(self.pidfd.as_fd(), sys::signal::KILL);
+    pub(crate) fn kill_group(&self) {
+        if !self.pidfd.is_gone() {
+            let _ = fd::signal_group(self.pidfd.as_fd(), sys::signal::KILL);
+        }
     }
 
     /// The signal that has stopped it, while it is stopped.
@@ -160,7 +163,8 @@ impl Record {
 
     /// Whether it is dead, also if its end was not reported, because its fork server is stopped.
     pub(crate) fn is_dead(&self) -> bool {
-        self.status().is_some() || poll::readable([self.pidfd()], Some(Instant::now())) == Ok([true])
+        let ended = || poll::readable([self.pidfd()], Some(Instant::now())) == Ok([true]);
+        self.status().is_some() || !self.pidfd.is_gone() && ended()
     }
 
     /// Waits for its end; `None` if `deadline` came first.
@@ -223,7 +227,7 @@ impl Record {
     ///
     /// The leader gets SIGKILL at once; the rest of the group gets it when the leader is reaped.
     pub(crate) fn signal(&self, signal: i32) -> Result<(), Errno> {
-        if self.status().is_some() {
+        if self.status().is_some() || self.pidfd.is_gone() {
             return Ok(());
         }
         let directly = || fd::signal(self.pidfd.as_fd(), signal);

@@ -17,6 +17,7 @@ use crate::link::identity;
 use crate::link::mark::{MARK, Role};
 use crate::link::message::{FromServer, GaveUp, MAGIC, ToServer};
 use crate::shared::members::{self, Member};
+use crate::sys::held::Held;
 use crate::sys::rights::{self, Rights};
 use crate::sys::socket;
 use crate::sys::{Errno, fd, image, poll, process, signal, spawn, terminal};
@@ -40,8 +41,10 @@ pub(crate) struct Server {
     pub(super) epoch: u64,
     pub(super) base: Base,
     pub(super) member: Member,
-    socket: OwnedFd,
-    pidfd: OwnedFd,
+    socket: Held,
+    /// What tells the socket from another file that has got its number.
+    identity: Option<fd::Identity>,
+    pidfd: Held,
     /// The rights of the thread that started it, which it has, and all that it makes.
     pub(super) rights: Arc<Rights>,
     dismissed: AtomicBool,
@@ -121,7 +124,8 @@ impl Server {
         let pidfd = fds.into_iter().next().ok_or_else(|| at("receive the fork server's pidfd")(Errno::EPROTO))?;
         newborn.grow_up();
         let (dismissed, outgoing) = (AtomicBool::new(false), Mutex::default());
-        Ok(Self { epoch, base, member, socket, pidfd, rights, dismissed, outgoing })
+        let (identity, socket, pidfd) = (fd::identity(socket.as_fd()), socket.into(), pidfd.into());
+        Ok(Self { epoch, base, member, socket, identity, pidfd, rights, dismissed, outgoing })
     }
 
     pub(super) fn socket(&self) -> BorrowedFd<'_> {
@@ -169,6 +173,9 @@ impl Server {
     }
 
     fn flush_queue(&self, outgoing: &mut VecDeque<(Vec<u8>, Vec<OwnedFd>)>) -> bool {
+        if self.socket.is_gone() || fd::identity(self.socket.as_fd()) != self.identity {
+            return false;
+        }
         while let Some((bytes, beside)) = outgoing.front() {
             let descriptors: Vec<_> = beside.iter().map(AsFd::as_fd).collect();
             match socket::send(self.socket.as_fd(), bytes, &descriptors) {

@@ -3,19 +3,19 @@
 //! Owns: nothing; the hub does. Runs in: the parent, on the thread that asks, and on the hub's for spares and for workers that
 //! replace others. Never: hands out a child that may do something else than the thread that it is for.
 
-use std::os::fd::AsFd as _;
 use std::sync::{Arc, mpsc};
 
 use super::asker::rights_of_this_thread;
 use super::dress::Dress;
 use super::hub::{Hub, KINDS, SERVER, SERVER_ENDED};
+use super::lost;
 use super::requests::{Child, How, Started, make_link};
 use super::server::{START_DEADLINE, Server};
 use crate::error::{Error, Result};
 use crate::link::StartMethod;
 use crate::sys::poll::Report;
 use crate::sys::rights::Rights;
-use crate::sys::{Errno, fd, signal};
+use crate::sys::{Errno, held, signal};
 
 impl Hub {
     /// A new child with the rights of this thread, waiting until it is there; and this process's umask, found on the way.
@@ -81,12 +81,15 @@ impl Hub {
         spare.link.rouse();
         if last {
             // Otherwise the next end that is reported makes the thread look at the stock, at no cost to us.
-            fd::ring(self.kick.as_fd());
+            self.kick.ring();
         }
         Some(spare)
     }
 
     pub(super) fn request(self: &Arc<Self>, how: How, rights: Arc<Rights>, started: Started) {
+        if held::is_lost() {
+            return started(Err(lost::error()));
+        }
         let server = match self.server(&rights) {
             Ok(server) => server,
             Err(error) => return started(Err(error)),
@@ -108,7 +111,7 @@ impl Hub {
                 return refused.map_or((), |refused| (refused.started)(Err(error())));
             }
         };
-        if self.servers.of(server.epoch).is_none() {
+        if self.servers.of(server.epoch).is_none() || held::is_lost() {
             // It died in between, and what was asked of it has been settled already, but for this.
             let late = books.take(id);
             drop(books);

@@ -85,6 +85,7 @@ use self::words::{ReplyWords, RequestWords};
 use crate::codec::handles::Handles;
 use crate::codec::{self, message::to_bytes};
 use crate::shared::Half;
+use crate::sys::held::Held;
 use crate::sys::memory::Access;
 use crate::sys::socket;
 use crate::sys::{self, Errno, fd, memory};
@@ -184,10 +185,10 @@ impl Payload {
 pub(crate) struct Link {
     request: Arc<Half<RequestWords>>,
     reply: Half<ReplyWords>,
-    control: OwnedFd,
-    bell: Arc<OwnedFd>,
+    control: Held,
+    bell: Arc<Held>,
     /// The halves' memory, of which only [`FIRST`] bytes of each ring are reserved, until it is known who gets the link.
-    halves: Option<[OwnedFd; 2]>,
+    halves: Option<[Held; 2]>,
 }
 
 /// How much of a ring is reserved from the start: room for a setup, one call, and their answers.
@@ -213,8 +214,11 @@ impl Link {
         let hello = to_bytes(&ToChild::Hello { magic: MAGIC, fingerprint });
         let halves = [request_fd.as_fd(), reply_fd.as_fd(), bell.as_fd()];
         at("send the link", socket::send(control.as_fd(), &hello, &halves))?;
-        let halves = Some([request_fd, reply_fd]);
-        Ok((Self { request: Arc::new(request), reply, control, bell: Arc::new(bell), halves }, theirs))
+        let halves = Some([request_fd.into(), reply_fd.into()]);
+        Ok((
+            Self { request: Arc::new(request), reply, control: control.into(), bell: Arc::new(bell.into()), halves },
+            theirs,
+        ))
     }
 
     /// Makes the link fit for any number of calls. Otherwise it is for one, as a new process has.
@@ -223,7 +227,7 @@ impl Link {
     /// There is no memory for the rest of the rings.
     pub(crate) fn for_many(mut self) -> Result<Self, Errno> {
         for half in self.halves.take().into_iter().flatten() {
-            memory::reserve(&half, Half::<RequestWords>::size_with(RING))?;
+            memory::reserve_part(half.as_fd(), 0, Half::<RequestWords>::size_with(RING))?;
         }
         Ok(self)
     }
@@ -235,7 +239,7 @@ impl Link {
     }
 
     /// What the child rings.
-    pub(crate) fn bell(&self) -> &Arc<OwnedFd> {
+    pub(crate) fn bell(&self) -> &Arc<Held> {
         &self.bell
     }
 

@@ -25,6 +25,7 @@ use std::time::Duration;
 
 use super::frame::ParcelName;
 use crate::codec::Spill;
+use crate::sys::held::Held;
 use crate::sys::memory::{self, Access, Map};
 use crate::sys::{self, clock};
 
@@ -59,7 +60,7 @@ pub(super) fn store(words: &[AtomicU32; SLOTS], gone: &Gone) -> bool {
 #[derive(Debug)]
 struct Parcel {
     name: ParcelName,
-    fd: OwnedFd,
+    fd: Held,
     map: Map,
 }
 
@@ -222,7 +223,7 @@ impl Parcel {
         let len = if len < STEP { len.next_power_of_two().max(64 << 10) } else { len.next_multiple_of(STEP) };
         let (fd, map) = memory::create_much("process-task-parcel", len)?;
         memory::seal_future_writes(fd.as_fd())?;
-        Ok(Self { name, fd, map })
+        Ok(Self { name, fd: fd.into(), map })
     }
 }
 

@@ -4,7 +4,7 @@
 //! Never: runs user code, wakes a thread, or starts a worker while it holds the mutex.
 
 use std::fmt;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::AsFd;
 use std::os::unix::process::ExitStatusExt as _;
 use std::process::ExitStatus;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
@@ -22,9 +22,10 @@ use super::waiting::Everything;
 use super::worker::{Asked, State, Worker};
 use crate::codec::message::to_bytes;
 use crate::error::{Error, ErrorKind, Execution, Result};
-use crate::launch::{Child, For, How, Hub, Record, Source, Started, hand_over, setup_of_worker};
+use crate::launch::{Child, For, How, Hub, LOST_DESCRIPTORS, Record, Source, Started, hand_over, setup_of_worker};
 use crate::link::frame::Kind;
 use crate::link::{Caller, IDLE, Payload, SharedStock, Spin};
+use crate::sys::held::Held;
 use crate::sys::poll::{self, Report};
 use crate::sys::{Errno, fd, forked, rights, signal};
 
@@ -45,7 +46,7 @@ pub(super) struct Core {
     /// The workers' bells, and the kick, for the leader to sleep on.
     pub(super) set: poll::Set,
     /// Wakes the leader when somebody else has settled a call.
-    kick: OwnedFd,
+    kick: Held,
     /// How long leaders look before they sleep.
     pub(super) spin: Spin,
     pub(super) stock: SharedStock,
@@ -59,7 +60,7 @@ impl Core {
     pub(super) fn new(hub: Arc<Hub>, plan: Plan, workers: usize) -> Result<Arc<Self>> {
         let at = |step: &'static str| move |errno: Errno| Error::could_not_start(step, errno);
         let set = poll::Set::new().map_err(at("make an epoll set"))?;
-        let kick = fd::event().map_err(at("make an eventfd"))?;
+        let kick = Held::from(fd::event().map_err(at("make an eventfd"))?);
         set.add(kick.as_fd(), 0, Report::Ring).map_err(at("watch an eventfd"))?;
         let plan = Arc::new(plan);
         let schedule = Schedule::new(Arc::clone(&plan), workers);
@@ -125,7 +126,7 @@ impl Core {
         // First, so that whoever is woken finds it told.
         tell(owed.events);
         if owed.kick {
-            fd::ring(self.kick.as_fd());
+            self.kick.ring();
         }
         owed.wake.into_iter().for_each(|waiters| waiters.wake(&self.callbacks));
         if let Some(follower) = owed.follower {
@@ -386,6 +387,10 @@ impl Core {
 }
 
 impl Source for Core {
+    fn lost(self: Arc<Self>) {
+        self.update(|schedule, owed| schedule.terminate(Error::closed(LOST_DESCRIPTORS), owed));
+    }
+
     /// A bell rang that no leader heard: takes the replies, and gives out what waits.
     fn rang(self: Arc<Self>) {
         self.update(|schedule, owed| {

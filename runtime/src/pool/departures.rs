@@ -271,7 +271,7 @@ impl Schedule {
         }
         for (number, record) in dead {
             // Its fork server, which would reap it and end its group, does not.
-            let _ = crate::sys::fd::signal_group(record.pidfd(), signal::KILL);
+            record.kill_group();
             self.ended(number, &record, ExitStatus::from_raw(signal::KILL), owed);
         }
         let dying = self.places.iter().filter_map(|place| match &place.state {

@@ -11,6 +11,12 @@ use super::core::Core;
 use super::schedule::{Office, Schedule};
 use crate::link::spin;
 
+/// The longest sleep of a leader: if the program closes descriptors that it did not open, no bell is left to wake it.
+const LOOK_AGAIN: Duration = Duration::from_millis(500);
+
+/// How long a leader without descriptors waits before it looks again.
+const LET_HUB_SAY: Duration = Duration::from_millis(1);
+
 /// What a thread can wait for.
 pub(super) trait Awaited {
     /// Has `thread` unparked when there is something to see. To be followed by a look.
@@ -158,7 +164,12 @@ impl Core {
                 Some(false) => {}
                 Some(true) => {
                     let since = Instant::now();
-                    let _ = self.set.wait(&mut rang, deadline);
+                    let look_again = since.checked_add(LOOK_AGAIN);
+                    let until = deadline.into_iter().chain(look_again).min();
+                    if self.set.wait(&mut rang, until).is_err() {
+                        // The program has closed it, as the hub is about to say.
+                        std::thread::sleep(LET_HUB_SAY);
+                    }
                     if !crowded {
                         self.spin.slept(since);
                     }

@@ -32,8 +32,9 @@ use crate::launch::{
 use crate::link::frame::Kind;
 use crate::link::message::Setup;
 use crate::link::{Body, Caller, Payload};
+use crate::sys::held::Held;
 use crate::sys::poll::{self, Report};
-use crate::sys::{self, Errno, fd, signal};
+use crate::sys::{self, Errno, signal};
 
 /// What a request on this link was.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,6 +42,9 @@ pub(super) enum Asked {
     Setup,
     Call,
 }
+
+/// The longest wait before the next look: if the program closes descriptors that it did not open, nothing is left to ring.
+const LOOK_AGAIN: Duration = Duration::from_millis(500);
 
 /// How many requests come before the call.
 const SETUP: u32 = 1;
@@ -67,7 +71,7 @@ pub(super) struct Running {
     /// Gone once nobody asks for an outcome that is not there.
     caller: Mutex<Option<Caller<Asked>>>,
     outcome: OnceLock<Result<Body>>,
-    bell: Arc<OwnedFd>,
+    bell: Arc<Held>,
     waker: Mutex<Option<Waker>>,
     /// Under which the hub knows us, once somebody awaits the result.
     token: OnceLock<(Arc<Hub>, u64)>,
@@ -212,7 +216,11 @@ impl Running {
 
     /// Waits for the outcome; `None` if `deadline` came first, or another process has the call now.
     pub(super) fn wait(&self, deadline: Option<Instant>) -> Option<&Result<Body>> {
-        self.wait_by(|bell| poll::readable([bell], deadline).map(|[rang]| rang))
+        self.wait_by(|bell| {
+            let look_again = Instant::now() + LOOK_AGAIN;
+            let until = deadline.map_or(look_again, |deadline| deadline.min(look_again));
+            poll::readable([bell], Some(until)).map(|[rang]| rang || until == look_again)
+        })
     }
 
     /// As [`Running::wait`], where `sleep` waits until the bell rings, or says that it does so no longer.
@@ -230,7 +238,7 @@ impl Running {
                 return Some(outcome);
             }
             let rang = sleep(self.bell.as_fd());
-            fd::quieten(self.bell.as_fd());
+            self.bell.quieten();
             if rang == Ok(false) {
                 return self.outcome();
             }
@@ -408,7 +416,7 @@ impl Running {
 
     /// Tells whoever waits that there is something to see.
     fn tell(self: Arc<Self>) {
-        fd::ring(self.bell.as_fd());
+        self.bell.ring();
         self.rang();
     }
 

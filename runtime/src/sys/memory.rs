@@ -152,7 +152,7 @@ pub(crate) fn give_back_part(fd: BorrowedFd<'_>, at: usize, len: usize) {
 }
 
 /// Makes sure that the first `len` bytes are there.
-pub(crate) fn reserve(fd: &OwnedFd, len: usize) -> nix::Result<()> {
+fn reserve(fd: &OwnedFd, len: usize) -> nix::Result<()> {
     reserve_range(fd.as_fd(), 0, len)
 }
 

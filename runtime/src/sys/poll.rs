@@ -1,7 +1,9 @@
 //! Waiting for descriptors: `poll(2)` for a few, `epoll(7)` for many.
 //!
 //! Owns: [`Set`], one epoll set. Runs in: any process. Never: gives up because a signal arrived.
+#![expect(unsafe_code, reason = "dropping an epoll set, or not")]
 
+use std::mem::ManuallyDrop;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::time::{Duration, Instant};
 
@@ -10,6 +12,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 
 use super::fd::above_stdio;
+use super::held;
 
 /// `poll(2)`: which of `fds` can be read, or were hung up; none if `deadline` came first.
 pub(crate) fn readable<const N: usize>(fds: [BorrowedFd<'_>; N], deadline: Option<Instant>) -> nix::Result<[bool; N]> {
@@ -87,18 +90,42 @@ pub(crate) enum Report {
 
 /// An epoll set whose members carry tokens.
 #[derive(Debug)]
-pub(crate) struct Set(Epoll);
+pub(crate) struct Set {
+    epoll: ManuallyDrop<Epoll>,
+    /// Made after the program had closed what it did not open; see [`held`].
+    late: bool,
+}
+
+impl Drop for Set {
+    fn drop(&mut self) {
+        if !self.is_gone() {
+            // SAFETY: this is the only place where it is dropped, and it is not used after it.
+            unsafe { ManuallyDrop::drop(&mut self.epoll) };
+        }
+    }
+}
 
 impl AsFd for Set {
     /// Readable while one of its members reports.
     fn as_fd(&self) -> BorrowedFd<'_> {
-        self.0.0.as_fd()
+        self.epoll.0.as_fd()
     }
 }
 
 impl Set {
     pub(crate) fn new() -> nix::Result<Self> {
-        above_stdio(Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?.0).map(|fd| Self(Epoll(fd)))
+        above_stdio(Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?.0)
+            .map(|fd| Self { epoll: ManuallyDrop::new(Epoll(fd)), late: held::is_lost() })
+    }
+
+    /// Whether its number, and those of its members, are no longer to be used.
+    fn is_gone(&self) -> bool {
+        !self.late && held::is_lost()
+    }
+
+    /// The set, if it may still be used.
+    fn epoll(&self) -> nix::Result<&Epoll> {
+        if self.is_gone() { Err(Errno::EBADF) } else { Ok(&self.epoll) }
     }
 
     /// `epoll_ctl(EPOLL_CTL_ADD)`.
@@ -109,24 +136,24 @@ impl Set {
             Report::RingOne => EpollFlags::EPOLLIN | EpollFlags::EPOLLET | EpollFlags::EPOLLEXCLUSIVE,
             Report::Once => EpollFlags::EPOLLIN | EpollFlags::EPOLLONESHOT,
         };
-        self.0.add(fd, EpollEvent::new(flags, token))
+        self.epoll()?.add(fd, EpollEvent::new(flags, token))
     }
 
     /// `epoll_ctl(EPOLL_CTL_MOD)`: reports, level by level, that `fd` can be read, and also, if asked, that it can be written.
     pub(crate) fn also_writable(&self, fd: BorrowedFd<'_>, token: u64, writable: bool) -> nix::Result<()> {
         let mut flags = EpollFlags::EPOLLIN;
         flags.set(EpollFlags::EPOLLOUT, writable);
-        self.0.modify(fd, &mut EpollEvent::new(flags, token))
+        self.epoll()?.modify(fd, &mut EpollEvent::new(flags, token))
     }
 
     /// `epoll_ctl(EPOLL_CTL_MOD)`: one that reports [once](Report::Once) does so once more.
     pub(crate) fn again(&self, fd: BorrowedFd<'_>, token: u64) -> nix::Result<()> {
-        self.0.modify(fd, &mut EpollEvent::new(EpollFlags::EPOLLIN | EpollFlags::EPOLLONESHOT, token))
+        self.epoll()?.modify(fd, &mut EpollEvent::new(EpollFlags::EPOLLIN | EpollFlags::EPOLLONESHOT, token))
     }
 
     /// `epoll_ctl(EPOLL_CTL_DEL)`.
     pub(crate) fn remove(&self, fd: BorrowedFd<'_>) {
-        let _ = self.0.delete(fd);
+        let _ = self.epoll().and_then(|epoll| epoll.delete(fd));
     }
 
     /// `epoll_wait(2)`: the tokens of those that report; none if `deadline` came first.
@@ -137,7 +164,7 @@ impl Set {
             let timeout = deadline.map_or(EpollTimeout::NONE, |at| {
                 EpollTimeout::try_from(left(at).as_micros().div_ceil(1000)).unwrap_or(EpollTimeout::MAX)
             });
-            match self.0.wait(&mut events, timeout) {
+            match self.epoll()?.wait(&mut events, timeout) {
                 Err(Errno::EINTR) => {}
                 Ok(0) if deadline.is_some_and(|at| Instant::now() < at) => {}
                 Ok(count) => {
