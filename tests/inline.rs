@@ -8,7 +8,7 @@ mod support;
 use std::process::Command;
 use std::thread::{self, ThreadId};
 
-use process_task::{Error, JoinHandle, Pool, active_children, process_task};
+use process_task::{Error, JoinHandle, Pending, Pool, active_children, process_task};
 use serde::{Deserialize, Serialize};
 use support::scratch::Scratch;
 
@@ -149,6 +149,8 @@ fn transcript() -> Vec<String> {
     drop(pool);
     lines.extend(std::fs::read_to_string(&path).unwrap().lines().map(str::to_owned));
     lines.push(line(builder().initializer(note, (&path, "bad")).build().map(|pool| pool.workers())));
+    let failing = builder().finalizer(note, (&path, "bad")).build();
+    lines.push(line(failing.and_then(|pool| pool.shutdown(Pending::Finish))));
     lines
 }
 

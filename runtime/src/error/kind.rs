@@ -70,7 +70,8 @@ pub enum ErrorKind {
         /// The exit code.
         code: i32,
     },
-    /// The call took longer than it may, and its process was killed for that.
+    /// The call took longer than it may, and its process was killed for that. It is told when that process is dead. One that
+    /// cannot die, because it sleeps uninterruptibly in the kernel, is given up after 30 seconds, and the text says so.
     #[non_exhaustive]
     TimedOut {
         /// How long it was allowed to take.

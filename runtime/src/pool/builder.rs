@@ -213,7 +213,9 @@ impl PoolBuilder {
     }
 
     /// How long a worker has to end after SIGTERM when a call of a task with a timeout has taken too long, or a running
-    /// call is cancelled; then it gets SIGKILL. Without this it is killed at once.
+    /// call is cancelled; then it gets SIGKILL. Without this it is killed at once. The call is settled when the worker is
+    /// dead, so it takes as long as the grace if the worker does not end before; a retry begins after that. A grace beyond
+    /// the clock's end, such as `Duration::MAX`, is never over.
     ///
     /// # Examples
     /// ```

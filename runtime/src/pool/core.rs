@@ -359,7 +359,10 @@ impl Core {
             }
         }
         if inline::is_on() && matches!(self.schedule().phase, Phase::Closing(_)) {
-            inline::end(&self.plan);
+            let ended = inline::end(&self.plan);
+            if let Err(error) = ended {
+                self.update(|schedule, owed| schedule.see_failed_finalizer(0, error, owed));
+            }
         }
         loop {
             self.update(Schedule::dismiss);

@@ -249,7 +249,7 @@ impl Schedule {
             },
         };
         let error = error.in_process(&record.name(), record.pid).in_task(name);
-        self.see_failed_finalizer(leaving.number, error.with_note("it ran as the finalizer of its worker"), owed);
+        self.see_failed_finalizer(leaving.number, error, owed);
     }
 
     /// An alarm went off: kills those that take too long to leave, and gives those up that do not die.

@@ -62,6 +62,8 @@ impl Pool {
     ///
     /// # Errors
     /// The pool still takes calls, so that there is no end to wait for, or is the [global pool](Self::global), which has none.
+    /// Or a [finalizer](crate::PoolBuilder::finalizer) has failed since the pool was closed: then the error is that of the
+    /// first one, and the pool has ended all the same.
     ///
     /// # If the other process dies
     /// See [`Pool`]: every call is settled, whatever its worker does.
@@ -79,7 +81,7 @@ impl Pool {
     }
 
     /// Takes no more calls, finishes or cancels those that have not begun, and waits for those that run and for the
-    /// workers' end.
+    /// workers' end, which has a [bound](crate::PoolBuilder::exit_timeout).
     ///
     /// # Examples
     /// ```
@@ -93,7 +95,7 @@ impl Pool {
     /// ```
     ///
     /// # Errors
-    /// It is the [global pool](Self::global).
+    /// It is the [global pool](Self::global), or a finalizer failed, as [`join`](Self::join) has it.
     pub fn shutdown(&self, pending: Pending) -> Result<()> {
         self.may_end("shutdown")?;
         self.close()?;

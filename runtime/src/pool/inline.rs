@@ -70,9 +70,12 @@ pub(super) fn begin(plan: &Plan) -> Result<()> {
     plan.initializer.as_ref().map_or(Ok(()), run_errand).map_err(failed)
 }
 
-/// Runs what each worker would run after its last call. Nobody hears of its errors, as with workers.
-pub(super) fn end(plan: &Plan) {
-    let _ = plan.finalizer.as_ref().map(run_errand);
+/// Runs what each worker would run after its last call.
+///
+/// # Errors
+/// It failed.
+pub(super) fn end(plan: &Plan) -> Result<()> {
+    plan.finalizer.as_ref().map_or(Ok(()), run_errand)
 }
 
 fn run_errand(errand: &Errand) -> Result<()> {

@@ -119,8 +119,7 @@ impl Schedule {
                 )
             }
             Outlook::Death | Outlook::Passing => {
-                let pause = self.pause_before_start().unwrap_or_default();
-                return self.see_failed_start(number, error, pause, owed);
+                return self.tell_of_failed_start(number, error, owed);
             }
         };
         self.give_up(Error::closed(reason), owed);
@@ -171,8 +170,7 @@ impl Schedule {
         self.starts.last = Some(error.clone());
         if self.starts.initializers.len() < self.initializer_retries() {
             self.starts.initializers.push(error.clone());
-            let pause = self.pause_before_start().unwrap_or_default();
-            return self.see_failed_start(number, &error, pause, owed);
+            return self.tell_of_failed_start(number, &error, owed);
         }
         let error = error.after(std::mem::take(&mut self.starts.initializers));
         self.give_up(Error::closed(format!("the initializer of its workers failed: {error}")), owed);
@@ -186,6 +184,14 @@ impl Schedule {
         match &self.plan.initializer {
             Some(initializer) => error.clone().in_task(initializer.task().name()),
             None => error.clone(),
+        }
+    }
+
+    /// Tells of a start that failed; in a pool of many, once in a round.
+    fn tell_of_failed_start(&mut self, number: usize, error: &Error, owed: &mut Owed) {
+        if (self.starts.failed - 1).is_multiple_of(self.places.len().max(1)) {
+            let pause = self.pause_before_start().unwrap_or_default();
+            self.see_failed_start(number, error, pause, owed);
         }
     }
 

@@ -214,6 +214,7 @@ impl Schedule {
 
     /// A finalizer has failed, or was killed.
     pub(in crate::pool) fn see_failed_finalizer(&mut self, number: usize, error: Error, owed: &mut Owed) {
+        let error = error.with_note("it ran as the finalizer of its worker");
         self.looks.failed_finalizers += 1;
         if self.phase != Phase::Open {
             self.finalizer_failure.get_or_insert_with(|| error.clone());
