@@ -48,6 +48,8 @@ pub(crate) struct Callee {
     most_memory: Option<u64>,
     /// What came with the request before, and may be wanted again.
     lingering: Received,
+    /// Descriptors for the request at hand that came before its parcel.
+    attached_early: Option<Vec<OwnedFd>>,
     spin: Spin,
     crowd: Crowd,
     pub(super) arrivals: Arrivals,
@@ -125,6 +127,7 @@ impl Callee {
             claimed: 0,
             most_memory: None,
             lingering: Received::default(),
+            attached_early: None,
             spin: Spin::new(),
             crowd: Crowd::new(),
             arrivals: Arrivals::default(),
@@ -388,6 +391,9 @@ impl Callee {
 
     /// The descriptors that the parent sent for the request at hand.
     pub(crate) fn attached(&mut self) -> Result<Vec<OwnedFd>, Errno> {
+        if let Some(fds) = self.attached_early.take() {
+            return Ok(fds);
+        }
         loop {
             match self.receive()? {
                 (ToChild::Attached, fds) => return Ok(fds),
@@ -458,10 +464,12 @@ impl Callee {
                 self.keeps = true;
                 return Ok(map);
             }
-            match self.receive()?.0 {
+            match self.receive()? {
                 // The latter of a request that could not be read.
-                ToChild::Parcel { .. } | ToChild::Beside { .. } => {}
-                ToChild::Hello { .. } | ToChild::Attached => return Err(Errno::EPROTO),
+                (ToChild::Parcel { .. } | ToChild::Beside { .. }, _) => {}
+                // They were sent before the parcel of the setup that they belong to.
+                (ToChild::Attached, fds) => self.attached_early = Some(fds),
+                (ToChild::Hello { .. }, _) => return Err(Errno::EPROTO),
             }
         }
     }
