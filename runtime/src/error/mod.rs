@@ -10,6 +10,8 @@ use std::path::Path;
 
 use nix::errno::Errno;
 
+use crate::sys::process;
+
 pub use self::kind::{Direction, ErrorKind, Execution};
 pub(crate) use self::sentences::why;
 
@@ -56,6 +58,22 @@ impl Error {
     pub(crate) fn could_not_start(step: impl Into<String>, errno: Errno) -> Self {
         let errno = errno as i32;
         Self::new(ErrorKind::CouldNotStart { step: step.into(), errno }, Execution::NotStarted)
+    }
+
+    /// The task is not in the registry of this process.
+    pub(crate) fn unknown_task() -> Self {
+        if process::has_begun_main() {
+            Self::new(ErrorKind::UnknownTask, Execution::NotStarted)
+        } else {
+            Self::before_main()
+        }
+    }
+
+    /// A constructor asked for a process, and the process would know more tasks than this one.
+    pub(crate) fn before_main() -> Self {
+        let step = "ask for it before `main`, in a constructor: only those tasks are known by now that the constructors before \
+                    it have registered; ask for it in `main`, or in what `main` calls";
+        Self::new(ErrorKind::CouldNotStart { step: step.to_owned(), errno: 0 }, Execution::NotStarted)
     }
 
     pub(crate) fn closed(reason: impl Into<String>) -> Self {

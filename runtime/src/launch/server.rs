@@ -118,6 +118,9 @@ impl Server {
             }
             _ => return Err(newborn.ended_early()),
         };
+        if theirs != fingerprint && !process::has_begun_main() {
+            return Err(Error::before_main());
+        }
         if theirs != fingerprint {
             return Err(Error::new(ErrorKind::BinaryMismatch, Execution::NotStarted));
         }

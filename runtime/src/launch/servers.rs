@@ -51,19 +51,18 @@ impl Servers {
         if let Some(present) = list.present.as_ref().filter(|present| present.rights.same(rights)) {
             return Ok(Found { server: Arc::clone(present), replaced: false });
         }
-        let server = match list.take_other(rights) {
-            Some(other) => other,
-            None => {
-                let own = Arc::new(rights_of_this_thread(None)?);
-                // Without `/proc`, which would tell, nothing is started: the next step says so.
-                if own.is_known() && !own.same(rights) {
-                    return Err(Error::could_not_start(OTHER_RIGHTS, Errno::EPERM));
-                }
-                let server = Arc::new(Server::start(list.last_epoch + 1, own)?);
-                list.last_epoch += 1;
-                watch(&server)?;
-                server
+        let server = if let Some(other) = list.take_other(rights) {
+            other
+        } else {
+            let own = Arc::new(rights_of_this_thread(None)?);
+            // Without `/proc`, which would tell, nothing is started: the next step says so.
+            if own.is_known() && !own.same(rights) {
+                return Err(Error::could_not_start(OTHER_RIGHTS, Errno::EPERM));
             }
+            let server = Arc::new(Server::start(list.last_epoch + 1, own)?);
+            list.last_epoch += 1;
+            watch(&server)?;
+            server
         };
         list.rights = Some(Arc::clone(&server.rights));
         let before = list.present.replace(Arc::clone(&server));

@@ -23,17 +23,10 @@ impl Hub {
     /// # Errors
     /// It could not be started; the step says why.
     pub(crate) fn start_child(self: &Arc<Self>, how: How) -> Result<(Child, Option<u32>)> {
-        let spare = self.spare(&how);
-        let before = spare.as_ref().map(|spare| Arc::clone(&spare.record.server().rights));
-        let before = before.or_else(|| self.servers.last_rights());
-        // Side by side with the waking of the spare, which is let go of if it may do something else than this thread.
-        let rights = rights_of_this_thread(before.as_deref()).inspect_err(|_| {
-            if let Some(spare) = &spare {
-                let _ = spare.record.signal(signal::KILL);
-            }
-        })?;
+        // Before a spare is woken: one that is given nothing for so long goes to sleep again.
+        let rights = rights_of_this_thread(self.servers.last_rights().as_deref())?;
         let umask = rights.umask();
-        match spare {
+        match self.spare(&how) {
             Some(spare) if spare.record.server().rights.same(&rights) => return Ok((spare, umask)),
             Some(spare) => drop(spare.record.signal(signal::KILL)),
             None => {}

@@ -21,7 +21,7 @@ use super::seen::tell;
 use super::waiting::Everything;
 use super::worker::{Asked, State, Worker};
 use crate::codec::message::to_bytes;
-use crate::error::{Error, ErrorKind, Execution, Result};
+use crate::error::{Error, Result};
 use crate::launch::{Child, For, How, Hub, LOST_DESCRIPTORS, Record, Source, Started, hand_over, setup_of_worker};
 use crate::link::frame::Kind;
 use crate::link::{Caller, IDLE, Payload, SharedStock, Spin};
@@ -329,8 +329,7 @@ impl Core {
         let pushed = caller.push(Kind::Setup, 0, setup, Asked::Setup);
         pushed.map_err(|(errno, ..)| at("hand over the setup")(errno))?;
         if let Some(initializer) = &self.plan.initializer {
-            let unknown =
-                || Error::new(ErrorKind::UnknownTask, Execution::NotStarted).in_task(initializer.task().name());
+            let unknown = || Error::unknown_task().in_task(initializer.task().name());
             let index = initializer.task().index().ok_or_else(unknown)?;
             let payload = initializer.payload().map_err(at("find memory for the initializer's arguments"))?;
             let request = (index, initializer.options().memory_limit);

@@ -359,7 +359,7 @@ impl Schedule {
 /// Gives a worker its finalizer.
 fn give_finalizer(worker: &mut Worker, finalizer: &Errand) -> Result<()> {
     let index = finalizer.task().index();
-    let index = index.ok_or_else(|| Error::new(ErrorKind::UnknownTask, Execution::NotStarted))?;
+    let index = index.ok_or_else(Error::unknown_task)?;
     let at = |step: &'static str| move |errno| Error::could_not_start(step, errno);
     let payload = finalizer.payload().map_err(at("find memory for the finalizer's arguments"))?;
     let request = (index, finalizer.options().memory_limit);

@@ -21,7 +21,7 @@ use crate::child::panics;
 use crate::codec::Writer;
 use crate::codec::handles::{self, Handles, Received};
 use crate::codec::message::to_bytes;
-use crate::error::{Error, ErrorKind, Execution, Result};
+use crate::error::{Error, Result};
 use crate::launch::outcome;
 use crate::link::frame::{INLINE, Kind};
 use crate::link::{Body, Filling, Payload, Reply, SharedStock};
@@ -80,7 +80,7 @@ pub(super) fn end(plan: &Plan) -> Result<()> {
 
 fn run_errand(errand: &Errand) -> Result<()> {
     let name = errand.task().name();
-    let unknown = || Error::new(ErrorKind::UnknownTask, Execution::NotStarted);
+    let unknown = Error::unknown_task;
     let index = errand.task().index().ok_or_else(unknown);
     let no_memory = |errno| Error::could_not_start("find memory for its arguments", errno);
     let outcome = index.and_then(|index| run(index, &errand.payload().map_err(no_memory)?));

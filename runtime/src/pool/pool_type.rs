@@ -13,7 +13,7 @@ use super::map::map;
 use super::room::{self, Reserved, TrySubmitError};
 use super::seen::{entered, has_spans};
 use super::unordered::UnorderedMap;
-use crate::error::{Error, ErrorKind, Execution, Result};
+use crate::error::{Error, Result};
 use crate::launch::encode;
 use crate::task::Task;
 
@@ -147,7 +147,7 @@ impl Pool {
     fn submit_to<T: Task>(&self, place: Reserved<'_>, task: T, args: T::Args<'_>) -> JoinHandle<T::Output> {
         let registration = task.registration();
         let Some(index) = registration.index() else {
-            return self.refused(task, Error::new(ErrorKind::UnknownTask, Execution::NotStarted));
+            return self.refused(task, Error::unknown_task());
         };
         match encode::<T>(args, &self.core.stock) {
             Err(error) => self.refused(task, error),

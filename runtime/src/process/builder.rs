@@ -10,7 +10,7 @@ use super::output::{Output, Pipes};
 use super::running::{Order, Running};
 use super::stdio::Stdio;
 use super::surroundings::surroundings;
-use crate::error::{Error, ErrorKind, Execution, Result};
+use crate::error::{Error, Result};
 use crate::launch::{For, How, Options, encode, hub, setup};
 use crate::link::{SharedStock, StartMethod};
 use crate::sys::signal;
@@ -18,9 +18,17 @@ use crate::task::{Options as Limits, Task};
 
 /// Options for one process, as [`std::thread::Builder`] has for a thread.
 ///
-/// Unless told otherwise, the process has: the name of the task; this process's environment, working directory, stdout,
-/// stderr, resource limits, niceness and signal mask at the moment of [`spawn`](Self::spawn); stdin on `/dev/null`; the
-/// umask and the processors of the fork server, which are those this program had when it first started a process.
+/// Unless told otherwise, the process has: the name of the task; stdin on `/dev/null`; the processors of the fork server, which
+/// are those that this program had when it first started a process; and all else as a program that
+/// [`std::process::Command`] starts at the moment of [`spawn`](Self::spawn), from the thread that calls it:
+///
+/// - this process's environment, working directory, stdout, stderr, umask, resource limits, `oom_score_adj`, huge pages and
+///   dumpability; this thread's niceness, scheduling, I/O priority, timer slack and signal mask;
+/// - this thread's user, groups, capabilities, `no_new_privs`, seccomp filters, root directory, namespaces, control group and session.
+///   What the kernel does not show, such as a Landlock ruleset, needs [`start_afresh`](crate::start_afresh).
+///
+/// With [`StartMethod::Exec`], environment, directory and streams are there from the first instruction: the dynamic loader, the C
+/// library and constructors find them.
 ///
 /// # Examples
 /// ```
@@ -192,7 +200,7 @@ fn launch<T: Task>(options: Options, name: &str, task: T, args: T::Args<'_>) -> 
                 "retries act in pools only: submit the call to a pool, or take them back with `.retries(0)`",
             ));
         }
-        let index = registration.index().ok_or_else(|| Error::new(ErrorKind::UnknownTask, Execution::NotStarted))?;
+        let index = registration.index().ok_or_else(Error::unknown_task)?;
         // A parcel of its own, which goes when the call is done: there will be no other.
         let call = encode::<T>(args, &SharedStock::default())?;
         let (child, umask) = hub()?.start_child(How::of(&options)?)?;

@@ -111,15 +111,8 @@ impl Attribute {
             Self::NoHugePages(on) => set_option(libc::PR_SET_THP_DISABLE, u64::from(on)),
             Self::Dumpable(on) => set_option(libc::PR_SET_DUMPABLE, u64::from(on)),
             Self::TimerSlack(nanoseconds) => set_option(libc::PR_SET_TIMERSLACK, nanoseconds),
-            Self::IoPriority(priority) => {
-                // SAFETY: takes numbers and touches no memory.
-                Errno::result(unsafe { libc::syscall(libc::SYS_ioprio_set, PROCESS, 0, priority) }).map(drop)
-            }
-            Self::Scheduling(policy, priority) => {
-                let parameters = libc::sched_param { sched_priority: priority };
-                // SAFETY: the kernel reads one structure, which is borrowed for the call.
-                Errno::result(unsafe { libc::sched_setscheduler(0, policy, &raw const parameters) }).map(drop)
-            }
+            Self::IoPriority(priority) => set_io_priority(priority),
+            Self::Scheduling(policy, priority) => set_scheduling(policy, priority),
             Self::Capabilities(wanted) => rights::keep_capabilities(wanted),
         }
     }
@@ -137,6 +130,17 @@ impl Attribute {
             Self::Capabilities(_) => "give up capabilities",
         }
     }
+}
+
+fn set_io_priority(priority: i32) -> nix::Result<()> {
+    // SAFETY: takes numbers and touches no memory.
+    Errno::result(unsafe { libc::syscall(libc::SYS_ioprio_set, PROCESS, 0, priority) }).map(drop)
+}
+
+fn set_scheduling(policy: i32, priority: i32) -> nix::Result<()> {
+    let parameters = libc::sched_param { sched_priority: priority };
+    // SAFETY: the kernel reads one structure, which is borrowed for the call.
+    Errno::result(unsafe { libc::sched_setscheduler(0, policy, &raw const parameters) }).map(drop)
 }
 
 fn set_option(option: i32, value: u64) -> nix::Result<()> {

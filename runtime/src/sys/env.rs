@@ -77,9 +77,12 @@ fn absolute(key: &str, list: &OsStr, directory: impl FnOnce() -> Option<PathBuf>
         return list.to_owned();
     }
     let Some(directory) = directory() else { return list.to_owned() };
-    let whole = entries().map(|entry| match relative(entry) {
-        true => directory.join(OsStr::from_bytes(entry)).into_os_string().into_vec(),
-        false => entry.to_vec(),
+    let whole = entries().map(|entry| {
+        if relative(entry) {
+            directory.join(OsStr::from_bytes(entry)).into_os_string().into_vec()
+        } else {
+            entry.to_vec()
+        }
     });
     OsString::from_vec(whole.collect::<Vec<_>>().join(&b':'))
 }

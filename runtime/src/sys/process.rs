@@ -250,6 +250,12 @@ pub(crate) fn give_way() {
     std::thread::yield_now();
 }
 
+/// Whether Rust's `main` has been called. Its runtime gives the first thread a name before; where another language has `main`,
+/// or this is another thread, true: it is not known.
+pub(crate) fn has_begun_main() -> bool {
+    own_tid() != own_pid().as_raw() || std::thread::current().name().is_some()
+}
+
 /// The number of this thread.
 pub(crate) fn own_tid() -> i32 {
     nix::unistd::gettid().as_raw()

@@ -37,6 +37,9 @@ const LINES: [&[u8]; 11] = [
 /// The namespaces that a new process gets from its parent's thread.
 const NAMESPACES: [&str; 8] = ["user", "net", "mnt", "uts", "ipc", "cgroup", "pid_for_children", "time_for_children"];
 
+/// What a short file of `/proc` is not longer than.
+const PAGE: usize = 4096;
+
 /// `CAP_SYS_ADMIN`, without which no thread changes any namespace but the user's.
 const SYS_ADMIN: u32 = 21;
 
@@ -69,10 +72,10 @@ impl Rights {
     /// # Errors
     /// A file could not be read for want of something, such as a descriptor. Without `/proc` nothing is [known](Self::is_known).
     pub(crate) fn of_this_thread(before: Option<&Self>) -> nix::Result<Self> {
-        // SAFETY: both take numbers and touch no memory. The personality is asked for, not set, by this number.
-        let own = unsafe {
-            [libc::prctl(libc::PR_GET_SECUREBITS, 0, 0, 0, 0), libc::personality(libc::c_ulong::from(u32::MAX))]
-        };
+        // SAFETY: takes numbers and touches no memory.
+        let bits = unsafe { libc::prctl(libc::PR_GET_SECUREBITS, 0, 0, 0, 0) };
+        // SAFETY: takes a number; by this one the personality is asked for, and not set.
+        let own = [bits, unsafe { libc::personality(libc::c_ulong::from(u32::MAX)) }];
         Self::read("/proc/thread-self", before, Some(own))
     }
 
@@ -172,10 +175,26 @@ fn number(value: &[u8], base: u32) -> Option<u64> {
 /// # Errors
 /// It could not be read for want of something.
 pub(super) fn read(path: &str) -> nix::Result<Vec<u8>> {
-    match std::fs::read(path).map_err(|error| super::errno_of(&error)) {
-        Err(errno) if is_unknown(errno) => Ok(Vec::new()),
-        other => other,
+    let file = match retry(|| open(path, OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty())) {
+        Ok(file) => file,
+        Err(errno) if is_unknown(errno) => return Ok(Vec::new()),
+        Err(errno) => return Err(errno),
+    };
+    // Such a file is made by the first read, and comes whole if there is room: standard ways to read a file take eight.
+    let mut bytes = vec![0; PAGE];
+    let mut len = 0;
+    loop {
+        match retry(|| nix::unistd::read(&file, &mut bytes[len..])) {
+            Ok(0) | Err(_) => break,
+            Ok(more) => len += more,
+        }
+        if len < bytes.len() {
+            break;
+        }
+        bytes.resize(2 * len, 0);
     }
+    bytes.truncate(len);
+    Ok(bytes)
 }
 
 /// The name of this thread in `/proc`, such as `412/task/415`: the number that it has there, in whichever namespace that is.

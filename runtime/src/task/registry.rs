@@ -1,7 +1,6 @@
 //! All tasks of this binary, in an order that every process agrees on.
 //!
-//! Owns: the numbers by which processes name tasks to each other. Never: changes once it is built, so it must not be
-//! asked before all constructors of the binary ran.
+//! Owns: the numbers by which processes name tasks to each other. Never: changes once all constructors of the binary have run.
 //! Runs in: every process.
 
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
@@ -21,20 +20,45 @@ pub struct Preload(pub fn());
 
 inventory::collect!(Preload);
 
+/// All tasks, as far as the constructors that have run by now have registered them.
+struct Known {
+    /// Where the entry stands that came last: every new one comes before it.
+    last: usize,
+    tasks: Vec<&'static Registration>,
+    fingerprint: OnceLock<u64>,
+}
+
+/// A task that is asked for in a constructor finds those of the constructors before it. So the list is made anew when there are more.
+static KNOWN: [OnceLock<Known>; 16] = [const { OnceLock::new() }; 16];
+
+fn known() -> &'static Known {
+    let last = inventory::iter::<Entry>.into_iter().next().map_or(0, |entry| std::ptr::from_ref(entry).addr());
+    let mut found = None;
+    for place in &KNOWN {
+        let known = place.get_or_init(|| Known { last, tasks: sorted(), fingerprint: OnceLock::new() });
+        found = Some(known);
+        if known.last == last {
+            break;
+        }
+    }
+    found.expect("there is a first place")
+}
+
 /// All tasks; the place of each is its [`Registration::index`].
 ///
 /// Constructors run in an order that the linker chose, so the tasks are sorted by what the source says of them, and
 /// where that is the same, by where their code lies in the binary.
 pub(crate) fn registry() -> &'static [&'static Registration] {
-    static REGISTRY: OnceLock<Vec<&'static Registration>> = OnceLock::new();
-    REGISTRY.get_or_init(|| {
-        let mut tasks: Vec<_> = inventory::iter::<Entry>.into_iter().map(|entry| entry.0).collect();
-        tasks.sort_by_key(|task| (task.name(), task.location(), task.offset_from(anchor)));
-        for (index, task) in (0..).zip(&tasks) {
-            task.set_index(index);
-        }
-        tasks
-    })
+    &known().tasks
+}
+
+fn sorted() -> Vec<&'static Registration> {
+    let mut tasks: Vec<_> = inventory::iter::<Entry>.into_iter().map(|entry| entry.0).collect();
+    tasks.sort_by_key(|task| (task.name(), task.location(), task.offset_from(anchor)));
+    for (index, task) in (0..).zip(&tasks) {
+        task.set_index(index);
+    }
+    tasks
 }
 
 /// The task whose [`Registration::index`] is `index`, a number that another process sent.
@@ -52,12 +76,12 @@ pub(crate) fn preloads() -> impl Iterator<Item = fn()> {
 /// It covers this crate's version, and name, place and code offset of every task. A task in a library that is loaded
 /// on its own, elsewhere in every process, would make it differ.
 pub(crate) fn fingerprint() -> u64 {
-    static FINGERPRINT: OnceLock<u64> = OnceLock::new();
-    *FINGERPRINT.get_or_init(|| {
+    let known = known();
+    *known.fingerprint.get_or_init(|| {
         // Its keys are fixed, and both sides have the same standard library, being the same binary.
         let mut hasher = DefaultHasher::new();
         env!("CARGO_PKG_VERSION").hash(&mut hasher);
-        for task in registry() {
+        for task in &known.tasks {
             (task.name(), task.location(), task.offset_from(anchor)).hash(&mut hasher);
         }
         hasher.finish()
