@@ -7,10 +7,10 @@ mod library;
 mod support;
 mod victim;
 
+use std::fs;
 use std::hint::black_box;
 use std::path::PathBuf;
 use std::process::Command;
-use std::{fs, mem};
 
 use library::preloading;
 use process_task::{Builder, ErrorKind, Pending, Pool, StartMethod, process_task};
@@ -109,10 +109,7 @@ fn length(bytes: &[u8]) -> usize {
 
 #[process_task]
 fn leak(bytes: usize) -> usize {
-    let leaked = black_box(vec![1_u8; bytes]);
-    let count = leaked.len();
-    mem::forget(leaked);
-    count
+    black_box(vec![1_u8; bytes].leak()).len()
 }
 
 #[process_task]
