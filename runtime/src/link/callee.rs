@@ -178,7 +178,8 @@ impl Callee {
             if self.spin.until(|| bell::has_work(window, closing)) {
                 continue;
             }
-            if Window::look(window).claimed != self.claimed {
+            let tail = self.reply.words().tail.0.load(Relaxed);
+            if Window::look(window).claimed != self.claimed || tail != self.write {
                 // A task has written over it. The parent believes that a call runs here, and would wait for ever.
                 process::exit_now(1);
             }
@@ -254,12 +255,15 @@ impl Callee {
         let head = Frame { kind, task: 0, serial: given.serial, len: len as u64, parcel, pages: 0, handles };
         let at = self.place_for(head.extent());
         self.reply.write(frame::place(at) + HEAD, inline);
+        // Of what was to be written, not of what is there by now: another thread of a task may have written over it.
+        let mut bytes = head.bytes();
+        seal::put(&mut bytes, inline);
         if let Place::Parcel(loan) = place {
             self.lend(loan);
         }
         // Nobody waits for the word that a setup worked: the first call follows it.
         let awaited = given.kind != Kind::Setup || kind != Kind::Done;
-        self.publish(at, &head, awaited);
+        self.publish(at, &head, bytes, awaited);
     }
 
     /// Begins to answer a batch, which is the oldest request that is not answered.
@@ -304,7 +308,7 @@ impl Callee {
 
     /// Says what became of the items that were done, and that it took so many nanoseconds.
     pub(crate) fn finish_answer(&mut self, answer: &Answer, nanos: u32) {
-        self.publish(answer.at, &answer.frame(answer.len, None, nanos), true);
+        self.publish_results(answer, &answer.frame(answer.len, None, nanos));
     }
 
     /// As [`Callee::finish_answer`], with one more item, whose result is too long for the rest of the frame: it was
@@ -329,7 +333,7 @@ impl Callee {
         let parcel = loan.parcel().map(|(name, _)| name);
         let head = answer.frame(loan.len(), parcel, nanos);
         self.lend(loan);
-        self.publish(answer.at, &head, true);
+        self.publish_results(answer, &head);
         Ok(())
     }
 
@@ -358,13 +362,15 @@ impl Callee {
         }
     }
 
-    /// Writes the head of a frame whose payload is there already, and lets the parent see it.
-    fn publish(&mut self, at: u64, head: &Frame, awaited: bool) {
+    /// As [`Callee::publish`], for a batch: its results have sums of their own, made when each of them came.
+    fn publish_results(&mut self, answer: &Answer, head: &Frame) {
         let mut bytes = head.bytes();
-        // The results of a batch have sums of their own, made when each of them came.
-        let apart = head.parcel.is_some() || head.kind == Kind::Results;
-        let len = if apart { 0 } else { usize::try_from(head.len).unwrap_or(0) };
-        seal::put(&mut bytes, self.reply.lend(frame::place(at) + HEAD, len));
+        seal::put(&mut bytes, &[]);
+        self.publish(answer.at, head, bytes, true);
+    }
+
+    /// Writes the head of a frame, with its sum, whose payload is there already, and lets the parent see it.
+    fn publish(&mut self, at: u64, head: &Frame, bytes: [u8; HEAD], awaited: bool) {
         self.reply.write(frame::place(at), &bytes);
         self.write = at + head.extent();
         if let Some(most) = self.most_memory

@@ -36,13 +36,13 @@ pub(crate) struct Caller<T> {
     read: u64,
     serial: u64,
     /// The limit that we have set, for comparison with what stands in memory.
-    limit: u32,
+    pub(super) limit: u32,
     /// How many requests were written that the child does not see yet.
     written: u32,
     /// How many requests were answered.
-    answered: u32,
+    pub(super) answered: u32,
     /// The window was found to say what neither side has written there.
-    broken: bool,
+    pub(super) broken: bool,
     in_flight: VecDeque<InFlight<T>>,
     /// Which parcel of ours the child has mapped, by slot.
     announced: [u32; SLOTS],
@@ -289,7 +289,8 @@ impl<T> Caller<T> {
         }
         // What was claimed before the tail was stored is answered by now, but for one. It may be less than what was answered.
         let running = before.map_or(0, |seen| seen.claimed.wrapping_sub(self.answered).cast_signed());
-        if running > 1 || before.is_some_and(|seen| seen.limit != self.limit) {
+        // What a task wrote over before its reply is seen after the tail at the latest.
+        if running > 1 || before.into_iter().chain(after).any(|seen| seen.limit != self.limit) {
             return Err(SCRIBBLED);
         }
         Ok(true)

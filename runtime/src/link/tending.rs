@@ -7,8 +7,9 @@ use std::sync::atomic::Ordering::{Relaxed, SeqCst};
 use std::time::Duration;
 
 use super::parcel::{self, Gone, IDLE};
+use super::window::Window;
 use super::{Callee, Caller};
-use crate::sys::clock;
+use crate::sys::{clock, futex};
 
 impl Callee {
     /// Lets go of parcels that were not used for so long, and of the parent's that are gone.
@@ -66,5 +67,21 @@ impl<T> Caller<T> {
     /// How much memory of reply parcels is mapped here.
     pub(crate) fn arrived_bytes(&self) -> usize {
         self.arrivals.bytes()
+    }
+}
+
+impl<T> Caller<T> {
+    /// Looks whether the child may sleep over what it was given, because it has written over a word of its half. A window that
+    /// cannot be is found by the next [`Caller::collect`]. Any other word is for the child to find, which is woken, in case
+    /// that it sleeps.
+    pub(crate) fn check(&mut self) {
+        // Looked at before the tail: a child claims no call before it has answered the one before.
+        let seen = Window::look(&self.link.reply.words().window.0);
+        if self.in_flight() == 0 || self.written() > 0 || self.has_reply() {
+            return;
+        }
+        let claimed = seen.claimed.wrapping_sub(self.answered);
+        self.broken |= seen.limit != self.limit || claimed > 1;
+        futex::wake(&self.link.reply.words().dozing.0, 1);
     }
 }

@@ -159,6 +159,18 @@ impl Schedule {
         }
     }
 
+    /// Looks at the links of those who have something to answer: a child that wrote over its own is believed no more, also if
+    /// it rings no bell.
+    pub(super) fn check_links(&mut self, owed: &mut Owed) {
+        for number in self.levels.watched().to_vec() {
+            if let Some(worker) = self.places[number].worker_mut() {
+                worker.caller.check();
+            }
+        }
+        self.collect(owed);
+        self.renew_words(owed);
+    }
+
     /// Tells every worker which parcels are gone, and lets go of theirs. True if some are still mapped.
     pub(super) fn tend(&mut self, gone: &Gone) -> bool {
         let mut any = false;

@@ -7,7 +7,7 @@ use std::fmt;
 use std::os::fd::AsFd;
 use std::os::unix::process::ExitStatusExt as _;
 use std::process::ExitStatus;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed, Ordering::SeqCst};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -32,6 +32,9 @@ use crate::sys::{Errno, fd, forked, rights, signal};
 /// How often to look whether workers have set themselves up, while `build` waits for that alone.
 const SETTING_UP: Duration = Duration::from_millis(1);
 
+/// How often links are looked at whose workers have calls.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+
 /// The part of a pool that its handles and workers refer to.
 pub(super) struct Core {
     hub: Arc<Hub>,
@@ -52,6 +55,8 @@ pub(super) struct Core {
     pub(super) stock: SharedStock,
     /// Somebody is about to look at memory that may be idle.
     tending: AtomicBool,
+    /// Somebody is about to look at the links of workers that have calls.
+    watching: AtomicBool,
     pub(super) callbacks: Callbacks,
     pub(super) room: Arc<Room>,
 }
@@ -78,6 +83,7 @@ impl Core {
             spin: Spin::new(),
             stock: SharedStock::default(),
             tending: AtomicBool::new(false),
+            watching: AtomicBool::new(false),
             callbacks: Callbacks::default(),
             room,
         });
@@ -151,6 +157,9 @@ impl Core {
                 core.arrived.notify_all();
             });
         }
+        if owed.watch {
+            self.watch_later();
+        }
         if owed.tend {
             self.tend_later();
         }
@@ -167,6 +176,19 @@ impl Core {
                 what(&core);
             }
         });
+    }
+
+    /// Sees to it that links are looked at while calls have no result.
+    fn watch_later(self: &Arc<Self>) {
+        if !self.watching.load(Relaxed) && !self.watching.swap(true, SeqCst) {
+            self.later(LOOK_EVERY, |core| {
+                core.watching.store(false, SeqCst);
+                if core.outstanding.load(SeqCst) > 0 {
+                    core.update(Schedule::check_links);
+                    core.watch_later();
+                }
+            });
+        }
     }
 
     /// Sees to it that memory for long payloads is given back when it has been idle for some time.

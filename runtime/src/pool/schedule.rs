@@ -127,6 +127,8 @@ pub(super) struct Owed {
     /// When somebody is to look at the deadlines, and in how long at those who are idle.
     pub(super) alarm: Option<Instant>,
     pub(super) idle_alarm: Option<Duration>,
+    /// A call was submitted, whose worker is to be looked at while it has no result.
+    pub(super) watch: bool,
     /// Memory of a reply is mapped, which is to be looked at later.
     pub(super) tend: bool,
     /// Somebody else than the leader has settled a call.
@@ -194,6 +196,7 @@ impl Schedule {
         }
         let others = self.outstanding.fetch_add(1, SeqCst);
         self.looks.submitted(&queued.call.stamps, others);
+        owed.watch = true;
         self.backlog.push_back(queued);
         self.pump(owed);
         if self.office == Office::Vacant && self.work_waits() {
