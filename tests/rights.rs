@@ -228,21 +228,33 @@ fn facts() -> BTreeMap<String, String> {
     say("oom", fs::read_to_string("/proc/self/oom_score_adj").unwrap());
     let session = nix::unistd::getsid(None).map_or(-1, nix::unistd::Pid::as_raw);
     say("session", session.to_string());
-    // SAFETY: each takes numbers and touches no memory; the personality is asked for by this number.
-    let numbers = unsafe {
-        [
-            ("dumpable", libc::prctl(libc::PR_GET_DUMPABLE, 0, 0, 0, 0)),
-            ("slack", libc::prctl(libc::PR_GET_TIMERSLACK, 0, 0, 0, 0)),
-            ("huge pages", libc::prctl(libc::PR_GET_THP_DISABLE, 0, 0, 0, 0)),
-            ("securebits", libc::prctl(libc::PR_GET_SECUREBITS, 0, 0, 0, 0)),
-            ("personality", libc::personality(0xffff_ffff)),
-            ("policy", libc::sched_getscheduler(0)),
-            ("io", i32::try_from(libc::syscall(libc::SYS_ioprio_get, 1, 0)).unwrap()),
-            ("niceness", libc::getpriority(libc::PRIO_PROCESS, 0)),
-        ]
-    };
-    numbers.into_iter().for_each(|(name, number)| say(name, number.to_string()));
+    let numbers = [
+        ("dumpable", option(libc::PR_GET_DUMPABLE, 0)),
+        ("slack", option(libc::PR_GET_TIMERSLACK, 0)),
+        ("huge pages", option(libc::PR_GET_THP_DISABLE, 0)),
+        ("securebits", option(libc::PR_GET_SECUREBITS, 0)),
+        ("personality", call(libc::SYS_personality, [0xffff_ffff, 0, 0])),
+        ("policy", call(libc::SYS_sched_getscheduler, [0; 3])),
+        ("io", call(libc::SYS_ioprio_get, [1, 0, 0])),
+        ("niceness", call(libc::SYS_getpriority, [0; 3])),
+    ];
+    for (name, number) in numbers {
+        say(name, number.to_string());
+    }
     found
+}
+
+/// `prctl(2)` for an option that takes or gives a number.
+fn option(number: i32, value: u64) -> i32 {
+    // SAFETY: takes numbers and touches no memory.
+    unsafe { libc::prctl(number, value, 0, 0, 0) }
+}
+
+/// A system call that takes and gives numbers.
+fn call(number: i64, arguments: [i64; 3]) -> i32 {
+    let [first, second, third] = arguments;
+    // SAFETY: takes numbers and touches no memory.
+    i32::try_from(unsafe { libc::syscall(number, first, second, third) }).unwrap()
 }
 
 fn change(scene: &str) {
@@ -291,13 +303,13 @@ fn change(scene: &str) {
         "attributes" => {
             fs::write("/proc/self/oom_score_adj", "500").unwrap();
             let parameters = libc::sched_param { sched_priority: 0 };
-            // SAFETY: each takes numbers, or a structure that is borrowed for the call.
-            unsafe {
-                assert_eq!(libc::sched_setscheduler(0, libc::SCHED_BATCH, &raw const parameters), 0);
-                assert_eq!(libc::syscall(libc::SYS_ioprio_set, 1, 0, 3 << 13), 0);
-                assert_eq!(libc::prctl(libc::PR_SET_TIMERSLACK, 1_000_000, 0, 0, 0), 0);
-                assert_eq!(libc::prctl(libc::PR_SET_THP_DISABLE, 1, 0, 0, 0), 0);
-                assert_eq!(libc::prctl(libc::PR_SET_DUMPABLE, 0, 0, 0, 0), 0);
+            // SAFETY: takes numbers, and a structure that is borrowed for the call.
+            assert_eq!(unsafe { libc::sched_setscheduler(0, libc::SCHED_BATCH, &raw const parameters) }, 0);
+            assert_eq!(call(libc::SYS_ioprio_set, [1, 0, 3 << 13]), 0);
+            let options =
+                [(libc::PR_SET_TIMERSLACK, 1_000_000), (libc::PR_SET_THP_DISABLE, 1), (libc::PR_SET_DUMPABLE, 0)];
+            for (number, value) in options {
+                assert_eq!(option(number, value), 0);
             }
         }
         other => unreachable!("no scene {other}"),

@@ -152,7 +152,8 @@ fn set(key: &str, value: Option<&str>) {
 static FOUND: OnceLock<BTreeMap<String, String>> = OnceLock::new();
 
 extern "C" fn look() {
-    FOUND.get_or_init(|| variables());
+    let found = variables();
+    FOUND.get_or_init(|| found);
 }
 
 #[used]
