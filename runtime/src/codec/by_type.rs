@@ -161,6 +161,50 @@ pub(crate) fn of_message<T: Message>(bytes: &[u8], received: &Received) -> Resul
     Ok(value)
 }
 
+/// Reads these bytes as a value of types that take the serde format in both of its ways, and sends again what they are: for the
+/// fuzzer.
+#[cfg(any(test, fuzzing))]
+pub(crate) fn any(bytes: &[u8]) {
+    use std::collections::BTreeMap;
+
+    use serde::{Deserialize, Serialize};
+
+    #[derive(Serialize, Deserialize)]
+    #[serde(untagged)]
+    enum Loose {
+        Nothing,
+        Number(i64),
+        Text(String),
+        List(Vec<Loose>),
+        Map(BTreeMap<String, Loose>),
+    }
+
+    #[derive(Serialize, Deserialize)]
+    #[expect(clippy::option_option, reason = "they have to stay apart")]
+    enum Kind {
+        Unit,
+        Path(PathBuf),
+        Pair(u8, Option<Option<()>>),
+        Fields {
+            #[serde(default, skip_serializing_if = "Vec::is_empty")]
+            list: Vec<(f64, char)>,
+            #[serde(flatten)]
+            more: BTreeMap<String, Loose>,
+        },
+    }
+
+    fn again<T: Message>(bytes: &[u8]) {
+        let Ok(value) = of_message::<T>(bytes, &Received::default()) else { return };
+        let Ok((Payload::Small(sent), _)) = to_message(&value, Vec::new(), (usize::MAX, &mut NoSpill)) else { return };
+        let arrived = of_message::<T>(&sent, &Received::default());
+        assert!(arrived.is_ok(), "what was sent does not arrive: {:?}", arrived.err());
+    }
+
+    again::<Vec<Loose>>(bytes);
+    again::<Vec<Kind>>(bytes);
+    again::<Option<Result<Vec<String>, Loose>>>(bytes);
+}
+
 /// Memory for messages that never grows: those that use it keep all they have in their buffer.
 #[derive(Debug)]
 pub(crate) struct NoSpill;

@@ -34,7 +34,6 @@ use crate::error::{Direction, Error, ErrorKind, Execution, Result};
 /// let error = process_task::check(&Number::Integer(3)).unwrap_err();     // serde would read `Float(3.0)`
 /// assert!(error.to_string().contains("an `i64` would be read as an `f64`"));
 /// ```
-
 pub fn check<T: for<'a> Travels<'a>>(value: &T) -> Result<()> {
     let checked = handles::collect(&mut Handles::default(), || via_serde::check(value, via_serde::again::<T>));
     checked.map_err(|error| {

@@ -16,7 +16,7 @@
 //! | `Vec`, `Box<[…]>`, slice of numbers | count as `u64`, zeroes up to a multiple of [`ALIGNMENT`], then the memory as it is |
 //! | array of numbers | zeroes up to a multiple of [`ALIGNMENT`], then the memory as it is |
 //! | `Option`, `Result` of the above | one byte that names the variant, then what is inside |
-//! | everything else | what serde makes of it, in bincode 2's fixed-width format |
+//! | everything else | one byte that says how; what serde makes of it, in bincode 2's fixed-width format or [with names](named) |
 //!
 //! The rows but the last are the *plain* format ([`AsPlain`]): one copy in, one copy out, and none at all for a borrowed
 //! parameter, which is lent straight from the payload. The last row is the *serde* format ([`ViaSerde`]).
@@ -34,8 +34,8 @@
 //!
 //! Nothing: every length is compared with the bytes that are left before memory is asked for, and before a loop begins that no
 //! bytes would end; values lie in one another as deep as the stack allows; every `bool`, `char`, variant and string is
-//! checked, and bytes left over at the end are an error. What a reader would take for something else is refused when it is
-//! encoded (`strict`).
+//! checked, and bytes left over at the end are an error. What a reader would take for something else is found when it is
+//! encoded ([`trial`]), and goes with names, or is refused.
 
 mod borrowed;
 mod bounded;

@@ -114,7 +114,6 @@ fn put(table: &[AtomicU64], site: u64) {
 }
 
 #[inline]
-#[expect(clippy::cast_possible_truncation, reason = "the high half of a number is as good as all of it")]
 fn slot(table: &[AtomicU64], site: u64, step: usize) -> usize {
     ((site >> 32) as usize).wrapping_add(step) & (table.len().wrapping_sub(1))
 }
@@ -152,7 +151,9 @@ impl Hasher for Itself {
     }
 
     fn write(&mut self, bytes: &[u8]) {
-        bytes.iter().for_each(|byte| self.0 = self.0.rotate_left(8) ^ u64::from(*byte));
+        for byte in bytes {
+            self.0 = self.0.rotate_left(8) ^ u64::from(*byte);
+        }
     }
 
     fn write_u64(&mut self, number: u64) {

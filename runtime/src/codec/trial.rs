@@ -32,6 +32,7 @@ pub type Again = for<'p, 'l, 'w> fn(&mut Reader<'p>, &'l mut Log<'w>) -> Result<
 
 /// What a trial noted while a type read.
 #[derive(Debug, Default)]
+#[expect(clippy::struct_excessive_bools, reason = "each says one thing, in no relation to the others")]
 struct Findings {
     /// What was read as something else than it was written as.
     misplaced: Option<String>,
@@ -100,12 +101,12 @@ enum Verdict {
 /// What a log is read for.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Question {
-    ByPlace,
+    Places,
     /// By place, though names do not meet: then all has to come back.
-    ByPlaceAlone,
-    ByName,
+    PlacesWhole,
+    Names,
     /// By name, where all has to come back.
-    ByNameWhole,
+    NamesWhole,
 }
 
 /// Has the type read a log, and compares.
@@ -126,7 +127,7 @@ fn read(written: &Log<'_>, question: Question, again: Again) -> Verdict {
     }));
     let findings = FINDINGS.take().unwrap_or_default();
     drop(scope);
-    let whole = matches!(question, Question::ByPlaceAlone | Question::ByNameWhole);
+    let whole = matches!(question, Question::PlacesWhole | Question::NamesWhole);
     let crossed = findings.crossed;
     match outcome {
         _ if findings.too_deep || second.was_too_deep() => return Verdict::Unclear,
@@ -138,7 +139,7 @@ fn read(written: &Log<'_>, question: Question, again: Again) -> Verdict {
         Ok(Err(error)) => return Verdict::Own(error.to_string(), findings.unexpected),
         Ok(Ok(())) => {}
     }
-    if let (Some(names), false) = (findings.names, question == Question::ByPlaceAlone) {
+    if let (Some(names), false) = (findings.names, question == Question::PlacesWhole) {
         return Verdict::Bad(names, crossed);
     }
     let (written, second) = (&written.bytes()[1..], &second.bytes()[1..]);
@@ -205,7 +206,7 @@ fn by_place(record: &Record, write: WriteLog<'_>, again: Again) -> Verdict {
         if write(&mut log).is_err() {
             return Verdict::Unclear;
         }
-        verdict = read(&log, Question::ByPlace, again);
+        verdict = read(&log, Question::Places, again);
         if matches!(verdict, Verdict::Good) {
             break;
         }
@@ -244,8 +245,7 @@ pub(super) fn by_name(
     let watch = Watch::new(record.known());
     let mut log = Log::new(BY_NAME, true, false, &watch);
     write(&mut log).map_err(Refused::Other)?;
-    let (question, way) =
-        if crossed { (Question::ByNameWhole, Way::ByEither) } else { (Question::ByName, Way::ByName) };
+    let (question, way) = if crossed { (Question::NamesWhole, Way::ByEither) } else { (Question::Names, Way::ByName) };
     match read(&log, question, again) {
         Verdict::Good => {}
         Verdict::Unclear if !crossed => {}
@@ -271,11 +271,11 @@ fn does_not_alone(record: &Record, write: WriteLog<'_>, again: Again) -> String 
     let watch = Watch::new(record.known());
     let mut log = Log::new(LOGGED, false, false, &watch);
     let written = write(&mut log);
-    let alone = || read(&log, Question::ByPlaceAlone, again);
+    let alone = || read(&log, Question::PlacesWhole, again);
     match written.map(|()| alone()) {
         Ok(Verdict::Good) => String::new(),
         Ok(Verdict::Own(why, _)) => why,
-        Ok(Verdict::Bad(..) | Verdict::Unclear) | Err(_) => match read(&log, Question::ByPlace, again) {
+        Ok(Verdict::Bad(..) | Verdict::Unclear) | Err(_) => match read(&log, Question::Places, again) {
             Verdict::Bad(why, _) => why,
             _ => "its names do not meet".to_owned(),
         },

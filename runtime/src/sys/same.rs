@@ -52,7 +52,7 @@ pub(crate) fn is<T: ?Sized, U: ?Sized>() -> bool {
 
 /// `value` as what it is, if `T` is `U`, which borrows nothing.
 #[inline]
-pub(crate) fn as_ref<'v, T: ?Sized, U: 'static>(value: &'v T) -> Option<&'v U> {
+pub(crate) fn as_ref<T: ?Sized, U: 'static>(value: &T) -> Option<&U> {
     // SAFETY: the types are the same, and `U` has no lifetimes that could differ.
     (typeid::of::<T>() == TypeId::of::<U>()).then(|| unsafe { &*ptr::from_ref(value).cast::<U>() })
 }
@@ -108,7 +108,7 @@ mod tests {
         fn of<'a>(_: &'a str) -> u64 {
             key::<Option<&'a str>>()
         }
-        assert_eq!(of(&String::new()), key::<Option<&'static str>>());
+        assert_eq!(of(""), key::<Option<&'static str>>());
         assert_ne!(key::<Option<&str>>(), key::<&str>());
         assert_ne!(key::<[u8]>(), key::<[i8]>());
     }

@@ -159,7 +159,7 @@ impl<'a> EnumAccess<'a> for Variant<'_, 'a> {
     }
 }
 
-impl<'a> Variant<'_, 'a> {
+impl Variant<'_, '_> {
     fn is(&self, wanted: &str, tags: &[Tag]) -> Result<(), Fault> {
         if tags.contains(&self.tag) || (!self.source.by_place && self.tag == Tag::Map) {
             return Ok(());

@@ -56,13 +56,6 @@ impl<'a> Source<'a> {
         Ok(tag)
     }
 
-    fn deeper(&self) -> Result<(), Fault> {
-        may_go_deeper().map_err(|_| {
-            trial::too_deep();
-            Fault(TOO_DEEP.to_owned())
-        })
-    }
-
     /// Shows a visitor what belongs to `tag`.
     fn show<V: Visitor<'a>>(&mut self, tag: Tag, visitor: V) -> Result<V::Value, Fault> {
         macro_rules! number {
@@ -166,6 +159,13 @@ impl<'a> Source<'a> {
     }
 }
 
+fn deeper() -> Result<(), Fault> {
+    may_go_deeper().map_err(|_| {
+        trial::too_deep();
+        Fault(TOO_DEEP.to_owned())
+    })
+}
+
 /// What is read by place as something else than what was written.
 #[cold]
 pub(super) fn misplaced(why: &str) -> Fault {
@@ -209,7 +209,7 @@ impl<'a> Deserializer<'a> for &mut Source<'a> {
         if self.by_place {
             return Err(misplaced("asks what comes next"));
         }
-        self.deeper()?;
+        deeper()?;
         if self.unknown >= DEEPEST_UNKNOWN {
             return Err(Fault(format!(
                 "more than {DEEPEST_UNKNOWN} values lie one inside the other, of a type that asks what comes next"
@@ -261,7 +261,7 @@ impl<'a> Deserializer<'a> for &mut Source<'a> {
     }
 
     fn deserialize_option<V: Visitor<'a>>(self, visitor: V) -> Result<V::Value, Fault> {
-        self.deeper()?;
+        deeper()?;
         if self.by_place {
             let tag = self.expect("an `Option`", &[Tag::None, Tag::Some])?;
             return self.show(tag, visitor);
@@ -281,7 +281,7 @@ impl<'a> Deserializer<'a> for &mut Source<'a> {
     }
 
     fn deserialize_newtype_struct<V: Visitor<'a>>(self, name: &'static str, visitor: V) -> Result<V::Value, Fault> {
-        self.deeper()?;
+        deeper()?;
         // Some types tell a format of theirs something by a name that no other type has, for reading and writing.
         if !self.by_place && self.peek()? == Tag::Struct && self.first_field()? == Some(name) {
             let tag = self.tag()?;
@@ -291,7 +291,7 @@ impl<'a> Deserializer<'a> for &mut Source<'a> {
     }
 
     fn deserialize_seq<V: Visitor<'a>>(self, visitor: V) -> Result<V::Value, Fault> {
-        self.deeper()?;
+        deeper()?;
         match self.expect("a sequence", &[Tag::Seq, Tag::Bytes])? {
             Tag::Bytes => {
                 let bytes = self.cursor.piece()?;
@@ -306,7 +306,7 @@ impl<'a> Deserializer<'a> for &mut Source<'a> {
     }
 
     fn deserialize_tuple<V: Visitor<'a>>(self, len: usize, visitor: V) -> Result<V::Value, Fault> {
-        self.deeper()?;
+        deeper()?;
         match self.expect("a tuple", &[Tag::Tuple, Tag::Struct])? {
             Tag::Tuple => self.elements(None, Some(len), visitor),
             // By place it may have any names.
@@ -333,7 +333,7 @@ impl<'a> Deserializer<'a> for &mut Source<'a> {
         fields: &'static [&'static str],
         visitor: V,
     ) -> Result<V::Value, Fault> {
-        self.deeper()?;
+        deeper()?;
         let tag = self.expect("a struct", &[Tag::Struct, Tag::Tuple])?;
         self.fields(tag, (name, fields), visitor)
     }
@@ -344,7 +344,7 @@ impl<'a> Deserializer<'a> for &mut Source<'a> {
         _: &'static [&'static str],
         visitor: V,
     ) -> Result<V::Value, Fault> {
-        self.deeper()?;
+        deeper()?;
         let variants = [Tag::UnitVariant, Tag::NewtypeVariant, Tag::TupleVariant, Tag::StructVariant];
         let tag = self.expect("an enum", &variants)?;
         match tag {

@@ -116,7 +116,8 @@ fn differ(written: &mut Cursor<'_>, read: &mut Cursor<'_>, place: &mut Vec<Strin
     match tag {
         Tag::Some => differ(written, read, place),
         Tag::Seq | Tag::Map => {
-            (written.len()?, read.len()?);
+            written.len()?;
+            read.len()?;
             parts(written, read, place)
         }
         Tag::Tuple | Tag::Struct => parts(written, read, place),
@@ -144,7 +145,8 @@ fn differ(written: &mut Cursor<'_>, read: &mut Cursor<'_>, place: &mut Vec<Strin
         }
         _ => {
             let (start, from) = (written.at, read.at);
-            (written.skip(tag)?, read.skip(other)?);
+            written.skip(tag)?;
+            read.skip(other)?;
             let same = tag == other && written.bytes[start..written.at] == read.bytes[from..read.at];
             // A leaf that differs is looked for where it has a name.
             Ok((!same && !place.is_empty()).then(|| "another value would be read".to_owned()))
@@ -157,13 +159,15 @@ fn parts(written: &mut Cursor<'_>, read: &mut Cursor<'_>, place: &mut Vec<String
     loop {
         match (written.peek()?, read.peek()?) {
             (Tag::End, Tag::End) => {
-                (written.tag()?, read.tag()?);
+                written.tag()?;
+                read.tag()?;
                 return Ok(None);
             }
             (Tag::End, _) => return Ok(Some("more would be read than was written".to_owned())),
             (_, Tag::End) => return Ok(Some("less would be read than was written".to_owned())),
             (Tag::Field, Tag::Field) => {
-                (written.tag()?, read.tag()?);
+                written.tag()?;
+                read.tag()?;
                 let (name, found) = (written.name()?, read.name()?);
                 if name != found {
                     return Ok(Some(format!("the field `{name}` would be read as `{found}`")));

@@ -1,6 +1,8 @@
 //! What goes by names, that it arrives, and that no bytes make its reader panic.
 //!
 //! Runs in: the test process. Never: starts a process.
+#![expect(clippy::items_after_statements, reason = "a type stands where it is tried")]
+#![expect(clippy::option_option, reason = "they have to stay apart")]
 
 mod attributes;
 mod unknown;

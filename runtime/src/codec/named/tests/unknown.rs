@@ -150,12 +150,11 @@ fn nested_options_and_units_stay_apart() {
     mod double {
         use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-        #[expect(clippy::option_option, clippy::ref_option, reason = "as serde passes it")]
+        #[expect(clippy::trivially_copy_pass_by_ref, reason = "as serde passes it")]
         pub(super) fn serialize<S: Serializer>(value: &Option<Option<u8>>, to: S) -> Result<S::Ok, S::Error> {
             value.flatten().serialize(to)
         }
 
-        #[expect(clippy::option_option, reason = "as serde wants it")]
         pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Option<u8>>, D::Error> {
             Option::deserialize(from).map(Some)
         }
@@ -368,4 +367,100 @@ fn depth_and_counts_of_hostile_bytes_are_bounded() {
     let many = [1, Tag::Seq as u8, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 1];
     assert!(read::<Vec<[u64; 32]>>(&many).is_err());
     assert_eq!(read::<Vec<[u64; 32]>>(&[&many[..], &[0]].concat()).unwrap().len(), 0);
+}
+
+/// Numbers that look random, the same in every run.
+struct Dice(u64);
+
+impl Dice {
+    fn below(&mut self, sides: u64) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        self.0 % sides
+    }
+
+    fn list<T>(&mut self, depth: u64, one: impl Fn(&mut Self) -> T) -> Vec<T> {
+        (0..self.below(depth + 1)).map(|_| one(self)).collect()
+    }
+
+    fn byte(&mut self) -> u8 {
+        self.below(256).to_le_bytes()[0]
+    }
+
+    fn text(&mut self) -> String {
+        ["", "a", "ß🦀", "text"][usize::from(self.byte() % 4)].to_owned()
+    }
+
+    fn loose(&mut self, depth: u64) -> Loose {
+        match self.below(if depth == 0 { 5 } else { 8 }) {
+            0 => Loose::Nothing,
+            1 => Loose::Flag(self.below(2) == 0),
+            2 => Loose::Whole(self.below(u64::MAX).cast_signed()),
+            3 => Loose::Half(f64::from_bits(self.below(u64::MAX))),
+            4 => Loose::Text(self.text()),
+            5 => Loose::List(self.list(depth, |dice| dice.loose(depth - 1))),
+            6 => Loose::Point(Point { x: -1, y: 0.5 }),
+            _ => Loose::Map(self.list(depth, |dice| (dice.text(), dice.loose(depth - 1))).into_iter().collect()),
+        }
+    }
+
+    fn skips(&mut self) -> Skips {
+        match self.below(4) {
+            0 => Skips::A,
+            1 => Skips::C,
+            2 => Skips::D(7),
+            _ => Skips::E { x: 9 },
+        }
+    }
+
+    fn rich(&mut self, depth: u64) -> Rich {
+        let odd = |dice: &mut Self| PathBuf::from(OsString::from_vec(vec![b'a', 0x80 | dice.byte()]));
+        let sparse = |dice: &mut Self| Sparse {
+            first: (dice.below(2) == 0).then_some(1),
+            second: 2,
+            third: dice.list(2, Self::byte),
+        };
+        Rich {
+            loose: (self.below(2) == 0).then(|| self.loose(depth)),
+            skips: self.list(3, Self::skips),
+            sparse: self.list(2, |dice| (u16::from(dice.byte() % 9), Some(Ok(sparse(dice))))).into_iter().collect(),
+            path: (odd(self), [None, Some(None), Some(Some(odd(self)))][usize::from(self.byte() % 3)].clone()),
+            nested: if depth == 0 { vec![] } else { self.list(2, |dice| dice.rich(depth - 1)) },
+            numbers: (i128::MIN, 'ß', f32::NAN, ()),
+        }
+    }
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+struct Rich {
+    loose: Option<Loose>,
+    skips: Vec<Skips>,
+    sparse: BTreeMap<u16, Option<Result<Sparse, String>>>,
+    path: (PathBuf, Option<Option<PathBuf>>),
+    nested: Vec<Rich>,
+    numbers: (i128, char, f32, ()),
+}
+
+#[test]
+fn random_values_arrive_as_they_were_sent() {
+    let mut dice = Dice(0x9e37_79b9_7f4a_7c15);
+    for _ in 0..500 {
+        let rich = dice.rich(2);
+        let arrived: Rich = read(&sent(&rich).unwrap()).unwrap();
+        assert_eq!(format!("{arrived:?}"), format!("{rich:?}"));
+        check(&rich).unwrap();
+    }
+}
+
+#[test]
+fn random_bytes_are_values_or_errors() {
+    let mut dice = Dice(7);
+    for _ in 0..20_000 {
+        let (len, named) = (dice.below(40), dice.below(2) == 0);
+        // Half of them are mostly kinds of values.
+        let most = if dice.below(2) == 0 { 32 } else { 255 };
+        let bytes: Vec<u8> = (0..len).map(|_| dice.byte() % most).collect();
+        crate::codec::by_type::any(&[&[u8::from(named)], &bytes[..]].concat());
+    }
 }
