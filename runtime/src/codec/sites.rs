@@ -165,17 +165,23 @@ impl Hasher for Itself {
 #[derive(Debug)]
 pub(super) struct Watch<'r> {
     known: Known<'r>,
+    /// Nothing, as long as all sites are known and no names are needed: one word, for it is made anew for each value.
+    found: RefCell<Option<Box<News>>>,
+}
+
+/// What is new in a value.
+#[derive(Debug, Default)]
+struct News {
     /// The sites that were not known.
-    fresh: RefCell<Sites>,
-    is_quiet: Cell<bool>,
+    fresh: Sites,
     /// Why places alone do not do.
-    need: RefCell<Option<String>>,
+    need: Option<String>,
 }
 
 impl<'r> Watch<'r> {
     #[inline]
     pub(super) fn new(known: Known<'r>) -> Self {
-        Self { known, fresh: RefCell::default(), is_quiet: Cell::new(true), need: RefCell::new(None) }
+        Self { known, found: RefCell::new(None) }
     }
 
     /// Notes a site: where something of the type with number `own` is written in one way of several.
@@ -189,31 +195,30 @@ impl<'r> Watch<'r> {
 
     #[cold]
     fn note(&self, site: u64) {
-        self.is_quiet.set(false);
-        self.fresh.borrow_mut().insert(site);
+        self.found.borrow_mut().get_or_insert_default().fresh.insert(site);
     }
 
     /// Notes that the value has a part that cannot go by its place.
     #[cold]
     pub(super) fn needs_names(&self, why: impl FnOnce() -> String) {
-        self.is_quiet.set(false);
-        self.need.borrow_mut().get_or_insert_with(why);
+        self.found.borrow_mut().get_or_insert_default().need.get_or_insert_with(why);
     }
 
     /// Whether all sites were known, and no names are needed.
     #[inline]
     pub(super) fn is_quiet(&self) -> bool {
-        self.is_quiet.get()
+        self.found.borrow().is_none()
     }
 
     /// How many sites were not known.
     pub(super) fn count(&self) -> usize {
-        self.fresh.borrow().len()
+        self.found.borrow().as_ref().map_or(0, |found| found.fresh.len())
     }
 
     /// The sites that were not known, and why names are needed, if they are.
     pub(super) fn found(self) -> (Sites, Option<String>) {
-        (self.fresh.into_inner(), self.need.into_inner())
+        let News { fresh, need } = self.found.into_inner().map_or_else(News::default, |found| *found);
+        (fresh, need)
     }
 }
 

@@ -168,14 +168,10 @@ pub(super) fn again<T: Serialize + for<'a> Deserialize<'a>>(
 /// Takes the next value.
 #[inline]
 pub(super) fn take<'a, T: Deserialize<'a>>(reader: &mut Reader<'a>) -> Result<T, CodecError> {
-    match reader.take_array()? {
-        [BY_PLACE] => take_by_place(reader),
-        [mark] => take_named(mark, reader),
+    let [mark] = reader.take_array()?;
+    if mark != BY_PLACE {
+        return take_named(mark, reader);
     }
-}
-
-#[inline]
-fn take_by_place<'a, T: Deserialize<'a>>(reader: &mut Reader<'a>) -> Result<T, CodecError> {
     let seed = BoundedSeed(PhantomData);
     let rest = reader.rest();
     let decode = || bincode::serde::seed_decode_from_slice(seed, rest, CONFIGURATION);

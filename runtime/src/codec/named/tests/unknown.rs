@@ -150,7 +150,7 @@ fn nested_options_and_units_stay_apart() {
     mod double {
         use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-        #[expect(clippy::trivially_copy_pass_by_ref, reason = "as serde passes it")]
+        #[expect(clippy::ref_option, clippy::trivially_copy_pass_by_ref, reason = "as serde passes it")]
         pub(super) fn serialize<S: Serializer>(value: &Option<Option<u8>>, to: S) -> Result<S::Ok, S::Error> {
             value.flatten().serialize(to)
         }
