@@ -21,22 +21,26 @@ use crate::sys::same;
 /// What serde says of a path that it refuses.
 pub(super) const REFUSAL: &str = "path contains invalid UTF-8 characters";
 
-/// The bytes of `value`, if it is a path that serde would refuse.
+/// The bytes of `value`, if it is a path that serde would refuse; or a reference to one, which is what serde makes of an element.
 #[inline]
 pub(super) fn refused<T: ?Sized>(value: &T) -> Option<&[u8]> {
     macro_rules! of {
-        ($($P:ty,)*) => {
-            $( if let Some(path) = same::as_ref::<T, $P>(value) { return only_odd(path); } )*
-        };
+        ($($P:ty,)*) => { $(
+            if let Some(path) = same::as_ref::<T, $P>(value).or_else(|| same::as_borrowed::<T, $P>(value)) {
+                return only_odd(path);
+            }
+        )* };
     }
     of!(PathBuf, Box<Path>, Arc<Path>, Rc<Path>, Box<PathBuf>, Arc<PathBuf>, Rc<PathBuf>,);
-    if let Some(path) = same::as_path(value).or_else(|| same::as_borrowed::<T, Path>(value)) {
+    let borrowed = same::as_path(value).or_else(|| same::as_borrowed::<T, Path>(value));
+    if let Some(path) = borrowed.or_else(|| same::as_borrowed_twice::<T, Path>(value)) {
         return only_odd(path);
     }
-    if let Some(path) = same::as_borrowed::<T, PathBuf>(value) {
+    if let Some(path) = same::as_borrowed_twice::<T, PathBuf>(value) {
         return only_odd(path);
     }
-    same::as_cow::<T, Path>(value).and_then(|path: &Cow<'_, Path>| only_odd(path))
+    let cow = same::as_cow::<T, Path>(value).or_else(|| same::as_borrowed_cow::<T, Path>(value));
+    cow.and_then(|path: &Cow<'_, Path>| only_odd(path))
 }
 
 fn only_odd(path: &Path) -> Option<&[u8]> {

@@ -71,11 +71,25 @@ pub(crate) fn as_borrowed<'v, T: ?Sized, U: ?Sized + 'static>(value: &'v T) -> O
     is::<T, &'static U>().then(|| unsafe { *ptr::from_ref(value).cast::<&'v U>() })
 }
 
+/// `value` as what it is, if `T` is a reference to a reference to a `U`.
+#[inline]
+pub(crate) fn as_borrowed_twice<'v, T: ?Sized, U: ?Sized + 'static>(value: &'v T) -> Option<&'v U> {
+    // SAFETY: `T` is a `&'t &'u U`, and both lifetimes are at least as long as `'v`, for which a `&'v T` is there.
+    is::<T, &'static &'static U>().then(|| unsafe { **ptr::from_ref(value).cast::<&'v &'v U>() })
+}
+
 /// `value` as what it is, if `T` is a `Cow` of a `U`.
 #[inline]
 pub(crate) fn as_cow<'v, T: ?Sized, U: ToOwned + ?Sized + 'static>(value: &'v T) -> Option<&'v Cow<'v, U>> {
     // SAFETY: `T` is a `Cow<'t, U>`, and `'t` is at least as long as `'v`, for which a `&'v T` is there; nothing is written.
     is::<T, Cow<'static, U>>().then(|| unsafe { &*ptr::from_ref(value).cast::<Cow<'v, U>>() })
+}
+
+/// `value` as what it is, if `T` is a reference to a `Cow` of a `U`.
+#[inline]
+pub(crate) fn as_borrowed_cow<'v, T: ?Sized, U: ToOwned + ?Sized + 'static>(value: &'v T) -> Option<&'v Cow<'v, U>> {
+    // SAFETY: `T` is a `&'t Cow<'u, U>`, and both lifetimes are at least as long as `'v`; nothing is written.
+    is::<T, &'static Cow<'static, U>>().then(|| unsafe { *ptr::from_ref(value).cast::<&'v Cow<'v, U>>() })
 }
 
 /// `value` as what it is, if `T` is `U`, which borrows nothing.
@@ -99,6 +113,12 @@ mod tests {
         let (owned, text) = (PathBuf::from("a/b"), "a/b".to_owned());
         assert_eq!((path(&owned), path(&*owned), path(&&*owned)), (Some(&*owned), Some(&*owned), Some(&*owned)));
         assert_eq!((path(&text), path(&*text), path(&&*text), path(&&owned)), (None, None, None, None));
+        assert_eq!(
+            (as_borrowed_twice::<_, Path>(&&&*owned), as_borrowed_twice::<_, Path>(&&owned)),
+            (Some(&*owned), None)
+        );
+        let cow: Cow<'_, Path> = Cow::Borrowed(&owned);
+        assert_eq!((as_borrowed_cow::<_, Path>(&&cow), as_borrowed_cow::<_, Path>(&cow)), (Some(&cow), None));
         assert_eq!(into::<PathBuf, PathBuf>(owned.clone()), Some(owned));
         assert_eq!(into::<String, PathBuf>(text), None);
     }
