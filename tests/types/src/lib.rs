@@ -11,7 +11,7 @@
 use std::fmt::Debug;
 
 use process_task::channel::{Connection, Consumer, Message, Producer, Queue, pipe};
-use process_task::{Error, Result};
+use process_task::{Direction, Error, ErrorKind, Result};
 use serde::{Deserialize, Serialize};
 
 /// A type with serde's derive that has values between others, so that a byte too many or too few is seen.
@@ -25,6 +25,9 @@ pub struct Kept<T> {
     pub maybe: Option<(T, char)>,
     /// A value or none, in an enum.
     pub choice: Choice<T>,
+    /// Where it is left out, the rest goes by name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gone: Option<u16>,
     /// Comes after.
     pub after: String,
 }
@@ -45,9 +48,6 @@ pub enum Choice<T> {
     },
 }
 
-/// A value that may be missing, and others.
-pub type Pair<T> = (Option<T>, Kept<T>);
-
 /// A message that may have a value, both ways.
 pub type End<T> = Connection<Option<T>, Option<T>>;
 
@@ -63,9 +63,12 @@ pub type Same<T> = fn(&T, &T) -> bool;
 #[macro_export]
 macro_rules! travels {
     ($pool:expr; $($name:ident: $T:ty = $values:expr $(, $same:expr)?;)+) => {{
+        struct Values {
+            $($name: Vec<$T>,)+
+        }
         #[derive(Clone, Debug, ::serde::Serialize, ::serde::Deserialize)]
         struct Row {
-            $($name: Vec<$T>,)+
+            $($name: $crate::Kept<$T>,)+
         }
         #[::process_task::process_task]
         fn echo_row(row: Row) -> Row {
@@ -84,32 +87,23 @@ macro_rules! travels {
             $crate::pass_on(&items, &back, &end);
         }
         let pool: &::process_task::Pool = $pool;
-        let row = Row { $($name: Vec::from($values),)+ };
+        let values = Values { $($name: Vec::from($values),)+ };
         $({
             #[::process_task::process_task]
             fn echo(value: $T) -> $T {
                 value
             }
-            #[::process_task::process_task]
-            fn keep(maybe: Option<$T>, kept: $crate::Kept<$T>) -> $crate::Pair<$T> {
-                (maybe, kept)
-            }
-            $crate::check(
-                stringify!($T),
-                &row.$name,
-                $crate::same!($T $(, $same)?),
-                &|value| pool.call(echo, value),
-                &|maybe, kept| pool.call(keep, (maybe, kept)),
-            );
+            $crate::check(stringify!($T), &values.$name, $crate::same!($T $(, $same)?), &|value| pool.call(echo, value));
         })+
         let same: $crate::Same<Row> = |one, other| {
-            $($crate::same_lists(&one.$name, &other.$name, $crate::same!($T $(, $same)?)))&&+
+            $($crate::same_kept(&one.$name, &other.$name, $crate::same!($T $(, $same)?)))&&+
         };
-        let empty = Row { $($name: Vec::new(),)+ };
-        $crate::check_row(
-            &[empty, row],
+        $crate::check_rows(
+            [$(values.$name.len()),+].into_iter().max().unwrap_or(0),
+            &|step| Row { $($name: step.kept(&values.$name),)+ },
             same,
             &$crate::Ways {
+                echo: &|row| pool.call(echo_row, row),
                 lend: &|row| pool.call(lend_row, row),
                 alone: &|row| echo_row.spawn(row).join(),
                 map: &|rows| pool.map(echo_row, rows),
@@ -138,6 +132,8 @@ macro_rules! same {
 #[expect(missing_debug_implementations, reason = "functions have nothing to show")]
 #[derive(Clone, Copy)]
 pub struct Ways<'p, R> {
+    /// Returns what it gets.
+    pub echo: &'p dyn Fn(R) -> Result<R>,
     /// Returns a clone of what it is lent.
     pub lend: &'p dyn Fn(&R) -> Result<R>,
     /// Returns what it gets, from a process of its own.
@@ -145,7 +141,7 @@ pub struct Ways<'p, R> {
     /// Returns each item.
     pub map: &'p dyn Fn(Vec<R>) -> Result<Vec<R>>,
     /// [`pass_on`].
-    pub relay: &'p dyn Fn(Consumer<R>, Producer<R>, End<R>) -> Wait,
+    pub relay: Relay<'p, R>,
 }
 
 /// Gets items and puts them into the other queue, then receives messages and sends them back, until the end of each. A
@@ -162,64 +158,98 @@ pub fn pass_on<T: Message>(items: &Consumer<T>, back: &Producer<T>, end: &End<T>
     }
 }
 
-/// Sends each of `values` of the type `name` to two tasks that return what they get.
+/// Sends each of `values` of the type `name` to a task that returns what it gets.
 ///
 /// # Panics
 /// Another value came back, or none.
-pub fn check<T: Clone + Debug>(
-    name: &str,
-    values: &[T],
-    same: Same<T>,
-    echo: &dyn Fn(T) -> Result<T>,
-    keep: &dyn Fn(Option<T>, Kept<T>) -> Result<Pair<T>>,
-) {
-    let check_kept = |maybe: Option<T>, kept: Kept<T>| {
-        let (back, back_kept) = keep(maybe.clone(), kept.clone()).unwrap_or_else(|error| refused(name, &kept, &error));
-        let is_same = same_options(back.as_ref(), maybe.as_ref(), same) && same_kept(&back_kept, &kept, same);
-        assert!(is_same, "{name}: {back:?} and {back_kept:?} came back for {maybe:?} and {kept:?}");
-    };
-    let nothing = || Kept { before: 1, list: Vec::new(), maybe: None, choice: Choice::Nothing, after: String::new() };
-    check_kept(None, nothing());
+pub fn check<T: Clone + Debug>(name: &str, values: &[T], same: Same<T>, echo: &dyn Fn(T) -> Result<T>) {
     for value in values {
         let back = echo(value.clone()).unwrap_or_else(|error| refused(name, value, &error));
         assert!(same(&back, value), "{name}: {back:?} came back for {value:?}");
-        check_kept(Some(value.clone()), Kept { list: values.to_vec(), ..nothing() });
-        let (maybe, after) = (Some((value.clone(), '\u{10FFFF}')), "größer".to_owned());
-        check_kept(None, Kept { maybe, choice: Choice::One(value.clone()), after, ..nothing() });
-        check_kept(None, Kept { choice: Choice::Named { value: value.clone(), mark: 513 }, ..nothing() });
     }
 }
 
-/// Sends rows in all ways that `check` leaves out.
+/// Which values a row has, and where.
+#[derive(Clone, Copy, Debug)]
+pub struct Step {
+    /// The number of a value of each type, or nothing for as little as there can be.
+    value: Option<usize>,
+    /// Whether it stands in the variant of an enum that has names.
+    has_name: bool,
+    /// What is left out where this is nothing.
+    gone: Option<u16>,
+}
+
+impl Step {
+    /// A part of a row.
+    pub fn kept<T: Clone>(&self, values: &[T]) -> Kept<T> {
+        let (list, choice, after) = (Vec::new(), Choice::Nothing, String::new());
+        let nothing = Kept { before: 1, list, maybe: None, choice, gone: self.gone, after };
+        let Some(value) = self.value.map(|at| values[at % values.len()].clone()) else {
+            return nothing;
+        };
+        if self.has_name {
+            return Kept { choice: Choice::Named { value, mark: 513 }, list: values.to_vec(), ..nothing };
+        }
+        let maybe = Some((value.clone(), '\u{10FFFF}'));
+        Kept { maybe, choice: Choice::One(value), after: "größer".to_owned(), ..nothing }
+    }
+}
+
+/// Sends rows of up to `count` values of each type in all ways. First all by position, then all by name.
 ///
 /// # Panics
 /// Another row came back, or none.
-pub fn check_row<R: Clone + Debug + Message>(rows: &[R; 2], same: Same<R>, ways: &Ways<'_, R>) {
+pub fn check_rows<R: Clone + Debug + Message>(
+    count: usize,
+    row: &dyn Fn(Step) -> R,
+    same: Same<R>,
+    ways: &Ways<'_, R>,
+) {
     let back = |way: &str, row: &R, result: Result<R>| {
         let back = result.unwrap_or_else(|error| refused(way, row, &error));
         assert!(same(&back, row), "{way}: {back:?} came back for {row:?}");
     };
-    for row in rows {
-        back("by reference", row, (ways.lend)(row));
-        back("alone", row, (ways.alone)(row.clone()));
+    for gone in [Some(7), None] {
+        let nothing = std::iter::once((None, false));
+        let values = (0..count).flat_map(|value| [(Some(value), false), (Some(value), true)]);
+        let steps = nothing.chain(values).map(|(value, has_name)| Step { value, has_name, gone });
+        let rows: Vec<R> = steps.map(row).collect();
+        for row in &rows {
+            back("by value", row, (ways.echo)(row.clone()));
+        }
+        for row in &rows[..2] {
+            back("by reference", row, (ways.lend)(row));
+            back("alone", row, (ways.alone)(row.clone()));
+        }
+        let mapped = (ways.map)(rows.clone()).unwrap_or_else(|error| refused("map", &rows, &error));
+        assert!(same_lists(&mapped, &rows, same), "map: {mapped:?} came back for {rows:?}");
+        through_channels(&rows, same, ways.relay);
     }
-    let mapped = (ways.map)(rows.to_vec()).unwrap_or_else(|error| refused("map", rows, &error));
-    assert!(same_lists(&mapped, rows, same), "map: {mapped:?} came back for {rows:?}");
+}
 
+/// Makes the other side of two queues and a pipe.
+pub type Relay<'p, R> = &'p dyn Fn(Consumer<R>, Producer<R>, End<R>) -> Wait;
+
+fn through_channels<R: Clone + Debug + Message>(rows: &[R], same: Same<R>, relay: Relay<'_, R>) {
     let (to, items) = Queue::unbounded().expect("a queue").split();
     let (results_to, results) = Queue::unbounded().expect("a queue").split();
     let (end, other) = pipe().expect("a pipe");
-    let relayed = (ways.relay)(items, results_to, other);
+    let relayed = relay(items, results_to, other);
     for row in rows {
         to.put(row.clone()).unwrap_or_else(|error| panic!("put: {row:?}: {error}"));
         let item = results.get().unwrap_or_else(|error| panic!("get: {row:?}: {error}"));
         assert!(same(&item, row), "a queue: {item:?} came back for {row:?}");
     }
     drop(to);
-    for message in [None, Some(&rows[0]), Some(&rows[1]), None] {
+    for message in std::iter::once(None).chain(rows.iter().map(Some)) {
         end.send(message.cloned()).unwrap_or_else(|error| panic!("send: {message:?}: {error}"));
         let back = end.recv().unwrap_or_else(|error| panic!("recv: {message:?}: {error}"));
-        assert!(same_options(back.as_ref(), message, same), "a pipe: {back:?} came back for {message:?}");
+        let is_same = match (&back, message) {
+            (Some(back), Some(row)) => same(back, row),
+            (back, row) => back.is_none() && row.is_none(),
+        };
+        assert!(is_same, "a pipe: {back:?} came back for {message:?}");
     }
     drop(end);
     relayed().unwrap_or_else(|error| panic!("queues and a pipe: {error}"));
@@ -235,15 +265,8 @@ pub fn same_lists<T>(one: &[T], other: &[T], same: Same<T>) -> bool {
     one.len() == other.len() && one.iter().zip(other).all(|(one, other)| same(one, other))
 }
 
-fn same_options<T>(one: Option<&T>, other: Option<&T>, same: Same<T>) -> bool {
-    match (one, other) {
-        (Some(one), Some(other)) => same(one, other),
-        (None, None) => true,
-        _ => false,
-    }
-}
-
-fn same_kept<T>(one: &Kept<T>, other: &Kept<T>, same: Same<T>) -> bool {
+/// Whether all parts are the same.
+pub fn same_kept<T>(one: &Kept<T>, other: &Kept<T>, same: Same<T>) -> bool {
     let same_pairs = match (&one.maybe, &other.maybe) {
         (Some((one, letter)), Some((other, other_letter))) => same(one, other) && letter == other_letter,
         (None, None) => true,
@@ -257,6 +280,52 @@ fn same_kept<T>(one: &Kept<T>, other: &Kept<T>, same: Same<T>) -> bool {
         }
         _ => false,
     };
-    let same_others = (one.before, &one.after) == (other.before, &other.after);
+    let same_others = (one.before, one.gone, &one.after) == (other.before, other.gone, &other.after);
     same_pairs && same_choices && same_others && same_lists(&one.list, &other.list, same)
+}
+
+/// Sends values of one type, each alone and with all of them in a vector, the first one with an empty vector; panics if another
+/// value comes back.
+#[macro_export]
+macro_rules! arrives {
+    ($pool:expr, $T:ty, $values:expr) => {{
+        #[::process_task::process_task]
+        fn echo(value: $T, list: Vec<$T>) -> (Vec<$T>, $T) {
+            (list, value)
+        }
+        let (pool, all): (&::process_task::Pool, Vec<$T>) = ($pool, Vec::from($values));
+        let lists = ::std::iter::once(Vec::new()).chain(::std::iter::repeat(all.clone()));
+        for (value, list) in all.iter().chain(&all[..1]).zip(lists) {
+            let (back_list, back) = pool.call(echo, (value.clone(), list.clone())).unwrap();
+            assert_eq!((&back, &back_list), (value, &list));
+        }
+    }};
+}
+
+/// Sends a value that has to be refused where it is sent, and gives the reason.
+#[macro_export]
+macro_rules! refused {
+    ($pool:expr, $T:ty, $value:expr) => {{
+        #[::process_task::process_task]
+        fn echo(value: $T) -> $T {
+            value
+        }
+        let pool: &::process_task::Pool = $pool;
+        let value: $T = $value;
+        $crate::reason(pool.call(echo, value))
+    }};
+}
+
+/// Why a value was refused where it was sent.
+///
+/// # Panics
+/// It was not.
+pub fn reason<T: Debug>(result: Result<T>) -> String {
+    match result {
+        Ok(value) => panic!("{value:?} came back"),
+        Err(error) => match error.kind() {
+            ErrorKind::CannotEncode { direction: Direction::Arguments, reason, .. } => reason.clone(),
+            _ => panic!("it was not refused where it was sent: {error:?}"),
+        },
+    }
 }

@@ -13,6 +13,7 @@ under_every_start_method! { within 300 seconds;
     bytes_arrive_unchanged,
     chrono_arrives_unchanged,
     either_arrives_unchanged,
+    either_untagged_arrives_unchanged,
     indexmap_arrives_in_its_order,
     ipnet_arrives_unchanged,
     jiff_arrives_unchanged,
@@ -20,9 +21,13 @@ under_every_start_method! { within 300 seconds;
     ndarray_arrives_to_the_last_bit,
     num_bigint_arrives_unchanged,
     ordered_float_arrives_to_the_last_bit,
+    rust_decimal_arrives_with_its_scale,
     semver_arrives_unchanged,
+    serde_json_arrives_unchanged,
+    serde_json_raw_arrives_as_its_text,
     smallvec_arrives_unchanged,
     time_arrives_unchanged,
+    toml_arrives_unchanged,
     url_arrives_unchanged,
     uuid_arrives_unchanged,
 }
@@ -51,9 +56,9 @@ fn bitflags_arrive_unchanged(method: StartMethod) {
 fn bytes_arrive_unchanged(method: StartMethod) {
     use bytes::{Bytes, BytesMut};
     let pool = pool(method);
-    let long: Vec<u8> = (0..=255).cycle().take(100_000).collect();
+    let long: Vec<u8> = (0..=255).cycle().take(5_000).collect();
     travels! { &pool;
-        bytes: Bytes = [Bytes::new(), Bytes::from_static(b"\xFF\0\x80"), Bytes::from(long).slice(3..99_999)];
+        bytes: Bytes = [Bytes::new(), Bytes::from_static(b"\xFF\0\x80"), Bytes::from(long).slice(3..4_999)];
         bytes_mut: BytesMut = [BytesMut::new(), BytesMut::from(&b"\xFF\0\x80"[..])];
     }
 }
@@ -93,6 +98,19 @@ fn either_arrives_unchanged(method: StartMethod) {
     travels! { &pool;
         either: Either<u8, String> = [Left(0), Right(String::new()), Left(255), Right("größer".to_owned())];
         nested: Either<Either<(), u8>, Vec<i64>> = [Left(Left(())), Left(Right(7)), Right(vec![]), Right(vec![-1])];
+    }
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+struct Bare {
+    #[serde(with = "either::serde_untagged")]
+    number_or_text: either::Either<i64, String>,
+}
+
+fn either_untagged_arrives_unchanged(method: StartMethod) {
+    use either::Either::{Left, Right};
+    travels! { &pool(method);
+        bare: Bare = [Left(i64::MIN), Right("ß".to_owned())].map(|number_or_text| Bare { number_or_text });
     }
 }
 
@@ -218,6 +236,44 @@ fn ordered_float_arrives_to_the_last_bit(method: StartMethod) {
     }
 }
 
+fn rust_decimal_arrives_with_its_scale(method: StartMethod) {
+    use rust_decimal::Decimal;
+    let decimals = ["0", "0.00", "-1.50", "0.0000000000000000000000000001"].map(|text| text.parse().unwrap());
+    travels! { &pool(method);
+        decimal: Decimal = [&decimals[..], &[Decimal::MIN, Decimal::MAX]].concat(), |one, other| {
+            one.to_string() == other.to_string()
+        };
+    }
+}
+
+fn serde_json_arrives_unchanged(method: StartMethod) {
+    use serde_json::{Map, Number, Value, json};
+    let values = [
+        Value::Null,
+        json!(true),
+        json!([0, -0.0, 0.1, 1e300, u64::MAX, i64::MIN, "ß\0", [], {}, null]),
+        json!({"": {"größer": [{"a": null}, 1.0]}, "$serde_json::private::RawValue": "1", "b": 7}),
+    ];
+    let numbers = [Number::from(0), Number::from(u64::MAX), Number::from(i64::MIN), Number::from_f64(-0.0).unwrap()];
+    let map: Map<String, Value> = [("z".to_owned(), json!([1])), ("ä".to_owned(), Value::Null)].into_iter().collect();
+    // Their text tells `-0.0` from `0.0`, and `1.0` from `1`.
+    travels! { &pool(method);
+        value: Value = values, |one, other| one == other && format!("{one}") == format!("{other}");
+        number: Number = numbers, |one, other| one == other && one.to_string() == other.to_string();
+        map: Map<String, Value> = [Map::new(), map];
+    }
+}
+
+fn serde_json_raw_arrives_as_its_text(method: StartMethod) {
+    use serde_json::value::RawValue;
+    let texts = ["null", "{ \"a\" : [1e400,\t\"ß\"] }", "123456789012345678901234567890"];
+    travels! { &pool(method);
+        raw: Box<RawValue> = texts.map(|text| RawValue::from_string(text.to_owned()).unwrap()), |one, other| {
+            one.get() == other.get()
+        };
+    }
+}
+
 fn semver_arrives_unchanged(method: StartMethod) {
     use semver::{Comparator, Version, VersionReq};
     let pool = pool(method);
@@ -265,6 +321,28 @@ fn time_arrives_unchanged(method: StartMethod) {
         weekday: Weekday = [Weekday::Monday, Weekday::Sunday];
         month: Month = [Month::January, Month::December];
         dated: Dated = [dated.clone(), Dated { until: Some(OffsetDateTime::UNIX_EPOCH), ..dated }];
+    }
+}
+
+fn toml_arrives_unchanged(method: StartMethod) {
+    use toml::value::Datetime;
+    use toml::{Table, Value};
+    let text = r#"
+        none = []
+        numbers = [0, -9223372036854775808, 9223372036854775807]
+        floats = [-0.0, inf, 1e-300]
+        "größer" = { "" = "ß", at = 1979-05-27T00:32:00.999999-07:00, day = 1979-05-27, time = 07:32:00 }
+        [[list]]
+        yes = true
+    "#;
+    let table: Table = text.parse().unwrap();
+    let days = ["1979-05-27T07:32:00Z", "1979-05-27", "23:59:60.5"].map(|day| day.parse::<Datetime>().unwrap());
+    travels! { &pool(method);
+        value: Value = [Value::Integer(0), Value::Datetime(days[0]), Value::Table(table.clone())], |one, other| {
+            one == other && one.to_string() == other.to_string()
+        };
+        table: Table = [Table::new(), table];
+        datetime: Datetime = days;
     }
 }
 

@@ -1,13 +1,7 @@
 //! Types of std: each row of `docs/types.md` is a test here that sends values and compares what comes back.
 //!
 //! Runs in: the test process; the tasks in workers. Never: compares floats but bit by bit.
-#![expect(
-    clippy::linkedlist,
-    clippy::option_option,
-    clippy::unnecessary_box_returns,
-    clippy::zero_sized_map_values,
-    reason = "rare types travel, too"
-)]
+#![expect(clippy::zero_sized_map_values, reason = "rare types travel, too")]
 
 #[path = "../../support/mod.rs"]
 mod support;
@@ -18,7 +12,7 @@ use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap, HashMap, HashSet, LinkedList, VecDeque};
 use std::ffi::{CString, OsStr, OsString};
 use std::marker::PhantomData;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
 use std::num::{NonZero, Saturating, Wrapping};
 use std::ops::{Bound, Range, RangeFrom, RangeInclusive, RangeTo};
 use std::os::unix::ffi::OsStringExt as _;
@@ -59,15 +53,14 @@ fn pool(method: StartMethod) -> Pool {
     Pool::builder().workers(1).start_method(method).build().unwrap()
 }
 
-type Integers = (bool, u8, i8, u16, i32, u32, i64, u64, isize, usize);
+type Integers = (bool, u8, i16, u32, i64, u64, i128, u128, isize, usize);
 
 fn integers_arrive_unchanged(method: StartMethod) {
-    let largest = (true, u8::MAX, i8::MAX, u16::MAX, i32::MAX, u32::MAX, i64::MAX, u64::MAX, isize::MAX, usize::MAX);
-    let smallest = (false, 0, i8::MIN, 0, i32::MIN, 0, i64::MIN, 0, isize::MIN, 0);
+    let largest = (true, u8::MAX, i16::MAX, u32::MAX, i64::MAX, u64::MAX, i128::MAX, u128::MAX, isize::MAX, usize::MAX);
+    let smallest = (false, 0, i16::MIN, 0, i64::MIN, 0, i128::MIN, 0, isize::MIN, 0);
+    let between = (true, 0, -1, 0, -1, (1 << 53) + 1, i128::from(i64::MIN) - 1, u128::from(u64::MAX) + 1, -1, 0);
     travels! { &pool(method);
-        integers: Integers = [smallest, (true, 0, -1, 0, -1, 0, -1, (1 << 53) + 1, -1, 0), largest];
-        signed: i128 = [0, -1, i128::MIN, i128::MAX, i128::from(u64::MAX) + 1, i128::from(i64::MIN) - 1];
-        unsigned: u128 = [0, u128::MAX, u128::from(u64::MAX) + 1];
+        integers: Integers = [smallest, between, largest];
     }
 }
 
@@ -87,50 +80,45 @@ fn characters_and_texts_arrive_unchanged(method: StartMethod) {
     let texts = ["", "\0", "größer 🦀\u{10FFFF}"].map(String::from);
     travels! { &pool;
         char: char = ['a', '\0', 'ß', '\u{D7FF}', '\u{10FFFF}'];
-        string: String = texts.clone();
-        box_str: Box<str> = texts.map(String::into_boxed_str);
+        string: String = texts;
     }
 }
 
+type Nested = (Option<()>, Option<Option<()>>, Option<Option<Option<u8>>>);
+type Results = Result<Option<u8>, Result<char, ()>>;
+
 fn options_and_results_arrive_as_deep_as_they_are(method: StartMethod) {
-    let pool = pool(method);
-    travels! { &pool;
+    travels! { &pool(method);
         unit: () = [()];
-        option: Option<()> = [None, Some(())];
-        nested: Option<Option<()>> = [None, Some(None), Some(Some(()))];
-        deep: Option<Option<Option<u8>>> = [None, Some(None), Some(Some(None)), Some(Some(Some(0)))];
+        nested: Nested = [(None, None, None), (None, Some(None), Some(None)), (Some(()), Some(Some(())), Some(Some(None)))];
         list: Vec<Option<()>> = [vec![], vec![None], vec![Some(()), None]];
-        result: Result<(), String> = [Ok(()), Err(String::new()), Err("ß".to_owned())];
-        results: Result<Option<u8>, Result<char, ()>> = [Ok(None), Ok(Some(0)), Err(Ok('ß')), Err(Err(()))];
+        results: Results = [Ok(None), Ok(Some(0)), Err(Ok('ß')), Err(Err(()))];
     }
 }
 
 type Deep = ((u8, (i16, ((), char))), [(u8, bool); 2]);
 
+type Arrays = ([u8; 0], [u8; 32], [String; 2], [[Option<i8>; 2]; 3]);
+
 fn tuples_and_arrays_arrive_unchanged(method: StartMethod) {
-    let pool = pool(method);
-    travels! { &pool;
-        single: (u8,) = [(0,), (255,)];
+    let strings = [String::new(), "ß".to_owned()];
+    travels! { &pool(method);
         deep: Deep = [((1, (-2, ((), 'ß'))), [(3, true), (4, false)])];
-        none: [u8; 0] = [[]];
-        bytes: [u8; 32] = [[0; 32], [255; 32]];
-        strings: [String; 2] = [[String::new(), "ß".to_owned()]];
-        table: [[Option<i8>; 2]; 3] = [[[None, Some(-1)], [Some(1), None], [None, None]]];
+        arrays: Arrays = [([], [255; 32], strings, [[None, Some(-1)], [Some(1), None], [None, None]])];
     }
 }
 
+type Sequences = (Vec<Vec<String>>, Vec<()>, Box<[i32]>, VecDeque<u16>, LinkedList<i8>);
+
 fn sequences_arrive_in_their_order(method: StartMethod) {
-    let pool = pool(method);
     let mut turned: VecDeque<u16> = (0..9).collect();
     turned.rotate_left(4);
     turned.push_front(u16::MAX);
-    travels! { &pool;
-        bytes: Vec<u8> = [vec![], vec![255, 0], vec![7; 100_000]];
-        lists: Vec<Vec<String>> = [vec![], vec![vec![]], vec![vec!["ß".to_owned()], vec![], vec![String::new()]]];
-        units: Vec<()> = [vec![], vec![(); 3]];
-        boxed: Box<[i32]> = [Box::from([]), Box::from([i32::MIN, -1])];
-        deque: VecDeque<u16> = [VecDeque::new(), turned];
-        linked: LinkedList<i8> = [LinkedList::new(), LinkedList::from([3, -1, 2])];
+    let lists = vec![vec!["ß".to_owned()], vec![], vec![String::new()]];
+    let full = (lists, vec![(); 3], Box::from([i32::MIN, -1]), turned, LinkedList::from([3, -1, 2]));
+    travels! { &pool(method);
+        bytes: Vec<u8> = [vec![], vec![255, 0], vec![7; 5_000]];
+        sequences: Sequences = [Sequences::default(), full];
         heap: BinaryHeap<u8> = [BinaryHeap::new(), BinaryHeap::from([3, 1, 2])], |one, other| {
             one.clone().into_sorted_vec() == other.clone().into_sorted_vec()
         };
@@ -151,98 +139,94 @@ enum Key {
     Named { place: Place },
 }
 
+type Maps = (HashMap<u64, i8>, HashMap<(u8, char), Vec<u8>>, BTreeMap<Place, String>, BTreeMap<Option<bool>, ()>);
+
 fn maps_arrive_with_keys_of_any_type(method: StartMethod) {
-    let pool = pool(method);
     let place = Place { row: -1, column: 'ß' };
     let keys = [Key::Unit, Key::One("ß".to_owned()), Key::Two(0, None), Key::Two(1, Some(true)), Key::Named { place }];
-    travels! { &pool;
+    let full: Maps = (
+        [(u64::MAX, -1), (0, 1)].into(),
+        [((1, 'a'), vec![]), ((1, 'b'), vec![0])].into(),
+        [(place, "ß".to_owned())].into(),
+        [(None, ()), (Some(true), ())].into(),
+    );
+    travels! { &pool(method);
         by_text: BTreeMap<String, u8> = [BTreeMap::new(), [(String::new(), 0), ("ß".to_owned(), 1)].into()];
-        by_number: HashMap<u64, i8> = [HashMap::new(), [(u64::MAX, -1), (0, 1)].into()];
-        by_tuple: HashMap<(u8, char), Vec<u8>> = [HashMap::new(), [((1, 'a'), vec![]), ((1, 'b'), vec![0])].into()];
-        by_struct: BTreeMap<Place, String> = [BTreeMap::new(), [(place, "ß".to_owned())].into()];
         by_enum: HashMap<Key, Key> = [HashMap::new(), keys.iter().cloned().zip(keys.iter().rev().cloned()).collect()];
-        by_option: BTreeMap<Option<bool>, ()> = [BTreeMap::new(), [(None, ()), (Some(true), ())].into()];
         by_map: BTreeMap<BTreeMap<u8, u8>, BTreeSet<u8>> = [
             BTreeMap::new(),
             [(BTreeMap::new(), BTreeSet::new()), ([(1, 2)].into(), [3].into())].into(),
         ];
+        others: Maps = [Maps::default(), full];
     }
 }
 
 fn sets_arrive_unchanged(method: StartMethod) {
-    let pool = pool(method);
-    travels! { &pool;
-        sorted: BTreeSet<Option<i8>> = [BTreeSet::new(), [None, Some(-1), Some(1)].into()];
-        hashed: HashSet<Key> = [HashSet::new(), [Key::Unit, Key::One(String::new())].into()];
+    travels! { &pool(method);
+        sets: (BTreeSet<Option<i8>>, HashSet<Key>) = [
+            (BTreeSet::new(), HashSet::new()),
+            ([None, Some(-1), Some(1)].into(), [Key::Unit, Key::One(String::new())].into()),
+        ];
     }
 }
 
+type Pointers = (Box<Option<Box<u8>>>, Arc<[u16]>, Text, Cow<'static, [u16]>, PhantomData<Vec<u8>>);
 type Text = Cow<'static, str>;
-type Numbers = Cow<'static, [u16]>;
 
 fn pointers_arrive_as_what_they_point_to(method: StartMethod) {
-    let pool = pool(method);
-    travels! { &pool;
-        boxed: Box<Option<Box<u8>>> = [Box::new(None), Box::new(Some(Box::new(7)))];
+    let empty = (Box::new(None), Arc::from([]), Text::default(), Cow::Borrowed(&[][..]), PhantomData);
+    let text = Cow::Owned("ß".to_owned());
+    let full = (Box::new(Some(Box::new(7))), Arc::from([u16::MAX, 0]), text, Cow::Owned(vec![u16::MAX]), PhantomData);
+    travels! { &pool(method);
         counted: Rc<String> = [Rc::default(), Rc::new("ß".to_owned())];
         arc_str: Arc<str> = [Arc::from(""), Arc::from("ß")];
-        arc_list: Arc<[u16]> = [Arc::from([]), Arc::from([u16::MAX, 0])];
         text: Text = [Cow::Borrowed(""), Cow::Owned("ß".to_owned())];
-        numbers: Numbers = [Cow::Borrowed(&[][..]), Cow::Owned(vec![u16::MAX])];
-        phantom: PhantomData<Vec<u8>> = [PhantomData];
+        pointers: Pointers = [empty, full];
     }
 }
+
+type Locks = Arc<(Mutex<Option<u8>>, RwLock<Vec<u8>>)>;
 
 fn cells_and_locks_arrive_as_what_is_in_them(method: StartMethod) {
-    let pool = pool(method);
-    travels! { &pool;
-        cell: Cell<i32> = [Cell::new(0), Cell::new(i32::MIN)];
-        ref_cell: RefCell<String> = [RefCell::default(), RefCell::new("ß".to_owned())];
-        mutex: Arc<Mutex<Option<u8>>> = [Arc::default(), Arc::new(Mutex::new(Some(7)))], |one, other| {
-            let one = *one.lock().unwrap();
-            one == *other.lock().unwrap()
-        };
-        rw_lock: Arc<RwLock<Vec<u8>>> = [Arc::default(), Arc::new(RwLock::new(vec![255]))], |one, other| {
-            *one.read().unwrap() == *other.read().unwrap()
+    travels! { &pool(method);
+        cells: (Cell<i32>, RefCell<String>) = [Default::default(), (Cell::new(i32::MIN), RefCell::new("ß".to_owned()))];
+        locks: Locks = [Locks::default(), Arc::new((Mutex::new(Some(7)), RwLock::new(vec![255])))], |one, other| {
+            let option = *one.0.lock().unwrap();
+            option == *other.0.lock().unwrap() && *one.1.read().unwrap() == *other.1.read().unwrap()
         };
     }
 }
+
+type Atomics = Arc<(AtomicBool, AtomicI8, AtomicU64)>;
 
 fn atomics_arrive_as_their_number(method: StartMethod) {
-    let pool = pool(method);
-    travels! { &pool;
-        flag: Arc<AtomicBool> = [Arc::default(), Arc::new(AtomicBool::new(true))], |one, other| {
-            one.load(Relaxed) == other.load(Relaxed)
-        };
-        small: Arc<AtomicI8> = [Arc::default(), Arc::new(AtomicI8::new(i8::MIN))], |one, other| {
-            one.load(Relaxed) == other.load(Relaxed)
-        };
-        large: Arc<AtomicU64> = [Arc::default(), Arc::new(AtomicU64::new(u64::MAX))], |one, other| {
-            one.load(Relaxed) == other.load(Relaxed)
+    let extreme = (AtomicBool::new(true), AtomicI8::new(i8::MIN), AtomicU64::new(u64::MAX));
+    travels! { &pool(method);
+        atomics: Atomics = [Atomics::default(), Arc::new(extreme)], |one, other| {
+            let numbers = |of: &Atomics| (of.0.load(Relaxed), of.1.load(Relaxed), of.2.load(Relaxed));
+            numbers(one) == numbers(other)
         };
     }
 }
+
+type Wrappers = (NonZero<u8>, Option<NonZero<i128>>, Wrapping<i8>, Saturating<u64>, Reverse<Option<String>>);
 
 fn wrappers_arrive_unchanged(method: StartMethod) {
-    let pool = pool(method);
-    travels! { &pool;
-        non_zero: NonZero<u8> = [NonZero::<u8>::MIN, NonZero::<u8>::MAX];
-        maybe_non_zero: Option<NonZero<i128>> = [None, NonZero::new(i128::MIN)];
-        wrapping: Wrapping<i8> = [Wrapping(0), Wrapping(i8::MIN)];
-        saturating: Saturating<u64> = [Saturating(0), Saturating(u64::MAX)];
-        reverse: Reverse<Option<String>> = [Reverse(None), Reverse(Some("ß".to_owned()))];
+    let text = Reverse(Some("ß".to_owned()));
+    travels! { &pool(method);
+        wrappers: Wrappers = [
+            (NonZero::<u8>::MIN, None, Wrapping(0), Saturating(0), Reverse(None)),
+            (NonZero::<u8>::MAX, NonZero::new(i128::MIN), Wrapping(i8::MIN), Saturating(u64::MAX), text),
+        ];
     }
 }
 
+type Ranges = (Range<u64>, RangeInclusive<i8>, RangeFrom<char>, RangeTo<usize>);
+
 fn ranges_and_bounds_arrive_unchanged(method: StartMethod) {
-    let pool = pool(method);
-    travels! { &pool;
-        range: Range<u64> = [0..0, 3..u64::MAX];
-        inclusive: RangeInclusive<i8> = [0..=0, i8::MIN..=i8::MAX];
-        from: RangeFrom<char> = ['ß'..];
-        to: RangeTo<usize> = [..0, ..usize::MAX];
+    travels! { &pool(method);
+        ranges: Ranges = [(0..0, 0..=0, 'a'.., ..0), (3..u64::MAX, i8::MIN..=i8::MAX, 'ß'.., ..usize::MAX)];
         bound: Bound<String> = [Bound::Unbounded, Bound::Included(String::new()), Bound::Excluded("ß".to_owned())];
-        bounds: (Bound<u8>, Bound<u8>) = [(Bound::Unbounded, Bound::Excluded(7))];
     }
 }
 
@@ -272,10 +256,7 @@ fn addresses_arrive_unchanged(method: StartMethod) {
     let pool = pool(method);
     let six = Ipv6Addr::from_bits(0xFE80 << 112 | 1);
     travels! { &pool;
-        four: Ipv4Addr = [Ipv4Addr::UNSPECIFIED, Ipv4Addr::BROADCAST];
-        six: Ipv6Addr = [Ipv6Addr::UNSPECIFIED, six];
         either: IpAddr = [IpAddr::V4(Ipv4Addr::LOCALHOST), IpAddr::V6(six)];
-        socket_of_four: SocketAddrV4 = [SocketAddrV4::new(Ipv4Addr::LOCALHOST, u16::MAX)];
         socket: SocketAddr = [SocketAddr::new(Ipv4Addr::LOCALHOST.into(), 1), SocketAddr::new(six.into(), 65_535)];
     }
 }
@@ -304,8 +285,11 @@ fn texts_of_the_system_arrive_unchanged(method: StartMethod) {
 
 fn paths_arrive_unchanged(method: StartMethod) {
     let pool = pool(method);
+    let odd = PathBuf::from(OsString::from_vec(b"a/\xFF".to_vec()));
     travels! { &pool;
-        path_buf: PathBuf = ["", "a/../ß", "/"].map(PathBuf::from);
-        box_path: Box<Path> = ["", "a/../ß"].map(|path| PathBuf::from(path).into_boxed_path());
+        path_buf: PathBuf = ["", "a/../ß", "/"].map(PathBuf::from).into_iter().chain([odd.clone()]).collect::<Vec<_>>();
+        maybe: Option<PathBuf> = [None, Some(odd.clone())];
+        result: Result<PathBuf, u8> = [Ok(odd.clone()), Err(7)];
+        box_path: Box<Path> = [PathBuf::new().into_boxed_path(), odd.into_boxed_path()];
     }
 }
