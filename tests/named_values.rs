@@ -35,9 +35,13 @@ fn run<T: Task>(method: StartMethod, task: T, args: T::Args<'_>) -> process_task
 /// Tasks for one type, and a function that sends its values everywhere.
 macro_rules! tasks_for {
     ($($module:ident: $T:ty;)*) => { $(
-        #[allow(dead_code, reason = "not every type has values of every sort")]
         mod $module {
             use super::*;
+
+            // Not every type has values of every sort.
+            const _: fn(StartMethod, &[$T]) = arrive;
+            const _: fn(StartMethod, &[$T], &[$T]) = arrive_as;
+            const _: fn(StartMethod, &$T) -> String = refused;
 
             #[process_task]
             fn alone(value: $T) -> $T {

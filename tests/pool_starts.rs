@@ -175,7 +175,7 @@ fn refused_fork_is_waited_for_and_names_the_limits(method: StartMethod) {
 /// A pool of each start method, without a worker and without a descriptor for a minute.
 #[test]
 fn pool_that_has_no_worker_for_a_minute_closes() {
-    support::promise_within(Duration::from_secs(180), || {
+    support::promise_within(Duration::from_mins(3), || {
         let pools = [StartMethod::ForkServer, StartMethod::Exec].map(|method| builder(method, 1).build().unwrap());
         let mut full = FullTable::new();
         for pool in &pools {
