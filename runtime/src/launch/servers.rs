@@ -32,6 +32,8 @@ struct List {
     others: Vec<Arc<Server>>,
     /// Those of the server that was present last.
     rights: Option<Arc<Rights>>,
+    /// The umask of the thread that asked last.
+    umask: Option<u32>,
 }
 
 /// A server for the rights that were asked for.
@@ -74,6 +76,15 @@ impl Servers {
     /// The rights of the server that is present, or was.
     pub(super) fn last_rights(&self) -> Option<Arc<Rights>> {
         self.list().rights.clone()
+    }
+
+    /// The umask that the next child most likely is to have.
+    pub(super) fn last_umask(&self) -> Option<u32> {
+        self.list().umask
+    }
+
+    pub(super) fn note_umask(&self, umask: Option<u32>) {
+        self.list().umask = umask;
     }
 
     /// The server of `epoch`, whatever it is, unless it is dead.

@@ -9,6 +9,7 @@ use super::asker::rights_of_this_thread;
 use super::dress::Dress;
 use super::hub::{Hub, KINDS, SERVER, SERVER_ENDED};
 use super::lost;
+use super::record::Record;
 use super::requests::{Child, How, Started, make_link};
 use super::server::{START_DEADLINE, Server};
 use crate::error::{Error, Result};
@@ -18,6 +19,23 @@ use crate::sys::rights::Rights;
 use crate::sys::{Errno, held, signal};
 
 impl Hub {
+    /// A spare that most likely has the rights and the umask of this thread, and that umask, for a caller that prepares it while
+    /// it wakes and asks [`is_right`](Self::is_right) before it gives it a call.
+    pub(crate) fn likely_child(self: &Arc<Self>, how: &How) -> Option<(Child, Option<u32>)> {
+        let umask = self.servers.last_umask()?;
+        self.spare(how).map(|spare| (spare, Some(umask)))
+    }
+
+    /// Whether a child that was prepared with `umask` has the rights and the umask of this thread.
+    ///
+    /// # Errors
+    /// It cannot be found out for the moment.
+    pub(crate) fn is_right(&self, child: &Record, umask: Option<u32>) -> Result<bool> {
+        let rights = rights_of_this_thread(self.servers.last_rights().as_deref())?;
+        self.servers.note_umask(rights.umask());
+        Ok(child.server().rights.same(&rights) && rights.umask() == umask)
+    }
+
     /// A new child with the rights of this thread, waiting until it is there; and this process's umask, found on the way.
     ///
     /// # Errors
@@ -26,6 +44,7 @@ impl Hub {
         // Before a spare is woken: one that is given nothing for so long goes to sleep again.
         let rights = rights_of_this_thread(self.servers.last_rights().as_deref())?;
         let umask = rights.umask();
+        self.servers.note_umask(umask);
         match self.spare(&how) {
             Some(spare) if spare.record.server().rights.same(&rights) => return Ok((spare, umask)),
             Some(spare) => drop(spare.record.signal(signal::KILL)),

@@ -42,8 +42,8 @@ use crate::task::Task;
 /// ```
 ///
 /// # If the other process dies
-/// The call that the worker was running fails with [`ErrorKind::Killed`] or [`ErrorKind::Exited`] and
-/// [`Execution::Unknown`]. Calls that it had not begun go to another worker, as if nothing had happened.
+/// The call that the worker was running fails with [`ErrorKind::Killed`](crate::ErrorKind::Killed) or [`ErrorKind::Exited`](crate::ErrorKind::Exited) and
+/// [`Execution::Unknown`](crate::Execution::Unknown). Calls that it had not begun go to another worker, as if nothing had happened.
 #[derive(Debug)]
 #[doc(alias("ProcessPoolExecutor", "Executor"))]
 pub struct Pool {

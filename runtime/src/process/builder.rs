@@ -7,13 +7,13 @@ use std::sync::Arc;
 
 use super::handle::Process;
 use super::output::{Output, Pipes};
-use super::running::{Order, Running};
+use super::running::{IsRight, NotStarted, Order, Running};
 use super::stdio::Stdio;
 use super::surroundings::surroundings;
 use crate::error::{Error, Result};
-use crate::launch::{For, How, Options, encode, hub, setup};
+use crate::launch::{For, How, Options, Record, encode, hub, setup};
 use crate::link::{SharedStock, StartMethod};
-use crate::sys::signal;
+use crate::sys::{Errno, signal};
 use crate::task::{Options as Limits, Task};
 
 /// Options for one process, as [`std::thread::Builder`] has for a thread.
@@ -203,30 +203,48 @@ fn launch<T: Task>(options: Options, name: &str, task: T, args: T::Args<'_>) -> 
         let index = registration.index().ok_or_else(Error::unknown_task)?;
         // A parcel of its own, which goes when the call is done: there will be no other.
         let call = encode::<T>(args, &SharedStock::default())?;
-        let (child, umask) = hub()?.start_child(How::of(&options)?)?;
-        child.record.set_name(name);
-        let give_up = |error: Error| {
-            let _ = child.record.signal(signal::KILL);
-            error
-        };
+        let hub = hub()?;
+        let mut call = call;
         // Noted here, since another process may have to be asked for by the hub's thread.
         let mut options = options.of_this_thread();
-        let base = child.record.server().base();
-        let made = setup(For { base, name, once: true, umask }, &options).map_err(give_up)?;
-        // Only forked children can be spares, which may have died unnoticed. A stream of the caller's is sent once, and closed
-        // here, or its other end would not see the end.
-        let supplied = std::mem::take(&mut options.stdio).iter().any(Option::is_some);
-        let tries = if options.method == StartMethod::ForkServer && !supplied { MORE_TRIES } else { 0 };
-        let order = Order {
-            task: registration.name(),
-            index,
-            ignores_termination: made.0.ignores_termination,
-            options,
-            umask,
-            limit,
-        };
-        Running::start(child, Arc::new(order), made, call, tries)
-            .map_err(|errno| Error::could_not_start("hand over the call", errno))
+        // A stream of the caller's is sent once, and closed here, or its other end would not see the end.
+        let supplied = options.stdio.iter().any(Option::is_some);
+        // Whether a spare has the rights of now is found out while it wakes: commonly it has.
+        let mut likely = if supplied { None } else { hub.likely_child(&How::of(&options)?) };
+        loop {
+            let is_sure = likely.is_none();
+            let (child, umask) = match likely.take() {
+                Some(likely) => likely,
+                None => hub.start_child(How::of(&options)?)?,
+            };
+            child.record.set_name(name);
+            let give_up = |error: Error| {
+                let _ = child.record.signal(signal::KILL);
+                error
+            };
+            let base = child.record.server().base();
+            let made = setup(For { base, name, once: true, umask }, &options).map_err(give_up)?;
+            std::mem::take(&mut options.stdio);
+            // Only forked children can be spares, which may have died unnoticed.
+            let tries = if options.method == StartMethod::ForkServer && !supplied { MORE_TRIES } else { 0 };
+            let order = Arc::new(Order {
+                task: registration.name(),
+                index,
+                ignores_termination: made.0.ignores_termination,
+                options,
+                umask,
+                limit,
+            });
+            let is_right = |child: &Record| hub.is_right(child, umask);
+            let is_right: IsRight<'_> = if is_sure { None } else { Some(&is_right) };
+            match Running::start(child, Arc::clone(&order), made, call, (tries, is_right)) {
+                Ok(running) => return Ok(running),
+                Err(NotStarted::Failed(error)) => return Err(error),
+                Err(NotStarted::Wrong(again)) => call = again,
+            }
+            let unshared = Arc::into_inner(order);
+            options = unshared.ok_or_else(|| Error::could_not_start("ask for another process", Errno::EBUSY))?.options;
+        }
     };
     start().map_err(|error| error.in_process(name, 0).in_task(registration.name()))
 }

@@ -63,6 +63,23 @@ pub(super) struct Order {
     pub(super) limit: Option<Duration>,
 }
 
+/// Asks whether a child that was prepared may have the call.
+pub(super) type IsRight<'f> = Option<&'f dyn Fn(&Record) -> Result<bool>>;
+
+/// Why a child did not get a call.
+#[derive(Debug)]
+pub(super) enum NotStarted {
+    /// It is not the right one for this call.
+    Wrong(Payload),
+    Failed(Error),
+}
+
+impl From<Errno> for NotStarted {
+    fn from(errno: Errno) -> Self {
+        Self::Failed(Error::could_not_start("hand over the call", errno))
+    }
+}
+
 /// The one call of a process.
 pub(super) struct Running {
     pub(super) record: Arc<Record>,
@@ -88,30 +105,37 @@ pub(super) struct Running {
 }
 
 impl Running {
-    /// Gives `child` its setup and its call.
+    /// Gives `child` its setup and its call. While the child puts the setup on, `is_right` says whether it is to have the call.
     ///
     /// # Errors
-    /// A parcel or a descriptor could not be handed over; the child is ended.
+    /// The call, if it was not given out, and why. The child is ended.
     pub(super) fn start(
         child: Child,
         order: Arc<Order>,
         (setup, descriptors): (Setup, Vec<OwnedFd>),
         call: Payload,
-        tries: u32,
-    ) -> std::result::Result<Arc<Self>, Errno> {
+        (tries, is_right): (u32, IsRight<'_>),
+    ) -> std::result::Result<Arc<Self>, NotStarted> {
         let Child { record, link } = child;
         let bell = Arc::clone(link.bell());
         let mut caller = Caller::new(link.for_one());
         let pushed = (|| {
             hand_over(&caller, &descriptors)?;
-            caller
-                .push(Kind::Setup, 0, Payload::of_bytes(&to_bytes(&setup))?, Asked::Setup)
-                .map_err(|(errno, ..)| errno)?;
-            caller.push(Kind::Call, order.index, call, Asked::Call).map_err(|(errno, ..)| errno)
+            let setup = Payload::of_bytes(&to_bytes(&setup))?;
+            caller.push(Kind::Setup, 0, setup, Asked::Setup).map_err(|(errno, ..)| NotStarted::from(errno))?;
+            if let Some(is_right) = is_right {
+                caller.wake();
+                match is_right(&record) {
+                    Ok(true) => {}
+                    Ok(false) => return Err(NotStarted::Wrong(call)),
+                    Err(error) => return Err(NotStarted::Failed(error)),
+                }
+            }
+            caller.push(Kind::Call, order.index, call, Asked::Call).map_err(|(errno, ..)| errno.into())
         })();
-        if let Err(errno) = pushed {
+        if let Err(why) = pushed {
             let _ = record.signal(signal::KILL);
-            return Err(errno);
+            return Err(why);
         }
         caller.wake();
         let running = Arc::new(Self {
@@ -395,8 +419,10 @@ impl Running {
                 child.record.set_name(&name);
                 let base = child.record.server().base();
                 let made = setup(For { base, name: &name, once: true, umask: self.order.umask }, &self.order.options)?;
-                let failed = |errno| Error::could_not_start("hand over the call", errno);
-                Self::start(child, Arc::clone(&self.order), made, call, tries).map_err(failed)
+                Self::start(child, Arc::clone(&self.order), made, call, (tries, None)).map_err(|why| match why {
+                    NotStarted::Failed(error) => error,
+                    NotStarted::Wrong(_) => Error::could_not_start("hand over the call", Errno::EPERM),
+                })
             });
             match next {
                 Ok(next) => {

@@ -7,12 +7,13 @@
 //! namespaces are those of the thread that changes them, and of the threads that it starts later.
 #![expect(unsafe_code, reason = "nix has no wrapper for capget(2), capset(2) and some options of prctl(2)")]
 
-use std::os::unix::ffi::OsStringExt;
+use std::ffi::CStr;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
 
 use nix::errno::Errno;
-use nix::fcntl::{OFlag, open, readlinkat};
+use nix::fcntl::{OFlag, open, openat};
 use nix::libc;
 use nix::sys::stat::Mode;
 
@@ -35,7 +36,19 @@ const LINES: [&[u8]; 11] = [
 ];
 
 /// The namespaces that a new process gets from its parent's thread.
-const NAMESPACES: [&str; 8] = ["user", "net", "mnt", "uts", "ipc", "cgroup", "pid_for_children", "time_for_children"];
+const NAMESPACES: [&CStr; 8] = [
+    c"ns/user",
+    c"ns/net",
+    c"ns/mnt",
+    c"ns/uts",
+    c"ns/ipc",
+    c"ns/cgroup",
+    c"ns/pid_for_children",
+    c"ns/time_for_children",
+];
+
+/// What a link to a namespace says, filled up with zeroes.
+type Name = [u8; 32];
 
 /// What a short file of `/proc` is not longer than.
 const PAGE: usize = 4096;
@@ -51,7 +64,7 @@ pub(crate) struct Rights {
     lines: Vec<u8>,
     permitted: u64,
     umask: Option<u32>,
-    namespaces: Vec<Vec<u8>>,
+    namespaces: Vec<Name>,
     root: Option<Identity>,
     control_group: Vec<u8>,
     session: i32,
@@ -89,10 +102,14 @@ impl Rights {
     }
 
     fn read(folder: &str, before: Option<&Self>, own: Option<[i32; 2]>) -> nix::Result<Self> {
-        let status = read(&format!("{folder}/status"))?;
+        // Found once: the way through `/proc` takes longer than to read a file there.
+        let folder = open_or_nothing(None, folder, OFlag::O_PATH | OFlag::O_DIRECTORY)?;
+        let status = read_in(folder.as_ref(), "status")?;
         let mut lines = Vec::with_capacity(400);
         let (mut permitted, mut umask) = (0, None);
-        for line in status.split_inclusive(|byte| *byte == b'\n') {
+        // Most lines begin with other letters.
+        let may_count = |line: &&[u8]| line.first().is_some_and(|first| b"UGCNS".contains(first));
+        for line in status.split_inclusive(|byte| *byte == b'\n').filter(may_count) {
             if let Some(value) = line.strip_prefix(b"Umask:") {
                 umask = number(value, 8).and_then(|mask| u32::try_from(mask).ok());
             } else if LINES.iter().any(|start| line.starts_with(start)) {
@@ -108,9 +125,9 @@ impl Rights {
             lines,
             permitted,
             umask,
-            namespaces: namespaces(&format!("{folder}/ns"), before)?,
+            namespaces: folder.as_ref().map_or_else(Vec::new, |folder| namespaces(folder, before)),
             root: path_identity(c"/"),
-            control_group: read(&format!("{folder}/cgroup"))?,
+            control_group: read_in(folder.as_ref(), "cgroup")?,
             session: nix::unistd::getsid(None).map_or(0, nix::unistd::Pid::as_raw),
             own,
         })
@@ -140,19 +157,20 @@ impl Rights {
 ///
 /// Without `CAP_SYS_ADMIN`, then and now, only a new user namespace leads to another one of the others. So they are as
 /// `before` if that is the same.
-fn namespaces(folder: &str, before: Option<&Rights>) -> nix::Result<Vec<Vec<u8>>> {
-    let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
-    let folder = match retry(|| open(folder, flags, Mode::empty())) {
-        Ok(folder) => folder,
-        Err(errno) if is_unknown(errno) => return Ok(Vec::new()),
-        Err(errno) => return Err(errno),
-    };
-    let name = |kind: &str| readlinkat(&folder, kind).map_or_else(|_| Vec::new(), OsStringExt::into_vec);
-    let user = name(NAMESPACES[0]);
-    if let Some(before) = before.filter(|before| before.namespaces.first() == Some(&user)) {
-        return Ok(before.namespaces.clone());
+fn namespaces(folder: &OwnedFd, before: Option<&Rights>) -> Vec<Name> {
+    let user = name_of(folder, NAMESPACES[0]);
+    match before.filter(|before| before.namespaces.first() == Some(&user)) {
+        Some(before) => before.namespaces.clone(),
+        None => [user].into_iter().chain(NAMESPACES[1..].iter().map(|link| name_of(folder, link))).collect(),
     }
-    Ok([user].into_iter().chain(NAMESPACES[1..].iter().map(|kind| name(kind))).collect())
+}
+
+/// What a link to a namespace says, such as `net:[4026531840]`; zeroes if there is no such link.
+fn name_of(folder: &OwnedFd, link: &CStr) -> Name {
+    let mut name = Name::default();
+    // SAFETY: the kernel writes at most so many bytes into the name, which is borrowed for the call, as the path is.
+    unsafe { libc::readlinkat(folder.as_raw_fd(), link.as_ptr(), name.as_mut_ptr().cast(), name.len()) };
+    name
 }
 
 /// Whether the kernel has no such file, or does not show it, and will not in a moment either.
@@ -175,11 +193,29 @@ fn number(value: &[u8], base: u32) -> Option<u64> {
 /// # Errors
 /// It could not be read for want of something.
 pub(super) fn read(path: &str) -> nix::Result<Vec<u8>> {
-    let file = match retry(|| open(path, OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty())) {
-        Ok(file) => file,
-        Err(errno) if is_unknown(errno) => return Ok(Vec::new()),
-        Err(errno) => return Err(errno),
-    };
+    read_file(open_or_nothing(None, path, OFlag::O_RDONLY)?)
+}
+
+/// A file in a folder of `/proc`; empty if it is not there, or the folder is not.
+fn read_in(folder: Option<&OwnedFd>, name: &str) -> nix::Result<Vec<u8>> {
+    let Some(folder) = folder else { return Ok(Vec::new()) };
+    read_file(open_or_nothing(Some(folder), name, OFlag::O_RDONLY)?)
+}
+
+fn open_or_nothing(folder: Option<&OwnedFd>, path: &str, flags: OFlag) -> nix::Result<Option<OwnedFd>> {
+    let flags = flags | OFlag::O_CLOEXEC;
+    let opened = retry(|| match folder {
+        Some(folder) => openat(folder, path, flags, Mode::empty()),
+        None => open(path, flags, Mode::empty()),
+    });
+    match opened {
+        Err(errno) if is_unknown(errno) => Ok(None),
+        opened => opened.map(Some),
+    }
+}
+
+fn read_file(file: Option<OwnedFd>) -> nix::Result<Vec<u8>> {
+    let Some(file) = file else { return Ok(Vec::new()) };
     // Such a file is made by the first read, and comes whole if there is room: standard ways to read a file take eight.
     let mut bytes = vec![0; PAGE];
     let mut len = 0;
@@ -254,7 +290,7 @@ mod tests {
         );
         assert!(before.same(&Rights::of(&thread_name().unwrap()).unwrap().unwrap()));
         assert_eq!((before.lines.split(|byte| *byte == b'\n').count(), before.namespaces.len()), (LINES.len() + 1, 8));
-        assert!(before.namespaces.iter().all(|name| !name.is_empty()) && before.umask.is_some());
+        assert!(before.namespaces.iter().all(|name| *name != Name::default()) && before.umask.is_some());
     }
 
     #[test]
