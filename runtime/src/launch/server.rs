@@ -28,7 +28,7 @@ pub(super) const START_DEADLINE: Duration = Duration::from_secs(20);
 
 /// Why a program with more rights than its caller starts no processes.
 const MORE_RIGHTS: &str = "start a copy of this program: its file has capabilities or a set-user-ID or set-group-ID bit, so \
-    this user's copy of it gets more rights by being executed, and such a copy takes no orders from outside; give the rights \
+    this user's copy of it gets more rights by being executed, and then refuses to become a fork server; give the rights \
     to the process instead (ambient capabilities, as by `setpriv --ambient-caps` or systemd's AmbientCapabilities=)";
 
 /// How long a process that has closed its socket, or was killed, may take to end. It takes milliseconds.

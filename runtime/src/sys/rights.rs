@@ -193,13 +193,13 @@ fn number(value: &[u8], base: u32) -> Option<u64> {
 /// # Errors
 /// It could not be read for want of something.
 pub(super) fn read(path: &str) -> nix::Result<Vec<u8>> {
-    read_file(open_or_nothing(None, path, OFlag::O_RDONLY)?)
+    open_or_nothing(None, path, OFlag::O_RDONLY).map(read_file)
 }
 
 /// A file in a folder of `/proc`; empty if it is not there, or the folder is not.
 fn read_in(folder: Option<&OwnedFd>, name: &str) -> nix::Result<Vec<u8>> {
     let Some(folder) = folder else { return Ok(Vec::new()) };
-    read_file(open_or_nothing(Some(folder), name, OFlag::O_RDONLY)?)
+    open_or_nothing(Some(folder), name, OFlag::O_RDONLY).map(read_file)
 }
 
 fn open_or_nothing(folder: Option<&OwnedFd>, path: &str, flags: OFlag) -> nix::Result<Option<OwnedFd>> {
@@ -214,8 +214,8 @@ fn open_or_nothing(folder: Option<&OwnedFd>, path: &str, flags: OFlag) -> nix::R
     }
 }
 
-fn read_file(file: Option<OwnedFd>) -> nix::Result<Vec<u8>> {
-    let Some(file) = file else { return Ok(Vec::new()) };
+fn read_file(file: Option<OwnedFd>) -> Vec<u8> {
+    let Some(file) = file else { return Vec::new() };
     // Such a file is made by the first read, and comes whole if there is room: standard ways to read a file take eight.
     let mut bytes = vec![0; PAGE];
     let mut len = 0;
@@ -230,7 +230,7 @@ fn read_file(file: Option<OwnedFd>) -> nix::Result<Vec<u8>> {
         bytes.resize(2 * len, 0);
     }
     bytes.truncate(len);
-    Ok(bytes)
+    bytes
 }
 
 /// The name of this thread in `/proc`, such as `412/task/415`: the number that it has there, in whichever namespace that is.
