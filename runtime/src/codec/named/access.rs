@@ -206,8 +206,6 @@ pub(super) struct Field<'n> {
     passed: usize,
     /// How many fields were read or asked for.
     asked: usize,
-    /// How many fields have a name that is read.
-    met: usize,
     /// Names that are written and not read.
     unread: Vec<String>,
     /// Whether a name that is read stands somewhere else.
@@ -216,11 +214,11 @@ pub(super) struct Field<'n> {
 
 impl<'n> Field<'n> {
     pub(super) fn all(name: &'n str, fields: &'static [&'static str]) -> Self {
-        Self { name, fields: Some(fields), passed: 0, asked: 0, met: 0, unread: Vec::new(), is_moved: false }
+        Self { name, fields: Some(fields), passed: 0, asked: 0, unread: Vec::new(), is_moved: false }
     }
 
     pub(super) fn any() -> Self {
-        Self { name: "", fields: None, passed: 0, asked: 0, met: 0, unread: Vec::new(), is_moved: false }
+        Self { name: "", fields: None, passed: 0, asked: 0, unread: Vec::new(), is_moved: false }
     }
 
     pub(super) fn read<'f, 's, 'a>(&'f mut self, source: &'s mut Source<'a>) -> Places<'f, 'n, 's, 'a> {
@@ -241,17 +239,15 @@ impl<'n> Field<'n> {
         let Some(fields) = self.fields else { return };
         if let Some(at) = fields[self.passed..].iter().position(|field| *field == name) {
             self.passed += at + 1;
-            self.met += 1;
         } else if fields.contains(&name) {
-            self.met += 1;
             self.is_moved = true;
         } else {
             self.unread.push(name.to_owned());
         }
     }
 
-    /// Says what of the names does not meet, once all were read.
-    pub(super) fn compare(&self) {
+    /// Says what of the names does not meet, once all were read; `met` counts the written names that are read somewhere.
+    pub(super) fn compare(&self, met: impl FnOnce() -> usize) {
         let Some(fields) = self.fields else { return };
         if self.unread.is_empty() && !self.is_moved {
             return;
@@ -261,7 +257,7 @@ impl<'n> Field<'n> {
             Some(name) => drop(write!(why, "writes a field `{name}`, which it does not read (it reads {fields:?})")),
             None => why.push_str("writes its fields in another order than it reads them"),
         }
-        trial::crossed(&why, self.asked > self.met);
+        trial::crossed(&why, self.asked > met());
     }
 }
 

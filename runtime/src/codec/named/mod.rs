@@ -122,7 +122,7 @@ impl fmt::Display for Tag {
 }
 
 /// Where the reading of bytes in this format has come to.
-#[derive(Clone, Debug)]
+#[derive(Clone, Copy, Debug)]
 pub(super) struct Cursor<'a> {
     bytes: &'a [u8],
     at: usize,
@@ -183,6 +183,15 @@ impl<'a> Cursor<'a> {
 
     fn name(&mut self) -> Found<&'a str> {
         std::str::from_utf8(self.piece()?).map_err(|_| CodecError::new("the payload is corrupt: a name is no text"))
+    }
+
+    /// The names of a struct's fields, from the first one to the end.
+    pub(super) fn names(mut self) -> impl Iterator<Item = &'a str> {
+        std::iter::from_fn(move || {
+            let name = (self.tag().ok()? == Tag::Field).then(|| self.name().ok())??;
+            self.skip_value().ok()?;
+            Some(name)
+        })
     }
 
     /// Passes over what belongs to `tag`.

@@ -152,9 +152,10 @@ impl<'a> Source<'a> {
         if tag == Tag::Tuple {
             return self.elements(None, Some(fields.len()), visitor);
         }
-        let mut seen = Field::all(name, fields);
+        let (mut seen, first) = (Field::all(name, fields), self.cursor);
         let value = self.within(|source| visitor.visit_seq(seen.read(source)));
-        seen.compare();
+        // What was read in another one's place may stand behind it.
+        seen.compare(|| first.names().filter(|name| fields.contains(name)).count());
         value
     }
 }
