@@ -17,6 +17,7 @@ use crate::codec::message::to_bytes;
 use crate::error::{Error, Result};
 use crate::link::mark::MARK;
 use crate::link::message::{self, Setup};
+use crate::sys::writing::Quiet;
 use crate::sys::{self, env, fd, memory};
 
 /// See the top of this file.
@@ -38,9 +39,9 @@ impl Dress {
         let message = to_bytes(&message::Dress { env: executed(options).0, attached: roles });
         let content = memory::create_empty("process-task-dress")
             .map_err(|errno| Error::could_not_start("reserve memory for its environment", errno))?;
-        let mut content = File::from(content);
+        let mut content = Quiet(File::from(content));
         content.write_all(&message).map_err(|error| preparing("write the environment", &error))?;
-        Ok(Self { descriptors: [OwnedFd::from(content)].into_iter().chain(descriptors).collect() })
+        Ok(Self { descriptors: [OwnedFd::from(content.0)].into_iter().chain(descriptors).collect() })
     }
 
     /// Descriptors for one request.
