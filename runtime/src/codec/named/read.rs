@@ -383,7 +383,7 @@ impl<'a> Deserializer<'a> for &mut Source<'a> {
 impl Source<'_> {
     /// The name of the first field of the struct that comes next.
     fn first_field(&self) -> Result<Option<&str>, Fault> {
-        let mut ahead = self.cursor.clone();
+        let mut ahead = self.cursor;
         ahead.at += usize::from(self.pending.is_none());
         Ok(if ahead.peek()? == Tag::Field {
             ahead.tag()?;
