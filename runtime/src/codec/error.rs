@@ -11,9 +11,9 @@ use std::fmt;
 /// Its text is that of whoever refused: a type's own `Serialize` or `Deserialize` when these returned an error.
 ///
 /// ```
-/// use process_task::__private::{CodecError, ViaSerde, codec};
+/// use process_task::__private::{AsPlain, CodecError, codec};
 ///
-/// let error: CodecError = codec::<String, _>(ViaSerde).decode_whole(&[9, 0]).unwrap_err();
+/// let error: CodecError = codec::<String, _>(AsPlain).decode_whole(&[9, 0]).unwrap_err();
 /// assert!(error.to_string().contains("ends"));
 /// ```
 #[derive(Clone, PartialEq, Eq)]
