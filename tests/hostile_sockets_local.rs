@@ -236,7 +236,8 @@ fn descriptors_of_strangers_are_closed() {
     assert_eq!((end.recv(), end.recv()), (Ok(7), Ok(8)));
     // A region that somebody else's process claims to share.
     let (stranger, end) = met::<(), Shared<[u64]>>(&scratch);
-    say(&stranger, &packet(&0_u32.to_ne_bytes()), &[0]).unwrap();
+    // A value that goes by its place, and the number of its handle.
+    say(&stranger, &packet(&[0, 0, 0, 0, 0]), &[0]).unwrap();
     match end.recv() {
         Err(RecvError::CannotDecode { reason, .. }) => assert!(reason.contains("from a common ancestor"), "{reason}"),
         other => panic!("{other:?}"),
