@@ -149,7 +149,7 @@ impl<'de> Deserialize<'de> for Faulty {
         if process_task::parent().is_some() || matches!(decode, Fault::Error | Fault::Panic) {
             decode.commit("deserialize").map_err(D::Error::custom)?;
         }
-        Ok(Self { encode: Fault::None, decode: Fault::None, dropped })
+        Ok(Self { encode: Fault::None, decode, dropped })
     }
 }
 
