@@ -1,7 +1,10 @@
 //! Asking the right fork server for children: one that has the rights of whatever thread asks.
 //!
 //! Owns: nothing; the hub does. Runs in: the parent, on the thread that asks, and on the hub's for spares and for workers that
-//! replace others. Never: hands out a child that may do something else than the thread that it is for.
+//! replace others. Never: has a call run by a child that may do something else than the thread that it is for.
+//!
+//! A spare most likely has the right rights, and to find out takes as long as it takes to wake it. So a spawn sends the setup first, asks
+//! [`Hub::is_right`] while the spare puts that on, and then sends the call, or ends the spare.
 
 use std::sync::{Arc, mpsc};
 
