@@ -131,12 +131,17 @@ pub(crate) fn rounds(default: usize) -> usize {
 /// Starts what this process keeps for ever: the hub's thread, the fork server, and its full stock of spares.
 pub(crate) fn warm_up() {
     nothing.spawn().join().expect("a process that does nothing");
+    spares_are_ready(0);
+}
+
+/// Waits until the stock of spares is full while `running` other children of the fork server live, and their descriptors are open.
+pub(crate) fn spares_are_ready(running: usize) {
     // The fork server, and as many spares as the library promises itself: one per processor, 2 to 8.
-    let spares = process_task::available_parallelism().clamp(2, 8);
+    let family = 1 + process_task::available_parallelism().clamp(2, 8) + running;
     eventually("the stock of spares is full, and nothing else runs", Duration::from_secs(20), || {
         // A process is there before its pidfd has come.
-        let known = census::pidfds() > spares;
-        process_task::active_children().is_empty() && processes::descendants().len() == 1 + spares && known
+        let known = census::pidfds() >= family;
+        process_task::active_children().len() == running && processes::descendants().len() == family && known
     });
 }
 
