@@ -5,7 +5,7 @@
 //! Runs in: the parent and the child.
 //!
 //! A value begins with a byte that says how it was written: by the places of its parts, which is bincode, or by their names, which
-//! is the [self-describing format](super::named). Which of them is right is found by a [trial](super::trial), once for each
+//! is the [self-describing format](super::named). Which of them is right is found by a [trial], once for each
 //! part of a type; a value of which all is known is written as it always was.
 
 use std::marker::PhantomData;

@@ -44,7 +44,8 @@
 //! # What is believed
 //!
 //! The parent keeps cursors, serials and what is in flight in private memory. What it reads from a reply half is loaded
-//! once, checked, then used. A frame that fails a check is a [`Violation`], and the child that wrote it is killed.
+//! once, checked, then used. A frame that fails a check is a
+//! [`Violation`](caller::Violation), and the child that wrote it is killed.
 
 mod answer;
 pub(crate) mod batch;
