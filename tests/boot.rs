@@ -250,8 +250,35 @@ fn under_libtest_and_in_merged_doctests_children_run_tasks_and_not_tests() {
     assert!(stdout.contains("merged doctests"), "the doctests were not merged: {stdout}");
 }
 
+/// As cargo-nextest does it: the binary lists its tests, and each one runs in a process of its own.
 #[test]
-fn under_nextest_children_run_tasks_and_not_tests() {
+fn tests_run_one_a_process_as_by_nextest() {
+    let mut command = cargo();
+    command.args(["test", "--offline", "-p", "program", "--no-run"]);
+    let built = under_the_lock(|| Run::of(command, "no-run").end_within(BUILD));
+    assert!(built.status.success(), "{}{}", built.stdout, built.stderr);
+    let path = built.stderr.lines().find_map(|line| line.trim().strip_prefix("Executable ")?.split(['(', ')']).nth(1));
+    let binary = folder().join("user").join(path.expect("the path of what was built"));
+    let run = |args: &[&str], name| {
+        let mut command = Command::new(&binary);
+        command.args(args).current_dir(folder().join("user/program"));
+        command.envs([("NEXTEST", "1"), ("NEXTEST_EXECUTION_MODE", "process-per-test")]);
+        let ended = Run::of(command, name).end();
+        assert!(ended.status.success(), "{args:?}: {}{}", ended.stdout, ended.stderr);
+        ended.nobody_runs(&binary)
+    };
+    let listed = run(&["--list", "--format", "terse"], "listed").stdout;
+    let ignored = run(&["--list", "--format", "terse", "--ignored"], "ignored").stdout;
+    let names: Vec<_> = listed.lines().map(|line| line.strip_suffix(": test").expect("a test")).collect();
+    assert_eq!((names.len(), ignored.as_str()), (2, ""), "{listed}");
+    for name in names {
+        let ended = run(&["--exact", name, "--nocapture"], "exact");
+        assert!(ended.stdout.contains("test result: ok. 1 passed; 0 failed;"), "{}{}", ended.stdout, ended.stderr);
+    }
+}
+
+#[test]
+fn tests_run_by_nextest_itself_where_it_is_installed() {
     let version = cargo().args(["nextest", "--version"]).stdout(Stdio::null()).stderr(Stdio::null()).status();
     if !version.is_ok_and(|status| status.success()) {
         println!("skipped: cargo-nextest is not installed");
