@@ -30,11 +30,13 @@ thread_local! {
 }
 
 /// Decodes from so many bytes.
+#[inline]
 pub(super) fn bounded<R>(bytes: usize, decode: impl FnOnce() -> R) -> R {
     /// Values decode others by their own code, and may panic.
     struct Before(usize);
 
     impl Drop for Before {
+        #[inline]
         fn drop(&mut self) {
             LEFT.set(self.0);
         }

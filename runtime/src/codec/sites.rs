@@ -38,23 +38,23 @@ pub(super) enum Way {
 #[derive(Debug)]
 pub(super) struct Record {
     way: AtomicU8,
-    /// The table that is in use. Those before it stay, as other threads may look at them.
+    /// The table that is in use: `first`, or one of those behind it. Those before it stay, as other threads may look at them.
     level: AtomicUsize,
-    tables: [OnceLock<Box<[AtomicU64]>>; TABLES],
+    first: [AtomicU64; FIRST_SLOTS],
+    later: [OnceLock<Box<[AtomicU64]>>; TABLES - 1],
     /// How many sites there are.
     count: Mutex<usize>,
 }
 
 impl Record {
     pub(super) fn new() -> Self {
-        let record = Self {
+        Self {
             way: AtomicU8::new(0),
             level: AtomicUsize::new(0),
-            tables: [const { OnceLock::new() }; TABLES],
+            first: [const { AtomicU64::new(0) }; FIRST_SLOTS],
+            later: [const { OnceLock::new() }; TABLES - 1],
             count: Mutex::new(0),
-        };
-        record.make(0);
-        record
+        }
     }
 
     #[inline]
@@ -75,11 +75,18 @@ impl Record {
     /// The sites that are known.
     #[inline]
     pub(super) fn known(&self) -> Known<'_> {
-        Known(self.tables[self.level.load(Acquire)].get().map_or(&[], |table| table))
+        match self.level.load(Acquire) {
+            0 => Known(&self.first),
+            level => self.known_later(level),
+        }
+    }
+
+    fn known_later(&self, level: usize) -> Known<'_> {
+        Known(self.later[level - 1].get().map_or(&[], |table| table))
     }
 
     fn make(&self, level: usize) -> &[AtomicU64] {
-        self.tables[level].get_or_init(|| (0..FIRST_SLOTS << (2 * level)).map(|_| AtomicU64::new(0)).collect())
+        self.later[level - 1].get_or_init(|| (0..FIRST_SLOTS << (2 * level)).map(|_| AtomicU64::new(0)).collect())
     }
 
     /// Remembers sites.
@@ -171,11 +178,11 @@ pub(super) struct Watch<'r> {
 
 /// What is new in a value.
 #[derive(Debug, Default)]
-struct News {
+pub(super) struct News {
     /// The sites that were not known.
-    fresh: Sites,
+    pub(super) fresh: Sites,
     /// Why places alone do not do.
-    need: Option<String>,
+    pub(super) need: Option<String>,
 }
 
 impl<'r> Watch<'r> {
@@ -204,21 +211,15 @@ impl<'r> Watch<'r> {
         self.found.borrow_mut().get_or_insert_default().need.get_or_insert_with(why);
     }
 
-    /// Whether all sites were known, and no names are needed.
-    #[inline]
-    pub(super) fn is_quiet(&self) -> bool {
-        self.found.borrow().is_none()
-    }
-
     /// How many sites were not known.
     pub(super) fn count(&self) -> usize {
         self.found.borrow().as_ref().map_or(0, |found| found.fresh.len())
     }
 
-    /// The sites that were not known, and why names are needed, if they are.
-    pub(super) fn found(self) -> (Sites, Option<String>) {
-        let News { fresh, need } = self.found.into_inner().map_or_else(News::default, |found| *found);
-        (fresh, need)
+    /// What was noted: nothing, if all sites were known and no names are needed.
+    #[inline]
+    pub(super) fn found(self) -> Option<Box<News>> {
+        self.found.into_inner()
     }
 }
 
@@ -256,14 +257,14 @@ mod tests {
         for round in 0..2_000_u64 {
             let watch = Watch::new(record.known());
             (0..round).for_each(|way| watch.site(7, way));
-            assert!(watch.is_quiet(), "{round}");
+            assert_eq!(watch.count(), 0, "{round}");
             watch.site(7, round);
-            assert!(!watch.is_quiet() && watch.count() == 1, "{round}");
-            record.learn(&watch.found().0);
+            assert_eq!(watch.count(), 1, "{round}");
+            record.learn(&watch.found().unwrap().fresh);
         }
         let watch = Watch::new(record.known());
         watch.site(7 << 40, 1);
-        assert!(!watch.is_quiet(), "another type's site is another one");
+        assert_eq!(watch.count(), 1, "another type's site is another one");
     }
 
     #[test]

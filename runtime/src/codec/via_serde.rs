@@ -19,7 +19,7 @@ use super::bounded::{Bounded, bounded};
 use super::by_type::NoSpill;
 use super::handles::active;
 use super::named::{Log, Source};
-use super::sites::{self, Watch, Way};
+use super::sites::{self, News, Watch, Way};
 use super::strict::Watched;
 use super::trial::{self, Again, Sent};
 use super::{CodecError, Format, Reader, Writer};
@@ -94,10 +94,21 @@ pub(super) fn put<T: Serialize + ?Sized>(value: &T, writer: &mut Writer<'_>, aga
     writer.put_bytes(&[BY_PLACE])?;
     let watch = Watch::new(record.known());
     let written = put_by_place(value, &watch, writer);
-    if way == Way::ByPlace && watch.is_quiet() {
-        return written.map_err(trial::explained);
+    let news = watch.found();
+    if way == Way::ByPlace && news.is_none() {
+        // Not dropped, but taken apart: that needs no call.
+        return match written {
+            Ok(()) => Ok(()),
+            Err(error) => Err(unwritten(error)),
+        };
     }
-    put_doubtful(value, (writer, start), (written, watch), again)
+    put_doubtful(value, (writer, start), (written, news), again)
+}
+
+/// What the sender is told of a value that serde or the writer refused.
+#[cold]
+fn unwritten(error: EncodeError) -> CodecError {
+    trial::explained(error.into())
 }
 
 #[inline]
@@ -105,9 +116,9 @@ fn put_by_place<T: Serialize + ?Sized>(
     value: &T,
     watch: &Watch<'_>,
     writer: &mut Writer<'_>,
-) -> Result<(), CodecError> {
+) -> Result<(), EncodeError> {
     let value = Watched { value, watch };
-    Ok(active(|| bincode::serde::encode_into_writer(value, Sink(writer), CONFIGURATION)).map(drop)?)
+    active(|| bincode::serde::encode_into_writer(value, Sink(writer), CONFIGURATION))
 }
 
 /// Goes on with a value that was written by places, but may not arrive so.
@@ -115,12 +126,12 @@ fn put_by_place<T: Serialize + ?Sized>(
 fn put_doubtful<T: Serialize + ?Sized>(
     value: &T,
     (writer, start): (&mut Writer<'_>, usize),
-    (written, watch): (Result<(), CodecError>, Watch<'_>),
+    (written, news): (Result<(), EncodeError>, Option<Box<News>>),
     again: Again,
 ) -> Result<(), CodecError> {
-    let (fresh, need) = watch.found();
+    let News { fresh, need } = news.map_or_else(News::default, |news| *news);
     if need.is_none() {
-        written.map_err(trial::explained)?;
+        written.map_err(unwritten)?;
     }
     let (name, record) = (std::any::type_name::<T>(), sites::record(same::key::<T>()));
     match trial::judge(name, record, (fresh, need), &|log| trial::write(value, log), again)? {
@@ -150,9 +161,9 @@ pub(super) fn check<T: Serialize + ?Sized>(value: &T, again: Again) -> Result<()
     let mut none = NoSpill;
     let mut writer = Writer::new(Vec::new(), usize::MAX, &mut none);
     let written = put_by_place(value, &watch, &mut writer);
-    let (_, need) = watch.found();
+    let need = watch.found().and_then(|news| news.need);
     if need.is_none() {
-        written.map_err(trial::explained)?;
+        written.map_err(unwritten)?;
     }
     trial::check(std::any::type_name::<T>(), need, &|log| trial::write(value, log), again).map_err(trial::explained)
 }
@@ -168,20 +179,17 @@ pub(super) fn again<T: Serialize + for<'a> Deserialize<'a>>(
 /// Takes the next value.
 #[inline]
 pub(super) fn take<'a, T: Deserialize<'a>>(reader: &mut Reader<'a>) -> Result<T, CodecError> {
-    let [mark] = reader.take_array()?;
-    if mark != BY_PLACE {
-        return take_named(mark, reader);
-    }
+    let Some((&BY_PLACE, rest)) = reader.rest().split_first() else { return take_named(reader) };
     let seed = BoundedSeed(PhantomData);
-    let rest = reader.rest();
     let decode = || bincode::serde::seed_decode_from_slice(seed, rest, CONFIGURATION);
     let (value, len) = active(|| bounded(rest.len(), decode))?;
-    reader.take(len)?;
+    reader.take(1 + len)?;
     Ok(value)
 }
 
 #[cold]
-fn take_named<'a, T: Deserialize<'a>>(mark: u8, reader: &mut Reader<'a>) -> Result<T, CodecError> {
+fn take_named<'a, T: Deserialize<'a>>(reader: &mut Reader<'a>) -> Result<T, CodecError> {
+    let [mark] = reader.take_array()?;
     if mark != BY_NAME && !(mark == LOGGED && trial::is_on()) {
         return Err(CodecError::bad_variant("way to write a value", mark));
     }
@@ -197,6 +205,14 @@ struct Sink<'w, 's>(&'w mut Writer<'s>);
 impl bincode::enc::write::Writer for Sink<'_, '_> {
     #[inline]
     fn write(&mut self, bytes: &[u8]) -> Result<(), EncodeError> {
+        // Of a number, this is two comparisons and a store where it is inlined: so what is rare is a call.
+        if self.0.put_at_hand(bytes) { Ok(()) } else { self.write_slowly(bytes) }
+    }
+}
+
+impl Sink<'_, '_> {
+    #[cold]
+    fn write_slowly(&mut self, bytes: &[u8]) -> Result<(), EncodeError> {
         self.0.put_bytes(bytes).map_err(|error| EncodeError::OtherString(error.to_string()))
     }
 }

@@ -83,11 +83,23 @@ impl<'s> Writer<'s> {
     /// The payload outgrew the small buffer and the spill has no memory for it.
     #[inline]
     pub fn put_bytes(&mut self, bytes: &[u8]) -> Result<(), CodecError> {
-        if bytes.len() <= self.threshold.saturating_sub(self.staged.len() - self.base) {
+        if self.put_at_hand(bytes) { Ok(()) } else { self.put_slowly(bytes) }
+    }
+
+    /// Appends `bytes` if they are staged, and there is memory for them already. Whether they were appended.
+    #[inline]
+    pub(crate) fn put_at_hand(&mut self, bytes: &[u8]) -> bool {
+        let fits = bytes.len() <= self.staged.capacity() - self.staged.len() && self.is_staged(bytes.len());
+        if fits {
             self.staged.extend_from_slice(bytes);
-            return Ok(());
         }
-        self.put_beyond_threshold(bytes)
+        fits
+    }
+
+    /// Whether the next `len` bytes are staged.
+    #[inline]
+    fn is_staged(&self, len: usize) -> bool {
+        len <= self.threshold.saturating_sub(self.staged.len() - self.base)
     }
 
     /// Appends zeroes until the length is a multiple of [`ALIGNMENT`], then `bytes`.
@@ -166,8 +178,17 @@ impl<'s> Writer<'s> {
         &mut self.staged
     }
 
-    /// The small buffer is full: moves it and `bytes` to the spill.
+    /// Appends `bytes` where memory has to be asked for first.
     #[cold]
+    fn put_slowly(&mut self, bytes: &[u8]) -> Result<(), CodecError> {
+        if self.is_staged(bytes.len()) {
+            self.staged.extend_from_slice(bytes);
+            return Ok(());
+        }
+        self.put_beyond_threshold(bytes)
+    }
+
+    /// The small buffer is full: moves it and `bytes` to the spill.
     fn put_beyond_threshold(&mut self, bytes: &[u8]) -> Result<(), CodecError> {
         // Small pieces go on being staged; a big one must not pass through the small buffer.
         if bytes.len() < self.threshold {
