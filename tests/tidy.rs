@@ -178,7 +178,10 @@ fn names_that_documents_and_comments_cite_exist() {
             if FOREIGN_NAMES.contains(&name) {
                 foreign.insert(name.to_owned());
             } else {
-                assert!(words.contains(name), "{at}: there is no `{name}`");
+                assert!(
+                    words.contains(name),
+                    "{at}: no source has `{name}`; FOREIGN_NAMES is for names from elsewhere"
+                );
             }
         }
     }
