@@ -6,22 +6,22 @@
 //! Each program prints the same transcript, both start methods in it, which is compared to the letter. Modes that differ in
 //! code generation of the program alone, or in its linking, share the dependencies built for a profile.
 
+mod runs;
+
 use std::fs::{self, File};
 use std::io::Write as _;
 use std::os::fd::{AsFd as _, AsRawFd as _};
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
-use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
+use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Stdio};
-use std::thread::sleep;
-use std::time::{Duration, Instant};
+use std::process::{Command, Stdio};
+use std::time::Duration;
 
 use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockType, recv, send, socketpair};
+use runs::{Run, folder};
 
 /// How long cargo may take for one mode, on a machine that does other things, too.
 const BUILD: Duration = Duration::from_mins(10);
-/// How long a program may take, and its children to be gone after it.
-const RUN: Duration = Duration::from_mins(1);
 
 /// How a program is built: a profile of `tests/boot/Cargo.toml`, and what the compiler is told beside it.
 #[derive(Clone, Copy)]
@@ -346,13 +346,6 @@ fn kind_of(program: &Path) -> Kind {
 
 // ── Building ──
 
-/// Where the copy, its target directory and everything written lies.
-fn folder() -> PathBuf {
-    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("boot");
-    fs::create_dir_all(&folder).unwrap();
-    folder
-}
-
 /// Builds the program in one mode, and returns a file of its own that holds it.
 fn build(mode: Mode) -> PathBuf {
     under_the_lock(|| {
@@ -425,99 +418,11 @@ fn shell(script: &str, program: &Path) -> Command {
     command
 }
 
-/// A process whose output goes to files, so that a child that stays behind keeps nobody waiting.
-struct Run {
-    child: Child,
-    stdout: PathBuf,
-    stderr: PathBuf,
-}
-
 /// A file that does not outlive its test, whatever becomes of that.
 struct Passing(PathBuf);
 
 impl Drop for Passing {
     fn drop(&mut self) {
         let _ = fs::remove_file(&self.0);
-    }
-}
-
-struct Ended {
-    status: ExitStatus,
-    stdout: String,
-    stderr: String,
-}
-
-impl Run {
-    fn of(mut command: Command, name: &str) -> Self {
-        let [stdout, stderr] = ["stdout", "stderr"].map(|stream| folder().join(format!("{name}.{stream}")));
-        command.stdout(File::create(&stdout).unwrap()).stderr(File::create(&stderr).unwrap());
-        Self { child: command.spawn().unwrap(), stdout, stderr }
-    }
-
-    fn wait_for_output(&mut self, expected: &str) {
-        let came = until(RUN, || fs::read_to_string(&self.stdout).unwrap() == expected);
-        if !came {
-            let _ = self.child.kill();
-        }
-        assert!(came, "{}{}", fs::read_to_string(&self.stdout).unwrap(), fs::read_to_string(&self.stderr).unwrap());
-    }
-
-    fn end(self) -> Ended {
-        self.end_within(RUN)
-    }
-
-    fn end_within(mut self, time: Duration) -> Ended {
-        let mut status = None;
-        until(time, || {
-            status = self.child.try_wait().unwrap();
-            status.is_some()
-        });
-        let status = status.unwrap_or_else(|| {
-            self.child.kill().unwrap();
-            self.child.wait().unwrap()
-        });
-        let read = |path| String::from_utf8_lossy(&fs::read(path).unwrap()).into_owned();
-        Ended { status, stdout: read(&self.stdout), stderr: read(&self.stderr) }
-    }
-}
-
-impl Ended {
-    fn prints(self, expected: &str) -> Self {
-        assert_eq!(self.stdout, expected, "{}", self.stderr);
-        assert_eq!((self.status.code(), self.status.signal()), (Some(0), None), "{}", self.stderr);
-        self
-    }
-
-    /// The census: no process runs this file any more, under its name or deleted.
-    fn nobody_runs(self, program: &Path) -> Self {
-        let mut found = Vec::new();
-        let gone = until(RUN, || {
-            found = running(program);
-            found.is_empty()
-        });
-        assert!(gone, "left behind: {found:?}");
-        self
-    }
-}
-
-fn running(program: &Path) -> Vec<String> {
-    let name = program.to_str().unwrap();
-    let processes = fs::read_dir("/proc").unwrap().flatten();
-    let runs = |image: PathBuf| image.to_str().is_some_and(|image| image.trim_end_matches(" (deleted)") == name);
-    let those = processes.filter(|process| fs::read_link(process.path().join("exe")).is_ok_and(runs));
-    those.map(|process| process.file_name().to_string_lossy().into_owned()).collect()
-}
-
-/// Looks again and again; false if `time` was over before it came true.
-fn until(time: Duration, mut condition: impl FnMut() -> bool) -> bool {
-    let deadline = Instant::now() + time;
-    loop {
-        if condition() {
-            return true;
-        }
-        if Instant::now() > deadline {
-            return false;
-        }
-        sleep(Duration::from_millis(5));
     }
 }
