@@ -102,6 +102,12 @@ fn a_static_program_with_fat_lto_linked_by_gnu_ld_boots() {
     boots(Mode { name: "static-fat-gnu-ld", profile: "lto", flags }, &kind, CAUGHT);
 }
 
+#[test]
+fn two_versions_in_one_program_start_their_own_processes() {
+    let program = build_of("versions", DEBUG);
+    Run::of(Command::new(&program), "versions").end().prints("ours\nother\nours\n").nobody_runs(&program);
+}
+
 // ── The surroundings ──
 
 #[test]
@@ -170,8 +176,17 @@ fn a_program_whose_file_is_replaced_before_its_first_process_runs_what_it_was() 
 #[test]
 fn a_mark_that_means_nothing_changes_nothing() {
     let program = build(DEBUG);
-    let marks =
-        ["server:3", "child:0:1", "child:3:1", "server:999999", "server:-1", "server:0", "", "garbage", "server:3:4"];
+    let marks = [
+        "server:0:3",
+        "child:0:0:1",
+        "child:0:3:1",
+        "server:0:999999",
+        "server:0:-1",
+        "server:9:0",
+        "",
+        "garbage",
+        "server:3",
+    ];
     for (number, mark) in marks.into_iter().enumerate() {
         let mut command = Command::new(&program);
         command.env(MARK, mark);
@@ -184,7 +199,7 @@ fn a_file_that_a_strangers_mark_names_stays_open_and_inherited() {
     let program = build(DEBUG);
     let content = folder().join("content");
     fs::write(&content, "what the file holds\n").unwrap();
-    for (number, mark) in ["server:3", "child:3:1"].into_iter().enumerate() {
+    for (number, mark) in ["server:0:3", "child:0:3:1:4:5"].into_iter().enumerate() {
         let mut command = shell("exec \"$0\" read 3 3<\"$1\"", &program);
         command.arg(&content).env(MARK, mark);
         let expected = format!("what the file holds\n{}", transcript(CAUGHT));
@@ -200,7 +215,9 @@ fn a_message_for_somebody_else_on_the_socket_that_a_strangers_mark_names_is_left
             socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC).unwrap();
         send(ours.as_raw_fd(), b"for somebody else", MsgFlags::empty()).unwrap();
         let mut command = shell("exec \"$0\" 3<&0 <&-", &program);
-        command.stdin(theirs.try_clone().unwrap()).env(MARK, if role == "server" { "server:3" } else { "child:3:1" });
+        command
+            .stdin(theirs.try_clone().unwrap())
+            .env(MARK, if role == "server" { "server:0:3" } else { "child:0:3:1:4:5" });
         Run::of(command, &format!("mark-socket-{number}")).end().prints(&transcript(CAUGHT)).nobody_runs(&program);
         let mut bytes = [0; 64];
         let read = recv(theirs.as_fd().as_raw_fd(), &mut bytes, MsgFlags::MSG_DONTWAIT).unwrap();
@@ -220,7 +237,7 @@ fn a_privileged_program_obeys_no_mark_and_never_runs_twice() {
     let program = &passing.0;
     fs::copy(build(DEBUG), program).unwrap();
     fs::set_permissions(program, fs::Permissions::from_mode(0o4755)).unwrap();
-    for (number, mark) in [None, Some("server:3")].into_iter().enumerate() {
+    for (number, mark) in [None, Some("server:0:3")].into_iter().enumerate() {
         let mut command = Command::new(program);
         command.uid(65534).gid(65534).envs(mark.map(|mark| (MARK, mark)));
         let ended = Run::of(command, &format!("privileged-{number}")).end();
@@ -297,7 +314,15 @@ fn tests_run_by_nextest_itself_where_it_is_installed() {
 
 // ── What is expected ──
 
-const MARK: &str = "PROCESS_TASK_BOOT";
+/// The variable by which a process learns that it is one of ours. All packages of the workspace have one version.
+const MARK: &str = concat!(
+    "PROCESS_TASK_BOOT_",
+    env!("CARGO_PKG_VERSION_MAJOR"),
+    "_",
+    env!("CARGO_PKG_VERSION_MINOR"),
+    "_",
+    env!("CARGO_PKG_VERSION_PATCH")
+);
 const CAUGHT: &str = "caught in program/src/main.rs: no luck here";
 const ABORTED: &str = "signal 6: panicked at program/src/main.rs:25:5: no luck here";
 
@@ -348,14 +373,19 @@ fn kind_of(program: &Path) -> Kind {
 
 /// Builds the program in one mode, and returns a file of its own that holds it.
 fn build(mode: Mode) -> PathBuf {
+    build_of("program", mode)
+}
+
+/// Builds a program of the user's workspace in one mode, and returns a file of its own that holds it.
+fn build_of(program: &str, mode: Mode) -> PathBuf {
     under_the_lock(|| {
         let mut command = cargo();
-        command.args(["rustc", "--offline", "-p", "program", "--bin", "program", "--profile", mode.profile, "--"]);
+        command.args(["rustc", "--offline", "-p", program, "--bin", program, "--profile", mode.profile, "--"]);
         command.args(mode.flags);
-        let ended = Run::of(command, &format!("build-{}", mode.name)).end_within(BUILD);
+        let ended = Run::of(command, &format!("build-{program}-{}", mode.name)).end_within(BUILD);
         assert!(ended.status.success(), "{}", ended.stderr);
         let profile = if mode.profile == "dev" { "debug" } else { mode.profile };
-        let built = folder().join("target").join(profile).join("program");
+        let built = folder().join("target").join(profile).join(program);
         // A name for each caller: nextest runs each test in a process of its own, and one may still run what another built.
         let name = std::thread::current().name().unwrap_or("main").to_owned();
         let program = folder().join(format!("{name}.program"));
@@ -385,7 +415,11 @@ fn under_the_lock<T>(act: impl FnOnce() -> T) -> T {
     let lock = File::create(folder().join("lock")).unwrap();
     lock.lock().unwrap();
     let here = Path::new(env!("CARGO_MANIFEST_DIR"));
-    copy_folder(&here.join("tests/boot"), &folder().join("user"), here.join("runtime").to_str().unwrap());
+    // A manifest names the library's folder from its own place.
+    let runtime = here.join("runtime");
+    let in_full = |text: &str| text.replace("../../../runtime", runtime.to_str().unwrap());
+    copy_folder(&here.join("tests/boot"), &folder().join("user"), &in_full);
+    copy_other_version(here);
     // The versions that this repository was tested with, which were fetched to build this test.
     let lock_file = folder().join("user/Cargo.lock");
     if !lock_file.exists() {
@@ -394,19 +428,32 @@ fn under_the_lock<T>(act: impl FnOnce() -> T) -> T {
     act()
 }
 
-/// Copies what has changed, so that cargo sees no change where there is none.
-fn copy_folder(from: &Path, to: &Path, runtime: &str) {
+/// Makes the second version of the library that one of the user's programs has: a copy with another number.
+fn copy_other_version(here: &Path) {
+    let other = folder().join("other");
+    copy_folder(&here.join("runtime/src"), &other.join("src"), &str::to_owned);
+    let manifest = fs::read_to_string(here.join("runtime/Cargo.toml")).unwrap();
+    // All else that it inherits is the same.
+    let version = format!("version = \"99.0.0\"\nworkspace = {here:?}");
+    write_if_changed(&other.join("Cargo.toml"), &manifest.replacen("version.workspace = true", &version, 1));
+}
+
+fn copy_folder(from: &Path, to: &Path, edit: &dyn Fn(&str) -> String) {
     fs::create_dir_all(to).unwrap();
     for entry in fs::read_dir(from).unwrap().map(Result::unwrap) {
         let to = to.join(entry.file_name());
         if entry.file_type().unwrap().is_dir() {
-            copy_folder(&entry.path(), &to, runtime);
-            continue;
+            copy_folder(&entry.path(), &to, edit);
+        } else {
+            write_if_changed(&to, &edit(&fs::read_to_string(entry.path()).unwrap()));
         }
-        let text = fs::read_to_string(entry.path()).unwrap().replace("../../../runtime", runtime);
-        if fs::read_to_string(&to).ok().as_ref() != Some(&text) {
-            fs::write(&to, text).unwrap();
-        }
+    }
+}
+
+/// Writes what has changed only, so that cargo sees no change where there is none.
+fn write_if_changed(file: &Path, text: &str) {
+    if fs::read_to_string(file).ok().as_deref() != Some(text) {
+        fs::write(file, text).unwrap();
     }
 }
 

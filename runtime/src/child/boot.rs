@@ -3,9 +3,10 @@
 //! Owns: that decision. Runs in: every process, once.
 //! Never: takes a process over, or touches its descriptors, because of the mark alone; see [`mark`].
 //!
-//! The mark is removed at once, so that grandchildren do not see it. A program that gets more rights than its caller by being
-//! executed obeys nobody's mark: it goes on, or ends if the greeting is there, and says why. A child first runs the constructors that would have followed ours, because
-//! some of them register tasks.
+//! The mark is removed at once, so that grandchildren do not see it. It is left for a later constructor only if it is for another
+//! copy of this crate in the program. A program that gets more rights than its caller by being executed obeys no mark: it goes
+//! on, or ends if the greeting is there, and says why. A child first runs the constructors that would have followed ours,
+//! because some of them register tasks.
 
 use std::os::fd::{OwnedFd, RawFd};
 
@@ -13,7 +14,7 @@ use super::{panics, serve, server};
 use crate::codec::message::to_bytes;
 use crate::link::Callee;
 use crate::link::identity::{self, Unready};
-use crate::link::mark::{self, MARK, Role};
+use crate::link::mark::{self, MARK, Mark, Role};
 use crate::link::message::{FromServer, GaveUp};
 use crate::shared::members::{self, Member};
 use crate::sys::{self, Errno, process};
@@ -29,13 +30,16 @@ fn boot() {
     if std::env::var_os(MARK).is_none() {
         return;
     }
-    let mark = std::env::var(MARK).unwrap_or_default();
-    sys::env::remove(MARK.as_ref());
-    let Some((role, number)) = Role::parse(&mark) else { return };
-    let waiting = sys::fd::numbered(number).and_then(|socket| sys::socket::peek(socket).ok());
-    if !waiting.is_some_and(|message| mark::is_greeting(&message)) {
+    let mark = std::env::var(MARK).ok().and_then(|mark| Mark::parse(&mark));
+    let Some(Mark { role, place, socket: number }) = mark.filter(|mark| is_greeted(mark.socket)) else {
+        sys::env::remove(MARK.as_ref());
+        return;
+    };
+    if place != sys::init::place() {
+        // It is for another copy of this crate in the program, whose constructor is still to come.
         return;
     }
+    sys::env::remove(MARK.as_ref());
     // From here on this process is ours, and must not come to `main`: it would run the whole program again.
     if has_more_rights_than_caller(number) {
         if role == Role::Server {
@@ -68,6 +72,12 @@ fn boot() {
             give_up("a child", become_child(socket))
         }
     }
+}
+
+/// Whether a greeting of ours waits on the socket of this number.
+fn is_greeted(socket: RawFd) -> bool {
+    let waiting = sys::fd::numbered(socket).and_then(|socket| sys::socket::peek(socket).ok());
+    waiting.is_some_and(|message| mark::is_greeting(&message))
 }
 
 /// Whether being executed gave this process rights that its caller, which made the socket of this number, does not have.

@@ -39,7 +39,7 @@ use super::jobs::Jobs;
 use super::{boot, outfit, panics, serve};
 use crate::codec::message::{from_bytes, to_bytes};
 use crate::link::StartMethod;
-use crate::link::mark::{MARK, Role};
+use crate::link::mark::{MARK, Mark, Role};
 use crate::link::message::{ChildId, FromChild, FromServer, GaveUp, MAGIC, ToServer};
 use crate::shared::members::{self, Member};
 use crate::sys::attributes::Attribute;
@@ -384,7 +384,8 @@ fn execute(control: &OwnedFd, dress: impl Iterator<Item = OwnedFd>, maker: Pid, 
         |refusal| refusal,
         |(image, table, env)| {
             let role = Role::Child { maker: maker.as_raw(), table, member: member.bits() };
-            let env = process::env_with(&env, (MARK, &role.mark(control.as_raw_fd())));
+            let mark = Mark { role, place: sys::init::place(), socket: control.as_raw_fd() };
+            let env = process::env_with(&env, (MARK, &mark.to_string()));
             let errno = process::exec_image(image.as_fd(), &process::own_args(), &env);
             outfit::refusal("execute this program again", errno)
         },

@@ -14,13 +14,13 @@ use super::context::Base;
 use crate::codec::message::{from_bytes, to_bytes};
 use crate::error::{Error, ErrorKind, Execution, Result};
 use crate::link::identity;
-use crate::link::mark::{MARK, Role};
+use crate::link::mark::{MARK, Mark, Role};
 use crate::link::message::{FromServer, GaveUp, MAGIC, ToServer};
 use crate::shared::members::{self, Member};
 use crate::sys::held::Held;
 use crate::sys::rights::{self, Rights};
 use crate::sys::socket;
-use crate::sys::{Errno, fd, image, poll, process, signal, spawn, terminal};
+use crate::sys::{Errno, fd, image, init, poll, process, signal, spawn, terminal};
 use crate::task::fingerprint;
 
 /// How long a fork server may take until it is ready, and a child until it is there.
@@ -232,8 +232,8 @@ impl Drop for Newborn {
 
 /// Runs this program's image with the mark of a fork server.
 fn execute(socket: BorrowedFd<'_>, null: BorrowedFd<'_>, env: &[(OsString, OsString)]) -> Result<Newborn> {
-    let mark = Role::Server.mark(socket.as_raw_fd());
-    let (args, env) = (process::own_args(), process::env_with(env, (MARK, &mark)));
+    let mark = Mark { role: Role::Server, place: init::place(), socket: socket.as_raw_fd() };
+    let (args, env) = (process::own_args(), process::env_with(env, (MARK, &mark.to_string())));
     // A member of the program's group hears of Ctrl-Z and `fg`. Elsewhere a group of its own is better: it lives on when the
     // program's group is killed, as that of a child is at its end, and kills what the program had started.
     let leads_group = identity::depth() > 0 || !terminal::is_there();

@@ -1,15 +1,29 @@
 //! The mark: how a process that was made by executing the program again learns what it is.
 //!
-//! Owns: the mark, an environment variable that names an inherited descriptor. Runs in: whoever executes the program, which
-//! sets it, and the new process, which reads it before `main`.
-//! Never: means anything alone. Whoever may be meant first looks whether our greeting waits on that descriptor, without
-//! taking either: a stranger may have set the variable, and the descriptor may be the program's own.
+//! Owns: the mark, an environment variable that names an inherited descriptor. Runs in: the process that executes the program,
+//! which sets it, and the new process, which reads it before `main`.
+//! Never: means anything alone. The new process first looks whether our greeting waits on that descriptor, without taking
+//! either: a stranger may have set the variable, and the descriptor may be the program's own.
+//!
+//! A program may contain this crate more than once: in two versions, or in one version from two sources. Each copy has a
+//! constructor that looks for the mark, and leaves alone what is for another copy. Two versions use different variables. Two
+//! copies of one version are told apart by the place of their constructor in `.init_array`, which is the same in each process
+//! of a binary.
+
+use std::fmt;
 
 use super::message::MAGIC;
 
-/// The environment variable: `server:7`, or `child:7:4127:9:81921` with its maker's process id, the descriptor of the table
-/// of members, and its own member.
-pub(crate) const MARK: &str = "PROCESS_TASK_BOOT";
+/// The environment variable: `server:2:7`, with the place of the constructor that is to read it and the number of the socket;
+/// or `child:2:7:4127:9:81921`, with its maker's process id, the descriptor of the table of members, and its own member, too.
+pub(crate) const MARK: &str = concat!(
+    "PROCESS_TASK_BOOT_",
+    env!("CARGO_PKG_VERSION_MAJOR"),
+    "_",
+    env!("CARGO_PKG_VERSION_MINOR"),
+    "_",
+    env!("CARGO_PKG_VERSION_PATCH")
+);
 
 /// What a marked process is to be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -18,37 +32,50 @@ pub(crate) enum Role {
     Child { maker: i32, table: i32, member: u32 },
 }
 
-impl Role {
-    /// The mark of a process of this role whose socket has this number.
-    pub(crate) fn mark(self, socket: i32) -> String {
-        match self {
-            Self::Server => format!("server:{socket}"),
-            Self::Child { maker, table, member } => format!("child:{socket}:{maker}:{table}:{member}"),
+/// What a mark says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Mark {
+    pub(crate) role: Role,
+    /// Where the constructor stands that is to read the mark: [`sys::init::place`](crate::sys::init::place).
+    pub(crate) place: usize,
+    /// The number of the process's socket.
+    pub(crate) socket: i32,
+}
+
+impl fmt::Display for Mark {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { role, place, socket } = self;
+        match role {
+            Role::Server => write!(f, "server:{place}:{socket}"),
+            Role::Child { maker, table, member } => write!(f, "child:{place}:{socket}:{maker}:{table}:{member}"),
         }
     }
+}
 
-    /// What a mark says: the role, and the number of the socket.
-    pub(crate) fn parse(mark: &str) -> Option<(Self, i32)> {
+impl Mark {
+    /// Reads what `Display` wrote.
+    pub(crate) fn parse(mark: &str) -> Option<Self> {
         let mut parts = mark.split(':');
         let role = parts.next()?;
+        let place = parts.next()?.parse().ok()?;
         let socket = parts.next()?.parse().ok()?;
         let role = match role {
-            "server" => Self::Server,
-            "child" => Self::Child {
+            "server" => Role::Server,
+            "child" => Role::Child {
                 maker: parts.next()?.parse().ok()?,
                 table: parts.next()?.parse().ok()?,
                 member: parts.next()?.parse().ok()?,
             },
             _ => return None,
         };
-        parts.next().is_none().then_some((role, socket))
+        parts.next().is_none().then_some(Self { role, place, socket })
     }
 }
 
-/// Whether `message` was sent by whoever set the mark.
+/// Whether `message` was sent by the process that set the mark.
 ///
-/// Only the magic number is looked for: what else is in the message may differ between versions of this crate, and another
-/// version's child must say so, and not come to `main`.
+/// Only the magic number is looked for: if anything else in the message is not as expected, the process must say so, and not
+/// come to `main`.
 pub(crate) fn is_greeting(message: &[u8]) -> bool {
     let magic = MAGIC.to_le_bytes();
     message.windows(magic.len()).any(|bytes| bytes == magic)
@@ -63,12 +90,12 @@ mod tests {
     #[test]
     fn only_whole_marks_are_read() {
         for role in [Role::Server, Role::Child { maker: 99, table: 8, member: 1 << 14 }] {
-            assert_eq!(Role::parse(&role.mark(7)), Some((role, 7)));
+            let mark = Mark { role, place: 2, socket: 7 };
+            assert_eq!(Mark::parse(&mark.to_string()), Some(mark));
         }
-        for bad in
-            ["", "server", "server:", "server:x", "server:7:1", "child:7", "child:7:1", "child:7:1:2:3:4", "other:7"]
-        {
-            assert_eq!(Role::parse(bad), None, "{bad}");
+        let bad = ["", "server", "server:", "server:2", "server:2:x", "server:2:7:1", "server:-1:7", "other:2:7"];
+        for bad in bad.into_iter().chain(["child:2:7", "child:2:7:1", "child:2:7:1:2:3:4"]) {
+            assert_eq!(Mark::parse(bad), None, "{bad}");
         }
     }
 

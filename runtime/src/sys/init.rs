@@ -58,6 +58,15 @@ pub(crate) fn note(entry: *const Constructor, count: c_int, argv: *const *const 
     });
 }
 
+/// Where our constructor stands among all constructors of the program, counted from 0: the same in each process of a binary.
+///
+/// It is 0, too, in a shared library, and in a process that has not come to our constructor.
+pub(crate) fn place() -> usize {
+    let (start, end) = bounds();
+    let entry = NOTED.get().map_or(0, |noted| noted.entry);
+    if (start..end).contains(&entry) { (entry - start) / size_of::<Constructor>() } else { 0 }
+}
+
 /// Calls every constructor that stands behind ours.
 ///
 /// Runs in: a child, in the middle of our own constructor, once.
