@@ -35,7 +35,7 @@ impl Mistakes {
     }
 }
 
-/// The sentence for a `whom` that cannot `what`.
+/// The sentence for an item (`whom`) that cannot do `what`.
 pub(crate) fn cannot(whom: &str, what: &str, why: &str, instead: &str) -> String {
     format!("a {whom} cannot {what}: {why}; {instead}")
 }

@@ -57,7 +57,7 @@ use proc_macro::TokenStream;
 ///
 /// * `timeout = "2s"`: how long a call may take; units `ms`, `s`, `m`, `h`, fractions allowed. Then the process that runs
 ///   it is killed, with all that it started.
-/// * `retries = 3`: how often a call is repeated whose process died under it, or was killed because of the time. In pools;
+/// * `retries = 3`: how often a call is repeated after its process died, or was killed because of the time-out. In pools;
 ///   `spawn` refuses such a task.
 /// * `crate = path`: where `process_task` is, if not at `::process_task`.
 ///

@@ -1,7 +1,7 @@
 //! Looks where a function stands: nothing in its tokens says that it stands in an `impl` block.
 //!
 //! A task becomes several items, and a block can hold no struct. The compiler reports that in five messages about code that
-//! nobody wrote. So the attribute looks into the source file, but only if it does not stand at the left margin.
+//! is not in the source. So the attribute looks into the source file, but only if it does not stand at the left margin.
 //!
 //! Owns: this look. Never: refuses what it has not found, word for word, in a block. Runs in: the compiler.
 

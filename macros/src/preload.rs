@@ -1,4 +1,4 @@
-//! Reads a function that prepares the fork server, and refuses what nobody could call there.
+//! Reads a function that prepares the fork server, and refuses what could not be called there.
 //!
 //! ```text
 //! preload = { attribute } [ visibility ] "fn" name "(" ")" block

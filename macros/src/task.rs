@@ -220,7 +220,7 @@ pub(crate) fn settled(ident: &Ident) -> Ident {
 }
 
 impl Function {
-    /// Reads a function from `item`, on which the attribute of a `whom` stands.
+    /// Reads a function from `item`, which has the attribute of a `whom`.
     pub(crate) fn read(item: &TokenStream, whom: &str) -> syn::Result<Self> {
         syn::parse2(item.clone()).map_err(|error| match syn::parse2::<Item>(item.clone()) {
             Ok(Item::Fn(_) | Item::Verbatim(_)) | Err(_) => error,
