@@ -7,7 +7,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// Where control groups are mounted, as everybody does it.
+/// Where control groups are mounted by convention.
 const MOUNT: &str = "/sys/fs/cgroup";
 
 /// What the files of one version are called.
@@ -76,7 +76,8 @@ fn kills(text: &str) -> Option<u64> {
     text.lines().find_map(|line| line.strip_prefix("oom_kill ")?.trim().parse().ok())
 }
 
-/// The bytes that this process could have before its control group, or one above that, has the kernel kill somebody.
+/// The bytes that this process can still have before its control group, or one above that, runs out of memory and the
+/// kernel kills a process.
 pub(crate) fn memory_left() -> Option<usize> {
     let groups = fs::read_to_string("/proc/self/cgroup").ok()?;
     groups.lines().filter_map(|line| group(line).and_then(|(root, path, names)| least(&root, path, names))).min()

@@ -22,7 +22,7 @@ pub(crate) fn above_stdio(fd: OwnedFd) -> nix::Result<OwnedFd> {
 /// `fcntl(F_DUPFD_CLOEXEC, 3)`: another descriptor for the same file, above 2.
 pub(crate) fn duplicate(fd: BorrowedFd<'_>) -> nix::Result<OwnedFd> {
     let raw = fcntl(fd, FcntlArg::F_DUPFD_CLOEXEC(3))?;
-    // SAFETY: fcntl just returned this descriptor, and nobody else knows its number.
+    // SAFETY: fcntl just returned this descriptor, and nothing else knows its number.
     Ok(unsafe { OwnedFd::from_raw_fd(raw) })
 }
 
@@ -38,7 +38,7 @@ pub(crate) fn numbered(raw: RawFd) -> Option<BorrowedFd<'static>> {
 pub(crate) fn inherited(raw: RawFd) -> nix::Result<OwnedFd> {
     let borrowed = numbered(raw).ok_or(Errno::EBADF)?;
     fcntl(borrowed, FcntlArg::F_SETFD(FdFlag::FD_CLOEXEC))?;
-    // SAFETY: the number is open, and was made for this process by the one who started it.
+    // SAFETY: the number is open, and was made for this process by the one that started it.
     Ok(unsafe { OwnedFd::from_raw_fd(raw) })
 }
 
@@ -131,7 +131,7 @@ pub(crate) fn pidfd(pid: nix::unistd::Pid) -> nix::Result<OwnedFd> {
     // SAFETY: the call takes two numbers and touches no memory.
     let raw = Errno::result(unsafe { libc::syscall(libc::SYS_pidfd_open, pid.as_raw(), 0) })?;
     let raw = RawFd::try_from(raw).map_err(|_| Errno::EBADF)?;
-    // SAFETY: the kernel just returned this descriptor, and nobody else knows its number.
+    // SAFETY: the kernel just returned this descriptor, and nothing else knows its number.
     above_stdio(unsafe { OwnedFd::from_raw_fd(raw) })
 }
 
@@ -144,7 +144,7 @@ pub(crate) fn signal(pidfd: BorrowedFd<'_>, signal: i32) -> nix::Result<()> {
 }
 
 /// As [`signal`], but for the whole group that the process leads or led: as long as the group has members, its number is
-/// nobody else's. Linux 6.9; before that, `EINVAL`.
+/// not given to another one. Linux 6.9; before that, `EINVAL`.
 pub(crate) fn signal_group(leader: BorrowedFd<'_>, signal: i32) -> nix::Result<()> {
     const PIDFD_SIGNAL_PROCESS_GROUP: u32 = 1 << 2;
     let (fd, no_info) = (leader.as_raw_fd(), std::ptr::null::<libc::siginfo_t>());

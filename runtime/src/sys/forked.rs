@@ -15,7 +15,7 @@ static GENERATION: AtomicU32 = AtomicU32::new(0);
 
 /// How many `fork()`s lie between this process and the one that was started by exec.
 ///
-/// Whoever keeps something that belongs to one process notes the number, and compares.
+/// Code that keeps something for one process only notes the number, and compares it before use.
 pub(crate) fn generation() -> u64 {
     static REGISTER: Once = Once::new();
     REGISTER.call_once(|| {
@@ -31,8 +31,8 @@ extern "C" fn forked() {
 
 /// A number that belongs to one process: a copy made by `fork()` finds that it has none.
 ///
-/// It stands above the generation that it was set in, so a look is two loads, and a reset costs nothing. Whoever sees the
-/// number sees what was done before it was set.
+/// It stands above the generation that it was set in, so a look is two loads, and a reset costs nothing. A thread that sees
+/// the number also sees what was done before it was set.
 #[derive(Debug)]
 pub(crate) struct Own(AtomicU64);
 
@@ -57,7 +57,7 @@ impl Own {
 
 /// A lock for what a process does once: open in a copy made by `fork()`, even if a thread that is not there held it.
 ///
-/// Whoever waits does so by giving way to others: what it guards must be short, and whole at any moment.
+/// A waiting thread yields its processor: what the gate guards must be short, and consistent at any moment.
 #[derive(Debug)]
 pub(crate) struct Gate(AtomicU64);
 

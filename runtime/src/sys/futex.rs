@@ -24,7 +24,7 @@ pub(crate) fn wait(word: &AtomicU32, expected: u32) {
     unsafe { libc::syscall(libc::SYS_futex, word.as_ptr(), libc::FUTEX_WAIT, expected, no_timeout) };
 }
 
-/// `futex(word, FUTEX_WAIT, expected, timeout)`: as [`wait`], for so long at most, by the clock that nobody sets.
+/// `futex(word, FUTEX_WAIT, expected, timeout)`: as [`wait`], for at most `timeout`, by the monotonic clock.
 ///
 /// Says nothing of why it came back: a signal ends it early, so callers look at the clock themselves.
 pub(crate) fn wait_until(word: &AtomicU32, expected: u32, timeout: Duration) {

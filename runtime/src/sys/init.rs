@@ -92,7 +92,7 @@ pub(crate) fn run_the_rest() {
 /// The addresses of the array's first entry and of its end; both 0 in a shared library.
 fn bounds() -> (usize, usize) {
     let (start, end): (usize, usize);
-    // SAFETY: two loads from the global offset table; a weak symbol that nobody defines reads 0.
+    // SAFETY: two loads from the global offset table; a weak symbol that is not defined reads 0.
     unsafe {
         asm!(
             ".weak __init_array_start",

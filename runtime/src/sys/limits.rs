@@ -47,7 +47,8 @@ pub(crate) fn own() -> Limits {
 
 /// `setrlimit(2)` for the resource at `place`.
 ///
-/// A soft limit above the hard one is cut to it: a hard limit can be lowered by anybody, and raised by hardly anybody.
+/// A soft limit above the hard one is cut to it: any process can lower a hard limit, and only a privileged one can raise
+/// it.
 pub(crate) fn set(place: usize, (soft, hard): (u64, u64)) -> nix::Result<()> {
     let resource = *RESOURCES.get(place).ok_or(Errno::EINVAL)?;
     setrlimit(resource, soft.min(hard), hard)
@@ -58,8 +59,8 @@ pub(crate) fn memory() -> Option<u64> {
     getrlimit(Resource::RLIMIT_AS).ok().map(|(soft, _)| soft).filter(|soft| *soft != libc::RLIM_INFINITY)
 }
 
-/// Limits this process's address space until what is returned is dropped. The hard limit stays, so that this can be
-/// undone; whoever wants to can raise the soft one.
+/// Limits this process's address space until what is returned is dropped. The hard limit stays, so that this can be undone;
+/// the user's code can raise the soft one.
 #[must_use]
 pub(crate) fn limit_memory(bytes: u64) -> MemoryLimit {
     let before = getrlimit(Resource::RLIMIT_AS).ok();

@@ -4,8 +4,9 @@
 //! Never: orders anything by itself; one of the two threads in question runs [`light`], the other one [`heavy`].
 //!
 //! Two threads that each write one word and then read the other's need a fence in between, or each may miss what the other
-//! wrote. Here one of them has none, but for the compiler. The other asks the kernel to interrupt all processors on which
-//! somebody runs who may be in between, which is a fence to each of these; and who does not run had one when it stopped.
+//! wrote. Here one of them has only a compiler fence. The other asks the kernel to interrupt each processor that runs a
+//! thread which may be in between. That is a fence to each of these threads; a thread that is not running had one when it
+//! was stopped.
 
 #![expect(unsafe_code, reason = "nix has no wrapper for membarrier(2)")]
 
@@ -43,7 +44,7 @@ fn register() {
     KNOWN.store(run(libc::MEMBARRIER_CMD_REGISTER_GLOBAL_EXPEDITED), Release);
 }
 
-/// The cheap half: what this thread has written is seen by whoever has run [`heavy`], or this thread sees what
+/// The cheap half: what this thread has written is seen by a thread that has run [`heavy`] since, or this thread sees what
 /// that one wrote before.
 #[inline]
 pub(crate) fn light() {

@@ -24,7 +24,7 @@ use nix::unistd::ftruncate;
 use super::fd::above_stdio;
 use super::{cgroup, retry, signal};
 
-/// Seals that keep the size as it is: nobody can truncate the memory below somebody else's mapping.
+/// Seals that keep the size as it is: no process can truncate the memory below another one's mapping.
 const FIXED_SIZE: SealFlag = SealFlag::F_SEAL_SHRINK.union(SealFlag::F_SEAL_GROW);
 
 /// Memory of `len` bytes, all zero, really there, and of fixed size.
@@ -112,7 +112,7 @@ fn may_have(len: usize, more: usize) -> nix::Result<()> {
     Err(Errno::ENOMEM)
 }
 
-/// Whoever makes a file longer than it may gets SIGXFSZ, which ends a process.
+/// A process that makes a file longer than it may be gets SIGXFSZ, which ends it.
 fn may_be_long(len: usize) -> nix::Result<()> {
     let (longest, _) = getrlimit(Resource::RLIMIT_FSIZE)?;
     if u64::try_from(len).is_ok_and(|len| len > longest) { Err(Errno::EFBIG) } else { Ok(()) }
@@ -175,8 +175,8 @@ fn reserve_range(fd: BorrowedFd<'_>, at: usize, len: usize) -> nix::Result<()> {
 /// The size of a huge page, the usual one.
 const HUGE: usize = 2 << 20;
 
-/// From which size on it is asked first whether there is so much memory: a memfd has no limit of its own, and reserving
-/// more than there is ends in the kernel killing somebody.
+/// From this size on, a reservation is first compared with [`available`]: a memfd has no limit of its own, and reserving
+/// more than there is ends in the kernel killing a process.
 const LARGE: usize = 64 << 20;
 
 /// How many bytes the system, and the control groups of this process, could give out now, as far as they say.
@@ -200,12 +200,12 @@ pub(crate) fn seal_size(fd: BorrowedFd<'_>) -> nix::Result<()> {
     fcntl(fd, FcntlArg::F_ADD_SEALS(FIXED_SIZE)).map(drop)
 }
 
-/// Refuses every other seal from now on: nobody can stop others from writing.
+/// Refuses every other seal from now on: no process can stop others from writing.
 pub(crate) fn seal_seals(fd: BorrowedFd<'_>) -> nix::Result<()> {
     fcntl(fd, FcntlArg::F_ADD_SEALS(SealFlag::F_SEAL_SEAL)).map(drop)
 }
 
-/// Refuses every write from now on, for everybody and for good.
+/// Refuses every write from now on, by any process and for good.
 ///
 /// # Errors
 /// - `EBUSY`: some process, perhaps this one, maps it for writing. Nothing is sealed then.
@@ -214,22 +214,22 @@ pub(crate) fn seal_writes(fd: BorrowedFd<'_>) -> nix::Result<()> {
     fcntl(fd, FcntlArg::F_ADD_SEALS(seals)).map(drop)
 }
 
-/// What the kernel says of memory that somebody else made.
+/// What the kernel says of memory that another process made.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Seen {
     /// Its size, which is fixed.
     pub(crate) len: usize,
-    /// Whether nobody can write to it any more.
+    /// Whether no process can write to it any more.
     pub(crate) frozen: bool,
 }
 
-/// Looks at memory that somebody else made; refused unless its size is fixed.
+/// Looks at memory that another process made; refused unless its size is fixed.
 pub(crate) fn look(fd: BorrowedFd<'_>) -> nix::Result<Seen> {
     let seals = SealFlag::from_bits_retain(fcntl(fd, FcntlArg::F_GET_SEALS)?);
     Ok(Seen { len: checked_len(fd)?, frozen: seals.contains(SealFlag::F_SEAL_WRITE) })
 }
 
-/// How many bytes can be mapped of memory that somebody else made; refused unless its size is fixed.
+/// How many bytes can be mapped of memory that another process made; refused unless its size is fixed.
 pub(crate) fn checked_len(fd: BorrowedFd<'_>) -> nix::Result<usize> {
     let seals = SealFlag::from_bits_retain(fcntl(fd, FcntlArg::F_GET_SEALS)?);
     if !seals.contains(FIXED_SIZE) {
@@ -238,7 +238,7 @@ pub(crate) fn checked_len(fd: BorrowedFd<'_>) -> nix::Result<usize> {
     usize::try_from(fstat(fd)?.st_size).map_err(|_| Errno::EINVAL)
 }
 
-/// As [`checked_len`], of memory all of which is really there: it costs whoever sent it as much as it can cost us.
+/// As [`checked_len`], of memory all of which is really there: it costs the sender as much as it can cost the receiver.
 pub(crate) fn checked_len_present(fd: BorrowedFd<'_>) -> nix::Result<usize> {
     const BLOCK: u64 = 512;
     let len = checked_len(fd)?;
@@ -246,7 +246,7 @@ pub(crate) fn checked_len_present(fd: BorrowedFd<'_>) -> nix::Result<usize> {
     if present { Ok(len) } else { Err(Errno::ENODATA) }
 }
 
-/// `fallocate(FALLOC_FL_PUNCH_HOLE)`: gives back the memory from `at` on, whoever maps it.
+/// `fallocate(FALLOC_FL_PUNCH_HOLE)`: gives back the memory from `at` on, even where it is mapped.
 pub(crate) fn give_back(fd: BorrowedFd<'_>, at: usize, len: usize) {
     let flags = FallocateFlags::FALLOC_FL_PUNCH_HOLE | FallocateFlags::FALLOC_FL_KEEP_SIZE;
     if let (Ok(at), Ok(len)) = (libc::off_t::try_from(at), libc::off_t::try_from(len)) {
@@ -261,7 +261,7 @@ pub(crate) enum Access {
     Read,
     /// Reading and writing.
     Write,
-    /// Reading what nobody can write to any more.
+    /// For reading memory that no process can write to any more.
     Frozen,
 }
 
@@ -293,7 +293,8 @@ pub(crate) struct Map {
 
 // SAFETY: a mapping belongs to the process, not to the thread that made it.
 unsafe impl Send for Map {}
-// SAFETY: the methods that write are used under the rules of `shared::Half` and `link::parcel`, which say who may write where.
+// SAFETY: the methods that write are used under the rules of `shared::Half` and `link::parcel`, which say which process may
+// write where.
 unsafe impl Sync for Map {}
 
 impl Map {
@@ -339,8 +340,8 @@ impl Map {
         let _ = unsafe { libc::madvise(self.start.as_ptr().cast(), len.min(self.len()), advice) };
     }
 
-    /// `mprotect(2)`: from now on, this process may read it only, or also write it. What was borrowed of it stays valid for
-    /// reading; a write to what is for reading is a fault in the one who writes.
+    /// `mprotect(2)`: from now on, this process may only read it, or also write it. What was borrowed of it stays valid for
+    /// reading; a write to memory that is for reading is a fault in the thread that writes.
     pub(crate) fn protect(&self, access: Access) -> nix::Result<()> {
         let mut protection = ProtFlags::PROT_READ;
         protection.set(ProtFlags::PROT_WRITE, access == Access::Write);
@@ -355,8 +356,8 @@ impl Map {
 
     /// The bytes `at..at + len`, for reading in place.
     ///
-    /// The caller vouches, by the protocol it follows, that nobody writes there while the slice lives; the memory is
-    /// there either way.
+    /// The caller vouches, by the protocol that it follows, that no process writes there while the slice lives; the memory
+    /// is there either way.
     ///
     /// # Panics
     /// If the range is not inside the mapping.
@@ -368,7 +369,7 @@ impl Map {
         unsafe { std::slice::from_raw_parts(start.as_ptr(), len) }
     }
 
-    /// Copies bytes out that somebody may be writing at this moment: what arrives is to be checked.
+    /// Copies bytes out that another process may be writing at this moment: the caller has to check what arrives.
     ///
     /// # Panics
     /// If the range is not inside the mapping.

@@ -1,4 +1,5 @@
-//! Messages of any kind over a `SOCK_SEQPACKET` socket, for those who may wait: a packet is there as a whole or not at all.
+//! Messages of any kind over a `SOCK_SEQPACKET` socket, for callers that may block: a packet arrives as a whole or not at
+//! all.
 //!
 //! Owns: nothing. Runs in: any process. Never: loses a descriptor in silence, or lets a signal end a wait.
 #![expect(unsafe_code, reason = "nix has no wrapper for the ioctl SIOCOUTQ")]
@@ -43,8 +44,8 @@ pub(crate) struct Packet {
 
 /// `sendmsg(2)`: `head`, then `bytes`, as one packet, with `descriptors` beside it.
 ///
-/// There is no `SIGPIPE`, on purpose: a library's caller did not ask for one. Nor does it wait: the kernel wakes those who wait for
-/// room only when three quarters of it are free.
+/// Does not raise `SIGPIPE`: a library's caller did not ask for one. Does not wait either: the kernel wakes threads that
+/// wait for room only when three quarters of it are free.
 ///
 /// # Errors
 /// - `EAGAIN`: there is no room.

@@ -64,7 +64,7 @@ fn any(polled: &mut [PollFd<'_>], deadline: Option<Instant>) -> nix::Result<bool
     }
 }
 
-/// Whether everybody has closed the other end of a socket pair. Does not wait.
+/// Whether every descriptor of the other end of a socket pair is closed. Does not wait.
 pub(crate) fn is_hung_up(socket: BorrowedFd<'_>) -> bool {
     let mut polled = [PollFd::new(socket, PollFlags::empty())];
     let reported = super::retry(|| poll(&mut polled, PollTimeout::ZERO));

@@ -1,7 +1,7 @@
 //! Making, replacing, watching and reaping processes.
 //!
 //! Owns: nothing. Runs in: the fork server and its children.
-//! Never: signals a number that may belong to somebody else by now.
+//! Never: signals a number that may belong to another process by now.
 #![expect(unsafe_code, reason = "fork(2), execveat(2), waitid(2), atexit(3) and exit(3)")]
 
 use std::ffi::{CString, OsString};
@@ -92,7 +92,7 @@ pub(crate) fn env_with(env: &[(OsString, OsString)], mark: (&str, &str)) -> Vec<
 
 /// Makes `pid` (0: this process) the leader of a group of its own.
 ///
-/// Done on both sides of a fork: whichever comes first, the group is there before anybody needs it.
+/// Done on both sides of a fork: whichever comes first, the group is there before it is needed.
 pub(crate) fn lead_group(pid: Pid) {
     let _ = setpgid(pid, Pid::from_raw(0));
 }
@@ -171,7 +171,7 @@ pub(crate) type RawStatus = i32;
 
 /// `waitid(P_ALL, WEXITED | WNOHANG | WNOWAIT)`: a child that has ended and is not reaped yet, if there is one.
 ///
-/// Its number cannot be given to anybody else before [`reap`].
+/// Its number cannot be given to another process before [`reap`].
 pub(crate) fn ended_child() -> Option<Pid> {
     Some(changed(libc::P_ALL, 0, libc::WEXITED | libc::WNOHANG | libc::WNOWAIT)?.pid)
 }
@@ -230,7 +230,7 @@ pub(crate) fn reap_with_status(pidfd: BorrowedFd<'_>) -> Option<std::process::Ex
     Some(std::process::ExitStatus::from_raw(if code == libc::CLD_EXITED { status << 8 } else { status }))
 }
 
-/// Reaps our child behind `pidfd` if nobody else did; the host program may have.
+/// Reaps our child behind `pidfd`, if that has not been done; the host program may have.
 pub(crate) fn reap_quietly(pidfd: BorrowedFd<'_>) {
     let _ = changed_behind(pidfd);
 }
@@ -245,7 +245,7 @@ pub(crate) fn signal_group(leader: Pid, signal: i32) {
     }
 }
 
-/// `sched_yield(2)`, once: lets the one who waits for us run first.
+/// `sched_yield(2)`, once: lets the thread that waits for this one run first.
 pub(crate) fn give_way() {
     std::thread::yield_now();
 }

@@ -23,7 +23,7 @@ pub(crate) fn take(fd: BorrowedFd<'_>, at: u32) -> nix::Result<bool> {
     }
 }
 
-/// `fcntl(F_SETLK, F_UNLCK)`: byte `at` is nobody's, if it was this process's.
+/// `fcntl(F_SETLK, F_UNLCK)`: byte `at` is free, if it was this process's.
 pub(crate) fn give_up(fd: BorrowedFd<'_>, at: u32) {
     let _ = retry(|| fcntl(fd, FcntlArg::F_SETLK(&byte(at, libc::F_UNLCK))));
 }

@@ -107,7 +107,7 @@ pub(crate) fn name(signal: i32) -> String {
     Signal::try_from(signal).map_or_else(|_| format!("signal {signal}"), |signal| signal.as_str().to_owned())
 }
 
-/// Signals that a terminal or an administrator sends to everybody: the fork server leaves the answer to its parent.
+/// Signals that a terminal or an administrator sends to the whole group: the fork server leaves the answer to its parent.
 const FOR_THE_PARENT: [Signal; 5] = [Signal::SIGINT, Signal::SIGQUIT, Signal::SIGHUP, Signal::SIGTERM, Signal::SIGPIPE];
 
 /// What constructors and preloads installed for signals that the fork server has other uses for.

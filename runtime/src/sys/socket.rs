@@ -115,7 +115,7 @@ pub(super) fn rights(beside: &[u8]) -> Vec<OwnedFd> {
 
 #[expect(unsafe_code, reason = "recvmsg hands out descriptors as numbers")]
 pub(super) fn take(raw: RawFd) -> OwnedFd {
-    // SAFETY: recvmsg just put this descriptor into our table, and nobody else knows its number.
+    // SAFETY: recvmsg just put this descriptor into our table, and nothing else knows its number.
     unsafe { OwnedFd::from_raw_fd(raw) }
 }
 

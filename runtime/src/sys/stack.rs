@@ -1,4 +1,4 @@
-//! How much of its stack a thread has left: for what goes as deep as somebody else says.
+//! How much of its stack a thread has left, for code that recurses as deep as its input says.
 //!
 //! Owns: for each thread, where its stack begins to be scarce. Runs in: any process.
 //! Never: guesses. Of a stack that the kernel and glibc do not know as this thread's, nothing is said.
@@ -14,7 +14,7 @@ use nix::libc;
 /// What has to be left, if a quarter of the stack is not less.
 const SPARE: usize = 128 << 10;
 
-/// Nobody has looked yet: everywhere may be scarce.
+/// Not measured yet: everywhere may be scarce.
 const UNKNOWN: (usize, usize) = (0, usize::MAX);
 
 thread_local! {
@@ -22,7 +22,7 @@ thread_local! {
     static SCARCE: Cell<(usize, usize)> = const { Cell::new(UNKNOWN) };
 }
 
-/// Whether so little of this thread's stack is left that whoever may choose how deep to go should not.
+/// Whether this thread has so little stack left that code which may choose its depth should go no deeper.
 #[inline]
 pub(crate) fn is_scarce() -> bool {
     let mark = Cell::new(0_u8);

@@ -1,6 +1,6 @@
-//! Meeting processes that are no relatives: sockets that listen, in a directory or at a port, and who is at the other end.
+//! Meeting unrelated processes: sockets that listen, in a directory or at a port, and the identity of the peer.
 //!
-//! Owns: [`Timer`]. Runs in: any process. Never: judges a directory or a user; it says whose they are.
+//! Owns: [`Timer`]. Runs in: any process. Never: judges a directory or a user; it says which user owns what.
 
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
 use std::path::Path;
@@ -26,7 +26,7 @@ const BACKLOG: i32 = 128;
 /// `open(path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW)`.
 ///
 /// # Errors
-/// `ENOTDIR`, also for a link: whoever may change what it points to would choose the directory.
+/// `ENOTDIR`, also for a link: a user that may change what it points to would choose the directory.
 pub(crate) fn folder(path: &Path) -> nix::Result<OwnedFd> {
     let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
     above_stdio(retry(|| open(path, flags, Mode::empty()))?)
@@ -37,7 +37,7 @@ pub(crate) fn make_folder(path: &Path) -> nix::Result<()> {
     mkdir(path, Mode::S_IRWXU)
 }
 
-/// Whose a directory is, and what others than its owner may do in it.
+/// The owner of a directory, and what other users may do in it.
 pub(crate) fn owner(folder: BorrowedFd<'_>) -> nix::Result<(u32, u32)> {
     let stat = fstat(folder)?;
     Ok((stat.st_uid, stat.st_mode & (libc::S_IRWXG | libc::S_IRWXO)))
@@ -51,7 +51,7 @@ pub(crate) fn own_user() -> u32 {
 /// `flock(LOCK_EX | LOCK_NB)` on an open directory, until the result is dropped.
 ///
 /// # Errors
-/// `EWOULDBLOCK`: somebody else has it.
+/// `EWOULDBLOCK`: another process has it.
 pub(crate) fn lock(folder: BorrowedFd<'_>) -> nix::Result<Flock<OwnedFd>> {
     // An open of its own: a lock belongs to that, and a second thread of this process has to wait for it, too.
     let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
@@ -73,7 +73,8 @@ pub(crate) fn listen_at(folder: BorrowedFd<'_>, name: &Path) -> nix::Result<Owne
 /// `connect(2)` to `name` in `folder`, waiting while too many others do so.
 ///
 /// # Errors
-/// `ENOENT`: nothing has this name; `ECONNREFUSED`: nobody listens there; `EPROTOTYPE`: somebody does who expects no messages.
+/// `ENOENT`: nothing has this name; `ECONNREFUSED`: no process listens there; `EPROTOTYPE`: one does, with a socket that
+/// expects no messages.
 pub(crate) fn connect_at(folder: BorrowedFd<'_>, name: &Path) -> nix::Result<OwnedFd> {
     let socket = seqpacket(SockFlag::empty())?;
     let address = address(folder, name)?;
@@ -81,7 +82,7 @@ pub(crate) fn connect_at(folder: BorrowedFd<'_>, name: &Path) -> nix::Result<Own
     Ok(socket)
 }
 
-/// Whether somebody listens at `name` in `folder`.
+/// Whether a process listens at `name` in `folder`.
 pub(crate) fn somebody_listens(folder: BorrowedFd<'_>, name: &Path) -> nix::Result<bool> {
     let socket = seqpacket(SockFlag::SOCK_NONBLOCK)?;
     match retry(|| connect(socket.as_raw_fd(), &address(folder, name)?)) {
@@ -109,14 +110,14 @@ pub(crate) fn socket_in(folder: BorrowedFd<'_>, name: &Path) -> nix::Result<(sup
     Ok(((stat.st_dev, stat.st_ino, kind), kind == libc::S_IFSOCK))
 }
 
-/// `accept4(2)`: who stands before a listening socket.
+/// `accept4(2)`: the next connection of a listening socket.
 ///
 /// # Errors
-/// `EAGAIN`: nobody, or nobody any more; `EMFILE`, `ENFILE`, `ENOMEM`, `ENOBUFS`: they have to wait.
+/// `EAGAIN`: there is none, or it is gone; `EMFILE`, `ENFILE`, `ENOMEM`, `ENOBUFS`: it has to wait.
 pub(crate) fn accept(listening: BorrowedFd<'_>) -> nix::Result<OwnedFd> {
     match retry(|| accept4(listening.as_raw_fd(), SockFlag::SOCK_CLOEXEC)) {
         Ok(raw) => above_stdio(owned(raw)),
-        // As the manual page asks: errors of the network that are the caller's, who is gone now.
+        // As the manual page asks: errors of the network belong to the connecting peer, which is gone now.
         Err(
             Errno::ECONNABORTED
             | Errno::ENETDOWN
@@ -132,14 +133,14 @@ pub(crate) fn accept(listening: BorrowedFd<'_>) -> nix::Result<OwnedFd> {
     }
 }
 
-/// `getsockopt(SO_PEERCRED)`: the user whose process connected, or listens, at the other end.
+/// `getsockopt(SO_PEERCRED)`: the user of the process that connected, or listens, at the other end.
 pub(crate) fn peer_user(socket: BorrowedFd<'_>) -> nix::Result<u32> {
     Ok(getsockopt(&socket, sockopt::PeerCredentials)?.uid())
 }
 
 /// Has the kernel ask, when nothing came for half a minute, whether the other machine is still there.
 ///
-/// There is no `TCP_USER_TIMEOUT`, on purpose: it would also end connections whose other side only takes long to read.
+/// There is no `TCP_USER_TIMEOUT`, on purpose: it would also end connections when the peer only takes long to read.
 #[cfg(feature = "tcp")]
 pub(crate) fn keep_alive(socket: BorrowedFd<'_>) -> nix::Result<()> {
     use nix::sys::socket::setsockopt;
@@ -170,7 +171,7 @@ fn address(folder: BorrowedFd<'_>, name: &Path) -> nix::Result<UnixAddr> {
 
 #[expect(unsafe_code, reason = "accept4 hands out a descriptor as a number")]
 fn owned(raw: RawFd) -> OwnedFd {
-    // SAFETY: accept4 just put this descriptor into our table, and nobody else knows its number.
+    // SAFETY: accept4 just put this descriptor into our table, and nothing else knows its number.
     unsafe { OwnedFd::from_raw_fd(raw) }
 }
 
