@@ -1,4 +1,4 @@
-//! The answer to a batch, result by result, before anybody sees it.
+//! The answer to a batch, result by result, before the parent can see it.
 //!
 //! Owns: how long it is by now. Runs in: the child. Never: writes a byte; [`Callee`](super::Callee) does.
 

@@ -13,8 +13,8 @@
 //!
 //! An answer holds the results of the first items that were to be run: of all of them, or of fewer if the child ended the
 //! batch early. The sum is about the result, its place among the others, and which batch it answers: a task that writes
-//! over results that are there already, of items before it, makes the answer one that nobody believes, even if nobody
-//! finishes it. A result of [`LONG`] reaches to the answer's end; it is in a parcel, and no sum is made of its bytes.
+//! over results that are there already, of items before it, makes the answer invalid, even if it is never finished. A
+//! result of [`LONG`] reaches to the answer's end; it is in a parcel, and no sum is made of its bytes.
 
 use super::frame::{INLINE, Kind};
 use crate::codec::ALIGNMENT;
@@ -243,8 +243,8 @@ pub(crate) struct Tally {
     pub(crate) len: usize,
 }
 
-/// Counts the first results of an answer to the request of this serial, `most` of them if there are so many whose sums are
-/// right.
+/// Counts the first results of an answer to the request of this serial, as long as their sums are right, `most` of them at
+/// most.
 pub(crate) fn tally(answer: &[u8], most: u32, serial: u64) -> Tally {
     let mut results = Results::of(answer);
     let mut tally = Tally { answered: 0, good: true, len: 0 };

@@ -1,13 +1,13 @@
-//! Who sleeps, and who must wake whom: the rules of three words, without the sleeping itself.
+//! Which side sleeps, and which must wake the other: the rules of three words, without the sleeping itself.
 //!
 //! Owns: the order in which the words are written and looked at. Runs in: both ends of a link.
 //! Never: makes a system call, so that a model checker can run it (`tests/model.rs` does).
 //!
-//! Two sides that may both be about to sleep follow one rule: *say it, then look once more*. The one who brings something
-//! follows the other: *bring it, then look whether anybody said that he sleeps*. At least one of the two looks must see
-//! the other side's word, or the sleeper sleeps over what is there. Towards the child, both sides exchange `dozing`, and the
-//! later exchange sees what came before the earlier one. Towards the parent, whose words the child can only read, a
-//! sequentially consistent fence stands between the two steps of each side.
+//! Two sides that may both be about to sleep follow one rule: *set the flag, then look once more*. The side that brings
+//! something follows the other: *bring it, then look at the other's flag*. At least one of the two looks must see
+//! the other side's word, or the sleeper sleeps over what is there. Towards the child, both sides exchange `dozing`, and
+//! the later exchange sees what came before the earlier one. Towards the parent, which has words that the child can only
+//! read, a sequentially consistent fence stands between the two steps of each side.
 
 use super::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release, SeqCst};
 use super::atomic::{AtomicU32, AtomicU64, fence};
@@ -28,7 +28,7 @@ pub(crate) fn has_work(window: &AtomicU64, closing: &AtomicU32) -> bool {
     Window::look(window).unclaimed() != 0 || closing.load(Acquire) != 0
 }
 
-/// The child is awake again, whoever woke it. An exchange: a mere store would lose sight of what came before the parent's.
+/// The child is awake again. An exchange: a mere store would lose sight of what came before the parent's.
 ///
 /// Runs in: the child.
 pub(crate) fn wake_up(dozing: &AtomicU32) {

@@ -1,4 +1,4 @@
-//! Handles beside a frame: descriptors on the control socket, sent before the frame whose serial they name.
+//! Handles beside a frame: descriptors on the control socket, sent before the frame, with its serial.
 //!
 //! Owns: nothing. Runs in: both ends of a link. Never: blocks, or gives a frame what was sent for another.
 //!
@@ -19,7 +19,7 @@ use crate::sys::{self, Errno, socket};
 /// the frame says of them.
 ///
 /// # Errors
-/// They cannot be sent, or not all: whoever reads will let go of those that were.
+/// They cannot be sent, or not all: the reader will drop those that were.
 pub(super) fn send(
     socket: BorrowedFd<'_>,
     message: impl Fn() -> Vec<u8>,
@@ -39,8 +39,8 @@ pub(super) fn send(
     u16::try_from(handles.len()).map_err(|_| Errno::E2BIG)
 }
 
-/// Whether it may work a little later, when somebody has received what is under way: a user may not have more descriptors
-/// in sockets than one process may have open.
+/// Whether it may work a little later, when the other side has received what is under way: a user may not have more
+/// descriptors in sockets than one process may have open.
 pub(crate) fn is_temporary(errno: Errno) -> bool {
     matches!(errno, Errno::ETOOMANYREFS | Errno::EAGAIN | Errno::ENOBUFS | Errno::ENOMEM)
 }
@@ -48,7 +48,7 @@ pub(crate) fn is_temporary(errno: Errno) -> bool {
 /// How long to go on trying, while others take what is there.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(1);
 
-/// As [`send`], for one who can wait: `remind` tells the other side that there is something to receive.
+/// As [`send`], for a caller that can wait: `remind` tells the other side that there is something to receive.
 pub(super) fn send_patiently(
     socket: BorrowedFd<'_>,
     message: impl Fn() -> Vec<u8>,

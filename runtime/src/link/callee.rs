@@ -261,7 +261,7 @@ impl Callee {
         if let Place::Parcel(loan) = place {
             self.lend(loan);
         }
-        // Nobody waits for the word that a setup worked: the first call follows it.
+        // The parent does not wait for the word that a setup worked: the first call follows it.
         let awaited = given.kind != Kind::Setup || kind != Kind::Done;
         self.publish(at, &head, bytes, awaited);
     }
@@ -311,8 +311,8 @@ impl Callee {
         self.publish_results(answer, &answer.frame(answer.len, None, nanos));
     }
 
-    /// As [`Callee::finish_answer`], with one more item, whose result is too long for the rest of the frame: it was
-    /// written [`Answer::len_with_head`] bytes behind the start of `filling`, and is `len` bytes long.
+    /// As [`Callee::finish_answer`], with one more item. Its result is too long for the rest of the frame: it was written
+    /// [`Answer::len_with_head`] bytes behind the start of `filling`, and is `len` bytes long.
     ///
     /// # Errors
     /// The parcel cannot be handed over; nothing was answered.
@@ -369,7 +369,7 @@ impl Callee {
         self.publish(answer.at, head, bytes, true);
     }
 
-    /// Writes the head of a frame, with its sum, whose payload is there already, and lets the parent see it.
+    /// Writes the head of a frame that has its payload already, with its sum, and lets the parent see it.
     fn publish(&mut self, at: u64, head: &Frame, bytes: [u8; HEAD], awaited: bool) {
         self.reply.write(frame::place(at), &bytes);
         self.write = at + head.extent();
@@ -445,7 +445,7 @@ impl Callee {
             match Frame::parse(&head) {
                 Ok(Frame { kind: Kind::Skip, .. }) => self.read = frame::next_lap(self.read + 1),
                 Ok(head) => break head,
-                // Nobody but the parent can write there.
+                // Only the parent can write there.
                 Err(why) => unreachable!("the parent wrote {why}"),
             }
         };

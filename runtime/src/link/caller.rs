@@ -68,18 +68,18 @@ pub(crate) struct Violation(pub(crate) &'static str);
 
 const SCRIBBLED: Violation = Violation("the window was written over");
 
-/// What was in flight on a link whose child is dead.
+/// What was in flight on the link of a dead child.
 #[derive(Debug)]
 pub(crate) struct Remains<T> {
     /// Claimed and not answered: may have run. Not more than one, unless the child scribbled over the window.
     pub(crate) running: Vec<(T, Payload)>,
-    /// If that one is a batch: its first results. `None`: nobody knows which of its items ran.
+    /// If that one is a batch: its first results. `None`: it is unknown which of its items ran.
     pub(crate) salvaged: Option<Salvaged>,
     /// Not claimed, in order: certainly did not run.
     pub(crate) unclaimed: Vec<(T, Payload)>,
 }
 
-/// What is there of the answer to a batch whose child died before it could publish it.
+/// What is there of the answer to a batch after its child died before publishing it.
 #[derive(Debug)]
 pub(crate) struct Salvaged {
     pub(crate) tally: Tally,
@@ -168,7 +168,7 @@ impl<T> Caller<T> {
         tag: T,
     ) -> Result<(), (Errno, Payload, T)> {
         debug_assert!(self.has_room());
-        // Not used again if the request cannot be made: what was sent for it is let go by whoever reads the next.
+        // Not used again if the request cannot be made: what was sent for it is dropped when the next one is read.
         self.serial += 1;
         let (parcel, handles) = match if payload.is_plain() { Ok((None, 0)) } else { self.send_ahead(&payload) } {
             Ok(sent) => sent,
@@ -229,7 +229,8 @@ impl<T> Caller<T> {
     /// Takes every reply there is, oldest first; says whether there was one.
     pub(crate) fn collect(&mut self, mut each: impl FnMut(T, Reply)) -> Result<bool, Violation> {
         let window = &self.link.reply.words().window.0;
-        // With calls behind the one that runs, somebody would wait for ever if the child had claimed them and forgotten.
+        // With calls behind the one that runs, their callers would wait for ever if the child had claimed them and
+        // forgotten.
         let ahead = self.in_flight.len() > 1;
         let before = ahead.then(|| Window::look(window));
         // Loaded once: the child may go on writing it.

@@ -1,13 +1,13 @@
-//! Two who talk all the time should not share a processor while another one is idle.
+//! Moves a thread off a processor that it shares with its peer while another one is idle.
 //!
-//! Owns: what one of them has noticed of it. Runs in: a child that answers its parent, and whoever waits at a queue.
-//! Never: moves somebody who has real work to do in between.
+//! Owns: what one of the two has noticed of it. Runs in: a child that answers its parent, and a thread that waits at a
+//! queue. Never: moves a thread that has real work to do in between.
 //!
-//! A kernel wakes a sleeper where its waker runs, and on virtual machines, or where there are two processors only, it often
-//! does not look for another one that is idle. The two then take turns on one processor, at two switches a call, and looking
-//! instead of sleeping only makes it worse. So each says on which processor it falls asleep, and who finds the other one
-//! there, again and again within microseconds, steps aside once. If that does not help, it waits twice as long before
-//! it tries again.
+//! A kernel wakes a sleeper on its waker's processor, and on virtual machines, or where there are two processors only, it
+//! often does not look for another one that is idle. The two then take turns on one processor, at two switches a call, and
+//! looking instead of sleeping only makes it worse. So each says on which processor it falls asleep. A side that finds the
+//! other one there, again and again within microseconds, steps aside once. If that does not help, it waits twice as long
+//! before it tries again.
 
 use std::time::{Duration, Instant};
 
@@ -16,7 +16,7 @@ use crate::sys::limits;
 /// Turns that follow each other faster than this are a conversation; slower ones are work.
 const CONVERSATION: Duration = Duration::from_micros(100);
 
-/// How often it must happen in a row before anybody moves for the first time.
+/// How often it must happen in a row before a thread moves for the first time.
 const PATIENCE: u32 = 3;
 
 /// After so many turns that were taken apart, stepping aside did help.

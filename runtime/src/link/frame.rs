@@ -7,7 +7,7 @@
 //!  0      1     2         4       8         16        24         28        32
 //!  kind   slot  handles   task    serial    length    parcel     pages     payload, padded to 32
 //! ```
-//! In a reply, the place of `pages` has the sum of [`super::seal`]; nobody but the parent can write over a request.
+//! In a reply, the place of `pages` has the sum of [`super::seal`]; only the parent can write to a request.
 //! A frame never wraps around the end of the ring: a head of kind [`Kind::Skip`] there sends the reader to the start.
 
 use super::window::LOOK_AHEAD;

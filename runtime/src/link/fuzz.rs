@@ -223,7 +223,7 @@ impl Case<'_> {
     fn take_back(&mut self) {
         let most = u32::from(self.byte());
         let back = self.caller.take_back(most);
-        // They are the newest, in order, and nobody else has them.
+        // They are the newest, in order, and no other process has them.
         let first = self.asked - back.len() as u64;
         assert!(back.iter().map(|(number, _)| *number).eq(first..self.asked));
         assert!(first >= self.settled);

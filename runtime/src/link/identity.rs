@@ -1,4 +1,4 @@
-//! Who this process is, if it is a child: its name, and who asked for it.
+//! What this process is, if it is a child: its name, and the process that asked for it.
 //!
 //! Owns: that knowledge. Runs in: any process; it is set in processes that we started only. Never: changes once set.
 
@@ -11,7 +11,7 @@ pub(crate) struct Identity {
     pub(crate) name: String,
     /// The id and the name of the process that asked for this one.
     pub(crate) parent: (u32, String),
-    /// How many processes of ours stand between this one and a program that somebody else started, and it itself.
+    /// How many processes of ours stand between this one and a program that was started otherwise, and this one itself.
     pub(crate) depth: u32,
     /// Whether it ignores the signals that ask to end, as then do those that it starts.
     pub(crate) ignores_termination: bool,

@@ -31,9 +31,10 @@
 //!
 //! # The child dies
 //!
-//! before 3: it costs no call, since what is not claimed is taken back. Between 3 and the store of `tail` in 5: exactly
-//! one call, and nobody knows how far it came: of a batch, the one that `progress` has not counted, since the results of
-//! those before it are there already, and those behind it have not begun. After that: none, because the reply is in memory that the parent maps; so
+//! before 3: it costs no call, since what is not claimed is taken back. Between 3 and the store of `tail` in 5: exactly one
+//! call, and it is unknown how far it came: of a batch, the one that `progress` has not counted, since the results of those
+//! before it are there already, and those behind it have not begun. After that: none, because the reply is in memory that
+//! the parent maps; so
 //! the parent collects once more before it believes in a death. The request half cannot be written by the child
 //! (`F_SEAL_FUTURE_WRITE`), so what is taken back is what the parent wrote.
 //!
@@ -188,7 +189,7 @@ pub(crate) struct Link {
     reply: Half<ReplyWords>,
     control: Held,
     bell: Arc<Held>,
-    /// The halves' memory, of which only [`FIRST`] bytes of each ring are reserved, until it is known who gets the link.
+    /// The halves' memory, of which only [`FIRST`] bytes of each ring are reserved, until it is known what the link is for.
     halves: Option<[Held; 2]>,
 }
 

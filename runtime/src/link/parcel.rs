@@ -35,7 +35,7 @@ pub(crate) const SLOTS: usize = 8;
 /// The slot of a parcel that is used once.
 pub(crate) const NO_SLOT: u8 = u8::MAX;
 
-/// The most memory that is kept warm in parcels that nobody uses.
+/// The most memory that is kept warm in unused parcels.
 const KEPT: usize = 256 << 20;
 
 /// How long a parcel stays warm that is not used. The looks at it are as far apart.
@@ -288,7 +288,7 @@ impl Loan {
         self.len
     }
 
-    /// The payload. Nobody writes to it any more.
+    /// The payload. No process writes to it any more.
     pub(crate) fn bytes(&self) -> &[u8] {
         self.parcel.as_ref().map_or(&[], |parcel| parcel.map.lend(0, self.len))
     }

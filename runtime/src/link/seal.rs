@@ -1,12 +1,12 @@
-//! A sum over a reply, by which the parent knows that nobody has written over it since it was published.
+//! A sum over a reply, by which the parent knows that it has not been written over since it was published.
 //!
 //! Owns: the arithmetic, and where in a head the sum stands. Runs in: both ends of a link.
 //! Never: protects against malice. A child that wants to lie about its own results does so with the right sum.
 //!
 //! A task that writes where it must not may hit a reply that the parent has not taken yet. In a head, this is noticed by
-//! what a head has to be; in a payload, it would be somebody's wrong result. The sum is that of a hash table rather than
-//! of cryptography: four lanes of multiplication and rotation, each step of which is reversible, so that a change of
-//! one word is always noticed, and one of many is missed once in 2^32 times. It costs about 0.2 ns a byte on each side.
+//! what a head has to be; in a payload, it would be a wrong result of another call. The sum is that of a hash table rather
+//! than of cryptography: four lanes of multiplication and rotation, with reversible steps only, so that a change of one
+//! word is always noticed, and one of many is missed once in 2^32 times. It costs about 0.2 ns a byte on each side.
 
 use super::frame::HEAD;
 

@@ -1,9 +1,10 @@
 //! How long to look before sleeping: between half a microsecond and fifty, learnt from what looking brought.
 //!
-//! Owns: one number. Runs in: both ends of a link, and whoever waits at a queue. Never: yields in a loop, which under load costs milliseconds.
+//! Owns: one number. Runs in: both ends of a link, and a thread that waits at a queue. Never: yields in a loop, which under
+//! load costs milliseconds.
 //!
-//! Sleeping and being woken costs about 25 us a side, so a short look is worth it when the answer is near; a long one
-//! takes the processor from the one who is to answer. A hit doubles the next look, a miss halves it, and a sleep that
+//! Sleeping and being woken costs about 25 us a side, so a short look is worth it when the answer is near; a long one takes
+//! the processor from the thread that is to answer. A hit doubles the next look, a miss halves it, and a sleep that
 //! turned out short enough to have been looked through makes the next look as long as that would have taken: without
 //! this, two sides that wake each other would go on sleeping for ever.
 
@@ -40,9 +41,9 @@ impl Spin {
         self.learn(|length| look(length, there))
     }
 
-    /// Looks, less and less often, until `count` says that `enough` is there, or that something is after [`A_WHILE`], or the time
-    /// is over; says which. For where asking disturbs the one who is asked, so that it is better to find
-    /// much than to find something at once.
+    /// Looks, less and less often, until `count` says that `enough` is there, or that something is after [`A_WHILE`], or
+    /// the time is over; says which. For values that cost their writer time when they are read, so that it is better to
+    /// find much than to find something at once.
     #[inline]
     pub(crate) fn until_much(&self, enough: u32, count: impl FnMut() -> u32) -> bool {
         self.learn(|length| look_for_much(length, enough, count))
@@ -66,7 +67,7 @@ impl Spin {
     }
 }
 
-/// Looks for a few microseconds, where somebody else could do with the processor. Nothing is learnt from it.
+/// Looks for a few microseconds, where another thread may need the processor. Nothing is learnt from it.
 pub(crate) fn briefly(there: impl FnMut() -> bool) -> bool {
     look(BRIEFLY, there)
 }

@@ -31,7 +31,7 @@ impl Callee {
         }
     }
 
-    /// Takes home the parcels whose bit has flipped since we last looked.
+    /// Takes back the parcels that have a flipped bit since the last look.
     pub(super) fn take_back_released(&mut self) {
         let now = self.request.words().released.0.load(SeqCst);
         let flipped = now ^ self.released;

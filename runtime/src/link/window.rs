@@ -6,7 +6,8 @@
 //! Both halves of the word count calls since the link was made, modulo 2^32. The parent raises the limit when it has
 //! written a frame, and lowers it to take calls back; the child raises `claimed` by one, and only *then* reads the frame.
 //! Every change is one atomic step of one word, so a call is either claimed or taken back, never both. The orderings are
-//! those of a hand-over: what was written before a push is seen after the claim. That nobody sleeps over a push is [`super::bell`]'s business.
+//! those of a hand-over: what was written before a push is seen after the claim. [`super::bell`] sees to it that no side
+//! sleeps over a push.
 
 use super::atomic::AtomicU64;
 use super::atomic::Ordering::{AcqRel, Acquire, Relaxed};

@@ -1,4 +1,4 @@
-//! The words at the start of the two halves: who writes which.
+//! The words at the start of the two halves, and which side writes which.
 //!
 //! Owns: the layout. Runs in: both ends of a link. Never: has two writers for one word, but where the table says so.
 //!
@@ -20,9 +20,10 @@
 //! | [`ReplyWords::gone`] | reply | child: its parcels that are no more, by slot |
 //! | [`ReplyWords::last_words`] | reply | child, when it panics |
 //!
-//! A child that is stopped or killed between two of its steps leaves every word as one of these; nobody else waits for
-//! it to go on. The child rings its bell when, after it has stored `tail`, it sees `asleep`, and when it sees
-//! `hungry` before it sleeps: a child that is given something else within the time in which it looks need not ring. Only the sleeper clears `asleep`: a child that cleared it and was stopped before it rang would silence all others.
+//! A child that is stopped or killed between two of its steps leaves every word as one of these; no other process waits for
+//! it to go on. The child rings its bell when, after it has stored `tail`, it sees `asleep`, and when it sees `hungry`
+//! before it sleeps: a child that is given something else within the time in which it looks need not ring. Only the sleeper
+//! clears `asleep`: a child that cleared it and was stopped before it rang would silence all others.
 
 use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64};
 
