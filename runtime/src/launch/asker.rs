@@ -12,7 +12,7 @@ use crate::sys::rights::{self, Rights};
 use crate::sys::{Errno, process};
 
 thread_local! {
-    /// Gone when the thread is, whose number another one may have then.
+    /// Gone when the thread is gone, since another thread may get its number then.
     static LIFE: Arc<()> = Arc::new(());
 }
 

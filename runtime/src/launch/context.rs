@@ -1,6 +1,6 @@
 //! What a child's surroundings are to be: those of the parent at the moment it asks, and what was asked for beside.
 //!
-//! Owns: the comparison with the fork server, whose surroundings a new child has. Runs in: the parent.
+//! Owns: the comparison with the fork server, which passes its surroundings to a new child. Runs in: the parent.
 //! Never: keeps a file of the parent open longer than the request takes.
 //!
 //! A comparison takes about as long as the environment takes to read. What a child cannot give itself is compared elsewhere:
@@ -28,7 +28,7 @@ use crate::sys::signal::{self, Mask};
 use crate::sys::{self, Errno, env, errno_of, terminal};
 
 /// The surroundings of the fork server: those of its parent when it was started, but for the streams and the directory,
-/// which it keeps from nobody.
+/// which it does not keep in use.
 #[derive(Debug)]
 pub(crate) struct Base {
     env: Vec<(OsString, OsString)>,
@@ -42,7 +42,7 @@ pub(crate) struct Base {
 }
 
 impl Base {
-    /// For a server that is started now, by this thread, whose umask is given; `null` is what its streams will be.
+    /// For a server that is started now, by this thread, which has this `umask`; `null` is what its streams will be.
     pub(super) fn now(null: BorrowedFd<'_>, umask: Option<u32>) -> Self {
         let dumpable = |attribute: Attribute| match attribute {
             // So is every process that has just been executed.
@@ -107,7 +107,7 @@ pub(crate) struct Options {
     pub(crate) mask: Option<Mask>,
     /// Scheduling and the like, if not those of the thread that asks.
     pub(crate) attributes: Option<Vec<Attribute>>,
-    /// The thread whose rights it has, if it is asked for by another one.
+    /// The thread that it has the rights of, if another one asks for it.
     pub(crate) asker: Option<Asker>,
 }
 

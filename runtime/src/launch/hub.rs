@@ -1,7 +1,8 @@
-//! One thread in the parent hears of everything: the fork server's words, its death, and bells that nobody else awaits.
+//! The event loop: one thread in the parent polls the fork server's socket and pidfd, and the eventfds (bells) that no
+//! other thread is waiting on.
 //!
 //! Owns: the epoll set, and through it the order in which ends become known. Runs in: the parent; the loop on a thread of
-//! its own, the rest on any. Never: waits for a child, or for a lock that somebody holds while waiting for one.
+//! its own, the rest on any. Never: waits for a child, or for a lock that is held while its holder waits for one.
 //!
 //! The thread is started with the first child and stays. The host may call `fork()`: the copy finds another generation
 //! number than its hub's, and starts afresh with a hub, a fork server and spares of its own.
@@ -40,7 +41,8 @@ pub(crate) trait Source: Send + Sync {
     fn lost(self: Arc<Self>) {}
 }
 
-/// Wakes a future. A waker is its executor's code: if it panics, that must not end the hub's thread, or whoever calls.
+/// Wakes a future. A waker is its executor's code: if it panics, that must not end the hub's thread, or the thread that
+/// calls.
 pub(crate) fn wake(waker: Waker) {
     if let Err(payload) = catch_unwind(AssertUnwindSafe(|| waker.wake())) {
         // Its destructor is not ours either.
@@ -329,8 +331,8 @@ impl Hub {
         }
     }
 
-    /// A message came whose descriptors the kernel dropped, since our table is full: it was the answer to the oldest
-    /// request. That child is not handed out without its pidfd.
+    /// A message came without its descriptors, which the kernel dropped since our table is full: it was the answer to the
+    /// oldest request. That child is not handed out without its pidfd.
     fn answer_was_lost(&self, server: &Arc<Server>) {
         let oldest = self.books().take_oldest(server.epoch);
         if let Some((id, started)) = oldest {

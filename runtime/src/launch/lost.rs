@@ -15,7 +15,7 @@ use crate::sys::{Errno, held, signal};
 /// How long the fork server may take to end its children once our end of its socket is closed. It takes milliseconds.
 const LONGEST_END: Duration = Duration::from_secs(2);
 
-/// How often to look at who lives: no descriptor is left that would tell.
+/// How often to look which processes live: no descriptor is left that would tell.
 const LOOK_AGAIN: Duration = Duration::from_millis(1);
 
 /// What every use gets from now on.

@@ -1,7 +1,7 @@
 //! What asks for processes: the fork server's client, the stock of spares, and the thread that hears of every end.
 //!
-//! Owns: everything this process knows of its children. Runs in: the parent. Meets `child` only in `link`.
-//! Never: pushes a call to a child whose pidfd it does not hold, so every call's fate can be told.
+//! Owns: everything this process knows of its children. Runs in: the parent. Meets `child` only in `link`. Never: pushes a
+//! call to a child without holding its pidfd, so the fate of every call can be told.
 
 mod asker;
 mod context;

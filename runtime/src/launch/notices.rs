@@ -1,4 +1,4 @@
-//! What is written to stderr, where no caller waits who could be told.
+//! What is written to stderr, where no caller waits that could be told.
 //!
 //! Owns: those sentences. Runs in: the parent, mostly on the hub's thread. Never: tells one thing twice in a program.
 

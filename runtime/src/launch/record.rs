@@ -1,6 +1,7 @@
 //! What a parent knows of one child: its pid, its pidfd, whether it is stopped, and how it ended.
 //!
-//! Owns: the child's end, told once and kept, and its last stop. Runs in: the parent; the hub's thread writes, anybody reads.
+//! Owns: the child's end, told once and kept, and its last stop. Runs in: the parent; the hub's thread writes, any thread
+//! reads.
 //! Never: asks the kernel how a child ended. Only the fork server can know, and it says so.
 
 use std::fmt;
@@ -27,7 +28,7 @@ pub(crate) const LONGEST_DEATH: Duration = Duration::from_secs(30);
 /// How often to look whether a killed process is dead though its end was not reported.
 pub(crate) const DEATH_LOOK: Duration = Duration::from_secs(1);
 
-/// What the error of a call says whose process was killed and is not dead.
+/// What a call's error says when its process was killed and is not dead.
 pub(crate) fn not_dead_note() -> String {
     format!("{LONGEST_DEATH:?} after SIGKILL its process had not ended, and may run on")
 }
@@ -142,7 +143,7 @@ impl Record {
         }
     }
 
-    /// The fork server says that it was stopped, or continued. Tells whoever watches if that is news.
+    /// The fork server says that it was stopped, or continued. Tells the watchers if that is news.
     pub(super) fn stopped(&self, signal: Option<i32>, for_good: bool) {
         let mut stop = lock(&self.stop);
         let before = std::mem::replace(&mut stop.signal, signal);
@@ -200,7 +201,7 @@ impl Record {
         lock(&self.end).oom.clone()
     }
 
-    /// It has ended: tells whoever waits. A second word is ignored.
+    /// It has ended: tells the watchers. A second report is ignored.
     pub(super) fn ended(&self, status: RawStatus) {
         let killed = ExitStatus::from_raw(status).signal() == Some(sys::signal::KILL);
         // Files are read before any lock is taken.

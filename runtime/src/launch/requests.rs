@@ -5,7 +5,7 @@
 //!
 //! | a child is | its death costs |
 //! |---|---|
-//! | asked for ([`Books::starting`]) | nothing: nobody has given it a call; it is asked for once more if its server died |
+//! | asked for ([`Books::starting`]) | nothing: it has no call yet; it is asked for once more if its server died |
 //! | a spare ([`Books::spares`]) | nothing: it leaves the stock |
 //! | handed out ([`Books::children`] only) | what its owner gave it; the owner's watcher is called |
 
@@ -66,7 +66,7 @@ pub(crate) struct How {
 }
 
 impl How {
-    /// A child that somebody waits for; executed with `dress`, if there is one, and forked otherwise.
+    /// A child that a thread waits for; executed with `dress`, if there is one, and forked otherwise.
     fn with(dress: Option<Dress>) -> Self {
         Self { dress: dress.map(Arc::new), spare: false, second_try: false }
     }
@@ -106,7 +106,7 @@ impl Books {
         None
     }
 
-    /// Takes the spares out of the stock that a server has made of whose number `keep` says no.
+    /// Takes out of the stock the spares of each server for which `keep`, given its number, is false.
     pub(super) fn take_spares_but(&mut self, keep: impl Fn(u64) -> bool) -> Vec<Child> {
         self.spares.extract_if(.., |spare| !keep(spare.record.server().epoch)).collect()
     }
@@ -132,7 +132,8 @@ impl Books {
         (id, ToServer::Start { id, method })
     }
 
-    /// The fork server has made a child: who asked for it, and the child; `None` if it was for the stock.
+    /// The fork server has made a child: returns the thread that asked for it, and the child; `None` if it was for the
+    /// stock.
     pub(super) fn started(
         &mut self,
         server: &Arc<Server>,
@@ -146,7 +147,7 @@ impl Books {
         if starting.how.spare
             && let Some(waiting) = self.starting.iter_mut().find(like_it)
         {
-            // Somebody waits already for one like it: the one that was asked for on his behalf becomes the spare.
+            // A caller waits already for one like it: the one that was asked for on its behalf becomes the spare.
             std::mem::swap(&mut waiting.started, &mut starting.started);
             (waiting.how.spare, starting.how.spare) = (true, false);
         }
@@ -154,7 +155,7 @@ impl Books {
         self.children.insert(id, Arc::clone(&record));
         let child = Child { record, link: starting.link };
         if starting.how.spare {
-            // In the same step: nobody may see it as a child that was handed out.
+            // In the same step: no other thread may see it as a child that was handed out.
             self.spares.push(child);
             return None;
         }

@@ -164,7 +164,7 @@ impl Server {
     pub(crate) fn send(&self, message: &ToServer, beside: Vec<OwnedFd>) -> bool {
         let mut outgoing = self.outgoing();
         outgoing.push_back((to_bytes(message), beside));
-        // Sending does not block, so holding the lock costs nobody anything, and keeps the order.
+        // Sending does not block, so holding the lock delays no other thread, and keeps the order.
         self.flush_queue(&mut outgoing)
     }
 

@@ -1,4 +1,4 @@
-//! The fork servers of this process: the present one, and those before it whose children still live.
+//! The fork servers of this process: the present one, and those before it that still have children.
 //!
 //! Owns: which one a new child comes from. Runs in: the parent, on any thread.
 //! Never: has a child made by a server that was started with other rights than are asked for; see [`Rights`].

@@ -55,7 +55,7 @@ impl Hub {
         }
         let (sender, receiver) = mpsc::sync_channel(1);
         let started = move |child| {
-            // Nobody waits any more: the child must not wait for ever either.
+            // The caller waits no more: the child must not wait for ever either.
             if let Err(mpsc::SendError(Ok(Child { record, .. }))) = sender.send(child) {
                 let _ = record.signal(signal::KILL);
             }
@@ -186,7 +186,7 @@ impl Hub {
             // Called only if there is none: a spare that was made is in the books already.
             let stock = move |spare: Result<Child>| {
                 if let (Err(_), Some(hub)) = (spare, hub.upgrade()) {
-                    // Nobody waits for it: the next one who does will hear why.
+                    // No caller waits for it: the next one that does will hear why.
                     hub.books().wanted_spares = 0;
                 }
             };
