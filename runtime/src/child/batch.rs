@@ -1,8 +1,7 @@
 //! A batch: one call after the other, each one's result in shared memory before the next begins.
 //!
-//! Owns: the loop over the items. Runs in: a child, on its main thread.
-//! Never: holds back what it has, for long: a batch that takes longer than expected ends early, and the parent gives what
-//! is left of it to whoever is free.
+//! Owns: the loop over the items. Runs in: a child, on its main thread. Never: holds back results for long: a batch that
+//! takes longer than expected ends early, and the parent gives the rest of it to a free worker.
 
 use std::any::Any;
 use std::cell::Cell;
@@ -31,7 +30,7 @@ pub(super) fn run(callee: &mut Callee, given: &Given, last_words: LastWords) {
     };
     let items = match given.payload().map(Items::parse) {
         Ok(Ok(items)) => items,
-        // Nobody but the parent can write there.
+        // Only the parent can write there.
         Ok(Err(why)) => unreachable!("the parent wrote {why}"),
         Err(errno) => unreachable!("a batch is never in a parcel: {errno}"),
     };

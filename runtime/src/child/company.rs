@@ -9,7 +9,7 @@ use crate::sys::process;
 /// The most names that are told, so that they fit into a message.
 const MOST_NAMES: usize = 8;
 
-/// Who is there beside the one thread of the fork server.
+/// What runs beside the one thread of the fork server.
 pub(super) struct Company {
     /// Those that were there before a preload ran: constructors started them.
     early: Vec<u32>,

@@ -13,7 +13,7 @@
 //!
 //! What tasks start is stopped with them. It may be in groups of its own, as the children of a task's own fork server are; so each
 //! process below a child that is in no child's group is stopped by itself, parents first, and continued in the other order.
-//! A process that has left the session is nobody's job.
+//! A process that has left the session belongs to no job.
 //!
 //! A program that is stopped alone (`kill -STOP` with its process id) sends no signal to its group, so its children run on. So
 //! do those of a program without a terminal.

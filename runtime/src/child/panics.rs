@@ -39,7 +39,7 @@ static PRELOADING: AtomicI32 = AtomicI32::new(-1);
 /// Runs in: the fork server, before it serves.
 ///
 /// # Errors
-/// One of them panicked: what it said. In a program whose panics abort, `socket` has been told, and nothing returns.
+/// One of them panicked: what it said. In a program that aborts on panics, `socket` has been told, and nothing returns.
 pub(super) fn catch(socket: BorrowedFd<'_>, preloads: impl FnOnce()) -> Result<(), String> {
     PRELOADING.store(socket.as_raw_fd(), Relaxed);
     let outcome = panic::catch_unwind(AssertUnwindSafe(preloads));
@@ -74,7 +74,7 @@ pub(crate) fn listen() {
         {
             tell_of_preload(socket, &sentence(&report));
         }
-        // A thread that is ending has no place for it any more, and nobody to ask either.
+        // A thread that is ending has no place for it any more, and no way to ask for one.
         let _ = LAST.try_with(|last| {
             if let Ok(mut last) = last.try_borrow_mut() {
                 *last = Some(report);

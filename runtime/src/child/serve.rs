@@ -63,8 +63,8 @@ pub(super) fn serve(mut callee: Callee) -> ! {
     exit()
 }
 
-/// Goes through what the first request will need, so that a spare takes its page faults before anybody waits for it, and the
-/// fork server looks up for all of them what the dynamic linker leaves to the first use.
+/// Goes through what the first request will need, so that a spare takes its page faults before a caller waits for it, and
+/// the fork server looks up for all of them what the dynamic linker leaves to the first use.
 pub(super) fn rehearse() {
     outfit::measure();
     let setup = to_bytes(&Setup::default());
@@ -129,7 +129,7 @@ fn run(callee: &mut Callee, given: &Given) {
         drop(limited);
         callee.last_words().limited(limits::memory().unwrap_or(0));
     }
-    // What the caller shares with this process is let go of before he hears of the result.
+    // What the caller shares with this process is released before the caller gets the result.
     given.received.let_go();
     // What the task printed is there before its result is.
     let _ = std::io::stdout().flush();

@@ -1,8 +1,8 @@
 //! The fork server: makes every child of one parent, watches them, reaps them, and does nothing else.
 //!
-//! Owns: the process ids of the living children, which are nobody else's to signal. Runs in: the fork server, a process
-//! with one thread, started by re-executing the program. Never: blocks on anything but its one `poll`, and never signals
-//! a group whose leader it has reaped.
+//! Owns: the process ids of the living children, which no other process may signal. Runs in: the fork server, a process
+//! with one thread, started by re-executing the program. Never: blocks on anything but its one `poll`, and never signals a
+//! group after it has reaped the leader.
 //!
 //! # A child ends
 //!
@@ -11,7 +11,7 @@
 //!
 //! # The parent ends
 //!
-//! Its pidfd is in our poll set (and its socket, whose end-of-file may come late if a stranger inherited it): every
+//! Its pidfd is in our poll set (and its socket, but end-of-file may come late there if a stranger inherited it): every
 //! group is killed, every child reaped, and we exit. No thread of the parent needs to live for that.
 //!
 //! # A child is stopped
@@ -20,7 +20,7 @@
 //! stopped, too, and nothing would ever continue it: its group is killed, so that its call ends with an error that says why.
 //! What stops the program and its children together is in [`jobs`](super::jobs).
 //!
-//! # Who lives
+//! # Which processes live
 //!
 //! Every child is entered in the table of members before it is forked, as one of the process that asked for it, and said to
 //! have ended when it is reaped; see [`members`].
@@ -266,7 +266,7 @@ impl Server {
                         self.send(&started, Some(pidfd));
                     }
                     Err(errno) => {
-                        // A child whose end cannot be watched is not handed out.
+                        // A child that cannot be watched is not handed out.
                         process::signal_group(pid, signal::KILL);
                         self.not_started(id, "open a pidfd", errno);
                     }
@@ -356,7 +356,7 @@ impl Server {
                 break;
             }
         }
-        // If nobody of ours made the parent, this look says in the table that it has ended.
+        // If no process of ours made the parent, this look says in the table that it has ended.
         let _ = members::lives(self.asking);
         members::end(members::own(), false);
         Next::ParentIsGone
