@@ -1,7 +1,7 @@
 //! How a process is to be started, beside its task.
 //!
-//! Owns: [`Builder`], and the way from a task and its arguments to a running process. Runs in: the parent.
-//! Never: leaves a process behind whose start it reported as failed.
+//! Owns: [`Builder`], and the way from a task and its arguments to a running process. Runs in: the parent. Never: leaves a
+//! process behind after it has reported a failed start.
 
 use std::sync::Arc;
 

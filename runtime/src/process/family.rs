@@ -1,6 +1,6 @@
 //! What a process can say about itself, its parent, and its children.
 //!
-//! Owns: nothing. Runs in: any process. Never: asks the kernel who the parent is; that would be the fork server.
+//! Owns: nothing. Runs in: any process. Never: asks the kernel for the parent; that would be the fork server.
 
 use std::num::NonZero;
 
@@ -52,7 +52,7 @@ pub fn current() -> ProcessInfo {
     ProcessInfo { name, id: std::process::id() }
 }
 
-/// The process that asked for this one, `None` in a program that nobody here started.
+/// The process that asked for this one, `None` in a program that was not started by this library.
 ///
 /// A child never outlives its parent, so what it says stays true.
 ///

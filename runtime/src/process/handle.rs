@@ -200,8 +200,8 @@ impl<R> Process<R> {
         self.end(Some(Instant::now()))
     }
 
-    /// As [`wait`](Self::wait), but `None` after `timeout`. It closes and reads no pipe: a process whose pipe is full does not end
-    /// before something is read, by [`take_stdout`](Self::take_stdout) say.
+    /// As [`wait`](Self::wait), but `None` after `timeout`. It closes and reads no pipe: a process with a full pipe does
+    /// not end before something is read, by [`take_stdout`](Self::take_stdout) say.
     ///
     /// # Errors
     /// The process could not be started.
@@ -308,7 +308,7 @@ impl<R> Future for Process<R> {
                     Err(error) => return Poll::Ready(Err(error)),
                 }
             }
-            // Looked at after the waker is in place, or an answer in between would wake nobody.
+            // Looked at after the waker is in place, or an answer in between would not wake it.
             if let Some(outcome) = running.outcome() {
                 return Poll::Ready(decode(outcome, self.decode).map_err(|error| running.describe(error)));
             }

@@ -3,7 +3,7 @@
 //! Owns: [`Output`], and the pipes' ends. Runs in: the parent, on the thread that waits.
 //! Never: waits for a pipe alone. A program that outlives its task may hold the other end for ever.
 //!
-//! A process whose pipe is full waits for its reader. So whatever waits for the process reads its pipes meanwhile.
+//! A process with a full pipe waits for its reader. So code that waits for the process reads its pipes meanwhile.
 
 use std::io::{PipeReader, Read as _};
 use std::mem::MaybeUninit;
@@ -60,7 +60,7 @@ pub(super) struct Pipes {
     readers: [Option<PipeReader>; 2],
     /// Nothing more comes from these.
     ended: [bool; 2],
-    /// Who tells a future that there is something to read.
+    /// The hub that wakes a future when there is something to read.
     watched_by: Option<Arc<Hub>>,
 }
 

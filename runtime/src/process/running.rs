@@ -85,12 +85,12 @@ pub(super) struct Running {
     pub(super) record: Arc<Record>,
     order: Arc<Order>,
     since: Instant,
-    /// Gone once nobody asks for an outcome that is not there.
+    /// `None` once the outcome is known or the handle is dropped.
     caller: Mutex<Option<Caller<Asked>>>,
     outcome: OnceLock<Result<Body>>,
     bell: Arc<Held>,
     waker: Mutex<Option<Waker>>,
-    /// Under which the hub knows us, once somebody awaits the result.
+    /// The hub's token for this process, once a future awaits the result.
     token: OnceLock<(Arc<Hub>, u64)>,
     /// What will end the process if it takes too long.
     timer: OnceLock<Timer>,
@@ -160,7 +160,7 @@ impl Running {
             }
         });
         running.set_timer();
-        // Held until the end is known, so that it is the hub's thread that unmaps the link, at no cost to who joins.
+        // Held until the end is known, so that the hub's thread unmaps the link, and not the thread that joins.
         let watcher = Arc::clone(&running);
         running.record.watch(move || watcher.ended());
         Ok(running)
@@ -288,17 +288,17 @@ impl Running {
         Ok(self.token.get().map_or(0, |(_, token)| *token))
     }
 
-    /// Has the child ring for its reply. There is one only, so nobody need ever say that he is awake.
+    /// Has the child ring for its reply. There is only one reply, so the flag is never cleared.
     fn set_asleep(&self) {
         if let Some(caller) = &*lock(&self.caller) {
             caller.set_asleep(true);
         }
     }
 
-    /// Nobody waits any more: the hub forgets us, and a link that still works is left to the child.
+    /// The handle is gone: the hub forgets the process, and a link that still works is left to the child.
     pub(super) fn release(&self) {
         let mut caller = lock(&self.caller);
-        // With a limit of time, somebody has to see a reply: whoever sent one is not killed.
+        // With a time limit, a reply has to be seen: a process that has replied is not killed.
         let unseen = self.outcome.get().is_none() && self.order.limit.is_none();
         if unseen && caller.as_ref().is_some_and(|caller| caller.claimed() > SETUP) {
             *caller = None;
@@ -332,7 +332,7 @@ impl Running {
         });
         if let Err(violation) = collected {
             let _ = self.record.signal(signal::KILL);
-            // Settled when it is dead, or whoever makes the work again might have two at it.
+            // Settled when it is dead; otherwise a caller that makes the work again might have two processes at it.
             found = ended.map(|_| Err(outcome::of_violation(violation.0)));
             if found.is_none() {
                 return;
@@ -356,7 +356,7 @@ impl Running {
         }
     }
 
-    /// The process is gone. If it never claimed its call, another one gets it, and nobody hears of this.
+    /// The process is gone. If it never claimed its call, another one gets it, and this is not reported.
     ///
     /// Runs in: the parent, on the hub's thread.
     fn ended(self: Arc<Self>) {
@@ -370,7 +370,7 @@ impl Running {
         if returned && self.record.status().and_then(|status| status.signal()) == Some(signal::KILL) {
             self.tell_of_forced_end();
         }
-        // What was beside the call is held by nobody any more, whether its outcome is ever asked for or not.
+        // What was beside the call is not held any more, whether its outcome is ever asked for or not.
         if self.outcome.get().is_some() {
             let caller = lock(&self.caller).take();
             drop(caller);
@@ -378,7 +378,8 @@ impl Running {
         self.tell();
     }
 
-    /// The task has returned, and then the process was killed: since it took too long to exit, unless that was somebody else.
+    /// The task has returned, and then the process was killed: since it took too long to exit, unless another process
+    /// killed it.
     fn tell_of_forced_end(&self) {
         if self.killed.load(SeqCst) {
             return;
@@ -440,7 +441,7 @@ impl Running {
         self.tell();
     }
 
-    /// Tells whoever waits that there is something to see.
+    /// Tells the waiting threads and futures that there is something to see.
     fn tell(self: Arc<Self>) {
         self.bell.ring();
         self.rang();
