@@ -2,8 +2,8 @@
 //! depth a crash.
 //!
 //! Owns: four detours. An owned string or byte buffer is asked for as a *borrowed* one: bincode reserves an owned one's
-//! length before it looks at what is left, but compares a borrowed one's with the payload first (and the type's own
-//! visitor then copies once, into memory that nobody zeroed). And a sequence's length is a hint of at most
+//! length before it looks at what is left, but compares a borrowed one's with the payload first (and the type's own visitor
+//! then copies once, into memory that was not zeroed). And a sequence's length is a hint of at most
 //! [`MOST_ELEMENTS`]. A value that may hold others of its type, as one in a sequence, a map, an option or a variant may, is refused
 //! where this thread's stack comes to its end: bytes say how deep a list goes, at four for each step. And all elements together are
 //! no more than there are bytes, but for [`FREE`] of a kind that needs none, such as `()`: no bytes would end those. Never: changes
@@ -58,7 +58,7 @@ fn too_many<E: Error>() -> E {
     E::custom(format_args!("it says that it has more elements than bytes, and more than {FREE} besides"))
 }
 
-/// A visitor of a sequence or map whose length stands in the payload.
+/// A visitor of a sequence or map that has its length in the payload.
 struct Counted<V>(V);
 
 impl<'a, V: Visitor<'a>> Visitor<'a> for Counted<V> {

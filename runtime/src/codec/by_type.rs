@@ -128,7 +128,7 @@ fn take<T: Message>(reader: &mut Reader<'_>) -> Result<T, CodecError> {
     }
 }
 
-/// Encodes a message: up to `threshold` bytes into `buffer`, whose memory is used again, else into `spill`. With the handles
+/// Encodes a message: up to `threshold` bytes into `buffer`, which is used again, else into `spill`. With the handles
 /// beside it.
 ///
 /// # Errors

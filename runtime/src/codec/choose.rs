@@ -5,8 +5,8 @@
 //!
 //! # How a type is asked
 //!
-//! Method lookup strips one reference after the other from the receiver and takes the first method that fits. So
-//! generated code writes `(&&&&by_reference::<T>()).choose()`, and the first of these whose bound holds answers:
+//! Method lookup strips one reference after the other from the receiver and takes the first method that fits. So generated
+//! code writes `(&&&&by_reference::<T>()).choose()`, and the first of these with a bound that holds answers:
 //!
 //! | stripped | `&&by_value`                    | `&&&&by_reference`                                              |
 //! |----------|---------------------------------|-----------------------------------------------------------------|

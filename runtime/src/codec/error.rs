@@ -1,6 +1,6 @@
 //! Why a value could not become bytes, or bytes a value.
 //!
-//! Owns: the sentence. Never: says which task or process was concerned; whoever asked knows, and adds it.
+//! Owns: the sentence. Never: says which task or process was concerned; the caller knows, and adds it.
 //! Runs in: every process.
 
 use std::borrow::Cow;
@@ -8,7 +8,7 @@ use std::fmt;
 
 /// A value could not become bytes, or bytes could not become a value.
 ///
-/// Its text is that of whoever refused: a type's own `Serialize` or `Deserialize` when these returned an error.
+/// Its text is that of the code that refused: a type's own `Serialize` or `Deserialize` when these returned an error.
 ///
 /// ```
 /// use process_task::__private::{AsPlain, CodecError, codec};

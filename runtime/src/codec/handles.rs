@@ -4,7 +4,7 @@
 //! Runs in: every process. Never: moves a descriptor between processes; the link does, and keeps the order.
 //!
 //! A handle, such as a region of shared memory, is written as its index among those beside its payload ([`put`]), and made
-//! again of the descriptor that came ([`take`]). Whoever encodes or decodes a payload opens a scope for it ([`collect`],
+//! again of the descriptor that came ([`take`]). Code that encodes or decodes a payload opens a scope for it ([`collect`],
 //! [`provide`]); scopes may be nested, since a value's `Serialize` may use a pool. A scope counts only while serde runs
 //! ([`active`]): the function of a task, which runs between the two, cannot take a handle for itself, so that one scope may
 //! stay open for a whole batch.
@@ -28,7 +28,7 @@ pub(crate) trait Handle: Any + Send + Sync + UnwindSafe + RefUnwindSafe + fmt::D
     /// that: so that the next call finds it as it is.
     fn may_linger(&self) -> bool;
 
-    /// Whether others are told when the last holder lets go of it. Then nobody holds it longer than whoever decoded it does.
+    /// Whether other processes are told when the last holder drops it. Then it is held by the code that decoded it only.
     fn is_end(&self) -> bool {
         false
     }
@@ -51,7 +51,7 @@ impl Handles {
         self.0.is_none()
     }
 
-    /// So many, all different, for tests of those who carry them.
+    /// So many, all different, for tests of the code that carries them.
     #[cfg(test)]
     pub(crate) fn some(count: usize) -> Self {
         Self(Some(Box::new((0..count).map(|_| tests::event()).collect())))
@@ -86,7 +86,7 @@ pub(crate) struct Received(Option<Arc<Mutex<Vec<Slot>>>>);
 enum Slot {
     Came(OwnedFd),
     Opened(Arc<dyn Handle>),
-    /// As `Opened`, but those who decoded it have it, and nobody else.
+    /// As `Opened`, but only the code that decoded it holds it.
     End(Weak<dyn Handle>),
     /// It could not be received or opened, for this reason.
     Lost(&'static str),
@@ -116,7 +116,7 @@ impl Received {
         self.0.is_none()
     }
 
-    /// How many have come, for tests of those who carry them.
+    /// How many have come, for tests of the code that carries them.
     #[cfg(test)]
     pub(crate) fn came(&self) -> usize {
         let slots = self.0.as_ref().map(|slots| slots.lock().unwrap());

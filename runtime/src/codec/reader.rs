@@ -24,8 +24,8 @@ pub struct Reader<'a> {
 }
 
 impl<'a> Reader<'a> {
-    /// Starts at the first of `bytes`, whose address should be a multiple of [`ALIGNMENT`]: elsewhere, borrowed numbers
-    /// cannot be read, and owned ones take longer.
+    /// Starts at the first of `bytes`, which should be at a multiple of [`ALIGNMENT`]: elsewhere, borrowed numbers cannot
+    /// be read, and owned ones take longer.
     #[inline]
     #[must_use]
     pub fn new(bytes: &'a [u8]) -> Self {

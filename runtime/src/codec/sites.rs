@@ -4,7 +4,7 @@
 //! Never: says that a part arrives which no trial has read (see [`trial`](super::trial)).
 //!
 //! A *site* is a place where a type's code may go one way or another: a variant of an enum, what is in an `Option`, the elements
-//! of a sequence. A value all of whose sites are known is written as those before it were, and so it is read.
+//! of a sequence. A value with known sites only is written as those before it were, and so it is read.
 
 use std::cell::{Cell, RefCell};
 use std::collections::{HashMap, HashSet};

@@ -1,7 +1,7 @@
 //! Has the sender read what it wrote, where nothing says yet that its reader would get the same.
 //!
 //! Owns: the judgement whether a value arrives: by the places of its parts, by their names, or not at all. Runs in: every process
-//! that encodes, on the thread that does. Never: runs for a value all of whose [sites](super::sites) are known.
+//! that encodes, on the thread that does. Never: runs for a value with known [sites](super::sites) only.
 //!
 //! # A trial
 //!

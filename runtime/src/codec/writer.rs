@@ -52,8 +52,8 @@ pub struct Writer<'s> {
 }
 
 impl<'s> Writer<'s> {
-    /// Begins an empty payload. Up to `threshold` bytes stay in `buffer`, whose memory is reused and whose contents are
-    /// discarded; a bigger payload moves to `spill`.
+    /// Begins an empty payload. Up to `threshold` bytes stay in `buffer`, which is reused and loses its contents; a bigger
+    /// payload moves to `spill`.
     #[inline]
     pub fn new(mut buffer: Vec<u8>, threshold: usize, spill: &'s mut dyn Spill) -> Self {
         buffer.clear();

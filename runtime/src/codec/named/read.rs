@@ -14,7 +14,8 @@ use super::write::Fault;
 use super::{Cursor, TOO_DEEP, Tag, may_go_deeper};
 use crate::codec::{paths, trial};
 
-/// How deep a value may lie in itself whose type asks what comes next. Serde keeps such a value in between, and goes through it
+/// How deep values of types that ask what comes next may be nested. Serde keeps such a value in between, and goes through
+/// it
 /// once more, where no depth is checked.
 const DEEPEST_UNKNOWN: usize = 256;
 
@@ -25,7 +26,7 @@ pub(in crate::codec) struct Source<'a> {
     pub(super) by_place: bool,
     /// A tag that is read as the next one, though it does not stand there.
     pub(super) pending: Option<Tag>,
-    /// How many values are open whose type asked what comes next.
+    /// How many values are open of types that asked what comes next.
     unknown: usize,
 }
 
