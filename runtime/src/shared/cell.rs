@@ -1,7 +1,7 @@
 //! Data that is reached under a lock, which stands beside it.
 //!
 //! Owns: [`Exclusive`] and [`Common`]. Runs in: any process.
-//! Never: locks anything. Whoever asks for the data vouches, by the lock it holds, for what its function says.
+//! Never: locks anything. The caller vouches, by the lock that it holds, for what the function says.
 #![expect(unsafe_code, reason = "changing what several threads and processes reach, one at a time")]
 
 use std::cell::UnsafeCell;
@@ -33,18 +33,18 @@ impl<T: ?Sized> Exclusive<T> {
 
     /// The data, for reading.
     ///
-    /// The caller vouches, by the lock it holds, that nobody changes the data while the reference lives, and, of data
+    /// The caller vouches, by the lock it holds, that no thread changes the data while the reference lives, and, of data
     /// that is not `Sync`, that no other thread reaches it.
     #[inline]
     pub(crate) fn lend(&self) -> &T {
-        // SAFETY: the pointer comes from a reference, so it is aligned and points to a value; that nobody changes it
-        // meanwhile is what the caller vouches for.
+        // SAFETY: the pointer comes from a reference, so it is aligned and points to a value; the caller vouches that it is
+        // not changed meanwhile.
         unsafe { &*self.0.get() }
     }
 
     /// The data, for changing.
     ///
-    /// The caller vouches, by the lock it holds, that nobody else reaches the data while the reference lives.
+    /// The caller vouches, by the lock it holds, that no other thread reaches the data while the reference lives.
     #[inline]
     #[expect(clippy::mut_from_ref, reason = "one caller at a time, which is what it vouches for")]
     pub(crate) fn lend_mut(&self) -> &mut T {

@@ -59,7 +59,7 @@ impl<W: Words> Half<W> {
         Ok(Self { map, words: PhantomData })
     }
 
-    /// The words. Storing to them through a mapping that is for reading is a fault in the one who stores.
+    /// The words. Storing to them through a mapping that is for reading is a fault in the process that stores.
     pub(crate) fn words(&self) -> &W {
         debug_assert!(self.map.len() >= size_of::<W>());
         // SAFETY: the mapping is page-aligned and at least a page long (duty 3 of `Words`), starts out as zero (duty 1),

@@ -84,7 +84,7 @@ impl<T: Shareable> Shared<T> {
     /// ```
     pub fn new(value: T) -> Result<Self> {
         let mut filling = Filling::new(Self::kind())?;
-        // By value: nobody else has what is in it now.
+        // By value: nothing else has what is in it now.
         filling.append(&[value])?;
         let region = filling.finish(access::<T>())?.enter();
         Ok(Self::holding(region))
@@ -145,9 +145,10 @@ impl<T: Shareable + ?Sized> Deref for Shared<T> {
 
     #[inline]
     fn deref(&self) -> &T {
-        // SAFETY: the region holds a `T` there: it was put in (`new` and the like) or its kind was checked (`arrived`). It is
-        // mapped as long as `region` lives. `T` means the same in every process (duty 1 of `Shareable`) and is a value
-        // whatever became of its writers (duty 3). If it is frozen (duty 5), nobody can write to it; else all have `&T`.
+        // SAFETY: the region holds a `T` there: it was put in (`new` and the like) or its kind was checked (`arrived`). It
+        // is mapped as long as `region` lives. `T` means the same in every process (duty 1 of `Shareable`) and is a value
+        // whatever became of its writers (duty 3). If it is frozen (duty 5), no process can write to it; else all have
+        // `&T`.
         unsafe { self.value.as_ref() }
     }
 }

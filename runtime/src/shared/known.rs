@@ -16,7 +16,7 @@ use crate::sys::forked;
 pub(crate) struct Known<T>(AtomicPtr<Table<T>>);
 
 struct Table<T> {
-    /// Of the process whose table it is: see [`forked::generation`].
+    /// The process that has this table: see [`forked::generation`].
     generation: u64,
     entries: Mutex<Entries<T>>,
 }

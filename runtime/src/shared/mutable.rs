@@ -42,7 +42,7 @@ pub struct SharedMut<T: ?Sized> {
     region: Arc<Region>,
 }
 
-// SAFETY: as for a `Box<[T]>`: whoever has it has the values, and nobody else maps them for writing.
+// SAFETY: as for a `Box<[T]>`: the handle has the values alone, and no other process maps them for writing.
 unsafe impl<T: Send> Send for SharedMut<[T]> {}
 // SAFETY: as above.
 unsafe impl<T: Sync> Sync for SharedMut<[T]> {}
@@ -111,8 +111,8 @@ impl<T: Shareable + Send> SharedMut<[T]> {
         Ok(Self::holding(Arc::new(filled(values)?.finish(Access::Write)?)))
     }
 
-    /// Makes memory of it that all can read and nobody can write, without copying it: the kernel refuses every write from
-    /// now on, by anybody.
+    /// Makes memory of it that all can read and no process can write, without copying it: the kernel refuses every write
+    /// from now on.
     ///
     /// # Errors
     /// Some process still maps the memory for writing after a second: a copy of this one, made by `fork()`. The handle is
@@ -143,7 +143,7 @@ impl<T: Shareable + Send> SharedMut<[T]> {
         self.region
     }
 
-    /// The values of a region that nobody else has.
+    /// The values of a region that no other handle has.
     pub(crate) fn holding(region: Arc<Region>) -> Self {
         const { assert!(T::FROZEN, "what changes behind `&` needs no `SharedMut`: use `Shared`") };
         let count = if region.is_writable() { region.count() } else { 0 };
@@ -155,7 +155,7 @@ impl<T: Shareable + Send> SharedMut<[T]> {
 /// How long [`freeze`] waits for processes that are just letting go.
 const LETTING_GO: Duration = Duration::from_secs(1);
 
-/// Seals a region once nobody else has it, or gives it back with the reason.
+/// Seals a region once no other process has it, or gives it back with the reason.
 pub(crate) fn freeze(mut region: Arc<Region>) -> std::result::Result<Arc<Region>, (Error, Arc<Region>)> {
     let end = Instant::now() + LETTING_GO;
     loop {
@@ -168,7 +168,7 @@ pub(crate) fn freeze(mut region: Arc<Region>) -> std::result::Result<Arc<Region>
                 return Err((Error::cannot_share(why, errno), back));
             }
         }
-        // There is nothing to wait for: the kernel tells nobody when a mapping goes.
+        // There is nothing to wait for: the kernel reports to no process when a mapping goes.
         std::thread::sleep(Duration::from_millis(1));
     }
 }
@@ -178,8 +178,8 @@ impl<T> Deref for SharedMut<[T]> {
 
     #[inline]
     fn deref(&self) -> &[T] {
-        // SAFETY: the region holds that many `T`s there (`holding`), and is mapped as long as `region` lives; nobody else
-        // writes them.
+        // SAFETY: the region holds that many `T`s there (`holding`), and is mapped as long as `region` lives; no other
+        // process writes them.
         unsafe { self.values.as_ref() }
     }
 }
@@ -188,7 +188,7 @@ impl<T> DerefMut for SharedMut<[T]> {
     #[inline]
     fn deref_mut(&mut self) -> &mut [T] {
         // SAFETY: as in `deref`; it is mapped for writing (`holding`), the handle is borrowed mutably, cannot be cloned and
-        // does not travel, so nobody else reads or writes them.
+        // does not travel, so nothing else reads or writes them.
         unsafe { self.values.as_mut() }
     }
 }

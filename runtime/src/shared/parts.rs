@@ -1,7 +1,7 @@
 //! The ranges of memory that is split for writing, each lent to one holder at a time.
 //!
 //! Owns: the arithmetic of ranges. Runs in: any process.
-//! Never: says who may write; the locks of [`SharedRanges`](crate::SharedRanges) do.
+//! Never: says which process may write; the locks of [`SharedRanges`](crate::SharedRanges) do.
 #![expect(unsafe_code, reason = "references to values in mapped memory")]
 
 use std::marker::PhantomData;
@@ -60,7 +60,7 @@ impl<T: Shareable + Send> Parts<T> {
 
     /// The values of range `at`, for writing.
     ///
-    /// The caller vouches, by the lock of that range, that nobody else has them while the slice lives.
+    /// The caller vouches, by the lock of that range, that no other thread has them while the slice lives.
     #[expect(clippy::mut_from_ref, reason = "a lock in shared memory says who may write, as in a `Mutex`")]
     pub(crate) fn lend(&self, at: usize) -> &mut [T] {
         let range = self.range(at);

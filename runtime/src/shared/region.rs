@@ -8,12 +8,12 @@
 //!
 //! | what it holds | made | then |
 //! |---|---|---|
-//! | what stays as it is ([`Shareable::FROZEN`]) | written by `write(2)`, never mapped for writing | sealed against writing, by anybody, for good |
+//! | what stays as it is ([`Shareable::FROZEN`]) | written by `write(2)`, never mapped for writing | sealed against writing, by any process, for good |
 //! | what changes through `&` | written likewise | its size is sealed; mapped for writing by all |
 //! | [`SharedMut`](super::SharedMut) | written likewise, or all zero | mapped for writing by one process, until it is frozen or split |
 //!
-//! All of it is there before anybody touches it: a touch is never a SIGBUS. The kernel refuses to seal what somebody still
-//! maps for writing, so a region that is frozen has no writer left; that is why `&` to it can be handed out.
+//! All of it is there before any process touches it: a touch is never a SIGBUS. The kernel refuses to seal what is still
+//! mapped for writing, so a region that is frozen has no writer left; that is why `&` to it can be handed out.
 //!
 //! Mapping one touches its first page and no other: the kernel brings sixteen at a time when they are used. Asking for all of
 //! them beforehand (`MADV_POPULATE_READ`) took as long as that, or longer.
@@ -65,7 +65,7 @@ struct Header {
     count: u64,
     /// Where they begin.
     offset: u64,
-    /// Device and number of the region whose locks say who may write which range of this one; zero where there is none.
+    /// Device and number of the region that has the locks for the ranges of this one; zero where there is none.
     locks: [u64; 2],
     /// How many values each range has, but for the last.
     range: u64,
@@ -166,7 +166,8 @@ impl Region {
         Filling { kind, descriptor, count, end: len }.finish(access)
     }
 
-    /// The region whose descriptor came from another process: the one that this process maps already, or a new mapping.
+    /// Opens a region by a descriptor that came from another process: the one that this process maps already, or a new
+    /// mapping.
     pub(crate) fn open(descriptor: OwnedFd) -> std::result::Result<Arc<Self>, CodecError> {
         let corrupt =
             || CodecError::new("the payload is corrupt: what came with it is no shared memory of this program");
@@ -209,7 +210,7 @@ impl Region {
         Ok(())
     }
 
-    /// Checks that it holds what `kind` says, that it can still be written, and that these locks say by whom.
+    /// Checks that it holds what `kind` says, that it can still be written, and that it has these locks.
     pub(crate) fn check_ranges(&self, kind: &Kind, locks: &Self) -> std::result::Result<(), CodecError> {
         self.check_type(kind)?;
         let expected = (locks_of(locks.identity), self.count().div_ceil(self.range()));
@@ -225,9 +226,9 @@ impl Region {
         if expected == self.header { Ok(()) } else { Err(self.mistaken(kind.name)) }
     }
 
-    /// Notes for all who will get it that `locks` say who may write which `range` values.
+    /// Notes for all processes that will get it that `locks` say which process may write which `range` values.
     ///
-    /// The caller has the region to himself.
+    /// The caller is the only owner of the region.
     pub(crate) fn split(&mut self, range: usize, locks: Identity) {
         self.header.range = range as u64;
         self.header.locks = locks_of(locks);
@@ -259,7 +260,7 @@ impl Region {
         {
             region.map = map;
         }
-        // As of now it lies elsewhere; and one that was nobody's but its owner's can be shared.
+        // As of now it lies elsewhere; and one that only its owner could reach can be shared.
         let region = region.enter();
         sealed.map_or_else(|errno| Err((errno, Arc::clone(&region))), |()| Ok(Arc::clone(&region)))
     }
@@ -301,7 +302,7 @@ impl Handle for Region {
         self.descriptor.as_fd()
     }
 
-    /// Memory that nobody writes: who has it mapped makes no difference to anybody, but for when it goes.
+    /// Memory that is not written: which processes have it mapped makes no difference, but for when it goes.
     fn may_linger(&self) -> bool {
         !self.map.is_writable()
     }
@@ -322,7 +323,7 @@ impl Drop for Region {
 /// The regions that this process maps and can share: one that comes twice is mapped once.
 static KNOWN: Known<Region> = Known::new();
 
-/// A region that is being written, from its first value to its last. Nobody maps it yet.
+/// A region that is being written, from its first value to its last. No process maps it yet.
 #[derive(Debug)]
 pub(crate) struct Filling {
     kind: Kind,
@@ -352,13 +353,13 @@ impl Filling {
         Ok(())
     }
 
-    /// Writes the header, seals, and maps. [`Access::Frozen`]: nobody can write to it from now on.
+    /// Writes the header, seals, and maps. [`Access::Frozen`]: no process can write to it from now on.
     pub(crate) fn finish(self, access: Access) -> Result<Region> {
         let Self { kind, descriptor, count, end } = self;
         let header = kind.header(count);
         let memory = descriptor.as_fd();
         if !kind.frozen {
-            // What changes may be locked, and whoever locks must be known.
+            // What changes may be locked, and the process that locks must be known.
             members::prepare()
                 .map_err(|errno| kind.refused("enter this process among those that share memory,", errno))?;
         }

@@ -11,7 +11,7 @@ use std::sync::atomic::{
     AtomicUsize,
 };
 
-/// Types whose values can live in memory that several processes map: what a [`Shared`](crate::Shared) can hold.
+/// Types with values that can live in memory that several processes map: what a [`Shared`](crate::Shared) can hold.
 ///
 /// Numbers, `bool`, atomics, the primitives of [`sync`](crate::sync), and arrays, slices and tuples of these are. Structs of them
 /// become so by `#[derive(Shareable)]`, and so do enums without fields that are `#[repr(u8)]` or `#[repr(i8)]`.
@@ -118,7 +118,7 @@ unsafe impl<T: Shareable> Shareable for [T] {
 macro_rules! tuples {
     ($first:ident $($rest:ident)*) => {
         #[diagnostic::do_not_recommend]
-        // SAFETY: each member meets the duties by itself, and what lies between them is nobody's.
+        // SAFETY: each member meets the duties by itself, and no value is in what lies between them.
         unsafe impl<$first: Shareable, $($rest: Shareable),*> Shareable for ($first, $($rest,)*) {
             const FROZEN: bool = $first::FROZEN $(&& $rest::FROZEN)*;
         }

@@ -11,7 +11,7 @@ use crate::shared::{Shareable, Shared};
 const PIECE: usize = 64 << 10;
 
 impl<T: Shareable> Shared<[T]> {
-    /// Copies `values` into memory that can be shared: once, whoever will read them.
+    /// Copies `values` into memory that can be shared: once, for any number of readers.
     ///
     /// # Errors
     /// There is no memory, or no descriptor, for them.

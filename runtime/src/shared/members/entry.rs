@@ -1,6 +1,6 @@
 //! What the table says of one member, and what follows from it: pure rules over words.
 //!
-//! Owns: the layout of an entry, and who may turn which state into which. Runs in: any process.
+//! Owns: the layout of an entry, and which process may change which state into which. Runs in: any process.
 //! Never: makes a system call, so that a model checker can run it; time and record locks come from outside.
 
 use std::num::NonZeroU32;
@@ -28,7 +28,7 @@ const MOST_ANCESTORS: usize = 64;
 pub(crate) struct Member(NonZeroU32);
 
 impl Member {
-    /// A process that has no table, and shares no memory either: it lives as long as anybody can ask.
+    /// A process that has no table, and shares no memory either: it lives as long as it can be asked about.
     pub(super) const UNTABLED: Self = Self(NonZeroU32::new((1 << 30) - 1).unwrap());
 
     /// The number that stands for it in a word of shared memory: below 2^30, and not 0.
@@ -46,7 +46,7 @@ impl Member {
         }
     }
 
-    /// The member whose [`Member::number`] this is.
+    /// The member with this [`Member::number`].
     #[inline]
     pub(super) const fn numbered(number: NonZeroU32) -> Self {
         Self(number)
@@ -70,15 +70,16 @@ impl Member {
 pub(super) enum State {
     /// The entry was never used.
     Free,
-    /// Whoever made it has not said that it has ended.
+    /// Its maker has not said that it has ended.
     Alive,
-    /// It lives as long as it has the record lock of its entry: nobody of ours made it, or it is a fork server.
+    /// It lives as long as it has the record lock of its entry: it was not made by a process of ours, or it is a fork
+    /// server.
     Alone,
     /// As [`State::Alone`], but it has begun to exit: once the lock is gone, it has not been killed.
     Leaving,
     /// It has returned or exited; one that a fork server has made, with 0.
     Ended,
-    /// It has ended in another way, or nobody knows how.
+    /// It has ended in another way, or in an unknown one.
     Killed,
 }
 
@@ -126,12 +127,12 @@ impl Word {
         self.generation == member.generation()
     }
 
-    /// Whether nobody has said that the process has ended.
+    /// Whether no process has said that this one has ended.
     pub(super) fn is_living(self) -> bool {
         matches!(self.state, State::Alive | State::Alone | State::Leaving)
     }
 
-    /// The member whose entry this is, the entry being that of `slot`.
+    /// The member of this entry, the entry being that of `slot`.
     pub(super) fn member(self, slot: u32) -> Option<Member> {
         Member::of_bits(self.generation << SLOT_BITS | slot)
     }
@@ -161,7 +162,7 @@ impl Entry {
         Duration::from_nanos(now.saturating_sub(self.died.load(Acquire)))
     }
 
-    /// Uses the entry, which is that of `slot`, for a new member. `None` if it is somebody's.
+    /// Uses the entry, which is that of `slot`, for a new member. `None` if it is in use.
     pub(super) fn enter(&self, slot: u32, state: State, (parent, maker): (Option<Member>, u32)) -> Option<Member> {
         let seen = self.look();
         if seen.is_living() {
@@ -173,7 +174,7 @@ impl Entry {
         if entered { new.member(slot) } else { None }
     }
 
-    /// Says that `member` has ended. A second word is ignored, and so is one about who stood here before.
+    /// Says that `member` has ended. A second word is ignored, and so is one about an earlier member of this entry.
     pub(super) fn end(&self, member: Member, killed: bool, now: u64) {
         let seen = self.look();
         if !seen.is_of(member) || !seen.is_living() {
@@ -186,7 +187,7 @@ impl Entry {
         let _ = self.word.compare_exchange(seen.packed(), new.packed(), AcqRel, Relaxed);
     }
 
-    /// `member`, which calls this itself, has the record lock of its entry: whoever asks can see its end.
+    /// `member`, which calls this itself, has the record lock of its entry: any process that asks can see its end.
     pub(super) fn show(&self, member: Member) {
         self.turn(member, State::Alive, State::Alone);
     }
@@ -216,7 +217,7 @@ pub(super) trait Book {
     fn is_locked(&self, slot: u32) -> bool;
 }
 
-/// Whether `member` lives. Whoever finds out that it does not, and was not told by the table, says so there.
+/// Whether `member` lives. A process that finds out that it does not, and was not told by the table, says so there.
 pub(super) fn lives(book: &impl Book, member: Member, now: u64) -> bool {
     let entry = book.entry(member.slot());
     let word = entry.look();
@@ -254,7 +255,7 @@ fn may_yet_be_told(book: &impl Book, made: Word, now: u64) -> bool {
     }
 }
 
-/// Whether one of the ancestors has been dead for so long that nobody is left who would say that a member has ended.
+/// Whether one of the ancestors has been dead for so long that no process is left that would say that a member has ended.
 fn is_forgotten(book: &impl Book, parent: Option<Member>, now: u64) -> bool {
     let mut next = parent;
     for _ in 0..MOST_ANCESTORS {

@@ -1,47 +1,48 @@
-//! Who lives: one table for a whole tree of processes, in memory that all of them map.
+//! Which processes live: one table for a whole tree of processes, in memory that all of them map.
 //!
 //! Owns: the ids of processes, and the answer to whether one has died. Whatever several processes share, a lock's holder,
 //! a permit, a party, is entered under its [`Member`], so that one look here tells whether it is still coming back.
 //! Runs in: any process. Never: guesses from a process id, which the kernel gives to the next one.
 //!
-//! # Who enters whom, and who says that it has ended
+//! # Which process enters which, and which says that it has ended
 //!
 //! | process | entered by, before it runs | said to have ended by |
 //! |---|---|---|
 //! | made by a fork server | the fork server | the fork server, when it reaps it |
 //! | the same, its fork server dead | | its parent, when the pidfd that it holds says so |
 //! | the same, its parent without that pidfd | | its parent, a second after the fork server's end |
-//! | the same, its parent dead too | | whoever looks, a second after both ends ([`entry::GRACE`]) |
-//! | fork server | its parent, which starts it | its parent, when its pidfd says so; itself, before it exits; whoever looks and finds its record lock gone |
-//! | the program itself, or a copy made by `fork()` | itself, at first use | whoever looks and finds its record lock gone |
+//! | the same, its parent dead too | | any process that looks, a second after both ends ([`entry::GRACE`]) |
+//! | fork server | its parent, which starts it | its parent, when its pidfd says so; itself, before it exits; any process that looks and finds its record lock gone |
+//! | the program itself, or a copy made by `fork()` | itself, at first use | any process that looks and finds its record lock gone |
 //!
 //! A child of a dead fork server still runs for some milliseconds, as a child of a dead parent does: a lock must not be
-//! taken from a holder that still runs, so neither death says anything about the child. A fork server that is late, because the
-//! machine is busy or somebody has stopped it, is waited for: it shows that it lives by a record lock, as the program does.
+//! taken from a holder that still runs, so neither death says anything about the child. A fork server that is late, because
+//! the machine is busy or it was stopped, is waited for: it shows that it lives by a record lock, as the program does.
 //!
 //! # An entry
 //!
-//! | state | meaning | who writes it next |
+//! | state | meaning | written next by |
 //! |---|---|---|
-//! | free, ended, killed | nobody's; the last two still say how it was | whoever enters a process |
-//! | alive | somebody will say when it has ended | the ones above |
-//! | alone | lives as long as the kernel says that it has the record lock on the byte of this number | itself, as it begins to exit; whoever sees the lock gone |
-//! | leaving | the same, but its end is no killing | whoever sees the lock gone |
+//! | free, ended, killed | no member's; the last two still say how it was | the process that enters another one |
+//! | alive | another process will say when it has ended | the ones above |
+//! | alone | lives as long as the kernel says that it has the record lock on the byte of this number | itself, as it begins to exit; any process that sees the lock gone |
+//! | leaving | the same, but its end is no killing | any process that sees the lock gone |
 //!
 //! Every change is one compare-and-swap of the whole word, in which the number of lives of the entry stands: a late word
 //! about a process that stood there before changes nothing. The time of a death is written before the word that tells it.
 //!
-//! # Who may write
+//! # Which process may write
 //!
-//! The table is mapped for writing in those that make processes, and for reading in all others: a task that writes to memory
-//! that is not its own faults, and takes nobody's locks with it. A child that starts processes itself, is copied by `fork()`,
-//! or finds somebody dead whom nobody else can have seen die, is given the right to write then.
+//! The table is mapped for writing in those that make processes, and for reading in all others: a task that writes to
+//! memory that is not its own faults, and no lock of another process is lost with it. A process is given the right to write
+//! when it starts processes itself, when it is copied by `fork()`, or when it finds a death that no other process can have
+//! seen.
 //!
 //! # What a death in the middle costs
 //!
-//! Between choosing an entry and writing it: nothing. Between entering a child and making it: an entry that is alive and has
-//! no process, until the parent or a search for a free entry goes through those whose maker is dead. Between the time of
-//! death and the word: the word, which the next in the list above writes.
+//! Between choosing an entry and writing it: nothing. Between entering a child and making it: an entry that is alive and
+//! has no process, until the parent or a search for a free entry goes through those that have a dead maker. Between the
+//! time of death and the word: the word, which the next in the list above writes.
 
 #![expect(unsafe_code, reason = "a static that points to a leaked table")]
 
@@ -134,7 +135,8 @@ pub(crate) fn end(member: Member, killed: bool) {
     }
 }
 
-/// How many ends of processes of this tree were told so far: another number than before is a reason to look who lives.
+/// How many ends of processes of this tree were told so far: another number than before is a reason to look which processes
+/// live.
 #[inline]
 pub(crate) fn ended() -> u64 {
     table().map_or(0, Table::ended)
@@ -167,9 +169,9 @@ pub(crate) fn adopt(descriptor: OwnedFd, own: Member) -> sys::Result<()> {
     Ok(())
 }
 
-/// Has the end of this process seen by whoever asks, even if nobody is left who would say it.
+/// Lets any process that asks see the end of this one, even if none is left that would say it.
 ///
-/// Runs in: the fork server, before it makes anybody.
+/// Runs in: the fork server, before it makes a process.
 ///
 /// # Errors
 /// The kernel refuses a record lock.
@@ -177,7 +179,7 @@ pub(crate) fn show() -> sys::Result<()> {
     table().ok_or(Errno::ENXIO)?.show(own())
 }
 
-/// Says who this process is: a copy of its maker, which has the table already.
+/// Says what this process is: a copy of its maker, which has the table already.
 ///
 /// Runs in: a child, right after the fork.
 pub(crate) fn become_member(own: Member) {

@@ -36,8 +36,8 @@ pub(super) struct Table {
     file: Option<fd::Identity>,
     /// Whether this process has mapped it for writing.
     writable: AtomicBool,
-    /// The entry whose record lock was seen last, and the time in the bits above: for as long as the clock shows the same, it
-    /// is not asked about again. Most look for the same one, that of the program itself.
+    /// The entry with the record lock that was seen last, and the time in the bits above: for as long as the clock shows
+    /// the same, it is not asked about again. Most look for the same one, that of the program itself.
     seen_locked: AtomicU64,
 }
 
@@ -72,7 +72,7 @@ impl Table {
         }
     }
 
-    /// This process enters others, or itself, or has found out what nobody else has said.
+    /// This process enters others, or itself, or has found an end that no other process has reported.
     pub(super) fn write(&self) -> sys::Result<()> {
         if !self.writable.load(Relaxed) {
             self.map.protect(Access::Write)?;
@@ -108,13 +108,13 @@ impl Table {
         self.search(|slot, entry| Ok(entry.enter(slot, State::Alive, (Some(parent), maker.slot()))))
     }
 
-    /// Enters this process, of which nobody else will say that it has ended.
+    /// Enters this process, which no other one will report as ended.
     pub(super) fn enter_alone(&self) -> sys::Result<Member> {
         let fd = self.descriptor()?;
         self.write()?;
         process::at_exit(super::leaves);
         self.search(|slot, entry| {
-            // First the lock, then the word: whoever sees the word and no lock knows that the process has ended.
+            // First the lock, then the word: a process that sees the word and no lock knows that this one has ended.
             if !record_lock::take(fd, slot)? {
                 return Ok(None);
             }
@@ -126,9 +126,9 @@ impl Table {
         })
     }
 
-    /// Tries `take` on one entry after the other that nobody needs.
+    /// Tries `take` on one entry after the other that is not in use.
     fn search(&self, mut take: impl FnMut(u32, &Entry) -> sys::Result<Option<Member>>) -> sys::Result<Member> {
-        // The second time round also those are asked about whose makers cannot have said it.
+        // The second time round also those are asked about that have a maker which cannot have reported them.
         for thorough in [false, true] {
             for _ in 0..SLOTS {
                 let slot = self.header().next.fetch_add(1, Relaxed) % SLOTS;
@@ -160,7 +160,7 @@ impl Table {
     pub(super) fn show(&self, own: Member) -> sys::Result<()> {
         let fd = self.descriptor()?;
         self.write()?;
-        // Somebody who looks for a free entry has the lock for a moment.
+        // A process that looks for a free entry has the lock for a moment.
         while !record_lock::take(fd, own.slot())? {
             std::thread::yield_now();
         }

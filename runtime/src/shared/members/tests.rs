@@ -10,11 +10,11 @@ use super::entry::{Book, Entry, GRACE, LAST_GENERATION, Member, SLOTS, State, Wo
 use super::table::Table;
 use crate::sys::{Errno, memory, record_lock};
 
-/// A table of a few entries, whose record locks are a list.
+/// A table of a few entries, with a list for record locks.
 struct Few {
     entries: Vec<Entry>,
     locked: RefCell<BTreeSet<u32>>,
-    /// Whether somebody wanted to write what it had found out.
+    /// Whether the test asked to write what it had found out.
     written: Cell<bool>,
 }
 
@@ -223,7 +223,7 @@ fn a_clock_that_stands_still_between_two_looks_kills_nobody() {
     assert!(lives(&few, child, START), "another processor's clock may be a tick behind");
 }
 
-/// One that always lives, and that nobody made.
+/// A process that always lives, and was made by no other.
 fn root(table: &Table) -> Member {
     table.entry(0).enter(0, State::Alive, (None, 0)).unwrap()
 }
