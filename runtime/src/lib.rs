@@ -23,9 +23,9 @@
 //!
 //! # When processes die
 //!
-//! A process that panics, crashes, exits or is killed costs exactly the call that it was running, whose [`Error`] says
-//! what happened and [whether the call may have run](Error::execution). When this program ends, by return, `exit` or
-//! kill -9, every process that it started ends, and so do theirs.
+//! A process that panics, crashes, exits or is killed costs exactly the call that it was running. That call's [`Error`]
+//! says what happened and [whether the call may have run](Error::execution). When this program ends, by return, `exit` or
+//! kill -9, every process that it started ends, and so do those that they have started.
 //!
 //! # Seeing what happens
 //!

@@ -18,7 +18,7 @@ pub(crate) use self::sentences::why;
 /// What the functions of this crate return.
 pub type Result<T> = std::result::Result<T, Error>;
 
-/// Why a call has no result, or a process could not be had: who, what, and while doing what.
+/// Why a call has no result, or a process could not be started: which process, what happened, and while doing what.
 ///
 /// The text is made for people; programs look at [`Error::kind`] and [`Error::execution`].
 ///

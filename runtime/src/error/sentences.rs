@@ -1,4 +1,4 @@
-//! The wording of every error: lower-case, no full stop; who, what, while doing what.
+//! The wording of every error: lower-case, no full stop; which process, what happened, while doing what.
 //!
 //! Owns: every sentence. Runs in: any process.
 //! Never: leaves out what the error knows and a person would want to know.
@@ -219,7 +219,7 @@ impl fmt::Display for While {
     }
 }
 
-/// Without the digits that nobody reads: whole milliseconds, if there are some.
+/// Without digits that carry no information: whole milliseconds, if there are some.
 fn rounded_down(exact: Duration) -> Duration {
     let millis = u64::try_from(exact.as_millis()).unwrap_or(0);
     if millis == 0 { exact } else { Duration::from_millis(millis) }

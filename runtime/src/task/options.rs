@@ -1,6 +1,6 @@
 //! How the calls of a task are to behave: what the attribute says, and the methods of the task.
 //!
-//! Owns: the settings. Never: acts on them; whoever makes the call does.
+//! Owns: the settings. Never: acts on them; the code that makes the call does.
 //! Runs in: the parent.
 
 use std::time::Duration;
@@ -12,7 +12,7 @@ use std::time::Duration;
 pub struct Options {
     /// How long one call may take. `None`: for ever.
     pub timeout: Option<Duration>,
-    /// How many times a call is repeated whose process died under it.
+    /// How many times a call is repeated after its process died.
     pub retries: u32,
     /// How much address space its process may have while it runs, in bytes. `None`: as much as it has anyway.
     pub memory_limit: Option<u64>,
