@@ -13,20 +13,22 @@
 //! | `breaks` | how often the barrier was broken, in which round it was last, and whether it [is](BROKEN) still    |
 //! | `seen`   | of each process, the last round in which one of its threads arrived                                |
 //!
-//! The last to arrive begins the next round with one store, which is what all wait for. Whoever waits for round *n* goes on well if
-//! `round` is another and no break has come since it arrived, or one that came in a later round; it goes on with an error if
-//! the first break since it arrived came in round *n*. After more than one break it goes on with an error, too.
+//! The last to arrive begins the next round with one store, which is what all wait for. A party that waits for round *n*
+//! goes on well if `round` is another and no break has come since it arrived, or one that came in a later round; it goes on
+//! with an error if the first break since it arrived came in round *n*. After more than one break it goes on with an error,
+//! too.
 //!
-//! A reset begins a new round first, and takes [`BROKEN`] away after that. It leaves one number out, so that nobody who was seen
-//! before it counts as a party of the round before.
+//! A reset begins a new round first, and takes [`BROKEN`] away after that. It leaves one number out, so that no process
+//! that was seen before it counts as a party of the round before.
 //!
 //! # Deaths
 //!
-//! Whoever arrives, and whoever waits at each look, asks for the parties that it knows of:
+//! A party that arrives, and one that waits, at each look, asks for the parties that it knows of:
 //! - *One that has arrived, and waits*: if its process has ended, however, the barrier breaks.
 //! - *One of the round before, on its way*: if it was killed, the barrier breaks. If it returned or exited, it had its reasons.
-//! - *One that was inside, under the lock*: the barrier breaks, by whoever takes the lock next.
-//! - *The last to arrive, after its store and before it wakes anybody*: the round is complete; the others see it by themselves.
+//! - *One that was inside, under the lock*: the barrier breaks, by the next process that takes the lock.
+//! - *The last to arrive, after its store and before it wakes the others*: the round is complete; the others see it by
+//!   themselves.
 
 use std::fmt;
 use std::time::{Duration, Instant};
@@ -48,7 +50,7 @@ const ONE_BREAK: u64 = 1 << 32;
 ///
 /// # Broken barriers
 /// If one of the parties is killed, none of the others would ever be enough. So the barrier breaks: all that wait, and all
-/// that come, get [`BrokenBarrier`], until somebody calls [`reset`](Self::reset). A [time-out](Self::wait_timeout) and
+/// that come, get [`BrokenBarrier`], until [`reset`](Self::reset) is called. A [time-out](Self::wait_timeout) and
 /// [`abort`](Self::abort) break it likewise.
 ///
 /// # Examples
@@ -88,9 +90,9 @@ const ONE_BREAK: u64 = 1 << 32;
 /// ```
 ///
 /// # If the other process dies
-/// All that wait return with an error within 100 ms, if the process was killed (or crashed, or exited with another code than
-/// 0) while it waited too, or between its last round and this one. One that returned or exited with 0 between two
-/// rounds breaks nothing: somebody else may come in its place. Of up to 256 processes it is known that they were parties;
+/// All that wait return with an error within 100 ms, if the process was killed (or crashed, or exited with another code
+/// than 0) while it waited too, or between its last round and this one. One that returned or exited with 0 between two
+/// rounds breaks nothing: another process may come in its place. Of up to 256 processes it is known that they were parties;
 /// how one of them ended is forgotten when thousands of processes have been made since.
 #[repr(C)]
 pub struct Barrier {
@@ -147,7 +149,7 @@ struct Arrival {
 }
 
 impl Barrier {
-    /// For so many parties. With 0 or 1, nobody waits for anybody.
+    /// Creates a barrier for `parties` parties. With 0 or 1, [`wait`](Self::wait) does not block.
     ///
     /// # Examples
     /// ```
@@ -212,7 +214,7 @@ impl Barrier {
         self.wait_until(waiting::deadline_after(timeout))
     }
 
-    /// Breaks the barrier: all that wait, and all that come, get an error, until somebody calls [`reset`](Self::reset).
+    /// Breaks the barrier: all that wait, and all that come, get an error, until [`reset`](Self::reset) is called.
     ///
     /// For one of the parties that cannot go on.
     ///
@@ -246,7 +248,7 @@ impl Barrier {
         if round.arrived != 0 {
             inside.break_it();
         }
-        // Two further, so that nobody counts as seen in the round before.
+        // Two further, so that no process counts as seen in the round before.
         let next = Round { number: round.number.wrapping_add(2), arrived: 0 };
         self.round.store(next.word(), Release);
         self.breaks.store(self.breaks.load(Relaxed) & !BROKEN, Release);
@@ -315,7 +317,7 @@ impl Barrier {
         if self.is_broken() || inside.breaks_for_the_dead(round.number) {
             return Err(BrokenBarrier);
         }
-        // The 257th process is not remembered. Everybody else's death is still noticed.
+        // The 257th process is not remembered. Every other one's death is still noticed.
         let of_another_time = |seen: u32| round.number.wrapping_sub(seen) > 1;
         self.seen.set(members::own(), round.number, of_another_time);
         if round.arrived.saturating_add(1) >= self.parties {
@@ -367,7 +369,7 @@ impl Barrier {
                 let mut inside = Inside { barrier: self, calls: false };
                 if taken == Taken::FromDead {
                     inside.break_it();
-                    // It may have completed a round without a word to those who wait.
+                    // It may have completed a round without waking those that wait.
                     inside.calls = true;
                 }
                 return inside;
@@ -448,7 +450,7 @@ impl BarrierWaitResult {
 
 /// The barrier is broken: one of its parties was killed, gave up, or did not come in time.
 ///
-/// It stays so until somebody calls [`Barrier::reset`].
+/// It stays so until [`Barrier::reset`] is called.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct BrokenBarrier;
 

@@ -1,4 +1,4 @@
-//! [`Condvar`]: waiting until somebody, in whichever process, has changed what a mutex holds.
+//! [`Condvar`]: waiting until another thread, of any process, has changed what a mutex holds.
 //!
 //! Owns: the order of the steps of a wait; the line of waiters is [`Line`]'s. Runs in: any process.
 //! Never: wakes more waiters than were notified, as long as there are places for all, nor loses a notification with a waiter that is killed.
@@ -17,14 +17,15 @@ use super::waiting::deadline_after;
 /// `Shared<(Mutex<bool>, Condvar)>`. It has the methods of [`std::sync::Condvar`], and [`notify_n`](Self::notify_n).
 /// It takes about 4 KiB, most of it places for 256 waiters.
 ///
-/// # Who is woken
-/// Each notification wakes the one that has waited longest. While at most 256 threads wait, nobody wakes up for no reason; if
-/// more do, those without a place may. In any case wait in a loop, or with [`wait_while`](Self::wait_while): between the
-/// notification and the waking somebody else may have changed the data again.
+/// # Which waiter is woken
+/// Each notification wakes the one that has waited longest. While at most 256 threads wait, there are no spurious wake-ups;
+/// if more do, those without a place may have some. In any case wait in a loop, or with [`wait_while`](Self::wait_while):
+/// between the notification and the waking another thread may have changed the data again.
 ///
 /// # If the other process dies
-/// A waiter that dies costs nothing: if it had been notified and had not yet returned from its wait, another one is woken in its
-/// place, within a tenth of a second. A notifier that dies has notified those it came to. Who dies with the mutex poisons it.
+/// A waiter that dies costs nothing: if it had been notified and had not yet returned from its wait, another one is woken
+/// in its place, within a tenth of a second. A notifier that dies has notified those it came to. One that dies with the
+/// mutex poisons it.
 ///
 /// # Examples
 /// ```
@@ -69,7 +70,7 @@ pub struct Condvar {
 pub struct WaitTimeoutResult(bool);
 
 impl WaitTimeoutResult {
-    /// Whether the time was over before anybody was notified.
+    /// Whether the wait timed out before it was notified.
     #[must_use]
     pub fn timed_out(&self) -> bool {
         self.0
@@ -77,7 +78,7 @@ impl WaitTimeoutResult {
 }
 
 impl Condvar {
-    /// A condition variable at which nobody waits.
+    /// A condition variable without waiters.
     ///
     /// # Examples
     /// ```
@@ -93,14 +94,14 @@ impl Condvar {
 
     /// Gives the mutex back, waits until notified, and takes the mutex again.
     ///
-    /// Whoever changes the data with the mutex held, and notifies then or later, is not missed.
+    /// A thread that changes the data with the mutex held, and notifies then or later, is not missed.
     ///
     /// # Errors
     /// [`PoisonError`] if the mutex is poisoned; the guard is inside the error.
     ///
     /// # If the other process dies
-    /// Nobody waits for a notification that went to a dead waiter. If all processes that could notify are dead, this waits for
-    /// ever: have [`wait_timeout`](Self::wait_timeout) look from time to time.
+    /// A notification that went to a dead waiter goes to another one. If all processes that could notify are dead, this
+    /// waits for ever: have [`wait_timeout`](Self::wait_timeout) look from time to time.
     ///
     /// # Examples
     /// ```
@@ -237,7 +238,7 @@ impl Condvar {
         Ok((guard, WaitTimeoutResult(false)))
     }
 
-    /// Wakes the one that has waited longest, if anybody waits.
+    /// Wakes the waiter that has waited longest, if there is one.
     ///
     /// # If the other process dies
     /// A waiter that dies before it has returned passes the notification on, to the one that has waited longest of those that
@@ -253,7 +254,7 @@ impl Condvar {
     /// Wakes all that wait now.
     ///
     /// # If the other process dies
-    /// Nothing is lost: everybody is woken.
+    /// Nothing is lost: every waiter is woken.
     ///
     /// # Examples
     /// ```

@@ -1,25 +1,26 @@
 //! A flag that threads of any processes wait for.
 //!
 //! Owns: [`Event`]. Runs in: any process.
-//! Never: holds anything, so that nobody's death costs anybody more than one look.
+//! Never: holds anything, so that a death costs the others no more than one look.
 //!
 //! # The word
 //!
 //! It counts how often the event was set, in steps of [`ONCE_MORE`]; two bits say more:
 //!
-//! | bit           | meaning                                   | who writes it next                              |
+//! | bit           | meaning                                   | written next by                                 |
 //! |---------------|-------------------------------------------|-------------------------------------------------|
-//! | [`SET`]       | the event is set; nobody waits            | whoever clears it                               |
-//! | [`SLEEPERS`]  | not set, and somebody may be asleep       | whoever sets it, who takes this away and wakes all |
+//! | [`SET`]       | the event is set; there are no waiters    | the thread that clears it                       |
+//! | [`SLEEPERS`]  | not set, and a thread may be asleep       | the thread that sets it, which takes this away and wakes all |
 //!
-//! A waiter looks, adds [`SLEEPERS`] to the word that it saw, and sleeps while the word is that. It may go on as soon as the word
-//! has another count, even if the event was cleared again meanwhile. Every change is one exchange of the whole word, so one who
-//! sets the event finds [`SLEEPERS`], or comes before it, and then the waiter, or the kernel for it, finds another count.
+//! A waiter looks, adds [`SLEEPERS`] to the word that it saw, and sleeps while the word is that. It may go on as soon as
+//! the word has another count, even if the event was cleared again meanwhile. Every change is one exchange of the whole
+//! word, so a thread that sets the event finds [`SLEEPERS`], or comes before it, and then the waiter, or the kernel for it,
+//! finds another count.
 //!
 //! # Deaths
 //!
 //! - *A waiter's*: one needless wake-up. One that gave up costs the same.
-//! - *Of the one who sets, before it wakes*: the waiters look again by themselves soon.
+//! - *Of the thread that sets, before it wakes*: the waiters look again by themselves soon.
 
 use std::fmt;
 use std::time::{Duration, Instant};
@@ -34,8 +35,8 @@ const ONCE_MORE: u32 = 4;
 
 /// A flag that is set and cleared, and that threads of any processes wait for. Python's `Event`.
 ///
-/// What was written before [`set`](Self::set) is seen by whoever returns from [`wait`](Self::wait) for it. A `set` releases all that wait, even
-/// if [`clear`](Self::clear) follows at once.
+/// What was written before [`set`](Self::set) is seen by each thread that returns from [`wait`](Self::wait) for it. A `set`
+/// releases all that wait, even if [`clear`](Self::clear) follows at once.
 ///
 /// # Examples
 /// ```
@@ -90,7 +91,7 @@ impl Event {
     pub fn set(&self) {
         let mut word = self.word.load(Relaxed);
         loop {
-            // Also where it is set already: who sees this one's word is to see what this one wrote.
+            // Also where it is set already: a thread that sees this word is to see what was written before it.
             let next = if word & SET != 0 { word } else { (word & !SLEEPERS).wrapping_add(ONCE_MORE) | SET };
             match self.word.compare_exchange(word, next, AcqRel, Relaxed) {
                 Ok(_) => break,
@@ -115,7 +116,7 @@ impl Event {
     /// Waits until the event is set, as long as it takes; not at all if it is set already.
     ///
     /// # If the other process dies
-    /// Nobody but the one who calls [`set`](Self::set) can end this. Where that one might be killed, wait with a
+    /// Only a call of [`set`](Self::set) can end this. Where the process that is to make it might be killed, wait with a
     /// [time-out](Self::wait_timeout).
     pub fn wait(&self) {
         while !self.wait_until(None) {}

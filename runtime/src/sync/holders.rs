@@ -1,7 +1,8 @@
-//! Who holds how many: a table of processes, each with a number, in shared memory.
+//! Which process holds how many: a table of processes, each with a number, in shared memory.
 //!
 //! Owns: [`Holders`]. Runs in: any process.
-//! Never: takes a lock, or asks who lives. Whoever changes the table holds the lock of what the table belongs to.
+//! Never: takes a lock, or asks which processes live. The thread that changes the table holds the lock of what the table
+//! belongs to.
 //!
 //! An entry is one word: a member's id, and its number. So every change of the table is one store, and a process that is
 //! killed at any point leaves a table that says either what was before or what is after.
@@ -47,7 +48,8 @@ impl Holders {
         self.entries().find(|(_, of, _)| *of == member).map_or(0, |(_, _, number)| number)
     }
 
-    /// Gives this member that number, in place of the one it had, or of somebody else's that is spare. False: there is no room.
+    /// Gives this member that number, in place of the one it had, or of another member's that is spare. False: there is no
+    /// room.
     pub(crate) fn set(&self, member: Member, number: u32, is_spare: impl Fn(u32) -> bool) -> bool {
         let mut place = None;
         for entry in &self.entries {

@@ -1,36 +1,36 @@
-//! Those who wait at a condition variable, in the order in which they came.
+//! The threads that wait at a condition variable, in the order in which they came.
 //!
 //! Owns: [`Line`], a table of places in memory that several processes map. Runs in: any process.
 //! Never: makes a system call itself, so that a model checker can run it.
 //!
 //! # A place
 //!
-//! Whoever waits has a place of its own, with a word to sleep on, so that a notification is for one waiter and for no other.
+//! Each waiter has a place of its own, with a word to sleep on, so that a notification is for one waiter and for no other.
 //!
-//! | place                          | meaning                                        | who writes it next                     |
+//! | place                          | meaning                                        | written next by                        |
 //! |--------------------------------|------------------------------------------------|----------------------------------------|
-//! | its bit is not in `taken`      | free, whatever stands in it                    | who enters, holding the line's lock    |
-//! | [`WAITING`]                    | its member sleeps, or is about to              | who notifies, or the waiter whose time is over; both with the lock |
-//! | [`NOTIFIED`]                   | its member is to wake up, and may have done so | its member, who leaves                 |
-//! | either, and the member is dead | the waiter was killed                          | anyone who holds the lock              |
+//! | its bit is not in `taken`      | free, whatever stands in it                    | a waiter that enters, with the lock    |
+//! | [`WAITING`]                    | its member sleeps, or is about to              | the notifier, or the waiter when its time is over; both with the lock |
+//! | [`NOTIFIED`]                   | its member is to wake up, and may have done so | its member, which leaves               |
+//! | either, and the member is dead | the waiter was killed                          | any process that holds the lock        |
 //!
-//! A waiter enters while it holds the mutex of the condition, and gives the mutex back afterwards; so whoever changes the
-//! condition later finds it here. It leaves when it has been notified *and has the mutex again*.
+//! A waiter enters while it holds the mutex of the condition, and gives the mutex back afterwards; so a thread that changes
+//! the condition later finds it here. It leaves when it has been notified *and has the mutex again*.
 //!
 //! # Deaths
 //!
 //! - *A waiter's, before it is notified*: its place is skipped, and freed.
-//! - *A waiter's, after it was notified and before it left*: nobody else would hear of what it was told. The others, who look
-//!   again from time to time, find its place and pass the notification on to the one who has waited longest, of those who were
-//!   in the line when it was given; its `ticket` remembers that.
+//! - *A waiter's, after it was notified and before it left*: no other waiter would hear of what it was told. The others,
+//!   which look again from time to time, find its place and pass the notification on to the one that has waited longest, of
+//!   those that were in the line when it was given; its `ticket` remembers that.
 //! - *The one's that holds the line's lock*: nothing to repair. A place belongs to the line by one bit, which is set last and
 //!   cleared last, and is notified by one store. Of what it passed on, one waiter may hear twice.
 //! - *The one's that notified, before it woke the waiter*: the waiter looks at its word again soon.
 //!
 //! # The crowd
 //!
-//! Who finds no place sleeps on one word with all others like it. Every notification wakes them all, and they may wake up for
-//! no reason.
+//! A waiter that finds no place sleeps on one word with all others like it. Every notification wakes them all, and they may
+//! wake up for no reason.
 
 use std::time::Instant;
 
@@ -44,7 +44,7 @@ use super::waiting;
 const WAITING: u32 = 0;
 const NOTIFIED: u32 = 1;
 
-/// In the crowd's word: somebody is in it. Above it, the number of times that the crowd was woken.
+/// In the crowd's word: it is not empty. Above it, the number of times that the crowd was woken.
 const CROWDED: u32 = 1;
 
 const BITS: usize = u64::BITS as usize;
@@ -55,7 +55,7 @@ const BITS: usize = u64::BITS as usize;
 pub(crate) struct Line {
     lock: Lock,
     crowd: AtomicU32,
-    /// The ticket of the next one who enters.
+    /// The ticket of the next waiter that enters.
     next: AtomicU64,
     /// A bit for each place that belongs to a waiter.
     taken: [AtomicU64; PLACES.div_ceil(BITS)],
@@ -67,7 +67,7 @@ pub(crate) struct Line {
 struct Place {
     word: AtomicU32,
     member: AtomicU32,
-    /// Of one that waits: when it came. Of one that was notified: who came after that.
+    /// Of one that waits: when it came. Of one that was notified: which waiters came after that.
     ticket: AtomicU64,
 }
 
@@ -147,9 +147,10 @@ impl Line {
         }
     }
 
-    /// Notifies those who have waited longest, so many of them.
+    /// Notifies the `count` waiters that have waited longest.
     pub(crate) fn notify(&self, count: usize) {
-        // Whoever entered before the condition was changed is seen here: the mutex came from it to the one who changed it.
+        // A waiter that entered before the condition was changed is seen here: the thread that changed it got the mutex
+        // from the waiter.
         if self.taken.iter().all(|bits| bits.load(Relaxed) == 0) && self.crowd.load(Relaxed) & CROWDED == 0 {
             return;
         }
@@ -165,14 +166,14 @@ impl Line {
                 woken[index / BITS] |= 1 << (index % BITS);
             }
         });
-        // Not with the lock: who wakes up may run at once, in our place, and want it.
+        // Not with the lock: a thread that wakes up may run at once, in our place, and want it.
         if crowded {
             waiting::wake_all(&self.crowd);
         }
         self.wake(woken);
     }
 
-    /// Notifies the one who has waited longest, of those who came before that ticket. It is still to be woken.
+    /// Notifies the waiter that has waited longest, of those that came before that ticket. It is still to be woken.
     fn notify_oldest(&self, before: u64) -> Option<usize> {
         loop {
             let (_, index) = self.waiters().min().filter(|(ticket, _)| *ticket < before)?;
@@ -204,7 +205,7 @@ impl Line {
         })
     }
 
-    /// Whether somebody was notified and is dead. Asked without the lock, so the answer is to be looked at again with it.
+    /// Whether a waiter was notified and is dead. Asked without the lock, so the answer is to be looked at again with it.
     fn has_lost_notifications(&self) -> bool {
         self.taken_places().any(|index| self.places[index].word.load(Relaxed) == NOTIFIED && self.is_dead(index))
     }
@@ -246,7 +247,7 @@ impl Line {
         member.is_none_or(|member| !members::lives(member))
     }
 
-    /// The tickets and places of those who wait and were not notified.
+    /// The tickets and places of those that wait and were not notified.
     fn waiters(&self) -> impl Iterator<Item = (u64, usize)> {
         self.taken_places()
             .filter(|&index| self.places[index].word.load(Relaxed) == WAITING)
@@ -257,7 +258,7 @@ impl Line {
         indices(self.taken.iter().map(|bits| bits.load(Acquire)))
     }
 
-    /// Holding the line's lock. Whoever died with it left nothing to repair.
+    /// Holding the line's lock. A process that died with it left nothing to repair.
     fn locked<R>(&self, act: impl FnOnce() -> R) -> R {
         while self.lock.lock(None).is_none() {}
         let result = act();

@@ -1,30 +1,30 @@
 //! What one process at a time holds, and what is free again when its holder has died.
 //!
 //! Owns: its two words, and their protocol. Runs in: any process.
-//! Never: makes a system call itself; so that a model checker can run it, it sleeps and wakes through [`super::waiting`], and asks
-//! [`members`] who lives.
+//! Never: makes a system call itself; so that a model checker can run it, it sleeps and wakes through [`super::waiting`],
+//! and asks [`members`] which processes live.
 //!
 //! # The words
 //!
-//! | `word`                           | meaning                                | who writes it next                               |
+//! | `word`                           | meaning                                | written next by                                  |
 //! |----------------------------------|----------------------------------------|--------------------------------------------------|
-//! | [`FREE`]                         | nobody holds the lock                  | anyone, by an exchange                           |
+//! | [`FREE`]                         | the lock is free                       | any process, by an exchange                      |
 //! | a member's id                    | held by that process                   | the holder, by a store                           |
-//! | the same, and the member is dead | the holder was killed, or ended        | anyone, by an exchange, who then repairs         |
+//! | the same, and the member is dead | the holder was killed, or ended        | any process, by an exchange; it then repairs     |
 //!
-//! | `note`                           | meaning                                | who writes it next                               |
+//! | `note`                           | meaning                                | written next by                                  |
 //! |----------------------------------|----------------------------------------|--------------------------------------------------|
-//! | 0                                | nobody sleeps, or one was just woken   | whoever is about to sleep, or has slept          |
-//! | [`NOTED`]                        | somebody may be asleep                 | whoever has freed the word                       |
+//! | 0                                | no thread sleeps, or one was just woken | a thread that is about to sleep, or has slept   |
+//! | [`NOTED`]                        | a thread may be asleep                 | the thread that has freed the word               |
 //!
-//! A waiter leaves a note, looks at the word once more, and sleeps on the note. A holder frees the word, and looks for a note; if
-//! there is one, it takes it away and wakes one sleeper. So who has left a note and still saw the word held either sleeps
-//! and is among those of whom one is woken, or finds the note taken away. Whoever has slept leaves the note again before
-//! it takes the lock, because others may sleep still.
+//! A waiter leaves a note, looks at the word once more, and sleeps on the note. A holder frees the word, and looks for a
+//! note; if there is one, it takes it away and wakes one sleeper. So a waiter that has left a note and still saw the word
+//! held either sleeps and is among those of which one is woken, or finds the note taken away. A thread that has slept
+//! leaves the note again before it takes the lock, because others may sleep still.
 //!
-//! A note may stand with nobody asleep: then nobody is woken. There may be none while somebody sleeps: some process has just
-//! been woken and is about to leave it again. The note, and not the word, is what is slept on: a holder that frees the word,
-//! takes the note away and takes the lock again leaves the word as it was.
+//! A note may stand without a sleeper: then no thread is woken. There may be none while a thread sleeps: some process has
+//! just been woken and is about to leave it again. The note, and not the word, is what is slept on: a holder that frees the
+//! word, takes the note away and takes the lock again leaves the word as it was.
 //!
 //! # Orderings
 //!
@@ -32,17 +32,17 @@
 //! end, as [`members::lives`] saw it, comes after all that it did.
 //!
 //! Freeing, and the look for a note after it, must not change places, nor may leaving a note and the look at the word: else
-//! each misses what the other has written. Two fences would do, but a lock is taken a million times for each time that
-//! somebody sleeps. So the holder has the [cheap half](waiting::light_fence), which is no more than an order to the compiler,
-//! and who is about to sleep has the [dear one](waiting::sleep_noted), which has the kernel interrupt all who may be in
-//! between.
+//! each misses what the other has written. Two fences would do, but a lock is taken a million times for each time that a
+//! thread sleeps. So the holder has the [cheap half](waiting::light_fence), which is no more than an order to the compiler.
+//! A thread that is about to sleep has the [dear one](waiting::sleep_noted), for which the kernel interrupts all threads
+//! that may be in between.
 //!
 //! # Deaths
 //!
-//! - *The holder's*: the word keeps its id. Whoever waits, or tries, asks whether that member lives before it sleeps, and
-//!   after each sleep; the first that finds it dead exchanges the word, and is told so ([`Taken::FromDead`]).
+//! - *The holder's*: the word keeps its id. A thread that waits, or tries, asks whether that member lives before it sleeps,
+//!   and after each sleep; the first that finds it dead exchanges the word, and is told so ([`Taken::FromDead`]).
 //! - *The one's that repairs*: it is a holder like any other, so that the next one is told the same.
-//! - *The one's that has freed the word, before it wakes anybody*: those who sleep look again by themselves soon.
+//! - *The one's that has freed the word, before it wakes a sleeper*: those that sleep look again by themselves soon.
 //! - *A waiter's*: costs nothing but a look for sleepers. Should it have been woken just before, the wake-up is lost with it:
 //!   likewise.
 //!
@@ -69,7 +69,7 @@ pub(crate) struct Lock {
     note: AtomicU32,
 }
 
-/// In which state the lock was found by the one who holds it now.
+/// The state in which its present holder found the lock.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[must_use = "what a dead holder left behind is to be repaired"]
 pub(crate) enum Taken {
@@ -126,7 +126,7 @@ impl Lock {
         waiting::wake_one(&self.note);
     }
 
-    /// Whether somebody may be asleep.
+    /// Whether a thread may be asleep.
     #[inline]
     fn is_noted(&self) -> bool {
         self.note.load(Relaxed) != 0
@@ -162,7 +162,7 @@ impl Lock {
         }
     }
 
-    /// Looks shortly for the lock to become free; not where others sleep already, who come first.
+    /// Looks shortly for the lock to become free; not where others sleep already, which come first.
     fn look(&self) -> u32 {
         let mut seen = FREE;
         waiting::look_shortly(|| {
@@ -172,7 +172,7 @@ impl Lock {
         seen
     }
 
-    /// Takes the lock, unless somebody who lives holds it.
+    /// Takes the lock, unless a living process holds it.
     #[cold]
     fn take_unless_held(&self, me: Member, mut seen: u32) -> Option<Taken> {
         while !is_held(seen) {
@@ -186,7 +186,7 @@ impl Lock {
     }
 }
 
-/// Whether somebody who lives holds a lock with this word. One that names no member was written by nobody who lives by these rules.
+/// Whether a living process holds a lock with this word. A word that names no member was not written by these rules.
 fn is_held(word: u32) -> bool {
     Member::of_bits(word).is_some_and(members::lives)
 }

@@ -1,4 +1,4 @@
-//! Synchronisation between threads of any processes, that outlives those who use it.
+//! Synchronisation between threads of any processes, that outlives the processes that use it.
 //!
 //! The primitives are those of [`std::sync`], with its names and signatures, and each is a plain value that works where it
 //! lies: in a [`Shared`](crate::Shared) for several processes, in a `static` or an [`Arc`](std::sync::Arc) for the threads of
@@ -17,7 +17,7 @@
 //!
 //! # When a process dies
 //!
-//! Whatever dies, however, and whatever it holds: nobody waits for it for longer than a tenth of a second. Each line was
+//! Whatever dies, however, and whatever it holds: no thread waits for it for longer than a tenth of a second. Each line was
 //! tried, with kill -9, by the test beside it.
 //!
 //! | what dies | what it costs | shown by |
@@ -28,21 +28,21 @@
 //! | a process that waits for a mutex, also if it was woken already | nothing | `a_killed_waiter_costs_nothing` |
 //! | one that holds a [`ReentrantMutex`] several times | it is free again, and poisoned | `a_killed_holder_of_a_reentrant_mutex_poisons_however_often_it_had_it` |
 //! | a copy made by `fork()`, which inherited a guard | nothing: it held nothing | `a_copy_made_by_fork_does_not_unlock_and_may_hold_a_lock_itself` |
-//! | a process that is stopped, not dead | everybody waits: it holds what it holds | `a_holder_that_lives_keeps_the_mutex` |
+//! | a process that is stopped, not dead | all others wait: it holds what it holds | `a_holder_that_lives_keeps_the_mutex` |
 //! | a process that waits at a [`Condvar`] | nothing | `tests/conditions.rs`: `killed_waiters_cost_nothing` |
 //! | one that was notified, and had not returned from its wait | nothing: the next one is woken | `a_notification_of_a_waiter_that_was_killed_goes_to_the_next`, `a_notification_of_a_waiter_that_is_killed_before_it_wakes_goes_to_the_next` |
 //! | one that notifies | those it did not come to are not notified | `killed_notifiers_cost_nothing` |
 //! | one that holds the mutex for which a woken waiter waits | the wait returns, with the poison | `a_waiter_that_is_woken_by_a_dead_holders_mutex_hears_of_it` |
 //! | a process that holds permits of a [`Semaphore`] | they come back | `tests/semaphores.rs`: `a_killed_holders_permits_come_back_within_a_tenth_of_a_second`, `a_permit_of_one_that_is_known_to_be_dead_is_found_without_waiting` |
 //! | one that returns or exits with a permit | it comes back | `a_holder_that_returns_or_exits_with_a_permit_loses_it` |
-//! | one that has forgotten a permit | nothing comes back, as nobody had it any more | `a_forgotten_permit_comes_back_by_a_release_and_by_nothing_else` |
+//! | one that has forgotten a permit | nothing comes back, as it had no holder any more | `a_forgotten_permit_comes_back_by_a_release_and_by_nothing_else` |
 //! | one that waits for a permit, also if it was woken already | nothing | `a_killed_waiter_costs_nothing` |
 //! | a copy made by `fork()`, which inherited a permit | nothing: it held nothing | `a_copy_made_by_fork_gives_nothing_back` |
-//! | anybody that takes and gives back permits, at any moment | nothing: they are as many as before | `no_permit_is_lost_or_doubled_whoever_is_killed` |
+//! | any process that takes and gives back permits, at any moment | nothing: they are as many as before | `no_permit_is_lost_or_doubled_whoever_is_killed` |
 //! | a process that reads what an [`RwLock`] guards | it vanishes | `tests/rwlocks.rs`: `a_killed_reader_vanishes_within_a_tenth_of_a_second` |
 //! | one that writes it | it is free again, and poisoned | `a_killed_writer_poisons_within_a_tenth_of_a_second` |
 //! | a writer that waits, and keeps readers out | they come in again | `a_killed_waiter_costs_nothing` |
-//! | anybody that reads or writes, at any moment | a change that was under way, of which the next one is told | `nobody_sees_half_a_change_without_being_told_whoever_is_killed` |
+//! | any process that reads or writes, at any moment | a change that was under way, of which the next one is told | `nobody_sees_half_a_change_without_being_told_whoever_is_killed` |
 //! | a process that waits at a [`Barrier`] | it breaks for the others | `tests/barriers.rs`: `a_killed_party_breaks_the_barrier_within_a_tenth_of_a_second` |
 //! | a party that is on its way from one round to the next | it breaks | `a_party_that_is_killed_between_two_rounds_breaks_the_second` |
 //! | one that returned after its last round, or never came | nothing | `a_party_that_returned_after_its_round_breaks_nothing`, `one_that_never_came_breaks_nothing` |
@@ -50,10 +50,10 @@
 //! | a process that waits for an [`Event`] | nothing | `tests/events.rs`: `a_killed_waiter_costs_nothing`, `no_event_is_missed_whoever_is_killed` |
 //! | one that runs what is to be done [`Once`] | the next one runs | `a_killed_runner_lets_another_one_run_within_a_tenth_of_a_second`, `it_is_done_once_whoever_is_killed` |
 //! | a closure of it that panics | it is poisoned | `a_runner_that_panics_poisons` |
-//! | anybody, at any moment, for as long as you like | a transfer that was under way, which the next one undoes | `tests/bank.rs`: `a_banks_total_never_changes_whoever_is_killed` |
+//! | any process, at any moment, for as long as you like | a transfer that was under way, which the next one undoes | `tests/bank.rs`: `a_banks_total_never_changes_whoever_is_killed` |
 //!
-//! How it is known that a process has died: every process of a tree stands in a table, and whoever made it writes down its end.
-//! The word of a lock holds its holder's number in that table, and whoever waits looks again every 50 ms at the latest.
+//! How it is known that a process has died: every process of a tree stands in a table, and its maker writes down its end.
+//! The word of a lock holds its holder's number in that table, and a waiting thread looks again every 50 ms at the latest.
 //!
 //! # Examples of the standard library
 //!
@@ -221,9 +221,9 @@
 //!
 //! # How it is made
 //!
-//! Owns: the primitives. Runs in: any process. Never: keeps a pointer, a list of threads, or anything else in shared
-//! memory that a death could leave dangling. No primitive of the C library is used: with waiters of its condition variables
-//! killed, whoever signals can hang for good, and a robust mutex whose memory is unmapped while it is held corrupts what
+//! Owns: the primitives. Runs in: any process. Never: keeps a pointer, a list of threads, or anything else in shared memory
+//! that a death could leave dangling. No primitive of the C library is used: when waiters of its condition variables are
+//! killed, a thread that signals can hang for good, and a robust mutex that is unmapped while it is held corrupts what
 //! comes after it.
 //!
 //! Everything stands on a word that knows its holder (`lock.rs`), and on sleeping for 50 ms at most (`waiting.rs`). What each

@@ -27,8 +27,8 @@ use crate::shared::cell::Exclusive;
 /// [`clear_poison`](Self::clear_poison).
 ///
 /// # If the other process dies
-/// A holder that dies, however, gives the mutex back, poisoned: whoever waits for it gets it within a tenth of a second.
-/// A waiter that dies costs nothing.
+/// A holder that dies, however, gives the mutex back, poisoned: a waiting thread gets it within a tenth of a second. A
+/// waiter that dies costs nothing.
 ///
 /// # Examples
 /// ```
@@ -122,7 +122,7 @@ pub struct MutexGuard<'a, T: ?Sized> {
 }
 
 impl<T> Mutex<T> {
-    /// A mutex that nobody holds.
+    /// Creates an unlocked mutex.
     ///
     /// # Examples
     /// ```
@@ -136,13 +136,13 @@ impl<T> Mutex<T> {
         Self { lock: Lock::new(), poison: Poison::new(), data: Exclusive::new(value) }
     }
 
-    /// The data, as nobody else can have the mutex any more.
+    /// Returns the data, as no other thread can have the mutex any more.
     ///
     /// # Errors
     /// If the mutex is poisoned; the data is inside the error.
     ///
     /// # If the other process dies
-    /// Nobody else has the mutex.
+    /// No other process has the mutex.
     ///
     /// # Examples
     /// ```
@@ -162,8 +162,8 @@ impl<T: ?Sized> Mutex<T> {
     /// Do not ask for it in a thread that holds it: that waits for ever. (A [`ReentrantMutex`](super::ReentrantMutex) may.)
     ///
     /// # Errors
-    /// [`PoisonError`] if somebody panicked or died while holding the mutex, and nobody has [cleared](Self::clear_poison) it since.
-    /// The guard is inside the error.
+    /// [`PoisonError`] if a holder panicked or died while holding the mutex, and its poison was not
+    /// [cleared](Self::clear_poison) since. The guard is inside the error.
     ///
     /// # If the other process dies
     /// A holder that dies gives the mutex back: this returns within a tenth of a second, with an error.
@@ -187,14 +187,14 @@ impl<T: ?Sized> Mutex<T> {
         }
     }
 
-    /// Takes the mutex if nobody holds it.
+    /// Takes the mutex if it is free.
     ///
     /// # Errors
-    /// - [`TryLockError::WouldBlock`]: somebody holds it.
+    /// - [`TryLockError::WouldBlock`]: it is held.
     /// - [`TryLockError::Poisoned`]: as for [`lock`](Self::lock).
     ///
     /// # If the other process dies
-    /// A mutex whose holder is known to be dead is free, and poisoned. A death is known within a few milliseconds.
+    /// A mutex with a holder that is known to be dead is free, and poisoned. A death is known within a few milliseconds.
     ///
     /// # Examples
     /// ```
@@ -217,7 +217,7 @@ impl<T: ?Sized> Mutex<T> {
     /// Takes the mutex, waiting for so long at most.
     ///
     /// # Errors
-    /// - [`TryLockError::WouldBlock`]: the time is over, and somebody holds it still.
+    /// - [`TryLockError::WouldBlock`]: the time is over, and the mutex is still held.
     /// - [`TryLockError::Poisoned`]: as for [`lock`](Self::lock).
     ///
     /// # If the other process dies
@@ -241,7 +241,7 @@ impl<T: ?Sized> Mutex<T> {
         }
     }
 
-    /// Whether somebody panicked or died while holding the mutex.
+    /// Whether a holder panicked or died while holding the mutex.
     ///
     /// A death is noticed by the next one that takes the mutex, and shows from then on.
     ///
@@ -259,7 +259,7 @@ impl<T: ?Sized> Mutex<T> {
         self.poison.get()
     }
 
-    /// Takes the note of poison away: whoever calls this has seen to it that the data is as it should be.
+    /// Clears the poison: the caller has seen to it that the data is as it should be.
     ///
     /// # Examples
     /// ```
@@ -267,7 +267,7 @@ impl<T: ?Sized> Mutex<T> {
     ///
     /// let value = Mutex::new(1);
     /// # std::thread::scope(|scope| scope.spawn(|| { let _guard = value.lock(); panic!() }).join().unwrap_err());
-    /// // Somebody panicked while holding the mutex.
+    /// // A thread panicked while holding the mutex.
     /// let mut guard = value.lock().unwrap_or_else(|poisoned| {
     ///     value.clear_poison();
     ///     poisoned.into_inner()
@@ -280,13 +280,13 @@ impl<T: ?Sized> Mutex<T> {
         self.poison.clear();
     }
 
-    /// The data, which nobody else can reach while `self` is borrowed like this.
+    /// The data, which no other thread can reach while `self` is borrowed like this.
     ///
     /// # Errors
     /// If the mutex is poisoned; the reference is inside the error.
     ///
     /// # If the other process dies
-    /// Nobody else has the mutex.
+    /// No other process has the mutex.
     ///
     /// # Examples
     /// ```
@@ -309,7 +309,8 @@ impl<T: ?Sized> Mutex<T> {
 }
 
 impl<T: ?Sized> MutexGuard<'_, T> {
-    /// Gives the mutex back for a while. Until [`take_again`](Self::take_again), whoever has the guard must not use it, nor panic.
+    /// Gives the mutex back for a while. Until [`take_again`](Self::take_again), the owner of the guard must not use it,
+    /// nor panic.
     pub(super) fn give_up(&self) {
         self.mutex.lock.unlock();
     }
@@ -372,7 +373,7 @@ impl<T> From<T> for Mutex<T> {
     }
 }
 
-/// Shows the data, unless somebody holds the mutex: then it says who.
+/// Shows the data, unless the mutex is held: then it shows the holder.
 impl<T: ?Sized + fmt::Debug> fmt::Debug for Mutex<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut shown = f.debug_struct("Mutex");

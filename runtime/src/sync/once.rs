@@ -1,17 +1,17 @@
 //! Something that one process does, once, for all.
 //!
 //! Owns: [`Once`]. Runs in: any process.
-//! Never: counts something as done whose doer was killed.
+//! Never: counts something as done when the process that did it was killed.
 //!
 //! # The words
 //!
-//! `lock` is held by whoever runs; `state` is written under it.
+//! `lock` is held by the runner; `state` is written under it.
 //!
-//! | `state`      | meaning                        | who writes it next                                       |
+//! | `state`      | meaning                        | written next by                                          |
 //! |--------------|--------------------------------|----------------------------------------------------------|
-//! | [`NEW`]      | nobody has come to the end yet | the runner, [`DONE`] or [`POISONED`]                     |
+//! | [`NEW`]      | not run to the end yet         | the runner, [`DONE`] or [`POISONED`]                     |
 //! | [`POISONED`] | the last runner panicked       | a runner that was asked for all the same, [`DONE`]       |
-//! | [`DONE`]     | done, and seen by whoever reads this | nobody                                             |
+//! | [`DONE`]     | done, and seen by each reader of this | none                                               |
 //!
 //! # Deaths
 //!

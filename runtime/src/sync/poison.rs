@@ -1,7 +1,7 @@
-//! The note that somebody may have left data half changed: by a panic, or by dying, while holding its lock.
+//! The note that a thread may have left data half changed: by a panic, or by dying, while holding its lock.
 //!
 //! Owns: [`Poison`], one word beside a lock. Runs in: any process.
-//! Never: takes a lock; the note is read and written by whoever holds the one beside it, or by anybody who only wants to know.
+//! Never: takes a lock; the note is read and written by the holder of the one beside it, and read by any thread.
 
 use std::thread;
 

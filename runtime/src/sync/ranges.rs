@@ -39,8 +39,8 @@ use crate::shared::{FreezeError, Shareable, Shared, SharedMut};
 /// ```
 ///
 /// # If the other process dies
-/// A range whose holder was killed, or panicked, is poisoned: the next [`write`](Self::write) gets it inside the error, half
-/// written as it may be. The other ranges do not notice.
+/// A range is poisoned when its holder was killed, or panicked: the next [`write`](Self::write) gets it inside the error,
+/// half written as it may be. The other ranges do not notice.
 pub struct SharedRanges<T> {
     parts: Parts<T>,
     locks: Shared<[Mutex<()>]>,
@@ -102,10 +102,10 @@ impl<T: Shareable + Send> SharedRanges<T> {
         self.parts.range(index)
     }
 
-    /// Takes range `index` for writing, waiting as long as somebody else has it.
+    /// Takes range `index` for writing, waiting as long as another thread has it.
     ///
     /// # Errors
-    /// The last holder panicked or was killed; the range is inside the error, as he left it.
+    /// The last holder panicked or was killed; the range is inside the error, as it was left.
     ///
     /// # Panics
     /// If there is no such range.
@@ -126,7 +126,7 @@ impl<T: Shareable + Send> SharedRanges<T> {
     ///
     /// let ranges = SharedMut::<[i32]>::zeroed(4)?.split(2)?;
     /// break_off.spawn(ranges.clone()).join().unwrap_err();
-    /// let half = ranges.write(0).unwrap_err().into_inner();      // as he left it
+    /// let half = ranges.write(0).unwrap_err().into_inner();      // as it was left
     /// assert_eq!(half[..], [1, 0]);
     /// # process_task::Result::Ok(())
     /// ```
@@ -136,10 +136,10 @@ impl<T: Shareable + Send> SharedRanges<T> {
         self.locks[index].lock().map(guard).map_err(|poison| PoisonError::new(guard(poison.into_inner())))
     }
 
-    /// Takes range `index` for writing, unless somebody has it.
+    /// Takes range `index` for writing, unless it is held.
     ///
     /// # Errors
-    /// Somebody else has it (`WouldBlock`), or the last holder panicked or was killed (`Poisoned`, with the range inside).
+    /// The range is held (`WouldBlock`), or the last holder panicked or was killed (`Poisoned`, with the range inside).
     ///
     /// # Panics
     /// If there is no such range.
@@ -168,8 +168,8 @@ impl<T: Shareable + Send> SharedRanges<T> {
         })
     }
 
-    /// Makes memory of it that all can read and nobody can write, without copying it: the kernel refuses every write from now
-    /// on, by anybody.
+    /// Makes memory of it that all can read and no process can write, without copying it: the kernel refuses every write
+    /// from now on.
     ///
     /// # Errors
     /// Some handle still exists after a second, in this process or another. This one is inside the error. (Should the kernel

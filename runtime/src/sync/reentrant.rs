@@ -39,7 +39,7 @@ use crate::shared::cell::Exclusive;
 ///     total.store(total.load(Relaxed) + value, Relaxed);
 /// }
 ///
-/// let both = TOTAL.lock().unwrap(); // nobody comes in between
+/// let both = TOTAL.lock().unwrap(); // no other thread comes in between
 /// add(1);
 /// add(2);
 /// assert_eq!(both.load(Relaxed), 3);
@@ -50,8 +50,9 @@ use crate::shared::cell::Exclusive;
 pub struct ReentrantMutex<T: ?Sized> {
     lock: Lock,
     poison: Poison,
-    /// The holder: its member's id, and above the 32 bits of that, its thread's number; 0: nobody. Written by the holder alone,
-    /// so who reads its own name here holds the lock, and who does not reads any other value.
+    /// The holder: its member's id, and above the 32 bits of that, its thread's number; 0: none. Written by the holder
+    /// alone, so a thread that reads its own name here holds the lock, and a thread that does not hold it reads any other
+    /// value.
     holder: AtomicU64,
     /// How many guards the holder has. Only the holder writes it.
     count: AtomicU32,
@@ -102,7 +103,7 @@ pub struct ReentrantMutexGuard<'a, T: ?Sized> {
 }
 
 impl<T> ReentrantMutex<T> {
-    /// A mutex that nobody holds.
+    /// Creates an unlocked mutex.
     ///
     /// # Examples
     /// ```
@@ -122,13 +123,13 @@ impl<T> ReentrantMutex<T> {
         }
     }
 
-    /// The data, as nobody else can have the mutex any more.
+    /// Returns the data, as no other thread can have the mutex any more.
     ///
     /// # Errors
     /// If the mutex is poisoned; the data is inside the error.
     ///
     /// # If the other process dies
-    /// Nobody else has the mutex.
+    /// No other process has the mutex.
     ///
     /// # Examples
     /// ```
@@ -146,8 +147,8 @@ impl<T: ?Sized> ReentrantMutex<T> {
     /// Takes the mutex, waiting as long as another thread holds it.
     ///
     /// # Errors
-    /// [`PoisonError`] if somebody panicked or died while holding the mutex, and nobody has [cleared](Self::clear_poison) it since.
-    /// The guard is inside the error.
+    /// [`PoisonError`] if a holder panicked or died while holding the mutex, and its poison was not
+    /// [cleared](Self::clear_poison) since. The guard is inside the error.
     ///
     /// # Panics
     /// If this thread has 2^32 - 1 guards already.
@@ -183,7 +184,7 @@ impl<T: ?Sized> ReentrantMutex<T> {
     /// As [`lock`](Self::lock).
     ///
     /// # If the other process dies
-    /// A mutex whose holder is known to be dead is free, and poisoned. A death is known within a few milliseconds.
+    /// A mutex with a holder that is known to be dead is free, and poisoned. A death is known within a few milliseconds.
     ///
     /// # Examples
     /// ```
@@ -235,7 +236,7 @@ impl<T: ?Sized> ReentrantMutex<T> {
         }
     }
 
-    /// Whether somebody panicked or died while holding the mutex.
+    /// Whether a holder panicked or died while holding the mutex.
     ///
     /// A death is noticed by the next one that takes the mutex, and shows from then on.
     ///
@@ -249,7 +250,7 @@ impl<T: ?Sized> ReentrantMutex<T> {
         self.poison.get()
     }
 
-    /// Takes the note of poison away: whoever calls this has seen to it that the data is as it should be.
+    /// Clears the poison: the caller has seen to it that the data is as it should be.
     ///
     /// # Examples
     /// ```
@@ -257,7 +258,7 @@ impl<T: ?Sized> ReentrantMutex<T> {
     ///
     /// let value = ReentrantMutex::new(1);
     /// # std::thread::scope(|scope| scope.spawn(|| { let _guard = value.lock(); panic!() }).join().unwrap_err());
-    /// // Somebody panicked while holding the mutex.
+    /// // A thread panicked while holding the mutex.
     /// assert!(value.lock().is_err());
     /// value.clear_poison();
     /// assert!(value.lock().is_ok());
@@ -266,13 +267,13 @@ impl<T: ?Sized> ReentrantMutex<T> {
         self.poison.clear();
     }
 
-    /// The data, which nobody else can reach while `self` is borrowed like this.
+    /// The data, which no other thread can reach while `self` is borrowed like this.
     ///
     /// # Errors
     /// If the mutex is poisoned; the reference is inside the error.
     ///
     /// # If the other process dies
-    /// Nobody else has the mutex.
+    /// No other process has the mutex.
     ///
     /// # Examples
     /// ```
@@ -305,7 +306,7 @@ impl<T: ?Sized> ReentrantMutex<T> {
         self.poison.result(ReentrantMutexGuard { mutex: self, before, kind: PhantomData })
     }
 
-    /// Who holds the mutex, in words, as far as that can be said without holding it.
+    /// The holder of the mutex, in words, as far as that can be said without holding it.
     fn held_by(&self) -> String {
         let count = self.count.load(Relaxed);
         match self.lock.owner() {
@@ -384,7 +385,7 @@ impl<T> From<T> for ReentrantMutex<T> {
     }
 }
 
-/// Shows the data if this thread may look at it, and who holds the mutex.
+/// Shows the data if this thread may look at it, and the holder of the mutex.
 impl<T: ?Sized + fmt::Debug> fmt::Debug for ReentrantMutex<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let held_by = self.held_by();

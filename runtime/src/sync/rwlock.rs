@@ -20,19 +20,20 @@ use crate::shared::cell::Common;
 /// Data that many threads read at a time, or one changes, in whichever process: [`std::sync::RwLock`].
 ///
 /// A plain value that works where it lies: in a [`Shared`](crate::Shared) for several processes, and in a `static` or an
-/// [`Arc`](std::sync::Arc) for the threads of one. It has the methods of [`std::sync::RwLock`], and some with a time-out. Readers who
-/// come one after the other do not keep a writer waiting: once one waits, no reader begins before it had its turn. So a thread that
-/// reads must not ask to read once more: that may wait for ever.
+/// [`Arc`](std::sync::Arc) for the threads of one. It has the methods of [`std::sync::RwLock`], and some with a time-out.
+/// Readers that come one after the other do not keep a writer waiting: once one waits, no reader begins before it had its
+/// turn. So a thread that reads must not ask to read once more: that may wait for ever.
 ///
-/// Up to 256 processes read at a time, each in as many threads as it likes; a further one waits as if somebody were writing.
+/// Up to 256 processes read at a time, each in any number of threads; a further one waits as if the lock were held for
+/// writing.
 ///
 /// # Poisoning
 /// A panic while a [write guard](RwLockWriteGuard) is held poisons the lock, as in the standard library, and so does the end of a
 /// process that holds one. Both mean that the data may be half changed. Nothing that a reader does poisons it.
 ///
 /// # If the other process dies
-/// A reader that dies is forgotten; a writer that dies gives the lock back, poisoned: whoever waits gets it within a tenth
-/// of a second. Somebody who only waited costs nothing.
+/// A reader that dies is forgotten; a writer that dies gives the lock back, poisoned: a waiting thread gets it within a
+/// tenth of a second. A process that only waited costs nothing.
 ///
 /// # Examples
 /// That of [`std::sync::RwLock`], in which tasks read:
@@ -107,7 +108,7 @@ pub struct RwLockWriteGuard<'a, T: ?Sized> {
 }
 
 impl<T> RwLock<T> {
-    /// A lock that nobody holds.
+    /// Creates an unlocked lock.
     ///
     /// # Examples
     /// ```
@@ -121,13 +122,13 @@ impl<T> RwLock<T> {
         Self { turns: Turns::new(), data: Common::new(value) }
     }
 
-    /// The data, as nobody else can have the lock any more.
+    /// Returns the data, as no other thread can have the lock any more.
     ///
     /// # Errors
     /// If the lock is poisoned; the data is inside the error.
     ///
     /// # If the other process dies
-    /// Nobody else has the lock.
+    /// No other process has the lock.
     ///
     /// # Examples
     /// ```
@@ -145,8 +146,8 @@ impl<T: ?Sized> RwLock<T> {
     /// Takes the lock for reading, waiting as long as it takes.
     ///
     /// # Errors
-    /// [`PoisonError`] if somebody panicked or died while writing, and nobody has [cleared](Self::clear_poison) it since. The guard is
-    /// inside the error.
+    /// [`PoisonError`] if a writer panicked or died, and its poison was not [cleared](Self::clear_poison) since. The guard
+    /// is inside the error.
     ///
     /// # If the other process dies
     /// A writer that dies gives the lock back: this returns within a tenth of a second, with an error.
@@ -162,14 +163,14 @@ impl<T: ?Sized> RwLock<T> {
         self.read_guard(always(|wait| self.turns.read(wait)))
     }
 
-    /// Takes the lock for reading if nobody writes or waits for that.
+    /// Takes the lock for reading if no thread writes or waits for that.
     ///
     /// # Errors
-    /// - [`TryLockError::WouldBlock`]: somebody does.
+    /// - [`TryLockError::WouldBlock`]: one does.
     /// - [`TryLockError::Poisoned`]: as for [`read`](Self::read).
     ///
     /// # If the other process dies
-    /// A lock whose writer is known to be dead is free, and poisoned. A death is known within a few milliseconds.
+    /// A lock with a writer that is known to be dead is free, and poisoned. A death is known within a few milliseconds.
     ///
     /// # Examples
     /// ```
@@ -228,14 +229,14 @@ impl<T: ?Sized> RwLock<T> {
         self.write_guard(always(|wait| self.turns.write(wait)))
     }
 
-    /// Takes the lock for changing the data if nobody has it.
+    /// Takes the lock for changing the data if it is free.
     ///
     /// # Errors
-    /// - [`TryLockError::WouldBlock`]: somebody has it.
+    /// - [`TryLockError::WouldBlock`]: it is held.
     /// - [`TryLockError::Poisoned`]: as for [`read`](Self::read).
     ///
     /// # If the other process dies
-    /// A lock whose holders are known to be dead is free. A death is known within a few milliseconds.
+    /// A lock with holders that are known to be dead is free. A death is known within a few milliseconds.
     ///
     /// # Examples
     /// ```
@@ -273,7 +274,7 @@ impl<T: ?Sized> RwLock<T> {
         self.write_guard_of(self.turns.write(Wait::Until(deadline_after(timeout))))
     }
 
-    /// Whether somebody panicked or died while writing. A death is noticed by the next one that takes the lock.
+    /// Whether a writer panicked or died. A death is noticed by the next thread that takes the lock.
     ///
     /// # Examples
     /// ```
@@ -289,7 +290,7 @@ impl<T: ?Sized> RwLock<T> {
         self.turns.poison().get()
     }
 
-    /// Takes the note of poison away: whoever calls this has seen to it that the data is as it should be.
+    /// Clears the poison: the caller has seen to it that the data is as it should be.
     ///
     /// # Examples
     /// ```
@@ -297,7 +298,7 @@ impl<T: ?Sized> RwLock<T> {
     ///
     /// let lock = RwLock::new(1);
     /// # std::thread::scope(|scope| scope.spawn(|| { let _guard = lock.write(); panic!() }).join().unwrap_err());
-    /// // Somebody panicked while writing.
+    /// // A thread panicked while writing.
     /// *lock.write().unwrap_err().into_inner() = 1;
     /// lock.clear_poison();
     /// assert!(lock.read().is_ok());
@@ -306,13 +307,13 @@ impl<T: ?Sized> RwLock<T> {
         self.turns.poison().clear();
     }
 
-    /// The data, which nobody else can reach while `self` is borrowed like this.
+    /// The data, which no other thread can reach while `self` is borrowed like this.
     ///
     /// # Errors
     /// If the lock is poisoned; the reference is inside the error.
     ///
     /// # If the other process dies
-    /// Nobody else has the lock.
+    /// No other process has the lock.
     ///
     /// # Examples
     /// ```
@@ -356,7 +357,7 @@ fn always(take: impl Fn(Wait) -> Option<Member>) -> Member {
 }
 
 impl<'a, T: ?Sized> RwLockWriteGuard<'a, T> {
-    /// Goes on as a reader, with nobody else writing in between.
+    /// Goes on as a reader, without another writer in between.
     ///
     /// # If the other process dies
     /// As a reader from now on.
@@ -383,7 +384,7 @@ impl<T: ?Sized> Deref for RwLockReadGuard<'_, T> {
     type Target = T;
 
     fn deref(&self) -> &T {
-        // Nobody writes while this reader has its turn.
+        // There is no writer while this reader has its turn.
         self.lock.data.lend()
     }
 }
@@ -392,14 +393,14 @@ impl<T: ?Sized> Deref for RwLockWriteGuard<'_, T> {
     type Target = T;
 
     fn deref(&self) -> &T {
-        // Nobody else writes, and what changes the data borrows this guard mutably.
+        // There is no other writer, and what changes the data borrows this guard mutably.
         self.lock.data.lend()
     }
 }
 
 impl<T: ?Sized> DerefMut for RwLockWriteGuard<'_, T> {
     fn deref_mut(&mut self) -> &mut T {
-        // Nobody else has a turn, and this guard is borrowed for as long as the reference lives.
+        // No other thread has a turn, and this guard is borrowed for as long as the reference lives.
         self.lock.data.lend_mut()
     }
 }
@@ -432,7 +433,7 @@ impl<T> From<T> for RwLock<T> {
     }
 }
 
-/// Shows the data, unless somebody writes.
+/// Shows the data, unless there is a writer.
 impl<T: ?Sized + fmt::Debug> fmt::Debug for RwLock<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut shown = f.debug_struct("RwLock");

@@ -1,7 +1,7 @@
 //! Permits that so many may hold at a time, and that come back from a holder that was killed.
 //!
 //! Owns: [`Semaphore`] and [`Permit`]. Runs in: any process.
-//! Never: leaves a permit with a process that is dead while somebody waits for one.
+//! Never: leaves a permit with a dead process while a thread waits for one.
 //!
 //! # The words
 //!
@@ -13,13 +13,15 @@
 //! | `held`    | how many each process holds                                            |
 //! | `free`    | the difference of the two, so that a look need not add                 |
 //!
-//! To take a permit, to give one back, and to make one more is one change of `held` or of `permits`; `free` follows, and whoever
-//! finds that the last holder of `lock` has died works it out anew. A permit is forgotten by taking it from `permits` first: one
+//! To take a permit, to give one back, and to make one more is one change of `held` or of `permits`; `free` follows, and a
+//! thread that finds that the last holder of `lock` has died works it out anew. A permit is forgotten by taking it from
+//! `permits` first: one
 //! that is killed after that leaves an entry in `held` that its death clears anyway.
 //!
 //! # Deaths
 //!
-//! - *A holder's*: whoever finds no permit free asks which holders live before it says so, and before and after each sleep.
+//! - *A holder's*: a thread that finds no permit free asks which holders live before it says so, and before and after each
+//!   sleep.
 //! - *A waiter's*: costs nothing. Had it been woken just before, the others look again by themselves soon.
 
 use std::fmt;
@@ -34,7 +36,8 @@ use super::members::{self, Member};
 use super::sleepers::{ALL, Sleepers};
 use super::waiting;
 
-/// So many permits, for threads of any processes: whoever [acquires](Self::acquire) one has it until it drops the [`Permit`].
+/// A number of permits, for threads of any processes: a thread that [acquires](Self::acquire) one has it until it drops the
+/// [`Permit`].
 ///
 /// [`new`](Self::new) is Python's `Semaphore`, [`bounded`](Self::bounded) its `BoundedSemaphore`. A permit that is taken in one place and
 /// given back in another, as Python's are, is [forgotten](Permit::forget) there and [released](Self::release) here.
@@ -72,8 +75,9 @@ use super::waiting;
 /// ```
 ///
 /// # If the other process dies
-/// The permits of a process that was killed, or ended in any other way, come back: whoever waits gets one within 100
-/// ms, and [`try_acquire`](Self::try_acquire) at once. A killed waiter costs nothing. A permit that was forgotten belongs to nobody, and does not come back.
+/// The permits of a process that was killed, or ended in any other way, come back: a waiting thread gets one within 100 ms,
+/// and [`try_acquire`](Self::try_acquire) at once. A killed waiter costs nothing. A permit that was forgotten has no
+/// holder, and does not come back.
 #[doc(alias = "BoundedSemaphore")]
 #[repr(C)]
 pub struct Semaphore {
@@ -199,8 +203,9 @@ impl Semaphore {
     /// None: the deadline is over.
     fn acquire_until(&self, deadline: Option<Instant>) -> Option<Permit<'_>> {
         loop {
-            // Without looking for a while first: who gives a permit back commonly sleeps next, and the one it wakes then runs in
-            // its place. Should it look instead, the woken one is given another processor, which takes longer.
+            // Without looking for a while first: a thread that gives a permit back commonly sleeps next, and the one it
+            // wakes then runs in its place. Should it look instead, the woken one is given another processor, which takes
+            // longer.
             let turn = {
                 let mut inside = self.inside_until(deadline)?;
                 match inside.take() {
@@ -311,10 +316,10 @@ pub struct Permit<'a> {
 }
 
 impl Permit<'_> {
-    /// Uses the permit up: there is one less from now on, until somebody [releases](Semaphore::release) one.
+    /// Uses the permit up: there is one less from now on, until one is [released](Semaphore::release).
     ///
     /// # If the other process dies
-    /// The permit belongs to nobody any more, so nobody's death brings it back.
+    /// The permit has no holder any more, so no death brings it back.
     pub fn forget(self) {
         let permit = ManuallyDrop::new(self);
         let semaphore = permit.semaphore;

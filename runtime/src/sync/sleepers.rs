@@ -1,29 +1,29 @@
-//! Those who sleep until something changes, and whether there are any to wake.
+//! Threads that sleep until something changes, and whether there are any to wake.
 //!
 //! Owns: [`Sleepers`], three words. Runs in: any process.
-//! Never: decides who may go on. Whoever wakes looks again at what it waits for.
+//! Never: decides which threads may go on. A thread that wakes looks again at what it waits for.
 //!
 //! # The words
 //!
-//! They stand beside a lock, which whoever [enlists](Sleepers::enlist) or [calls](Sleepers::call) holds; sleeping and waking
+//! They stand beside a lock, which is held to [enlist](Sleepers::enlist) and to [call](Sleepers::call); sleeping and waking
 //! happen without it.
 //!
-//! | word       | meaning                                                        | who writes it                     |
+//! | word       | meaning                                                        | written by                        |
 //! |------------|----------------------------------------------------------------|-----------------------------------|
-//! | `turn`     | one more with every call; it is what the sleepers sleep on     | whoever calls, under the lock     |
-//! | `enlisted` | how often somebody was about to sleep                          | whoever enlists, under the lock   |
-//! | `gone`     | of these, how many are known not to sleep any more             | whoever has woken all there were  |
+//! | `turn`     | one more with every call; it is what the sleepers sleep on     | the caller, under the lock        |
+//! | `enlisted` | how often a thread was about to sleep                          | the sleeper, under the lock       |
+//! | `gone`     | of these, how many are known not to sleep any more             | a caller that has woken them all  |
 //!
-//! One who enlisted before a call either sleeps, and the kernel finds it, or is still about to, and the kernel sees that the
-//! turn has changed: so nobody sleeps over a call. A call that wakes fewer than it would have has found everybody who enlisted
-//! before it; from then on it costs no system call to call, until somebody enlists again. Two such who write `gone` in the
-//! wrong order leave it too small, which costs one system call more.
+//! A thread that enlisted before a call either sleeps, and the kernel finds it, or is still about to, and the kernel sees
+//! that the turn has changed: so no thread sleeps over a call. A call that wakes fewer than it would have has found every
+//! thread that enlisted before it; from then on it costs no system call to call, until another one enlists. Two such
+//! callers that write `gone` in the wrong order leave it too small, which costs one system call more.
 //!
 //! # Deaths
 //!
-//! - *A sleeper's*: it is counted in `enlisted` until the next call finds nobody.
+//! - *A sleeper's*: it is counted in `enlisted` until the next call finds no sleeper.
 //! - *One that was just woken*: the others sleep on, and look again by themselves soon.
-//! - *The caller's*, before it wakes anybody: likewise.
+//! - *The caller's*, before it wakes any: likewise.
 
 use std::time::Instant;
 
@@ -40,11 +40,11 @@ pub(crate) struct Sleepers {
     gone: AtomicU32,
 }
 
-/// The turn in which somebody enlisted.
+/// The turn in which a thread enlisted.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Turn(u32);
 
-/// Those who enlisted before a call, if any of them may sleep.
+/// The threads that enlisted before a call, if any of them may sleep.
 #[derive(Debug)]
 #[must_use = "who was called is to be woken, once the lock is free"]
 pub(crate) struct Called(Option<u32>);
@@ -65,7 +65,7 @@ impl Sleepers {
         waiting::sleep(&self.turn, turn.0, deadline)
     }
 
-    /// Something has changed that those who sleep wait for. Under the lock.
+    /// Something has changed that sleepers wait for. Under the lock.
     pub(crate) fn call(&self) -> Called {
         let enlisted = self.enlisted.load(Relaxed);
         if enlisted == self.gone.load(Relaxed) {
@@ -75,14 +75,14 @@ impl Sleepers {
         Called(Some(enlisted))
     }
 
-    /// Whether somebody may sleep. For one who has changed what they wait for without the lock, by a `SeqCst` exchange; those
-    /// who sleep must look once more, after a `SeqCst` fence, when they have enlisted.
+    /// Whether a thread may sleep. For a caller that has changed what sleepers wait for without the lock, by a `SeqCst`
+    /// exchange; a sleeper must look once more, after a `SeqCst` fence, when it has enlisted.
     #[inline]
     pub(crate) fn may_sleep(&self) -> bool {
         self.enlisted.load(SeqCst) != self.gone.load(Relaxed)
     }
 
-    /// Wakes so many of those who were called, and says how many it found. Without the lock.
+    /// Wakes `count` of the threads that were called, and says how many it found. Without the lock.
     pub(crate) fn wake(&self, called: &Called, count: u32) -> u32 {
         let Some(enlisted) = called.0 else { return 0 };
         let woken = waiting::wake(&self.turn, count);
@@ -92,7 +92,7 @@ impl Sleepers {
         woken
     }
 
-    /// Wakes all of those who were called.
+    /// Wakes all threads that were called.
     pub(crate) fn wake_all(&self, called: &Called) {
         self.wake(called, ALL);
     }

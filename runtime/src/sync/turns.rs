@@ -1,21 +1,21 @@
-//! Whose turn it is to read or to write: a read-write lock without its data.
+//! The turns to read and to write: a read-write lock without its data.
 //!
 //! Owns: [`Turns`]. Runs in: any process.
-//! Never: counts one that is dead among those who read or write while somebody waits for them.
+//! Never: counts a dead process among those that read or write while a thread waits for them.
 //!
 //! # The words
 //!
-//! All are written under `lock`, a few instructions long. Each change of who reads or writes is one store.
+//! All are written under `lock`, a few instructions long. Each change of the readers or the writer is one store.
 //!
 //! | word      | meaning                                                                                       |
 //! |-----------|-----------------------------------------------------------------------------------------------|
 //! | `writer`  | the process that writes, 0 if none does                                                       |
 //! | `reading` | in how many threads each process reads                                                        |
-//! | `next`    | the process of a writer that waits: until it has had its turn, nobody begins to read          |
+//! | `next`    | the process of a writer that waits: until it has had its turn, no thread begins to read       |
 //! | `poison`  | a writer died, or panicked, while it wrote                                                    |
 //!
 //! One waiting writer, of however many, stands in `next`, and knows that it does; it leaves when it has got its turn, or gives up.
-//! So readers who come one after the other do not keep writers waiting. Writers may, for a while, keep readers waiting.
+//! So readers that come one after the other do not keep writers waiting. Writers may, for a while, keep readers waiting.
 //!
 //! # Waking
 //!
@@ -23,10 +23,10 @@
 //!
 //! # Deaths
 //!
-//! - *A reader's*: it vanishes from `reading`. *The writer's*: it vanishes, and leaves `poison`. Whoever wants the turn that it had
-//!   sees to that, before it says no and before it sleeps.
+//! - *A reader's*: it vanishes from `reading`. *The writer's*: it vanishes, and leaves `poison`. A thread that wants the
+//!   turn that it had sees to that, before it says no and before it sleeps.
 //! - *Of the one in `next`*: the next reader that looks takes it out, and so does a writer that would stand there.
-//! - *Under `lock`*: the next one there sees to all of the above, and wakes everybody.
+//! - *Under `lock`*: the next one there sees to all of the above, and wakes all.
 
 use std::time::Instant;
 
@@ -41,7 +41,7 @@ use super::waiting;
 
 const NOBODY: u32 = 0;
 
-/// How long somebody waits for its turn.
+/// How long a thread waits for its turn.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Wait {
     /// Not at all.
@@ -81,7 +81,7 @@ impl Turns {
         &self.poison
     }
 
-    /// A turn to read, and for whom. None: the waiting is over.
+    /// Takes a turn to read, and returns the member that has it. None: the waiting is over.
     pub(crate) fn read(&self, wait: Wait) -> Option<Member> {
         loop {
             let reader = self.inside().begin_to_read();
@@ -100,7 +100,7 @@ impl Turns {
         }
     }
 
-    /// A turn to write, and for whom. None: the waiting is over.
+    /// Takes a turn to write, and returns the member that has it. None: the waiting is over.
     pub(crate) fn write(&self, wait: Wait) -> Option<Member> {
         let mut is_next = false;
         loop {
@@ -147,11 +147,12 @@ impl Turns {
         }
     }
 
-    /// The writer goes on as a reader, with nobody writing in between. In a copy of its process it has no turn of any kind.
+    /// The writer goes on as a reader, without another writer in between. In a copy of its process it has no turn of any
+    /// kind.
     pub(crate) fn reads_on(&self, writer: Member) {
         if members::is_own(writer) {
             let mut inside = self.inside();
-            // There is room: nobody else reads.
+            // There is room: there is no other reader.
             self.reading.add(writer);
             self.writer.store(NOBODY, Relaxed);
             inside.wake = Wake::Everybody;
@@ -180,7 +181,7 @@ enum Wake {
     Everybody,
 }
 
-/// The lock, until this is dropped, and who is to be woken then.
+/// The lock, until this is dropped, and which threads are to be woken then.
 struct Inside<'a> {
     turns: &'a Turns,
     wake: Wake,
@@ -252,7 +253,7 @@ impl Inside<'_> {
     }
 }
 
-/// Whether somebody stands in this word, and lives.
+/// Whether this word names a member, and it lives.
 fn is_alive(word: u32) -> bool {
     Member::of_bits(word).is_some_and(members::lives)
 }

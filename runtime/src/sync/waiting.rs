@@ -1,7 +1,7 @@
-//! Sleeping on a word until somebody wakes us, a deadline, or the time to look again, whichever comes first.
+//! Sleeping on a word until another thread wakes this one, a deadline, or the time to look again, whichever comes first.
 //!
 //! Owns: how long the longest sleep is. Runs in: any process.
-//! Never: says why a sleep ended. Whoever slept looks at the word, at who holds it, and at the clock.
+//! Never: says why a sleep ended. The thread that slept looks at the word, at its holder, and at the clock.
 //!
 //! No sleep on a word of shared memory is longer than [`LOOK_AGAIN`]. That one rule heals every wake-up that was lost because
 //! the process that was woken, or the one that was about to wake, has been killed; and it is when a sleeper asks whether
@@ -30,10 +30,11 @@ pub(crate) fn sleep(word: &AtomicU32, expected: u32, deadline: Option<Instant>) 
     sleep_for(word, expected, (LOOK_AGAIN, deadline))
 }
 
-/// As [`sleep`], for one who has left the note `expected` in `note`, and goes to sleep only if `must_wait` says so after that.
+/// As [`sleep`], for a thread that has left the note `expected` in `note`, and goes to sleep only if `must_wait` says so
+/// after that.
 ///
-/// Whoever writes what `must_wait` looks at, and looks for a note after a [`light_fence`], sees the note; or `must_wait` sees what was
-/// written.
+/// A thread that writes what `must_wait` looks at, and looks for a note after a [`light_fence`], sees the note; or
+/// `must_wait` sees what was written.
 #[must_use = "when the deadline is over, nobody waits any longer"]
 pub(crate) fn sleep_noted(
     note: &AtomicU32,
@@ -44,7 +45,7 @@ pub(crate) fn sleep_noted(
     !must_wait() || sleep_for(note, expected, (longest, deadline))
 }
 
-/// Between writing a word and looking for a note of those who are about to [sleep](sleep_noted) until it is written.
+/// Between writing a word and looking for a note of threads that are about to [sleep](sleep_noted) until it is written.
 #[inline]
 pub(crate) fn light_fence() {
     membarrier::light();
@@ -77,12 +78,12 @@ pub(crate) fn wake_all(word: &AtomicU32) {
     futex::wake(word, u32::MAX);
 }
 
-/// When a time-out that begins now is over. None: so late that nobody will see it.
+/// When a time-out that begins now is over. None: too late to be ever reached.
 pub(crate) fn deadline_after(timeout: Duration) -> Option<Instant> {
     Instant::now().checked_add(timeout)
 }
 
-/// When to give up waiting for a lock that one can do without: nobody who runs has it for longer than microseconds.
+/// When to give up waiting for a lock that the caller can do without: a running holder has it for microseconds only.
 pub(crate) fn soon() -> Option<Instant> {
     deadline_after(LOOK_AGAIN)
 }
