@@ -35,7 +35,7 @@ use crate::sys::fd;
 /// let (mut from, into) = pipe().unwrap();
 /// shout.spawn(Descriptor::new(into)).join()?;
 /// let mut heard = String::new();
-/// from.read_to_string(&mut heard).unwrap();                // to its end: nobody has the other side any more
+/// from.read_to_string(&mut heard).unwrap();                // to its end: no process has the other side any more
 /// assert_eq!(heard, "HELLO");
 /// # process_task::Result::Ok(())
 /// ```

@@ -192,7 +192,7 @@ pub enum GetError {
         /// The error number of the kernel.
         errno: i32,
     },
-    /// The queue's memory was written over by somebody who has no business there.
+    /// The queue's memory was written over by a process that has no business there.
     #[non_exhaustive]
     Corrupt {
         /// What is wrong.

@@ -15,15 +15,15 @@
 //!
 //! # When a process dies
 //!
-//! Whatever dies, however, and in the middle of whatever: all others go on, and nobody waits for it for longer than a tenth of a
-//! second. Each line was tried by the test beside it; those of `tests/queue_deaths.rs` follow a process instruction by
-//! instruction and kill it at moments from the first to the last of what it does.
+//! Whatever dies, however, and in the middle of whatever: all others go on, and no thread waits for it for longer than a
+//! tenth of a second. Each line was tried by the test beside it; those of `tests/queue_deaths.rs` follow a process
+//! instruction by instruction and kill it at moments from the first to the last of what it does.
 //!
 //! | what dies | what it costs | shown by |
 //! |---|---|---|
 //! | a process that puts an item into a queue | the item, if it was not there yet: never a part of it, and nothing else | `tests/queue_deaths.rs`: `killed_while_putting_its_item_is_there_or_was_never_put`, `killed_while_putting_the_first_item_of_a_chunk_it_is_there_or_was_never_put` |
 //! | one that puts a long item, also while it is half copied | the same; its memory is found again | `killed_while_putting_a_long_item_it_is_there_whole_or_was_never_put` |
-//! | one that has sent the handles of an item, and not put it | the same; the handles are let go of when there is a next item with handles, or somebody waits for one | `killed_while_putting_handles_they_are_there_or_gone` |
+//! | one that has sent the handles of an item, and not put it | the same; the handles are let go of when there is a next item with handles, or a thread waits for one | `killed_while_putting_handles_they_are_there_or_gone` |
 //! | one that gets an item | the item, if it was taken already; else it is still there | `killed_while_getting_the_item_is_still_there_or_was_taken`, `killed_while_getting_the_first_item_of_a_chunk_it_is_still_there_or_was_taken` |
 //! | one that gets a long item, also while it is half copied | the same; its memory is found again | `killed_while_getting_a_long_item_it_is_still_there_whole_or_was_taken` |
 //! | one that gets handles | the same | `killed_while_getting_handles_they_are_still_there_or_gone` |
@@ -41,15 +41,16 @@
 //! | a process that is stopped, not dead, while it puts | others wait, but not longer than they asked for, and a twentieth of a second | `tests/queue_deaths.rs`: `stopped_while_putting_others_keep_their_time_outs` |
 //! | one that is stopped while it gets a short item | nothing: others get all else | `stopped_while_getting_others_get_all_else` |
 //! | one that is stopped with an end, or with a lent item | it has it | `tests/queue_ends.rs`: `a_process_that_is_stopped_is_still_there`, `tests/joinable_queues.rs`: `a_process_that_lives_keeps_what_it_has` |
-//! | anybody that puts or gets, at any moment, for as long as you like | at most the item that each had just taken | `tests/queue_storms.rs`: `every_small_item_is_got_once_or_lost_with_its_taker_whoever_is_killed`, and the same with long items and with handles |
-//! | anybody that puts or borrows, likewise | nothing: every item is done at least once | `every_lent_item_is_done_whoever_is_killed` |
+//! | any process that puts or gets, at any moment, for as long as you like | at most the item that each had just taken | `tests/queue_storms.rs`: `every_small_item_is_got_once_or_lost_with_its_taker_whoever_is_killed`, and the same with long items and with handles |
+//! | any process that puts or borrows, likewise | nothing: every item is done at least once | `every_lent_item_is_done_whoever_is_killed` |
 //!
 //! # How it is made
 //!
-//! Owns: pipes, queues and listeners. Runs in: any process. Never: makes anybody wait for the dead.
+//! Owns: pipes, queues and listeners. Runs in: any process. Never: makes a process wait for a dead one.
 //!
-//! An end is a descriptor of a socket, so that the kernel counts ends, also those on their way to a process. What connections do stands in
-//! `connection/mod.rs`, with what each death costs; the memory of a queue, and who writes which word of it, in `queue/store.rs`.
+//! An end is a descriptor of a socket, so that the kernel counts ends, also those on their way to a process. What
+//! connections do stands in `connection/mod.rs`, with what each death costs; the memory of a queue, and which process
+//! writes which word of it, in `queue/store.rs`.
 
 mod connection;
 mod descriptor;

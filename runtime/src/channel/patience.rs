@@ -1,4 +1,4 @@
-//! How long somebody is ready to wait.
+//! How long a caller is ready to wait.
 //!
 //! Owns: [`Patience`]. Runs in: any process. Never: waits.
 
@@ -23,7 +23,7 @@ impl Patience {
         waiting::deadline_after(timeout).map_or(Self::Endless, Self::Until)
     }
 
-    /// Whether nobody would wait any more.
+    /// Whether no time to wait is left.
     pub(crate) fn is_over(self) -> bool {
         match self {
             Self::None => true,
@@ -32,7 +32,7 @@ impl Patience {
         }
     }
 
-    /// When it is over, for those who would have to wait.
+    /// When it is over, for callers that have to wait.
     pub(crate) fn deadline(self) -> Option<Instant> {
         match self {
             Self::None => Some(Instant::now()),

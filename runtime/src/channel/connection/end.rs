@@ -27,12 +27,13 @@ use crate::sys::{self, socket};
 /// Made by [`pipe`] and [`one_way`]. Messages arrive whole, in order, and one by one, however long they are. What the other end
 /// sent is kept until it is received, also when that end is gone by then.
 ///
-/// An end can be an argument or a result of a task, and a message of another connection, with or without messages in it that
-/// nobody has received yet. What a message holds may be ends, too, and [`Shared`](crate::Shared) memory: 252 of them at most.
+/// An end can be an argument or a result of a task, and a message of another connection, with or without messages in it
+/// that have not been received yet. What a message holds may be ends, too, and [`Shared`](crate::Shared) memory: 252 of
+/// them at most.
 ///
 /// Threads may use one end at the same time; each message goes to one of them. An end is not `Clone`: that the other end is
-/// gone says something only where each end has one holder. Who passes a reference to a task shows its end to it, and both have
-/// it until the task is done.
+/// gone says something only where each end has one holder. A caller that passes a reference to a task shows its end to it,
+/// and both have it until the task is done.
 ///
 /// # How much fits
 ///
@@ -72,8 +73,8 @@ use crate::sys::{self, socket};
 /// What it had sent is received, each message whole; then comes [`Disconnected`](RecvError::Disconnected). A message that it was
 /// sending when it died never was. Sending to it gives the message back; messages that it had not received are lost with it.
 ///
-/// Whoever gave an end to a task keeps a copy of it until the call is answered, since the call may have to go to another process.
-/// So a death is heard of at once, but an end that a task drops is heard of when the task is done.
+/// A caller that gave an end to a task keeps a copy of it until the call is answered, since the call may have to go to
+/// another process. So a death is heard of at once, but an end that a task drops is heard of when the task is done.
 pub struct Connection<A, B> {
     transport: Transport,
     types: PhantomData<fn(A) -> B>,
@@ -152,7 +153,7 @@ fn ends<A, B>() -> Result<(Connection<A, B>, Connection<B, A>)> {
 }
 
 impl<A, B> Connection<A, B> {
-    /// Over a socket of this machine, of kind `SOCK_SEQPACKET`, whose other end belongs to a [`Connection`], too.
+    /// Over a socket of this machine, of kind `SOCK_SEQPACKET`. Its other end belongs to a [`Connection`], too.
     pub(crate) fn local(socket: OwnedFd) -> sys::Result<Self> {
         Local::new(socket).map(|local| Self::over(Transport::Local(Arc::new(local))))
     }

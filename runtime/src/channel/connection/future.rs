@@ -75,7 +75,7 @@ impl<A, B: Message> Future for Receiving<'_, A, B> {
                 return Poll::Ready(received);
             }
         }
-        // Nobody wakes a copy made by `fork()` for what was asked before.
+        // A copy made by `fork()` is not woken for what was asked before.
         self.watch.take_if(|watch| !watch.is_of_this_process());
         let waiting = match &self.watch {
             Some(watch) => watch.again(context.waker()),

@@ -6,7 +6,7 @@
 //!
 //! | bytes | what |
 //! |---|---|
-//! | 0 to 7 | [`WHOLE`]: the message follows; [`PARCEL`]: it is in the parcel whose descriptor comes first |
+//! | 0 to 7 | [`WHOLE`]: the message follows; [`PARCEL`]: it is in the parcel, and that one's descriptor comes first |
 //! | 8 to 15 | how long the message is |
 //! | 16 to the end | the message, if it follows |
 //!
@@ -149,8 +149,8 @@ impl Local {
         }
     }
 
-    /// Waits until there may be room. The kernel says so only once three quarters are free, and whoever read half may now wait
-    /// for us: so it is tried again every so often.
+    /// Waits until there may be room. The kernel says so only once three quarters are free, and a reader of half may now
+    /// wait for this side: so it is tried again every so often.
     fn wait_for_room(&self, patience: Patience) -> Result<(), SendErrorKind> {
         if patience.is_over() {
             return Err(SendErrorKind::Full);

@@ -1,7 +1,7 @@
 //! Connections: two typed ends of a socket, in whatever processes they are.
 //!
 //! Owns: [`Connection`], and what carries its messages. Runs in: any process.
-//! Never: lets a message arrive in part, or makes anybody wait for the dead.
+//! Never: lets a message arrive in part, or makes a process wait for a dead one.
 //!
 //! # One message
 //!
@@ -13,10 +13,10 @@
 //! | 4 | | decodes it, from memory of its thread, or from the parcel as it lies there |
 //! | 5 | | of a parcel: gives it back, and wakes a sender that waits for one |
 //!
-//! Nothing else is shared: no lock, no count, no name in a file system. So there is nothing that a death could leave behind,
-//! but for a parcel, of which [its own table](parcel) says whose it is.
+//! Nothing else is shared: no lock, no count, no name in a file system. So there is nothing that a death could leave
+//! behind, but for a parcel, and [its own table](parcel) says which process may write to that.
 //!
-//! # Who dies, and what that costs
+//! # What a death costs
 //!
 //! The tests are in `tests/connection_deaths.rs`. Another file that a row names holds the tests that stand behind it, there and in
 //! the rows below.
@@ -32,22 +32,22 @@
 //! | a process that was to get an end, before it did | that end: it is closed with the packet that held it | `an_end_on_its_way_to_a_dead_process_is_closed` |
 //! | one that had sent, and not read everything | what it had not read; all that it sent arrives | `what_the_dead_sent_arrives_though_they_had_not_read_everything` |
 //! | a process that got an end as an argument | as above, at once, though the caller has a copy | `a_child_hears_of_the_death_of_another` |
-//! | nobody: the other side is stopped | time | `a_stopped_process_costs_time_only` |
-//! | nobody: decoding panics or refuses, in 4 | that message; its parcel is given back | `a_reader_that_panics_while_it_decodes_gives_the_memory_back`, `tests/connections.rs`: `what_cannot_be_decoded_costs_itself_only` |
-//! | nobody: the receiver has no descriptors left, in 3 | messages that need one, each an error in words | `tests/connection_limits.rs`: `a_full_table_of_descriptors_costs_the_messages_that_need_one` |
-//! | nobody: the sender has none left, in 1 | the message comes back, if it is long | `a_sender_without_descriptors_gets_its_message_back` |
-//! | nobody: this user has as many descriptors on their way as may be, in 2 | time, or after a second the message comes back | `where_too_many_descriptors_are_on_their_way_a_sender_waits_for_room` |
-//! | nobody: a host program calls `fork()` | nothing: its copy has memory of its own for what is long | `a_host_that_forks_shares_no_memory_with_its_copy` |
-//! | nobody: what comes was not sent by us | that packet | `tests/hostile_connections.rs` |
+//! | none: the other side is stopped | time | `a_stopped_process_costs_time_only` |
+//! | none: decoding panics or refuses, in 4 | that message; its parcel is given back | `a_reader_that_panics_while_it_decodes_gives_the_memory_back`, `tests/connections.rs`: `what_cannot_be_decoded_costs_itself_only` |
+//! | none: the receiver has no descriptors left, in 3 | messages that need one, each an error in words | `tests/connection_limits.rs`: `a_full_table_of_descriptors_costs_the_messages_that_need_one` |
+//! | none: the sender has none left, in 1 | the message comes back, if it is long | `a_sender_without_descriptors_gets_its_message_back` |
+//! | none: this user has as many descriptors on their way as may be, in 2 | time, or after a second the message comes back | `where_too_many_descriptors_are_on_their_way_a_sender_waits_for_room` |
+//! | none: a host program calls `fork()` | nothing: its copy has memory of its own for what is long | `a_host_that_forks_shares_no_memory_with_its_copy` |
+//! | none: what comes was not sent by us | that packet | `tests/hostile_connections.rs` |
 //!
 //! A task that drops an end while its call goes on is not heard of before the call is answered: the caller has a copy of what
 //! it gave, since it may have to give it to another process (`a_drop_in_the_middle_of_a_call_is_heard_when_the_call_ends`).
 //!
 //! # What is believed
 //!
-//! Of a packet: nothing but what the kernel says of it. Of a parcel: that nobody writes to it while it is read, which is how
-//! [trusted](crate#what-is-trusted) processes behave; that its size is fixed, that all of it is there, and that the message
-//! lies inside, is checked.
+//! Of a packet: nothing but what the kernel says of it. Of a parcel: that it is not written to while it is read, which is
+//! how [trusted](crate#what-is-trusted) processes behave; that its size is fixed, that all of it is there, and that the
+//! message lies inside, is checked.
 
 mod end;
 mod future;

@@ -3,28 +3,28 @@
 //! Owns: [`Outgoing`], what one end fills, and [`Incoming`], what it reads. Runs in: any process.
 //! Never: fills a parcel again before its reader has let go of it.
 //!
-//! A parcel is a memfd: a page that holds one word, then the message. Its descriptor goes with every message that is in
-//! it, so that it does not matter which process holds the other end by now; whoever has seen it before, by its number, has
-//! it mapped already.
+//! A parcel is a memfd: a page that holds one word, then the message. Its descriptor goes with every message that is in it,
+//! so that it does not matter which process holds the other end by now; a process that has seen it before, by its number,
+//! has it mapped already.
 //!
-//! # Whose turn it is
+//! # Which side's turn it is
 //!
-//! | [`Turn::turn`] | the parcel is | who writes it next |
+//! | [`Turn::turn`] | the parcel is | written next by |
 //! |---|---|---|
 //! | [`WRITERS`] | kept, or being filled | the writer: [`READERS`] when the message is sent, [`NOBODYS`] |
 //! | [`READERS`] | with its message, on its way or being read | the reader: [`WRITERS`] when the message is read; or the writer: [`NOBODYS`] |
-//! | [`NOBODYS`] | let go of by its writer, or of one that is gone | nobody |
+//! | [`NOBODYS`] | let go of by its writer, or of one that is gone | none |
 //!
 //! A writer that dies leaves what it sent: the memory lives as long as its descriptor is on its way, or mapped. A message
 //! that it was filling was never sent, and goes with it. A reader that dies leaves [`READERS`]: its writer finds the
-//! connection closed. If others hold the reading end, too, the connection is open; a writer that needs room then sees that all
-//! was received long ago, and lets go of the parcel, which is always allowed: who maps it keeps it.
+//! connection closed. If others hold the reading end, too, the connection is open; a writer that needs room then sees that
+//! all was received long ago, and lets go of the parcel, which is always allowed: a process that maps it keeps it.
 //!
 //! # How much there is
 //!
-//! One message of any length is on its way at a time, or several, [`SLOTS`] at most, of [`KEPT`] bytes together; who sends
-//! more waits. As much is kept warm. What is longer than that is given back by its reader at once; what is kept goes when
-//! [`ENOUGH`] short messages were sent since the last long one, or the end is dropped.
+//! One message of any length is on its way at a time, or several, [`SLOTS`] at most, of [`KEPT`] bytes together; a sender
+//! of more waits. As much is kept warm. What is longer than that is given back by its reader at once; what is kept goes
+//! when [`ENOUGH`] short messages were sent since the last long one, or the end is dropped.
 
 use std::cmp::Reverse;
 use std::collections::VecDeque;
@@ -83,7 +83,7 @@ const MESSAGE: usize = Half::<Turn>::size_with(0);
 #[derive(Debug)]
 pub(super) struct Parcel {
     fd: OwnedFd,
-    /// The first page; held longer by those who wait for it.
+    /// The first page; held longer by threads that wait for it.
     word: Arc<Half<Turn>>,
     map: Map,
     /// When it was first seen that it was received, if it was looked for.
@@ -111,7 +111,7 @@ impl Parcel {
         &self.word.words().turn
     }
 
-    /// Whose descriptor goes with the message.
+    /// The descriptor that goes with the message.
     pub(super) fn as_fd(&self) -> BorrowedFd<'_> {
         self.fd.as_fd()
     }
@@ -193,7 +193,7 @@ impl Outgoing {
         }
     }
 
-    /// Keeps a parcel whose message was not sent.
+    /// Keeps a parcel with a message that was not sent.
     fn give_back(&self, parcel: Parcel) {
         self.stock().keep(parcel);
     }
@@ -253,7 +253,7 @@ impl Stock {
     /// Notes that a parcel is the reader's.
     fn send(&mut self, parcel: Parcel) {
         self.sent.push_back(parcel);
-        // It was in nobody's count while it was filled.
+        // It was not counted while it was filled.
         self.trim(0);
     }
 
@@ -354,7 +354,7 @@ struct Arrived {
 
 impl Arrived {
     fn new(fd: BorrowedFd<'_>) -> sys::Result<Self> {
-        // Only memory of fixed size that is there as a whole: nobody can take it away below us.
+        // Only memory of fixed size that is there as a whole: no process can take it away while it is mapped.
         let len = memory::checked_len_present(fd)?;
         if len < MESSAGE {
             return Err(sys::Errno::EMSGSIZE);

@@ -22,7 +22,7 @@ struct Memory {
     beside: Vec<u8>,
 }
 
-/// The memory of this thread. Whoever asks while somebody has it, as a value's own `Deserialize` may, gets new memory.
+/// The memory of this thread. While it is in use, another user, as a value's own `Deserialize` may be, gets new memory.
 pub(super) struct Scratch(Option<Box<Memory>>);
 
 impl Scratch {

@@ -1,6 +1,6 @@
 //! Waiting for several connections at once, and for whatever else has a descriptor.
 //!
-//! Owns: [`wait`]. Runs in: any process. Never: takes a message. Whoever waited does that.
+//! Owns: [`wait`]. Runs in: any process. Never: takes a message. The caller does that.
 
 use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
@@ -11,10 +11,10 @@ use crate::sys::poll;
 
 /// Waits until at least one of `these` is ready, and says which are, by their places.
 ///
-/// Anything that has a descriptor can be waited for: a [`Connection`](crate::channel::Connection) is ready when a message or
-/// the end is there, a [`Process`](crate::Process) when it has ended, a socket or a pipe of the standard library when it can
-/// be read. Nothing is taken: `try_recv` says what there is, and that it is [`Empty`](crate::channel::RecvError::Empty) if
-/// somebody else was faster.
+/// Anything that has a descriptor can be waited for: a [`Connection`](crate::channel::Connection) is ready when a message
+/// or the end is there, a [`Process`](crate::Process) when it has ended, a socket or a pipe of the standard library when it
+/// can be read. Nothing is taken: `try_recv` says what there is, and that it is [`Empty`](crate::channel::RecvError::Empty)
+/// if another thread was faster.
 ///
 /// Queues have no descriptor and cannot be among them: `get_timeout` waits for one, and `get_async` for several, with what an
 /// executor has for that.

@@ -1,6 +1,6 @@
 //! Connecting to a [`Listener`](super::Listener).
 //!
-//! Owns: nothing. Runs in: the process that connects. Never: says a word of a message before it knows to whom.
+//! Owns: nothing. Runs in: the process that connects. Never: says a word of a message before it knows the peer.
 
 use std::path::Path;
 
@@ -31,12 +31,12 @@ use std::os::fd::AsFd as _;
 /// ```
 ///
 /// # Errors
-/// [`ErrorKind::ChannelFailed`](crate::ErrorKind::ChannelFailed): nobody listens there.
+/// [`ErrorKind::ChannelFailed`](crate::ErrorKind::ChannelFailed): no process listens there.
 /// [`ErrorKind::InvalidInput`](crate::ErrorKind::InvalidInput): others than this user can use the directory.
-/// [`ErrorKind::Refused`](crate::ErrorKind::Refused): the one who listens is another user.
+/// [`ErrorKind::Refused`](crate::ErrorKind::Refused): the listening process is another user's.
 ///
 /// # If the other process dies
-/// Before, nobody listens there. While this waits because too many others connect, it ends with an error. After, the
+/// Before, no process listens there. While this waits because too many others connect, it ends with an error. After, the
 /// connection is [`Disconnected`](crate::channel::RecvError::Disconnected).
 #[doc(alias = "Client")]
 pub fn connect_unix<A, B>(path: impl AsRef<Path>) -> Result<Connection<A, B>> {
@@ -67,7 +67,7 @@ mod tcp {
     ///
     /// It has to accept meanwhile: both show each other that they have the key before this returns, within 5 s. What goes
     /// over the network is encrypted; what an attacker there can do all the same is told at
-    /// [`Listener`](crate::channel::Listener#who-may-do-what).
+    /// [`Listener`](crate::channel::Listener#what-each-peer-may-do).
     ///
     /// # Examples
     /// ```
@@ -88,10 +88,11 @@ mod tcp {
     /// ```
     ///
     /// # Errors
-    /// [`ErrorKind::ChannelFailed`](crate::ErrorKind::ChannelFailed): nobody listens there, or the network does not lead there.
+    /// [`ErrorKind::ChannelFailed`](crate::ErrorKind::ChannelFailed): no process listens there, or the network does not
+    /// lead there.
     /// [`ErrorKind::InvalidInput`](crate::ErrorKind::InvalidInput): that is no address.
-    /// [`ErrorKind::Refused`](crate::ErrorKind::Refused): the one who listens has another key, speaks something else, or took
-    /// too long.
+    /// [`ErrorKind::Refused`](crate::ErrorKind::Refused): the listening side has another key, speaks something else, or
+    /// took too long.
     ///
     /// # If the other process dies
     /// Before the handshake is done, `Refused`; after, see [`Listener`](crate::channel::Listener#how-it-ends).

@@ -1,4 +1,4 @@
-//! Those who have come, and are not let in yet.
+//! Connections that were accepted but not authenticated yet.
 //!
 //! Owns: [`Door`], a listening socket and the strangers before it. Runs in: the process that listens.
 //! Never: waits for one of them, or lets one keep another waiting.
@@ -10,16 +10,17 @@
 //! | from this machine | [`GREETING`], one packet | once it has said so | if it says anything else, or its process runs for another user |
 //! | from another | its part of the handshake | once it has shown that it has the key | if it has not |
 //!
-//! and in both cases if it takes longer than [`Limits::patience`], or if it is the one who has waited longest when there are
-//! more than [`Limits::strangers`]: whoever has the key needs moments, so a crowd of those who say nothing can make room.
+//! and in both cases if it takes longer than [`Limits::patience`], or if it has waited longest when there are more than
+//! [`Limits::strangers`]: a peer with the key needs moments, so a crowd of silent ones can make room.
 //!
-//! The one set of descriptors, which is readable when something is to be done, also has the time at which the next has taken too
-//! long. So a caller who waits for the set alone waits for everything.
+//! The one set of descriptors, which is readable when something is to be done, also has the time at which the next has
+//! taken too long. So a caller that waits for the set alone waits for everything.
 //!
 //! # A copy of the process
 //!
-//! A host may call `fork()`, and let the copy listen, too. Both would look at one set, which has what only one of them knows. So a
-//! copy makes a [`View`] of its own when it first looks; who came to the process before stays with that one.
+//! A host may call `fork()`, and let the copy listen, too. Both would look at one set, which has what only one of them
+//! knows. So a copy makes a [`View`] of its own when it first looks; a peer that came to the process before stays with that
+//! one.
 
 use std::collections::BTreeMap;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -45,17 +46,17 @@ pub(super) struct Limits {
     pub(super) strangers: usize,
 }
 
-/// Who may come in.
+/// Which peers may come in.
 #[derive(Debug)]
 pub(super) enum Guard {
     /// Processes of the same user.
     User,
-    /// Those who have the key.
+    /// Peers that have the key.
     #[cfg(feature = "tcp")]
     Key(Key),
 }
 
-/// Who was let in.
+/// A peer that was let in.
 #[derive(Debug)]
 pub(super) enum Guest {
     Local(OwnedFd),
@@ -137,7 +138,7 @@ impl Door {
         Ok(view)
     }
 
-    /// Does what can be done without waiting, until somebody is let in or refused. `None`: that may take a while.
+    /// Does what can be done without waiting, until a peer is let in or refused. `None`: that may take a while.
     pub(super) fn look(&self) -> Option<Result<Guest>> {
         let view = match self.view() {
             Ok(view) => view,
@@ -228,7 +229,7 @@ impl View {
         if first.is_some_and(|until| until <= Instant::now()) {
             return self.refuse_first(strangers, "it took too long to show who it is");
         }
-        // The one who was late is gone, or a clock was rounded.
+        // The one that was late is gone, or a clock was rounded.
         let set = self.timer.set(first);
         set.err().map(|errno| Err(channel_failed("set a timer", errno)))
     }
@@ -245,7 +246,7 @@ impl View {
             Saying::Greeting(from) => match socket::receive(from.as_fd()) {
                 Err(Errno::EAGAIN) => return None,
                 Ok((said, _)) if said == GREETING => None,
-                // One who only looked whether somebody listens, or has died: nothing is lost, and nobody tried anything.
+                // A peer that only looked whether a process listens, or has died: nothing is lost, and nothing was tried.
                 Ok((said, _)) if said.is_empty() => {
                     drop(self.leave(strangers, number));
                     return None;
@@ -284,7 +285,8 @@ impl View {
 }
 
 impl AsFd for Door {
-    /// Readable when something is to be done. In a copy that has no descriptors for a view: when somebody comes, who hears of that.
+    /// Readable when something is to be done. In a copy that has no descriptors for a view: when a peer comes, which then
+    /// hears of that.
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.view().map_or(self.listening.as_fd(), |view| view.set.as_fd())
     }

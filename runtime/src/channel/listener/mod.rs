@@ -1,6 +1,6 @@
 //! Connections between processes that are no relatives: one listens, others connect.
 //!
-//! Owns: [`Listener`]. Runs in: any process. Never: hands out a connection before it is known who is at its other end.
+//! Owns: [`Listener`]. Runs in: any process. Never: hands out a connection before its peer is known.
 
 mod connect;
 mod door;
@@ -51,7 +51,7 @@ const STRANGERS: usize = 64;
 ///
 /// | | [`Listener::unix`] | `Listener::tcp` (feature `tcp`) |
 /// |---|---|---|
-/// | who can connect | processes of the same user, and root's, on this machine | who has the key |
+/// | which peers can connect | processes of the same user, and root's, on this machine | those with the key |
 /// | the connection | the same as a pipe's | encrypted frames; messages of at most 1 GiB |
 /// | can go to another process | yes | no |
 /// | readable means | a message or the end is there | something came, perhaps not all of it: use `try_recv` or `recv_timeout` |
@@ -69,7 +69,7 @@ const STRANGERS: usize = 64;
 /// loop {
 ///     match listener.accept::<u32, u32>() {
 ///         Ok(_connection) => unreachable!("it has another key"),
-///         // Somebody was not let in, which says nothing about the next.
+///         // A peer was not let in, which says nothing about the next.
 ///         Err(error) if matches!(error.kind(), ErrorKind::Refused { .. }) => break,
 ///         Err(error) => return Err(error),
 ///     }
@@ -79,24 +79,25 @@ const STRANGERS: usize = 64;
 /// # }
 /// ```
 ///
-/// # Who may do what
-/// *On this machine* the directory of the socket decides. It belongs to the user of this process, nobody else can use it
-/// (mode 700), and it is no link; this is checked when listening and when connecting, or there is an error. Each side
-/// also asks the kernel for the user at the other end. Whoever can act as that user, or as root, is trusted as a child is.
+/// # What each peer may do
+/// *On this machine* the directory of the socket decides. It belongs to the user of this process, no other user can use it
+/// (mode 700), and it is no link; this is checked when listening and when connecting, or there is an error. Each side also
+/// asks the kernel for the user at the other end. A process that can act as that user, or as root, is trusted as a child
+/// is.
 ///
-/// *On the network* (the trust level *remote*) a peer is trusted with what its messages say once it has shown that it has the key,
-/// and with nothing else: what it sends can be nonsense, and costs no more memory than it has sent. An attacker on the wire,
-/// who has not the key,
+/// *On the network* (the trust level *remote*) a peer is trusted with what its messages say once it has shown that it has
+/// the key, and with nothing else: what it sends can be nonsense, and costs no more memory than it has sent. An attacker on
+/// the wire, without the key,
 ///
 /// | can | cannot |
 /// |---|---|
-/// | see who talks to whom, when, and how much | read a message, also not later, with a key that was lost meanwhile |
+/// | see which machines talk, when, and how much | read a message, also not later, with a key that was lost meanwhile |
 /// | end a connection, or hold it up: the other side's `recv` then fails and says that it was cut off | change, leave out, repeat or exchange messages, or have the end of a stream taken for its end |
 /// | connect, up to [`max_handshakes`](Self::max_handshakes) at once, each for [`handshake_timeout`](Self::handshake_timeout) | get in, by saying again what others said, or by handing it on, turned around or not; try out keys of 32 random bytes |
-/// | knock so often that others hardly get through | keep one who has the key out by saying nothing |
+/// | knock so often that others hardly get through | keep a peer with the key out by saying nothing |
 ///
-/// Who has the key can be either side, and is not told from others who have it: give each pair of
-/// machines one of its own if that matters. The protocol is Noise's `NNpsk0` with Curve25519, ChaCha20-Poly1305 and BLAKE2s.
+/// A peer with the key can be either side, and is not told from others that have it: give each pair of machines one of its
+/// own if that matters. The protocol is Noise's `NNpsk0` with Curve25519, ChaCha20-Poly1305 and BLAKE2s.
 ///
 /// # How it ends
 /// | what happens | the other side's `recv`, after all that came before | its `send` |
@@ -104,9 +105,9 @@ const STRANGERS: usize = 64;
 /// | an end is dropped | [`Disconnected`](super::RecvError::Disconnected) | `Disconnected`, over TCP perhaps not at once |
 /// | its process dies | `Disconnected`; over TCP, [`Failed`](super::RecvError::Failed), with words that say that it was cut off | the same |
 /// | the network is cut, or its machine dies | `Failed`, after about a minute of silence | `Disconnected`, after about 15 minutes if it is not answered |
-/// | somebody changes a byte on the wire | `Failed`, with `EBADMSG` | `Disconnected` |
+/// | an attacker changes a byte on the wire | `Failed`, with `EBADMSG` | `Disconnected` |
 ///
-/// A TCP connection that failed has no more to say: messages of which nobody can know whether they are all are not given out as such.
+/// A TCP connection that failed has no more to say: messages are not given out when it is unknown whether they are all.
 #[derive(Debug)]
 pub struct Listener {
     door: Door,
@@ -130,21 +131,22 @@ impl Listener {
     /// See [`connect_unix`].
     ///
     /// # Errors
-    /// [`ErrorKind::InvalidInput`]: others can use the directory, somebody listens there already, or the name is taken by
+    /// [`ErrorKind::InvalidInput`]: others can use the directory, a process listens there already, or the name is taken by
     /// something else. [`ErrorKind::ChannelFailed`]: the kernel refuses.
     pub fn unix(path: impl AsRef<Path>) -> Result<Self> {
         let (socket, name) = Place::listen(path.as_ref())?;
         Ok(Self { door: Door::new(socket, Guard::User, Limits::DEFAULT)?, at: At::Name(name) })
     }
 
-    /// Listens at a port, for those who have the same key. Port 0 takes any that is free: see [`local_addr`](Self::local_addr).
+    /// Listens at a port, for peers that have the same key. Port 0 takes any that is free: see
+    /// [`local_addr`](Self::local_addr).
     ///
     /// # Examples
     /// See [`connect_tcp`].
     ///
     /// # Errors
-    /// [`ErrorKind::ChannelFailed`]: somebody else has the port, or this process may not use it. [`ErrorKind::InvalidInput`]: that is no
-    /// address.
+    /// [`ErrorKind::ChannelFailed`]: another process has the port, or this process may not use it.
+    /// [`ErrorKind::InvalidInput`]: that is no address.
     #[cfg(feature = "tcp")]
     pub fn tcp(address: impl ToSocketAddrs, key: Key) -> Result<Self> {
         let addresses = addresses(address)?;
@@ -158,35 +160,36 @@ impl Listener {
         Ok(Self { door: Door::new(socket, Guard::Key(key), Limits::DEFAULT)?, at: At::Port(address) })
     }
 
-    /// How long one who connects may take to show who it is; 5 s if nothing is said.
+    /// How long a connecting peer may take to authenticate; 5 s by default.
     #[must_use]
     pub fn handshake_timeout(mut self, limit: Duration) -> Self {
         self.door.limits.patience = limit;
         self
     }
 
-    /// How many may be about to show who they are at once, and at least one; 64 if nothing is said. For one more, the one who has
-    /// taken longest is refused.
+    /// The most peers that may be authenticating at once, at least one; 64 by default. For one more, the one that has taken
+    /// longest is refused.
     #[must_use]
     pub fn max_handshakes(mut self, most: usize) -> Self {
         self.door.limits.strangers = most;
         self
     }
 
-    /// Waits for the next one who connects, and has shown who it is: sends `A`, receives `B`.
+    /// Waits for the next peer that connects and authenticates: sends `A`, receives `B`.
     ///
-    /// Several threads may accept at once. Handshakes go on while one of them does, all side by side, so that nobody
-    /// who takes long keeps others waiting.
+    /// Several threads may accept at once. Handshakes go on while one of them does, all side by side, so that a slow peer
+    /// does not keep others waiting.
     ///
     /// # Examples
     /// See [`connect_unix`] and `connect_tcp`.
     ///
     /// # Errors
-    /// [`ErrorKind::Refused`]: somebody was not let in, once for each of them; accept again for the next.
+    /// [`ErrorKind::Refused`]: a peer was not let in, once for each of them; accept again for the next.
     /// [`ErrorKind::ChannelFailed`]: the kernel refuses, for example because too many files are open.
     ///
     /// # If the other process dies
-    /// Before it has shown who it is, it is refused, or was never there. After, it is accepted: what it sent is still to be received.
+    /// Before it is authenticated, it is refused, or was never there. After, it is accepted: what it sent is still to be
+    /// received.
     pub fn accept<A, B>(&self) -> Result<Connection<A, B>> {
         self.accept_within(Patience::Endless)
     }
@@ -194,7 +197,7 @@ impl Listener {
     /// As [`accept`](Self::accept), but waits no longer than `timeout`.
     ///
     /// # Errors
-    /// As [`accept`](Self::accept); [`ErrorKind::Empty`] if nobody came.
+    /// As [`accept`](Self::accept); [`ErrorKind::Empty`] if no peer came.
     ///
     /// # If the other process dies
     /// As with [`accept`](Self::accept).
@@ -205,7 +208,7 @@ impl Listener {
     /// As [`accept`](Self::accept), but does not wait.
     ///
     /// # Errors
-    /// As [`accept`](Self::accept); [`ErrorKind::Empty`] if nobody is there.
+    /// As [`accept`](Self::accept); [`ErrorKind::Empty`] if no peer is there.
     ///
     /// # If the other process dies
     /// As with [`accept`](Self::accept).
@@ -268,7 +271,7 @@ impl fmt::Display for Listener {
     }
 }
 
-/// A connection to somebody who was let in.
+/// A connection to a peer that was let in.
 fn seat<A, B>(guest: Guest) -> Result<Connection<A, B>> {
     match guest {
         Guest::Local(socket) => {

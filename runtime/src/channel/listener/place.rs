@@ -1,12 +1,12 @@
 //! Where a socket of this machine has its name: in a directory that only its owner can look into.
 //!
 //! Owns: [`Place`], and the name of a socket that listens, which goes with it. Runs in: any process.
-//! Never: uses a directory in which somebody else could put a socket, or remove ours.
+//! Never: uses a directory in which another user could put a socket, or remove ours.
 //!
 //! # Two that begin at once
 //!
-//! Whoever begins to listen locks the directory until its socket listens, and whoever stops does so to remove the name. So
-//! a name with nobody behind it is always what a killed process left, and is replaced; one with somebody behind it is never.
+//! A process that begins to listen locks the directory until its socket listens, and one that stops does so to remove the
+//! name. So a name without a listener is always what a killed process left, and is replaced; one with a listener is never.
 
 use std::ffi::OsStr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -19,7 +19,7 @@ use crate::channel::error::channel_failed;
 use crate::error::{Error, Result};
 use crate::sys::{Errno, fd, stranger};
 
-/// How long one who begins waits for another who does.
+/// How long a process that begins waits for another that does.
 const PATIENCE: Duration = Duration::from_secs(5);
 
 /// A directory that is ours, and a name in it.
@@ -82,7 +82,7 @@ impl Place {
         Ok(Self { path: path.to_owned(), folder, name: Path::new(name).to_owned() })
     }
 
-    /// A connection to the one who listens here.
+    /// A connection to the process that listens here.
     pub(super) fn connect(&self) -> Result<OwnedFd> {
         let socket = stranger::connect_at(self.folder.as_fd(), &self.name)
             .map_err(|errno| failed_at("connect to the socket", &self.path, errno))?;
@@ -114,10 +114,11 @@ impl Place {
         }
     }
 
-    /// Listens here, in a directory that is there; if it was made for that, it is `made`. `None`: somebody has removed it meanwhile.
+    /// Listens here, in a directory that is there; if it was made for that, it is `made`. `None`: another process has
+    /// removed it meanwhile.
     fn listen_in_folder(path: &Path, made: Option<&PathBuf>, end: Instant) -> Result<Option<(OwnedFd, Name)>> {
         let place = match Self::at(path) {
-            // The one who made it has removed it.
+            // The process that made it has removed it.
             Err(error) if was_removed(&error) && Instant::now() < end => return Ok(None),
             place => place?,
         };
@@ -141,7 +142,7 @@ impl Place {
         }
     }
 
-    /// Listens here, while nobody else begins to.
+    /// Listens here, while no other process begins to.
     fn listen_alone(&self) -> crate::sys::Result<(OwnedFd, fd::Identity)> {
         let folder = self.folder.as_fd();
         let socket = match stranger::listen_at(folder, &self.name) {
@@ -173,7 +174,7 @@ impl Drop for Name {
         }
         let folder = self.place.folder.as_fd();
         let lock = lock(folder, Instant::now() + PATIENCE);
-        // Somebody else may have removed it, and put another in its place.
+        // Another process may have removed it, and put another in its place.
         let is_ours = stranger::socket_in(folder, &self.place.name).is_ok_and(|(file, _)| file == self.file);
         if lock.is_ok() && is_ours {
             let _ = stranger::remove(folder, &self.place.name);
@@ -186,7 +187,7 @@ impl Drop for Name {
     }
 }
 
-/// Whether the process at the other end runs for the same user as this one, or for the one who may do anything anyway.
+/// Whether the process at the other end runs for the same user as this one, or for root, which may do anything anyway.
 ///
 /// # Errors
 /// It does not.
@@ -199,7 +200,7 @@ pub(super) fn check_user(socket: &OwnedFd) -> Result<()> {
     Err(super::refused(format!("it runs for user {user}, and this process for user {us}")))
 }
 
-/// Locks a directory of sockets, as soon as nobody else has it locked.
+/// Locks a directory of sockets, as soon as no other process has it locked.
 fn lock(folder: BorrowedFd<'_>, end: Instant) -> crate::sys::Result<impl Sized + use<>> {
     loop {
         match stranger::lock(folder) {

@@ -53,13 +53,13 @@ pub(super) struct Core {
     pub(super) for_room: Spin,
     /// Whether this end and the other side share a processor.
     pub(super) crowd: Mutex<Crowd>,
-    /// What [`Core::news`] was when somebody was seen at the other side; [`GONE`] once nobody is there any more.
+    /// What [`Core::news`] was when an end was seen at the other side; [`GONE`] once there is none any more.
     pub(super) seen: AtomicU64,
     /// How many processes had ended when it was looked for items of the dead.
     pub(super) ended: AtomicU64,
 }
 
-/// Nobody is at the other side, and nobody will be.
+/// The other side has no end, and will have none.
 const GONE: u64 = u64::MAX;
 
 thread_local! {
@@ -182,7 +182,7 @@ impl Core {
             match put {
                 Ok(hops) => {
                     if hops {
-                        // Now and then also where nobody has told of an end.
+                        // Now and then also where no end was reported.
                         self.look_who_gets(end, self.news());
                     }
                     return Ok(());
@@ -191,7 +191,8 @@ impl Core {
                 Err(NotPut::Late) => return Err(PutErrorKind::Full),
                 Err(NotPut::Full(head)) => {
                     let waited = patience != Patience::None && self.wait_for_room(head, patience.deadline());
-                    // Also before giving up: those who only try would else never hear of an end that nobody has told.
+                    // Also before giving up: a caller that only tries would else never hear of an end that was not
+                    // reported.
                     let gone = self.look_who_gets(end, self.news());
                     if !waited {
                         return Err(if gone { PutErrorKind::Closed } else { PutErrorKind::Full });
@@ -273,7 +274,7 @@ impl Core {
         members::ended().wrapping_add(self.memory.words().dropped.load(Acquire).into()) & (GONE >> 2)
     }
 
-    /// Whether nobody is left who gets. The kernel is asked if there is news since it was asked last.
+    /// Whether no consumer is left. The kernel is asked if there is news since it was asked last.
     #[inline]
     fn nobody_gets(&self, end: &End, news: u64) -> bool {
         let seen = self.seen.load(Relaxed);
@@ -285,7 +286,7 @@ impl Core {
 
     #[cold]
     fn look_who_gets(&self, end: &End, news: u64) -> bool {
-        // Who has a consumer himself is one who gets.
+        // A process that has a consumer itself is one that gets.
         let gone = self.gets.is_none() && end.is_alone();
         self.seen.store(if gone { GONE } else { news }, Relaxed);
         gone
@@ -311,7 +312,7 @@ impl Core {
         Ok((value?, got.at))
     }
 
-    /// An item that is lent cannot be decoded: nobody else could.
+    /// An item that is lent cannot be decoded: no other process could either.
     #[cold]
     fn let_go(&self, at: (u32, u32)) {
         if self.lends {
@@ -346,7 +347,7 @@ impl Core {
                     return Err(GetError::Failed { step: "get an item", errno: errno as i32 });
                 }
                 Err(NotGot::Late) => return Err(GetError::Empty),
-                // Nobody could put anything after it was seen to be over.
+                // No item can have been put after it was seen to be over.
                 Err(NotGot::Empty(_)) if is_over => return Err(GetError::Closed),
                 Err(NotGot::Empty(tail)) => {
                     let waits = !matches!(patience, Patience::None);
@@ -356,7 +357,7 @@ impl Core {
                     is_over = self.is_over(end);
                     let may_come = is_over || waits && self.wait_for_item(end, tail, patience.deadline());
                     if !may_come {
-                        // Perhaps somebody had one of whose end nobody has told.
+                        // A process may have had one and have died without a report.
                         if !std::mem::replace(&mut has_looked, true) && self.look_for_dead(true) {
                             continue;
                         }

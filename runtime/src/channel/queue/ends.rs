@@ -1,13 +1,13 @@
-//! The ends of a queue: two sockets, one for all who put and one for all who get.
+//! The ends of a queue: two sockets, one for all producers and one for all consumers.
 //!
-//! Owns: how it is known that nobody is left at the other side, and how handles go with items. Runs in: any process that has an
-//! end of the queue. Never: carries an item; those are in memory.
+//! Owns: how it is known that no end is left at the other side, and how handles go with items. Runs in: any process that
+//! has an end of the queue. Never: carries an item; those are in memory.
 //!
 //! Every producer, in every process, has a descriptor of the one end of a socket pair, and every consumer one of the other.
-//! So it is the kernel that counts them, also those that are on their way to a process, and also when one is killed: an
-//! end reports a hang-up when nobody has the other.
+//! So it is the kernel that counts them, also those that are on their way to a process, and also when one is killed: an end
+//! reports a hang-up when no process has the other.
 //!
-//! Who awaits an item without keeping a thread watches his end, and asks to be told by a message of number 0.
+//! A future that awaits an item without keeping a thread watches its end, and asks to be told by a message of number 0.
 //!
 //! The handles of an item are a message on that socket, which begins with its number, sent before the item is put and under the
 //! same lock. So the messages come in the order of the items; one that belongs to no item, because its producer was killed
@@ -26,7 +26,7 @@ use crate::sys::{Errno, Result, poll, socket};
 /// The most handles of one item.
 pub(super) const MOST_HANDLES: usize = socket::MAX_DESCRIPTORS;
 
-/// How long one who lets go of an end waits for a lock, to wake others who will look by themselves a little later.
+/// How long a process that drops an end waits for a lock, to wake others that will look by themselves a little later.
 const BRIEFLY: Duration = Duration::from_millis(10);
 
 /// What is done at an end.
@@ -39,12 +39,12 @@ pub(super) enum Side {
 /// An end, as this process has it.
 #[derive(Debug)]
 pub(super) struct End {
-    // In this order: who is told finds the socket closed.
+    // In this order: a process that is told finds the socket closed.
     socket: OwnedFd,
     tells: Tells,
 }
 
-/// Tells those at the other side that they should look who is left.
+/// Tells the processes at the other side that they should look which ends are left.
 #[derive(Debug)]
 struct Tells {
     side: Side,
@@ -75,7 +75,7 @@ impl End {
         Ok((end(puts, Side::Puts), end(gets, Side::Gets)))
     }
 
-    /// The end whose descriptor came from another process.
+    /// Makes an end of a descriptor that came from another process.
     pub(super) fn of(socket: OwnedFd, side: Side, memory: &Arc<Memory>) -> Self {
         Self { socket, tells: Tells { side, memory: Arc::clone(memory) } }
     }
@@ -88,7 +88,7 @@ impl End {
         &self.tells.memory
     }
 
-    /// Whether nobody is left at the other side.
+    /// Whether no end is left at the other side.
     pub(super) fn is_alone(&self) -> bool {
         poll::is_hung_up(self.socket.as_fd())
     }
@@ -96,18 +96,18 @@ impl End {
     /// Sends what is beside an item. Under `put.lock`.
     ///
     /// # Errors
-    /// `EAGAIN` if those who get must first take some.
+    /// `EAGAIN` if consumers must first take some.
     pub(super) fn send(&self, number: u64, handles: &Handles) -> Result<()> {
         socket::send(self.socket.as_fd(), &number.to_ne_bytes(), &handles.descriptors())
     }
 
-    /// Tells those who watch the other end that there is an item, by a message that belongs to none. Under `put.lock`.
+    /// Tells the watchers of the other end that there is an item, by a message that belongs to none. Under `put.lock`.
     pub(super) fn ring(&self) {
         // One for which there is no room is not needed: others are there.
         let _ = socket::send(self.socket.as_fd(), &0u64.to_ne_bytes(), &[]);
     }
 
-    /// What is beside the item whose message has that number; it stays there. Under `get.lock`.
+    /// What is beside the item with that message number; it stays there. Under `get.lock`.
     ///
     /// # Errors
     /// `EMFILE` if this process has no room for them; `EAGAIN` or `EPROTO` if they are not there.

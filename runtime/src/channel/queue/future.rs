@@ -3,9 +3,9 @@
 //! Owns: what waits for it. Runs in: any process; the hub's thread wakes, whatever executor it is.
 //! Never: takes an item before it is polled, so that dropping it loses none.
 //!
-//! Whoever finds no item asks those who put for a message on the socket of his end, looks once more, and has the hub watch the
-//! socket. One message may be for several who wait; and one who was to send it may have been killed: so each looks again by
-//! himself every 50 ms, as those do who sleep.
+//! A future that finds no item asks the producers for a message on the socket of its end, looks once more, and has the hub
+//! watch the socket. One message may be for several waiters; and the process that was to send it may have been killed: so
+//! each looks again by itself every 50 ms, as sleeping threads do.
 
 use std::future::Future;
 use std::marker::PhantomData;
@@ -43,7 +43,7 @@ impl<'q, T> Getting<'q, T> {
 
     fn wait(&mut self, waker: &Waker) -> sys::Result<()> {
         let Some(end) = self.core.bell() else { return Err(Errno::EBADF) };
-        // Nobody wakes a copy made by `fork()` for what was asked before.
+        // A copy made by `fork()` is not woken for what was asked before.
         self.waiting.take_if(|waiting| !waiting.watch.is_of_this_process());
         if let Some(waiting) = &self.waiting {
             waiting.watch.again(waker)?;

@@ -20,16 +20,17 @@ use crate::error::Result;
 
 /// A queue in shared memory: many producers, many consumers, in any processes. First in, first out, for each producer.
 ///
-/// It is a handle, which can be cloned and passed to tasks, as [`Arc`](std::sync::Arc) is. A `Queue` puts and gets; its halves,
-/// [`Producer`] and [`Consumer`], do one of the two, and so can tell that nobody is left at the other side: when the last
-/// producer is gone, in every process, by drop or by death, consumers get what is there and then [`Closed`](GetError::Closed).
-/// Where everybody has a whole queue, nobody is ever the last: say [`close`](Self::close).
+/// It is a handle, which can be cloned and passed to tasks, as [`Arc`](std::sync::Arc) is. A `Queue` puts and gets; its
+/// halves, [`Producer`] and [`Consumer`], do one of the two, and so can tell that the other side is gone: when the last
+/// producer is gone, in every process, by drop or by death, consumers get what is there and then
+/// [`Closed`](GetError::Closed). An unsplit `Queue` is its own producer, so there is never a last one: call
+/// [`close`](Self::close).
 ///
-/// An item is encoded by the one who puts it, before it takes any lock, and decoded by the one who gets it. It may
-/// hold up to 64 handles: regions, connections, other queues. Of items with handles only as many wait at a time as a socket has
-/// room for, some 270; whoever puts another one waits, also if the queue is [unbounded](Self::unbounded). A user who is not
-/// root may not have more handles on their way, to whomever, than a process may have open descriptors: whoever puts more
-/// waits for a second, and then hears that it has [failed](crate::channel::PutErrorKind::Failed).
+/// An item is encoded by the process that puts it, before it takes any lock, and decoded by the one that gets it. It may
+/// hold up to 64 handles: regions, connections, other queues. Of items with handles only as many wait at a time as a socket
+/// has room for, some 270; putting another one waits, also if the queue is [unbounded](Self::unbounded). Unless it is root,
+/// a user may not have more handles on their way, in all sockets, than a process may have open descriptors: putting more
+/// waits for a second, and then [fails](crate::channel::PutErrorKind::Failed).
 ///
 /// # Examples
 /// ```
@@ -62,7 +63,7 @@ use crate::error::Result;
 ///
 /// # If the other process dies
 /// The queue goes on. What a killed process was putting is as if it had never been put; what it was getting is still there,
-/// or was taken, and then it is gone with its taker. Nobody waits for longer than a tenth of a second because of it.
+/// or was taken, and then it is gone with its taker. No thread waits for longer than a tenth of a second because of it.
 ///
 /// A process that has got an end as the argument of a call is counted until that call is over, even if the task drops it before.
 #[doc(alias("mpmc", "channel"))]
@@ -106,7 +107,7 @@ pub struct Consumer<T> {
 }
 
 impl<T: Message> Queue<T> {
-    /// A queue for so many items at a time; who puts another one waits.
+    /// Creates a queue that holds at most `items` items; [`put`](Self::put) waits while it is full.
     ///
     /// # Errors
     /// There is no memory, or no descriptor, for it; or `items` is 0.
@@ -275,8 +276,8 @@ macro_rules! gets {
             /// be decoded.
             ///
             /// # If the other process dies
-            /// Returns [`Closed`](GetError::Closed) within a tenth of a second if it was the last producer. Who has a whole
-            /// queue is a producer, too, and so may wait for ever where all others are gone.
+            /// Returns [`Closed`](GetError::Closed) within a tenth of a second if it was the last producer. The owner of a
+            /// whole queue is a producer, too, and so may wait for ever when all others are gone.
             #[inline]
             pub fn get(&self) -> std::result::Result<T, GetError> {
                 self.core.get(Patience::Endless).map(|(item, _)| item)
@@ -376,12 +377,12 @@ macro_rules! closes {
             /// [`Closed`](GetError::Closed).
             ///
             /// # If the other process dies
-            /// Whoever closes the queue and is killed has closed it, or has not.
+            /// A process that is killed while it closes the queue has closed it, or has not.
             pub fn close(&self) {
                 self.core.close();
             }
 
-            /// Whether somebody has [closed](Self::close) it.
+            /// Whether the queue was [closed](Self::close).
             #[must_use]
             pub fn is_closed(&self) -> bool {
                 self.core.is_closed()

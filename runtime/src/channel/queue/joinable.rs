@@ -1,6 +1,7 @@
 //! [`JoinableQueue`], and the items that it lends.
 //!
-//! Owns: what users see of them. Runs in: any process that has one. Never: counts an item as done that nobody said is done.
+//! Owns: what users see of them. Runs in: any process that has one. Never: counts an item as done before its holder said
+//! so.
 
 use std::fmt;
 use std::marker::PhantomData;
@@ -21,12 +22,12 @@ use crate::sync::waiting;
 
 /// A queue that knows which of its items are done, and that one can wait for.
 ///
-/// What [`get`](Self::get) returns is lent: an [`Item`] counts as done once it is dropped after [`done`](Item::done). If it is dropped
-/// without, or its process panics or is killed, it comes back, and the next who gets has it. So every item is worked on *at
-/// least* once: one whose process is killed between its work and `done` is worked on again.
+/// What [`get`](Self::get) returns is lent: an [`Item`] counts as done once it is dropped after [`done`](Item::done). If it
+/// is dropped without, or its process panics or is killed, it comes back, and the next `get` has it. So every item is
+/// worked on *at least* once: if a process is killed between its work and `done`, the item is worked on again.
 ///
-/// Its limits, [`len`](Self::len) and [`is_empty`](Self::is_empty) are about items that nobody has had yet; what came back is
-/// counted, with what is lent, by [`unfinished`](Self::unfinished) only.
+/// Its limits, [`len`](Self::len) and [`is_empty`](Self::is_empty) are about items that were not lent yet; what came back
+/// is counted, with what is lent, by [`unfinished`](Self::unfinished) only.
 ///
 /// Memory of an item is kept until all near it are done. Handles cannot go through it. It is no iterator, since what is gone
 /// through without a `done` would come back for ever: say `while let Ok(mut item) = queue.get()`, and [`close`](Self::close) it in
@@ -159,7 +160,7 @@ impl<T> JoinableQueue<T> {
     /// Waits until every item that was put is done, as long as it takes.
     ///
     /// # If the other process dies
-    /// Its items come back and are not done; somebody has to get them for this to return.
+    /// Its items come back and are not done; another consumer has to get them for this to return.
     pub fn join(&self) {
         while !self.core.join(None) {}
     }

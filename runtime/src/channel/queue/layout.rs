@@ -3,8 +3,9 @@
 //! Owns: how these are packed. Runs in: any process.
 //! Never: reads or writes memory.
 //!
-//! Items lie in *chunks* of [`CHUNK`] bytes, counted in *units* of 8 bytes. An item begins with a head of one unit; in a queue
-//! whose items are lent, a *ticket* of one unit follows; if handles are beside it, the number of their message; then its
+//! Items lie in *chunks* of [`CHUNK`] bytes, counted in *units* of 8 bytes. An item begins with a head of one unit; in a
+//! queue that lends its items, a *ticket* of one unit follows; if handles are beside it, the number of their message; then
+//! its
 //! bytes, or, if it is too long to stand among others, its length and the first of the chunks that it has for itself. Where
 //! no item fits behind the last one of a chunk, a *hop* names the chunk in which the next one is; it is also the last unit
 //! of each chunk that a long item has for itself.
@@ -175,9 +176,9 @@ impl Shape {
 /// What a chunk is used for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Chunk {
-    /// Nobody's, and without memory. What all zeroes say.
+    /// Free, and without memory. What all zeroes say.
     Cold,
-    /// Nobody's, with memory.
+    /// Free, with memory.
     Warm,
     /// The queue's: items stand in it, or did and are lent, or it belongs to a long item.
     Queued,
@@ -210,14 +211,14 @@ impl Chunk {
     }
 }
 
-/// Who has an item that is lent.
+/// The holder of an item that is lent.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Ticket {
-    /// Nobody: it waits in the queue.
+    /// None: it waits in the queue.
     Fresh,
     /// This process.
     With(u32),
-    /// Nobody any more: it came back.
+    /// None any more: it came back.
     Returned,
     /// It is done.
     Done,

@@ -10,7 +10,7 @@ use super::core::Core;
 use super::members;
 use super::sleepers::ALL;
 
-/// A lent item that comes back when this is dropped, if it is still said whose it is.
+/// A lent item that comes back when this is dropped, if its ticket still says so.
 pub(super) struct Returns<'c>(pub(super) Option<&'c Core>, pub(super) (u32, u32));
 
 impl Drop for Returns<'_> {
@@ -22,7 +22,7 @@ impl Drop for Returns<'_> {
 }
 
 impl Core {
-    /// Has the next who gets look for items of processes that have died, and says whether; `anyway`: also if none is known to
+    /// Has the next `get` look for items of dead processes, and says whether it will; `anyway`: also if none is known to
     /// have ended.
     pub(super) fn look_for_dead(&self, anyway: bool) -> bool {
         let ended = members::ended();
@@ -39,7 +39,7 @@ impl Core {
         if let Some(mut inside) = self.memory.getting(None) {
             self.memory.done(&mut inside, at);
         }
-        // Whoever waits for what others have hears that nobody has anything.
+        // A consumer that waits for what others have hears that none has anything.
         if self.is_closed()
             && let Some(mut inside) = self.memory.putting(None)
         {
@@ -47,7 +47,7 @@ impl Core {
         }
     }
 
-    /// A lent item comes back, for the next who gets.
+    /// A lent item comes back, for the next `get`.
     pub(super) fn give_up(&self, at: (u32, u32)) {
         if let Some(_inside) = self.memory.getting(None) {
             self.memory.give_up(at);

@@ -1,14 +1,14 @@
 //! Items that are lent: their tickets, and how they come back.
 //!
-//! Owns: who writes a ticket when. Runs in: any process that has an end of a joinable queue.
+//! Owns: when each side writes a ticket. Runs in: any process that has an end of a joinable queue.
 //! Never: takes an item from a holder that lives. All of it happens under `get.lock`.
 //!
-//! | ticket | meaning | who writes it next |
+//! | ticket | meaning | written next by |
 //! |---|---|---|
-//! | [`Ticket::Fresh`] | nobody has had it | who gets it |
-//! | [`Ticket::With`] | this process has it | that process; once it is dead, who gets it again |
-//! | [`Ticket::Returned`] | it came back | who gets it again |
-//! | [`Ticket::Done`] | it is done | nobody |
+//! | [`Ticket::Fresh`] | not lent yet | the consumer that gets it |
+//! | [`Ticket::With`] | this process has it | that process; once it is dead, the consumer that gets it again |
+//! | [`Ticket::Returned`] | it came back | the consumer that gets it again |
+//! | [`Ticket::Done`] | it is done | none |
 //!
 //! A ticket says whether its item counts; the numbers of lent items of a chunk, and of all, follow, and are counted again after
 //! a death under the lock. A chunk stays as long as an item of it is lent.
@@ -70,7 +70,7 @@ impl Memory {
             all += u64::from(lent);
         }
         self.words().get.number.store(all, Relaxed);
-        // Only those who get lent items ever clear it.
+        // Only consumers of lent items ever clear it.
         if all > 0 {
             self.words().get.returned.store(1, Relaxed);
         }

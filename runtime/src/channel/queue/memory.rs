@@ -35,7 +35,7 @@ pub(super) type Refused = Errno;
 /// Bytes of a chunk.
 pub(super) const CHUNK: usize = 64 << 10;
 
-/// So many chunks keep their memory when nobody needs them: 1 MiB.
+/// The number of unused chunks that keep their memory: 1 MiB.
 pub(super) const KEPT: u32 = 16;
 
 /// From how many chunks on it is worth while to look for lost ones before using more.
@@ -52,7 +52,7 @@ const STRETCH: u32 = 256;
 /// Bytes of a chunk's entry in the table.
 const ENTRY: usize = 8;
 
-/// Chunks whose entries are on one page.
+/// The number of chunks that have their entries on one page.
 const A_PAGE: u32 = 512;
 
 /// The fewest chunks that a queue is content with, where the process may not have longer files.
@@ -131,7 +131,8 @@ impl Memory {
         Self { table, descriptor, identity, stretches, chunks }
     }
 
-    /// The memory whose descriptor came from another process; whose items it has says [`check`](Self::check).
+    /// The memory behind a descriptor that came from another process; [`check`](Self::check) says which type of items it
+    /// has.
     pub(super) fn open(descriptor: OwnedFd) -> std::result::Result<Arc<Self>, CodecError> {
         let corrupt = || CodecError::new("the payload is corrupt: what came with it is no queue of this program");
         let identity = fd::identity(descriptor.as_fd()).ok_or_else(corrupt)?;
@@ -278,7 +279,7 @@ impl Handle for Memory {
         self.descriptor.as_fd()
     }
 
-    /// Who has it mapped makes no difference to anybody; who has an end of the queue does.
+    /// Which processes have it mapped makes no difference; which have an end of the queue does.
     fn may_linger(&self) -> bool {
         true
     }

@@ -8,8 +8,8 @@
 //! | `layout` | how places, heads of items and states of chunks are packed into words |
 //! | `words`, `memory` | the memory, which grows and shrinks with what is in it |
 //! | `stock`, `sweep` | which chunks are free; those that the dead left behind |
-//! | `store`, `take`, `lent` | putting, getting and lending: who writes which word when, and what each death costs |
-//! | `ends` | who is left at the other side, and handles beside items |
+//! | `store`, `take`, `lent` | putting, getting and lending: which side writes which word when, and what each death costs |
+//! | `ends` | what is left at the other side, and handles beside items |
 //! | `core`, `lending`, `travel` | a queue as one process has it |
 //! | `handle`, `simple`, `joinable` | what users see |
 //! | `future` | awaiting an item |

@@ -3,13 +3,13 @@
 //! Owns: when to look, to sleep, and to give up. Runs in: any process that has an end of the queue.
 //! Never: waits for a lock more than a moment longer than its caller is ready to wait.
 //!
-//! Whoever finds no item looks for a short while, then enlists with those who sleep until the producers have come further,
-//! under their lock, so that none of them can pass by unseen in between; likewise for room. Who sleeps looks again after
-//! 50 ms at the latest, which heals whatever a death has left out.
+//! A consumer that finds no item looks for a short while, then enlists with the threads that sleep until the producers have
+//! come further, under their lock, so that none of them can pass by unseen in between; likewise for room. A sleeper looks
+//! again after 50 ms at the latest, which heals whatever a death has left out.
 //!
-//! Looking takes the word that is looked at away from the processor that writes it. So one looks less and less often, and until
-//! much is there; and not at all where the other side was last seen on the same processor, as it cannot run meanwhile. Who finds
-//! it there again and again [steps aside](crate::link::Crowd).
+//! Looking takes the word that is looked at away from the processor that writes it. So a thread looks less and less often,
+//! and until much is there; and not at all where the other side was last seen on the same processor, as it cannot run
+//! meanwhile. A thread that finds it there again and again [steps aside](crate::link::Crowd).
 
 use std::sync::atomic::fence;
 use std::time::Instant;
@@ -26,8 +26,8 @@ use crate::sys::limits;
 /// So many items, or so much room, are worth a little waiting: looking costs the other side a cache miss.
 const MUCH: u32 = 64;
 
-/// Until when to wait for a lock, which nobody who runs has for longer than microseconds. However short the time, who has it for a
-/// moment makes no queue full or empty.
+/// Until when to wait for a lock, which a running holder has for microseconds only. However short the time, a lock that is
+/// held for a moment makes no queue full or empty.
 pub(super) fn for_lock(patience: Patience) -> Option<Instant> {
     match patience {
         Patience::None => soon(),
@@ -52,9 +52,10 @@ impl Core {
             None => return false,
             Some(inside) => {
                 let turn = inside.enlist();
-                // Some who get do so without the lock: either they see that somebody has enlisted, or we what they took.
+                // Some consumers get without the lock: either they see that this thread has enlisted, or it sees what they
+                // took.
                 fence(SeqCst);
-                // Also where a consumer has gone meanwhile, whoever was the last.
+                // Also where a consumer has gone meanwhile, whether it was the last or not.
                 if came() > 0 || self.is_closed() || self.seen.load(Relaxed) != self.news() {
                     return true;
                 }

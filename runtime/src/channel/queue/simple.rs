@@ -19,8 +19,8 @@ use crate::error::Result;
 
 /// A queue without a limit and without an end: what one puts, another gets.
 ///
-/// A [`Queue`](crate::channel::Queue) that takes whatever there is memory for, up to 64 GiB, and that nobody closes. Python's has no
-/// time-outs; this one has.
+/// A [`Queue`](crate::channel::Queue) that takes whatever there is memory for, up to 64 GiB, and that cannot be closed.
+/// Python's has no time-outs; this one has.
 ///
 /// # Examples
 /// ```
@@ -43,8 +43,8 @@ use crate::error::Result;
 ///
 /// # If the other process dies
 /// The queue goes on. What a killed process was putting is as if it had never been put; what it was getting is still there,
-/// or was taken. Nobody can hear that no more items will come: where that matters, take a [`Queue`](crate::channel::Queue), or a
-/// time-out.
+/// or was taken. It cannot say that no more items will come: where that matters, take a [`Queue`](crate::channel::Queue),
+/// or a time-out.
 pub struct SimpleQueue<T> {
     core: Core,
     items: PhantomData<fn(T) -> T>,
@@ -76,7 +76,7 @@ impl<T: Message> SimpleQueue<T> {
     /// was stopped while it put keeps others from it. It is in the [`PutError`], and the queue is as it was.
     ///
     /// # If the other process dies
-    /// The item is there, and waits for whoever gets it.
+    /// The item is there, and waits for the next consumer.
     pub fn put(&self, item: T) -> std::result::Result<(), PutError<T>> {
         self.core.put(item, Patience::None)
     }

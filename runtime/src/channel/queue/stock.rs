@@ -3,12 +3,12 @@
 //! Owns: the states of chunks, until they are the queue's. Runs in: any process that has an end of the queue.
 //! Never: takes a lock. A chunk changes hands by one compare-and-swap of its state.
 //!
-//! | state | whose | who writes it next |
+//! | state | owner | written next by |
 //! |---|---|---|
-//! | [`Chunk::Cold`] | nobody's, no memory below it | whoever takes it, who then reserves its memory |
-//! | [`Chunk::Warm`] | nobody's | whoever takes it |
-//! | [`Chunk::Of`] | a process's, which fills it for a long item, or copies one out | that process; once it is dead, whoever sweeps |
-//! | [`Chunk::Queued`] | the queue's | whoever holds the lock of the side that needs it or is done with it; whoever sweeps |
+//! | [`Chunk::Cold`] | none, no memory below it | the process that takes it, and then reserves its memory |
+//! | [`Chunk::Warm`] | none | the process that takes it |
+//! | [`Chunk::Of`] | a process's, which fills it for a long item, or copies one out | that process; once it is dead, a process that sweeps |
+//! | [`Chunk::Queued`] | the queue's | the holder of the lock of the side that needs it or is done with it; a process that sweeps |
 //!
 //! A few chunks stay warm; the memory of the others goes back as they are put back. The counts of warm and cold chunks are
 //! hints, which a death leaves wrong until the next search finds nothing.
@@ -28,13 +28,13 @@ pub(super) enum NoChunk {
 }
 
 impl Stock {
-    /// Of a new queue, whose first chunk is in use.
+    /// A new queue, with its first chunk in use.
     pub(super) fn begin(&self) {
         self.used.store(1, Relaxed);
         self.sweep_at.store(SWEEP_FROM, Relaxed);
     }
 
-    /// Whether to look for chunks that nobody has before another one is used.
+    /// Whether to look for chunks without an owner before another one is used.
     pub(super) fn is_sweep_due(&self) -> bool {
         self.dirty.load(Relaxed) != 0
             || self.used.load(Relaxed) >= self.sweep_at.load(Relaxed)
@@ -44,7 +44,7 @@ impl Stock {
 }
 
 impl Memory {
-    /// Takes a chunk that is nobody's, for `taker`; there is memory below it, which this process has mapped.
+    /// Takes a free chunk, for `taker`; there is memory below it, which this process has mapped.
     pub(super) fn take(&self, taker: Chunk) -> Result<u32, NoChunk> {
         let stock = &self.words().stock;
         let chunk = match self.find(&stock.warm, Chunk::Warm, taker) {
@@ -121,7 +121,7 @@ impl Memory {
             }
             self.reserve_entry(chunk).map_err(NoChunk::Refused)?;
             let next = used.compare_exchange(chunk, chunk + 1, AcqRel, Relaxed);
-            // Somebody else may come by it as it is cold.
+            // Another process may come by it as it is cold.
             if next.is_ok()
                 && self.state(chunk).compare_exchange(Chunk::Cold.word(), taker.word(), AcqRel, Relaxed).is_ok()
             {

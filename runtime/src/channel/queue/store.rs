@@ -1,6 +1,6 @@
 //! Putting and getting: the protocol of a queue's memory.
 //!
-//! Owns: who writes which word when. Runs in: any process that has an end of the queue.
+//! Owns: when each side writes which word. Runs in: any process that has an end of the queue.
 //! Never: encodes, decodes, or waits for room or for an item; and never makes a system call itself, but through
 //! [`Memory`], so that a model checker can run it.
 //!
@@ -8,16 +8,16 @@
 //!
 //! | word | written by | what it says |
 //! |---|---|---|
-//! | `put.place` | who puts, under `put.lock`, last | where the next item goes, and how many were put |
-//! | `get.place` | who gets, last: under `get.lock`, or, for a short item, by one exchange without it ([`take`](super::take)) | where the next item is, and how many were got |
+//! | `put.place` | a producer, under `put.lock`, last | where the next item goes, and how many were put |
+//! | `get.place` | a consumer, last: under `get.lock`, or, for a short item, by one exchange without it ([`take`](super::take)) | where the next item is, and how many were got |
 //! | `put.bytes`, `get.bytes` | the same, before the place | how many bytes went by; the one of the place's parity counts |
 //! | `put.seen`, `get.seen` | the same | a place of the other side that was seen: looking there costs a cache miss |
-//! | a chunk's state | see [`stock`](super::stock) | whose it is |
-//! | a ticket, `get.number`, a chunk's `lent` | who gets, under `get.lock` | who has a lent item, how many there are, and how many of a chunk |
-//! | `put.sleepers` | under `put.lock` | those who wait for an item |
-//! | `get.sleepers` | under `get.lock` | those who wait for room |
-//! | `put.wanted` | who awaits an item sets it, who puts one clears it, under `put.lock` | whether a message is to tell of the next item |
-//! | `put.processor`, `get.processor` | whoever begins to wait at that side | where that was; a hint |
+//! | a chunk's state | see [`stock`](super::stock) | its owner |
+//! | a ticket, `get.number`, a chunk's `lent` | a consumer, under `get.lock` | which process has a lent item, how many there are, and how many of a chunk |
+//! | `put.sleepers` | under `put.lock` | threads that wait for an item |
+//! | `get.sleepers` | under `get.lock` | threads that wait for room |
+//! | `put.wanted` | a future that awaits an item sets it, a producer clears it, under `put.lock` | whether a message is to tell of the next item |
+//! | `put.processor`, `get.processor` | a thread that begins to wait at that side | where that was; a hint |
 //!
 //! An item is put by the one store of `put.place`, and taken by the one change of `get.place`. Everything before is as if it
 //! had never been, should its process be killed; everything after is found out by others.
@@ -27,10 +27,10 @@
 //! | killed | what it costs |
 //! |---|---|
 //! | while it puts, before the store | the item, which was never put; a chunk, or the chunks of a long item, until they are swept |
-//! | after the store, before it gives the lock back or wakes anybody | nothing: the next finds the lock of a dead, and who sleeps looks again |
+//! | after the store, before it gives the lock back or wakes a thread | nothing: the next finds the lock of a dead process, and a sleeper looks again |
 //! | while it gets, before that change | nothing: the item is still there |
 //! | after it | the item, which was taken; the chunks of a long one until they are swept |
-//! | with a lent item | nothing: it comes back, as its ticket names one who is dead |
+//! | with a lent item | nothing: it comes back, as its ticket names a dead process |
 //! | while it says that a lent item is done | the item comes back, or is done |
 
 use std::time::Instant;
@@ -64,14 +64,14 @@ pub(super) enum NotPut {
     Refused(Refused),
 }
 
-/// A lock of the queue, until this is dropped; then those who were called are woken.
+/// A lock of the queue, until this is dropped; then the called threads are woken.
 pub(super) struct Inside<'a> {
     side: &'a Side,
     called: Option<(&'a Sleepers, Called, u32)>,
 }
 
 impl<'a> Inside<'a> {
-    /// So many of those who wait for this side may go on.
+    /// So many of the threads that wait for this side may go on.
     #[inline]
     pub(super) fn call(&mut self, count: u32) {
         self.call_of(&self.side.sleepers, count);
@@ -111,7 +111,7 @@ impl Drop for Long<'_> {
 }
 
 impl Memory {
-    /// The side of those who put, locked. None: the deadline is over.
+    /// The side of the producers, locked. None: the deadline is over.
     #[inline]
     pub(super) fn putting(&self, deadline: Option<Instant>) -> Option<Inside<'_>> {
         let side = &self.words().put;
@@ -124,7 +124,7 @@ impl Memory {
         Some(inside)
     }
 
-    /// The side of those who get, locked. None: the deadline is over.
+    /// The side of the consumers, locked. None: the deadline is over.
     #[inline]
     pub(super) fn getting(&self, deadline: Option<Instant>) -> Option<Inside<'_>> {
         let side = &self.words().get;
@@ -138,7 +138,7 @@ impl Memory {
         Some(inside)
     }
 
-    /// How many items there are that nobody has got.
+    /// How many items there are that were not taken yet.
     pub(super) fn len(&self) -> u32 {
         // In this order, so that it is never less than there were at some moment.
         let head = Place::of(self.words().get.place.load(Acquire));
@@ -239,7 +239,7 @@ impl Memory {
         Ok(hops)
     }
 
-    /// Writes the bytes of an item: few of them without calling anybody.
+    /// Writes the bytes of an item: few of them without a call.
     #[inline]
     fn write_units(&self, at: (u32, u32), bytes: &[u8]) {
         if bytes.len() > FEW {

@@ -1,11 +1,11 @@
-//! Finding chunks that nobody has: what those left behind who were killed in the middle of something.
+//! Finding chunks without an owner: what processes left behind that were killed in the middle of something.
 //!
 //! Owns: the search. Runs in: whichever process finds that it is due, holding both locks.
 //! Never: touches a chunk that a living process has.
 //!
-//! With both locks held nothing moves but chunks that processes have for themselves. A chunk is the queue's if an item stands
-//! in it, from the consumers' place to the producers'; if one of its items is lent; or if a long item that stands somewhere is
-//! in it. Any other that says that it is the queue's, or a dead process's, is nobody's.
+//! With both locks held nothing moves but chunks that processes have for themselves. A chunk is the queue's if an item
+//! stands in it, from the consumers' place to the producers'; if one of its items is lent; or if a long item that stands
+//! somewhere is in it. Any other that says that it is the queue's, or a dead process's, is free.
 
 use super::atomic::Ordering::{Acquire, Relaxed, Release};
 use super::layout::{Chunk, Head, LONG_PART, Place, Shape, Ticket, UNITS, low_half};
@@ -33,7 +33,7 @@ impl Memory {
         fits.then_some(head)
     }
 
-    /// Who has the item of that shape, if it is one that can be lent.
+    /// The holder of the item of that shape, if it is one that can be lent.
     pub(super) fn ticket(&self, (chunk, unit): (u32, u32), shape: Shape) -> Option<Ticket> {
         shape.lent.then(|| Ticket::of(low_half(self.unit((chunk, unit + 1)))))
     }
@@ -83,7 +83,7 @@ impl Memory {
         Some((len, chunks))
     }
 
-    /// Puts back every chunk that nobody has. The caller holds both locks.
+    /// Puts back every chunk without an owner. The caller holds both locks.
     #[cold]
     pub(super) fn sweep(&self) {
         let words = self.words();

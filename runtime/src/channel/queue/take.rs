@@ -3,9 +3,9 @@
 //! Owns: the two ways out, with the lock and without. Runs in: any process that has an end of the queue.
 //! Never: decodes, or waits; see [`store`](super::store) for the words, and what each death costs.
 //!
-//! A short item, in a queue that does not count bytes, is taken by one exchange of the consumers' place. All else is done with the
-//! lock: leaving a chunk, long items, handles, tickets. So what stands around the place changes for nobody who looks
-//! without the lock but by the place itself.
+//! A short item, in a queue that does not count bytes, is taken by one exchange of the consumers' place. All else is done
+//! with the lock: leaving a chunk, long items, handles, tickets. So for a thread that looks without the lock, what stands
+//! around the place changes only with the place itself.
 
 use super::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release, SeqCst};
 use super::buffer::Buffer;
@@ -88,7 +88,7 @@ impl Memory {
     #[inline]
     fn look_for_tail(&self, head: Place) -> Result<(), NotGot> {
         let words = self.words();
-        // One that was seen by somebody slower may lie behind.
+        // One that a slower thread has seen may lie behind.
         if (1..=MOST_ITEMS / 2).contains(&Place::of(words.get.seen.load(Acquire)).since(head)) {
             return Ok(());
         }
@@ -97,13 +97,13 @@ impl Memory {
         if Place::of(tail).since(head) == 0 { Err(NotGot::Empty(tail)) } else { Ok(()) }
     }
 
-    /// Whether those who wait for room are to hear of it: who waits, waits for much of it, or until he looks again. Else each
-    /// item would wake one for one.
+    /// Whether to wake the producers that wait for room: only once much of it is free, or when a waiter looks by itself.
+    /// Else each item would wake one of them.
     #[inline]
     fn leaves_much_room(&self, head: Place) -> bool {
         let words = self.words();
         let left = Place::of(words.get.seen.load(Relaxed)).since(head);
-        // One that was seen by somebody slower may lie behind, and says nothing.
+        // One that a slower thread has seen may lie behind, and says nothing.
         left <= words.most_items.load(Relaxed) / 2 || left > MOST_ITEMS / 2
     }
 
@@ -139,7 +139,7 @@ impl Memory {
                     let cost = Self::cost(len, shape);
                     let bytes = words.get.bytes[head.parity()].load(Relaxed).wrapping_add(cost);
                     words.get.bytes[next.parity()].store(bytes, Relaxed);
-                    // Somebody may have taken it without the lock, if it is one of those.
+                    // Another thread may have taken it without the lock, if it is a short one.
                     if words.get.place.compare_exchange(word, next.word(), AcqRel, Relaxed).is_err() {
                         continue;
                     }
@@ -152,7 +152,7 @@ impl Memory {
         }
     }
 
-    /// Reads an item, and notes that this process has it; `first`: nobody had it before. Says how many bytes it has.
+    /// Reads an item, and notes that this process has it; `first`: it was not lent before. Says how many bytes it has.
     #[inline]
     fn take_item<R>(
         &self,

@@ -1,4 +1,4 @@
-//! A queue's memory against a model of it, at random; and what becomes of it when somebody writes over it.
+//! A queue's memory against a model of it, at random; and what becomes of it when it is written over.
 //!
 //! Runs in: one process, one thread; what several do at a time is the model checker's (`tests/model_queue.rs` of the runtime).
 //! `PROCESS_TASK_SEED` says where chance begins, `PROCESS_TASK_ROUNDS` how long it goes on.
@@ -147,7 +147,7 @@ fn a_queue_that_lends_goes_like_its_model() {
     goes_like_its_model(true);
 }
 
-/// Writes over everything but the locks, which say who is waited for.
+/// Writes over everything but the locks, which say which process is waited for.
 fn write_over(random: &mut Random, memory: &Memory) {
     let words = memory.words();
     for _ in 0..=random.below(4) {

@@ -1,7 +1,7 @@
 //! The words at the start of a queue's memory.
 //!
 //! Owns: what they are called, and which stand together. Runs in: any process that has an end of the queue.
-//! Never: says who writes them when; [`store`](super::store) does.
+//! Never: says when each side writes them; [`store`](super::store) does.
 
 use super::atomic::{AtomicU32, AtomicU64};
 use super::lock::Lock;
@@ -18,7 +18,7 @@ pub(super) struct Words {
     /// How many items there may be, and how many bytes.
     pub(super) most_items: AtomicU32,
     pub(super) most_bytes: AtomicU64,
-    /// Whether somebody has closed the queue.
+    /// Whether the queue was closed.
     pub(super) closed: AtomicU32,
     /// How often a process has let go of its last consumer.
     pub(super) dropped: AtomicU32,
@@ -54,18 +54,18 @@ pub(super) struct Side {
     pub(super) seen: AtomicU64,
     /// The processor, and 1, on which one of this side last began to wait.
     pub(super) processor: AtomicU32,
-    /// Of those who put: whether somebody is to be told of the next item by a message.
+    /// Of the producers: whether the next item is to be told of by a message.
     pub(super) wanted: AtomicU32,
-    /// Those of the other side who wait for this one.
+    /// Threads of the other side that wait for this one.
     pub(super) sleepers: Sleepers,
-    /// Of those who put: the number of the last message with handles. Of those who get: how many items are lent.
+    /// Of the producers: the number of the last message with handles. Of the consumers: how many items are lent.
     pub(super) number: AtomicU64,
-    /// Of those who get: whether somebody may be dead who had an item, and those who wait until nothing is lent.
+    /// Of the consumers: whether a holder of an item may be dead, and the threads that wait until nothing is lent.
     pub(super) returned: AtomicU32,
     pub(super) joiners: Sleepers,
 }
 
-/// Where a chunk may be found that nobody has. All of it are hints, but for `used`.
+/// Where a chunk without an owner may be found. All of it are hints, but for `used`.
 #[derive(Debug)]
 #[repr(C, align(128))]
 pub(super) struct Stock {
@@ -75,7 +75,8 @@ pub(super) struct Stock {
     pub(super) cold: AtomicU32,
     /// Where to begin looking.
     pub(super) near: AtomicU32,
-    /// Whether somebody died in the middle of something, who may have left chunks that are nobody's and look otherwise.
+    /// Whether a process has died in the middle of something, and may have left chunks that have no owner and look
+    /// otherwise.
     pub(super) dirty: AtomicU32,
     /// As soon as so many were used, it is time to look for such.
     pub(super) sweep_at: AtomicU32,

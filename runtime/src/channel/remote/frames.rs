@@ -24,7 +24,7 @@
 //! # Keys
 //!
 //! Each direction has a key of its own. It is replaced by Noise's `REKEY` after each [`FRAMES_PER_KEY`] frames, and the one
-//! before is gone: who breaks into a machine cannot read what went over the wire long before.
+//! before is gone: an attacker that breaks into a machine cannot read what went over the wire long before.
 
 use std::sync::{PoisonError, RwLock};
 
@@ -64,7 +64,7 @@ impl Kind {
     }
 }
 
-/// A frame is not what it should be: somebody else made it, or the other side breaks the rules.
+/// A frame is not what it should be: it was not made by the other side, or that one breaks the rules.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Wrong {
     /// Its tag is not right.
@@ -164,13 +164,13 @@ mod tests {
                 from.seal(number, Kind::Last, b"hello", &mut frame).unwrap();
                 assert_eq!(to.open(number, &frame[2..], &mut part), Ok((Kind::Last, 5)), "{number}");
                 assert_eq!(part[1..6], *b"hello");
-                // It is for nobody who said it, and not what another number stands for.
+                // A frame is not for the side that sealed it, and not valid under another number.
                 assert_eq!(from.open(number, &frame[2..], &mut part), Err(Wrong::Forged));
                 assert_eq!(to.open(number ^ 1, &frame[2..], &mut part), Err(Wrong::Forged));
                 before.push(frame);
             }
         }
-        // The first key is gone, for whoever would take it from a machine now.
+        // The first key is gone, for an attacker that would take it from a machine now.
         assert_eq!(other.open(0, &before[0][2..], &mut part), Err(Wrong::Forged));
     }
 

@@ -5,20 +5,20 @@
 //!
 //! # The conversation
 //!
-//! | # | the one who connects | the one who listens |
+//! | # | connecting side | listening side |
 //! |---|---|---|
 //! | 1 | [`CONNECTS`], then Noise's `psk, e`: 64 bytes | |
 //! | 2 | | [`LISTENS`], then Noise's `e, ee`: 64 bytes |
 //! | 3 | a sealed frame of [`Kind::Proof`]: 19 bytes | |
 //!
-//! It is `Noise_NNpsk0_25519_ChaChaPoly_BLAKE2s`, with [`CONNECTS`] and [`LISTENS`] as its prologue: both sides agree on the
-//! protocol, its version, and on who has which role, or no tag that one makes is right for the other. `ee` is made of two
-//! numbers that are new each time, so what was recorded is of no use later, not even with the key; the frames' keys are made of
-//! it, one for each direction.
+//! It is `Noise_NNpsk0_25519_ChaChaPoly_BLAKE2s`, with [`CONNECTS`] and [`LISTENS`] as its prologue: both sides agree on
+//! the protocol, its version, and on the role of each, or no tag that one makes is right for the other. `ee` is made of two
+//! numbers that are new each time, so what was recorded is of no use later, not even with the key; the frames' keys are
+//! made of it, one for each direction.
 //!
-//! Noise alone is content after 2. Then the one who listens would let in whoever plays back a message 1 from another day: that
-//! one cannot read or write a frame, but is there. So the one who listens waits for 3, which nobody can make who has not
-//! understood 2.
+//! Noise alone is content after 2. Then the listening side would let in an attacker that plays back a message 1 from
+//! another day: it cannot read or write a frame, but is connected. So the listening side waits for 3, which only a peer
+//! that has understood 2 can make.
 //!
 //! The words in front of 1 and 2 are there for people: a version that differs, or two that connect to each other, are told
 //! from a wrong key. They are not believed, but compared.
@@ -30,10 +30,10 @@ use snow::{Builder, HandshakeState};
 use super::frames::{Cipher, Kind, PROOF};
 use super::key::Key;
 
-/// What the one who connects says first.
+/// What the connecting side says first.
 pub(super) const CONNECTS: &[u8; 16] = b"process-task 1 c";
 
-/// What the one who listens says first.
+/// What the listening side says first.
 pub(super) const LISTENS: &[u8; 16] = b"process-task 1 l";
 
 /// How much of it has nothing to do with version and role.
@@ -155,7 +155,7 @@ impl Handshake {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(_) => return Err(Refusal::CutOff),
             }
-            // At once, since whoever speaks another protocol may wait for an answer now.
+            // At once, since a peer that speaks another protocol may wait for an answer now.
             compare(&self.said[..self.len.min(words.len())], words)?;
         }
         Ok(self.len == all)

@@ -1,6 +1,6 @@
-//! What both sides of a connection between machines know, and nobody else.
+//! What both sides of a connection between machines know, and no other.
 //!
-//! Owns: [`Key`]. Runs in: any process. Never: shows a secret to somebody who did not ask for it by name.
+//! Owns: [`Key`]. Runs in: any process. Never: shows a secret to code that did not ask for it by name.
 
 use std::fmt;
 
@@ -16,17 +16,17 @@ const LABEL: &[u8] = b"process-task pre-shared key 1\n";
 /// The fewest bytes of a secret.
 const FEWEST: usize = 32;
 
-/// A secret that two machines share: who has it is let in, and can read what is said.
+/// A secret that two machines share: a peer that has it is let in, and can read what is said.
 ///
-/// It must be random. A password is none, however long: whoever recorded a handshake could try all that people choose,
-/// at home and as fast as they like. The secret's memory is overwritten when the key is dropped.
+/// It must be random. A password is not enough, however long: an attacker that recorded a handshake could try all passwords
+/// that people choose, offline and as fast as it likes. The secret's memory is overwritten when the key is dropped.
 ///
 /// # Examples
 /// ```
 /// use process_task::channel::Key;
 ///
 /// let here = Key::random()?;
-/// // By a way that nobody else reads, such as a file that only its owner can open.
+/// // By a way that no one else can read, such as a file that only its owner can open.
 /// let there = Key::new(here.secret())?;
 /// assert_eq!(format!("{there:?}"), "Key(..)");
 /// assert!(Key::new("hunter2").is_err());
@@ -66,7 +66,7 @@ impl Key {
         }
     }
 
-    /// The secret itself, to be brought to the other side by a way that nobody else reads.
+    /// The secret itself, to be brought to the other side by a way that no one else can read.
     #[must_use]
     pub fn secret(&self) -> &[u8] {
         &self.0

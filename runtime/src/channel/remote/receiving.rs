@@ -9,7 +9,8 @@ use super::frames::{Cipher, Kind, LONGEST, SHORTEST_SEALED, Wrong};
 use crate::channel::RecvError;
 use crate::sys::{Errno, errno_of};
 
-/// The most frames that are taken in one go, so that nobody who waits a moment waits for ever for a peer that never stops.
+/// The most frames that are taken in one go, so that a caller that waits a moment does not wait for ever for a peer that
+/// never stops.
 const AT_ONCE: usize = 256;
 
 /// What has come, and is not given out yet.
@@ -86,7 +87,7 @@ impl Receiving {
             // At most a frame, which is not much: 64 KiB.
             self.frame.resize(len, 0);
             match wire.read(&mut self.frame[self.have..]) {
-                // Only a frame of its own says that the other side has nothing more to say: anybody can end a stream.
+                // Only a frame of its own says that the other side has nothing more to say: any attacker can end a stream.
                 Ok(0) => return Err(cut_off(Errno::ECONNRESET)),
                 Ok(read) => self.have += read,
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(false),

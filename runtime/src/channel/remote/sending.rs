@@ -3,8 +3,9 @@
 //! Owns: [`Sending`], one direction of a wire. Runs in: both sides of a connection between machines.
 //! Never: reports a message as sent that cannot arrive whole, or as not sent when it can.
 //!
-//! A frame that has begun to leave has to leave to its end, whoever waits. So a message that is given up halfway is ended
-//! with [`Kind::Never`], in front of the next one. Only of a frame of which no byte has left is the number given to another.
+//! A frame that has begun to leave has to leave to its end, whatever its sender does. So a message that is given up halfway
+//! is ended with [`Kind::Never`], in front of the next one. Only of a frame of which no byte has left is the number given
+//! to another.
 
 use std::io::{self, Write};
 

@@ -3,12 +3,12 @@
 //! Owns: [`Wire`]. Runs in: both sides of a connection between machines.
 //! Never: blocks while it holds a lock, or uses a key in a copy of its process that `fork` made.
 //!
-//! # Who waits for what
+//! # What each thread waits for
 //!
 //! | for | where |
 //! |---|---|
 //! | bytes to come | in `poll`, with nothing locked; [`Receiving`] is locked while what has come is put together |
-//! | its turn to send | for `Wire::turn`, in front of `Wire::sending`, out of which the one who sends has taken [`Sending`] |
+//! | its turn to send | for `Wire::turn`, in front of `Wire::sending`, out of which the sender has taken [`Sending`] |
 //! | room in the socket | in `poll`, with [`Sending`] taken out |
 //!
 //! # The end is dropped
@@ -70,10 +70,10 @@ pub(crate) struct Wire {
 struct Line {
     socket: TcpStream,
     cipher: Cipher,
-    /// Taken out by the one who sends.
+    /// Taken out by the sender.
     sending: Mutex<Option<Sending>>,
     turn: Condvar,
-    /// The end was dropped: nobody reads any more what comes.
+    /// The end was dropped: what comes is not read any more.
     dropped: AtomicBool,
 }
 
@@ -111,7 +111,8 @@ impl Wire {
             match receiving.end() {
                 None => {}
                 Some(RecvError::Disconnected) => self.parted.store(true, Relaxed),
-                // Whoever broke it, nothing more is said to those who may have done so. The other side sees that, too.
+                // Whichever side broke it, nothing more is said to a peer that may have done so. The other side sees that,
+                // too.
                 Some(_) => drop(self.line.socket.shutdown(Shutdown::Both)),
             }
         }
@@ -148,7 +149,7 @@ impl Remote for Wire {
             return Err(SendErrorKind::Failed { step: COPY, errno: Errno::EPERM as i32 });
         }
         let line = &self.line;
-        // The kernel would take what nobody reads any more.
+        // The kernel would take what is not read any more.
         if self.parted.load(Relaxed) || poll::other_end_is_closed(line.socket.as_fd()) == Ok(true) {
             return Err(SendErrorKind::Disconnected);
         }
@@ -156,7 +157,7 @@ impl Remote for Wire {
             sending.message(bytes, &line.cipher, &mut &line.socket, &mut || line.room(patience))
         })?;
         if sent == Sent::AllButTheEnd {
-            // Whoever waits only so long cannot be made to wait longer, so another does.
+            // A caller that waits only so long cannot be made to wait longer, so another thread does.
             let line = Arc::clone(line);
             beside(move || line.flush());
         }
@@ -275,7 +276,7 @@ impl Line {
         poll::readable_or_writable(self.socket.as_fd(), Some(until))
     }
 
-    /// Whether the other side's kernel has all that was sent, or there is nobody any more who could take it.
+    /// Whether the other side's kernel has all that was sent, or there is none any more that could take it.
     fn is_taken(&self) -> bool {
         self.throw_away() || stranger::under_way(self.socket.as_fd()) == Ok(0)
     }
@@ -309,7 +310,7 @@ impl Line {
     }
 }
 
-/// Runs `what` beside us. Where no thread can be had, nobody does.
+/// Runs `what` beside this thread. Where no thread can be had, it is not run.
 fn beside(what: impl FnOnce() + Send + 'static) {
     drop(thread::Builder::new().name("last-words".to_owned()).spawn(what));
 }
