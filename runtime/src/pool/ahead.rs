@@ -70,7 +70,7 @@ impl<'p, 'a, T: Task, I: Iterator<Item = T::Args<'a>>> Ahead<'p, 'a, T, I> {
 }
 
 impl<T: Task, I> Drop for Ahead<'_, '_, T, I> {
-    /// Nobody wants what is still on the way.
+    /// What is still on the way is not wanted any more.
     fn drop(&mut self) {
         if !self.pending.is_empty() {
             self.pending.iter().for_each(|handle| handle.call().abandon());

@@ -4,17 +4,18 @@
 //! Never: settles an item twice, or leaves one out.
 //!
 //! A batch is settled as soon as anything is known of it. What is known is the outcome of its first items; the others are
-//! its *rest*, another call, which is linked before the first is settled, so that whoever sees the outcome sees the rest:
+//! its *rest*, another call, which is linked before the first is settled, so that a thread that sees the outcome sees the
+//! rest:
 //!
 //! | what has happened | outcome | rest |
 //! |---|---|---|
 //! | the worker answered all items | their results | none |
 //! | it answered the first ones | their results | the others, at the front of the backlog |
 //! | it died in the first one | the error, of one item | the others, likewise |
-//! | it died in a later one | the results before | the error of that one, whose rest are the others, likewise |
+//! | it died in a later one | the results before | the error of that one, and its rest are the others, likewise |
 //! | it died between two, when it was about to answer | the results before | the others, likewise |
 //! | it died after the last | their results | none |
-//! | nobody knows what ran; or it never began | the error, of all items | none |
+//! | it is unknown what ran; or it never began | the error, of all items | none |
 
 use std::sync::atomic::Ordering::{Relaxed, SeqCst};
 use std::sync::{Arc, OnceLock};
@@ -43,7 +44,7 @@ pub(super) struct Answered {
     pub(super) items: u32,
     /// How long these took the worker, in nanoseconds.
     pub(super) nanos: Option<u32>,
-    /// Who has them on its conscience, if any of them failed.
+    /// The process in which an item failed, if one did.
     failed_in: Option<Arc<Record>>,
 }
 
@@ -139,7 +140,7 @@ impl Answered {
     }
 }
 
-/// Adds to `error` whose it is.
+/// Adds its process to `error`.
 fn in_process(record: Option<&Record>, error: Error) -> Error {
     match record {
         Some(record) => error.in_process(&record.name(), record.pid),
@@ -214,7 +215,7 @@ impl Schedule {
     }
 
     /// Makes a call of those items of a batch that are behind the first `answered`, if there are any. To be queued; the
-    /// batch itself is to be settled. If nobody wants them any more, they are cancelled.
+    /// batch itself is to be settled. If they are not wanted any more, they are cancelled.
     fn split(&mut self, call: &Arc<Call>, mut payload: Payload, answered: u32, owed: &mut Owed) -> Option<Queued> {
         let left = call.items().checked_sub(answered).filter(|left| *left > 0)?;
         pass_over(payload.small_bytes_mut(), answered);

@@ -74,11 +74,11 @@ impl PoolBuilder {
     /// If it panics, [`build`](Self::build) fails with that; in a worker that comes later, the pool closes with it.
     /// [`worker_state`](crate::worker_state) keeps what it makes.
     ///
-    /// The task's own options act. With `timeout`, a worker whose initializer takes longer is killed. With `retries`, that is
-    /// tried again in another process so many times, as is an initializer whose process died; then `build` fails, or the
-    /// pool closes, with an error that names the task. Without `retries`, one time-out is enough, and deaths are tried again
-    /// three times for each worker. `memory_limit` is as for a call. Without `timeout`, `build` waits as long as
-    /// the initializer takes, and [`Pool::stats`] shows a worker that is at it as
+    /// The task's own options act. With `timeout`, a worker is killed when its initializer takes longer. With `retries`,
+    /// that is tried again in another process so many times, as is an initializer after its process died; then `build`
+    /// fails, or the pool closes, with an error that names the task. Without `retries`, one time-out is enough, and deaths
+    /// are tried again three times for each worker. `memory_limit` is as for a call. Without `timeout`, `build` waits as
+    /// long as the initializer takes, and [`Pool::stats`] shows a worker that is at it as
     /// [`Initializing`](crate::WorkerState::Initializing).
     ///
     /// # Examples

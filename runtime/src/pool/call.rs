@@ -1,6 +1,6 @@
-//! One call of a pool: its outcome, and who waits for it.
+//! One call of a pool: its outcome, and the threads and futures that wait for it.
 //!
-//! Owns: the outcome, set once. Runs in: the parent, on any thread. Never: wakes anybody while a lock is held.
+//! Owns: the outcome, set once. Runs in: the parent, on any thread. Never: wakes a thread while a lock is held.
 
 use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
@@ -25,7 +25,7 @@ pub(super) struct Call {
     /// The task's place in the registry.
     pub(super) index: u32,
     pub(super) options: Options,
-    /// Which worker has it, or [`NOBODY`]. Read and written under the schedule's mutex.
+    /// Which worker has it, or [`NOBODY`] if none has it. Read and written under the schedule's mutex.
     holder: AtomicUsize,
     pub(super) stamps: Stamps,
     /// How many workers died that had it as their next call, and had not begun it as far as their links say.
@@ -36,13 +36,13 @@ pub(super) struct Call {
     pub(super) batch: Option<Box<Batch>>,
     outcome: OnceLock<Result<Body>>,
     waiters: Mutex<Waiters>,
-    /// Nobody wants the result any more; if it has not started, it need not.
+    /// The result is not wanted any more; if the call has not started, it need not.
     pub(super) abandoned: AtomicBool,
-    /// Its reply is to be heard of though nobody waits, because its handles are held until then. Under the mutex.
+    /// Its reply is to be taken though no thread waits, because its handles are held until then. Under the mutex.
     pub(super) heard: AtomicBool,
 }
 
-/// Who is told when a call is settled: any number of threads that share its handle, whoever awaits it, and so on.
+/// What is told when a call is settled: any number of threads that share its handle, a future that awaits it, and so on.
 #[derive(Debug, Default)]
 #[must_use = "whoever waits would sleep on"]
 pub(super) struct Waiters(Vec<Waiter>);
@@ -129,7 +129,7 @@ impl Call {
         matches!(self.outcome(), Some(Err(error)) if *error.kind() == ErrorKind::Cancelled)
     }
 
-    /// Sets the outcome, and returns who is to be told. A second outcome is dropped. An error has the attempts before.
+    /// Sets the outcome, and returns the waiters. A second outcome is dropped. An error has the attempts before.
     pub(super) fn settle(&self, outcome: Result<Body>) -> Waiters {
         let _ = self.outcome.set(outcome.map_err(|error| error.in_task(self.task).after(self.attempts())));
         let mut waiters = std::mem::take(&mut *self.waiters());
@@ -169,7 +169,7 @@ impl Call {
     /// Has `set` told that its call with this number is settled; at once if it is.
     pub(super) fn join_set(&self, set: &Arc<Completions>, number: usize) {
         let mut waiters = self.waiters();
-        // Whoever settles it takes the waiters after the outcome is set, so this is told once.
+        // The thread that settles it takes the waiters after the outcome is set, so this is told once.
         if self.is_settled() {
             drop(set.push(number, self.has_failed()));
         } else {

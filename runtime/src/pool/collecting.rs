@@ -35,28 +35,28 @@ impl Schedule {
         workers.any(|worker| worker.caller.has_reply())
     }
 
-    /// Where nobody leads, says to each worker whether it has to ring, if that has changed.
+    /// Without a leader, says to each worker whether it has to ring, if that has changed.
     pub(super) fn renew_words(&mut self, owed: &mut Owed) {
         if self.office == Office::Vacant {
             self.say_who_rings(owed);
         }
     }
 
-    /// The thread that led leaves the office: those who ring from now on are heard by the hub.
+    /// The leader steps down: from now on, the hub hears the workers' bells.
     pub(super) fn leave_office(&mut self, owed: &mut Owed) {
         self.office = Office::Vacant;
         self.say_who_rings(owed);
         self.call_a_leader(owed);
     }
 
-    /// Has a follower woken if nobody leads.
+    /// Queues a wake-up for one follower if there is no leader.
     pub(super) fn call_a_leader(&mut self, owed: &mut Owed) {
         if self.office == Office::Vacant && owed.follower.is_none() {
             owed.follower = self.followers.pop();
         }
     }
 
-    /// A thread takes the office: it looks for itself, so nobody need ring.
+    /// A thread becomes the leader: it looks for itself, so workers need not ring.
     pub(super) fn take_office(&mut self) {
         self.office = Office::Awake;
         self.tell(false, false);
@@ -67,7 +67,7 @@ impl Schedule {
         self.tell(asleep, false);
     }
 
-    /// Nobody leads: says who has to ring for the hub, and takes what came before the words were seen.
+    /// There is no leader: says which workers have to ring for the hub, and takes what came before the words were seen.
     pub(super) fn say_who_rings(&mut self, owed: &mut Owed) {
         loop {
             let words = (self.awaited > 0 || self.timed > 0 || self.looks.are_exact(), self.work_waits());
@@ -159,8 +159,8 @@ impl Schedule {
         }
     }
 
-    /// Looks at the links of those who have something to answer: a child that wrote over its own is believed no more, also if
-    /// it rings no bell.
+    /// Looks at the links of workers that have something to answer: a child that wrote over its own is believed no more,
+    /// also if it rings no bell.
     pub(super) fn check_links(&mut self, owed: &mut Owed) {
         for number in self.levels.watched().to_vec() {
             if let Some(worker) = self.places[number].worker_mut() {

@@ -1,7 +1,7 @@
 //! Which calls of a set are settled, in the order in which that became known.
 //!
-//! Owns: their numbers, and the one thread that waits for them. Runs in: the parent; any thread that settles a call
-//! writes, the set's owner reads. Never: looks at a call again. Each is named once, by whoever settles it, so a set of any
+//! Owns: their numbers, and the one thread that waits for them. Runs in: the parent; any thread that settles a call writes,
+//! the set's owner reads. Never: looks at a call again. Each is named once, by the thread that settles it, so a set of any
 //! size costs the same for each.
 
 use std::collections::VecDeque;
@@ -35,7 +35,7 @@ pub(super) struct Pools {
 }
 
 impl Completions {
-    /// A set whose owner wants to know of each call.
+    /// A set for an owner that wants to know of each call.
     pub(super) fn new() -> Arc<Self> {
         let new = Self::default();
         new.want(1, false);
@@ -97,7 +97,7 @@ impl Pools {
         if let [core] = &*self.cores {
             return set.is_enough() || core.wait(&|| set.is_enough(), set, deadline);
         }
-        // Nobody can lead several pools. So the hub listens to all of them, from the first time that this is needed.
+        // No thread can lead several pools. So the hub listens to all of them, from the first time that this is needed.
         if self.attention.is_empty() && !set.is_enough() {
             self.attention = self.cores.iter().map(Attention::new).collect();
         }

@@ -32,13 +32,13 @@ use crate::sys::{Errno, fd, forked, rights, signal};
 /// How often to look whether workers have set themselves up, while `build` waits for that alone.
 const SETTING_UP: Duration = Duration::from_millis(1);
 
-/// How often links are looked at whose workers have calls.
+/// How often the links of workers with calls are looked at.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
 /// The part of a pool that its handles and workers refer to.
 pub(super) struct Core {
     hub: Arc<Hub>,
-    /// Under which the hub reports bells that nobody else hears.
+    /// The hub's token for bells that no thread of the pool hears.
     token: OnceLock<u64>,
     generation: u64,
     pub(super) plan: Arc<Plan>,
@@ -48,14 +48,14 @@ pub(super) struct Core {
     pub(super) outstanding: Arc<AtomicUsize>,
     /// The workers' bells, and the kick, for the leader to sleep on.
     pub(super) set: poll::Set,
-    /// Wakes the leader when somebody else has settled a call.
+    /// Wakes the leader when another thread has settled a call.
     kick: Held,
     /// How long leaders look before they sleep.
     pub(super) spin: Spin,
     pub(super) stock: SharedStock,
-    /// Somebody is about to look at memory that may be idle.
+    /// A thread is about to look at memory that may be idle.
     tending: AtomicBool,
-    /// Somebody is about to look at the links of workers that have calls.
+    /// A thread is about to look at the links of workers that have calls.
     watching: AtomicBool,
     pub(super) callbacks: Callbacks,
     pub(super) room: Arc<Room>,
@@ -129,7 +129,7 @@ impl Core {
 
     /// Pays what is owed, with no lock held.
     pub(super) fn pay(self: &Arc<Self>, owed: Owed) {
-        // First, so that whoever is woken finds it told.
+        // First, so that a thread that is woken finds it told.
         tell(owed.events);
         if owed.kick {
             self.kick.ring();
@@ -286,7 +286,7 @@ impl Core {
         if self.plan.initializer.is_none() && !self.plan.may_be_refused {
             return Ok(());
         }
-        // Nobody rings when a worker has become what it was to be.
+        // A worker sends no notification when its setup is finished.
         let look_again = || self.plan.initializer.is_none().then(|| Instant::now() + SETTING_UP);
         while !self.wait(&|| unready.load(SeqCst) == 0, &Everything, look_again()) {}
         match &self.schedule().phase {

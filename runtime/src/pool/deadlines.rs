@@ -1,12 +1,12 @@
-//! Calls are ended that have taken too long, or that nobody wants any more.
+//! Ends calls that have taken too long, or are not wanted any more.
 //!
 //! Owns: nothing of its own; it works on the [`Schedule`]. Runs in: the parent, under the mutex.
 //! Never: ends a call because of another one's time: what the worker has not begun is taken from it first.
 //!
 //! A call's time begins when its worker can have begun it: when it was given out, or when the reply to the one before it
-//! was taken. While workers have calls with a timeout, they ring for every reply, so that this is soon. When an alarm
-//! goes off, the replies are taken first; so a call that was answered in time is a result, however late somebody looks.
-//! Nobody rings when a worker has become what it was to be, so while one has not, somebody looks now and then.
+//! was taken. While workers have calls with a timeout, they ring for every reply, so that this is soon. When an alarm goes
+//! off, the replies are taken first; so a call that was answered in time is a result, however late the look. A worker sends
+//! no notification when its setup is finished, so the timer polls while any setup is pending.
 //!
 //! A worker that has not even begun a call by then is late, on a machine that is overloaded, or is stopped. The call is
 //! given out anew, and a worker that goes on like this for some time is killed, which costs no call.
@@ -26,7 +26,7 @@ const DEAF: Duration = Duration::from_secs(1);
 const BEGINNING: Duration = Duration::from_millis(5);
 
 impl Schedule {
-    /// Sees to it that somebody looks at the deadlines at `due`.
+    /// Sees to it that the deadlines are looked at by `due`.
     pub(super) fn set_alarm(&mut self, due: Option<Instant>, owed: &mut Owed) {
         if let Some(due) = due
             && self.alarm.is_none_or(|alarm| due < alarm)
@@ -36,7 +36,7 @@ impl Schedule {
         }
     }
 
-    /// When somebody has to look again: when the call that this worker is running has taken too long.
+    /// When the next look is due: when the call that this worker is running has taken too long.
     pub(super) fn due(&self, number: usize) -> Option<Instant> {
         let worker = self.places[number].worker()?;
         if worker.initializing

@@ -131,7 +131,7 @@ impl Leaving {
         }
     }
 
-    /// When somebody has to look.
+    /// When the next look is due.
     fn due(&self) -> Option<Instant> {
         match self.stage {
             Stage::Finalizing(_, due) | Stage::Exiting(_, due) => due,
@@ -176,14 +176,14 @@ impl Schedule {
         self.sort_in(number, owed);
     }
 
-    /// Cancels a call whose worker is about to be dead, if it would be made again. True if it ends as cancelled.
+    /// Cancels a call of a worker that is about to be dead, if it would be made again. True if it ends as cancelled.
     pub(super) fn cancel_dying(&mut self, number: usize, call: &Arc<Call>) -> bool {
         let State::Dying(dying) = &mut self.places[number].state else { return false };
         let running = dying.running.iter_mut().find(|(queued, _)| Arc::ptr_eq(&queued.call, call));
         running.is_some_and(|(_, error)| cancel_retry(call, error))
     }
 
-    /// Takes the retries from all calls whose workers are about to be dead.
+    /// Takes the retries from all calls of workers that are about to be dead.
     pub(super) fn cancel_all_dying(&mut self) {
         for place in &mut self.places {
             if let State::Dying(dying) = &mut place.state {

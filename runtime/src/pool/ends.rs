@@ -1,6 +1,6 @@
 //! How a pool shrinks, grows, and ends.
 //!
-//! Owns: [`Pending`]. Runs in: the parent. Never: ends with calls unsettled, or ends the pool that is everybody's.
+//! Owns: [`Pending`]. Runs in: the parent. Never: ends with calls unsettled, or ends the global pool.
 
 use std::sync::atomic::Ordering::SeqCst;
 use std::time::{Duration, Instant};

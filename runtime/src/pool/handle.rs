@@ -167,7 +167,7 @@ impl<R> JoinHandle<R> {
     ///
     /// If the call is settled, the callback is called at once, on this thread. Otherwise it is called on a thread that the
     /// pool has for this, one after the other: it may block, submit calls to the same pool, wait for them, end the pool, or
-    /// drop it. A callback that panics harms nobody. Dropping the pool waits for all callbacks, unless it is a callback
+    /// drop it. A callback that panics harms no other. Dropping the pool waits for all callbacks, unless it is a callback
     /// that drops it. If no thread can be had, this waits for the call, and calls back here.
     ///
     /// # Examples

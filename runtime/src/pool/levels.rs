@@ -1,7 +1,7 @@
 //! Which worker has how many calls: found, and changed, at a cost that does not grow with the number of workers.
 //!
 //! Owns: the workers' numbers, sorted. Runs in: the parent, under the schedule's mutex.
-//! Never: knows what a worker is; it is told each number's load, and answers who has least and who has most.
+//! Never: knows what a worker is; it is told each number's load, and answers which has least and which has most.
 
 use crate::link::window::LOOK_AHEAD;
 

@@ -92,7 +92,7 @@ struct Mapping<'p, T: Task> {
     task: (&'static str, u32),
     workers: usize,
     results: Vec<T::Output>,
-    /// Calls whose results were not taken, in the items' order.
+    /// Calls with results that were not taken, in the items' order.
     pending: VecDeque<Sent>,
     /// How many more may be sent before it is counted again how many are not settled.
     room: usize,
@@ -167,7 +167,7 @@ impl<'p, T: Task> Mapping<'p, T> {
                 let handles = self.handles.clone();
                 self.send(exact(&items));
                 if matches!(stopped, Stopped::Late) {
-                    // Nobody looks at the replies while an input is slow.
+                    // The replies are not looked at while an input is slow.
                     self.core.update(Schedule::collect);
                 }
                 self.go_on(stopped, handles);
@@ -320,7 +320,7 @@ impl<'p, T: Task> Mapping<'p, T> {
         let _ = done() || self.core.wait(&done, &Any(&unsettled), None);
     }
 
-    /// Takes the results that are there and whose turn it is.
+    /// Takes the results that are there, in their order.
     fn take_what_is_there(&mut self, total: Option<usize>, hook: Hook<'_>) -> Result<()> {
         while let Some(mut sent) = self.pending.pop_front_if(|sent| sent.call.is_settled()) {
             if let Some(rest) = sent.call.rest() {
@@ -395,7 +395,7 @@ impl Sent {
 }
 
 impl<T: Task> Drop for Mapping<'_, T> {
-    /// Nobody wants what is still on the way.
+    /// What is still on the way is not wanted any more.
     fn drop(&mut self) {
         if !self.pending.is_empty() {
             self.core.update(|schedule, owed| {

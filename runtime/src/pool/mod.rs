@@ -1,27 +1,27 @@
 //! Workers that stay, and calls that are handed to them.
 //!
-//! Owns: [`Pool`], its builder, handles and iterators. Runs in: the parent. Never: loses a call, or runs one
-//! twice whose task does not allow it.
+//! Owns: [`Pool`], its builder, handles and iterators. Runs in: the parent. Never: loses a call, or runs one twice unless
+//! its task allows it.
 //!
-//! # Who does what
+//! # What each thread does
 //!
 //! One mutex guards the [`schedule`]: which worker has which calls, and which wait. Calls go out from the submitting
-//! thread. Replies are taken by whoever holds the mutex and looks: a thread that waits for a result (one of them *leads*,
-//! that is, spins and sleeps on everybody's behalf; the others follow and are woken), a submitting thread that finds the
-//! workers full, or the hub's thread when a bell rings that nobody else awaits.
+//! thread. Replies are taken by any thread that holds the mutex and looks: a thread that waits for a result (one of them
+//! *leads*, that is, spins and sleeps on behalf of all; the others follow and are woken), a submitting thread that finds
+//! the workers full, or the hub's thread when a bell rings that no other thread awaits.
 //!
 //! | a worker's bell rings | when | heard by |
 //! |---|---|---|
-//! | for each reply | `asleep`: the leader sleeps, or nobody leads and a future, a callback, a deadline or a timeline waits | the leader, else the hub |
-//! | when it goes to sleep | `hungry`: nobody leads, and calls wait behind others | the hub |
+//! | for each reply | `asleep`: the leader sleeps, or there is none and a future, a callback, a deadline or a timeline waits | the leader, else the hub |
+//! | when it goes to sleep | `hungry`: there is no leader, and calls wait behind others | the hub |
 //!
 //! Both words are written under the mutex, and after writing one the writer looks at the replies again. Two epoll sets
 //! listen to each bell, the pool's and the hub's, each exclusively and the pool's first: so the leader hears it if it
-//! sleeps, and the hub only if nobody does.
+//! sleeps, and the hub only if there is none.
 //!
 //! # A call is settled
 //!
-//! | who waits | is told by |
+//! | what waits | is told by |
 //! |---|---|
 //! | a thread, for one call | being unparked, unless it leads and looks itself |
 //! | a thread, for many calls | the call's number in its queue ([`completions`]), written under the mutex; then as above |

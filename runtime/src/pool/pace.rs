@@ -8,8 +8,8 @@ use std::time::Duration;
 use crate::link::batch;
 use crate::link::frame::INLINE;
 
-/// How long a batch is to take, in nanoseconds. Far more than what handing one over costs, and far less than what anybody
-/// would notice if a worker had nothing to do for so long.
+/// How long a batch is to take, in nanoseconds. Far more than what handing one over costs, and so little that a worker with
+/// nothing to do for so long makes no difference.
 const BATCH: u64 = 50_000;
 
 /// How long it takes at least even if others then have less to do at the end.

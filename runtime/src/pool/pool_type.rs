@@ -48,7 +48,7 @@ use crate::task::Task;
 #[doc(alias("ProcessPoolExecutor", "Executor"))]
 pub struct Pool {
     core: Arc<Core>,
-    /// It is everybody's, so nobody may end it.
+    /// It is the program's only one, and cannot be ended.
     is_global: bool,
 }
 
@@ -70,7 +70,7 @@ impl Pool {
         Self { core, is_global: false }
     }
 
-    /// The same pool, which nobody may end from now on.
+    /// The same pool, which cannot be ended from now on.
     pub(super) fn for_all(mut self) -> Self {
         self.is_global = true;
         self

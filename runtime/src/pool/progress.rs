@@ -9,7 +9,7 @@ use super::pool_type::Pool;
 use crate::error::Result;
 use crate::task::Task;
 
-/// A [`Pool`] whose next [`map`](OnProgress::map) calls a hook; made by [`Pool::on_progress`].
+/// A [`Pool`] that calls a hook in its next [`map`](OnProgress::map); made by [`Pool::on_progress`].
 #[must_use = "the hook is called by `map`"]
 pub struct OnProgress<'p, F> {
     pool: &'p Pool,

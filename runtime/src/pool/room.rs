@@ -21,7 +21,7 @@ pub(super) struct Room {
     /// `usize::MAX`: no bound.
     most: AtomicUsize,
     taken: AtomicUsize,
-    /// The pool takes no more calls: nobody need wait to hear that.
+    /// The pool takes no more calls: no thread need wait to hear that.
     closed: AtomicBool,
     waiters: Mutex<Vec<Thread>>,
 }
@@ -104,7 +104,7 @@ impl Room {
         self.waiters().pop()
     }
 
-    /// The pool takes no more calls: returns all who wait, so that they hear it.
+    /// The pool takes no more calls: returns the waiting threads, so that they hear it.
     #[must_use = "they would sleep on"]
     pub(super) fn close(&self) -> Vec<Thread> {
         self.closed.store(true, SeqCst);
@@ -153,7 +153,7 @@ impl Core {
     fn try_reserve(self: &Arc<Self>) -> Option<Reserved<'_>> {
         let bounded = self.room.is_bounded();
         if bounded && !self.room.take() {
-            // Calls that nobody waits for may have been answered.
+            // Calls that no thread waits for may have been answered.
             self.update(Schedule::collect);
             if !self.room.take() {
                 return None;
@@ -176,7 +176,7 @@ impl Core {
         }
     }
 
-    /// Who was woken for a place may have found another one before: then this one is somebody else's.
+    /// A woken thread may already hold a permit; passes this one to the next waiter.
     fn pass_the_word(&self) {
         let next = if self.room.is_open() { self.room.waiters().pop() } else { None };
         if let Some(next) = next {
@@ -207,7 +207,7 @@ impl Drop for Reserved<'_> {
     fn drop(&mut self) {
         self.0.update(|schedule, owed| {
             owed.wake.extend(schedule.room.give_back().map(Waiters::of));
-            // The leader may be the one who waits for a place.
+            // The leader may be the thread that waits for a place.
             owed.kick |= schedule.office == Office::Asleep;
         });
     }

@@ -1,16 +1,16 @@
 //! Which worker has which calls, and which calls wait: everything that the pool's mutex guards.
 //!
 //! Owns: the places, the backlog, and the office of the leader. Runs in: the parent, under the mutex.
-//! Never: wakes a thread, starts or kills anybody itself: what is owed is put into [`Owed`], and paid after the mutex is
+//! Never: wakes a thread, starts or kills a process itself: what is owed is put into [`Owed`], and paid after the mutex is
 //! released. Only a worker that dozes is woken on the spot, by the call that is given to it.
 //!
 //! | file | what of it |
 //! |---|---|
 //! | this one | calls are taken, given out, taken back, and settled |
-//! | `collecting` | replies are taken, and who has to ring for one |
+//! | `collecting` | replies are taken, and which workers have to ring for one |
 //! | `staffing` | workers come, and end |
 //! | `starts` | workers that could not be started are tried again, or the pool closes |
-//! | `turnover` | workers leave that nobody has killed |
+//! | `turnover` | workers leave that were not killed |
 //! | `departures` | how long those may take that leave or die, and what is settled then |
 //! | `deadlines` | calls are ended that have taken too long, or are not wanted any more |
 
@@ -58,7 +58,7 @@ pub(super) struct Schedule {
     pub(super) told: (bool, bool),
     /// Threads that wait while another one leads.
     pub(super) followers: Vec<Thread>,
-    /// Calls whose replies somebody must hear of though no thread waits: futures and callbacks wait for them, or they have
+    /// Calls with replies that must be taken though no thread waits: futures and callbacks wait for them, or they have
     /// handles, which are memory that is not given back before.
     pub(super) awaited: usize,
     /// There is one more since the workers were told.
@@ -67,7 +67,7 @@ pub(super) struct Schedule {
     refused_since: Option<Instant>,
     /// Calls with a timeout that workers have: so the next one's time begins when this one's reply is heard of.
     pub(super) timed: usize,
-    /// When the next look at the deadlines is due, and the next look at those who have been idle.
+    /// When the next look at the deadlines is due, and the next look at idle workers.
     pub(super) alarm: Option<Instant>,
     pub(super) idle_alarm: bool,
     /// The last call went to a worker that had to be woken, so its reply is not near.
@@ -80,20 +80,20 @@ pub(super) struct Schedule {
     /// Calls that are not settled; also read without the mutex.
     pub(super) outstanding: Arc<AtomicUsize>,
     pub(super) room: Arc<Room>,
-    /// What is counted and measured, and for whom.
+    /// What is counted and measured, and for which observers.
     pub(super) looks: Looks,
     /// Workers that were given calls which they do not see yet; empty but for the time in which calls are given out.
     unpublished: Vec<usize>,
-    /// Calls that were submitted while all were busy, since somebody last looked for replies.
+    /// Calls that were submitted while all were busy, since replies were last looked for.
     unlooked: u32,
     /// What `collect_from` fills and empties.
     pub(super) replies: Vec<(Asked, Reply)>,
 }
 
-/// Whether a thread leads: looks for replies on behalf of all who wait.
+/// Whether a thread leads: looks for replies on behalf of all waiting threads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Office {
-    /// None does. Who rings is heard by the hub.
+    /// None does. The hub hears a worker's bell.
     Vacant,
     /// One does, and looks.
     Awake,
@@ -124,16 +124,16 @@ pub(super) struct Owed {
     pub(super) start: Vec<Start>,
     /// Wakers that were replaced: what their destructors do must not meet the mutex.
     pub(super) forget: Vec<Waker>,
-    /// When somebody is to look at the deadlines, and in how long at those who are idle.
+    /// When the deadlines are to be looked at, and in how long the idle workers.
     pub(super) alarm: Option<Instant>,
     pub(super) idle_alarm: Option<Duration>,
-    /// A call was submitted, whose worker is to be looked at while it has no result.
+    /// A call was submitted, and its worker is to be looked at while it has no result.
     pub(super) watch: bool,
     /// Memory of a reply is mapped, which is to be looked at later.
     pub(super) tend: bool,
-    /// Somebody else than the leader has settled a call.
+    /// Another thread than the leader has settled a call.
     pub(super) kick: bool,
-    /// What those who look are to be told.
+    /// What observers are to be told.
     pub(super) events: Vec<Noted>,
 }
 
@@ -187,10 +187,10 @@ impl Schedule {
         self.levels.grow(places);
     }
 
-    /// Takes a call, and gives it out if somebody can have it; false if the pool takes none.
+    /// Takes a call, and gives it out if a worker can have it; false if the pool takes none.
     pub(super) fn submit(&mut self, queued: Queued, owed: &mut Owed) -> bool {
         if let Phase::Closing(error) | Phase::Ended(error) = &self.phase {
-            // Its handle is not there yet, so nobody waits.
+            // Its handle is not there yet, so no thread waits.
             drop(queued.call.settle(Err(error.clone())));
             return false;
         }
@@ -201,7 +201,7 @@ impl Schedule {
         self.pump(owed);
         if self.office == Office::Vacant && self.work_waits() {
             if self.told.1 {
-                // Somebody rings when he is dry. What is there meanwhile is taken now and then: each look takes a cache
+                // Workers will ring when they go idle. Until then, replies are taken now and then: each look takes a cache
                 // line from a worker that is busy.
                 self.unlooked += 1;
                 if self.unlooked >= RARELY {

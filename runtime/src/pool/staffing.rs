@@ -1,4 +1,4 @@
-//! Workers come, and end: the part of the schedule that is about who is there, not about who does what.
+//! Worker lifecycle: start, setup, exit, respawn.
 //!
 //! Owns: nothing of its own; it works on the [`Schedule`]. Runs in: the parent, under the mutex.
 //! Never: gives up a call that may still be made. What follows from a start that fails is `starts`' business.
@@ -18,7 +18,7 @@ use crate::link::frame::Kind;
 use crate::link::{Caller, Remains, Reply, Salvaged};
 
 impl Schedule {
-    /// A worker was started for this place, and was given its setup; false if nobody wants it any more.
+    /// A worker was started for this place, and was given its setup; false if it is not wanted any more.
     pub(super) fn install(&mut self, number: usize, mut worker: Worker, owed: &mut Owed) -> bool {
         let place = &mut self.places[number];
         place.coming -= 1;
@@ -37,7 +37,7 @@ impl Schedule {
             // It may have answered its setup and its initializer before it could see that it has to ring.
             self.collect_from(number, owed);
             self.sort_in(number, owed);
-            // Nobody rings when an initializer has taken too long.
+            // There is no notification when an initializer has taken too long.
             self.set_alarm(self.due(number), owed);
         } else {
             place.standby = Some(Box::new(worker));
@@ -96,7 +96,7 @@ impl Schedule {
                 let again: Vec<_> = again.collect();
                 again.into_iter().rev().for_each(|queued| self.backlog.push_front(queued));
             }
-            // Somebody else is here by now.
+            // Another worker is here by now.
             other => {
                 place.state = other;
                 return;
@@ -142,13 +142,13 @@ impl Schedule {
         self.fill(number, owed);
     }
 
-    /// Takes no more calls; `error` is what those who try are told.
+    /// Takes no more calls; `error` is what later calls get.
     pub(super) fn close(&mut self, error: Error, owed: &mut Owed) {
         if self.phase == Phase::Open {
             self.see_closing(&error, false, owed);
             self.phase = Phase::Closing(error);
         }
-        // Who waits for a place waits for nothing.
+        // A thread that waits for a place waits for nothing.
         owed.wake.extend(self.room.close().into_iter().map(Waiters::of));
         owed.kick |= self.office == Office::Asleep;
     }
@@ -175,7 +175,7 @@ impl Schedule {
         self.fail_backlog(&Error::new(ErrorKind::Cancelled, Execution::NotStarted), owed);
     }
 
-    /// Sends every worker home: those whose end is to be waited for are among the leaving then. Only when no call is left.
+    /// Sends every worker home: those that are to be waited for are among the leaving then. Only when no call is left.
     pub(super) fn dismiss(&mut self, owed: &mut Owed) {
         if let Phase::Closing(error) = &self.phase {
             self.phase = Phase::Ended(error.clone());
@@ -284,7 +284,7 @@ impl Schedule {
         self.fail_backlog(&error, owed);
         self.see_closing(&error, true, owed);
         self.phase = Phase::Ended(error);
-        // Whoever waits for workers waits in vain.
+        // A thread that waits for workers waits in vain.
         self.unready.store(0, SeqCst);
         owed.kick |= self.office == Office::Asleep;
     }

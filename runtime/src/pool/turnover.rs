@@ -1,10 +1,10 @@
-//! Workers leave that nobody has killed: after so many calls, for want of work, because the pool shrinks or ends.
+//! Workers leave that were not killed: after so many calls, for want of work, because the pool shrinks or ends.
 //!
 //! Owns: nothing of its own; it works on the [`Schedule`]. Runs in: the parent, under the mutex.
 //! Never: sends a worker home that has a call.
 //!
-//! A worker that is near the end of its quota has a *standby* in its place: started, set up, and initialized, but without
-//! a call until the other one has answered its last. So no more calls run at a time than the pool has workers, and nobody
+//! A worker that is near the end of its quota has a *standby* in its place: started, set up, and initialized, but without a
+//! call until the other one has answered its last. So no more calls run at a time than the pool has workers, and no call
 //! waits for a process to start.
 
 use std::time::Instant;
@@ -75,7 +75,8 @@ impl Schedule {
         self.sort_in(number, owed);
     }
 
-    /// Nobody is in this place: its standby takes over, if it has one, else a new worker is asked for if one is needed.
+    /// There is no worker in this place: its standby takes over, if it has one, else a new worker is asked for if one is
+    /// needed.
     pub(super) fn take_over(&mut self, number: usize, owed: &mut Owed) {
         let place = &mut self.places[number];
         if !matches!(place.state, State::Empty) {
@@ -115,7 +116,7 @@ impl Schedule {
         }
     }
 
-    /// Sends those home who have been idle for too long.
+    /// Sends workers home that have been idle for too long.
     pub(super) fn check_idle(&mut self, owed: &mut Owed) {
         self.idle_alarm = false;
         let Some(timeout) = self.plan.idle_timeout else { return };

@@ -39,7 +39,7 @@ pub struct UnorderedMap<'p, 'a, T: Task, I> {
     task: T,
     items: std::iter::Fuse<I>,
     most: usize,
-    /// The calls on the way, each in a place of its own, whose number the set knows it by.
+    /// The calls on the way, each in a place of its own, by the number of which the set knows it.
     places: Vec<Option<JoinHandle<T::Output>>>,
     free: Vec<usize>,
     settled: Arc<Completions>,
@@ -167,7 +167,7 @@ impl<'a, T: Task, I: ExactSizeIterator<Item = T::Args<'a>>> ExactSizeIterator fo
 impl<'a, T: Task, I: Iterator<Item = T::Args<'a>>> FusedIterator for UnorderedMap<'_, 'a, T, I> {}
 
 impl<T: Task, I> Drop for UnorderedMap<'_, '_, T, I> {
-    /// Nobody wants what is still on the way.
+    /// What is still on the way is not wanted any more.
     fn drop(&mut self) {
         if self.pending() > 0 {
             self.places.iter().flatten().for_each(|handle| handle.call().abandon());

@@ -1,4 +1,4 @@
-//! Waiting for calls of a pool: one thread leads and looks on everybody's behalf, the others follow.
+//! Waiting for calls of a pool: one thread leads and looks on behalf of all, the others follow.
 //!
 //! Owns: the leader's loop. Runs in: the parent, on any thread that waits. Never: sleeps without having said so, or leaves
 //! the office without calling the next one.
@@ -26,7 +26,7 @@ pub(super) trait Awaited {
     fn strike(&self, thread: ThreadId);
 }
 
-/// All calls of the pool: the last leader to leave calls whoever waits for them.
+/// All calls of the pool: the last leader to step down wakes a thread that waits for them.
 pub(super) struct Everything;
 
 impl Awaited for Everything {
@@ -35,7 +35,7 @@ impl Awaited for Everything {
     fn strike(&self, _: ThreadId) {}
 }
 
-/// Replies of this pool are heard by the hub while nobody leads, as long as this lives.
+/// Replies of this pool are heard by the hub while there is no leader, as long as this lives.
 pub(super) struct Attention(Arc<Core>);
 
 impl Attention {
@@ -68,7 +68,7 @@ impl Core {
             let leads = self.update(|schedule, owed| {
                 schedule.collect(owed);
                 if done() {
-                    // We may be the follower that the last leader woke to be the next; then somebody else must be.
+                    // This may be the follower that the last leader woke to be the next; then another one must be.
                     schedule.call_a_leader(owed);
                     return None;
                 }
@@ -95,7 +95,7 @@ impl Core {
                     awaited.strike(own.id());
                     self.schedule().followers.retain(|thread| thread.id() != own.id());
                     if !done() && deadline.is_some_and(|at| Instant::now() >= at) {
-                        // It may have been woken to lead; then somebody else must.
+                        // It may have been woken to lead; then another one must.
                         self.pass_on();
                         return false;
                     }
@@ -105,7 +105,7 @@ impl Core {
     }
 
     /// Waits until `done`, or for `time`, without leading: so workers do not ring for each reply, which takes processors
-    /// from them, but only when they have nothing to do. For those who have time.
+    /// from them, but only when they have nothing to do. For callers that are not in a hurry.
     pub(super) fn nap(self: &Arc<Self>, done: &dyn Fn() -> bool, awaited: &dyn Awaited, time: Duration) {
         let own = std::thread::current();
         awaited.enlist(own.clone());
@@ -116,7 +116,7 @@ impl Core {
         awaited.strike(own.id());
     }
 
-    /// Looks for replies and sleeps until there are some, for everybody, until `done`.
+    /// Looks for replies and sleeps until there are some, on behalf of all, until `done`.
     fn lead(self: &Arc<Self>, done: &dyn Fn() -> bool, deadline: Option<Instant>) {
         let mut rang = Vec::new();
         let (mut far, mut crowded) = {
@@ -131,7 +131,7 @@ impl Core {
             }
             if !std::mem::take(&mut far) {
                 let there = || done() || self.sees_reply();
-                // Where workers need every processor, looking takes time from the one whose reply is looked for.
+                // Where workers need every processor, looking takes time from the one that is to reply.
                 if crowded {
                     spin::briefly(there);
                 } else {
@@ -181,7 +181,7 @@ impl Core {
         }
     }
 
-    /// A look at the replies that does not wait for the mutex; whoever has it will look.
+    /// A look at the replies that does not wait for the mutex; the thread that has it will look.
     fn sees_reply(&self) -> bool {
         match self.schedule.try_lock() {
             Ok(schedule) => schedule.has_reply(),
@@ -190,7 +190,7 @@ impl Core {
         }
     }
 
-    /// Wakes a follower if nobody leads.
+    /// Wakes a follower if there is no leader.
     fn pass_on(self: &Arc<Self>) {
         self.update(Schedule::call_a_leader);
     }

@@ -38,7 +38,7 @@ pub(super) struct Place {
 /// Where a worker is in its life.
 #[derive(Debug)]
 pub(super) enum State {
-    /// Nobody here and nobody coming.
+    /// No worker, and none requested.
     Empty,
     /// To be asked for, perhaps after a pause. Costs nothing.
     Postponed,
@@ -70,7 +70,7 @@ pub(super) struct Worker {
     pub(super) shut: bool,
     /// How many of its calls have a timeout.
     pub(super) timed: usize,
-    /// When the oldest of its calls began at the earliest, if anybody wants to know.
+    /// When the oldest of its calls began at the earliest, if an observer wants to know.
     pub(super) since: Option<Instant>,
     /// Since when it has claimed no call though it had some, and how many it had claimed then, once that is noticed.
     pub(super) deaf: Option<(Instant, u32)>,
@@ -107,7 +107,7 @@ impl Worker {
     }
 
     /// How many calls it has not answered. Its setup is no call: one that waits behind nothing else is about to run, and
-    /// need not be given to somebody else.
+    /// need not be given to another worker.
     pub(super) fn load(&self) -> usize {
         self.caller.in_flight().saturating_sub(self.prelude)
     }

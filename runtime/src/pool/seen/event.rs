@@ -1,6 +1,6 @@
 //! One thing that happened in a pool.
 //!
-//! Owns: the list of what can happen. Runs in: the parent. Never: is made while nobody looks.
+//! Owns: the list of what can happen. Runs in: the parent. Never: is made while there are no observers.
 
 use std::time::Duration;
 
@@ -31,7 +31,7 @@ pub(in crate::pool) enum What {
     Started { again: bool },
     /// The worker was told to end, since it is not needed any more.
     Left,
-    /// The worker has ended, and nobody had told it to; `task` is what it ran.
+    /// The worker has ended, and was not told to; `task` is what it ran.
     Died { task: Option<&'static str>, error: Error },
     /// The worker has ended, since it was killed because of what it ran.
     Killed { task: Option<&'static str>, cause: Error },

@@ -1,6 +1,7 @@
 //! Where the schedule says what it does.
 //!
-//! Owns: [`Looks`]. Runs in: the parent, under the mutex. Never: looks at a clock for a call unless somebody wants to know.
+//! Owns: [`Looks`]. Runs in: the parent, under the mutex. Never: looks at a clock for a call unless an observer wants to
+//! know.
 //!
 //! A call's time on a timeline begins when its worker can have begun it: when it was given out, or when the reply to the
 //! one before it was taken. It ends when its own reply is taken; several replies that are taken at once share the time.
@@ -21,7 +22,7 @@ use crate::pool::call::Call;
 use crate::pool::schedule::{Owed, Phase, Schedule};
 use crate::pool::worker::{Asked, Worker};
 
-/// What a pool knows of its own doing, and who else wants to know.
+/// What a pool knows of its own doing, and which observers want to know it.
 #[derive(Debug)]
 pub(in crate::pool) struct Looks {
     /// Moments are counted from here, in nanoseconds.
@@ -39,7 +40,7 @@ pub(in crate::pool) struct Looks {
 /// Something that happened, and the file that it goes into.
 pub(in crate::pool) type Noted = (Event, Option<Arc<Recorder>>);
 
-/// When what happened to a call, as far as somebody wants to know.
+/// When what happened to a call, as far as an observer wants to know.
 #[derive(Debug, Default)]
 pub(in crate::pool) struct Stamps {
     submitted: Stamp,
@@ -71,7 +72,7 @@ impl Looks {
         self.recorder.is_some()
     }
 
-    /// Whether anybody wants to know of each call.
+    /// Whether an observer wants to know of each call.
     #[inline]
     pub(in crate::pool) fn at_calls(&self) -> bool {
         self.are_exact() || LevelFilter::current() >= LevelFilter::TRACE
@@ -98,7 +99,7 @@ impl Looks {
         self.sampling.settled(&call.stamps.submitted);
     }
 
-    /// Has something told, if anybody looks.
+    /// Records an event, if there are observers.
     fn note(&self, owed: &mut Owed, at: u64, who: Option<Who>, what: impl FnOnce() -> What) {
         if self.are_exact() || LevelFilter::current() > LevelFilter::OFF {
             owed.events.push((Event { at, who, what: what() }, self.recorder.clone()));
@@ -116,7 +117,7 @@ impl Schedule {
         }
     }
 
-    /// A call is about to be settled; who had it can still be told.
+    /// A call is about to be settled; the worker that had it can still be told.
     #[cold]
     pub(in crate::pool) fn see_settled(&mut self, call: &Call, error: Option<&Error>, owed: &mut Owed) {
         let (at, began) = self.times(call);
@@ -125,7 +126,7 @@ impl Schedule {
         self.looks.note(owed, at, who, || What::Settled { task, calls, began, error });
     }
 
-    /// A call has failed, and is to be made once more; who had it can still be told.
+    /// A call has failed, and is to be made once more; the worker that had it can still be told.
     pub(in crate::pool) fn see_retry(&mut self, call: &Call, error: &Error, owed: &mut Owed) {
         let (at, began) = self.times(call);
         let (who, attempts) = (self.who_had(call, Some(error)), call.attempts().len());
@@ -165,7 +166,7 @@ impl Schedule {
         self.looks.note(owed, self.looks.now(), Some(who), || what);
     }
 
-    /// A worker has ended that nobody had told to, while it ran `task`.
+    /// A worker has ended that was not told to, while it ran `task`.
     pub(in crate::pool) fn see_death(
         &mut self,
         number: usize,
@@ -245,7 +246,7 @@ impl Schedule {
         self.looks.note(owed, self.looks.now(), None, || What::Closed { cause: cause.clone(), failed });
     }
 
-    /// A recording begins: tells it who is there.
+    /// A recording begins: tells it which workers are there.
     pub(super) fn see_who_is_there(&mut self, owed: &mut Owed) {
         let at = self.looks.now();
         for number in 0..self.places.len() {
@@ -274,7 +275,7 @@ impl Schedule {
         Some(Who { place: number, name: record.name(), pid: record.pid })
     }
 
-    /// The worker that had a call; where it is gone, `error` says who it was.
+    /// The worker that had a call; where it is gone, `error` says which it was.
     fn who_had(&self, call: &Call, error: Option<&Error>) -> Option<Who> {
         let place = call.holder()?;
         let named = |(name, pid): (&str, u32)| Who { place, name: name.to_owned(), pid };

@@ -32,7 +32,7 @@ use crate::sys::signal;
 
 const TARGET: &str = "process_task";
 
-/// Whether anybody might want spans. Looked at first, because a span that nobody wants costs some nanoseconds too.
+/// Whether spans might be wanted. Looked at first, because a span that is not wanted costs some nanoseconds too.
 #[inline]
 pub(in crate::pool) fn has_spans() -> bool {
     LevelFilter::current() >= LevelFilter::TRACE
@@ -47,10 +47,10 @@ pub(in crate::pool) fn entered(all: bool, task: &'static str) -> EnteredSpan {
     }
 }
 
-/// Tells everybody who looks.
+/// Tells all observers.
 pub(in crate::pool) fn tell(events: Vec<Noted>) {
     for (event, recorder) in events {
-        // A subscriber is the program's code: if it panics, that must not end the hub's thread, or whoever calls.
+        // A subscriber is the program's code: if it panics, that must not end the hub's thread, or the thread that calls.
         if let Err(payload) = catch_unwind(AssertUnwindSafe(|| say(&event))) {
             let _ = catch_unwind(AssertUnwindSafe(|| drop(payload)));
         }

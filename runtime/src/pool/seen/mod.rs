@@ -1,10 +1,10 @@
-//! What a pool does, for those who look: counts, times, a log, a timeline.
+//! What a pool does, for observers: counts, times, a log, a timeline.
 //!
-//! Owns: what is counted and measured, and who looks. Runs in: the parent; what is noted is noted under the schedule's
-//! mutex. Never: runs a subscriber's code or writes a file while the mutex is held: an [`Event`](event::Event) is put into what is
-//! owed, and told when that is paid, before anybody is woken. While nobody looks, none is made.
+//! Owns: what is counted and measured, and the observers. Runs in: the parent; what is noted is noted under the schedule's
+//! mutex. Never: runs a subscriber's code or writes a file while the mutex is held: an [`Event`](event::Event) is put into
+//! what is owed, and told when that is paid, before a thread is woken. Without observers, none is made.
 //!
-//! | who looks | sees | costs, for each call |
+//! | observer | sees | costs, for each call |
 //! |---|---|---|
 //! | [`Pool::stats`](crate::Pool::stats) | counts; how busy each worker is, by its own word; latencies of a sample | two counters; two looks at a clock for one call in 32 |
 //! | a subscriber of `tracing` | workers that come and go, time-outs, retries; each call at the trace level | a look at `tracing`'s own level |

@@ -3,9 +3,9 @@
 //! Owns: the file. Runs in: the parent, on whichever thread has heard of an event, one at a time.
 //! Never: keeps events in memory, but for a buffer's worth. A write that fails is the last one, and is reported at the end.
 //!
-//! The format is that of "Trace Event Format" by the Chromium project: an object with a list `traceEvents`, whose times
-//! are in microseconds. Each worker is a thread of our process; its calls are complete events (`X`), and what else
-//! happens to it are instants (`i`). Metadata (`M`) name the process and the threads.
+//! The format is that of "Trace Event Format" by the Chromium project: an object with a list `traceEvents`, with times in
+//! microseconds. Each worker is a thread of our process; its calls are complete events (`X`), and what else happens to it
+//! are instants (`i`). Metadata (`M`) name the process and the threads.
 
 use std::collections::HashSet;
 use std::fs::File;
@@ -30,7 +30,7 @@ struct Out {
     file: BufWriter<Quiet>,
     /// Where an entry is put together.
     text: Vec<u8>,
-    /// Workers whose names are written.
+    /// Workers with names that are written.
     named: HashSet<u64>,
     written: io::Result<()>,
     first: bool,

@@ -61,7 +61,7 @@ pub struct PoolStats {
     /// Workers that were told to end, did not do so in time, and were killed: see
     /// [`exit_timeout`](crate::PoolBuilder::exit_timeout).
     pub forced_ends: u64,
-    /// Finalizers that panicked, took too long, or whose worker died under them.
+    /// Finalizers that panicked, took too long, or ended with the death of their worker.
     pub failed_finalizers: u64,
 }
 
@@ -85,7 +85,7 @@ pub struct PoolStats {
 pub struct WorkerStats {
     /// What it is called.
     pub name: String,
-    /// Its process id; `None` while nobody is there.
+    /// Its process id; `None` while there is no process.
     pub pid: Option<u32>,
     /// What it does.
     pub state: WorkerState,
@@ -94,11 +94,12 @@ pub struct WorkerStats {
     pub stopped: Option<i32>,
     /// How many calls it has answered.
     pub calls: u64,
-    /// How long it has worked. It measures that itself with a cheap clock, whose steps of some milliseconds even out.
+    /// How long it has worked. It measures that itself with a cheap clock, which has steps of some milliseconds that even
+    /// out.
     pub busy: Duration,
     /// How long it has been there and had nothing to do.
     pub idle: Duration,
-    /// The memory that is its own, in bytes: resident, and shared with nobody. `None` while nobody is there. What it shares
+    /// The memory that is its own, in bytes: resident, and not shared. `None` while there is no process. What it shares
     /// with the pool is counted by [`PoolStats::shared_memory`].
     pub memory: Option<u64>,
     /// How many workers were in this place before.
@@ -124,7 +125,7 @@ pub struct WorkerStats {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum WorkerState {
-    /// Nobody is there, and nobody was asked for yet.
+    /// There is no process, and none was asked for yet.
     Absent,
     /// It was asked for, or sets itself up.
     Starting,
@@ -202,7 +203,7 @@ impl Pool {
         });
         stats.shared_memory += core.stock.bytes() as u64;
         for (worker, record) in stats.workers.iter_mut().zip(records) {
-            // Files are read when nobody waits for the mutex.
+            // Files are read when no thread waits for the mutex.
             worker.memory = record.and_then(|record| private_memory(&record));
         }
         stats
@@ -276,7 +277,7 @@ impl Schedule {
     }
 }
 
-/// Resident memory that is shared with nobody.
+/// Resident memory that is not shared.
 fn private_memory(record: &Record) -> Option<u64> {
     let used = process::private_memory(record.pid)?;
     // As long as it has not ended, the number was its own.

@@ -113,7 +113,7 @@ impl Timeline {
 }
 
 impl Drop for Timeline {
-    /// As [`Timeline::finish`], but nobody hears of errors.
+    /// As [`Timeline::finish`], but errors are not reported.
     fn drop(&mut self) {
         let _ = self.end();
     }
