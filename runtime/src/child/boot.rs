@@ -1,4 +1,4 @@
-//! Before `main`: is this process a program that somebody started, or one of ours?
+//! Before `main`: decides whether this process is a program that a user started, or one of ours.
 //!
 //! Owns: that decision. Runs in: every process, once.
 //! Never: takes a process over, or touches its descriptors, because of the mark alone; see [`mark`].
@@ -36,7 +36,7 @@ fn boot() {
         return;
     };
     if place != sys::init::place() {
-        // It is for another copy of this crate in the program, whose constructor is still to come.
+        // It is for another copy of this crate in the program. That one's constructor is still to come.
         return;
     }
     sys::env::remove(MARK.as_ref());
@@ -115,7 +115,7 @@ pub(super) fn become_child(control: OwnedFd) -> Errno {
 
 /// Ends a process of ours that cannot do what it was made for.
 fn give_up(who: &str, why: Errno) -> ! {
-    // The parent was told of a mismatch already; and if it is gone, nobody wants to know.
+    // The parent was told of a mismatch already; and if it is gone, no process waits for the reason.
     if why != Errno::EXDEV && why != Errno::EPIPE {
         use std::io::Write as _;
         let _ = writeln!(std::io::stderr(), "process-task: {who} could not begin to work: {}", why.desc());

@@ -11,7 +11,7 @@ use super::number::lend_slice;
 use super::plain::{put_counted_bytes, put_numbers, take_counted_bytes, take_str};
 use super::{Again, CodecError, Lend, Number, Reader, Store, Writer};
 
-/// Unsized values whose encoding holds them as they are: `str`, `[number]`, `Path`, `OsStr`, `CStr`.
+/// Unsized values that are encoded as they are: `str`, `[number]`, `Path`, `OsStr`, `CStr`.
 pub trait Borrowable {
     /// Appends the value.
     ///

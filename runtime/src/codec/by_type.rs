@@ -39,7 +39,7 @@ pub trait Message: for<'a> Travels<'a> + 'static {}
 #[diagnostic::do_not_recommend]
 impl<T: for<'a> Travels<'a> + 'static> Message for T {}
 
-/// Calls `$macro` with the types whose memory is their encoding: numbers, and short arrays of them.
+/// Calls `$macro` with the types that are encoded as their memory: numbers, and short arrays of them.
 macro_rules! numbers {
     ($macro:ident, $($more:ty,)*) => {
         $macro! {
@@ -82,7 +82,7 @@ fn is_plain<T: Message>() -> bool {
     plain_types!(is_one)
 }
 
-/// The bytes of a value whose memory is its encoding.
+/// The bytes of a value that is encoded as its memory.
 #[inline]
 pub(crate) fn as_bytes<T: Message>(value: &T) -> Option<&[u8]> {
     macro_rules! of_number {

@@ -1,4 +1,4 @@
-//! The types whose memory is their encoding, and how runs of them cross the boundary between bytes and values.
+//! The types that are encoded as their memory, and how runs of them cross the boundary between bytes and values.
 //!
 //! Owns: the one function in which a payload's bytes become a fresh `Vec` of numbers. Never: copies twice.
 //! Runs in: every process.

@@ -3,7 +3,8 @@
 //! Owns: which places of a type are [sites](super::sites), and what needs names. Runs in: every process that encodes.
 //! Never: changes what is encoded, but for paths that are no UTF-8, which serde would refuse.
 //!
-//! A field that is left out for its value (`#[serde(skip_serializing_if = "…")]`) is no error to bincode, whose reader then takes
+//! A field that is left out for its value (`#[serde(skip_serializing_if = "…")]`) is no error to bincode, and its reader
+//! then takes
 //! the next field for it; a sequence that does not know its length is one. Both need names.
 
 use std::fmt::Display;

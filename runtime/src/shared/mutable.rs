@@ -48,7 +48,7 @@ unsafe impl<T: Send> Send for SharedMut<[T]> {}
 unsafe impl<T: Sync> Sync for SharedMut<[T]> {}
 
 impl<T: Shareable + Send> SharedMut<[T]> {
-    /// `count` values whose bytes are all zero.
+    /// `count` values of zero bytes only.
     ///
     /// # Errors
     /// There is no memory, or no descriptor, for them.

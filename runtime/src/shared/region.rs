@@ -158,7 +158,7 @@ pub(crate) struct Region {
 }
 
 impl Region {
-    /// Memory for `count` values whose bytes are all zero.
+    /// Memory for `count` values of zero bytes only.
     pub(crate) fn zeroed(kind: Kind, count: usize, access: Access) -> Result<Self> {
         let len = kind.len(count)?;
         let refused = |errno| kind.refused(&format!("reserve {len} bytes"), errno);

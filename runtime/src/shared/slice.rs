@@ -57,7 +57,7 @@ impl<T: Shareable> Shared<[T]> {
         Ok(Self::holding(filled(values)?.finish(access::<T>())?.enter()))
     }
 
-    /// `count` values whose bytes are all zero.
+    /// `count` values of zero bytes only.
     ///
     /// # Errors
     /// There is no memory, or no descriptor, for them.

@@ -15,7 +15,7 @@
 //!
 //! # Deaths
 //!
-//! - *The runner's*: the lock passes to one of those who wait, and `state` is as before, so that one runs.
+//! - *The runner's*: the lock passes to one of the waiters, and `state` is as before, so that one runs.
 //! - *A waiter's*: costs nothing.
 
 use std::fmt;

@@ -88,7 +88,7 @@ pub(crate) enum Report {
     Once,
 }
 
-/// An epoll set whose members carry tokens.
+/// An epoll set with tokens for its members.
 #[derive(Debug)]
 pub(crate) struct Set {
     epoll: ManuallyDrop<Epoll>,

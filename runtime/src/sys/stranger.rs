@@ -184,7 +184,7 @@ impl Timer {
     pub(crate) fn new() -> nix::Result<Self> {
         let timer = TimerFd::new(ClockId::CLOCK_MONOTONIC, TimerFlags::TFD_CLOEXEC | TimerFlags::TFD_NONBLOCK)?;
         let raw = above_stdio(timer.into())?.into_raw_fd();
-        // SAFETY: the number is that of a timer, whose only owner has just given it up.
+        // SAFETY: the number is that of a timer, and its only owner has just given it up.
         Ok(Self(unsafe { TimerFd::from_raw_fd(raw) }))
     }
 

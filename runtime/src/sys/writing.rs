@@ -1,8 +1,8 @@
-//! Writes to a file that the user named, whose failures are errors and never signals.
+//! Writes to a file that the user named; its failures are errors and never signals.
 //!
 //! Owns: [`Quiet`]. Runs in: any process. Never: changes a disposition, which belongs to the whole program.
 //!
-//! The kernel sends SIGXFSZ to a thread whose write goes beyond `RLIMIT_FSIZE`, and SIGPIPE where the reader of a FIFO is gone.
+//! The kernel sends SIGXFSZ to a thread that writes beyond `RLIMIT_FSIZE`, and SIGPIPE where the reader of a FIFO is gone.
 //! Both end a program by default. They go to the thread that writes, so that thread blocks them and takes what its own write
 //! has brought.
 #![expect(unsafe_code, reason = "sigpending(2) and sigtimedwait(2)")]

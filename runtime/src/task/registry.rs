@@ -61,7 +61,7 @@ fn sorted() -> Vec<&'static Registration> {
     tasks
 }
 
-/// The task whose [`Registration::index`] is `index`, a number that another process sent.
+/// The task with [`Registration::index`] `index`, a number that another process sent.
 pub(crate) fn lookup(index: u32) -> Option<&'static Registration> {
     registry().get(usize::try_from(index).ok()?).copied()
 }
