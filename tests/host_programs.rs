@@ -1,17 +1,20 @@
-//! Host programs that reap everybody, ignore SIGCHLD, close their streams, or call `fork()`: nobody is disturbed.
+//! Host programs that reap every child, ignore SIGCHLD, close their streams, unshare, or call `fork()`: nothing is disturbed.
 //!
-//! Runs in: victims, whose habits are theirs alone. Never: changes the test process.
+//! Runs in: victims, which have these habits alone. Never: changes the test process.
 #![expect(unsafe_code, reason = "a host program that calls fork(2)")]
 
 mod support;
 mod victim;
 
 use std::os::unix::process::ExitStatusExt as _;
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
 
+use nix::libc;
+use nix::sched::{CloneFlags, unshare};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
-use nix::unistd::{ForkResult, fork};
+use nix::unistd::{ForkResult, Uid, fork};
 use process_task::{Builder, ErrorKind, Pool, Process, StartMethod, process_task};
 use victim::{Victim, reached};
 
@@ -21,6 +24,7 @@ under_every_start_method! {
     a_host_that_ignores_sigchld_misses_nothing,
     a_host_without_streams_finds_nothing_of_ours_in_its_files,
     a_copy_of_the_host_starts_afresh,
+    unshared_process_ids_are_refused_until_the_host_forks,
 }
 
 fn a_host_that_reaps_every_child_takes_nothing(method: StartMethod) {
@@ -39,19 +43,23 @@ fn a_copy_of_the_host_starts_afresh(method: StartMethod) {
     plays(None, "forks", method);
 }
 
+fn unshared_process_ids_are_refused_until_the_host_forks(method: StartMethod) {
+    if Uid::effective().is_root() {
+        plays(None, "unshares", method);
+    } else {
+        println!("skipped: only root may unshare the namespace of process ids");
+    }
+}
+
 fn plays(shell: Option<&str>, scene: &str, method: StartMethod) {
-    let mut victim = Victim::start_by(shell, scene, method);
-    let status = victim.finish();
-    let said = std::fs::read_to_string(victim.on_stage("said")).unwrap_or_default();
-    assert!(status.success() && victim.on_stage("played").exists(), "{scene}: {status}\n{said}");
-    victim.leaves_nobody();
+    Victim::start_by(shell, scene, method).plays_to_the_end();
 }
 
 /// Plays a scene, in a process that a test of this file has started.
 #[test]
 fn scene() {
     let Some((scene, method)) = victim::scene() else { return };
-    std::panic::set_hook(Box::new(|info| drop(std::fs::write(victim::stage().join("said"), info.to_string()))));
+    victim::say_panics();
     match scene.as_str() {
         "reaps" => {
             let over = AtomicBool::new(false);
@@ -69,6 +77,7 @@ fn scene() {
         "ignores" => statuses_are_right(method),
         "has no streams" => no_streams(method),
         "forks" => forks(method),
+        "unshares" => unshares(method),
         other => unreachable!("no scene {other}"),
     }
     reached("played");
@@ -158,6 +167,51 @@ fn forks(method: StartMethod) {
             assert_eq!(Builder::new().start_method(method).spawn(square, 5).and_then(Process::join), Ok(25));
         }
     }
+}
+
+/// A thread cannot start others once its children are to be in another namespace than itself. A copy is in that namespace.
+fn unshares(method: StartMethod) {
+    let start = move || Builder::new().start_method(method).spawn(namespace, ()).and_then(Process::join);
+    let pool = Pool::builder().workers(1).start_method(method).build().unwrap();
+    let (go, wait) = std::sync::mpsc::channel::<()>();
+    let other = std::thread::spawn(move || {
+        wait.recv().unwrap();
+        start()
+    });
+    let own = namespace();
+    unshare(CloneFlags::CLONE_NEWPID).unwrap();
+    for _ in 0..2 {
+        let refused = Pool::builder().workers(1).start_method(method).build().unwrap_err();
+        for error in [start().unwrap_err(), refused] {
+            assert!(error.to_string().contains("unshared the namespace of process ids"), "{error}");
+        }
+    }
+    assert_eq!(pool.call(namespace, ()), Ok(own.clone()), "a worker that was there");
+    // SAFETY: the copy uses locks that the hub's thread may hold only as the library promises that it may.
+    match unsafe { fork() }.unwrap() {
+        ForkResult::Child => {
+            let good = std::panic::catch_unwind(|| {
+                assert_ne!(namespace(), own);
+                assert_eq!(start(), Ok(namespace()));
+                let pool = Pool::builder().workers(2).start_method(method).build().unwrap();
+                pool.call(leave, 3).unwrap_err();
+                assert_eq!(pool.call(namespace, ()), Ok(namespace()));
+            });
+            // SAFETY: ends the process, and runs nothing of it. The first process of a namespace ends by no signal of its own.
+            unsafe { libc::_exit(i32::from(good.is_err())) }
+        }
+        ForkResult::Parent { child } => {
+            let ended = waitpid(child, None).unwrap();
+            assert!(matches!(ended, WaitStatus::Exited(_, 0)), "{ended:?}");
+        }
+    }
+    go.send(()).unwrap();
+    assert_eq!(other.join().unwrap(), Ok(own), "a thread that has unshared nothing");
+}
+
+#[process_task]
+fn namespace() -> PathBuf {
+    std::fs::read_link("/proc/thread-self/ns/pid").unwrap()
 }
 
 #[process_task]

@@ -20,7 +20,7 @@ use std::time::{Duration, Instant};
 use super::record::Record;
 use super::requests::{Books, is_answer, refused};
 use super::server::Server;
-use super::servers::Servers;
+use super::servers::{Servers, check_namespaces};
 use super::timers::{Timer, Timers};
 use super::{lost, notices};
 use crate::codec::message::from_bytes;
@@ -118,6 +118,7 @@ pub(crate) fn hub() -> Result<Arc<Hub>> {
             identity::DEEPEST
         )));
     }
+    check_namespaces()?;
     let new = Hub::start()?;
     // In a copy made by `fork()`, the original's hub is left alone: its locks may be held by threads that are not here.
     if let Some(originals) = hub.replace(Arc::clone(&new)) {

@@ -16,7 +16,7 @@ use super::asker::rights_of_this_thread;
 use super::server::Server;
 use crate::error::{Error, Result};
 use crate::sys::Errno;
-use crate::sys::rights::Rights;
+use crate::sys::rights::{self, Rights};
 
 /// See the top of this file.
 #[derive(Default)]
@@ -61,6 +61,7 @@ impl Servers {
             if own.is_known() && !own.same(rights) {
                 return Err(Error::could_not_start(OTHER_RIGHTS, Errno::EPERM));
             }
+            check_namespaces()?;
             let server = Arc::new(Server::start(list.last_epoch + 1, own)?);
             list.last_epoch += 1;
             watch(&server)?;
@@ -125,6 +126,22 @@ impl List {
         Some(self.others.remove(at))
     }
 }
+
+/// Checks that this thread can start the hub's thread, as it has to with a fork server.
+///
+/// # Errors
+/// It cannot. Found out before a server is started: that would be the first process of the new namespace, and its end would
+/// leave the namespace without use.
+pub(super) fn check_namespaces() -> Result<()> {
+    if rights::has_children_elsewhere() {
+        Err(Error::could_not_start(CHILDREN_ELSEWHERE, Errno::EINVAL))
+    } else {
+        Ok(())
+    }
+}
+
+const CHILDREN_ELSEWHERE: &str = "start a fork server: this thread has unshared the namespace of process ids, and the kernel lets \
+    it start no threads; fork, as `unshare --fork` does, and start processes in the copy";
 
 const OTHER_RIGHTS: &str = "start a fork server with the rights of the thread that asked: that thread has restricted itself \
     (`no_new_privs`, a seccomp filter, capabilities, namespaces), and a process that is to replace another one is asked for by a \

@@ -165,6 +165,14 @@ fn namespaces(folder: &OwnedFd, before: Option<&Rights>) -> Vec<Name> {
     }
 }
 
+/// Whether this thread's children will be in another namespace of process ids than itself: by `unshare` or `setns`.
+///
+/// The kernel lets such a thread start no other thread.
+pub(crate) fn has_children_elsewhere() -> bool {
+    let folder = open_or_nothing(None, "/proc/thread-self", OFlag::O_PATH | OFlag::O_DIRECTORY).ok().flatten();
+    folder.is_some_and(|folder| name_of(&folder, c"ns/pid") != name_of(&folder, c"ns/pid_for_children"))
+}
+
 /// What a link to a namespace says, such as `net:[4026531840]`; zeroes if there is no such link.
 fn name_of(folder: &OwnedFd, link: &CStr) -> Name {
     let mut name = Name::default();
