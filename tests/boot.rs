@@ -401,7 +401,7 @@ fn cargo() -> Command {
     let mut command = Command::new(env!("CARGO"));
     for (name, _) in std::env::vars_os() {
         let text = name.to_string_lossy();
-        let ours = ["CARGO_HOME", "RUSTUP_HOME", "RUSTUP_TOOLCHAIN"].contains(&&*text);
+        let ours = text == "CARGO_HOME" || text.starts_with("RUSTUP_");
         if !ours && ["CARGO", "RUST", "NEXTEST", "__CARGO"].iter().any(|start| text.starts_with(start)) {
             command.env_remove(name);
         }
