@@ -35,6 +35,7 @@ mod spawns;
 mod table;
 mod threads;
 mod turns;
+mod values;
 
 use std::error::Error;
 use std::path::Path;
@@ -67,6 +68,7 @@ fn main() -> Outcome<()> {
     let families = [
         spawns::ROWS,
         calls::ROWS,
+        values::ROWS,
         maps::ROWS,
         burn::ROWS,
         recycle::ROWS,
