@@ -108,7 +108,7 @@ fn keeps_log(method: StartMethod, streams: &str) {
     let scratch = Scratch::new();
     let log = scratch.file("log");
     let mut victim = Victim::start_by(Some(&format!("{LOG_PATH}='{log}' exec \"$@\" {streams}")), "logs", method);
-    succeeds(&mut victim);
+    victim.plays_to_the_end();
     let data = |name| fs::read_to_string(victim.on_stage(name)).unwrap();
     assert_eq!((data("here"), data("spawned"), data("worker")), ("here".into(), "there".into(), "there".into()));
     assert_eq!(fs::read_to_string(&log).unwrap(), "saving\nsaving\nsaving\n");
@@ -126,7 +126,7 @@ fn traces(method: StartMethod, logs: usize) {
     let scratch = Scratch::new();
     let shell = format!("TRACER_LOGS={logs} {}", preloading(&library(&scratch, "tracer", TRACER)));
     let mut victim = Victim::start_by(Some(&shell), "traced", method);
-    succeeds(&mut victim);
+    victim.plays_to_the_end();
     let texts = (0..logs).map(|log| fs::read_to_string(victim.on_stage(format!("traced-{log}"))).unwrap());
     let texts: Vec<_> = texts.collect();
     assert!(texts[0].lines().all(|line| line == "traced"), "{:?}", texts[0]);
@@ -140,7 +140,7 @@ fn thread_of_constructor_is_named_once(method: StartMethod) {
     let scratch = Scratch::new();
     let shell = format!("{} 2>\"$PROCESS_TASK_STAGE/told\"", preloading(&library(&scratch, "flusher", FLUSHER)));
     let mut victim = Victim::start_by(Some(&shell), "traced", method);
-    succeeds(&mut victim);
+    victim.plays_to_the_end();
     let told = fs::read_to_string(victim.on_stage("told")).unwrap();
     if method == StartMethod::Exec {
         assert_eq!(told, "");
@@ -153,21 +153,14 @@ fn thread_of_constructor_is_named_once(method: StartMethod) {
 fn thread_of_constructor_takes_no_end_away(method: StartMethod) {
     let scratch = Scratch::new();
     let mut victim = Victim::start_by(Some(&preloading(&library(&scratch, "flusher", FLUSHER))), "many ends", method);
-    succeeds(&mut victim);
-}
-
-fn succeeds(victim: &mut Victim) {
-    let status = victim.finish();
-    let said = fs::read_to_string(victim.on_stage("said")).unwrap_or_default();
-    assert!(status.success() && victim.on_stage("played").exists(), "{status}\n{said}");
-    victim.leaves_nobody();
+    victim.plays_to_the_end();
 }
 
 /// Plays a scene, in a process that a test of this file has started.
 #[test]
 fn scene() {
     let Some((scene, method)) = victim::scene() else { return };
-    std::panic::set_hook(Box::new(|info| drop(fs::write(victim::stage().join("said"), info.to_string()))));
+    victim::say_panics();
     let (spawned, worker) = (victim::stage().join("spawned"), victim::stage().join("worker"));
     let builder = || Builder::new().start_method(method);
     match scene.as_str() {

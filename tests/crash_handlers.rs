@@ -99,10 +99,7 @@ fn played(handlers: &str, scene: &str, method: StartMethod) -> Vec<String> {
     let scratch = Scratch::new();
     let shell = format!("HANDLERS={handlers} {}", preloading(&library(&scratch, "reporter", REPORTER)));
     let mut victim = Victim::start_by(Some(&shell), scene, method);
-    let status = victim.finish();
-    let said = fs::read_to_string(victim.on_stage("said")).unwrap_or_default();
-    assert!(status.success() && victim.on_stage("played").exists(), "{status}\n{said}");
-    victim.leaves_nobody();
+    victim.plays_to_the_end();
     let heard = fs::read_to_string(victim.on_stage("heard")).unwrap_or_default();
     heard.lines().map(str::to_owned).collect()
 }
@@ -147,7 +144,7 @@ fn ignored_sigchld_of_constructor_hides_no_end(method: StartMethod) {
 #[test]
 fn scene() {
     let Some((scene, method)) = victim::scene() else { return };
-    std::panic::set_hook(Box::new(|info| drop(fs::write(victim::stage().join("said"), info.to_string()))));
+    victim::say_panics();
     let spawn = || Builder::new().start_method(method);
     let pool = || Pool::builder().workers(1).start_method(method).build().unwrap();
     match scene.as_str() {

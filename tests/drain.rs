@@ -74,10 +74,7 @@ fn ends_while_calls_run(scene: &str, method: StartMethod) {
         victim.wait_for("drains");
     }
     std::fs::write(victim.on_stage("gate"), "").unwrap();
-    let status = victim.finish();
-    let said = std::fs::read_to_string(victim.on_stage("said")).unwrap_or_default();
-    assert!(status.success() && victim.on_stage("played").exists(), "{status}\n{said}");
-    victim.leaves_nobody();
+    victim.plays_to_the_end();
 }
 
 fn worker_that_ignores_signals_is_ended_by_everything_else(method: StartMethod) {
@@ -123,7 +120,7 @@ extern "C" fn on_signal(_: i32) {
 fn scene() {
     let Some((scene, method)) = victim::scene() else { return };
     let stage = victim::stage();
-    std::panic::set_hook(Box::new(|info| drop(std::fs::write(victim::stage().join("said"), info.to_string()))));
+    victim::say_panics();
     for signal in [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP] {
         let action = SigAction::new(SigHandler::Handler(on_signal), SaFlags::SA_RESTART, SigSet::empty());
         // SAFETY: the handler stores to an atomic.

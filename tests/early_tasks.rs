@@ -9,7 +9,7 @@ mod victim;
 use std::sync::OnceLock;
 
 use process_task::{Builder, Pool, Process, StartMethod, process_task};
-use victim::{Victim, reached};
+use victim::reached;
 
 under_every_start_method! {
     task_of_constructor_is_refused_and_later_calls_work,
@@ -29,18 +29,14 @@ extern "C" fn early() {
 static EARLY: extern "C" fn() = early;
 
 fn task_of_constructor_is_refused_and_later_calls_work(method: StartMethod) {
-    let mut victim = Victim::start("early", method);
-    let status = victim.finish();
-    let said = std::fs::read_to_string(victim.on_stage("said")).unwrap_or_default();
-    assert!(status.success() && victim.on_stage("played").exists(), "{status}\n{said}");
-    victim.leaves_nobody();
+    victim::plays("early", method);
 }
 
 /// Plays a scene, in a process that a test of this file has started.
 #[test]
 fn scene() {
     let Some((_, method)) = victim::scene() else { return };
-    std::panic::set_hook(Box::new(|info| drop(std::fs::write(victim::stage().join("said"), info.to_string()))));
+    victim::say_panics();
     let told = TOLD.get().unwrap();
     assert!(told.contains("in a constructor: only those tasks are known by now"), "{told}");
     assert_eq!(Builder::new().start_method(method).spawn(square, 3).and_then(Process::join), Ok(9));

@@ -6,7 +6,6 @@
 mod support;
 mod victim;
 
-use std::os::unix::process::ExitStatusExt as _;
 use std::sync::atomic::AtomicU64;
 
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
@@ -14,7 +13,7 @@ use nix::sys::signal::{SigHandler, Signal, signal};
 use nix::sys::stat::Mode;
 use process_task::channel::{Queue, pipe};
 use process_task::{Builder, Error, ErrorKind, Pool, Process, Shared, SharedMut, StartMethod, process_task};
-use victim::{Victim, reached};
+use victim::{plays, reached};
 
 under_every_start_method! {
     within 120 seconds;
@@ -48,15 +47,6 @@ fn memory_beyond_the_limit_is_an_error(method: StartMethod) {
 
 fn program_without_any_file_is_told_so(method: StartMethod) {
     plays("none", method);
-}
-
-fn plays(scene: &str, method: StartMethod) {
-    let mut victim = Victim::start(scene, method);
-    let status = victim.finish();
-    let said = std::fs::read_to_string(victim.on_stage("said")).unwrap_or_default();
-    assert_eq!(status.signal(), None, "{scene}: {said}");
-    assert!(status.success() && victim.on_stage("played").exists(), "{scene}: {status}\n{said}");
-    victim.leaves_nobody();
 }
 
 #[process_task]

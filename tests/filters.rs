@@ -17,7 +17,7 @@ use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 use nix::libc;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use process_task::{Builder, Pool, StartMethod, process_task};
-use victim::{Victim, reached};
+use victim::reached;
 
 under_every_start_method! {
     within 120 seconds;
@@ -46,18 +46,14 @@ fn refused_membarrier_changes_no_result(method: StartMethod) {
 }
 
 fn plays(scene: &str, method: StartMethod) {
-    let mut victim = Victim::start(&scene.replace(':', ""), method);
-    let status = victim.finish();
-    let said = std::fs::read_to_string(victim.on_stage("said")).unwrap_or_default();
-    assert!(status.success() && victim.on_stage("played").exists(), "{scene}: {status}\n{said}");
-    victim.leaves_nobody();
+    victim::plays(&scene.replace(':', ""), method);
 }
 
 /// Plays a scene, in a process that a test of this file has started.
 #[test]
 fn scene() {
     let Some((scene, method)) = victim::scene() else { return };
-    std::panic::set_hook(Box::new(|info| drop(std::fs::write(victim::stage().join("said"), info.to_string()))));
+    victim::say_panics();
     let close_range = libc::SYS_close_range;
     match scene.as_str() {
         "no close_range EPERM" => refuse(&[close_range], Answer::Errno(Errno::EPERM)),

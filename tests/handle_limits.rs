@@ -21,7 +21,7 @@ use serde::de::IntoDeserializer as _;
 use serde::ser::Impossible;
 use serde::{Deserialize, Serialize, Serializer};
 use support::{PATIENCE, eventually};
-use victim::{Victim, reached};
+use victim::{Victim, plays, reached};
 
 under_every_start_method! {
     within 240 seconds;
@@ -64,28 +64,15 @@ fn handles_are_the_same_where_tasks_run_in_the_calling_process(method: StartMeth
     assert_eq!(transcript_of(Some("PROCESS_TASK_INLINE=1 exec \"$@\""), method), elsewhere);
 }
 
-fn plays(scene: &str, method: StartMethod) {
-    end(Victim::start(scene, method));
-}
-
 fn transcript_of(shell: Option<&str>, method: StartMethod) -> String {
-    end(Victim::start_by(shell, "transcript", method))
-}
-
-/// Waits for a victim's end. What it has said.
-fn end(mut victim: Victim) -> String {
-    let status = victim.finish();
-    let said = std::fs::read_to_string(victim.on_stage("said")).unwrap_or_default();
-    assert!(status.success() && victim.on_stage("played").exists(), "{status}\n{said}");
-    victim.leaves_nobody();
-    said
+    Victim::start_by(shell, "transcript", method).plays_to_the_end()
 }
 
 /// Plays a scene, in a process that a test of this file has started.
 #[test]
 fn scene() {
     let Some((scene, method)) = victim::scene() else { return };
-    std::panic::set_hook(Box::new(|info| drop(std::fs::write(victim::stage().join("said"), info.to_string()))));
+    victim::say_panics();
     support::promise_within(Duration::from_secs(200), || match scene.as_str() {
         "counts" => counts(method),
         "few in workers" => few_in_workers(method),

@@ -16,7 +16,7 @@ use std::time::Duration;
 use nix::sys::signal::{SigHandler, Signal, kill};
 use nix::unistd::Pid;
 use process_task::{Builder, Pool, StartMethod, active_children, process_task};
-use pty::{Pty, alone, below_shell, ends_well, send, wait_until};
+use pty::{Pty, alone, below_shell, ends_well, job_ends_well, send, wait_until};
 use support::{PATIENCE, eventually, processes};
 use victim::{Victim, reached};
 
@@ -87,8 +87,7 @@ fn stopped(method: StartMethod) -> (Pty, Victim, Vec<u32>) {
 fn finishes(pty: &mut Pty, victim: &Victim, workers: &[u32]) {
     eventually("all go on", PATIENCE, || none_is_stopped(workers));
     std::fs::write(victim.on_stage("gate"), "").unwrap();
-    wait_until(pty, victim, "played");
-    eventually("the program ends", PATIENCE, || victim.family().is_empty());
+    job_ends_well(pty, victim);
 }
 
 fn ctrl_z_stops_workers_and_fg_continues_them(method: StartMethod) {
@@ -162,7 +161,7 @@ fn signals_to_whole_group_spare_fork_server(method: StartMethod) {
 #[test]
 fn scene() {
     let Some((scene, method)) = victim::scene() else { return };
-    std::panic::set_hook(Box::new(|info| drop(std::fs::write(victim::stage().join("said"), info.to_string()))));
+    victim::say_panics();
     match scene.as_str() {
         "works" => works(method),
         "works on after SIGINT" => {

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use process_task::{Builder, Error, ErrorKind, Pool, StartMethod, process_task};
-use victim::{Victim, reached};
+use victim::{plays, reached};
 
 under_every_start_method! {
     within 120 seconds;
@@ -35,19 +35,11 @@ fn a_parent_that_gave_up_its_rights_starts_processes(method: StartMethod) {
     plays("gives up its rights", method);
 }
 
-fn plays(scene: &str, method: StartMethod) {
-    let mut victim = Victim::start(scene, method);
-    let status = victim.finish();
-    let said = std::fs::read_to_string(victim.on_stage("said")).unwrap_or_default();
-    assert!(status.success() && victim.on_stage("played").exists(), "{scene}: {status}\n{said}");
-    victim.leaves_nobody();
-}
-
 /// Plays a scene, in a process that a test of this file has started.
 #[test]
 fn scene() {
     let Some((scene, method)) = victim::scene() else { return };
-    std::panic::set_hook(Box::new(|info| drop(std::fs::write(victim::stage().join("said"), info.to_string()))));
+    victim::say_panics();
     match scene.as_str() {
         "sweeps processes" => sweep(method, &|| {
             let process = Builder::new().start_method(method).spawn(square, 9)?;

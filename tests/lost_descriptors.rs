@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use nix::libc;
 use process_task::{Builder, ErrorKind, Pool, Process, StartMethod, process_task};
-use victim::{Victim, reached, stage};
+use victim::{plays, reached, stage};
 
 under_every_start_method! {
     within 180 seconds;
@@ -39,14 +39,6 @@ fn uses_in_the_moment_of_closing_all_end(method: StartMethod) {
     for _ in 0..support::rounds(5) {
         plays("at once", method);
     }
-}
-
-fn plays(scene: &str, method: StartMethod) {
-    let mut victim = Victim::start(scene, method);
-    let status = victim.finish();
-    let said = fs::read_to_string(victim.on_stage("said")).unwrap_or_default();
-    assert!(status.success() && victim.on_stage("played").exists(), "{scene}: {status}\n{said}");
-    victim.leaves_nobody();
 }
 
 /// Plays a scene, in a process that a test of this file has started.

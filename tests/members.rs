@@ -18,7 +18,7 @@ use nix::unistd::{ForkResult, Pid, fork};
 use process_task::sync::{Barrier, Mutex, TryLockError};
 use process_task::{Builder, Pool, Process, Shared, StartMethod, process_task};
 use support::{PATIENCE, eventually, processes};
-use victim::{Victim, reached};
+use victim::{Victim, plays, reached};
 
 under_every_start_method! {
     within 120 seconds;
@@ -259,19 +259,11 @@ impl Left for Victim {
     }
 }
 
-fn plays(scene: &str, method: StartMethod) {
-    let mut victim = Victim::start(scene, method);
-    let status = victim.finish();
-    let said = fs::read_to_string(victim.on_stage("said")).unwrap_or_default();
-    assert!(status.success() && victim.on_stage("played").exists(), "{scene}: {status}\n{said}");
-    victim.leaves_nobody();
-}
-
 /// Plays a scene, in a process that a test of this file has started.
 #[test]
 fn scene() {
     let Some((scene, method)) = victim::scene() else { return };
-    std::panic::set_hook(Box::new(|info| drop(fs::write(victim::stage().join("said"), info.to_string()))));
+    victim::say_panics();
     let prey = Prey::new();
     match scene.as_str() {
         "copies itself" => {

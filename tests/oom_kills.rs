@@ -40,7 +40,7 @@ fn oom_kill_is_told_and_another_kill_is_not(method: StartMethod) {
     let mut victim = Victim::start("is short of memory", method);
     let pid = victim.child.id();
     let status = victim.finish();
-    let said = fs::read_to_string(victim.on_stage("said")).unwrap_or_default();
+    let said = victim.said();
     let group = format!("/sys/fs/cgroup/memory/process-task-oom-{pid}");
     victim.leaves_nobody();
     support::eventually("the group is gone", support::PATIENCE, || {
@@ -53,7 +53,7 @@ fn oom_kill_is_told_and_another_kill_is_not(method: StartMethod) {
 #[test]
 fn scene() {
     let Some((_, method)) = victim::scene() else { return };
-    std::panic::set_hook(Box::new(|info| drop(fs::write(victim::stage().join("said"), info.to_string()))));
+    victim::say_panics();
     if limit_own_group() {
         is_short_of_memory(method);
     }

@@ -345,7 +345,7 @@ fn a_parent_that_was_stopped_ends_only_calls_that_are_really_late(method: StartM
         sleep(limit + limit / 2);
         kill(pid, Signal::SIGCONT).unwrap();
         let status = victim.finish();
-        let said = fs::read_to_string(victim.on_stage("said")).unwrap_or_default();
+        let said = victim.said();
         victim.leaves_nobody();
         // Somebody who was not stopped in time has seen nothing.
         if in_time && limit >= Duration::from_secs(16) {
@@ -359,7 +359,7 @@ fn a_parent_that_was_stopped_ends_only_calls_that_are_really_late(method: StartM
 #[test]
 fn scene() {
     let Some((scene, method)) = victim::scene() else { return };
-    std::panic::set_hook(Box::new(|info| drop(fs::write(stage().join("said"), info.to_string()))));
+    victim::say_panics();
     let limit = Duration::from_secs(scene.split(';').nth(1).unwrap().parse().unwrap());
     let pool = pool(method, 3);
     let stage = stage();

@@ -18,7 +18,7 @@ use nix::unistd::{Uid, setuid};
 use process_task::channel::{GetError, JoinableQueue, PutErrorKind, Queue, SimpleQueue};
 use process_task::{ErrorKind, Shared, StartMethod, process_task};
 use support::promise;
-use victim::{Victim, reached};
+use victim::reached;
 
 #[test]
 fn without_descriptors_no_queue_is_made_and_nothing_is_left_of_it() {
@@ -80,11 +80,7 @@ fn where_too_many_descriptors_are_on_their_way_who_puts_waits_for_room() {
 }
 
 fn plays(scene: &str) {
-    let mut victim = Victim::start(scene, StartMethod::ForkServer);
-    let status = victim.finish();
-    let said = fs::read_to_string(victim.on_stage("said")).unwrap_or_default();
-    assert!(status.success() && victim.on_stage("played").exists(), "{status}\n{said}");
-    victim.leaves_nobody();
+    victim::plays(scene, StartMethod::ForkServer);
 }
 
 /// Plays a scene, in a process that a test of this file has started.

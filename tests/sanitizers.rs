@@ -48,7 +48,7 @@ fn played(leaks: bool, scene: &str, method: StartMethod) -> Option<Victim> {
     let options = format!("ASAN_OPTIONS=detect_leaks={}:log_path=$PROCESS_TASK_STAGE/report", u8::from(leaks));
     let mut victim = Victim::start_by(Some(&format!("{options} {}", preloading(&library))), scene, method);
     let status = victim.finish();
-    let said = fs::read_to_string(victim.on_stage("said")).unwrap_or_default();
+    let said = victim.said();
     assert!(status.success() && victim.on_stage("played").exists(), "{status}\n{said}\n{:?}", reports(&victim));
     Some(victim)
 }
@@ -64,7 +64,7 @@ fn reports(victim: &Victim) -> Vec<String> {
 #[test]
 fn scene() {
     let Some((scene, method)) = victim::scene() else { return };
-    std::panic::set_hook(Box::new(|info| drop(fs::write(victim::stage().join("said"), info.to_string()))));
+    victim::say_panics();
     let spawn = || Builder::new().start_method(method);
     match scene.as_str() {
         "crashes" => {

@@ -17,7 +17,7 @@ use filter::Answer;
 use nix::errno::Errno;
 use nix::libc;
 use process_task::{Builder, Pool, Process, StartMethod, process_task};
-use victim::{Victim, reached};
+use victim::{plays, reached};
 
 under_every_start_method! {
     within 120 seconds;
@@ -74,14 +74,6 @@ fn plays_as_root(scene: &str, method: StartMethod) {
     } else {
         println!("skipped: only root may change its root directory");
     }
-}
-
-fn plays(scene: &str, method: StartMethod) {
-    let mut victim = Victim::start(scene, method);
-    let status = victim.finish();
-    let said = fs::read_to_string(victim.on_stage("said")).unwrap_or_default();
-    assert!(status.success() && victim.on_stage("played").exists(), "{scene}: {status}\n{said}");
-    victim.leaves_nobody();
 }
 
 #[test]

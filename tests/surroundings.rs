@@ -51,18 +51,14 @@ fn environment_changed_by_the_program_is_seen_by_tasks(method: StartMethod) {
 }
 
 fn plays(shell: Option<&str>, scene: &str, method: StartMethod) {
-    let mut victim = Victim::start_by(shell, scene, method);
-    let status = victim.finish();
-    let said = fs::read_to_string(victim.on_stage("said")).unwrap_or_default();
-    assert!(status.success() && victim.on_stage("played").exists(), "{scene}: {status}\n{said}");
-    victim.leaves_nobody();
+    Victim::start_by(shell, scene, method).plays_to_the_end();
 }
 
 /// Plays a scene, in a process that a test of this file has started.
 #[test]
 fn scene() {
     let Some((scene, method)) = victim::scene() else { return };
-    std::panic::set_hook(Box::new(|info| drop(fs::write(victim::stage().join("said"), info.to_string()))));
+    victim::say_panics();
     match scene.as_str() {
         "output" => output(method),
         "unmount" => unmount(method),

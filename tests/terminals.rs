@@ -17,7 +17,7 @@ use std::time::Duration;
 use nix::sys::signal::{SigHandler, Signal};
 use nix::sys::termios::{LocalFlags, SetArg, cfmakeraw, tcgetattr, tcsetattr};
 use process_task::{Builder, ErrorKind, Pool, Process, StartMethod, Stdio, Task, process_task};
-use pty::{alone, below_shell, below_shell_as, ends_well, send, wait_until};
+use pty::{alone, below_shell, below_shell_as, ends_well, job_ends_well, send};
 use support::{PATIENCE, eventually, processes};
 use victim::reached;
 
@@ -71,10 +71,9 @@ fn password_prompt_works_with_inherited_stdin(method: StartMethod) {
     let (mut pty, victim) = below_shell("asks for a password", method);
     pty.wait_for("Password: ");
     pty.write("open sesame\n");
-    wait_until(&mut pty, &victim, "played");
+    job_ends_well(&mut pty, &victim);
     assert_eq!(std::fs::read_to_string(victim.on_stage("password")).unwrap(), "open sesame");
     assert!(!pty.seen().contains("sesame"), "{}", pty.seen());
-    eventually("the program ends", PATIENCE, || victim.family().is_empty());
 }
 
 fn background_job_that_reads_is_stopped_until_fg(method: StartMethod) {
@@ -87,8 +86,7 @@ fn background_job_that_reads_is_stopped_until_fg(method: StartMethod) {
         pty.wait_for(&format!("line {round}? "));
         pty.write(&format!("typed {round}\n"));
     }
-    wait_until(&mut pty, &victim, "played");
-    eventually("the program ends", PATIENCE, || victim.family().is_empty());
+    job_ends_well(&mut pty, &victim);
 }
 
 /// It has no group of its own, and the program's is not killed in its place.
@@ -108,7 +106,7 @@ fn ctrl_c_reaches_process_with_terminal(method: StartMethod) {
 #[test]
 fn scene() {
     let Some((scene, method)) = victim::scene() else { return };
-    std::panic::set_hook(Box::new(|info| drop(std::fs::write(victim::stage().join("said"), info.to_string()))));
+    victim::say_panics();
     match scene.as_str() {
         "prints" => prints(method),
         "changes its mode" => {

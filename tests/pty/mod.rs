@@ -103,14 +103,10 @@ pub(crate) fn below_shell_as(job: &str, scene: &str, method: StartMethod) -> (Pt
     (pty, victim)
 }
 
-pub(crate) fn said(victim: &Victim) -> String {
-    std::fs::read_to_string(victim.on_stage("said")).unwrap_or_default()
-}
-
 /// Waits until the victim has reached `point`, while the terminal shows what it prints.
 pub(crate) fn wait_until(pty: &mut Pty, victim: &Victim, point: &str) {
     let mut look = || {
-        assert_eq!(said(victim), "", "{}", pty.seen());
+        assert_eq!(victim.said(), "", "{}", pty.seen());
         pty.seen();
         victim.on_stage(point).exists()
     };
@@ -129,6 +125,12 @@ pub(crate) fn ends_well(pty: &mut Pty, mut victim: Victim) {
     victim.leaves_nobody();
 }
 
+/// Waits for the end of a scene that was played by a job of a shell.
+pub(crate) fn job_ends_well(pty: &mut Pty, victim: &Victim) {
+    wait_until(pty, victim, "played");
+    eventually("the program ends", PATIENCE, || victim.family().is_empty());
+}
+
 pub(crate) fn send(pid: u32, signal: Signal) {
     kill(Pid::from_raw(pid.cast_signed()), signal).expect("a process that is there");
 }
@@ -136,4 +138,5 @@ pub(crate) fn send(pid: u32, signal: Signal) {
 // Not every test file needs all of this.
 const _: fn() = || {
     let _ = (below_shell_as("", "", StartMethod::Exec), below_shell("", StartMethod::Exec));
+    let _ = job_ends_well as fn(&mut Pty, &Victim);
 };

@@ -17,6 +17,9 @@ const SCENE: &str = "PROCESS_TASK_SCENE";
 const TAG: &str = "PROCESS_TASK_TAG";
 const STAGE: &str = "PROCESS_TASK_STAGE";
 
+/// The file on a stage that has what the scene said.
+const SAID: &str = "said";
+
 /// What makes the test binary play its scene.
 pub(crate) const ARGS: [&str; 4] = ["--exact", "scene", "--nocapture", "--test-threads=1"];
 
@@ -35,6 +38,16 @@ pub(crate) fn stage() -> PathBuf {
 /// Says to the test that this point of the scene is reached.
 pub(crate) fn reached(point: &str) {
     std::fs::write(stage().join(point), "").expect("the stage is writable");
+}
+
+/// In a victim: from now on, writes to the stage why it panics, for the test to show.
+pub(crate) fn say_panics() {
+    std::panic::set_hook(Box::new(|info| drop(std::fs::write(stage().join(SAID), info.to_string()))));
+}
+
+/// Plays a scene to its end, in a process of its own.
+pub(crate) fn plays(scene: &str, method: StartMethod) {
+    Victim::start(scene, method).plays_to_the_end();
 }
 
 /// A process that plays a scene.
@@ -95,6 +108,20 @@ impl Victim {
         self.child.wait().expect("the victim is our child")
     }
 
+    /// Waits for the end of a scene that must reach `played`, and of all that it started. Returns what it said.
+    pub(crate) fn plays_to_the_end(&mut self) -> String {
+        let status = self.finish();
+        let said = self.said();
+        assert!(status.success() && self.on_stage("played").exists(), "{status}\n{said}");
+        self.leaves_nobody();
+        said
+    }
+
+    /// What it said: why it panicked, if it has called [`say_panics`].
+    pub(crate) fn said(&self) -> String {
+        std::fs::read_to_string(self.on_stage(SAID)).unwrap_or_default()
+    }
+
     /// Every process that the victim has started, of any generation.
     pub(crate) fn family(&self) -> Vec<u32> {
         let own = self.child.id();
@@ -132,7 +159,8 @@ pub(crate) fn wait_to_go_on() {
 // Not every test file needs all of this.
 const _: fn() = || {
     let _ = (scene(), wait_to_go_on as fn(), reached as fn(&str), ARGS);
+    let _ = (say_panics as fn(), plays as fn(&str, StartMethod));
     let mut victim = Victim::start("", StartMethod::Exec);
     victim.wait_for("");
-    let _ = (victim.finish(), victim.on_stage(""), victim.leaves_nobody());
+    let _ = (victim.finish(), victim.on_stage(""), victim.leaves_nobody(), victim.said(), victim.plays_to_the_end());
 };
