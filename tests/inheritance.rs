@@ -33,6 +33,7 @@ under_every_start_method! {
     niceness_is_that_of_the_asking_thread,
     stderr_is_that_of_the_asking_moment,
     descriptors_that_nobody_handed_over_are_closed,
+    programs_of_tasks_inherit_streams_alone,
     arguments_of_the_program_are_the_parents,
     nobody_below_a_child_sees_how_it_was_marked,
     workers_of_a_pool_inherit_as_others_do,
@@ -204,6 +205,16 @@ fn descriptors_that_nobody_handed_over_are_closed(method: StartMethod) {
     close(private).unwrap();
     assert!(!first.contains(&path) && !second.contains(&path), "{first:?} {second:?}");
     support::warm_up();
+}
+
+#[process_task]
+fn open_in_a_program() -> String {
+    let listed = Command::new("ls").arg("/proc/self/fd").stdin(std::process::Stdio::null()).output().unwrap();
+    String::from_utf8(listed.stdout).unwrap()
+}
+
+fn programs_of_tasks_inherit_streams_alone(method: StartMethod) {
+    assert_eq!(run(method, open_in_a_program), "0\n1\n2\n3\n", "three streams, and the directory that is listed");
 }
 
 #[process_task]

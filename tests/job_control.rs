@@ -31,6 +31,7 @@ under_every_start_method! {
     ctrl_z_that_program_ignores_stops_nothing,
     group_stopped_then_program_killed_leaves_nothing,
     closed_terminal_ends_program_and_all_it_started,
+    killed_group_of_program_leaves_nothing,
     signals_to_whole_group_spare_fork_server,
 }
 
@@ -149,6 +150,19 @@ fn closed_terminal_ends_program_and_all_it_started(method: StartMethod) {
     wait_until(&mut pty, &victim, "working");
     drop(pty);
     assert_eq!(victim.finish().signal(), Some(Signal::SIGHUP as i32));
+    victim.leaves_nobody();
+}
+
+/// The fork server is a member of that group, the workers and what they have started are not.
+fn killed_group_of_program_leaves_nothing(method: StartMethod) {
+    let (mut pty, mut victim) = alone("works", method);
+    wait_until(&mut pty, &victim, "working");
+    let (group, workers) = (Pid::from_raw(victim.child.id().cast_signed()), noted(&victim, "workers"));
+    let is_member = |pid: &u32| nix::unistd::getpgid(Some(Pid::from_raw(pid.cast_signed()))) == Ok(group);
+    assert!(victim.family().iter().any(is_member), "the fork server is a member");
+    assert!(!workers.iter().any(is_member), "a worker, or what it has started, is a member");
+    kill(Pid::from_raw(-group.as_raw()), Signal::SIGKILL).unwrap();
+    assert_eq!(victim.finish().signal(), Some(Signal::SIGKILL as i32));
     victim.leaves_nobody();
 }
 

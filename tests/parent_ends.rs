@@ -6,13 +6,16 @@
 mod support;
 mod victim;
 
+use std::os::unix::process::CommandExt as _;
 use std::process::Command;
 use std::sync::OnceLock;
 use std::thread;
 use std::time::Duration;
 
-use nix::sys::signal::Signal;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use process_task::{Builder, Pool, StartMethod, process_task};
+use support::{PATIENCE, eventually, processes};
 use victim::{Victim, reached, stage};
 
 under_every_start_method! {
@@ -24,6 +27,8 @@ under_every_start_method! {
     a_parent_that_aborts_leaves_nobody,
     a_parent_that_forgot_its_pool_leaves_nobody,
     a_parent_killed_with_grandchildren_leaves_nobody,
+    parent_killed_with_fork_server_leaves_nobody,
+    worker_killed_with_its_own_fork_server_leaves_nobody,
     a_pool_outlives_the_thread_that_made_it,
 }
 
@@ -72,6 +77,59 @@ fn a_parent_killed_with_grandchildren_leaves_nobody(method: StartMethod) {
     victim.leaves_nobody();
 }
 
+/// In either order. Those that are stopped before they are killed do nothing in between, so nothing is left to the order in which
+/// they run.
+fn parent_killed_with_fork_server_leaves_nobody(method: StartMethod) {
+    for round in 0..support::rounds(6) {
+        let mut victim = with_a_family("waits", method);
+        let parent = victim.child.id();
+        let is_server = |pid: &u32| processes::parent_of(*pid) == Some(parent);
+        let server = victim.family().into_iter().find(is_server).expect("a fork server");
+        let killed = if round % 2 == 0 { [server, parent] } else { [parent, server] };
+        match round % 6 / 2 {
+            0 => stop(&killed),
+            1 => {}
+            _ => stop(&[victim.family(), vec![parent]].concat()),
+        }
+        for pid in killed {
+            send(pid, Signal::SIGKILL);
+        }
+        victim.child.wait().unwrap();
+        victim.leaves_nobody();
+    }
+}
+
+/// The worker is a parent, too, and what its fork server has made is in groups that the server above does not know.
+fn worker_killed_with_its_own_fork_server_leaves_nobody(method: StartMethod) {
+    let mut victim = with_a_family("returns", method);
+    let makers = |program: &u32| {
+        // A program is below the worker that has started it, and that is below its server and its parent.
+        let above: Vec<_> = std::iter::successors(Some(*program), |pid| processes::parent_of(*pid)).take(5).collect();
+        let [_, _, _, server, parent] = above[..] else { return None };
+        (parent != victim.child.id()).then_some([server, parent])
+    };
+    let programs: Vec<_> = sleeping(&victim).into_iter().filter(|program| makers(program).is_some()).collect();
+    let makers = programs.first().and_then(makers).expect("a program below a worker's worker");
+    stop(&makers);
+    for pid in makers {
+        send(pid, Signal::SIGKILL);
+    }
+    eventually("the programs have ended", PATIENCE, || !programs.iter().any(|pid| processes::alive(*pid)));
+    assert_eq!(victim.finish().code(), Some(0));
+    victim.leaves_nobody();
+}
+
+fn send(pid: u32, signal: Signal) {
+    kill(Pid::from_raw(pid.cast_signed()), signal).expect("a process that is there");
+}
+
+fn stop(pids: &[u32]) {
+    for pid in pids {
+        send(*pid, Signal::SIGSTOP);
+    }
+    eventually("they are stopped", PATIENCE, || pids.iter().all(|pid| processes::state_of(*pid) == Some('T')));
+}
+
 fn a_pool_outlives_the_thread_that_made_it(method: StartMethod) {
     let make = move || Pool::builder().workers(2).start_method(method).build().unwrap();
     let pool = thread::spawn(make).join().unwrap();
@@ -88,13 +146,18 @@ fn a_pool_outlives_the_thread_that_made_it(method: StartMethod) {
 /// A victim whose family is complete, grandchildren included.
 fn with_a_family(scene: &str, method: StartMethod) -> Victim {
     let mut victim = Victim::start(scene, method);
-    for point in ["in a process", "in a pool", "in a nested pool", "beside a shell"] {
+    for point in ["in a process", "in a pool", "in a nested pool", "beside a shell", "below a nested pool"] {
         victim.wait_for(point);
     }
-    let sleeps = |pid: &u32| std::fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|name| name == "sleep\n");
-    support::eventually("the shell sleeps", Duration::from_secs(10), || victim.family().iter().any(sleeps));
-    assert!(victim.family().len() >= 9, "a fork server, its spares, four children, and theirs");
+    eventually("all programs sleep", PATIENCE, || sleeping(&victim).len() == 4);
+    assert!(victim.family().len() >= 20, "a fork server, its spares, six children, and theirs");
     victim
+}
+
+/// The programs that tasks have started and that sleep.
+fn sleeping(victim: &Victim) -> Vec<u32> {
+    let sleeps = |pid: &u32| std::fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|name| name == "sleep\n");
+    victim.family().into_iter().filter(sleeps).collect()
 }
 
 fn ends_with_a_family(scene: &str, method: StartMethod) -> std::process::ExitStatus {
@@ -117,6 +180,7 @@ fn scene() {
     drop(busy.submit(for_ever, "in a pool"));
     Builder::new().start_method(method).spawn(nested, "in a nested pool").unwrap().detach();
     Builder::new().start_method(method).spawn(shell, "beside a shell").unwrap().detach();
+    Builder::new().start_method(method).spawn(nested_shell, "below a nested pool").unwrap().detach();
     let process = Builder::new().start_method(method).spawn(for_ever, "in a process").unwrap();
     victim::wait_to_go_on();
     match scene.as_str() {
@@ -176,9 +240,28 @@ fn nested(point: &str) {
     let _ = pool.call(for_ever, point);
 }
 
+/// Has two programs started that sleep, each by a shell. If that is possible, one has another user.
 #[process_task]
 fn shell(point: &str) {
-    let mut child = Command::new("sh").args(["-c", "sleep 1000; true"]).current_dir(stage()).spawn().unwrap();
+    let start = |change: fn(&mut Command)| {
+        let mut command = Command::new("sh");
+        change(command.args(["-c", "sleep 1000; true"]).current_dir(stage()));
+        command.spawn().unwrap()
+    };
+    let as_another = |command: &mut Command| {
+        if nix::unistd::geteuid().is_root() {
+            command.uid(65534);
+        }
+    };
+    let children = [start(|_| ()), start(as_another)];
     reached(point);
-    let _ = child.wait();
+    for mut child in children {
+        let _ = child.wait();
+    }
+}
+
+#[process_task]
+fn nested_shell(point: &str) {
+    let pool = Pool::builder().workers(1).build().unwrap();
+    let _ = pool.call(shell, point);
 }

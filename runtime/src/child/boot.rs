@@ -17,6 +17,7 @@ use crate::link::identity::{self, Unready};
 use crate::link::mark::{self, MARK, Mark, Role};
 use crate::link::message::{FromServer, GaveUp};
 use crate::shared::members::{self, Member};
+use crate::sys::hangup::ChildEnd;
 use crate::sys::{self, Errno, process};
 use crate::task::fingerprint;
 
@@ -53,10 +54,13 @@ fn boot() {
     };
     sys::fd::open_null_on_closed_stdio();
     sys::membarrier::register_if_alone();
-    if let Role::Child { table, member, .. } = role
-        && let Err(errno) = take_over(table, member)
-    {
-        give_up("a child", errno);
+    if let Role::Child { table, member, hangup, .. } = role {
+        if let Err(errno) = take_over(table, member) {
+            give_up("a child", errno);
+        }
+        // Without it this process only loses what `hangup` is for.
+        let hangup = hangup.and_then(|number| sys::fd::inherited(number).ok());
+        hangup.map(ChildEnd::inherited).into_iter().for_each(ChildEnd::keep);
     }
     identity::set_unready(if role == Role::Server { Unready::Server } else { Unready::Child });
     sys::init::run_the_rest();

@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use crate::codec::message::from_bytes;
 use crate::link::identity::{self, Identity};
 use crate::link::message::{Attached, Dress, Refusal, Setup};
-use crate::sys::{Errno, env, fd, limits, process, signal};
+use crate::sys::{Errno, env, fd, hangup, limits, process, signal};
 
 /// Does what `setup` says; `attached` are the descriptors that came with it.
 ///
@@ -43,6 +43,9 @@ pub(super) fn put_on(setup: Setup, attached: &[OwnedFd]) -> Result<(), Refusal> 
     }
     if setup.shares_group {
         process::join_group_of(setup.parent.0);
+        if !process::leads_group(process::own_pid()) {
+            hangup::give_up();
+        }
         signal::heed_terminal();
     }
     process::set_name(&setup.name);

@@ -28,7 +28,8 @@
 //! # This process is killed
 //!
 //! Every child has `PR_SET_PDEATHSIG`, set before anything else and followed by a look at `getppid`, so none stays. They
-//! end a little later than we do; the parent waits for each one's own pidfd before it settles its calls.
+//! end a little later than we do; the parent waits for each one's own pidfd before it settles its calls. What they have started
+//! is killed by the kernel, also if the parent is killed in the same moment; see [`sys::hangup`].
 
 use std::collections::{BTreeMap, VecDeque};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
@@ -43,6 +44,7 @@ use crate::link::mark::{MARK, Mark, Role};
 use crate::link::message::{ChildId, FromChild, FromServer, GaveUp, MAGIC, ToServer};
 use crate::shared::members::{self, Member};
 use crate::sys::attributes::Attribute;
+use crate::sys::hangup::{ChildEnd, ServerEnd};
 use crate::sys::process::{self, Forked, Pid};
 use crate::sys::socket;
 use crate::sys::{self, Errno, fd, image, inherit, poll, rights, signal, terminal};
@@ -59,6 +61,8 @@ struct Server {
     /// A signalfd: something happened to a child, or the terminal asks the program to stop.
     events: OwnedFd,
     children: BTreeMap<Pid, (ChildId, Member)>,
+    /// Has the groups of the children killed when this process ends. `None` where it could not be made.
+    hangup: Option<ServerEnd>,
     jobs: Jobs,
     /// Children that were stopped, perhaps together with the program, and by which signal.
     untold: Vec<(ChildId, i32)>,
@@ -84,6 +88,7 @@ pub(super) fn run(socket: OwnedFd) -> Errno {
         asking,
         events,
         children: BTreeMap::new(),
+        hangup: ServerEnd::new().ok(),
         jobs: Jobs::of(process::parent_pid()),
         untold: Vec::new(),
         outgoing: VecDeque::new(),
@@ -237,6 +242,7 @@ impl Server {
                 return None;
             }
         };
+        let hangup = self.hangup.as_ref().and_then(|end| end.child_end().ok());
         // The child inherits our deafness to some signals; blocked, one that comes before it hears again is kept for it.
         let mask = signal::block_all();
         let forked = process::fork_single_threaded();
@@ -250,10 +256,14 @@ impl Server {
                 if !process::die_with_parent(own) {
                     process::exit_now(0);
                 }
+                let hangup = hangup.and_then(|end| end.arm().ok());
                 // What was the server's is closed when `serve` returns, and by exec.
                 match method {
-                    StartMethod::ForkServer => Some(Next::Child(control)),
-                    StartMethod::Exec => execute(&control, descriptors, own, member),
+                    StartMethod::ForkServer => {
+                        hangup.into_iter().for_each(ChildEnd::keep);
+                        Some(Next::Child(control))
+                    }
+                    StartMethod::Exec => execute(&control, descriptors, own, (member, hangup)),
                 }
             }
             Ok(Forked::Parent(pid)) => {
@@ -367,7 +377,12 @@ impl Server {
 /// process if that fails.
 ///
 /// Runs in: a new child, a copy of the fork server.
-fn execute(control: &OwnedFd, dress: impl Iterator<Item = OwnedFd>, maker: Pid, member: Member) -> ! {
+fn execute(
+    control: &OwnedFd,
+    dress: impl Iterator<Item = OwnedFd>,
+    maker: Pid,
+    (member, hangup): (Member, Option<ChildEnd>),
+) -> ! {
     sys::signal::restore_dispositions();
     sys::signal::set_mask(0);
     let prepared = outfit::dress(dress).and_then(|env| {
@@ -376,6 +391,7 @@ fn execute(control: &OwnedFd, dress: impl Iterator<Item = OwnedFd>, maker: Pid, 
             inherit::close_all_on_exec();
             fd::leave_open_on_exec(table)?;
             fd::leave_open_on_exec(control.as_fd())?;
+            hangup.as_ref().map_or(Ok(()), |end| fd::leave_open_on_exec(end.as_fd()))?;
             Ok((image::kept_or_opened()?, table.as_raw_fd(), env))
         };
         leave_open().map_err(|errno| outfit::refusal("execute this program again", errno))
@@ -383,7 +399,8 @@ fn execute(control: &OwnedFd, dress: impl Iterator<Item = OwnedFd>, maker: Pid, 
     let refusal = prepared.map_or_else(
         |refusal| refusal,
         |(image, table, env)| {
-            let role = Role::Child { maker: maker.as_raw(), table, member: member.bits() };
+            let hangup = hangup.as_ref().map(|end| end.as_fd().as_raw_fd());
+            let role = Role::Child { maker: maker.as_raw(), table, member: member.bits(), hangup };
             let mark = Mark { role, place: sys::init::place(), socket: control.as_raw_fd() };
             let env = process::env_with(&env, (MARK, &mark.to_string()));
             let errno = process::exec_image(image.as_fd(), &process::own_args(), &env);

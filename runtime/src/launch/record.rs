@@ -112,8 +112,9 @@ impl Record {
         self.turn.load(Relaxed)
     }
 
-    /// Kills what the child has started, as its fork server would have done, which is dead. On an older kernel it stays. The group
-    /// is the one that the child led at first: if it has left that for its parent's, none is killed.
+    /// Kills what the child has started, as its fork server would have done, which is dead. The kernel has done so before, where it
+    /// could (see [`hangup`](crate::sys::hangup)); an older one can only do that. The group is the one that the child led at first:
+    /// if it has left that for its parent's, none is killed.
     pub(crate) fn kill_group(&self) {
         if !self.pidfd.is_gone() {
             let _ = fd::signal_group(self.pidfd.as_fd(), sys::signal::KILL);

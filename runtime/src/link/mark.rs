@@ -15,7 +15,8 @@ use std::fmt;
 use super::message::MAGIC;
 
 /// The environment variable: `server:2:7`, with the place of the constructor that is to read it and the number of the socket;
-/// or `child:2:7:4127:9:81921`, with its maker's process id, the descriptor of the table of members, and its own member, too.
+/// or `child:2:7:4127:9:81921:10`, with its maker's process id, the descriptor of the table of members, its own member, and the
+/// descriptor that has its group killed with its maker, if it has one, too.
 pub(crate) const MARK: &str = concat!(
     "PROCESS_TASK_BOOT_",
     env!("CARGO_PKG_VERSION_MAJOR"),
@@ -29,7 +30,7 @@ pub(crate) const MARK: &str = concat!(
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Role {
     Server,
-    Child { maker: i32, table: i32, member: u32 },
+    Child { maker: i32, table: i32, member: u32, hangup: Option<i32> },
 }
 
 /// What a mark says.
@@ -47,7 +48,10 @@ impl fmt::Display for Mark {
         let Self { role, place, socket } = self;
         match role {
             Role::Server => write!(f, "server:{place}:{socket}"),
-            Role::Child { maker, table, member } => write!(f, "child:{place}:{socket}:{maker}:{table}:{member}"),
+            Role::Child { maker, table, member, hangup } => {
+                write!(f, "child:{place}:{socket}:{maker}:{table}:{member}")?;
+                hangup.map_or(Ok(()), |number| write!(f, ":{number}"))
+            }
         }
     }
 }
@@ -65,6 +69,7 @@ impl Mark {
                 maker: parts.next()?.parse().ok()?,
                 table: parts.next()?.parse().ok()?,
                 member: parts.next()?.parse().ok()?,
+                hangup: parts.next().map(str::parse).transpose().ok()?,
             },
             _ => return None,
         };
@@ -89,12 +94,13 @@ mod tests {
 
     #[test]
     fn only_whole_marks_are_read() {
-        for role in [Role::Server, Role::Child { maker: 99, table: 8, member: 1 << 14 }] {
+        let child = |hangup| Role::Child { maker: 99, table: 8, member: 1 << 14, hangup };
+        for role in [Role::Server, child(None), child(Some(9))] {
             let mark = Mark { role, place: 2, socket: 7 };
             assert_eq!(Mark::parse(&mark.to_string()), Some(mark));
         }
         let bad = ["", "server", "server:", "server:2", "server:2:x", "server:2:7:1", "server:-1:7", "other:2:7"];
-        for bad in bad.into_iter().chain(["child:2:7", "child:2:7:1", "child:2:7:1:2:3:4"]) {
+        for bad in bad.into_iter().chain(["child:2:7", "child:2:7:1", "child:2:7:1:2:3:x", "child:2:7:1:2:3:4:5"]) {
             assert_eq!(Mark::parse(bad), None, "{bad}");
         }
     }

@@ -11,6 +11,7 @@ pub(crate) mod env;
 pub(crate) mod fd;
 pub(crate) mod forked;
 pub(crate) mod futex;
+pub(crate) mod hangup;
 pub(crate) mod held;
 pub(crate) mod image;
 pub(crate) mod inherit;
