@@ -434,7 +434,7 @@ fn copy_other_version(here: &Path) {
     copy_folder(&here.join("runtime/src"), &other.join("src"), &str::to_owned);
     let manifest = fs::read_to_string(here.join("runtime/Cargo.toml")).unwrap();
     // All else that it inherits is the same.
-    let version = format!("version = \"99.0.0\"\nworkspace = {here:?}");
+    let version = format!("version = \"99.0.0\"\nworkspace = \"{}\"", here.display());
     write_if_changed(&other.join("Cargo.toml"), &manifest.replacen("version.workspace = true", &version, 1));
 }
 
