@@ -34,6 +34,7 @@ under_every_start_method! {
     filters_are_inherited,
     root_directory_is_that_of_now,
     namespaces_are_those_of_now,
+    namespaces_are_those_of_the_asking_thread,
     control_group_is_that_of_now,
     session_is_that_of_now,
     securebits_and_personality_are_those_of_now,
@@ -75,6 +76,10 @@ fn root_directory_is_that_of_now(method: StartMethod) {
 
 fn namespaces_are_those_of_now(method: StartMethod) {
     plays("namespaces", method);
+}
+
+fn namespaces_are_those_of_the_asking_thread(method: StartMethod) {
+    plays("threads", method);
 }
 
 fn control_group_is_that_of_now(method: StartMethod) {
@@ -142,6 +147,7 @@ fn scene() {
         "afresh" => afresh(method),
         "outlive" => outlive(method),
         "refused" => refused(method),
+        "threads" => threads(method),
         "control group" if fs::create_dir(control_group(std::process::id())).is_err() => {
             (&File::create(victim::stage().join("said")).unwrap()).write_all(b"no control group can be made").unwrap();
         }
@@ -311,6 +317,32 @@ fn change(scene: &str) {
         }
         other => unreachable!("no scene {other}"),
     }
+}
+
+/// Two threads that may do the same, neither of which can change its namespaces any more, and these are others.
+fn threads(method: StartMethod) {
+    let starts = move |count: u32| (0..count).for_each(|_| assert_eq!(start(method), facts()));
+    let (start_now, told) = std::sync::mpsc::channel();
+    let (ready, is_ready) = std::sync::mpsc::channel::<()>();
+    let apart = std::thread::spawn(move || {
+        unshare(CloneFlags::CLONE_NEWUTS).unwrap();
+        give_up_capabilities(1 << 21);
+        ready.send(()).unwrap();
+        for count in told {
+            starts(count);
+            ready.send(()).unwrap();
+        }
+    });
+    is_ready.recv().unwrap();
+    give_up_capabilities(1 << 21);
+    // A thread that asks for the third time looks for less than before, also if others have asked once in between.
+    for (here, apart) in [(4, 1), (4, 4), (1, 1)] {
+        starts(here);
+        start_now.send(apart).unwrap();
+        is_ready.recv().unwrap();
+    }
+    drop(start_now);
+    apart.join().unwrap();
 }
 
 /// This thread keeps its user, who is root, and loses the capabilities in this set.

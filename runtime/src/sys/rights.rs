@@ -61,6 +61,8 @@ const SYS_ADMIN: u32 = 21;
 pub(crate) struct Rights {
     /// How often [`start_afresh`] was called before.
     turn: u64,
+    /// The thread that has asked, if it asked for its own: see [`this_thread`].
+    thread: Option<u64>,
     lines: Vec<u8>,
     permitted: u64,
     umask: Option<u32>,
@@ -79,8 +81,18 @@ pub(crate) fn start_afresh() {
     TURN.fetch_add(1, SeqCst);
 }
 
+/// A number that no other thread of this process has or has had; `None` while the thread ends.
+fn this_thread() -> Option<u64> {
+    static LAST: AtomicU64 = AtomicU64::new(0);
+    thread_local! {
+        static NUMBER: u64 = LAST.fetch_add(1, SeqCst);
+    }
+    NUMBER.try_with(|number| *number).ok()
+}
+
 impl Rights {
-    /// Those of this thread. What can only have changed together with something else is taken from `before` if that has not.
+    /// Those of this thread. What can only have changed together with something else is taken from
+    /// `before` if that has not, and this thread had those.
     ///
     /// # Errors
     /// A file could not be read for want of something, such as a descriptor. Without `/proc` nothing is [known](Self::is_known).
@@ -119,9 +131,13 @@ impl Rights {
                 lines.extend_from_slice(line);
             }
         }
+        // What another thread had says nothing: each may have changed its own before it gave the capability up.
+        let thread = own.and_then(|_| this_thread());
+        let before = before.filter(|before| before.thread == thread && thread.is_some());
         let before = before.filter(|before| (before.permitted | permitted) & 1 << SYS_ADMIN == 0);
         Ok(Self {
             turn: TURN.load(SeqCst),
+            thread,
             lines,
             permitted,
             umask,
@@ -155,7 +171,7 @@ impl Rights {
 
 /// Which namespaces new processes of the thread behind `folder` are in.
 ///
-/// Without `CAP_SYS_ADMIN`, then and now, only a new user namespace leads to another one of the others. So they are as
+/// Without `CAP_SYS_ADMIN`, then and now, only a new user namespace leads a thread to another one of the others. So they are as
 /// `before` if that is the same.
 fn namespaces(folder: &OwnedFd, before: Option<&Rights>) -> Vec<Name> {
     let user = name_of(folder, NAMESPACES[0]);
