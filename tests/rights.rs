@@ -4,13 +4,14 @@
 #![expect(unsafe_code, reason = "system calls that change what a thread may do")]
 
 mod filter;
+mod restrict;
 mod support;
 mod victim;
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::Write as _;
-use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, symlink};
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::Path;
 
 use filter::Answer;
@@ -20,8 +21,10 @@ use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
 use nix::sys::prctl;
 use nix::sys::stat::{Mode, umask};
+use nix::sys::statvfs::{FsFlags, statvfs};
 use nix::unistd::{Gid, Uid, chroot, setegid, seteuid, setgid, setgroups, setsid, setuid};
 use process_task::{Builder, Pool, Process, StartMethod, process_task};
+use restrict::give_up_capabilities;
 use victim::{Victim, reached};
 
 under_every_start_method! {
@@ -33,12 +36,13 @@ under_every_start_method! {
     no_new_privileges_are_inherited,
     filters_are_inherited,
     root_directory_is_that_of_now,
+    directory_that_only_root_may_enter_stays,
     namespaces_are_those_of_now,
-    namespaces_are_those_of_the_asking_thread,
     control_group_is_that_of_now,
     session_is_that_of_now,
     securebits_and_personality_are_those_of_now,
     scheduling_and_memory_attributes_are_those_of_now,
+    favours_that_no_child_may_take_fail_no_start,
     umask_is_that_of_now,
     daemon_that_drops_its_privileges_starts_processes_without,
     fresh_start_lets_go_of_the_fork_server,
@@ -72,14 +76,15 @@ fn filters_are_inherited(method: StartMethod) {
 
 fn root_directory_is_that_of_now(method: StartMethod) {
     plays("root", method);
+    plays("read-only root", method);
+}
+
+fn directory_that_only_root_may_enter_stays(method: StartMethod) {
+    plays("private directory", method);
 }
 
 fn namespaces_are_those_of_now(method: StartMethod) {
     plays("namespaces", method);
-}
-
-fn namespaces_are_those_of_the_asking_thread(method: StartMethod) {
-    plays("threads", method);
 }
 
 fn control_group_is_that_of_now(method: StartMethod) {
@@ -93,6 +98,11 @@ fn session_is_that_of_now(method: StartMethod) {
 fn securebits_and_personality_are_those_of_now(method: StartMethod) {
     plays("securebits", method);
     plays("personality", method);
+    plays("executable memory", method);
+}
+
+fn favours_that_no_child_may_take_fail_no_start(method: StartMethod) {
+    plays("favours", method);
 }
 
 fn scheduling_and_memory_attributes_are_those_of_now(method: StartMethod) {
@@ -147,7 +157,8 @@ fn scene() {
         "afresh" => afresh(method),
         "outlive" => outlive(method),
         "refused" => refused(method),
-        "threads" => threads(method),
+        "favours" => favours(method),
+        "executable memory" if option(GET_MDWE, 0) < 0 => {}
         "control group" if fs::create_dir(control_group(std::process::id())).is_err() => {
             (&File::create(victim::stage().join("said")).unwrap()).write_all(b"no control group can be made").unwrap();
         }
@@ -178,7 +189,7 @@ fn follows(scene: &str, method: StartMethod) {
         "a child's child"
     );
     drop((old, new));
-    if scene == "root" {
+    if scene == "root" || scene == "read-only root" {
         nix::unistd::fchdir(&outside).unwrap();
         chroot(".").unwrap();
     }
@@ -226,7 +237,9 @@ fn facts() -> BTreeMap<String, String> {
         say(kind, fs::read_link(format!("/proc/thread-self/ns/{kind}")).unwrap().display().to_string());
     }
     let root = fs::metadata("/").unwrap();
-    say("root", format!("{} {}", root.dev(), root.ino()));
+    let is_read_only = statvfs("/").unwrap().flags().contains(FsFlags::ST_RDONLY);
+    say("root", format!("{} {} {is_read_only}", root.dev(), root.ino()));
+    say("directory", format!("{:?}", fs::read_link("/proc/thread-self/cwd")));
     say("cgroups", fs::read_to_string("/proc/thread-self/cgroup").unwrap());
     say("oom", fs::read_to_string("/proc/self/oom_score_adj").unwrap());
     let session = nix::unistd::getsid(None).map_or(-1, nix::unistd::Pid::as_raw);
@@ -235,6 +248,7 @@ fn facts() -> BTreeMap<String, String> {
         ("dumpable", option(libc::PR_GET_DUMPABLE, 0)),
         ("slack", option(libc::PR_GET_TIMERSLACK, 0)),
         ("huge pages", option(libc::PR_GET_THP_DISABLE, 0)),
+        ("executable memory", option(GET_MDWE, 0)),
         ("securebits", option(libc::PR_GET_SECUREBITS, 0)),
         ("personality", call(libc::SYS_personality, [0xffff_ffff, 0, 0])),
         ("policy", call(libc::SYS_sched_getscheduler, [0; 3])),
@@ -246,6 +260,10 @@ fn facts() -> BTreeMap<String, String> {
     }
     found
 }
+
+/// `PR_SET_MDWE` and `PR_GET_MDWE`.
+const SET_MDWE: i32 = 65;
+const GET_MDWE: i32 = 66;
 
 /// `prctl(2)` for an option that takes or gives a number.
 fn option(number: i32, value: u64) -> i32 {
@@ -284,7 +302,27 @@ fn change(scene: &str) {
             start(StartMethod::ForkServer);
             filter::refuse(&[libc::SYS_swapon], Answer::Errno(Errno::EPERM));
         }
-        "root" => chroot(&other_root()).unwrap(),
+        "root" => chroot(&restrict::other_root()).unwrap(),
+        "read-only root" => {
+            let (root, none) = (victim::stage().join("root"), None::<&str>);
+            fs::create_dir(&root).unwrap();
+            unshare(CloneFlags::CLONE_NEWNS).unwrap();
+            mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none).unwrap();
+            mount(Some("/"), &root, none, MsFlags::MS_BIND | MsFlags::MS_REC, none).unwrap();
+            // With the namespace of now, and the root of before.
+            start(StartMethod::ForkServer);
+            mount(none, &root, none, MsFlags::MS_BIND | MsFlags::MS_REMOUNT | MsFlags::MS_RDONLY, none).unwrap();
+            chroot(&root).unwrap();
+            std::env::set_current_dir("/").unwrap();
+        }
+        "private directory" => {
+            let private = victim::stage().join("private");
+            fs::create_dir(&private).unwrap();
+            fs::set_permissions(&private, fs::Permissions::from_mode(0o700)).unwrap();
+            std::env::set_current_dir(&private).unwrap();
+            setuid(Uid::from_raw(65534)).unwrap();
+        }
+        "executable memory" => assert_eq!(option(SET_MDWE, 1), 0),
         "namespaces" => {
             unshare(CloneFlags::CLONE_NEWNET | CloneFlags::CLONE_NEWUTS | CloneFlags::CLONE_NEWIPC).unwrap();
             unshare(CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWCGROUP).unwrap();
@@ -304,6 +342,7 @@ fn change(scene: &str) {
         }
         "umask" => drop(umask(Mode::from_bits_truncate(0o027))),
         "attributes" => {
+            assert_eq!(call(libc::SYS_setpriority, [0, 0, 7]), 0);
             fs::write("/proc/self/oom_score_adj", "500").unwrap();
             let parameters = libc::sched_param { sched_priority: 0 };
             // SAFETY: takes numbers, and a structure that is borrowed for the call.
@@ -319,62 +358,29 @@ fn change(scene: &str) {
     }
 }
 
-/// Two threads that may do the same, neither of which can change its namespaces any more, and these are others.
-fn threads(method: StartMethod) {
-    let starts = move |count: u32| (0..count).for_each(|_| assert_eq!(start(method), facts()));
-    let (start_now, told) = std::sync::mpsc::channel();
-    let (ready, is_ready) = std::sync::mpsc::channel::<()>();
-    let apart = std::thread::spawn(move || {
-        unshare(CloneFlags::CLONE_NEWUTS).unwrap();
-        give_up_capabilities(1 << 21);
-        ready.send(()).unwrap();
-        for count in told {
-            starts(count);
-            ready.send(()).unwrap();
-        }
-    });
-    is_ready.recv().unwrap();
-    give_up_capabilities(1 << 21);
-    // A thread that asks for the third time looks for less than before, also if others have asked once in between.
-    for (here, apart) in [(4, 1), (4, 4), (1, 1)] {
-        starts(here);
-        start_now.send(apart).unwrap();
-        is_ready.recv().unwrap();
+/// A thread was favoured by means of a privilege that it has no more, and its fork server was started before that.
+fn favours(method: StartMethod) {
+    let user = |user| seteuid(Uid::from_raw(user)).unwrap();
+    user(65534);
+    let pool = Pool::builder().workers(1).start_method(method).build().unwrap();
+    let before = pool.call(facts, ()).unwrap();
+    user(0);
+    let realtime = libc::sched_param { sched_priority: 1 };
+    // SAFETY: takes numbers, and a structure that is borrowed for the call.
+    assert_eq!(unsafe { libc::sched_setscheduler(0, libc::SCHED_RR, &raw const realtime) }, 0);
+    assert_eq!(call(libc::SYS_setpriority, [0, 0, -7]), 0);
+    assert_eq!(call(libc::SYS_ioprio_set, [1, 0, 1 << 13]), 0);
+    user(65534);
+    for child in [start(method), start(method)] {
+        assert_eq!(child["niceness"], before["niceness"]);
     }
-    drop(start_now);
-    apart.join().unwrap();
-}
-
-/// This thread keeps its user, who is root, and loses the capabilities in this set.
-fn give_up_capabilities(lost: u32) {
-    let header = [0x2008_0522_u32, 0];
-    let mut sets = [[0_u32; 3]; 2];
-    // SAFETY: the kernel reads a header and writes two triples of words for this version.
-    assert_eq!(unsafe { libc::syscall(libc::SYS_capget, header.as_ptr(), sets.as_mut_ptr()) }, 0);
-    (sets[0][0], sets[0][1]) = (sets[0][0] & !lost, sets[0][1] & !lost);
-    // SAFETY: the kernel reads both.
-    assert_eq!(unsafe { libc::syscall(libc::SYS_capset, header.as_ptr(), sets.as_ptr()) }, 0);
-}
-
-/// A directory that holds what the root does, by bind mounts in a namespace of this thread's own.
-fn other_root() -> std::path::PathBuf {
-    // Every thread has the same root and mounts, or the ones that replace workers would stay outside.
-    let root = victim::stage().join("root");
-    fs::create_dir(&root).unwrap();
-    let none = None::<&str>;
-    unshare(CloneFlags::CLONE_NEWNS).unwrap();
-    mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none).unwrap();
-    for entry in fs::read_dir("/").unwrap().flatten() {
-        let (from, to) = (entry.path(), root.join(entry.file_name()));
-        let kind = entry.file_type().unwrap();
-        if kind.is_symlink() {
-            symlink(fs::read_link(&from).unwrap(), &to).unwrap();
-        } else if kind.is_dir() {
-            fs::create_dir(&to).unwrap();
-            mount(Some(&from), &to, none, MsFlags::MS_REC | MsFlags::MS_BIND, none).unwrap();
-        }
-    }
-    root
+    pool.call(leave, ()).unwrap_err();
+    assert_eq!(pool.call(facts, ()).unwrap()["policy"], before["policy"]);
+    // Asked for, it is refused as ever.
+    let refused = Builder::new().start_method(method).nice(-7).spawn(facts, ()).and_then(Process::join).unwrap_err();
+    assert!(refused.to_string().contains("set its niceness"), "{refused}");
+    process_task::start_afresh().unwrap();
+    assert_eq!(start(method)["niceness"], facts()["niceness"]);
 }
 
 /// A new control group, in the first hierarchy that may have one.

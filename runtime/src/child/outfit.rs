@@ -39,7 +39,7 @@ pub(super) fn put_on(setup: Setup, attached: &[OwnedFd]) -> Result<(), Refusal> 
         limits::set(place, values).map_err(|errno| refusal("set its resource limits", errno))?;
     }
     for attribute in setup.attributes {
-        attribute.set().map_err(|errno| refusal(attribute.step(), errno))?;
+        attribute.inherit().map_err(|errno| refusal(attribute.step(), errno))?;
     }
     if setup.shares_group {
         process::join_group_of(setup.parent.0);

@@ -3,13 +3,15 @@
 //! Owns: the name of a thread, and what it had. Runs in: the parent.
 //! Never: gives a process the rights of the thread that replaces workers where another thread asked for them.
 
-use std::path::PathBuf;
+use std::ffi::CString;
+use std::os::unix::ffi::OsStringExt as _;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Weak};
 
 use crate::error::{Error, Result};
 use crate::sys::attributes::{self, Attribute};
 use crate::sys::rights::{self, Rights};
-use crate::sys::{Errno, process};
+use crate::sys::{Errno, fd, process};
 
 thread_local! {
     /// Gone when the thread is gone, since another thread may get its number then.
@@ -50,7 +52,23 @@ impl Asker {
         Some(attributes::of_thread(Some((self.thread, name))))
     }
 
-    /// What the thread may do now. If it has ended, what the thread that calls this may do now; if it had restricted itself
+    /// Where the working directory of the thread is found; if it has ended, that of the program's first thread. `None` if it had
+    /// restricted itself alone before: another thread's directory may be outside of its root.
+    pub(crate) fn directory(&self) -> Option<CString> {
+        let here = Some(c".".to_owned());
+        if self.life.strong_count() > 0 {
+            let Some(name) = self.name.as_deref().filter(|_| process::own_tid() != self.thread) else { return here };
+            // With the dot, it is found only if it may be gone to, as this thread's is.
+            return CString::new(Path::new("/proc").join(name).join("cwd/.").into_os_string().into_vec()).ok();
+        }
+        if self.program.is_some() {
+            return None;
+        }
+        let first = c"/proc/self/cwd/.";
+        if fd::own_place(first).is_some() { Some(first.to_owned()) } else { here }
+    }
+
+    /// What the thread may do now. If it has ended, what the program's first thread may do now; if it had restricted itself
     /// alone, what it could do then.
     ///
     /// # Errors
@@ -67,13 +85,23 @@ impl Asker {
                 let now = self.name.as_deref().map_or(Ok(None), Rights::of).map_err(reading)?;
                 now.map(Arc::new).ok_or_else(unknown)
             }
-            None => rights_of_this_thread(Some(&self.rights)).map(Arc::new),
+            // This may be a thread that has restricted itself, or that such a thread has started.
+            None => match Self::program()?.filter(Rights::is_of_living_thread) {
+                Some(program) => Ok(Arc::new(program)),
+                None => rights_of_this_thread(Some(&self.rights)).map(Arc::new),
+            },
             Some(program) => {
                 let unchanged = Self::program()?.is_some_and(|now| now.same(program));
                 unchanged.then(|| Arc::clone(&self.rights)).ok_or_else(unknown)
             }
         }
     }
+}
+
+/// Whether a thread with these rights has restricted itself alone: the program's first thread has others, and can look up
+/// this one's.
+pub(super) fn is_restricted_alone(rights: &Rights) -> bool {
+    matches!(Asker::program(), Ok(Some(program)) if !program.same(rights) && program.sees_groups_as(rights))
 }
 
 /// What this thread may do; see [`Rights::of_this_thread`].

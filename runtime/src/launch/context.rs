@@ -7,10 +7,11 @@
 //! see [`super::servers`].
 
 use std::collections::BTreeMap;
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::fmt;
 use std::ops::RangeInclusive;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt as _;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,9 +22,9 @@ use crate::error::{Error, Result};
 use crate::link::message::{Attached, Setup};
 use crate::link::{Caller, StartMethod, identity};
 use crate::sys::attributes::{self, Attribute};
-use crate::sys::fd::{self, Identity};
+use crate::sys::fd::{self, Identity, Place};
 use crate::sys::limits::{self, Limits};
-use crate::sys::rights::{self, Rights};
+use crate::sys::rights::{self, Capabilities, Rights};
 use crate::sys::signal::{self, Mask};
 use crate::sys::{self, Errno, env, errno_of, terminal};
 
@@ -33,12 +34,13 @@ use crate::sys::{self, Errno, env, errno_of, terminal};
 pub(crate) struct Base {
     env: Vec<(OsString, OsString)>,
     /// The root directory; none if the server stays in the parent's, which may not be gone to with the rights of now.
-    directory: Option<Identity>,
+    directory: Option<Place>,
     /// `/dev/null`.
     output: Option<Identity>,
     limits: Limits,
-    niceness: i32,
     attributes: Vec<Attribute>,
+    /// Those of the thread that started the server. Whatever thread asks has the same, but another may ask in its place.
+    capabilities: Option<Capabilities>,
 }
 
 impl Base {
@@ -52,11 +54,11 @@ impl Base {
         let attributes = attributes::of_process().into_iter().chain(attributes::of_thread(None));
         Self {
             env: env_of_copy(),
-            directory: fd::directory(".".as_ref()).ok().and_then(|_| fd::path_identity(c"/")),
+            directory: fd::directory(".".as_ref()).ok().and_then(|_| fd::own_place(c"/")),
             output: fd::identity(null),
             limits: limits::own(),
-            niceness: limits::niceness(),
             attributes: attributes.map(dumpable).chain(umask.map(Attribute::Umask)).collect(),
+            capabilities: rights::capabilities(),
         }
     }
 
@@ -180,7 +182,6 @@ impl Options {
         Self {
             mask: Some(signal::mask()),
             attributes: Some(attributes::of_thread(None)),
-            niceness: self.niceness.or_else(|| Some(limits::niceness())),
             cpus: self.cpus.or_else(|| self.pin.then(limits::cpus)),
             ..self
         }
@@ -233,8 +234,7 @@ pub(crate) fn setup(child: For<'_>, options: &Options) -> Result<(Setup, Vec<Own
     };
     compare_limits(base, options, &mut setup);
     compare_attributes(base, options, umask, &mut setup);
-    let niceness = options.niceness.unwrap_or_else(limits::niceness);
-    setup.niceness = (niceness != base.niceness).then_some(niceness);
+    setup.niceness = options.niceness;
     if options.method == StartMethod::Exec {
         dress::correct(options, &mut setup);
         return Ok((setup, Vec::new()));
@@ -259,7 +259,7 @@ pub(super) fn check_env(options: &Options) -> Result<()> {
 pub(super) fn attached(
     options: &Options,
     output: Option<Identity>,
-    here: Option<Identity>,
+    here: Option<Place>,
 ) -> Result<(Vec<Attached>, Vec<OwnedFd>)> {
     let (mut roles, mut descriptors) = (Vec::new(), Vec::new());
     let mut attach = |role, fd: sys::Result<OwnedFd>, step: &str| -> Result<()> {
@@ -283,8 +283,15 @@ pub(super) fn attached(
     if let Some(path) = &options.directory {
         let step = format!("open the working directory {}", path.display());
         attach(Attached::Directory, fd::directory(path), &step)?;
-    } else if fd::path_identity(c".") != here {
-        attach(Attached::Directory, fd::directory(".".as_ref()), "open the working directory")?;
+    } else {
+        let own = options.asker.as_ref().map_or_else(|| Some(c".".to_owned()), Asker::directory);
+        if let Some(own) = own.filter(|own| fd::own_place(own) != here) {
+            attach(
+                Attached::Directory,
+                fd::directory(OsStr::from_bytes(own.as_bytes()).as_ref()),
+                "open the working directory",
+            )?;
+        }
     }
     Ok((roles, descriptors))
 }
@@ -335,11 +342,13 @@ fn compare_env(base: &Base, options: &Options, setup: &mut Setup) {
 fn compare_attributes(base: &Base, options: &Options, umask: Option<u32>, setup: &mut Setup) {
     let of_asker = options.asker.as_ref().and_then(Asker::attributes);
     let of_thread = of_asker.or_else(|| options.attributes.clone()).unwrap_or_else(|| attributes::of_thread(None));
-    let now = of_thread.into_iter().chain(umask.map(Attribute::Umask)).chain(attributes::of_process());
+    let is_chosen = |attribute: &Attribute| matches!(attribute, Attribute::Niceness(_)) && options.niceness.is_some();
+    let of_thread = of_thread.into_iter().filter(|attribute| !is_chosen(attribute));
+    let now = of_thread.chain(umask.map(Attribute::Umask)).chain(attributes::of_process());
     // The fork server has these capabilities at most, but being executed as root gives all back, and then it cannot be dumped.
     let always = |attribute: &Attribute| matches!(attribute, Attribute::Dumpable(_));
     let differs = |attribute: &Attribute| always(attribute) || !base.attributes.contains(attribute);
-    let capabilities = rights::capabilities().map(Attribute::Capabilities);
+    let capabilities = base.capabilities.map(Attribute::Capabilities);
     setup.attributes = capabilities.into_iter().chain(now.filter(differs)).collect();
 }
 

@@ -6,7 +6,7 @@
 use std::collections::VecDeque;
 use std::ffi::OsString;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
-use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -48,6 +48,8 @@ pub(crate) struct Server {
     /// The rights of the thread that started it, which it has, and all that it makes.
     pub(super) rights: Arc<Rights>,
     dismissed: AtomicBool,
+    /// How many threads are about to ask it for a child; see [`super::servers::Claimed`].
+    pub(super) claims: AtomicUsize,
     outgoing: Mutex<VecDeque<(Vec<u8>, Vec<OwnedFd>)>>,
 }
 
@@ -126,9 +128,9 @@ impl Server {
         }
         let pidfd = fds.into_iter().next().ok_or_else(|| at("receive the fork server's pidfd")(Errno::EPROTO))?;
         newborn.grow_up();
-        let (dismissed, outgoing) = (AtomicBool::new(false), Mutex::default());
+        let (dismissed, claims, outgoing) = (AtomicBool::new(false), AtomicUsize::new(0), Mutex::default());
         let (identity, socket, pidfd) = (fd::identity(socket.as_fd()), socket.into(), pidfd.into());
-        Ok(Self { epoch, base, member, socket, identity, pidfd, rights, dismissed, outgoing })
+        Ok(Self { epoch, base, member, socket, identity, pidfd, rights, dismissed, claims, outgoing })
     }
 
     pub(super) fn socket(&self) -> BorrowedFd<'_> {

@@ -10,6 +10,8 @@
 //! | dismissed, because the last of them has ended | ends |
 //! | dead | is forgotten when that has been reported |
 
+use std::ops::Deref;
+use std::sync::atomic::Ordering::SeqCst;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::asker::rights_of_this_thread;
@@ -36,9 +38,34 @@ struct List {
     umask: Option<u32>,
 }
 
+/// A server that a child is about to be asked of. Until this is dropped, it is not dismissed.
+pub(super) struct Claimed(Arc<Server>);
+
+impl Claimed {
+    /// Runs under the lock of the list, which [`Servers::dismiss`] takes.
+    fn new(server: &Arc<Server>) -> Self {
+        server.claims.fetch_add(1, SeqCst);
+        Self(Arc::clone(server))
+    }
+}
+
+impl Deref for Claimed {
+    type Target = Arc<Server>;
+
+    fn deref(&self) -> &Arc<Server> {
+        &self.0
+    }
+}
+
+impl Drop for Claimed {
+    fn drop(&mut self) {
+        self.0.claims.fetch_sub(1, SeqCst);
+    }
+}
+
 /// A server for the rights that were asked for.
 pub(super) struct Found {
-    pub(super) server: Arc<Server>,
+    pub(super) server: Claimed,
     /// Whether another one was present before, which is retired now.
     pub(super) replaced: bool,
 }
@@ -51,7 +78,7 @@ impl Servers {
     pub(super) fn with(&self, rights: &Arc<Rights>, watch: impl FnOnce(&Server) -> Result<()>) -> Result<Found> {
         let mut list = self.list();
         if let Some(present) = list.present.as_ref().filter(|present| present.rights.same(rights)) {
-            return Ok(Found { server: Arc::clone(present), replaced: false });
+            return Ok(Found { server: Claimed::new(present), replaced: false });
         }
         let server = if let Some(other) = list.take_other(rights) {
             other
@@ -71,7 +98,7 @@ impl Servers {
         let before = list.present.replace(Arc::clone(&server));
         let replaced = before.is_some();
         list.others.extend(before);
-        Ok(Found { server, replaced })
+        Ok(Found { server: Claimed::new(&server), replaced })
     }
 
     /// The rights of the server that is present, or was.
@@ -109,10 +136,13 @@ impl Servers {
         Some(list.others.remove(at))
     }
 
-    /// Lets each retired server end of which `is_needed` says no.
+    /// Lets each retired server end that is not [claimed](Claimed), and of which `is_needed` says no.
+    ///
+    /// Runs under the lock of the books: a claim is given back when its child stands there.
     pub(super) fn dismiss(&self, is_needed: impl Fn(u64) -> bool) {
         let list = self.list();
-        list.others.iter().filter(|server| !is_needed(server.epoch)).for_each(|server| server.dismiss());
+        let idle = |server: &&Arc<Server>| server.claims.load(SeqCst) == 0 && !is_needed(server.epoch);
+        list.others.iter().filter(idle).for_each(|server| server.dismiss());
     }
 
     fn list(&self) -> MutexGuard<'_, List> {

@@ -8,13 +8,14 @@
 
 use std::sync::{Arc, mpsc};
 
-use super::asker::rights_of_this_thread;
+use super::asker::{is_restricted_alone, rights_of_this_thread};
 use super::dress::Dress;
 use super::hub::{Hub, KINDS, SERVER, SERVER_ENDED};
 use super::lost;
 use super::record::Record;
 use super::requests::{Child, How, Started, make_link};
 use super::server::{START_DEADLINE, Server};
+use super::servers::Claimed;
 use crate::error::{Error, Result};
 use crate::link::StartMethod;
 use crate::sys::poll::Report;
@@ -148,7 +149,7 @@ impl Hub {
     }
 
     /// The fork server that was started with these rights, started if there is none.
-    fn server(self: &Arc<Self>, rights: &Arc<Rights>) -> Result<Arc<Server>> {
+    fn server(self: &Arc<Self>, rights: &Arc<Rights>) -> Result<Claimed> {
         let watch = |server: &Server| {
             let at = |errno| Error::could_not_start("watch the fork server", errno);
             self.set.add(server.pidfd(), server.epoch * KINDS + SERVER_ENDED, Report::Level).map_err(at)?;
@@ -156,8 +157,9 @@ impl Hub {
         };
         let found = self.servers.with(rights, watch)?;
         if found.replaced {
-            // Whatever this thread has given up, the one that starts processes in the place of others gives up too.
-            if !self.is_own_thread() {
+            // Whatever the program has given up, the thread that starts processes in the place of others gives up too. What a
+            // thread has given up alone is its own affair: other threads' pools go on with the program's rights.
+            if !self.is_own_thread() && !is_restricted_alone(&found.server.rights) {
                 self.start_thread()?;
             }
             self.let_go_of_the_old();
@@ -167,15 +169,15 @@ impl Hub {
 
     /// Ends spares of fork servers that make no children any more, and fork servers that have none.
     pub(super) fn let_go_of_the_old(&self) {
-        let (old, needed) = {
-            let mut books = self.books();
-            let old = books.take_spares_but(|epoch| self.servers.is_present(epoch));
-            (old, books.epochs())
-        };
+        let mut books = self.books();
+        let old = books.take_spares_but(|epoch| self.servers.is_present(epoch));
+        let needed = books.epochs();
+        // Under the same lock, or a child could be entered in between, and would end with its server.
+        self.servers.dismiss(|epoch| needed.contains(&epoch));
+        drop(books);
         for spare in old {
             let _ = spare.record.signal(signal::KILL);
         }
-        self.servers.dismiss(|epoch| needed.contains(&epoch));
     }
 
     /// Asks for one of the spares that are missing; true if more are.

@@ -10,8 +10,8 @@ use crate::sys::rights;
 ///
 /// This happens by itself when a process is asked for and the kernel shows that the asking thread has other rights than the
 /// fork server: ids, groups, capabilities, `no_new_privs`, the number of seccomp filters, root directory, namespaces, control
-/// group, session. Two things are not shown, and need this call: a Landlock ruleset, and what a seccomp notifier or a security
-/// module has changed. Before the first process of the program, there is nothing to let go of.
+/// group, session. What is not shown, or not looked at, needs this call: a Landlock ruleset, what a seccomp notifier or a security
+/// module has changed, the session keyring, and a niceness or scheduling class that others have raised. Before the first process of the program, there is nothing to let go of.
 ///
 /// Call it on the thread that has restricted itself. Workers that a pool replaces later have these restrictions too, also those of
 /// pools that were built before; workers and processes that run already keep what they have.

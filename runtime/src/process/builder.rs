@@ -223,7 +223,12 @@ fn launch<T: Task>(options: Options, name: &str, task: T, args: T::Args<'_>) -> 
                 error
             };
             let base = child.record.server().base();
-            let made = setup(For { base, name, once: true, umask }, &options).map_err(give_up)?;
+            let made = match setup(For { base, name, once: true, umask }, &options).map_err(give_up) {
+                Ok(made) => made,
+                // What this thread could have given the spare when it was made, it may not be able to any more.
+                Err(_) if !is_sure => continue,
+                Err(error) => return Err(error),
+            };
             std::mem::take(&mut options.stdio);
             // Only forked children can be spares, which may have died unnoticed.
             let tries = if options.method == StartMethod::ForkServer && !supplied { MORE_TRIES } else { 0 };

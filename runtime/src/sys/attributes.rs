@@ -13,7 +13,7 @@ use nix::libc;
 use nix::sys::stat::{Mode, umask};
 use serde::{Deserialize, Serialize};
 
-use super::rights;
+use super::{limits, rights};
 
 /// One of them, with its value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -29,6 +29,7 @@ pub(crate) enum Attribute {
     TimerSlack(u64),
     /// Class and level in one number, as `ioprio_set(2)` takes them.
     IoPriority(i32),
+    Niceness(i32),
     /// A policy, and the priority within it.
     Scheduling(i32, i32),
     /// No more of each than this; see [`rights::keep_capabilities`].
@@ -71,7 +72,9 @@ pub(crate) fn of_thread(other: Option<(i32, &Path)>) -> Vec<Attribute> {
     let priority = i32::try_from(priority).ok().filter(|priority| *priority >= 0);
     // Without a class, the level says nothing, and may not be set.
     let priority = priority.map(|priority| if priority >> CLASS_SHIFT == 0 { 0 } else { priority });
-    [slack.map(Attribute::TimerSlack), priority.map(Attribute::IoPriority), scheduling(number)]
+    // Before the policy: a thread may leave `SCHED_IDLE` only if it could take its niceness, too.
+    let niceness = Some(Attribute::Niceness(limits::niceness(number)));
+    [slack.map(Attribute::TimerSlack), priority.map(Attribute::IoPriority), niceness, scheduling(number)]
         .into_iter()
         .flatten()
         .collect()
@@ -112,8 +115,23 @@ impl Attribute {
             Self::Dumpable(on) => set_option(libc::PR_SET_DUMPABLE, u64::from(on)),
             Self::TimerSlack(nanoseconds) => set_option(libc::PR_SET_TIMERSLACK, nanoseconds),
             Self::IoPriority(priority) => set_io_priority(priority),
+            Self::Niceness(niceness) => limits::set_niceness(niceness),
             Self::Scheduling(policy, priority) => set_scheduling(policy, priority),
             Self::Capabilities(wanted) => rights::keep_capabilities(wanted),
+        }
+    }
+
+    /// As [`set`](Self::set), but goes on as before where that takes a privilege: what an administrator raised for a running
+    /// program, as by `renice` or `chrt`, its children cannot take for themselves.
+    ///
+    /// # Errors
+    /// As [`set`](Self::set).
+    pub(crate) fn inherit(self) -> nix::Result<()> {
+        let is_favour =
+            matches!(self, Self::OomScore(_) | Self::IoPriority(_) | Self::Niceness(_) | Self::Scheduling(..));
+        match self.set() {
+            Err(Errno::EPERM | Errno::EACCES) if is_favour => Ok(()),
+            answer => answer,
         }
     }
 
@@ -126,6 +144,7 @@ impl Attribute {
             Self::Dumpable(_) => "set whether it can be dumped",
             Self::TimerSlack(_) => "set its timer slack",
             Self::IoPriority(_) => "set its I/O priority",
+            Self::Niceness(_) => "set its niceness",
             Self::Scheduling(..) => "set its scheduling class",
             Self::Capabilities(_) => "give up capabilities",
         }

@@ -2,12 +2,12 @@
 //!
 //! Owns: nothing; hands out owned descriptors. Runs in: any process.
 //! Never: leaves a descriptor of ours inheritable.
-#![expect(unsafe_code, reason = "nix has no wrapper for pidfd_open(2) and pidfd_send_signal(2)")]
+#![expect(unsafe_code, reason = "nix has no wrapper for pidfd_open(2), pidfd_send_signal(2) and statx(2)")]
 
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
 use nix::errno::Errno;
-use nix::fcntl::{FcntlArg, FdFlag, OFlag, fcntl, open};
+use nix::fcntl::{AtFlags, FcntlArg, FdFlag, OFlag, fcntl, open};
 use nix::libc;
 use nix::sys::eventfd::{EfdFlags, EventFd};
 use nix::sys::stat::{Mode, fstat};
@@ -87,10 +87,33 @@ pub(crate) fn identity(fd: BorrowedFd<'_>) -> Option<Identity> {
     Some((stat.st_dev, stat.st_ino, stat.st_mode & libc::S_IFMT))
 }
 
-/// Which file a path leads to, or `None` where it leads nowhere.
-pub(crate) fn path_identity(path: &std::ffi::CStr) -> Option<Identity> {
-    let stat = nix::sys::stat::stat(path).ok()?;
-    Some((stat.st_dev, stat.st_ino, stat.st_mode & libc::S_IFMT))
+/// What tells two directories apart: the file, and the mount that it was reached by. The same directory may be mounted twice,
+/// and once read-only.
+pub(crate) type Place = (Identity, u64);
+
+/// `STATX_MNT_ID` and, from Linux 6.8, `STATX_MNT_ID_UNIQUE`: a number that is not given out again.
+const MOUNT: u32 = 0x1000 | 0x4000;
+
+/// Which directory a path leads to, or `None` where it leads nowhere. A path that is not absolute begins at `from`.
+pub(crate) fn place(from: BorrowedFd<'_>, path: &std::ffi::CStr) -> Option<Place> {
+    let mut found = std::mem::MaybeUninit::<libc::statx>::zeroed();
+    let wanted = libc::STATX_TYPE | libc::STATX_INO | MOUNT;
+    // SAFETY: the kernel reads a string and writes one structure, both borrowed for the call.
+    let answer = unsafe { libc::statx(from.as_raw_fd(), path.as_ptr(), 0, wanted, found.as_mut_ptr()) };
+    if answer == 0 {
+        // SAFETY: zeroes are a valid value, and so is what the kernel has written over them.
+        let found = unsafe { found.assume_init() };
+        let device = u64::from(found.stx_dev_major) << 32 | u64::from(found.stx_dev_minor);
+        return Some(((device, found.stx_ino, u32::from(found.stx_mode) & libc::S_IFMT), found.stx_mnt_id));
+    }
+    // A filter may refuse it. Then the mount is unknown.
+    let stat = nix::sys::stat::fstatat(from, path, AtFlags::empty()).ok()?;
+    Some(((stat.st_dev, stat.st_ino, stat.st_mode & libc::S_IFMT), 0))
+}
+
+/// [`place`], as this thread sees the path.
+pub(crate) fn own_place(path: &std::ffi::CStr) -> Option<Place> {
+    place(nix::fcntl::AT_FDCWD, path)
 }
 
 /// One of the standard streams of this process, open or not.

@@ -83,10 +83,10 @@ impl Drop for MemoryLimit {
     }
 }
 
-/// `getpriority(PRIO_PROCESS, 0)`: how nice this process is, -20 to 19.
-pub(crate) fn niceness() -> i32 {
+/// `getpriority(PRIO_PROCESS, thread)`: how nice a thread of this process is, -20 to 19; 0 is the one that asks.
+pub(crate) fn niceness(thread: i32) -> i32 {
     // SAFETY: takes two numbers and touches no memory.
-    unsafe { libc::getpriority(libc::PRIO_PROCESS, 0) }
+    unsafe { libc::getpriority(libc::PRIO_PROCESS, thread.unsigned_abs()) }
 }
 
 /// `setpriority(PRIO_PROCESS, 0, niceness)`.

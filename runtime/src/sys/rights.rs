@@ -8,7 +8,7 @@
 #![expect(unsafe_code, reason = "nix has no wrapper for capget(2), capset(2) and some options of prctl(2)")]
 
 use std::ffi::CStr;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsFd as _, AsRawFd, OwnedFd};
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
 
@@ -17,7 +17,7 @@ use nix::fcntl::{OFlag, open, openat};
 use nix::libc;
 use nix::sys::stat::Mode;
 
-use super::fd::{Identity, path_identity};
+use super::fd::{Place, own_place, place};
 use super::retry;
 
 /// The lines of `/proc/<pid>/status` that are rights.
@@ -35,6 +35,8 @@ const LINES: [&[u8]; 11] = [
     b"Seccomp_filters:",
 ];
 
+const CONTROL_GROUPS: &CStr = c"ns/cgroup";
+
 /// The namespaces that a new process gets from its parent's thread.
 const NAMESPACES: [&CStr; 8] = [
     c"ns/user",
@@ -42,7 +44,7 @@ const NAMESPACES: [&CStr; 8] = [
     c"ns/mnt",
     c"ns/uts",
     c"ns/ipc",
-    c"ns/cgroup",
+    CONTROL_GROUPS,
     c"ns/pid_for_children",
     c"ns/time_for_children",
 ];
@@ -52,6 +54,9 @@ type Name = [u8; 32];
 
 /// What a short file of `/proc` is not longer than.
 const PAGE: usize = 4096;
+
+/// `PR_GET_MDWE`, from Linux 6.3; the crate `libc` does not have it for every C library.
+const GET_MDWE: i32 = 66;
 
 /// `CAP_SYS_ADMIN`, without which no thread changes any namespace but the user's.
 const SYS_ADMIN: u32 = 21;
@@ -67,11 +72,11 @@ pub(crate) struct Rights {
     permitted: u64,
     umask: Option<u32>,
     namespaces: Vec<Name>,
-    root: Option<Identity>,
+    root: Option<Place>,
     control_group: Vec<u8>,
     session: i32,
-    /// Securebits and personality, which only the thread itself can ask for.
-    own: Option<[i32; 2]>,
+    /// Securebits, personality, and whether memory may not be made executable, which only the thread itself can ask for.
+    own: Option<[i32; 3]>,
 }
 
 static TURN: AtomicU64 = AtomicU64::new(0);
@@ -98,9 +103,10 @@ impl Rights {
     /// A file could not be read for want of something, such as a descriptor. Without `/proc` nothing is [known](Self::is_known).
     pub(crate) fn of_this_thread(before: Option<&Self>) -> nix::Result<Self> {
         // SAFETY: takes numbers and touches no memory.
-        let bits = unsafe { libc::prctl(libc::PR_GET_SECUREBITS, 0, 0, 0, 0) };
+        let option = |number| unsafe { libc::prctl(number, 0, 0, 0, 0) };
         // SAFETY: takes a number; by this one the personality is asked for, and not set.
-        let own = [bits, unsafe { libc::personality(libc::c_ulong::from(u32::MAX)) }];
+        let personality = unsafe { libc::personality(libc::c_ulong::from(u32::MAX)) };
+        let own = [option(libc::PR_GET_SECUREBITS), personality, option(GET_MDWE)];
         Self::read("/proc/thread-self", before, Some(own))
     }
 
@@ -113,7 +119,7 @@ impl Rights {
         Ok(rights.is_known().then_some(rights))
     }
 
-    fn read(folder: &str, before: Option<&Self>, own: Option<[i32; 2]>) -> nix::Result<Self> {
+    fn read(folder: &str, before: Option<&Self>, own: Option<[i32; 3]>) -> nix::Result<Self> {
         // Found once: the way through `/proc` takes longer than to read a file there.
         let folder = open_or_nothing(None, folder, OFlag::O_PATH | OFlag::O_DIRECTORY)?;
         let status = read_in(folder.as_ref(), "status")?;
@@ -142,7 +148,11 @@ impl Rights {
             permitted,
             umask,
             namespaces: folder.as_ref().map_or_else(Vec::new, |folder| namespaces(folder, before)),
-            root: path_identity(c"/"),
+            root: match &own {
+                Some(_) => own_place(c"/"),
+                // A thread may have a root of its own.
+                None => folder.as_ref().and_then(|folder| place(folder.as_fd(), c"root")),
+            },
             control_group: read_in(folder.as_ref(), "cgroup")?,
             session: nix::unistd::getsid(None).map_or(0, nix::unistd::Pid::as_raw),
             own,
@@ -158,9 +168,20 @@ impl Rights {
         own && self.is_known() && here == there
     }
 
+    /// Whether control groups have the same names for threads that have `self` and `other`, so that one can look up the other's.
+    pub(crate) fn sees_groups_as(&self, other: &Self) -> bool {
+        let place = NAMESPACES.iter().position(|name| *name == CONTROL_GROUPS);
+        place.is_some_and(|place| self.namespaces.get(place) == other.namespaces.get(place))
+    }
+
     /// Whether anything is known. Without `/proc` it is not.
     pub(crate) fn is_known(&self) -> bool {
         !self.lines.is_empty()
+    }
+
+    /// Whether they are those of a thread that has not ended: a first thread that has stays in `/proc`, without namespaces.
+    pub(crate) fn is_of_living_thread(&self) -> bool {
+        self.namespaces.iter().any(|name| *name != Name::default())
     }
 
     /// The umask, if the kernel shows it.
