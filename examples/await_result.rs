@@ -15,7 +15,7 @@
 use std::io::{self, Write as _};
 use std::time::Duration;
 
-use process_task::{Builder, ErrorKind, Pool, Stdio, process_task};
+use process_task::{ErrorKind, Pool, ProcessBuilder, Stdio, process_task};
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
@@ -52,7 +52,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     println!("a hundred: {sum}");
 
     // What this task waits for is said by the very thread that awaits it, later.
-    let mut listener = Builder::new().stdin(Stdio::piped()).spawn(listen, ())?;
+    let mut listener = ProcessBuilder::new().stdin(Stdio::piped()).spawn(listen, ())?;
     let mut ear = listener.take_stdin().ok_or("no pipe")?;
     tokio::select! {
         heard = &mut listener => println!("a timer:   is slower than {heard:?}"),
@@ -62,7 +62,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     said?;
     println!("later:     the task has heard {:?}", heard?);
 
-    let mut sloth = Builder::new().name("sloth").spawn(endless, ())?;
+    let mut sloth = ProcessBuilder::new().name("sloth").spawn(endless, ())?;
     if timeout(Duration::from_millis(200), &mut sloth).await.is_err() {
         sloth.kill()?;
     }

@@ -24,7 +24,7 @@ use std::thread;
 use std::time::Duration;
 
 use process_task::channel::{Consumer, Producer, Queue};
-use process_task::{Builder, Process, Shared, process_task};
+use process_task::{Process, ProcessBuilder, Shared, process_task};
 
 const PRODUCERS: usize = 3;
 const CONSUMERS: usize = 3;
@@ -71,12 +71,12 @@ fn main() -> process_task::Result<()> {
 
     let mut producers = Vec::new();
     for own in 0..PRODUCERS {
-        let builder = Builder::new().name(format!("producer-{own}"));
+        let builder = ProcessBuilder::new().name(format!("producer-{own}"));
         producers.push(builder.spawn(produce, (own, items.clone(), put.clone()))?);
     }
     let mut consumers = Vec::new();
     for own in 0..CONSUMERS {
-        let builder = Builder::new().name(format!("consumer-{own}"));
+        let builder = ProcessBuilder::new().name(format!("consumer-{own}"));
         consumers.push(builder.spawn(consume, (own, taken.clone(), ledger.clone(), consumed.clone()))?);
     }
     drop((items, taken)); // We are neither: as long as we had an end for putting, the queue would not be over.

@@ -13,14 +13,14 @@
 
 use std::time::Duration;
 
-use process_task::{Builder, process_task};
+use process_task::{ProcessBuilder, process_task};
 
 #[process_task]
 fn introduce(greeting: &str) -> String {
     let own = process_task::current();
-    println!("child:  I am `{}`, process {}", own.name(), own.id());
+    println!("child:  I am `{}`, process {}", own.name(), own.pid());
     if let Some(parent) = process_task::parent() {
-        println!("child:  I was started by `{}`, process {}", parent.name(), parent.id());
+        println!("child:  I was started by `{}`, process {}", parent.name(), parent.pid());
     }
     greeting.to_owned()
 }
@@ -33,11 +33,11 @@ fn sleep(time: Duration) {
 fn main() -> process_task::Result<()> {
     // `wait` waits for the process's end, `join` for the task's result, which is kept until it is asked for.
     let mut child = introduce.spawn("a pleasure");
-    let id = child.id().unwrap_or_default();
+    let id = child.pid().unwrap_or_default();
     println!("parent: process {id} ended with {}", child.wait()?);
     println!("parent: it said: {}", child.join()?);
 
-    let mut sleeper = Builder::new().name("sleeper").spawn(sleep, Duration::from_hours(1))?;
+    let mut sleeper = ProcessBuilder::new().name("sleeper").spawn(sleep, Duration::from_hours(1))?;
     println!("parent: `{}` is told to end", sleeper.name());
     sleeper.terminate()?;
     println!("parent: it ended with {}", sleeper.wait()?);

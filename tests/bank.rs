@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed, Ordering::SeqC
 use std::time::{Duration, Instant};
 
 use process_task::sync::{Condvar, LockResult, Mutex, MutexGuard};
-use process_task::{Builder, ErrorKind, Process, Shareable, Shared, StartMethod, process_task};
+use process_task::{ErrorKind, Process, ProcessBuilder, Shareable, Shared, StartMethod, process_task};
 use support::PATIENCE;
 
 under_every_start_method! {
@@ -134,7 +134,7 @@ fn random(seed: &mut u64) -> usize {
 }
 
 fn employ(method: StartMethod, bank: &Shared<Bank>, number: usize, seed: u64) -> Process<()> {
-    let builder = Builder::new().start_method(method);
+    let builder = ProcessBuilder::new().start_method(method);
     match number % 2 {
         0 => builder.spawn(move_money, (bank, seed | 1)),
         _ => builder.spawn(watch_money, bank),

@@ -200,7 +200,7 @@ fn a_party_that_lives_breaks_nothing_however_late_it_comes(method: StartMethod) 
     let guest = start(method, meet, (&meeting, 2, &stage));
     meeting.wait().unwrap();
     eventually("the guest waits", PATIENCE, || meeting.waiting() == 1);
-    let pid = nix::unistd::Pid::from_raw(guest.id().unwrap().cast_signed());
+    let pid = nix::unistd::Pid::from_raw(guest.pid().unwrap().cast_signed());
     nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGSTOP).unwrap();
     thread::sleep(Duration::from_millis(300));
     meeting.wait().unwrap();
@@ -214,7 +214,7 @@ fn instead_of_coming(method: StartMethod, act: impl FnOnce(&Barrier)) -> Meeting
     let others = [(); 4].map(|()| start(method, meet, (&meeting, 1, &stage)));
     eventually("all the others wait", PATIENCE, || meeting.waiting() == 4);
     for process in &others {
-        until_asleep(process.id().unwrap());
+        until_asleep(process.pid().unwrap());
     }
     act(&meeting);
     for process in others {

@@ -13,7 +13,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use nix::sys::resource::{Resource, getrlimit};
-use process_task::{Builder, ErrorKind, Execution, StartMethod, Stdio, process_task};
+use process_task::{ErrorKind, Execution, ProcessBuilder, StartMethod, Stdio, process_task};
 use support::scratch::Scratch;
 
 under_every_start_method! {
@@ -32,8 +32,8 @@ under_every_start_method! {
     options_of_one_process_do_not_reach_the_next,
 }
 
-fn builder(method: StartMethod) -> Builder {
-    Builder::new().start_method(method)
+fn builder(method: StartMethod) -> ProcessBuilder {
+    ProcessBuilder::new().start_method(method)
 }
 
 #[process_task]
@@ -47,7 +47,7 @@ fn map(pairs: &[(&str, &str)]) -> BTreeMap<OsString, OsString> {
 
 fn variables_are_set_removed_and_cleared_in_the_order_asked(method: StartMethod) {
     let own: BTreeMap<OsString, OsString> = std::env::vars_os().collect();
-    let seen = |builder: Builder| builder.spawn(environment, ()).unwrap().join().unwrap();
+    let seen = |builder: ProcessBuilder| builder.spawn(environment, ()).unwrap().join().unwrap();
     assert_eq!(seen(builder(method)), own);
     assert_eq!(seen(builder(method).env_clear()), map(&[]));
     let cleared = builder(method).env("A", "1").env_clear().env("B", "2").env("C", "").env("B", "=3=");
@@ -253,7 +253,7 @@ fn niceness_and_processors() -> (i32, String) {
 
 fn niceness_and_processors_are_those_asked_for(method: StartMethod) {
     let (own_niceness, own_processors) = niceness_and_processors();
-    let seen = |builder: Builder| builder.spawn(niceness_and_processors, ()).unwrap().join().unwrap();
+    let seen = |builder: ProcessBuilder| builder.spawn(niceness_and_processors, ()).unwrap().join().unwrap();
     assert_eq!(seen(builder(method)), (own_niceness, own_processors.clone()));
     assert_eq!(seen(builder(method).nice(11)), (11, own_processors.clone()));
     assert_eq!(seen(builder(method).nice(1_000)), (19, own_processors.clone()), "the kernel's most");

@@ -9,7 +9,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use process_task::sync::{Condvar, Mutex, MutexGuard};
-use process_task::{Builder, Process, Shared, StartMethod, Task, process_task};
+use process_task::{Process, ProcessBuilder, Shared, StartMethod, Task, process_task};
 use stage::{Stage, reach, stage as new_stage, until, until_asleep, until_killed};
 use support::{PATIENCE, eventually};
 
@@ -29,7 +29,7 @@ under_every_start_method! {
 }
 
 fn start<T: Task>(method: StartMethod, task: T, args: T::Args<'_>) -> Process<T::Output> {
-    Builder::new().start_method(method).spawn(task, args).unwrap()
+    ProcessBuilder::new().start_method(method).spawn(task, args).unwrap()
 }
 
 /// Tokens, and those who wait for some.
@@ -221,7 +221,7 @@ fn a_notification_of_a_waiter_that_was_killed_goes_to_the_next(method: StartMeth
         until_waiting(&tokens, &stage, number);
         heir
     });
-    send(first.id().unwrap(), nix::sys::signal::Signal::SIGSTOP);
+    send(first.pid().unwrap(), nix::sys::signal::Signal::SIGSTOP);
     tokens.1.notify_one();
     exactly(&woken, 0);
     first.kill().unwrap();
@@ -238,7 +238,7 @@ fn a_notification_of_a_waiter_that_was_killed_goes_to_nobody_who_came_later(meth
     let (tokens, stage, woken) = (tokens(), new_stage(), new_stage());
     let first = start(method, wait_for_a_notification, (&tokens, &stage, &woken));
     until_waiting(&tokens, &stage, 1);
-    send(first.id().unwrap(), nix::sys::signal::Signal::SIGSTOP);
+    send(first.pid().unwrap(), nix::sys::signal::Signal::SIGSTOP);
     tokens.1.notify_one();
     let late = start(method, wait_for_a_notification, (&tokens, &stage, &woken));
     until_waiting(&tokens, &stage, 2);
@@ -353,7 +353,7 @@ fn a_waiter_that_is_woken_by_a_dead_holders_mutex_hears_of_it(method: StartMetho
     let (tokens, stage) = (tokens(), new_stage());
     let guard = tokens.0.lock().unwrap();
     let dying = start(method, notify_and_die, (&tokens, &stage));
-    until_asleep(dying.id().unwrap());
+    until_asleep(dying.pid().unwrap());
     thread::scope(|scope| {
         scope.spawn(|| {
             until(&stage, 1);

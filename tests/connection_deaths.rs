@@ -16,7 +16,7 @@ use std::time::Duration;
 use nix::sys::signal::{Signal, raise};
 use nix::unistd::Pid;
 use process_task::channel::{Connection, Receiver, RecvError, SendErrorKind, Sender, one_way, pipe};
-use process_task::{Builder, Process, StartMethod, process_task};
+use process_task::{Process, ProcessBuilder, StartMethod, process_task};
 use serde::{Deserialize, Serialize};
 use stage::{Stage, reach, stage, until, until_killed};
 use support::{PATIENCE, eventually, processes, rounds};
@@ -36,8 +36,8 @@ under_every_start_method! {
     a_drop_in_the_middle_of_a_call_is_heard_when_the_call_ends,
 }
 
-fn builder(method: StartMethod) -> Builder {
-    Builder::new().start_method(method)
+fn builder(method: StartMethod) -> ProcessBuilder {
+    ProcessBuilder::new().start_method(method)
 }
 
 /// Kills a process whose call is not to be given to another one, however early this is.
@@ -110,7 +110,7 @@ fn a_process_killed_inside_a_very_long_send_leaves_no_part_of_it(method: StartMe
         let process = builder(method).spawn(pour, (sender, LONG)).unwrap();
         // It has claimed memory for the first, and is filling it.
         let filling = || {
-            let maps = std::fs::read_to_string(format!("/proc/{}/maps", process.id().unwrap())).unwrap_or_default();
+            let maps = std::fs::read_to_string(format!("/proc/{}/maps", process.pid().unwrap())).unwrap_or_default();
             maps.contains("process-task-message")
         };
         eventually("it fills a message", PATIENCE, filling);
@@ -372,7 +372,7 @@ fn a_stopped_process_costs_time_only(method: StartMethod) {
     for len in [100, 100_000] {
         let (mine, theirs) = pipe().unwrap();
         let process = builder(method).spawn(stop_first, theirs).unwrap();
-        let pid = process.id().unwrap();
+        let pid = process.pid().unwrap();
         eventually("it has stopped", PATIENCE, || {
             processes::descendants().get(&pid).is_some_and(|entry| entry.state == 'T')
         });

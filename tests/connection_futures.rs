@@ -14,7 +14,7 @@ use std::thread;
 use std::time::Duration;
 
 use process_task::channel::{Connection, Receiver, RecvError, Sender, one_way, pipe};
-use process_task::{Builder, StartMethod, process_task};
+use process_task::{ProcessBuilder, StartMethod, process_task};
 use support::{PATIENCE, eventually};
 
 under_every_start_method! {
@@ -35,7 +35,7 @@ fn echo(end: Connection<Vec<u8>, Vec<u8>>) -> usize {
 
 fn a_future_gets_the_next_message(method: StartMethod) {
     let (mine, theirs) = pipe().unwrap();
-    let process = Builder::new().start_method(method).spawn(echo, theirs).unwrap();
+    let process = ProcessBuilder::new().start_method(method).spawn(echo, theirs).unwrap();
     executor::block_on(async {
         for len in [0, 1, 100, 100_000] {
             mine.send(vec![7; len]).unwrap();
@@ -48,7 +48,7 @@ fn a_future_gets_the_next_message(method: StartMethod) {
 
 fn two_futures_of_one_end_get_a_message_each(method: StartMethod) {
     let (mine, theirs) = pipe().unwrap();
-    let process = Builder::new().start_method(method).spawn(echo, theirs).unwrap();
+    let process = ProcessBuilder::new().start_method(method).spawn(echo, theirs).unwrap();
     let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
     for _ in 0..20 {
         runtime.block_on(async {
@@ -113,7 +113,7 @@ fn hold(_end: Sender<u32>, ready: Sender<()>) {
 
 fn a_death_wakes_a_future(method: StartMethod) {
     let ((sender, receiver), (mine, ready)) = (one_way().unwrap(), one_way().unwrap());
-    let process = Builder::new().start_method(method).spawn(hold, (sender, mine)).unwrap();
+    let process = ProcessBuilder::new().start_method(method).spawn(hold, (sender, mine)).unwrap();
     ready.recv().unwrap();
     thread::scope(|scope| {
         let waiting = scope.spawn(|| executor::block_on(receiver.recv_async()));
@@ -139,7 +139,7 @@ fn wait_in_a_copy(from: Receiver<u32>, ready: Sender<()>) {
 
 fn a_future_goes_on_in_a_copy_of_its_process(method: StartMethod) {
     let ((numbers, from), (ready, is_ready)) = (one_way().unwrap(), one_way().unwrap());
-    let process = Builder::new().start_method(method).spawn(wait_in_a_copy, (from, ready)).unwrap();
+    let process = ProcessBuilder::new().start_method(method).spawn(wait_in_a_copy, (from, ready)).unwrap();
     for number in [7, 8] {
         is_ready.recv().unwrap();
         // It waits by now, most likely; if not, that shows nothing.
@@ -161,7 +161,7 @@ fn hundreds_of_futures_wait_side_by_side(method: StartMethod) {
     let pipes = || (0..MANY).map(|_| one_way().unwrap()).unzip::<_, _, Vec<_>, Vec<_>>();
     let ((questions, theirs), (out, answers)) = (pipes(), pipes());
     let ends = theirs.into_iter().zip(out).collect();
-    let process = Builder::new().start_method(method).spawn(answer_all, ends).unwrap();
+    let process = ProcessBuilder::new().start_method(method).spawn(answer_all, ends).unwrap();
     let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
     let local = tokio::task::LocalSet::new();
     let answers = local.block_on(&runtime, async {

@@ -18,7 +18,7 @@ use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::signal::{SigHandler, Signal, signal};
 use nix::unistd::{Uid, setuid};
 use process_task::channel::{Connection, Receiver, RecvError, SendErrorKind, Sender, one_way, pipe};
-use process_task::{Builder, Shared, StartMethod, process_task};
+use process_task::{ProcessBuilder, Shared, StartMethod, process_task};
 use stage::{Stage, reach, stage, until};
 use support::{PATIENCE, eventually, rounds};
 
@@ -36,8 +36,8 @@ under_every_start_method! {
     a_host_that_forks_shares_no_memory_with_its_copy,
 }
 
-fn builder(method: StartMethod) -> Builder {
-    Builder::new().start_method(method)
+fn builder(method: StartMethod) -> ProcessBuilder {
+    ProcessBuilder::new().start_method(method)
 }
 
 fn open_descriptors() -> u64 {

@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 
 use nix::sys::resource::{Resource, getrlimit};
 use process_task::channel::{Receiver, RecvError, Sender, one_way, pipe, wait};
-use process_task::{Builder, ErrorKind, StartMethod, process_task};
+use process_task::{ErrorKind, ProcessBuilder, StartMethod, process_task};
 use stage::{Stage, reach, stage, until, until_killed};
 use support::{PATIENCE, eventually};
 
@@ -31,8 +31,8 @@ under_every_start_method! {
     what_the_kernel_refuses_is_an_error,
 }
 
-fn builder(method: StartMethod) -> Builder {
-    Builder::new().start_method(method)
+fn builder(method: StartMethod) -> ProcessBuilder {
+    ProcessBuilder::new().start_method(method)
 }
 
 /// Sends ten numbers, in a hurry or not.

@@ -15,7 +15,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use process_task::channel::{Connection, Receiver, RecvError, SendErrorKind, Sender, one_way, pipe};
-use process_task::{Builder, ErrorKind, Pool, Shared, StartMethod, process_task};
+use process_task::{ErrorKind, Pool, ProcessBuilder, Shared, StartMethod, process_task};
 use serde::{Deserialize, Serialize};
 use support::{PATIENCE, eventually};
 
@@ -40,8 +40,8 @@ under_every_start_method! {
     a_connection_between_two_children_needs_nobody_else,
 }
 
-fn builder(method: StartMethod) -> Builder {
-    Builder::new().start_method(method)
+fn builder(method: StartMethod) -> ProcessBuilder {
+    ProcessBuilder::new().start_method(method)
 }
 
 /// Sends back what comes, until nothing more does.

@@ -15,7 +15,7 @@ use std::sync::OnceLock;
 use std::time::Duration;
 
 use library::{library, preloading};
-use process_task::{Builder, Pool, StartMethod, process_task};
+use process_task::{Pool, ProcessBuilder, StartMethod, process_task};
 use support::scratch::Scratch;
 use victim::{Victim, reached};
 
@@ -162,7 +162,7 @@ fn scene() {
     let Some((scene, method)) = victim::scene() else { return };
     victim::say_panics();
     let (spawned, worker) = (victim::stage().join("spawned"), victim::stage().join("worker"));
-    let builder = || Builder::new().start_method(method);
+    let builder = || ProcessBuilder::new().start_method(method);
     match scene.as_str() {
         "logs" => {
             save(&victim::stage().join("here"), "here");

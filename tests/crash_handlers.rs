@@ -16,7 +16,7 @@ use std::{fs, process};
 use library::{library, preloading};
 use nix::libc;
 use nix::sys::signal::{Signal, raise};
-use process_task::{Builder, Error, ErrorKind, Pool, StartMethod, process_task};
+use process_task::{Error, ErrorKind, Pool, ProcessBuilder, StartMethod, process_task};
 use support::scratch::Scratch;
 use victim::{Victim, reached};
 
@@ -145,7 +145,7 @@ fn ignored_sigchld_of_constructor_hides_no_end(method: StartMethod) {
 fn scene() {
     let Some((scene, method)) = victim::scene() else { return };
     victim::say_panics();
-    let spawn = || Builder::new().start_method(method);
+    let spawn = || ProcessBuilder::new().start_method(method);
     let pool = || Pool::builder().workers(1).start_method(method).build().unwrap();
     match scene.as_str() {
         "crashes" => {

@@ -7,7 +7,7 @@ mod support;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::thread;
 
-use process_task::{Builder, Pool, Process, StartMethod, process_task};
+use process_task::{Pool, Process, ProcessBuilder, StartMethod, process_task};
 
 under_every_start_method! {
     within 240 seconds;
@@ -31,7 +31,7 @@ fn thirty_two_threads_start_processes_at_once(method: StartMethod) {
         for number in 0..32 {
             scope.spawn(move || {
                 for x in 0..5 {
-                    let process = Builder::new().start_method(method).spawn(square, number + x);
+                    let process = ProcessBuilder::new().start_method(method).spawn(square, number + x);
                     assert_eq!(process.and_then(Process::join), Ok((number + x) * (number + x)));
                 }
             });
@@ -53,7 +53,7 @@ fn starts_work_while_sixty_four_threads_allocate(method: StartMethod) {
             });
         }
         for round in 0..i64::try_from(support::rounds(100)).unwrap() {
-            let process = Builder::new().start_method(method).spawn(square, round);
+            let process = ProcessBuilder::new().start_method(method).spawn(square, round);
             let squared = process.and_then(Process::join);
             over.fetch_or(squared != Ok(round * round), Relaxed);
             assert_eq!(squared, Ok(round * round));

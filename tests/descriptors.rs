@@ -13,7 +13,7 @@ use std::os::fd::AsFd as _;
 
 use nix::sys::socket::{MsgFlags, send};
 use process_task::channel::{Descriptor, Receiver, RecvError, Sender, one_way};
-use process_task::{Builder, Pool, StartMethod, process_task};
+use process_task::{Pool, ProcessBuilder, StartMethod, process_task};
 use stage::{Stage, reach, stage, until, until_killed};
 use support::scratch::Scratch;
 
@@ -26,8 +26,8 @@ under_every_start_method! {
     a_process_that_dies_closes_what_it_had,
 }
 
-fn builder(method: StartMethod) -> Builder {
-    Builder::new().start_method(method)
+fn builder(method: StartMethod) -> ProcessBuilder {
+    ProcessBuilder::new().start_method(method)
 }
 
 #[process_task]

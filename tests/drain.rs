@@ -15,7 +15,9 @@ use std::time::Duration;
 
 use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, kill, sigaction};
 use nix::unistd::Pid;
-use process_task::{Builder, ErrorKind, JoinHandle, Pending, Pool, PoolBuilder, Process, StartMethod, process_task};
+use process_task::{
+    ErrorKind, JoinHandle, Pending, Pool, PoolBuilder, Process, ProcessBuilder, StartMethod, process_task,
+};
 use support::{PATIENCE, eventually};
 use victim::{Victim, reached};
 
@@ -44,7 +46,7 @@ fn work(item: usize, stage: PathBuf) -> usize {
 fn delegate(stage: PathBuf) -> (Option<i32>, Result<usize, String>) {
     let wait = "touch \"$0/running-program\"; until [ -e \"$0/gate\" ]; do sleep 0.01; done; exit 7";
     let mut program = Command::new("sh").args(["-c", wait]).arg(&stage).spawn().unwrap();
-    let process = Builder::new().spawn(work, (100, stage)).unwrap();
+    let process = ProcessBuilder::new().spawn(work, (100, stage)).unwrap();
     (program.wait().unwrap().code(), process.join().map_err(|error| error.to_string()))
 }
 
@@ -80,12 +82,12 @@ fn ends_while_calls_run(scene: &str, method: StartMethod) {
 fn worker_that_ignores_signals_is_ended_by_everything_else(method: StartMethod) {
     let stage = support::scratch::Scratch::new();
     let never = || (0, stage.path().to_owned());
-    let builder = || Builder::new().start_method(method).ignore_termination_signals();
+    let builder = || ProcessBuilder::new().start_method(method).ignore_termination_signals();
     let running = || stage.path().join("running-0").exists();
     let mut process = builder().spawn(work, never()).unwrap();
     eventually("it runs", PATIENCE, running);
     process.interrupt().unwrap();
-    kill(Pid::from_raw(process.id().unwrap().cast_signed()), Signal::SIGTERM).unwrap();
+    kill(Pid::from_raw(process.pid().unwrap().cast_signed()), Signal::SIGTERM).unwrap();
     assert_eq!(process.wait_timeout(Duration::from_millis(50)), Ok(None));
     process.terminate().unwrap();
     assert_eq!(process.wait().unwrap().signal(), Some(9));
@@ -136,7 +138,7 @@ fn serve(scene: &str, method: StartMethod, stage: &Path) {
         let pool = pool(method, workers);
         if drains { pool.ignore_termination_signals() } else { pool }.build().unwrap()
     };
-    let process = Builder::new().start_method(method);
+    let process = ProcessBuilder::new().start_method(method);
     let process = if drains { process.ignore_termination_signals() } else { process };
     let (many, one) = (pool(WORKERS), pool(1));
     let calls: Vec<_> = (0..CALLS).map(|item| many.submit(work, (item, stage.to_owned()))).collect();

@@ -8,7 +8,7 @@ mod victim;
 
 use std::sync::OnceLock;
 
-use process_task::{Builder, Pool, Process, StartMethod, process_task};
+use process_task::{Pool, Process, ProcessBuilder, StartMethod, process_task};
 use victim::reached;
 
 under_every_start_method! {
@@ -39,7 +39,7 @@ fn scene() {
     victim::say_panics();
     let told = TOLD.get().unwrap();
     assert!(told.contains("in a constructor: only those tasks are known by now"), "{told}");
-    assert_eq!(Builder::new().start_method(method).spawn(square, 3).and_then(Process::join), Ok(9));
+    assert_eq!(ProcessBuilder::new().start_method(method).spawn(square, 3).and_then(Process::join), Ok(9));
     let pool = Pool::builder().workers(2).start_method(method).build().unwrap();
     assert_eq!(pool.map(square, 0..4).unwrap(), [0, 1, 4, 9]);
     reached("played");

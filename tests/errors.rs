@@ -11,7 +11,9 @@ use std::os::unix::process::ExitStatusExt as _;
 use std::thread::sleep;
 use std::time::Duration;
 
-use process_task::{Builder, Direction, Error, ErrorKind, Execution, Pool, Process, StartMethod, Stdio, process_task};
+use process_task::{
+    Direction, Error, ErrorKind, Execution, Pool, Process, ProcessBuilder, StartMethod, Stdio, process_task,
+};
 use serde::de::Error as _;
 use serde::ser::Error as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
@@ -27,8 +29,8 @@ under_every_start_method! {
     a_limit_on_memory_ends_the_task_with_an_error,
 }
 
-fn builder(method: StartMethod) -> Builder {
-    Builder::new().start_method(method).stderr(Stdio::null())
+fn builder(method: StartMethod) -> ProcessBuilder {
+    ProcessBuilder::new().start_method(method).stderr(Stdio::null())
 }
 
 #[process_task]
@@ -49,7 +51,7 @@ fn overflow_elsewhere() -> u64 {
 
 fn an_overflow_of_the_stack_is_told_apart_from_other_faults(method: StartMethod) {
     let mut process = builder(method).spawn(overflow, 0).unwrap();
-    let id = process.id().unwrap();
+    let id = process.pid().unwrap();
     assert_eq!(process.wait().unwrap().signal(), Some(nix::libc::SIGABRT));
     let error = process.join().unwrap_err();
     assert_eq!(*error.kind(), ErrorKind::StackOverflow);
@@ -137,7 +139,7 @@ fn a_start_that_fails_says_the_step_and_the_reason(method: StartMethod) {
 
     // What the process itself is refused comes with `join`, and names the process.
     let process = builder(method).name("far away").cpus([1_000]).spawn(square, 3).unwrap();
-    let id = process.id().unwrap();
+    let id = process.pid().unwrap();
     let error = process.join().unwrap_err();
     assert_eq!(
         error.to_string(),
@@ -160,7 +162,7 @@ fn never_starts(value: Reluctant) -> String {
 
 fn a_failed_process_can_be_asked_everything(_: StartMethod) {
     let mut process = never_starts.spawn(Reluctant("encode in parent".to_owned()));
-    assert_eq!(process.id(), None);
+    assert_eq!(process.pid(), None);
     assert_eq!(process.name(), "never_starts");
     assert!(process.is_finished());
     let text = "cannot encode the arguments of `errors::never_starts`: I stay";
@@ -196,7 +198,7 @@ fn scribble() {
 
 fn a_child_that_scribbles_over_its_link_is_killed_and_named(method: StartMethod) {
     let mut process = builder(method).spawn(scribble, ()).unwrap();
-    let id = process.id().unwrap();
+    let id = process.pid().unwrap();
     process.wait().unwrap();
     let error = process.join().unwrap_err();
     let ErrorKind::ProtocolViolation { reason, .. } = error.kind() else { panic!("{error}") };
@@ -210,7 +212,7 @@ fn a_child_that_scribbles_over_its_link_is_killed_and_named(method: StartMethod)
 
 fn an_error_knows_its_task_and_its_process(method: StartMethod) {
     let process = builder(method).name("sleeper").spawn(sleep_long, ()).unwrap();
-    let id = process.id().unwrap();
+    let id = process.pid().unwrap();
     process.kill().unwrap();
     let error = process.join().unwrap_err();
     assert_eq!(error.task(), Some("errors::sleep_long"));

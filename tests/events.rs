@@ -73,7 +73,7 @@ fn a_set_lets_all_go_even_if_it_is_cleared_at_once(method: StartMethod) {
         let listeners = [(); 4].map(|()| start(method, hear, (&news, &stage)));
         until(&stage, 4 * round);
         for listener in &listeners {
-            until_asleep(listener.id().unwrap());
+            until_asleep(listener.pid().unwrap());
         }
         news.set();
         news.clear();
@@ -103,7 +103,7 @@ fn a_killed_waiter_costs_nothing(method: StartMethod) {
     let listeners = [(); 3].map(|()| start(method, hear, (&news, &stage)));
     until(&stage, 3);
     for listener in &listeners {
-        until_asleep(listener.id().unwrap());
+        until_asleep(listener.pid().unwrap());
     }
     let [first, second, third] = listeners;
     first.kill().unwrap();

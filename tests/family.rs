@@ -7,7 +7,7 @@ use std::io::{Read as _, Write as _};
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 
 use process_task::{
-    Builder, ProcessInfo, StartMethod, Stdio, active_children, available_parallelism, current, parent, preload,
+    ProcessBuilder, ProcessInfo, StartMethod, Stdio, active_children, available_parallelism, current, parent, preload,
     process_task,
 };
 
@@ -23,14 +23,14 @@ under_every_start_method! {
     there_is_at_least_one_processor,
 }
 
-fn builder(method: StartMethod) -> Builder {
-    Builder::new().start_method(method)
+fn builder(method: StartMethod) -> ProcessBuilder {
+    ProcessBuilder::new().start_method(method)
 }
 
 type Parts = (String, u32);
 
 fn parts(info: &ProcessInfo) -> Parts {
-    (info.name().to_owned(), info.id())
+    (info.name().to_owned(), info.pid())
 }
 
 /// Itself, and its parent.
@@ -49,7 +49,7 @@ fn a_program_that_nobody_started_has_no_parent(_: StartMethod) {
 
 fn a_child_knows_itself_and_its_parent(method: StartMethod) {
     let process = builder(method).name("child").spawn(who, ()).unwrap();
-    let itself = ("child".to_owned(), process.id().unwrap());
+    let itself = ("child".to_owned(), process.pid().unwrap());
     assert_eq!(process.join().unwrap(), (itself, Some(main_process())));
 }
 
@@ -66,7 +66,7 @@ fn method_of(exec: bool) -> StartMethod {
 
 fn a_grandchild_knows_the_child(method: StartMethod) {
     let process = builder(method).name("child").spawn(ask_a_child, method == StartMethod::Exec).unwrap();
-    let id = process.id().unwrap();
+    let id = process.pid().unwrap();
     let ((grandchild, its_parent), child) = process.join().unwrap();
     assert_eq!(child, ("child".to_owned(), id));
     assert_eq!(grandchild.0, "grandchild");
@@ -129,7 +129,7 @@ fn children_are_listed_oldest_first(method: StartMethod) {
         .map(|name| builder(method).name(*name).stdin(Stdio::piped()).spawn(wait_for_stdin, ()).unwrap())
         .collect();
     let listed = || active_children().iter().map(parts).collect::<Vec<_>>();
-    let expected: Vec<_> = held.iter().map(|process| (process.name().to_owned(), process.id().unwrap())).collect();
+    let expected: Vec<_> = held.iter().map(|process| (process.name().to_owned(), process.pid().unwrap())).collect();
     assert_eq!(listed(), expected);
     held.remove(1).wait().unwrap();
     assert_eq!(listed(), [&expected[..1], &expected[2..]].concat());

@@ -12,7 +12,7 @@ use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::signal::{SigHandler, Signal, signal};
 use nix::sys::stat::Mode;
 use process_task::channel::{Queue, pipe};
-use process_task::{Builder, Error, ErrorKind, Pool, Process, Shared, SharedMut, StartMethod, process_task};
+use process_task::{Error, ErrorKind, Pool, Process, ProcessBuilder, Shared, SharedMut, StartMethod, process_task};
 use victim::{plays, reached};
 
 under_every_start_method! {
@@ -139,7 +139,8 @@ fn scene() {
         "memory" => memory(method),
         "none" => {
             limit_files(0);
-            for error in [Builder::new().start_method(method).spawn(square, 3).unwrap_err(), pool().unwrap_err()] {
+            for error in [ProcessBuilder::new().start_method(method).spawn(square, 3).unwrap_err(), pool().unwrap_err()]
+            {
                 assert!(error.to_string().contains("File too large"), "{error}");
             }
         }
@@ -160,9 +161,9 @@ fn memory(method: StartMethod) {
         too_large(&pool.call(reversed, &long).unwrap_err());
         too_large(&pool.call(zeros, 1 << 22).unwrap_err());
         assert_eq!(pool.call(reversed, &long[..100_000]).map(|bytes| bytes.len()), Ok(100_000));
-        let process = Builder::new().start_method(method).spawn(reversed, &long);
+        let process = ProcessBuilder::new().start_method(method).spawn(reversed, &long);
         too_large(&process.and_then(Process::join).unwrap_err());
-        let process = Builder::new().start_method(method).spawn(zeros, 1 << 22);
+        let process = ProcessBuilder::new().start_method(method).spawn(zeros, 1 << 22);
         too_large(&process.and_then(Process::join).unwrap_err());
     }
     too_large(&Shared::<[u8]>::from_slice(&long).unwrap_err());

@@ -16,7 +16,7 @@ use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 use nix::libc;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use process_task::{Builder, Pool, StartMethod, process_task};
+use process_task::{Pool, ProcessBuilder, StartMethod, process_task};
 use victim::reached;
 
 under_every_start_method! {
@@ -80,7 +80,7 @@ fn leaks_nothing(method: StartMethod) {
     let (mut reader, writer) = (inherited(reader.into()), inherited(writer.into()));
     // Far behind all others.
     let far = fcntl(&writer, FcntlArg::F_DUPFD(777)).unwrap();
-    let process = Builder::new().start_method(method).spawn(square, 3).unwrap();
+    let process = ProcessBuilder::new().start_method(method).spawn(square, 3).unwrap();
     assert_eq!(process.join(), Ok(9));
     let pool = Pool::builder().workers(2).start_method(method).build().unwrap();
     assert_eq!(pool.map(square, 0..9).unwrap()[8], 64);

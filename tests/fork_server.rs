@@ -12,7 +12,7 @@ use std::time::Duration;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use process_task::{Builder, ErrorKind, Execution, Pool, Process, StartMethod, process_task};
+use process_task::{ErrorKind, Execution, Pool, Process, ProcessBuilder, StartMethod, process_task};
 use support::{eventually, processes};
 
 under_every_start_method! {
@@ -30,7 +30,7 @@ fn a_start_after_the_idle_fork_server_was_killed_works(method: StartMethod) {
     for round in 0..support::rounds(20) {
         signal(fork_server(), Signal::SIGKILL);
         // At once, while the old spares may still be there.
-        let process = Builder::new().start_method(method).spawn(square, 12);
+        let process = ProcessBuilder::new().start_method(method).spawn(square, 12);
         works_or_was_running(process.and_then(Process::join), 144, round);
         let pool = Pool::builder().workers(2).start_method(method).build().unwrap();
         assert_eq!(pool.map(square, 0..4).unwrap(), [0, 1, 4, 9]);
@@ -40,10 +40,10 @@ fn a_start_after_the_idle_fork_server_was_killed_works(method: StartMethod) {
 }
 
 fn no_process_is_settled_before_its_own_end_when_the_fork_server_is_killed(method: StartMethod) {
-    let start = |_| Builder::new().start_method(method).spawn(spin, ()).unwrap();
+    let start = |_| ProcessBuilder::new().start_method(method).spawn(spin, ()).unwrap();
     let mut family: Vec<_> = (0..16).map(start).collect();
     eventually("all are busy", Duration::from_secs(20), || {
-        family.iter().all(|process| has_used_cpu(process.id().unwrap()))
+        family.iter().all(|process| has_used_cpu(process.pid().unwrap()))
     });
     signal(fork_server(), Signal::SIGKILL);
     let mut open: Vec<_> = family.iter().collect();
@@ -51,7 +51,7 @@ fn no_process_is_settled_before_its_own_end_when_the_fork_server_is_killed(metho
         open.retain(|process| {
             // Asked first: what ends in between is not held against the library.
             let settled = process.is_finished();
-            assert!(!settled || has_ended(process), "settled while {:?} still runs", process.id());
+            assert!(!settled || has_ended(process), "settled while {:?} still runs", process.pid());
             !settled
         });
         open.is_empty()
@@ -66,7 +66,7 @@ fn no_process_is_settled_before_its_own_end_when_the_fork_server_is_killed(metho
 
 fn no_call_is_settled_before_its_own_workers_end_when_the_fork_server_is_killed(method: StartMethod) {
     let pool = Pool::builder().workers(8).start_method(method).build().unwrap();
-    let first: Vec<_> = process_task::active_children().iter().map(process_task::ProcessInfo::id).collect();
+    let first: Vec<_> = process_task::active_children().iter().map(process_task::ProcessInfo::pid).collect();
     let calls: Vec<_> = (0..8).map(|_| pool.submit(spin, ())).collect();
     eventually("all are busy", Duration::from_secs(20), || first.iter().all(|pid| has_used_cpu(*pid)));
     // Behind the busy ones: these have not begun, and cost nothing.
@@ -90,7 +90,7 @@ fn starts_under_way_when_the_fork_server_is_killed_are_made_by_the_next(method: 
         // While it is stopped, spares run out, and requests queue up.
         signal(server, Signal::SIGSTOP);
         thread::scope(|scope| {
-            let start = || Builder::new().start_method(method).spawn(square, 7).and_then(Process::join);
+            let start = || ProcessBuilder::new().start_method(method).spawn(square, 7).and_then(Process::join);
             let starts: Vec<_> = (0..12).map(|_| scope.spawn(start)).collect();
             let pool = scope.spawn(|| Pool::builder().workers(6).start_method(method).build());
             thread::sleep(Duration::from_millis(round as u64 % 10));
@@ -108,7 +108,7 @@ fn starts_under_way_when_the_fork_server_is_killed_are_made_by_the_next(method: 
 fn grandchildren_end_with_the_fork_server(method: StartMethod) {
     let tag = format!("SLEEPER=of-{}.", std::process::id());
     let (key, value) = tag.split_once('=').unwrap();
-    let process = Builder::new().start_method(method).env(key, value).spawn(shell, ()).unwrap();
+    let process = ProcessBuilder::new().start_method(method).env(key, value).spawn(shell, ()).unwrap();
     let sleeper = || processes::tagged(&tag).into_iter().find(|pid| processes::alive(*pid));
     eventually("the shell is there", Duration::from_secs(20), || sleeper().is_some());
     signal(fork_server(), Signal::SIGKILL);
@@ -121,7 +121,7 @@ fn interrupting_the_fork_server_changes_nothing(method: StartMethod) {
     let pool = Pool::builder().workers(2).start_method(method).build().unwrap();
     for polite in [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP, Signal::SIGQUIT] {
         signal(server, polite);
-        let process = Builder::new().start_method(method).spawn(square, 3).unwrap();
+        let process = ProcessBuilder::new().start_method(method).spawn(square, 3).unwrap();
         assert_eq!((process.join(), pool.call(square, 4)), (Ok(9), Ok(16)), "{polite}");
     }
     assert_eq!(fork_server(), server);
@@ -133,7 +133,7 @@ fn a_stopped_fork_server_delays_starts_until_it_goes_on(method: StartMethod) {
     let goes_on = AtomicBool::new(false);
     thread::scope(|scope| {
         let start = || {
-            let done = Builder::new().start_method(method).spawn(square, 5).and_then(Process::join);
+            let done = ProcessBuilder::new().start_method(method).spawn(square, 5).and_then(Process::join);
             (done, goes_on.load(Relaxed))
         };
         // More than there are spares, so that at least one start has to wait.
@@ -149,7 +149,7 @@ fn a_stopped_fork_server_delays_starts_until_it_goes_on(method: StartMethod) {
 
 /// What is left of the dead server's spares is not held against the next round.
 fn until_starts_work(method: StartMethod) {
-    let start = || Builder::new().start_method(method).spawn(square, 2).and_then(Process::join);
+    let start = || ProcessBuilder::new().start_method(method).spawn(square, 2).and_then(Process::join);
     eventually("starts work", Duration::from_secs(20), || start() == Ok(4));
     eventually("there is one fork server", Duration::from_secs(20), || fork_servers().len() == 1);
 }

@@ -15,7 +15,9 @@ use std::time::Duration;
 use nix::errno::Errno;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::unistd::{Uid, seteuid, setuid};
-use process_task::{Builder, Direction, Error, ErrorKind, Pool, Shared, StartMethod, process_task, worker_state};
+use process_task::{
+    Direction, Error, ErrorKind, Pool, ProcessBuilder, Shared, StartMethod, process_task, worker_state,
+};
 use regions::{builder, descriptors, inode, pool, workers};
 use serde::de::IntoDeserializer as _;
 use serde::ser::Impossible;
@@ -126,7 +128,7 @@ fn counts(method: StartMethod) {
             let all = some(how_many);
             let (memory, sum) = (inode(&all[how_many - 1]), (0..how_many as u64).sum::<u64>());
             assert_eq!(pool.call(touch, all.clone()), Ok(sum), "{how_many}");
-            let process = Builder::new().start_method(method).spawn(touch, all.clone()).expect("a process");
+            let process = ProcessBuilder::new().start_method(method).spawn(touch, all.clone()).expect("a process");
             assert_eq!(process.join(), Ok(sum + how_many as u64), "{how_many}");
             drop(all);
             memory.is_gone();
@@ -135,7 +137,7 @@ fn counts(method: StartMethod) {
                 let made = pool.call(make, (how_many, len));
                 assert!(right(&made, how_many), "{how_many}, {len}: {:?}", made.map(|(made, _)| made.len()));
             }
-            let process = Builder::new().start_method(method).spawn(make, (how_many, 1)).expect("a process");
+            let process = ProcessBuilder::new().start_method(method).spawn(make, (how_many, 1)).expect("a process");
             assert!(right(&process.join(), how_many));
         }
         for how_many in [1025, 3000] {
@@ -195,7 +197,7 @@ fn few_in_workers(method: StartMethod) {
     no_room(&pool.map(touch, [own.clone()]).expect_err("too many"), Direction::Arguments);
     assert_eq!(pool.map(touch, own.iter().map(|one| vec![one.clone()])).map(|all| all.len()), Ok(60));
     assert_eq!(workers(), [worker]);
-    let process = Builder::new().start_method(method).open_files_limit(40).spawn(touch, own).expect("a process");
+    let process = ProcessBuilder::new().start_method(method).open_files_limit(40).spawn(touch, own).expect("a process");
     no_room(&process.join().expect_err("too many"), Direction::Arguments);
 }
 

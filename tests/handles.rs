@@ -15,8 +15,8 @@ use std::time::Duration;
 
 use nix::sys::signal::{Signal, raise};
 use process_task::{
-    Builder, Error, ErrorKind, Execution, JoinHandle, Pool, Shared, SharedMut, SharedRanges, StartMethod, process_task,
-    worker_state,
+    Error, ErrorKind, Execution, JoinHandle, Pool, ProcessBuilder, Shared, SharedMut, SharedRanges, StartMethod,
+    process_task, worker_state,
 };
 use regions::{builder, inode, pool, signal, workers};
 use support::{PATIENCE, eventually, processes, rounds};
@@ -109,7 +109,7 @@ fn processes_killed_at_any_moment_leave_no_memory(method: StartMethod) {
     for round in 0..rounds(150) / 5 {
         let marks = marks(1);
         let memory = inode(&marks);
-        let process = Builder::new().start_method(method).spawn(work, (marks.clone(), 0)).expect("a process");
+        let process = ProcessBuilder::new().start_method(method).spawn(work, (marks.clone(), 0)).expect("a process");
         moment(round * 9);
         process.kill().expect("it is ours");
         match process.join() {
@@ -225,7 +225,7 @@ fn a_call_whose_time_is_over_lets_go_of_its_handles(method: StartMethod) {
         let error = call.join().expect_err("nobody opens the gate");
         assert!(matches!(error.kind(), ErrorKind::TimedOut { .. }), "{error}");
     }
-    let alone = Builder::new().start_method(method).spawn(limited, gates[0].clone()).expect("a process");
+    let alone = ProcessBuilder::new().start_method(method).spawn(limited, gates[0].clone()).expect("a process");
     assert!(matches!(alone.join().expect_err("nobody opens the gate").kind(), ErrorKind::TimedOut { .. }));
     drop(gates);
     memory.into_iter().for_each(regions::Inode::is_gone);

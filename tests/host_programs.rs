@@ -15,7 +15,7 @@ use nix::libc;
 use nix::sched::{CloneFlags, unshare};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::{ForkResult, Uid, fork};
-use process_task::{Builder, ErrorKind, Pool, Process, StartMethod, process_task};
+use process_task::{ErrorKind, Pool, Process, ProcessBuilder, StartMethod, process_task};
 use victim::{Victim, reached};
 
 under_every_start_method! {
@@ -92,15 +92,15 @@ fn end() {
 
 fn statuses_are_right(method: StartMethod) {
     for round in 0..20 {
-        let mut process = Builder::new().start_method(method).spawn(leave, round).unwrap();
+        let mut process = ProcessBuilder::new().start_method(method).spawn(leave, round).unwrap();
         assert_eq!(process.wait().unwrap().code(), Some(round));
         let error = process.join().unwrap_err();
         assert!(matches!(error.kind(), ErrorKind::Exited { code, .. } if *code == round), "{error}");
-        let mut killed = Builder::new().start_method(method).spawn(sleep, ()).unwrap();
+        let mut killed = ProcessBuilder::new().start_method(method).spawn(sleep, ()).unwrap();
         killed.kill().unwrap();
         assert_eq!(killed.wait().unwrap().signal(), Some(9));
     }
-    let mut process = Builder::new().start_method(method).spawn(square, 7).unwrap();
+    let mut process = ProcessBuilder::new().start_method(method).spawn(square, 7).unwrap();
     assert_eq!(process.wait().unwrap().code(), Some(0));
     assert_eq!(process.join(), Ok(49));
     let pool = Pool::builder().workers(2).start_method(method).build().unwrap();
@@ -113,7 +113,7 @@ fn no_streams(method: StartMethod) {
     for stream in 0..3 {
         nix::unistd::close(stream).unwrap();
     }
-    let mut process = Builder::new().start_method(method).spawn(square, 7).unwrap();
+    let mut process = ProcessBuilder::new().start_method(method).spawn(square, 7).unwrap();
     let pool = Pool::builder().workers(2).start_method(method).build().unwrap();
     // They get the numbers of the streams, unless something of ours is passing through; nothing of ours may stay.
     let names = ["zero", "one", "two"];
@@ -127,7 +127,7 @@ fn no_streams(method: StartMethod) {
     });
     assert_eq!(pool.map(square, 0..100).unwrap()[99], 9801);
     assert_eq!(pool.call(length, &vec![7; 1 << 20]).unwrap(), 1 << 20);
-    assert_eq!(Builder::new().start_method(method).spawn(square, 8).and_then(Process::join), Ok(64));
+    assert_eq!(ProcessBuilder::new().start_method(method).spawn(square, 8).and_then(Process::join), Ok(64));
     assert_eq!(process.wait().unwrap().code(), Some(0));
     assert_eq!(process.join(), Ok(49));
     drop(pool);
@@ -140,14 +140,14 @@ fn no_streams(method: StartMethod) {
 fn forks(method: StartMethod) {
     let pool = Pool::builder().workers(2).start_method(method).build().unwrap();
     let busy = pool.submit(nap, 300);
-    let process = Builder::new().start_method(method).spawn(nap, 300).unwrap();
+    let process = ProcessBuilder::new().start_method(method).spawn(nap, 300).unwrap();
     // SAFETY: the copy uses locks that the hub's thread may hold only as the library promises that it may.
     match unsafe { fork() }.unwrap() {
         ForkResult::Child => {
             let good = std::panic::catch_unwind(|| {
                 let error = pool.call(square, 3).unwrap_err();
                 assert!(matches!(error.kind(), ErrorKind::Closed { .. }), "{error}");
-                assert_eq!(Builder::new().start_method(method).spawn(square, 5).and_then(Process::join), Ok(25));
+                assert_eq!(ProcessBuilder::new().start_method(method).spawn(square, 5).and_then(Process::join), Ok(25));
                 let own = Pool::builder().workers(2).start_method(method).build().unwrap();
                 assert_eq!(own.map(square, 0..9).unwrap()[8], 64);
             });
@@ -164,14 +164,14 @@ fn forks(method: StartMethod) {
             assert!(matches!(ended, WaitStatus::Signaled(_, nix::sys::signal::Signal::SIGKILL, _)), "{ended:?}");
             assert_eq!((busy.join(), process.join()), (Ok(300), Ok(300)));
             assert_eq!(pool.map(square, 0..9).unwrap()[8], 64);
-            assert_eq!(Builder::new().start_method(method).spawn(square, 5).and_then(Process::join), Ok(25));
+            assert_eq!(ProcessBuilder::new().start_method(method).spawn(square, 5).and_then(Process::join), Ok(25));
         }
     }
 }
 
 /// A thread cannot start others once its children are to be in another namespace than itself. A copy is in that namespace.
 fn unshares(method: StartMethod) {
-    let start = move || Builder::new().start_method(method).spawn(namespace, ()).and_then(Process::join);
+    let start = move || ProcessBuilder::new().start_method(method).spawn(namespace, ()).and_then(Process::join);
     let pool = Pool::builder().workers(1).start_method(method).build().unwrap();
     let (go, wait) = std::sync::mpsc::channel::<()>();
     let other = std::thread::spawn(move || {

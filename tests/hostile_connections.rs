@@ -18,7 +18,7 @@ use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::sys::resource::{Resource, setrlimit};
 use nix::sys::socket::{ControlMessage, MsgFlags, SockFlag, SockType, sendmsg, socketpair};
 use process_task::channel::{Connection, Message, Receiver, RecvError, Sender, one_way};
-use process_task::{Builder, Shared, StartMethod, process_task};
+use process_task::{ProcessBuilder, Shared, StartMethod, process_task};
 use serde::{Deserialize, Serialize};
 use support::rounds;
 
@@ -172,7 +172,8 @@ fn no_length_makes_a_reader_ask_for_memory(method: StartMethod) {
     }
     drop((numbers, texts));
     let each = 2 * lengths.len() as u32;
-    let process = Builder::new().start_method(method).spawn(receive_with_little_memory, (theirs, other)).unwrap();
+    let process =
+        ProcessBuilder::new().start_method(method).spawn(receive_with_little_memory, (theirs, other)).unwrap();
     assert_eq!(process.join().unwrap(), (each, each));
 }
 

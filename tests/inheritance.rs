@@ -19,7 +19,7 @@ use nix::libc;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::signal::{SigSet, Signal, kill};
 use nix::unistd::{Pid, close, dup2_stderr};
-use process_task::{Builder, Pool, StartMethod, process_task};
+use process_task::{Pool, ProcessBuilder, StartMethod, process_task};
 use support::processes::{alive, descendants, tagged};
 use support::scratch::Scratch;
 use support::{PATIENCE, eventually};
@@ -40,7 +40,7 @@ under_every_start_method! {
 }
 
 fn run<T: process_task::Task<Args<'static> = ()>>(method: StartMethod, task: T) -> T::Output {
-    Builder::new().start_method(method).spawn(task, ()).unwrap().join().unwrap()
+    ProcessBuilder::new().start_method(method).spawn(task, ()).unwrap().join().unwrap()
 }
 
 #[process_task]
@@ -94,7 +94,7 @@ fn a_directory_that_was_removed_is_still_the_childs(method: StartMethod) {
     let scratch = Scratch::new();
     std::env::set_current_dir(scratch.path()).unwrap();
     fs::remove_dir(scratch.path()).unwrap();
-    let seen = Builder::new().start_method(method).spawn(directory, ()).and_then(process_task::Process::join);
+    let seen = ProcessBuilder::new().start_method(method).spawn(directory, ()).and_then(process_task::Process::join);
     std::env::set_current_dir(&before).unwrap();
     assert_eq!(seen.unwrap(), Some(format!("{} (deleted)", scratch.path().display()).into()));
 }
@@ -174,7 +174,7 @@ fn stderr_is_that_of_the_asking_moment(method: StartMethod) {
     let before = std::io::stderr().as_fd().try_clone_to_owned().unwrap();
     std::io::stderr().flush().unwrap();
     dup2_stderr(File::create(scratch.file("stderr")).unwrap()).unwrap();
-    let process = Builder::new().start_method(method).spawn(complain, ()).and_then(process_task::Process::join);
+    let process = ProcessBuilder::new().start_method(method).spawn(complain, ()).and_then(process_task::Process::join);
     dup2_stderr(before).unwrap();
     process.unwrap();
     assert_eq!(fs::read_to_string(scratch.file("stderr")).unwrap(), "a complaint");

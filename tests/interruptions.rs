@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use nix::libc;
 use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction};
-use process_task::{Builder, StartMethod, process_task};
+use process_task::{ProcessBuilder, StartMethod, process_task};
 
 static HANDLED: AtomicUsize = AtomicUsize::new(0);
 
@@ -62,7 +62,7 @@ fn results_and_ends_survive_a_storm_of_signals(method: StartMethod) {
     let before = HANDLED.load(Relaxed);
     let under_fire = || {
         for x in 0..10 {
-            let mut process = Builder::new().start_method(method).spawn(square_slowly, x).unwrap();
+            let mut process = ProcessBuilder::new().start_method(method).spawn(square_slowly, x).unwrap();
             assert_eq!(process.wait_timeout(Duration::from_millis(1)).unwrap(), None);
             assert_eq!(process.wait().unwrap().code(), Some(0));
             assert_eq!(process.join().unwrap(), x * x);
@@ -82,7 +82,7 @@ fn dispositions() -> Vec<String> {
 
 fn children_do_not_inherit_the_hosts_handlers(method: StartMethod) {
     let mut seen = vec![];
-    handling(|| seen = Builder::new().start_method(method).spawn(dispositions, ()).unwrap().join().unwrap());
+    handling(|| seen = ProcessBuilder::new().start_method(method).spawn(dispositions, ()).unwrap().join().unwrap());
     let bits = |line: &String| u64::from_str_radix(line.split_whitespace().last().unwrap(), 16).unwrap();
     let bit = |signal: Signal| 1_u64 << (signal as i32 - 1);
     // Beyond the signals with names lie those that belong to the C library.

@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use nix::sys::signal::{SigHandler, Signal, kill};
 use nix::unistd::Pid;
-use process_task::{Builder, Pool, StartMethod, active_children, process_task};
+use process_task::{Pool, ProcessBuilder, StartMethod, active_children, process_task};
 use pty::{Pty, alone, below_shell, ends_well, job_ends_well, send, wait_until};
 use support::{PATIENCE, eventually, processes};
 use victim::{Victim, reached};
@@ -194,7 +194,7 @@ fn scene() {
             works(method);
         }
         "signals its group" => {
-            let process = Builder::new().start_method(method).spawn(double_slowly, 21).unwrap();
+            let process = ProcessBuilder::new().start_method(method).spawn(double_slowly, 21).unwrap();
             let group = [Signal::SIGUSR1, Signal::SIGUSR2, Signal::SIGALRM, Signal::SIGTERM, Signal::SIGINT];
             for signal in group {
                 // SAFETY: no handler runs.
@@ -215,9 +215,9 @@ fn works(method: StartMethod) {
     let stage_of_task = stage.to_str().unwrap();
     let one = pool.submit(at_gate, (stage_of_task, 1));
     let two = pool.submit(at_gate_with_program, (stage_of_task, 2));
-    let three = Builder::new().start_method(method).spawn(at_gate, (stage_of_task, 3)).unwrap();
+    let three = ProcessBuilder::new().start_method(method).spawn(at_gate, (stage_of_task, 3)).unwrap();
     eventually("all work", PATIENCE, || [1, 2, 3, 4].iter().all(|number| stage.join(format!("at-{number}")).exists()));
-    let mut pids: Vec<_> = active_children().iter().map(|child| child.id().to_string()).collect();
+    let mut pids: Vec<_> = active_children().iter().map(|child| child.pid().to_string()).collect();
     pids.push(std::fs::read_to_string(stage.join("at-2")).unwrap());
     pids.push(std::fs::read_to_string(stage.join("at-4")).unwrap());
     std::fs::write(stage.join("workers"), pids.join(" ")).unwrap();

@@ -11,7 +11,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use process_task::channel::{GetError, Item, JoinableQueue, PutErrorKind};
-use process_task::{Builder, Pool, Process, Shared, StartMethod, Task, process_task};
+use process_task::{Pool, Process, ProcessBuilder, Shared, StartMethod, Task, process_task};
 use serde::{Deserialize, Deserializer, Serialize, de};
 use stage::{Stage, reach, stage as new_stage, until, until_killed};
 use support::{PATIENCE, eventually, promise};
@@ -29,7 +29,7 @@ under_every_start_method! {
 }
 
 fn start<T: Task>(method: StartMethod, task: T, args: T::Args<'_>) -> Process<T::Output> {
-    Builder::new().start_method(method).spawn(task, args).unwrap()
+    ProcessBuilder::new().start_method(method).spawn(task, args).unwrap()
 }
 
 const A_WHILE: Duration = Duration::from_millis(80);
@@ -256,7 +256,7 @@ fn a_process_that_lives_keeps_what_it_has(method: StartMethod) {
     queue.put(1).unwrap();
     let process = start(method, keep, (queue.clone(), 1, &stage));
     until(&stage, 1);
-    let pid = nix::unistd::Pid::from_raw(process.id().unwrap().cast_signed());
+    let pid = nix::unistd::Pid::from_raw(process.pid().unwrap().cast_signed());
     for signal in [nix::sys::signal::SIGSTOP, nix::sys::signal::SIGCONT] {
         nix::sys::signal::kill(pid, signal).unwrap();
         assert_eq!(queue.get_timeout(Duration::from_millis(200)).map(|_| ()), Err(GetError::Empty));

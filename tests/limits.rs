@@ -8,7 +8,7 @@ mod victim;
 use std::time::Duration;
 
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
-use process_task::{Builder, Error, ErrorKind, Pool, StartMethod, process_task};
+use process_task::{Error, ErrorKind, Pool, ProcessBuilder, StartMethod, process_task};
 use victim::{plays, reached};
 
 under_every_start_method! {
@@ -42,7 +42,7 @@ fn scene() {
     victim::say_panics();
     match scene.as_str() {
         "sweeps processes" => sweep(method, &|| {
-            let process = Builder::new().start_method(method).spawn(square, 9)?;
+            let process = ProcessBuilder::new().start_method(method).spawn(square, 9)?;
             process.join().map(|squared| assert_eq!(squared, 81))
         }),
         "sweeps pools" => sweep(method, &|| {
@@ -52,7 +52,8 @@ fn scene() {
         "runs out of processes" => run_out_of_processes(method),
         "gives up its rights" => {
             become_nobody();
-            let process = Builder::new().start_method(method).spawn(square, 9).and_then(process_task::Process::join);
+            let process =
+                ProcessBuilder::new().start_method(method).spawn(square, 9).and_then(process_task::Process::join);
             assert_eq!(process, Ok(81));
         }
         other => unreachable!("no scene {other}"),
@@ -128,12 +129,12 @@ fn become_nobody() {
 
 fn run_out_of_processes(method: StartMethod) {
     // The fork server comes first, so that it is the one that is refused.
-    let start = || Builder::new().start_method(method).spawn(square, 9).and_then(process_task::Process::join);
+    let start = || ProcessBuilder::new().start_method(method).spawn(square, 9).and_then(process_task::Process::join);
     if !nix::unistd::geteuid().is_root() {
         // Somebody else's processes would count.
         return;
     }
-    let sleepers = || Builder::new().start_method(method).spawn(sleep, ());
+    let sleepers = || ProcessBuilder::new().start_method(method).spawn(sleep, ());
     become_nobody();
     assert_eq!(start(), Ok(81));
     let (_, most) = getrlimit(Resource::RLIMIT_NPROC).unwrap();

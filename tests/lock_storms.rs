@@ -10,7 +10,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
 use process_task::sync::{Condvar, Mutex, ReentrantMutex, TryLockError};
-use process_task::{Builder, Shared, StartMethod, process_task};
+use process_task::{ProcessBuilder, Shared, StartMethod, process_task};
 use stage::{Stage, reach, stage as new_stage, until};
 use storm::{HANDLED, storm};
 
@@ -52,7 +52,7 @@ fn time_outs_in_a_storm_of_signals_are_neither_early_nor_much_late(method: Start
     let in_time = |took: &[Duration; 3]| took.iter().all(|took| *took < TIME + Duration::from_millis(60));
     while !seen.iter().any(in_time) {
         assert!(seen.len() < 15, "it takes too long: {seen:?}");
-        let process = Builder::new().start_method(method).spawn(time_out_in_a_storm, (&all, TIME)).unwrap();
+        let process = ProcessBuilder::new().start_method(method).spawn(time_out_in_a_storm, (&all, TIME)).unwrap();
         let (took, signals) = process.join().unwrap();
         assert!(took.iter().all(|took| *took >= TIME), "early: {took:?}");
         assert!(signals > 100, "there was no storm");
@@ -78,7 +78,7 @@ fn a_storm_of_signals_neither_wakes_nor_unlocks(method: StartMethod) {
     let (all, stage) = (all(), new_stage());
     let (mutex, changed, _, own) = &*all;
     let mut held = mutex.lock().unwrap();
-    let process = Builder::new().start_method(method).spawn(wait_in_a_storm, (&all, &stage)).unwrap();
+    let process = ProcessBuilder::new().start_method(method).spawn(wait_in_a_storm, (&all, &stage)).unwrap();
     until(&stage, 1);
     drop(own.lock().unwrap());
     std::thread::sleep(Duration::from_millis(100));

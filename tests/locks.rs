@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 
 use copies::in_a_copy;
 use process_task::sync::{Condvar, Mutex, ReentrantMutex, TryLockError};
-use process_task::{Builder, Process, Shared, StartMethod, Task, process_task};
+use process_task::{Process, ProcessBuilder, Shared, StartMethod, Task, process_task};
 use stage::{Stage, reach, stage as new_stage, until, until_asleep, until_killed};
 use support::PATIENCE;
 
@@ -36,7 +36,7 @@ under_every_start_method! {
 }
 
 fn start<T: Task>(method: StartMethod, task: T, args: T::Args<'_>) -> Process<T::Output> {
-    Builder::new().start_method(method).spawn(task, args).unwrap()
+    ProcessBuilder::new().start_method(method).spawn(task, args).unwrap()
 }
 
 type Counter = Shared<Mutex<u64>>;
@@ -90,7 +90,7 @@ fn a_killed_waiter_costs_nothing(method: StartMethod) {
     let waiters = [(); 3].map(|()| start(method, count, (&counter, &stage)));
     until(&stage, 3);
     for waiter in &waiters {
-        until_asleep(waiter.id().unwrap());
+        until_asleep(waiter.pid().unwrap());
     }
     let [first, second, third] = waiters;
     first.kill().unwrap();
@@ -197,7 +197,7 @@ fn a_holder_that_lives_keeps_the_mutex(method: StartMethod) {
     let (counter, stage) = (counter(), new_stage());
     let holder = start(method, hold, (&counter, &stage));
     until(&stage, 1);
-    let pid = nix::unistd::Pid::from_raw(holder.id().unwrap().cast_signed());
+    let pid = nix::unistd::Pid::from_raw(holder.pid().unwrap().cast_signed());
     nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGSTOP).unwrap();
     let late = counter.lock_timeout(Duration::from_millis(300));
     assert!(matches!(late, Err(TryLockError::WouldBlock)), "a process that is stopped is not dead");

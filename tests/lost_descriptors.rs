@@ -12,7 +12,7 @@ use std::os::fd::AsRawFd as _;
 use std::time::{Duration, Instant};
 
 use nix::libc;
-use process_task::{Builder, ErrorKind, Pool, Process, StartMethod, process_task};
+use process_task::{ErrorKind, Pool, Process, ProcessBuilder, StartMethod, process_task};
 use victim::{plays, reached, stage};
 
 under_every_start_method! {
@@ -65,7 +65,7 @@ fn scene() {
 }
 
 fn play(scene: &str, method: StartMethod) {
-    let builder = || Builder::new().start_method(method);
+    let builder = || ProcessBuilder::new().start_method(method);
     let make_pool = || Pool::builder().workers(2).start_method(method).build();
     if scene == "before" {
         close_all();

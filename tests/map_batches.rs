@@ -262,7 +262,7 @@ fn a_worker_killed_from_outside_costs_one_item(method: StartMethod) {
                 done = now;
                 if now >= when && killed.get().is_none() {
                     let workers = active_children();
-                    let victim = workers.get(round % workers.len().max(1)).map(|worker| worker.id().cast_signed());
+                    let victim = workers.get(round % workers.len().max(1)).map(|worker| worker.pid().cast_signed());
                     killed.set(victim);
                     victim.map(|pid| kill(Pid::from_raw(pid), Signal::SIGKILL));
                 }

@@ -16,7 +16,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::{Id, WaitPidFlag, waitid, waitpid};
 use nix::unistd::{ForkResult, Pid, fork};
 use process_task::sync::{Barrier, Mutex, TryLockError};
-use process_task::{Builder, Pool, Process, Shared, StartMethod, process_task};
+use process_task::{Pool, Process, ProcessBuilder, Shared, StartMethod, process_task};
 use support::{PATIENCE, eventually, processes};
 use victim::{Victim, plays, reached};
 
@@ -81,7 +81,7 @@ impl Prey {
 }
 
 fn start(method: StartMethod, prey: &Prey) -> Process<()> {
-    let process = Builder::new().start_method(method).spawn(hold, prey).unwrap();
+    let process = ProcessBuilder::new().start_method(method).spawn(hold, prey).unwrap();
     prey.until_held();
     process
 }
@@ -113,15 +113,16 @@ fn a_worker_that_is_killed_while_it_holds_a_lock_is_found_out(method: StartMetho
 
 fn a_child_that_leaves_without_giving_a_lock_back_is_found_out(method: StartMethod) {
     let prey = Prey::new();
-    Builder::new().start_method(method).spawn(forgets, &prey).and_then(Process::join).unwrap();
+    ProcessBuilder::new().start_method(method).spawn(forgets, &prey).and_then(Process::join).unwrap();
     prey.is_taken_from_the_dead();
 }
 
 fn a_grandchild_ends_with_the_child_and_is_found_out(method: StartMethod) {
     let prey = Prey::new();
-    let process = Builder::new().start_method(method).spawn(has_it_held, (&prey, method == StartMethod::Exec)).unwrap();
+    let process =
+        ProcessBuilder::new().start_method(method).spawn(has_it_held, (&prey, method == StartMethod::Exec)).unwrap();
     prey.until_held();
-    kill(pid_of(process.id().unwrap()), Signal::SIGKILL).unwrap();
+    kill(pid_of(process.pid().unwrap()), Signal::SIGKILL).unwrap();
     prey.is_taken_from_the_dead();
     assert!(process.join().is_err());
 }
@@ -130,7 +131,7 @@ fn nobody_is_robbed_when_the_fork_server_is_killed(method: StartMethod) {
     for _ in 0..support::rounds(10) {
         let prey = Prey::new();
         let process = start(method, &prey);
-        let holder = process.id().unwrap();
+        let holder = process.pid().unwrap();
         kill(pid_of(fork_server(std::process::id())), Signal::SIGKILL).unwrap();
         // Its maker is dead, and it will be killed for that, but not in this moment.
         loop {
@@ -142,7 +143,7 @@ fn nobody_is_robbed_when_the_fork_server_is_killed(method: StartMethod) {
         }
         assert!(!processes::alive(holder), "robbed while it runs");
         assert!(process.join().is_err());
-        let again = || Builder::new().start_method(method).spawn(nothing, ()).and_then(Process::join);
+        let again = || ProcessBuilder::new().start_method(method).spawn(nothing, ()).and_then(Process::join);
         eventually("starts work", PATIENCE, || again().is_ok());
         eventually("there is one fork server", PATIENCE, || fork_servers(std::process::id()).len() == 1);
     }
@@ -276,7 +277,8 @@ fn scene() {
             waitpid(copy, None).unwrap();
         }
         "copies itself, and the copy has a child" => {
-            let copy = copied(|| drop(Builder::new().start_method(method).spawn(hold, &prey).and_then(Process::join)));
+            let copy =
+                copied(|| drop(ProcessBuilder::new().start_method(method).spawn(hold, &prey).and_then(Process::join)));
             prey.until_held();
             kill(copy, Signal::SIGKILL).unwrap();
             prey.is_taken_from_the_dead();
@@ -302,7 +304,7 @@ fn scene() {
         }
         "leaves a copy" => {
             let process = start(method, &prey);
-            fs::write(victim::stage().join("held by"), process.id().unwrap().to_string()).unwrap();
+            fs::write(victim::stage().join("held by"), process.pid().unwrap().to_string()).unwrap();
             copied(|| {
                 let waits = victim::stage().join("waits");
                 fs::write(waits.with_extension("new"), std::process::id().to_string()).unwrap();
@@ -375,7 +377,7 @@ fn may_write() -> Vec<bool> {
 #[process_task]
 fn starts(exec: bool) {
     let method = method_of(exec);
-    Builder::new().start_method(method).spawn(nothing, ()).and_then(Process::join).unwrap();
+    ProcessBuilder::new().start_method(method).spawn(nothing, ()).and_then(Process::join).unwrap();
 }
 
 /// How many times the lock could be had.
@@ -392,7 +394,7 @@ fn forgets(prey: &Prey) {
 #[process_task]
 fn has_it_held(prey: &Prey, exec: bool) {
     let method = method_of(exec);
-    let process = Builder::new().start_method(method).spawn(hold, prey).unwrap();
+    let process = ProcessBuilder::new().start_method(method).spawn(hold, prey).unwrap();
     process.join().unwrap();
 }
 

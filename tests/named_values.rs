@@ -11,7 +11,7 @@ use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
 use std::path::{Path, PathBuf};
 
 use process_task::channel::{Consumer, Queue, pipe};
-use process_task::{Builder, Direction, ErrorKind, Pool, StartMethod, Task, check, process_task};
+use process_task::{Direction, ErrorKind, Pool, ProcessBuilder, StartMethod, Task, check, process_task};
 use serde::{Deserialize, Serialize};
 
 under_every_start_method! { within 180 seconds;
@@ -29,7 +29,7 @@ under_every_start_method! { within 180 seconds;
 }
 
 fn run<T: Task>(method: StartMethod, task: T, args: T::Args<'_>) -> process_task::Result<T::Output> {
-    Builder::new().start_method(method).spawn(task, args)?.join()
+    ProcessBuilder::new().start_method(method).spawn(task, args)?.join()
 }
 
 /// Tasks for one type, and a function that sends its values everywhere.

@@ -73,6 +73,6 @@ fn is_short_of_memory(method: StartMethod) {
     std::thread::sleep(std::time::Duration::from_millis(1100));
     let pool = Pool::builder().workers(1).start_method(method).build().unwrap();
     killed(pool.call(kill_self, ()).unwrap_err(), false);
-    let process = process_task::Builder::new().start_method(method).spawn(fill_memory, 1 << 30).unwrap();
+    let process = process_task::ProcessBuilder::new().start_method(method).spawn(fill_memory, 1 << 30).unwrap();
     killed(process.join().unwrap_err(), true);
 }

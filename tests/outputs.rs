@@ -10,7 +10,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use executor::block_on;
-use process_task::{Builder, ErrorKind, Output, Process, StartMethod, Stdio, process_task};
+use process_task::{ErrorKind, Output, Process, ProcessBuilder, StartMethod, Stdio, process_task};
 
 under_every_start_method! {
     within 120 seconds;
@@ -29,11 +29,11 @@ under_every_start_method! {
 /// More than any pipe holds.
 const MUCH: usize = 3 << 20;
 
-fn builder(method: StartMethod) -> Builder {
-    Builder::new().start_method(method)
+fn builder(method: StartMethod) -> ProcessBuilder {
+    ProcessBuilder::new().start_method(method)
 }
 
-fn piped(method: StartMethod) -> Builder {
+fn piped(method: StartMethod) -> ProcessBuilder {
     builder(method).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped())
 }
 

@@ -7,7 +7,7 @@ mod support;
 use std::panic::{AssertUnwindSafe, catch_unwind, panic_any};
 
 use nix::sys::signal::{Signal, raise};
-use process_task::{Builder, Direction, Error, ErrorKind, Execution, Process, StartMethod, Stdio, process_task};
+use process_task::{Direction, Error, ErrorKind, Execution, Process, ProcessBuilder, StartMethod, Stdio, process_task};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 under_every_start_method! {
@@ -23,8 +23,8 @@ under_every_start_method! {
     a_panic_in_the_callers_own_serialiser_stays_with_the_caller,
 }
 
-fn builder(method: StartMethod) -> Builder {
-    Builder::new().start_method(method).stderr(Stdio::null()).env("RUST_BACKTRACE", "0")
+fn builder(method: StartMethod) -> ProcessBuilder {
+    ProcessBuilder::new().start_method(method).stderr(Stdio::null()).env("RUST_BACKTRACE", "0")
 }
 
 /// Message, location and backtrace of a panic; anything else fails the test.
@@ -78,7 +78,7 @@ fn a_panic_is_reported_with_its_text_and_its_place(method: StartMethod) {
     ];
     for (how, text) in texts {
         let process = builder(method).name("panicker").spawn(panic_with, how).unwrap();
-        let id = process.id().unwrap();
+        let id = process.pid().unwrap();
         let error = process.join().unwrap_err();
         let (message, location, backtrace) = panicked(&error);
         assert_eq!(message, text);

@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use process_task::{Builder, Pool, StartMethod, process_task};
+use process_task::{Pool, ProcessBuilder, StartMethod, process_task};
 use support::{PATIENCE, eventually, processes};
 use victim::{Victim, reached, stage};
 
@@ -133,13 +133,13 @@ fn stop(pids: &[u32]) {
 fn a_pool_outlives_the_thread_that_made_it(method: StartMethod) {
     let make = move || Pool::builder().workers(2).start_method(method).build().unwrap();
     let pool = thread::spawn(make).join().unwrap();
-    let process = thread::spawn(move || Builder::new().start_method(method).spawn(slow_square, 5).unwrap());
+    let process = thread::spawn(move || ProcessBuilder::new().start_method(method).spawn(slow_square, 5).unwrap());
     let process = process.join().unwrap();
     let pids = pool.map(own_pid, [(), (), (), ()]).unwrap();
     assert_eq!(process.join().unwrap(), 25);
     // The kernel's "parent" of PR_SET_PDEATHSIG is a thread. None of the workers may have been replaced.
     let after = pool.map(own_pid, [(), (), (), ()]).unwrap();
-    assert!(after.iter().all(|pid| process_task::active_children().iter().any(|child| child.id() == *pid)));
+    assert!(after.iter().all(|pid| process_task::active_children().iter().any(|child| child.pid() == *pid)));
     assert!(pids.iter().all(|pid| support::processes::alive(*pid)), "{pids:?} {after:?}");
 }
 
@@ -178,10 +178,10 @@ fn scene() {
     let busy = POOL.get_or_init(|| Pool::builder().workers(1).start_method(method).build().unwrap());
     let idle = Pool::builder().workers(1).start_method(method).build().unwrap();
     drop(busy.submit(for_ever, "in a pool"));
-    Builder::new().start_method(method).spawn(nested, "in a nested pool").unwrap().detach();
-    Builder::new().start_method(method).spawn(shell, "beside a shell").unwrap().detach();
-    Builder::new().start_method(method).spawn(nested_shell, "below a nested pool").unwrap().detach();
-    let process = Builder::new().start_method(method).spawn(for_ever, "in a process").unwrap();
+    ProcessBuilder::new().start_method(method).spawn(nested, "in a nested pool").unwrap().detach();
+    ProcessBuilder::new().start_method(method).spawn(shell, "beside a shell").unwrap().detach();
+    ProcessBuilder::new().start_method(method).spawn(nested_shell, "below a nested pool").unwrap().detach();
+    let process = ProcessBuilder::new().start_method(method).spawn(for_ever, "in a process").unwrap();
     victim::wait_to_go_on();
     match scene.as_str() {
         "returns" => {}
@@ -206,7 +206,7 @@ fn forget(pool: Pool) {
 
 fn start_for_ever(method: StartMethod) -> ! {
     loop {
-        let process = Builder::new().start_method(method).spawn(slow_square, 3);
+        let process = ProcessBuilder::new().start_method(method).spawn(slow_square, 3);
         let pool = Pool::builder().workers(2).start_method(method).build();
         if let (Ok(process), Ok(pool)) = (process, pool) {
             drop(pool.submit(slow_square, 4));

@@ -255,7 +255,7 @@ fn a_handle_is_waited_for_as_long_as_told(method: StartMethod) {
     let handle = handle.join_timeout(Duration::from_millis(5)).expect_err("the handle");
     open_gate(&scratch);
     assert!(handle.wait_timeout(Duration::MAX) && handle.is_finished() && handle.wait_timeout(Duration::ZERO));
-    let worker = active_children()[0].id();
+    let worker = active_children()[0].pid();
     assert_eq!(handle.join_timeout(Duration::ZERO).map_err(drop), Ok(Ok(worker)));
     eventually("a result is seen without waiting", Duration::from_secs(10), {
         let handle = pool.submit(square, 4);
@@ -433,10 +433,10 @@ fn threads_share_one_pool(method: StartMethod) {
 
 fn a_pool_outlives_the_thread_that_made_it(method: StartMethod) {
     let pool = thread::spawn(move || pool(method, 2)).join().expect("a thread that makes a pool");
-    let before: BTreeSet<u32> = active_children().iter().map(process_task::ProcessInfo::id).collect();
+    let before: BTreeSet<u32> = active_children().iter().map(process_task::ProcessInfo::pid).collect();
     assert_eq!(pool.map(square, 0..100), Ok((0..100).map(|x| x * x).collect()));
     thread::scope(|scope| scope.spawn(|| assert_eq!(pool.call(square, 4), Ok(16))).join()).expect("a thread");
-    let after: BTreeSet<u32> = active_children().iter().map(process_task::ProcessInfo::id).collect();
+    let after: BTreeSet<u32> = active_children().iter().map(process_task::ProcessInfo::pid).collect();
     assert_eq!(before, after);
 }
 

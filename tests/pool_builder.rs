@@ -40,7 +40,7 @@ fn workers(count: usize) -> Vec<u32> {
         children.len() == count
     });
     children.sort_by_key(|child| child.name().rsplit('-').next().unwrap().parse::<usize>().unwrap());
-    children.iter().map(process_task::ProcessInfo::id).collect()
+    children.iter().map(process_task::ProcessInfo::pid).collect()
 }
 
 /// Checks the first workers of `pool`, then kills them and checks those that replace them.

@@ -130,7 +130,7 @@ fn a_running_call_is_cancelled_by_its_workers_death(method: StartMethod) {
     assert_ne!(neighbour.join().expect("a pid"), killed);
     eventually("the worker is replaced", PATIENCE, || active_children().len() == 2);
     // One that has not begun costs no worker.
-    let before: Vec<_> = active_children().iter().map(process_task::ProcessInfo::id).collect();
+    let before: Vec<_> = active_children().iter().map(process_task::ProcessInfo::pid).collect();
     let again = [Scratch::new(), Scratch::new()];
     let busy = again.each_ref().map(|scratch| running(&pool, scratch));
     let waiting = pool.submit(square, 2);
@@ -279,7 +279,7 @@ fn calls_of_a_stopped_worker_are_cancelled(method: StartMethod) {
     let scratch = Scratch::new();
     let first = running(&pool, &scratch);
     let behind: Vec<_> = (1..4).map(|item| pool.submit(pass, (directory(&scratch), item))).collect();
-    let pid = Pid::from_raw(active_children()[0].id().cast_signed());
+    let pid = Pid::from_raw(active_children()[0].pid().cast_signed());
     kill(pid, Signal::SIGSTOP).expect("a worker that can be stopped");
     assert!(behind.iter().all(JoinHandle::cancel));
     assert!(!first.cancel() && first.cancel_running());

@@ -172,12 +172,12 @@ fn a_stopped_worker_is_killed_when_its_time_is_over(method: StartMethod) {
         let scratch = Scratch::new();
         let pool = pool(method, 2);
         let is_set_up = |child: &process_task::ProcessInfo| {
-            fs::read_to_string(format!("/proc/{}/comm", child.id())).is_ok_and(|name| name.trim() == child.name())
+            fs::read_to_string(format!("/proc/{}/comm", child.pid())).is_ok_and(|name| name.trim() == child.name())
         };
         eventually("both workers are set up", PATIENCE, || active_children().iter().all(is_set_up));
         let submit = || ["0", "1"].map(|name| pool.submit(wait.timeout(limit), (directory(&scratch), name)));
         let stop_all =
-            || active_children().iter().map(process_task::ProcessInfo::id).inspect(|pid| stop(*pid)).collect();
+            || active_children().iter().map(process_task::ProcessInfo::pid).inspect(|pid| stop(*pid)).collect();
         let (calls, stopped): (_, BTreeSet<u32>) = if stopped_first {
             // Nobody begins these: others come, and take them over.
             let stopped = stop_all();
@@ -192,7 +192,7 @@ fn a_stopped_worker_is_killed_when_its_time_is_over(method: StartMethod) {
             assert!(!stopped_first || !stopped.contains(&error.process().unwrap().1), "{error}");
         }
         goes_on(&pool);
-        assert!(active_children().iter().all(|child| !stopped.contains(&child.id())) || !stopped_first);
+        assert!(active_children().iter().all(|child| !stopped.contains(&child.pid())) || !stopped_first);
     }
 }
 
@@ -202,7 +202,7 @@ fn a_stopped_worker_without_a_limit_is_waited_for(method: StartMethod) {
         let scratch = Scratch::new();
         let call = pool.submit(task, (directory(&scratch), "begun"));
         eventually("it has begun", PATIENCE, || scratch.path().join("begun").exists());
-        let worker = active_children()[0].id();
+        let worker = active_children()[0].pid();
         stop(worker);
         open_gate(&scratch);
         let early = call.wait_timeout(SHORT);
@@ -266,7 +266,7 @@ fn a_grace_lets_a_task_end_by_itself(method: StartMethod) {
 fn have_children(directory: &str) {
     let program = Command::new("sleep").arg("1000").spawn().unwrap();
     let nested = wait.spawn(directory, "nested has begun");
-    fs::write(format!("{directory}/pids"), format!("{} {}", program.id(), nested.id().unwrap())).unwrap();
+    fs::write(format!("{directory}/pids"), format!("{} {}", program.id(), nested.pid().unwrap())).unwrap();
     drop(nested.join());
 }
 

@@ -152,7 +152,7 @@ fn pool(method: StartMethod, workers: usize) -> Pool {
 }
 
 fn workers() -> BTreeSet<u32> {
-    active_children().iter().map(process_task::ProcessInfo::id).collect()
+    active_children().iter().map(process_task::ProcessInfo::pid).collect()
 }
 
 /// Makes calls on `pool` that must work, whatever happened to it before.

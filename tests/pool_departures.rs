@@ -371,7 +371,7 @@ fn a_process_that_cannot_be_killed_is_given_up(method: StartMethod) {
     let pool = builder(method, 1).build().unwrap();
     let handle = pool.submit(hang.timeout(SHORT).retries(3), ());
     eventually("it runs", PATIENCE, || handle.is_running());
-    let worker = active_children()[0].id();
+    let worker = active_children()[0].pid();
     let Some(frozen) = Frozen::with(worker) else {
         assert!(pool.terminate().is_ok());
         return;

@@ -7,7 +7,7 @@ mod support;
 
 use std::time::Duration;
 
-use process_task::{Builder, ErrorKind, Pending, Pool, PoolBuilder, StartMethod, process_task};
+use process_task::{ErrorKind, Pending, Pool, PoolBuilder, ProcessBuilder, StartMethod, process_task};
 
 under_every_start_method! {
     builders_of_pools_take_every_number_that_makes_sense,
@@ -74,7 +74,7 @@ fn builders_of_pools_take_every_number_that_makes_sense(method: StartMethod) {
 }
 
 fn builders_of_processes_take_every_number_that_makes_sense(method: StartMethod) {
-    let builder = || Builder::new().start_method(method);
+    let builder = || ProcessBuilder::new().start_method(method);
     let fine = [
         builder().memory_limit(u64::MAX),
         builder().cpu_time_limit(Duration::ZERO),
@@ -114,6 +114,6 @@ fn endless_times_are_waited_for(method: StartMethod) {
     assert!(call.wait_timeout(Duration::MAX) && call.join() == Ok(25));
     pool.close().unwrap();
     assert!(pool.join_timeout(Duration::MAX).unwrap());
-    let process = Builder::new().start_method(method).spawn(square.timeout(Duration::MAX), 5).unwrap();
+    let process = ProcessBuilder::new().start_method(method).spawn(square.timeout(Duration::MAX), 5).unwrap();
     assert_eq!(process.join(), Ok(25));
 }

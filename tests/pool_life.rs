@@ -214,7 +214,7 @@ fn a_finalizer_runs_in_each_worker_that_is_sent_home(method: StartMethod) {
     let scratch = Scratch::new();
     let pool = builder(method, 3).finalizer(note, directory(&scratch)).build().unwrap();
     goes_on(&pool);
-    let workers: BTreeSet<u32> = active_children().iter().map(process_task::ProcessInfo::id).collect();
+    let workers: BTreeSet<u32> = active_children().iter().map(process_task::ProcessInfo::pid).collect();
     assert_eq!(workers.len(), 3);
     drop(pool);
     let noted = std::fs::read_dir(scratch.path()).unwrap();

@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
 use std::sync::{Mutex, MutexGuard, Once, PoisonError};
 use std::time::Duration;
 
-use process_task::{Builder, Pool, StartMethod, process_task};
+use process_task::{Pool, ProcessBuilder, StartMethod, process_task};
 use support::eventually;
 use tracing::field::{Field, Visit};
 use tracing::span::{Attributes, Id, Record};
@@ -145,7 +145,7 @@ fn pool(method: StartMethod) -> Pool {
 fn a_subscriber_hears_of_workers_and_calls(method: StartMethod) {
     listen();
     let pool = pool(method);
-    let pid = process_task::active_children()[0].id().to_string();
+    let pid = process_task::active_children()[0].pid().to_string();
     assert_eq!(pool.call(square, 3), Ok(9));
     pool.call(picky, 5).expect_err("a multiple of five");
     drop(pool);
@@ -216,7 +216,7 @@ fn death_says_which_task_ran(method: StartMethod) {
     let died = heard("worker died");
     assert!(died.len() == 1 && died[0].fields["task"].ends_with("::abort"), "{died:?}");
     // One that ran nothing has no task.
-    let idle = process_task::active_children()[0].id();
+    let idle = process_task::active_children()[0].pid();
     let idle = nix::unistd::Pid::from_raw(idle.cast_signed());
     nix::sys::signal::kill(idle, nix::sys::signal::Signal::SIGKILL).expect("a worker");
     eventually("its death is told", support::PATIENCE, || heard("worker died").len() == 2);
@@ -294,7 +294,7 @@ fn stopped_worker_is_a_warning_with_task_and_signal(method: StartMethod) {
 
 fn stopped_process_is_a_warning_with_task_and_signal(method: StartMethod) {
     listen();
-    let process = Builder::new().name("still").start_method(method).spawn(stop, ()).unwrap();
+    let process = ProcessBuilder::new().name("still").start_method(method).spawn(stop, ()).unwrap();
     assert_eq!(stopped("process stopped").fields["process"], "still");
     assert_eq!(process.join(), Ok(()));
     eventually("it is told that it goes on", support::PATIENCE, || heard("process continued").len() == 1);

@@ -54,7 +54,7 @@ fn held_by(pid: u32) -> u64 {
 }
 
 fn held() -> u64 {
-    let children = active_children().into_iter().map(|child| child.id());
+    let children = active_children().into_iter().map(|child| child.pid());
     children.chain([std::process::id()]).map(held_by).sum()
 }
 
@@ -96,7 +96,7 @@ fn what_is_too_long_to_keep_is_given_back_at_once(method: StartMethod) {
     let pool = pool(method, 1);
     let len = 257 << 20;
     assert_eq!(pool.call(sum, &vec![1; len]), Ok((len / 4096) as u64));
-    let worker = active_children()[0].id();
+    let worker = active_children()[0].pid();
     assert_eq!((pool.stats().shared_memory, held_by(std::process::id())), (0, 0));
     eventually("the worker has let go", PATIENCE, || held_by(worker) == 0);
     let result = pool.call(made, (len, 3)).expect("a long result");

@@ -109,7 +109,7 @@ fn stats_count_what_was_done(method: StartMethod) {
     assert_eq!((stats.settled, stats.queued, stats.in_flight, calls(&stats)), (551, 0, 0, 551));
     let names: Vec<_> = stats.workers.iter().map(|worker| worker.name.as_str()).collect();
     assert_eq!(names, ["counted-0", "counted-1", "counted-2"]);
-    let family: BTreeSet<u32> = process_task::active_children().iter().map(process_task::ProcessInfo::id).collect();
+    let family: BTreeSet<u32> = process_task::active_children().iter().map(process_task::ProcessInfo::pid).collect();
     assert_eq!(stats.workers.iter().filter_map(|worker| worker.pid).collect::<BTreeSet<_>>(), family);
     assert!(stats.workers.iter().all(|worker| worker.restarts == 0 && worker.memory > Some(0)));
     let table = stats.to_string();

@@ -117,7 +117,7 @@ fn kill_workers(rounds: usize) -> usize {
         if workers.len() < WORKERS / 2 {
             continue;
         }
-        let victim = workers[usize::try_from(random >> 8).unwrap_or(0) % workers.len()].id();
+        let victim = workers[usize::try_from(random >> 8).unwrap_or(0) % workers.len()].pid();
         if kill(Pid::from_raw(victim.cast_signed()), Signal::SIGKILL).is_ok() {
             kills += 1;
         }

@@ -13,7 +13,7 @@ use nix::errno::Errno;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use process_task::{Builder, Error, ErrorKind, Pool, PoolBuilder, StartMethod, active_children, process_task};
+use process_task::{Error, ErrorKind, Pool, PoolBuilder, ProcessBuilder, StartMethod, active_children, process_task};
 use support::processes::descendants;
 use support::scratch::Scratch;
 use support::{PATIENCE, eventually};
@@ -86,7 +86,7 @@ fn kill_all(pool: &Pool, mut meanwhile: impl FnMut()) {
         meanwhile();
         let there = active_children();
         for child in &there {
-            let _ = kill(Pid::from_raw(child.id().cast_signed()), Signal::SIGKILL);
+            let _ = kill(Pid::from_raw(child.pid().cast_signed()), Signal::SIGKILL);
         }
         let refused = pool.stats().start_failure;
         let refused = refused.is_some_and(|failure| matches!(failure.kind(), ErrorKind::CouldNotStart { .. }));
@@ -150,7 +150,7 @@ impl Drop for Bounded {
 
 fn refused_fork_is_waited_for_and_names_the_limits(method: StartMethod) {
     let pool = builder(method, 1).build().unwrap();
-    let worker = active_children()[0].id();
+    let worker = active_children()[0].pid();
     let server = descendants()[&worker].parent;
     let Some(bounded) = Bounded::with(server) else { return };
     kill_all(&pool, || ());
@@ -203,7 +203,7 @@ fn lasting_failure_closes_the_pool_at_once(method: StartMethod) {
     let pool = builder(method, 1).current_dir(&directory).build().unwrap();
     assert_eq!(pool.call(square, 3), Ok(9));
     fs::remove_dir(&directory).unwrap();
-    let worker = Pid::from_raw(active_children()[0].id().cast_signed());
+    let worker = Pid::from_raw(active_children()[0].pid().cast_signed());
     kill(worker, Signal::SIGKILL).unwrap();
     let mut closed = None;
     eventually("the pool closes", PATIENCE, || {
@@ -245,7 +245,7 @@ fn processors_that_are_not_there_are_refused(method: StartMethod) {
     for (cpus, words) in [(vec![], "at least one"), (vec![9999], "9999"), (vec![0, usize::MAX], "no processor")] {
         is_invalid(&builder(method, 1).cpus(cpus.clone()).build().unwrap_err(), &[words]);
         is_invalid(&builder(method, 1).cpus(cpus.clone()).lazy().build().unwrap_err(), &[words]);
-        let spawned = Builder::new().start_method(method).cpus(cpus).spawn(square, 3);
+        let spawned = ProcessBuilder::new().start_method(method).cpus(cpus).spawn(square, 3);
         let error = spawned.and_then(process_task::Process::join).unwrap_err();
         assert!(error.to_string().contains("choose its processors"), "{error}");
     }
@@ -253,7 +253,7 @@ fn processors_that_are_not_there_are_refused(method: StartMethod) {
 
 fn numbers_out_of_range_are_refused(method: StartMethod) {
     is_invalid(&builder(method, 1).open_files_limit(0).build().unwrap_err(), &["0 open files"]);
-    is_invalid(&Builder::new().open_files_limit(0).spawn(square, 3).unwrap_err(), &["0 open files"]);
+    is_invalid(&ProcessBuilder::new().open_files_limit(0).spawn(square, 3).unwrap_err(), &["0 open files"]);
 }
 
 fn memory_limit_below_what_is_mapped_is_refused(method: StartMethod) {
@@ -263,7 +263,7 @@ fn memory_limit_below_what_is_mapped_is_refused(method: StartMethod) {
     };
     let small = 100 << 10;
     told(&builder(method, 1).memory_limit(small).build().unwrap_err());
-    told(&Builder::new().start_method(method).memory_limit(small).spawn(square, 3).unwrap().join().unwrap_err());
+    told(&ProcessBuilder::new().start_method(method).memory_limit(small).spawn(square, 3).unwrap().join().unwrap_err());
     told(&square.memory_limit(small).spawn(3).join().unwrap_err());
     let pool = builder(method, 1).build().unwrap();
     let error = pool.call(square.memory_limit(small), 3).unwrap_err();

@@ -223,7 +223,7 @@ fn pool(method: StartMethod, workers: usize) -> Pool {
 
 fn kill_workers() {
     for worker in active_children() {
-        let _ = kill(Pid::from_raw(worker.id().cast_signed()), Signal::SIGKILL);
+        let _ = kill(Pid::from_raw(worker.pid().cast_signed()), Signal::SIGKILL);
     }
 }
 

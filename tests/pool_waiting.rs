@@ -243,7 +243,7 @@ fn a_dead_worker_makes_room(method: StartMethod) {
     thread::scope(|scope| {
         let waiting = scope.spawn(|| pool.call(square, 3));
         eventually("a worker is there", PATIENCE, || active_children().len() == 1);
-        let pid = active_children()[0].id();
+        let pid = active_children()[0].pid();
         // It may not have begun, and then goes on in the next worker, which finds the gate open.
         kill(Pid::from_raw(pid.cast_signed()), Signal::SIGKILL).expect("a worker that can be killed");
         eventually("the worker is gone", PATIENCE, || !support::processes::alive(pid));

@@ -6,7 +6,7 @@ mod support;
 
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 
-use process_task::{Builder, StartMethod, process_task};
+use process_task::{ProcessBuilder, StartMethod, process_task};
 
 static LOADED_BY: AtomicU32 = AtomicU32::new(0);
 
@@ -28,7 +28,7 @@ fn what_a_preload_leaves_is_in_every_forked_child_and_in_no_other_process() {
         assert_ne!(server, std::process::id());
         assert_eq!(loaded_by.spawn().join().unwrap(), server, "it ran once");
         assert_eq!(loaded_by(), 0);
-        let executed = Builder::new().start_method(StartMethod::Exec).spawn(loaded_by, ()).unwrap();
+        let executed = ProcessBuilder::new().start_method(StartMethod::Exec).spawn(loaded_by, ()).unwrap();
         assert_eq!(executed.join().unwrap(), 0);
     });
 }

@@ -9,7 +9,7 @@ mod victim;
 use std::sync::{LazyLock, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use process_task::{Builder, ErrorKind, Execution, Pool, Process, StartMethod, process_task};
+use process_task::{ErrorKind, Execution, Pool, Process, ProcessBuilder, StartMethod, process_task};
 use victim::{Victim, reached};
 
 under_every_start_method! {
@@ -49,7 +49,7 @@ static CONSTRUCT: extern "C" fn() = construct;
 fn attempts() {
     let mut errors = vec![square.spawn(3).join().err(), Pool::new().err(), WORKERS.as_ref().err().cloned()];
     errors.push(Pool::global().err());
-    errors.push(Builder::new().start_method(StartMethod::Exec).spawn(square, 3).err());
+    errors.push(ProcessBuilder::new().start_method(StartMethod::Exec).spawn(square, 3).err());
     let words = errors.into_iter().map(|error| error.map_or_else(|| "none".to_owned(), |error| error.to_string()));
     HEARD.lock().unwrap_or_else(PoisonError::into_inner).extend(words);
 }
@@ -98,7 +98,7 @@ fn scene() {
     let Some((scene, method)) = victim::scene() else { return };
     reached("begun");
     let began = Instant::now();
-    let spawn = || Builder::new().start_method(method).spawn(heard, ());
+    let spawn = || ProcessBuilder::new().start_method(method).spawn(heard, ());
     if scene == "unwraps" {
         for error in [spawn().unwrap_err(), Pool::builder().start_method(method).build().unwrap_err()] {
             let is_start = matches!(error.kind(), ErrorKind::CouldNotStart { .. });

@@ -13,7 +13,7 @@ use std::thread::sleep;
 use std::time::Duration;
 
 use nix::sys::signal::{Signal, raise};
-use process_task::{Builder, ErrorKind, Execution, Pool, Process, Result, StartMethod, Stdio, process_task};
+use process_task::{ErrorKind, Execution, Pool, Process, ProcessBuilder, Result, StartMethod, Stdio, process_task};
 use support::processes::alive;
 use support::{PATIENCE, eventually};
 
@@ -30,8 +30,8 @@ under_every_start_method! {
     a_stopped_process_can_be_killed,
 }
 
-fn builder(method: StartMethod) -> Builder {
-    Builder::new().start_method(method).stderr(Stdio::null())
+fn builder(method: StartMethod) -> ProcessBuilder {
+    ProcessBuilder::new().start_method(method).stderr(Stdio::null())
 }
 
 #[process_task]
@@ -148,7 +148,7 @@ fn exiting_is_no_success_whatever_the_code(method: StartMethod) {
             ("become_another_program", builder(method).spawn(become_another_program, code).unwrap()),
         ];
         for (name, mut process) in processes {
-            let id = process.id().unwrap();
+            let id = process.pid().unwrap();
             assert_eq!(process.wait().unwrap().code(), Some(code));
             let error = process.join().unwrap_err();
             assert!(matches!(error.kind(), ErrorKind::Exited { code: seen, .. } if *seen == code), "{error}");
@@ -185,7 +185,7 @@ fn a_signal_that_a_task_raises_is_named(method: StartMethod) {
     ];
     for signal in signals {
         let process = builder(method).name("raiser").spawn(raise_signal, signal as i32).unwrap();
-        let id = process.id().unwrap();
+        let id = process.pid().unwrap();
         let error = process.join().unwrap_err();
         let core = matches!(error.kind(), ErrorKind::Killed { core_dumped: true, .. });
         let text = format!(
@@ -247,7 +247,7 @@ fn stop_oneself() {
 
 fn a_stopped_process_can_be_killed(method: StartMethod) {
     let process = builder(method).spawn(stop_oneself, ()).unwrap();
-    let id = process.id().unwrap();
+    let id = process.pid().unwrap();
     eventually("it has stopped", PATIENCE, || {
         support::processes::descendants().get(&id).is_some_and(|entry| entry.state == 'T')
     });

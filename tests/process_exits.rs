@@ -9,7 +9,7 @@ use std::os::unix::process::ExitStatusExt as _;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use process_task::{Builder, ErrorKind, Execution, StartMethod, active_children, process_task};
+use process_task::{ErrorKind, Execution, ProcessBuilder, StartMethod, active_children, process_task};
 use support::processes::alive;
 use support::scratch::Scratch;
 use support::{PATIENCE, eventually};
@@ -66,23 +66,24 @@ fn hang() {
 }
 
 fn hanging_exit_handler_ends_in_five_seconds(method: StartMethod) {
-    let mut process = Builder::new().start_method(method).spawn(hang_when_exiting, ()).unwrap();
+    let mut process = ProcessBuilder::new().start_method(method).spawn(hang_when_exiting, ()).unwrap();
     assert_eq!(process.wait().unwrap().signal(), Some(nix::libc::SIGKILL));
     assert_eq!(process.join(), Ok(7));
 }
 
 fn hanging_exit_handler_ends_when_its_builder_says(method: StartMethod) {
-    let mut process = Builder::new().start_method(method).exit_timeout(SHORT).spawn(hang_when_exiting, ()).unwrap();
+    let mut process =
+        ProcessBuilder::new().start_method(method).exit_timeout(SHORT).spawn(hang_when_exiting, ()).unwrap();
     let status = process.wait_timeout(PATIENCE).unwrap().expect("an end");
     assert_eq!((status.signal(), process.join()), (Some(nix::libc::SIGKILL), Ok(7)));
     // Not even a moment.
     let mut process =
-        Builder::new().start_method(method).exit_timeout(Duration::ZERO).spawn(hang_when_exiting, ()).unwrap();
+        ProcessBuilder::new().start_method(method).exit_timeout(Duration::ZERO).spawn(hang_when_exiting, ()).unwrap();
     assert!(process.wait_timeout(PATIENCE).unwrap().is_some());
 }
 
 fn detached_process_that_hangs_when_it_exits_is_killed(method: StartMethod) {
-    Builder::new().start_method(method).exit_timeout(SHORT).spawn(hang_when_exiting, ()).unwrap().detach();
+    ProcessBuilder::new().start_method(method).exit_timeout(SHORT).spawn(hang_when_exiting, ()).unwrap().detach();
     eventually("it is gone", PATIENCE, || active_children().is_empty());
 }
 
@@ -90,7 +91,7 @@ fn exit_in_time_is_not_ended(method: StartMethod) {
     let scratch = Scratch::new();
     for limit in [Duration::from_mins(1), Duration::MAX] {
         let note = scratch.file("note");
-        let mut process = Builder::new()
+        let mut process = ProcessBuilder::new()
             .start_method(method)
             .env("NOTE", &note)
             .exit_timeout(limit)
@@ -103,18 +104,19 @@ fn exit_in_time_is_not_ended(method: StartMethod) {
 }
 
 fn panicked_task_that_hangs_when_it_exits_is_killed(method: StartMethod) {
-    let mut process = Builder::new().start_method(method).exit_timeout(SHORT).spawn(panic_and_hang, ()).unwrap();
+    let mut process = ProcessBuilder::new().start_method(method).exit_timeout(SHORT).spawn(panic_and_hang, ()).unwrap();
     assert_eq!(process.wait().unwrap().signal(), Some(nix::libc::SIGKILL));
     assert!(matches!(process.join().unwrap_err().kind(), ErrorKind::Panicked { .. }));
 }
 
 fn timed_out_process_is_dead_when_it_is_joined(method: StartMethod) {
     for _ in 0..support::rounds(10) {
-        let process = Builder::new().start_method(method).spawn(hang.timeout(Duration::from_millis(5)), ()).unwrap();
+        let process =
+            ProcessBuilder::new().start_method(method).spawn(hang.timeout(Duration::from_millis(5)), ()).unwrap();
         while !process.is_finished() {
             std::hint::spin_loop();
         }
-        let pid = process.id().expect("a process");
+        let pid = process.pid().expect("a process");
         let (dead, error) = (!alive(pid), process.join().unwrap_err());
         assert!(dead && matches!(error.kind(), ErrorKind::TimedOut { .. }), "{error}");
     }
@@ -143,8 +145,8 @@ impl Drop for Frozen {
 }
 
 fn process_that_cannot_be_killed_is_given_up(method: StartMethod) {
-    let process = Builder::new().start_method(method).spawn(hang.timeout(Duration::from_secs(1)), ()).unwrap();
-    let pid = process.id().expect("a process");
+    let process = ProcessBuilder::new().start_method(method).spawn(hang.timeout(Duration::from_secs(1)), ()).unwrap();
+    let pid = process.pid().expect("a process");
     let Some(frozen) = Frozen::with(pid) else { return };
     let error = process.join().unwrap_err();
     assert!(alive(pid) && matches!(error.kind(), ErrorKind::TimedOut { .. }), "{error}");

@@ -14,7 +14,7 @@ use std::thread::{self, Thread};
 use std::time::Duration;
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use process_task::{Builder, ErrorKind, Process, StartMethod, Stdio, process_task};
+use process_task::{ErrorKind, Process, ProcessBuilder, StartMethod, Stdio, process_task};
 use support::{PATIENCE, eventually};
 
 under_every_start_method! {
@@ -29,8 +29,8 @@ under_every_start_method! {
     many_processes_can_be_awaited_by_one_thread,
 }
 
-fn builder(method: StartMethod) -> Builder {
-    Builder::new().start_method(method).stderr(Stdio::null())
+fn builder(method: StartMethod) -> ProcessBuilder {
+    ProcessBuilder::new().start_method(method).stderr(Stdio::null())
 }
 
 #[process_task]

@@ -9,7 +9,9 @@ use std::io::{Read as _, Write as _};
 use std::thread::sleep;
 use std::time::Duration;
 
-use process_task::{Builder, Pool, Process, ProcessInfo, StartMethod, Stdio, active_children, current, process_task};
+use process_task::{
+    Pool, Process, ProcessBuilder, ProcessInfo, StartMethod, Stdio, active_children, current, process_task,
+};
 use support::processes::alive;
 use support::scratch::Scratch;
 use support::{PATIENCE, eventually};
@@ -33,8 +35,8 @@ under_every_start_method! {
     processes_may_be_joined_in_any_order_and_from_any_thread,
 }
 
-fn builder(method: StartMethod) -> Builder {
-    Builder::new().start_method(method)
+fn builder(method: StartMethod) -> ProcessBuilder {
+    ProcessBuilder::new().start_method(method)
 }
 
 #[process_task]
@@ -66,7 +68,7 @@ fn the_result_of_a_task_is_what_it_returned(method: StartMethod) {
 fn a_process_is_listed_from_its_start_to_its_end(method: StartMethod) {
     assert_eq!(active_children(), []);
     let (mut process, stdin) = waiting(method, "listed");
-    let id = process.id().unwrap();
+    let id = process.pid().unwrap();
     assert_eq!(process.name(), "listed");
     assert_ne!(id, std::process::id());
     assert!(alive(id));
@@ -74,7 +76,7 @@ fn a_process_is_listed_from_its_start_to_its_end(method: StartMethod) {
     assert_eq!(process.try_wait().unwrap(), None);
     assert_eq!(process.wait_timeout(Duration::ZERO).unwrap(), None);
     assert_eq!(process.wait_timeout(Duration::from_millis(20)).unwrap(), None);
-    let listed: Vec<_> = active_children().iter().map(|child| (child.name().to_owned(), child.id())).collect();
+    let listed: Vec<_> = active_children().iter().map(|child| (child.name().to_owned(), child.pid())).collect();
     assert_eq!(listed, [("listed".to_owned(), id)]);
 
     drop(stdin);
@@ -84,7 +86,7 @@ fn a_process_is_listed_from_its_start_to_its_end(method: StartMethod) {
     assert_eq!(process.wait_timeout(Duration::MAX).unwrap().unwrap().code(), Some(0));
     assert_eq!(active_children(), []);
     assert!(!alive(id));
-    assert_eq!(process.id(), Some(id), "it keeps its number in what we say of it");
+    assert_eq!(process.pid(), Some(id), "it keeps its number in what we say of it");
     assert_eq!(process.join().unwrap(), "");
 }
 
@@ -96,7 +98,7 @@ fn describe_oneself(prefix: &str, numbers: &[f64]) -> (String, ProcessInfoParts)
 type ProcessInfoParts = (String, u32);
 
 fn parts(info: &ProcessInfo) -> ProcessInfoParts {
-    (info.name().to_owned(), info.id())
+    (info.name().to_owned(), info.pid())
 }
 
 fn arguments_are_the_childs_own_once_it_is_started(method: StartMethod) {
@@ -105,7 +107,7 @@ fn arguments_are_the_childs_own_once_it_is_started(method: StartMethod) {
         builder(method).name("own").spawn(describe_oneself, (&prefix, &numbers)).unwrap()
         // Both are gone here.
     };
-    let id = process.id().unwrap();
+    let id = process.pid().unwrap();
     assert_eq!(process.join().unwrap(), ("a [1.5, -0.0]".to_owned(), ("own".to_owned(), id)));
 }
 
@@ -136,7 +138,7 @@ fn join_returns_at_the_reply_and_not_at_the_end(method: StartMethod) {
     let stdin = process.take_stdin().unwrap();
     let id = process.join().unwrap();
     assert!(alive(id), "its exit handler waits for us");
-    assert_eq!(active_children().iter().map(ProcessInfo::id).collect::<Vec<_>>(), [id]);
+    assert_eq!(active_children().iter().map(ProcessInfo::pid).collect::<Vec<_>>(), [id]);
     assert!(!fs::exists(&path).unwrap());
     drop(stdin);
     eventually("the process ends", PATIENCE, || !alive(id));
@@ -218,7 +220,7 @@ fn goes_on_after(method: StartMethod, let_go: fn(Process<()>)) {
     let scratch = Scratch::new();
     let path = scratch.file("proof");
     let mut process = builder(method).stdin(Stdio::piped()).spawn(write_when_told, &path).unwrap();
-    let (id, stdin) = (process.id().unwrap(), process.take_stdin().unwrap());
+    let (id, stdin) = (process.pid().unwrap(), process.take_stdin().unwrap());
     let_go(process);
     assert!(alive(id));
     assert_eq!(active_children().len(), 1);

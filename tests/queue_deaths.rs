@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 use process_task::channel::{
     Consumer, GetError, Item, JoinableQueue, Producer, Queue, Receiver, RecvError, Sender, one_way,
 };
-use process_task::{Builder, Process, Shared, StartMethod, Task, process_task};
+use process_task::{Process, ProcessBuilder, Shared, StartMethod, Task, process_task};
 use stage::{Stage, stage as new_stage};
 use steps::{Followed, followed, moments};
 use support::rounds;
@@ -56,7 +56,7 @@ under_the_fork_server! {
 }
 
 fn start<T: Task>(method: StartMethod, task: T, args: T::Args<'_>) -> Process<T::Output> {
-    Builder::new().start_method(method).spawn(task, args).unwrap()
+    ProcessBuilder::new().start_method(method).spawn(task, args).unwrap()
 }
 
 /// How soon those who live must get on.

@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 
 use copies::{beside_a_copy, in_a_copy};
 use process_task::channel::{Consumer, GetError, Producer, PutError, PutErrorKind, Queue, SimpleQueue};
-use process_task::{Builder, Pool, Process, StartMethod, Task, process_task};
+use process_task::{Pool, Process, ProcessBuilder, StartMethod, Task, process_task};
 use regions::pool;
 use stage::{Stage, reach, stage as new_stage, until, until_asleep, until_killed};
 use support::{PATIENCE, eventually};
@@ -39,7 +39,7 @@ under_every_start_method! {
 }
 
 fn start<T: Task>(method: StartMethod, task: T, args: T::Args<'_>) -> Process<T::Output> {
-    Builder::new().start_method(method).spawn(task, args).unwrap()
+    ProcessBuilder::new().start_method(method).spawn(task, args).unwrap()
 }
 
 #[track_caller]
@@ -215,7 +215,7 @@ fn a_killed_waiter_costs_nothing(method: StartMethod) {
     let (producer, consumer) = Queue::bounded(1).unwrap().split();
     let [first, second, third] = [(); 3].map(|()| start(method, get_one, consumer.clone()));
     for waiter in [&first, &second, &third] {
-        until_asleep(waiter.id().unwrap());
+        until_asleep(waiter.pid().unwrap());
     }
     first.kill().unwrap();
     producer.put(1).unwrap();
@@ -228,7 +228,7 @@ fn a_killed_waiter_costs_nothing(method: StartMethod) {
     producer.put(5).unwrap();
     let [first, second, third] = [6, 7, 8].map(|number| start(method, put_one, (producer.clone(), number)));
     for waiter in [&first, &second, &third] {
-        until_asleep(waiter.id().unwrap());
+        until_asleep(waiter.pid().unwrap());
     }
     first.kill().unwrap();
     assert_eq!(consumer.get(), Ok(5));
@@ -462,8 +462,8 @@ fn a_process_that_is_stopped_is_still_there(method: StartMethod) {
     let stage = new_stage();
     let process = start(method, have_until_killed, ((other, others), &stage));
     until(&stage, 1);
-    until_asleep(process.id().unwrap());
-    let pid = nix::unistd::Pid::from_raw(process.id().unwrap().cast_signed());
+    until_asleep(process.pid().unwrap());
+    let pid = nix::unistd::Pid::from_raw(process.pid().unwrap().cast_signed());
     nix::sys::signal::kill(pid, nix::sys::signal::SIGSTOP).unwrap();
     assert_eq!(consumer.get_timeout(Duration::from_millis(200)), Err(GetError::Empty));
     producer.put(1).unwrap();

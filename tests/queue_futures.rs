@@ -11,7 +11,7 @@ use std::thread;
 use std::time::Duration;
 
 use process_task::channel::{Consumer, GetError, Producer, Queue};
-use process_task::{Builder, StartMethod, process_task};
+use process_task::{ProcessBuilder, StartMethod, process_task};
 
 under_every_start_method! {
     a_future_gets_the_next_item,
@@ -30,7 +30,7 @@ fn echo(from: Consumer<Vec<u8>>, to: Producer<Vec<u8>>) -> usize {
 
 fn a_future_gets_the_next_item(method: StartMethod) {
     let (there, back) = (Queue::bounded(2).unwrap(), Queue::bounded(2).unwrap());
-    let process = Builder::new().start_method(method).spawn(echo, (there.consumer(), back.producer())).unwrap();
+    let process = ProcessBuilder::new().start_method(method).spawn(echo, (there.consumer(), back.producer())).unwrap();
     executor::block_on(async {
         for len in [0, 1, 100, 100_000] {
             there.put(vec![7; len]).unwrap();
@@ -63,7 +63,7 @@ fn a_close_wakes_a_future(method: StartMethod) {
     let mut future = Box::pin(queue.get_async());
     let waker = executor::waker_of_this_thread();
     assert_eq!(future.as_mut().poll(&mut Context::from_waker(&waker)), Poll::Pending);
-    Builder::new().start_method(method).spawn(close, queue.consumer()).unwrap().join().unwrap();
+    ProcessBuilder::new().start_method(method).spawn(close, queue.consumer()).unwrap().join().unwrap();
     assert_eq!(executor::block_on(future), Err(GetError::Closed));
 }
 
@@ -77,7 +77,7 @@ fn put_and_stay(queue: Producer<u32>) {
 
 fn the_death_of_the_last_producer_wakes_a_future(method: StartMethod) {
     let (producer, consumer) = Queue::unbounded().unwrap().split();
-    let process = Builder::new().start_method(method).spawn(put_and_stay, producer).unwrap();
+    let process = ProcessBuilder::new().start_method(method).spawn(put_and_stay, producer).unwrap();
     executor::block_on(async {
         assert_eq!(consumer.get_async().await, Ok(1));
         process.kill().unwrap();
@@ -100,7 +100,7 @@ fn await_all(numbers: Consumer<u64>) -> (u64, u64) {
 
 fn futures_in_several_processes_get_every_item_once(method: StartMethod) {
     let (producer, consumer) = Queue::bounded(3).unwrap().split();
-    let spawn = |_| Builder::new().start_method(method).spawn(await_all, consumer.clone()).unwrap();
+    let spawn = |_| ProcessBuilder::new().start_method(method).spawn(await_all, consumer.clone()).unwrap();
     let processes: Vec<_> = (0..3).map(spawn).collect();
     drop(consumer);
     for number in 0..2000 {
@@ -131,8 +131,10 @@ fn wait_in_a_copy(from: Consumer<u32>, ready: Producer<()>) {
 
 fn a_future_goes_on_in_a_copy_of_its_process(method: StartMethod) {
     let (numbers, ready) = (Queue::bounded(2).unwrap(), Queue::bounded(2).unwrap());
-    let process =
-        Builder::new().start_method(method).spawn(wait_in_a_copy, (numbers.consumer(), ready.producer())).unwrap();
+    let process = ProcessBuilder::new()
+        .start_method(method)
+        .spawn(wait_in_a_copy, (numbers.consumer(), ready.producer()))
+        .unwrap();
     for number in [7, 8] {
         ready.get().unwrap();
         // It waits by now, most likely; if not, that shows nothing.

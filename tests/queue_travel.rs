@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use process_task::channel::{Consumer, GetError, JoinableQueue, Producer, PutErrorKind, Queue, SimpleQueue};
 use process_task::sync::Mutex;
-use process_task::{Builder, Pool, Process, Shared, StartMethod, Task, process_task};
+use process_task::{Pool, Process, ProcessBuilder, Shared, StartMethod, Task, process_task};
 use regions::inode;
 use serde::{Deserialize, Deserializer, Serialize};
 use stage::{Stage, reach, stage as new_stage, until};
@@ -30,7 +30,7 @@ under_every_start_method! {
 }
 
 fn start<T: Task>(method: StartMethod, task: T, args: T::Args<'_>) -> Process<T::Output> {
-    Builder::new().start_method(method).spawn(task, args).unwrap()
+    ProcessBuilder::new().start_method(method).spawn(task, args).unwrap()
 }
 
 type Region = Shared<Mutex<u64>>;

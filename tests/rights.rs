@@ -23,7 +23,7 @@ use nix::sys::prctl;
 use nix::sys::stat::{Mode, umask};
 use nix::sys::statvfs::{FsFlags, statvfs};
 use nix::unistd::{Gid, Uid, chroot, setegid, seteuid, setgid, setgroups, setsid, setuid};
-use process_task::{Builder, Pool, Process, StartMethod, process_task};
+use process_task::{Pool, Process, StartMethod, process_task};
 use restrict::give_up_capabilities;
 use victim::{Victim, reached};
 
@@ -184,7 +184,7 @@ fn follows(scene: &str, method: StartMethod) {
     let new = Pool::builder().workers(2).start_method(method).build().unwrap();
     assert_eq!(new.call(facts, ()).unwrap(), own, "a worker of a new pool");
     assert_eq!(
-        Builder::new().start_method(method).spawn(nested, ()).and_then(Process::join),
+        Process::builder().start_method(method).spawn(nested, ()).and_then(Process::join),
         Ok(own),
         "a child's child"
     );
@@ -196,7 +196,7 @@ fn follows(scene: &str, method: StartMethod) {
 }
 
 fn start(method: StartMethod) -> BTreeMap<String, String> {
-    Builder::new().start_method(method).spawn(facts, ()).and_then(Process::join).unwrap()
+    Process::builder().start_method(method).spawn(facts, ()).and_then(Process::join).unwrap()
 }
 
 #[process_task]
@@ -377,8 +377,8 @@ fn favours(method: StartMethod) {
     pool.call(leave, ()).unwrap_err();
     assert_eq!(pool.call(facts, ()).unwrap()["policy"], before["policy"]);
     // Asked for, it is refused as ever.
-    let refused = Builder::new().start_method(method).nice(-7).spawn(facts, ()).and_then(Process::join).unwrap_err();
-    assert!(refused.to_string().contains("set its niceness"), "{refused}");
+    let error = Process::builder().start_method(method).nice(-7).spawn(facts, ()).and_then(Process::join).unwrap_err();
+    assert!(error.to_string().contains("set its niceness"), "{error}");
     process_task::start_afresh().unwrap();
     assert_eq!(start(method)["niceness"], facts()["niceness"]);
 }
@@ -399,14 +399,14 @@ fn reads_shadow() -> (bool, bool, u32) {
 /// Starts as root, tries its workers, and gives its privileges up for good, as a daemon does.
 fn daemon(method: StartMethod) {
     let pool = Pool::builder().workers(2).start_method(method).build().unwrap();
-    let read = |method| Builder::new().start_method(method).spawn(facts, ()).and_then(Process::join).unwrap();
+    let read = |method| Process::builder().start_method(method).spawn(facts, ()).and_then(Process::join).unwrap();
     assert_eq!(read(method)["Uid"], "0 0 0");
     setgroups(&[]).unwrap();
     setgid(Gid::from_raw(65534)).unwrap();
     setuid(Uid::from_raw(65534)).unwrap();
     let nothing = (false, false, 65534);
     assert_eq!(reads_shadow(), nothing);
-    assert_eq!(Builder::new().start_method(method).spawn(reads_shadow, ()).and_then(Process::join), Ok(nothing));
+    assert_eq!(Process::builder().start_method(method).spawn(reads_shadow, ()).and_then(Process::join), Ok(nothing));
     // The workers that were there go on as they are. Those that come in their place have what the program has.
     for _ in 0..4 {
         pool.call(leave, ()).unwrap_err();
@@ -442,7 +442,7 @@ fn server() -> u32 {
 }
 
 fn afresh(method: StartMethod) {
-    let ask = || Builder::new().start_method(method).spawn(server, ()).and_then(Process::join).unwrap();
+    let ask = || Process::builder().start_method(method).spawn(server, ()).and_then(Process::join).unwrap();
     let before = ask();
     assert_eq!(ask(), before);
     process_task::start_afresh().unwrap();
@@ -464,12 +464,12 @@ fn waits_for(path: &Path) -> u32 {
 
 fn outlive(method: StartMethod) {
     let signal = victim::stage().join("go on");
-    let old = Builder::new().start_method(method).spawn(waits_for, &signal).unwrap();
+    let old = Process::builder().start_method(method).spawn(waits_for, &signal).unwrap();
     let pool = Pool::builder().workers(1).start_method(method).build().unwrap();
     let before = pool.call(server, ()).unwrap();
     let file = File::create(victim::stage().join("go")).unwrap();
     setuid(Uid::from_raw(65534)).unwrap();
-    let ask = || Builder::new().start_method(method).spawn(server, ()).and_then(Process::join).unwrap();
+    let ask = || Process::builder().start_method(method).spawn(server, ()).and_then(Process::join).unwrap();
     assert_ne!(ask(), before);
     assert_eq!(pool.call(server, ()), Ok(before), "its worker goes on");
     drop(file);
@@ -489,7 +489,7 @@ fn refused(method: StartMethod) {
     let pool = Pool::builder().workers(1).start_method(method).build().unwrap();
     assert_eq!(pool.call(server, ()).is_ok(), start(method).len() > 5);
     filter::refuse(&[libc::SYS_execve, libc::SYS_execveat], Answer::Errno(Errno::EACCES));
-    let error = Builder::new().start_method(method).spawn(server, ()).and_then(Process::join).unwrap_err();
+    let error = Process::builder().start_method(method).spawn(server, ()).and_then(Process::join).unwrap_err();
     assert!(error.to_string().contains("execute this program again"), "{error}");
     let error = Pool::builder().workers(1).start_method(method).build().unwrap_err();
     assert!(error.to_string().contains("execute this program again"), "{error}");

@@ -13,7 +13,7 @@ use std::sync::mpsc;
 use nix::sched::{CloneFlags, unshare};
 use nix::sys::prctl;
 use nix::unistd::{Uid, chroot};
-use process_task::{Builder, Pool, Process, StartMethod, process_task};
+use process_task::{Pool, Process, ProcessBuilder, StartMethod, process_task};
 use restrict::give_up_capabilities;
 use victim::{plays, reached};
 
@@ -89,7 +89,7 @@ fn leave() {
 }
 
 fn start(method: StartMethod) -> (Vec<String>, bool, PathBuf) {
-    Builder::new().start_method(method).spawn(facts, ()).and_then(Process::join).unwrap()
+    ProcessBuilder::new().start_method(method).spawn(facts, ()).and_then(Process::join).unwrap()
 }
 
 fn pool(method: StartMethod) -> Pool {

@@ -83,7 +83,7 @@ fn many_read_and_one_writes(method: StartMethod) {
     assert!(matches!(book.try_write(), Err(TryLockError::WouldBlock)));
     let writer = start(method, add, (&book, &stage));
     until(&stage, 4);
-    until_asleep(writer.id().unwrap());
+    until_asleep(writer.pid().unwrap());
     assert_eq!(*own, [1, 1]);
     drop(own);
     reach(&stage);
@@ -170,7 +170,7 @@ fn a_killed_waiter_costs_nothing(method: StartMethod) {
     let waiters = [(); 3].map(|()| start(method, add, (&book, &stage)));
     until(&stage, 3);
     for waiter in &waiters {
-        until_asleep(waiter.id().unwrap());
+        until_asleep(waiter.pid().unwrap());
     }
     assert!(matches!(book.try_read(), Err(TryLockError::WouldBlock)));
     let [first, second, third] = waiters;

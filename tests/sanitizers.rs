@@ -13,7 +13,7 @@ use std::path::PathBuf;
 use std::process::Command;
 
 use library::preloading;
-use process_task::{Builder, ErrorKind, Pending, Pool, StartMethod, process_task};
+use process_task::{ErrorKind, Pending, Pool, ProcessBuilder, StartMethod, process_task};
 use victim::{Victim, reached};
 
 under_every_start_method! {
@@ -65,7 +65,7 @@ fn reports(victim: &Victim) -> Vec<String> {
 fn scene() {
     let Some((scene, method)) = victim::scene() else { return };
     victim::say_panics();
-    let spawn = || Builder::new().start_method(method);
+    let spawn = || ProcessBuilder::new().start_method(method);
     match scene.as_str() {
         "crashes" => {
             let error = spawn().spawn(wild, ()).unwrap().join().unwrap_err();

@@ -136,7 +136,7 @@ fn a_holder_that_lives_keeps_its_permit(method: StartMethod) {
     let (permits, stage) = (permits(1), new_stage());
     let holder = start(method, borrow, (&permits, &stage, 2));
     until(&stage, 1);
-    let pid = nix::unistd::Pid::from_raw(holder.id().unwrap().cast_signed());
+    let pid = nix::unistd::Pid::from_raw(holder.pid().unwrap().cast_signed());
     nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGSTOP).unwrap();
     assert!(permits.acquire_timeout(Duration::from_millis(300)).is_none(), "a process that is stopped is not dead");
     nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGCONT).unwrap();
@@ -162,7 +162,7 @@ fn a_killed_waiter_costs_nothing(method: StartMethod) {
     let waiters = [(); 3].map(|()| start(method, have_one, (&permits, &stage)));
     until(&stage, 3);
     for waiter in &waiters {
-        until_asleep(waiter.id().unwrap());
+        until_asleep(waiter.pid().unwrap());
     }
     let [first, second, third] = waiters;
     first.kill().unwrap();

@@ -21,7 +21,7 @@ use nix::sys::uio::pwrite;
 use nix::sys::wait::waitpid;
 use nix::unistd::{ForkResult, Pid, fork, ftruncate};
 use process_task::sync::{Barrier, TryLockError};
-use process_task::{Builder, ErrorKind, Pool, Shared, SharedMut, SharedRanges, StartMethod, Task, process_task};
+use process_task::{ErrorKind, Pool, ProcessBuilder, Shared, SharedMut, SharedRanges, StartMethod, Task, process_task};
 use support::{PATIENCE, eventually, processes, promise};
 
 under_every_start_method! { within 120 seconds;
@@ -38,7 +38,7 @@ under_every_start_method! { within 120 seconds;
 }
 
 fn run<T: Task>(method: StartMethod, task: T, args: T::Args<'_>) -> process_task::Result<T::Output> {
-    Builder::new().start_method(method).spawn(task, args)?.join()
+    ProcessBuilder::new().start_method(method).spawn(task, args)?.join()
 }
 
 fn pool(method: StartMethod, workers: usize) -> Pool {
@@ -200,7 +200,7 @@ fn add_to_each(ranges: &SharedRanges<u64>, start: &Shared<Barrier>, times: u64) 
 fn one_range_has_one_writer_at_a_time(method: StartMethod) {
     let ranges = SharedMut::<[u64]>::zeroed(30).unwrap().split(10).unwrap();
     let start = Shared::new(Barrier::new(4)).unwrap();
-    let start_one = |_| Builder::new().start_method(method).spawn(add_to_each, (&ranges, &start, 300)).unwrap();
+    let start_one = |_| ProcessBuilder::new().start_method(method).spawn(add_to_each, (&ranges, &start, 300)).unwrap();
     let all: Vec<_> = (0..4).map(start_one).collect();
     for process in all {
         process.join().unwrap();
@@ -239,7 +239,7 @@ fn hold(ranges: SharedRanges<u64>, holds: &Shared<AtomicU64>) {
 fn memory_is_frozen_when_the_last_writer_has_let_go(method: StartMethod) {
     let ranges = SharedMut::<[u64]>::from_slice(&[1, 2, 3]).unwrap().split(1).unwrap();
     let holds = Shared::new(AtomicU64::new(0)).unwrap();
-    let process = Builder::new().start_method(method).spawn(hold, (ranges.clone(), &holds)).unwrap();
+    let process = ProcessBuilder::new().start_method(method).spawn(hold, (ranges.clone(), &holds)).unwrap();
     eventually("the task has the handle", PATIENCE, || holds.load(Relaxed) == 1);
     let error = ranges.freeze().unwrap_err();
     assert!(matches!(error.error().kind(), ErrorKind::CannotShare { errno: libc::EBUSY, .. }), "{error}");
@@ -320,10 +320,10 @@ fn keep_for_good(values: Shared<[u64]>, has: Shared<AtomicU64>) {
 fn memory_is_gone_when_its_last_process_is_killed(method: StartMethod) {
     let values = Shared::<[u64]>::from_slice(&[4, 5]).unwrap();
     let has = Shared::new(AtomicU64::new(0)).unwrap();
-    let process = Builder::new().start_method(method).spawn(keep_for_good, (values, has.clone())).unwrap();
+    let process = ProcessBuilder::new().start_method(method).spawn(keep_for_good, (values, has.clone())).unwrap();
     eventually("the task has it", PATIENCE, || has.load(Relaxed) == 9);
     drop(has);
-    let pid = process.id().unwrap();
+    let pid = process.pid().unwrap();
     assert!(holders().contains(&pid));
     kill(Pid::from_raw(pid.cast_signed()), Signal::SIGKILL).unwrap();
     process.join().unwrap_err();

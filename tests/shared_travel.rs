@@ -11,7 +11,7 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use process_task::sync::Mutex;
 use process_task::{
-    Builder, Direction, Error, ErrorKind, Pool, Shareable, Shared, SharedMut, SharedRanges, StartMethod, Task,
+    Direction, Error, ErrorKind, Pool, ProcessBuilder, Shareable, Shared, SharedMut, SharedRanges, StartMethod, Task,
     process_task, worker_state,
 };
 use serde::de::IntoDeserializer;
@@ -32,7 +32,7 @@ under_every_start_method! { within 120 seconds;
 }
 
 fn run<T: Task>(method: StartMethod, task: T, args: T::Args<'_>) -> process_task::Result<T::Output> {
-    Builder::new().start_method(method).spawn(task, args)?.join()
+    ProcessBuilder::new().start_method(method).spawn(task, args)?.join()
 }
 
 fn pool(method: StartMethod, workers: usize) -> Pool {
@@ -123,7 +123,7 @@ fn primes(below: u32) -> Made {
 }
 
 fn a_result_outlives_the_process_that_made_it(method: StartMethod) {
-    let mut process = Builder::new().start_method(method).spawn(primes, 50_000).unwrap();
+    let mut process = ProcessBuilder::new().start_method(method).spawn(primes, 50_000).unwrap();
     process.wait().unwrap();
     let found = process.join().unwrap().unwrap();
     assert_eq!((found.len(), found[5132]), (5133, 49_999));

@@ -39,7 +39,7 @@ fn pool(method: StartMethod, workers: usize) -> Pool {
 fn workers() -> Vec<u32> {
     let living = active_children();
     // One that was only just asked for has no name yet.
-    living.iter().filter(|child| child.name().starts_with("victim-")).map(process_task::ProcessInfo::id).collect()
+    living.iter().filter(|child| child.name().starts_with("victim-")).map(process_task::ProcessInfo::pid).collect()
 }
 
 fn shoot(pid: u32) -> bool {

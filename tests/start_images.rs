@@ -16,7 +16,7 @@ use std::process::Command;
 use filter::Answer;
 use nix::errno::Errno;
 use nix::libc;
-use process_task::{Builder, Pool, Process, StartMethod, process_task};
+use process_task::{Pool, Process, ProcessBuilder, StartMethod, process_task};
 use victim::{plays, reached};
 
 under_every_start_method! {
@@ -160,13 +160,13 @@ fn scene() {
 }
 
 fn starts(method: StartMethod) {
-    assert_eq!(Builder::new().start_method(method).spawn(square, 3).and_then(Process::join), Ok(9));
+    assert_eq!(ProcessBuilder::new().start_method(method).spawn(square, 3).and_then(Process::join), Ok(9));
     let pool = Pool::builder().workers(2).start_method(method).build().unwrap();
     assert_eq!(pool.map(square, 0..4).unwrap(), [0, 1, 4, 9]);
 }
 
 fn fails(method: StartMethod, words: &str) {
-    let error = Builder::new().start_method(method).spawn(square, 3).and_then(Process::join).unwrap_err();
+    let error = ProcessBuilder::new().start_method(method).spawn(square, 3).and_then(Process::join).unwrap_err();
     assert!(error.to_string().contains(words), "{error}");
     let pool = Pool::builder().workers(1).start_method(method).build();
     let error = pool.and_then(|pool| pool.call(square, 3)).unwrap_err();

@@ -6,7 +6,7 @@ mod support;
 
 use std::time::Duration;
 
-use process_task::{Builder, Pool, StartMethod, process_task};
+use process_task::{Pool, ProcessBuilder, StartMethod, process_task};
 
 under_every_start_method! { a_signal_is_heard_from_the_first_moment_on, a_worker_blocks_what_the_pools_builder_blocks }
 
@@ -26,7 +26,7 @@ fn blocked() -> String {
 
 fn a_signal_is_heard_from_the_first_moment_on(method: StartMethod) {
     for round in 0..support::rounds(60) {
-        let mut process = Builder::new().start_method(method).spawn(endless, ()).unwrap();
+        let mut process = ProcessBuilder::new().start_method(method).spawn(endless, ()).unwrap();
         process.terminate().unwrap();
         let ended = process.wait_timeout(Duration::from_secs(20)).unwrap();
         if ended.is_none() {

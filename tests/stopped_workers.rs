@@ -52,7 +52,7 @@ fn signal(pid: u32, signal: Signal) {
 
 fn stopped() -> Option<u32> {
     let state = |pid: &u32| processes::descendants().get(pid).map(|entry| entry.state);
-    active_children().iter().map(process_task::ProcessInfo::id).find(|pid| state(pid) == Some('T'))
+    active_children().iter().map(process_task::ProcessInfo::pid).find(|pid| state(pid) == Some('T'))
 }
 
 fn pool(method: StartMethod, workers: usize) -> Pool {
@@ -117,7 +117,7 @@ fn a_worker_stopped_between_publishing_and_ringing_delays_that_reply_only(method
 fn workers_stopped_at_any_moment_hold_one_call_each(method: StartMethod) {
     const CALLS: i64 = 60;
     let pool = pool(method, 3);
-    let workers: Vec<_> = active_children().iter().map(process_task::ProcessInfo::id).collect();
+    let workers: Vec<_> = active_children().iter().map(process_task::ProcessInfo::pid).collect();
     let mut random = 0x5eed_5eed_u64;
     for round in 0..rounds(40) {
         random ^= random << 13;

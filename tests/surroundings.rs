@@ -16,7 +16,7 @@ use library::library;
 use nix::mount::{MsFlags, mount, umount};
 use nix::sched::{CloneFlags, unshare};
 use nix::unistd::{dup2_stderr, dup2_stdout};
-use process_task::{Builder, Pool, Process, StartMethod, process_task};
+use process_task::{Pool, Process, ProcessBuilder, StartMethod, process_task};
 use support::scratch::Scratch;
 use victim::{Victim, reached};
 
@@ -71,7 +71,7 @@ fn scene() {
 
 /// A process, and a pool that is dropped.
 fn use_some(method: StartMethod) {
-    assert_eq!(Builder::new().start_method(method).spawn(square, 3).and_then(Process::join), Ok(9));
+    assert_eq!(ProcessBuilder::new().start_method(method).spawn(square, 3).and_then(Process::join), Ok(9));
     let pool = Pool::builder().workers(2).start_method(method).build().unwrap();
     assert_eq!(pool.map(square, 0..4).unwrap(), [0, 1, 4, 9]);
 }
@@ -82,7 +82,7 @@ fn output(method: StartMethod) {
     dup2_stderr(&writer).unwrap();
     drop(writer);
     use_some(method);
-    assert_eq!(Builder::new().start_method(method).spawn(print, ()).and_then(Process::join), Ok(()));
+    assert_eq!(ProcessBuilder::new().start_method(method).spawn(print, ()).and_then(Process::join), Ok(()));
     let null = fs::File::options().write(true).open("/dev/null").unwrap();
     dup2_stdout(&null).unwrap();
     dup2_stderr(&null).unwrap();
@@ -101,7 +101,7 @@ fn unmount(method: StartMethod) {
     mount(Some("tmpfs"), &place, Some("tmpfs"), MsFlags::empty(), none).unwrap();
     std::env::set_current_dir(&place).unwrap();
     use_some(method);
-    let seen = Builder::new().start_method(method).spawn(directory, ()).and_then(Process::join);
+    let seen = ProcessBuilder::new().start_method(method).spawn(directory, ()).and_then(Process::join);
     assert_eq!(seen.as_deref(), Ok(&*place));
     std::env::set_current_dir("/").unwrap();
     use_some(method);
@@ -114,7 +114,7 @@ fn loader(method: StartMethod) {
     std::env::set_current_dir("/").unwrap();
     set("LD_LIBRARY_PATH", None);
     set("LD_PRELOAD", None);
-    let run = || Builder::new().start_method(method);
+    let run = || ProcessBuilder::new().start_method(method);
     assert!(run().spawn(libraries, ()).and_then(Process::join).unwrap().contains("found.so"));
     let seen = run().spawn(variables, ()).and_then(Process::join).unwrap();
     assert_eq!((seen.get("LD_LIBRARY_PATH"), seen.get("LD_PRELOAD")), (None, None));
@@ -127,7 +127,7 @@ fn loader(method: StartMethod) {
 
 fn environment(method: StartMethod) {
     set("CHANGED", Some("by the program"));
-    let run = || Builder::new().start_method(method);
+    let run = || ProcessBuilder::new().start_method(method);
     assert_eq!(run().spawn(variables, ()).and_then(Process::join).unwrap()["CHANGED"], "by the program");
     set("CHANGED", None);
     set("LATER", Some("set"));
@@ -167,8 +167,8 @@ const MARKS: &str = "PROCESS_TASK_BOOT_";
 #[test]
 fn constructors_of_executed_processes_find_their_environment() {
     support::promise(|| {
-        let builder = || Builder::new().start_method(StartMethod::Exec);
-        let found = |builder: Builder| builder.spawn(found_by_constructor, ()).and_then(Process::join).unwrap();
+        let builder = || ProcessBuilder::new().start_method(StartMethod::Exec);
+        let found = |builder: ProcessBuilder| builder.spawn(found_by_constructor, ()).and_then(Process::join).unwrap();
         assert_eq!(found(builder().env("OMP_NUM_THREADS", "3"))["OMP_NUM_THREADS"], "3");
         assert!(!found(builder().env("PATH", "").env_remove("PATH")).contains_key("PATH"));
         let alone: Vec<_> = found(builder().env_clear().env("ONLY", "1")).into_keys().collect();

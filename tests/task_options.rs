@@ -18,7 +18,7 @@ use gate::{directory, open_gate, wait_for};
 use nix::sys::resource::{Resource, getrlimit};
 use nix::sys::signal::{SigSet, Signal, raise};
 use process_task::{
-    Builder, Error, ErrorKind, Execution, Pool, Process, StartMethod, Task, active_children, process_task,
+    Error, ErrorKind, Execution, Pool, Process, ProcessBuilder, StartMethod, Task, active_children, process_task,
 };
 use support::processes::alive;
 use support::scratch::Scratch;
@@ -45,8 +45,8 @@ under_every_start_method! {
     a_limit_on_memory_is_lifted_however_the_call_ends,
 }
 
-fn builder(method: StartMethod) -> Builder {
-    Builder::new().start_method(method)
+fn builder(method: StartMethod) -> ProcessBuilder {
+    ProcessBuilder::new().start_method(method)
 }
 
 const SHORT: Duration = Duration::from_millis(60);
@@ -123,7 +123,7 @@ fn stop() {
 fn a_stopped_process_is_killed_when_its_time_is_over(method: StartMethod) {
     timed_out(method, stop.timeout(SHORT), (), SHORT);
     let signalled = builder(method).spawn(park_deaf.timeout(SHORT), ()).unwrap();
-    let pid = nix::unistd::Pid::from_raw(signalled.id().unwrap().cast_signed());
+    let pid = nix::unistd::Pid::from_raw(signalled.pid().unwrap().cast_signed());
     // Perhaps before it has begun, perhaps when it has ended.
     let _ = nix::sys::signal::kill(pid, Signal::SIGSTOP);
     is_timed_out(&signalled.join().unwrap_err(), SHORT);
@@ -135,7 +135,7 @@ fn a_stopped_process_is_killed_when_its_time_is_over(method: StartMethod) {
 fn have_children(directory: &str) {
     let program = Command::new("sleep").arg("1000").spawn().unwrap();
     let nested = park.spawn(&format!("{directory}/nested has begun"));
-    fs::write(format!("{directory}/pids"), format!("{} {}", program.id(), nested.id().unwrap())).unwrap();
+    fs::write(format!("{directory}/pids"), format!("{} {}", program.id(), nested.pid().unwrap())).unwrap();
     drop(nested.join());
 }
 
@@ -199,7 +199,7 @@ fn a_detached_process_is_killed_when_its_time_is_over(method: StartMethod) {
     let scratch = Scratch::new();
     let path = scratch.file("begun");
     let begins = builder(method).spawn(park.timeout(Duration::from_secs(2)), &path).unwrap();
-    let pid = begins.id().unwrap();
+    let pid = begins.pid().unwrap();
     eventually("it has begun, or its time is over", PATIENCE, || Path::new(&path).exists() || !alive(pid));
     begins.detach();
     builder(method).spawn(spin, ()).unwrap().detach();
@@ -233,7 +233,7 @@ fn a_process_that_has_replied_in_time_ends_in_peace(method: StartMethod) {
             let (scratch, limit) = (Scratch::new(), Duration::from_millis(millis));
             let (exits, ends) = (scratch.file("exits"), scratch.file("ends"));
             let process = builder(method).spawn(end_later.timeout(limit), directory(&scratch)).unwrap();
-            let pid = process.id().unwrap();
+            let pid = process.pid().unwrap();
             let process = (dropped != "at once").then_some(process);
             eventually("it has replied, or its time is over", PATIENCE, || Path::new(&exits).exists() || !alive(pid));
             if !Path::new(&exits).exists() {
@@ -283,7 +283,7 @@ fn retries_are_refused_and_nothing_runs(method: StartMethod) {
     let scratch = Scratch::new();
     let path = scratch.file("mark");
     let process = mark.spawn(&path);
-    assert_eq!(process.id(), None);
+    assert_eq!(process.pid(), None);
     let errors = [process.join().unwrap_err(), builder(method).spawn(mark.retries(1), &path).map(drop).unwrap_err()];
     for error in errors {
         assert!(matches!(error.kind(), ErrorKind::InvalidInput { .. }), "{error}");
@@ -302,8 +302,9 @@ fn address_space() -> (u64, u64) {
 
 fn the_smaller_limit_on_memory_counts(method: StartMethod) {
     let (small, large) = (3 << 30, 5 << 30);
-    let seen =
-        |builder: Builder, limit| builder.spawn(address_space.memory_limit(limit), ()).unwrap().join().unwrap().0;
+    let seen = |builder: ProcessBuilder, limit| {
+        builder.spawn(address_space.memory_limit(limit), ()).unwrap().join().unwrap().0
+    };
     assert_eq!(seen(builder(method), small), small);
     assert_eq!(seen(builder(method).memory_limit(large), small), small);
     assert_eq!(seen(builder(method).memory_limit(small), large), small);
@@ -392,7 +393,7 @@ fn fail(how: u32) -> Result<(), String> {
 fn a_limit_on_memory_is_lifted_however_the_call_ends(method: StartMethod) {
     let own = getrlimit(Resource::RLIMIT_AS).unwrap();
     let pool = Pool::builder().workers(1).start_method(method).build().unwrap();
-    let worker = active_children()[0].id();
+    let worker = active_children()[0].pid();
     for how in [0, 1, 2, 0] {
         let outcome = pool.call(fail.memory_limit(1 << 30), how);
         match outcome {
@@ -402,5 +403,5 @@ fn a_limit_on_memory_is_lifted_however_the_call_ends(method: StartMethod) {
         assert_eq!(pool.call(address_space, ()).unwrap(), own);
     }
     assert_eq!(pool.call(fail, 2), Ok(Ok(())), "with no limit there is enough");
-    assert_eq!(active_children()[0].id(), worker, "it is the same worker");
+    assert_eq!(active_children()[0].pid(), worker, "it is the same worker");
 }

@@ -16,7 +16,7 @@ use std::time::Duration;
 
 use nix::sys::signal::{SigHandler, Signal};
 use nix::sys::termios::{LocalFlags, SetArg, cfmakeraw, tcgetattr, tcsetattr};
-use process_task::{Builder, ErrorKind, Pool, Process, StartMethod, Stdio, Task, process_task};
+use process_task::{ErrorKind, Pool, Process, ProcessBuilder, StartMethod, Stdio, Task, process_task};
 use pty::{alone, below_shell, below_shell_as, ends_well, job_ends_well, send};
 use support::{PATIENCE, eventually, processes};
 use victim::reached;
@@ -116,13 +116,15 @@ fn scene() {
         "reads from the background" => reads_from_background(method),
         "inherits its stdin" => inherits_stdin(method),
         "asks for a password" => {
-            let process = Builder::new().start_method(method).stdin(Stdio::inherit()).spawn(ask_for_password, ());
+            let process =
+                ProcessBuilder::new().start_method(method).stdin(Stdio::inherit()).spawn(ask_for_password, ());
             let password = process.and_then(Process::join).unwrap();
             std::fs::write(victim::stage().join("password"), password).unwrap();
         }
         "loses its fork server" => {
-            let with_terminal = Builder::new().start_method(method).stdin(Stdio::inherit()).spawn(nap, ()).unwrap();
-            let parent = processes::parent_of(with_terminal.id().unwrap()).unwrap();
+            let with_terminal =
+                ProcessBuilder::new().start_method(method).stdin(Stdio::inherit()).spawn(nap, ()).unwrap();
+            let parent = processes::parent_of(with_terminal.pid().unwrap()).unwrap();
             send(parent, Signal::SIGKILL);
             let error = with_terminal.join().unwrap_err();
             assert!(matches!(error.kind(), ErrorKind::Killed { .. }), "{error}");
@@ -131,7 +133,7 @@ fn scene() {
         "waits for an interruption" => {
             // SAFETY: no handler runs.
             unsafe { nix::sys::signal::signal(Signal::SIGINT, SigHandler::SigIgn) }.unwrap();
-            let with_terminal = Builder::new().start_method(method).stdin(Stdio::inherit()).spawn(read_line, 0);
+            let with_terminal = ProcessBuilder::new().start_method(method).stdin(Stdio::inherit()).spawn(read_line, 0);
             let error = with_terminal.and_then(Process::join).unwrap_err();
             assert!(matches!(error.kind(), ErrorKind::Killed { signal: 2, .. }), "{error}");
         }
@@ -141,7 +143,7 @@ fn scene() {
 }
 
 fn spawn<T: Task>(method: StartMethod, task: T, args: T::Args<'_>) -> Process<T::Output> {
-    Builder::new().start_method(method).spawn(task, args).unwrap()
+    ProcessBuilder::new().start_method(method).spawn(task, args).unwrap()
 }
 
 fn pool(method: StartMethod) -> Pool {
@@ -181,7 +183,7 @@ fn reads_from_background(method: StartMethod) {
 }
 
 fn inherits_stdin(method: StartMethod) {
-    let with = |stdin: Stdio| Builder::new().start_method(method).stdin(stdin);
+    let with = |stdin: Stdio| ProcessBuilder::new().start_method(method).stdin(stdin);
     let line = with(Stdio::inherit()).spawn(read_line, 0).and_then(Process::join);
     assert_eq!(line.as_deref(), Ok("typed 0"));
     let terminal = File::open("/dev/tty").unwrap();

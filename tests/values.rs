@@ -9,7 +9,7 @@ use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use process_task::{Builder, ErrorKind, StartMethod, Task, process_task};
+use process_task::{ErrorKind, ProcessBuilder, StartMethod, Task, process_task};
 use serde::{Deserialize, Serialize};
 
 under_every_start_method! { within 180 seconds;
@@ -26,7 +26,7 @@ under_every_start_method! { within 180 seconds;
 }
 
 fn run<T: Task>(method: StartMethod, task: T, args: T::Args<'_>) -> process_task::Result<T::Output> {
-    Builder::new().start_method(method).spawn(task, args)?.join()
+    ProcessBuilder::new().start_method(method).spawn(task, args)?.join()
 }
 
 #[process_task]
@@ -165,7 +165,7 @@ fn parse(text: &str) -> Result<u16, String> {
 
 fn a_task_that_returns_a_result_gives_two(method: StartMethod) {
     fn doubled(method: StartMethod, text: &str) -> Result<u16, Box<dyn std::error::Error>> {
-        Ok(Builder::new().start_method(method).spawn(parse, text)?.join()?? * 2)
+        Ok(ProcessBuilder::new().start_method(method).spawn(parse, text)?.join()?? * 2)
     }
     assert_eq!(doubled(method, "21").unwrap(), 42);
     assert_eq!(doubled(method, "no").unwrap_err().to_string(), "invalid digit found in string");
@@ -229,7 +229,7 @@ fn deep(length: usize) -> Chain {
 
 fn a_value_far_too_deep_for_the_stack_costs_its_own_call(method: StartMethod) {
     assert!(run(method, deep, 10).unwrap().0.is_some());
-    let process = Builder::new().start_method(method).stderr(process_task::Stdio::null()).spawn(deep, 5_000_000);
+    let process = ProcessBuilder::new().start_method(method).stderr(process_task::Stdio::null()).spawn(deep, 5_000_000);
     let error = process.unwrap().join().unwrap_err();
     assert_eq!(*error.kind(), ErrorKind::StackOverflow, "{error}");
 }

@@ -20,7 +20,7 @@ use std::time::{Duration, Instant};
 use nix::libc;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::stat::{Mode, umask};
-use process_task::{Builder, ErrorKind, Pool, StartMethod, process_task};
+use process_task::{ErrorKind, Pool, ProcessBuilder, StartMethod, process_task};
 use support::scratch::Scratch;
 use support::{PATIENCE, eventually};
 
@@ -39,8 +39,8 @@ under_every_start_method! {
     values_of_std_lose_what_serde_leaves_out,
 }
 
-fn builder(method: StartMethod) -> Builder {
-    Builder::new().start_method(method)
+fn builder(method: StartMethod) -> ProcessBuilder {
+    ProcessBuilder::new().start_method(method)
 }
 
 fn pool(method: StartMethod, workers: usize) -> Pool {

@@ -62,7 +62,7 @@ fn memory() -> Outcome<Measured> {
         std::thread::sleep(Duration::from_millis(50));
         let workers = active_children();
         check(workers.len(), WORKERS)?;
-        most(workers.iter().map(|worker| private_bytes(worker.id())))
+        most(workers.iter().map(|worker| private_bytes(worker.pid())))
     })
     .beside(Peer::bound("bound: 256 KiB", ALLOWED_MEMORY))
     .against("procspawn", || {

@@ -17,7 +17,7 @@ use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
 use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockType, recv, send, socketpair};
 use nix::unistd::Pid;
 use process_task::channel::{Connection, pipe};
-use process_task::{Builder, process_task};
+use process_task::{ProcessBuilder, process_task};
 
 use crate::ipc::{hand_over, take_over};
 use crate::measure::{check, each};
@@ -119,8 +119,8 @@ impl Core {
 }
 
 /// How the other side is started.
-fn other_on(core: Option<usize>) -> Builder {
-    core.map_or_else(Builder::new, |core| Builder::new().cpus([core]))
+fn other_on(core: Option<usize>) -> ProcessBuilder {
+    core.map_or_else(ProcessBuilder::new, |core| ProcessBuilder::new().cpus([core]))
 }
 
 fn numbers_on(core: Option<usize>) -> Outcome<Measured> {

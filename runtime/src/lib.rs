@@ -69,7 +69,8 @@ pub use process_task_macros::{preload, process_task};
 // One process for one call.
 pub use self::link::StartMethod;
 pub use self::process::{
-    Builder, Output, Process, ProcessInfo, Stdio, active_children, available_parallelism, current, parent, start_afresh,
+    Output, Process, ProcessBuilder, ProcessInfo, Stdio, active_children, available_parallelism, current, parent,
+    start_afresh,
 };
 
 // Many calls in processes that stay.

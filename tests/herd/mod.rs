@@ -5,11 +5,11 @@
 use std::thread;
 use std::time::{Duration, Instant};
 
-use process_task::{Builder, Process, StartMethod, Task};
+use process_task::{Process, ProcessBuilder, StartMethod, Task};
 
 /// Starts a process for one call.
 pub(crate) fn start<T: Task>(method: StartMethod, task: T, args: T::Args<'_>) -> Process<T::Output> {
-    Builder::new().start_method(method).spawn(task, args).expect("a process")
+    ProcessBuilder::new().start_method(method).spawn(task, args).expect("a process")
 }
 
 /// One after the other, each number is as good as any.

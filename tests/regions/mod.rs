@@ -90,7 +90,7 @@ pub(crate) fn pool(method: StartMethod, workers: usize) -> Pool {
 
 /// The processes that this one has started, but for the fork server and its spares.
 pub(crate) fn workers() -> Vec<u32> {
-    process_task::active_children().iter().map(process_task::ProcessInfo::id).collect()
+    process_task::active_children().iter().map(process_task::ProcessInfo::pid).collect()
 }
 
 /// Sends a signal to a process that may have ended.

@@ -43,7 +43,7 @@ impl Followed {
     /// Lets the process do so many instructions of its operation, or all of them.
     pub(crate) fn follow(process: Process<()>, stage: &Stage, most: usize) -> Self {
         until(stage, READY);
-        let pid = Pid::from_raw(process.id().expect("it was started").cast_signed());
+        let pid = Pid::from_raw(process.pid().expect("it was started").cast_signed());
         ptrace::seize(pid, ptrace::Options::empty()).expect("a process that can be followed");
         ptrace::interrupt(pid).expect("it is followed");
         // They take turns: on one processor that takes a quarter of the time.

@@ -90,7 +90,7 @@ impl Error {
             ErrorKind::NeedsTerminal { signal } => write!(
                 f,
                 "{who} was killed{running}: it, or a program that it started, used the terminal from the background, for which \
-                 {} had stopped it; let the program itself ask, or start the process with `Builder::stdin(Stdio::inherit())`",
+                 {} had stopped it; let the program itself ask, or start the process with `ProcessBuilder::stdin(Stdio::inherit())`",
                 SignalName(*signal)
             ),
             ErrorKind::StackOverflow => write!(

@@ -42,12 +42,12 @@ pub(crate) type ChildId = u64;
 ///
 /// # Examples
 /// ```
-/// use process_task::{Builder, StartMethod, process_task};
+/// use process_task::{ProcessBuilder, StartMethod, process_task};
 ///
 /// #[process_task]
 /// fn double(x: i32) -> i32 { 2 * x }
 ///
-/// let process = Builder::new().start_method(StartMethod::Exec).spawn(double, 21)?;
+/// let process = ProcessBuilder::new().start_method(StartMethod::Exec).spawn(double, 21)?;
 /// assert_eq!(process.join()?, 42);
 /// # process_task::Result::Ok(())
 /// ```

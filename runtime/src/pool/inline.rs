@@ -90,7 +90,7 @@ fn run_errand(errand: &Errand) -> Result<()> {
 /// Makes one call of the task that has this place in the registry.
 pub(super) fn run(task: u32, arguments: &Payload) -> Result<Body> {
     let own = current();
-    outcome::of_reply(reply(task, arguments)).map_err(|error| error.in_process(own.name(), own.id()))
+    outcome::of_reply(reply(task, arguments)).map_err(|error| error.in_process(own.name(), own.pid()))
 }
 
 /// What a worker would answer.

@@ -1,7 +1,7 @@
 //! How a process is to be started, beside its task.
 //!
-//! Owns: [`Builder`], and the way from a task and its arguments to a running process. Runs in: the parent. Never: leaves a
-//! process behind after it has reported a failed start.
+//! Owns: [`ProcessBuilder`], and the way from a task and its arguments to a running process. Runs in: the parent. Never:
+//! leaves a process behind after it has reported a failed start.
 
 use std::sync::Arc;
 
@@ -32,20 +32,21 @@ use crate::task::{Options as Limits, Task};
 ///
 /// # Examples
 /// ```
-/// use process_task::{Builder, process_task};
+/// use process_task::{ProcessBuilder, process_task};
 ///
 /// #[process_task]
 /// fn greeting(name: &str) -> String {
 ///     format!("{} {name}", std::env::var("GREETING").unwrap_or_default())
 /// }
 ///
-/// let process = Builder::new().name("greeter").env("GREETING", "hello").spawn(greeting, "world")?;
+/// let process = ProcessBuilder::new().name("greeter").env("GREETING", "hello").spawn(greeting, "world")?;
 /// assert_eq!(process.join()?, "hello world");
 /// # process_task::Result::Ok(())
 /// ```
 #[derive(Debug, Default)]
 #[must_use = "a builder starts nothing until `spawn` is called"]
-pub struct Builder {
+#[doc(alias = "Builder")]
+pub struct ProcessBuilder {
     name: Option<String>,
     options: Options,
     stdin: Option<Stdio>,
@@ -53,8 +54,8 @@ pub struct Builder {
     stderr: Option<Stdio>,
 }
 
-impl Builder {
-    /// No options.
+impl ProcessBuilder {
+    /// No options. [`Process::builder`] is the same.
     pub fn new() -> Self {
         Self::default()
     }
@@ -96,12 +97,12 @@ impl Builder {
     /// # Examples
     /// ```
     /// # use std::time::Duration;
-    /// use process_task::{Builder, process_task};
+    /// use process_task::{ProcessBuilder, process_task};
     ///
     /// #[process_task]
     /// fn square(x: i64) -> i64 { x * x }
     ///
-    /// let process = Builder::new().exit_timeout(Duration::from_secs(60)).spawn(square, 3)?;
+    /// let process = ProcessBuilder::new().exit_timeout(Duration::from_secs(60)).spawn(square, 3)?;
     /// assert_eq!(process.join()?, 9);
     /// # process_task::Result::Ok(())
     /// ```
@@ -111,7 +112,7 @@ impl Builder {
     }
 
     surroundings! {
-        it: "it", its: "its", new: "Builder::new()", run: "spawn(seen, ())?.join()?"
+        it: "it", its: "its", new: "ProcessBuilder::new()", run: "spawn(seen, ())?.join()?"
     }
 
     /// Starts a process that runs `task` with `args`: the argument itself for a task of one parameter, a tuple for
@@ -122,12 +123,12 @@ impl Builder {
     ///
     /// ```
     /// use std::time::Duration;
-    /// use process_task::{Builder, ErrorKind, process_task};
+    /// use process_task::{ErrorKind, ProcessBuilder, process_task};
     ///
     /// #[process_task]
     /// fn search() { loop { std::thread::yield_now() } }
     ///
-    /// let process = Builder::new().nice(19).spawn(search.timeout(Duration::from_millis(50)), ())?;
+    /// let process = ProcessBuilder::new().nice(19).spawn(search.timeout(Duration::from_millis(50)), ())?;
     /// assert!(matches!(process.join().unwrap_err().kind(), ErrorKind::TimedOut { .. }));
     /// # process_task::Result::Ok(())
     /// ```
@@ -183,7 +184,7 @@ impl Builder {
 /// How many more processes get the call if one is found dead that never claimed it.
 const MORE_TRIES: u32 = 2;
 
-/// What `task.spawn(…)` does: [`Builder::spawn`] with no options, where a failed start is what `join` reports.
+/// What `task.spawn(…)` does: [`ProcessBuilder::spawn`] with no options, where a failed start is what `join` reports.
 pub fn spawn<T: Task>(task: T, args: T::Args<'_>) -> Process<T::Output> {
     let name = task.registration().short_name().to_owned();
     let options = Options { memory: task.options().memory_limit, ..Options::default() };

@@ -7,20 +7,20 @@ use std::num::NonZero;
 use crate::launch::existing_hub;
 use crate::link::identity;
 
-/// The name and the id of a process.
+/// The name and the process id of a process.
 ///
 /// # Examples
 /// ```
-/// assert_eq!(process_task::current().id(), std::process::id());
+/// assert_eq!(process_task::current().pid(), std::process::id());
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct ProcessInfo {
     name: String,
-    id: u32,
+    pid: u32,
 }
 
 impl ProcessInfo {
-    /// What the process is called: in a child, what its [`Builder`](crate::Builder) or pool said; else `main`.
+    /// What the process is called: in a child, what its [`ProcessBuilder`](crate::ProcessBuilder) or pool said; else `main`.
     #[must_use]
     pub fn name(&self) -> &str {
         &self.name
@@ -28,8 +28,9 @@ impl ProcessInfo {
 
     /// The process id.
     #[must_use]
-    pub fn id(&self) -> u32 {
-        self.id
+    #[doc(alias = "id")]
+    pub fn pid(&self) -> u32 {
+        self.pid
     }
 }
 
@@ -49,7 +50,7 @@ impl ProcessInfo {
 #[must_use]
 pub fn current() -> ProcessInfo {
     let name = identity::get().map_or_else(main_name, |own| own.name.clone());
-    ProcessInfo { name, id: std::process::id() }
+    ProcessInfo { name, pid: std::process::id() }
 }
 
 /// The process that asked for this one, `None` in a program that was not started by this library.
@@ -61,16 +62,16 @@ pub fn current() -> ProcessInfo {
 /// use process_task::process_task;
 ///
 /// #[process_task]
-/// fn parent_id() -> Option<u32> { process_task::parent().map(|parent| parent.id()) }
+/// fn parent_pid() -> Option<u32> { process_task::parent().map(|parent| parent.pid()) }
 ///
 /// assert_eq!(process_task::parent(), None);
-/// assert_eq!(parent_id.spawn().join()?, Some(std::process::id()));
+/// assert_eq!(parent_pid.spawn().join()?, Some(std::process::id()));
 /// # process_task::Result::Ok(())
 /// ```
 #[must_use]
 pub fn parent() -> Option<ProcessInfo> {
-    let (id, name) = identity::get()?.parent.clone();
-    Some(ProcessInfo { name: if name.is_empty() { main_name() } else { name }, id })
+    let (pid, name) = identity::get()?.parent.clone();
+    Some(ProcessInfo { name: if name.is_empty() { main_name() } else { name }, pid })
 }
 
 /// The processes that this one asked for and that have not ended, workers of pools among them, oldest first.
@@ -88,7 +89,7 @@ pub fn parent() -> Option<ProcessInfo> {
 #[must_use]
 pub fn active_children() -> Vec<ProcessInfo> {
     let children = existing_hub().map(|hub| hub.living()).unwrap_or_default();
-    children.iter().map(|record| ProcessInfo { name: record.name(), id: record.pid }).collect()
+    children.iter().map(|record| ProcessInfo { name: record.name(), pid: record.pid }).collect()
 }
 
 /// How many processes can run at the same time: the processors that this one may use, within its cgroup's share. At least 1.

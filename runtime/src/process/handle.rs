@@ -12,6 +12,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
+use super::builder::ProcessBuilder;
 use super::output::{Output, Pipes};
 use super::running::Running;
 use crate::codec::CodecError;
@@ -21,8 +22,8 @@ use crate::sys::{self, fd, forked, signal};
 
 /// A process that runs one task, and the way to its result.
 ///
-/// Made by `task.spawn(…)` or [`Builder::spawn`](crate::Builder::spawn). Dropping it detaches the process, which goes
-/// on. When this process ends, however it does, the process ends too.
+/// Made by `task.spawn(…)` or [`ProcessBuilder::spawn`]. Dropping it detaches the process, which goes on. When this process
+/// ends, however it does, the process ends too.
 ///
 /// It is a future of its result, for use in any executor. A future that is dropped, for example by `tokio::time::timeout`,
 /// detaches its process, too. To bound the process itself, give the task a time-out (`task.timeout(limit)`), or await
@@ -60,6 +61,24 @@ enum State {
     Failed(Error, Option<OwnedFd>),
 }
 
+impl Process<()> {
+    /// Options for a process, whatever its task returns.
+    ///
+    /// # Examples
+    /// ```
+    /// use process_task::{Process, process_task};
+    ///
+    /// #[process_task]
+    /// fn square(x: i64) -> i64 { x * x }
+    ///
+    /// assert_eq!(Process::builder().name("squarer").spawn(square, 3)?.join()?, 9);
+    /// # process_task::Result::Ok(())
+    /// ```
+    pub fn builder() -> ProcessBuilder {
+        ProcessBuilder::new()
+    }
+}
+
 impl<R> Process<R> {
     pub(super) fn new(
         name: String,
@@ -89,8 +108,8 @@ impl<R> Process<R> {
 
     /// The process id; `None` if the process could not be started.
     #[must_use]
-    #[doc(alias = "pid")]
-    pub fn id(&self) -> Option<u32> {
+    #[doc(alias = "id")]
+    pub fn pid(&self) -> Option<u32> {
         self.running().ok().map(|running| running.record.pid)
     }
 
@@ -108,7 +127,7 @@ impl<R> Process<R> {
 
     /// Waits for the result, as long as it takes. It comes when the task has returned, its destructors have run and
     /// stdout is flushed; the process itself may end a little later, and is killed if it takes longer for that than its
-    /// [`exit_timeout`](crate::Builder::exit_timeout), five seconds unless asked.
+    /// [`exit_timeout`](crate::ProcessBuilder::exit_timeout), five seconds unless asked.
     ///
     /// A pipe to the process's stdin that was not taken is closed first. What comes through pipes from stdout and stderr that were
     /// not taken is read and thrown away, or the process would wait for its reader; [`output`](Self::output) keeps it.
@@ -142,7 +161,7 @@ impl<R> Process<R> {
     ///
     /// # Examples
     /// ```
-    /// use process_task::{Builder, ErrorKind, Stdio, process_task};
+    /// use process_task::{ErrorKind, ProcessBuilder, Stdio, process_task};
     ///
     /// #[process_task]
     /// fn crash() {
@@ -150,7 +169,7 @@ impl<R> Process<R> {
     ///     std::process::abort();
     /// }
     ///
-    /// let output = Builder::new().stderr(Stdio::piped()).spawn(crash, ())?.output();
+    /// let output = ProcessBuilder::new().stderr(Stdio::piped()).spawn(crash, ())?.output();
     /// assert_eq!(output.stderr, b"about to crash\n");
     /// assert!(matches!(output.result.unwrap_err().kind(), ErrorKind::Killed { signal: 6, .. }));
     /// # process_task::Result::Ok(())
@@ -172,7 +191,7 @@ impl<R> Process<R> {
     }
 
     /// Waits for the process's end, and says how it ended: code 0 after a task that returned or panicked, SIGKILL if it took
-    /// longer than its [`exit_timeout`](crate::Builder::exit_timeout) to exit after that.
+    /// longer than its [`exit_timeout`](crate::ProcessBuilder::exit_timeout) to exit after that.
     ///
     /// A pipe to the process's stdin that was not taken is closed first. What comes through pipes from stdout and stderr that were
     /// not taken is read and kept, however much it is: [`take_stdout`](Self::take_stdout) and
@@ -211,7 +230,7 @@ impl<R> Process<R> {
     }
 
     /// Asks the process, and its whole group, to end: SIGTERM. Fine if it has ended. A process that
-    /// [ignores](crate::Builder::ignore_termination_signals) SIGTERM is [killed](Self::kill).
+    /// [ignores](crate::ProcessBuilder::ignore_termination_signals) SIGTERM is [killed](Self::kill).
     ///
     /// # Errors
     /// The process could not be started, or the kernel refuses.
@@ -349,7 +368,7 @@ impl<R> Drop for Process<R> {
 impl<R> fmt::Debug for Process<R> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut debug = f.debug_struct("Process");
-        debug.field("name", &self.name).field("id", &self.id());
+        debug.field("name", &self.name).field("pid", &self.pid());
         debug.field("failure", &self.failure()).finish_non_exhaustive()
     }
 }

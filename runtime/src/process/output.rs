@@ -23,11 +23,11 @@ const CHUNK_BYTES: usize = 64 << 10;
 const CHUNKS_AT_A_TIME: usize = 16;
 
 /// The result of a process, and what it has written into pipes; made by [`Process::output`](crate::Process::output) and
-/// [`Builder::output`](crate::Builder::output).
+/// [`ProcessBuilder::output`](crate::ProcessBuilder::output).
 ///
 /// # Examples
 /// ```
-/// use process_task::{Builder, process_task};
+/// use process_task::{ProcessBuilder, process_task};
 ///
 /// #[process_task]
 /// fn greet(name: &str) -> usize {
@@ -36,7 +36,7 @@ const CHUNKS_AT_A_TIME: usize = 16;
 ///     name.len()
 /// }
 ///
-/// let output = Builder::new().output(greet, "world")?;
+/// let output = ProcessBuilder::new().output(greet, "world")?;
 /// assert_eq!(output.stdout, b"hello world\n");
 /// assert_eq!(output.stderr, b"a warning\n");
 /// assert_eq!(output.result?, 5);

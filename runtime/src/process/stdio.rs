@@ -15,12 +15,12 @@ use crate::sys::{Errno, fd};
 /// # Examples
 /// ```
 /// use std::io::Read as _;
-/// use process_task::{Builder, Stdio, process_task};
+/// use process_task::{ProcessBuilder, Stdio, process_task};
 ///
 /// #[process_task]
 /// fn greet() { print!("hello from another process"); }
 ///
-/// let mut process = Builder::new().stdout(Stdio::piped()).spawn(greet, ())?;
+/// let mut process = ProcessBuilder::new().stdout(Stdio::piped()).spawn(greet, ())?;
 /// let mut text = String::new();
 /// process.take_stdout().unwrap().read_to_string(&mut text).unwrap();
 /// assert_eq!(text, "hello from another process");
@@ -59,7 +59,7 @@ impl Stdio {
     /// instead.
     ///
     /// ```no_run
-    /// use process_task::{Builder, Stdio, process_task};
+    /// use process_task::{ProcessBuilder, Stdio, process_task};
     ///
     /// #[process_task]
     /// fn ask() -> String {
@@ -67,7 +67,7 @@ impl Stdio {
     ///     std::io::stdin().lines().next().and_then(Result::ok).unwrap_or_default()
     /// }
     ///
-    /// let name = Builder::new().stdin(Stdio::inherit()).spawn(ask, ())?.join()?;
+    /// let name = ProcessBuilder::new().stdin(Stdio::inherit()).spawn(ask, ())?.join()?;
     /// # process_task::Result::Ok(())
     /// ```
     #[must_use]

@@ -12,10 +12,10 @@
 //! ```
 //!
 //! ```
-//! use process_task::{Builder, StartMethod};
+//! use process_task::{ProcessBuilder, StartMethod};
 //!
 //! for method in [StartMethod::ForkServer, StartMethod::Exec] {
-//!     let process = Builder::new().start_method(method).env_clear().env("ONLY", "1").spawn(named::variables, ())?;
+//!     let process = ProcessBuilder::new().start_method(method).env_clear().env("ONLY", "1").spawn(named::variables, ())?;
 //!     assert_eq!(process.join()?, ["ONLY"]);
 //! }
 //! # process_task::Result::Ok(())

@@ -10,7 +10,7 @@ use std::fs::File;
 use std::io::{self, Write};
 use std::process::Command;
 
-use process_task::{Builder, ErrorKind, Pool, Result, StartMethod, process_task};
+use process_task::{ErrorKind, Pool, ProcessBuilder, Result, StartMethod, process_task};
 
 /// The two ways to start a process.
 const METHODS: [StartMethod; 2] = [StartMethod::ForkServer, StartMethod::Exec];
@@ -75,7 +75,7 @@ fn transcript(to: &mut dyn Write) -> Result<()> {
     let mut say = |line: String| writeln!(to, "{line}").unwrap();
     say(format!("here: {} {}", square(3), named::triple(3)));
     for method in METHODS {
-        let builder = || Builder::new().start_method(method);
+        let builder = || ProcessBuilder::new().start_method(method);
         say(format!("{method:?}"));
         say(format!("  square: {}", builder().spawn(square, 10)?.join()?));
         say(format!("  in a dependency: {}", builder().spawn(named::triple, 7)?.join()?));
@@ -96,7 +96,7 @@ fn transcript(to: &mut dyn Write) -> Result<()> {
     Ok(())
 }
 
-fn panic_of(builder: Builder) -> String {
+fn panic_of(builder: ProcessBuilder) -> String {
     let error = builder.spawn(fail, "luck").and_then(process_task::Process::join).unwrap_err();
     match error.kind() {
         ErrorKind::Panicked { message, location, .. } => {
@@ -124,7 +124,7 @@ mod tests {
     #[test]
     fn a_child_of_a_test_runs_the_task_and_not_the_tests() {
         for method in METHODS {
-            assert_eq!(Builder::new().start_method(method).spawn(square, 4).unwrap().join().unwrap(), 16);
+            assert_eq!(ProcessBuilder::new().start_method(method).spawn(square, 4).unwrap().join().unwrap(), 16);
         }
     }
 }

@@ -4,7 +4,7 @@
 macro_rules! version {
     ($version:ident, $other:ident) => {
         mod $version {
-            use $version::{Builder, ErrorKind, Pool, StartMethod, process_task};
+            use $version::{ErrorKind, Pool, ProcessBuilder, StartMethod, process_task};
 
             #[process_task(crate = $version)]
             fn square(x: u64) -> u64 {
@@ -29,7 +29,7 @@ macro_rules! version {
 
             pub(crate) fn transcript(nested: bool) {
                 for method in [StartMethod::ForkServer, StartMethod::Exec] {
-                    let builder = || Builder::new().start_method(method);
+                    let builder = || ProcessBuilder::new().start_method(method);
                     assert_eq!(builder().spawn(square, 10).unwrap().join().unwrap(), 100);
                     assert!(builder().spawn(marks, ()).unwrap().join().unwrap().is_empty());
                     let error = builder().spawn(abort, ()).unwrap().join().unwrap_err();
