@@ -16,7 +16,7 @@ use std::time::Duration;
 use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, kill, sigaction};
 use nix::unistd::Pid;
 use process_task::{
-    ErrorKind, JoinHandle, Pending, Pool, PoolBuilder, Process, ProcessBuilder, StartMethod, process_task,
+    ErrorKind, JoinHandle, Pool, PoolBuilder, Process, ProcessBuilder, ShutdownMode, StartMethod, process_task,
 };
 use support::{PATIENCE, eventually};
 use victim::{Victim, reached};
@@ -102,7 +102,7 @@ fn worker_that_ignores_signals_is_ended_by_everything_else(method: StartMethod) 
     eventually("it runs", PATIENCE, running);
     assert!(cancelled.cancel_running());
     let ended = pool.submit(work, never());
-    pool.terminate().unwrap();
+    pool.kill().unwrap();
     assert!(ended.join().is_err());
     drop(pool);
 }
@@ -146,7 +146,7 @@ fn serve(scene: &str, method: StartMethod, stage: &Path) {
     let alone = process.spawn(work, (200, stage.to_owned())).unwrap();
     eventually("the service is told to end", PATIENCE, || TOLD.load(SeqCst));
     std::thread::scope(|scope| {
-        let ends = [&many, &one].map(|pool| scope.spawn(|| pool.shutdown(Pending::Finish)));
+        let ends = [&many, &one].map(|pool| scope.spawn(|| pool.shutdown(ShutdownMode::Finish)));
         reached("drains");
         for end in ends {
             end.join().unwrap().unwrap();

@@ -30,7 +30,7 @@ under_every_start_method! {
     a_call_cancelled_while_it_runs_lets_go_of_its_handles,
     a_call_whose_time_is_over_lets_go_of_its_handles,
     a_fork_server_killed_under_calls_with_handles_costs_no_memory,
-    a_pool_that_is_terminated_lets_go_of_all_handles,
+    a_killed_pool_lets_go_of_all_handles,
     a_handle_that_a_worker_keeps_lives_as_long_as_the_worker,
     a_handle_goes_through_pools_in_workers,
     a_worker_that_has_answered_has_let_go_of_what_changes,
@@ -262,13 +262,13 @@ fn a_fork_server_killed_under_calls_with_handles_costs_no_memory(method: StartMe
     }
 }
 
-fn a_pool_that_is_terminated_lets_go_of_all_handles(method: StartMethod) {
+fn a_killed_pool_lets_go_of_all_handles(method: StartMethod) {
     let pool = pool(method, 2);
     let gates: Vec<_> = (0..8).map(|_| gate()).collect();
     let memory: Vec<_> = gates.iter().map(inode).collect();
     let calls: Vec<_> = gates.iter().map(|gate| pool.submit(wait_in, gate.clone())).collect();
     eventually("two calls run", PATIENCE, || gates.iter().filter(|gate| gate[0].load(SeqCst)).count() == 2);
-    pool.terminate().expect("it is no global pool");
+    pool.kill().expect("it is no global pool");
     for call in calls {
         let error = call.join().expect_err("the pool has ended");
         assert!(was_killed(&error) || *error.kind() == ErrorKind::Cancelled, "{error}");

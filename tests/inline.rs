@@ -8,7 +8,7 @@ mod support;
 use std::process::Command;
 use std::thread::{self, ThreadId};
 
-use process_task::{Error, JoinHandle, Pending, Pool, active_children, process_task};
+use process_task::{Error, JoinHandle, Pool, ShutdownMode, active_children, process_task};
 use serde::{Deserialize, Serialize};
 use support::scratch::Scratch;
 
@@ -139,7 +139,7 @@ fn transcript() -> Vec<String> {
     lines.push(line(last.join()));
     drop(pool);
     let pool = Pool::builder().workers(1).build().unwrap();
-    pool.terminate().unwrap();
+    pool.kill().unwrap();
     lines.push(line(pool.call(square, 1)));
     drop(pool);
     let scratch = Scratch::new();
@@ -150,7 +150,7 @@ fn transcript() -> Vec<String> {
     lines.extend(std::fs::read_to_string(&path).unwrap().lines().map(str::to_owned));
     lines.push(line(builder().initializer(note, (&path, "bad")).build().map(|pool| pool.workers())));
     let failing = builder().finalizer(note, (&path, "bad")).build();
-    lines.push(line(failing.and_then(|pool| pool.shutdown(Pending::Finish))));
+    lines.push(line(failing.and_then(|pool| pool.shutdown(ShutdownMode::Finish))));
     lines
 }
 

@@ -41,7 +41,7 @@ under_every_start_method! {
     handles_outlive_their_pool,
     a_closed_pool_finishes_and_refuses,
     a_dropped_pool_finishes_what_was_submitted,
-    a_terminated_pool_kills_and_cancels,
+    a_killed_pool_kills_and_cancels,
     calls_one_at_a_time_use_one_worker,
     short_calls_pass_a_long_one_while_a_worker_is_idle,
     threads_share_one_pool,
@@ -376,13 +376,13 @@ fn a_dropped_pool_finishes_what_was_submitted(method: StartMethod) {
     assert!(active_children().is_empty());
 }
 
-fn a_terminated_pool_kills_and_cancels(method: StartMethod) {
+fn a_killed_pool_kills_and_cancels(method: StartMethod) {
     let scratch = Scratch::new();
     let pool = pool(method, 2);
     let handles: Vec<_> = (0..50).map(|_| pool.submit(pass, &scratch.file("gate"))).collect();
     eventually("both workers run something", Duration::from_secs(20), || entries(&scratch) == 2);
-    pool.terminate().unwrap();
-    pool.terminate().unwrap();
+    pool.kill().unwrap();
+    pool.kill().unwrap();
     let errors: Vec<_> = handles.into_iter().map(|handle| handle.join().expect_err("the gate is shut")).collect();
     let killed = errors.iter().filter(|error| matches!(error.kind(), ErrorKind::Killed { signal: 9, .. })).count();
     let cancelled = errors.iter().filter(|error| *error.kind() == ErrorKind::Cancelled).count();

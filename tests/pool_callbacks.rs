@@ -15,7 +15,7 @@ use std::time::Duration;
 use gate::{directory, open_gate, wait_for};
 use nix::sys::signal::{Signal, raise};
 use process_task::{
-    Direction, Error, ErrorKind, JoinHandle, Pool, StartMethod, When, as_completed, process_task, wait,
+    Direction, Error, ErrorKind, JoinHandle, Pool, StartMethod, WaitFor, as_completed, process_task, wait,
 };
 use serde::de::Error as _;
 use serde::ser::Error as _;
@@ -290,7 +290,7 @@ fn a_callback_may_submit_and_wait(method: StartMethod) {
     handle.on_done(move |_| {
         let pool = inner;
         let squares = || (0..10).map(|x| pool.submit(square, x));
-        let waited = wait(squares(), When::All, None).done.len();
+        let waited = wait(squares(), WaitFor::All, None).done.len();
         let completed = as_completed(squares()).filter_map(|handle| handle.join().ok()).count();
         let mapped = pool.map(square, 0..10).map(|squares| squares.len());
         let lazy = pool.imap_unordered(square, 0..10).flatten().count();
@@ -397,7 +397,7 @@ fn a_callback_may_terminate_the_pool(method: StartMethod) {
         handle.on_done(send(&sender));
     }
     let inner = Arc::clone(&pool);
-    trigger.on_done(move |_| inner.terminate().unwrap());
+    trigger.on_done(move |_| inner.kill().unwrap());
     open_gate(&first);
     for _ in 0..20 {
         let error = next(&receiver).expect_err("the gate is shut");

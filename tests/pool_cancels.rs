@@ -17,7 +17,8 @@ use gate::{directory, open_gate, wait_for};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use process_task::{
-    Error, ErrorKind, Execution, JoinHandle, Pool, StartMethod, When, active_children, as_completed, process_task, wait,
+    Error, ErrorKind, Execution, JoinHandle, Pool, StartMethod, WaitFor, active_children, as_completed, process_task,
+    wait,
 };
 use support::scratch::Scratch;
 use support::{PATIENCE, eventually};
@@ -166,7 +167,7 @@ fn a_cancelled_call_stays_cancelled(method: StartMethod) {
     assert!(first.cancel_running());
     assert!(first.wait_timeout(Duration::MAX) && first.cancel() && first.cancel_running());
     let left = pool.submit(pass, (directory(&scratch), 7));
-    pool.terminate().unwrap();
+    pool.kill().unwrap();
     assert_eq!(left.cancel(), never_started(&left.join()), "what terminating has cancelled is");
     assert!(never_started(&handle.join()) && called.get());
 }
@@ -217,7 +218,7 @@ fn cancelling_wakes_all_who_wait(method: StartMethod) {
         assert_eq!(completed.filter(|handle| handle.wait_timeout(Duration::MAX)).count(), 2);
     });
     let some = (0..4).map(|x| pool.submit(square, x)).inspect(|handle| _ = handle.cancel()).collect::<Vec<_>>();
-    let waited = wait(some, When::All, None);
+    let waited = wait(some, WaitFor::All, None);
     assert_eq!((waited.done.len(), waited.pending.len()), (4, 0));
 }
 

@@ -32,8 +32,8 @@ under_every_start_method! {
     a_late_crash_leaves_the_result_standing,
     what_a_worker_started_ends_with_it,
     a_stopped_worker_holds_only_its_own_call,
-    a_stopped_worker_is_killed_by_terminate,
-    a_worker_that_blocks_signals_is_killed_by_terminate,
+    a_stopped_worker_is_killed_with_its_pool,
+    a_worker_that_blocks_signals_is_killed_with_its_pool,
     a_closed_pool_survives_a_crash,
     followers_are_told_when_a_worker_dies,
 }
@@ -326,7 +326,7 @@ fn a_stopped_worker_holds_only_its_own_call(method: StartMethod) {
     goes_on(&pool);
 }
 
-fn a_stopped_worker_is_killed_by_terminate(method: StartMethod) {
+fn a_stopped_worker_is_killed_with_its_pool(method: StartMethod) {
     let scratch = Scratch::new();
     let pool = pool(method, 2);
     let handles: Vec<_> = (0..2).map(|item| pool.submit(mark, (directory(&scratch), item, true))).collect();
@@ -334,16 +334,16 @@ fn a_stopped_worker_is_killed_by_terminate(method: StartMethod) {
     for worker in workers() {
         signal(worker, Signal::SIGSTOP);
     }
-    pool.terminate().unwrap();
+    pool.kill().unwrap();
     assert!(handles.into_iter().all(|handle| handle.join().is_err_and(|error| killed_by(&error) == 9)));
 }
 
-fn a_worker_that_blocks_signals_is_killed_by_terminate(method: StartMethod) {
+fn a_worker_that_blocks_signals_is_killed_with_its_pool(method: StartMethod) {
     let scratch = Scratch::new();
     let pool = pool(method, 1);
     let handle = pool.submit(block_signals, &scratch.file("gate"));
     eventually("signals are blocked", Duration::from_secs(20), || has(&scratch, "gate.blocked"));
-    pool.terminate().unwrap();
+    pool.kill().unwrap();
     assert!(handle.join().is_err_and(|error| killed_by(&error) == 9));
 }
 

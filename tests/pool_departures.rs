@@ -14,7 +14,8 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::{SigHandler, Signal, kill, signal};
 use nix::unistd::Pid;
 use process_task::{
-    Error, ErrorKind, Execution, JoinHandle, Pending, Pool, PoolBuilder, StartMethod, active_children, process_task,
+    Error, ErrorKind, Execution, JoinHandle, Pool, PoolBuilder, ShutdownMode, StartMethod, active_children,
+    process_task,
 };
 use support::processes::{alive, descendants};
 use support::scratch::Scratch;
@@ -30,13 +31,13 @@ under_every_start_method! {
     hanging_finalizer_times_out_by_the_pools,
     failing_finalizers_are_what_shutdown_returns,
     a_finalizer_that_succeeds_is_no_error,
-    terminate_waits_for_no_finalizer,
+    kill_waits_for_no_finalizer,
     timed_out_call_is_settled_when_its_process_is_dead,
     timed_out_call_with_a_grace_is_settled_when_its_process_is_dead,
     cancelled_call_is_settled_when_its_process_is_dead,
     a_retry_starts_only_when_the_first_attempt_is_dead,
     a_retry_that_waits_for_a_death_is_cancelled,
-    terminate_ends_a_grace,
+    kill_ends_a_grace,
     a_dead_process_whose_fork_server_is_stopped_is_noticed,
     a_process_that_cannot_be_killed_is_given_up,
 }
@@ -150,7 +151,7 @@ fn hanging_exit_handler_does_not_keep_a_join_waiting(method: StartMethod) {
         let pool = builder(method, 1).exit_timeout(SHORT).build().unwrap();
         let worker = pool.call(hang_when_exiting, ()).unwrap();
         match way {
-            0 => pool.shutdown(Pending::Finish).unwrap(),
+            0 => pool.shutdown(ShutdownMode::Finish).unwrap(),
             1 => pool.close().and_then(|()| pool.join()).unwrap(),
             _ => {
                 pool.close().unwrap();
@@ -190,7 +191,7 @@ fn is_of_the_finalizer(error: &Error, task: &str) {
 
 fn hanging_finalizer_times_out_by_its_own_timeout(method: StartMethod) {
     let pool = builder(method, 2).finalizer(hang.timeout(SHORT), ()).build().unwrap();
-    let error = pool.shutdown(Pending::Finish).unwrap_err();
+    let error = pool.shutdown(ShutdownMode::Finish).unwrap_err();
     assert!(matches!(error.kind(), ErrorKind::TimedOut { limit, .. } if *limit == SHORT), "{error}");
     is_of_the_finalizer(&error, "::hang");
     let stats = pool.stats();
@@ -209,11 +210,11 @@ fn hanging_finalizer_times_out_by_the_pools(method: StartMethod) {
 
 fn failing_finalizers_are_what_shutdown_returns(method: StartMethod) {
     let pool = builder(method, 1).finalizer(fail, "not tidy").build().unwrap();
-    let error = pool.shutdown(Pending::Finish).unwrap_err();
+    let error = pool.shutdown(ShutdownMode::Finish).unwrap_err();
     assert!(matches!(error.kind(), ErrorKind::Panicked { .. }) && error.to_string().contains("not tidy"), "{error}");
     is_of_the_finalizer(&error, "::fail");
     let pool = builder(method, 1).finalizer(leave, 3).build().unwrap();
-    let error = pool.shutdown(Pending::Cancel).unwrap_err();
+    let error = pool.shutdown(ShutdownMode::Cancel).unwrap_err();
     assert!(matches!(error.kind(), ErrorKind::Exited { code: 3, .. }), "{error}");
     is_of_the_finalizer(&error, "::leave");
     // One that failed while the pool was open is counted.
@@ -225,16 +226,16 @@ fn failing_finalizers_are_what_shutdown_returns(method: StartMethod) {
 fn a_finalizer_that_succeeds_is_no_error(method: StartMethod) {
     let pool = builder(method, 2).finalizer(nothing_more.timeout(Duration::from_mins(1)), ()).build().unwrap();
     pool.call(own_id, ()).unwrap();
-    pool.shutdown(Pending::Finish).unwrap();
+    pool.shutdown(ShutdownMode::Finish).unwrap();
     assert_eq!((pool.stats().failed_finalizers, pool.stats().forced_ends), (0, 0));
 }
 
-fn terminate_waits_for_no_finalizer(method: StartMethod) {
+fn kill_waits_for_no_finalizer(method: StartMethod) {
     let pool = builder(method, 1).finalizer(hang.timeout(Duration::MAX), ()).build().unwrap();
     pool.call(own_id, ()).unwrap();
     pool.close().unwrap();
     assert!(!pool.join_timeout(SHORT).unwrap());
-    pool.terminate().unwrap();
+    pool.kill().unwrap();
     pool.join().unwrap();
     assert_eq!(pool.stats().failed_finalizers, 0);
 }
@@ -314,13 +315,13 @@ fn a_retry_that_waits_for_a_death_is_cancelled(method: StartMethod) {
     assert_eq!((error.kind(), error.execution(), still), (&ErrorKind::Cancelled, Execution::Unknown, vec![]));
 }
 
-fn terminate_ends_a_grace(method: StartMethod) {
+fn kill_ends_a_grace(method: StartMethod) {
     let pool = builder(method, 1).termination_grace(Duration::from_hours(1)).build().unwrap();
     let scratch = Scratch::new();
     let handle = pool.submit(be_deaf, directory(&scratch));
     eventually("it runs", PATIENCE, || fs::read_dir(scratch.path()).unwrap().next().is_some());
     assert!(handle.cancel_running() && !handle.wait_timeout(SHORT));
-    pool.terminate().unwrap();
+    pool.kill().unwrap();
     assert_eq!(handle.join().unwrap_err().kind(), &ErrorKind::Cancelled);
 }
 
@@ -373,7 +374,7 @@ fn a_process_that_cannot_be_killed_is_given_up(method: StartMethod) {
     eventually("it runs", PATIENCE, || handle.is_running());
     let worker = active_children()[0].pid();
     let Some(frozen) = Frozen::with(worker) else {
-        assert!(pool.terminate().is_ok());
+        assert!(pool.kill().is_ok());
         return;
     };
     let error = handle.join().unwrap_err();

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use gate::{directory, open_gate, wait_for};
 use process_task::{
-    Error, ErrorKind, Execution, JoinHandle, Pending, Pool, StartMethod, active_children, process_task,
+    Error, ErrorKind, Execution, JoinHandle, Pool, ShutdownMode, StartMethod, active_children, process_task,
 };
 use support::scratch::Scratch;
 use support::{PATIENCE, eventually};
@@ -29,7 +29,7 @@ under_every_start_method! {
     a_map_that_began_before_the_shutdown_is_whole,
     a_lazy_map_is_told_of_the_shutdown,
     a_pool_ends_once_however_often_it_is_told,
-    a_pool_is_terminated_while_others_wait_for_it,
+    a_pool_is_killed_while_others_wait_for_it,
     a_pool_that_did_nothing_ends,
     threads_end_a_pool_while_others_use_it,
 }
@@ -66,7 +66,7 @@ fn is_cancelled<R>(result: &Result<R, Error>) -> bool {
 fn a_shutdown_finishes_every_call(method: StartMethod) {
     let pool = pool(method, 2);
     let handles: Vec<_> = (0..200).map(|x| pool.submit(square, x)).collect();
-    pool.shutdown(Pending::Finish).unwrap();
+    pool.shutdown(ShutdownMode::Finish).unwrap();
     assert!(handles.iter().all(JoinHandle::is_finished));
     assert!(active_children().is_empty());
     assert!((0i64..).zip(handles).all(|(x, handle)| handle.join() == Ok(x * x)));
@@ -81,7 +81,7 @@ fn a_shutdown_cancels_what_has_not_begun(method: StartMethod) {
     let is_over = AtomicBool::new(false);
     thread::scope(|scope| {
         let shutdown = scope.spawn(|| {
-            let result = pool.shutdown(Pending::Cancel);
+            let result = pool.shutdown(ShutdownMode::Cancel);
             is_over.store(true, SeqCst);
             result
         });
@@ -173,7 +173,7 @@ fn a_callback_may_shut_its_pool_down(method: StartMethod) {
     let (sender, receiver) = channel();
     handle.on_done(move |_| {
         let left: Vec<_> = (0..10).map(|x| inner.submit(square, x)).collect();
-        let ended = inner.shutdown(Pending::Finish);
+        let ended = inner.shutdown(ShutdownMode::Finish);
         let squares = left.into_iter().map(JoinHandle::join).collect::<Result<Vec<_>, _>>();
         sender.send((ended, inner.join(), squares)).expect("somebody who listens");
     });
@@ -193,7 +193,7 @@ fn a_map_that_began_before_the_shutdown_is_whole(method: StartMethod) {
                 pool.map(square, items)
             });
             receiver.recv_timeout(PATIENCE).expect("an item that is read");
-            pool.shutdown(Pending::Finish).unwrap();
+            pool.shutdown(ShutdownMode::Finish).unwrap();
             match map.join().expect("a thread") {
                 Ok(squares) => assert_eq!(squares, (0..300).map(|x| x * x).collect::<Vec<_>>()),
                 // Items that it had not submitted by then.
@@ -208,7 +208,7 @@ fn a_lazy_map_is_told_of_the_shutdown(method: StartMethod) {
     let mut squares = pool.imap(square, 0..);
     let before: Vec<_> = squares.by_ref().take(20).map(Result::unwrap).collect();
     assert_eq!(before, (0..20).map(|x| x * x).collect::<Vec<_>>());
-    pool.shutdown(Pending::Finish).unwrap();
+    pool.shutdown(ShutdownMode::Finish).unwrap();
     let mut rest = squares.skip_while(Result::is_ok);
     assert!((0..5).all(|_| is_closed(&rest.next().expect("an endless input").expect_err("it has ended"))));
 }
@@ -217,12 +217,12 @@ fn a_pool_ends_once_however_often_it_is_told(method: StartMethod) {
     let pool = pool(method, 2);
     let handle = pool.submit(square, 6);
     pool.close().unwrap();
-    pool.shutdown(Pending::Finish).unwrap();
-    pool.shutdown(Pending::Cancel).unwrap();
+    pool.shutdown(ShutdownMode::Finish).unwrap();
+    pool.shutdown(ShutdownMode::Cancel).unwrap();
     pool.close().unwrap();
     pool.join().unwrap();
-    pool.terminate().unwrap();
-    pool.terminate().unwrap();
+    pool.kill().unwrap();
+    pool.kill().unwrap();
     pool.join().unwrap();
     assert_eq!(handle.join(), Ok(36));
     assert!(is_closed(&pool.resize(3).expect_err("it has ended")));
@@ -230,16 +230,17 @@ fn a_pool_ends_once_however_often_it_is_told(method: StartMethod) {
     assert!(active_children().is_empty());
 }
 
-fn a_pool_is_terminated_while_others_wait_for_it(method: StartMethod) {
+fn a_pool_is_killed_while_others_wait_for_it(method: StartMethod) {
     let pool = pool(method, 2);
     let scratch = Scratch::new();
     let handles: Vec<_> = (0..20).map(|item| pool.submit(pass, (directory(&scratch), item))).collect();
     eventually("both workers run something", PATIENCE, || begun(&scratch) == 2);
     thread::scope(|scope| {
         let pool = &pool;
-        let shutdowns = [Pending::Finish, Pending::Cancel].map(|rest| scope.spawn(move || pool.shutdown(rest)));
+        let shutdowns =
+            [ShutdownMode::Finish, ShutdownMode::Cancel].map(|rest| scope.spawn(move || pool.shutdown(rest)));
         let waiting = scope.spawn(|| handles[0].wait_timeout(Duration::MAX));
-        pool.terminate().unwrap();
+        pool.kill().unwrap();
         assert!(shutdowns.into_iter().all(|thread| thread.join().expect("a thread").is_ok()));
         assert!(waiting.join().expect("a thread"));
     });
@@ -249,10 +250,10 @@ fn a_pool_is_terminated_while_others_wait_for_it(method: StartMethod) {
 
 fn a_pool_that_did_nothing_ends(method: StartMethod) {
     drop(pool(method, 3));
-    pool(method, 3).terminate().unwrap();
-    pool(method, 3).shutdown(Pending::Cancel).unwrap();
+    pool(method, 3).kill().unwrap();
+    pool(method, 3).shutdown(ShutdownMode::Cancel).unwrap();
     let lazy = Pool::builder().workers(3).lazy().start_method(method).build().expect("a pool");
-    lazy.shutdown(Pending::Finish).unwrap();
+    lazy.shutdown(ShutdownMode::Finish).unwrap();
     assert!(active_children().is_empty());
 }
 
@@ -292,9 +293,9 @@ fn threads_end_a_pool_while_others_use_it(method: StartMethod) {
                     let pool = &pool;
                     scope.spawn(move || match (round + ender) % 4 {
                         0 => pool.close(),
-                        1 => pool.shutdown(Pending::Finish),
-                        2 => pool.shutdown(Pending::Cancel),
-                        _ => pool.terminate(),
+                        1 => pool.shutdown(ShutdownMode::Finish),
+                        2 => pool.shutdown(ShutdownMode::Cancel),
+                        _ => pool.kill(),
                     })
                 })
                 .collect();

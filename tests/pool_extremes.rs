@@ -7,7 +7,7 @@ mod support;
 
 use std::time::Duration;
 
-use process_task::{ErrorKind, Pending, Pool, PoolBuilder, ProcessBuilder, StartMethod, process_task};
+use process_task::{ErrorKind, Pool, PoolBuilder, ProcessBuilder, ShutdownMode, StartMethod, process_task};
 
 under_every_start_method! {
     builders_of_pools_take_every_number_that_makes_sense,
@@ -54,7 +54,7 @@ fn builders_of_pools_take_every_number_that_makes_sense(method: StartMethod) {
         let pool = change(builder()).build().unwrap_or_else(|error| panic!("{name}: {error}"));
         let squares = pool.map(square, 0..40).unwrap_or_else(|error| panic!("{name}: {error}"));
         assert!(squares.into_iter().eq((0..40).map(|x| x * x)), "{name}");
-        pool.shutdown(Pending::Finish).unwrap_or_else(|error| panic!("{name}: {error}"));
+        pool.shutdown(ShutdownMode::Finish).unwrap_or_else(|error| panic!("{name}: {error}"));
     }
     // Killed at once where they do not exit at once.
     drop(builder().exit_timeout(Duration::ZERO).build().unwrap());

@@ -16,7 +16,9 @@ use std::time::{Duration, Instant};
 
 use gate::{directory, open_gate, wait_for};
 use nix::sys::signal::{Signal, raise};
-use process_task::{Error, ErrorKind, JoinHandle, Pool, StartMethod, Waited, When, as_completed, process_task, wait};
+use process_task::{
+    Error, ErrorKind, JoinHandle, Pool, StartMethod, WaitFor, WaitOutcome, as_completed, process_task, wait,
+};
 use support::eventually;
 use support::scratch::Scratch;
 
@@ -53,7 +55,7 @@ fn a_hundred_thousand_calls_are_given_as_they_are_finished() {
             left -= 1;
         }
         assert_eq!((left, sum), (0, (0..100_000).map(|x| x * x).sum()));
-        let waited = wait((0..100_000).map(|x| pool.submit(square, x)), When::All, None);
+        let waited = wait((0..100_000).map(|x| pool.submit(square, x)), WaitFor::All, None);
         assert_eq!((waited.done.len(), waited.pending.len()), (100_000, 0));
     });
 }
@@ -108,7 +110,7 @@ fn pool(method: StartMethod, workers: usize) -> Pool {
 }
 
 /// What those that are done gave, and how many are not.
-fn taken(waited: Waited<u32>) -> (Vec<Result<u32, Error>>, usize) {
+fn taken(waited: WaitOutcome<u32>) -> (Vec<Result<u32, Error>>, usize) {
     (waited.done.into_iter().map(JoinHandle::join).collect(), waited.pending.len())
 }
 
@@ -117,18 +119,18 @@ fn waiting_for_the_first_returns_with_what_is_done(method: StartMethod) {
     let scratch = Scratch::new();
     let gate = scratch.file("gate");
     let submit = |item| pool.submit(pass_if, (gate.as_str(), item));
-    let waited = wait([submit(0), submit(7)], When::First, None);
+    let waited = wait([submit(0), submit(7)], WaitFor::First, None);
     assert_eq!(waited.pending.len(), 1);
     assert_eq!(waited.done.iter().map(JoinHandle::is_finished).collect::<Vec<_>>(), [true]);
     let done = waited.done.into_iter().next().expect("the one that does not wait");
     let shut = waited.pending.into_iter().next().expect("the one that waits");
     // One that is settled already is enough.
-    let waited = wait([shut, done], When::First, None);
+    let waited = wait([shut, done], WaitFor::First, None);
     assert_eq!((waited.done.len(), waited.pending.len()), (1, 1));
     open_gate(&scratch);
     let mut both = waited.pending;
     both.extend(waited.done);
-    assert_eq!(taken(wait(both, When::All, None)), (vec![Ok(0), Ok(7)], 0));
+    assert_eq!(taken(wait(both, WaitFor::All, None)), (vec![Ok(0), Ok(7)], 0));
 }
 
 fn waiting_for_the_first_error_returns_with_it(method: StartMethod) {
@@ -136,20 +138,20 @@ fn waiting_for_the_first_error_returns_with_it(method: StartMethod) {
     let (shut, failing) = (Scratch::new(), Scratch::new());
     let waits = pool.submit(pass, (shut.file("gate").as_str(), 1));
     let fails = pool.submit(fail, failing.file("gate").as_str());
-    let waited = wait([waits, fails], When::FirstError, Some(Duration::from_millis(20)));
+    let waited = wait([waits, fails], WaitFor::FirstError, Some(Duration::from_millis(20)));
     assert_eq!((waited.done.len(), waited.pending.len()), (0, 2));
     open_gate(&failing);
-    let waited = wait(waited.pending, When::FirstError, None);
+    let waited = wait(waited.pending, WaitFor::FirstError, None);
     assert_eq!((waited.done.len(), waited.pending.len()), (1, 1));
     // A failure that is known already is enough, too.
     let both: Vec<_> = waited.pending.into_iter().chain(waited.done).collect();
-    let waited = wait(both, When::FirstError, None);
+    let waited = wait(both, WaitFor::FirstError, None);
     assert_eq!((waited.done.len(), waited.pending.len()), (1, 1));
     let error = waited.done.into_iter().next().expect("a failure").join().expect_err("a failure");
     assert!(error.to_string().contains("as told"), "{error}");
     open_gate(&shut);
     let more: Vec<_> = (2..30).map(|item| pool.submit(pass_if, (shut.file("gate").as_str(), item))).collect();
-    let all = wait(waited.pending.into_iter().chain(more), When::FirstError, None);
+    let all = wait(waited.pending.into_iter().chain(more), WaitFor::FirstError, None);
     assert_eq!(taken(all), ((1..30).map(Ok).collect(), 0), "where none fails, all are waited for");
 }
 
@@ -164,12 +166,12 @@ fn waiting_for_all_counts_failures_too(method: StartMethod) {
         pool.submit(die, ()),
         pool.submit(pass, (gate.as_str(), 4)),
     ];
-    let (done, pending) = taken(wait(handles, When::All, None));
+    let (done, pending) = taken(wait(handles, WaitFor::All, None));
     assert_eq!((&done[0], &done[3], pending), (&Ok(1), &Ok(4), 0), "in the order in which they were given");
     assert!(matches!(done[1].as_ref().map_err(Error::kind), Err(ErrorKind::Panicked { .. })), "{done:?}");
     assert!(matches!(done[2].as_ref().map_err(Error::kind), Err(ErrorKind::Killed { .. })), "{done:?}");
     pool.close().unwrap();
-    let refused = wait((0..3).map(|x| pool.submit(square, x)), When::First, None);
+    let refused = wait((0..3).map(|x| pool.submit(square, x)), WaitFor::First, None);
     assert_eq!((refused.done.len(), refused.pending.len()), (3, 0));
 }
 
@@ -180,22 +182,22 @@ fn a_time_out_is_no_error(method: StartMethod) {
     let handles = [0, 1, 2].map(|item| pool.submit(pass_if, (gate.as_str(), item)));
     assert!(handles[1].wait_timeout(Duration::MAX) && handles[2].wait_timeout(Duration::MAX));
     let start = Instant::now();
-    let waited = wait(handles, When::All, Some(Duration::from_millis(30)));
+    let waited = wait(handles, WaitFor::All, Some(Duration::from_millis(30)));
     assert!(start.elapsed() >= Duration::from_millis(30));
     assert_eq!((waited.done.len(), waited.pending.len()), (2, 1));
-    let again = wait(waited.pending, When::First, Some(Duration::ZERO));
+    let again = wait(waited.pending, WaitFor::First, Some(Duration::ZERO));
     assert_eq!((again.done.len(), again.pending.len()), (0, 1));
     open_gate(&scratch);
-    assert_eq!(taken(wait(again.pending, When::First, Some(Duration::MAX))), (vec![Ok(0)], 0));
+    assert_eq!(taken(wait(again.pending, WaitFor::First, Some(Duration::MAX))), (vec![Ok(0)], 0));
     assert_eq!(taken(waited_again(waited.done)), (vec![Ok(1), Ok(2)], 0));
 }
 
-fn waited_again(done: Vec<JoinHandle<u32>>) -> Waited<u32> {
-    wait(done, When::All, Some(Duration::ZERO))
+fn waited_again(done: Vec<JoinHandle<u32>>) -> WaitOutcome<u32> {
+    wait(done, WaitFor::All, Some(Duration::ZERO))
 }
 
 fn nothing_to_wait_for_is_done(_: StartMethod) {
-    for when in [When::First, When::FirstError, When::All] {
+    for when in [WaitFor::First, WaitFor::FirstError, WaitFor::All] {
         let waited = wait(Vec::<JoinHandle<()>>::new(), when, None);
         assert!(waited.done.is_empty() && waited.pending.is_empty());
     }
@@ -209,7 +211,7 @@ fn waiting_for_the_first_again_and_again_drains_all(method: StartMethod) {
     let mut pending: Vec<_> = (0..300).map(|x| pool.submit(square, x)).collect();
     let mut squares = Vec::new();
     while !pending.is_empty() {
-        let waited = wait(pending, When::First, None);
+        let waited = wait(pending, WaitFor::First, None);
         assert!(!waited.done.is_empty());
         squares.extend(waited.done.into_iter().map(|handle| handle.join().expect("a square")));
         pending = waited.pending;
@@ -273,7 +275,7 @@ fn as_completed_outlives_the_pool(method: StartMethod) {
     let (completed, other) = (as_completed(one), other.collect::<Vec<_>>());
     drop(pool);
     assert_eq!(completed.map(|handle| handle.join().expect("a square")).sum::<i64>(), (0..40).map(|x| x * x).sum());
-    assert_eq!(wait(other, When::All, None).done.len(), 10);
+    assert_eq!(wait(other, WaitFor::All, None).done.len(), 10);
 }
 
 fn a_set_that_is_dropped_detaches_its_calls(method: StartMethod) {
@@ -284,7 +286,7 @@ fn a_set_that_is_dropped_detaches_its_calls(method: StartMethod) {
     assert!(completed.next_timeout(Duration::ZERO).is_err());
     drop(completed);
     drop(as_completed((0..10).map(|item| pool.submit(mark, (directory(&scratch), item)))));
-    drop(wait((10..20).map(|item| pool.submit(mark, (directory(&scratch), item))), When::All, Some(Duration::ZERO)));
+    drop(wait((10..20).map(|item| pool.submit(mark, (directory(&scratch), item))), WaitFor::All, Some(Duration::ZERO)));
     open_gate(&scratch);
     drop(pool);
     assert_eq!(std::fs::read_dir(scratch.path()).expect("the directory").count(), 20 + 1);
@@ -296,20 +298,20 @@ fn calls_of_several_pools_are_waited_for_together(method: StartMethod) {
     let gate = shut.file("gate");
     let submit = |item: u32| pools[item as usize % 3].submit(pass_if, (gate.as_str(), item));
     for _ in 0..30 {
-        let waited = wait([1, 2].map(submit), When::All, None);
+        let waited = wait([1, 2].map(submit), WaitFor::All, None);
         assert_eq!(taken(waited), (vec![Ok(1), Ok(2)], 0));
     }
-    let waited = wait([submit(0), submit(4), pools[2].submit(die, ())], When::First, None);
+    let waited = wait([submit(0), submit(4), pools[2].submit(die, ())], WaitFor::First, None);
     assert!(!waited.done.is_empty() && waited.pending.iter().any(|handle| !handle.is_finished()));
     let rest = waited.done.into_iter().chain(waited.pending);
-    let waited = wait(rest, When::FirstError, None);
+    let waited = wait(rest, WaitFor::FirstError, None);
     assert!(waited.pending.iter().any(|handle| !handle.is_finished()));
     let (done, pending) = (waited.done.len(), waited.pending.len());
     assert!(done + pending == 3 && pending >= 1);
-    let waited = wait(waited.pending, When::All, Some(Duration::from_millis(20)));
+    let waited = wait(waited.pending, WaitFor::All, Some(Duration::from_millis(20)));
     assert_eq!(waited.pending.len(), 1);
     open_gate(&shut);
-    assert_eq!(taken(wait(waited.pending, When::All, None)), (vec![Ok(0)], 0));
+    assert_eq!(taken(wait(waited.pending, WaitFor::All, None)), (vec![Ok(0)], 0));
 }
 
 fn calls_of_several_pools_are_given_as_they_are_finished(method: StartMethod) {
@@ -347,7 +349,7 @@ fn threads_wait_for_sets_while_others_wait_for_calls(method: StartMethod) {
                     let sum: i64 = match thread {
                         0 | 2 => as_completed(handles).map(|handle| handle.join().expect("a square")).sum(),
                         1 | 3 => {
-                            let done = wait(handles, When::All, None).done;
+                            let done = wait(handles, WaitFor::All, None).done;
                             done.into_iter().map(|handle| handle.join().expect("a square")).sum()
                         }
                         4 => handles.map(|handle| handle.join().expect("a square")).sum(),
@@ -369,7 +371,7 @@ fn a_call_tells_everybody_who_waits_for_it(method: StartMethod) {
     assert!(pin!(&mut handle).poll(&mut Context::from_waker(&waker)).is_pending());
     let (sender, results) = std::sync::mpsc::channel();
     handle.on_done(move |result| sender.send(result).expect("somebody who listens"));
-    let waited = wait([handle], When::All, Some(Duration::from_millis(5)));
+    let waited = wait([handle], WaitFor::All, Some(Duration::from_millis(5)));
     let mut completed = as_completed(waited.pending);
     assert!(completed.next_timeout(Duration::from_millis(5)).is_err());
     open_gate(&scratch);
@@ -416,7 +418,7 @@ fn what_was_given_out_is_released(method: StartMethod) {
     let mapped = || support::census::census().memfds;
     let before = mapped();
     // Long results stay where they are until their handles are gone.
-    let waited = wait((0..40).map(|byte| pool.submit(fill, (1 << 20, byte))), When::All, None);
+    let waited = wait((0..40).map(|byte| pool.submit(fill, (1 << 20, byte))), WaitFor::All, None);
     let full = mapped();
     assert!(full >= before + 30, "{before}, then {full}");
     let mut completed = as_completed(waited.done);

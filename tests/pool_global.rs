@@ -7,7 +7,7 @@ mod support;
 
 use std::time::Duration;
 
-use process_task::{ErrorKind, Pending, Pool, process_task};
+use process_task::{ErrorKind, Pool, ShutdownMode, process_task};
 
 #[process_task]
 fn own_id() -> u32 {
@@ -31,7 +31,7 @@ fn everybody_gets_the_same_pool_and_nobody_may_end_it() {
             threads.into_iter().map(|thread| thread.join().unwrap()).collect()
         });
         assert!(others.iter().all(|other| *other == std::ptr::from_ref(pool).addr()));
-        for refused in [pool.close(), pool.terminate(), pool.shutdown(Pending::Cancel), pool.join()] {
+        for refused in [pool.close(), pool.kill(), pool.shutdown(ShutdownMode::Cancel), pool.join()] {
             let error = refused.unwrap_err();
             assert!(matches!(error.kind(), ErrorKind::InvalidInput { .. }), "{error:?}");
             assert!(error.to_string().contains("global"), "{error}");

@@ -8,7 +8,7 @@ use std::fs;
 use std::time::Duration;
 
 use process_task::{
-    ErrorKind, Pending, Pool, PoolBuilder, StartMethod, WorkerState, active_children, process_task, worker_state,
+    ErrorKind, Pool, PoolBuilder, ShutdownMode, StartMethod, WorkerState, active_children, process_task, worker_state,
 };
 use support::processes::alive;
 use support::scratch::Scratch;
@@ -166,7 +166,7 @@ fn hanging_initializer_is_seen_in_stats(method: StartMethod) {
     let waiting = pool.submit(own_id, ());
     eventually("it is at its initializer", PATIENCE, || pool.stats().workers[0].state == WorkerState::Initializing);
     assert!(pool.stats().workers[0].pid.is_some() && pool.stats().to_string().contains(" in init "));
-    pool.terminate().unwrap();
+    pool.kill().unwrap();
     assert!(waiting.join().is_err());
 }
 
@@ -181,7 +181,7 @@ fn memory_limits_act_in_initializers_and_finalizers(method: StartMethod) {
     assert!(pool.call(was_limited, ()).unwrap(), "the initializer was not limited");
     pool.call(see_the_limit, ()).unwrap();
     assert!(!pool.call(was_limited, ()).unwrap(), "calls are limited too");
-    pool.shutdown(Pending::Finish).unwrap();
+    pool.shutdown(ShutdownMode::Finish).unwrap();
     assert_eq!(fs::read_to_string(path).unwrap(), "true", "the finalizer was not limited");
 }
 

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use gate::{directory, open_gate, wait_for};
 use process_task::{
-    ErrorKind, Execution, Pending, Pool, PoolBuilder, StartMethod, active_children, process_task, worker_state,
+    ErrorKind, Execution, Pool, PoolBuilder, ShutdownMode, StartMethod, active_children, process_task, worker_state,
 };
 use support::eventually;
 use support::scratch::Scratch;
@@ -373,8 +373,8 @@ fn a_closed_pool_is_joined_as_often_as_one_likes(method: StartMethod) {
     assert!(calls.iter().all(process_task::JoinHandle::is_finished));
     assert!(active_children().is_empty());
     pool.join().unwrap();
-    pool.shutdown(Pending::Finish).unwrap();
-    pool.terminate().unwrap();
+    pool.shutdown(ShutdownMode::Finish).unwrap();
+    pool.kill().unwrap();
 }
 
 fn a_join_waits_no_longer_than_told(method: StartMethod) {
@@ -389,7 +389,7 @@ fn a_join_waits_no_longer_than_told(method: StartMethod) {
 }
 
 fn a_shutdown_finishes_or_cancels_what_is_pending(method: StartMethod) {
-    for pending in [Pending::Finish, Pending::Cancel] {
+    for pending in [ShutdownMode::Finish, ShutdownMode::Cancel] {
         let scratch = Scratch::new();
         let pool = builder(method, 2).build().unwrap();
         let calls: Vec<_> = (0..50).map(|_| pool.submit(pass, &scratch.file("gate"))).collect();
@@ -398,7 +398,7 @@ fn a_shutdown_finishes_or_cancels_what_is_pending(method: StartMethod) {
         });
         std::thread::scope(|scope| {
             let end = scope.spawn(|| pool.shutdown(pending));
-            if pending == Pending::Cancel {
+            if pending == ShutdownMode::Cancel {
                 eventually("the others are cancelled", Duration::from_secs(20), || {
                     calls.iter().filter(|call| call.is_finished()).count() == 48
                 });
@@ -409,7 +409,7 @@ fn a_shutdown_finishes_or_cancels_what_is_pending(method: StartMethod) {
         assert!(active_children().is_empty());
         let results: Vec<_> = calls.into_iter().map(process_task::JoinHandle::join).collect();
         let made = results.iter().filter(|result| result.is_ok()).count();
-        assert_eq!(made, if pending == Pending::Finish { 50 } else { 2 });
+        assert_eq!(made, if pending == ShutdownMode::Finish { 50 } else { 2 });
         for error in results.into_iter().filter_map(Result::err) {
             assert_eq!((error.kind(), error.execution()), (&ErrorKind::Cancelled, Execution::NotStarted));
         }

@@ -229,7 +229,7 @@ fn forced_end_and_failed_finalizer_are_warnings(method: StartMethod) {
     let builder = Pool::builder().workers(1).start_method(method).name("logged");
     let pool = builder.finalizer(sleep.timeout(limit), ()).build().expect("a pool");
     assert_eq!(pool.call(square, 3), Ok(9));
-    pool.shutdown(process_task::Pending::Finish).expect_err("a finalizer that takes too long");
+    pool.shutdown(process_task::ShutdownMode::Finish).expect_err("a finalizer that takes too long");
     let forced = heard("worker did not end in time and is killed");
     assert_eq!((forced.len(), forced[0].level, &*forced[0].fields["limit"]), (1, Level::WARN, "100ms"));
     assert!(forced[0].fields["task"].ends_with("::sleep") && forced[0].fields["worker"] == "logged-0");

@@ -25,7 +25,7 @@ under_every_start_method! {
     what_ends_the_last_attempt_is_the_error,
     nothing_else_is_ever_run_twice,
     calls_beside_and_behind_a_poison_task_are_made_once,
-    a_terminated_pool_repeats_nothing,
+    a_killed_pool_repeats_nothing,
     a_dropped_pool_waits_for_the_last_attempt,
     maps_repeat_too,
 }
@@ -223,13 +223,13 @@ fn calls_beside_and_behind_a_poison_task_are_made_once(method: StartMethod) {
     }
 }
 
-fn a_terminated_pool_repeats_nothing(method: StartMethod) {
+fn a_killed_pool_repeats_nothing(method: StartMethod) {
     let (scratch, pool) = (Scratch::new(), pool(method, 2));
     let paths: Vec<_> = (0..6).map(|number| scratch.file(&format!("runs-{number}"))).collect();
     let for_ever = fail_first.retries(u32::MAX);
     let calls: Vec<_> = paths.iter().map(|path| pool.submit(for_ever, (path, usize::MAX))).collect();
     eventually("some have been repeated", PATIENCE, || paths.iter().any(|path| runs(path) > 2));
-    pool.terminate().unwrap();
+    pool.kill().unwrap();
     for call in calls {
         let error = call.join().unwrap_err();
         let kind = error.kind();

@@ -283,7 +283,7 @@ fn terminating_the_pool_tells_those_who_wait_for_room(method: StartMethod) {
     let handles = [1, 2].map(|item| pool.submit(pass, (scratch.file("gate").as_str(), item)));
     thread::scope(|scope| {
         let waiting: Vec<_> = (0..5).map(|_| scope.spawn(|| pool.call(square, 3))).collect();
-        pool.terminate().unwrap();
+        pool.kill().unwrap();
         for thread in waiting {
             let error = thread.join().expect("a thread").expect_err("it has ended");
             assert!(is_closed(&error) || *error.kind() == ErrorKind::Cancelled, "{error}");

@@ -13,7 +13,7 @@ use std::path::PathBuf;
 use std::process::Command;
 
 use library::preloading;
-use process_task::{ErrorKind, Pending, Pool, ProcessBuilder, StartMethod, process_task};
+use process_task::{ErrorKind, Pool, ProcessBuilder, ShutdownMode, StartMethod, process_task};
 use victim::{Victim, reached};
 
 under_every_start_method! {
@@ -78,7 +78,7 @@ fn scene() {
             let pool = Pool::builder().workers(2).start_method(method).build().unwrap();
             assert_eq!(pool.map(square, 0..100).unwrap()[99], 9801);
             assert_eq!(pool.call(length, &vec![7; 1 << 20]).unwrap(), 1 << 20);
-            pool.shutdown(Pending::Finish).unwrap();
+            pool.shutdown(ShutdownMode::Finish).unwrap();
         }
         "leaks" => {
             let mut process = spawn().spawn(leak, 12345).unwrap();

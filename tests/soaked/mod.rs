@@ -10,7 +10,7 @@ use std::sync::mpsc::{self, Receiver, Sender};
 use std::thread;
 use std::time::Duration;
 
-use process_task::{Error, ErrorKind, Execution, JoinHandle, Pool, Result, When, process_task, wait};
+use process_task::{Error, ErrorKind, Execution, JoinHandle, Pool, Result, WaitFor, process_task, wait};
 
 use crate::executor::block_on;
 use crate::support::scratch::Scratch;
@@ -229,7 +229,7 @@ impl Load {
                 4 => {
                     let (numbers, handles): (Vec<_>, Vec<_>) =
                         self.burst(burst).into_iter().map(|One { number, handle }| (number, handle)).unzip();
-                    let done = wait(handles, When::All, None).done;
+                    let done = wait(handles, WaitFor::All, None).done;
                     assert_eq!(done.len(), numbers.len());
                     settled.extend(numbers.into_iter().zip(done).map(|(number, handle)| One { number, handle }.join()));
                 }

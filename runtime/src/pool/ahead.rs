@@ -1,6 +1,6 @@
 //! Results of many calls, in the order of their items, reading a bounded number of items ahead.
 //!
-//! Owns: [`Map`]. Runs in: the parent, on the thread that asks for the next result.
+//! Owns: [`Imap`]. Runs in: the parent, on the thread that asks for the next result.
 //! Never: has more calls on the way than it may read ahead, so an endless input works.
 
 use std::collections::VecDeque;
@@ -35,7 +35,8 @@ use crate::task::Task;
 /// # process_task::Result::Ok(())
 /// ```
 #[must_use = "nothing is submitted until a result is asked for"]
-pub struct Map<'p, 'a, T: Task, I> {
+#[doc(alias = "IMapIterator")]
+pub struct Imap<'p, 'a, T: Task, I> {
     ahead: Ahead<'p, 'a, T, I>,
 }
 
@@ -79,7 +80,7 @@ impl<T: Task, I> Drop for Ahead<'_, '_, T, I> {
     }
 }
 
-impl<'p, 'a, T: Task, I: Iterator<Item = T::Args<'a>>> Map<'p, 'a, T, I> {
+impl<'p, 'a, T: Task, I: Iterator<Item = T::Args<'a>>> Imap<'p, 'a, T, I> {
     pub(super) fn new(pool: &'p Pool, task: T, items: I, most: usize) -> Self {
         Self { ahead: Ahead::new(pool, task, items, most) }
     }
@@ -144,7 +145,7 @@ impl<'p, 'a, T: Task, I: Iterator<Item = T::Args<'a>>> Map<'p, 'a, T, I> {
     }
 }
 
-impl<'a, T: Task, I: Iterator<Item = T::Args<'a>>> Iterator for Map<'_, 'a, T, I> {
+impl<'a, T: Task, I: Iterator<Item = T::Args<'a>>> Iterator for Imap<'_, 'a, T, I> {
     type Item = Result<T::Output>;
 
     fn next(&mut self) -> Option<Self::Item> {
@@ -157,11 +158,11 @@ impl<'a, T: Task, I: Iterator<Item = T::Args<'a>>> Iterator for Map<'_, 'a, T, I
     }
 }
 
-impl<'a, T: Task, I: ExactSizeIterator<Item = T::Args<'a>>> ExactSizeIterator for Map<'_, 'a, T, I> {}
-impl<'a, T: Task, I: Iterator<Item = T::Args<'a>>> FusedIterator for Map<'_, 'a, T, I> {}
+impl<'a, T: Task, I: ExactSizeIterator<Item = T::Args<'a>>> ExactSizeIterator for Imap<'_, 'a, T, I> {}
+impl<'a, T: Task, I: Iterator<Item = T::Args<'a>>> FusedIterator for Imap<'_, 'a, T, I> {}
 
-impl<T: Task, I> fmt::Debug for Map<'_, '_, T, I> {
+impl<T: Task, I> fmt::Debug for Imap<'_, '_, T, I> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Map").field("pending", &self.ahead.pending.len()).finish_non_exhaustive()
+        f.debug_struct("Imap").field("pending", &self.ahead.pending.len()).finish_non_exhaustive()
     }
 }

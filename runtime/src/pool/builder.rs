@@ -246,7 +246,7 @@ impl PoolBuilder {
     /// fn hang() { loop { std::thread::sleep(Duration::from_secs(1)) } }
     ///
     /// let pool = Pool::builder().workers(1).finalizer(hang, ()).exit_timeout(Duration::from_millis(50)).build()?;
-    /// let error = pool.shutdown(process_task::Pending::Finish).unwrap_err();
+    /// let error = pool.shutdown(process_task::ShutdownMode::Finish).unwrap_err();
     /// assert!(error.to_string().contains("longer than the limit of 50ms"));
     /// # process_task::Result::Ok(())
     /// ```

@@ -19,19 +19,20 @@ use super::schedule::Schedule;
 ///
 /// # Examples
 /// ```
-/// use process_task::{Pool, When, process_task, wait};
+/// use process_task::{Pool, WaitFor, process_task, wait};
 ///
 /// #[process_task]
 /// fn nap(seconds: u64) { std::thread::sleep(std::time::Duration::from_secs(seconds)) }
 ///
 /// let pool = Pool::builder().workers(2).build()?;
-/// let waited = wait([600, 0].map(|seconds| pool.submit(nap, seconds)), When::First, None);
+/// let waited = wait([600, 0].map(|seconds| pool.submit(nap, seconds)), WaitFor::First, None);
 /// assert_eq!((waited.done.len(), waited.pending.len()), (1, 1));
-/// pool.terminate()?;
+/// pool.kill()?;
 /// # process_task::Result::Ok(())
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum When {
+#[doc(alias("return_when", "FIRST_COMPLETED", "FIRST_EXCEPTION", "ALL_COMPLETED"))]
+pub enum WaitFor {
     /// One call at least is settled.
     First,
     /// One call at least has failed, or all are settled.
@@ -48,7 +49,7 @@ pub enum When {
 /// # Examples
 /// ```
 /// use std::time::Duration;
-/// use process_task::{Pool, When, process_task, wait};
+/// use process_task::{Pool, WaitFor, process_task, wait};
 ///
 /// #[process_task]
 /// fn nap(seconds: u64) -> u64 { std::thread::sleep(Duration::from_secs(seconds)); seconds }
@@ -56,17 +57,18 @@ pub enum When {
 /// let pool = Pool::builder().workers(1).build()?;
 /// let (short, long) = (pool.submit(nap, 0), pool.submit(nap, 600));
 /// assert!(short.wait_timeout(Duration::MAX));
-/// let waited = wait([long, short], When::All, Some(Duration::from_millis(5)));
+/// let waited = wait([long, short], WaitFor::All, Some(Duration::from_millis(5)));
 /// assert_eq!(waited.pending.len(), 1);
 /// for handle in waited.done {
 ///     assert_eq!(handle.join()?, 0);
 /// }
-/// pool.terminate()?;
+/// pool.kill()?;
 /// # process_task::Result::Ok(())
 /// ```
 #[derive(Debug)]
 #[must_use = "dropping the handles detaches the calls"]
-pub struct Waited<R> {
+#[doc(alias("DoneAndNotDoneFutures", "not_done"))]
+pub struct WaitOutcome<R> {
     /// Calls that are settled, those that failed among them.
     pub done: Vec<JoinHandle<R>>,
     /// Calls that are not.
@@ -78,14 +80,14 @@ pub struct Waited<R> {
 ///
 /// # Examples
 /// ```
-/// use process_task::{Pool, When, process_task};
+/// use process_task::{Pool, WaitFor, process_task};
 ///
 /// #[process_task]
 /// fn half(x: u32) -> u32 { assert!(x % 2 == 0, "{x} is odd"); x / 2 }
 ///
 /// let pool = Pool::new()?;
 /// let handles = [8, 7, 6].map(|x| pool.submit(half, x));
-/// let waited = process_task::wait(handles, When::All, None);
+/// let waited = process_task::wait(handles, WaitFor::All, None);
 /// assert!(waited.pending.is_empty());
 /// let halves: Vec<_> = waited.done.into_iter().map(|handle| handle.join().ok()).collect();
 /// assert_eq!(halves, [Some(4), None, Some(3)]);
@@ -94,16 +96,20 @@ pub struct Waited<R> {
 ///
 /// # If the other process dies
 /// The call that it was running is settled: it has failed. The others go on.
-pub fn wait<R>(handles: impl IntoIterator<Item = JoinHandle<R>>, when: When, timeout: Option<Duration>) -> Waited<R> {
+pub fn wait<R>(
+    handles: impl IntoIterator<Item = JoinHandle<R>>,
+    wait_for: WaitFor,
+    timeout: Option<Duration>,
+) -> WaitOutcome<R> {
     // A time beyond the clock's end is for ever.
     let deadline = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
     let handles: Vec<_> = handles.into_iter().collect();
     let mut pools = Pools::new(cores_of(&handles));
     let set = Completions::new();
-    match when {
-        When::First => {}
-        When::FirstError => set.want(handles.len(), true),
-        When::All => set.want(handles.len(), false),
+    match wait_for {
+        WaitFor::First => {}
+        WaitFor::FirstError => set.want(handles.len(), true),
+        WaitFor::All => set.want(handles.len(), false),
     }
     handles.iter().enumerate().for_each(|(number, handle)| handle.call().join_set(&set, number));
     if !handles.is_empty() {
@@ -114,7 +120,7 @@ pub fn wait<R>(handles: impl IntoIterator<Item = JoinHandle<R>>, when: When, tim
     for handle in &pending {
         handle.call().leave_set(&set);
     }
-    Waited { done, pending }
+    WaitOutcome { done, pending }
 }
 
 /// The handles of several calls, of one pool or of several, as they are finished: those that are settled already first.
@@ -194,7 +200,7 @@ impl<R> AsCompleted<R> {
     /// assert!(completed.next().is_some());
     /// let elapsed = completed.next_timeout(Duration::from_millis(5)).unwrap_err();
     /// assert_eq!(elapsed.unfinished(), 1);
-    /// pool.terminate()?;
+    /// pool.kill()?;
     /// # process_task::Result::Ok(())
     /// ```
     pub fn next_timeout(&mut self, timeout: Duration) -> Result<Option<JoinHandle<R>>, Elapsed> {

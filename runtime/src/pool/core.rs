@@ -367,7 +367,7 @@ impl Core {
 
     /// Ends everything now.
     pub(super) fn terminate(self: &Arc<Self>) {
-        self.update(|schedule, owed| schedule.terminate(Error::closed("`terminate` was called"), owed));
+        self.update(|schedule, owed| schedule.terminate(Error::closed("`kill` was called"), owed));
     }
 
     /// Waits until every call is settled, sends the workers home, and waits for their end, and

@@ -1,6 +1,6 @@
 //! How a pool shrinks, grows, and ends.
 //!
-//! Owns: [`Pending`]. Runs in: the parent. Never: ends with calls unsettled, or ends the global pool.
+//! Owns: [`ShutdownMode`]. Runs in: the parent. Never: ends with calls unsettled, or ends the global pool.
 
 use std::sync::atomic::Ordering::SeqCst;
 use std::time::{Duration, Instant};
@@ -16,7 +16,8 @@ use crate::error::{Error, Result};
 /// # Examples
 /// See [`Pool::shutdown`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Pending {
+#[doc(alias = "cancel_futures")]
+pub enum ShutdownMode {
     /// They are made.
     Finish,
     /// They fail with [`ErrorKind::Cancelled`](crate::ErrorKind::Cancelled).
@@ -85,21 +86,21 @@ impl Pool {
     ///
     /// # Examples
     /// ```
-    /// # use process_task::{Pending, Pool, process_task};
+    /// # use process_task::{Pool, ShutdownMode, process_task};
     /// # #[process_task] fn square(x: i64) -> i64 { x * x }
     /// let pool = Pool::new()?;
     /// let calls: Vec<_> = (0..10).map(|x| pool.submit(square, x)).collect();
-    /// pool.shutdown(Pending::Finish)?;
+    /// pool.shutdown(ShutdownMode::Finish)?;
     /// assert!(calls.into_iter().all(|call| call.join().is_ok()));
     /// # process_task::Result::Ok(())
     /// ```
     ///
     /// # Errors
     /// It is the [global pool](Self::global), or a finalizer failed, as [`join`](Self::join) has it.
-    pub fn shutdown(&self, pending: Pending) -> Result<()> {
+    pub fn shutdown(&self, mode: ShutdownMode) -> Result<()> {
         self.may_end("shutdown")?;
         self.close()?;
-        if pending == Pending::Cancel && !self.core().is_foreign() {
+        if mode == ShutdownMode::Cancel && !self.core().is_foreign() {
             self.core().update(Schedule::cancel_all);
         }
         self.join()
@@ -115,7 +116,7 @@ impl Pool {
     /// # #[process_task] fn for_ever() { loop { std::thread::sleep(Duration::from_secs(1)) } }
     /// let pool = Pool::builder().workers(1).build()?;
     /// let running = pool.submit(for_ever, ());
-    /// pool.terminate()?;
+    /// pool.kill()?;
     /// let error = running.join().unwrap_err();
     /// assert!(matches!(error.kind(), ErrorKind::Killed { .. } | ErrorKind::Cancelled));
     /// # process_task::Result::Ok(())
@@ -123,8 +124,9 @@ impl Pool {
     ///
     /// # Errors
     /// It is the [global pool](Self::global).
-    pub fn terminate(&self) -> Result<()> {
-        self.may_end("terminate")?;
+    #[doc(alias("terminate", "terminate_workers", "kill_workers"))]
+    pub fn kill(&self) -> Result<()> {
+        self.may_end("kill")?;
         if !self.core().is_foreign() {
             self.core().terminate();
         }

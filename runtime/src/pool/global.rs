@@ -14,7 +14,7 @@ static GLOBAL: Mutex<Option<(u64, &'static Pool)>> = Mutex::new(None);
 impl Pool {
     /// The pool that the whole program shares: made when it is first asked for, with one worker for each processor that
     /// this process may use, and there until the process ends. [`close`](Self::close), [`shutdown`](Self::shutdown) and
-    /// [`terminate`](Self::terminate) are refused. In a worker it is a pool of that worker's own.
+    /// [`kill`](Self::kill) are refused. In a worker it is a pool of that worker's own.
     ///
     /// # Examples
     /// ```

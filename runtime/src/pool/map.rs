@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::thread::{Thread, ThreadId};
 use std::time::Duration;
 
-use super::ahead::Map;
+use super::ahead::Imap;
 use super::call::Call;
 use super::core::Core;
 use super::inline;
@@ -73,7 +73,7 @@ where
     I: Iterator<Item = T::Args<'a>>,
 {
     let mut results = Vec::new();
-    for result in Map::new(pool, task, items, 4 * LOOK_AHEAD as usize * pool.workers()) {
+    for result in Imap::new(pool, task, items, 4 * LOOK_AHEAD as usize * pool.workers()) {
         results.push(result?);
         hook(results.len(), total);
     }

@@ -4,7 +4,7 @@
 
 use std::sync::Arc;
 
-use super::ahead::Map;
+use super::ahead::Imap;
 use super::builder::PoolBuilder;
 use super::call::Call;
 use super::core::Core;
@@ -12,7 +12,7 @@ use super::handle::JoinHandle;
 use super::map::map;
 use super::room::{self, Reserved, TrySubmitError};
 use super::seen::{entered, has_spans};
-use super::unordered::UnorderedMap;
+use super::unordered::ImapUnordered;
 use crate::error::{Error, Result};
 use crate::launch::encode;
 use crate::task::Task;
@@ -130,7 +130,7 @@ impl Pool {
     /// let pool = Pool::builder().workers(1).max_pending(1).build()?;
     /// let first = pool.try_submit(nap, 600).unwrap();
     /// assert!(matches!(pool.try_submit(nap, 601), Err(TrySubmitError::Full(601))));
-    /// pool.terminate()?;
+    /// pool.kill()?;
     /// assert!(first.join().is_err());
     /// # process_task::Result::Ok(())
     /// ```
@@ -188,23 +188,23 @@ impl Pool {
     }
 
     /// As [`map`](Self::map), but yields each result as soon as it and those before it are there, and each error in its
-    /// place. Lazy: it reads a few items ahead ([`buffer`](Map::buffer) says how many) and waits when it is not asked for
+    /// place. Lazy: it reads a few items ahead ([`buffer`](Imap::buffer) says how many) and waits when it is not asked for
     /// more.
-    pub fn imap<'a, T, I>(&self, task: T, items: I) -> Map<'_, 'a, T, I::IntoIter>
+    pub fn imap<'a, T, I>(&self, task: T, items: I) -> Imap<'_, 'a, T, I::IntoIter>
     where
         T: Task,
         I: IntoIterator<Item = T::Args<'a>>,
     {
-        Map::new(self, task, items.into_iter(), self.ahead())
+        Imap::new(self, task, items.into_iter(), self.ahead())
     }
 
     /// As [`imap`](Self::imap), but yields results in the order in which they are finished.
-    pub fn imap_unordered<'a, T, I>(&self, task: T, items: I) -> UnorderedMap<'_, 'a, T, I::IntoIter>
+    pub fn imap_unordered<'a, T, I>(&self, task: T, items: I) -> ImapUnordered<'_, 'a, T, I::IntoIter>
     where
         T: Task,
         I: IntoIterator<Item = T::Args<'a>>,
     {
-        UnorderedMap::new(self, task, items.into_iter(), self.ahead())
+        ImapUnordered::new(self, task, items.into_iter(), self.ahead())
     }
 
     pub(super) fn core(&self) -> &Arc<Core> {

@@ -1,6 +1,6 @@
 //! Results of many calls as they come, reading a bounded number of items ahead.
 //!
-//! Owns: [`UnorderedMap`]. Runs in: the parent, on the thread that asks for the next result.
+//! Owns: [`ImapUnordered`]. Runs in: the parent, on the thread that asks for the next result.
 //! Never: has more calls on the way than it may read ahead, or looks through them for one that is settled.
 
 use std::fmt;
@@ -34,7 +34,8 @@ use crate::task::Task;
 /// # process_task::Result::Ok(())
 /// ```
 #[must_use = "nothing is submitted until a result is asked for"]
-pub struct UnorderedMap<'p, 'a, T: Task, I> {
+#[doc(alias = "IMapUnorderedIterator")]
+pub struct ImapUnordered<'p, 'a, T: Task, I> {
     pool: &'p Pool,
     task: T,
     items: std::iter::Fuse<I>,
@@ -46,7 +47,7 @@ pub struct UnorderedMap<'p, 'a, T: Task, I> {
     arguments: PhantomData<fn(&'a ())>,
 }
 
-impl<'p, 'a, T: Task, I: Iterator<Item = T::Args<'a>>> UnorderedMap<'p, 'a, T, I> {
+impl<'p, 'a, T: Task, I: Iterator<Item = T::Args<'a>>> ImapUnordered<'p, 'a, T, I> {
     pub(super) fn new(pool: &'p Pool, task: T, items: I, most: usize) -> Self {
         Self {
             pool,
@@ -143,13 +144,13 @@ impl<'p, 'a, T: Task, I: Iterator<Item = T::Args<'a>>> UnorderedMap<'p, 'a, T, I
     }
 }
 
-impl<T: Task, I> UnorderedMap<'_, '_, T, I> {
+impl<T: Task, I> ImapUnordered<'_, '_, T, I> {
     fn pending(&self) -> usize {
         self.places.len() - self.free.len()
     }
 }
 
-impl<'a, T: Task, I: Iterator<Item = T::Args<'a>>> Iterator for UnorderedMap<'_, 'a, T, I> {
+impl<'a, T: Task, I: Iterator<Item = T::Args<'a>>> Iterator for ImapUnordered<'_, 'a, T, I> {
     type Item = Result<T::Output>;
 
     fn next(&mut self) -> Option<Self::Item> {
@@ -163,10 +164,10 @@ impl<'a, T: Task, I: Iterator<Item = T::Args<'a>>> Iterator for UnorderedMap<'_,
     }
 }
 
-impl<'a, T: Task, I: ExactSizeIterator<Item = T::Args<'a>>> ExactSizeIterator for UnorderedMap<'_, 'a, T, I> {}
-impl<'a, T: Task, I: Iterator<Item = T::Args<'a>>> FusedIterator for UnorderedMap<'_, 'a, T, I> {}
+impl<'a, T: Task, I: ExactSizeIterator<Item = T::Args<'a>>> ExactSizeIterator for ImapUnordered<'_, 'a, T, I> {}
+impl<'a, T: Task, I: Iterator<Item = T::Args<'a>>> FusedIterator for ImapUnordered<'_, 'a, T, I> {}
 
-impl<T: Task, I> Drop for UnorderedMap<'_, '_, T, I> {
+impl<T: Task, I> Drop for ImapUnordered<'_, '_, T, I> {
     /// What is still on the way is not wanted any more.
     fn drop(&mut self) {
         if self.pending() > 0 {
@@ -176,8 +177,8 @@ impl<T: Task, I> Drop for UnorderedMap<'_, '_, T, I> {
     }
 }
 
-impl<T: Task, I> fmt::Debug for UnorderedMap<'_, '_, T, I> {
+impl<T: Task, I> fmt::Debug for ImapUnordered<'_, '_, T, I> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("UnorderedMap").field("pending", &self.pending()).finish_non_exhaustive()
+        f.debug_struct("ImapUnordered").field("pending", &self.pending()).finish_non_exhaustive()
     }
 }

@@ -177,9 +177,9 @@ macro_rules! surroundings {
         ///
         /// Supervisors, containers and terminals send these to every process of a program, not to the program alone. One that
         /// answers them itself, say by [`Pool::shutdown`](crate::Pool::shutdown) with
-        /// [`Pending::Finish`](crate::Pending::Finish), loses no call then. Processes that a task starts, by this crate or by
-        /// [`std::process::Command`], ignore them too, unless they say otherwise. SIGKILL ends everything as ever, and so do
-        /// time-outs, cancellation, `terminate`, and the end of this program; a
+        /// [`ShutdownMode::Finish`](crate::ShutdownMode::Finish), loses no call then. Processes that a task starts, by this
+        /// crate or by [`std::process::Command`], ignore them too, unless they say otherwise. SIGKILL ends everything as
+        /// ever, and so do time-outs, cancellation, [`Pool::kill`](crate::Pool::kill), and the end of this program; a
         /// [termination grace](crate::PoolBuilder::termination_grace) is waited for in vain, unless a task handles SIGTERM.
         ///
         /// # Examples
