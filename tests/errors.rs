@@ -258,14 +258,14 @@ fn the_text_of_a_panic_that_aborts_is_not_lost(method: StartMethod) {
     ];
     for (process, words) in cases {
         let error = process.join().unwrap_err();
-        let ErrorKind::Killed { signal: nix::libc::SIGABRT, last_words: Some(last_words), .. } = error.kind() else {
+        let ErrorKind::Killed { signal: nix::libc::SIGABRT, message: Some(message), .. } = error.kind() else {
             panic!("{error}");
         };
         for word in words {
-            assert!(last_words.contains(word), "{word} in {last_words}");
+            assert!(message.contains(word), "{word} in {message}");
         }
-        assert!(error.to_string().ends_with(last_words), "{error}");
-        assert!(last_words.contains("tests/errors.rs:"), "{last_words}");
+        assert!(error.to_string().ends_with(message), "{error}");
+        assert!(message.contains("tests/errors.rs:"), "{message}");
         assert_eq!(error.execution(), Execution::Unknown);
     }
 }
@@ -287,7 +287,7 @@ fn a_limit_on_memory_ends_the_task_with_an_error(method: StartMethod) {
     let pool = Pool::builder().workers(1).start_method(method).build().unwrap();
     assert_eq!(pool.call(fill_memory.memory_limit(1 << 30), 1 << 20), Ok(1));
     let error = pool.call(abort_after, 1 << 20).unwrap_err();
-    assert!(matches!(error.kind(), ErrorKind::Killed { last_words: None, .. }), "{error}");
+    assert!(matches!(error.kind(), ErrorKind::Killed { message: None, .. }), "{error}");
     let error = pool.call(fill_memory.memory_limit(1 << 30), 2 << 30).unwrap_err();
     assert!(
         error.to_string().ends_with("limited to 1073741824 bytes, and an allocation beyond that aborts the process")

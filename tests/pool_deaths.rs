@@ -200,7 +200,7 @@ fn the_text_of_a_panic_that_aborts_is_kept(method: StartMethod) {
         assert!(error.to_string().contains(text), "{error}");
     }
     let error = pool.call(abort_by, 0).expect_err("it aborted");
-    assert!(matches!(error.kind(), ErrorKind::Killed { last_words: None, .. }), "{error}");
+    assert!(matches!(error.kind(), ErrorKind::Killed { message: None, .. }), "{error}");
     goes_on(&pool);
 }
 

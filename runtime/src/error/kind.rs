@@ -51,7 +51,7 @@ pub enum ErrorKind {
         core_dumped: bool,
         /// Why, if it is known: the text of a panic that aborts, or the limit of memory that the process had, since a failed
         /// allocation aborts.
-        last_words: Option<String>,
+        message: Option<String>,
     },
     /// The process, or a program that it started, read from the terminal. That stops a process in the background, where all of
     /// ours are, and nothing would have continued it; so it was killed. See [`Stdio::inherit`](crate::Stdio::inherit).

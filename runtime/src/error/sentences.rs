@@ -80,12 +80,12 @@ impl Error {
                 }
                 write!(f, ": {message}")
             }
-            ErrorKind::Killed { signal, core_dumped, last_words } => {
+            ErrorKind::Killed { signal, core_dumped, message } => {
                 write!(f, "{who} was killed by {}{running}", SignalName(*signal))?;
                 if *core_dumped {
                     f.write_str(" (core dumped)")?;
                 }
-                last_words.as_ref().map_or(Ok(()), |words| write!(f, ": {words}"))
+                message.as_ref().map_or(Ok(()), |message| write!(f, ": {message}"))
             }
             ErrorKind::NeedsTerminal { signal } => write!(
                 f,
@@ -247,7 +247,7 @@ mod tests {
 
     #[test]
     fn sentences_say_who_what_and_while_doing_what() {
-        let killed = ErrorKind::Killed { signal: 9, core_dumped: false, last_words: None };
+        let killed = ErrorKind::Killed { signal: 9, core_dumped: false, message: None };
         let error = Error::new(killed, Execution::Unknown).in_process("pool-3", 4127).in_task("demo::square");
         assert_eq!(error.to_string(), "process `pool-3` (pid 4127) was killed by SIGKILL while running `demo::square`");
         let timed_out =

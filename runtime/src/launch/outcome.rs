@@ -69,8 +69,8 @@ fn of_end<T>(status: ExitStatus, caller: &Caller<T>, execution: Execution) -> Er
         (signal, code) if overflowed && (signal.is_some() || code != Some(0)) => ErrorKind::StackOverflow,
         (Some(signal), _) => {
             // Only an abort follows from a panic; what else kills a process has its own reasons.
-            let last_words = last_words.filter(|_| signal == signal::ABRT);
-            ErrorKind::Killed { signal, core_dumped: status.core_dumped(), last_words }
+            let message = last_words.filter(|_| signal == signal::ABRT);
+            ErrorKind::Killed { signal, core_dumped: status.core_dumped(), message }
         }
         (None, code) => ErrorKind::Exited { code: code.unwrap_or(0) },
     };

@@ -103,8 +103,8 @@ fn panic_of(builder: ProcessBuilder) -> String {
             let file = location.as_deref().and_then(|place| place.split(':').next());
             format!("caught in {}: {message}", file.unwrap_or("?"))
         }
-        ErrorKind::Killed { signal, last_words, .. } => {
-            format!("signal {signal}: {}", last_words.as_deref().unwrap_or("?"))
+        ErrorKind::Killed { signal, message, .. } => {
+            format!("signal {signal}: {}", message.as_deref().unwrap_or("?"))
         }
         _ => error.to_string(),
     }
