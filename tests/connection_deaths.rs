@@ -88,7 +88,7 @@ fn a_sender_killed_at_any_moment_costs_what_it_had_not_sent(method: StartMethod)
         let (sender, receiver) = one_way().unwrap();
         let process = builder(method).spawn(pour, (sender, len)).unwrap();
         if round % 3 == 0 {
-            assert!(receiver.poll(PATIENCE).unwrap());
+            assert!(receiver.is_ready_timeout(PATIENCE).unwrap());
         }
         let seen = thread::scope(|scope| {
             let draining = scope.spawn(|| drain(&receiver, len));
@@ -333,7 +333,7 @@ fn panic_reading(from: Receiver<Fatal>) -> u32 {
     FATE.set(Fate::Panic);
     std::panic::set_hook(Box::new(|_| {}));
     let mut panics = 0;
-    while from.poll(Duration::from_secs(20)).expect("a look") {
+    while from.is_ready_timeout(Duration::from_secs(20)).expect("a look") {
         match std::panic::catch_unwind(|| from.recv()) {
             Ok(Err(RecvError::Disconnected)) => break,
             Ok(other) => panic!("{:?}", other.map(|_| ())),

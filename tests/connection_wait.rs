@@ -15,7 +15,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use nix::sys::resource::{Resource, getrlimit};
-use process_task::channel::{Receiver, RecvError, Sender, one_way, pipe, wait};
+use process_task::channel::{Receiver, RecvError, Sender, one_way, pipe, wait_readable};
 use process_task::{ErrorKind, ProcessBuilder, StartMethod, process_task};
 use stage::{Stage, reach, stage, until, until_killed};
 use support::{PATIENCE, eventually};
@@ -58,7 +58,7 @@ fn everything_that_many_children_send_is_received(method: StartMethod) {
         while !ends.is_empty() {
             let ready = {
                 let all: Vec<&dyn AsFd> = ends.iter().map(|end| end as &dyn AsFd).collect();
-                wait(&all, Some(PATIENCE)).unwrap()
+                wait_readable(&all, Some(PATIENCE)).unwrap()
             };
             assert!(!ready.is_empty() && ready.is_sorted());
             for place in ready.into_iter().rev() {
@@ -93,7 +93,7 @@ fn sockets_are_waited_for_as_connections_are(method: StartMethod) {
         let ready = {
             let mut all: Vec<&dyn AsFd> = vec![&listener];
             all.extend(streams.iter().map(|stream| stream as &dyn AsFd));
-            wait(&all, Some(PATIENCE)).unwrap()
+            wait_readable(&all, Some(PATIENCE)).unwrap()
         };
         assert!(!ready.is_empty());
         for place in ready.into_iter().rev() {
@@ -127,14 +127,14 @@ fn a_process_is_ready_when_it_has_ended(method: StartMethod) {
     let stage = stage();
     let mut process = builder(method).spawn(stay, &stage).unwrap();
     until(&stage, 1);
-    assert_eq!(wait(&[&receiver, &process], Some(Duration::from_millis(20))).unwrap(), [] as [usize; 0]);
+    assert_eq!(wait_readable(&[&receiver, &process], Some(Duration::from_millis(20))).unwrap(), [] as [usize; 0]);
     sender.send(1).unwrap();
-    assert_eq!(wait(&[&receiver, &process], None).unwrap(), [0]);
+    assert_eq!(wait_readable(&[&receiver, &process], None).unwrap(), [0]);
     stage.fetch_add(1, SeqCst);
-    assert_eq!(wait(&[&process], None).unwrap(), [0]);
-    assert_eq!(wait(&[&receiver, &process], None).unwrap(), [0, 1]);
+    assert_eq!(wait_readable(&[&process], None).unwrap(), [0]);
+    assert_eq!(wait_readable(&[&receiver, &process], None).unwrap(), [0, 1]);
     assert!(process.wait().unwrap().success());
-    assert_eq!(wait(&[&process], None).unwrap(), [0], "it stays so");
+    assert_eq!(wait_readable(&[&process], None).unwrap(), [0], "it stays so");
     process.join().unwrap();
 }
 
@@ -143,32 +143,32 @@ fn only_who_is_ready_is_named(_: StartMethod) {
     let (mut near, far) = UnixStream::pair().unwrap();
     let all: [&dyn AsFd; 3] = [&mine, &theirs, &far];
     let now = Some(Duration::ZERO);
-    assert_eq!(wait(&all, now).unwrap(), [] as [usize; 0]);
+    assert_eq!(wait_readable(&all, now).unwrap(), [] as [usize; 0]);
     theirs.send(1).unwrap();
-    assert_eq!(wait(&all, None).unwrap(), [0]);
+    assert_eq!(wait_readable(&all, None).unwrap(), [0]);
     near.write_all(b"x").unwrap();
-    assert_eq!(wait(&all, None).unwrap(), [0, 2]);
-    assert_eq!(wait(&all, Some(Duration::MAX)).unwrap(), [0, 2], "nothing was taken");
+    assert_eq!(wait_readable(&all, None).unwrap(), [0, 2]);
+    assert_eq!(wait_readable(&all, Some(Duration::MAX)).unwrap(), [0, 2], "nothing was taken");
     mine.send(2).unwrap();
-    assert_eq!(wait(&all, now).unwrap(), [0, 1, 2]);
+    assert_eq!(wait_readable(&all, now).unwrap(), [0, 1, 2]);
     assert_eq!((mine.recv(), theirs.recv()), (Ok(1), Ok(2)));
-    assert_eq!(wait(&all, now).unwrap(), [2]);
+    assert_eq!(wait_readable(&all, now).unwrap(), [2]);
     // The same one twice is two.
-    assert_eq!(wait(&[&far, &far], now).unwrap(), [0, 1]);
+    assert_eq!(wait_readable(&[&far, &far], now).unwrap(), [0, 1]);
     // The end is there for whoever is left.
     drop(theirs);
-    assert_eq!(wait(&[&mine], None).unwrap(), [0]);
+    assert_eq!(wait_readable(&[&mine], None).unwrap(), [0]);
 }
 
 fn waiting_for_nothing_lasts_as_long_as_its_time_out(_: StartMethod) {
     let start = Instant::now();
-    assert_eq!(wait(&[], Some(Duration::from_millis(50))).unwrap(), [] as [usize; 0]);
+    assert_eq!(wait_readable(&[], Some(Duration::from_millis(50))).unwrap(), [] as [usize; 0]);
     assert!(start.elapsed() >= Duration::from_millis(50));
     let (_sender, receiver) = one_way::<u32>().unwrap();
-    assert_eq!(wait(&[&receiver], Some(Duration::from_millis(50))).unwrap(), [] as [usize; 0]);
+    assert_eq!(wait_readable(&[&receiver], Some(Duration::from_millis(50))).unwrap(), [] as [usize; 0]);
     assert!(start.elapsed() >= Duration::from_millis(100));
-    assert_eq!(wait(&[&receiver], Some(Duration::ZERO)).unwrap(), [] as [usize; 0]);
-    let for_ever = wait(&[], None).unwrap_err();
+    assert_eq!(wait_readable(&[&receiver], Some(Duration::ZERO)).unwrap(), [] as [usize; 0]);
+    let for_ever = wait_readable(&[], None).unwrap_err();
     assert!(matches!(for_ever.kind(), ErrorKind::InvalidInput { .. }), "{for_ever}");
 }
 
@@ -177,14 +177,14 @@ fn waiting_for_nothing_lasts_as_long_as_its_time_out(_: StartMethod) {
 fn wait_under_fire(one: Receiver<u32>, other: Receiver<Vec<u8>>, ready: Sender<()>) -> (u32, u32, usize) {
     storm::storm();
     let start = Instant::now();
-    assert_eq!(wait(&[&one, &other], Some(Duration::from_millis(50))).expect("a wait"), [] as [usize; 0]);
+    assert_eq!(wait_readable(&[&one, &other], Some(Duration::from_millis(50))).expect("a wait"), [] as [usize; 0]);
     assert_eq!(one.recv_timeout(Duration::from_millis(50)), Err(RecvError::Empty));
     assert!(start.elapsed() >= Duration::from_millis(100), "a signal has ended a wait");
     ready.send(()).expect("somebody waits");
     let (mut numbers, mut bytes) = (0, 0);
     let mut open = [true, true];
     while open != [false, false] {
-        for place in wait(&[&one, &other], None).expect("a wait") {
+        for place in wait_readable(&[&one, &other], None).expect("a wait") {
             let over = match place {
                 0 => one.recv().map(|number| numbers += number).is_err(),
                 _ => other.recv().map(|message| bytes += message.len()).is_err(),
@@ -227,10 +227,10 @@ fn a_death_ends_a_wait(method: StartMethod) {
     let stage = stage();
     let process = builder(method).spawn(hold, (sender, &stage)).unwrap();
     until(&stage, 1);
-    assert_eq!(wait(&[&receiver, &process], Some(Duration::from_millis(10))).unwrap(), [] as [usize; 0]);
+    assert_eq!(wait_readable(&[&receiver, &process], Some(Duration::from_millis(10))).unwrap(), [] as [usize; 0]);
     thread::scope(|scope| {
-        let connection = scope.spawn(|| wait(&[&receiver], None).unwrap());
-        let ended = scope.spawn(|| wait(&[&process], None).unwrap());
+        let connection = scope.spawn(|| wait_readable(&[&receiver], None).unwrap());
+        let ended = scope.spawn(|| wait_readable(&[&process], None).unwrap());
         process.kill().unwrap();
         assert_eq!((connection.join().unwrap(), ended.join().unwrap()), (vec![0], vec![0]));
     });
@@ -242,7 +242,7 @@ fn what_the_kernel_refuses_is_an_error(_: StartMethod) {
     let (_sender, receiver) = one_way::<u32>().unwrap();
     let (most, _) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
     let too_many = vec![&receiver as &dyn AsFd; usize::try_from(most).unwrap().min(2_000_000) + 1];
-    let refused = wait(&too_many, Some(Duration::ZERO));
+    let refused = wait_readable(&too_many, Some(Duration::ZERO));
     if most < 2_000_000 {
         let error = refused.unwrap_err();
         assert!(matches!(error.kind(), ErrorKind::ChannelFailed { .. }), "{error}");

@@ -67,11 +67,11 @@ fn messages_stay_apart_and_in_order(method: StartMethod) {
     let process = builder(method).spawn(say, (sender, said.clone())).unwrap();
     for word in said {
         // However often one asks, the message is there until it is taken.
-        assert!(receiver.poll(PATIENCE).unwrap() && receiver.poll(Duration::ZERO).unwrap());
+        assert!(receiver.is_ready_timeout(PATIENCE).unwrap() && receiver.is_ready_timeout(Duration::ZERO).unwrap());
         assert_eq!(receiver.recv(), Ok(word));
     }
     process.join().unwrap();
-    assert!(receiver.poll(PATIENCE).unwrap(), "the end is there, too");
+    assert!(receiver.is_ready_timeout(PATIENCE).unwrap(), "the end is there, too");
     assert_eq!(receiver.recv(), Err(RecvError::Disconnected));
     assert_eq!(receiver.recv(), Err(RecvError::Disconnected), "the end stays");
 }
@@ -88,10 +88,10 @@ fn an_empty_message_is_a_message(method: StartMethod) {
     let (mine, theirs) = pipe::<(), ()>().unwrap();
     let process = builder(method).spawn(say_nothing, (theirs, 2)).unwrap();
     for _ in 0..2 {
-        assert!(mine.poll(PATIENCE).unwrap());
-        assert!(mine.poll(Duration::ZERO).unwrap());
+        assert!(mine.is_ready_timeout(PATIENCE).unwrap());
+        assert!(mine.is_ready_timeout(Duration::ZERO).unwrap());
         mine.recv().unwrap();
-        assert!(!mine.poll(Duration::ZERO).unwrap());
+        assert!(!mine.is_ready_timeout(Duration::ZERO).unwrap());
         mine.send(()).unwrap();
     }
     process.join().unwrap();
@@ -100,7 +100,8 @@ fn an_empty_message_is_a_message(method: StartMethod) {
 /// Sees that there is something, and leaves it.
 #[process_task]
 fn look(end: &Receiver<String>) -> bool {
-    end.poll(Duration::from_secs(20)).expect("a look") && end.poll(Duration::ZERO).expect("another look")
+    end.is_ready_timeout(Duration::from_secs(20)).expect("a look")
+        && end.is_ready_timeout(Duration::ZERO).expect("another look")
 }
 
 fn a_process_that_only_polls_takes_nothing(method: StartMethod) {
@@ -373,7 +374,7 @@ fn time_outs_are_kept_and_take_nothing(_: StartMethod) {
     let (sender, receiver) = one_way::<u32>().unwrap();
     let start = Instant::now();
     assert_eq!(receiver.recv_timeout(Duration::from_millis(30)), Err(RecvError::Empty));
-    assert!(!receiver.poll(Duration::from_millis(30)).unwrap());
+    assert!(!receiver.is_ready_timeout(Duration::from_millis(30)).unwrap());
     assert!(start.elapsed() >= Duration::from_millis(60));
     assert_eq!(receiver.recv_timeout(Duration::ZERO), Err(RecvError::Empty));
     thread::scope(|scope| {

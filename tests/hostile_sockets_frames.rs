@@ -12,7 +12,7 @@ use std::thread;
 use std::time::Duration;
 
 use nix::errno::Errno;
-use process_task::channel::{Connection, Key, Listener, RecvError, SendErrorKind, wait};
+use process_task::channel::{Connection, Key, Listener, RecvError, SendErrorKind, wait_readable};
 use support::{PATIENCE, eventually, promise};
 use wire::{CLOSE, LAST, MORE, NEVER, PROOF_KIND, Peer, frame, is_ended, let_them_meet, listener, reset, staged};
 
@@ -194,7 +194,7 @@ fn a_peer_that_only_says_half_is_waited_for() {
     let said = met.said(&["word"]);
     for byte in &said[0] {
         assert_eq!(met.server.try_recv(), Err(RecvError::Empty));
-        assert_eq!(met.server.poll(Duration::ZERO), Ok(false));
+        assert_eq!(met.server.is_ready_timeout(Duration::ZERO), Ok(false));
         met.to_server.write_all(&[*byte]).unwrap();
     }
     assert_eq!(met.server.recv().unwrap(), "word");
@@ -324,8 +324,12 @@ fn a_peer_that_never_stops_keeps_nobody_longer_than_he_waits() {
     words.extend(peer.sealed(LAST, &hello));
     thread::scope(|scope| {
         scope.spawn(move || peer.stream.write_all(&words).unwrap());
-        wait(&[&end], None).unwrap();
-        assert_eq!(end.poll(Duration::ZERO), Ok(false), "no message is there yet, though there is always something");
+        wait_readable(&[&end], None).unwrap();
+        assert_eq!(
+            end.is_ready_timeout(Duration::ZERO),
+            Ok(false),
+            "no message is there yet, though there is always something"
+        );
         assert_eq!(end.recv_timeout(Duration::ZERO), Err(RecvError::Empty));
         assert_eq!(end.recv().unwrap(), "hello");
     });

@@ -10,7 +10,7 @@ use std::net::{Shutdown, TcpStream};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use process_task::channel::{Connection, Key, RecvError, connect_tcp, connect_tcp_timeout, wait};
+use process_task::channel::{Connection, Key, RecvError, connect_tcp, connect_tcp_timeout, wait_readable};
 use process_task::{ErrorKind, Result};
 use support::{PATIENCE, promise};
 use wire::{
@@ -128,7 +128,7 @@ fn a_silent_peer_keeps_nobody_waiting_and_is_refused_in_time() {
     // Also for those who only look at the descriptor, which tells when the time is over.
     for silent in &mut silent {
         let reason = loop {
-            assert_eq!(wait(&[&listener], Some(PATIENCE)).unwrap(), [0]);
+            assert_eq!(wait_readable(&[&listener], Some(PATIENCE)).unwrap(), [0]);
             match listener.try_accept::<u32, u32>() {
                 Err(error) if *error.kind() == ErrorKind::Empty => {}
                 other => break refused(other),
@@ -137,7 +137,7 @@ fn a_silent_peer_keeps_nobody_waiting_and_is_refused_in_time() {
         assert_eq!(reason, LATE);
         assert!(begun.elapsed() >= limit && is_ended(silent));
     }
-    assert_eq!(wait(&[&listener], Some(Duration::ZERO)).unwrap(), [0; 0]);
+    assert_eq!(wait_readable(&[&listener], Some(Duration::ZERO)).unwrap(), [0; 0]);
 }
 
 fn a_byte_now_and_then_does_not_buy_time() {

@@ -18,7 +18,7 @@ use meeting::{FAMILIES, Family, Meeting, Place, pair};
 use nix::errno::Errno;
 use process_task::channel::{
     Connection, Key, Listener, Receiver, RecvError, SendErrorKind, Sender, connect_tcp, connect_tcp_timeout,
-    connect_unix, wait,
+    connect_unix, wait_readable,
 };
 use process_task::{Error, ErrorKind, Shared, process_task};
 use support::scratch::Scratch;
@@ -169,12 +169,12 @@ fn accepting_waits_only_so_long() {
         let (limit, begun) = (Duration::from_millis(50), Instant::now());
         assert_eq!(kind_of(meeting.listener.accept_timeout::<u32, u32>(limit)), ErrorKind::Empty, "{family:?}");
         assert!(begun.elapsed() >= limit, "{family:?}");
-        assert_eq!(wait(&[&meeting.listener], Some(Duration::ZERO)).unwrap(), [0; 0], "{family:?}");
+        assert_eq!(wait_readable(&[&meeting.listener], Some(Duration::ZERO)).unwrap(), [0; 0], "{family:?}");
         // A listener that is looked at together with others, and never waits itself.
         let place = meeting.place.clone();
         let client = thread::spawn(move || place.connect::<u32, u32>().unwrap());
         let server = loop {
-            assert_eq!(wait(&[&meeting.listener], Some(PATIENCE)).unwrap(), [0], "{family:?}");
+            assert_eq!(wait_readable(&[&meeting.listener], Some(PATIENCE)).unwrap(), [0], "{family:?}");
             match meeting.listener.try_accept::<u32, u32>() {
                 Ok(server) => break server,
                 Err(error) => assert_eq!(*error.kind(), ErrorKind::Empty, "{family:?}"),
@@ -223,7 +223,7 @@ fn several_connections_are_waited_for_at_once() {
             }
             while !open.is_empty() {
                 let ends: Vec<&dyn AsFd> = open.iter().map(|(_, end, _)| end as &dyn AsFd).collect();
-                for at in wait(&ends, Some(PATIENCE)).unwrap().into_iter().rev() {
+                for at in wait_readable(&ends, Some(PATIENCE)).unwrap().into_iter().rev() {
                     let (number, end, count) = &mut open[at];
                     match end.try_recv() {
                         Ok(message) => {

@@ -17,7 +17,7 @@ use executor::block_on;
 use meeting::{FAMILIES, Family, Meeting, Place, pair};
 use nix::errno::Errno;
 use process_task::channel::{
-    Connection, Key, Listener, RecvError, SendErrorKind, Sender, connect_tcp, connect_unix, one_way, wait,
+    Connection, Key, Listener, RecvError, SendErrorKind, Sender, connect_tcp, connect_unix, one_way, wait_readable,
 };
 use process_task::{ErrorKind, process_task};
 use support::{PATIENCE, eventually, promise, rounds};
@@ -91,26 +91,26 @@ fn messages_of_every_length_arrive_whole() {
 
 fn a_message_is_there_until_it_is_received() {
     let (one, other) = pair::<Vec<u8>, Vec<u8>>(Family::Tcp);
-    assert!(!other.poll(Duration::ZERO).unwrap());
+    assert!(!other.is_ready_timeout(Duration::ZERO).unwrap());
     let (limit, begun) = (Duration::from_millis(30), Instant::now());
     assert_eq!(other.recv_timeout(limit), Err(RecvError::Empty));
-    assert!(begun.elapsed() >= limit && !other.poll(limit).unwrap() && begun.elapsed() >= 2 * limit);
+    assert!(begun.elapsed() >= limit && !other.is_ready_timeout(limit).unwrap() && begun.elapsed() >= 2 * limit);
     assert_eq!(other.try_recv(), Err(RecvError::Empty));
     for message in [vec![], b"a".to_vec(), vec![], bytes(3 * FRAME, 1)] {
         one.send(message.clone()).unwrap();
         for _ in 0..3 {
-            assert!(other.poll(PATIENCE).unwrap());
+            assert!(other.is_ready_timeout(PATIENCE).unwrap());
             // Also for those who only look at the descriptor: it was taken from the socket, and is not given out.
-            assert_eq!(wait(&[&other], Some(PATIENCE)).unwrap(), [0]);
+            assert_eq!(wait_readable(&[&other], Some(PATIENCE)).unwrap(), [0]);
         }
         assert!(other.try_recv().unwrap() == message);
-        assert_eq!((other.poll(Duration::ZERO), other.try_recv()), (Ok(false), Err(RecvError::Empty)));
-        assert_eq!(wait(&[&other], Some(Duration::ZERO)).unwrap(), [0; 0]);
+        assert_eq!((other.is_ready_timeout(Duration::ZERO), other.try_recv()), (Ok(false), Err(RecvError::Empty)));
+        assert_eq!(wait_readable(&[&other], Some(Duration::ZERO)).unwrap(), [0; 0]);
     }
     drop(one);
     for _ in 0..3 {
-        assert!(other.poll(PATIENCE).unwrap());
-        assert_eq!(wait(&[&other], Some(PATIENCE)).unwrap(), [0]);
+        assert!(other.is_ready_timeout(PATIENCE).unwrap());
+        assert_eq!(wait_readable(&[&other], Some(PATIENCE)).unwrap(), [0]);
         assert_eq!(other.try_recv(), Err(RecvError::Disconnected));
         assert_eq!(other.recv_timeout(PATIENCE), Err(RecvError::Disconnected));
     }
@@ -233,7 +233,7 @@ fn what_was_sent_arrives_although_the_other_side_still_sends() {
     // It may or may not be known here already, and in the end it is.
     eventually("the other end is gone", PATIENCE, || {
         matches!(other.try_send(Vec::new()), Err(error) if *error.kind() == SendErrorKind::Disconnected)
-            || other.poll(Duration::ZERO).unwrap()
+            || other.is_ready_timeout(Duration::ZERO).unwrap()
     });
     empty(&other, there);
     assert_eq!(*other.send(Vec::new()).unwrap_err().kind(), SendErrorKind::Disconnected);
@@ -397,7 +397,7 @@ fn copied(address: String, secret: Vec<u8>) {
         let received = copy.try_recv();
         assert!(matches!(received, Err(RecvError::Failed { step, errno, .. }) if refused(step, errno)));
         // A look would take what is the original's.
-        let looked = copy.poll(PATIENCE).unwrap_err();
+        let looked = copy.is_ready_timeout(PATIENCE).unwrap_err();
         assert!(matches!(looked.kind(), ErrorKind::ChannelFailed { errno, .. } if *errno == Errno::EPERM as i32));
         drop(copy);
     });

@@ -4,7 +4,7 @@
 //! |---|---|---|
 //! | [`pipe`], [`one_way`] | `Pipe` | two typed ends of a socket |
 //! | [`Connection`] | `Connection` | one of these ends |
-//! | [`wait`] | `connection.wait` | waiting for several connections, processes, or other descriptors |
+//! | [`wait_readable`] | `connection.wait` | waiting for several connections, processes, or other descriptors |
 //! | [`Descriptor`] | `reduction.send_handle` | an open file, socket or pipe that travels |
 //! | [`Queue`], [`Producer`], [`Consumer`] | `Queue` | many producers, many consumers, in shared memory |
 //! | [`SimpleQueue`] | `SimpleQueue` | the same, with the smallest interface |
@@ -61,7 +61,7 @@ mod queue;
 #[cfg(feature = "tcp")]
 mod remote;
 
-pub use self::connection::{Connection, Messages, Nothing, Receiver, Sender, one_way, pipe, wait};
+pub use self::connection::{Connection, ConnectionIter, Receiver, Sender, one_way, pipe, wait_readable};
 pub use self::descriptor::Descriptor;
 pub use self::error::{GetError, PutError, PutErrorKind, RecvError, SendError, SendErrorKind};
 pub use self::listener::{Listener, connect_unix};

@@ -2,6 +2,7 @@
 //!
 //! Owns: [`Connection`]. Runs in: any process. Never: loses the value of a message that was not sent.
 
+use std::convert::Infallible;
 use std::fmt;
 use std::marker::PhantomData;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -80,10 +81,21 @@ pub struct Connection<A, B> {
     types: PhantomData<fn(A) -> B>,
 }
 
-/// What is never sent, so that a connection goes one way: see [`Sender`] and [`Receiver`].
+/// The sending end of a connection that goes one way: it receives [`Infallible`], of which there are no values.
 ///
-/// It is no [`Message`], so what makes no sense does not compile; the compiler then says that `Nothing` does not satisfy
+/// `Infallible` is no [`Message`], so a sender cannot receive. The compiler then says that `Infallible` does not satisfy
 /// `Message`:
+///
+/// ```compile_fail,E0599
+/// # use process_task::channel::one_way;
+/// let (sender, receiver) = one_way::<u32>()?;
+/// sender.recv()?;
+/// # process_task::Result::Ok(())
+/// ```
+pub type Sender<T> = Connection<T, Infallible>;
+
+/// The receiving end of a connection that goes one way: it sends [`Infallible`], of which there are no values.
+/// So it cannot send:
 ///
 /// ```compile_fail,E0599
 /// # use process_task::channel::one_way;
@@ -91,14 +103,7 @@ pub struct Connection<A, B> {
 /// receiver.send(7)?;
 /// # process_task::Result::Ok(())
 /// ```
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Nothing {}
-
-/// The sending end of a connection that goes one way.
-pub type Sender<T> = Connection<T, Nothing>;
-
-/// The receiving end of a connection that goes one way.
-pub type Receiver<T> = Connection<Nothing, T>;
+pub type Receiver<T> = Connection<Infallible, T>;
 
 /// Makes two ends: one sends `A` and receives `B`, the other does the reverse.
 ///
@@ -279,7 +284,7 @@ impl<A, B: Message> Connection<A, B> {
 
     /// Whether a message, or the end, is there; waits for it no longer than `timeout`. Takes nothing.
     ///
-    /// For several connections at once, there is [`wait`](crate::channel::wait).
+    /// For several connections at once, there is [`wait_readable`](crate::channel::wait_readable).
     ///
     /// # Examples
     /// ```
@@ -287,9 +292,9 @@ impl<A, B: Message> Connection<A, B> {
     /// use process_task::channel::one_way;
     ///
     /// let (sender, receiver) = one_way()?;
-    /// assert!(!receiver.poll(Duration::ZERO)?);
+    /// assert!(!receiver.is_ready_timeout(Duration::ZERO)?);
     /// sender.send(())?;
-    /// assert!(receiver.poll(Duration::from_secs(10))?);
+    /// assert!(receiver.is_ready_timeout(Duration::from_secs(10))?);
     /// # process_task::Result::Ok(())
     /// ```
     ///
@@ -298,14 +303,15 @@ impl<A, B: Message> Connection<A, B> {
     ///
     /// # If the other process dies
     /// Its end is there: true.
-    pub fn poll(&self, timeout: Duration) -> Result<bool> {
+    #[doc(alias = "poll")]
+    pub fn is_ready_timeout(&self, timeout: Duration) -> Result<bool> {
         self.transport.poll(Patience::of(timeout)).map_err(|errno| channel_failed("wait for a message", errno))
     }
 }
 
 impl<A, B> AsFd for Connection<A, B> {
-    /// What is readable when a message, or the end, is there: for [`wait`](crate::channel::wait), `poll` and `epoll`. What is
-    /// read from it or written to it past the connection breaks the messages on their way.
+    /// What is readable when a message, or the end, is there: for [`wait_readable`](crate::channel::wait_readable), `poll`
+    /// and `epoll`. What is read from it or written to it past the connection breaks the messages on their way.
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.transport.as_fd()
     }

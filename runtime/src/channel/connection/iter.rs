@@ -1,6 +1,6 @@
 //! The messages of a connection, one after the other.
 //!
-//! Owns: the iterator. Runs in: any process. Never: ends in silence, but at the end of the connection.
+//! Owns: [`ConnectionIter`]. Runs in: any process. Never: ends in silence, but at the end of the connection.
 
 use std::iter::FusedIterator;
 
@@ -12,12 +12,12 @@ use crate::codec::Message;
 /// reference to it.
 #[derive(Debug)]
 #[must_use = "it receives nothing until it is used"]
-pub struct Messages<C> {
+pub struct ConnectionIter<C> {
     connection: C,
     ended: bool,
 }
 
-impl<C> Messages<C> {
+impl<C> ConnectionIter<C> {
     fn of(connection: C) -> Self {
         Self { connection, ended: false }
     }
@@ -69,30 +69,30 @@ impl<A, B: Message> Connection<A, B> {
     ///
     /// # If the other process dies
     /// What it sent comes, and then the end.
-    pub fn iter(&self) -> Messages<&Self> {
+    pub fn iter(&self) -> ConnectionIter<&Self> {
         self.into_iter()
     }
 }
 
 impl<A, B: Message> IntoIterator for &Connection<A, B> {
     type Item = Result<B, RecvError>;
-    type IntoIter = Messages<Self>;
+    type IntoIter = ConnectionIter<Self>;
 
-    fn into_iter(self) -> Messages<Self> {
-        Messages::of(self)
+    fn into_iter(self) -> ConnectionIter<Self> {
+        ConnectionIter::of(self)
     }
 }
 
 impl<A, B: Message> IntoIterator for Connection<A, B> {
     type Item = Result<B, RecvError>;
-    type IntoIter = Messages<Self>;
+    type IntoIter = ConnectionIter<Self>;
 
-    fn into_iter(self) -> Messages<Self> {
-        Messages::of(self)
+    fn into_iter(self) -> ConnectionIter<Self> {
+        ConnectionIter::of(self)
     }
 }
 
-impl<A, B: Message> Iterator for Messages<&Connection<A, B>> {
+impl<A, B: Message> Iterator for ConnectionIter<&Connection<A, B>> {
     type Item = Result<B, RecvError>;
 
     fn next(&mut self) -> Option<Self::Item> {
@@ -100,7 +100,7 @@ impl<A, B: Message> Iterator for Messages<&Connection<A, B>> {
     }
 }
 
-impl<A, B: Message> Iterator for Messages<Connection<A, B>> {
+impl<A, B: Message> Iterator for ConnectionIter<Connection<A, B>> {
     type Item = Result<B, RecvError>;
 
     fn next(&mut self) -> Option<Self::Item> {
@@ -108,5 +108,5 @@ impl<A, B: Message> Iterator for Messages<Connection<A, B>> {
     }
 }
 
-impl<A, B: Message> FusedIterator for Messages<&Connection<A, B>> {}
-impl<A, B: Message> FusedIterator for Messages<Connection<A, B>> {}
+impl<A, B: Message> FusedIterator for ConnectionIter<&Connection<A, B>> {}
+impl<A, B: Message> FusedIterator for ConnectionIter<Connection<A, B>> {}

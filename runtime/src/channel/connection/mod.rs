@@ -58,7 +58,7 @@ mod scratch;
 mod several;
 pub(crate) mod transport;
 
-pub use self::end::{Connection, Nothing, Receiver, Sender, one_way, pipe};
+pub use self::end::{Connection, Receiver, Sender, one_way, pipe};
 pub(in crate::channel) use self::future::Watch;
-pub use self::iter::Messages;
-pub use self::several::wait;
+pub use self::iter::ConnectionIter;
+pub use self::several::wait_readable;

@@ -1,6 +1,6 @@
 //! Waiting for several connections at once, and for whatever else has a descriptor.
 //!
-//! Owns: [`wait`]. Runs in: any process. Never: takes a message. The caller does that.
+//! Owns: [`wait_readable`]. Runs in: any process. Never: takes a message. The caller does that.
 
 use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
@@ -24,13 +24,13 @@ use crate::sys::poll;
 /// # Examples
 /// ```
 /// use std::time::Duration;
-/// use process_task::channel::{one_way, wait};
+/// use process_task::channel::{one_way, wait_readable};
 ///
 /// let (one, ones) = one_way::<u32>()?;
 /// let (_two, twos) = one_way::<u32>()?;
 /// one.send(1)?;
-/// assert_eq!(wait(&[&ones, &twos], None)?, [0]);
-/// assert_eq!(wait(&[&twos], Some(Duration::ZERO))?, [] as [usize; 0]);
+/// assert_eq!(wait_readable(&[&ones, &twos], None)?, [0]);
+/// assert_eq!(wait_readable(&[&twos], Some(Duration::ZERO))?, [] as [usize; 0]);
 /// # process_task::Result::Ok(())
 /// ```
 ///
@@ -41,9 +41,8 @@ use crate::sys::poll;
 ///
 /// # If the other process dies
 /// Its end of a connection is closed with it, and its descriptor as a process becomes readable: both are ready.
-#[doc(alias = "select")]
-#[doc(alias = "poll")]
-pub fn wait(these: &[&dyn AsFd], timeout: Option<Duration>) -> Result<Vec<usize>> {
+#[doc(alias("wait", "select", "poll"))]
+pub fn wait_readable(these: &[&dyn AsFd], timeout: Option<Duration>) -> Result<Vec<usize>> {
     if these.is_empty() && timeout.is_none() {
         return Err(Error::invalid("there is nothing to wait for, and no time-out: this would wait for ever"));
     }
