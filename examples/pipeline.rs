@@ -21,7 +21,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::Parser;
-use process_task::channel::{Consumer, Producer, Queue};
+use process_task::channel::{Queue, QueueReceiver, QueueSender};
 use process_task::{Process, process_task};
 
 /// The most frequent words of a file.
@@ -46,11 +46,11 @@ const AHEAD: usize = 256;
 
 /// The first stage: the lines of the file. Bytes that are no text separate words.
 #[process_task]
-fn read_lines(file: &Path, lines: Producer<String>) -> Result<(), String> {
+fn read_lines(file: &Path, lines: QueueSender<String>) -> Result<(), String> {
     let read = || -> io::Result<()> {
         for line in BufReader::new(File::open(file)?).split(b'\n') {
             let line = String::from_utf8_lossy(&line?).into_owned();
-            if lines.put(line).is_err() {
+            if lines.send(line).is_err() {
                 break; // Every splitter is gone; what happened to them is theirs to say.
             }
         }
@@ -61,10 +61,10 @@ fn read_lines(file: &Path, lines: Producer<String>) -> Result<(), String> {
 
 /// The second stage: the words of each line, in lower case.
 #[process_task]
-fn split_lines(lines: Consumer<String>, words: Producer<Vec<String>>) {
+fn split_lines(lines: QueueReceiver<String>, words: QueueSender<Vec<String>>) {
     for line in &lines {
         let of_line = line.split(|c: char| !c.is_alphanumeric()).filter(|word| !word.is_empty());
-        if words.put(of_line.map(str::to_lowercase).collect()).is_err() {
+        if words.send(of_line.map(str::to_lowercase).collect()).is_err() {
             break;
         }
     }
@@ -72,7 +72,7 @@ fn split_lines(lines: Consumer<String>, words: Producer<Vec<String>>) {
 
 /// The third stage: how often each word came to this process.
 #[process_task]
-fn count_words(words: Consumer<Vec<String>>, counts: Producer<Counts>) {
+fn count_words(words: QueueReceiver<Vec<String>>, counts: QueueSender<Counts>) {
     let mut own = Counts::new();
     for line in &words {
         for word in line {
@@ -80,12 +80,12 @@ fn count_words(words: Consumer<Vec<String>>, counts: Producer<Counts>) {
         }
     }
     // If nobody wants them any more, there is nobody to tell.
-    let _ = counts.put(own);
+    let _ = counts.send(own);
 }
 
 /// The last stage: the most frequent words of all, those first that occur most.
 #[process_task]
-fn rank_words(counts: Consumer<Counts>, top: usize) -> Vec<(String, u64)> {
+fn rank_words(counts: QueueReceiver<Counts>, top: usize) -> Vec<(String, u64)> {
     let mut all = Counts::new();
     for part in &counts {
         for (word, times) in part {

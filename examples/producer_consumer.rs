@@ -23,7 +23,7 @@ use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use std::thread;
 use std::time::Duration;
 
-use process_task::channel::{Consumer, Producer, Queue};
+use process_task::channel::{Queue, QueueReceiver, QueueSender};
 use process_task::{Process, ProcessBuilder, Shared, process_task};
 
 const PRODUCERS: usize = 3;
@@ -45,15 +45,15 @@ type Progress = Shared<[AtomicU32]>;
 type Ledger = Shared<[AtomicU32]>;
 
 #[process_task]
-fn produce(own: usize, items: Producer<Item>, progress: Progress) {
+fn produce(own: usize, items: QueueSender<Item>, progress: Progress) {
     for number in 0..ITEMS {
-        items.put((own, number)).expect("there are consumers as long as there are items");
+        items.send((own, number)).expect("there are consumers as long as there are items");
         progress[own].fetch_add(1, Relaxed);
     }
 }
 
 #[process_task]
-fn consume(own: usize, items: Consumer<Item>, ledger: Ledger, progress: Progress) {
+fn consume(own: usize, items: QueueReceiver<Item>, ledger: Ledger, progress: Progress) {
     let mut next = [0; PRODUCERS];
     for (producer, number) in &items {
         assert!(number >= next[producer], "of each producer, what was put first comes first");

@@ -48,11 +48,11 @@ fn an_item_counts_until_it_is_dropped_after_it_was_done() {
         let queue = JoinableQueue::unbounded().unwrap();
         assert!(queue.join_timeout(Duration::ZERO), "nothing was ever put");
         queue.join();
-        (1..=3).for_each(|number| queue.put(number).unwrap());
+        (1..=3).for_each(|number| queue.send(number).unwrap());
         assert_eq!((queue.len(), queue.unfinished()), (3, 3));
 
-        let first = queue.get().unwrap();
-        let mut second = queue.try_get().unwrap();
+        let first = queue.recv().unwrap();
+        let mut second = queue.try_recv().unwrap();
         assert_eq!((*first, *second, queue.len(), queue.unfinished()), (1, 2, 1, 3));
         second.done();
         assert_eq!(queue.unfinished(), 3, "it is not dropped yet");
@@ -65,13 +65,13 @@ fn an_item_counts_until_it_is_dropped_after_it_was_done() {
         let since = Instant::now();
         assert!(!queue.join_timeout(A_WHILE));
         assert!(since.elapsed() >= A_WHILE);
-        let first = queue.get_timeout(Duration::ZERO).unwrap();
+        let first = queue.recv_timeout(Duration::ZERO).unwrap();
         assert_eq!(*first, 1);
         queue.task_done(first);
-        assert_eq!(finish(queue.get().unwrap()), 3);
+        assert_eq!(finish(queue.recv().unwrap()), 3);
         assert_eq!((queue.len(), queue.unfinished()), (0, 0));
         assert!(queue.join_timeout(Duration::ZERO) && queue.join_timeout(Duration::MAX));
-        assert_eq!(queue.try_get().map(|_| ()), Err(GetError::Empty));
+        assert_eq!(queue.try_recv().map(|_| ()), Err(GetError::Empty));
     });
 }
 
@@ -79,15 +79,15 @@ fn an_item_counts_until_it_is_dropped_after_it_was_done() {
 fn a_forgotten_item_and_one_in_a_panic_are_not_done() {
     promise(|| {
         let queue = JoinableQueue::unbounded().unwrap();
-        (1..=2).for_each(|number| queue.put(number).unwrap());
+        (1..=2).for_each(|number| queue.send(number).unwrap());
         let panics = AssertUnwindSafe(|| {
-            let _item = queue.get().unwrap();
+            let _item = queue.recv().unwrap();
             panic!("in the middle of it");
         });
         assert!(catch_unwind(panics).is_err());
-        assert_eq!(finish(queue.get().unwrap()), 1);
-        let forgotten = std::mem::ManuallyDrop::new(queue.get().unwrap());
-        assert_eq!((queue.try_get().map(|_| ()), queue.unfinished()), (Err(GetError::Empty), 1));
+        assert_eq!(finish(queue.recv().unwrap()), 1);
+        let forgotten = std::mem::ManuallyDrop::new(queue.recv().unwrap());
+        assert_eq!((queue.try_recv().map(|_| ()), queue.unfinished()), (Err(GetError::Empty), 1));
         assert_eq!(finish(std::mem::ManuallyDrop::into_inner(forgotten)), 2);
         queue.join();
     });
@@ -114,15 +114,15 @@ fn an_item_that_cannot_be_decoded_is_done_and_one_that_panics_comes_back() {
     promise(|| {
         let queue = JoinableQueue::unbounded().unwrap();
         // The first of a type is read where it is put, too.
-        queue.put(Fragile(0)).unwrap();
-        assert_eq!(finish(queue.get().unwrap()), Fragile(0));
-        (1..=3).for_each(|number| queue.put(Fragile(number)).unwrap());
-        assert!(matches!(queue.get(), Err(GetError::CannotDecode { reason, .. }) if reason.contains("come out")));
+        queue.send(Fragile(0)).unwrap();
+        assert_eq!(finish(queue.recv().unwrap()), Fragile(0));
+        (1..=3).for_each(|number| queue.send(Fragile(number)).unwrap());
+        assert!(matches!(queue.recv(), Err(GetError::CannotDecode { reason, .. }) if reason.contains("come out")));
         assert_eq!(queue.unfinished(), 2);
-        assert!(catch_unwind(AssertUnwindSafe(|| drop(queue.get()))).is_err());
+        assert!(catch_unwind(AssertUnwindSafe(|| drop(queue.recv()))).is_err());
         assert_eq!(queue.unfinished(), 2);
-        assert_eq!(finish(queue.get().unwrap()), Fragile(2));
-        assert_eq!(finish(queue.get().unwrap()), Fragile(3));
+        assert_eq!(finish(queue.recv().unwrap()), Fragile(2));
+        assert_eq!(finish(queue.recv().unwrap()), Fragile(3));
         queue.join();
     });
 }
@@ -131,19 +131,19 @@ fn an_item_that_cannot_be_decoded_is_done_and_one_that_panics_comes_back() {
 fn limits_count_what_waits_and_not_what_is_lent() {
     promise(|| {
         let queue = JoinableQueue::bounded(2).unwrap();
-        (1..=2).for_each(|number| queue.put(number).unwrap());
-        assert_eq!(*queue.try_put(3).unwrap_err().kind(), PutErrorKind::Full);
-        let lent = queue.get().unwrap();
-        queue.try_put(3).unwrap();
-        assert_eq!(*queue.try_put(4).unwrap_err().kind(), PutErrorKind::Full);
+        (1..=2).for_each(|number| queue.send(number).unwrap());
+        assert_eq!(*queue.try_send(3).unwrap_err().kind(), PutErrorKind::Full);
+        let lent = queue.recv().unwrap();
+        queue.try_send(3).unwrap();
+        assert_eq!(*queue.try_send(4).unwrap_err().kind(), PutErrorKind::Full);
         drop(lent);
         assert_eq!((queue.unfinished(), queue.len()), (3, 2));
-        assert_eq!([(); 3].map(|()| finish(queue.get().unwrap())), [1, 2, 3]);
+        assert_eq!([(); 3].map(|()| finish(queue.recv().unwrap())), [1, 2, 3]);
 
         let queue = JoinableQueue::bounded_by(100, 1100).unwrap();
-        assert_eq!((0..100).take_while(|_| queue.try_put(vec![1u8; 300]).is_ok()).count(), 3);
-        let lent: Vec<_> = (0..3).map(|_| queue.get().unwrap()).collect();
-        assert_eq!((0..100).take_while(|_| queue.try_put(vec![2u8; 300]).is_ok()).count(), 3);
+        assert_eq!((0..100).take_while(|_| queue.try_send(vec![1u8; 300]).is_ok()).count(), 3);
+        let lent: Vec<_> = (0..3).map(|_| queue.recv().unwrap()).collect();
+        assert_eq!((0..100).take_while(|_| queue.try_send(vec![2u8; 300]).is_ok()).count(), 3);
         drop(lent);
         assert!(JoinableQueue::<u8>::bounded(0).is_err());
     });
@@ -154,7 +154,7 @@ fn handles_cannot_be_lent() {
     promise(|| {
         let queue = JoinableQueue::unbounded().unwrap();
         let region = Shared::new(5u32).unwrap();
-        let error = queue.put(region.clone()).unwrap_err();
+        let error = queue.send(region.clone()).unwrap_err();
         assert!(
             matches!(error.kind(), PutErrorKind::CannotEncode { .. }) && error.to_string().contains("JoinableQueue")
         );
@@ -165,7 +165,7 @@ fn handles_cannot_be_lent() {
 #[process_task]
 fn work(jobs: JoinableQueue<u64>) -> u64 {
     let mut sum = 0;
-    while let Ok(mut job) = jobs.get() {
+    while let Ok(mut job) = jobs.recv() {
         sum += *job;
         job.done();
     }
@@ -177,7 +177,7 @@ fn every_job_is_done_by_somebody(method: StartMethod) {
     let workers: Vec<_> = (0..3).map(|_| start(method, work, jobs.clone())).collect();
     let pool = Pool::builder().workers(1).start_method(method).build().unwrap();
     let in_a_pool = pool.submit(work, jobs.clone());
-    (1..=5000).for_each(|job| jobs.put(job).unwrap());
+    (1..=5000).for_each(|job| jobs.send(job).unwrap());
     jobs.join();
     assert_eq!(jobs.unfinished(), 0);
     jobs.close();
@@ -188,7 +188,7 @@ fn every_job_is_done_by_somebody(method: StartMethod) {
 /// Borrows so many, says so, and keeps them.
 #[process_task]
 fn keep(queue: JoinableQueue<u64>, count: usize, stage: &Stage) {
-    let _items: Vec<_> = (0..count).map(|_| queue.get().unwrap()).collect();
+    let _items: Vec<_> = (0..count).map(|_| queue.recv().unwrap()).collect();
     reach(stage);
     until_killed();
 }
@@ -198,13 +198,14 @@ fn what_a_killed_process_had_comes_back_first(method: StartMethod) {
     while times.iter().all(|time| *time >= Duration::from_millis(100)) {
         assert!(times.len() < 20, "it takes too long: {times:?}");
         let (queue, stage) = (JoinableQueue::unbounded().unwrap(), new_stage());
-        (1..=4).for_each(|number| queue.put(number).unwrap());
+        (1..=4).for_each(|number| queue.send(number).unwrap());
         let process = start(method, keep, (queue.clone(), 2, &stage));
         until(&stage, 1);
-        assert_eq!([finish(queue.get().unwrap()), finish(queue.get().unwrap())], [3, 4]);
-        assert_eq!(queue.try_get().map(|_| ()), Err(GetError::Empty));
+        assert_eq!([finish(queue.recv().unwrap()), finish(queue.recv().unwrap())], [3, 4]);
+        assert_eq!(queue.try_recv().map(|_| ()), Err(GetError::Empty));
         let waits = queue.clone();
-        let waits = thread::spawn(move || (finish(waits.get().unwrap()), finish(waits.get().unwrap()), Instant::now()));
+        let waits =
+            thread::spawn(move || (finish(waits.recv().unwrap()), finish(waits.recv().unwrap()), Instant::now()));
         process.kill().unwrap();
         let since = Instant::now();
         let (first, second, at) = waits.join().unwrap();
@@ -218,7 +219,7 @@ fn what_a_killed_process_had_comes_back_first(method: StartMethod) {
 #[process_task]
 #[expect(clippy::exit, reason = "that is what is tried")]
 fn end_with_one(queue: JoinableQueue<u64>, how: u32) {
-    let mut item = queue.get().unwrap();
+    let mut item = queue.recv().unwrap();
     // Said, but not dropped.
     item.done();
     match how {
@@ -231,58 +232,58 @@ fn end_with_one(queue: JoinableQueue<u64>, how: u32) {
 
 #[process_task]
 fn panic_with_one(queue: JoinableQueue<u64>) {
-    let _item = queue.get().unwrap();
+    let _item = queue.recv().unwrap();
     panic!("in the middle of it");
 }
 
 fn what_a_process_had_that_ended_in_any_way_comes_back(method: StartMethod) {
     let queue = JoinableQueue::unbounded().unwrap();
-    queue.put(7).unwrap();
+    queue.send(7).unwrap();
     for how in 0..4 {
         assert_eq!(start(method, end_with_one, (queue.clone(), how)).join().is_ok(), how == 2);
-        eventually("it has come back", PATIENCE, || queue.get_timeout(A_WHILE).is_ok());
+        eventually("it has come back", PATIENCE, || queue.recv_timeout(A_WHILE).is_ok());
     }
     start(method, panic_with_one, queue.clone()).join().unwrap_err();
-    assert_eq!(*queue.get_timeout(PATIENCE).unwrap(), 7);
+    assert_eq!(*queue.recv_timeout(PATIENCE).unwrap(), 7);
     // Also where the process lives on.
     let pool = Pool::builder().workers(1).start_method(method).build().unwrap();
     pool.call(panic_with_one, queue.clone()).unwrap_err();
-    assert_eq!((queue.unfinished(), finish(queue.get_timeout(PATIENCE).unwrap())), (1, 7));
+    assert_eq!((queue.unfinished(), finish(queue.recv_timeout(PATIENCE).unwrap())), (1, 7));
     queue.join();
 }
 
 fn a_process_that_lives_keeps_what_it_has(method: StartMethod) {
     let (queue, stage) = (JoinableQueue::unbounded().unwrap(), new_stage());
-    queue.put(1).unwrap();
+    queue.send(1).unwrap();
     let process = start(method, keep, (queue.clone(), 1, &stage));
     until(&stage, 1);
     let pid = nix::unistd::Pid::from_raw(process.pid().unwrap().cast_signed());
     for signal in [nix::sys::signal::SIGSTOP, nix::sys::signal::SIGCONT] {
         nix::sys::signal::kill(pid, signal).unwrap();
-        assert_eq!(queue.get_timeout(Duration::from_millis(200)).map(|_| ()), Err(GetError::Empty));
+        assert_eq!(queue.recv_timeout(Duration::from_millis(200)).map(|_| ()), Err(GetError::Empty));
         assert!(!queue.join_timeout(A_WHILE));
     }
     process.kill().unwrap();
-    assert_eq!(finish(queue.get().unwrap()), 1);
+    assert_eq!(finish(queue.recv().unwrap()), 1);
 }
 
 /// Only tries to borrow what a copy of this process had.
 #[process_task]
 fn try_after_a_copy(stage: &Stage) {
     let queue = JoinableQueue::unbounded().unwrap();
-    queue.put(7).unwrap();
+    queue.send(7).unwrap();
     let has_it = || {
-        let _item = std::mem::ManuallyDrop::new(queue.get().unwrap());
+        let _item = std::mem::ManuallyDrop::new(queue.recv().unwrap());
         reach(stage);
         until(stage, 2);
     };
     let lets_go = || {
         until(stage, 1);
-        assert_eq!(queue.try_get().map(|_| ()), Err(GetError::Empty));
+        assert_eq!(queue.try_recv().map(|_| ()), Err(GetError::Empty));
         reach(stage);
     };
     copies::beside_a_copy(has_it, lets_go);
-    eventually("it has come back", PATIENCE, || queue.try_get().is_ok_and(|item| finish(item) == 7));
+    eventually("it has come back", PATIENCE, || queue.try_recv().is_ok_and(|item| finish(item) == 7));
     queue.join();
 }
 
@@ -292,7 +293,7 @@ fn what_a_copy_had_comes_back_to_one_who_only_tries(method: StartMethod) {
 
 #[process_task]
 fn finish_at(queue: JoinableQueue<u64>, stage: &Stage) {
-    let item = queue.get().unwrap();
+    let item = queue.recv().unwrap();
     reach(stage);
     until(stage, 2);
     queue.task_done(item);
@@ -300,7 +301,7 @@ fn finish_at(queue: JoinableQueue<u64>, stage: &Stage) {
 
 fn whoever_joins_hears_of_the_last_one_done_elsewhere(method: StartMethod) {
     let (queue, stage) = (JoinableQueue::unbounded().unwrap(), new_stage());
-    queue.put(1).unwrap();
+    queue.send(1).unwrap();
     let process = start(method, finish_at, (queue.clone(), &stage));
     until(&stage, 1);
     let joins: Vec<_> = (0..3).map(|_| queue.clone()).map(|queue| thread::spawn(move || queue.join())).collect();
@@ -315,23 +316,23 @@ fn whoever_joins_hears_of_the_last_one_done_elsewhere(method: StartMethod) {
 
 fn a_closed_queue_is_over_when_nobody_can_give_anything_back(method: StartMethod) {
     let (queue, stage) = (JoinableQueue::unbounded().unwrap(), new_stage());
-    queue.put(1).unwrap();
+    queue.send(1).unwrap();
     let process = start(method, finish_at, (queue.clone(), &stage));
     until(&stage, 1);
     queue.close();
-    assert_eq!(*queue.put(2).unwrap_err().kind(), PutErrorKind::Closed);
-    assert_eq!(queue.get_timeout(A_WHILE).map(|_| ()), Err(GetError::Empty));
+    assert_eq!(*queue.send(2).unwrap_err().kind(), PutErrorKind::Closed);
+    assert_eq!(queue.recv_timeout(A_WHILE).map(|_| ()), Err(GetError::Empty));
     let waits = queue.clone();
-    let waits = thread::spawn(move || waits.get().map(|_| ()));
+    let waits = thread::spawn(move || waits.recv().map(|_| ()));
     reach(&stage);
     assert_eq!(waits.join().unwrap(), Err(GetError::Closed));
-    assert_eq!(queue.try_get().map(|_| ()), Err(GetError::Closed));
+    assert_eq!(queue.try_recv().map(|_| ()), Err(GetError::Closed));
     process.join().unwrap();
 }
 
 fn a_process_that_waits_on_a_closed_queue_gets_what_comes_back(method: StartMethod) {
     let (queue, stage) = (JoinableQueue::unbounded().unwrap(), new_stage());
-    (1..=2).for_each(|number| queue.put(number).unwrap());
+    (1..=2).for_each(|number| queue.send(number).unwrap());
     let process = start(method, keep, (queue.clone(), 2, &stage));
     until(&stage, 1);
     queue.close();
@@ -344,13 +345,13 @@ fn a_process_that_waits_on_a_closed_queue_gets_what_comes_back(method: StartMeth
 
 fn a_thousand_that_one_process_had_come_back(method: StartMethod) {
     let (queue, stage) = (JoinableQueue::unbounded().unwrap(), new_stage());
-    (0..3000).for_each(|number| queue.put(number).unwrap());
+    (0..3000).for_each(|number| queue.send(number).unwrap());
     let process = start(method, keep, (queue.clone(), 1000, &stage));
     until(&stage, 1);
     assert_eq!((queue.len(), queue.unfinished()), (2000, 3000));
     process.kill().unwrap();
     process.join().unwrap_err();
-    let mut all: Vec<_> = (0..3000).map(|_| finish(queue.get_timeout(PATIENCE).unwrap())).collect();
+    let mut all: Vec<_> = (0..3000).map(|_| finish(queue.recv_timeout(PATIENCE).unwrap())).collect();
     all.sort_unstable();
     assert!(all.into_iter().eq(0..3000));
     queue.join();

@@ -21,7 +21,7 @@ fn sentence_about_a_mistake_says_what_would_be_right(method: StartMethod) {
     let builder = || Pool::builder().workers(1).start_method(method);
     let pool = builder().build().unwrap();
     let full = Queue::<u32>::bounded(1).unwrap();
-    full.put(1).unwrap();
+    full.send(1).unwrap();
     let empty = Queue::<u32>::unbounded().unwrap();
     let closed = Queue::<u32>::unbounded().unwrap();
     closed.close();
@@ -36,12 +36,12 @@ fn sentence_about_a_mistake_says_what_would_be_right(method: StartMethod) {
         (square.retries(1).spawn(1).join().unwrap_err().to_string(), "`.retries(0)`"),
         (Queue::<u32>::bounded(0).unwrap_err().to_string(), "use `unbounded` for no limit"),
         (Queue::<u32>::bounded_by(1, 0).unwrap_err().to_string(), "1 items in 0 bytes were asked for"),
-        (full.try_put(2).unwrap_err().to_string(), "is full"),
-        (full.put_timeout(2, soon).unwrap_err().to_string(), "no room came free in time"),
-        (empty.try_get().unwrap_err().to_string(), "is empty"),
-        (empty.get_timeout(soon).unwrap_err().to_string(), "nothing came in time"),
-        (closed.put(1).unwrap_err().to_string(), "is closed"),
-        (closed.get().unwrap_err().to_string(), "is closed"),
+        (full.try_send(2).unwrap_err().to_string(), "is full"),
+        (full.send_timeout(2, soon).unwrap_err().to_string(), "no room came free in time"),
+        (empty.try_recv().unwrap_err().to_string(), "is empty"),
+        (empty.recv_timeout(soon).unwrap_err().to_string(), "nothing came in time"),
+        (closed.send(1).unwrap_err().to_string(), "is closed"),
+        (closed.recv().unwrap_err().to_string(), "is closed"),
         (SharedMut::<[u8]>::zeroed(10).unwrap().split(0).unwrap_err().to_string(), "at least 1 value"),
     ];
     for (sentence, right) in said {

@@ -10,7 +10,7 @@ use std::net::IpAddr;
 use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
 use std::path::{Path, PathBuf};
 
-use process_task::channel::{Consumer, Queue, pipe};
+use process_task::channel::{Queue, QueueReceiver, pipe};
 use process_task::{Direction, ErrorKind, Pool, ProcessBuilder, StartMethod, Task, check, process_task};
 use serde::{Deserialize, Serialize};
 
@@ -59,7 +59,7 @@ macro_rules! tasks_for {
             }
 
             #[process_task]
-            fn got(queue: Consumer<$T>) -> Vec<$T> {
+            fn got(queue: QueueReceiver<$T>) -> Vec<$T> {
                 queue.iter().collect()
             }
 
@@ -85,7 +85,7 @@ macro_rules! tasks_for {
                 drop(pool);
                 let (producer, consumer) = Queue::unbounded().unwrap().split();
                 for value in values {
-                    producer.put(value.clone()).unwrap();
+                    producer.send(value.clone()).unwrap();
                 }
                 drop(producer);
                 assert_eq!(text(&run(method, got, consumer).unwrap()), text(&expected));
@@ -104,7 +104,7 @@ macro_rules! tasks_for {
                 let error = run(method, held, (vec![value.clone()], (7, None))).unwrap_err();
                 assert!(matches!(error.kind(), ErrorKind::CannotEncode { .. }), "{error}");
                 let queue = Queue::unbounded().unwrap();
-                assert!(queue.put(value.clone()).is_err() && queue.is_empty());
+                assert!(queue.send(value.clone()).is_err() && queue.is_empty());
                 let (one, _other) = pipe::<$T, ()>().unwrap();
                 assert!(one.send(value.clone()).is_err());
                 let error = check(value).unwrap_err().to_string();

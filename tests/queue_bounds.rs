@@ -17,13 +17,13 @@ fn an_item_as_long_as_an_error_says_is_taken() {
         for most in (40..60).chain(32_700..32_900) {
             let queue = Queue::bounded_by(9, most).unwrap();
             for len in [most - 8, most, most + 9, 70_000] {
-                let Err(error) = queue.put(vec![1u8; len]) else { continue };
+                let Err(error) = queue.send(vec![1u8; len]) else { continue };
                 let PutErrorKind::TooLong { bytes, limit, .. } = *error.kind() else { panic!("{error}") };
                 assert!(limit < bytes, "{bytes} of {limit}");
                 // A vector is somewhat longer than what is in it.
                 let fits = vec![1; limit.saturating_sub(bytes - len)];
-                assert!(limit < bytes - len || queue.try_put(fits).is_ok(), "of {most} bytes, {limit} are too many");
-                while queue.try_get().is_ok() {}
+                assert!(limit < bytes - len || queue.try_send(fits).is_ok(), "of {most} bytes, {limit} are too many");
+                while queue.try_recv().is_ok() {}
             }
         }
     });
@@ -34,22 +34,22 @@ fn a_full_queue_that_is_closed_refuses_long_items_as_well() {
     promise(|| {
         let queue = Queue::bounded(1).unwrap();
         let item = vec![7u8; 100_000];
-        queue.put(item.clone()).unwrap();
+        queue.send(item.clone()).unwrap();
         let (waits, copy) = (queue.clone(), item.clone());
-        let waits = thread::spawn(move || waits.put(copy));
+        let waits = thread::spawn(move || waits.send(copy));
         queue.close();
         let refused = [
-            queue.try_put(item.clone()),
-            queue.put_timeout(item.clone(), A_WHILE),
-            queue.put(item.clone()),
+            queue.try_send(item.clone()),
+            queue.send_timeout(item.clone(), A_WHILE),
+            queue.send(item.clone()),
             waits.join().unwrap(),
         ];
         for error in refused.map(Result::unwrap_err) {
             assert_eq!(*error.kind(), PutErrorKind::Closed);
             assert!(error.into_inner() == item);
         }
-        assert!(queue.get().unwrap() == item);
-        assert_eq!(queue.get(), Err(GetError::Closed));
+        assert!(queue.recv().unwrap() == item);
+        assert_eq!(queue.recv(), Err(GetError::Closed));
     });
 }
 
@@ -66,7 +66,7 @@ fn a_queue_never_seems_to_hold_more_than_it_may() {
                 }
                 most
             });
-            (1..=rounds(300_000) as u64).for_each(|number| queue.put(number).unwrap());
+            (1..=rounds(300_000) as u64).for_each(|number| queue.send(number).unwrap());
             queue.close();
             getter.join().unwrap();
             let most = looks.join().unwrap();
@@ -80,12 +80,12 @@ fn whoever_gives_no_time_gets_what_is_there() {
     promise(|| {
         let queue = Queue::unbounded().unwrap();
         // Longer than those that are taken without a lock.
-        (0..20_000).for_each(|_| queue.put(vec![1u8; 200]).unwrap());
+        (0..20_000).for_each(|_| queue.send(vec![1u8; 200]).unwrap());
         let missed = thread::scope(|scope| {
             let get = || {
                 let mut missed = 0;
                 while queue.len() > 8 {
-                    missed += u32::from(queue.get_timeout(Duration::ZERO).is_err());
+                    missed += u32::from(queue.recv_timeout(Duration::ZERO).is_err());
                 }
                 missed
             };

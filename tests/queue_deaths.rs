@@ -14,7 +14,7 @@ use std::sync::atomic::Ordering::SeqCst;
 use std::time::{Duration, Instant};
 
 use process_task::channel::{
-    Consumer, GetError, Item, JoinableQueue, Producer, Queue, Receiver, RecvError, Sender, one_way,
+    GetError, Item, JoinableQueue, Queue, QueueReceiver, QueueSender, Receiver, RecvError, Sender, one_way,
 };
 use process_task::{Process, ProcessBuilder, Shared, StartMethod, Task, process_task};
 use stage::{Stage, stage as new_stage};
@@ -67,8 +67,8 @@ const SOON: Duration = Duration::from_secs(10);
 macro_rules! has_lost_no_memory {
     ($queue:expr, $before:expr) => {{
         let (queue, before) = (&$queue, $before);
-        (0..2).for_each(|_| queue.put_timeout(vec![7; 40 << 20], SOON).unwrap());
-        (0..2).for_each(|_| drop(queue.get_timeout(SOON).map(is_done).unwrap()));
+        (0..2).for_each(|_| queue.send_timeout(vec![7; 40 << 20], SOON).unwrap());
+        (0..2).for_each(|_| drop(queue.recv_timeout(SOON).map(is_done).unwrap()));
         assert_eq!(queue.len(), 0);
         let now = backing::of_the_only_one();
         assert!(now <= before + backing::KEPT * backing::CHUNK + (8 << 10), "{now} bytes are there, and {before} were");
@@ -130,21 +130,21 @@ fn at_every_moment(mut begin: impl FnMut(&Stage) -> Process<()>, mut check: impl
 /// What this thread keeps for items of that length is there, and is not to be followed.
 fn warm_up(len: usize) {
     let queue = Queue::unbounded().unwrap();
-    queue.put(vec![0u8; len]).unwrap();
-    assert_eq!(queue.get().unwrap().len(), len);
+    queue.send(vec![0u8; len]).unwrap();
+    assert_eq!(queue.recv().unwrap().len(), len);
 }
 
 #[process_task]
 fn put_one(queue: Queue<Vec<u8>>, len: usize, stage: &Stage) {
     warm_up(len);
     let item = vec![3; len];
-    followed(stage, || queue.put(item).unwrap());
+    followed(stage, || queue.send(item).unwrap());
 }
 
 #[process_task]
 fn get_one(queue: Queue<Vec<u8>>, stage: &Stage) {
     warm_up(40_000);
-    followed(stage, || drop(queue.get().unwrap()));
+    followed(stage, || drop(queue.recv().unwrap()));
 }
 
 /// Items before the one that is put, of so many bytes each, and its length.
@@ -152,18 +152,18 @@ fn killed_while_putting(method: StartMethod, (others, len): (usize, usize)) {
     let queue = Queue::<Vec<u8>>::unbounded().unwrap();
     let before = backing::of_the_only_one();
     let begin = |stage: &Stage| {
-        (1..=2).for_each(|number| queue.put(vec![number; others]).unwrap());
+        (1..=2).for_each(|number| queue.send(vec![number; others]).unwrap());
         start(method, put_one, (queue.clone(), len, stage))
     };
     at_every_moment(begin, || {
         let since = Instant::now();
-        assert!((1..=2).all(|number| queue.get_timeout(SOON).unwrap() == vec![number; others]));
-        queue.put_timeout(vec![4], SOON).unwrap();
-        let next = queue.get_timeout(SOON).unwrap();
+        assert!((1..=2).all(|number| queue.recv_timeout(SOON).unwrap() == vec![number; others]));
+        queue.send_timeout(vec![4], SOON).unwrap();
+        let next = queue.recv_timeout(SOON).unwrap();
         let was_put = next != [4];
         if was_put {
             assert!(next == vec![3; len], "what was put is torn");
-            assert_eq!(queue.get_timeout(SOON).unwrap(), [4]);
+            assert_eq!(queue.recv_timeout(SOON).unwrap(), [4]);
         }
         assert!(since.elapsed() < SOON);
         Some(was_put)
@@ -187,17 +187,17 @@ fn killed_while_getting(method: StartMethod, len: usize) {
     let queue = Queue::<Vec<u8>>::unbounded().unwrap();
     let before = backing::of_the_only_one();
     let begin = |stage: &Stage| {
-        (1..=3).for_each(|number| queue.put(vec![number; len]).unwrap());
+        (1..=3).for_each(|number| queue.send(vec![number; len]).unwrap());
         // So that some begin at the end of a chunk.
-        assert!(queue.get().unwrap() == vec![1; len]);
+        assert!(queue.recv().unwrap() == vec![1; len]);
         start(method, get_one, (queue.clone(), stage))
     };
     at_every_moment(begin, || {
-        let next = queue.get_timeout(SOON).unwrap();
+        let next = queue.recv_timeout(SOON).unwrap();
         let was_taken = next != vec![2; len];
-        let last = if was_taken { next } else { queue.get_timeout(SOON).unwrap() };
+        let last = if was_taken { next } else { queue.recv_timeout(SOON).unwrap() };
         assert!(last == vec![3; len], "what was there is torn");
-        assert_eq!(queue.try_get(), Err(GetError::Empty));
+        assert_eq!(queue.try_recv(), Err(GetError::Empty));
         Some(was_taken)
     });
     has_lost_no_memory!(queue, before);
@@ -220,12 +220,12 @@ type End = Sender<u64>;
 
 #[process_task]
 fn put_end(queue: Queue<End>, end: End, stage: &Stage) {
-    followed(stage, || queue.put(end).unwrap());
+    followed(stage, || queue.send(end).unwrap());
 }
 
 #[process_task]
 fn get_end(queue: Queue<End>, stage: &Stage) {
-    followed(stage, || drop(queue.get().unwrap()));
+    followed(stage, || drop(queue.recv().unwrap()));
 }
 
 fn new_end() -> (End, Receiver<u64>) {
@@ -235,26 +235,26 @@ fn new_end() -> (End, Receiver<u64>) {
 fn killed_while_putting_handles_they_are_there_or_gone(method: StartMethod) {
     let (queue, other) = (Queue::unbounded().unwrap(), Cell::new(None));
     let begin = |stage: &Stage| {
-        queue.put(new_end().0).unwrap();
+        queue.send(new_end().0).unwrap();
         let (end, receiver) = new_end();
         other.set(Some(receiver));
         start(method, put_end, (queue.clone(), end, stage))
     };
     let mut turn = 0;
     at_every_moment(begin, || {
-        drop(queue.get_timeout(SOON).unwrap());
+        drop(queue.recv_timeout(SOON).unwrap());
         let (was_put, receiver) = (!queue.is_empty(), other.take().unwrap());
         if was_put {
-            queue.get_timeout(SOON).unwrap().send(2).unwrap();
+            queue.recv_timeout(SOON).unwrap().send(2).unwrap();
             assert_eq!(receiver.recv_timeout(SOON), Ok(2));
         }
         // Some time later somebody waits, or there is something else.
         turn += 1;
         if turn % 3 == 0 {
-            queue.put(new_end().0).unwrap();
-            drop(queue.get_timeout(SOON).unwrap());
+            queue.send(new_end().0).unwrap();
+            drop(queue.recv_timeout(SOON).unwrap());
         } else {
-            assert!(matches!(queue.get_timeout(Duration::from_millis(1)), Err(GetError::Empty)));
+            assert!(matches!(queue.recv_timeout(Duration::from_millis(1)), Err(GetError::Empty)));
         }
         assert_eq!(receiver.recv_timeout(SOON), Err(RecvError::Disconnected), "somebody still has what was put");
         Some(was_put)
@@ -266,18 +266,18 @@ fn killed_while_getting_handles_they_are_still_there_or_gone(method: StartMethod
     let begin = |stage: &Stage| {
         let ((first, of_first), (second, of_second)) = (new_end(), new_end());
         others.set(Some((of_first, of_second)));
-        queue.put(first).unwrap();
-        queue.put(second).unwrap();
+        queue.send(first).unwrap();
+        queue.send(second).unwrap();
         start(method, get_end, (queue.clone(), stage))
     };
     at_every_moment(begin, || {
         let (of_first, of_second) = others.take().unwrap();
         let was_taken = queue.len() == 1;
         if !was_taken {
-            queue.get_timeout(SOON).unwrap().send(1).unwrap();
+            queue.recv_timeout(SOON).unwrap().send(1).unwrap();
             assert_eq!(of_first.recv_timeout(SOON), Ok(1));
         }
-        queue.get_timeout(SOON).unwrap().send(2).unwrap();
+        queue.recv_timeout(SOON).unwrap().send(2).unwrap();
         assert_eq!(of_second.recv_timeout(SOON), Ok(2));
         let both = [of_first.recv_timeout(SOON), of_second.recv_timeout(SOON)];
         assert_eq!(
@@ -292,12 +292,12 @@ fn killed_while_getting_handles_they_are_still_there_or_gone(method: StartMethod
 #[process_task]
 fn borrow(queue: JoinableQueue<Vec<u8>>, stage: &Stage) {
     warm_up(40_000);
-    followed(stage, || _ = std::mem::ManuallyDrop::new(queue.get().unwrap()));
+    followed(stage, || _ = std::mem::ManuallyDrop::new(queue.recv().unwrap()));
 }
 
 #[process_task]
 fn finish(queue: JoinableQueue<Vec<u8>>, is_done: bool, stage: &Stage) {
-    let mut item = queue.get().unwrap();
+    let mut item = queue.recv().unwrap();
     assert_eq!(item[0], 1);
     followed(stage, || {
         if is_done {
@@ -311,7 +311,7 @@ fn finish(queue: JoinableQueue<Vec<u8>>, is_done: bool, stage: &Stage) {
 fn until_all_are_done(queue: &JoinableQueue<Vec<u8>>, len: usize) -> Vec<u8> {
     let mut seen = vec![];
     while !queue.join_timeout(Duration::ZERO) {
-        let mut item = queue.get_timeout(SOON).unwrap();
+        let mut item = queue.recv_timeout(SOON).unwrap();
         assert!(*item == vec![item[0]; len], "what was lent is torn");
         seen.push(item[0]);
         item.done();
@@ -326,7 +326,7 @@ fn killed_while_it_borrows_an_item_comes_back(method: StartMethod) {
         let queue = JoinableQueue::unbounded().unwrap();
         let before = backing::of_the_only_one();
         let begin = |stage: &Stage| {
-            (1..=3).for_each(|number| queue.put(vec![number; len]).unwrap());
+            (1..=3).for_each(|number| queue.send(vec![number; len]).unwrap());
             start(method, borrow, (queue.clone(), stage))
         };
         at_every_moment(begin, || {
@@ -342,7 +342,7 @@ fn killed_while_it_says_that_an_item_is_done_it_is_done_or_comes_back(method: St
         let queue = JoinableQueue::unbounded().unwrap();
         let before = backing::of_the_only_one();
         let begin = |stage: &Stage| {
-            (1..=3).for_each(|number| queue.put(vec![number; len]).unwrap());
+            (1..=3).for_each(|number| queue.send(vec![number; len]).unwrap());
             start(method, finish, (queue.clone(), true, stage))
         };
         at_every_moment(begin, || {
@@ -358,7 +358,7 @@ fn killed_while_it_gives_an_item_back_it_comes_back(method: StartMethod) {
     let queue = JoinableQueue::unbounded().unwrap();
     let before = backing::of_the_only_one();
     let begin = |stage: &Stage| {
-        (1..=3).for_each(|number| queue.put(vec![number; 10]).unwrap());
+        (1..=3).for_each(|number| queue.send(vec![number; 10]).unwrap());
         start(method, finish, (queue.clone(), false, stage))
     };
     at_every_moment(begin, || {
@@ -377,22 +377,22 @@ fn killed_while_it_closes_the_queue_is_closed_or_is_not(method: StartMethod) {
     let queue = RefCell::new(Queue::unbounded().unwrap());
     let begin = |stage: &Stage| {
         queue.replace(Queue::unbounded().unwrap());
-        queue.borrow().put(1).unwrap();
+        queue.borrow().send(1).unwrap();
         start(method, close, (queue.borrow().clone(), stage))
     };
     at_every_moment(begin, || {
         let queue = queue.borrow();
         let is_closed = queue.is_closed();
-        assert_eq!(queue.put_timeout(2, SOON).is_err(), is_closed);
-        assert_eq!(queue.get_timeout(SOON), Ok(1));
+        assert_eq!(queue.send_timeout(2, SOON).is_err(), is_closed);
+        assert_eq!(queue.recv_timeout(SOON), Ok(1));
         let next = if is_closed { Err(GetError::Closed) } else { Ok(2) };
-        assert_eq!(queue.get_timeout(SOON), next);
+        assert_eq!(queue.recv_timeout(SOON), next);
         Some(is_closed)
     });
 }
 
 #[process_task]
-fn let_go(producer: Producer<u64>, other: Consumer<u64>, stage: &Stage) {
+fn let_go(producer: QueueSender<u64>, other: QueueReceiver<u64>, stage: &Stage) {
     followed(stage, || drop((producer, other)));
 }
 
@@ -401,16 +401,16 @@ fn killed_while_it_lets_go_of_an_end_it_has(method: StartMethod) {
     let begin = |stage: &Stage| {
         let ((producer, consumer), (other, others)) =
             (Queue::unbounded().unwrap().split(), Queue::bounded(1).unwrap().split());
-        producer.put(1).unwrap();
-        other.put(1).unwrap();
+        producer.send(1).unwrap();
+        other.send(1).unwrap();
         ends.replace(Some((consumer, other)));
         start(method, let_go, (producer, others, stage))
     };
     at_every_moment(begin, || {
-        let (consumer, producer): (Consumer<u64>, Producer<u64>) = ends.take().unwrap();
-        assert_eq!((consumer.get_timeout(SOON), consumer.get_timeout(SOON)), (Ok(1), Err(GetError::Closed)));
+        let (consumer, producer): (QueueReceiver<u64>, QueueSender<u64>) = ends.take().unwrap();
+        assert_eq!((consumer.recv_timeout(SOON), consumer.recv_timeout(SOON)), (Ok(1), Err(GetError::Closed)));
         let since = Instant::now();
-        producer.put_timeout(2, SOON).unwrap_err();
+        producer.send_timeout(2, SOON).unwrap_err();
         assert!(since.elapsed() < SOON, "nobody was told");
         None
     });
@@ -421,7 +421,7 @@ const A_WHILE: Duration = Duration::from_millis(60);
 
 #[process_task]
 fn put_number(queue: Queue<u64>, number: u64, stage: &Stage) {
-    followed(stage, || queue.put(number).unwrap());
+    followed(stage, || queue.send(number).unwrap());
 }
 
 fn stopped_while_putting_others_keep_their_time_outs(method: StartMethod) {
@@ -429,12 +429,12 @@ fn stopped_while_putting_others_keep_their_time_outs(method: StartMethod) {
     let all = Cell::new(0);
     let mut stop_at = |most| {
         let (queue, stage) = (Queue::unbounded().unwrap(), new_stage());
-        (1..=2).for_each(|number| queue.put(number).unwrap());
+        (1..=2).for_each(|number| queue.send(number).unwrap());
         let stopped = Followed::follow(start(method, put_number, (queue.clone(), 9, &stage)), &stage, most);
         all.set(stopped.steps);
         let since = Instant::now();
         let mut expected = vec![1, 2, 9];
-        let put = [queue.try_put(3), queue.put_timeout(4, A_WHILE)];
+        let put = [queue.try_send(3), queue.send_timeout(4, A_WHILE)];
         for (number, put) in (3..).zip(put) {
             match put {
                 Ok(()) => expected.push(number),
@@ -442,10 +442,10 @@ fn stopped_while_putting_others_keep_their_time_outs(method: StartMethod) {
             }
         }
         // What is there can be got meanwhile, and waiting for more ends.
-        let mut got: Vec<_> = std::iter::from_fn(|| queue.get_timeout(A_WHILE).ok()).collect();
+        let mut got: Vec<_> = std::iter::from_fn(|| queue.recv_timeout(A_WHILE).ok()).collect();
         assert!(since.elapsed() < SOON && got.len() >= 2, "{:?}, {got:?}", since.elapsed());
         stopped.go_on(&stage);
-        got.extend(std::iter::from_fn(|| queue.try_get().ok()));
+        got.extend(std::iter::from_fn(|| queue.try_recv().ok()));
         got.sort_unstable();
         expected.sort_unstable();
         assert_eq!(got, expected);
@@ -457,7 +457,7 @@ fn stopped_while_putting_others_keep_their_time_outs(method: StartMethod) {
 
 #[process_task]
 fn get_number(queue: Queue<u64>, got: Shared<AtomicU64>, stage: &Stage) {
-    followed(stage, || got.store(queue.get().unwrap(), SeqCst));
+    followed(stage, || got.store(queue.recv().unwrap(), SeqCst));
 }
 
 fn stopped_while_getting_others_get_all_else(method: StartMethod) {
@@ -466,25 +466,25 @@ fn stopped_while_getting_others_get_all_else(method: StartMethod) {
         let (queue, stage, its) = (Queue::unbounded().unwrap(), new_stage(), Shared::new(AtomicU64::new(0)).unwrap());
         let mut expected: Vec<u64> = (1..=3).collect();
         for number in &expected {
-            queue.put(*number).unwrap();
+            queue.send(*number).unwrap();
         }
         let process = start(method, get_number, (queue.clone(), its.clone(), &stage));
         let stopped = Followed::follow(process, &stage, most);
         all.set(stopped.steps);
-        let mut got: Vec<_> = std::iter::from_fn(|| queue.try_get().ok()).collect();
+        let mut got: Vec<_> = std::iter::from_fn(|| queue.try_recv().ok()).collect();
         // The memory that it looks at is used for others, more than once.
         for number in 10..30_000 {
-            queue.put_timeout(number, SOON).unwrap();
+            queue.send_timeout(number, SOON).unwrap();
             expected.push(number);
-            got.extend(queue.get_timeout(SOON));
+            got.extend(queue.recv_timeout(SOON));
         }
         for number in 30_000..30_003 {
-            queue.put(number).unwrap();
+            queue.send(number).unwrap();
             expected.push(number);
         }
         stopped.go_on(&stage);
         got.push(its.load(SeqCst));
-        got.extend(std::iter::from_fn(|| queue.try_get().ok()));
+        got.extend(std::iter::from_fn(|| queue.try_recv().ok()));
         got.sort_unstable();
         assert!(got == expected, "{} came of {}", got.len(), expected.len());
     };

@@ -13,7 +13,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use copies::{beside_a_copy, in_a_copy};
-use process_task::channel::{Consumer, GetError, Producer, PutError, PutErrorKind, Queue, SimpleQueue};
+use process_task::channel::{GetError, PutError, PutErrorKind, Queue, QueueReceiver, QueueSender, SimpleQueue};
 use process_task::{Pool, Process, ProcessBuilder, StartMethod, Task, process_task};
 use regions::pool;
 use stage::{Stage, reach, stage as new_stage, until, until_asleep, until_killed};
@@ -51,17 +51,17 @@ fn is_closed(put: Result<(), PutError<u32>>, item: u32) {
 
 /// Puts two, says so, and waits for `gate`.
 #[process_task]
-fn put_and_wait(numbers: Producer<u32>, stage: &Stage, gate: u32) {
-    numbers.put(1).unwrap();
-    numbers.put(2).unwrap();
+fn put_and_wait(numbers: QueueSender<u32>, stage: &Stage, gate: u32) {
+    numbers.send(1).unwrap();
+    numbers.send(2).unwrap();
     reach(stage);
     until(stage, gate);
 }
 
 /// Gets one, says so, and waits for `gate`.
 #[process_task]
-fn get_and_wait(numbers: Consumer<u32>, stage: &Stage, gate: u32) {
-    numbers.get().unwrap();
+fn get_and_wait(numbers: QueueReceiver<u32>, stage: &Stage, gate: u32) {
+    numbers.recv().unwrap();
     reach(stage);
     until(stage, gate);
 }
@@ -71,17 +71,17 @@ fn consumers_get_what_is_there_and_then_hear_that_the_last_producer_was_dropped(
     let stage = new_stage();
     let process = start(method, put_and_wait, (producer.clone(), &stage, 2));
     until(&stage, 1);
-    producer.clone().put(3).unwrap();
+    producer.clone().send(3).unwrap();
     drop(producer);
-    assert_eq!((consumer.get(), consumer.get(), consumer.get()), (Ok(1), Ok(2), Ok(3)));
+    assert_eq!((consumer.recv(), consumer.recv(), consumer.recv()), (Ok(1), Ok(2), Ok(3)));
     // The process has one.
-    assert_eq!(consumer.get_timeout(Duration::from_millis(120)), Err(GetError::Empty));
+    assert_eq!(consumer.recv_timeout(Duration::from_millis(120)), Err(GetError::Empty));
     let waits = consumer.clone();
-    let waits = thread::spawn(move || waits.get());
+    let waits = thread::spawn(move || waits.recv());
     reach(&stage);
     assert_eq!(waits.join().unwrap(), Err(GetError::Closed));
-    assert_eq!((consumer.get(), consumer.try_get()), (Err(GetError::Closed), Err(GetError::Closed)));
-    assert_eq!(consumer.get_timeout(PATIENCE), Err(GetError::Closed));
+    assert_eq!((consumer.recv(), consumer.try_recv()), (Err(GetError::Closed), Err(GetError::Closed)));
+    assert_eq!(consumer.recv_timeout(PATIENCE), Err(GetError::Closed));
     assert!(consumer.iter().next().is_none() && !consumer.is_closed(), "nobody has closed it");
     process.join().unwrap();
 }
@@ -90,18 +90,18 @@ fn producers_hear_that_the_last_consumer_was_dropped_and_have_their_item_back(me
     let (producer, consumer) = Queue::bounded(1).unwrap().split();
     let stage = new_stage();
     let process = start(method, get_and_wait, (consumer.clone(), &stage, 2));
-    producer.put(1).unwrap();
+    producer.send(1).unwrap();
     until(&stage, 1);
     drop(consumer);
-    producer.put(2).unwrap();
-    assert_eq!(*producer.put_timeout(3, Duration::from_millis(120)).unwrap_err().kind(), PutErrorKind::Full);
+    producer.send(2).unwrap();
+    assert_eq!(*producer.send_timeout(3, Duration::from_millis(120)).unwrap_err().kind(), PutErrorKind::Full);
     let waits = producer.clone();
-    let waits = thread::spawn(move || waits.put(4));
+    let waits = thread::spawn(move || waits.send(4));
     reach(&stage);
     is_closed(waits.join().unwrap(), 4);
-    is_closed(producer.put(5), 5);
-    is_closed(producer.try_put(6), 6);
-    is_closed(producer.put_timeout(7, PATIENCE), 7);
+    is_closed(producer.send(5), 5);
+    is_closed(producer.try_send(6), 6);
+    is_closed(producer.send_timeout(7, PATIENCE), 7);
     process.join().unwrap();
 }
 
@@ -114,8 +114,8 @@ fn whoever_waits_hears_of_a_killed_side_within_a_tenth_of_a_second(method: Start
         let stage = new_stage();
         let process = start(method, put_and_wait, (producer, &stage, 100));
         until(&stage, 1);
-        assert_eq!((consumer.get(), consumer.get()), (Ok(1), Ok(2)));
-        let waits = thread::spawn(move || (consumer.get(), Instant::now()));
+        assert_eq!((consumer.recv(), consumer.recv()), (Ok(1), Ok(2)));
+        let waits = thread::spawn(move || (consumer.recv(), Instant::now()));
         process.kill().unwrap();
         let since = Instant::now();
         let (got, at) = waits.join().unwrap();
@@ -127,10 +127,10 @@ fn whoever_waits_hears_of_a_killed_side_within_a_tenth_of_a_second(method: Start
         let (producer, consumer) = Queue::bounded(1).unwrap().split();
         let stage = new_stage();
         let process = start(method, get_and_wait, (consumer, &stage, 100));
-        producer.put(1).unwrap();
+        producer.send(1).unwrap();
         until(&stage, 1);
-        producer.put(2).unwrap();
-        let waits = thread::spawn(move || (producer.put(3), Instant::now()));
+        producer.send(2).unwrap();
+        let waits = thread::spawn(move || (producer.send(3), Instant::now()));
         process.kill().unwrap();
         let since = Instant::now();
         let (put, at) = waits.join().unwrap();
@@ -142,7 +142,7 @@ fn whoever_waits_hears_of_a_killed_side_within_a_tenth_of_a_second(method: Start
 
 #[process_task]
 #[expect(clippy::exit, reason = "that is what is tried")]
-fn end_somehow(numbers: Producer<u32>, others: Consumer<u32>, how: u32) {
+fn end_somehow(numbers: QueueSender<u32>, others: QueueReceiver<u32>, how: u32) {
     let kept = std::mem::ManuallyDrop::new((numbers, others));
     match how {
         0 => {}
@@ -159,10 +159,10 @@ fn a_process_that_ends_in_any_way_lets_go_of_its_ends(method: StartMethod) {
         let (numbers, consumer) = Queue::unbounded().unwrap().split();
         let (producer, others) = Queue::unbounded().unwrap().split();
         let process = start(method, end_somehow, (numbers, others, how));
-        assert_eq!(consumer.get_timeout(PATIENCE), Err(GetError::Closed), "{how}");
+        assert_eq!(consumer.recv_timeout(PATIENCE), Err(GetError::Closed), "{how}");
         // One that nobody waits for is found out now and then.
-        eventually("nobody gets", PATIENCE, || producer.put(1).is_err());
-        is_closed(producer.put(5), 5);
+        eventually("nobody gets", PATIENCE, || producer.send(1).is_err());
+        is_closed(producer.send(5), 5);
         assert_eq!(process.join().is_ok(), how == 0);
     }
     // In a pool, where the process lives on.
@@ -170,13 +170,13 @@ fn a_process_that_ends_in_any_way_lets_go_of_its_ends(method: StartMethod) {
     let (numbers, consumer) = Queue::unbounded().unwrap().split();
     let (producer, others) = Queue::unbounded().unwrap().split();
     let call = pool.submit(drop_at_once, (numbers, others));
-    assert_eq!(consumer.get_timeout(PATIENCE), Err(GetError::Closed));
-    eventually("nobody gets", PATIENCE, || producer.put(1).is_err());
+    assert_eq!(consumer.recv_timeout(PATIENCE), Err(GetError::Closed));
+    eventually("nobody gets", PATIENCE, || producer.send(1).is_err());
     call.join().unwrap();
 }
 
 #[process_task]
-fn drop_at_once(numbers: Producer<u32>, others: Consumer<u32>) {
+fn drop_at_once(numbers: QueueSender<u32>, others: QueueReceiver<u32>) {
     drop((numbers, others));
 }
 
@@ -187,27 +187,27 @@ fn one_of_several_that_ends_is_not_the_last(method: StartMethod) {
     let others = [(); 3].map(|()| start(method, get_and_wait, (consumer.clone(), &stage, 100)));
     until(&stage, 6);
     for (process, other) in processes.into_iter().zip(others) {
-        producer.put(5).unwrap();
+        producer.send(5).unwrap();
         process.kill().unwrap();
         other.kill().unwrap();
         process.join().unwrap_err();
         other.join().unwrap_err();
-        producer.put(6).unwrap();
-        assert!(consumer.get().is_ok());
+        producer.send(6).unwrap();
+        assert!(consumer.recv().is_ok());
     }
     drop(producer);
     assert_eq!(consumer.iter().count(), 6);
-    assert_eq!(consumer.get(), Err(GetError::Closed));
+    assert_eq!(consumer.recv(), Err(GetError::Closed));
 }
 
 #[process_task]
-fn get_one(numbers: Consumer<u32>) -> u32 {
-    numbers.get().unwrap()
+fn get_one(numbers: QueueReceiver<u32>) -> u32 {
+    numbers.recv().unwrap()
 }
 
 #[process_task]
-fn put_one(numbers: Producer<u32>, number: u32) {
-    numbers.put(number).unwrap();
+fn put_one(numbers: QueueSender<u32>, number: u32) {
+    numbers.send(number).unwrap();
 }
 
 /// Also if it was woken already.
@@ -218,25 +218,25 @@ fn a_killed_waiter_costs_nothing(method: StartMethod) {
         until_asleep(waiter.pid().unwrap());
     }
     first.kill().unwrap();
-    producer.put(1).unwrap();
+    producer.send(1).unwrap();
     second.kill().unwrap();
-    producer.put(2).unwrap();
+    producer.send(2).unwrap();
     let (first, second, third) = (first.join().is_ok(), second.join().ok(), third.join().unwrap());
     assert!(!first && (third == 2 || third == 1 && second.is_none()), "{second:?}, {third}");
-    assert_eq!(consumer.try_get().ok(), (third == 1).then_some(2));
+    assert_eq!(consumer.try_recv().ok(), (third == 1).then_some(2));
 
-    producer.put(5).unwrap();
+    producer.send(5).unwrap();
     let [first, second, third] = [6, 7, 8].map(|number| start(method, put_one, (producer.clone(), number)));
     for waiter in [&first, &second, &third] {
         until_asleep(waiter.pid().unwrap());
     }
     first.kill().unwrap();
-    assert_eq!(consumer.get(), Ok(5));
+    assert_eq!(consumer.recv(), Ok(5));
     second.kill().unwrap();
-    let next = consumer.get().unwrap();
-    assert!(next == 8 || next == 7 && consumer.get() == Ok(8), "{next}");
+    let next = consumer.recv().unwrap();
+    assert!(next == 8 || next == 7 && consumer.recv() == Ok(8), "{next}");
     third.join().unwrap();
-    assert_eq!(consumer.try_get(), Err(GetError::Empty));
+    assert_eq!(consumer.try_recv(), Err(GetError::Empty));
 }
 
 #[process_task]
@@ -252,22 +252,22 @@ fn an_end_on_its_way_to_a_call_is_counted(method: StartMethod) {
     until(&stage, 1);
     let waiting = pool.submit(put_and_wait, (producer.clone(), &stage, 0));
     let cancelled = pool.submit(put_and_wait, (producer, &stage, 0));
-    assert_eq!(consumer.get_timeout(Duration::from_millis(120)), Err(GetError::Empty));
+    assert_eq!(consumer.recv_timeout(Duration::from_millis(120)), Err(GetError::Empty));
     assert!(cancelled.cancel());
-    assert_eq!(consumer.try_get(), Err(GetError::Empty));
+    assert_eq!(consumer.try_recv(), Err(GetError::Empty));
     reach(&stage);
-    assert_eq!((consumer.get(), consumer.get()), (Ok(1), Ok(2)));
-    assert_eq!(consumer.get_timeout(PATIENCE), Err(GetError::Closed));
+    assert_eq!((consumer.recv(), consumer.recv()), (Ok(1), Ok(2)));
+    assert_eq!(consumer.recv_timeout(PATIENCE), Err(GetError::Closed));
     running.join().unwrap();
     waiting.join().unwrap();
     assert!(cancelled.join().is_err());
 }
 
 #[process_task]
-fn make(stage: &Stage) -> (Producer<u32>, Consumer<u32>, Consumer<u32>) {
+fn make(stage: &Stage) -> (QueueSender<u32>, QueueReceiver<u32>, QueueReceiver<u32>) {
     let ((producer, consumer), (other, others)) =
         (Queue::unbounded().unwrap().split(), Queue::unbounded().unwrap().split());
-    (1..=3).for_each(|number| other.put(number).unwrap());
+    (1..=3).for_each(|number| other.send(number).unwrap());
     reach(stage);
     (producer, consumer, others)
 }
@@ -280,25 +280,28 @@ fn an_end_in_a_result_is_counted_until_nobody_can_have_it(method: StartMethod) {
     // The process in which they were made is gone, and what it has put is not.
     assert_eq!(others.iter().collect::<Vec<_>>(), [1, 2, 3]);
     let number = start(method, pass, (producer, new_stage()));
-    assert_eq!(consumer.get_timeout(Duration::from_millis(100)), Err(GetError::Empty));
+    assert_eq!(consumer.recv_timeout(Duration::from_millis(100)), Err(GetError::Empty));
     let producer = number.join().unwrap();
-    producer.put(4).unwrap();
+    producer.send(4).unwrap();
     let dropped = start(method, pass, (producer, stage.clone()));
     until(&stage, 2);
-    assert_eq!(consumer.get(), Ok(4));
+    assert_eq!(consumer.recv(), Ok(4));
     drop(dropped);
-    assert_eq!(consumer.get_timeout(PATIENCE), Err(GetError::Closed));
+    assert_eq!(consumer.recv_timeout(PATIENCE), Err(GetError::Closed));
 }
 
 #[process_task]
-fn pass(producer: Producer<u32>, stage: Stage) -> Producer<u32> {
+fn pass(producer: QueueSender<u32>, stage: Stage) -> QueueSender<u32> {
     reach(&stage);
     producer
 }
 
 #[process_task]
-fn pass_through(ends: Consumer<(Producer<u32>, Consumer<u32>)>, on: Producer<(Producer<u32>, Consumer<u32>)>) {
-    ends.iter().for_each(|end| on.put(end).unwrap());
+fn pass_through(
+    ends: QueueReceiver<(QueueSender<u32>, QueueReceiver<u32>)>,
+    on: QueueSender<(QueueSender<u32>, QueueReceiver<u32>)>,
+) {
+    ends.iter().for_each(|end| on.send(end).unwrap());
 }
 
 fn an_end_in_another_queue_is_counted(method: StartMethod) {
@@ -307,46 +310,46 @@ fn an_end_in_another_queue_is_counted(method: StartMethod) {
     let process = start(method, pass_through, (ends, on));
     let (producer, consumer) = Queue::unbounded().unwrap().split();
     let (other, others) = Queue::unbounded().unwrap().split();
-    to.put((producer, others)).unwrap();
+    to.send((producer, others)).unwrap();
     drop(to);
     process.join().unwrap();
     // They are nowhere but in the second queue now.
-    assert_eq!(consumer.get_timeout(Duration::from_millis(120)), Err(GetError::Empty));
-    other.put(1).unwrap();
-    let (producer, others) = come.get().unwrap();
-    producer.put(2).unwrap();
-    assert_eq!((others.get(), consumer.get()), (Ok(1), Ok(2)));
+    assert_eq!(consumer.recv_timeout(Duration::from_millis(120)), Err(GetError::Empty));
+    other.send(1).unwrap();
+    let (producer, others) = come.recv().unwrap();
+    producer.send(2).unwrap();
+    assert_eq!((others.recv(), consumer.recv()), (Ok(1), Ok(2)));
 
     // And gone with a queue that nobody can get anything from.
     let (last, end) = Queue::unbounded().unwrap().split();
-    last.put((producer, others)).unwrap();
-    assert_eq!(consumer.try_get(), Err(GetError::Empty));
+    last.send((producer, others)).unwrap();
+    assert_eq!(consumer.try_recv(), Err(GetError::Empty));
     drop(end);
-    assert_eq!(consumer.get_timeout(PATIENCE), Err(GetError::Closed));
-    is_closed(other.put(3), 3);
+    assert_eq!(consumer.recv_timeout(PATIENCE), Err(GetError::Closed));
+    is_closed(other.send(3), 3);
 }
 
 /// A queue through which it goes itself.
 #[derive(serde::Serialize, serde::Deserialize)]
-struct Own(u32, Option<Box<(Producer<Own>, Consumer<Own>)>>);
+struct Own(u32, Option<Box<(QueueSender<Own>, QueueReceiver<Own>)>>);
 
 fn an_end_that_comes_back_through_its_own_queue_works(method: StartMethod) {
     let (producer, consumer) = Queue::<Own>::unbounded().unwrap().split();
-    producer.put(Own(1, Some(Box::new((producer.clone(), consumer.clone()))))).unwrap();
-    let Own(1, Some(ends)) = consumer.get().unwrap() else { panic!("another item came") };
+    producer.send(Own(1, Some(Box::new((producer.clone(), consumer.clone()))))).unwrap();
+    let Own(1, Some(ends)) = consumer.recv().unwrap() else { panic!("another item came") };
     drop(producer);
-    assert!(matches!(consumer.try_get(), Err(GetError::Empty)));
-    ends.0.put(Own(2, None)).unwrap();
-    assert_eq!(consumer.get().unwrap().0, 2);
+    assert!(matches!(consumer.try_recv(), Err(GetError::Empty)));
+    ends.0.send(Own(2, None)).unwrap();
+    assert_eq!(consumer.recv().unwrap().0, 2);
     drop(consumer);
     let back = start(method, send_back, (ends.0, ends.1)).join().unwrap();
-    assert!(matches!(back.get(), Ok(Own(3, None))));
-    assert!(matches!(back.get(), Err(GetError::Closed)));
+    assert!(matches!(back.recv(), Ok(Own(3, None))));
+    assert!(matches!(back.recv(), Err(GetError::Closed)));
 }
 
 #[process_task]
-fn send_back(producer: Producer<Own>, consumer: Consumer<Own>) -> Consumer<Own> {
-    producer.put(Own(3, None)).unwrap();
+fn send_back(producer: QueueSender<Own>, consumer: QueueReceiver<Own>) -> QueueReceiver<Own> {
+    producer.send(Own(3, None)).unwrap();
     consumer
 }
 
@@ -359,64 +362,64 @@ fn where_everybody_has_a_whole_queue_nobody_is_the_last(method: StartMethod) {
     let (queue, simple) = (Queue::bounded(1).unwrap(), SimpleQueue::new().unwrap());
     start(method, have, (queue.clone(), simple.clone())).join().unwrap();
     for _ in 0..3 {
-        assert_eq!(queue.get_timeout(Duration::from_millis(60)), Err(GetError::Empty));
-        assert_eq!(simple.get_timeout(Duration::from_millis(60)), Err(GetError::Empty));
-        queue.put(1).unwrap();
-        simple.put(1).unwrap();
-        assert_eq!(*queue.put_timeout(2, Duration::from_millis(60)).unwrap_err().kind(), PutErrorKind::Full);
-        assert_eq!((queue.get(), simple.get()), (Ok(1), Ok(1)));
+        assert_eq!(queue.recv_timeout(Duration::from_millis(60)), Err(GetError::Empty));
+        assert_eq!(simple.recv_timeout(Duration::from_millis(60)), Err(GetError::Empty));
+        queue.send(1).unwrap();
+        simple.send(1).unwrap();
+        assert_eq!(*queue.send_timeout(2, Duration::from_millis(60)).unwrap_err().kind(), PutErrorKind::Full);
+        assert_eq!((queue.recv(), simple.recv()), (Ok(1), Ok(1)));
     }
     // What is left of one that was taken apart is not whole.
-    let (queue, other) = (queue.consumer(), queue);
+    let (queue, other) = (queue.receiver(), queue);
     drop(other);
-    assert_eq!(queue.get(), Err(GetError::Closed));
+    assert_eq!(queue.recv(), Err(GetError::Closed));
 }
 
 #[process_task]
 fn close_it(side: u32, queue: Queue<u32>) {
     match side {
         0 => queue.close(),
-        1 => queue.producer().close(),
-        _ => queue.consumer().close(),
+        1 => queue.sender().close(),
+        _ => queue.receiver().close(),
     }
-    is_closed(queue.put(9), 9);
+    is_closed(queue.send(9), 9);
 }
 
 fn a_queue_can_be_closed_from_anywhere(method: StartMethod) {
     for side in 0..3 {
         let queue = Queue::bounded(2).unwrap();
-        queue.put(1).unwrap();
-        queue.put(2).unwrap();
-        let waits = queue.producer();
-        let waits = thread::spawn(move || waits.put(3));
+        queue.send(1).unwrap();
+        queue.send(2).unwrap();
+        let waits = queue.sender();
+        let waits = thread::spawn(move || waits.send(3));
         let process = start(method, close_it, (side, queue.clone()));
         is_closed(waits.join().unwrap(), 3);
         assert!(queue.is_closed());
         queue.close();
-        is_closed(queue.try_put(4), 4);
+        is_closed(queue.try_send(4), 4);
         assert_eq!(queue.iter().collect::<Vec<_>>(), [1, 2]);
-        assert_eq!((queue.get(), queue.try_get()), (Err(GetError::Closed), Err(GetError::Closed)));
-        is_closed(queue.put_timeout(5, PATIENCE), 5);
+        assert_eq!((queue.recv(), queue.try_recv()), (Err(GetError::Closed), Err(GetError::Closed)));
+        is_closed(queue.send_timeout(5, PATIENCE), 5);
         process.join().unwrap();
     }
     let queue = Queue::<u32>::unbounded().unwrap();
-    let consumer = queue.consumer();
-    let waits = thread::spawn(move || consumer.get());
+    let consumer = queue.receiver();
+    let waits = thread::spawn(move || consumer.recv());
     start(method, close_it, (0, queue)).join().unwrap();
     assert_eq!(waits.join().unwrap(), Err(GetError::Closed));
 }
 
 #[process_task]
-fn make_copies(producer: Producer<u32>, consumer: Consumer<u32>) {
+fn make_copies(producer: QueueSender<u32>, consumer: QueueReceiver<u32>) {
     let (mut ends, mut others) = (Some(producer.clone()), Some((producer, consumer)));
     in_a_copy(|| drop((ends.take(), others.take())));
     let (producer, consumer) = others.take().unwrap();
     drop(ends.take());
-    in_a_copy(|| producer.put(1).unwrap());
-    in_a_copy(|| assert_eq!(consumer.get(), Ok(1)));
-    in_a_copy(|| (2..5).for_each(|number| producer.put(number).unwrap()));
-    assert_eq!(consumer.get(), Ok(2));
-    in_a_copy(|| assert_eq!(consumer.get_timeout(PATIENCE), Ok(3)));
+    in_a_copy(|| producer.send(1).unwrap());
+    in_a_copy(|| assert_eq!(consumer.recv(), Ok(1)));
+    in_a_copy(|| (2..5).for_each(|number| producer.send(number).unwrap()));
+    assert_eq!(consumer.recv(), Ok(2));
+    in_a_copy(|| assert_eq!(consumer.recv_timeout(PATIENCE), Ok(3)));
     in_a_copy(|| {
         let _never_dropped = std::mem::ManuallyDrop::new((producer.clone(), consumer.clone()));
     });
@@ -426,15 +429,15 @@ fn a_copy_made_by_fork_has_ends_of_its_own(method: StartMethod) {
     let (producer, consumer) = Queue::unbounded().unwrap().split();
     start(method, make_copies, (producer.clone(), consumer.clone())).join().unwrap();
     drop(producer);
-    assert_eq!((consumer.get(), consumer.get()), (Ok(4), Err(GetError::Closed)));
+    assert_eq!((consumer.recv(), consumer.recv()), (Ok(4), Err(GetError::Closed)));
 }
 
 /// Only tries to put, while a copy of this process has the last consumer.
 #[process_task]
 fn try_beside_a_copy(stage: &Stage) {
     let (producer, consumer) = Queue::bounded(1).unwrap().split();
-    producer.put(1).unwrap();
-    let is_full = || *producer.try_put(2).unwrap_err().kind() == PutErrorKind::Full;
+    producer.send(1).unwrap();
+    let is_full = || *producer.try_send(2).unwrap_err().kind() == PutErrorKind::Full;
     let lets_go = || {
         drop(consumer);
         assert!(is_full(), "the copy may still get something");
@@ -442,7 +445,7 @@ fn try_beside_a_copy(stage: &Stage) {
     };
     beside_a_copy(|| until(stage, 1), lets_go);
     eventually("nobody is there to get anything", PATIENCE, || !is_full());
-    is_closed(producer.try_put(2), 2);
+    is_closed(producer.try_send(2), 2);
 }
 
 fn whoever_only_tries_hears_of_the_end_of_a_copy(method: StartMethod) {
@@ -450,7 +453,7 @@ fn whoever_only_tries_hears_of_the_end_of_a_copy(method: StartMethod) {
 }
 
 #[process_task]
-fn have_until_killed(ends: (Producer<u32>, Consumer<u32>), stage: &Stage) {
+fn have_until_killed(ends: (QueueSender<u32>, QueueReceiver<u32>), stage: &Stage) {
     let _ends = ends;
     reach(stage);
     until_killed();
@@ -465,12 +468,12 @@ fn a_process_that_is_stopped_is_still_there(method: StartMethod) {
     until_asleep(process.pid().unwrap());
     let pid = nix::unistd::Pid::from_raw(process.pid().unwrap().cast_signed());
     nix::sys::signal::kill(pid, nix::sys::signal::SIGSTOP).unwrap();
-    assert_eq!(consumer.get_timeout(Duration::from_millis(200)), Err(GetError::Empty));
-    producer.put(1).unwrap();
-    assert_eq!(*producer.put_timeout(2, Duration::from_millis(200)).unwrap_err().kind(), PutErrorKind::Full);
+    assert_eq!(consumer.recv_timeout(Duration::from_millis(200)), Err(GetError::Empty));
+    producer.send(1).unwrap();
+    assert_eq!(*producer.send_timeout(2, Duration::from_millis(200)).unwrap_err().kind(), PutErrorKind::Full);
     process.kill().unwrap();
-    assert_eq!(consumer.get(), Err(GetError::Closed));
-    is_closed(producer.put(2), 2);
+    assert_eq!(consumer.recv(), Err(GetError::Closed));
+    is_closed(producer.send(2), 2);
 }
 
 fn a_queue_is_gone_with_its_last_end(method: StartMethod) {
@@ -482,10 +485,10 @@ fn a_queue_is_gone_with_its_last_end(method: StartMethod) {
     }
     for round in 0..3000u32 {
         let queue = Queue::bounded(3).unwrap();
-        queue.put(round).unwrap();
+        queue.send(round).unwrap();
         let (producer, consumer) = queue.split();
         drop(producer);
-        assert_eq!(consumer.get(), Ok(round));
+        assert_eq!(consumer.recv(), Ok(round));
     }
     let pool = Pool::builder().workers(2).start_method(method).build().unwrap();
     let ends = (0..200).map(|_| Queue::unbounded().unwrap().split()).collect::<Vec<_>>();

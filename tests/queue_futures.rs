@@ -10,7 +10,7 @@ use std::task::{Context, Poll, Waker};
 use std::thread;
 use std::time::Duration;
 
-use process_task::channel::{Consumer, GetError, Producer, Queue};
+use process_task::channel::{GetError, Queue, QueueReceiver, QueueSender};
 use process_task::{ProcessBuilder, StartMethod, process_task};
 
 under_every_start_method! {
@@ -24,17 +24,17 @@ under_every_start_method! {
 
 /// Puts back what it gets, until nothing more comes.
 #[process_task]
-fn echo(from: Consumer<Vec<u8>>, to: Producer<Vec<u8>>) -> usize {
-    from.iter().map(|item| to.put(item).expect("somebody gets")).count()
+fn echo(from: QueueReceiver<Vec<u8>>, to: QueueSender<Vec<u8>>) -> usize {
+    from.iter().map(|item| to.send(item).expect("somebody gets")).count()
 }
 
 fn a_future_gets_the_next_item(method: StartMethod) {
     let (there, back) = (Queue::bounded(2).unwrap(), Queue::bounded(2).unwrap());
-    let process = ProcessBuilder::new().start_method(method).spawn(echo, (there.consumer(), back.producer())).unwrap();
+    let process = ProcessBuilder::new().start_method(method).spawn(echo, (there.receiver(), back.sender())).unwrap();
     executor::block_on(async {
         for len in [0, 1, 100, 100_000] {
-            there.put(vec![7; len]).unwrap();
-            assert!(back.get_async().await.unwrap() == vec![7; len]);
+            there.send(vec![7; len]).unwrap();
+            assert!(back.recv_async().await.unwrap() == vec![7; len]);
         }
     });
     drop(there);
@@ -45,32 +45,32 @@ fn a_future_that_is_dropped_takes_nothing(_: StartMethod) {
     let queue = Queue::<u32>::unbounded().unwrap();
     let waker = executor::waker_of_this_thread();
     for round in 0..20 {
-        let mut future = Box::pin(queue.get_async());
+        let mut future = Box::pin(queue.recv_async());
         assert!(future.as_mut().poll(&mut Context::from_waker(&waker)).is_pending());
-        queue.put(round).unwrap();
+        queue.send(round).unwrap();
         drop(future);
-        assert_eq!(queue.try_get(), Ok(round));
+        assert_eq!(queue.try_recv(), Ok(round));
     }
 }
 
 #[process_task]
-fn close(queue: Consumer<u32>) {
+fn close(queue: QueueReceiver<u32>) {
     queue.close();
 }
 
 fn a_close_wakes_a_future(method: StartMethod) {
     let queue = Queue::<u32>::unbounded().unwrap();
-    let mut future = Box::pin(queue.get_async());
+    let mut future = Box::pin(queue.recv_async());
     let waker = executor::waker_of_this_thread();
     assert_eq!(future.as_mut().poll(&mut Context::from_waker(&waker)), Poll::Pending);
-    ProcessBuilder::new().start_method(method).spawn(close, queue.consumer()).unwrap().join().unwrap();
+    ProcessBuilder::new().start_method(method).spawn(close, queue.receiver()).unwrap().join().unwrap();
     assert_eq!(executor::block_on(future), Err(GetError::Closed));
 }
 
 /// Puts one item, and keeps its end until it is killed.
 #[process_task]
-fn put_and_stay(queue: Producer<u32>) {
-    queue.put(1).expect("somebody gets");
+fn put_and_stay(queue: QueueSender<u32>) {
+    queue.send(1).expect("somebody gets");
     std::thread::park();
     drop(queue);
 }
@@ -79,19 +79,19 @@ fn the_death_of_the_last_producer_wakes_a_future(method: StartMethod) {
     let (producer, consumer) = Queue::unbounded().unwrap().split();
     let process = ProcessBuilder::new().start_method(method).spawn(put_and_stay, producer).unwrap();
     executor::block_on(async {
-        assert_eq!(consumer.get_async().await, Ok(1));
+        assert_eq!(consumer.recv_async().await, Ok(1));
         process.kill().unwrap();
-        assert_eq!(consumer.get_async().await, Err(GetError::Closed));
+        assert_eq!(consumer.recv_async().await, Err(GetError::Closed));
     });
     process.join().unwrap_err();
 }
 
 /// Awaits items until nothing more comes, and adds them up.
 #[process_task]
-fn await_all(numbers: Consumer<u64>) -> (u64, u64) {
+fn await_all(numbers: QueueReceiver<u64>) -> (u64, u64) {
     executor::block_on(async {
         let (mut count, mut sum) = (0, 0);
-        while let Ok(number) = numbers.get_async().await {
+        while let Ok(number) = numbers.recv_async().await {
             (count, sum) = (count + 1, sum + number);
         }
         (count, sum)
@@ -104,7 +104,7 @@ fn futures_in_several_processes_get_every_item_once(method: StartMethod) {
     let processes: Vec<_> = (0..3).map(spawn).collect();
     drop(consumer);
     for number in 0..2000 {
-        producer.put(number).unwrap();
+        producer.send(number).unwrap();
         if number % 100 == 0 {
             // Now and then they all have to wait.
             support::eventually("they have got all", support::PATIENCE, || producer.is_empty());
@@ -117,29 +117,27 @@ fn futures_in_several_processes_get_every_item_once(method: StartMethod) {
 
 /// Waits for an item, and goes on to wait in a copy of this process.
 #[process_task]
-fn wait_in_a_copy(from: Consumer<u32>, ready: Producer<()>) {
-    let mut future = Box::pin(from.get_async());
+fn wait_in_a_copy(from: QueueReceiver<u32>, ready: QueueSender<()>) {
+    let mut future = Box::pin(from.recv_async());
     assert!(future.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending());
     let mut future = Some(future);
     copies::in_a_copy(|| {
-        ready.put(()).expect("somebody gets");
+        ready.send(()).expect("somebody gets");
         assert_eq!(executor::block_on(future.take().expect("a future")), Ok(7));
     });
-    ready.put(()).expect("somebody gets");
+    ready.send(()).expect("somebody gets");
     assert_eq!(executor::block_on(future.take().expect("a future")), Ok(8));
 }
 
 fn a_future_goes_on_in_a_copy_of_its_process(method: StartMethod) {
     let (numbers, ready) = (Queue::bounded(2).unwrap(), Queue::bounded(2).unwrap());
-    let process = ProcessBuilder::new()
-        .start_method(method)
-        .spawn(wait_in_a_copy, (numbers.consumer(), ready.producer()))
-        .unwrap();
+    let process =
+        ProcessBuilder::new().start_method(method).spawn(wait_in_a_copy, (numbers.receiver(), ready.sender())).unwrap();
     for number in [7, 8] {
-        ready.get().unwrap();
+        ready.recv().unwrap();
         // It waits by now, most likely; if not, that shows nothing.
         thread::sleep(Duration::from_millis(50));
-        numbers.put(number).unwrap();
+        numbers.send(number).unwrap();
     }
     process.join().unwrap();
 }

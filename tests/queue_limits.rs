@@ -53,7 +53,7 @@ fn put_with_few_on_their_way() {
     let one = Some(Shared::new(7u32).unwrap());
     let mut count = 0;
     let error = loop {
-        match queue.try_put(one.clone()) {
+        match queue.try_send(one.clone()) {
             Ok(()) => count += 1,
             Err(error) => break error,
         }
@@ -61,15 +61,15 @@ fn put_with_few_on_their_way() {
     assert_eq!((error.kind(), error.to_string().is_empty()), (&PutErrorKind::Full, false));
     assert!((FEW..FEW + 10).contains(&count) && error.into_inner() == one, "{count} were put");
     // What has none goes all the same.
-    queue.try_put(None).unwrap();
-    let patient = queue.put_timeout(one.clone(), Duration::from_millis(10)).unwrap_err();
+    queue.try_send(None).unwrap();
+    let patient = queue.send_timeout(one.clone(), Duration::from_millis(10)).unwrap_err();
     assert_eq!(*patient.kind(), PutErrorKind::Full);
-    let in_vain = queue.put(one.clone()).expect_err("nobody gets for a second");
+    let in_vain = queue.send(one.clone()).expect_err("nobody gets for a second");
     assert!(matches!(in_vain.kind(), PutErrorKind::Failed { .. }), "{in_vain}");
     std::thread::scope(|scope| {
-        let waiting = scope.spawn(|| queue.put(one.clone()).expect("somebody gets now"));
-        (0..count).for_each(|_| assert!(queue.get().unwrap() == one));
-        assert!(queue.get().unwrap().is_none() && queue.get().unwrap() == one);
+        let waiting = scope.spawn(|| queue.send(one.clone()).expect("somebody gets now"));
+        (0..count).for_each(|_| assert!(queue.recv().unwrap() == one));
+        assert!(queue.recv().unwrap().is_none() && queue.recv().unwrap() == one);
         waiting.join().expect("it was put");
     });
 }
@@ -147,11 +147,11 @@ fn no_descriptors() {
     with_more_descriptors(3, || {
         let queue = Queue::unbounded().unwrap();
         // A queue that is there needs no more.
-        queue.put(vec![1u8; 100_000]).unwrap();
+        queue.send(vec![1u8; 100_000]).unwrap();
         let (producer, consumer) = queue.split();
-        assert_eq!(consumer.get().unwrap().len(), 100_000);
+        assert_eq!(consumer.recv().unwrap().len(), 100_000);
         drop(producer);
-        assert_eq!(consumer.get(), Err(GetError::Closed));
+        assert_eq!(consumer.recv(), Err(GetError::Closed));
     });
     assert_eq!(descriptors(), before);
 }
@@ -160,13 +160,13 @@ fn no_room_for_handles() {
     let queue = Queue::unbounded().unwrap();
     for round in 0..3 {
         let regions: Vec<_> = (0..4u64).map(|number| Shared::new(AtomicU64::new(number)).unwrap()).collect();
-        queue.put(regions).unwrap();
-        queue.put(vec![]).unwrap();
+        queue.send(regions).unwrap();
+        queue.send(vec![]).unwrap();
         let before = descriptors();
         for more in 0..4 {
             with_more_descriptors(more, || {
                 for _ in 0..10 {
-                    let error = queue.get().unwrap_err();
+                    let error = queue.recv().unwrap_err();
                     assert!(
                         matches!(error, GetError::Failed { errno, .. } if errno == Errno::EMFILE as i32),
                         "{error}"
@@ -176,9 +176,9 @@ fn no_room_for_handles() {
             });
             assert_eq!(descriptors(), before, "in round {round}");
         }
-        let came = queue.get().unwrap();
+        let came = queue.recv().unwrap();
         assert!(came.iter().map(|region| region.load(SeqCst)).eq(0..4));
-        assert!(queue.get().unwrap().is_empty());
+        assert!(queue.recv().unwrap().is_empty());
     }
 }
 
@@ -190,8 +190,8 @@ fn addresses() -> u64 {
 
 fn no_addresses() {
     let warm = Queue::unbounded().unwrap();
-    warm.put(vec![1u8; 300_000]).unwrap();
-    assert_eq!(warm.get().unwrap().len(), 300_000);
+    warm.send(vec![1u8; 300_000]).unwrap();
+    assert_eq!(warm.recv().unwrap().len(), 300_000);
     drop(warm);
     let error = with(Resource::RLIMIT_AS, addresses() + (1 << 20), || Queue::<u8>::unbounded().map(drop).unwrap_err());
     assert!(
@@ -204,11 +204,11 @@ fn no_addresses() {
     let queue = Queue::unbounded().unwrap();
     let item = vec![7u8; 60_000];
     // Memory is mapped in stretches, of which the first is.
-    queue.put(item.clone()).unwrap();
+    queue.send(item.clone()).unwrap();
     let count = with(Resource::RLIMIT_AS, addresses() + (2 << 20), || {
         let mut count = 1;
         loop {
-            match queue.put(item.clone()) {
+            match queue.send(item.clone()) {
                 Ok(()) => count += 1,
                 Err(error) => {
                     let refused =
@@ -220,14 +220,14 @@ fn no_addresses() {
             assert!(count < 10_000, "nothing is ever refused");
         }
         for _ in 0..5 {
-            assert!(queue.get().unwrap() == item);
-            queue.put(item.clone()).unwrap();
+            assert!(queue.recv().unwrap() == item);
+            queue.send(item.clone()).unwrap();
         }
         count
     });
-    (0..500).for_each(|_| queue.put(item.clone()).unwrap());
-    assert!((0..count + 500).all(|_| queue.get().unwrap() == item));
-    assert_eq!(queue.try_get(), Err(GetError::Empty));
+    (0..500).for_each(|_| queue.send(item.clone()).unwrap());
+    assert!((0..count + 500).all(|_| queue.recv().unwrap() == item));
+    assert_eq!(queue.try_recv(), Err(GetError::Empty));
 }
 
 fn short_files() {
@@ -237,22 +237,25 @@ fn short_files() {
     let queue = with(Resource::RLIMIT_FSIZE, 16 << 20, short);
     let item = vec![5u8; 20_000];
     for _ in 0..3 {
-        let count = (0..2000).take_while(|_| queue.try_put(item.clone()).is_ok()).count();
+        let count = (0..2000).take_while(|_| queue.try_send(item.clone()).is_ok()).count();
         assert!((200..2000).contains(&count), "{count}");
-        assert_eq!(*queue.put_timeout(item.clone(), Duration::from_millis(60)).unwrap_err().kind(), PutErrorKind::Full);
-        assert!((0..count).all(|_| queue.get().unwrap() == item));
+        assert_eq!(
+            *queue.send_timeout(item.clone(), Duration::from_millis(60)).unwrap_err().kind(),
+            PutErrorKind::Full
+        );
+        assert!((0..count).all(|_| queue.recv().unwrap() == item));
     }
-    let error = queue.put(vec![1; 20 << 20]).unwrap_err();
+    let error = queue.send(vec![1; 20 << 20]).unwrap_err();
     assert!(
         matches!(error.kind(), PutErrorKind::TooLong { bytes, limit, .. } if *bytes > 20 << 20 && *limit < 16 << 20)
     );
-    queue.put(vec![1; 4 << 20]).unwrap();
-    assert_eq!(queue.get().unwrap().len(), 4 << 20);
+    queue.send(vec![1; 4 << 20]).unwrap();
+    assert_eq!(queue.recv().unwrap().len(), 4 << 20);
     // Where a file may not even be written to that is long already.
     let long = short();
-    let error = with(Resource::RLIMIT_FSIZE, 1 << 20, || (0..2000).find_map(|_| long.try_put(item.clone()).err()));
+    let error = with(Resource::RLIMIT_FSIZE, 1 << 20, || (0..2000).find_map(|_| long.try_send(item.clone()).err()));
     let error = error.expect("it may not be so long");
     assert!(matches!(error.kind(), PutErrorKind::Failed { errno, .. } if *errno == Errno::EFBIG as i32), "{error}");
-    long.put(error.into_inner()).unwrap();
-    assert!(std::iter::from_fn(|| long.try_get().ok()).all(|came| came == item));
+    long.send(error.into_inner()).unwrap();
+    assert!(std::iter::from_fn(|| long.try_recv().ok()).all(|came| came == item));
 }

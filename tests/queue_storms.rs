@@ -155,7 +155,7 @@ fn produce(queue: Queue<Item>, book: Book, who: usize, kind: Kind) {
         while kind == Kind::Long && queue.len() > 20 && !book.has_stopped() {
             std::thread::sleep(Duration::from_micros(100));
         }
-        if queue.put(Item::new(kind, who, number)).is_err() {
+        if queue.send(Item::new(kind, who, number)).is_err() {
             book.fault(ERROR);
         }
     });
@@ -164,7 +164,7 @@ fn produce(queue: Queue<Item>, book: Book, who: usize, kind: Kind) {
 #[process_task]
 fn consume(queue: Queue<Item>, book: Book, who: usize, kind: Kind) {
     let mut next = [0; PRODUCERS];
-    book.steps(who, |_| match queue.get_timeout(Duration::from_millis(20)) {
+    book.steps(who, |_| match queue.recv_timeout(Duration::from_millis(20)) {
         Ok(item) => {
             book.note(&item, kind);
             if item.number < next[item.who] {
@@ -248,7 +248,7 @@ fn storm(method: StartMethod, kind: Kind) {
     // Producers may wait for room when all consumers have stopped.
     book.fault(STOP);
     let rest = || {
-        while let Ok(item) = queue.get_timeout(Duration::from_millis(200)) {
+        while let Ok(item) = queue.recv_timeout(Duration::from_millis(200)) {
             book.note(&item, kind);
         }
     };
@@ -265,12 +265,12 @@ fn storm(method: StartMethod, kind: Kind) {
     assert!(tally.got > 100, "{tally:?}");
 
     assert_eq!(queue.len(), 0);
-    (0..50).for_each(|number| queue.try_put(Item::new(kind, 0, number)).unwrap());
-    assert!((0..50).all(|number| queue.try_get().is_ok_and(|item| item.number == number && item.is_whole(kind))));
+    (0..50).for_each(|number| queue.try_send(Item::new(kind, 0, number)).unwrap());
+    assert!((0..50).all(|number| queue.try_recv().is_ok_and(|item| item.number == number && item.is_whole(kind))));
     memory_goes_back(before, || {
         let long = || Item { who: 0, number: 0, padding: padding(1, 40 << 20), beside: None };
-        (0..2).for_each(|_| queue.put(long()).unwrap());
-        (0..2).for_each(|_| assert!(queue.get().is_ok_and(|item| item.padding == long().padding)));
+        (0..2).for_each(|_| queue.send(long()).unwrap());
+        (0..2).for_each(|_| assert!(queue.recv().is_ok_and(|item| item.padding == long().padding)));
     });
 }
 
@@ -290,7 +290,7 @@ fn every_item_with_handles_is_got_once_or_lost_with_its_taker_whoever_is_killed(
 fn order(jobs: JoinableQueue<Item>, book: Book, who: usize) {
     book.steps(who, |number| {
         let kind = if number % 50 == 0 { Kind::Long } else { Kind::Small };
-        if jobs.put(Item::new(kind, who, number)).is_err() {
+        if jobs.send(Item::new(kind, who, number)).is_err() {
             book.fault(ERROR);
         }
     });
@@ -299,7 +299,7 @@ fn order(jobs: JoinableQueue<Item>, book: Book, who: usize) {
 #[process_task]
 fn work(jobs: JoinableQueue<Item>, book: Book, who: usize) {
     let mut random = Random::new(book.begun[who].load(SeqCst) + 1);
-    book.steps(who, |_| match jobs.get_timeout(Duration::from_millis(20)) {
+    book.steps(who, |_| match jobs.recv_timeout(Duration::from_millis(20)) {
         Ok(mut job) => {
             book.note(&job, if job.number % 50 == 0 { Kind::Long } else { Kind::Small });
             // One of ten is too much for it.
@@ -338,7 +338,7 @@ fn every_lent_item_is_done_whoever_is_killed(method: StartMethod) {
     book.fault(STOP);
     let mut by_us = 0;
     let mut rest = |time| {
-        while let Ok(mut job) = jobs.get_timeout(time) {
+        while let Ok(mut job) = jobs.recv_timeout(time) {
             book.note(&job, if job.number % 50 == 0 { Kind::Long } else { Kind::Small });
             job.done();
             by_us += 1;
@@ -366,8 +366,8 @@ fn every_lent_item_is_done_whoever_is_killed(method: StartMethod) {
     assert!(tally.got > 100, "{tally:?}");
     memory_goes_back(before, || {
         let long = || Item { who: 0, number: 0, padding: padding(1, 40 << 20), beside: None };
-        (0..2).for_each(|_| jobs.put(long()).unwrap());
-        (0..2).for_each(|_| jobs.task_done(jobs.get().unwrap()));
+        (0..2).for_each(|_| jobs.send(long()).unwrap());
+        (0..2).for_each(|_| jobs.task_done(jobs.recv().unwrap()));
         assert!(jobs.join_timeout(PATIENCE));
     });
 }

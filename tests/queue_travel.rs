@@ -11,7 +11,7 @@ use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::SeqCst;
 use std::time::Duration;
 
-use process_task::channel::{Consumer, GetError, JoinableQueue, Producer, PutErrorKind, Queue, SimpleQueue};
+use process_task::channel::{GetError, JoinableQueue, PutErrorKind, Queue, QueueReceiver, QueueSender, SimpleQueue};
 use process_task::sync::Mutex;
 use process_task::{Pool, Process, ProcessBuilder, Shared, StartMethod, Task, process_task};
 use regions::inode;
@@ -36,12 +36,12 @@ fn start<T: Task>(method: StartMethod, task: T, args: T::Args<'_>) -> Process<T:
 type Region = Shared<Mutex<u64>>;
 
 #[process_task]
-fn add_to_each(regions: Consumer<Option<Region>>, back: Producer<Option<Region>>) {
+fn add_to_each(regions: QueueReceiver<Option<Region>>, back: QueueSender<Option<Region>>) {
     for region in &regions {
         if let Some(region) = &region {
             *region.lock().unwrap() += 1;
         }
-        back.put(region).unwrap();
+        back.send(region).unwrap();
     }
 }
 
@@ -52,13 +52,13 @@ fn regions_go_through_queues_and_are_gone_with_their_last_holder(method: StartMe
     for round in 0..100 {
         let region = Shared::new(Mutex::new(round)).unwrap();
         // Among those that have none.
-        producer.put(None).unwrap();
-        producer.put(Some(region.clone())).unwrap();
-        producer.put(None).unwrap();
-        assert!(back.get().unwrap().is_none());
-        let same = back.get().unwrap().unwrap();
+        producer.send(None).unwrap();
+        producer.send(Some(region.clone())).unwrap();
+        producer.send(None).unwrap();
+        assert!(back.recv().unwrap().is_none());
+        let same = back.recv().unwrap().unwrap();
         assert!(same == region && *region.lock().unwrap() == round + 1);
-        assert!(back.get().unwrap().is_none());
+        assert!(back.recv().unwrap().is_none());
         let memory = inode(&region);
         drop((region, same));
         if round % 20 == 0 {
@@ -66,47 +66,47 @@ fn regions_go_through_queues_and_are_gone_with_their_last_holder(method: StartMe
         }
     }
     drop(producer);
-    assert_eq!(back.get(), Err(GetError::Closed));
+    assert_eq!(back.recv(), Err(GetError::Closed));
     process.join().unwrap();
 }
 
 #[process_task]
 fn unwrap_and_answer(outer: Queue<Queue<Queue<u64>>>) {
-    let inner = outer.get().unwrap().get().unwrap();
-    let number = inner.get().unwrap();
-    inner.put(number + 1).unwrap();
+    let inner = outer.recv().unwrap().recv().unwrap();
+    let number = inner.recv().unwrap();
+    inner.send(number + 1).unwrap();
     // And packed in again.
     let middle = Queue::unbounded().unwrap();
-    middle.put(inner).unwrap();
-    outer.put(middle).unwrap();
+    middle.send(inner).unwrap();
+    outer.send(middle).unwrap();
 }
 
 fn a_queue_in_a_queue_in_a_queue_works(method: StartMethod) {
     let (outer, middle, inner) = (Queue::unbounded().unwrap(), Queue::unbounded().unwrap(), Queue::bounded(1).unwrap());
-    inner.put(41).unwrap();
-    middle.put(inner.clone()).unwrap();
-    outer.put(middle).unwrap();
+    inner.send(41).unwrap();
+    middle.send(inner.clone()).unwrap();
+    outer.send(middle).unwrap();
     start(method, unwrap_and_answer, outer.clone()).join().unwrap();
-    let same = outer.get().unwrap().get().unwrap();
+    let same = outer.recv().unwrap().recv().unwrap();
     assert!(same == inner);
-    assert_eq!((same.get(), inner.try_get()), (Ok(42), Err(GetError::Empty)));
+    assert_eq!((same.recv(), inner.try_recv()), (Ok(42), Err(GetError::Empty)));
 }
 
 #[derive(Serialize, Deserialize, Clone)]
 struct Everything {
     queue: Queue<String>,
-    ends: (Producer<Vec<u8>>, Option<Consumer<Vec<u8>>>),
+    ends: (QueueSender<Vec<u8>>, Option<QueueReceiver<Vec<u8>>>),
     simple: Vec<SimpleQueue<(u8, f64)>>,
     jobs: JoinableQueue<[u32; 4]>,
 }
 
 #[process_task]
 fn use_all(all: Everything, on: Queue<Everything>) -> Everything {
-    all.queue.put("from far away".to_owned()).unwrap();
-    all.ends.0.put(vec![1; 100_000]).unwrap();
-    all.simple.iter().for_each(|simple| simple.put((1, 2.5)).unwrap());
-    all.jobs.get().unwrap().done();
-    on.put(all.clone()).unwrap();
+    all.queue.send("from far away".to_owned()).unwrap();
+    all.ends.0.send(vec![1; 100_000]).unwrap();
+    all.simple.iter().for_each(|simple| simple.send((1, 2.5)).unwrap());
+    all.jobs.recv().unwrap().done();
+    on.send(all.clone()).unwrap();
     all
 }
 
@@ -120,27 +120,27 @@ fn every_kind_of_end_is_an_argument_a_result_and_an_item(method: StartMethod) {
         jobs: JoinableQueue::unbounded().unwrap(),
     };
     let on = Queue::unbounded().unwrap();
-    all.jobs.put([4; 4]).unwrap();
+    all.jobs.send([4; 4]).unwrap();
     let pool = Pool::builder().workers(1).start_method(method).build().unwrap();
     let back = start(method, use_all, (all.clone(), on.clone())).join().unwrap();
-    all.jobs.put([5; 4]).unwrap();
+    all.jobs.send([5; 4]).unwrap();
     let again = pool.call(use_all, (all.clone(), on.clone())).unwrap();
-    for came in [back, again, on.get().unwrap(), on.get().unwrap()] {
+    for came in [back, again, on.recv().unwrap(), on.recv().unwrap()] {
         let (producer, consumer) = (came.ends.0, came.ends.1.unwrap());
         assert!(
             came.queue == all.queue && came.simple == all.simple && came.jobs == all.jobs && producer == all.ends.0
         );
         assert!(came.simple[0] == came.simple[2] && came.simple[0] != came.simple[1]);
-        producer.put(vec![2]).unwrap();
-        let got = consumer.get().unwrap();
+        producer.send(vec![2]).unwrap();
+        let got = consumer.recv().unwrap();
         assert!(got == vec![1; 100_000] || got == [2]);
     }
     assert_eq!((all.queue.len(), all.simple[0].len(), all.simple[1].len(), all.jobs.unfinished()), (2, 4, 2, 0));
 }
 
 #[process_task]
-fn answer(questions: Consumer<(u64, Producer<u64>)>) {
-    questions.iter().for_each(|(number, back)| back.put(number * number).unwrap());
+fn answer(questions: QueueReceiver<(u64, QueueSender<u64>)>) {
+    questions.iter().for_each(|(number, back)| back.send(number * number).unwrap());
 }
 
 fn questions_come_with_the_queue_for_their_answer(method: StartMethod) {
@@ -149,8 +149,8 @@ fn questions_come_with_the_queue_for_their_answer(method: StartMethod) {
     drop(questions);
     for number in 0..300 {
         let (back, answers) = Queue::bounded(1).unwrap().split();
-        ask.put((number, back)).unwrap();
-        assert_eq!((answers.get(), answers.get()), (Ok(number * number), Err(GetError::Closed)));
+        ask.send((number, back)).unwrap();
+        assert_eq!((answers.recv(), answers.recv()), (Ok(number * number), Err(GetError::Closed)));
     }
     drop(ask);
     for server in servers {
@@ -165,7 +165,7 @@ fn new_regions(count: u64) -> Regions {
 }
 
 #[process_task]
-fn add_up(regions: Consumer<Regions>) -> u64 {
+fn add_up(regions: QueueReceiver<Regions>) -> u64 {
     regions.iter().map(|regions| regions.iter().map(|region| region.load(SeqCst)).sum::<u64>()).sum()
 }
 
@@ -174,21 +174,21 @@ fn so_many_handles_go_with_one_item_and_no_more(method: StartMethod) {
     let process = start(method, add_up, regions);
     let mut sum = 0;
     for count in [1, 30, 64] {
-        producer.put(new_regions(count)).unwrap();
+        producer.send(new_regions(count)).unwrap();
         sum += (0..count).sum::<u64>();
     }
     let many = new_regions(65);
-    let error = producer.put(many).unwrap_err();
+    let error = producer.send(many).unwrap_err();
     assert!(matches!(error.kind(), PutErrorKind::CannotEncode { .. }) && error.to_string().contains("64"), "{error}");
     // The same one often is one.
     let one = error.into_inner().swap_remove(5);
-    producer.put(vec![one; 2000]).unwrap();
+    producer.send(vec![one; 2000]).unwrap();
     drop(producer);
     assert_eq!(process.join().unwrap(), sum + 2000 * 5);
 }
 
 #[process_task]
-fn get_all_slowly(regions: Consumer<Regions>, stage: &Stage) -> usize {
+fn get_all_slowly(regions: QueueReceiver<Regions>, stage: &Stage) -> usize {
     until(stage, 1);
     regions.iter().count()
 }
@@ -198,14 +198,14 @@ fn a_socket_full_of_handles_fills_the_queue_until_somebody_gets(method: StartMet
     let (producer, regions) = queue.split();
     let process = start(method, get_all_slowly, (regions, &stage));
     let item = new_regions(1);
-    let first = (0..5000).take_while(|_| producer.try_put(item.clone()).is_ok()).count();
+    let first = (0..5000).take_while(|_| producer.try_send(item.clone()).is_ok()).count();
     assert!((100..5000).contains(&first), "{first}");
-    let error = producer.put_timeout(item.clone(), Duration::from_millis(60)).unwrap_err();
+    let error = producer.send_timeout(item.clone(), Duration::from_millis(60)).unwrap_err();
     assert_eq!(*error.kind(), PutErrorKind::Full);
     // What has none is not kept out, and does not overtake.
-    producer.try_put(vec![]).unwrap();
+    producer.try_send(vec![]).unwrap();
     reach(&stage);
-    (0..2 * first).for_each(|_| producer.put_timeout(item.clone(), PATIENCE).unwrap());
+    (0..2 * first).for_each(|_| producer.send_timeout(item.clone(), PATIENCE).unwrap());
     drop(producer);
     assert_eq!(process.join().unwrap(), 3 * first + 1);
 }
@@ -214,8 +214,8 @@ fn what_nobody_got_is_gone_with_the_queue(method: StartMethod) {
     let (queue, region) = (Queue::unbounded().unwrap(), Shared::new(AtomicU64::new(1)).unwrap());
     let memory = inode(&region);
     let inner = Queue::<Regions>::unbounded().unwrap();
-    inner.put(vec![region.clone()]).unwrap();
-    queue.put((vec![region], inner)).unwrap();
+    inner.send(vec![region.clone()]).unwrap();
+    queue.send((vec![region], inner)).unwrap();
     start(method, look_at, queue.clone()).join().unwrap();
     assert_eq!(queue.len(), 1);
     drop(queue);
@@ -250,11 +250,11 @@ where
     B: for<'de> Deserialize<'de> + 'static,
 {
     let queue = Queue::<Disguised<A, B>>::unbounded().unwrap();
-    if let Err(error) = queue.put(Disguised(Ok(value))) {
+    if let Err(error) = queue.send(Disguised(Ok(value))) {
         // Both are written in so different ways that it is seen there.
         return error.to_string();
     }
-    match queue.get() {
+    match queue.recv() {
         Err(GetError::CannotDecode { reason, .. }) => reason,
         Err(error) => panic!("{error}"),
         Ok(_) => panic!("it was taken for what it is not"),
@@ -271,19 +271,19 @@ fn one_kind_of_queue_is_not_taken_for_another() {
             mixed_up::<_, SimpleQueue<u32>>(queue()),
             mixed_up::<_, JoinableQueue<u32>>(queue()),
             mixed_up::<_, Queue<u32>>(SimpleQueue::<u32>::new().unwrap()),
-            mixed_up::<_, Producer<u64>>(queue().producer()),
-            mixed_up::<_, Consumer<u64>>(queue().consumer()),
+            mixed_up::<_, QueueSender<u64>>(queue().sender()),
+            mixed_up::<_, QueueReceiver<u64>>(queue().receiver()),
         ];
         for said in said {
             assert!(said.contains("handle of another type"), "{said}");
         }
         let said = [
-            mixed_up::<_, Queue<u32>>(queue().producer()),
-            mixed_up::<_, Queue<u32>>(queue().consumer()),
-            mixed_up::<_, Producer<u32>>(queue()),
-            mixed_up::<_, Producer<u32>>(queue().consumer()),
-            mixed_up::<_, Consumer<u32>>(queue()),
-            mixed_up::<_, Consumer<u32>>(queue().producer()),
+            mixed_up::<_, Queue<u32>>(queue().sender()),
+            mixed_up::<_, Queue<u32>>(queue().receiver()),
+            mixed_up::<_, QueueSender<u32>>(queue()),
+            mixed_up::<_, QueueSender<u32>>(queue().receiver()),
+            mixed_up::<_, QueueReceiver<u32>>(queue()),
+            mixed_up::<_, QueueReceiver<u32>>(queue().sender()),
         ];
         for said in said {
             assert!(said.contains("end of a queue was read as another"), "{said}");

@@ -13,7 +13,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use herd::{Random, start};
-use process_task::channel::{Consumer, GetError, Producer, PutErrorKind, Queue, SimpleQueue};
+use process_task::channel::{GetError, PutErrorKind, Queue, QueueReceiver, QueueSender, SimpleQueue};
 use process_task::{StartMethod, process_task};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de, ser};
 use storm::{HANDLED, storm};
@@ -40,27 +40,27 @@ fn timed<R>(what: impl FnOnce() -> R) -> (R, Duration) {
 fn a_full_queue_says_so_at_once_or_when_the_time_is_over() {
     promise(|| {
         let queue = Queue::bounded(6).unwrap();
-        let (producer, clone) = (queue.producer(), queue.clone());
-        queue.put(1).unwrap();
-        queue.try_put(2).unwrap();
-        queue.put_timeout(3, Duration::ZERO).unwrap();
-        producer.put(4).unwrap();
-        producer.try_put(5).unwrap();
-        clone.put_timeout(6, Duration::MAX).unwrap();
+        let (producer, clone) = (queue.sender(), queue.clone());
+        queue.send(1).unwrap();
+        queue.try_send(2).unwrap();
+        queue.send_timeout(3, Duration::ZERO).unwrap();
+        producer.send(4).unwrap();
+        producer.try_send(5).unwrap();
+        clone.send_timeout(6, Duration::MAX).unwrap();
         assert_eq!((queue.len(), queue.is_empty()), (6, false));
 
-        let error = queue.try_put(7).unwrap_err();
+        let error = queue.try_send(7).unwrap_err();
         assert_eq!((error.kind(), error.to_string().is_empty()), (&PutErrorKind::Full, false));
         assert_eq!(error.into_inner(), 7);
         for time in [Duration::ZERO, A_WHILE] {
-            let (result, took) = timed(|| producer.put_timeout(7, time));
+            let (result, took) = timed(|| producer.send_timeout(7, time));
             assert_eq!(*result.unwrap_err().kind(), PutErrorKind::Full);
             assert!(took >= time, "{took:?}");
         }
         // Nothing of that has changed the queue.
-        assert_eq!((0..6).map(|_| queue.get().unwrap()).collect::<Vec<_>>(), [1, 2, 3, 4, 5, 6]);
+        assert_eq!((0..6).map(|_| queue.recv().unwrap()).collect::<Vec<_>>(), [1, 2, 3, 4, 5, 6]);
         assert_eq!((queue.len(), queue.is_empty()), (0, true));
-        queue.try_put(8).unwrap();
+        queue.try_send(8).unwrap();
     });
 }
 
@@ -68,54 +68,54 @@ fn a_full_queue_says_so_at_once_or_when_the_time_is_over() {
 fn an_empty_queue_says_so_at_once_or_when_the_time_is_over() {
     promise(|| {
         let queue = Queue::unbounded().unwrap();
-        let (consumer, clone) = (queue.consumer(), queue.clone());
-        (1..=6).for_each(|number| queue.put(number).unwrap());
-        assert_eq!(queue.get(), Ok(1));
-        assert_eq!(queue.try_get(), Ok(2));
-        assert_eq!(consumer.get_timeout(Duration::ZERO), Ok(3));
-        assert_eq!(consumer.get_timeout(Duration::MAX), Ok(4));
+        let (consumer, clone) = (queue.receiver(), queue.clone());
+        (1..=6).for_each(|number| queue.send(number).unwrap());
+        assert_eq!(queue.recv(), Ok(1));
+        assert_eq!(queue.try_recv(), Ok(2));
+        assert_eq!(consumer.recv_timeout(Duration::ZERO), Ok(3));
+        assert_eq!(consumer.recv_timeout(Duration::MAX), Ok(4));
         assert_eq!(clone.iter().next(), Some(5));
         assert_eq!((&consumer).into_iter().next(), Some(6));
 
-        assert_eq!(queue.try_get(), Err(GetError::Empty));
+        assert_eq!(queue.try_recv(), Err(GetError::Empty));
         for time in [Duration::ZERO, A_WHILE] {
-            let (result, took) = timed(|| consumer.get_timeout(time));
+            let (result, took) = timed(|| consumer.recv_timeout(time));
             assert_eq!(result, Err(GetError::Empty));
             assert!(took >= time, "{took:?}");
         }
-        let later = thread::spawn(move || clone.get_timeout(PATIENCE));
-        queue.put(7).unwrap();
+        let later = thread::spawn(move || clone.recv_timeout(PATIENCE));
+        queue.send(7).unwrap();
         assert_eq!(later.join().unwrap(), Ok(7));
     });
 }
 
 #[process_task]
 fn put_ten(queue: Queue<u32>, from: u32) {
-    (from..from + 10).for_each(|number| queue.put(number).unwrap());
+    (from..from + 10).for_each(|number| queue.send(number).unwrap());
 }
 
 fn what_was_put_before_a_process_began_comes_first(method: StartMethod) {
     let queue = Queue::unbounded().unwrap();
-    (0..10).for_each(|number| queue.put(number).unwrap());
+    (0..10).for_each(|number| queue.send(number).unwrap());
     start(method, put_ten, (queue.clone(), 10)).join().unwrap();
-    let all: Vec<_> = (0..20).map(|_| queue.get().unwrap()).collect();
+    let all: Vec<_> = (0..20).map(|_| queue.recv().unwrap()).collect();
     assert_eq!(all, (0..20).collect::<Vec<_>>());
-    assert_eq!(queue.try_get(), Err(GetError::Empty));
+    assert_eq!(queue.try_recv(), Err(GetError::Empty));
 }
 
 const EACH: u32 = 3000;
 
 #[process_task]
-fn produce(who: u32, numbers: Producer<(u32, u32, Vec<u8>)>) {
+fn produce(who: u32, numbers: QueueSender<(u32, u32, Vec<u8>)>) {
     for number in 0..EACH {
         // Of many lengths, so that they end at many places of a chunk.
         let padding = vec![7; (number * 131 % 977) as usize];
-        numbers.put((who, number, padding)).unwrap();
+        numbers.send((who, number, padding)).unwrap();
     }
 }
 
 #[process_task]
-fn consume(numbers: Consumer<(u32, u32, Vec<u8>)>) -> Vec<(u32, u32)> {
+fn consume(numbers: QueueReceiver<(u32, u32, Vec<u8>)>) -> Vec<(u32, u32)> {
     let check = |(who, number, padding): (u32, u32, Vec<u8>)| {
         assert!(padding.len() == (number * 131 % 977) as usize && padding.iter().all(|byte| *byte == 7));
         (who, number)
@@ -165,8 +165,8 @@ fn lengths() -> Vec<usize> {
 }
 
 #[process_task]
-fn echo(there: Consumer<Vec<u8>>, back: Producer<Vec<u8>>) {
-    there.iter().for_each(|item| back.put(item).unwrap());
+fn echo(there: QueueReceiver<Vec<u8>>, back: QueueSender<Vec<u8>>) {
+    there.iter().for_each(|item| back.send(item).unwrap());
 }
 
 fn items_of_any_length_come_as_they_were_put(method: StartMethod) {
@@ -175,42 +175,42 @@ fn items_of_any_length_come_as_they_were_put(method: StartMethod) {
     let process = start(method, echo, (from, to));
     for len in lengths() {
         let sent = pattern(len);
-        there.put(sent.clone()).unwrap();
+        there.send(sent.clone()).unwrap();
         // Among others, which must come as they are, too.
-        there.put(vec![9; 5]).unwrap();
-        let item = back.get().unwrap();
+        there.send(vec![9; 5]).unwrap();
+        let item = back.recv().unwrap();
         assert!(item == sent, "{len} bytes came as {}", item.len());
-        assert_eq!(back.get().unwrap(), [9; 5]);
+        assert_eq!(back.recv().unwrap(), [9; 5]);
     }
     drop(there);
-    assert_eq!(back.get(), Err(GetError::Closed));
+    assert_eq!(back.recv(), Err(GetError::Closed));
     process.join().unwrap();
 }
 
 #[process_task]
 fn put_both(queue: SimpleQueue<bool>) {
-    queue.put(true).unwrap();
-    queue.put(false).unwrap();
+    queue.send(true).unwrap();
+    queue.send(false).unwrap();
 }
 
 fn a_simple_queue_is_empty_until_somebody_puts(method: StartMethod) {
     let queue = SimpleQueue::new().unwrap();
     assert!(queue.is_empty());
-    assert_eq!(queue.try_get(), Err(GetError::Empty));
-    assert!(timed(|| queue.get_timeout(A_WHILE).unwrap_err()).1 >= A_WHILE);
+    assert_eq!(queue.try_recv(), Err(GetError::Empty));
+    assert!(timed(|| queue.recv_timeout(A_WHILE).unwrap_err()).1 >= A_WHILE);
     start(method, put_both, queue.clone()).join().unwrap();
     assert!(!queue.is_empty());
-    assert_eq!((queue.get(), queue.get_timeout(PATIENCE)), (Ok(true), Ok(false)));
+    assert_eq!((queue.recv(), queue.recv_timeout(PATIENCE)), (Ok(true), Ok(false)));
     assert!(queue.is_empty());
 }
 
 #[process_task]
-fn get_in_a_storm(numbers: Consumer<u32>, back: Producer<u32>) -> (Duration, u32) {
+fn get_in_a_storm(numbers: QueueReceiver<u32>, back: QueueSender<u32>) -> (Duration, u32) {
     storm();
-    let (result, took) = timed(|| numbers.get_timeout(A_WHILE));
+    let (result, took) = timed(|| numbers.recv_timeout(A_WHILE));
     assert_eq!(result, Err(GetError::Empty));
-    back.put(0).unwrap();
-    let sum = numbers.iter().inspect(|number| back.put(*number).unwrap()).sum::<u32>();
+    back.send(0).unwrap();
+    let sum = numbers.iter().inspect(|number| back.send(*number).unwrap()).sum::<u32>();
     assert_eq!(sum, (1..=2000).sum());
     (took, HANDLED.load(Relaxed))
 }
@@ -219,9 +219,9 @@ fn signals_neither_lose_items_nor_end_a_wait(method: StartMethod) {
     let (producer, numbers) = Queue::bounded(2).unwrap().split();
     let (to, back) = Queue::bounded(2).unwrap().split();
     let process = start(method, get_in_a_storm, (numbers, to));
-    assert_eq!(back.get(), Ok(0));
+    assert_eq!(back.recv(), Ok(0));
     let getter = thread::spawn(move || back.iter().collect::<Vec<_>>());
-    (1..=2000).for_each(|number| producer.put(number).unwrap());
+    (1..=2000).for_each(|number| producer.send(number).unwrap());
     drop(producer);
     let (took, signals) = process.join().unwrap();
     assert!(took >= A_WHILE && signals > 100, "{took:?}, {signals} signals");
@@ -232,23 +232,23 @@ fn signals_neither_lose_items_nor_end_a_wait(method: StartMethod) {
 fn a_limit_of_bytes_counts_what_waits_and_nothing_else() {
     promise(|| {
         let queue = Queue::bounded_by(1000, 4000).unwrap();
-        let fill = || std::iter::repeat_with(|| queue.try_put([5u64; 100].to_vec())).take_while(Result::is_ok).count();
+        let fill = || std::iter::repeat_with(|| queue.try_send([5u64; 100].to_vec())).take_while(Result::is_ok).count();
         let first = fill();
         // 800 bytes each, and up to 40 for itself.
         assert_eq!(first, 4);
         for _ in 0..1000 {
-            assert_eq!(queue.get().unwrap(), [5; 100]);
+            assert_eq!(queue.recv().unwrap(), [5; 100]);
             assert_eq!(fill(), 1);
         }
-        while queue.try_get().is_ok() {}
+        while queue.try_recv().is_ok() {}
         assert_eq!(fill(), first);
-        while queue.try_get().is_ok() {}
+        while queue.try_recv().is_ok() {}
         // One that would never fit is refused at once, with what would.
-        let error = queue.put(vec![1; 501]).unwrap_err();
+        let error = queue.send(vec![1; 501]).unwrap_err();
         let PutErrorKind::TooLong { bytes, limit, .. } = *error.kind() else { panic!("{error}") };
         assert!(bytes > 4000 && limit <= 4000, "{bytes} {limit}");
         assert_eq!((error.into_inner().len(), queue.len()), (501, 0));
-        queue.try_put(vec![1; 490]).unwrap();
+        queue.try_send(vec![1; 490]).unwrap();
     });
 }
 
@@ -259,10 +259,10 @@ fn a_queue_with_room_for_nothing_is_not_made() {
         assert!(Queue::<u8>::bounded_by(0, 1).is_err());
         assert!(Queue::<u8>::bounded_by(1, 0).is_err());
         let tiny = Queue::<u8>::bounded_by(1, 1).unwrap();
-        assert!(matches!(tiny.put(1).unwrap_err().kind(), PutErrorKind::TooLong { .. }));
+        assert!(matches!(tiny.send(1).unwrap_err().kind(), PutErrorKind::TooLong { .. }));
         let endless = Queue::<u8>::bounded_by(usize::MAX, usize::MAX).unwrap();
-        endless.put(1).unwrap();
-        assert_eq!(endless.get(), Ok(1));
+        endless.send(1).unwrap();
+        assert_eq!(endless.recv(), Ok(1));
     });
 }
 
@@ -294,17 +294,17 @@ fn a_value_that_cannot_be_encoded_leaves_the_queue_as_it_was() {
     promise(|| {
         let queue = Queue::bounded(1).unwrap();
         for _ in 0..5 {
-            let error = queue.put((vec![0u8; 50_000], Fragile(1))).unwrap_err();
+            let error = queue.send((vec![0u8; 50_000], Fragile(1))).unwrap_err();
             assert!(
                 matches!(error.kind(), PutErrorKind::CannotEncode { reason, .. } if reason.contains("does not like"))
             );
             assert_eq!(error.into_inner().1, Fragile(1));
-            let put = std::panic::AssertUnwindSafe(|| queue.put((vec![], Fragile(2))));
+            let put = std::panic::AssertUnwindSafe(|| queue.send((vec![], Fragile(2))));
             assert!(std::panic::catch_unwind(put).is_err());
             assert_eq!(queue.len(), 0);
         }
-        queue.try_put((vec![], Fragile(0))).unwrap();
-        assert_eq!(queue.get(), Ok((vec![], Fragile(0))));
+        queue.try_send((vec![], Fragile(0))).unwrap();
+        assert_eq!(queue.recv(), Ok((vec![], Fragile(0))));
     });
 }
 
@@ -313,13 +313,13 @@ fn an_item_that_cannot_be_decoded_is_an_error_and_the_next_one_comes() {
     promise(|| {
         let queue = Queue::unbounded().unwrap();
         for number in [3, 4, 3] {
-            queue.put(Fragile(number)).unwrap();
+            queue.send(Fragile(number)).unwrap();
         }
-        assert!(matches!(queue.get(), Err(GetError::CannotDecode { reason, .. }) if reason.contains("come out")));
-        assert_eq!(queue.get(), Ok(Fragile(4)));
+        assert!(matches!(queue.recv(), Err(GetError::CannotDecode { reason, .. }) if reason.contains("come out")));
+        assert_eq!(queue.recv(), Ok(Fragile(4)));
         let next = std::panic::AssertUnwindSafe(|| queue.iter().next());
         assert!(std::panic::catch_unwind(next).is_err(), "going through it panics");
-        assert_eq!(queue.try_get(), Err(GetError::Empty));
+        assert_eq!(queue.try_recv(), Err(GetError::Empty));
     });
 }
 
@@ -332,10 +332,10 @@ fn memory_goes_back_as_items_are_got() {
         let kept = empty + backing::KEPT * backing::CHUNK + (64 << 10);
         for (len, count) in [(1, 200_000), (100, 100_000), (9000, 3000), (32_768, 1000), (1 << 20, 60), (20 << 20, 4)] {
             let item = pattern(len);
-            (0..count).for_each(|_| queue.put(item.clone()).unwrap());
+            (0..count).for_each(|_| queue.send(item.clone()).unwrap());
             let full = backing::of_the_only_one();
             assert!(full > (len * count) as u64, "{full} bytes hold {count} items of {len}");
-            (0..count).for_each(|_| assert!(queue.get().unwrap() == item));
+            (0..count).for_each(|_| assert!(queue.recv().unwrap() == item));
             let left = backing::of_the_only_one();
             assert!(
                 left <= kept,
@@ -351,9 +351,9 @@ fn what_goes_through_slowly_takes_no_more_memory_than_waits() {
         let queue = Queue::<Vec<u8>>::unbounded().unwrap();
         let empty = backing::of_the_only_one();
         for round in 0..60_000 {
-            queue.put(vec![1; 100 + round % 3000]).unwrap();
+            queue.send(vec![1; 100 + round % 3000]).unwrap();
             if round >= 10 {
-                queue.get().unwrap();
+                queue.recv().unwrap();
             }
         }
         let now = backing::of_the_only_one();
@@ -367,17 +367,17 @@ fn long_items_never_get_memory_in_which_others_stand() {
         // Of so many chunks, all but the last of which are full.
         let long = |chunks: usize, byte| vec![byte; chunks * ((64 << 10) - 8) - 100];
         let queue = Queue::unbounded().unwrap();
-        queue.put(long(20, 1)).unwrap();
-        queue.put(long(40, 2)).unwrap();
-        assert!(queue.get().unwrap() == long(20, 1));
-        queue.put(long(16, 3)).unwrap();
-        assert!(queue.get().unwrap() == long(40, 2));
+        queue.send(long(20, 1)).unwrap();
+        queue.send(long(40, 2)).unwrap();
+        assert!(queue.recv().unwrap() == long(20, 1));
+        queue.send(long(16, 3)).unwrap();
+        assert!(queue.recv().unwrap() == long(40, 2));
         // Whatever is nobody's now, and not more, is used for this one.
-        queue.put(long(43, 4)).unwrap();
-        queue.put(vec![5; 10]).unwrap();
-        assert!(queue.get().unwrap() == long(16, 3));
-        assert!(queue.get().unwrap() == long(43, 4));
-        assert_eq!(queue.get().unwrap(), [5; 10]);
+        queue.send(long(43, 4)).unwrap();
+        queue.send(vec![5; 10]).unwrap();
+        assert!(queue.recv().unwrap() == long(16, 3));
+        assert!(queue.recv().unwrap() == long(43, 4));
+        assert_eq!(queue.recv().unwrap(), [5; 10]);
     });
 }
 
@@ -397,14 +397,14 @@ fn a_queue_does_what_a_list_does_whatever_the_order() {
                         let len = [0, 9, 300, 20_000, 33_000, 70_000, 400_000][random.below(7)] + random.below(100);
                         let is_full = round % 2 == 1 && list.len() == items;
                         next = next.wrapping_add(1);
-                        assert_eq!(queue.try_put(vec![next; len]).is_err(), is_full);
+                        assert_eq!(queue.try_send(vec![next; len]).is_err(), is_full);
                         if !is_full {
                             list.push_back((next, len));
                         }
                     }
                 } else {
                     for _ in 0..many {
-                        let got = queue.try_get().ok();
+                        let got = queue.try_recv().ok();
                         let fits = |item: &Vec<u8>, (byte, len)| *item == vec![byte; len];
                         match (got, list.pop_front()) {
                             (None, None) => {}
@@ -426,7 +426,7 @@ fn many_threads_of_one_process_share_one_handle() {
         let sum = thread::scope(|scope| {
             let getters: Vec<_> = (0..4).map(|_| scope.spawn(|| queue.iter().sum::<u64>())).collect();
             let putters: Vec<_> =
-                (0..4).map(|_| scope.spawn(|| (1..=2000).for_each(|number| queue.put(number).unwrap()))).collect();
+                (0..4).map(|_| scope.spawn(|| (1..=2000).for_each(|number| queue.send(number).unwrap()))).collect();
             for putter in putters {
                 putter.join().unwrap();
             }

@@ -13,7 +13,7 @@ use std::time::Instant;
 
 use crossbeam_channel::{Receiver, Sender, bounded};
 use ipc_channel::ipc::{IpcReceiver, IpcSender, channel};
-use process_task::channel::{Consumer, Message, Producer, Queue};
+use process_task::channel::{Message, Queue, QueueReceiver, QueueSender};
 use process_task::sync::Barrier;
 use process_task::{Process, Shared, process_task};
 use serde::Serialize;
@@ -78,15 +78,15 @@ trait Get<T> {
     fn get(&self) -> T;
 }
 
-impl<T: Item> Put<T> for Producer<T> {
+impl<T: Item> Put<T> for QueueSender<T> {
     fn put(&self, item: T) {
-        Self::put(self, item).expect("the consumers are there");
+        self.send(item).expect("the consumers are there");
     }
 }
 
-impl<T: Item> Get<T> for Consumer<T> {
+impl<T: Item> Get<T> for QueueReceiver<T> {
     fn get(&self) -> T {
-        Self::get(self).expect("the producers are there, or have put enough")
+        self.recv().expect("the producers are there, or have put enough")
     }
 }
 
@@ -137,17 +137,17 @@ fn consume<T: Item>(queue: &impl Get<T>, count: u64, start: &Barrier) -> Share {
 }
 
 #[process_task]
-fn produce_numbers(queue: Producer<u64>, count: u64, start: Shared<Barrier>) {
+fn produce_numbers(queue: QueueSender<u64>, count: u64, start: Shared<Barrier>) {
     produce(&queue, count, &start);
 }
 
 #[process_task]
-fn produce_blocks(queue: Producer<Block>, count: u64, start: Shared<Barrier>) {
+fn produce_blocks(queue: QueueSender<Block>, count: u64, start: Shared<Barrier>) {
     produce(&queue, count, &start);
 }
 
 #[process_task]
-fn consume_blocks(queue: Consumer<Block>, count: u64, start: Shared<Barrier>) -> Share {
+fn consume_blocks(queue: QueueReceiver<Block>, count: u64, start: Shared<Barrier>) -> Share {
     consume(&queue, count, &start)
 }
 

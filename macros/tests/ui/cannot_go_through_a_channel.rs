@@ -5,9 +5,9 @@ struct Local;
 
 fn main() -> process_task::Result<()> {
     let counted = Queue::bounded(1)?;
-    counted.put(std::rc::Rc::new(7))?;
+    counted.send(std::rc::Rc::new(7))?;
     let closures = SimpleQueue::new()?;
-    closures.put(|| 7)?;
+    closures.send(|| 7)?;
     let _ends = pipe::<Local, u32>()?;
     let _queue = Queue::<u32>::new(10);
     Ok(())

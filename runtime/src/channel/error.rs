@@ -67,8 +67,8 @@ giving_back! {
     /// use process_task::channel::{PutErrorKind, Queue};
     ///
     /// let queue = Queue::bounded(1)?;
-    /// queue.put("first".to_owned())?;
-    /// let error = queue.try_put("second".to_owned()).unwrap_err();
+    /// queue.send("first".to_owned())?;
+    /// let error = queue.try_send("second".to_owned()).unwrap_err();
     /// assert_eq!(*error.kind(), PutErrorKind::Full);
     /// assert_eq!(error.into_inner(), "second");
     /// # process_task::Result::Ok(())
@@ -166,9 +166,9 @@ pub enum SendErrorKind {
 /// use process_task::channel::{GetError, Queue};
 ///
 /// let queue = Queue::<u32>::unbounded()?;
-/// assert_eq!(queue.try_get(), Err(GetError::Empty));
+/// assert_eq!(queue.try_recv(), Err(GetError::Empty));
 /// queue.close();
-/// assert_eq!(queue.try_get(), Err(GetError::Closed));
+/// assert_eq!(queue.try_recv(), Err(GetError::Closed));
 /// # process_task::Result::Ok(())
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -6,7 +6,7 @@
 //! | [`Connection`] | `Connection` | one of these ends |
 //! | [`wait_readable`] | `connection.wait` | waiting for several connections, processes, or other descriptors |
 //! | [`Descriptor`] | `reduction.send_handle` | an open file, socket or pipe that travels |
-//! | [`Queue`], [`Producer`], [`Consumer`] | `Queue` | many producers, many consumers, in shared memory |
+//! | [`Queue`], [`QueueSender`], [`QueueReceiver`] | `Queue` | many producers, many consumers, in shared memory |
 //! | [`SimpleQueue`] | `SimpleQueue` | the same, with the smallest interface |
 //! | [`JoinableQueue`] | `JoinableQueue` | a queue that knows which of its items are done |
 //! | [`Listener`], [`connect_unix`], `connect_tcp` | `Listener`, `Client` | connections between processes that share no ancestor |
@@ -29,8 +29,8 @@
 //! | one that gets handles | the same | `killed_while_getting_handles_they_are_still_there_or_gone` |
 //! | one that holds a lock of a queue | nothing: all of the above do, at some moments | the same |
 //! | one that waits for an item, or for room, also if it was woken already | nothing | `tests/queue_ends.rs`: `a_killed_waiter_costs_nothing` |
-//! | the last that has a [`Producer`] | consumers get what is there, and then hear that it is closed | `whoever_waits_hears_of_a_killed_side_within_a_tenth_of_a_second`, `a_process_that_ends_in_any_way_lets_go_of_its_ends` |
-//! | the last that has a [`Consumer`] | producers hear that it is closed, and have their items back | the same |
+//! | the last that has a [`QueueSender`] | consumers get what is there, and then hear that it is closed | `whoever_waits_hears_of_a_killed_side_within_a_tenth_of_a_second`, `a_process_that_ends_in_any_way_lets_go_of_its_ends` |
+//! | the last that has a [`QueueReceiver`] | producers hear that it is closed, and have their items back | the same |
 //! | one of several that have one | nothing | `one_of_several_that_ends_is_not_the_last` |
 //! | one that lets go of an end | nothing: it has let go of it | `tests/queue_deaths.rs`: `killed_while_it_lets_go_of_an_end_it_has` |
 //! | one that closes a queue | it is closed, or it is not | `killed_while_it_closes_the_queue_is_closed_or_is_not` |
@@ -67,7 +67,7 @@ pub use self::error::{GetError, PutError, PutErrorKind, RecvError, SendError, Se
 pub use self::listener::{Listener, connect_unix};
 #[cfg(feature = "tcp")]
 pub use self::listener::{connect_tcp, connect_tcp_timeout};
-pub use self::queue::{Consumer, Item, Iter, JoinableQueue, Producer, Queue, SimpleQueue};
+pub use self::queue::{Item, JoinableQueue, Queue, QueueIter, QueueReceiver, QueueSender, SimpleQueue};
 #[cfg(feature = "tcp")]
 pub use self::remote::Key;
 pub use crate::codec::Message;

@@ -10,7 +10,7 @@
 
 use std::fmt::Debug;
 
-use process_task::channel::{Connection, Consumer, Message, Producer, Queue, pipe};
+use process_task::channel::{Connection, Message, Queue, QueueReceiver, QueueSender, pipe};
 use process_task::{Direction, Error, ErrorKind, Result};
 use serde::{Deserialize, Serialize};
 
@@ -80,8 +80,8 @@ macro_rules! travels {
         }
         #[::process_task::process_task]
         fn relay(
-            items: ::process_task::channel::Consumer<Row>,
-            back: ::process_task::channel::Producer<Row>,
+            items: ::process_task::channel::QueueReceiver<Row>,
+            back: ::process_task::channel::QueueSender<Row>,
             end: $crate::End<Row>,
         ) {
             $crate::pass_on(&items, &back, &end);
@@ -149,9 +149,9 @@ pub struct Ways<'p, R> {
 ///
 /// # Panics
 /// A value could not be sent.
-pub fn pass_on<T: Message>(items: &Consumer<T>, back: &Producer<T>, end: &End<T>) {
+pub fn pass_on<T: Message>(items: &QueueReceiver<T>, back: &QueueSender<T>, end: &End<T>) {
     for item in items {
-        back.put(item).map_err(|error| error.to_string()).expect("the item goes back");
+        back.send(item).map_err(|error| error.to_string()).expect("the item goes back");
     }
     while let Ok(message) = end.recv() {
         end.send(message).map_err(|error| error.to_string()).expect("the message goes back");
@@ -229,7 +229,7 @@ pub fn check_rows<R: Clone + Debug + Message>(
 }
 
 /// Makes the other side of two queues and a pipe.
-pub type Relay<'p, R> = &'p dyn Fn(Consumer<R>, Producer<R>, End<R>) -> Wait;
+pub type Relay<'p, R> = &'p dyn Fn(QueueReceiver<R>, QueueSender<R>, End<R>) -> Wait;
 
 fn through_channels<R: Clone + Debug + Message>(rows: &[R], same: Same<R>, relay: Relay<'_, R>) {
     let (to, items) = Queue::unbounded().expect("a queue").split();
@@ -237,8 +237,8 @@ fn through_channels<R: Clone + Debug + Message>(rows: &[R], same: Same<R>, relay
     let (end, other) = pipe().expect("a pipe");
     let relayed = relay(items, results_to, other);
     for row in rows {
-        to.put(row.clone()).unwrap_or_else(|error| panic!("put: {row:?}: {error}"));
-        let item = results.get().unwrap_or_else(|error| panic!("get: {row:?}: {error}"));
+        to.send(row.clone()).unwrap_or_else(|error| panic!("put: {row:?}: {error}"));
+        let item = results.recv().unwrap_or_else(|error| panic!("get: {row:?}: {error}"));
         assert!(same(&item, row), "a queue: {item:?} came back for {row:?}");
     }
     drop(to);

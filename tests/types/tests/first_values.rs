@@ -7,7 +7,7 @@ mod support;
 use std::collections::BTreeMap;
 use std::sync::Barrier;
 
-use process_task::channel::{Consumer, Producer, Queue};
+use process_task::channel::{Queue, QueueReceiver, QueueSender};
 use process_task::{Pool, StartMethod, process_task};
 use process_task_types::arrives;
 use serde::{Deserialize, Serialize};
@@ -180,9 +180,9 @@ fn results_that_begin_with_none_arrive(method: StartMethod) {
 }
 
 #[process_task]
-fn pass_late(from: Consumer<Late>, to: Producer<Late>, late: Late) -> Late {
+fn pass_late(from: QueueReceiver<Late>, to: QueueSender<Late>, late: Late) -> Late {
     for late in &from {
-        to.put(late).map_err(|error| error.to_string()).unwrap();
+        to.send(late).map_err(|error| error.to_string()).unwrap();
     }
     late
 }
@@ -194,8 +194,8 @@ fn argument_and_item_of_one_type_arrive(method: StartMethod) {
         let (to, from) = Queue::unbounded().unwrap().split();
         let (back_to, back) = Queue::unbounded().unwrap().split();
         let running = pool.submit(pass_late, (from, back_to, argument.clone()));
-        to.put(item.clone()).unwrap();
-        assert_eq!(back.get().unwrap(), item);
+        to.send(item.clone()).unwrap();
+        assert_eq!(back.recv().unwrap(), item);
         drop(to);
         assert_eq!(running.join().unwrap(), argument);
     }

@@ -8,7 +8,7 @@ mod support;
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
-use process_task::channel::{Consumer, Producer, Queue};
+use process_task::channel::{Queue, QueueReceiver, QueueSender};
 use process_task::{Pool, Shared, StartMethod, process_task};
 use process_task_types::{arrives, refused};
 use serde::ser::{SerializeMap as _, SerializeSeq as _};
@@ -392,16 +392,16 @@ struct Job {
     numbers: Shared<[u64]>,
     #[serde(skip_serializing_if = "Option::is_none")]
     missing: Option<u8>,
-    answer: Producer<Job>,
+    answer: QueueSender<Job>,
     #[serde(flatten)]
     rest: BTreeMap<String, Shared<[u64]>>,
 }
 
 #[process_task]
-fn answer(jobs: Consumer<Job>, mut first: Job) -> Job {
+fn answer(jobs: QueueReceiver<Job>, mut first: Job) -> Job {
     for job in &jobs {
         let back = job.answer.clone();
-        back.put(Job { json: json!([job.json, job.numbers[0]]), ..job }).map_err(|error| error.to_string()).unwrap();
+        back.send(Job { json: json!([job.json, job.numbers[0]]), ..job }).map_err(|error| error.to_string()).unwrap();
     }
     first.json = json!({"was": first.json, "sum": first.rest.values().map(|numbers| numbers[0]).sum::<u64>()});
     first
@@ -418,8 +418,8 @@ fn handles_go_beside_named_values(method: StartMethod) {
     };
     let running = pool.submit(answer, (jobs, job(100)));
     for at in 0..20 {
-        to.put(Job { missing: (at % 3 == 0).then_some(1), ..job(at) }).unwrap();
-        let back = answers.get().unwrap();
+        to.send(Job { missing: (at % 3 == 0).then_some(1), ..job(at) }).unwrap();
+        let back = answers.recv().unwrap();
         assert_eq!((back.json, back.numbers[0]), (json!([at, at]), at));
         assert_eq!(back.rest.values().map(|numbers| numbers[0]).collect::<Vec<_>>(), [at + 1, at + 2]);
     }

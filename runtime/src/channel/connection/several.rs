@@ -16,7 +16,7 @@ use crate::sys::poll;
 /// can be read. Nothing is taken: `try_recv` says what there is, and that it is [`Empty`](crate::channel::RecvError::Empty)
 /// if another thread was faster.
 ///
-/// Queues have no descriptor and cannot be among them: `get_timeout` waits for one, and `get_async` for several, with what an
+/// Queues have no descriptor and cannot be among them: `recv_timeout` waits for one, and `recv_async` for several, with what an
 /// executor has for that.
 ///
 /// None is the answer when `timeout` is over before any is ready. With no time-out it waits as long as it takes.

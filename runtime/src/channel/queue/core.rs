@@ -202,7 +202,7 @@ impl Core {
                     let give_up_at = *give_up_at.get_or_insert_with(|| Instant::now() + PATIENCE);
                     let may_wait = patience != Patience::None || errno == Errno::ETOOMANYREFS;
                     if !(beside && is_temporary(errno) && may_wait) || Instant::now() >= give_up_at {
-                        return Err(PutErrorKind::Failed { step: "put an item", errno: errno as i32 });
+                        return Err(PutErrorKind::Failed { step: "send an item", errno: errno as i32 });
                     }
                     if patience.is_over() {
                         return Err(PutErrorKind::Full);
@@ -344,7 +344,7 @@ impl Core {
                     return Err(GetError::Corrupt { reason: "its memory was written over" });
                 }
                 Err(NotGot::Refused(errno)) => {
-                    return Err(GetError::Failed { step: "get an item", errno: errno as i32 });
+                    return Err(GetError::Failed { step: "receive an item", errno: errno as i32 });
                 }
                 Err(NotGot::Late) => return Err(GetError::Empty),
                 // No item can have been put after it was seen to be over.

@@ -1,4 +1,4 @@
-//! [`Queue`] and its halves, [`Producer`] and [`Consumer`].
+//! [`Queue`] and its halves, [`QueueSender`] and [`QueueReceiver`].
 //!
 //! Owns: what users see of a queue. Runs in: any process that has one. Never: knows where the items are.
 
@@ -20,39 +20,38 @@ use crate::error::Result;
 
 /// A queue in shared memory: many producers, many consumers, in any processes. First in, first out, for each producer.
 ///
-/// It is a handle, which can be cloned and passed to tasks, as [`Arc`](std::sync::Arc) is. A `Queue` puts and gets; its
-/// halves, [`Producer`] and [`Consumer`], do one of the two, and so can tell that the other side is gone: when the last
-/// producer is gone, in every process, by drop or by death, consumers get what is there and then
-/// [`Closed`](GetError::Closed). An unsplit `Queue` is its own producer, so there is never a last one: call
+/// It is a handle, which can be cloned and passed to tasks, as [`Arc`](std::sync::Arc) is. A `Queue` sends and receives.
+/// Its halves do one of the two: [`QueueSender`] for producers, [`QueueReceiver`] for consumers. So they can tell that the
+/// other side is gone: when the last producer is gone, in every process, by drop or by death, consumers get what is there
+/// and then [`Closed`](GetError::Closed). An unsplit `Queue` is its own producer, so there is never a last one: call
 /// [`close`](Self::close).
 ///
-/// An item is encoded by the process that puts it, before it takes any lock, and decoded by the one that gets it. It may
-/// hold up to 64 handles: regions, connections, other queues. Of items with handles only as many wait at a time as a socket
-/// has room for, some 270; putting another one waits, also if the queue is [unbounded](Self::unbounded). Unless it is root,
-/// a user may not have more handles on their way, in all sockets, than a process may have open descriptors: putting more
-/// waits for a second, and then [fails](crate::channel::PutErrorKind::Failed).
+/// An item is encoded by the sender, before it takes any lock, and decoded by the receiver. It may hold up to 64 handles:
+/// regions, connections, other queues. Of items with handles some 270 wait at a time, as many as a socket has room for; one more
+/// waits, also if the queue is [unbounded](Self::unbounded). Unless it is root, a user has no more handles on their way, in all
+/// sockets, than a process may have open descriptors: more wait for a second, then [fail](crate::channel::PutErrorKind::Failed).
 ///
 /// # Examples
 /// ```
-/// use process_task::channel::{Consumer, Producer, Queue};
+/// use process_task::channel::{Queue, QueueReceiver, QueueSender};
 /// use process_task::process_task;
 ///
 /// #[process_task]
-/// fn produce(from: u64, numbers: Producer<u64>) {
+/// fn produce(from: u64, numbers: QueueSender<u64>) {
 ///     for number in from..from + 100 {
-///         numbers.put(number).unwrap();
+///         numbers.send(number).unwrap();
 ///     }
 /// }
 ///
 /// #[process_task]
-/// fn add_up(numbers: Consumer<u64>) -> u64 {
+/// fn add_up(numbers: QueueReceiver<u64>) -> u64 {
 ///     numbers.iter().sum()
 /// }
 ///
-/// let (producer, consumer) = Queue::bounded(10)?.split();
-/// let producers = [0, 100].map(|from| produce.spawn(from, producer.clone()));
-/// let consumers = [0; 2].map(|_| add_up.spawn(consumer.clone()));
-/// drop((producer, consumer));
+/// let (sender, receiver) = Queue::bounded(10)?.split();
+/// let producers = [0, 100].map(|from| produce.spawn(from, sender.clone()));
+/// let consumers = [0; 2].map(|_| add_up.spawn(receiver.clone()));
+/// drop((sender, receiver));
 /// for producer in producers {
 ///     producer.join()?;
 /// }
@@ -72,42 +71,44 @@ pub struct Queue<T> {
     items: PhantomData<fn(T) -> T>,
 }
 
-/// The half of a [`Queue`] that puts.
+/// The half of a [`Queue`] that sends: a producer's.
 ///
 /// # Examples
 /// ```
 /// use process_task::channel::{GetError, Queue};
 ///
-/// let (producer, consumer) = Queue::unbounded()?.split();
-/// producer.put("one".to_owned())?;
-/// drop(producer);
-/// assert_eq!(consumer.get()?, "one");
-/// assert_eq!(consumer.get(), Err(GetError::Closed));
+/// let (sender, receiver) = Queue::unbounded()?.split();
+/// sender.send("one".to_owned())?;
+/// drop(sender);
+/// assert_eq!(receiver.recv()?, "one");
+/// assert_eq!(receiver.recv(), Err(GetError::Closed));
 /// # process_task::Result::Ok(())
 /// ```
-pub struct Producer<T> {
+#[doc(alias = "Producer")]
+pub struct QueueSender<T> {
     core: Core,
     items: PhantomData<fn(T)>,
 }
 
-/// The half of a [`Queue`] that gets.
+/// The half of a [`Queue`] that receives: a consumer's.
 ///
 /// # Examples
 /// ```
 /// use process_task::channel::{PutErrorKind, Queue};
 ///
-/// let (producer, consumer) = Queue::unbounded()?.split();
-/// drop(consumer);
-/// assert_eq!(*producer.put(1).unwrap_err().kind(), PutErrorKind::Closed);
+/// let (sender, receiver) = Queue::unbounded()?.split();
+/// drop(receiver);
+/// assert_eq!(*sender.send(1).unwrap_err().kind(), PutErrorKind::Closed);
 /// # process_task::Result::Ok(())
 /// ```
-pub struct Consumer<T> {
+#[doc(alias = "Consumer")]
+pub struct QueueReceiver<T> {
     core: Core,
     items: PhantomData<fn() -> T>,
 }
 
 impl<T: Message> Queue<T> {
-    /// Creates a queue that holds at most `items` items; [`put`](Self::put) waits while it is full.
+    /// Creates a queue that holds at most `items` items; [`send`](Self::send) waits while it is full.
     ///
     /// # Errors
     /// There is no memory, or no descriptor, for it; or `items` is 0.
@@ -117,9 +118,9 @@ impl<T: Message> Queue<T> {
     /// use process_task::channel::Queue;
     ///
     /// let queue = Queue::bounded(2)?;
-    /// queue.put(1)?;
-    /// queue.put(2)?;
-    /// assert!(queue.try_put(3).is_err());
+    /// queue.send(1)?;
+    /// queue.send(2)?;
+    /// assert!(queue.try_send(3).is_err());
     /// # process_task::Result::Ok(())
     /// ```
     pub fn bounded(items: usize) -> Result<Self> {
@@ -137,8 +138,8 @@ impl<T: Message> Queue<T> {
     /// use process_task::channel::Queue;
     ///
     /// let queue = Queue::bounded_by(1000, 1 << 20)?;
-    /// queue.put(vec![0u8; 1 << 19])?;
-    /// assert!(queue.try_put(vec![0u8; 1 << 19]).is_err());
+    /// queue.send(vec![0u8; 1 << 19])?;
+    /// assert!(queue.try_send(vec![0u8; 1 << 19]).is_err());
     /// # process_task::Result::Ok(())
     /// ```
     pub fn bounded_by(items: usize, bytes: usize) -> Result<Self> {
@@ -156,9 +157,9 @@ impl<T: Message> Queue<T> {
     ///
     /// let queue = Queue::unbounded()?;
     /// for number in 0..1000 {
-    ///     queue.put(number)?;
+    ///     queue.send(number)?;
     /// }
-    /// assert_eq!((queue.len(), queue.get()?), (1000, 0));
+    /// assert_eq!((queue.len(), queue.recv()?), (1000, 0));
     /// # process_task::Result::Ok(())
     /// ```
     pub fn unbounded() -> Result<Self> {
@@ -177,46 +178,46 @@ impl<T> Queue<T> {
     /// ```
     /// use process_task::channel::Queue;
     ///
-    /// let (producer, consumer) = Queue::bounded(1)?.split();
-    /// producer.put(5)?;
-    /// assert_eq!(consumer.get()?, 5);
+    /// let (sender, receiver) = Queue::bounded(1)?.split();
+    /// sender.send(5)?;
+    /// assert_eq!(receiver.recv()?, 5);
     /// # process_task::Result::Ok(())
     /// ```
     #[must_use]
-    pub fn split(self) -> (Producer<T>, Consumer<T>) {
-        (self.producer(), self.consumer())
+    pub fn split(self) -> (QueueSender<T>, QueueReceiver<T>) {
+        (self.sender(), self.receiver())
     }
 
-    /// A handle that only puts.
+    /// A handle that only sends.
     ///
     /// # Examples
     /// ```
     /// use process_task::channel::Queue;
     ///
     /// let queue = Queue::bounded(1)?;
-    /// queue.producer().put(5)?;
-    /// assert_eq!(queue.get()?, 5);
+    /// queue.sender().send(5)?;
+    /// assert_eq!(queue.recv()?, 5);
     /// # process_task::Result::Ok(())
     /// ```
     #[must_use]
-    pub fn producer(&self) -> Producer<T> {
-        Producer { core: self.core.only(Side::Puts), items: PhantomData }
+    pub fn sender(&self) -> QueueSender<T> {
+        QueueSender { core: self.core.only(Side::Puts), items: PhantomData }
     }
 
-    /// A handle that only gets.
+    /// A handle that only receives.
     ///
     /// # Examples
     /// ```
     /// use process_task::channel::Queue;
     ///
     /// let queue = Queue::bounded(1)?;
-    /// queue.put(5)?;
-    /// assert_eq!(queue.consumer().get()?, 5);
+    /// queue.send(5)?;
+    /// assert_eq!(queue.receiver().recv()?, 5);
     /// # process_task::Result::Ok(())
     /// ```
     #[must_use]
-    pub fn consumer(&self) -> Consumer<T> {
-        Consumer { core: self.core.only(Side::Gets), items: PhantomData }
+    pub fn receiver(&self) -> QueueReceiver<T> {
+        QueueReceiver { core: self.core.only(Side::Gets), items: PhantomData }
     }
 }
 
@@ -224,7 +225,7 @@ impl<T> Queue<T> {
 macro_rules! puts {
     ($Type:ident) => {
         impl<T: Message> $Type<T> {
-            /// Puts an item in, waiting for room as long as it takes.
+            /// Sends an item, waiting for room as long as it takes.
             ///
             /// # Errors
             /// The queue is closed, every consumer is gone, the item cannot be encoded, or there is no memory for it. It is in
@@ -232,32 +233,33 @@ macro_rules! puts {
             ///
             /// # If the other process dies
             /// Returns [`Closed`](crate::channel::PutErrorKind::Closed) within a tenth of a second if it was the last consumer.
+            #[doc(alias = "put")]
             #[inline]
-            pub fn put(&self, item: T) -> std::result::Result<(), PutError<T>> {
+            pub fn send(&self, item: T) -> std::result::Result<(), PutError<T>> {
                 self.core.put(item, Patience::Endless)
             }
 
-            /// Puts an item in, if there is room.
+            /// Sends an item, if there is room.
             ///
             /// # Errors
-            /// As [`put`](Self::put), and [`Full`](crate::channel::PutErrorKind::Full).
+            /// As [`send`](Self::send), and [`Full`](crate::channel::PutErrorKind::Full).
             ///
             /// # If the other process dies
-            /// As with [`put`](Self::put).
+            /// As with [`send`](Self::send).
             #[doc(alias("put_nowait", "full"))]
             #[inline]
-            pub fn try_put(&self, item: T) -> std::result::Result<(), PutError<T>> {
+            pub fn try_send(&self, item: T) -> std::result::Result<(), PutError<T>> {
                 self.core.put(item, Patience::None)
             }
 
-            /// Puts an item in, waiting for room for so long at most.
+            /// Sends an item, waiting for room for `timeout` at most.
             ///
             /// # Errors
-            /// As [`put`](Self::put), and [`Full`](crate::channel::PutErrorKind::Full).
+            /// As [`send`](Self::send), and [`Full`](crate::channel::PutErrorKind::Full).
             ///
             /// # If the other process dies
-            /// As with [`put`](Self::put).
-            pub fn put_timeout(&self, item: T, timeout: Duration) -> std::result::Result<(), PutError<T>> {
+            /// As with [`send`](Self::send).
+            pub fn send_timeout(&self, item: T, timeout: Duration) -> std::result::Result<(), PutError<T>> {
                 self.core.put(item, Patience::of(timeout))
             }
         }
@@ -269,7 +271,7 @@ pub(super) use puts;
 macro_rules! gets {
     ($Type:ident) => {
         impl<T: Message> $Type<T> {
-            /// Takes the first item out, waiting for one as long as it takes.
+            /// Receives the first item, waiting for one as long as it takes.
             ///
             /// # Errors
             /// The queue is closed, or every producer is gone, and nothing is left; or the item, which is gone then, cannot
@@ -278,32 +280,33 @@ macro_rules! gets {
             /// # If the other process dies
             /// Returns [`Closed`](GetError::Closed) within a tenth of a second if it was the last producer. The owner of a
             /// whole queue is a producer, too, and so may wait for ever when all others are gone.
+            #[doc(alias = "get")]
             #[inline]
-            pub fn get(&self) -> std::result::Result<T, GetError> {
+            pub fn recv(&self) -> std::result::Result<T, GetError> {
                 self.core.get(Patience::Endless).map(|(item, _)| item)
             }
 
-            /// Takes the first item out, if there is one.
+            /// Receives the first item, if there is one.
             ///
             /// # Errors
-            /// As [`get`](Self::get), and [`Empty`](GetError::Empty).
+            /// As [`recv`](Self::recv), and [`Empty`](GetError::Empty).
             ///
             /// # If the other process dies
-            /// As with [`get`](Self::get).
+            /// As with [`recv`](Self::recv).
             #[doc(alias = "get_nowait")]
             #[inline]
-            pub fn try_get(&self) -> std::result::Result<T, GetError> {
+            pub fn try_recv(&self) -> std::result::Result<T, GetError> {
                 self.core.get(Patience::None).map(|(item, _)| item)
             }
 
-            /// Takes the first item out, waiting for one for so long at most.
+            /// Receives the first item, waiting for one for `timeout` at most.
             ///
             /// # Errors
-            /// As [`get`](Self::get), and [`Empty`](GetError::Empty).
+            /// As [`recv`](Self::recv), and [`Empty`](GetError::Empty).
             ///
             /// # If the other process dies
-            /// As with [`get`](Self::get).
-            pub fn get_timeout(&self, timeout: Duration) -> std::result::Result<T, GetError> {
+            /// As with [`recv`](Self::recv).
+            pub fn recv_timeout(&self, timeout: Duration) -> std::result::Result<T, GetError> {
                 self.core.get(Patience::of(timeout)).map(|(item, _)| item)
             }
         }
@@ -393,15 +396,15 @@ macro_rules! closes {
 pub(super) use closes;
 
 puts!(Queue);
-puts!(Producer);
+puts!(QueueSender);
 gets!(Queue);
-gets!(Consumer);
+gets!(QueueReceiver);
 closes!(Queue);
-closes!(Producer);
-closes!(Consumer);
+closes!(QueueSender);
+closes!(QueueReceiver);
 handle!(Queue of Queue, (true, true), lends: false);
-handle!(Producer of Queue, (true, false), lends: false);
-handle!(Consumer of Queue, (false, true), lends: false);
+handle!(QueueSender of Queue, (true, false), lends: false);
+handle!(QueueReceiver of Queue, (false, true), lends: false);
 
 /// What can be gone through.
 macro_rules! goes_through {
@@ -411,19 +414,19 @@ macro_rules! goes_through {
             ///
             /// # Panics
             /// Going on panics if an item cannot be decoded, or be had for want of descriptors, or if the queue's memory was
-            /// written over; [`get`](Self::get) returns an error instead.
+            /// written over; [`recv`](Self::recv) returns an error instead.
             ///
             /// # If the other process dies
-            /// As with [`get`](Self::get).
-            pub fn iter(&self) -> Iter<'_, T> {
-                Iter { core: &self.core, items: PhantomData }
+            /// As with [`recv`](Self::recv).
+            pub fn iter(&self) -> QueueIter<'_, T> {
+                QueueIter { core: &self.core, items: PhantomData }
             }
 
             /// A future of the next item, for any executor: a thread that this process has for all its children does the
             /// waiting. Dropping it takes nothing from the queue.
             ///
             /// # Errors
-            /// As [`get`](Self::get).
+            /// As [`recv`](Self::recv).
             ///
             /// # Examples
             /// ```
@@ -437,47 +440,47 @@ macro_rules! goes_through {
             /// #         std::thread::yield_now();
             /// #     }
             /// # }
-            /// use process_task::channel::{Producer, Queue};
+            /// use process_task::channel::{Queue, QueueSender};
             /// use process_task::process_task;
             ///
             /// #[process_task]
-            /// fn greet(out: Producer<String>) { out.put("hello".to_owned()).unwrap(); }
+            /// fn greet(out: QueueSender<String>) { out.send("hello".to_owned()).unwrap(); }
             ///
             /// let queue = Queue::unbounded()?;
-            /// let process = greet.spawn(queue.producer());
-            /// assert_eq!(block_on(queue.get_async())?, "hello");
+            /// let process = greet.spawn(queue.sender());
+            /// assert_eq!(block_on(queue.recv_async())?, "hello");
             /// process.join()?;
             /// # process_task::Result::Ok(())
             /// ```
             ///
             /// # If the other process dies
-            /// As with [`get`](Self::get).
-            pub fn get_async(&self) -> impl Future<Output = std::result::Result<T, GetError>> + Send + use<'_, T> {
+            /// As with [`recv`](Self::recv).
+            pub fn recv_async(&self) -> impl Future<Output = std::result::Result<T, GetError>> + Send + use<'_, T> {
                 Getting::new(&self.core)
             }
         }
 
         impl<'a, T: Message> IntoIterator for &'a $Type<T> {
             type Item = T;
-            type IntoIter = Iter<'a, T>;
+            type IntoIter = QueueIter<'a, T>;
 
-            fn into_iter(self) -> Iter<'a, T> {
+            fn into_iter(self) -> QueueIter<'a, T> {
                 self.iter()
             }
         }
     };
 }
 goes_through!(Queue);
-goes_through!(Consumer);
+goes_through!(QueueReceiver);
 
-/// What [`Queue::iter`] and [`Consumer::iter`] return.
+/// What [`Queue::iter`] and [`QueueReceiver::iter`] return.
 #[must_use = "nothing is got before it is gone through"]
-pub struct Iter<'a, T> {
+pub struct QueueIter<'a, T> {
     core: &'a Core,
     items: PhantomData<fn() -> T>,
 }
 
-impl<T: Message> Iterator for Iter<'_, T> {
+impl<T: Message> Iterator for QueueIter<'_, T> {
     type Item = T;
 
     #[track_caller]
@@ -490,8 +493,8 @@ impl<T: Message> Iterator for Iter<'_, T> {
     }
 }
 
-impl<T> fmt::Debug for Iter<'_, T> {
+impl<T> fmt::Debug for QueueIter<'_, T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Iter").finish_non_exhaustive()
+        f.debug_struct("QueueIter").finish_non_exhaustive()
     }
 }

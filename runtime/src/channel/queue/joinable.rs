@@ -22,16 +22,16 @@ use crate::sync::waiting;
 
 /// A queue that knows which of its items are done, and that one can wait for.
 ///
-/// What [`get`](Self::get) returns is lent: an [`Item`] counts as done once it is dropped after [`done`](Item::done). If it
-/// is dropped without, or its process panics or is killed, it comes back, and the next `get` has it. So every item is
+/// What [`recv`](Self::recv) returns is lent: an [`Item`] counts as done once it is dropped after [`done`](Item::done). If
+/// it is dropped without, or its process panics or is killed, it comes back, and the next `recv` has it. So every item is
 /// worked on *at least* once: if a process is killed between its work and `done`, the item is worked on again.
 ///
 /// Its limits, [`len`](Self::len) and [`is_empty`](Self::is_empty) are about items that were not lent yet; what came back
 /// is counted, with what is lent, by [`unfinished`](Self::unfinished) only.
 ///
 /// Memory of an item is kept until all near it are done. Handles cannot go through it. It is no iterator, since what is gone
-/// through without a `done` would come back for ever: say `while let Ok(mut item) = queue.get()`, and [`close`](Self::close) it in
-/// the end, which is what the workers hear of.
+/// through without a `done` would come back for ever: say `while let Ok(mut item) = queue.recv()`, and [`close`](Self::close)
+/// it in the end, which is what the workers hear of.
 ///
 /// # Examples
 /// ```
@@ -41,7 +41,7 @@ use crate::sync::waiting;
 /// #[process_task]
 /// fn work(jobs: JoinableQueue<u32>) -> u32 {
 ///     let mut sum = 0;
-///     while let Ok(mut job) = jobs.get() {
+///     while let Ok(mut job) = jobs.recv() {
 ///         sum += *job;
 ///         job.done();
 ///     }
@@ -51,7 +51,7 @@ use crate::sync::waiting;
 /// let jobs = JoinableQueue::unbounded()?;
 /// let workers = [0; 2].map(|_| work.spawn(jobs.clone()));
 /// for job in 1..=10 {
-///     jobs.put(job)?;
+///     jobs.send(job)?;
 /// }
 /// jobs.join();
 /// jobs.close();
@@ -105,30 +105,31 @@ impl<T: Message> JoinableQueue<T> {
     ///
     /// # If the other process dies
     /// What it had is got within a tenth of a second.
-    pub fn get(&self) -> std::result::Result<Item<'_, T>, GetError> {
+    #[doc(alias = "get")]
+    pub fn recv(&self) -> std::result::Result<Item<'_, T>, GetError> {
         self.lend(Patience::Endless)
     }
 
     /// Borrows the first item, if there is one.
     ///
     /// # Errors
-    /// As [`get`](Self::get), and [`Empty`](GetError::Empty).
+    /// As [`recv`](Self::recv), and [`Empty`](GetError::Empty).
     ///
     /// # If the other process dies
-    /// As with [`get`](Self::get).
+    /// As with [`recv`](Self::recv).
     #[doc(alias = "get_nowait")]
-    pub fn try_get(&self) -> std::result::Result<Item<'_, T>, GetError> {
+    pub fn try_recv(&self) -> std::result::Result<Item<'_, T>, GetError> {
         self.lend(Patience::None)
     }
 
-    /// Borrows the first item, waiting for one for so long at most.
+    /// Borrows the first item, waiting for one for `timeout` at most.
     ///
     /// # Errors
-    /// As [`get`](Self::get), and [`Empty`](GetError::Empty).
+    /// As [`recv`](Self::recv), and [`Empty`](GetError::Empty).
     ///
     /// # If the other process dies
-    /// As with [`get`](Self::get).
-    pub fn get_timeout(&self, timeout: Duration) -> std::result::Result<Item<'_, T>, GetError> {
+    /// As with [`recv`](Self::recv).
+    pub fn recv_timeout(&self, timeout: Duration) -> std::result::Result<Item<'_, T>, GetError> {
         self.lend(Patience::of(timeout))
     }
 
@@ -146,8 +147,8 @@ impl<T> JoinableQueue<T> {
     /// use process_task::channel::JoinableQueue;
     ///
     /// let queue = JoinableQueue::unbounded()?;
-    /// queue.put(1)?;
-    /// let item = queue.get()?;
+    /// queue.send(1)?;
+    /// let item = queue.recv()?;
     /// assert_eq!(queue.unfinished(), 1);
     /// queue.task_done(item);
     /// assert_eq!(queue.unfinished(), 0);
@@ -173,7 +174,7 @@ impl<T> JoinableQueue<T> {
     /// use process_task::channel::JoinableQueue;
     ///
     /// let queue = JoinableQueue::unbounded()?;
-    /// queue.put(1)?;
+    /// queue.send(1)?;
     /// assert!(!queue.join_timeout(Duration::from_millis(1)));
     /// # process_task::Result::Ok(())
     /// ```
@@ -209,9 +210,9 @@ handle!(JoinableQueue of JoinableQueue, (true, true), lends: true);
 /// use process_task::channel::JoinableQueue;
 ///
 /// let queue = JoinableQueue::unbounded()?;
-/// queue.put("job".to_owned())?;
-/// drop(queue.get()?);                                  // not done: it comes back
-/// let mut item = queue.get()?;
+/// queue.send("job".to_owned())?;
+/// drop(queue.recv()?);                                 // not done: it comes back
+/// let mut item = queue.recv()?;
 /// assert_eq!(item.len(), 3);
 /// item.done();
 /// drop(item);

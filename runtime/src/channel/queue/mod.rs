@@ -40,6 +40,6 @@ mod words;
 use crate::shared::members;
 use crate::sync::{atomic, lock, sleepers, waiting};
 
-pub use self::handle::{Consumer, Iter, Producer, Queue};
+pub use self::handle::{Queue, QueueIter, QueueReceiver, QueueSender};
 pub use self::joinable::{Item, JoinableQueue};
 pub use self::simple::SimpleQueue;

@@ -17,7 +17,7 @@ use crate::channel::patience::Patience;
 use crate::codec::Message;
 use crate::error::Result;
 
-/// A queue without a limit and without an end: what one puts, another gets.
+/// A queue without a limit and without an end: what one process sends, another receives.
 ///
 /// A [`Queue`](crate::channel::Queue) that takes whatever there is memory for, up to 64 GiB, and that cannot be closed.
 /// Python's has no time-outs; this one has.
@@ -29,13 +29,13 @@ use crate::error::Result;
 ///
 /// #[process_task]
 /// fn greet(names: SimpleQueue<String>, greetings: SimpleQueue<String>) {
-///     greetings.put(format!("hello {}", names.get().unwrap())).unwrap();
+///     greetings.send(format!("hello {}", names.recv().unwrap())).unwrap();
 /// }
 ///
 /// let (names, greetings) = (SimpleQueue::new()?, SimpleQueue::new()?);
 /// let greeter = greet.spawn(names.clone(), greetings.clone());
-/// names.put("world".to_owned())?;
-/// assert_eq!(greetings.get()?, "hello world");
+/// names.send("world".to_owned())?;
+/// assert_eq!(greetings.recv()?, "hello world");
 /// greeter.join()?;
 /// assert!(greetings.is_empty());
 /// # process_task::Result::Ok(())
@@ -61,15 +61,15 @@ impl<T: Message> SimpleQueue<T> {
     /// use process_task::channel::SimpleQueue;
     ///
     /// let queue = SimpleQueue::new()?;
-    /// queue.put("one".to_owned())?;
-    /// assert_eq!(queue.get()?, "one");
+    /// queue.send("one".to_owned())?;
+    /// assert_eq!(queue.recv()?, "one");
     /// # process_task::Result::Ok(())
     /// ```
     pub fn new() -> Result<Self> {
         Ok(Self { core: Core::new::<SimpleQueue<T>>(Limits::NONE, false)?, items: PhantomData })
     }
 
-    /// Puts an item in. Does not wait.
+    /// Sends an item. Does not wait.
     ///
     /// # Errors
     /// The item cannot be encoded, or there is no memory for it, or some 270 items with handles wait already, or a process that
@@ -77,7 +77,8 @@ impl<T: Message> SimpleQueue<T> {
     ///
     /// # If the other process dies
     /// The item is there, and waits for the next consumer.
-    pub fn put(&self, item: T) -> std::result::Result<(), PutError<T>> {
+    #[doc(alias = "put")]
+    pub fn send(&self, item: T) -> std::result::Result<(), PutError<T>> {
         self.core.put(item, Patience::None)
     }
 }
