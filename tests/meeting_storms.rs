@@ -82,7 +82,8 @@ fn a_storm_of_signals_lets_nobody_go_on(method: StartMethod) {
     let (permits, event, barrier, read, written) = &*all;
     let reading = read.read().unwrap();
     let process = start(method, wait_in_a_storm, &all);
-    let gets: [&dyn Fn(); 3] = [&|| permits.release().unwrap(), &|| event.set(), &|| assert!(barrier.wait().is_ok())];
+    let gets: [&dyn Fn(); 3] =
+        [&|| permits.add_permit().unwrap(), &|| event.set(), &|| assert!(barrier.wait().is_ok())];
     for (done, get) in (0..).zip(gets) {
         std::thread::sleep(Duration::from_millis(60));
         assert_eq!(*written.read().unwrap(), done, "it did not wait");

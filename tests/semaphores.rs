@@ -76,8 +76,8 @@ fn permits_are_counted_over_processes(method: StartMethod) {
     reach(&stage);
     second.join().unwrap();
     assert_eq!(permits.available(), 2);
-    permits.release().unwrap();
-    permits.release().unwrap();
+    permits.add_permit().unwrap();
+    permits.add_permit().unwrap();
     assert_eq!(permits.available(), 4);
     assert_eq!(format!("{:?}", *permits), "Semaphore { available: 4, .. }");
 }
@@ -166,7 +166,7 @@ fn a_killed_waiter_costs_nothing(method: StartMethod) {
     }
     let [first, second, third] = waiters;
     first.kill().unwrap();
-    permits.release().unwrap();
+    permits.add_permit().unwrap();
     // This one may have been woken, and may have the permit.
     second.kill().unwrap();
     third.join().unwrap();
@@ -177,15 +177,15 @@ fn a_killed_waiter_costs_nothing(method: StartMethod) {
 
 fn a_forgotten_permit_comes_back_by_a_release_and_by_nothing_else(method: StartMethod) {
     let permits = Shared::new(Semaphore::bounded(1)).unwrap();
-    assert_eq!(permits.release(), Err(TooManyPermits));
+    assert_eq!(permits.add_permit(), Err(TooManyPermits));
     let held = permits.acquire();
-    assert_eq!(permits.release(), Err(TooManyPermits), "it will come back by itself");
+    assert_eq!(permits.add_permit(), Err(TooManyPermits), "it will come back by itself");
     drop(held);
     start(method, take_one, (&permits, &new_stage())).join().unwrap();
     assert_eq!(permits.available(), 0);
     assert!(permits.acquire_timeout(Duration::from_millis(150)).is_none());
-    permits.release().unwrap();
-    assert_eq!(permits.release(), Err(TooManyPermits));
+    permits.add_permit().unwrap();
+    assert_eq!(permits.add_permit(), Err(TooManyPermits));
     assert_eq!(permits.available(), 1);
 }
 
@@ -239,7 +239,7 @@ fn take_and_give_back(permits: &Permits) {
 #[process_task]
 fn pass_through_all(semaphores: &Shared<[Semaphore]>) {
     for semaphore in semaphores.iter() {
-        semaphore.release().unwrap();
+        semaphore.add_permit().unwrap();
         drop(semaphore.acquire());
     }
 }
@@ -319,5 +319,5 @@ fn no_permit_is_lost_or_doubled_whoever_is_killed(method: StartMethod) {
     let all: Vec<_> = (0..PERMITS).map(|_| permits.try_acquire().unwrap()).collect();
     assert!(permits.try_acquire().is_none());
     drop(all);
-    assert_eq!(permits.release(), Err(TooManyPermits));
+    assert_eq!(permits.add_permit(), Err(TooManyPermits));
 }

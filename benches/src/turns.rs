@@ -65,7 +65,7 @@ impl<S: Signal> Game for Signals<S> {
 
 impl Signal for Semaphore {
     fn give(&self) {
-        self.release().expect("there is no bound");
+        self.add_permit().expect("there is no bound");
     }
 
     fn take(&self) {

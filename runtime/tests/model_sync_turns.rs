@@ -56,7 +56,7 @@ impl Door {
     fn new(permits: u32) -> Arc<Self> {
         let door = Self { permits: Semaphore::new(permits), inside: UnsafeCell::new(()) };
         // All words are to be there before there are other threads.
-        door.permits.release().unwrap();
+        door.permits.add_permit().unwrap();
         for number in 1..=3 {
             let permit = act_as(number, || door.permits.acquire());
             if number == 3 {
@@ -94,8 +94,8 @@ fn every_permit_that_is_made_finds_its_taker() {
         let door = Door::new(0);
         let takers =
             [2, 3].map(|number| Process::start(number, FOR_EVER, &door, |door| door.permits.acquire().forget()));
-        door.permits.release().unwrap();
-        door.permits.release().unwrap();
+        door.permits.add_permit().unwrap();
+        door.permits.add_permit().unwrap();
         for taker in takers {
             taker.join().unwrap();
         }
@@ -109,7 +109,7 @@ fn who_times_out_takes_no_permit_with_it() {
         let door = Door::new(0);
         let patient = Process::start(2, FOR_EVER, &door, |door| door.permits.acquire().forget());
         let hasty = Process::start(3, FOR_EVER, &door, |door| door.permits.acquire_timeout(Duration::ZERO).is_some());
-        door.permits.release().unwrap();
+        door.permits.add_permit().unwrap();
         hasty.join().unwrap();
         patient.join().unwrap();
         assert_eq!(door.permits.available(), 0);
@@ -161,7 +161,7 @@ fn a_permit_is_forgotten_or_comes_back_and_nothing_in_between() {
         let lived = victim.join().is_some();
         let left = door.permits.available();
         assert!(left == 0 || left == 1 && !lived, "{left} are left");
-        door.permits.release().unwrap();
+        door.permits.add_permit().unwrap();
         assert_eq!(door.permits.available(), left + 1);
         !lived
     });
@@ -171,10 +171,10 @@ fn a_permit_is_forgotten_or_comes_back_and_nothing_in_between() {
 fn one_that_dies_while_it_makes_a_permit_has_made_one_or_none() {
     at_each_step(2, |steps| {
         let door = Door::new(0);
-        let victim = Process::start(2, steps, &door, |door| door.permits.release());
+        let victim = Process::start(2, steps, &door, |door| door.permits.add_permit());
         let taker = Process::start(3, FOR_EVER, &door, |door| door.permits.acquire().forget());
         let killed = victim.join().is_none();
-        door.permits.release().unwrap();
+        door.permits.add_permit().unwrap();
         taker.join().unwrap();
         let left = door.permits.available();
         assert!(left == 1 || left == 0 && killed, "{left} are left");

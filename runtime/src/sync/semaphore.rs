@@ -40,7 +40,7 @@ use super::waiting;
 /// [`Permit`].
 ///
 /// [`new`](Self::new) is Python's `Semaphore`, [`bounded`](Self::bounded) its `BoundedSemaphore`. A permit that is taken in one place and
-/// given back in another, as Python's are, is [forgotten](Permit::forget) there and [released](Self::release) here.
+/// given back in another, as Python's are, is [forgotten](Permit::forget) there and [added](Self::add_permit) here.
 ///
 /// Permits of one semaphore are held by up to 256 processes at a time, by each as many as it likes; a further process waits
 /// as if there were none.
@@ -91,22 +91,22 @@ pub struct Semaphore {
 }
 
 impl Semaphore {
-    /// With so many permits. [`release`](Self::release) makes more.
+    /// With so many permits. [`add_permit`](Self::add_permit) makes more.
     #[must_use]
     pub const fn new(permits: u32) -> Self {
         Self::with_bound(permits, u32::MAX)
     }
 
-    /// With so many permits, and never more: to [`release`](Self::release) one that was not [forgotten](Permit::forget) is an error.
+    /// With so many permits, and never more: to [add](Self::add_permit) one that was not [forgotten](Permit::forget) is an error.
     ///
     /// # Examples
     /// ```
     /// use process_task::sync::Semaphore;
     ///
     /// let seats = Semaphore::bounded(1);
-    /// seats.release().expect_err("there is a permit already");
+    /// seats.add_permit().expect_err("there is a permit already");
     /// seats.acquire().forget();
-    /// seats.release()?;
+    /// seats.add_permit()?;
     /// # Ok::<(), process_task::sync::TooManyPermits>(())
     /// ```
     #[must_use]
@@ -175,12 +175,13 @@ impl Semaphore {
     /// use process_task::sync::Semaphore;
     ///
     /// let ready = Semaphore::new(0);
-    /// ready.release()?;
+    /// ready.add_permit()?;
     /// ready.acquire().forget();
     /// assert_eq!(ready.available(), 0);
     /// # Ok::<(), process_task::sync::TooManyPermits>(())
     /// ```
-    pub fn release(&self) -> Result<(), TooManyPermits> {
+    #[doc(alias("release", "add_permits"))]
+    pub fn add_permit(&self) -> Result<(), TooManyPermits> {
         let mut inside = self.inside();
         let permits = self.permits.load(Relaxed);
         if permits >= self.bound {
@@ -316,7 +317,7 @@ pub struct Permit<'a> {
 }
 
 impl Permit<'_> {
-    /// Uses the permit up: there is one less from now on, until one is [released](Semaphore::release).
+    /// Uses the permit up: there is one less from now on, until one is [added](Semaphore::add_permit).
     ///
     /// # If the other process dies
     /// The permit has no holder any more, so no death brings it back.
@@ -351,7 +352,7 @@ impl fmt::Debug for Permit<'_> {
     }
 }
 
-/// Why [`Semaphore::release`] did nothing: there are as many permits as its bound allows already.
+/// Why [`Semaphore::add_permit`] did nothing: there are as many permits as its bound allows already.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct TooManyPermits;
 
