@@ -162,7 +162,7 @@ fn take_one(from: Receiver<Numbered>, stage: &Stage) {
 }
 
 fn a_sender_that_waits_for_room_hears_of_the_receivers_death(method: StartMethod) {
-    for len in [100, 100_000, 4 << 20] {
+    for len in [100, 100_000, 1 << 20] {
         let (sender, receiver) = one_way().unwrap();
         let stage = stage();
         let process = builder(method).spawn(take_one, (receiver, &stage)).unwrap();
