@@ -29,6 +29,12 @@ thread_local! {
     static LEFT: Cell<usize> = const { Cell::new(0) };
 }
 
+/// How many elements all sequences and maps of a value may have that is read from so many bytes.
+#[inline]
+pub(super) fn most_elements(bytes: usize) -> usize {
+    bytes.saturating_add(FREE)
+}
+
 /// Decodes from so many bytes.
 #[inline]
 pub(super) fn bounded<R>(bytes: usize, decode: impl FnOnce() -> R) -> R {
@@ -42,7 +48,7 @@ pub(super) fn bounded<R>(bytes: usize, decode: impl FnOnce() -> R) -> R {
         }
     }
 
-    let _before = Before(LEFT.replace(bytes.saturating_add(FREE)));
+    let _before = Before(LEFT.replace(most_elements(bytes)));
     decode()
 }
 

@@ -12,7 +12,8 @@ use std::hash::{BuildHasherDefault, Hasher};
 use std::sync::atomic::{AtomicU8, AtomicU64, AtomicUsize, Ordering::Acquire, Ordering::Relaxed, Ordering::Release};
 use std::sync::{Mutex, OnceLock, PoisonError};
 
-/// How many sites the first table of a type has room for, twice; each later table has four times as many.
+/// How many sites the first table of a type has room for, four times; each later table has four times as many. In a table that is
+/// fuller, a site would often not be found in the first slot that is looked at.
 const FIRST_SLOTS: usize = 32;
 
 /// How many tables a type may have: enough for as many sites as a program can have variants.
@@ -97,7 +98,7 @@ impl Record {
                 continue;
             }
             let level = self.level.load(Relaxed);
-            if (*count + 1) * 2 > self.known().0.len() {
+            if (*count + 1) * 4 > self.known().0.len() {
                 // Beyond the last one nothing more is remembered, and values are tried again.
                 if level + 1 == TABLES {
                     return;
@@ -112,7 +113,7 @@ impl Record {
     }
 }
 
-/// Puts a site into the first free slot behind its own. There is always one: half of them are.
+/// Puts a site into the first free slot behind its own. There is always one: three of four are.
 fn put(table: &[AtomicU64], site: u64) {
     let slots = (0..table.len()).map(|step| &table[slot(table, site, step)]);
     if let Some(free) = slots.into_iter().find(|slot| slot.load(Relaxed) == 0) {
@@ -174,6 +175,8 @@ pub(super) struct Watch<'r> {
     known: Known<'r>,
     /// Nothing, as long as all sites are known and no names are needed: one word, for it is made anew for each value.
     found: RefCell<Option<Box<News>>>,
+    /// How many elements all sequences and maps have.
+    elements: Cell<usize>,
 }
 
 /// What is new in a value.
@@ -188,7 +191,7 @@ pub(super) struct News {
 impl<'r> Watch<'r> {
     #[inline]
     pub(super) fn new(known: Known<'r>) -> Self {
-        Self { known, found: RefCell::new(None) }
+        Self { known, found: RefCell::new(None), elements: Cell::new(0) }
     }
 
     /// Notes a site: where something of the type with number `own` is written in one way of several.
@@ -209,6 +212,18 @@ impl<'r> Watch<'r> {
     #[cold]
     pub(super) fn needs_names(&self, why: impl FnOnce() -> String) {
         self.found.borrow_mut().get_or_insert_default().need.get_or_insert_with(why);
+    }
+
+    /// Notes that a sequence or map has so many elements.
+    #[inline]
+    pub(super) fn elements(&self, len: usize) {
+        self.elements.set(self.elements.get().saturating_add(len));
+    }
+
+    /// How many elements all sequences and maps have.
+    #[inline]
+    pub(super) fn all_elements(&self) -> usize {
+        self.elements.get()
     }
 
     /// How many sites were not known.

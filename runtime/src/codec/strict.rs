@@ -5,24 +5,28 @@
 //!
 //! A field that is left out for its value (`#[serde(skip_serializing_if = "…")]`) is no error to bincode, and its reader
 //! then takes
-//! the next field for it; a sequence that does not know its length is one. Both need names.
+//! the next field for it; a sequence that does not know its length is one. Both need names. So does what says that it has another
+//! number of parts than it writes: that number is all that a reader without names has.
 
 use std::fmt::Display;
 
 use serde::ser::{
-    SerializeMap, SerializeSeq, SerializeStruct, SerializeStructVariant, SerializeTuple, SerializeTupleStruct,
+    Error, SerializeMap, SerializeSeq, SerializeStruct, SerializeStructVariant, SerializeTuple, SerializeTupleStruct,
     SerializeTupleVariant,
 };
 use serde::{Serialize, Serializer};
 
-use super::paths;
+use super::named::TOO_DEEP;
 use super::sites::Watch;
-use crate::sys::same;
+use super::{paths, trial};
+use crate::sys::{same, stack};
 
 /// Ways that a value may go at its place, beside the variants of an enum.
 const SOME: u64 = 0x01;
 const ELEMENTS: u64 = 0x02;
 const ENTRIES: u64 = 0x03;
+const TUPLE: u64 = 0x04;
+const TEXT: u64 = 0x05;
 
 /// A value that is to be shown a [`Strict`] serializer.
 pub(super) struct Watched<'v, 'w, T: ?Sized> {
@@ -40,12 +44,47 @@ impl<T: Serialize + ?Sized> Serialize for Watched<'_, '_, T> {
     }
 }
 
-/// A part of a serializer.
+/// A serializer for one value.
 pub(super) struct Strict<'w, S> {
     inner: S,
     watch: &'w Watch<'w>,
     /// The number of the type that is being serialized.
     own: u64,
+}
+
+/// A serializer for the parts of one value.
+pub(super) struct StrictParts<'w, P> {
+    inner: P,
+    watch: &'w Watch<'w>,
+    /// How many parts there are said to be, beyond those that were written; less than nothing if there are more.
+    left: isize,
+}
+
+impl<'w, P> StrictParts<'w, P> {
+    #[inline]
+    fn new(inner: P, watch: &'w Watch<'w>, len: usize) -> Self {
+        Self { inner, watch, left: len.cast_signed() }
+    }
+
+    #[inline]
+    fn ended(self) -> P {
+        if self.left != 0 {
+            self.watch.needs_names(|| "it has another number of parts than it says".to_owned());
+        }
+        self.inner
+    }
+}
+
+/// Whether this thread has the stack for one value more inside of others: bytes end where a reader's stack does.
+#[inline]
+fn may_go_deeper<E: Error>() -> Result<(), E> {
+    if stack::is_scarce() { Err(too_deep()) } else { Ok(()) }
+}
+
+#[cold]
+fn too_deep<E: Error>() -> E {
+    trial::too_deep();
+    E::custom(TOO_DEEP)
 }
 
 impl<S> Strict<'_, S> {
@@ -61,11 +100,16 @@ impl<S> Strict<'_, S> {
     }
 }
 
-/// Methods that take plain values.
+/// Methods that take plain values: each is one way of writing, but for types that have no other. Whether it is one of these, the
+/// compiler knows.
 macro_rules! pass {
-    ($($method:ident($($name:ident: $type:ty),*);)*) => { $(
+    ($($method:ident($($name:ident: $type:ty),*) = $way:expr $(, of $($T:ty)|+)?;)*) => { $(
         #[inline]
         fn $method(self, $($name: $type),*) -> Result<S::Ok, S::Error> {
+            let has_others = true $($(&& self.own != same::key::<$T>() && self.own != same::key::<&$T>())+)?;
+            if has_others {
+                self.site($way);
+            }
             self.inner.$method($($name),*)
         }
     )* };
@@ -74,39 +118,40 @@ macro_rules! pass {
 impl<'w, S: Serializer> Serializer for Strict<'w, S> {
     type Ok = S::Ok;
     type Error = S::Error;
-    type SerializeSeq = Strict<'w, S::SerializeSeq>;
-    type SerializeTuple = Strict<'w, S::SerializeTuple>;
-    type SerializeTupleStruct = Strict<'w, S::SerializeTupleStruct>;
-    type SerializeTupleVariant = Strict<'w, S::SerializeTupleVariant>;
-    type SerializeMap = Strict<'w, S::SerializeMap>;
-    type SerializeStruct = Strict<'w, S::SerializeStruct>;
-    type SerializeStructVariant = Strict<'w, S::SerializeStructVariant>;
+    type SerializeSeq = StrictParts<'w, S::SerializeSeq>;
+    type SerializeTuple = StrictParts<'w, S::SerializeTuple>;
+    type SerializeTupleStruct = StrictParts<'w, S::SerializeTupleStruct>;
+    type SerializeTupleVariant = StrictParts<'w, S::SerializeTupleVariant>;
+    type SerializeMap = StrictParts<'w, S::SerializeMap>;
+    type SerializeStruct = StrictParts<'w, S::SerializeStruct>;
+    type SerializeStructVariant = StrictParts<'w, S::SerializeStructVariant>;
 
     pass! {
-        serialize_bool(v: bool);
-        serialize_i8(v: i8);
-        serialize_i16(v: i16);
-        serialize_i32(v: i32);
-        serialize_i64(v: i64);
-        serialize_i128(v: i128);
-        serialize_u8(v: u8);
-        serialize_u16(v: u16);
-        serialize_u32(v: u32);
-        serialize_u64(v: u64);
-        serialize_u128(v: u128);
-        serialize_f32(v: f32);
-        serialize_f64(v: f64);
-        serialize_char(v: char);
-        serialize_str(v: &str);
-        serialize_bytes(v: &[u8]);
-        serialize_none();
-        serialize_unit();
-        serialize_unit_struct(name: &'static str);
+        serialize_bool(v: bool) = 0x11, of bool;
+        serialize_i8(v: i8) = 0x12, of i8;
+        serialize_i16(v: i16) = 0x13, of i16;
+        serialize_i32(v: i32) = 0x14, of i32;
+        serialize_i64(v: i64) = 0x15, of i64 | isize;
+        serialize_i128(v: i128) = 0x16, of i128;
+        serialize_u8(v: u8) = 0x17, of u8;
+        serialize_u16(v: u16) = 0x18, of u16;
+        serialize_u32(v: u32) = 0x19, of u32;
+        serialize_u64(v: u64) = 0x1a, of u64 | usize;
+        serialize_u128(v: u128) = 0x1b, of u128;
+        serialize_f32(v: f32) = 0x1c, of f32;
+        serialize_f64(v: f64) = 0x1d, of f64;
+        serialize_char(v: char) = 0x1e, of char;
+        serialize_str(v: &str) = TEXT, of String | str | &str;
+        serialize_bytes(v: &[u8]) = 0x20;
+        serialize_none() = 0x21;
+        serialize_unit() = 0x22, of ();
+        serialize_unit_struct(name: &'static str) = 0x23;
     }
 
     #[inline]
     fn serialize_some<T: Serialize + ?Sized>(self, value: &T) -> Result<S::Ok, S::Error> {
-        self.site(SOME);
+        may_go_deeper()?;
+        self.site(SOME ^ same::key::<T>().rotate_left(8));
         self.inner.serialize_some(&Watched { value, watch: self.watch })
     }
 
@@ -129,6 +174,7 @@ impl<'w, S: Serializer> Serializer for Strict<'w, S> {
         variant: &'static str,
         value: &T,
     ) -> Result<S::Ok, S::Error> {
+        may_go_deeper()?;
         self.named_site(name, variant, 1);
         self.inner.serialize_newtype_variant(name, index, variant, &Watched { value, watch: self.watch })
     }
@@ -141,12 +187,9 @@ impl<'w, S: Serializer> Serializer for Strict<'w, S> {
         variant: &'static str,
         len: usize,
     ) -> Result<Self::SerializeTupleVariant, S::Error> {
+        may_go_deeper()?;
         self.named_site(name, variant, 2 + len as u64);
-        Ok(Strict {
-            inner: self.inner.serialize_tuple_variant(name, index, variant, len)?,
-            watch: self.watch,
-            own: self.own,
-        })
+        Ok(StrictParts::new(self.inner.serialize_tuple_variant(name, index, variant, len)?, self.watch, len))
     }
 
     #[inline]
@@ -157,53 +200,61 @@ impl<'w, S: Serializer> Serializer for Strict<'w, S> {
         variant: &'static str,
         len: usize,
     ) -> Result<Self::SerializeStructVariant, S::Error> {
+        may_go_deeper()?;
         self.named_site(name, variant, 2);
-        Ok(Strict {
-            inner: self.inner.serialize_struct_variant(name, index, variant, len)?,
-            watch: self.watch,
-            own: self.own,
-        })
+        Ok(StrictParts::new(self.inner.serialize_struct_variant(name, index, variant, len)?, self.watch, len))
     }
 
     #[inline]
     fn serialize_seq(self, len: Option<usize>) -> Result<Self::SerializeSeq, S::Error> {
+        may_go_deeper()?;
         match len {
             None => self.watch.needs_names(|| "it has a sequence that does not know its length".to_owned()),
             Some(0) => {}
-            Some(_) => self.site(ELEMENTS),
+            Some(len) => {
+                self.site(ELEMENTS);
+                self.watch.elements(len);
+            }
         }
-        Ok(Strict { inner: self.inner.serialize_seq(len)?, watch: self.watch, own: self.own })
+        Ok(StrictParts::new(self.inner.serialize_seq(len)?, self.watch, len.unwrap_or(0)))
     }
 
     #[inline]
     fn serialize_map(self, len: Option<usize>) -> Result<Self::SerializeMap, S::Error> {
+        may_go_deeper()?;
         match len {
             None => self.watch.needs_names(|| "it has a map that does not know its length".to_owned()),
             Some(0) => {}
-            Some(_) => self.site(ENTRIES),
+            Some(len) => {
+                self.site(ENTRIES);
+                self.watch.elements(len);
+            }
         }
-        Ok(Strict { inner: self.inner.serialize_map(len)?, watch: self.watch, own: self.own })
+        Ok(StrictParts::new(self.inner.serialize_map(len)?, self.watch, len.unwrap_or(0)))
     }
 
     #[inline]
     fn serialize_tuple(self, len: usize) -> Result<Self::SerializeTuple, S::Error> {
-        Ok(Strict { inner: self.inner.serialize_tuple(len)?, watch: self.watch, own: self.own })
+        // A tuple of another number of elements is another type, but where a type writes several.
+        self.site(TUPLE ^ ((len as u64) << 8));
+        Ok(StrictParts::new(self.inner.serialize_tuple(len)?, self.watch, len))
     }
 
     #[inline]
     fn serialize_tuple_struct(self, name: &'static str, len: usize) -> Result<Self::SerializeTupleStruct, S::Error> {
         self.named_site(name, name, len as u64);
-        Ok(Strict { inner: self.inner.serialize_tuple_struct(name, len)?, watch: self.watch, own: self.own })
+        Ok(StrictParts::new(self.inner.serialize_tuple_struct(name, len)?, self.watch, len))
     }
 
     #[inline]
     fn serialize_struct(self, name: &'static str, len: usize) -> Result<Self::SerializeStruct, S::Error> {
         self.named_site(name, name, len as u64);
-        Ok(Strict { inner: self.inner.serialize_struct(name, len)?, watch: self.watch, own: self.own })
+        Ok(StrictParts::new(self.inner.serialize_struct(name, len)?, self.watch, len))
     }
 
     #[inline]
     fn collect_str<T: Display + ?Sized>(self, value: &T) -> Result<S::Ok, S::Error> {
+        self.site(TEXT);
         self.inner.collect_str(value)
     }
 
@@ -216,18 +267,19 @@ impl<'w, S: Serializer> Serializer for Strict<'w, S> {
 /// Something with parts in their order.
 macro_rules! parts {
     ($($trait:ident::$method:ident;)*) => { $(
-        impl<P: $trait> $trait for Strict<'_, P> {
+        impl<P: $trait> $trait for StrictParts<'_, P> {
             type Ok = P::Ok;
             type Error = P::Error;
 
             #[inline]
             fn $method<T: Serialize + ?Sized>(&mut self, value: &T) -> Result<(), P::Error> {
+                self.left -= 1;
                 self.inner.$method(&Watched { value, watch: self.watch })
             }
 
             #[inline]
             fn end(self) -> Result<P::Ok, P::Error> {
-                self.inner.end()
+                self.ended().end()
             }
         }
     )* };
@@ -240,12 +292,13 @@ parts! {
     SerializeTupleVariant::serialize_field;
 }
 
-impl<P: SerializeMap> SerializeMap for Strict<'_, P> {
+impl<P: SerializeMap> SerializeMap for StrictParts<'_, P> {
     type Ok = P::Ok;
     type Error = P::Error;
 
     #[inline]
     fn serialize_key<T: Serialize + ?Sized>(&mut self, key: &T) -> Result<(), P::Error> {
+        self.left -= 1;
         self.inner.serialize_key(&Watched { value: key, watch: self.watch })
     }
 
@@ -256,19 +309,20 @@ impl<P: SerializeMap> SerializeMap for Strict<'_, P> {
 
     #[inline]
     fn end(self) -> Result<P::Ok, P::Error> {
-        self.inner.end()
+        self.ended().end()
     }
 }
 
 /// Something with fields.
 macro_rules! fields {
     ($($trait:ident,)*) => { $(
-        impl<P: $trait> $trait for Strict<'_, P> {
+        impl<P: $trait> $trait for StrictParts<'_, P> {
             type Ok = P::Ok;
             type Error = P::Error;
 
             #[inline]
             fn serialize_field<T: Serialize + ?Sized>(&mut self, name: &'static str, value: &T) -> Result<(), P::Error> {
+                self.left -= 1;
                 self.inner.serialize_field(name, &Watched { value, watch: self.watch })
             }
 
@@ -280,7 +334,7 @@ macro_rules! fields {
 
             #[inline]
             fn end(self) -> Result<P::Ok, P::Error> {
-                self.inner.end()
+                self.ended().end()
             }
         }
     )* };

@@ -40,6 +40,8 @@ struct Findings {
     names: Option<String>,
     /// Whether a struct reads a field that it does not write, and writes one that it does not read; or both under another name.
     crossed: bool,
+    /// Whether a struct that was read by names has them in another order than it is written in.
+    moved: bool,
     /// Whether serde's words say that a kind or a value was not expected.
     unexpected: bool,
     /// Whether serde's words say that a name was not expected.
@@ -72,6 +74,10 @@ pub(super) fn crossed(why: &str, is_crossed: bool) {
         findings.names.get_or_insert_with(|| why.to_owned());
         findings.crossed |= is_crossed;
     });
+}
+
+pub(super) fn moved() {
+    note(|findings| findings.moved = true);
 }
 
 pub(super) fn unexpected() {
@@ -127,7 +133,7 @@ fn read(written: &Log<'_>, question: Question, again: Again) -> Verdict {
     }));
     let findings = FINDINGS.take().unwrap_or_default();
     drop(scope);
-    let whole = matches!(question, Question::PlacesWhole | Question::NamesWhole);
+    let whole = findings.moved || matches!(question, Question::PlacesWhole | Question::NamesWhole);
     let crossed = findings.crossed;
     match outcome {
         _ if findings.too_deep || second.was_too_deep() => return Verdict::Unclear,

@@ -15,7 +15,7 @@ use bincode::error::{DecodeError, EncodeError};
 use serde::de::DeserializeSeed;
 use serde::{Deserialize, Deserializer, Serialize};
 
-use super::bounded::{Bounded, bounded};
+use super::bounded::{Bounded, bounded, most_elements};
 use super::by_type::NoSpill;
 use super::handles::active;
 use super::named::{Log, Source};
@@ -117,8 +117,12 @@ fn put_by_place<T: Serialize + ?Sized>(
     watch: &Watch<'_>,
     writer: &mut Writer<'_>,
 ) -> Result<(), EncodeError> {
-    let value = Watched { value, watch };
-    active(|| bincode::serde::encode_into_writer(value, Sink(writer), CONFIGURATION))
+    let start = writer.len();
+    active(|| bincode::serde::encode_into_writer(Watched { value, watch }, Sink(writer), CONFIGURATION))?;
+    if watch.all_elements() > most_elements(writer.len() - start) {
+        watch.needs_names(|| "it has far more elements than bytes".to_owned());
+    }
+    Ok(())
 }
 
 /// Goes on with a value that was written by places, but may not arrive so.

@@ -77,18 +77,22 @@ impl<'a> MapAccess<'a> for Entries<'_, 'a> {
 }
 
 /// Fields of a struct by their names.
-pub(super) struct Fields<'s, 'a> {
+pub(super) struct Fields<'f, 'n, 's, 'a> {
     pub(super) source: &'s mut Source<'a>,
+    /// What is noted of their names.
+    pub(super) seen: &'f mut Field<'n>,
 }
 
-impl<'a> MapAccess<'a> for Fields<'_, 'a> {
+impl<'a> MapAccess<'a> for Fields<'_, '_, '_, 'a> {
     type Error = Fault;
 
     fn next_key_seed<S: DeserializeSeed<'a>>(&mut self, seed: S) -> Result<Option<S::Value>, Fault> {
         if self.source.peek()? == Tag::End {
             return Ok(None);
         }
-        seed.deserialize(BorrowedStrDeserializer::new(field(self.source)?)).map(Some)
+        let name = field(self.source)?;
+        self.seen.note(name);
+        seed.deserialize(BorrowedStrDeserializer::new(name)).map(Some)
     }
 
     fn next_value_seed<S: DeserializeSeed<'a>>(&mut self, seed: S) -> Result<S::Value, Fault> {
@@ -246,6 +250,11 @@ impl<'n> Field<'n> {
         }
     }
 
+    /// Whether names stand in another order than they are read in: then one may be read for the other.
+    pub(super) fn is_moved(&self) -> bool {
+        self.is_moved
+    }
+
     /// Says what of the names does not meet, once all were read; `met` counts the written names that are read somewhere.
     pub(super) fn compare(&self, met: impl FnOnce() -> usize) {
         let Some(fields) = self.fields else { return };
@@ -257,7 +266,7 @@ impl<'n> Field<'n> {
             Some(name) => drop(write!(why, "writes a field `{name}`, which it does not read (it reads {fields:?})")),
             None => why.push_str("writes its fields in another order than it reads them"),
         }
-        trial::crossed(&why, self.asked > met());
+        trial::crossed(&why, self.is_moved || self.asked > met());
     }
 }
 

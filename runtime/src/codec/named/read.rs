@@ -101,7 +101,7 @@ impl<'a> Source<'a> {
                 let count = self.cursor.len()?.checked_sub(1);
                 self.within(|source| visitor.visit_map(Entries { source, left: count }))
             }
-            Tag::Struct => self.within(|source| visitor.visit_map(Fields { source })),
+            Tag::Struct => self.named(&mut Field::any(), visitor),
             Tag::UnitVariant => {
                 self.cursor.len()?;
                 visitor.visit_borrowed_str(self.cursor.name()?)
@@ -130,6 +130,11 @@ impl<'a> Source<'a> {
         self.within(|source| visitor.visit_seq(Elements { source, hint: count, most }))
     }
 
+    /// Reads fields by their names, and their end.
+    fn named<V: Visitor<'a>>(&mut self, seen: &mut Field<'_>, visitor: V) -> Result<V::Value, Fault> {
+        self.within(|source| visitor.visit_map(Fields { source, seen }))
+    }
+
     /// Reads what has an end, to that end.
     pub(super) fn within<R>(&mut self, read: impl FnOnce(&mut Self) -> Result<R, Fault>) -> Result<R, Fault> {
         let value = read(self)?;
@@ -147,13 +152,21 @@ impl<'a> Source<'a> {
         (name, fields): (&str, &'static [&'static str]),
         visitor: V,
     ) -> Result<V::Value, Fault> {
+        let mut seen = Field::all(name, fields);
         if !self.by_place {
-            return self.show(tag, visitor);
+            if tag != Tag::Struct {
+                return self.show(tag, visitor);
+            }
+            let value = self.named(&mut seen, visitor);
+            if seen.is_moved() {
+                trial::moved();
+            }
+            return value;
         }
         if tag == Tag::Tuple {
             return self.elements(None, Some(fields.len()), visitor);
         }
-        let (mut seen, first) = (Field::all(name, fields), self.cursor);
+        let first = self.cursor;
         let value = self.within(|source| visitor.visit_seq(seen.read(source)));
         // What was read in another one's place may stand behind it.
         seen.compare(|| first.names().filter(|name| fields.contains(name)).count());
