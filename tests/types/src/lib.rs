@@ -11,7 +11,7 @@
 use std::fmt::Debug;
 
 use process_task::channel::{Connection, Message, Queue, QueueReceiver, QueueSender, pipe};
-use process_task::{Direction, Error, ErrorKind, Result};
+use process_task::{Direction, Error, ErrorKind, Pool, Result, StartMethod};
 use serde::{Deserialize, Serialize};
 
 /// A type with serde's derive that has values between others, so that a byte too many or too few is seen.
@@ -50,6 +50,15 @@ pub enum Choice<T> {
 
 /// A message that may have a value, both ways.
 pub type End<T> = Connection<Option<T>, Option<T>>;
+
+/// A pool of one worker, so that what it has learnt from one value is there for the next.
+///
+/// # Panics
+/// It cannot be built.
+#[must_use]
+pub fn pool(method: StartMethod) -> Pool {
+    Pool::builder().workers(1).start_method(method).build().unwrap()
+}
 
 /// Waits for a task that is under way.
 pub type Wait = Box<dyn FnOnce() -> Result<()>>;

@@ -7,8 +7,8 @@ mod support;
 use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
 
-use process_task::{Pool, StartMethod};
-use process_task_types::{refused, travels};
+use process_task::StartMethod;
+use process_task_types::{pool, refused, travels};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 under_every_start_method! { within 300 seconds;
@@ -30,11 +30,6 @@ under_every_start_method! { within 300 seconds;
     remote_types_arrive,
     converted_types_arrive,
     transparent_types_arrive,
-}
-
-/// A pool of one worker, so that what it has learnt from one value is there for the next.
-fn pool(method: StartMethod) -> Pool {
-    Pool::builder().workers(1).start_method(method).build().unwrap()
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

@@ -7,8 +7,8 @@ mod support;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use process_task::{Pool, StartMethod};
-use process_task_types::{arrives, reason, refused};
+use process_task::StartMethod;
+use process_task_types::{arrives, pool, reason, refused};
 use serde::de::{SeqAccess, Visitor};
 use serde::ser::{SerializeMap as _, SerializeSeq as _, SerializeStruct as _, SerializeTuple as _};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
@@ -23,11 +23,6 @@ under_every_start_method! { within 300 seconds;
     names_that_change_places_arrive_or_are_refused,
     more_units_than_bytes_arrive,
     values_deeper_than_the_stack_are_refused,
-}
-
-/// A pool of one worker, so that what it has learnt from one value is there for the next.
-fn pool(method: StartMethod) -> Pool {
-    Pool::builder().workers(1).start_method(method).build().unwrap()
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

@@ -4,8 +4,8 @@
 #[path = "../../support/mod.rs"]
 mod support;
 
-use process_task::{Pool, StartMethod};
-use process_task_types::travels;
+use process_task::StartMethod;
+use process_task_types::{pool, travels};
 use serde::{Deserialize, Serialize};
 
 under_every_start_method! { within 300 seconds;
@@ -30,11 +30,6 @@ under_every_start_method! { within 300 seconds;
     toml_arrives_unchanged,
     url_arrives_unchanged,
     uuid_arrives_unchanged,
-}
-
-/// A pool of one worker, so that what it has learnt from one value is there for the next.
-fn pool(method: StartMethod) -> Pool {
-    Pool::builder().workers(1).start_method(method).build().unwrap()
 }
 
 bitflags::bitflags! {

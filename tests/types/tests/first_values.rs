@@ -9,7 +9,7 @@ use std::sync::Barrier;
 
 use process_task::channel::{Queue, QueueReceiver, QueueSender};
 use process_task::{Pool, StartMethod, process_task};
-use process_task_types::arrives;
+use process_task_types::{arrives, pool};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
@@ -22,11 +22,6 @@ under_every_start_method! { within 300 seconds;
     results_that_begin_with_none_arrive,
     argument_and_item_of_one_type_arrive,
     first_values_from_many_threads_arrive,
-}
-
-/// A pool of one worker, so that what it has learnt from one value is there for the next.
-fn pool(method: StartMethod) -> Pool {
-    Pool::builder().workers(1).start_method(method).build().unwrap()
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

@@ -4,8 +4,8 @@
 #[path = "../../support/mod.rs"]
 mod support;
 
-use process_task::{Pool, StartMethod, process_task};
-use process_task_types::{arrives, reason, refused};
+use process_task::{StartMethod, process_task};
+use process_task_types::{arrives, pool, reason, refused};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::{Value, json};
 
@@ -16,11 +16,6 @@ under_every_start_method! { within 300 seconds;
     names_given_twice_are_refused,
     one_sided_code_is_refused,
     borrowed_bytes_beside_a_field_left_out_are_refused,
-}
-
-/// A pool of one worker, so that what it has learnt from one value is there for the next.
-fn pool(method: StartMethod) -> Pool {
-    Pool::builder().workers(1).start_method(method).build().unwrap()
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

@@ -9,8 +9,8 @@ use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use process_task::channel::{Queue, QueueReceiver, QueueSender};
-use process_task::{Pool, Shared, StartMethod, process_task};
-use process_task_types::{arrives, refused};
+use process_task::{Shared, StartMethod, process_task};
+use process_task_types::{arrives, pool, refused};
 use serde::ser::{SerializeMap as _, SerializeSeq as _};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::value::RawValue;
@@ -33,11 +33,6 @@ under_every_start_method! { within 300 seconds;
     borrowed_parts_of_named_values_are_lent,
     handles_go_beside_named_values,
     errors_that_need_names_arrive,
-}
-
-/// A pool of one worker, so that what it has learnt from one value is there for the next.
-fn pool(method: StartMethod) -> Pool {
-    Pool::builder().workers(1).start_method(method).build().unwrap()
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

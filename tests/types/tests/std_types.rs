@@ -22,8 +22,8 @@ use std::sync::atomic::{AtomicBool, AtomicI8, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, RwLock};
 use std::time::{Duration, SystemTime};
 
-use process_task::{ErrorKind, Pool, StartMethod, process_task};
-use process_task_types::travels;
+use process_task::{ErrorKind, StartMethod, process_task};
+use process_task_types::{pool, travels};
 use serde::{Deserialize, Serialize};
 
 under_every_start_method! { within 300 seconds;
@@ -46,11 +46,6 @@ under_every_start_method! { within 300 seconds;
     an_ipv6_socket_loses_scope_and_flow,
     texts_of_the_system_arrive_unchanged,
     paths_arrive_unchanged,
-}
-
-/// A pool of one worker, so that what it has learnt from one value is there for the next.
-fn pool(method: StartMethod) -> Pool {
-    Pool::builder().workers(1).start_method(method).build().unwrap()
 }
 
 type Integers = (bool, u8, i16, u32, i64, u64, i128, u128, isize, usize);
