@@ -56,14 +56,14 @@ pub(super) struct Strict<'w, S> {
 pub(super) struct StrictParts<'w, P> {
     inner: P,
     watch: &'w Watch<'w>,
-    /// How many parts there are said to be, beyond those that were written; less than nothing if there are more.
-    left: isize,
+    /// How many parts there are said to be, beyond those that were written. It wraps where there are more.
+    left: usize,
 }
 
 impl<'w, P> StrictParts<'w, P> {
     #[inline]
     fn new(inner: P, watch: &'w Watch<'w>, len: usize) -> Self {
-        Self { inner, watch, left: len.cast_signed() }
+        Self { inner, watch, left: len }
     }
 
     #[inline]
@@ -273,7 +273,7 @@ macro_rules! parts {
 
             #[inline]
             fn $method<T: Serialize + ?Sized>(&mut self, value: &T) -> Result<(), P::Error> {
-                self.left -= 1;
+                self.left = self.left.wrapping_sub(1);
                 self.inner.$method(&Watched { value, watch: self.watch })
             }
 
@@ -298,7 +298,7 @@ impl<P: SerializeMap> SerializeMap for StrictParts<'_, P> {
 
     #[inline]
     fn serialize_key<T: Serialize + ?Sized>(&mut self, key: &T) -> Result<(), P::Error> {
-        self.left -= 1;
+        self.left = self.left.wrapping_sub(1);
         self.inner.serialize_key(&Watched { value: key, watch: self.watch })
     }
 
@@ -322,7 +322,7 @@ macro_rules! fields {
 
             #[inline]
             fn serialize_field<T: Serialize + ?Sized>(&mut self, name: &'static str, value: &T) -> Result<(), P::Error> {
-                self.left -= 1;
+                self.left = self.left.wrapping_sub(1);
                 self.inner.serialize_field(name, &Watched { value, watch: self.watch })
             }
 
