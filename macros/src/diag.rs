@@ -35,9 +35,9 @@ impl Mistakes {
     }
 }
 
-/// The sentence for an item (`whom`) that cannot do `what`.
-pub(crate) fn cannot(whom: &str, what: &str, why: &str, instead: &str) -> String {
-    format!("a {whom} cannot {what}: {why}; {instead}")
+/// The sentence for an item (`kind`) that cannot do `what`.
+pub(crate) fn cannot(kind: &str, what: &str, why: &str, instead: &str) -> String {
+    format!("a {kind} cannot {what}: {why}; {instead}")
 }
 
 /// The item as it was, so that its users see no errors of their own, and the mistakes.

@@ -220,14 +220,14 @@ pub(crate) fn settled(ident: &Ident) -> Ident {
 }
 
 impl Function {
-    /// Reads a function from `item`, which has the attribute of a `whom`.
-    pub(crate) fn read(item: &TokenStream, whom: &str) -> syn::Result<Self> {
+    /// Reads a function from `item`, which has the attribute of a `kind`.
+    pub(crate) fn read(item: &TokenStream, kind: &str) -> syn::Result<Self> {
         syn::parse2(item.clone()).map_err(|error| match syn::parse2::<Item>(item.clone()) {
             Ok(Item::Fn(_) | Item::Verbatim(_)) | Err(_) => error,
             Ok(other) => {
                 let (what, at) = describe(&other);
                 let why = "only functions can run in another process";
-                Error::new(at, cannot(whom, &format!("be {what}"), why, "put the attribute on a function"))
+                Error::new(at, cannot(kind, &format!("be {what}"), why, "put the attribute on a function"))
             }
         })
     }

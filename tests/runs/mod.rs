@@ -19,7 +19,7 @@ pub(crate) fn folder() -> PathBuf {
     folder
 }
 
-/// A process whose output goes to files, so that a child that stays behind keeps nobody waiting.
+/// A process whose output goes to files, so that a child that stays behind does not hold up its end.
 pub(crate) struct Run {
     pub(crate) child: Child,
     stdout: PathBuf,

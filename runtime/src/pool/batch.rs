@@ -4,8 +4,8 @@
 //! Never: settles an item twice, or leaves one out.
 //!
 //! A batch is settled as soon as anything is known of it. What is known is the outcome of its first items; the others are
-//! its *rest*, another call, which is linked before the first is settled, so that a thread that sees the outcome sees the
-//! rest:
+//! its *rest*, another call, which is linked before the first is settled, so that a thread that sees the
+//! outcome sees the rest:
 //!
 //! | what has happened | outcome | rest |
 //! |---|---|---|

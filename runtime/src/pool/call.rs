@@ -25,7 +25,7 @@ pub(super) struct Call {
     /// The task's place in the registry.
     pub(super) index: u32,
     pub(super) options: Options,
-    /// Which worker has it, or [`NOBODY`] if none has it. Read and written under the schedule's mutex.
+    /// Which worker has it, or [`NO_WORKER`]. Read and written under the schedule's mutex.
     holder: AtomicUsize,
     pub(super) stamps: Stamps,
     /// How many workers died that had it as their next call, and had not begun it as far as their links say.
@@ -59,7 +59,7 @@ enum Waiter {
 const MANY_FALSE_STARTS: usize = 16;
 
 /// No worker has the call.
-const NOBODY: usize = usize::MAX;
+const NO_WORKER: usize = usize::MAX;
 
 /// A call that no worker has yet.
 #[derive(Debug)]
@@ -75,7 +75,7 @@ impl Call {
             index,
             options,
             batch: None,
-            holder: AtomicUsize::new(NOBODY),
+            holder: AtomicUsize::new(NO_WORKER),
             false_starts: AtomicUsize::new(0),
             stamps: Stamps::default(),
             attempts: Mutex::default(),
@@ -88,11 +88,11 @@ impl Call {
 
     /// Which worker has it.
     pub(super) fn holder(&self) -> Option<usize> {
-        Some(self.holder.load(Relaxed)).filter(|holder| *holder != NOBODY)
+        Some(self.holder.load(Relaxed)).filter(|holder| *holder != NO_WORKER)
     }
 
     pub(super) fn set_holder(&self, holder: Option<usize>) {
-        self.holder.store(holder.unwrap_or(NOBODY), Relaxed);
+        self.holder.store(holder.unwrap_or(NO_WORKER), Relaxed);
     }
 
     /// A worker died that had it as its next call, and that had not begun it, as far as its link says. Whether this has

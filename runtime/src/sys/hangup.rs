@@ -10,7 +10,7 @@
 //!
 //! # What each death costs
 //!
-//! | what is killed | who kills what the tasks have started |
+//! | what is killed | what kills what the tasks have started |
 //! |---|---|
 //! | a child | the server, before it reaps the child. The read end is closed with the child |
 //! | the server | the kernel: it closes descriptors before it sends `PR_SET_PDEATHSIG`. The parent does so once more |

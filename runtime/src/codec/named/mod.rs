@@ -3,8 +3,7 @@
 //! Owns: the bytes of that format. Runs in: every process. Never: loses anything that serde's model of data can tell apart.
 //!
 //! It carries values of types that ask what comes next, or leave fields out, and it is what a [trial](super::trial) reads.
-//! Each
-//! value is a [`Tag`] and what belongs to it; lengths are of seven bits a byte, numbers of their own width, in this machine's order.
+//! Each value is a [`Tag`] and what belongs to it; lengths are of seven bits a byte, numbers of their own width, in this machine's order.
 //! `MessagePack` and CBOR would do for JSON's types, but have one `nil` for `None`, `Some(None)` and `Some(())`, one integer for
 //! all widths, and one list for tuples and sequences. Here all that serde tells apart stays apart, so that a trial sees whatever
 //! is read as something else than what was written.

@@ -14,9 +14,8 @@ use super::write::Fault;
 use super::{Cursor, TOO_DEEP, Tag, may_go_deeper};
 use crate::codec::{paths, trial};
 
-/// How deep values of types that ask what comes next may be nested. Serde keeps such a value in between, and goes through
-/// it
-/// once more, where no depth is checked.
+/// How deep values of types that ask what comes next may be nested. Serde keeps such a value in
+/// between, and goes through it once more, where no depth is checked.
 const DEEPEST_UNKNOWN: usize = 256;
 
 /// What a value is read from.
