@@ -105,6 +105,9 @@ fn limits_are_those_asked_for(method: StartMethod) {
         assert_eq!(pool.call(own_limits, ()).unwrap().map(|(soft, _)| soft), [3 << 30, 8, 60]);
     });
     drop(pool);
+    let pool = builder(method).cpu_time_limit(Duration::ZERO).build().unwrap();
+    assert_eq!(pool.call(own_limits, ()).unwrap()[1], (1, 2), "seconds");
+    drop(pool);
     let pool = builder(method).build().unwrap();
     assert_eq!(pool.call(own_limits, ()).unwrap(), own_limits());
 }

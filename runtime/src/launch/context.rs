@@ -354,8 +354,10 @@ fn compare_attributes(base: &Base, options: &Options, umask: Option<u32>, setup:
 
 fn compare_limits(base: &Base, options: &Options, setup: &mut Setup) {
     let mut wanted = limits::own();
-    // Whole seconds are what the kernel counts; rounded up, or a short time would be none.
-    let cpu_time = options.cpu_time.map(|time| time.as_secs().saturating_add(u64::from(time.subsec_nanos() > 0)));
+    // The kernel counts whole seconds. A limit of 0 kills at the first tick of the clock, which may come in the middle of any
+    // call, or never: one second is the least that means something.
+    let rounded_up = |time: Duration| time.as_secs().saturating_add(u64::from(time.subsec_nanos() > 0)).max(1);
+    let cpu_time = options.cpu_time.map(rounded_up);
     // SIGXCPU comes at the soft limit, and only if that is below the hard one, where SIGKILL comes.
     let hard_cpu_time = cpu_time.map(|seconds| seconds.saturating_add(1));
     let asked = [

@@ -96,8 +96,8 @@ macro_rules! surroundings {
             self
         }
 
-        #[doc = concat!("The most processor time ", $it, " may use in its life, rounded up to whole seconds (`RLIMIT_CPU`).")]
-        /// Then it gets SIGXCPU, and a second later SIGKILL.
+        #[doc = concat!("The most processor time ", $it, " may use in its life (`RLIMIT_CPU`).")]
+        /// `time` is rounded up to whole seconds, and is one second at least. Then it gets SIGXCPU, and a second later SIGKILL.
         ///
         /// # Examples
         /// ```
