@@ -113,7 +113,15 @@ pub mod __fuzz {
     pub use crate::link::fuzz::{parse, replay};
 }
 
-/// Has the README's programs compiled and run with the other examples of this documentation.
+/// The programs of the README and of `docs/`, compiled and run with the other examples of this documentation.
 #[cfg(doctest)]
-#[doc = include_str!("../../README.md")]
-struct Readme;
+mod documents {
+    #[doc = include_str!("../README.md")]
+    mod readme {}
+    #[doc = include_str!("../docs/guide.md")]
+    mod guide {}
+    #[doc = include_str!("../docs/from-python.md")]
+    mod from_python {}
+    #[doc = include_str!("../docs/limits.md")]
+    mod limits {}
+}
