@@ -21,7 +21,7 @@ use std::sync::atomic::Ordering::{Relaxed, SeqCst};
 use std::sync::{Arc, OnceLock};
 
 use super::call::{Call, Queued};
-use super::schedule::{Owed, Schedule};
+use super::scheduler::{Owed, Schedule};
 use crate::error::{Direction, Error, ErrorKind, Execution, Result};
 use crate::launch::{Record, outcome};
 use crate::link::batch::{Results, Tally, pass_over};

@@ -5,10 +5,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::core::Core;
+use super::config::{Errand, Plan};
 use super::inline;
-use super::plan::{Errand, Plan};
-use super::pool_type::Pool;
+use super::pool::Pool;
+use super::shared::Core;
 use super::size::check_size;
 use crate::error::{Error, Result};
 use crate::launch::{Options, hub};

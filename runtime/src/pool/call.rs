@@ -10,9 +10,9 @@ use std::thread::{Thread, ThreadId};
 
 use super::batch::Batch;
 use super::callbacks::{Callback, Callbacks};
-use super::completions::Completions;
-use super::seen::Stamps;
-use super::waiting::Awaited;
+use super::completion_queue::Completions;
+use super::leader::Awaited;
+use super::metrics::Stamps;
 use crate::error::{Error, ErrorKind, Result};
 use crate::launch::wake;
 use crate::link::{Body, Payload};

@@ -15,8 +15,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::call::Call;
-use super::schedule::{Owed, Schedule};
-use super::worker::{Asked, Worker};
+use super::scheduler::{Owed, Schedule};
+use super::slot::{Asked, Worker};
 use crate::error::{Error, ErrorKind, Execution};
 
 /// How long a worker may leave calls with a timeout unclaimed.

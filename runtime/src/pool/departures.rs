@@ -16,9 +16,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::call::{Call, Queued};
-use super::plan::{Errand, Plan};
-use super::schedule::{Owed, Schedule};
-use super::worker::{Asked, State, Worker};
+use super::config::{Errand, Plan};
+use super::scheduler::{Owed, Schedule};
+use super::slot::{Asked, State, Worker};
 use crate::error::{Error, ErrorKind, Execution, Result};
 use crate::launch::{DEATH_LOOK, LONGEST_DEATH, Record, not_dead_note, outcome};
 use crate::link::frame::Kind;

@@ -4,7 +4,7 @@
 
 use std::sync::{Mutex, PoisonError};
 
-use super::pool_type::Pool;
+use super::pool::Pool;
 use crate::error::Result;
 use crate::sys::forked;
 

@@ -12,8 +12,8 @@ use std::time::{Duration, Instant};
 
 use super::call::Call;
 use super::callbacks::{self, Callback};
-use super::core::Core;
-use super::schedule::Schedule;
+use super::scheduler::Schedule;
+use super::shared::Core;
 use crate::codec::CodecError;
 use crate::error::{Direction, Error, ErrorKind, Execution, Result};
 use crate::launch::decode;

@@ -14,9 +14,9 @@ use std::sync::atomic::Ordering::SeqCst;
 use std::sync::{Arc, Once, OnceLock};
 
 use super::call::Call;
-use super::core::Core;
-use super::plan::{Errand, Plan};
-use super::schedule::Phase;
+use super::config::{Errand, Plan};
+use super::scheduler::Phase;
+use super::shared::Core;
 use crate::child::panics;
 use crate::codec::Writer;
 use crate::codec::handles::{self, Handles, Received};

@@ -5,7 +5,7 @@
 //!
 //! # What each thread does
 //!
-//! One mutex guards the [`schedule`]: which worker has which calls, and which wait. Calls go out from the submitting
+//! One mutex guards the [`scheduler`]: which worker has which calls, and which wait. Calls go out from the submitting
 //! thread. Replies are taken by any thread that holds the mutex and looks: a thread that waits for a result (one of them
 //! *leads*, that is, spins and sleeps on behalf of all; the others follow and are woken), a submitting thread that finds
 //! the workers full, or the hub's thread when a bell rings that no other thread awaits.
@@ -24,9 +24,9 @@
 //! | what waits | is told by |
 //! |---|---|
 //! | a thread, for one call | being unparked, unless it leads and looks itself |
-//! | a thread, for many calls | the call's number in its queue ([`completions`]), written under the mutex; then as above |
+//! | a thread, for many calls | the call's number in its queue ([`completion_queue`]), written under the mutex; then as above |
 //! | a thread, for calls of several pools | the same; it cannot lead them all, so the hub listens as it does for futures |
-//! | a thread, for [`room`] | being unparked, one for each place |
+//! | a thread, for [`pending_limit`] | being unparked, one for each place |
 //! | a future | its waker, called with no lock held |
 //! | a callback | the thread that the pool has for [`callbacks`] |
 //!
@@ -35,50 +35,51 @@
 //! The hub's thread hears of it and sorts the link's remains: replies that had come are results; the one call that was
 //! claimed fails with `Unknown`, or is made again if its task has retries left; those behind it go back to the front of the backlog. A new worker is asked for.
 
-mod ahead;
+mod attributes;
 mod batch;
+mod batch_size;
 mod builder;
 mod call;
 mod callbacks;
-mod collecting;
-mod completed;
-mod completions;
-mod core;
+mod completion_queue;
+mod config;
 mod deadlines;
 mod departures;
 mod elapsed;
-mod ends;
 mod global;
 mod handle;
+mod imap;
+mod imap_unordered;
 mod inline;
-mod levels;
+mod leader;
+mod load_index;
 mod map;
-mod pace;
-mod plan;
-mod pool_type;
+mod metrics;
+mod pending_limit;
+#[expect(clippy::module_inception, reason = "it is where `Pool` is")]
+mod pool;
 mod progress;
-mod room;
-mod schedule;
-mod seen;
+mod recycle;
+mod replies;
+mod scheduler;
+mod shared;
+mod shutdown;
 mod size;
-mod staffing;
+mod slot;
 mod starts;
-mod state;
-mod surroundings;
-mod turnover;
-mod unordered;
-mod waiting;
-mod worker;
+mod supervision;
+mod wait;
+mod worker_state;
 
-pub use self::ahead::Imap;
 pub use self::builder::PoolBuilder;
-pub use self::completed::{AsCompleted, WaitFor, WaitOutcome, as_completed, wait};
 pub use self::elapsed::Elapsed;
-pub use self::ends::ShutdownMode;
 pub use self::handle::JoinHandle;
-pub use self::pool_type::Pool;
+pub use self::imap::Imap;
+pub use self::imap_unordered::ImapUnordered;
+pub use self::metrics::{Latency, PoolStats, Timeline, WorkerState, WorkerStats};
+pub use self::pending_limit::TrySubmitError;
+pub use self::pool::Pool;
 pub use self::progress::OnProgress;
-pub use self::room::TrySubmitError;
-pub use self::seen::{Latency, PoolStats, Timeline, WorkerState, WorkerStats};
-pub use self::state::worker_state;
-pub use self::unordered::ImapUnordered;
+pub use self::shutdown::ShutdownMode;
+pub use self::wait::{AsCompleted, WaitFor, WaitOutcome, as_completed, wait};
+pub use self::worker_state::worker_state;

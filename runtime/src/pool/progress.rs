@@ -5,7 +5,7 @@
 use std::fmt;
 
 use super::map::map;
-use super::pool_type::Pool;
+use super::pool::Pool;
 use crate::error::Result;
 use crate::task::Task;
 

@@ -14,8 +14,8 @@
 
 use std::time::{Duration, Instant};
 
-use super::schedule::{Owed, Phase, Schedule};
-use super::worker::State;
+use super::scheduler::{Owed, Phase, Schedule};
+use super::slot::State;
 use crate::error::{Error, ErrorKind, Execution};
 use crate::sys::Errno;
 

@@ -7,8 +7,8 @@ use std::sync::{Arc, TryLockError};
 use std::thread::{Thread, ThreadId};
 use std::time::{Duration, Instant};
 
-use super::core::Core;
-use super::schedule::{Office, Schedule};
+use super::scheduler::{Office, Schedule};
+use super::shared::Core;
 use crate::link::spin;
 
 /// The longest sleep of a leader: if the program closes descriptors that it did not open, no bell is left to wake it.

@@ -10,9 +10,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{Thread, ThreadId};
 
 use super::call::Waiters;
-use super::core::Core;
-use super::schedule::{Office, Phase, Schedule};
-use super::waiting::Awaited;
+use super::leader::Awaited;
+use super::scheduler::{Office, Phase, Schedule};
+use super::shared::Core;
 use crate::error::Error;
 
 /// The places of a pool.

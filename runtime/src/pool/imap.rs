@@ -11,8 +11,8 @@ use std::time::{Duration, Instant};
 
 use super::elapsed::Elapsed;
 use super::handle::JoinHandle;
-use super::pool_type::Pool;
-use super::schedule::Schedule;
+use super::pool::Pool;
+use super::scheduler::Schedule;
 use crate::error::Result;
 use crate::task::Task;
 

@@ -7,10 +7,10 @@
 //! | file | what of it |
 //! |---|---|
 //! | this one | calls are taken, given out, taken back, and settled |
-//! | `collecting` | replies are taken, and which workers have to ring for one |
-//! | `staffing` | workers come, and end |
+//! | `replies` | replies are taken, and which workers have to ring for one |
+//! | `supervision` | workers come, and end |
 //! | `starts` | workers that could not be started are tried again, or the pool closes |
-//! | `turnover` | workers leave that were not killed |
+//! | `recycle` | workers leave that were not killed |
 //! | `departures` | how long those may take that leave or die, and what is settled then |
 //! | `deadlines` | calls are ended that have taken too long, or are not wanted any more |
 
@@ -23,13 +23,13 @@ use std::time::{Duration, Instant};
 
 use super::call::{Call, Queued, Waiters};
 use super::callbacks::Callback;
+use super::config::Plan;
 use super::departures::Leaving;
-use super::levels::Levels;
-use super::plan::Plan;
-use super::room::Room;
-use super::seen::{Looks, Noted};
+use super::load_index::Levels;
+use super::metrics::{Looks, Noted};
+use super::pending_limit::Room;
+use super::slot::{Asked, Place};
 use super::starts::Starts;
-use super::worker::{Asked, Place};
 use crate::error::{Direction, Error, ErrorKind, Execution, Result, why};
 use crate::launch::Record;
 use crate::link::window::LOOK_AHEAD;

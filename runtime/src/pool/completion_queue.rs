@@ -9,8 +9,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{Thread, ThreadId};
 use std::time::Instant;
 
-use super::core::Core;
-use super::waiting::{Attention, Awaited, park};
+use super::leader::{Attention, Awaited, park};
+use super::shared::Core;
 
 /// The settled calls of a set that its owner has not taken yet.
 #[derive(Debug, Default)]

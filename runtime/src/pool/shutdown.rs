@@ -5,9 +5,9 @@
 use std::sync::atomic::Ordering::SeqCst;
 use std::time::{Duration, Instant};
 
-use super::pool_type::Pool;
-use super::room;
-use super::schedule::{Phase, Schedule};
+use super::pending_limit;
+use super::pool::Pool;
+use super::scheduler::{Phase, Schedule};
 use super::size::check_size;
 use crate::error::{Error, Result};
 
@@ -151,7 +151,7 @@ impl Pool {
     /// `workers` is 0 or too many, or the pool is closed.
     pub fn resize(&self, workers: usize) -> Result<()> {
         if self.core().is_foreign() {
-            return Err(room::foreign());
+            return Err(pending_limit::foreign());
         }
         check_size(workers, self.core().plan.eager)?;
         self.core().update(|schedule, owed| match &schedule.phase {

@@ -9,8 +9,8 @@
 
 use std::time::Instant;
 
-use super::schedule::{Owed, Phase, Schedule, Start};
-use super::worker::State;
+use super::scheduler::{Owed, Phase, Schedule, Start};
+use super::slot::State;
 use crate::link::window::LOOK_AHEAD;
 
 impl Schedule {

@@ -4,15 +4,15 @@
 
 use std::sync::Arc;
 
-use super::ahead::Imap;
 use super::builder::PoolBuilder;
 use super::call::Call;
-use super::core::Core;
 use super::handle::JoinHandle;
+use super::imap::Imap;
+use super::imap_unordered::ImapUnordered;
 use super::map::map;
-use super::room::{self, Reserved, TrySubmitError};
-use super::seen::{entered, has_spans};
-use super::unordered::ImapUnordered;
+use super::metrics::{entered, has_spans};
+use super::pending_limit::{self, Reserved, TrySubmitError};
+use super::shared::Core;
 use crate::error::{Error, Result};
 use crate::launch::encode;
 use crate::task::Task;
@@ -108,7 +108,7 @@ impl Pool {
     #[doc(alias = "apply_async")]
     pub fn submit<T: Task>(&self, task: T, args: T::Args<'_>) -> JoinHandle<T::Output> {
         if self.core.is_foreign() {
-            return self.refused(task, room::foreign());
+            return self.refused(task, pending_limit::foreign());
         }
         self.submit_to(self.core.reserve(), task, args)
     }

@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 
 use super::recorder::Recorder;
 use crate::error::{Error, Result};
-use crate::pool::core::Core;
-use crate::pool::pool_type::Pool;
+use crate::pool::pool::Pool;
+use crate::pool::shared::Core;
 
 /// How long the end of a recording waits for what was noted before.
 const LATE: Duration = Duration::from_secs(1);

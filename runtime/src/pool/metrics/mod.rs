@@ -11,16 +11,16 @@
 //! | [`Pool::timeline`](crate::Pool::timeline) | the above, with the time of each call | a bell, two looks at a clock, and a line in a file |
 
 mod event;
-mod hooks;
 mod latency;
-mod log;
+mod observe;
 mod recorder;
 mod stats;
 mod timeline;
+mod tracing;
 
-pub(super) use self::hooks::{Looks, Noted, Stamps};
 pub use self::latency::Latency;
-pub(super) use self::log::{entered, has_spans, tell};
+pub(super) use self::observe::{Looks, Noted, Stamps};
 pub(super) use self::stats::Tally;
 pub use self::stats::{PoolStats, WorkerState, WorkerStats};
 pub use self::timeline::Timeline;
+pub(super) use self::tracing::{entered, has_spans, tell};

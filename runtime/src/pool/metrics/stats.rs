@@ -7,14 +7,14 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::hooks::Looks;
 use super::latency::Latency;
+use super::observe::Looks;
 use crate::error::Error;
 use crate::launch::Record;
 use crate::pool::call::Call;
-use crate::pool::pool_type::Pool;
-use crate::pool::schedule::Schedule;
-use crate::pool::worker::{Asked, Place, State};
+use crate::pool::pool::Pool;
+use crate::pool::scheduler::Schedule;
+use crate::pool::slot::{Asked, Place, State};
 use crate::sys::process;
 
 /// A look at a [`Pool`]: what each worker has done, and what is on the way.

@@ -9,11 +9,11 @@ use std::iter::FusedIterator;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::completions::{Completions, Pools};
-use super::core::Core;
+use super::completion_queue::{Completions, Pools};
 use super::elapsed::Elapsed;
 use super::handle::JoinHandle;
-use super::schedule::Schedule;
+use super::scheduler::Schedule;
+use super::shared::Core;
 
 /// What [`wait()`] waits for.
 ///

@@ -27,7 +27,7 @@ use tracing::span::EnteredSpan;
 use tracing::{debug, error, info, trace, trace_span, warn};
 
 use super::event::{Event, What};
-use super::hooks::Noted;
+use super::observe::Noted;
 use crate::sys::signal;
 
 const TARGET: &str = "process_task";

@@ -9,8 +9,8 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::schedule::{Office, Owed, Schedule};
-use super::worker::{Asked, Place};
+use super::scheduler::{Office, Owed, Schedule};
+use super::slot::{Asked, Place};
 use crate::error::Error;
 use crate::launch::outcome;
 use crate::link::{Gone, Reply};

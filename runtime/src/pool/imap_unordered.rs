@@ -9,11 +9,11 @@ use std::marker::PhantomData;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::completions::Completions;
+use super::completion_queue::Completions;
 use super::elapsed::Elapsed;
 use super::handle::JoinHandle;
-use super::pool_type::Pool;
-use super::schedule::Schedule;
+use super::pool::Pool;
+use super::scheduler::Schedule;
 use crate::error::Result;
 use crate::task::Task;
 

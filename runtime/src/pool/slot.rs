@@ -7,8 +7,8 @@ use std::time::Instant;
 
 use super::call::Call;
 use super::departures::Dying;
-use super::levels::Rank;
-use super::seen::Tally;
+use super::load_index::Rank;
+use super::metrics::Tally;
 use crate::launch::Record;
 use crate::link::Caller;
 

@@ -19,8 +19,8 @@ use crate::error::Error;
 use crate::launch::{LONGEST_DEATH, Record};
 use crate::link::Reply;
 use crate::pool::call::Call;
-use crate::pool::schedule::{Owed, Phase, Schedule};
-use crate::pool::worker::{Asked, Worker};
+use crate::pool::scheduler::{Owed, Phase, Schedule};
+use crate::pool::slot::{Asked, Worker};
 
 /// What a pool knows of its own doing, and which observers want to know it.
 #[derive(Debug)]
