@@ -8,7 +8,7 @@
 
 use proc_macro2::{Span, TokenStream};
 use quote::ToTokens;
-use syn::{Error, Path, ReturnType};
+use syn::{Error, Path, ReturnType, Safety};
 
 use crate::attributes::Attributes;
 use crate::diag::{Mistakes, cannot};
@@ -46,7 +46,7 @@ impl Preload {
             "block inside",
         );
         refuse(
-            signature.unsafety.as_ref().map(|it| it as _),
+            matches!(signature.safety, Safety::Unsafe(_)).then_some(&signature.safety as _),
             "be unsafe",
             caller,
             "make it a safe fn with an unsafe block inside",

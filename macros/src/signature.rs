@@ -103,7 +103,7 @@ impl VisitMut for Parameter<'_> {
     }
 
     // The lifetimes in these are their own, not the function's.
-    fn visit_type_bare_fn_mut(&mut self, _: &mut syn::TypeBareFn) {}
+    fn visit_type_fn_ptr_mut(&mut self, _: &mut syn::TypeFnPtr) {}
     fn visit_parenthesized_generic_arguments_mut(&mut self, _: &mut syn::ParenthesizedGenericArguments) {}
 }
 
@@ -152,6 +152,6 @@ impl VisitMut for Output<'_> {
         self.mistakes.cannot(&*ty, "return `!`", "whoever joins it waits for a result", "return `()`");
     }
 
-    fn visit_type_bare_fn_mut(&mut self, _: &mut syn::TypeBareFn) {}
+    fn visit_type_fn_ptr_mut(&mut self, _: &mut syn::TypeFnPtr) {}
     fn visit_parenthesized_generic_arguments_mut(&mut self, _: &mut syn::ParenthesizedGenericArguments) {}
 }

@@ -14,7 +14,7 @@ use syn::ext::IdentExt as _;
 use syn::parse::{Parse, ParseStream};
 use syn::spanned::Spanned as _;
 use syn::visit_mut::{self, VisitMut};
-use syn::{Attribute, Error, FnArg, GenericParam, Item, Pat, PatIdent, PatType, Signature, Token, Type, Visibility};
+use syn::{Attribute, Error, FnArg, GenericParam, Item, Pat, PatIdent, PatType, Safety, Signature, Token, Type, Visibility};
 
 use crate::attributes::Attributes;
 use crate::diag::{Mistakes, cannot};
@@ -96,7 +96,7 @@ fn refuse_qualifiers(signature: &Signature, mistakes: &mut Mistakes) {
     if let Some(token) = signature.asyncness {
         mistakes.cannot(token, "be async", "the child has no executor", "make it a plain fn and block inside");
     }
-    if let Some(token) = signature.unsafety {
+    if let Safety::Unsafe(token) = signature.safety {
         let instead = "make it a safe fn with an unsafe block inside";
         mistakes.cannot(token, "be unsafe", "its caller is in another process and can promise nothing", instead);
     }
