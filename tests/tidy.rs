@@ -14,6 +14,7 @@ const LAYERS: &[&[&str]] = &[
     &["shared"],
     &["sync"],
     &["task"],
+    &["reactor"],
     &["link"],
     &["child", "launch"],
     &["process", "channel"],

@@ -56,6 +56,7 @@ mod launch; // what asks for processes
 mod link; // what joins a parent and a child
 mod pool;
 mod process;
+mod reactor; // epoll, timers and wake-ups of one thread
 mod shared; // what may live in shared memory
 pub mod sync;
 mod sys; // the kernel, and nearly all unsafe

@@ -13,11 +13,11 @@ use std::os::fd::{OwnedFd, RawFd};
 use super::{panics, serve, server};
 use crate::codec::message::to_bytes;
 use crate::link::Callee;
-use crate::link::identity::{self, Unready};
 use crate::link::mark::{self, MARK, Mark, Role};
 use crate::link::message::{FromServer, GaveUp};
 use crate::shared::members::{self, Member};
 use crate::sys::hangup::ChildEnd;
+use crate::sys::identity::{self, Unready};
 use crate::sys::{self, Errno, process};
 use crate::task::fingerprint;
 

@@ -9,8 +9,8 @@ use std::os::unix::fs::FileExt as _;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use crate::codec::message::from_bytes;
-use crate::link::identity::{self, Identity};
 use crate::link::message::{Attached, Dress, Refusal, Setup};
+use crate::sys::identity::{self, Identity};
 use crate::sys::{Errno, env, fd, hangup, limits, process, signal};
 
 /// Does what `setup` says; `attached` are the descriptors that came with it.

@@ -20,13 +20,13 @@ use super::asker::{Asker, rights_of_this_thread};
 use super::dress;
 use crate::error::{Error, Result};
 use crate::link::message::{Attached, Setup};
-use crate::link::{Caller, StartMethod, identity};
+use crate::link::{Caller, StartMethod};
 use crate::sys::attributes::{self, Attribute};
 use crate::sys::fd::{self, Identity, Place};
 use crate::sys::limits::{self, Limits};
 use crate::sys::rights::{self, Capabilities, Rights};
 use crate::sys::signal::{self, Mask};
-use crate::sys::{self, Errno, env, errno_of, terminal};
+use crate::sys::{self, Errno, env, errno_of, identity, terminal};
 
 /// The surroundings of the fork server: those of its parent when it was started, but for the streams and the directory,
 /// which it does not keep in use.
@@ -105,7 +105,7 @@ pub(crate) struct Options {
     pub(crate) pin: bool,
     /// Whether it ignores the signals that ask to end.
     pub(crate) ignores_termination: bool,
-    /// The signals that it blocks, if not those of the thread that asks: the hub's blocks all.
+    /// The signals that it blocks, if not those of the thread that asks: the reactor's blocks all.
     pub(crate) mask: Option<Mask>,
     /// Scheduling and the like, if not those of the thread that asks.
     pub(crate) attributes: Option<Vec<Attribute>>,
@@ -160,7 +160,7 @@ impl Options {
         limits || self.directory.is_some() || self.niceness.is_some() || self.cpus.is_some() || self.pin
     }
 
-    /// The same for workers of a pool, which are asked for by the hub's thread, also when they replace others: what belongs
+    /// The same for workers of a pool, which are asked for by the reactor's thread, also when they replace others: what belongs
     /// to a thread is that of this one.
     ///
     /// # Errors

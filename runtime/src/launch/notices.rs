@@ -1,6 +1,6 @@
 //! What is written to stderr, where no caller waits that could be told.
 //!
-//! Owns: those sentences. Runs in: the parent, mostly on the hub's thread. Never: tells one thing twice in a program.
+//! Owns: those sentences. Runs in: the parent, mostly on the reactor's thread. Never: tells one thing twice in a program.
 
 use std::io::Write as _;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
@@ -15,17 +15,6 @@ pub(super) fn not_alone(of_constructors: &[String], of_preloads: &[String]) {
             threads(of_constructors, of_preloads)
         ));
     }
-}
-
-/// Says that the program has closed what is not its own.
-pub(super) fn lost_descriptors() {
-    static TOLD: AtomicBool = AtomicBool::new(false);
-    if TOLD.swap(true, Relaxed) {
-        return;
-    }
-    tell(
-        "this program has closed descriptors that it did not open, ours among them: its processes are lost, and no others can be started",
-    );
 }
 
 /// Which threads there are, and what started them.

@@ -1,6 +1,6 @@
 //! What a parent knows of one child: its pid, its pidfd, whether it is stopped, and how it ended.
 //!
-//! Owns: the child's end, told once and kept, and its last stop. Runs in: the parent; the hub's thread writes, any thread
+//! Owns: the child's end, told once and kept, and its last stop. Runs in: the parent; the reactor's thread writes, any thread
 //! reads.
 //! Never: asks the kernel how a child ended. Only the fork server can know, and it says so.
 
@@ -12,7 +12,6 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
-use super::hub::existing_hub;
 use super::server::Server;
 use crate::link::message::{ChildId, ToServer};
 use crate::shared::members::{self, Member};
@@ -131,7 +130,7 @@ impl Record {
         lock(&self.stop).for_good
     }
 
-    /// Has `watcher` called when it is stopped, by which signal, and when it is continued (`None`), on the hub's thread; at
+    /// Has `watcher` called when it is stopped, by which signal, and when it is continued (`None`), on the reactor's thread; at
     /// once, on this one, if it is stopped.
     pub(crate) fn watch_stops(&self, watcher: impl Fn(Option<i32>) + Send + Sync + 'static) {
         let watcher: StopWatcher = Arc::new(watcher);
@@ -186,7 +185,7 @@ impl Record {
         }
     }
 
-    /// Has `watcher` called when it ends, on the hub's thread; at once, on this one, if it has ended.
+    /// Has `watcher` called when it ends, on the reactor's thread; at once, on this one, if it has ended.
     pub(crate) fn watch(&self, watcher: impl FnOnce() + Send + 'static) {
         let mut end = lock(&self.end);
         if end.status.is_none() {
@@ -250,11 +249,7 @@ impl Record {
 
     /// False if the fork server is gone.
     fn signal_by_server(&self, signal: i32) -> bool {
-        let accepted = self.server.send(&ToServer::Signal { id: self.id, signal }, Vec::new());
-        if let Some(hub) = existing_hub().filter(|_| accepted) {
-            hub.send_the_rest(&self.server);
-        }
-        accepted
+        self.server.send(&ToServer::Signal { id: self.id, signal }, Vec::new())
     }
 }
 

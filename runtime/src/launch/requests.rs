@@ -21,6 +21,7 @@ use super::server::Server;
 use crate::error::{Error, Result};
 use crate::link::message::{ChildId, FromServer, ToServer};
 use crate::link::{Link, StartMethod};
+use crate::reactor::Token;
 use crate::shared::members::{self, Member};
 use crate::sys::{Errno, poll};
 use crate::task::fingerprint;
@@ -43,6 +44,8 @@ pub(super) struct Books {
     pub(super) starting: Vec<Starting>,
     pub(super) children: HashMap<ChildId, Arc<Record>>,
     pub(super) spares: Vec<Child>,
+    /// Children whose fork server is dead: the reactor watches their pidfds under these tokens.
+    pub(super) orphans: HashMap<ChildId, Token>,
     /// How many spares there should be; 0 until the first child is asked for.
     pub(super) wanted_spares: usize,
 }

@@ -7,20 +7,22 @@ use std::collections::VecDeque;
 use std::ffi::OsString;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::context::Base;
 use crate::codec::message::{from_bytes, to_bytes};
 use crate::error::{Error, ErrorKind, Execution, Result};
-use crate::link::identity;
 use crate::link::mark::{MARK, Mark, Role};
 use crate::link::message::{FromServer, GaveUp, MAGIC, ToServer};
+use crate::reactor::{Reactor, Token};
 use crate::shared::members::{self, Member};
 use crate::sys::held::Held;
+use crate::sys::identity;
+use crate::sys::poll::Report;
 use crate::sys::rights::{self, Rights};
 use crate::sys::socket;
-use crate::sys::{Errno, fd, image, init, poll, process, signal, spawn, terminal};
+use crate::sys::{self, Errno, fd, image, init, poll, process, signal, spawn, terminal};
 use crate::task::fingerprint;
 
 /// How long a fork server may take until it is ready, and a child until it is there.
@@ -50,7 +52,24 @@ pub(crate) struct Server {
     dismissed: AtomicBool,
     /// How many threads are about to ask it for a child; see [`super::servers::Claimed`].
     pub(super) claims: AtomicUsize,
-    outgoing: Mutex<VecDeque<(Vec<u8>, Vec<OwnedFd>)>>,
+    outgoing: Mutex<Outgoing>,
+    watch: OnceLock<Watch>,
+}
+
+/// What could not be sent yet.
+#[derive(Debug, Default)]
+struct Outgoing {
+    messages: VecDeque<(Vec<u8>, Vec<OwnedFd>)>,
+    /// Whether the reactor is to report that the socket is writable.
+    awaits_room: bool,
+}
+
+/// The reactor that watches the socket and the pidfd, and under which tokens.
+#[derive(Debug)]
+struct Watch {
+    reactor: Arc<Reactor>,
+    socket: Token,
+    pidfd: Token,
 }
 
 impl Server {
@@ -129,8 +148,29 @@ impl Server {
         let pidfd = fds.into_iter().next().ok_or_else(|| at("receive the fork server's pidfd")(Errno::EPROTO))?;
         newborn.grow_up();
         let (dismissed, claims, outgoing) = (AtomicBool::new(false), AtomicUsize::new(0), Mutex::default());
+        let watch = OnceLock::new();
         let (identity, socket, pidfd) = (fd::identity(socket.as_fd()), socket.into(), pidfd.into());
-        Ok(Self { epoch, base, member, socket, identity, pidfd, rights, dismissed, claims, outgoing })
+        Ok(Self { epoch, base, member, socket, identity, pidfd, rights, dismissed, claims, outgoing, watch })
+    }
+
+    /// Has `reactor` report to the handlers of these tokens what the socket says, and that the server is dead.
+    ///
+    /// # Errors
+    /// As `epoll_ctl(2)`. The handlers are removed then.
+    pub(super) fn watch(&self, reactor: &Arc<Reactor>, (socket, pidfd): (Token, Token)) -> sys::Result<()> {
+        let _ = self.watch.set(Watch { reactor: Arc::clone(reactor), socket, pidfd });
+        let pidfd = reactor.register(self.pidfd(), pidfd, Report::Level);
+        pidfd.and_then(|()| reactor.register(self.socket(), socket, Report::Level)).inspect_err(|_| self.unwatch())
+    }
+
+    /// The server is dead, and not to be reported any more.
+    pub(super) fn unwatch(&self) {
+        if let Some(Watch { reactor, socket, pidfd }) = self.watch.get() {
+            reactor.deregister(self.pidfd());
+            reactor.deregister(self.socket());
+            reactor.remove_handler(*pidfd);
+            reactor.remove_handler(*socket);
+        }
     }
 
     pub(super) fn socket(&self) -> BorrowedFd<'_> {
@@ -164,27 +204,31 @@ impl Server {
 
     /// Sends `message`, now or as soon as there is room; false if the server is gone.
     pub(crate) fn send(&self, message: &ToServer, beside: Vec<OwnedFd>) -> bool {
-        let mut outgoing = self.outgoing();
-        outgoing.push_back((to_bytes(message), beside));
         // Sending does not block, so holding the lock delays no other thread, and keeps the order.
-        self.flush_queue(&mut outgoing)
-    }
-
-    /// Tries again to send what had no room; true if something is left.
-    pub(super) fn flush(&self) -> bool {
         let mut outgoing = self.outgoing();
-        self.flush_queue(&mut outgoing);
-        !outgoing.is_empty()
+        outgoing.messages.push_back((to_bytes(message), beside));
+        let accepted = self.send_queued(&mut outgoing);
+        if accepted {
+            self.await_room(&mut outgoing);
+        }
+        accepted
     }
 
-    fn flush_queue(&self, outgoing: &mut VecDeque<(Vec<u8>, Vec<OwnedFd>)>) -> bool {
+    /// Tries again to send what had no room.
+    pub(super) fn flush(&self) {
+        let mut outgoing = self.outgoing();
+        self.send_queued(&mut outgoing);
+        self.await_room(&mut outgoing);
+    }
+
+    fn send_queued(&self, outgoing: &mut Outgoing) -> bool {
         if self.socket.is_gone() || fd::identity(self.socket.as_fd()) != self.identity {
             return false;
         }
-        while let Some((bytes, beside)) = outgoing.front() {
+        while let Some((bytes, beside)) = outgoing.messages.front() {
             let descriptors: Vec<_> = beside.iter().map(AsFd::as_fd).collect();
             match socket::send(self.socket.as_fd(), bytes, &descriptors) {
-                Ok(()) => drop(outgoing.pop_front()),
+                Ok(()) => drop(outgoing.messages.pop_front()),
                 Err(Errno::EPIPE | Errno::ECONNRESET) => return false,
                 Err(_) => return true,
             }
@@ -192,7 +236,17 @@ impl Server {
         true
     }
 
-    fn outgoing(&self) -> MutexGuard<'_, VecDeque<(Vec<u8>, Vec<OwnedFd>)>> {
+    /// The reactor reports that the socket is writable as long as something waits for that.
+    fn await_room(&self, outgoing: &mut Outgoing) {
+        let awaits_room = !outgoing.messages.is_empty();
+        // In a copy made by `fork()`, the epoll set is still the original's.
+        let Some(watch) = self.watch.get().filter(|watch| watch.reactor.is_of_this_process()) else { return };
+        if awaits_room != std::mem::replace(&mut outgoing.awaits_room, awaits_room) {
+            watch.reactor.set_writable_interest(self.socket(), watch.socket, awaits_room);
+        }
+    }
+
+    fn outgoing(&self) -> MutexGuard<'_, Outgoing> {
         self.outgoing.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -24,6 +24,8 @@ use crate::sys::rights::{self, Rights};
 #[derive(Default)]
 pub(super) struct Servers {
     list: Mutex<List>,
+    /// Held while a server starts. The list is not: the reactor's thread looks into it at each message and at each end.
+    starting: Mutex<()>,
 }
 
 #[derive(Default)]
@@ -76,29 +78,26 @@ impl Servers {
     /// # Errors
     /// It could not be started; also if this thread has other rights, as only a thread that has them can pass them on.
     pub(super) fn with(&self, rights: &Arc<Rights>, watch: impl FnOnce(&Server) -> Result<()>) -> Result<Found> {
-        let mut list = self.list();
-        if let Some(present) = list.present.as_ref().filter(|present| present.rights.same(rights)) {
-            return Ok(Found { server: Claimed::new(present), replaced: false });
+        if let Some(found) = self.list().find(rights) {
+            return Ok(found);
         }
-        let server = if let Some(other) = list.take_other(rights) {
-            other
-        } else {
-            let own = Arc::new(rights_of_this_thread(None)?);
-            // Without `/proc`, which would tell, nothing is started: the next step says so.
-            if own.is_known() && !own.same(rights) {
-                return Err(Error::could_not_start(OTHER_RIGHTS, Errno::EPERM));
-            }
-            check_namespaces()?;
-            let server = Arc::new(Server::start(list.last_epoch + 1, own)?);
-            list.last_epoch += 1;
-            watch(&server)?;
-            server
-        };
-        list.rights = Some(Arc::clone(&server.rights));
-        let before = list.present.replace(Arc::clone(&server));
-        let replaced = before.is_some();
-        list.others.extend(before);
-        Ok(Found { server: Claimed::new(&server), replaced })
+        let _one_at_a_time = self.starting.lock().unwrap_or_else(PoisonError::into_inner);
+        // Another thread may have started it meanwhile.
+        if let Some(found) = self.list().find(rights) {
+            return Ok(found);
+        }
+        let own = Arc::new(rights_of_this_thread(None)?);
+        // Without `/proc`, which would tell, nothing is started: the next step says so.
+        if own.is_known() && !own.same(rights) {
+            return Err(Error::could_not_start(OTHER_RIGHTS, Errno::EPERM));
+        }
+        check_namespaces()?;
+        let epoch = self.list().next_epoch();
+        let server = Arc::new(Server::start(epoch, own)?);
+        let mut list = self.list();
+        // Under this lock: an event is of a server that stands in the list.
+        watch(&server)?;
+        Ok(list.make_present(server))
     }
 
     /// The rights of the server that is present, or was.
@@ -151,13 +150,35 @@ impl Servers {
 }
 
 impl List {
+    fn next_epoch(&mut self) -> u64 {
+        self.last_epoch += 1;
+        self.last_epoch
+    }
+
+    /// The server that was started with `rights`, made present.
+    fn find(&mut self, rights: &Rights) -> Option<Found> {
+        if let Some(present) = self.present.as_ref().filter(|present| present.rights.same(rights)) {
+            return Some(Found { server: Claimed::new(present), replaced: false });
+        }
+        let other = self.take_other(rights)?;
+        Some(self.make_present(other))
+    }
+
+    fn make_present(&mut self, server: Arc<Server>) -> Found {
+        self.rights = Some(Arc::clone(&server.rights));
+        let before = self.present.replace(Arc::clone(&server));
+        let replaced = before.is_some();
+        self.others.extend(before);
+        Found { server: Claimed::new(&server), replaced }
+    }
+
     fn take_other(&mut self, rights: &Rights) -> Option<Arc<Server>> {
         let at = self.others.iter().position(|other| !other.is_dismissed() && other.rights.same(rights))?;
         Some(self.others.remove(at))
     }
 }
 
-/// Checks that this thread can start the hub's thread, as it has to with a fork server.
+/// Checks that this thread can start the reactor's thread, as it has to with a fork server.
 ///
 /// # Errors
 /// It cannot. Found out before a server is started: that would be the first process of the new namespace, and its end would

@@ -1,6 +1,6 @@
 //! Asking the right fork server for children: one that has the rights of whatever thread asks.
 //!
-//! Owns: nothing; the hub does. Runs in: the parent, on the thread that asks, and on the hub's for spares and for workers that
+//! Owns: nothing; the hub does. Runs in: the parent, on the thread that asks, and on the reactor's for spares and for workers that
 //! replace others. Never: has a call run by a child that may do something else than the thread that it is for.
 //!
 //! A spare most likely has the right rights, and to find out takes as long as it takes to wake it. So a spawn sends the setup first, asks
@@ -10,15 +10,14 @@ use std::sync::{Arc, mpsc};
 
 use super::asker::{is_restricted_alone, rights_of_this_thread};
 use super::dress::Dress;
-use super::hub::{Hub, KINDS, SERVER, SERVER_ENDED};
-use super::lost;
+use super::hub::Hub;
 use super::record::Record;
 use super::requests::{Child, How, Started, make_link};
 use super::server::{START_DEADLINE, Server};
 use super::servers::Claimed;
 use crate::error::{Error, Result};
 use crate::link::StartMethod;
-use crate::sys::poll::Report;
+use crate::reactor::{Token, lost_error};
 use crate::sys::rights::Rights;
 use crate::sys::{Errno, held, signal};
 
@@ -66,7 +65,7 @@ impl Hub {
         receiver.recv_timeout(START_DEADLINE).map_err(late)?.map(|child| (child, umask))
     }
 
-    /// Calls `started` with a new child that has these rights: at once if there is a spare, else on the hub's thread.
+    /// Calls `started` with a new child that has these rights: at once if there is a spare, else on the reactor's thread.
     pub(crate) fn start_child_later(self: &Arc<Self>, how: How, rights: Arc<Rights>, started: Started) {
         match self.spare(&how) {
             Some(spare) if spare.record.server().rights.same(&rights) => return started(Ok(spare)),
@@ -97,14 +96,14 @@ impl Hub {
         spare.link.rouse();
         if last {
             // Otherwise the next end that is reported makes the thread look at the stock, at no cost to us.
-            self.kick.ring();
+            self.reactor().interrupt();
         }
         Some(spare)
     }
 
     pub(super) fn request(self: &Arc<Self>, how: How, rights: Arc<Rights>, started: Started) {
         if held::is_lost() {
-            return started(Err(lost::error()));
+            return started(Err(lost_error()));
         }
         let server = match self.server(&rights) {
             Ok(server) => server,
@@ -136,35 +135,36 @@ impl Hub {
         drop(books);
         if !accepted {
             // Its death is about to be reported, and takes this request with it.
-            return;
-        }
-        self.send_the_rest(&server);
-    }
-
-    /// Has the thread send what the fork server's socket had no room for.
-    pub(super) fn send_the_rest(&self, server: &Server) {
-        if server.flush() {
-            let _ = self.set.also_writable(server.socket(), server.epoch * KINDS + SERVER, true);
         }
     }
 
     /// The fork server that was started with these rights, started if there is none.
     fn server(self: &Arc<Self>, rights: &Arc<Rights>) -> Result<Claimed> {
         let watch = |server: &Server| {
+            let tokens = (self.on_ready(server.epoch, Self::hear), self.on_ready(server.epoch, Self::server_ended));
             let at = |errno| Error::could_not_start("watch the fork server", errno);
-            self.set.add(server.pidfd(), server.epoch * KINDS + SERVER_ENDED, Report::Level).map_err(at)?;
-            self.set.add(server.socket(), server.epoch * KINDS + SERVER, Report::Level).map_err(at)
+            server.watch(self.reactor(), tokens).map_err(at)
         };
         let found = self.servers.with(rights, watch)?;
         if found.replaced {
             // Whatever the program has given up, the thread that starts processes in the place of others gives up too. What a
             // thread has given up alone is its own affair: other threads' pools go on with the program's rights.
-            if !self.is_own_thread() && !is_restricted_alone(&found.server.rights) {
-                self.start_thread()?;
+            if !self.reactor().is_own_thread() && !is_restricted_alone(&found.server.rights) {
+                self.reactor().start_thread()?;
             }
             self.let_go_of_the_old();
         }
         Ok(found.server)
+    }
+
+    /// A handler that calls `handle` with the number of a fork server.
+    fn on_ready(self: &Arc<Self>, epoch: u64, handle: fn(&Arc<Self>, u64)) -> Token {
+        let hub = Arc::downgrade(self);
+        self.reactor().on_ready(move || {
+            if let Some(hub) = hub.upgrade() {
+                handle(&hub, epoch);
+            }
+        })
     }
 
     /// Ends spares of fork servers that make no children any more, and fork servers that have none.

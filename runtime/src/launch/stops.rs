@@ -1,6 +1,6 @@
 //! A process that is stopped is told of by `tracing`: it may be waited for without end.
 //!
-//! Owns: the words. Runs in: the parent, on the hub's thread. Never: lets the panic of a subscriber out.
+//! Owns: the words. Runs in: the parent, on the reactor's thread. Never: lets the panic of a subscriber out.
 //!
 //! | event | level | fields |
 //! |---|---|---|

@@ -203,7 +203,7 @@ pub(crate) struct Setup {
     pub(crate) once: Option<Duration>,
     /// The id and the name of the process that asked.
     pub(crate) parent: (u32, String),
-    /// See [`super::identity::Identity::depth`].
+    /// See [`Identity::depth`](crate::sys::identity::Identity::depth).
     pub(crate) depth: u32,
     /// Variables to set, relative to the fork server's environment, or to none after `clear_env`.
     pub(crate) set_env: Vec<(OsString, OsString)>,

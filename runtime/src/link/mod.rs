@@ -59,7 +59,6 @@ mod crowd;
 pub(crate) mod frame;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzz;
-pub(crate) mod identity;
 mod last_words;
 pub(crate) mod mark;
 pub(crate) mod message;

@@ -14,8 +14,8 @@ use super::completion_queue::Completions;
 use super::leader::Awaited;
 use super::metrics::Stamps;
 use crate::error::{Error, ErrorKind, Result};
-use crate::launch::wake;
 use crate::link::{Body, Payload};
+use crate::reactor::wake;
 use crate::task::Options;
 
 /// A call from its submission until its handle is gone.

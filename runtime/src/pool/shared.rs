@@ -22,9 +22,10 @@ use super::scheduler::{Owed, Phase, Schedule, Start};
 use super::slot::{Asked, State, Worker};
 use crate::codec::message::to_bytes;
 use crate::error::{Error, Result};
-use crate::launch::{Child, For, How, Hub, LOST_DESCRIPTORS, Record, Source, Started, hand_over, setup_of_worker};
+use crate::launch::{Child, For, How, Hub, Record, Started, hand_over, setup_of_worker};
 use crate::link::frame::Kind;
 use crate::link::{Caller, IDLE, Payload, SharedStock, Spin};
+use crate::reactor::{EventHandler, Token};
 use crate::sys::held::Held;
 use crate::sys::poll::{self, Report};
 use crate::sys::{Errno, fd, forked, rights, signal};
@@ -39,7 +40,7 @@ const LOOK_EVERY: Duration = Duration::from_secs(1);
 pub(super) struct Core {
     hub: Arc<Hub>,
     /// The hub's token for bells that no thread of the pool hears.
-    token: OnceLock<u64>,
+    token: OnceLock<Token>,
     generation: u64,
     pub(super) plan: Arc<Plan>,
     pub(super) schedule: Mutex<Schedule>,
@@ -87,8 +88,8 @@ impl Core {
             callbacks: Callbacks::default(),
             room,
         });
-        let source: Arc<dyn Source> = Arc::<Self>::clone(&core);
-        let _ = core.token.set(core.hub.register(source));
+        let handler: Arc<dyn EventHandler> = Arc::<Self>::clone(&core);
+        let _ = core.token.set(core.hub.reactor().add_handler(handler));
         let tended = Arc::downgrade(&core);
         core.stock.when_kept(move || {
             if let Some(core) = tended.upgrade() {
@@ -171,7 +172,7 @@ impl Core {
     /// Does `what` after `pause`, on the hub's thread, if the pool still exists then.
     fn later(self: &Arc<Self>, pause: Duration, what: impl FnOnce(&Arc<Self>) + Send + 'static) {
         let core = Arc::downgrade(self);
-        self.hub.after(pause, move || {
+        self.hub.reactor().after(pause, move || {
             if let Some(core) = core.upgrade() {
                 what(&core);
             }
@@ -327,7 +328,7 @@ impl Core {
         let (core, ended) = (Arc::downgrade(self), Arc::clone(&record));
         record.watch(move || {
             if let Some(core) = core.upgrade() {
-                core.hub.stop_listening(bell.as_fd());
+                core.hub.reactor().deregister(bell.as_fd());
                 let status = ended.status().unwrap_or(ExitStatus::from_raw(signal::KILL));
                 core.update(|schedule, owed| schedule.ended(number, &ended, status, owed));
                 core.arrived.notify_all();
@@ -361,8 +362,9 @@ impl Core {
         }
         // The pool's own set first: a leader that sleeps there is woken rather than the hub.
         self.set.add(bell, 0, Report::RingOne).map_err(at("watch a worker"))?;
-        let token = self.token.get().copied().unwrap_or_default();
-        self.hub.listen(bell, token, Report::RingOne).map_err(at("watch a worker"))
+        let token = self.token.get();
+        let watched = token.map_or(Ok(()), |token| self.hub.reactor().register(bell, *token, Report::RingOne));
+        watched.map_err(at("watch a worker"))
     }
 
     /// Ends everything now.
@@ -404,19 +406,22 @@ impl Core {
             return false;
         }
         if let Some(token) = self.token.get() {
-            self.hub.deregister(*token);
+            self.hub.reactor().remove_handler(*token);
         }
         true
     }
 }
 
-impl Source for Core {
+/// Why a pool ends whose descriptors the program has closed.
+const LOST_DESCRIPTORS: &str = "this program has closed descriptors that it did not open, those of the pool among them";
+
+impl EventHandler for Core {
     fn lost(self: Arc<Self>) {
         self.update(|schedule, owed| schedule.terminate(Error::closed(LOST_DESCRIPTORS), owed));
     }
 
     /// A bell rang that no leader heard: takes the replies, and gives out what waits.
-    fn rang(self: Arc<Self>) {
+    fn ready(self: Arc<Self>) {
         self.update(|schedule, owed| {
             schedule.collect(owed);
             schedule.renew_words(owed);

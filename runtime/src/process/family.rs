@@ -5,7 +5,7 @@
 use std::num::NonZero;
 
 use crate::launch::existing_hub;
-use crate::link::identity;
+use crate::sys::identity;
 
 /// The name and the process id of a process.
 ///

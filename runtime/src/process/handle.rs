@@ -17,7 +17,8 @@ use super::output::{Output, Pipes};
 use super::running::Running;
 use crate::codec::CodecError;
 use crate::error::{Error, Result};
-use crate::launch::{decode, hub};
+use crate::launch::decode;
+use crate::reactor::reactor;
 use crate::sys::{self, fd, forked, signal};
 
 /// A process that runs one task, and the way to its result.
@@ -318,9 +319,9 @@ impl<R> Future for Process<R> {
             let mut more = false;
             if running.outcome().is_none() {
                 let failed = |errno| Error::could_not_start("watch a process", errno);
-                let watched = hub().and_then(|hub| {
-                    let token = running.wake_later(&hub, context.waker()).map_err(failed)?;
-                    self.pipes.discard(&hub, token).map_err(failed)
+                let watched = reactor().and_then(|reactor| {
+                    let token = running.wake_later(&reactor, context.waker()).map_err(failed)?;
+                    self.pipes.discard(&reactor, token).map_err(failed)
                 });
                 match watched {
                     Ok(rest) => more = rest,

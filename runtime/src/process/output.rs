@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use crate::error::{Error, Result, why};
-use crate::launch::Hub;
+use crate::reactor::{Reactor, Token};
 use crate::sys::poll::{self, Report};
 use crate::sys::{self, Errno, errno_of, memory};
 
@@ -60,8 +60,8 @@ pub(super) struct Pipes {
     readers: [Option<PipeReader>; 2],
     /// Nothing more comes from these.
     ended: [bool; 2],
-    /// The hub that wakes a future when there is something to read.
-    watched_by: Option<Arc<Hub>>,
+    /// The reactor that wakes a future when there is something to read.
+    watched_by: Option<Arc<Reactor>>,
 }
 
 impl Pipes {
@@ -77,8 +77,8 @@ impl Pipes {
     /// The end of number `at`, which is not read here any more.
     pub(super) fn take(&mut self, at: usize) -> Option<PipeReader> {
         let reader = self.readers[at].take()?;
-        if let Some(hub) = &self.watched_by {
-            hub.stop_listening(reader.as_fd());
+        if let Some(reactor) = &self.watched_by {
+            reactor.deregister(reader.as_fd());
         }
         Some(reader)
     }
@@ -125,27 +125,27 @@ impl Pipes {
         Ok(true)
     }
 
-    /// For a future: what comes is thrown away, and `token` of `hub` is told of more. True: it is to be asked again soon.
+    /// For a future: what comes is thrown away, and `token` of `reactor` is told of more. True: it is to be asked again soon.
     ///
     /// # Errors
     /// The kernel has no memory to watch a pipe.
-    pub(super) fn discard(&mut self, hub: &Arc<Hub>, token: u64) -> sys::Result<bool> {
+    pub(super) fn discard(&mut self, reactor: &Arc<Reactor>, token: Token) -> sys::Result<bool> {
         if !self.are_open() {
             return Ok(false);
         }
         if self.watched_by.is_none() {
             for reader in self.readers.iter().flatten() {
-                hub.listen(reader.as_fd(), token, Report::Ring)?;
+                reactor.register(reader.as_fd(), token, Report::Ring)?;
             }
-            self.watched_by = Some(Arc::clone(hub));
+            self.watched_by = Some(Arc::clone(reactor));
         }
         self.read_rest(CHUNKS_AT_A_TIME, &mut |_, _| Ok(()))
     }
 
-    /// The hub is not to tell of them any more.
+    /// The reactor is not to tell of them any more.
     pub(super) fn stop_listening(&mut self) {
-        if let Some(hub) = self.watched_by.take() {
-            self.readers.iter().flatten().for_each(|reader| hub.stop_listening(reader.as_fd()));
+        if let Some(reactor) = self.watched_by.take() {
+            self.readers.iter().flatten().for_each(|reader| reactor.deregister(reader.as_fd()));
         }
     }
 

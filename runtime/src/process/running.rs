@@ -26,12 +26,13 @@ use tracing::warn;
 use crate::codec::message::to_bytes;
 use crate::error::{Error, ErrorKind, Execution, Result};
 use crate::launch::{
-    Child, DEATH_LOOK, For, How, Hub, LONGEST_DEATH, Options, Record, Source, Timer, existing_hub, hand_over, hub,
-    not_dead_note, outcome, setup, tell_of_stop, wake,
+    Child, DEATH_LOOK, For, How, LONGEST_DEATH, Options, Record, hand_over, hub, not_dead_note, outcome, setup,
+    tell_of_stop,
 };
 use crate::link::frame::Kind;
 use crate::link::message::Setup;
 use crate::link::{Body, Caller, Payload};
+use crate::reactor::{EventHandler, Reactor, Timer, Token, existing_reactor, wake};
 use crate::sys::held::Held;
 use crate::sys::poll::{self, Report};
 use crate::sys::{self, Errno, signal};
@@ -90,8 +91,8 @@ pub(super) struct Running {
     outcome: OnceLock<Result<Body>>,
     bell: Arc<Held>,
     waker: Mutex<Option<Waker>>,
-    /// The hub's token for this process, once a future awaits the result.
-    token: OnceLock<(Arc<Hub>, u64)>,
+    /// The reactor's token for this process, once a future awaits the result.
+    token: OnceLock<(Arc<Reactor>, Token)>,
     /// What will end the process if it takes too long.
     timer: OnceLock<Timer>,
     /// How long the call had taken when the process was killed because of that.
@@ -160,7 +161,7 @@ impl Running {
             }
         });
         running.set_timer();
-        // Held until the end is known, so that the hub's thread unmaps the link, and not the thread that joins.
+        // Held until the end is known, so that the reactor's thread unmaps the link, and not the thread that joins.
         let watcher = Arc::clone(&running);
         running.record.watch(move || watcher.ended());
         Ok(running)
@@ -168,9 +169,9 @@ impl Running {
 
     /// Sees to it that the process is killed when its time is over. Before its end is watched, where this is undone.
     fn set_timer(self: &Arc<Self>) {
-        let (Some(limit), Some(hub)) = (self.order.limit, existing_hub()) else { return };
+        let (Some(limit), Some(reactor)) = (self.order.limit, existing_reactor()) else { return };
         let running = Arc::downgrade(self);
-        let timer = hub.timer(limit, move || {
+        let timer = reactor.timer(limit, move || {
             if let Some(running) = running.upgrade() {
                 running.out_of_time();
             }
@@ -182,7 +183,7 @@ impl Running {
 
     /// The call's time is over: the process is killed, unless it has replied.
     ///
-    /// Runs in: the parent, on the hub's thread.
+    /// Runs in: the parent, on the reactor's thread.
     fn out_of_time(self: Arc<Self>) {
         if self.outcome().is_none() {
             let _ = self.timed_out.set(self.since.elapsed());
@@ -193,9 +194,9 @@ impl Running {
 
     /// The process was killed for its time: its call is settled when it is dead, or else at `last`.
     fn expect_death(self: Arc<Self>, last: Option<Instant>) {
-        let Some(hub) = existing_hub() else { return };
+        let Some(reactor) = existing_reactor() else { return };
         let running = Arc::downgrade(&self);
-        hub.after(DEATH_LOOK, move || {
+        reactor.after(DEATH_LOOK, move || {
             let Some(running) = running.upgrade().filter(|running| running.outcome().is_none()) else { return };
             let (Some(limit), Some(elapsed)) = (running.order.limit, running.timed_out.get().copied()) else { return };
             let error = Error::new(ErrorKind::TimedOut { limit, elapsed }, Execution::Unknown);
@@ -273,19 +274,22 @@ impl Running {
     ///
     /// # Errors
     /// The kernel has no memory to watch one more descriptor.
-    pub(super) fn wake_later(self: &Arc<Self>, hub: &Arc<Hub>, waker: &Waker) -> std::result::Result<u64, Errno> {
+    pub(super) fn wake_later(
+        self: &Arc<Self>,
+        reactor: &Arc<Reactor>,
+        waker: &Waker,
+    ) -> std::result::Result<Token, Errno> {
         self.waker().replace(waker.clone());
-        if self.token.get().is_none() {
-            let source: Arc<dyn Source> = Arc::<Self>::clone(self);
-            let token = hub.register(source);
-            if self.token.set((Arc::clone(hub), token)).is_err() {
-                hub.deregister(token);
-            } else {
-                hub.listen(self.bell.as_fd(), token, Report::Ring)?;
-            }
+        let is_new = self.token.get().is_none();
+        let (_, token) = self.token.get_or_init(|| {
+            let handler: Arc<dyn EventHandler> = Arc::<Self>::clone(self);
+            (Arc::clone(reactor), reactor.add_handler(handler))
+        });
+        if is_new {
+            reactor.register(self.bell.as_fd(), *token, Report::Ring)?;
         }
         self.set_asleep();
-        Ok(self.token.get().map_or(0, |(_, token)| *token))
+        Ok(*token)
     }
 
     /// Has the child ring for its reply. There is only one reply, so the flag is never cleared.
@@ -295,7 +299,7 @@ impl Running {
         }
     }
 
-    /// The handle is gone: the hub forgets the process, and a link that still works is left to the child.
+    /// The handle is gone: the reactor forgets the process, and a link that still works is left to the child.
     pub(super) fn release(&self) {
         let mut caller = lock(&self.caller);
         // With a time limit, a reply has to be seen: a process that has replied is not killed.
@@ -304,9 +308,9 @@ impl Running {
             *caller = None;
         }
         drop(caller);
-        if let Some((hub, token)) = self.token.get() {
-            hub.stop_listening(self.bell.as_fd());
-            hub.deregister(*token);
+        if let Some((reactor, token)) = self.token.get() {
+            reactor.deregister(self.bell.as_fd());
+            reactor.remove_handler(*token);
         }
         // A future that is gone keeps nothing of its executor's until the child's end.
         let waker = self.waker().take();
@@ -358,10 +362,10 @@ impl Running {
 
     /// The process is gone. If it never claimed its call, another one gets it, and this is not reported.
     ///
-    /// Runs in: the parent, on the hub's thread.
+    /// Runs in: the parent, on the reactor's thread.
     fn ended(self: Arc<Self>) {
-        if let (Some(timer), Some(hub)) = (self.timer.get(), existing_hub()) {
-            hub.cancel(*timer);
+        if let (Some(timer), Some(reactor)) = (self.timer.get(), existing_reactor()) {
+            reactor.cancel(*timer);
         }
         if let Some((call, tries)) = self.unclaimed() {
             return self.try_another(call, tries);
@@ -385,7 +389,7 @@ impl Running {
             return;
         }
         let (process, pid, task) = (self.record.name(), self.record.pid, self.order.task);
-        // A subscriber is the program's code, and this is the hub's thread.
+        // A subscriber is the program's code, and this is the reactor's thread.
         let told = catch_unwind(|| {
             warn!(target: "process_task", process, pid, task, "process was killed while it exited, after its result");
         });
@@ -444,7 +448,7 @@ impl Running {
     /// Tells the waiting threads and futures that there is something to see.
     fn tell(self: Arc<Self>) {
         self.bell.ring();
-        self.rang();
+        self.ready();
     }
 
     fn waker(&self) -> MutexGuard<'_, Option<Waker>> {
@@ -452,8 +456,8 @@ impl Running {
     }
 }
 
-impl Source for Running {
-    fn rang(self: Arc<Self>) {
+impl EventHandler for Running {
+    fn ready(self: Arc<Self>) {
         let waker = self.waker().take();
         if let Some(waker) = waker {
             wake(waker);

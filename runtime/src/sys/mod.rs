@@ -13,6 +13,7 @@ pub(crate) mod forked;
 pub(crate) mod futex;
 pub(crate) mod hangup;
 pub(crate) mod held;
+pub(crate) mod identity;
 pub(crate) mod image;
 pub(crate) mod inherit;
 pub(crate) mod init;

@@ -1,6 +1,6 @@
 //! Receiving without keeping a thread: a future of the next message.
 //!
-//! Owns: what waits for it. Runs in: any process; the hub's thread wakes, whatever executor it is.
+//! Owns: what waits for it. Runs in: any process; the reactor's thread wakes, whatever executor it is.
 //! Never: takes a message before it is polled, so that dropping it loses none.
 
 use std::fmt;
@@ -13,7 +13,7 @@ use std::task::{Context, Poll, Waker};
 use super::Connection;
 use crate::channel::RecvError;
 use crate::codec::Message;
-use crate::launch::{Hub, Source, hub, wake};
+use crate::reactor::{EventHandler, Reactor, Token, reactor, wake};
 use crate::sys::poll::Report;
 use crate::sys::{self, Errno, fd, forked};
 
@@ -88,10 +88,10 @@ impl<A, B: Message> Future for Receiving<'_, A, B> {
     }
 }
 
-/// A descriptor that the hub watches.
+/// A descriptor that the reactor watches.
 pub(in crate::channel) struct Watch {
-    hub: Arc<Hub>,
-    token: u64,
+    reactor: Arc<Reactor>,
+    token: Token,
     /// Our own, so that others may watch the same connection.
     descriptor: OwnedFd,
     bell: Arc<Bell>,
@@ -107,8 +107,8 @@ impl Bell {
     }
 }
 
-impl Source for Bell {
-    fn rang(self: Arc<Self>) {
+impl EventHandler for Bell {
+    fn ready(self: Arc<Self>) {
         if let Some(waker) = self.replace(None) {
             wake(waker);
         }
@@ -117,19 +117,19 @@ impl Source for Bell {
 
 impl Watch {
     pub(in crate::channel) fn new(descriptor: BorrowedFd<'_>, waker: &Waker) -> sys::Result<Self> {
-        let hub = hub().map_err(|_| Errno::EAGAIN)?;
+        let reactor = reactor().map_err(|_| Errno::EAGAIN)?;
         let descriptor = fd::duplicate(descriptor)?;
         let bell = Arc::new(Bell(Mutex::new(Some(waker.clone()))));
-        let token = hub.register(Arc::<Bell>::clone(&bell));
-        let watch = Self { hub, token, descriptor, bell, generation: forked::generation() };
-        watch.hub.listen(watch.descriptor.as_fd(), token, Report::Once)?;
+        let token = reactor.add_handler(Arc::<Bell>::clone(&bell));
+        let watch = Self { reactor, token, descriptor, bell, generation: forked::generation() };
+        watch.reactor.register(watch.descriptor.as_fd(), token, Report::Once)?;
         Ok(watch)
     }
 
     /// Wakes once more. It reports at once what has come in between.
     pub(in crate::channel) fn again(&self, waker: &Waker) -> sys::Result<()> {
         drop(self.bell.replace(Some(waker.clone())));
-        self.hub.listen_again(self.descriptor.as_fd(), self.token)
+        self.reactor.reregister(self.descriptor.as_fd(), self.token)
     }
 
     /// Whether it was made here, and not in a process of which this one is a copy.
@@ -142,8 +142,8 @@ impl Drop for Watch {
     fn drop(&mut self) {
         // In a copy made by `fork()`, the epoll set is still the original's, too.
         if self.is_of_this_process() {
-            self.hub.stop_listening(self.descriptor.as_fd());
-            self.hub.deregister(self.token);
+            self.reactor.deregister(self.descriptor.as_fd());
+            self.reactor.remove_handler(self.token);
         }
     }
 }

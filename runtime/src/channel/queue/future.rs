@@ -1,10 +1,10 @@
 //! Getting without keeping a thread: a future of the next item.
 //!
-//! Owns: what waits for it. Runs in: any process; the hub's thread wakes, whatever executor it is.
+//! Owns: what waits for it. Runs in: any process; the reactor's thread wakes, whatever executor it is.
 //! Never: takes an item before it is polled, so that dropping it loses none.
 //!
-//! A future that finds no item asks the producers for a message on the socket of its end, looks once more, and has the hub
-//! watch the socket. One message may be for several waiters; and the process that was to send it may have been killed: so
+//! A future that finds no item asks the producers for a message on the socket of its end, looks once more, and has the
+//! reactor watch the socket. One message may be for several waiters; and the process that was to send it may have been killed: so
 //! each looks again by itself every 50 ms, as sleeping threads do.
 
 use std::future::Future;
@@ -20,7 +20,7 @@ use crate::channel::connection::Watch;
 use crate::channel::error::GetError;
 use crate::channel::patience::Patience;
 use crate::codec::Message;
-use crate::launch::{Hub, Timer, hub, wake};
+use crate::reactor::{Reactor, Timer, reactor, wake};
 use crate::sys::{self, Errno};
 
 /// A future of the next item.
@@ -32,7 +32,7 @@ pub(super) struct Getting<'q, T> {
 
 struct Waiting {
     watch: Watch,
-    hub: Arc<Hub>,
+    reactor: Arc<Reactor>,
     timer: Option<Timer>,
 }
 
@@ -48,13 +48,13 @@ impl<'q, T> Getting<'q, T> {
         if let Some(waiting) = &self.waiting {
             waiting.watch.again(waker)?;
         } else {
-            let hub = hub().map_err(|_| Errno::EAGAIN)?;
-            self.waiting = Some(Waiting { watch: Watch::new(end.as_fd(), waker)?, hub, timer: None });
+            let reactor = reactor().map_err(|_| Errno::EAGAIN)?;
+            self.waiting = Some(Waiting { watch: Watch::new(end.as_fd(), waker)?, reactor, timer: None });
         }
         if let Some(waiting) = &mut self.waiting {
             waiting.stop_timer();
             let waker = waker.clone();
-            waiting.timer = waiting.hub.timer(LOOK_AGAIN, move || wake(waker));
+            waiting.timer = waiting.reactor.timer(LOOK_AGAIN, move || wake(waker));
         }
         Ok(())
     }
@@ -65,7 +65,7 @@ impl Waiting {
         if let Some(timer) = self.timer.take()
             && self.watch.is_of_this_process()
         {
-            self.hub.cancel(timer);
+            self.reactor.cancel(timer);
         }
     }
 }
