@@ -44,8 +44,7 @@ const PRONOUNS: &str =
 const MAX_PRONOUNS: usize = 5;
 
 /// Names of public types that other types have too. Only ever shortened: a name that only one type has must leave it.
-const REUSED_NAMES: &[&str] =
-    &["Entry", "Event", "Loan", "Options", "Output", "Payload", "Preload", "Shareable", "Shared"];
+const REUSED_NAMES: &[&str] = &["Entry", "Loan", "Options", "Output", "Payload", "Preload", "Shareable", "Shared"];
 
 /// The most names that several types have, public or not. Only ever lowered; the goal is 10.
 const MAX_REPEATED_NAMES: usize = 60;

@@ -14,7 +14,9 @@ use syn::ext::IdentExt as _;
 use syn::parse::{Parse, ParseStream};
 use syn::spanned::Spanned as _;
 use syn::visit_mut::{self, VisitMut};
-use syn::{Attribute, Error, FnArg, GenericParam, Item, Pat, PatIdent, PatType, Safety, Signature, Token, Type, Visibility};
+use syn::{
+    Attribute, Error, FnArg, GenericParam, Item, Pat, PatIdent, PatType, Safety, Signature, Token, Type, Visibility,
+};
 
 use crate::attributes::Attributes;
 use crate::diag::{Mistakes, cannot};

@@ -21,7 +21,7 @@ use std::sync::atomic::Ordering::{Relaxed, SeqCst};
 use std::sync::{Arc, OnceLock};
 
 use super::call::{Call, Queued};
-use super::scheduler::{Owed, Schedule};
+use super::scheduler::{Owed, Scheduler};
 use crate::error::{Direction, Error, ErrorKind, Execution, Result};
 use crate::launch::{Record, outcome};
 use crate::link::batch::{Results, Tally, pass_over};
@@ -34,13 +34,13 @@ use crate::task::Options;
 pub(super) struct Batch {
     /// How many items it has.
     items: u32,
-    answered: OnceLock<Answered>,
+    answered: OnceLock<BatchResults>,
     rest: OnceLock<Arc<Call>>,
 }
 
 /// What is known of a batch beside its bytes.
 #[derive(Debug)]
-pub(super) struct Answered {
+pub(super) struct BatchResults {
     pub(super) items: u32,
     /// How long these took the worker, in nanoseconds.
     pub(super) nanos: Option<u32>,
@@ -77,7 +77,7 @@ impl Call {
     }
 
     /// What is known beside the outcome, if that is the results of a batch.
-    pub(super) fn answered(&self) -> Option<&Answered> {
+    pub(super) fn answered(&self) -> Option<&BatchResults> {
         self.batch.as_ref()?.answered.get()
     }
 
@@ -112,12 +112,12 @@ impl Call {
     fn set_answered(&self, tally: Tally, nanos: Option<u32>, record: Option<&Arc<Record>>) {
         if let Some(batch) = &self.batch {
             let failed_in = record.filter(|_| !tally.good).cloned();
-            let _ = batch.answered.set(Answered { items: tally.answered, nanos, failed_in });
+            let _ = batch.answered.set(BatchResults { items: tally.answered, nanos, failed_in });
         }
     }
 }
 
-impl Answered {
+impl BatchResults {
     /// The results, each of which may be a failure.
     pub(super) fn each<'b>(&self, body: &'b Body) -> impl Iterator<Item = Result<&'b [u8]>> {
         let failed = |kind, bytes: &[u8]| {
@@ -148,7 +148,7 @@ fn in_process(record: Option<&Record>, error: Error) -> Error {
     }
 }
 
-impl Schedule {
+impl Scheduler {
     /// A worker has answered a batch, or the first items of one.
     pub(super) fn settle_batch(
         &mut self,
@@ -174,7 +174,7 @@ impl Schedule {
     /// The worker that was running this batch is dead: settles what is known of it, and returns the items that it had not
     /// begun. `error` is what becomes of the one that it was running.
     #[must_use = "items would be lost"]
-    pub(super) fn bury_batch(
+    pub(super) fn settle_partial_batch(
         &mut self,
         record: &Arc<Record>,
         Queued { call, mut payload }: Queued,
@@ -183,21 +183,21 @@ impl Schedule {
         owed: &mut Owed,
     ) -> Option<Queued> {
         let Salvaged { tally, body, running } = salvaged;
-        if let Some(place) = call.holder().and_then(|number| self.places.get_mut(number)) {
-            place.tally.calls += u64::from(tally.answered);
+        if let Some(slot) = call.worker().and_then(|number| self.slots.get_mut(number)) {
+            slot.tally.calls += u64::from(tally.answered);
         }
         if !running {
             let rest = self.split(&call, payload, tally.answered, owed);
             call.set_answered(tally, None, Some(record));
             self.settle(&call, Ok(body), owed);
-            call.set_holder(None);
+            call.set_worker(None);
             return rest;
         }
         let lost = if tally.answered == 0 {
             Arc::clone(&call)
         } else {
             let lost = call.part(call.items() - tally.answered);
-            lost.set_holder(call.holder());
+            lost.set_worker(call.worker());
             call.set_rest(&lost);
             self.count_one_more();
             lost
@@ -209,8 +209,8 @@ impl Schedule {
             self.settle(&call, Ok(body), owed);
         }
         self.settle(&lost, Err(error.clone()), owed);
-        call.set_holder(None);
-        lost.set_holder(None);
+        call.set_worker(None);
+        lost.set_worker(None);
         rest
     }
 
@@ -231,6 +231,6 @@ impl Schedule {
 
     fn count_one_more(&mut self) {
         self.outstanding.fetch_add(1, SeqCst);
-        self.room.take_one_more();
+        self.room.force_acquire();
     }
 }

@@ -17,14 +17,14 @@ const WORTH_IT: u64 = 5_000;
 
 /// What is known of a task's items.
 #[derive(Debug, Default)]
-pub(super) struct Pace {
+pub(super) struct BatchSizer {
     /// Nanoseconds for one item; 0 while nothing is known.
     nanos: u64,
     /// Bytes of an answer for one item.
     bytes: usize,
 }
 
-impl Pace {
+impl BatchSizer {
     pub(super) fn is_known(&self) -> bool {
         self.nanos > 0
     }
@@ -63,7 +63,7 @@ mod tests {
 
     #[test]
     fn batches_grow_with_what_is_known_of_the_items() {
-        let mut pace = Pace::default();
+        let mut pace = BatchSizer::default();
         assert_eq!(pace.items(None, 2), 1);
         pace.learn(1, 10_000, 16);
         assert_eq!(pace.items(None, 2), 5);

@@ -5,10 +5,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::config::{Errand, Plan};
+use super::config::{EncodedCall, PoolConfig};
 use super::inline;
 use super::pool::Pool;
-use super::shared::Core;
+use super::shared::Shared;
 use super::size::check_size;
 use crate::error::{Error, Result};
 use crate::launch::{Options, hub};
@@ -39,8 +39,8 @@ pub struct PoolBuilder {
     workers: Option<usize>,
     name: Option<String>,
     pub(super) options: Options,
-    initializer: Option<Result<Errand>>,
-    finalizer: Option<Result<Errand>>,
+    initializer: Option<Result<EncodedCall>>,
+    finalizer: Option<Result<EncodedCall>>,
     max_calls: Option<u64>,
     max_pending: Option<usize>,
     lazy: bool,
@@ -96,7 +96,7 @@ impl PoolBuilder {
     /// # process_task::Result::Ok(())
     /// ```
     pub fn initializer<T: Task<Output = ()>>(mut self, task: T, args: T::Args<'_>) -> Self {
-        self.initializer = Some(Errand::new(task, args));
+        self.initializer = Some(EncodedCall::new(task, args));
         self
     }
 
@@ -124,7 +124,7 @@ impl PoolBuilder {
     /// # process_task::Result::Ok(())
     /// ```
     pub fn finalizer<T: Task<Output = ()>>(mut self, task: T, args: T::Args<'_>) -> Self {
-        self.finalizer = Some(Errand::new(task, args));
+        self.finalizer = Some(EncodedCall::new(task, args));
         self
     }
 
@@ -307,7 +307,7 @@ impl PoolBuilder {
             )
             .in_task(repeated.task().name()));
         }
-        let plan = Plan {
+        let plan = PoolConfig {
             processors,
             name: self.name.unwrap_or_else(|| "worker".to_owned()),
             // Noted here, because the workers are asked for by the hub's thread, also when they replace others.
@@ -321,15 +321,15 @@ impl PoolBuilder {
             grace: self.grace,
             exit_timeout: self.exit_timeout,
         };
-        let core = Core::new(hub()?, plan, workers)?;
+        let shared = Shared::new(hub()?, plan, workers)?;
         if let Some(most) = self.max_pending {
-            core.room.bound(most);
+            shared.room.bound(most);
         }
-        let pool = Pool::of(Arc::clone(&core));
+        let pool = Pool::of(Arc::clone(&shared));
         if (!self.lazy || inline::is_on())
-            && let Err(error) = core.start_all(workers)
+            && let Err(error) = shared.start_all(workers)
         {
-            core.terminate();
+            shared.terminate();
             return Err(error);
         }
         Ok(pool)

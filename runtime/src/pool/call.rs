@@ -10,9 +10,9 @@ use std::thread::{Thread, ThreadId};
 
 use super::batch::Batch;
 use super::callbacks::{Callback, Callbacks};
-use super::completion_queue::Completions;
-use super::leader::Awaited;
-use super::metrics::Stamps;
+use super::completion_queue::CompletionQueue;
+use super::leader::Waitable;
+use super::metrics::CallTimes;
 use crate::error::{Error, ErrorKind, Result};
 use crate::link::{Body, Payload};
 use crate::reactor::wake;
@@ -26,8 +26,8 @@ pub(super) struct Call {
     pub(super) index: u32,
     pub(super) options: Options,
     /// Which worker has it, or [`NO_WORKER`]. Read and written under the schedule's mutex.
-    holder: AtomicUsize,
-    pub(super) stamps: Stamps,
+    worker: AtomicUsize,
+    pub(super) times: CallTimes,
     /// How many workers died that had it as their next call, and had not begun it as far as their links say.
     false_starts: AtomicUsize,
     /// How the attempts ended that were followed by another.
@@ -39,7 +39,7 @@ pub(super) struct Call {
     /// The result is not wanted any more; if the call has not started, it need not.
     pub(super) abandoned: AtomicBool,
     /// Its reply is to be taken though no thread waits, because its handles are held until then. Under the mutex.
-    pub(super) heard: AtomicBool,
+    pub(super) reply_watched: AtomicBool,
 }
 
 /// What is told when a call is settled: any number of threads that share its handle, a future that awaits it, and so on.
@@ -51,7 +51,7 @@ enum Waiter {
     Thread(Thread),
     Waker(Waker),
     /// The call is the one with this number of a set.
-    Set(Arc<Completions>, usize),
+    Set(Arc<CompletionQueue>, usize),
     Callback(Callback),
 }
 
@@ -75,34 +75,34 @@ impl Call {
             index,
             options,
             batch: None,
-            holder: AtomicUsize::new(NO_WORKER),
+            worker: AtomicUsize::new(NO_WORKER),
             false_starts: AtomicUsize::new(0),
-            stamps: Stamps::default(),
+            times: CallTimes::default(),
             attempts: Mutex::default(),
             outcome: OnceLock::new(),
             waiters: Mutex::default(),
             abandoned: AtomicBool::new(false),
-            heard: AtomicBool::new(false),
+            reply_watched: AtomicBool::new(false),
         }
     }
 
     /// Which worker has it.
-    pub(super) fn holder(&self) -> Option<usize> {
-        Some(self.holder.load(Relaxed)).filter(|holder| *holder != NO_WORKER)
+    pub(super) fn worker(&self) -> Option<usize> {
+        Some(self.worker.load(Relaxed)).filter(|worker| *worker != NO_WORKER)
     }
 
-    pub(super) fn set_holder(&self, holder: Option<usize>) {
-        self.holder.store(holder.unwrap_or(NO_WORKER), Relaxed);
+    pub(super) fn set_worker(&self, worker: Option<usize>) {
+        self.worker.store(worker.unwrap_or(NO_WORKER), Relaxed);
     }
 
     /// A worker died that had it as its next call, and that had not begun it, as far as its link says. Whether this has
     /// happened so often that the call must be what kills them: a task may have written over the link.
-    pub(super) fn is_deadly(&self) -> bool {
+    pub(super) fn is_poison_pill(&self) -> bool {
         self.false_starts.fetch_add(1, Relaxed) + 1 >= MANY_FALSE_STARTS
     }
 
     /// Its process died under it, with `error`: whether it is to be made once more, which is then written down.
-    pub(super) fn try_again(&self, error: &Error) -> bool {
+    pub(super) fn record_attempt(&self, error: &Error) -> bool {
         let mut attempts = lock(&self.attempts);
         let again = attempts.len() < self.options.retries as usize;
         if again {
@@ -167,7 +167,7 @@ impl Call {
     }
 
     /// Has `set` told that its call with this number is settled; at once if it is.
-    pub(super) fn join_set(&self, set: &Arc<Completions>, number: usize) {
+    pub(super) fn subscribe(&self, set: &Arc<CompletionQueue>, number: usize) {
         let mut waiters = self.waiters();
         // The thread that settles it takes the waiters after the outcome is set, so this is told once.
         if self.is_settled() {
@@ -178,7 +178,7 @@ impl Call {
     }
 
     /// `set` is not to be told any more.
-    pub(super) fn leave_set(&self, set: &Arc<Completions>) {
+    pub(super) fn unsubscribe(&self, set: &Arc<CompletionQueue>) {
         self.waiters().0.retain(|waiter| !matches!(waiter, Waiter::Set(other, _) if Arc::ptr_eq(set, other)));
     }
 
@@ -196,7 +196,7 @@ impl Call {
     }
 }
 
-impl Awaited for Call {
+impl Waitable for Call {
     fn enlist(&self, thread: Thread) {
         self.waiters().0.push(Waiter::Thread(thread));
     }
@@ -216,7 +216,7 @@ impl Waiters {
     }
 
     /// How many of them no thread waits for: futures and callbacks.
-    pub(super) fn awaited(&self) -> usize {
+    pub(super) fn interest(&self) -> usize {
         self.0.iter().filter(|waiter| matches!(waiter, Waiter::Waker(_) | Waiter::Callback(_))).count()
     }
 

@@ -16,10 +16,10 @@ pub(super) type Callback = Box<dyn FnOnce() + Send>;
 
 /// The callbacks of one pool.
 #[derive(Debug, Default)]
-pub(super) struct Callbacks(Arc<Shared>);
+pub(super) struct Callbacks(Arc<CallbackQueue>);
 
 #[derive(Default)]
-struct Shared {
+struct CallbackQueue {
     inner: Mutex<Inner>,
     changed: Condvar,
 }
@@ -101,7 +101,7 @@ impl Callbacks {
     }
 }
 
-impl Shared {
+impl CallbackQueue {
     /// Runs in: the thread for callbacks.
     fn call_back(&self) {
         CALLS_BACK.set(true);
@@ -130,7 +130,7 @@ impl Shared {
     }
 }
 
-impl fmt::Debug for Shared {
+impl fmt::Debug for CallbackQueue {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Callbacks").field("open", &self.inner().open).finish_non_exhaustive()
     }

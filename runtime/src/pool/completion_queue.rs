@@ -9,12 +9,12 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{Thread, ThreadId};
 use std::time::Instant;
 
-use super::leader::{Attention, Awaited, park};
-use super::shared::Core;
+use super::leader::{ReplyInterest, Waitable, park};
+use super::shared::Shared;
 
 /// The settled calls of a set that its owner has not taken yet.
 #[derive(Debug, Default)]
-pub(super) struct Completions(Mutex<Inner>);
+pub(super) struct CompletionQueue(Mutex<Inner>);
 
 #[derive(Debug, Default)]
 struct Inner {
@@ -29,12 +29,12 @@ struct Inner {
 
 /// The pools that the calls of a set belong to.
 #[derive(Default)]
-pub(super) struct Pools {
-    cores: Vec<Arc<Core>>,
-    attention: Vec<Attention>,
+pub(super) struct CompletionWaiter {
+    cores: Vec<Arc<Shared>>,
+    attention: Vec<ReplyInterest>,
 }
 
-impl Completions {
+impl CompletionQueue {
     /// A set for an owner that wants to know of each call.
     pub(super) fn new() -> Arc<Self> {
         let new = Self::default();
@@ -77,7 +77,7 @@ impl Inner {
     }
 }
 
-impl Awaited for Completions {
+impl Waitable for CompletionQueue {
     fn enlist(&self, thread: Thread) {
         self.inner().thread = Some(thread);
     }
@@ -87,19 +87,19 @@ impl Awaited for Completions {
     }
 }
 
-impl Pools {
-    pub(super) fn new(cores: Vec<Arc<Core>>) -> Self {
+impl CompletionWaiter {
+    pub(super) fn new(cores: Vec<Arc<Shared>>) -> Self {
         Self { cores, attention: Vec::new() }
     }
 
     /// Waits until there is what the owner of `set` wants; false if `deadline` came first.
-    pub(super) fn wait(&mut self, set: &Completions, deadline: Option<Instant>) -> bool {
-        if let [core] = &*self.cores {
-            return set.is_enough() || core.wait(&|| set.is_enough(), set, deadline);
+    pub(super) fn wait(&mut self, set: &CompletionQueue, deadline: Option<Instant>) -> bool {
+        if let [shared] = &*self.cores {
+            return set.is_enough() || shared.wait(&|| set.is_enough(), set, deadline);
         }
         // No thread can lead several pools. So the hub listens to all of them, from the first time that this is needed.
         if self.attention.is_empty() && !set.is_enough() {
-            self.attention = self.cores.iter().map(Attention::new).collect();
+            self.attention = self.cores.iter().map(ReplyInterest::new).collect();
         }
         let own = std::thread::current();
         loop {

@@ -13,14 +13,14 @@ use crate::task::{Options as Limits, Registration, Task};
 
 /// The settings that workers are made by.
 #[derive(Debug)]
-pub(super) struct Plan {
+pub(super) struct PoolConfig {
     pub(super) name: String,
     pub(super) options: Options,
     /// How many processors there are, for workers and for us.
     pub(super) processors: usize,
     /// What each worker runs before its first call, and after its last.
-    pub(super) initializer: Option<Errand>,
-    pub(super) finalizer: Option<Errand>,
+    pub(super) initializer: Option<EncodedCall>,
+    pub(super) finalizer: Option<EncodedCall>,
     /// How many calls a worker makes before another takes its place.
     pub(super) quota: Option<u64>,
     /// Something was asked for that a worker may be refused, which `build` is to hear of.
@@ -37,14 +37,14 @@ pub(super) struct Plan {
 
 /// A task with its arguments, to be run in each worker.
 #[derive(Debug)]
-pub(super) struct Errand {
+pub(super) struct EncodedCall {
     task: &'static Registration,
     options: Limits,
     arguments: Vec<u8>,
     handles: Handles,
 }
 
-impl Errand {
+impl EncodedCall {
     /// # Errors
     /// The arguments cannot be encoded.
     pub(super) fn new<T: Task<Output = ()>>(task: T, args: T::Args<'_>) -> Result<Self> {

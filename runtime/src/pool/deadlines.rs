@@ -1,6 +1,6 @@
 //! Ends calls that have taken too long, or are not wanted any more.
 //!
-//! Owns: nothing of its own; it works on the [`Schedule`]. Runs in: the parent, under the mutex.
+//! Owns: nothing of its own; it works on the [`Scheduler`]. Runs in: the parent, under the mutex.
 //! Never: ends a call because of another one's time: what the worker has not begun is taken from it first.
 //!
 //! A call's time begins when its worker can have begun it: when it was given out, or when the reply to the one before it
@@ -15,8 +15,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::call::Call;
-use super::scheduler::{Owed, Schedule};
-use super::slot::{Asked, Worker};
+use super::scheduler::{Owed, Scheduler};
+use super::slot::{Request, Worker};
 use crate::error::{Error, ErrorKind, Execution};
 
 /// How long a worker may leave calls with a timeout unclaimed.
@@ -25,7 +25,7 @@ const DEAF: Duration = Duration::from_secs(1);
 /// How often to look at a worker that has calls with a timeout and has not begun to work.
 const BEGINNING: Duration = Duration::from_millis(5);
 
-impl Schedule {
+impl Scheduler {
     /// Sees to it that the deadlines are looked at by `due`.
     pub(super) fn set_alarm(&mut self, due: Option<Instant>, owed: &mut Owed) {
         if let Some(due) = due
@@ -38,13 +38,13 @@ impl Schedule {
 
     /// When the next look is due: when the call that this worker is running has taken too long.
     pub(super) fn due(&self, number: usize) -> Option<Instant> {
-        let worker = self.places[number].worker()?;
+        let worker = self.slots[number].worker()?;
         if worker.initializing
             && let Some(limit) = self.plan.initializer.as_ref().and_then(|initializer| initializer.options().timeout)
         {
             return worker.since.map_or_else(|| Some(Instant::now() + BEGINNING), |since| since.checked_add(limit));
         }
-        if worker.prelude > 0 && worker.timed > 0 {
+        if worker.setup_pending > 0 && worker.timed > 0 {
             return Some(Instant::now() + BEGINNING);
         }
         due(worker).map(|(due, _)| due)
@@ -58,18 +58,18 @@ impl Schedule {
         for number in self.levels.watched().to_vec() {
             self.check_initializer(number, owed);
             if self.is_overdue(number) {
-                let given = self.places[number].worker().and_then(|worker| worker.since);
+                let given = self.slots[number].worker().and_then(|worker| worker.since);
                 // From here on the worker cannot begin another call, so the one that is killed is the one that is late.
-                self.take_back(number, usize::MAX, owed);
+                self.reclaim(number, usize::MAX, owed);
                 self.collect_from(number, owed);
                 self.end_overdue(number, owed);
                 self.end_deaf(number, given, owed);
             }
             self.set_alarm(self.due(number), owed);
         }
-        self.pump(owed);
-        self.level(owed);
-        self.renew_words(owed);
+        self.dispatch_backlog(owed);
+        self.rebalance(owed);
+        self.refresh_notify_flags(owed);
     }
 
     /// Takes the call back if it has not started, else, if `running`, kills its worker. True if it is cancelled.
@@ -78,38 +78,39 @@ impl Schedule {
         if call.is_settled() {
             return call.was_cancelled();
         }
-        let holder = call.holder();
-        if let Some(number) = holder {
-            self.take_back(number, usize::MAX, owed);
+        let worker = call.worker();
+        if let Some(number) = worker {
+            self.reclaim(number, usize::MAX, owed);
             // What it answered while it still saw calls behind, it may have rung no bell for.
             self.collect_from(number, owed);
         }
         if !call.is_settled() {
-            match call.holder() {
+            match call.worker() {
                 None => self.settle(call, Err(Error::new(ErrorKind::Cancelled, Execution::NotStarted)), owed),
                 Some(number) if self.is_dying_under(number, call) => return self.cancel_dying(number, call),
                 Some(number) if running => {
                     let error = self.in_place(number, Error::new(ErrorKind::Cancelled, Execution::Unknown));
                     self.end_call(number, &error, owed);
                     // With handles beside it, it could not be taken back though the worker had not begun it.
-                    if !call.is_settled() && call.holder().is_none() {
+                    if !call.is_settled() && call.worker().is_none() {
                         self.settle(call, Err(Error::new(ErrorKind::Cancelled, Execution::NotStarted)), owed);
                     }
                 }
                 Some(_) => {}
             }
         }
-        self.pump(owed);
-        self.level(owed);
-        self.renew_words(owed);
-        call.was_cancelled() || call.holder().is_some_and(|number| self.cancel_dying(number, call))
+        self.dispatch_backlog(owed);
+        self.rebalance(owed);
+        self.refresh_notify_flags(owed);
+        call.was_cancelled() || call.worker().is_some_and(|number| self.cancel_dying(number, call))
     }
 
     /// Whether a worker is at this call, as far as is known.
     pub(super) fn is_running(&self, call: &Arc<Call>) -> bool {
-        let Some(number) = call.holder() else { return false };
-        let running = self.places[number].worker().and_then(|worker| worker.caller.running());
-        matches!(running, Some(Asked::Call(running)) if Arc::ptr_eq(running, call)) || self.is_dying_under(number, call)
+        let Some(number) = call.worker() else { return false };
+        let running = self.slots[number].worker().and_then(|worker| worker.caller.running());
+        matches!(running, Some(Request::Call(running)) if Arc::ptr_eq(running, call))
+            || self.is_dying_under(number, call)
     }
 
     fn is_overdue(&self, number: usize) -> bool {
@@ -117,7 +118,7 @@ impl Schedule {
     }
 
     fn end_overdue(&mut self, number: usize, owed: &mut Owed) {
-        let Some((due, limit)) = self.places[number].worker().and_then(due) else { return };
+        let Some((due, limit)) = self.slots[number].worker().and_then(due) else { return };
         let late = Instant::now().checked_duration_since(due);
         if let Some(late) = late {
             let kind = ErrorKind::TimedOut { limit, elapsed: limit + late };
@@ -129,28 +130,28 @@ impl Schedule {
 
     /// This worker had a call since `given` that was overdue: ends it if it has not begun that, nor others before.
     fn end_deaf(&mut self, number: usize, given: Option<Instant>, owed: &mut Owed) {
-        let Some(worker) = self.places[number].worker_mut().filter(|worker| worker.load() == 0) else { return };
+        let Some(worker) = self.slots[number].worker_mut().filter(|worker| worker.load() == 0) else { return };
         let claimed = worker.caller.claimed();
-        let known = worker.deaf.filter(|(_, before)| *before == claimed).map(|(since, _)| since);
+        let known = worker.unresponsive_since.filter(|(_, before)| *before == claimed).map(|(since, _)| since);
         let Some(since) = known.or(given) else { return };
-        worker.deaf = Some((since, claimed));
+        worker.unresponsive_since = Some((since, claimed));
         if since.elapsed() >= DEAF {
             let kind = ErrorKind::TimedOut { limit: DEAF, elapsed: since.elapsed() };
             let error = self.in_place(number, Error::new(kind, Execution::NotStarted));
             // Without grace: it has nothing to clear up, and a stopped process does not hear that it is to end.
-            self.doom(number, &error, None, owed);
+            self.kill_worker(number, &error, None, owed);
         }
     }
 
     /// Ends a worker because of the call that it is running, which ends with `error`.
     fn end_call(&mut self, number: usize, error: &Error, owed: &mut Owed) {
-        self.doom(number, error, self.plan.grace, owed);
+        self.kill_worker(number, error, self.plan.grace, owed);
     }
 }
 
 /// When the call that this worker is running has taken too long, and how long it may take.
 fn due(worker: &Worker) -> Option<(Instant, Duration)> {
-    let Asked::Call(call) = worker.caller.front()? else { return None };
+    let Request::Call(call) = worker.caller.front()? else { return None };
     let limit = call.options.timeout?;
     Some((worker.since?.checked_add(limit)?, limit))
 }

@@ -16,9 +16,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::call::{Call, Queued};
-use super::config::{Errand, Plan};
-use super::scheduler::{Owed, Schedule};
-use super::slot::{Asked, State, Worker};
+use super::config::{EncodedCall, PoolConfig};
+use super::scheduler::{Owed, Scheduler};
+use super::slot::{Request, SlotState, Worker};
 use crate::error::{Error, ErrorKind, Execution, Result};
 use crate::launch::{DEATH_LOOK, LONGEST_DEATH, Record, not_dead_note, outcome};
 use crate::link::frame::Kind;
@@ -121,12 +121,12 @@ impl Leaving {
     fn hear(&mut self) {
         let Some(worker) = &mut self.worker else { return };
         let answer = &mut self.answer;
-        let heard = worker.caller.collect(|asked, reply| {
-            if matches!(asked, Asked::Finalizer) {
+        let reply_watched = worker.caller.collect(|asked, reply| {
+            if matches!(asked, Request::Finalizer) {
                 *answer = Some(outcome::of_reply(reply).map(drop));
             }
         });
-        if let Err(violation) = heard {
+        if let Err(violation) = reply_watched {
             *answer = Some(Err(outcome::of_violation(violation.0)));
         }
     }
@@ -140,27 +140,27 @@ impl Leaving {
     }
 }
 
-impl Plan {
+impl PoolConfig {
     /// How long a worker may take to exit.
     fn exit_limit(&self) -> Duration {
         self.exit_timeout.unwrap_or_else(|| EXIT_TIMEOUT.max(self.grace.unwrap_or_default()))
     }
 
     /// How long its finalizer may take before that.
-    fn finalizer_limit(&self, finalizer: &Errand) -> Duration {
+    fn finalizer_limit(&self, finalizer: &EncodedCall) -> Duration {
         finalizer.options().timeout.or(self.exit_timeout).unwrap_or(FINALIZER_TIMEOUT)
     }
 }
 
-impl Schedule {
+impl Scheduler {
     /// Nothing is expected of this worker any more, and it is killed, or asked to end and killed after `grace`. What it was
     /// running ends with `error` once it is dead; what it had not begun moves on now.
-    pub(super) fn doom(&mut self, number: usize, error: &Error, grace: Option<Duration>, owed: &mut Owed) {
-        match std::mem::replace(&mut self.places[number].state, State::Empty) {
-            State::Ready(worker) => {
+    pub(super) fn kill_worker(&mut self, number: usize, error: &Error, grace: Option<Duration>, owed: &mut Owed) {
+        match std::mem::replace(&mut self.slots[number].state, SlotState::Vacant) {
+            SlotState::Ready(worker) => {
                 self.see_departure(number, &worker);
                 let record = Arc::clone(&worker.record);
-                let (running, _) = self.sort_remains(*worker);
+                let (running, _) = self.settle_in_flight(*worker);
                 let running = running.into_iter().map(|queued| (queued, error.clone())).collect();
                 match grace {
                     None => owed.kill.push(Arc::clone(&record)),
@@ -169,24 +169,24 @@ impl Schedule {
                 let death = Death::after(grace.unwrap_or_default());
                 self.set_alarm(death.next, owed);
                 let dying = Dying { record, running, cause: error.clone(), death };
-                self.places[number].state = State::Dying(Box::new(dying));
+                self.slots[number].state = SlotState::Dying(Box::new(dying));
             }
-            other => self.places[number].state = other,
+            other => self.slots[number].state = other,
         }
-        self.sort_in(number, owed);
+        self.update_load(number, owed);
     }
 
     /// Cancels a call of a worker that is about to be dead, if it would be made again. True if it ends as cancelled.
     pub(super) fn cancel_dying(&mut self, number: usize, call: &Arc<Call>) -> bool {
-        let State::Dying(dying) = &mut self.places[number].state else { return false };
+        let SlotState::Dying(dying) = &mut self.slots[number].state else { return false };
         let running = dying.running.iter_mut().find(|(queued, _)| Arc::ptr_eq(&queued.call, call));
         running.is_some_and(|(_, error)| cancel_retry(call, error))
     }
 
     /// Takes the retries from all calls of workers that are about to be dead.
     pub(super) fn cancel_all_dying(&mut self) {
-        for place in &mut self.places {
-            if let State::Dying(dying) = &mut place.state {
+        for slot in &mut self.slots {
+            if let SlotState::Dying(dying) = &mut slot.state {
                 dying.running.iter_mut().for_each(|(queued, error)| _ = cancel_retry(&queued.call, error));
             }
         }
@@ -261,8 +261,8 @@ impl Schedule {
                 self.check_leaving(at, now, &mut dead, owed);
             }
         }
-        for number in 0..self.places.len() {
-            let State::Dying(dying) = &mut self.places[number].state else { continue };
+        for number in 0..self.slots.len() {
+            let SlotState::Dying(dying) = &mut self.slots[number].state else { continue };
             match dying.death.look(&dying.record, now) {
                 Found::Dead => dead.push((number, Arc::clone(&dying.record))),
                 Found::Stuck => self.give_up_on(number, owed),
@@ -274,8 +274,8 @@ impl Schedule {
             record.kill_group();
             self.ended(number, &record, ExitStatus::from_raw(signal::KILL), owed);
         }
-        let dying = self.places.iter().filter_map(|place| match &place.state {
-            State::Dying(dying) => dying.death.next,
+        let dying = self.slots.iter().filter_map(|slot| match &slot.state {
+            SlotState::Dying(dying) => dying.death.next,
             _ => None,
         });
         let next = dying.chain(self.leaving.iter().filter_map(Leaving::due)).min();
@@ -320,34 +320,36 @@ impl Schedule {
     /// A worker was killed and does not die: its calls are settled all the same, never made again, and its place is given to
     /// another one.
     fn give_up_on(&mut self, number: usize, owed: &mut Owed) {
-        let State::Dying(dying) = std::mem::replace(&mut self.places[number].state, State::Empty) else { return };
+        let SlotState::Dying(dying) = std::mem::replace(&mut self.slots[number].state, SlotState::Vacant) else {
+            return;
+        };
         self.see_stuck(number, &dying.record, owed);
         for (queued, error) in dying.running {
             self.settle(&queued.call, Err(error.with_note(not_dead_note())), owed);
-            queued.call.set_holder(None);
+            queued.call.set_worker(None);
         }
-        self.sort_in(number, owed);
-        self.take_over(number, owed);
-        self.pump(owed);
+        self.update_load(number, owed);
+        self.promote_standby(number, owed);
+        self.dispatch_backlog(owed);
     }
 
     /// Whether a worker that is not dead yet was running this call.
     pub(super) fn is_dying_under(&self, number: usize, call: &Arc<Call>) -> bool {
-        match self.places.get(number).map(|place| &place.state) {
-            Some(State::Dying(dying)) => dying.running.iter().any(|(queued, _)| Arc::ptr_eq(&queued.call, call)),
+        match self.slots.get(number).map(|slot| &slot.state) {
+            Some(SlotState::Dying(dying)) => dying.running.iter().any(|(queued, _)| Arc::ptr_eq(&queued.call, call)),
             _ => false,
         }
     }
 
-    /// Everything is to end now: those that leave are killed, and no finalizer is waited for.
+    /// AllCalls is to end now: those that leave are killed, and no finalizer is waited for.
     pub(super) fn kill_leaving(&mut self, owed: &mut Owed) {
         for leaving in &mut self.leaving {
             leaving.worker = None;
             leaving.stage = Stage::Killed(Death::after(Duration::ZERO));
             owed.kill.push(Arc::clone(&leaving.record));
         }
-        for place in &self.places {
-            if let State::Dying(dying) = &place.state {
+        for slot in &self.slots {
+            if let SlotState::Dying(dying) = &slot.state {
                 owed.kill.push(Arc::clone(&dying.record));
             }
         }
@@ -357,13 +359,13 @@ impl Schedule {
 }
 
 /// Gives a worker its finalizer.
-fn give_finalizer(worker: &mut Worker, finalizer: &Errand) -> Result<()> {
+fn give_finalizer(worker: &mut Worker, finalizer: &EncodedCall) -> Result<()> {
     let index = finalizer.task().index();
     let index = index.ok_or_else(Error::unknown_task)?;
     let at = |step: &'static str| move |errno| Error::could_not_start(step, errno);
     let payload = finalizer.payload().map_err(at("find memory for the finalizer's arguments"))?;
     let request = (index, finalizer.options().memory_limit);
-    let written = worker.caller.write(Kind::Call, request, payload, Asked::Finalizer);
+    let written = worker.caller.write(Kind::Call, request, payload, Request::Finalizer);
     written.map_err(|(errno, ..)| at("hand over the finalizer's arguments")(errno))?;
     worker.caller.publish();
     Ok(())
@@ -371,7 +373,7 @@ fn give_finalizer(worker: &mut Worker, finalizer: &Errand) -> Result<()> {
 
 /// Has a call that would be made again after `error` end as cancelled; true if it does.
 fn cancel_retry(call: &Call, error: &mut Error) -> bool {
-    if *error.kind() != ErrorKind::Cancelled && call.try_again(error) {
+    if *error.kind() != ErrorKind::Cancelled && call.record_attempt(error) {
         *error = Error::new(ErrorKind::Cancelled, Execution::NotStarted);
     }
     *error.kind() == ErrorKind::Cancelled

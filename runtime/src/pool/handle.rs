@@ -12,8 +12,8 @@ use std::time::{Duration, Instant};
 
 use super::call::Call;
 use super::callbacks::{self, Callback};
-use super::scheduler::Schedule;
-use super::shared::Core;
+use super::scheduler::Scheduler;
+use super::shared::Shared;
 use crate::codec::CodecError;
 use crate::error::{Direction, Error, ErrorKind, Execution, Result};
 use crate::launch::decode;
@@ -44,14 +44,14 @@ use crate::launch::decode;
 #[must_use = "the call is made all the same, but nobody hears of its errors"]
 #[doc(alias("AsyncResult", "Future"))]
 pub struct JoinHandle<R> {
-    core: Arc<Core>,
+    shared: Arc<Shared>,
     call: Arc<Call>,
     decode: Decode<R>,
 }
 
 impl<R> JoinHandle<R> {
-    pub(super) fn new(core: Arc<Core>, call: Arc<Call>, decode: Decode<R>) -> Self {
-        Self { core, call, decode }
+    pub(super) fn new(shared: Arc<Shared>, call: Arc<Call>, decode: Decode<R>) -> Self {
+        Self { shared, call, decode }
     }
 
     /// Waits for the result, as long as it takes.
@@ -84,7 +84,7 @@ impl<R> JoinHandle<R> {
     #[must_use]
     pub fn is_finished(&self) -> bool {
         if !self.call.is_settled() {
-            self.core.update(Schedule::collect);
+            self.shared.update(Scheduler::collect);
         }
         self.call.is_settled()
     }
@@ -107,7 +107,7 @@ impl<R> JoinHandle<R> {
     /// ```
     #[must_use]
     pub fn is_running(&self) -> bool {
-        !self.is_finished() && self.core.schedule().is_running(&self.call)
+        !self.is_finished() && self.shared.scheduler().is_running(&self.call)
     }
 
     /// Takes the call back if it has not begun, also if a worker has it already: then joining gives
@@ -159,7 +159,7 @@ impl<R> JoinHandle<R> {
     }
 
     fn cancel_call(&self, running: bool) -> bool {
-        self.core.update(|schedule, owed| schedule.cancel(&self.call, running, owed))
+        self.shared.update(|scheduler, owed| scheduler.cancel(&self.call, running, owed))
     }
 
     /// Has `callback` called with the result, once. Several may be set, and are called in that order; the handle can still
@@ -202,20 +202,21 @@ impl<R> JoinHandle<R> {
         if self.is_finished() {
             return callbacks::run(callback);
         }
-        let callbacks = &self.core.callbacks;
+        let callbacks = &self.shared.callbacks;
         if !callbacks.open() {
             self.wait_until(None);
             return callbacks::run(callback);
         }
-        if let Some(callback) = self.core.update(|schedule, owed| schedule.call_back_later(&self.call, callback, owed))
+        if let Some(callback) =
+            self.shared.update(|scheduler, owed| scheduler.register_callback(&self.call, callback, owed))
         {
             callbacks.cancel();
             callbacks::run(callback);
         }
     }
 
-    pub(super) fn core(&self) -> &Arc<Core> {
-        &self.core
+    pub(super) fn shared(&self) -> &Arc<Shared> {
+        &self.shared
     }
 
     pub(super) fn call(&self) -> &Arc<Call> {
@@ -229,7 +230,7 @@ impl<R> JoinHandle<R> {
 
     pub(super) fn wait_until(&self, deadline: Option<Instant>) -> bool {
         let done = || self.call.is_settled();
-        done() || self.core.wait(&done, &*self.call, deadline)
+        done() || self.shared.wait(&done, &*self.call, deadline)
     }
 }
 
@@ -261,10 +262,10 @@ impl<R> Future for JoinHandle<R> {
     fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Result<R>> {
         if !self.call.is_settled() {
             let waker = context.waker().clone();
-            self.core.update(|schedule, owed| {
-                schedule.collect(owed);
+            self.shared.update(|scheduler, owed| {
+                scheduler.collect(owed);
                 if !self.call.is_settled() {
-                    schedule.wait_later(&self.call, waker, owed);
+                    scheduler.register_waker(&self.call, waker, owed);
                 }
             });
         }

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use super::elapsed::Elapsed;
 use super::handle::JoinHandle;
 use super::pool::Pool;
-use super::scheduler::Schedule;
+use super::scheduler::Scheduler;
 use crate::error::Result;
 use crate::task::Task;
 
@@ -37,11 +37,11 @@ use crate::task::Task;
 #[must_use = "nothing is submitted until a result is asked for"]
 #[doc(alias = "IMapIterator")]
 pub struct Imap<'p, 'a, T: Task, I> {
-    ahead: Ahead<'p, 'a, T, I>,
+    ahead: Prefetch<'p, 'a, T, I>,
 }
 
 /// Items that were submitted, and those that were not.
-struct Ahead<'p, 'a, T: Task, I> {
+struct Prefetch<'p, 'a, T: Task, I> {
     pool: &'p Pool,
     task: T,
     items: std::iter::Fuse<I>,
@@ -50,7 +50,7 @@ struct Ahead<'p, 'a, T: Task, I> {
     arguments: PhantomData<fn(&'a ())>,
 }
 
-impl<'p, 'a, T: Task, I: Iterator<Item = T::Args<'a>>> Ahead<'p, 'a, T, I> {
+impl<'p, 'a, T: Task, I: Iterator<Item = T::Args<'a>>> Prefetch<'p, 'a, T, I> {
     fn new(pool: &'p Pool, task: T, items: I, most: usize) -> Self {
         Self { pool, task, items: items.fuse(), most, pending: VecDeque::new(), arguments: PhantomData }
     }
@@ -70,19 +70,19 @@ impl<'p, 'a, T: Task, I: Iterator<Item = T::Args<'a>>> Ahead<'p, 'a, T, I> {
     }
 }
 
-impl<T: Task, I> Drop for Ahead<'_, '_, T, I> {
+impl<T: Task, I> Drop for Prefetch<'_, '_, T, I> {
     /// What is still on the way is not wanted any more.
     fn drop(&mut self) {
         if !self.pending.is_empty() {
             self.pending.iter().for_each(|handle| handle.call().abandon());
-            self.pool.core().update(Schedule::cancel_abandoned);
+            self.pool.shared().update(Scheduler::cancel_abandoned);
         }
     }
 }
 
 impl<'p, 'a, T: Task, I: Iterator<Item = T::Args<'a>>> Imap<'p, 'a, T, I> {
     pub(super) fn new(pool: &'p Pool, task: T, items: I, most: usize) -> Self {
-        Self { ahead: Ahead::new(pool, task, items, most) }
+        Self { ahead: Prefetch::new(pool, task, items, most) }
     }
 
     /// Reads up to `items` items ahead: so many have been read and submitted while their results were not yielded, the one

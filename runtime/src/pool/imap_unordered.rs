@@ -9,11 +9,11 @@ use std::marker::PhantomData;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::completion_queue::Completions;
+use super::completion_queue::CompletionQueue;
 use super::elapsed::Elapsed;
 use super::handle::JoinHandle;
 use super::pool::Pool;
-use super::scheduler::Schedule;
+use super::scheduler::Scheduler;
 use crate::error::Result;
 use crate::task::Task;
 
@@ -41,9 +41,9 @@ pub struct ImapUnordered<'p, 'a, T: Task, I> {
     items: std::iter::Fuse<I>,
     most: usize,
     /// The calls on the way, each in a place of its own, by the number of which the set knows it.
-    places: Vec<Option<JoinHandle<T::Output>>>,
+    slots: Vec<Option<JoinHandle<T::Output>>>,
     free: Vec<usize>,
-    settled: Arc<Completions>,
+    settled: Arc<CompletionQueue>,
     arguments: PhantomData<fn(&'a ())>,
 }
 
@@ -54,9 +54,9 @@ impl<'p, 'a, T: Task, I: Iterator<Item = T::Args<'a>>> ImapUnordered<'p, 'a, T, 
             task,
             items: items.fuse(),
             most,
-            places: Vec::new(),
+            slots: Vec::new(),
             free: Vec::new(),
-            settled: Completions::new(),
+            settled: CompletionQueue::new(),
             arguments: PhantomData,
         }
     }
@@ -122,11 +122,11 @@ impl<'p, 'a, T: Task, I: Iterator<Item = T::Args<'a>>> ImapUnordered<'p, 'a, T, 
         }
         let there = || self.settled.is_enough();
         if !there() {
-            self.pool.core().wait(&there, &*self.settled, deadline);
+            self.pool.shared().wait(&there, &*self.settled, deadline);
         }
         let first = self.settled.pop().ok_or_else(|| Elapsed::new(self.pending()))?;
         self.free.push(first);
-        Ok(self.places[first].take().map(|handle| handle.result()))
+        Ok(self.slots[first].take().map(|handle| handle.result()))
     }
 
     /// Submits items until as many as allowed are on the way.
@@ -134,19 +134,19 @@ impl<'p, 'a, T: Task, I: Iterator<Item = T::Args<'a>>> ImapUnordered<'p, 'a, T, 
         while self.pending() < self.most {
             let Some(item) = self.items.next() else { return };
             let handle = self.pool.submit(self.task, item);
-            let place = self.free.pop().unwrap_or_else(|| {
-                self.places.push(None);
-                self.places.len() - 1
+            let slot = self.free.pop().unwrap_or_else(|| {
+                self.slots.push(None);
+                self.slots.len() - 1
             });
-            handle.call().join_set(&self.settled, place);
-            self.places[place] = Some(handle);
+            handle.call().subscribe(&self.settled, slot);
+            self.slots[slot] = Some(handle);
         }
     }
 }
 
 impl<T: Task, I> ImapUnordered<'_, '_, T, I> {
     fn pending(&self) -> usize {
-        self.places.len() - self.free.len()
+        self.slots.len() - self.free.len()
     }
 }
 
@@ -171,8 +171,8 @@ impl<T: Task, I> Drop for ImapUnordered<'_, '_, T, I> {
     /// What is still on the way is not wanted any more.
     fn drop(&mut self) {
         if self.pending() > 0 {
-            self.places.iter().flatten().for_each(|handle| handle.call().abandon());
-            self.pool.core().update(Schedule::cancel_abandoned);
+            self.slots.iter().flatten().for_each(|handle| handle.call().abandon());
+            self.pool.shared().update(Scheduler::cancel_abandoned);
         }
     }
 }

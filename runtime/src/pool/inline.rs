@@ -14,9 +14,9 @@ use std::sync::atomic::Ordering::SeqCst;
 use std::sync::{Arc, Once, OnceLock};
 
 use super::call::Call;
-use super::config::{Errand, Plan};
+use super::config::{EncodedCall, PoolConfig};
 use super::scheduler::Phase;
-use super::shared::Core;
+use super::shared::Shared;
 use crate::child::panics;
 use crate::codec::Writer;
 use crate::codec::handles::{self, Handles, Received};
@@ -41,21 +41,21 @@ fn says_yes(value: &OsStr) -> bool {
     value == "1" || value == "true"
 }
 
-impl Core {
+impl Shared {
     /// Runs a call here and now, and settles it; false if the pool is closed.
     pub(super) fn run_inline(self: &Arc<Self>, call: &Arc<Call>, payload: &Payload) -> bool {
-        let taken = self.update(|schedule, _| {
-            if let Phase::Closing(error) | Phase::Ended(error) = &schedule.phase {
+        let taken = self.update(|scheduler, _| {
+            if let Phase::Closing(error) | Phase::Ended(error) = &scheduler.phase {
                 drop(call.settle(Err(error.clone())));
                 return false;
             }
-            let others = schedule.outstanding.fetch_add(1, SeqCst);
-            schedule.looks.submitted(&call.stamps, others);
+            let others = scheduler.outstanding.fetch_add(1, SeqCst);
+            scheduler.metrics.submitted(&call.times, others);
             true
         });
         if taken {
             let outcome = run(call.index, payload);
-            self.update(|schedule, owed| schedule.settle(call, outcome, owed));
+            self.update(|scheduler, owed| scheduler.settle(call, outcome, owed));
         }
         taken
     }
@@ -65,7 +65,7 @@ impl Core {
 ///
 /// # Errors
 /// It failed.
-pub(super) fn begin(plan: &Plan) -> Result<()> {
+pub(super) fn begin(plan: &PoolConfig) -> Result<()> {
     let failed = |error| Error::closed(format!("the initializer of its workers failed: {error}"));
     plan.initializer.as_ref().map_or(Ok(()), run_errand).map_err(failed)
 }
@@ -74,11 +74,11 @@ pub(super) fn begin(plan: &Plan) -> Result<()> {
 ///
 /// # Errors
 /// It failed.
-pub(super) fn end(plan: &Plan) -> Result<()> {
+pub(super) fn end(plan: &PoolConfig) -> Result<()> {
     plan.finalizer.as_ref().map_or(Ok(()), run_errand)
 }
 
-fn run_errand(errand: &Errand) -> Result<()> {
+fn run_errand(errand: &EncodedCall) -> Result<()> {
     let name = errand.task().name();
     let unknown = Error::unknown_task;
     let index = errand.task().index().ok_or_else(unknown);

@@ -7,8 +7,8 @@ use std::sync::{Arc, TryLockError};
 use std::thread::{Thread, ThreadId};
 use std::time::{Duration, Instant};
 
-use super::scheduler::{Office, Schedule};
-use super::shared::Core;
+use super::scheduler::{Leader, Scheduler};
+use super::shared::Shared;
 use crate::link::spin;
 
 /// The longest sleep of a leader: if the program closes descriptors that it did not open, no bell is left to wake it.
@@ -18,7 +18,7 @@ const LOOK_AGAIN: Duration = Duration::from_millis(500);
 const LET_HUB_SAY: Duration = Duration::from_millis(1);
 
 /// What a thread can wait for.
-pub(super) trait Awaited {
+pub(super) trait Waitable {
     /// Has `thread` unparked when there is something to see. To be followed by a look.
     fn enlist(&self, thread: Thread);
 
@@ -27,57 +27,57 @@ pub(super) trait Awaited {
 }
 
 /// All calls of the pool: the last leader to step down wakes a thread that waits for them.
-pub(super) struct Everything;
+pub(super) struct AllCalls;
 
-impl Awaited for Everything {
+impl Waitable for AllCalls {
     fn enlist(&self, _: Thread) {}
 
     fn strike(&self, _: ThreadId) {}
 }
 
 /// Replies of this pool are heard by the hub while there is no leader, as long as this lives.
-pub(super) struct Attention(Arc<Core>);
+pub(super) struct ReplyInterest(Arc<Shared>);
 
-impl Attention {
-    pub(super) fn new(core: &Arc<Core>) -> Self {
-        core.update(|schedule, owed| {
-            schedule.awaited += 1;
-            schedule.renew_words(owed);
+impl ReplyInterest {
+    pub(super) fn new(shared: &Arc<Shared>) -> Self {
+        shared.update(|scheduler, owed| {
+            scheduler.interest += 1;
+            scheduler.refresh_notify_flags(owed);
         });
-        Self(Arc::clone(core))
+        Self(Arc::clone(shared))
     }
 }
 
-impl Drop for Attention {
+impl Drop for ReplyInterest {
     fn drop(&mut self) {
-        let mut schedule = self.0.schedule();
-        schedule.awaited = schedule.awaited.saturating_sub(1);
+        let mut scheduler = self.0.scheduler();
+        scheduler.interest = scheduler.interest.saturating_sub(1);
     }
 }
 
-impl Core {
-    /// Waits until `done`, leading or following; false if `deadline` came first. `awaited` is what makes `done` true, and
+impl Shared {
+    /// Waits until `done`, leading or following; false if `deadline` came first. `interest` is what makes `done` true, and
     /// `done`, which is called under the mutex too, takes no lock of the pool's.
     pub(super) fn wait(
         self: &Arc<Self>,
         done: &dyn Fn() -> bool,
-        awaited: &dyn Awaited,
+        interest: &dyn Waitable,
         deadline: Option<Instant>,
     ) -> bool {
         loop {
-            let leads = self.update(|schedule, owed| {
-                schedule.collect(owed);
+            let leads = self.update(|scheduler, owed| {
+                scheduler.collect(owed);
                 if done() {
                     // This may be the follower that the last leader woke to be the next; then another one must be.
-                    schedule.call_a_leader(owed);
+                    scheduler.promote_follower(owed);
                     return None;
                 }
-                if schedule.office != Office::Vacant {
+                if scheduler.leader != Leader::None {
                     // Entered under the mutex: the leader cannot leave before it sees us.
-                    schedule.followers.push(std::thread::current());
+                    scheduler.followers.push(std::thread::current());
                     return Some(false);
                 }
-                schedule.take_office();
+                scheduler.become_leader();
                 Some(true)
             });
             match leads {
@@ -88,15 +88,15 @@ impl Core {
                 }
                 Some(false) => {
                     let own = std::thread::current();
-                    awaited.enlist(own.clone());
+                    interest.enlist(own.clone());
                     if !done() {
                         park(deadline);
                     }
-                    awaited.strike(own.id());
-                    self.schedule().followers.retain(|thread| thread.id() != own.id());
+                    interest.strike(own.id());
+                    self.scheduler().followers.retain(|thread| thread.id() != own.id());
                     if !done() && deadline.is_some_and(|at| Instant::now() >= at) {
                         // It may have been woken to lead; then another one must.
-                        self.pass_on();
+                        self.hand_over();
                         return false;
                     }
                 }
@@ -106,22 +106,22 @@ impl Core {
 
     /// Waits until `done`, or for `time`, without leading: so workers do not ring for each reply, which takes processors
     /// from them, but only when they have nothing to do. For callers that are not in a hurry.
-    pub(super) fn nap(self: &Arc<Self>, done: &dyn Fn() -> bool, awaited: &dyn Awaited, time: Duration) {
+    pub(super) fn nap(self: &Arc<Self>, done: &dyn Fn() -> bool, interest: &dyn Waitable, time: Duration) {
         let own = std::thread::current();
-        awaited.enlist(own.clone());
-        self.update(Schedule::renew_words);
+        interest.enlist(own.clone());
+        self.update(Scheduler::refresh_notify_flags);
         if !done() {
             std::thread::park_timeout(time);
         }
-        awaited.strike(own.id());
+        interest.strike(own.id());
     }
 
-    /// Looks for replies and sleeps until there are some, on behalf of all, until `done`.
+    /// Metrics for replies and sleeps until there are some, on behalf of all, until `done`.
     fn lead(self: &Arc<Self>, done: &dyn Fn() -> bool, deadline: Option<Instant>) {
         let mut rang = Vec::new();
         let (mut far, mut crowded) = {
-            let mut schedule = self.schedule();
-            (std::mem::take(&mut schedule.far), schedule.is_crowded())
+            let mut scheduler = self.scheduler();
+            (std::mem::take(&mut scheduler.far), scheduler.is_crowded())
         };
         let mut busy = false;
         loop {
@@ -139,24 +139,24 @@ impl Core {
                 }
             }
             let late = deadline.is_some_and(|at| Instant::now() >= at);
-            let sleeps = self.update(|schedule, owed| {
-                let any = schedule.collect(owed);
-                crowded = schedule.is_crowded();
+            let sleeps = self.update(|scheduler, owed| {
+                let any = scheduler.collect(owed);
+                crowded = scheduler.is_crowded();
                 if done() || late {
-                    schedule.leave_office(owed);
+                    scheduler.step_down(owed);
                     return None;
                 }
                 if any {
-                    busy = !schedule.backlog.is_empty();
+                    busy = !scheduler.backlog.is_empty();
                     return Some(false);
                 }
-                schedule.set_asleep(true);
+                scheduler.set_asleep(true);
                 // A reply that came before the words were seen has rung no bell.
-                if schedule.has_reply() {
-                    schedule.set_asleep(false);
+                if scheduler.has_reply() {
+                    scheduler.set_asleep(false);
                     return Some(false);
                 }
-                schedule.office = Office::Asleep;
+                scheduler.leader = Leader::Parked;
                 Some(true)
             });
             match sleeps {
@@ -173,9 +173,9 @@ impl Core {
                     if !crowded {
                         self.spin.slept(since);
                     }
-                    let mut schedule = self.schedule();
-                    schedule.office = Office::Awake;
-                    schedule.set_asleep(false);
+                    let mut scheduler = self.scheduler();
+                    scheduler.leader = Leader::Polling;
+                    scheduler.set_asleep(false);
                 }
             }
         }
@@ -183,16 +183,16 @@ impl Core {
 
     /// A look at the replies that does not wait for the mutex; the thread that has it will look.
     fn sees_reply(&self) -> bool {
-        match self.schedule.try_lock() {
-            Ok(schedule) => schedule.has_reply(),
-            Err(TryLockError::Poisoned(schedule)) => schedule.into_inner().has_reply(),
+        match self.scheduler.try_lock() {
+            Ok(scheduler) => scheduler.has_reply(),
+            Err(TryLockError::Poisoned(scheduler)) => scheduler.into_inner().has_reply(),
             Err(TryLockError::WouldBlock) => false,
         }
     }
 
     /// Wakes a follower if there is no leader.
-    fn pass_on(self: &Arc<Self>) {
-        self.update(Schedule::call_a_leader);
+    fn hand_over(self: &Arc<Self>) {
+        self.update(Scheduler::promote_follower);
     }
 }
 

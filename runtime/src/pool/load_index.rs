@@ -13,7 +13,7 @@ const NOWHERE: usize = usize::MAX;
 
 /// Where a number stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Rank {
+pub(super) struct Load {
     /// How many calls the worker has.
     pub(super) load: usize,
     /// Whether it may be given more.
@@ -22,10 +22,10 @@ pub(super) struct Rank {
 
 /// The numbers of all workers that have been made ready, by load; and of those that have something to answer.
 #[derive(Debug, Default)]
-pub(super) struct Levels {
+pub(super) struct LoadIndex {
     /// For each load those that may get more, the one used last on top, and those that may not.
     by_load: [[Vec<usize>; 2]; LEVELS],
-    ranks: Vec<Option<Rank>>,
+    ranks: Vec<Option<Load>>,
     /// Where in its list a number stands.
     slots: Vec<usize>,
     watched: Vec<usize>,
@@ -34,7 +34,7 @@ pub(super) struct Levels {
     behind: usize,
 }
 
-impl Levels {
+impl LoadIndex {
     /// Makes room for numbers below `count`.
     pub(super) fn grow(&mut self, count: usize) {
         if count > self.ranks.len() {
@@ -45,7 +45,7 @@ impl Levels {
     }
 
     /// Puts a number where it belongs: into no list, or into that of its rank.
-    pub(super) fn put(&mut self, number: usize, rank: Option<Rank>) {
+    pub(super) fn put(&mut self, number: usize, rank: Option<Load>) {
         let before = self.ranks[number];
         if before == rank {
             return;
@@ -124,12 +124,12 @@ mod tests {
     use super::*;
 
     /// What the lists should say, found by looking at every number.
-    fn agree(levels: &Levels, ranks: &[Option<Rank>], watched: &[bool]) {
+    fn agree(levels: &LoadIndex, ranks: &[Option<Load>], watched: &[bool]) {
         let loads = |open: Option<bool>| {
             let those = ranks.iter().flatten().filter(move |rank| open.is_none_or(|open| rank.open == open));
             those.map(|rank| rank.load)
         };
-        let room = |rank: &Rank| rank.load < LEVELS - 1 && rank.open;
+        let room = |rank: &Load| rank.load < LEVELS - 1 && rank.open;
         let least = ranks.iter().flatten().filter(|rank| room(rank)).map(|rank| rank.load).min();
         assert_eq!(levels.least().map(|number| ranks[number].unwrap().load), least);
         assert!(levels.least().is_none_or(|number| ranks[number].unwrap().open));
@@ -147,7 +147,7 @@ mod tests {
     #[test]
     fn after_any_changes_the_lists_say_what_a_look_at_every_number_says() {
         const COUNT: usize = 7;
-        let mut levels = Levels::default();
+        let mut levels = LoadIndex::default();
         levels.grow(COUNT);
         let (mut ranks, mut watched) = ([None; COUNT], [false; COUNT]);
         let mut random = 1u64;
@@ -161,7 +161,7 @@ mod tests {
                 watched[number] = below(2) == 0;
                 levels.watch(number, watched[number]);
             } else {
-                let rank = Rank { load: below(LEVELS), open: below(2) == 0 };
+                let rank = Load { load: below(LEVELS), open: below(2) == 0 };
                 ranks[number] = (below(5) > 0).then_some(rank);
                 levels.put(number, ranks[number]);
             }
@@ -171,12 +171,12 @@ mod tests {
 
     #[test]
     fn the_idle_worker_that_was_used_last_comes_first() {
-        let mut levels = Levels::default();
+        let mut levels = LoadIndex::default();
         levels.grow(3);
-        let idle = Some(Rank { load: 0, open: true });
+        let idle = Some(Load { load: 0, open: true });
         (0..3).for_each(|number| levels.put(number, idle));
         assert_eq!(levels.idle(), Some(2));
-        levels.put(2, Some(Rank { load: 1, open: true }));
+        levels.put(2, Some(Load { load: 1, open: true }));
         assert_eq!(levels.idle(), Some(1));
         levels.put(2, idle);
         assert_eq!(levels.idle(), Some(2));

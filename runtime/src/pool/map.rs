@@ -9,15 +9,15 @@ use std::sync::Arc;
 use std::thread::{Thread, ThreadId};
 use std::time::Duration;
 
-use super::batch_size::Pace;
+use super::batch_size::BatchSizer;
 use super::call::Call;
 use super::imap::Imap;
 use super::inline;
-use super::leader::Awaited;
+use super::leader::Waitable;
 use super::metrics::{entered, has_spans};
 use super::pool::Pool;
-use super::scheduler::Schedule;
-use super::shared::Core;
+use super::scheduler::Scheduler;
+use super::shared::Shared;
 use crate::codec::Writer;
 use crate::codec::handles::{self, Handles};
 use crate::error::{Direction, Error, ErrorKind, Execution, Result};
@@ -51,7 +51,7 @@ where
     let _span = has_spans().then(|| entered(true, task.registration().name()));
     let total = exact(&items);
     let results = if travels_in_batches(pool, task) {
-        Mapping::new(pool, task).run(items, total, hook)?
+        MapRun::new(pool, task).run(items, total, hook)?
     } else {
         one_by_one(pool, task, items, total, hook)?
     };
@@ -64,7 +64,7 @@ where
 /// Whether the task's calls are alike, and nothing has to be said or counted for each.
 fn travels_in_batches<T: Task>(pool: &Pool, task: T) -> bool {
     let alike = task.options() == Options::new() && task.registration().index().is_some();
-    alike && !inline::is_on() && pool.core().allows_batches()
+    alike && !inline::is_on() && pool.shared().allows_batches()
 }
 
 fn one_by_one<'a, T, I>(pool: &Pool, task: T, items: I, total: Option<usize>, hook: Hook<'_>) -> Result<Vec<T::Output>>
@@ -86,14 +86,14 @@ fn exact<I: Iterator>(items: &I) -> Option<usize> {
 }
 
 /// A map under way.
-struct Mapping<'p, T: Task> {
-    core: &'p Arc<Core>,
+struct MapRun<'p, T: Task> {
+    shared: &'p Arc<Shared>,
     /// The task's name and its place in the registry.
     task: (&'static str, u32),
     workers: usize,
     results: Vec<T::Output>,
     /// Calls with results that were not taken, in the items' order.
-    pending: VecDeque<Sent>,
+    pending: VecDeque<SentBatch>,
     /// How many more may be sent before it is counted again how many are not settled.
     room: usize,
     /// So much is there already, behind what is not, that no more is sent.
@@ -105,20 +105,20 @@ struct Mapping<'p, T: Task> {
     /// What travels beside it.
     handles: Handles,
     filling: Filling,
-    pace: Pace,
+    pace: BatchSizer,
     /// There may be more items, and they are wanted.
     reads: bool,
 }
 
 /// A call that was sent.
-struct Sent {
+struct SentBatch {
     call: Arc<Call>,
     /// How long it took is known to the pace.
     learnt: bool,
 }
 
 /// Why a batch gets no further items.
-enum Stopped {
+enum BatchEnd {
     /// It has as many as it is to get.
     Full,
     /// It has waited for its next item for milliseconds.
@@ -132,12 +132,12 @@ enum Stopped {
     Refused(String),
 }
 
-impl<'p, T: Task> Mapping<'p, T> {
+impl<'p, T: Task> MapRun<'p, T> {
     fn new(pool: &'p Pool, task: T) -> Self {
-        let core = pool.core();
+        let shared = pool.shared();
         let registration = task.registration();
         Self {
-            core,
+            shared,
             task: (registration.name(), registration.index().unwrap_or_default()),
             workers: pool.workers(),
             results: Vec::new(),
@@ -148,8 +148,8 @@ impl<'p, T: Task> Mapping<'p, T> {
             bytes: Vec::with_capacity(INLINE),
             size: 1,
             handles: Handles::default(),
-            filling: Filling::new(&core.stock),
-            pace: Pace::default(),
+            filling: Filling::new(&shared.stock),
+            pace: BatchSizer::default(),
             reads: true,
         }
     }
@@ -166,9 +166,9 @@ impl<'p, T: Task> Mapping<'p, T> {
                 let stopped = self.fill(&mut items);
                 let handles = self.handles.clone();
                 self.send(exact(&items));
-                if matches!(stopped, Stopped::Late) {
+                if matches!(stopped, BatchEnd::Late) {
                     // The replies are not looked at while an input is slow.
-                    self.core.update(Schedule::collect);
+                    self.shared.update(Scheduler::collect);
                 }
                 self.go_on(stopped, handles);
                 self.take_what_is_there(total, hook)?;
@@ -182,33 +182,33 @@ impl<'p, T: Task> Mapping<'p, T> {
     }
 
     /// Puts items into the batch until it is to be sent.
-    fn fill<'a>(&mut self, items: &mut impl Iterator<Item = T::Args<'a>>) -> Stopped {
+    fn fill<'a>(&mut self, items: &mut impl Iterator<Item = T::Args<'a>>) -> BatchEnd {
         let mut handles = Handles::default();
         let stopped = handles::collect(&mut handles, || self.fill_from(items));
         self.handles = handles;
         stopped
     }
 
-    /// As [`Mapping::fill`], where handles can be put.
-    fn fill_from<'a>(&mut self, items: &mut impl Iterator<Item = T::Args<'a>>) -> Stopped {
+    /// As [`MapRun::fill`], where handles can be put.
+    fn fill_from<'a>(&mut self, items: &mut impl Iterator<Item = T::Args<'a>>) -> BatchEnd {
         let mut tick = clock::coarse();
         let mut writer = Writer::after(mem::take(&mut self.bytes), INLINE, &mut self.filling);
         let stopped = loop {
             if self.batch.count() >= self.size || handles::collected() >= MOST_HANDLES {
-                break Stopped::Full;
+                break BatchEnd::Full;
             }
-            let Some(item) = items.next() else { break Stopped::NoMore };
+            let Some(item) = items.next() else { break BatchEnd::NoMore };
             writer.begin(self.batch.next_start(), INLINE);
             handles::next_value();
             match T::encode(item, &mut writer).and_then(|()| writer.end()) {
                 Ok(None) if self.batch.put(writer.staged().len()) => {}
-                Ok(None) => break Stopped::NoRoom(writer.staged().split_off(self.batch.next_start())),
-                Ok(Some(len)) => break Stopped::Spilled(len),
-                Err(error) => break Stopped::Refused(error.to_string()),
+                Ok(None) => break BatchEnd::NoRoom(writer.staged().split_off(self.batch.next_start())),
+                Ok(Some(len)) => break BatchEnd::Spilled(len),
+                Err(error) => break BatchEnd::Refused(error.to_string()),
             }
             let now = clock::coarse();
             if now != mem::replace(&mut tick, now) {
-                break Stopped::Late;
+                break BatchEnd::Late;
             }
         };
         self.bytes = mem::take(writer.staged());
@@ -216,20 +216,20 @@ impl<'p, T: Task> Mapping<'p, T> {
     }
 
     /// Sends what was read and did not become part of the batch, which was sent. It has the batch's handles, and its own.
-    fn go_on(&mut self, stopped: Stopped, handles: Handles) {
+    fn go_on(&mut self, stopped: BatchEnd, handles: Handles) {
         match stopped {
-            Stopped::Full | Stopped::Late => {}
-            Stopped::NoMore => self.reads = false,
-            Stopped::NoRoom(item) if handles.is_empty() => self.begin_with(item),
-            Stopped::NoRoom(item) => self.send_alone(Payload::small(item).with(handles)),
-            Stopped::Spilled(len) => {
-                let filling = mem::replace(&mut self.filling, Filling::new(&self.core.stock));
+            BatchEnd::Full | BatchEnd::Late => {}
+            BatchEnd::NoMore => self.reads = false,
+            BatchEnd::NoRoom(item) if handles.is_empty() => self.begin_with(item),
+            BatchEnd::NoRoom(item) => self.send_alone(Payload::small(item).with(handles)),
+            BatchEnd::Spilled(len) => {
+                let filling = mem::replace(&mut self.filling, Filling::new(&self.shared.stock));
                 match filling.done(len) {
                     Some(loan) => self.send_alone(Payload::in_parcel(loan).with(handles)),
                     None => self.refuse("their parcel is gone".to_owned()),
                 }
             }
-            Stopped::Refused(reason) => self.refuse(reason),
+            BatchEnd::Refused(reason) => self.refuse(reason),
         }
     }
 
@@ -286,8 +286,8 @@ impl<'p, T: Task> Mapping<'p, T> {
 
     fn submit(&mut self, call: Call, payload: Payload) {
         let call = Arc::new(call);
-        self.core.submit(Arc::clone(&call), payload, self.core.reserve());
-        self.pending.push_back(Sent::new(call));
+        self.shared.submit(Arc::clone(&call), payload, self.shared.reserve());
+        self.pending.push_back(SentBatch::new(call));
         self.room = self.room.saturating_sub(1);
     }
 
@@ -296,7 +296,7 @@ impl<'p, T: Task> Mapping<'p, T> {
         let call = Call::new(self.task.0, self.task.1, Options::new());
         let kind = ErrorKind::CannotEncode { direction: Direction::Arguments, reason };
         drop(call.settle(Err(Error::new(kind, Execution::NotStarted))));
-        self.pending.push_back(Sent::new(Arc::new(call)));
+        self.pending.push_back(SentBatch::new(Arc::new(call)));
         self.reads = false;
     }
 
@@ -312,19 +312,19 @@ impl<'p, T: Task> Mapping<'p, T> {
             // Not for ever: an item among these may take long, or wait for one behind them.
             let share = u32::try_from(several).unwrap_or(u32::MAX);
             let time = (PATIENCE / u32::try_from(many).unwrap_or(u32::MAX)).saturating_mul(share).min(PATIENCE);
-            self.core.nap(&|| next.is_settled(), &**next, time);
+            self.shared.nap(&|| next.is_settled(), &**next, time);
         }
         let Some(front) = self.pending.front() else { return };
         let any = self.reads && !self.full;
         let done = || front.call.is_settled() || (any && unsettled.iter().any(|call| call.is_settled()));
-        let _ = done() || self.core.wait(&done, &Any(&unsettled), None);
+        let _ = done() || self.shared.wait(&done, &Any(&unsettled), None);
     }
 
     /// Takes the results that are there, in their order.
     fn take_what_is_there(&mut self, total: Option<usize>, hook: Hook<'_>) -> Result<()> {
         while let Some(mut sent) = self.pending.pop_front_if(|sent| sent.call.is_settled()) {
             if let Some(rest) = sent.call.rest() {
-                self.pending.push_front(Sent::new(Arc::clone(rest)));
+                self.pending.push_front(SentBatch::new(Arc::clone(rest)));
             }
             sent.learn(&mut self.pace);
             let before = self.results.len();
@@ -365,7 +365,7 @@ impl<'p, T: Task> Mapping<'p, T> {
 /// Calls of which any is waited for.
 struct Any<'c>(&'c [Arc<Call>]);
 
-impl Awaited for Any<'_> {
+impl Waitable for Any<'_> {
     fn enlist(&self, thread: Thread) {
         self.0.iter().for_each(|call| call.enlist(thread.clone()));
     }
@@ -375,13 +375,13 @@ impl Awaited for Any<'_> {
     }
 }
 
-impl Sent {
+impl SentBatch {
     fn new(call: Arc<Call>) -> Self {
         Self { call, learnt: false }
     }
 
     /// Teaches what is known of a call that is settled, once. Returns the length of its results.
-    fn learn(&mut self, pace: &mut Pace) -> usize {
+    fn learn(&mut self, pace: &mut BatchSizer) -> usize {
         let Some(Ok(body)) = self.call.outcome() else { return 0 };
         let len = body.bytes().map_or(0, <[u8]>::len);
         if let Some(answered) = self.call.answered()
@@ -394,13 +394,13 @@ impl Sent {
     }
 }
 
-impl<T: Task> Drop for Mapping<'_, T> {
+impl<T: Task> Drop for MapRun<'_, T> {
     /// What is still on the way is not wanted any more.
     fn drop(&mut self) {
         if !self.pending.is_empty() {
-            self.core.update(|schedule, owed| {
+            self.shared.update(|scheduler, owed| {
                 self.pending.iter().for_each(|sent| sent.call.abandon_all());
-                Schedule::cancel_abandoned(schedule, owed);
+                Scheduler::cancel_abandoned(scheduler, owed);
             });
         }
     }

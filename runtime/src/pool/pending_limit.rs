@@ -10,14 +10,14 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{Thread, ThreadId};
 
 use super::call::Waiters;
-use super::leader::Awaited;
-use super::scheduler::{Office, Phase, Schedule};
-use super::shared::Core;
+use super::leader::Waitable;
+use super::scheduler::{Leader, Phase, Scheduler};
+use super::shared::Shared;
 use crate::error::Error;
 
 /// The places of a pool.
 #[derive(Debug)]
-pub(super) struct Room {
+pub(super) struct PendingLimit {
     /// `usize::MAX`: no bound.
     most: AtomicUsize,
     taken: AtomicUsize,
@@ -28,7 +28,7 @@ pub(super) struct Room {
 
 /// A place for a call that is about to be submitted. Dropping it gives it back.
 #[must_use = "the call that it is for would not be counted"]
-pub(super) struct Reserved<'a>(&'a Arc<Core>);
+pub(super) struct PendingPermit<'a>(&'a Arc<Shared>);
 
 /// Why [`Pool::try_submit`](crate::Pool::try_submit) did not take the call. The arguments come back.
 ///
@@ -58,7 +58,7 @@ pub enum TrySubmitError<A> {
     Closed(A, Error),
 }
 
-impl Room {
+impl PendingLimit {
     pub(super) fn unbounded() -> Self {
         Self {
             most: AtomicUsize::new(usize::MAX),
@@ -88,7 +88,7 @@ impl Room {
     }
 
     /// Part of a call is a call of its own from here on, and has a place even if there is none.
-    pub(super) fn take_one_more(&self) {
+    pub(super) fn force_acquire(&self) {
         if self.is_bounded() {
             self.taken.fetch_add(1, SeqCst);
         }
@@ -96,7 +96,7 @@ impl Room {
 
     /// A call is settled, or was not submitted: returns a thread that waits for its place.
     #[must_use = "it would sleep on"]
-    pub(super) fn give_back(&self) -> Option<Thread> {
+    pub(super) fn release(&self) -> Option<Thread> {
         if !self.is_bounded() {
             return None;
         }
@@ -116,7 +116,7 @@ impl Room {
     }
 }
 
-impl Awaited for Room {
+impl Waitable for PendingLimit {
     fn enlist(&self, thread: Thread) {
         self.waiters().push(thread);
     }
@@ -131,38 +131,38 @@ pub(super) fn foreign() -> Error {
     Error::closed("it belongs to the process that this one is a `fork()` of")
 }
 
-impl Core {
+impl Shared {
     /// Whether calls need not be counted one by one.
     pub(super) fn allows_batches(&self) -> bool {
         !self.room.is_bounded() && self.plan.quota.is_none() && !self.is_foreign()
     }
 
     /// A place for one more call, waiting for it if there is a bound. A pool that is closed has room for everything.
-    pub(super) fn reserve(self: &Arc<Self>) -> Reserved<'_> {
+    pub(super) fn reserve(self: &Arc<Self>) -> PendingPermit<'_> {
         let room = &self.room;
         if room.is_bounded() {
             while !room.take() {
                 self.wait(&|| room.is_open(), &**room, None);
             }
-            self.pass_the_word();
+            self.wake_next();
         }
-        Reserved(self)
+        PendingPermit(self)
     }
 
     /// A place for one more call, if there is one.
-    fn try_reserve(self: &Arc<Self>) -> Option<Reserved<'_>> {
+    fn try_reserve(self: &Arc<Self>) -> Option<PendingPermit<'_>> {
         let bounded = self.room.is_bounded();
         if bounded && !self.room.take() {
             // Calls that no thread waits for may have been answered.
-            self.update(Schedule::collect);
+            self.update(Scheduler::collect);
             if !self.room.take() {
                 return None;
             }
         }
         if bounded {
-            self.pass_the_word();
+            self.wake_next();
         }
-        Some(Reserved(self))
+        Some(PendingPermit(self))
     }
 
     /// Why no call would be taken, if none would.
@@ -170,45 +170,45 @@ impl Core {
         if self.is_foreign() {
             return Some(foreign());
         }
-        match &self.schedule().phase {
+        match &self.scheduler().phase {
             Phase::Closing(error) | Phase::Ended(error) => Some(error.clone()),
             Phase::Open => None,
         }
     }
 
     /// A woken thread may already hold a permit; passes this one to the next waiter.
-    fn pass_the_word(&self) {
+    fn wake_next(&self) {
         let next = if self.room.is_open() { self.room.waiters().pop() } else { None };
         if let Some(next) = next {
             next.unpark();
         }
     }
 
-    /// As [`Core::reserve`], but at once or not at all, and not in a pool that is closed.
-    pub(super) fn reserve_now<A>(self: &Arc<Self>, args: A) -> Result<(Reserved<'_>, A), TrySubmitError<A>> {
+    /// As [`Shared::reserve`], but at once or not at all, and not in a pool that is closed.
+    pub(super) fn reserve_now<A>(self: &Arc<Self>, args: A) -> Result<(PendingPermit<'_>, A), TrySubmitError<A>> {
         if let Some(error) = self.refusal() {
             return Err(TrySubmitError::Closed(args, error));
         }
         match self.try_reserve() {
-            Some(place) => Ok((place, args)),
+            Some(slot) => Ok((slot, args)),
             None => Err(TrySubmitError::Full(args)),
         }
     }
 }
 
-impl Reserved<'_> {
+impl PendingPermit<'_> {
     /// The call is submitted: from here on its place is given back when it is settled.
     pub(super) fn keep(self) {
         let _ = std::mem::ManuallyDrop::new(self);
     }
 }
 
-impl Drop for Reserved<'_> {
+impl Drop for PendingPermit<'_> {
     fn drop(&mut self) {
-        self.0.update(|schedule, owed| {
-            owed.wake.extend(schedule.room.give_back().map(Waiters::of));
+        self.0.update(|scheduler, owed| {
+            owed.wake.extend(scheduler.room.release().map(Waiters::of));
             // The leader may be the thread that waits for a place.
-            owed.kick |= schedule.office == Office::Asleep;
+            owed.wake_leader |= scheduler.leader == Leader::Parked;
         });
     }
 }

@@ -11,8 +11,8 @@ use super::imap::Imap;
 use super::imap_unordered::ImapUnordered;
 use super::map::map;
 use super::metrics::{entered, has_spans};
-use super::pending_limit::{self, Reserved, TrySubmitError};
-use super::shared::Core;
+use super::pending_limit::{self, PendingPermit, TrySubmitError};
+use super::shared::Shared;
 use crate::error::{Error, Result};
 use crate::launch::encode;
 use crate::task::Task;
@@ -47,7 +47,7 @@ use crate::task::Task;
 #[derive(Debug)]
 #[doc(alias("ProcessPoolExecutor", "Executor"))]
 pub struct Pool {
-    core: Arc<Core>,
+    shared: Arc<Shared>,
     /// It is the program's only one, and cannot be ended.
     is_global: bool,
 }
@@ -66,8 +66,8 @@ impl Pool {
         PoolBuilder::default()
     }
 
-    pub(super) fn of(core: Arc<Core>) -> Self {
-        Self { core, is_global: false }
+    pub(super) fn of(shared: Arc<Shared>) -> Self {
+        Self { shared, is_global: false }
     }
 
     /// The same pool, which cannot be ended from now on.
@@ -83,7 +83,7 @@ impl Pool {
     /// How many workers the pool has.
     #[must_use]
     pub fn workers(&self) -> usize {
-        self.core.schedule().places.iter().filter(|place| place.wanted).count()
+        self.shared.scheduler().slots.iter().filter(|slot| slot.wanted).count()
     }
 
     /// Runs `task` with `args` in a worker, and waits for its result. `args` is the argument itself for a task of one
@@ -107,17 +107,17 @@ impl Pool {
     /// [`JoinHandle::join`] reports.
     #[doc(alias = "apply_async")]
     pub fn submit<T: Task>(&self, task: T, args: T::Args<'_>) -> JoinHandle<T::Output> {
-        if self.core.is_foreign() {
+        if self.shared.is_foreign() {
             return self.refused(task, pending_limit::foreign());
         }
-        self.submit_to(self.core.reserve(), task, args)
+        self.submit_to(self.shared.reserve(), task, args)
     }
 
     /// As [`submit`](Self::submit), but gives the arguments back, not encoded, if there is no room for the call or the pool
     /// takes none. It never waits.
     ///
     /// # Errors
-    /// The pool has as many calls as [`max_pending`](PoolBuilder::max_pending) allows, or it is closed. Everything else is
+    /// The pool has as many calls as [`max_pending`](PoolBuilder::max_pending) allows, or it is closed. AllCalls else is
     /// what [`JoinHandle::join`] reports.
     ///
     /// # Examples
@@ -139,22 +139,22 @@ impl Pool {
         task: T,
         args: T::Args<'a>,
     ) -> std::result::Result<JoinHandle<T::Output>, TrySubmitError<T::Args<'a>>> {
-        let (place, args) = self.core.reserve_now(args)?;
-        Ok(self.submit_to(place, task, args))
+        let (slot, args) = self.shared.reserve_now(args)?;
+        Ok(self.submit_to(slot, task, args))
     }
 
     /// Submits a call that has its place. An error, or a panic, of the arguments' own code gives the place back.
-    fn submit_to<T: Task>(&self, place: Reserved<'_>, task: T, args: T::Args<'_>) -> JoinHandle<T::Output> {
+    fn submit_to<T: Task>(&self, slot: PendingPermit<'_>, task: T, args: T::Args<'_>) -> JoinHandle<T::Output> {
         let registration = task.registration();
         let Some(index) = registration.index() else {
             return self.refused(task, Error::unknown_task());
         };
-        match encode::<T>(args, &self.core.stock) {
+        match encode::<T>(args, &self.shared.stock) {
             Err(error) => self.refused(task, error),
             Ok(payload) => {
                 let call = Arc::new(Call::new(registration.name(), index, task.options()));
-                self.core.submit(Arc::clone(&call), payload, place);
-                JoinHandle::new(Arc::clone(&self.core), call, T::decode_output)
+                self.shared.submit(Arc::clone(&call), payload, slot);
+                JoinHandle::new(Arc::clone(&self.shared), call, T::decode_output)
             }
         }
     }
@@ -163,7 +163,7 @@ impl Pool {
     fn refused<T: Task>(&self, task: T, error: Error) -> JoinHandle<T::Output> {
         let call = Arc::new(Call::new(task.registration().name(), 0, task.options()));
         drop(call.settle(Err(error)));
-        JoinHandle::new(Arc::clone(&self.core), call, T::decode_output)
+        JoinHandle::new(Arc::clone(&self.shared), call, T::decode_output)
     }
 
     /// Runs `task` on every item, and waits for all results, which come in the items' order.
@@ -207,8 +207,8 @@ impl Pool {
         ImapUnordered::new(self, task, items.into_iter(), self.ahead())
     }
 
-    pub(super) fn core(&self) -> &Arc<Core> {
-        &self.core
+    pub(super) fn shared(&self) -> &Arc<Shared> {
+        &self.shared
     }
 
     /// How far `imap` reads ahead: enough that no worker waits for the next item.

@@ -23,12 +23,12 @@ use std::time::{Duration, Instant};
 
 use super::call::{Call, Queued, Waiters};
 use super::callbacks::Callback;
-use super::config::Plan;
+use super::config::PoolConfig;
 use super::departures::Leaving;
-use super::load_index::Levels;
-use super::metrics::{Looks, Noted};
-use super::pending_limit::Room;
-use super::slot::{Asked, Place};
+use super::load_index::LoadIndex;
+use super::metrics::{Metrics, NotedEvent};
+use super::pending_limit::PendingLimit;
+use super::slot::{Request, Slot};
 use super::starts::Starts;
 use crate::error::{Direction, Error, ErrorKind, Execution, Result, why};
 use crate::launch::Record;
@@ -42,27 +42,27 @@ const RARELY: u32 = LOOK_AHEAD;
 /// How soon handles are tried again that could not be sent because too many are under way.
 const SOON: Duration = Duration::from_millis(2);
 
-/// Everything under the mutex.
+/// AllCalls under the mutex.
 #[derive(Debug)]
-pub(super) struct Schedule {
-    pub(super) plan: Arc<Plan>,
-    pub(super) places: Vec<Place>,
-    /// Where each worker stands, kept up to date by [`Schedule::sort_in`].
-    pub(super) levels: Levels,
+pub(super) struct Scheduler {
+    pub(super) plan: Arc<PoolConfig>,
+    pub(super) slots: Vec<Slot>,
+    /// Where each worker stands, kept up to date by [`Scheduler::update_load`].
+    pub(super) levels: LoadIndex,
     pub(super) backlog: VecDeque<Queued>,
     /// Workers that were sent home or killed, and may not have ended yet.
     pub(super) leaving: Vec<Leaving>,
     pub(super) phase: Phase,
-    pub(super) office: Office,
+    pub(super) leader: Leader,
     /// What every worker that has something to answer was told: to ring for each reply, and to ring when it runs dry.
-    pub(super) told: (bool, bool),
+    pub(super) notify_flags: (bool, bool),
     /// Threads that wait while another one leads.
     pub(super) followers: Vec<Thread>,
     /// Calls with replies that must be taken though no thread waits: futures and callbacks wait for them, or they have
     /// handles, which are memory that is not given back before.
-    pub(super) awaited: usize,
+    pub(super) interest: usize,
     /// There is one more since the workers were told.
-    more_awaited: bool,
+    more_interest: bool,
     /// Since when calls cannot be given out because too many descriptors are under way.
     refused_since: Option<Instant>,
     /// Calls with a timeout that workers have: so the next one's time begins when this one's reply is heard of.
@@ -76,29 +76,29 @@ pub(super) struct Schedule {
     /// The first finalizer that failed after the pool was closed.
     pub(super) finalizer_failure: Option<Error>,
     /// Workers that the builder waits for.
-    pub(super) unready: Arc<AtomicUsize>,
+    pub(super) awaiting_ready: Arc<AtomicUsize>,
     /// Calls that are not settled; also read without the mutex.
     pub(super) outstanding: Arc<AtomicUsize>,
-    pub(super) room: Arc<Room>,
+    pub(super) room: Arc<PendingLimit>,
     /// What is counted and measured, and for which observers.
-    pub(super) looks: Looks,
+    pub(super) metrics: Metrics,
     /// Workers that were given calls which they do not see yet; empty but for the time in which calls are given out.
     unpublished: Vec<usize>,
     /// Calls that were submitted while all were busy, since replies were last looked for.
     unlooked: u32,
     /// What `collect_from` fills and empties.
-    pub(super) replies: Vec<(Asked, Reply)>,
+    pub(super) replies: Vec<(Request, Reply)>,
 }
 
 /// Whether a thread leads: looks for replies on behalf of all waiting threads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Office {
+pub(super) enum Leader {
     /// None does. The hub hears a worker's bell.
-    Vacant,
+    None,
     /// One does, and looks.
-    Awake,
+    Polling,
     /// One does, and sleeps in the pool's epoll set.
-    Asleep,
+    Parked,
 }
 
 /// What the pool still does.
@@ -123,7 +123,7 @@ pub(super) struct Owed {
     pub(super) end: Vec<Arc<Record>>,
     pub(super) start: Vec<Start>,
     /// Wakers that were replaced: what their destructors do must not meet the mutex.
-    pub(super) forget: Vec<Waker>,
+    pub(super) drop_unlocked: Vec<Waker>,
     /// When the deadlines are to be looked at, and in how long the idle workers.
     pub(super) alarm: Option<Instant>,
     pub(super) idle_alarm: Option<Duration>,
@@ -132,9 +132,9 @@ pub(super) struct Owed {
     /// Memory of a reply is mapped, which is to be looked at later.
     pub(super) tend: bool,
     /// Another thread than the leader has settled a call.
-    pub(super) kick: bool,
+    pub(super) wake_leader: bool,
     /// What observers are to be told.
-    pub(super) events: Vec<Noted>,
+    pub(super) events: Vec<NotedEvent>,
 }
 
 /// A child that is to be asked for.
@@ -146,20 +146,20 @@ pub(super) struct Start {
     pub(super) standby: bool,
 }
 
-impl Schedule {
-    pub(super) fn new(plan: Arc<Plan>, places: usize) -> Self {
-        let mut schedule = Self {
+impl Scheduler {
+    pub(super) fn new(plan: Arc<PoolConfig>, slots: usize) -> Self {
+        let mut scheduler = Self {
             plan,
-            places: Vec::new(),
-            levels: Levels::default(),
+            slots: Vec::new(),
+            levels: LoadIndex::default(),
             backlog: VecDeque::new(),
             leaving: Vec::new(),
             phase: Phase::Open,
-            office: Office::Vacant,
-            told: (false, false),
+            leader: Leader::None,
+            notify_flags: (false, false),
             followers: Vec::new(),
-            awaited: 0,
-            more_awaited: false,
+            interest: 0,
+            more_interest: false,
             refused_since: None,
             timed: 0,
             alarm: None,
@@ -167,24 +167,24 @@ impl Schedule {
             far: false,
             starts: Starts::default(),
             finalizer_failure: None,
-            unready: Arc::default(),
+            awaiting_ready: Arc::default(),
             outstanding: Arc::default(),
-            room: Arc::new(Room::unbounded()),
-            looks: Looks::new(),
+            room: Arc::new(PendingLimit::unbounded()),
+            metrics: Metrics::new(),
             unpublished: Vec::new(),
             unlooked: 0,
             replies: Vec::new(),
         };
-        schedule.make_room(places);
-        schedule
+        scheduler.make_room(slots);
+        scheduler
     }
 
     /// Has places up to this many.
-    pub(super) fn make_room(&mut self, places: usize) {
-        while self.places.len() < places {
-            self.places.push(Place::empty());
+    pub(super) fn make_room(&mut self, slots: usize) {
+        while self.slots.len() < slots {
+            self.slots.push(Slot::empty());
         }
-        self.levels.grow(places);
+        self.levels.grow(slots);
     }
 
     /// Takes a call, and gives it out if a worker can have it; false if the pool takes none.
@@ -195,12 +195,12 @@ impl Schedule {
             return false;
         }
         let others = self.outstanding.fetch_add(1, SeqCst);
-        self.looks.submitted(&queued.call.stamps, others);
+        self.metrics.submitted(&queued.call.times, others);
         owed.watch = true;
         self.backlog.push_back(queued);
-        self.pump(owed);
-        if self.office == Office::Vacant && self.work_waits() {
-            if self.told.1 {
+        self.dispatch_backlog(owed);
+        if self.leader == Leader::None && self.work_waits() {
+            if self.notify_flags.1 {
                 // Workers will ring when they go idle. Until then, replies are taken now and then: each look takes a cache
                 // line from a worker that is busy.
                 self.unlooked += 1;
@@ -209,7 +209,7 @@ impl Schedule {
                     self.collect_some(owed);
                 }
             } else {
-                self.say_who_rings(owed);
+                self.update_notify_flags(owed);
             }
         }
         true
@@ -218,7 +218,7 @@ impl Schedule {
     /// Calls were abandoned: those that no worker has claimed are cancelled, also those that were given out.
     pub(super) fn cancel_abandoned(&mut self, owed: &mut Owed) {
         for number in self.levels.watched().to_vec() {
-            self.take_back(number, usize::MAX, owed);
+            self.reclaim(number, usize::MAX, owed);
         }
         let (abandoned, wanted) =
             self.backlog.drain(..).partition::<Vec<_>, _>(|queued| queued.call.abandoned.load(Relaxed));
@@ -226,38 +226,38 @@ impl Schedule {
         for Queued { call, .. } in abandoned {
             self.settle(&call, Err(Error::new(ErrorKind::Cancelled, Execution::NotStarted)), owed);
         }
-        self.pump(owed);
+        self.dispatch_backlog(owed);
         // A worker may have answered while it still saw calls behind, and rung no bell.
         self.collect(owed);
-        self.level(owed);
+        self.rebalance(owed);
     }
 
     /// Has `waker` told when `call` is settled.
-    pub(super) fn wait_later(&mut self, call: &Arc<Call>, waker: Waker, owed: &mut Owed) {
+    pub(super) fn register_waker(&mut self, call: &Arc<Call>, waker: Waker, owed: &mut Owed) {
         match call.set_waker(waker) {
-            Some(before) => owed.forget.push(before),
-            None => self.awaited += 1,
+            Some(before) => owed.drop_unlocked.push(before),
+            None => self.interest += 1,
         }
-        if self.office == Office::Vacant {
+        if self.leader == Leader::None {
             // Enters the word into every link, and takes what came before it was seen.
-            self.leave_office(owed);
+            self.step_down(owed);
         }
     }
 
     /// Has `callback` called once `call` is settled; gives it back if it is.
-    pub(super) fn call_back_later(&mut self, call: &Call, callback: Callback, owed: &mut Owed) -> Option<Callback> {
+    pub(super) fn register_callback(&mut self, call: &Call, callback: Callback, owed: &mut Owed) -> Option<Callback> {
         let back = call.add_callback(callback);
         if back.is_none() {
-            self.awaited += 1;
-            self.renew_words(owed);
+            self.interest += 1;
+            self.refresh_notify_flags(owed);
         }
         back
     }
 
     /// Takes back up to `most` of the calls that a worker has not claimed, never its setup or initializer, which are the
     /// oldest. They go back to the front of the backlog.
-    pub(super) fn take_back(&mut self, number: usize, most: usize, owed: &mut Owed) -> usize {
-        let Some(worker) = self.places[number].worker_mut() else { return 0 };
+    pub(super) fn reclaim(&mut self, number: usize, most: usize, owed: &mut Owed) -> usize {
+        let Some(worker) = self.slots[number].worker_mut() else { return 0 };
         let most = u32::try_from(worker.load().min(most)).unwrap_or(u32::MAX);
         let back = worker.caller.take_back(most);
         worker.given -= back.len() as u64;
@@ -266,21 +266,21 @@ impl Schedule {
         self.timed -= timed;
         let count = back.len();
         self.requeue(back);
-        self.sort_in(number, owed);
+        self.update_load(number, owed);
         count
     }
 
-    pub(super) fn requeue(&mut self, unclaimed: Vec<(Asked, Payload)>) {
+    pub(super) fn requeue(&mut self, unclaimed: Vec<(Request, Payload)>) {
         for (asked, payload) in unclaimed.into_iter().rev() {
-            if let Asked::Call(call) = asked {
-                call.set_holder(None);
+            if let Request::Call(call) = asked {
+                call.set_worker(None);
                 self.backlog.push_front(Queued { call, payload });
             }
         }
     }
 
     /// Gives out what waits, as far as there is room: to the idle worker that was used last, else to the least loaded.
-    pub(super) fn pump(&mut self, owed: &mut Owed) {
+    pub(super) fn dispatch_backlog(&mut self, owed: &mut Owed) {
         if let Phase::Ended(error) = &self.phase {
             self.fail_backlog(&error.clone(), owed);
         }
@@ -295,57 +295,57 @@ impl Schedule {
             let number = if plain { self.levels.least() } else { self.levels.idle() };
             let Some(number) = number else { break };
             if let Some(queued) = self.backlog.pop_front()
-                && !self.give(number, queued, owed)
+                && !self.assign(number, queued, owed)
             {
                 break;
             }
         }
         while let Some(number) = self.unpublished.pop() {
-            if let Some(worker) = self.places[number].worker_mut() {
+            if let Some(worker) = self.slots[number].worker_mut() {
                 worker.caller.publish();
                 self.far = worker.caller.wake();
             }
         }
-        if std::mem::take(&mut self.more_awaited) {
-            self.renew_words(owed);
+        if std::mem::take(&mut self.more_interest) {
+            self.refresh_notify_flags(owed);
         }
-        self.staff_for_work(owed);
+        self.start_for_backlog(owed);
     }
 
     /// Moves calls from the fullest worker to those that have none.
-    pub(super) fn level(&mut self, owed: &mut Owed) {
+    pub(super) fn rebalance(&mut self, owed: &mut Owed) {
         while self.backlog.is_empty() && self.levels.idle().is_some() {
             let Some((fullest, behind)) = self.levels.fullest() else { return };
-            if self.take_back(fullest, behind.div_ceil(2), owed) == 0 {
+            if self.reclaim(fullest, behind.div_ceil(2), owed) == 0 {
                 return;
             }
             // It rings only when it is dry, and what it answered just now it may have answered before we made it so.
             self.collect_from(fullest, owed);
-            self.pump(owed);
+            self.dispatch_backlog(owed);
         }
     }
 
     /// Gives a call to a worker. False: it waits again, for some moments.
-    fn give(&mut self, number: usize, queued: Queued, owed: &mut Owed) -> bool {
-        let Some(worker) = self.places[number].worker_mut() else {
+    fn assign(&mut self, number: usize, queued: Queued, owed: &mut Owed) -> bool {
+        let Some(worker) = self.slots[number].worker_mut() else {
             self.backlog.push_front(queued);
             return true;
         };
         let Queued { call, payload } = queued;
         let limit = call.options.timeout;
         let first = worker.load() == 0;
-        worker.tell(self.told.0, self.told.1);
-        call.set_holder(Some(number));
-        self.looks.given(&call.stamps);
+        worker.set_notify_flags(self.notify_flags.0, self.notify_flags.1);
+        call.set_worker(Some(number));
+        self.metrics.given(&call.times);
         let has_handles = !payload.handles().is_empty();
-        if has_handles && !call.heard.load(Relaxed) {
-            call.heard.store(true, Relaxed);
-            self.awaited += 1;
-            self.more_awaited = true;
+        if has_handles && !call.reply_watched.load(Relaxed) {
+            call.reply_watched.store(true, Relaxed);
+            self.interest += 1;
+            self.more_interest = true;
         }
         let (kind, request) = (call.kind(), (call.index, call.options.memory_limit));
-        if let Err((errno, payload, asked)) = worker.caller.write(kind, request, payload, Asked::Call(call)) {
-            return self.cannot_give(number, errno, (asked, payload), owed);
+        if let Err((errno, payload, asked)) = worker.caller.write(kind, request, payload, Request::Call(call)) {
+            return self.assign_failed(number, errno, (asked, payload), owed);
         }
         if has_handles {
             self.refused_since = None;
@@ -363,33 +363,33 @@ impl Schedule {
             }
             self.set_alarm(now.checked_add(limit), owed);
         }
-        self.sort_in(number, owed);
+        self.update_load(number, owed);
         if limit.is_some() {
             self.set_alarm(self.due(number), owed);
         }
-        self.count_call(number, owed);
+        self.prestart_standby(number, owed);
         true
     }
 
     /// A call could not be given to a worker. False: it waits again, for some moments.
     #[cold]
-    fn cannot_give(
+    fn assign_failed(
         &mut self,
         number: usize,
         errno: Errno,
-        (asked, payload): (Asked, Payload),
+        (asked, payload): (Request, Payload),
         owed: &mut Owed,
     ) -> bool {
-        let Asked::Call(call) = asked else { return true };
+        let Request::Call(call) = asked else { return true };
         let now = Instant::now();
-        call.set_holder(None);
-        match (errno, self.places[number].worker_mut()) {
+        call.set_worker(None);
+        match (errno, self.slots[number].worker_mut()) {
             (Errno::EPIPE | Errno::ECONNRESET, Some(worker)) => {
                 // It is dead, or as good as dead: its end will be reported, and the call has not begun.
                 worker.shut = true;
                 owed.kill.push(Arc::clone(&worker.record));
                 self.backlog.push_front(Queued { call, payload });
-                self.sort_in(number, owed);
+                self.update_load(number, owed);
             }
             _ if is_temporary(errno) && self.refused_since.get_or_insert(now).elapsed() < PATIENCE => {
                 // Other workers are about to take theirs, or other processes of this user are.
@@ -407,35 +407,35 @@ impl Schedule {
     }
 
     /// Puts a place where it belongs among the others, after anything about it has changed.
-    pub(super) fn sort_in(&mut self, number: usize, owed: &mut Owed) {
-        let place = &self.places[number];
-        let rank = place.rank();
-        self.levels.watch(number, place.worker().is_some_and(|worker| worker.caller.in_flight() > 0));
+    pub(super) fn update_load(&mut self, number: usize, owed: &mut Owed) {
+        let slot = &self.slots[number];
+        let rank = slot.rank();
+        self.levels.watch(number, slot.worker().is_some_and(|worker| worker.caller.in_flight() > 0));
         let idle = rank.is_some_and(|rank| rank.load == 0);
         self.levels.put(number, rank);
         if idle {
-            self.has_nothing_to_do(number, owed);
-        } else if let Some(worker) = self.places[number].worker_mut() {
+            self.on_idle(number, owed);
+        } else if let Some(worker) = self.slots[number].worker_mut() {
             worker.idle_since = None;
         }
     }
 
     pub(super) fn settle(&mut self, call: &Arc<Call>, outcome: Result<Body>, owed: &mut Owed) {
-        self.looks.settled(call);
-        if self.looks.at_calls() {
+        self.metrics.settled(call);
+        if self.metrics.at_calls() {
             self.see_settled(call, outcome.as_ref().err(), owed);
         }
         let waiters = call.settle(outcome);
-        let heard = call.heard.load(Relaxed);
-        self.awaited = self.awaited.saturating_sub(waiters.awaited() + usize::from(heard));
-        if heard {
-            call.heard.store(false, Relaxed);
+        let reply_watched = call.reply_watched.load(Relaxed);
+        self.interest = self.interest.saturating_sub(waiters.interest() + usize::from(reply_watched));
+        if reply_watched {
+            call.reply_watched.store(false, Relaxed);
         }
         if !waiters.is_empty() {
             owed.wake.push(waiters);
         }
-        owed.wake.extend(self.room.give_back().map(Waiters::of));
-        owed.kick |= self.office == Office::Asleep;
+        owed.wake.extend(self.room.release().map(Waiters::of));
+        owed.wake_leader |= self.leader == Leader::Parked;
         self.outstanding.fetch_sub(1, SeqCst);
     }
 

@@ -13,13 +13,13 @@ use std::time::{Duration, Instant};
 
 use super::call::{Call, Queued};
 use super::callbacks::Callbacks;
-use super::config::Plan;
+use super::config::PoolConfig;
 use super::inline;
-use super::leader::Everything;
+use super::leader::AllCalls;
 use super::metrics::tell;
-use super::pending_limit::{Reserved, Room};
-use super::scheduler::{Owed, Phase, Schedule, Start};
-use super::slot::{Asked, State, Worker};
+use super::pending_limit::{PendingLimit, PendingPermit};
+use super::scheduler::{Owed, Phase, Scheduler, Start};
+use super::slot::{Request, SlotState, Worker};
 use crate::codec::message::to_bytes;
 use crate::error::{Error, Result};
 use crate::launch::{Child, For, How, Hub, Record, Started, hand_over, setup_of_worker};
@@ -37,20 +37,20 @@ const SETTING_UP: Duration = Duration::from_millis(1);
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
 /// The part of a pool that its handles and workers refer to.
-pub(super) struct Core {
+pub(super) struct Shared {
     hub: Arc<Hub>,
     /// The hub's token for bells that no thread of the pool hears.
     token: OnceLock<Token>,
     generation: u64,
-    pub(super) plan: Arc<Plan>,
-    pub(super) schedule: Mutex<Schedule>,
+    pub(super) plan: Arc<PoolConfig>,
+    pub(super) scheduler: Mutex<Scheduler>,
     /// Told when a worker that was asked for is there, or never will be, and when one that was leaving has ended.
     arrived: Condvar,
     pub(super) outstanding: Arc<AtomicUsize>,
     /// The workers' bells, and the kick, for the leader to sleep on.
     pub(super) set: poll::Set,
     /// Wakes the leader when another thread has settled a call.
-    kick: Held,
+    wake_leader: Held,
     /// How long leaders look before they sleep.
     pub(super) spin: Spin,
     pub(super) stock: SharedStock,
@@ -59,28 +59,28 @@ pub(super) struct Core {
     /// A thread is about to look at the links of workers that have calls.
     watching: AtomicBool,
     pub(super) callbacks: Callbacks,
-    pub(super) room: Arc<Room>,
+    pub(super) room: Arc<PendingLimit>,
 }
 
-impl Core {
-    pub(super) fn new(hub: Arc<Hub>, plan: Plan, workers: usize) -> Result<Arc<Self>> {
+impl Shared {
+    pub(super) fn new(hub: Arc<Hub>, plan: PoolConfig, workers: usize) -> Result<Arc<Self>> {
         let at = |step: &'static str| move |errno: Errno| Error::could_not_start(step, errno);
         let set = poll::Set::new().map_err(at("make an epoll set"))?;
-        let kick = Held::from(fd::event().map_err(at("make an eventfd"))?);
-        set.add(kick.as_fd(), 0, Report::Ring).map_err(at("watch an eventfd"))?;
+        let wake_leader = Held::from(fd::event().map_err(at("make an eventfd"))?);
+        set.add(wake_leader.as_fd(), 0, Report::Ring).map_err(at("watch an eventfd"))?;
         let plan = Arc::new(plan);
-        let schedule = Schedule::new(Arc::clone(&plan), workers);
-        let (outstanding, room) = (Arc::clone(&schedule.outstanding), Arc::clone(&schedule.room));
-        let core = Arc::new(Self {
+        let scheduler = Scheduler::new(Arc::clone(&plan), workers);
+        let (outstanding, room) = (Arc::clone(&scheduler.outstanding), Arc::clone(&scheduler.room));
+        let shared = Arc::new(Self {
             hub,
             token: OnceLock::new(),
             generation: forked::generation(),
             plan,
-            schedule: Mutex::new(schedule),
+            scheduler: Mutex::new(scheduler),
             arrived: Condvar::new(),
             outstanding,
             set,
-            kick,
+            wake_leader,
             spin: Spin::new(),
             stock: SharedStock::default(),
             tending: AtomicBool::new(false),
@@ -88,15 +88,15 @@ impl Core {
             callbacks: Callbacks::default(),
             room,
         });
-        let handler: Arc<dyn EventHandler> = Arc::<Self>::clone(&core);
-        let _ = core.token.set(core.hub.reactor().add_handler(handler));
-        let tended = Arc::downgrade(&core);
-        core.stock.when_kept(move || {
-            if let Some(core) = tended.upgrade() {
-                core.tend_later();
+        let handler: Arc<dyn EventHandler> = Arc::<Self>::clone(&shared);
+        let _ = shared.token.set(shared.hub.reactor().add_handler(handler));
+        let tended = Arc::downgrade(&shared);
+        shared.stock.when_kept(move || {
+            if let Some(shared) = tended.upgrade() {
+                shared.tend_later();
             }
         });
-        Ok(core)
+        Ok(shared)
     }
 
     /// Whether this process is a copy, made by `fork()`, of the one that the pool belongs to.
@@ -104,27 +104,27 @@ impl Core {
         self.generation != forked::generation()
     }
 
-    pub(super) fn schedule(&self) -> MutexGuard<'_, Schedule> {
-        self.schedule.lock().unwrap_or_else(PoisonError::into_inner)
+    pub(super) fn scheduler(&self) -> MutexGuard<'_, Scheduler> {
+        self.scheduler.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Does `change` under the mutex, then pays what it owes.
-    pub(super) fn update<R>(self: &Arc<Self>, change: impl FnOnce(&mut Schedule, &mut Owed) -> R) -> R {
+    pub(super) fn update<R>(self: &Arc<Self>, change: impl FnOnce(&mut Scheduler, &mut Owed) -> R) -> R {
         let mut owed = Owed::default();
-        let result = change(&mut self.schedule(), &mut owed);
+        let result = change(&mut self.scheduler(), &mut owed);
         self.pay(owed);
         result
     }
 
     /// Takes a call, which keeps its place until it is settled; or settles it at once.
-    pub(super) fn submit(self: &Arc<Self>, call: Arc<Call>, payload: Payload, place: Reserved<'_>) {
+    pub(super) fn submit(self: &Arc<Self>, call: Arc<Call>, payload: Payload, slot: PendingPermit<'_>) {
         let taken = if inline::is_on() {
             self.run_inline(&call, &payload)
         } else {
-            self.update(|schedule, owed| schedule.submit(Queued { call, payload }, owed))
+            self.update(|scheduler, owed| scheduler.submit(Queued { call, payload }, owed))
         };
         if taken {
-            place.keep();
+            slot.keep();
         }
     }
 
@@ -132,8 +132,8 @@ impl Core {
     pub(super) fn pay(self: &Arc<Self>, owed: Owed) {
         // First, so that a thread that is woken finds it told.
         tell(owed.events);
-        if owed.kick {
-            self.kick.ring();
+        if owed.wake_leader {
+            self.wake_leader.ring();
         }
         owed.wake.into_iter().for_each(|waiters| waiters.wake(&self.callbacks));
         if let Some(follower) = owed.follower {
@@ -148,14 +148,14 @@ impl Core {
         for start in owed.start {
             match start.pause {
                 None => self.start(start),
-                Some(pause) => self.later(pause, move |core| core.start(start)),
+                Some(pause) => self.later(pause, move |shared| shared.start(start)),
             }
         }
         if let Some(due) = owed.alarm {
             let pause = due.saturating_duration_since(Instant::now());
-            self.later(pause, |core| {
-                core.update(Schedule::check_deadlines);
-                core.arrived.notify_all();
+            self.later(pause, |shared| {
+                shared.update(Scheduler::check_deadlines);
+                shared.arrived.notify_all();
             });
         }
         if owed.watch {
@@ -165,16 +165,16 @@ impl Core {
             self.tend_later();
         }
         if let Some(pause) = owed.idle_alarm {
-            self.later(pause, |core| core.update(Schedule::check_idle));
+            self.later(pause, |shared| shared.update(Scheduler::check_idle));
         }
     }
 
     /// Does `what` after `pause`, on the hub's thread, if the pool still exists then.
     fn later(self: &Arc<Self>, pause: Duration, what: impl FnOnce(&Arc<Self>) + Send + 'static) {
-        let core = Arc::downgrade(self);
+        let shared = Arc::downgrade(self);
         self.hub.reactor().after(pause, move || {
-            if let Some(core) = core.upgrade() {
-                what(&core);
+            if let Some(shared) = shared.upgrade() {
+                what(&shared);
             }
         });
     }
@@ -182,11 +182,11 @@ impl Core {
     /// Sees to it that links are looked at while calls have no result.
     fn watch_later(self: &Arc<Self>) {
         if !self.watching.load(Relaxed) && !self.watching.swap(true, SeqCst) {
-            self.later(LOOK_EVERY, |core| {
-                core.watching.store(false, SeqCst);
-                if core.outstanding.load(SeqCst) > 0 {
-                    core.update(Schedule::check_links);
-                    core.watch_later();
+            self.later(LOOK_EVERY, |shared| {
+                shared.watching.store(false, SeqCst);
+                if shared.outstanding.load(SeqCst) > 0 {
+                    shared.update(Scheduler::check_links);
+                    shared.watch_later();
                 }
             });
         }
@@ -203,7 +203,7 @@ impl Core {
         self.tending.store(false, SeqCst);
         // Half of the time, since looks come early, and the clock goes in steps.
         let (gone, warm) = self.stock.give_back(IDLE / 2);
-        let arrivals = self.schedule().tend(&gone);
+        let arrivals = self.scheduler().tend(&gone);
         if warm || arrivals {
             self.tend_later();
         }
@@ -230,15 +230,15 @@ impl Core {
 
     /// Asks for a worker for a place, if one is still wanted there.
     fn start(self: &Arc<Self>, start: Start) {
-        if !self.schedule().may_start(start) {
+        if !self.scheduler().confirm_start(start) {
             return;
         }
-        let (core, number) = (Arc::clone(self), start.number);
+        let (shared, number) = (Arc::clone(self), start.number);
         let started = move |child| {
-            if let Err(error) = core.started(number, child) {
-                core.update(|schedule, owed| schedule.start_failed(number, &error, owed));
+            if let Err(error) = shared.started(number, child) {
+                shared.update(|scheduler, owed| scheduler.start_failed(number, &error, owed));
             }
-            core.arrived.notify_all();
+            shared.arrived.notify_all();
         };
         self.ask(Box::new(started));
     }
@@ -259,25 +259,25 @@ impl Core {
             return inline::begin(&self.plan);
         }
         let (sender, receiver) = std::sync::mpsc::channel();
-        let unready = {
-            let mut schedule = self.schedule();
-            for place in &mut schedule.places {
-                place.state = State::Starting;
-                place.coming = 1;
+        let awaiting_ready = {
+            let mut scheduler = self.scheduler();
+            for slot in &mut scheduler.slots {
+                slot.state = SlotState::Starting;
+                slot.pending_starts = 1;
             }
-            schedule.unready.store(workers, SeqCst);
-            Arc::clone(&schedule.unready)
+            scheduler.awaiting_ready.store(workers, SeqCst);
+            Arc::clone(&scheduler.awaiting_ready)
         };
         for number in 0..workers {
-            let (core, sender) = (Arc::clone(self), sender.clone());
+            let (shared, sender) = (Arc::clone(self), sender.clone());
             let started = move |child| {
-                let result = core.started(number, child);
+                let result = shared.started(number, child);
                 if result.is_err() {
-                    let place = &mut core.schedule().places[number];
-                    place.state = State::Empty;
-                    place.coming = 0;
+                    let slot = &mut shared.scheduler().slots[number];
+                    slot.state = SlotState::Vacant;
+                    slot.pending_starts = 0;
                 }
-                core.arrived.notify_all();
+                shared.arrived.notify_all();
                 drop(sender.send(result));
             };
             self.ask(Box::new(started));
@@ -289,8 +289,8 @@ impl Core {
         }
         // A worker sends no notification when its setup is finished.
         let look_again = || self.plan.initializer.is_none().then(|| Instant::now() + SETTING_UP);
-        while !self.wait(&|| unready.load(SeqCst) == 0, &Everything, look_again()) {}
-        match &self.schedule().phase {
+        while !self.wait(&|| awaiting_ready.load(SeqCst) == 0, &AllCalls, look_again()) {}
+        match &self.scheduler().phase {
             Phase::Ended(error) => Err(error.clone()),
             Phase::Open | Phase::Closing(_) => Ok(()),
         }
@@ -313,25 +313,25 @@ impl Core {
             return Err(error.in_process(&name, record.pid));
         }
         let worker = Worker::new(Arc::clone(&record), caller, self.plan.quota);
-        if !self.update(|schedule, owed| {
+        if !self.update(|scheduler, owed| {
             worker.caller.wake();
-            schedule.install(number, worker, owed)
+            scheduler.attach_worker(number, worker, owed)
         }) {
             let _ = record.signal(signal::KILL);
         }
-        let (core, stopped) = (Arc::downgrade(self), Arc::downgrade(&record));
+        let (shared, stopped) = (Arc::downgrade(self), Arc::downgrade(&record));
         record.watch_stops(move |signal| {
-            if let (Some(core), Some(record)) = (core.upgrade(), stopped.upgrade()) {
-                core.update(|schedule, owed| schedule.see_stop(number, &record, signal, owed));
+            if let (Some(shared), Some(record)) = (shared.upgrade(), stopped.upgrade()) {
+                shared.update(|scheduler, owed| scheduler.see_stop(number, &record, signal, owed));
             }
         });
-        let (core, ended) = (Arc::downgrade(self), Arc::clone(&record));
+        let (shared, ended) = (Arc::downgrade(self), Arc::clone(&record));
         record.watch(move || {
-            if let Some(core) = core.upgrade() {
-                core.hub.reactor().deregister(bell.as_fd());
+            if let Some(shared) = shared.upgrade() {
+                shared.hub.reactor().deregister(bell.as_fd());
                 let status = ended.status().unwrap_or(ExitStatus::from_raw(signal::KILL));
-                core.update(|schedule, owed| schedule.ended(number, &ended, status, owed));
-                core.arrived.notify_all();
+                shared.update(|scheduler, owed| scheduler.ended(number, &ended, status, owed));
+                shared.arrived.notify_all();
             }
         });
         Ok(())
@@ -340,7 +340,7 @@ impl Core {
     fn prepare(
         &self,
         record: &Record,
-        caller: &mut Caller<Asked>,
+        caller: &mut Caller<Request>,
         (name, number): (&str, usize),
         bell: std::os::fd::BorrowedFd<'_>,
     ) -> Result<()> {
@@ -349,14 +349,14 @@ impl Core {
         let (setup, descriptors) = setup_of_worker(worker, &self.plan.options, number)?;
         hand_over(caller, &descriptors).map_err(at("hand over descriptors"))?;
         let setup = Payload::of_bytes(&to_bytes(&setup)).map_err(at("find memory for the setup"))?;
-        let pushed = caller.push(Kind::Setup, 0, setup, Asked::Setup);
+        let pushed = caller.push(Kind::Setup, 0, setup, Request::Setup);
         pushed.map_err(|(errno, ..)| at("hand over the setup")(errno))?;
         if let Some(initializer) = &self.plan.initializer {
             let unknown = || Error::unknown_task().in_task(initializer.task().name());
             let index = initializer.task().index().ok_or_else(unknown)?;
             let payload = initializer.payload().map_err(at("find memory for the initializer's arguments"))?;
             let request = (index, initializer.options().memory_limit);
-            let written = caller.write(Kind::Call, request, payload, Asked::Initializer);
+            let written = caller.write(Kind::Call, request, payload, Request::Initializer);
             written.map_err(|(errno, ..)| at("hand over the initializer's arguments")(errno))?;
             caller.publish();
         }
@@ -369,36 +369,36 @@ impl Core {
 
     /// Ends everything now.
     pub(super) fn terminate(self: &Arc<Self>) {
-        self.update(|schedule, owed| schedule.terminate(Error::closed("`kill` was called"), owed));
+        self.update(|scheduler, owed| scheduler.terminate(Error::closed("`kill` was called"), owed));
     }
 
     /// Waits until every call is settled, sends the workers home, and waits for their end, and
     /// that of the callbacks; false if `deadline` came first.
     pub(super) fn finish(self: &Arc<Self>, deadline: Option<Instant>) -> bool {
         let outstanding = Arc::clone(&self.outstanding);
-        while !self.wait(&|| outstanding.load(SeqCst) == 0, &Everything, deadline) {
+        while !self.wait(&|| outstanding.load(SeqCst) == 0, &AllCalls, deadline) {
             if deadline.is_some_and(|at| Instant::now() >= at) {
                 return false;
             }
         }
-        if inline::is_on() && matches!(self.schedule().phase, Phase::Closing(_)) {
+        if inline::is_on() && matches!(self.scheduler().phase, Phase::Closing(_)) {
             let ended = inline::end(&self.plan);
             if let Err(error) = ended {
-                self.update(|schedule, owed| schedule.see_failed_finalizer(0, error, owed));
+                self.update(|scheduler, owed| scheduler.see_failed_finalizer(0, error, owed));
             }
         }
         loop {
-            self.update(Schedule::dismiss);
-            let schedule = self.schedule();
-            if !schedule.is_starting() && schedule.leaving.is_empty() {
+            self.update(Scheduler::stop_all);
+            let scheduler = self.scheduler();
+            if !scheduler.is_starting() && scheduler.leaving.is_empty() {
                 break;
             }
             // A worker that comes now is sent away, and is among the leaving then.
             match deadline.map(|at| at.saturating_duration_since(Instant::now())) {
-                None => drop(self.arrived.wait(schedule).unwrap_or_else(PoisonError::into_inner)),
+                None => drop(self.arrived.wait(scheduler).unwrap_or_else(PoisonError::into_inner)),
                 Some(Duration::ZERO) => return false,
                 Some(left) => {
-                    drop(self.arrived.wait_timeout(schedule, left).unwrap_or_else(PoisonError::into_inner));
+                    drop(self.arrived.wait_timeout(scheduler, left).unwrap_or_else(PoisonError::into_inner));
                 }
             }
         }
@@ -415,22 +415,22 @@ impl Core {
 /// Why a pool ends whose descriptors the program has closed.
 const LOST_DESCRIPTORS: &str = "this program has closed descriptors that it did not open, those of the pool among them";
 
-impl EventHandler for Core {
+impl EventHandler for Shared {
     fn lost(self: Arc<Self>) {
-        self.update(|schedule, owed| schedule.terminate(Error::closed(LOST_DESCRIPTORS), owed));
+        self.update(|scheduler, owed| scheduler.terminate(Error::closed(LOST_DESCRIPTORS), owed));
     }
 
     /// A bell rang that no leader heard: takes the replies, and gives out what waits.
     fn ready(self: Arc<Self>) {
-        self.update(|schedule, owed| {
-            schedule.collect(owed);
-            schedule.renew_words(owed);
+        self.update(|scheduler, owed| {
+            scheduler.collect(owed);
+            scheduler.refresh_notify_flags(owed);
         });
     }
 }
 
-impl fmt::Debug for Core {
+impl fmt::Debug for Shared {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Core").field("name", &self.plan.name).finish_non_exhaustive()
+        f.debug_struct("Shared").field("name", &self.plan.name).finish_non_exhaustive()
     }
 }

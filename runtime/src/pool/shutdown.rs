@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use super::pending_limit;
 use super::pool::Pool;
-use super::scheduler::{Phase, Schedule};
+use super::scheduler::{Phase, Scheduler};
 use super::size::check_size;
 use crate::error::{Error, Result};
 
@@ -43,7 +43,7 @@ impl Pool {
     /// It is the [global pool](Self::global).
     pub fn close(&self) -> Result<()> {
         self.may_end("close")?;
-        self.core().update(|schedule, owed| schedule.close(Error::closed("`close` was called"), owed));
+        self.shared().update(|scheduler, owed| scheduler.close(Error::closed("`close` was called"), owed));
         Ok(())
     }
 
@@ -100,8 +100,8 @@ impl Pool {
     pub fn shutdown(&self, mode: ShutdownMode) -> Result<()> {
         self.may_end("shutdown")?;
         self.close()?;
-        if mode == ShutdownMode::Cancel && !self.core().is_foreign() {
-            self.core().update(Schedule::cancel_all);
+        if mode == ShutdownMode::Cancel && !self.shared().is_foreign() {
+            self.shared().update(Scheduler::cancel_all);
         }
         self.join()
     }
@@ -127,8 +127,8 @@ impl Pool {
     #[doc(alias("terminate", "terminate_workers", "kill_workers"))]
     pub fn kill(&self) -> Result<()> {
         self.may_end("kill")?;
-        if !self.core().is_foreign() {
-            self.core().terminate();
+        if !self.shared().is_foreign() {
+            self.shared().terminate();
         }
         Ok(())
     }
@@ -150,13 +150,13 @@ impl Pool {
     /// # Errors
     /// `workers` is 0 or too many, or the pool is closed.
     pub fn resize(&self, workers: usize) -> Result<()> {
-        if self.core().is_foreign() {
+        if self.shared().is_foreign() {
             return Err(pending_limit::foreign());
         }
-        check_size(workers, self.core().plan.eager)?;
-        self.core().update(|schedule, owed| match &schedule.phase {
+        check_size(workers, self.shared().plan.eager)?;
+        self.shared().update(|scheduler, owed| match &scheduler.phase {
             Phase::Open => {
-                schedule.resize(workers, owed);
+                scheduler.resize(workers, owed);
                 Ok(())
             }
             Phase::Closing(error) | Phase::Ended(error) => Err(error.clone()),
@@ -164,15 +164,15 @@ impl Pool {
     }
 
     fn join_until(&self, deadline: Option<Instant>) -> Result<bool> {
-        if self.core().is_foreign() {
+        if self.shared().is_foreign() {
             return Ok(true);
         }
         self.may_end("join")?;
-        if self.core().schedule().phase == Phase::Open {
+        if self.shared().scheduler().phase == Phase::Open {
             return Err(Error::invalid("the pool still takes calls, so it will not end: `close` it before `join`"));
         }
-        let ended = self.core().finish(deadline);
-        match self.core().schedule().finalizer_failure.clone().filter(|_| ended) {
+        let ended = self.shared().finish(deadline);
+        match self.shared().scheduler().finalizer_failure.clone().filter(|_| ended) {
             Some(failure) => Err(failure),
             None => Ok(ended),
         }
@@ -191,11 +191,11 @@ impl Pool {
 impl Drop for Pool {
     /// Closes the pool, and waits: for every call, then for the workers' end.
     fn drop(&mut self) {
-        if self.core().is_foreign() {
+        if self.shared().is_foreign() {
             return;
         }
-        self.core().update(|schedule, owed| schedule.close(Error::closed("it was dropped"), owed));
-        self.core().finish(None);
-        debug_assert_eq!(self.core().outstanding.load(SeqCst), 0);
+        self.shared().update(|scheduler, owed| scheduler.close(Error::closed("it was dropped"), owed));
+        self.shared().finish(None);
+        debug_assert_eq!(self.shared().outstanding.load(SeqCst), 0);
     }
 }

@@ -7,14 +7,14 @@ use std::time::Instant;
 
 use super::call::Call;
 use super::departures::Dying;
-use super::load_index::Rank;
-use super::metrics::Tally;
+use super::load_index::Load;
+use super::metrics::SlotStats;
 use crate::launch::Record;
 use crate::link::Caller;
 
 /// What a request to a worker was.
 #[derive(Debug)]
-pub(super) enum Asked {
+pub(super) enum Request {
     Setup,
     Initializer,
     Finalizer,
@@ -23,25 +23,25 @@ pub(super) enum Asked {
 
 /// A worker's place. It outlives the worker, which may be replaced.
 #[derive(Debug)]
-pub(super) struct Place {
-    pub(super) state: State,
+pub(super) struct Slot {
+    pub(super) state: SlotState,
     /// The one that takes over when the worker has made as many calls as it may make. It has no call.
     pub(super) standby: Option<Box<Worker>>,
     /// How many children were asked for and are not there yet.
-    pub(super) coming: usize,
+    pub(super) pending_starts: usize,
     /// Whether the pool wants a worker here.
     pub(super) wanted: bool,
     /// What was done here.
-    pub(super) tally: Tally,
+    pub(super) tally: SlotStats,
 }
 
 /// Where a worker is in its life.
 #[derive(Debug)]
-pub(super) enum State {
+pub(super) enum SlotState {
     /// No worker, and none requested.
-    Empty,
+    Vacant,
     /// To be asked for, perhaps after a pause. Costs nothing.
-    Postponed,
+    Backoff,
     /// Asked for. Has no call, so its failure costs none.
     Starting,
     /// There. Its death costs the one call that it has claimed, if any.
@@ -54,15 +54,15 @@ pub(super) enum State {
 #[derive(Debug)]
 pub(super) struct Worker {
     pub(super) record: Arc<Record>,
-    pub(super) caller: Caller<Asked>,
+    pub(super) caller: Caller<Request>,
     /// What we have last written to the link's two words.
-    told: (bool, bool),
+    notify_flags: (bool, bool),
     /// How many of its setup and its initializer it has not answered.
-    pub(super) prelude: usize,
+    pub(super) setup_pending: usize,
     /// Whether there is an initializer among these.
     pub(super) initializing: bool,
     /// It could not become that, and said so; its end is no further news.
-    pub(super) refused: bool,
+    pub(super) setup_failed: bool,
     /// How many calls it was given, and did not give back; and how many it may be given.
     pub(super) given: u64,
     quota: u64,
@@ -73,12 +73,12 @@ pub(super) struct Worker {
     /// When the oldest of its calls began at the earliest, if an observer wants to know.
     pub(super) since: Option<Instant>,
     /// Since when it has claimed no call though it had some, and how many it had claimed then, once that is noticed.
-    pub(super) deaf: Option<(Instant, u32)>,
+    pub(super) unresponsive_since: Option<(Instant, u32)>,
     /// Since when it has had nothing to do, likewise.
     pub(super) idle_since: Option<Instant>,
 }
 
-impl Asked {
+impl Request {
     /// Whether it is a call that may take a certain time only.
     pub(super) fn is_timed(&self) -> bool {
         matches!(self, Self::Call(call) if call.options.timeout.is_some())
@@ -87,21 +87,21 @@ impl Asked {
 
 impl Worker {
     /// One that was given its setup, and perhaps its initializer.
-    pub(super) fn new(record: Arc<Record>, caller: Caller<Asked>, quota: Option<u64>) -> Self {
-        let prelude = caller.in_flight();
+    pub(super) fn new(record: Arc<Record>, caller: Caller<Request>, quota: Option<u64>) -> Self {
+        let setup_pending = caller.in_flight();
         Self {
             record,
             caller,
-            told: (false, false),
-            prelude,
-            initializing: prelude > 1,
-            refused: false,
+            notify_flags: (false, false),
+            setup_pending,
+            initializing: setup_pending > 1,
+            setup_failed: false,
             given: 0,
             quota: quota.unwrap_or(u64::MAX),
             shut: false,
             timed: 0,
             since: None,
-            deaf: None,
+            unresponsive_since: None,
             idle_since: None,
         }
     }
@@ -109,20 +109,20 @@ impl Worker {
     /// How many calls it has not answered. Its setup is no call: one that waits behind nothing else is about to run, and
     /// need not be given to another worker.
     pub(super) fn load(&self) -> usize {
-        self.caller.in_flight().saturating_sub(self.prelude)
+        self.caller.in_flight().saturating_sub(self.setup_pending)
     }
 
     /// The task that it runs, as far as is known.
     pub(super) fn task(&self) -> Option<&'static str> {
         match self.caller.running()? {
-            Asked::Call(call) => Some(call.task),
-            Asked::Setup | Asked::Initializer | Asked::Finalizer => None,
+            Request::Call(call) => Some(call.task),
+            Request::Setup | Request::Initializer | Request::Finalizer => None,
         }
     }
 
     /// Whether it has begun its initializer, and has not answered.
     pub(super) fn is_in_initializer(&self) -> bool {
-        matches!(self.caller.running(), Some(Asked::Initializer))
+        matches!(self.caller.running(), Some(Request::Initializer))
     }
 
     /// How many more calls it may be given.
@@ -131,8 +131,8 @@ impl Worker {
     }
 
     /// Says whether it has to ring, for each reply, and when it runs dry.
-    pub(super) fn tell(&mut self, asleep: bool, hungry: bool) {
-        let before = std::mem::replace(&mut self.told, (asleep, hungry));
+    pub(super) fn set_notify_flags(&mut self, asleep: bool, hungry: bool) {
+        let before = std::mem::replace(&mut self.notify_flags, (asleep, hungry));
         if before.0 != asleep {
             self.caller.set_asleep(asleep);
         }
@@ -142,35 +142,35 @@ impl Worker {
     }
 }
 
-impl Place {
+impl Slot {
     pub(super) fn empty() -> Self {
-        Self { state: State::Empty, standby: None, coming: 0, wanted: true, tally: Tally::default() }
+        Self { state: SlotState::Vacant, standby: None, pending_starts: 0, wanted: true, tally: SlotStats::default() }
     }
 
     pub(super) fn worker(&self) -> Option<&Worker> {
         match &self.state {
-            State::Ready(worker) => Some(worker),
+            SlotState::Ready(worker) => Some(worker),
             _ => None,
         }
     }
 
     pub(super) fn worker_mut(&mut self) -> Option<&mut Worker> {
         match &mut self.state {
-            State::Ready(worker) => Some(worker),
+            SlotState::Ready(worker) => Some(worker),
             _ => None,
         }
     }
 
     /// The worker and its standby, as far as they are there.
     pub(super) fn workers_mut(&mut self) -> impl Iterator<Item = &mut Worker> {
-        let worker = if let State::Ready(worker) = &mut self.state { Some(worker) } else { None };
+        let worker = if let SlotState::Ready(worker) = &mut self.state { Some(worker) } else { None };
         worker.into_iter().chain(&mut self.standby).map(|worker| &mut **worker)
     }
 
     /// Where it stands among the others: nowhere as long as its worker may still turn out to be unfit.
-    pub(super) fn rank(&self) -> Option<Rank> {
+    pub(super) fn rank(&self) -> Option<Load> {
         let worker = self.worker().filter(|worker| !worker.initializing)?;
         let open = self.wanted && worker.left() > 0 && worker.caller.has_room();
-        Some(Rank { load: worker.load(), open })
+        Some(Load { load: worker.load(), open })
     }
 }

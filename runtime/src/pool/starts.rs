@@ -14,8 +14,8 @@
 
 use std::time::{Duration, Instant};
 
-use super::scheduler::{Owed, Phase, Schedule};
-use super::slot::State;
+use super::scheduler::{Owed, Phase, Scheduler};
+use super::slot::SlotState;
 use crate::error::{Error, ErrorKind, Execution};
 use crate::sys::Errno;
 
@@ -87,11 +87,11 @@ fn outlook(error: &Error) -> Outlook {
     }
 }
 
-impl Schedule {
+impl Scheduler {
     /// How long the next start is to wait, if it is to wait.
     pub(super) fn pause_before_start(&self) -> Option<Duration> {
         // In a pool of many, each place fails once in a round.
-        let rounds = self.starts.failed.div_ceil(self.places.len().max(1));
+        let rounds = self.starts.failed.div_ceil(self.slots.len().max(1));
         let doublings = rounds.checked_sub(1)?.min(MOST_DOUBLINGS);
         Some(FIRST_PAUSE * 2u32.pow(u32::try_from(doublings).unwrap_or(0)))
     }
@@ -109,7 +109,7 @@ impl Schedule {
         let times = self.starts.failed;
         let reason = match outlook {
             Outlook::Lasting => format!("its workers cannot be started: {error}"),
-            Outlook::Death if self.starts.died > 3 * self.places.len() => {
+            Outlook::Death if self.starts.died > 3 * self.slots.len() => {
                 format!("its workers could not be started {times} times in a row; the last time: {error}")
             }
             Outlook::Passing if since.elapsed() >= START_PATIENCE && !self.has_a_worker() => {
@@ -122,13 +122,13 @@ impl Schedule {
                 return self.tell_of_failed_start(number, error, owed);
             }
         };
-        self.give_up(Error::closed(reason), owed);
+        self.fail_pool(Error::closed(reason), owed);
     }
 
     /// The initializer has answered that it failed: the next one would fail in the same way.
     pub(super) fn fail_initializer(&mut self, error: &Error, owed: &mut Owed) {
         let error = self.of_initializer(error);
-        self.give_up(Error::closed(format!("the initializer of its workers failed: {error}")), owed);
+        self.fail_pool(Error::closed(format!("the initializer of its workers failed: {error}")), owed);
     }
 
     /// A worker died in its initializer.
@@ -145,7 +145,7 @@ impl Schedule {
         let Some(limit) = self.plan.initializer.as_ref().and_then(|initializer| initializer.options().timeout) else {
             return;
         };
-        let Some(worker) = self.places[number].worker_mut().filter(|worker| worker.initializing) else { return };
+        let Some(worker) = self.slots[number].worker_mut().filter(|worker| worker.initializing) else { return };
         if !worker.is_in_initializer() {
             return;
         }
@@ -159,7 +159,7 @@ impl Schedule {
         let error = self.of_initializer(&error);
         // Counted first: the worker's end is no further news.
         self.try_initializer_again(number, error.clone(), owed);
-        self.doom(number, &error, self.plan.grace, owed);
+        self.kill_worker(number, &error, self.plan.grace, owed);
     }
 
     fn try_initializer_again(&mut self, number: usize, error: Error, owed: &mut Owed) {
@@ -173,7 +173,7 @@ impl Schedule {
             return self.tell_of_failed_start(number, &error, owed);
         }
         let error = error.after(std::mem::take(&mut self.starts.initializers));
-        self.give_up(Error::closed(format!("the initializer of its workers failed: {error}")), owed);
+        self.fail_pool(Error::closed(format!("the initializer of its workers failed: {error}")), owed);
     }
 
     fn initializer_retries(&self) -> usize {
@@ -189,14 +189,14 @@ impl Schedule {
 
     /// Tells of a start that failed; in a pool of many, once in a round.
     fn tell_of_failed_start(&mut self, number: usize, error: &Error, owed: &mut Owed) {
-        if (self.starts.failed - 1).is_multiple_of(self.places.len().max(1)) {
+        if (self.starts.failed - 1).is_multiple_of(self.slots.len().max(1)) {
             let pause = self.pause_before_start().unwrap_or_default();
             self.see_failed_start(number, error, pause, owed);
         }
     }
 
     fn has_a_worker(&self) -> bool {
-        self.places.iter().any(|place| matches!(&place.state, State::Ready(worker) if worker.prelude == 0))
+        self.slots.iter().any(|slot| matches!(&slot.state, SlotState::Ready(worker) if worker.setup_pending == 0))
     }
 }
 

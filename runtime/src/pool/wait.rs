@@ -9,11 +9,11 @@ use std::iter::FusedIterator;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::completion_queue::{Completions, Pools};
+use super::completion_queue::{CompletionQueue, CompletionWaiter};
 use super::elapsed::Elapsed;
 use super::handle::JoinHandle;
-use super::scheduler::Schedule;
-use super::shared::Core;
+use super::scheduler::Scheduler;
+use super::shared::Shared;
 
 /// What [`wait()`] waits for.
 ///
@@ -104,21 +104,21 @@ pub fn wait<R>(
     // A time beyond the clock's end is for ever.
     let deadline = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
     let handles: Vec<_> = handles.into_iter().collect();
-    let mut pools = Pools::new(cores_of(&handles));
-    let set = Completions::new();
+    let mut pools = CompletionWaiter::new(cores_of(&handles));
+    let set = CompletionQueue::new();
     match wait_for {
         WaitFor::First => {}
         WaitFor::FirstError => set.want(handles.len(), true),
         WaitFor::All => set.want(handles.len(), false),
     }
-    handles.iter().enumerate().for_each(|(number, handle)| handle.call().join_set(&set, number));
+    handles.iter().enumerate().for_each(|(number, handle)| handle.call().subscribe(&set, number));
     if !handles.is_empty() {
         pools.wait(&set, deadline);
     }
     // A call may be settled at any time, so each is asked once.
     let (done, pending): (Vec<_>, _) = handles.into_iter().partition(|handle| handle.call().is_settled());
     for handle in &pending {
-        handle.call().leave_set(&set);
+        handle.call().unsubscribe(&set);
     }
     WaitOutcome { done, pending }
 }
@@ -148,10 +148,10 @@ pub fn wait<R>(
 /// The call that it was running has failed, and its handle is given out. The others go on.
 pub fn as_completed<R>(handles: impl IntoIterator<Item = JoinHandle<R>>) -> AsCompleted<R> {
     let handles: Vec<_> = handles.into_iter().map(Some).collect();
-    let pools = Pools::new(cores_of(handles.iter().flatten()));
-    let set = Completions::new();
+    let pools = CompletionWaiter::new(cores_of(handles.iter().flatten()));
+    let set = CompletionQueue::new();
     for (number, handle) in handles.iter().flatten().enumerate() {
-        handle.call().join_set(&set, number);
+        handle.call().subscribe(&set, number);
     }
     AsCompleted { left: handles.len(), handles, pools, set }
 }
@@ -177,8 +177,8 @@ pub struct AsCompleted<R> {
     /// Those that were not given out, each in its place.
     handles: Vec<Option<JoinHandle<R>>>,
     left: usize,
-    pools: Pools,
-    set: Arc<Completions>,
+    pools: CompletionWaiter,
+    set: Arc<CompletionQueue>,
 }
 
 impl<R> AsCompleted<R> {
@@ -236,7 +236,7 @@ impl<R> FusedIterator for AsCompleted<R> {}
 impl<R> Drop for AsCompleted<R> {
     /// Handles only detach; what their calls remember of the set would stay until they are settled.
     fn drop(&mut self) {
-        self.handles.iter().flatten().for_each(|handle| handle.call().leave_set(&self.set));
+        self.handles.iter().flatten().for_each(|handle| handle.call().unsubscribe(&self.set));
     }
 }
 
@@ -247,12 +247,12 @@ impl<R> fmt::Debug for AsCompleted<R> {
 }
 
 /// Each pool once. Takes the replies that are there, so that what is settled is known to be.
-fn cores_of<'h, R: 'h>(handles: impl IntoIterator<Item = &'h JoinHandle<R>>) -> Vec<Arc<Core>> {
+fn cores_of<'h, R: 'h>(handles: impl IntoIterator<Item = &'h JoinHandle<R>>) -> Vec<Arc<Shared>> {
     let mut seen = HashSet::new();
-    let cores = handles.into_iter().map(JoinHandle::core).filter(|core| seen.insert(Arc::as_ptr(core)));
+    let cores = handles.into_iter().map(JoinHandle::shared).filter(|shared| seen.insert(Arc::as_ptr(shared)));
     let cores: Vec<_> = cores.cloned().collect();
-    for core in &cores {
-        core.update(Schedule::collect);
+    for shared in &cores {
+        shared.update(Scheduler::collect);
     }
     cores
 }

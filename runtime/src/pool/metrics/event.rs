@@ -8,25 +8,25 @@ use crate::error::{Error, ErrorKind};
 
 /// Something that happened, to be told once the mutex is released.
 #[derive(Debug)]
-pub(in crate::pool) struct Event {
+pub(in crate::pool) struct PoolEvent {
     /// When, in nanoseconds since the pool was made.
     pub(in crate::pool) at: u64,
     /// The worker it happened to; `None` if it was the pool.
-    pub(in crate::pool) who: Option<Who>,
-    pub(in crate::pool) what: What,
+    pub(in crate::pool) who: Option<WorkerRef>,
+    pub(in crate::pool) what: EventKind,
 }
 
 /// A worker.
 #[derive(Clone, Debug)]
-pub(in crate::pool) struct Who {
-    pub(in crate::pool) place: usize,
+pub(in crate::pool) struct WorkerRef {
+    pub(in crate::pool) slot: usize,
     pub(in crate::pool) name: String,
     pub(in crate::pool) pid: u32,
 }
 
 /// What happened.
 #[derive(Debug)]
-pub(in crate::pool) enum What {
+pub(in crate::pool) enum EventKind {
     /// The worker was started: the first one in its place, or one more.
     Started { again: bool },
     /// The worker was told to end, since it is not needed any more.

@@ -16,7 +16,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use serde::Serialize;
 use serde_json_core::ser;
 
-use super::event::{Event, What, name_of};
+use super::event::{EventKind, PoolEvent, name_of};
 use crate::error::Error;
 use crate::sys::signal;
 use crate::sys::writing::Quiet;
@@ -100,11 +100,11 @@ impl Recorder {
     }
 
     /// Writes one event down.
-    pub(super) fn record(&self, event: &Event) {
+    pub(super) fn record(&self, event: &PoolEvent) {
         let mut out = self.out();
         let Some(out) = out.as_mut() else { return };
         // Thread 0 is the pool itself.
-        let tid = event.who.as_ref().map_or(0, |who| who.place as u64 + 1);
+        let tid = event.who.as_ref().map_or(0, |who| who.slot as u64 + 1);
         if out.named.insert(tid) {
             let name = event.who.as_ref().map_or("pool", |who| who.name.as_str());
             out.name("thread_name", tid, Args { name: Some(name), ..Args::default() });
@@ -112,46 +112,46 @@ impl Recorder {
         }
         let own = Args { pid: event.who.as_ref().map(|who| who.pid), ..Args::default() };
         match &event.what {
-            What::Started { again: false } => out.mark("started", tid, event.at, own),
-            What::Started { again: true } => out.mark("restarted", tid, event.at, own),
-            What::Left => out.mark("left", tid, event.at, own),
-            What::Stopped { task, signal } => {
+            EventKind::Started { again: false } => out.mark("started", tid, event.at, own),
+            EventKind::Started { again: true } => out.mark("restarted", tid, event.at, own),
+            EventKind::Left => out.mark("left", tid, event.at, own),
+            EventKind::Stopped { task, signal } => {
                 let args = Args { task: *task, signal: Some(signal::name(*signal)), ..own };
                 out.mark("stopped", tid, event.at, args);
             }
-            What::Continued => out.mark("continued", tid, event.at, own),
-            What::Died { task, error } | What::Killed { task, cause: error } => {
+            EventKind::Continued => out.mark("continued", tid, event.at, own),
+            EventKind::Died { task, error } | EventKind::Killed { task, cause: error } => {
                 out.mark("died", tid, event.at, Args { task: *task, error: Some(error.to_string()), ..own });
             }
-            What::Forced { task, limit } => {
+            EventKind::Forced { task, limit } => {
                 let args = Args { task: *task, limit: Some(format!("{limit:?}")), ..own };
                 out.mark("did not end in time", tid, event.at, args);
             }
-            What::Stuck { waited } => {
+            EventKind::Stuck { waited } => {
                 out.mark("does not end", tid, event.at, Args { limit: Some(format!("{waited:?}")), ..own });
             }
-            What::NotFinalized { error } => {
+            EventKind::NotFinalized { error } => {
                 let args = Args { task: error.task(), error: Some(error.to_string()), ..own };
                 out.mark("finalizer failed", tid, event.at, args);
             }
-            What::NotStarted { error, failures, .. } => {
+            EventKind::NotStarted { error, failures, .. } => {
                 let args = Args { attempts: Some(*failures), error: Some(error.to_string()), ..Args::default() };
                 out.mark("could not be started", tid, event.at, args);
             }
-            What::Settled { task, calls, began, error } => {
+            EventKind::Settled { task, calls, began, error } => {
                 let args = Args { calls: (*calls != 1).then_some(*calls), ..of_call(own, task, error.as_ref()) };
                 out.call(tid, *began, event.at, args);
             }
-            What::TimedOut { task, limit } => {
+            EventKind::TimedOut { task, limit } => {
                 let args = Args { task: Some(task), limit: Some(format!("{limit:?}")), ..own };
                 out.mark("timed out", tid, event.at, args);
             }
-            What::Retried { task, attempts, began, error } => {
+            EventKind::Retried { task, attempts, began, error } => {
                 let again = Args { task: Some(task), attempts: Some(*attempts), pid: own.pid, ..Args::default() };
                 out.call(tid, *began, event.at, of_call(own, task, Some(error)));
                 out.mark("made again", tid, event.at, again);
             }
-            What::Closed { cause, .. } => {
+            EventKind::Closed { cause, .. } => {
                 out.mark("closed", tid, event.at, Args { error: Some(cause.to_string()), ..own });
             }
         }

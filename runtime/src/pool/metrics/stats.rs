@@ -8,13 +8,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::latency::Latency;
-use super::observe::Looks;
+use super::observe::Metrics;
 use crate::error::Error;
 use crate::launch::Record;
 use crate::pool::call::Call;
 use crate::pool::pool::Pool;
-use crate::pool::scheduler::Schedule;
-use crate::pool::slot::{Asked, Place, State};
+use crate::pool::scheduler::Scheduler;
+use crate::pool::slot::{Request, Slot, SlotState};
 use crate::sys::process;
 
 /// A look at a [`Pool`]: what each worker has done, and what is on the way.
@@ -141,7 +141,7 @@ pub enum WorkerState {
 
 /// What a place remembers of its workers.
 #[derive(Debug, Default)]
-pub(in crate::pool) struct Tally {
+pub(in crate::pool) struct SlotStats {
     /// Calls that were answered here.
     pub(in crate::pool) calls: u64,
     /// How long the earlier workers worked, and how long they were there.
@@ -155,7 +155,7 @@ pub(in crate::pool) struct Tally {
     workers: u64,
 }
 
-impl Tally {
+impl SlotStats {
     pub(super) fn arrived(&mut self, now: u64) {
         self.since = Some(now);
         self.workers += 1;
@@ -193,15 +193,15 @@ impl Pool {
     /// See [`PoolStats`].
     #[must_use]
     pub fn stats(&self) -> PoolStats {
-        let core = self.core();
-        if core.is_foreign() {
+        let shared = self.shared();
+        if shared.is_foreign() {
             return PoolStats::default();
         }
-        let (mut stats, records) = core.update(|schedule, owed| {
-            schedule.collect(owed);
-            schedule.stats()
+        let (mut stats, records) = shared.update(|scheduler, owed| {
+            scheduler.collect(owed);
+            scheduler.stats()
         });
-        stats.shared_memory += core.stock.bytes() as u64;
+        stats.shared_memory += shared.stock.bytes() as u64;
         for (worker, record) in stats.workers.iter_mut().zip(records) {
             // Files are read when no thread waits for the mutex.
             worker.memory = record.and_then(|record| private_memory(&record));
@@ -210,21 +210,21 @@ impl Pool {
     }
 }
 
-impl Schedule {
+impl Scheduler {
     fn stats(&self) -> (PoolStats, Vec<Option<Arc<Record>>>) {
-        let places = self.places.iter().enumerate();
-        let (workers, records) = places.map(|(number, place)| self.worker_stats(number, place)).unzip();
+        let slots = self.slots.iter().enumerate();
+        let (workers, records) = slots.map(|(number, slot)| self.worker_stats(number, slot)).unzip();
         let many = |call: &Call| call.items() as usize;
         let queued = self.backlog.iter().map(|queued| many(&queued.call)).sum();
-        let dying = self.places.iter().filter_map(|place| match &place.state {
-            State::Dying(dying) => Some(dying.running.iter().map(|(queued, _)| many(&queued.call)).sum::<usize>()),
+        let dying = self.slots.iter().filter_map(|slot| match &slot.state {
+            SlotState::Dying(dying) => Some(dying.running.iter().map(|(queued, _)| many(&queued.call)).sum::<usize>()),
             _ => None,
         });
-        let asked = self.places.iter().filter_map(Place::worker).flat_map(|worker| worker.caller.tags());
-        let in_flight = asked.map(|asked| if let Asked::Call(call) = asked { many(call) } else { 0 });
+        let asked = self.slots.iter().filter_map(Slot::worker).flat_map(|worker| worker.caller.tags());
+        let in_flight = asked.map(|asked| if let Request::Call(call) = asked { many(call) } else { 0 });
         let in_flight = in_flight.chain(dying).sum();
-        let arrived = self.places.iter().filter_map(Place::worker).map(|worker| worker.caller.arrived_bytes() as u64);
-        let Looks { settled, sampling, forced, failed_finalizers, .. } = &self.looks;
+        let arrived = self.slots.iter().filter_map(Slot::worker).map(|worker| worker.caller.arrived_bytes() as u64);
+        let Metrics { settled, sampling, forced, failed_finalizers, .. } = &self.metrics;
         let workers: Vec<WorkerStats> = workers;
         let stopped = workers.iter().filter(|worker| worker.stopped.is_some()).count();
         let stats = PoolStats {
@@ -242,14 +242,14 @@ impl Schedule {
         (stats, records)
     }
 
-    fn worker_stats(&self, number: usize, place: &Place) -> (WorkerStats, Option<Arc<Record>>) {
-        let (state, record) = match &place.state {
-            State::Empty | State::Postponed => (WorkerState::Absent, None),
-            State::Starting => (WorkerState::Starting, None),
-            State::Ready(worker) => {
+    fn worker_stats(&self, number: usize, slot: &Slot) -> (WorkerStats, Option<Arc<Record>>) {
+        let (state, record) = match &slot.state {
+            SlotState::Vacant | SlotState::Backoff => (WorkerState::Absent, None),
+            SlotState::Starting => (WorkerState::Starting, None),
+            SlotState::Ready(worker) => {
                 let state = if worker.load() > 0 {
                     WorkerState::Busy
-                } else if worker.prelude == 0 {
+                } else if worker.setup_pending == 0 {
                     WorkerState::Idle
                 } else if worker.is_in_initializer() {
                     WorkerState::Initializing
@@ -258,20 +258,20 @@ impl Schedule {
                 };
                 (state, Some(&worker.record))
             }
-            State::Dying(dying) => (WorkerState::Leaving, Some(&dying.record)),
+            SlotState::Dying(dying) => (WorkerState::Leaving, Some(&dying.record)),
         };
-        let busy = place.worker().map_or(Duration::ZERO, |worker| worker.caller.busy());
-        let (busy, idle) = place.tally.times(busy, self.looks.now());
+        let busy = slot.worker().map_or(Duration::ZERO, |worker| worker.caller.busy());
+        let (busy, idle) = slot.tally.times(busy, self.metrics.now());
         let worker = WorkerStats {
             name: format!("{}-{number}", self.plan.name),
             pid: record.map(|record| record.pid),
             state,
             stopped: record.and_then(|record| record.stopped_by()),
-            calls: place.tally.calls,
+            calls: slot.tally.calls,
             busy,
             idle,
             memory: None,
-            restarts: place.tally.restarts(),
+            restarts: slot.tally.restarts(),
         };
         (worker, record.cloned())
     }
@@ -363,7 +363,7 @@ mod tests {
 
     #[test]
     fn a_place_sums_up_its_workers() {
-        let (mut tally, ms) = (Tally::default(), Duration::from_millis);
+        let (mut tally, ms) = (SlotStats::default(), Duration::from_millis);
         assert_eq!(tally.times(ms(0), 5_000_000), (ms(0), ms(0)));
         tally.arrived(10_000_000);
         assert_eq!(tally.times(ms(3), 20_000_000), (ms(3), ms(7)));

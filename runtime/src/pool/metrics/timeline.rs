@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use super::recorder::Recorder;
 use crate::error::{Error, Result};
 use crate::pool::pool::Pool;
-use crate::pool::shared::Core;
+use crate::pool::shared::Shared;
 
 /// How long the end of a recording waits for what was noted before.
 const LATE: Duration = Duration::from_secs(1);
@@ -36,7 +36,7 @@ const LATE: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 #[must_use = "the recording ends when this is dropped"]
 pub struct Timeline {
-    core: Arc<Core>,
+    shared: Arc<Shared>,
     recorder: Arc<Recorder>,
     path: PathBuf,
 }
@@ -57,26 +57,26 @@ impl Pool {
     /// # Examples
     /// See [`Timeline`].
     pub fn timeline(&self, path: impl AsRef<Path>) -> Result<Timeline> {
-        let core = self.core();
-        if core.is_foreign() {
+        let shared = self.shared();
+        if shared.is_foreign() {
             return Err(Error::closed("it belongs to the process that this one is a `fork()` of"));
         }
         let path = path.as_ref().to_owned();
-        if core.schedule().looks.recorder.is_some() {
+        if shared.scheduler().metrics.recorder.is_some() {
             return Err(busy());
         }
         let recorder = Recorder::create(&path).map_err(|error| Error::cannot_write(&path, &error))?;
         let recorder = Arc::new(recorder);
-        let begun = core.update(|schedule, owed| {
-            if schedule.looks.recorder.is_some() {
+        let begun = shared.update(|scheduler, owed| {
+            if scheduler.metrics.recorder.is_some() {
                 return false;
             }
-            schedule.looks.recorder = Some(Arc::clone(&recorder));
-            schedule.see_who_is_there(owed);
-            schedule.renew_words(owed);
+            scheduler.metrics.recorder = Some(Arc::clone(&recorder));
+            scheduler.see_who_is_there(owed);
+            scheduler.refresh_notify_flags(owed);
             true
         });
-        if begun { Ok(Timeline { core: Arc::clone(core), recorder, path }) } else { Err(busy()) }
+        if begun { Ok(Timeline { shared: Arc::clone(shared), recorder, path }) } else { Err(busy()) }
     }
 }
 
@@ -92,15 +92,15 @@ impl Timeline {
 
     /// Does nothing the second time.
     fn end(&self) -> io::Result<()> {
-        if self.core.is_foreign() {
+        if self.shared.is_foreign() {
             return Ok(());
         }
-        self.core.update(|schedule, owed| {
-            if schedule.looks.recorder.as_ref().is_some_and(|recorder| Arc::ptr_eq(recorder, &self.recorder)) {
+        self.shared.update(|scheduler, owed| {
+            if scheduler.metrics.recorder.as_ref().is_some_and(|recorder| Arc::ptr_eq(recorder, &self.recorder)) {
                 // What came before counts.
-                schedule.collect(owed);
-                schedule.looks.recorder = None;
-                schedule.renew_words(owed);
+                scheduler.collect(owed);
+                scheduler.metrics.recorder = None;
+                scheduler.refresh_notify_flags(owed);
             }
         });
         // Other threads may have noted something and not told it yet. The bound is for a subscriber that ends up here.

@@ -26,8 +26,8 @@ use tracing::level_filters::LevelFilter;
 use tracing::span::EnteredSpan;
 use tracing::{debug, error, info, trace, trace_span, warn};
 
-use super::event::{Event, What};
-use super::observe::Noted;
+use super::event::{EventKind, PoolEvent};
+use super::observe::NotedEvent;
 use crate::sys::signal;
 
 const TARGET: &str = "process_task";
@@ -48,7 +48,7 @@ pub(in crate::pool) fn entered(all: bool, task: &'static str) -> EnteredSpan {
 }
 
 /// Tells all observers.
-pub(in crate::pool) fn tell(events: Vec<Noted>) {
+pub(in crate::pool) fn tell(events: Vec<NotedEvent>) {
     for (event, recorder) in events {
         // A subscriber is the program's code: if it panics, that must not end the hub's thread, or the thread that calls.
         if let Err(payload) = catch_unwind(AssertUnwindSafe(|| say(&event))) {
@@ -60,38 +60,38 @@ pub(in crate::pool) fn tell(events: Vec<Noted>) {
     }
 }
 
-fn say(event: &Event) {
+fn say(event: &PoolEvent) {
     let (worker, pid) = event.who.as_ref().map_or(("", 0), |who| (who.name.as_str(), who.pid));
     match &event.what {
-        What::Started { again: false } => debug!(target: TARGET, worker, pid, "worker started"),
-        What::Started { again: true } => debug!(target: TARGET, worker, pid, "worker restarted"),
-        What::Left => debug!(target: TARGET, worker, pid, "worker left"),
-        What::Stopped { task, signal } => {
+        EventKind::Started { again: false } => debug!(target: TARGET, worker, pid, "worker started"),
+        EventKind::Started { again: true } => debug!(target: TARGET, worker, pid, "worker restarted"),
+        EventKind::Left => debug!(target: TARGET, worker, pid, "worker left"),
+        EventKind::Stopped { task, signal } => {
             let signal = signal::name(*signal);
             warn!(target: TARGET, worker, pid, task, signal, "worker stopped");
         }
-        What::Continued => info!(target: TARGET, worker, pid, "worker continued"),
-        What::Died { task, error } => warn!(target: TARGET, worker, pid, task, %error, "worker died"),
-        What::Killed { task, cause } => debug!(target: TARGET, worker, pid, task, %cause, "worker was killed"),
-        What::Forced { task, limit } => {
+        EventKind::Continued => info!(target: TARGET, worker, pid, "worker continued"),
+        EventKind::Died { task, error } => warn!(target: TARGET, worker, pid, task, %error, "worker died"),
+        EventKind::Killed { task, cause } => debug!(target: TARGET, worker, pid, task, %cause, "worker was killed"),
+        EventKind::Forced { task, limit } => {
             warn!(target: TARGET, worker, pid, task, ?limit, "worker did not end in time and is killed");
         }
-        What::Stuck { waited } => warn!(target: TARGET, worker, pid, ?waited, "killed worker does not end"),
-        What::NotFinalized { error } => {
+        EventKind::Stuck { waited } => warn!(target: TARGET, worker, pid, ?waited, "killed worker does not end"),
+        EventKind::NotFinalized { error } => {
             warn!(target: TARGET, worker, pid, task = error.task(), %error, "finalizer failed");
         }
-        What::NotStarted { error, failures, pause } => {
+        EventKind::NotStarted { error, failures, pause } => {
             warn!(target: TARGET, worker, failures, ?pause, %error, "worker could not be started");
         }
-        What::Settled { task, calls, error, .. } => {
+        EventKind::Settled { task, calls, error, .. } => {
             let error = error.as_ref().map(display);
             trace!(target: TARGET, worker, pid, task, calls, error, "call settled");
         }
-        What::TimedOut { task, limit } => warn!(target: TARGET, worker, pid, task, ?limit, "call timed out"),
-        What::Retried { task, attempts, error, .. } => {
+        EventKind::TimedOut { task, limit } => warn!(target: TARGET, worker, pid, task, ?limit, "call timed out"),
+        EventKind::Retried { task, attempts, error, .. } => {
             info!(target: TARGET, worker, pid, task, attempts, %error, "call is made again");
         }
-        What::Closed { cause, failed: false } => debug!(target: TARGET, %cause, "pool closed"),
-        What::Closed { cause, failed: true } => error!(target: TARGET, %cause, "pool closed"),
+        EventKind::Closed { cause, failed: false } => debug!(target: TARGET, %cause, "pool closed"),
+        EventKind::Closed { cause, failed: true } => error!(target: TARGET, %cause, "pool closed"),
     }
 }
