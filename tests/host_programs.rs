@@ -141,7 +141,7 @@ fn forks(method: StartMethod) {
     let pool = Pool::builder().workers(2).start_method(method).build().unwrap();
     let busy = pool.submit(nap, 300);
     let process = ProcessBuilder::new().start_method(method).spawn(nap, 300).unwrap();
-    // SAFETY: the copy uses locks that the hub's thread may hold only as the library promises that it may.
+    // SAFETY: the copy uses locks that the reactor's thread may hold only as the library promises that it may.
     match unsafe { fork() }.unwrap() {
         ForkResult::Child => {
             let good = std::panic::catch_unwind(|| {
@@ -187,7 +187,7 @@ fn unshares(method: StartMethod) {
         }
     }
     assert_eq!(pool.call(namespace, ()), Ok(own.clone()), "a worker that was there");
-    // SAFETY: the copy uses locks that the hub's thread may hold only as the library promises that it may.
+    // SAFETY: the copy uses locks that the reactor's thread may hold only as the library promises that it may.
     match unsafe { fork() }.unwrap() {
         ForkResult::Child => {
             let good = std::panic::catch_unwind(|| {

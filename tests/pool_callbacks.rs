@@ -217,7 +217,7 @@ fn a_callback_that_blocks_delays_only_callbacks(method: StartMethod) {
     slow.on_done(send(&sender));
     open_gate(&scratch);
     assert_eq!((slow.join(), first.join()), (Ok(1), Ok(1)));
-    // The hub's thread is not the one that blocks: it replaces workers.
+    // The reactor's thread is not the one that blocks: it replaces workers.
     for _ in 0..3 {
         assert!(pool.call(leave, 3).is_err());
         assert_eq!(pool.map(square, 0..20), Ok((0..20).map(|x| x * x).collect()));

@@ -16,13 +16,13 @@ const LAYERS: &[&[&str]] = &[
     &["task"],
     &["reactor"],
     &["link"],
-    &["child", "launch"],
+    &["child", "supervisor"],
     &["process", "channel"],
     &["pool"],
 ];
 
-/// `child` runs in processes that we started and `launch` in the one that asks: they meet in `link` and nowhere else.
-const APART: [&str; 2] = ["child", "launch"];
+/// `child` runs in processes that we started and `supervisor` in the one that asks: they meet in `link` and nowhere else.
+const APART: [&str; 2] = ["child", "supervisor"];
 
 /// Words that only some folders and files of `runtime/src` may contain, outside comments and strings.
 const RESERVED: &[(&str, &[&str])] = &[

@@ -52,12 +52,12 @@ pub mod channel;
 mod child; // what runs only in processes that we started
 mod codec; // values to bytes
 mod error;
-mod launch; // what asks for processes
 mod link; // what joins a parent and a child
 mod pool;
 mod process;
 mod reactor; // epoll, timers and wake-ups of one thread
 mod shared; // what may live in shared memory
+mod supervisor; // what asks for processes
 pub mod sync;
 mod sys; // the kernel, and nearly all unsafe
 mod task; // the Task trait and the registry

@@ -128,7 +128,7 @@ pub(crate) fn rounds(default: usize) -> usize {
     std::env::var("PROCESS_TASK_ROUNDS").ok().and_then(|rounds| rounds.parse().ok()).unwrap_or(default)
 }
 
-/// Starts what this process keeps for ever: the hub's thread, the fork server, and its full stock of spares.
+/// Starts what this process keeps for ever: the reactor's thread, the fork server, and its full stock of spares.
 pub(crate) fn warm_up() {
     nothing.spawn().join().expect("a process that does nothing");
     spares_are_ready(0);

@@ -9,7 +9,7 @@ use std::os::unix::fs::FileExt as _;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use crate::codec::message::from_bytes;
-use crate::link::message::{Attached, Dress, Refusal, Setup};
+use crate::link::message::{Attached, ExecSetup, Refusal, Setup};
 use crate::sys::identity::{self, Identity};
 use crate::sys::{Errno, env, fd, hangup, limits, process, signal};
 
@@ -82,7 +82,7 @@ pub(super) fn refuse_memory(limit: u64) -> Option<Refusal> {
 
 /// Puts streams and directory on, and returns the environment, for a process that will execute the program next.
 ///
-/// `descriptors` are the memory with a [`Dress`], and those that it names; without them, there is the fork server's own environment,
+/// `descriptors` are the memory with a [`ExecSetup`], and those that it names; without them, there is the fork server's own environment,
 /// and nothing else changes: then the child was to be forked.
 ///
 /// # Errors
@@ -97,7 +97,7 @@ pub(super) fn dress(descriptors: impl Iterator<Item = OwnedFd>) -> Result<Vec<(O
     let mut bytes = vec![0; len];
     // At a place, and not where the last reader stopped: the parent may have to send the same memory once more.
     content.read_exact_at(&mut bytes, 0).map_err(unreadable)?;
-    let dress: Dress = from_bytes(&bytes).map_err(|_| refusal("read its environment", Errno::EPROTO))?;
+    let dress: ExecSetup = from_bytes(&bytes).map_err(|_| refusal("read its environment", Errno::EPROTO))?;
     let attached: Vec<OwnedFd> = descriptors.collect();
     attach(&dress.attached, &attached)?;
     Ok(dress.env)

@@ -8,7 +8,7 @@
 //! |---|--------|-------------|
 //! | 1 | [`ToServer::Hello`], with its own pidfd and the table of members | |
 //! | 2 | | [`FromServer::Ready`], with the server's pidfd |
-//! | 3 | [`ToServer::Start`], with the child's end of a link, and a [`Dress`] if it is to be executed | |
+//! | 3 | [`ToServer::Start`], with the child's end of a link, and a [`ExecSetup`] if it is to be executed | |
 //! | 4 | | [`FromServer::Started`], with the child's pidfd, or [`FromServer::NotStarted`] |
 //! | 5 | [`ToServer::Signal`], at any time | |
 //! | 6 | | [`FromServer::Stopped`], [`FromServer::Continued`], each time |
@@ -188,7 +188,7 @@ pub(crate) enum Attached {
 /// What a child that is executed has from the start, so that the loader, the C library and constructors find it. It lies in a
 /// memory of its own beside [`ToServer::Start`], followed by the descriptors of `attached`.
 #[derive(Debug, Default, Serialize, Deserialize)]
-pub(crate) struct Dress {
+pub(crate) struct ExecSetup {
     /// All variables.
     pub(crate) env: Vec<(OsString, OsString)>,
     pub(crate) attached: Vec<Attached>,

@@ -23,10 +23,10 @@ use std::sync::{Arc, OnceLock};
 use super::call::{Call, Queued};
 use super::scheduler::{Owed, Scheduler};
 use crate::error::{Direction, Error, ErrorKind, Execution, Result};
-use crate::launch::{Record, outcome};
 use crate::link::batch::{Results, Tally, pass_over};
 use crate::link::frame::Kind;
 use crate::link::{Body, Payload, Reply, Salvaged};
+use crate::supervisor::{ChildHandle, outcome};
 use crate::task::Options;
 
 /// What a call of many items has.
@@ -45,7 +45,7 @@ pub(super) struct BatchResults {
     /// How long these took the worker, in nanoseconds.
     pub(super) nanos: Option<u32>,
     /// The process in which an item failed, if one did.
-    failed_in: Option<Arc<Record>>,
+    failed_in: Option<Arc<ChildHandle>>,
 }
 
 impl Call {
@@ -109,7 +109,7 @@ impl Call {
         }
     }
 
-    fn set_answered(&self, tally: Tally, nanos: Option<u32>, record: Option<&Arc<Record>>) {
+    fn set_answered(&self, tally: Tally, nanos: Option<u32>, record: Option<&Arc<ChildHandle>>) {
         if let Some(batch) = &self.batch {
             let failed_in = record.filter(|_| !tally.good).cloned();
             let _ = batch.answered.set(BatchResults { items: tally.answered, nanos, failed_in });
@@ -141,7 +141,7 @@ impl BatchResults {
 }
 
 /// Adds its process to `error`.
-fn in_process(record: Option<&Record>, error: Error) -> Error {
+fn in_process(record: Option<&ChildHandle>, error: Error) -> Error {
     match record {
         Some(record) => error.in_process(&record.name(), record.pid),
         None => error,
@@ -152,7 +152,7 @@ impl Scheduler {
     /// A worker has answered a batch, or the first items of one.
     pub(super) fn settle_batch(
         &mut self,
-        record: Option<&Arc<Record>>,
+        record: Option<&Arc<ChildHandle>>,
         call: &Arc<Call>,
         reply: Reply,
         owed: &mut Owed,
@@ -176,7 +176,7 @@ impl Scheduler {
     #[must_use = "items would be lost"]
     pub(super) fn settle_partial_batch(
         &mut self,
-        record: &Arc<Record>,
+        record: &Arc<ChildHandle>,
         Queued { call, mut payload }: Queued,
         salvaged: Salvaged,
         error: &Error,

@@ -11,9 +11,9 @@ use super::pool::Pool;
 use super::shared::Shared;
 use super::size::check_size;
 use crate::error::{Error, Result};
-use crate::launch::{Options, hub};
 use crate::link::StartMethod;
 use crate::process::available_parallelism;
+use crate::supervisor::{SpawnAttributes, supervisor};
 use crate::task::Task;
 
 /// Options for a [`Pool`].
@@ -38,7 +38,7 @@ use crate::task::Task;
 pub struct PoolBuilder {
     workers: Option<usize>,
     name: Option<String>,
-    pub(super) options: Options,
+    pub(super) options: SpawnAttributes,
     initializer: Option<Result<EncodedCall>>,
     finalizer: Option<Result<EncodedCall>>,
     max_calls: Option<u64>,
@@ -310,7 +310,7 @@ impl PoolBuilder {
         let plan = PoolConfig {
             processors,
             name: self.name.unwrap_or_else(|| "worker".to_owned()),
-            // Noted here, because the workers are asked for by the hub's thread, also when they replace others.
+            // Noted here, because the workers are asked for by the reactor's thread, also when they replace others.
             options: self.options.of_pool()?,
             initializer: self.initializer.transpose()?,
             finalizer,
@@ -321,7 +321,7 @@ impl PoolBuilder {
             grace: self.grace,
             exit_timeout: self.exit_timeout,
         };
-        let shared = Shared::new(hub()?, plan, workers)?;
+        let shared = Shared::new(supervisor()?, plan, workers)?;
         if let Some(most) = self.max_pending {
             shared.room.bound(most);
         }

@@ -97,7 +97,7 @@ impl CompletionWaiter {
         if let [shared] = &*self.cores {
             return set.is_enough() || shared.wait(&|| set.is_enough(), set, deadline);
         }
-        // No thread can lead several pools. So the hub listens to all of them, from the first time that this is needed.
+        // No thread can lead several pools. So the reactor listens to all of them, from the first time that this is needed.
         if self.attention.is_empty() && !set.is_enough() {
             self.attention = self.cores.iter().map(ReplyInterest::new).collect();
         }

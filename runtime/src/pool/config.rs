@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use crate::codec::handles::Handles;
 use crate::error::Result;
-use crate::launch::{Options, encode};
 use crate::link::{Payload, SharedStock};
+use crate::supervisor::{SpawnAttributes, encode};
 use crate::sys;
 use crate::task::{Options as Limits, Registration, Task};
 
@@ -15,7 +15,7 @@ use crate::task::{Options as Limits, Registration, Task};
 #[derive(Debug)]
 pub(super) struct PoolConfig {
     pub(super) name: String,
-    pub(super) options: Options,
+    pub(super) options: SpawnAttributes,
     /// How many processors there are, for workers and for us.
     pub(super) processors: usize,
     /// What each worker runs before its first call, and after its last.

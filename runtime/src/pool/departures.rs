@@ -8,7 +8,7 @@
 //! | runs its finalizer | the finalizer's timeout, else the pool's [exit timeout](crate::PoolBuilder::exit_timeout), else [`FINALIZER_TIMEOUT`] | it is killed, and the finalizer has timed out |
 //! | exits: exit handlers, destructors | the pool's exit timeout, else [`EXIT_TIMEOUT`] or the termination grace if that is longer | it is killed |
 //! | was asked to end | the termination grace | it is killed |
-//! | was killed | [`LONGEST_DEATH`] | it is given up: its calls are settled, and their error says so |
+//! | was killed | [`MAX_DEATH_TIME`] | it is given up: its calls are settled, and their error says so |
 
 use std::os::unix::process::ExitStatusExt as _;
 use std::process::ExitStatus;
@@ -20,8 +20,8 @@ use super::config::{EncodedCall, PoolConfig};
 use super::scheduler::{Owed, Scheduler};
 use super::slot::{Request, SlotState, Worker};
 use crate::error::{Error, ErrorKind, Execution, Result};
-use crate::launch::{DEATH_LOOK, LONGEST_DEATH, Record, not_dead_note, outcome};
 use crate::link::frame::Kind;
+use crate::supervisor::{ChildHandle, DEATH_CHECK_INTERVAL, MAX_DEATH_TIME, not_dead_note, outcome};
 use crate::sys::signal;
 
 /// How long a worker has to exit after its last answer.
@@ -33,7 +33,7 @@ pub(super) const FINALIZER_TIMEOUT: Duration = Duration::from_secs(10);
 /// A worker that was killed, or is about to be, and is not known to be dead.
 #[derive(Debug)]
 pub(super) struct Dying {
-    pub(super) record: Arc<Record>,
+    pub(super) record: Arc<ChildHandle>,
     /// What it was running, and how that ends unless it is made again.
     pub(super) running: Vec<(Queued, Error)>,
     /// Why it was killed.
@@ -45,7 +45,7 @@ pub(super) struct Dying {
 #[derive(Debug)]
 pub(super) struct Leaving {
     number: usize,
-    pub(super) record: Arc<Record>,
+    pub(super) record: Arc<ChildHandle>,
     /// Kept as long as its finalizer may answer.
     worker: Option<Box<Worker>>,
     answer: Option<Result<()>>,
@@ -84,10 +84,10 @@ impl Death {
     fn after(pause: Duration) -> Self {
         let now = Instant::now();
         let at = |time: Duration| now.checked_add(pause.saturating_add(time));
-        Self { next: at(DEATH_LOOK), last: at(LONGEST_DEATH) }
+        Self { next: at(DEATH_CHECK_INTERVAL), last: at(MAX_DEATH_TIME) }
     }
 
-    fn look(&mut self, record: &Record, now: Instant) -> Found {
+    fn look(&mut self, record: &ChildHandle, now: Instant) -> Found {
         if self.next.is_none_or(|next| now < next) {
             return Found::Waiting;
         }
@@ -97,7 +97,7 @@ impl Death {
         if self.last.is_some_and(|last| now >= last) {
             return Found::Stuck;
         }
-        self.next = now.checked_add(DEATH_LOOK);
+        self.next = now.checked_add(DEATH_CHECK_INTERVAL);
         Found::Waiting
     }
 }
@@ -112,7 +112,7 @@ impl Dying {
 
 impl Leaving {
     /// One that is killed now.
-    pub(super) fn killed(number: usize, record: Arc<Record>) -> Self {
+    pub(super) fn killed(number: usize, record: Arc<ChildHandle>) -> Self {
         let stage = Stage::Killed(Death::after(Duration::ZERO));
         Self { number, record, worker: None, answer: None, since: Instant::now(), stage }
     }
@@ -220,14 +220,14 @@ impl Scheduler {
     }
 
     /// A worker is killed that never got a call, and its end is to be waited for.
-    pub(super) fn leave_killed(&mut self, number: usize, record: Arc<Record>, owed: &mut Owed) {
+    pub(super) fn leave_killed(&mut self, number: usize, record: Arc<ChildHandle>, owed: &mut Owed) {
         let leaving = Leaving::killed(number, record);
         self.set_alarm(leaving.due(), owed);
         self.leaving.push(leaving);
     }
 
     /// A worker that was leaving has ended, if this was one.
-    pub(super) fn has_left(&mut self, record: &Arc<Record>, status: ExitStatus, owed: &mut Owed) {
+    pub(super) fn has_left(&mut self, record: &Arc<ChildHandle>, status: ExitStatus, owed: &mut Owed) {
         let Some(at) = self.leaving.iter().position(|leaving| Arc::ptr_eq(&leaving.record, record)) else { return };
         let mut leaving = self.leaving.swap_remove(at);
         leaving.hear();
@@ -283,7 +283,7 @@ impl Scheduler {
     }
 
     /// A worker has not left in time, or was killed for that.
-    fn check_leaving(&mut self, at: usize, now: Instant, dead: &mut Vec<(usize, Arc<Record>)>, owed: &mut Owed) {
+    fn check_leaving(&mut self, at: usize, now: Instant, dead: &mut Vec<(usize, Arc<ChildHandle>)>, owed: &mut Owed) {
         let exit = self.plan.exit_limit();
         let leaving = &mut self.leaving[at];
         let (number, record) = (leaving.number, Arc::clone(&leaving.record));

@@ -16,7 +16,7 @@ use super::scheduler::Scheduler;
 use super::shared::Shared;
 use crate::codec::CodecError;
 use crate::error::{Direction, Error, ErrorKind, Execution, Result};
-use crate::launch::decode;
+use crate::supervisor::decode;
 
 /// A call in a [`Pool`](crate::Pool). Dropping it detaches the call, which is made all the same.
 ///

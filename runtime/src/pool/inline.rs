@@ -22,10 +22,10 @@ use crate::codec::Writer;
 use crate::codec::handles::{self, Handles, Received};
 use crate::codec::message::to_bytes;
 use crate::error::{Error, Result};
-use crate::launch::outcome;
 use crate::link::frame::{INLINE, Kind};
 use crate::link::{Body, Filling, Payload, Reply, SharedStock};
 use crate::process::current;
+use crate::supervisor::outcome;
 use crate::task::{StubError, lookup};
 
 /// The variable that has tasks run in the calling process.

@@ -35,7 +35,7 @@ impl Waitable for AllCalls {
     fn strike(&self, _: ThreadId) {}
 }
 
-/// Replies of this pool are heard by the hub while there is no leader, as long as this lives.
+/// Replies of this pool are heard by the reactor while there is no leader, as long as this lives.
 pub(super) struct ReplyInterest(Arc<Shared>);
 
 impl ReplyInterest {
@@ -167,7 +167,7 @@ impl Shared {
                     let look_again = since.checked_add(LOOK_AGAIN);
                     let until = deadline.into_iter().chain(look_again).min();
                     if self.set.wait(&mut rang, until).is_err() {
-                        // The program has closed it, as the hub is about to say.
+                        // The program has closed it, as the reactor is about to say.
                         std::thread::sleep(LET_HUB_SAY);
                     }
                     if !crowded {

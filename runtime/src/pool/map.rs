@@ -21,11 +21,11 @@ use super::shared::Shared;
 use crate::codec::Writer;
 use crate::codec::handles::{self, Handles};
 use crate::error::{Direction, Error, ErrorKind, Execution, Result};
-use crate::launch::decode;
 use crate::link::batch::{Builder, LONGEST_ITEM};
 use crate::link::frame::INLINE;
 use crate::link::window::LOOK_AHEAD;
 use crate::link::{Filling, Payload};
+use crate::supervisor::decode;
 use crate::sys::clock;
 use crate::task::{Options, Task};
 

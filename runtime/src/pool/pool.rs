@@ -14,7 +14,7 @@ use super::metrics::{entered, has_spans};
 use super::pending_limit::{self, PendingPermit, TrySubmitError};
 use super::shared::Shared;
 use crate::error::{Error, Result};
-use crate::launch::encode;
+use crate::supervisor::encode;
 use crate::task::Task;
 
 /// Processes that stay and run one call after the other.

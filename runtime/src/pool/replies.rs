@@ -12,8 +12,8 @@ use std::time::Instant;
 use super::scheduler::{Leader, Owed, Scheduler};
 use super::slot::{Request, Slot};
 use crate::error::Error;
-use crate::launch::outcome;
 use crate::link::{Gone, Reply};
+use crate::supervisor::outcome;
 
 /// How many workers a submitting thread looks at.
 const SOME: usize = 4;
@@ -42,7 +42,7 @@ impl Scheduler {
         }
     }
 
-    /// The leader steps down: from now on, the hub hears the workers' bells.
+    /// The leader steps down: from now on, the reactor hears the workers' bells.
     pub(super) fn step_down(&mut self, owed: &mut Owed) {
         self.leader = Leader::None;
         self.update_notify_flags(owed);
@@ -67,7 +67,7 @@ impl Scheduler {
         self.set_notify_flags(asleep, false);
     }
 
-    /// There is no leader: says which workers have to ring for the hub, and takes what came before the words were seen.
+    /// There is no leader: says which workers have to ring for the reactor, and takes what came before the words were seen.
     pub(super) fn update_notify_flags(&mut self, owed: &mut Owed) {
         loop {
             let words = (self.interest > 0 || self.timed > 0 || self.metrics.are_exact(), self.work_waits());

@@ -31,9 +31,9 @@ use super::pending_limit::PendingLimit;
 use super::slot::{Request, Slot};
 use super::starts::Starts;
 use crate::error::{Direction, Error, ErrorKind, Execution, Result, why};
-use crate::launch::Record;
 use crate::link::window::LOOK_AHEAD;
 use crate::link::{Body, PATIENCE, Payload, Reply, is_temporary};
+use crate::supervisor::ChildHandle;
 use crate::sys::Errno;
 
 /// After so many calls that were submitted while all workers were busy, the submitting thread looks for replies.
@@ -93,7 +93,7 @@ pub(super) struct Scheduler {
 /// Whether a thread leads: looks for replies on behalf of all waiting threads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Leader {
-    /// None does. The hub hears a worker's bell.
+    /// None does. The reactor hears a worker's bell.
     None,
     /// One does, and looks.
     Polling,
@@ -118,9 +118,9 @@ pub(super) enum Phase {
 pub(super) struct Owed {
     pub(super) wake: Vec<Waiters>,
     pub(super) follower: Option<Thread>,
-    pub(super) kill: Vec<Arc<Record>>,
+    pub(super) kill: Vec<Arc<ChildHandle>>,
     /// To be asked to end first, and killed after the plan's grace.
-    pub(super) end: Vec<Arc<Record>>,
+    pub(super) end: Vec<Arc<ChildHandle>>,
     pub(super) start: Vec<Start>,
     /// Wakers that were replaced: what their destructors do must not meet the mutex.
     pub(super) drop_unlocked: Vec<Waker>,

@@ -1,6 +1,6 @@
 //! What a pool's handles share: the schedule, and the ways to wait.
 //!
-//! Owns: the pool's epoll set and its place in the hub. Runs in: the parent, on any thread.
+//! Owns: the pool's epoll set and its handler in the reactor. Runs in: the parent, on any thread.
 //! Never: runs user code, wakes a thread, or starts a worker while it holds the mutex.
 
 use std::fmt;
@@ -22,10 +22,12 @@ use super::scheduler::{Owed, Phase, Scheduler, Start};
 use super::slot::{Request, SlotState, Worker};
 use crate::codec::message::to_bytes;
 use crate::error::{Error, Result};
-use crate::launch::{Child, For, How, Hub, Record, Started, hand_over, setup_of_worker};
 use crate::link::frame::Kind;
 use crate::link::{Caller, IDLE, Payload, SharedStock, Spin};
 use crate::reactor::{EventHandler, Token};
+use crate::supervisor::{
+    ChildHandle, OnStarted, SetupFor, SpawnedChild, StartRequest, Supervisor, hand_over, setup_of_worker,
+};
 use crate::sys::held::Held;
 use crate::sys::poll::{self, Report};
 use crate::sys::{Errno, fd, forked, rights, signal};
@@ -38,8 +40,8 @@ const LOOK_EVERY: Duration = Duration::from_secs(1);
 
 /// The part of a pool that its handles and workers refer to.
 pub(super) struct Shared {
-    hub: Arc<Hub>,
-    /// The hub's token for bells that no thread of the pool hears.
+    supervisor: Arc<Supervisor>,
+    /// The reactor's token for bells that no thread of the pool hears.
     token: OnceLock<Token>,
     generation: u64,
     pub(super) plan: Arc<PoolConfig>,
@@ -63,7 +65,7 @@ pub(super) struct Shared {
 }
 
 impl Shared {
-    pub(super) fn new(hub: Arc<Hub>, plan: PoolConfig, workers: usize) -> Result<Arc<Self>> {
+    pub(super) fn new(supervisor: Arc<Supervisor>, plan: PoolConfig, workers: usize) -> Result<Arc<Self>> {
         let at = |step: &'static str| move |errno: Errno| Error::could_not_start(step, errno);
         let set = poll::Set::new().map_err(at("make an epoll set"))?;
         let wake_leader = Held::from(fd::event().map_err(at("make an eventfd"))?);
@@ -72,7 +74,7 @@ impl Shared {
         let scheduler = Scheduler::new(Arc::clone(&plan), workers);
         let (outstanding, room) = (Arc::clone(&scheduler.outstanding), Arc::clone(&scheduler.room));
         let shared = Arc::new(Self {
-            hub,
+            supervisor,
             token: OnceLock::new(),
             generation: forked::generation(),
             plan,
@@ -89,7 +91,7 @@ impl Shared {
             room,
         });
         let handler: Arc<dyn EventHandler> = Arc::<Self>::clone(&shared);
-        let _ = shared.token.set(shared.hub.reactor().add_handler(handler));
+        let _ = shared.token.set(shared.supervisor.reactor().add_handler(handler));
         let tended = Arc::downgrade(&shared);
         shared.stock.when_kept(move || {
             if let Some(shared) = tended.upgrade() {
@@ -169,10 +171,10 @@ impl Shared {
         }
     }
 
-    /// Does `what` after `pause`, on the hub's thread, if the pool still exists then.
+    /// Does `what` after `pause`, on the reactor's thread, if the pool still exists then.
     fn later(self: &Arc<Self>, pause: Duration, what: impl FnOnce(&Arc<Self>) + Send + 'static) {
         let shared = Arc::downgrade(self);
-        self.hub.reactor().after(pause, move || {
+        self.supervisor.reactor().after(pause, move || {
             if let Some(shared) = shared.upgrade() {
                 what(&shared);
             }
@@ -210,7 +212,7 @@ impl Shared {
     }
 
     /// Ends a worker: at once, or by asking first and killing after the grace that the pool gives.
-    fn end(self: &Arc<Self>, record: &Arc<Record>) {
+    fn end(self: &Arc<Self>, record: &Arc<ChildHandle>) {
         match self.plan.grace {
             None => {
                 let _ = record.signal(signal::KILL);
@@ -244,11 +246,11 @@ impl Shared {
     }
 
     /// Asks for a child.
-    fn ask(&self, started: Started) {
+    fn ask(&self, started: OnStarted) {
         let options = &self.plan.options;
-        let asked = options.rights().and_then(|rights| Ok((rights, How::of(options)?)));
+        let asked = options.rights().and_then(|rights| Ok((rights, StartRequest::of(options)?)));
         match asked {
-            Ok((rights, how)) => self.hub.start_child_later(how, rights, started),
+            Ok((rights, how)) => self.supervisor.start_child_later(how, rights, started),
             Err(error) => started(Err(error)),
         }
     }
@@ -297,9 +299,9 @@ impl Shared {
     }
 
     /// A child is there, or could not be had, for a place. Gives it its setup.
-    fn started(self: &Arc<Self>, number: usize, child: Result<Child>) -> Result<()> {
+    fn started(self: &Arc<Self>, number: usize, child: Result<SpawnedChild>) -> Result<()> {
         let name = format!("{}-{number}", self.plan.name);
-        let Child { record, link } = child.map_err(|error| error.in_process(&name, 0))?;
+        let SpawnedChild { record, link } = child.map_err(|error| error.in_process(&name, 0))?;
         record.set_name(&name);
         let bell = Arc::clone(link.bell());
         let link = link.for_many().map_err(|errno| {
@@ -320,15 +322,15 @@ impl Shared {
             let _ = record.signal(signal::KILL);
         }
         let (shared, stopped) = (Arc::downgrade(self), Arc::downgrade(&record));
-        record.watch_stops(move |signal| {
+        record.on_stop(move |signal| {
             if let (Some(shared), Some(record)) = (shared.upgrade(), stopped.upgrade()) {
                 shared.update(|scheduler, owed| scheduler.see_stop(number, &record, signal, owed));
             }
         });
         let (shared, ended) = (Arc::downgrade(self), Arc::clone(&record));
-        record.watch(move || {
+        record.on_exit(move || {
             if let Some(shared) = shared.upgrade() {
-                shared.hub.reactor().deregister(bell.as_fd());
+                shared.supervisor.reactor().deregister(bell.as_fd());
                 let status = ended.status().unwrap_or(ExitStatus::from_raw(signal::KILL));
                 shared.update(|scheduler, owed| scheduler.ended(number, &ended, status, owed));
                 shared.arrived.notify_all();
@@ -339,13 +341,13 @@ impl Shared {
 
     fn prepare(
         &self,
-        record: &Record,
+        record: &ChildHandle,
         caller: &mut Caller<Request>,
         (name, number): (&str, usize),
         bell: std::os::fd::BorrowedFd<'_>,
     ) -> Result<()> {
         let at = |step: &'static str| move |errno: Errno| Error::could_not_start(step, errno);
-        let worker = For { base: record.server().base(), name, once: false, umask: rights::umask() };
+        let worker = SetupFor { base: record.server().base(), name, once: false, umask: rights::umask() };
         let (setup, descriptors) = setup_of_worker(worker, &self.plan.options, number)?;
         hand_over(caller, &descriptors).map_err(at("hand over descriptors"))?;
         let setup = Payload::of_bytes(&to_bytes(&setup)).map_err(at("find memory for the setup"))?;
@@ -360,10 +362,10 @@ impl Shared {
             written.map_err(|(errno, ..)| at("hand over the initializer's arguments")(errno))?;
             caller.publish();
         }
-        // The pool's own set first: a leader that sleeps there is woken rather than the hub.
+        // The pool's own set first: a leader that sleeps there is woken rather than the reactor.
         self.set.add(bell, 0, Report::RingOne).map_err(at("watch a worker"))?;
         let token = self.token.get();
-        let watched = token.map_or(Ok(()), |token| self.hub.reactor().register(bell, *token, Report::RingOne));
+        let watched = token.map_or(Ok(()), |token| self.supervisor.reactor().register(bell, *token, Report::RingOne));
         watched.map_err(at("watch a worker"))
     }
 
@@ -406,7 +408,7 @@ impl Shared {
             return false;
         }
         if let Some(token) = self.token.get() {
-            self.hub.reactor().remove_handler(*token);
+            self.supervisor.reactor().remove_handler(*token);
         }
         true
     }

@@ -9,8 +9,8 @@ use super::call::Call;
 use super::departures::Dying;
 use super::load_index::Load;
 use super::metrics::SlotStats;
-use crate::launch::Record;
 use crate::link::Caller;
+use crate::supervisor::ChildHandle;
 
 /// What a request to a worker was.
 #[derive(Debug)]
@@ -53,7 +53,7 @@ pub(super) enum SlotState {
 /// A worker that can be given calls.
 #[derive(Debug)]
 pub(super) struct Worker {
-    pub(super) record: Arc<Record>,
+    pub(super) record: Arc<ChildHandle>,
     pub(super) caller: Caller<Request>,
     /// What we have last written to the link's two words.
     notify_flags: (bool, bool),
@@ -87,7 +87,7 @@ impl Request {
 
 impl Worker {
     /// One that was given its setup, and perhaps its initializer.
-    pub(super) fn new(record: Arc<Record>, caller: Caller<Request>, quota: Option<u64>) -> Self {
+    pub(super) fn new(record: Arc<ChildHandle>, caller: Caller<Request>, quota: Option<u64>) -> Self {
         let setup_pending = caller.in_flight();
         Self {
             record,

@@ -13,9 +13,9 @@ use super::inline;
 use super::scheduler::{Leader, Owed, Phase, Scheduler, Start};
 use super::slot::{Request, SlotState, Worker};
 use crate::error::{Error, ErrorKind, Execution};
-use crate::launch::{Record, outcome};
 use crate::link::frame::Kind;
 use crate::link::{Caller, Remains, Reply, Salvaged};
+use crate::supervisor::{ChildHandle, outcome};
 
 impl Scheduler {
     /// A worker was started for this place, and was given its setup; false if it is not wanted any more.
@@ -74,7 +74,7 @@ impl Scheduler {
     }
 
     /// The worker with this record has ended.
-    pub(super) fn ended(&mut self, number: usize, record: &Arc<Record>, status: ExitStatus, owed: &mut Owed) {
+    pub(super) fn ended(&mut self, number: usize, record: &Arc<ChildHandle>, status: ExitStatus, owed: &mut Owed) {
         self.has_left(record, status, owed);
         if self.slots[number].worker().is_some_and(|worker| Arc::ptr_eq(&worker.record, record)) {
             self.collect_from(number, owed);

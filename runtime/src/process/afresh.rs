@@ -3,7 +3,7 @@
 //! Owns: nothing. Runs in: the parent. Never: touches a process that was started before.
 
 use crate::error::Result;
-use crate::launch::existing_hub;
+use crate::supervisor::existing_supervisor;
 use crate::sys::rights;
 
 /// Has every process that is asked for from now on made by a new fork server, which the calling thread starts, with its rights.
@@ -35,5 +35,5 @@ use crate::sys::rights;
 /// ```
 pub fn start_afresh() -> Result<()> {
     rights::start_afresh();
-    existing_hub().map_or(Ok(()), |hub| hub.start_afresh())
+    existing_supervisor().map_or(Ok(()), |supervisor| supervisor.start_afresh())
 }

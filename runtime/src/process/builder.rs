@@ -11,8 +11,8 @@ use super::running::{IsRight, NotStarted, Order, Running};
 use super::stdio::Stdio;
 use super::surroundings::surroundings;
 use crate::error::{Error, Result};
-use crate::launch::{For, How, Options, Record, encode, hub, setup};
 use crate::link::{SharedStock, StartMethod};
+use crate::supervisor::{ChildHandle, SetupFor, SpawnAttributes, StartRequest, encode, setup, supervisor};
 use crate::sys::{Errno, signal};
 use crate::task::{Options as Limits, Task};
 
@@ -48,7 +48,7 @@ use crate::task::{Options as Limits, Task};
 #[doc(alias = "Builder")]
 pub struct ProcessBuilder {
     name: Option<String>,
-    options: Options,
+    options: SpawnAttributes,
     stdin: Option<Stdio>,
     stdout: Option<Stdio>,
     stderr: Option<Stdio>,
@@ -187,12 +187,12 @@ const MORE_TRIES: u32 = 2;
 /// What `task.spawn(…)` does: [`ProcessBuilder::spawn`] with no options, where a failed start is what `join` reports.
 pub fn spawn<T: Task>(task: T, args: T::Args<'_>) -> Process<T::Output> {
     let name = task.registration().short_name().to_owned();
-    let options = Options { memory: task.options().memory_limit, ..Options::default() };
+    let options = SpawnAttributes { memory: task.options().memory_limit, ..SpawnAttributes::default() };
     let started = launch(options, &name, task, args);
     Process::new(name, started, T::decode_output)
 }
 
-fn launch<T: Task>(options: Options, name: &str, task: T, args: T::Args<'_>) -> Result<Arc<Running>> {
+fn launch<T: Task>(options: SpawnAttributes, name: &str, task: T, args: T::Args<'_>) -> Result<Arc<Running>> {
     let registration = task.registration();
     let start = move || {
         let Limits { timeout: limit, retries, .. } = task.options();
@@ -204,19 +204,19 @@ fn launch<T: Task>(options: Options, name: &str, task: T, args: T::Args<'_>) -> 
         let index = registration.index().ok_or_else(Error::unknown_task)?;
         // A parcel of its own, which goes when the call is done: there will be no other.
         let call = encode::<T>(args, &SharedStock::default())?;
-        let hub = hub()?;
+        let supervisor = supervisor()?;
         let mut call = call;
-        // Noted here, since another process may have to be asked for by the hub's thread.
+        // Noted here, since another process may have to be asked for by the reactor's thread.
         let mut options = options.of_this_thread();
         // A stream of the caller's is sent once, and closed here, or its other end would not see the end.
         let supplied = options.stdio.iter().any(Option::is_some);
         // Whether a spare has the rights of now is found out while it wakes: commonly it has.
-        let mut likely = if supplied { None } else { hub.likely_child(&How::of(&options)?) };
+        let mut likely = if supplied { None } else { supervisor.likely_child(&StartRequest::of(&options)?) };
         loop {
             let is_sure = likely.is_none();
             let (child, umask) = match likely.take() {
                 Some(likely) => likely,
-                None => hub.start_child(How::of(&options)?)?,
+                None => supervisor.start_child(StartRequest::of(&options)?)?,
             };
             child.record.set_name(name);
             let give_up = |error: Error| {
@@ -224,7 +224,7 @@ fn launch<T: Task>(options: Options, name: &str, task: T, args: T::Args<'_>) -> 
                 error
             };
             let base = child.record.server().base();
-            let made = match setup(For { base, name, once: true, umask }, &options).map_err(give_up) {
+            let made = match setup(SetupFor { base, name, once: true, umask }, &options).map_err(give_up) {
                 Ok(made) => made,
                 // What this thread could have given the spare when it was made, it may not be able to any more.
                 Err(_) if !is_sure => continue,
@@ -241,7 +241,7 @@ fn launch<T: Task>(options: Options, name: &str, task: T, args: T::Args<'_>) -> 
                 umask,
                 limit,
             });
-            let is_right = |child: &Record| hub.is_right(child, umask);
+            let is_right = |child: &ChildHandle| supervisor.is_right(child, umask);
             let is_right: IsRight<'_> = if is_sure { None } else { Some(&is_right) };
             match Running::start(child, Arc::clone(&order), made, call, (tries, is_right)) {
                 Ok(running) => return Ok(running),

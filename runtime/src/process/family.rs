@@ -4,7 +4,7 @@
 
 use std::num::NonZero;
 
-use crate::launch::existing_hub;
+use crate::supervisor::existing_supervisor;
 use crate::sys::identity;
 
 /// The name and the process id of a process.
@@ -88,7 +88,7 @@ pub fn parent() -> Option<ProcessInfo> {
 /// ```
 #[must_use]
 pub fn active_children() -> Vec<ProcessInfo> {
-    let children = existing_hub().map(|hub| hub.living()).unwrap_or_default();
+    let children = existing_supervisor().map(|supervisor| supervisor.children()).unwrap_or_default();
     children.iter().map(|record| ProcessInfo { name: record.name(), pid: record.pid }).collect()
 }
 

@@ -17,8 +17,8 @@ use super::output::{Output, Pipes};
 use super::running::Running;
 use crate::codec::CodecError;
 use crate::error::{Error, Result};
-use crate::launch::decode;
 use crate::reactor::reactor;
+use crate::supervisor::decode;
 use crate::sys::{self, fd, forked, signal};
 
 /// A process that runs one task, and the way to its result.

@@ -25,14 +25,14 @@ use tracing::warn;
 
 use crate::codec::message::to_bytes;
 use crate::error::{Error, ErrorKind, Execution, Result};
-use crate::launch::{
-    Child, DEATH_LOOK, For, How, LONGEST_DEATH, Options, Record, hand_over, hub, not_dead_note, outcome, setup,
-    tell_of_stop,
-};
 use crate::link::frame::Kind;
 use crate::link::message::Setup;
 use crate::link::{Body, Caller, Payload};
 use crate::reactor::{EventHandler, Reactor, Timer, Token, existing_reactor, wake};
+use crate::supervisor::{
+    ChildHandle, DEATH_CHECK_INTERVAL, MAX_DEATH_TIME, SetupFor, SpawnAttributes, SpawnedChild, StartRequest,
+    hand_over, not_dead_note, outcome, setup, supervisor, tell_of_stop,
+};
 use crate::sys::held::Held;
 use crate::sys::poll::{self, Report};
 use crate::sys::{self, Errno, signal};
@@ -56,7 +56,7 @@ pub(super) struct Order {
     /// The task's place in the registry.
     pub(super) index: u32,
     /// What the process is to become, if another one has to be asked for.
-    pub(super) options: Options,
+    pub(super) options: SpawnAttributes,
     pub(super) umask: Option<u32>,
     /// Whether the process ignores the signals that ask to end.
     pub(super) ignores_termination: bool,
@@ -65,7 +65,7 @@ pub(super) struct Order {
 }
 
 /// Asks whether a child that was prepared may have the call.
-pub(super) type IsRight<'f> = Option<&'f dyn Fn(&Record) -> Result<bool>>;
+pub(super) type IsRight<'f> = Option<&'f dyn Fn(&ChildHandle) -> Result<bool>>;
 
 /// Why a child did not get a call.
 #[derive(Debug)]
@@ -83,7 +83,7 @@ impl From<Errno> for NotStarted {
 
 /// The one call of a process.
 pub(super) struct Running {
-    pub(super) record: Arc<Record>,
+    pub(super) record: Arc<ChildHandle>,
     order: Arc<Order>,
     since: Instant,
     /// `None` once the outcome is known or the handle is dropped.
@@ -111,13 +111,13 @@ impl Running {
     /// # Errors
     /// The call, if it was not given out, and why. The child is ended.
     pub(super) fn start(
-        child: Child,
+        child: SpawnedChild,
         order: Arc<Order>,
         (setup, descriptors): (Setup, Vec<OwnedFd>),
         call: Payload,
         (tries, is_right): (u32, IsRight<'_>),
     ) -> std::result::Result<Arc<Self>, NotStarted> {
-        let Child { record, link } = child;
+        let SpawnedChild { record, link } = child;
         let bell = Arc::clone(link.bell());
         let mut caller = Caller::new(link.for_one());
         let pushed = (|| {
@@ -155,7 +155,7 @@ impl Running {
             successor: OnceLock::new(),
         });
         let (record, task) = (Arc::downgrade(&running.record), running.order.task);
-        running.record.watch_stops(move |signal| {
+        running.record.on_stop(move |signal| {
             if let Some(record) = record.upgrade() {
                 tell_of_stop(&record, task, signal);
             }
@@ -163,7 +163,7 @@ impl Running {
         running.set_timer();
         // Held until the end is known, so that the reactor's thread unmaps the link, and not the thread that joins.
         let watcher = Arc::clone(&running);
-        running.record.watch(move || watcher.ended());
+        running.record.on_exit(move || watcher.ended());
         Ok(running)
     }
 
@@ -188,7 +188,7 @@ impl Running {
         if self.outcome().is_none() {
             let _ = self.timed_out.set(self.since.elapsed());
             let _ = self.signal(signal::KILL);
-            self.expect_death(Instant::now().checked_add(LONGEST_DEATH));
+            self.expect_death(Instant::now().checked_add(MAX_DEATH_TIME));
         }
     }
 
@@ -196,7 +196,7 @@ impl Running {
     fn expect_death(self: Arc<Self>, last: Option<Instant>) {
         let Some(reactor) = existing_reactor() else { return };
         let running = Arc::downgrade(&self);
-        reactor.after(DEATH_LOOK, move || {
+        reactor.after(DEATH_CHECK_INTERVAL, move || {
             let Some(running) = running.upgrade().filter(|running| running.outcome().is_none()) else { return };
             let (Some(limit), Some(elapsed)) = (running.order.limit, running.timed_out.get().copied()) else { return };
             let error = Error::new(ErrorKind::TimedOut { limit, elapsed }, Execution::Unknown);
@@ -413,17 +413,18 @@ impl Running {
     }
 
     fn try_another(self: Arc<Self>, call: Payload, tries: u32) {
-        let hub = match hub() {
-            Ok(hub) => hub,
+        let supervisor = match supervisor() {
+            Ok(supervisor) => supervisor,
             Err(error) => return self.give_up(error),
         };
         let rights = Arc::clone(self.record.server().rights());
-        let started = move |child: Result<Child>| {
+        let started = move |child: Result<SpawnedChild>| {
             let next = child.and_then(|child| {
                 let name = self.record.name();
                 child.record.set_name(&name);
                 let base = child.record.server().base();
-                let made = setup(For { base, name: &name, once: true, umask: self.order.umask }, &self.order.options)?;
+                let made =
+                    setup(SetupFor { base, name: &name, once: true, umask: self.order.umask }, &self.order.options)?;
                 Self::start(child, Arc::clone(&self.order), made, call, (tries, None)).map_err(|why| match why {
                     NotStarted::Failed(error) => error,
                     NotStarted::Wrong(_) => Error::could_not_start("hand over the call", Errno::EPERM),
@@ -437,7 +438,7 @@ impl Running {
                 Err(error) => self.give_up(error),
             }
         };
-        hub.start_child_later(How::forked(), rights, Box::new(started));
+        supervisor.start_child_later(StartRequest::forked(), rights, Box::new(started));
     }
 
     fn give_up(self: Arc<Self>, error: Error) {

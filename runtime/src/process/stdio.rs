@@ -7,7 +7,7 @@ use std::io::{PipeReader, PipeWriter};
 use std::os::fd::{AsFd, OwnedFd};
 
 use crate::error::Result;
-use crate::launch::preparing;
+use crate::supervisor::preparing;
 use crate::sys::{Errno, fd};
 
 /// What one of a process's standard streams is connected to, as in [`std::process::Stdio`].

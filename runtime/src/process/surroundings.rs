@@ -2,7 +2,7 @@
 //!
 //! Owns: their names, docs and examples. Runs in: the parent. Never: knows what else a builder holds than `options`.
 
-/// The setters, for an `impl` block of a builder with a field `options` of type [`crate::launch::Options`].
+/// The setters, for an `impl` block of a builder with a field `options` of type [`crate::supervisor::SpawnAttributes`].
 ///
 /// `it` and `its` stand for the process or the worker, `new` for a builder, and `run` for what makes a call of a task
 /// called `seen` out of that.

@@ -16,11 +16,11 @@ use super::event::{EventKind, PoolEvent, WorkerRef};
 use super::latency::{Sampling, Stamp};
 use super::recorder::Recorder;
 use crate::error::Error;
-use crate::launch::{LONGEST_DEATH, Record};
 use crate::link::Reply;
 use crate::pool::call::Call;
 use crate::pool::scheduler::{Owed, Phase, Scheduler};
 use crate::pool::slot::{Request, Worker};
+use crate::supervisor::{ChildHandle, MAX_DEATH_TIME};
 
 /// What a pool knows of its own doing, and which observers want to know it.
 #[derive(Debug)]
@@ -161,7 +161,13 @@ impl Scheduler {
     }
 
     /// A worker was stopped by a signal, or continued.
-    pub(in crate::pool) fn see_stop(&mut self, number: usize, record: &Record, signal: Option<i32>, owed: &mut Owed) {
+    pub(in crate::pool) fn see_stop(
+        &mut self,
+        number: usize,
+        record: &ChildHandle,
+        signal: Option<i32>,
+        owed: &mut Owed,
+    ) {
         let worker = self.slots[number].worker().filter(|worker| worker.record.pid == record.pid);
         // Its setup may be answered and not collected yet, so the oldest call need not be the first of what it has.
         let mut calls = worker.into_iter().flat_map(|worker| worker.caller.tags());
@@ -188,7 +194,7 @@ impl Scheduler {
     pub(in crate::pool) fn see_kill(
         &mut self,
         number: usize,
-        record: &Record,
+        record: &ChildHandle,
         cause: &Error,
         task: Option<&'static str>,
         owed: &mut Owed,
@@ -201,7 +207,7 @@ impl Scheduler {
     pub(in crate::pool) fn see_forced(
         &mut self,
         number: usize,
-        record: &Record,
+        record: &ChildHandle,
         (finalizing, limit): (bool, Duration),
         owed: &mut Owed,
     ) {
@@ -213,9 +219,9 @@ impl Scheduler {
     }
 
     /// A worker that was killed does not end.
-    pub(in crate::pool) fn see_stuck(&mut self, number: usize, record: &Record, owed: &mut Owed) {
+    pub(in crate::pool) fn see_stuck(&mut self, number: usize, record: &ChildHandle, owed: &mut Owed) {
         let who = Some(who_is(number, record));
-        self.metrics.note(owed, self.metrics.now(), who, || EventKind::Stuck { waited: LONGEST_DEATH });
+        self.metrics.note(owed, self.metrics.now(), who, || EventKind::Stuck { waited: MAX_DEATH_TIME });
     }
 
     /// A finalizer has failed, or was killed.
@@ -288,6 +294,6 @@ impl Scheduler {
     }
 }
 
-fn who_is(slot: usize, record: &Record) -> WorkerRef {
+fn who_is(slot: usize, record: &ChildHandle) -> WorkerRef {
     WorkerRef { slot, name: record.name(), pid: record.pid }
 }

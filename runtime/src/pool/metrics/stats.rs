@@ -10,11 +10,11 @@ use std::time::Duration;
 use super::latency::Latency;
 use super::observe::Metrics;
 use crate::error::Error;
-use crate::launch::Record;
 use crate::pool::call::Call;
 use crate::pool::pool::Pool;
 use crate::pool::scheduler::Scheduler;
 use crate::pool::slot::{Request, Slot, SlotState};
+use crate::supervisor::ChildHandle;
 use crate::sys::process;
 
 /// A look at a [`Pool`]: what each worker has done, and what is on the way.
@@ -211,7 +211,7 @@ impl Pool {
 }
 
 impl Scheduler {
-    fn stats(&self) -> (PoolStats, Vec<Option<Arc<Record>>>) {
+    fn stats(&self) -> (PoolStats, Vec<Option<Arc<ChildHandle>>>) {
         let slots = self.slots.iter().enumerate();
         let (workers, records) = slots.map(|(number, slot)| self.worker_stats(number, slot)).unzip();
         let many = |call: &Call| call.items() as usize;
@@ -242,7 +242,7 @@ impl Scheduler {
         (stats, records)
     }
 
-    fn worker_stats(&self, number: usize, slot: &Slot) -> (WorkerStats, Option<Arc<Record>>) {
+    fn worker_stats(&self, number: usize, slot: &Slot) -> (WorkerStats, Option<Arc<ChildHandle>>) {
         let (state, record) = match &slot.state {
             SlotState::Vacant | SlotState::Backoff => (WorkerState::Absent, None),
             SlotState::Starting => (WorkerState::Starting, None),
@@ -278,7 +278,7 @@ impl Scheduler {
 }
 
 /// Resident memory that is not shared.
-fn private_memory(record: &Record) -> Option<u64> {
+fn private_memory(record: &ChildHandle) -> Option<u64> {
     let used = process::private_memory(record.pid)?;
     // As long as it has not ended, the number was its own.
     record.status().is_none().then_some(used)

@@ -50,7 +50,7 @@ pub(in crate::pool) fn entered(all: bool, task: &'static str) -> EnteredSpan {
 /// Tells all observers.
 pub(in crate::pool) fn tell(events: Vec<NotedEvent>) {
     for (event, recorder) in events {
-        // A subscriber is the program's code: if it panics, that must not end the hub's thread, or the thread that calls.
+        // A subscriber is the program's code: if it panics, that must not end the reactor's thread, or the thread that calls.
         if let Err(payload) = catch_unwind(AssertUnwindSafe(|| say(&event))) {
             let _ = catch_unwind(AssertUnwindSafe(|| drop(payload)));
         }

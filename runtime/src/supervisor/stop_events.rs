@@ -13,17 +13,17 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use tracing::{info, warn};
 
-use super::hub::Hub;
-use super::record::Record;
+use super::child_handle::ChildHandle;
+use super::events::Supervisor;
 use crate::link::message::ChildId;
 use crate::sys::signal;
 
 const TARGET: &str = "process_task";
 
-impl Hub {
+impl Supervisor {
     /// The fork server says that `signal` has stopped a child, or that it was continued.
-    pub(super) fn stopped(&self, id: ChildId, signal: Option<i32>, for_good: bool) {
-        let record = self.books().children.get(&id).cloned();
+    pub(super) fn child_stopped(&self, id: ChildId, signal: Option<i32>, for_good: bool) {
+        let record = self.table().children.get(&id).cloned();
         if let Some(record) = record {
             record.stopped(signal, for_good);
         }
@@ -31,7 +31,7 @@ impl Hub {
 }
 
 /// Tells of the process of `record`, which runs `task`: `signal` has stopped it, or it was continued.
-pub(crate) fn tell_of_stop(record: &Record, task: &'static str, signal: Option<i32>) {
+pub(crate) fn tell_of_stop(record: &ChildHandle, task: &'static str, signal: Option<i32>) {
     let say = || {
         let (process, pid) = (record.name(), record.pid);
         if let Some(signal) = signal.map(signal::name) {

@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
-use super::server::Server;
+use super::server::ForkServer;
 use crate::link::message::{ChildId, ToServer};
 use crate::shared::members::{self, Member};
 use crate::sys::cgroup::OomKills;
@@ -22,26 +22,26 @@ use crate::sys::{self, Errno, fd, poll};
 
 /// How long a killed process may take to be dead. It takes milliseconds, more if much memory has to be given back. A
 /// process that sleeps in the kernel and cannot be interrupted (state `D`) takes as long as what it sleeps for.
-pub(crate) const LONGEST_DEATH: Duration = Duration::from_secs(30);
+pub(crate) const MAX_DEATH_TIME: Duration = Duration::from_secs(30);
 
 /// How often to look whether a killed process is dead though its end was not reported.
-pub(crate) const DEATH_LOOK: Duration = Duration::from_secs(1);
+pub(crate) const DEATH_CHECK_INTERVAL: Duration = Duration::from_secs(1);
 
 /// What a call's error says when its process was killed and is not dead.
 pub(crate) fn not_dead_note() -> String {
-    format!("{LONGEST_DEATH:?} after SIGKILL its process had not ended, and may run on")
+    format!("{MAX_DEATH_TIME:?} after SIGKILL its process had not ended, and may run on")
 }
 
 /// One child, from the fork server's word that it exists.
-pub(crate) struct Record {
+pub(crate) struct ChildHandle {
     pub(crate) id: ChildId,
     pub(crate) pid: u32,
     pub(crate) member: Member,
     pidfd: Held,
-    server: Arc<Server>,
+    server: Arc<ForkServer>,
     /// Empty as long as it is a spare.
     name: Mutex<String>,
-    turn: AtomicU64,
+    sequence: AtomicU64,
     /// How many processes the kernel had killed for want of memory when this one was handed out.
     oom_kills: OnceLock<OomKills>,
     end: Mutex<End>,
@@ -69,8 +69,8 @@ struct End {
     watcher: Option<Box<dyn FnOnce() + Send>>,
 }
 
-impl Record {
-    pub(super) fn new(id: ChildId, pid: u32, member: Member, pidfd: OwnedFd, server: Arc<Server>) -> Self {
+impl ChildHandle {
+    pub(super) fn new(id: ChildId, pid: u32, member: Member, pidfd: OwnedFd, server: Arc<ForkServer>) -> Self {
         Self {
             id,
             pid,
@@ -78,7 +78,7 @@ impl Record {
             pidfd: pidfd.into(),
             server,
             name: Mutex::default(),
-            turn: AtomicU64::new(0),
+            sequence: AtomicU64::new(0),
             oom_kills: OnceLock::new(),
             end: Mutex::default(),
             ended: Condvar::new(),
@@ -90,7 +90,7 @@ impl Record {
         self.pidfd.as_fd()
     }
 
-    pub(crate) fn server(&self) -> &Arc<Server> {
+    pub(crate) fn server(&self) -> &Arc<ForkServer> {
         &self.server
     }
 
@@ -103,12 +103,12 @@ impl Record {
         static HANDED_OUT: AtomicU64 = AtomicU64::new(1);
         name.clone_into(&mut lock(&self.name));
         let _ = self.oom_kills.set(lately());
-        self.turn.store(HANDED_OUT.fetch_add(1, Relaxed), Relaxed);
+        self.sequence.store(HANDED_OUT.fetch_add(1, Relaxed), Relaxed);
     }
 
     /// The how manieth child it was that this process handed out; 0 for a spare.
-    pub(crate) fn turn(&self) -> u64 {
-        self.turn.load(Relaxed)
+    pub(crate) fn sequence(&self) -> u64 {
+        self.sequence.load(Relaxed)
     }
 
     /// Kills what the child has started, as its fork server would have done, which is dead. The kernel has done so before, where it
@@ -126,13 +126,13 @@ impl Record {
     }
 
     /// The signal with which its terminal has stopped it in the background, which is why it was killed.
-    pub(crate) fn was_in_background(&self) -> Option<i32> {
+    pub(crate) fn background_signal(&self) -> Option<i32> {
         lock(&self.stop).for_good
     }
 
     /// Has `watcher` called when it is stopped, by which signal, and when it is continued (`None`), on the reactor's thread; at
     /// once, on this one, if it is stopped.
-    pub(crate) fn watch_stops(&self, watcher: impl Fn(Option<i32>) + Send + Sync + 'static) {
+    pub(crate) fn on_stop(&self, watcher: impl Fn(Option<i32>) + Send + Sync + 'static) {
         let watcher: StopWatcher = Arc::new(watcher);
         let mut stop = lock(&self.stop);
         stop.watcher = Some(Arc::clone(&watcher));
@@ -186,7 +186,7 @@ impl Record {
     }
 
     /// Has `watcher` called when it ends, on the reactor's thread; at once, on this one, if it has ended.
-    pub(crate) fn watch(&self, watcher: impl FnOnce() + Send + 'static) {
+    pub(crate) fn on_exit(&self, watcher: impl FnOnce() + Send + 'static) {
         let mut end = lock(&self.end);
         if end.status.is_none() {
             end.watcher = Some(Box::new(watcher));
@@ -202,7 +202,7 @@ impl Record {
     }
 
     /// It has ended: tells the watchers. A second report is ignored.
-    pub(super) fn ended(&self, status: RawStatus) {
+    pub(super) fn set_exited(&self, status: RawStatus) {
         let killed = ExitStatus::from_raw(status).signal() == Some(sys::signal::KILL);
         // Files are read before any lock is taken.
         let oom = self.oom_kills.get().filter(|_| killed).and_then(|before| OomKills::now().since(*before));
@@ -253,10 +253,10 @@ impl Record {
     }
 }
 
-impl fmt::Debug for Record {
+impl fmt::Debug for ChildHandle {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let ended = self.status();
-        f.debug_struct("Record").field("pid", &self.pid).field("ended", &ended).finish_non_exhaustive()
+        f.debug_struct("ChildHandle").field("pid", &self.pid).field("ended", &ended).finish_non_exhaustive()
     }
 }
 

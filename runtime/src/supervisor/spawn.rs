@@ -1,30 +1,30 @@
 //! Asking the right fork server for children: one that has the rights of whatever thread asks.
 //!
-//! Owns: nothing; the hub does. Runs in: the parent, on the thread that asks, and on the reactor's for spares and for workers that
+//! Owns: nothing; the supervisor does. Runs in: the parent, on the thread that asks, and on the reactor's for spares and for workers that
 //! replace others. Never: has a call run by a child that may do something else than the thread that it is for.
 //!
 //! A spare most likely has the right rights, and to find out takes as long as it takes to wake it. So a spawn sends the setup first, asks
-//! [`Hub::is_right`] while the spare puts that on, and then sends the call, or ends the spare.
+//! [`Supervisor::is_right`] while the spare puts that on, and then sends the call, or ends the spare.
 
 use std::sync::{Arc, mpsc};
 
-use super::asker::{is_restricted_alone, rights_of_this_thread};
-use super::dress::Dress;
-use super::hub::Hub;
-use super::record::Record;
-use super::requests::{Child, How, Started, make_link};
-use super::server::{START_DEADLINE, Server};
-use super::servers::Claimed;
+use super::child_handle::ChildHandle;
+use super::child_table::{OnStarted, SpawnedChild, StartRequest, make_link};
+use super::events::Supervisor;
+use super::exec_context::ExecContext;
+use super::requester::{is_restricted_alone, rights_of_this_thread};
+use super::server::{ForkServer, START_DEADLINE};
+use super::servers::ServerLease;
 use crate::error::{Error, Result};
 use crate::link::StartMethod;
 use crate::reactor::{Token, lost_error};
 use crate::sys::rights::Rights;
 use crate::sys::{Errno, held, signal};
 
-impl Hub {
+impl Supervisor {
     /// A spare that most likely has the rights and the umask of this thread, and that umask, for a caller that prepares it while
     /// it wakes and asks [`is_right`](Self::is_right) before it gives it a call.
-    pub(crate) fn likely_child(self: &Arc<Self>, how: &How) -> Option<(Child, Option<u32>)> {
+    pub(crate) fn likely_child(self: &Arc<Self>, how: &StartRequest) -> Option<(SpawnedChild, Option<u32>)> {
         let umask = self.servers.last_umask()?;
         self.spare(how).map(|spare| (spare, Some(umask)))
     }
@@ -33,7 +33,7 @@ impl Hub {
     ///
     /// # Errors
     /// It cannot be found out for the moment.
-    pub(crate) fn is_right(&self, child: &Record, umask: Option<u32>) -> Result<bool> {
+    pub(crate) fn is_right(&self, child: &ChildHandle, umask: Option<u32>) -> Result<bool> {
         let rights = rights_of_this_thread(self.servers.last_rights().as_deref())?;
         self.servers.note_umask(rights.umask());
         Ok(child.server().rights.same(&rights) && rights.umask() == umask)
@@ -43,7 +43,7 @@ impl Hub {
     ///
     /// # Errors
     /// It could not be started; the step says why.
-    pub(crate) fn start_child(self: &Arc<Self>, how: How) -> Result<(Child, Option<u32>)> {
+    pub(crate) fn start_child(self: &Arc<Self>, how: StartRequest) -> Result<(SpawnedChild, Option<u32>)> {
         // Before a spare is woken: one that is given nothing for so long goes to sleep again.
         let rights = rights_of_this_thread(self.servers.last_rights().as_deref())?;
         let umask = rights.umask();
@@ -56,7 +56,7 @@ impl Hub {
         let (sender, receiver) = mpsc::sync_channel(1);
         let started = move |child| {
             // The caller waits no more: the child must not wait for ever either.
-            if let Err(mpsc::SendError(Ok(Child { record, .. }))) = sender.send(child) {
+            if let Err(mpsc::SendError(Ok(SpawnedChild { record, .. }))) = sender.send(child) {
                 let _ = record.signal(signal::KILL);
             }
         };
@@ -66,7 +66,7 @@ impl Hub {
     }
 
     /// Calls `started` with a new child that has these rights: at once if there is a spare, else on the reactor's thread.
-    pub(crate) fn start_child_later(self: &Arc<Self>, how: How, rights: Arc<Rights>, started: Started) {
+    pub(crate) fn start_child_later(self: &Arc<Self>, how: StartRequest, rights: Arc<Rights>, started: OnStarted) {
         match self.spare(&how) {
             Some(spare) if spare.record.server().rights.same(&rights) => return started(Ok(spare)),
             Some(spare) => drop(spare.record.signal(signal::KILL)),
@@ -84,15 +84,15 @@ impl Hub {
     }
 
     /// A child that is there already, awake and waiting for its first request.
-    fn spare(&self, how: &How) -> Option<Child> {
+    fn spare(&self, how: &StartRequest) -> Option<SpawnedChild> {
         if how.method() != StartMethod::ForkServer {
             return None;
         }
-        let mut books = self.books();
-        books.wanted_spares = self.spares;
-        let spare = books.take_spare()?;
-        let last = books.spares.is_empty();
-        drop(books);
+        let mut table = self.table();
+        table.wanted_spares = self.spares;
+        let spare = table.take_spare()?;
+        let last = table.spares.is_empty();
+        drop(table);
         spare.link.rouse();
         if last {
             // Otherwise the next end that is reported makes the thread look at the stock, at no cost to us.
@@ -101,7 +101,7 @@ impl Hub {
         Some(spare)
     }
 
-    pub(super) fn request(self: &Arc<Self>, how: How, rights: Arc<Rights>, started: Started) {
+    pub(super) fn request(self: &Arc<Self>, how: StartRequest, rights: Arc<Rights>, started: OnStarted) {
         if held::is_lost() {
             return started(Err(lost_error()));
         }
@@ -113,35 +113,36 @@ impl Hub {
             Ok(made) => made,
             Err(error) => return started(Err(error)),
         };
-        let dress = how.dress.clone();
-        // Entered and sent under one lock, so that requests stand in the books in the order in which they are answered.
-        let mut books = self.books();
-        let (id, message) = books.enter(&server, how, link, started);
-        let accepted = match dress.as_deref().map_or(Ok(Vec::new()), Dress::duplicate) {
-            Ok(dress) => server.send(&message, [theirs].into_iter().chain(dress).collect()),
+        let exec_context = how.exec_context.clone();
+        // Entered and sent under one lock, so that requests stand in the table in the order in which they are answered.
+        let mut table = self.table();
+        let (id, message) = table.enter(&server, how, link, started);
+        let accepted = match exec_context.as_deref().map_or(Ok(Vec::new()), ExecContext::duplicate) {
+            Ok(exec_context) => server.send(&message, [theirs].into_iter().chain(exec_context).collect()),
             Err(errno) => {
-                let refused = books.take(id);
-                drop(books);
+                let refused = table.take(id);
+                drop(table);
                 let error = || Error::could_not_start("duplicate descriptors for the process", errno);
                 return refused.map_or((), |refused| (refused.started)(Err(error())));
             }
         };
         if self.servers.of(server.epoch).is_none() || held::is_lost() {
             // It died in between, and what was asked of it has been settled already, but for this.
-            let late = books.take(id);
-            drop(books);
+            let late = table.take(id);
+            drop(table);
             return late.map_or((), |late| self.request(late.how, rights, late.started));
         }
-        drop(books);
+        drop(table);
         if !accepted {
             // Its death is about to be reported, and takes this request with it.
         }
     }
 
     /// The fork server that was started with these rights, started if there is none.
-    fn server(self: &Arc<Self>, rights: &Arc<Rights>) -> Result<Claimed> {
-        let watch = |server: &Server| {
-            let tokens = (self.on_ready(server.epoch, Self::hear), self.on_ready(server.epoch, Self::server_ended));
+    fn server(self: &Arc<Self>, rights: &Arc<Rights>) -> Result<ServerLease> {
+        let watch = |server: &ForkServer| {
+            let tokens =
+                (self.on_ready(server.epoch, Self::read_server), self.on_ready(server.epoch, Self::server_exited));
             let at = |errno| Error::could_not_start("watch the fork server", errno);
             server.watch(self.reactor(), tokens).map_err(at)
         };
@@ -152,49 +153,49 @@ impl Hub {
             if !self.reactor().is_own_thread() && !is_restricted_alone(&found.server.rights) {
                 self.reactor().start_thread()?;
             }
-            self.let_go_of_the_old();
+            self.dismiss_unused();
         }
         Ok(found.server)
     }
 
     /// A handler that calls `handle` with the number of a fork server.
     fn on_ready(self: &Arc<Self>, epoch: u64, handle: fn(&Arc<Self>, u64)) -> Token {
-        let hub = Arc::downgrade(self);
+        let supervisor = Arc::downgrade(self);
         self.reactor().on_ready(move || {
-            if let Some(hub) = hub.upgrade() {
-                handle(&hub, epoch);
+            if let Some(supervisor) = supervisor.upgrade() {
+                handle(&supervisor, epoch);
             }
         })
     }
 
     /// Ends spares of fork servers that make no children any more, and fork servers that have none.
-    pub(super) fn let_go_of_the_old(&self) {
-        let mut books = self.books();
-        let old = books.take_spares_but(|epoch| self.servers.is_present(epoch));
-        let needed = books.epochs();
+    pub(super) fn dismiss_unused(&self) {
+        let mut table = self.table();
+        let old = table.take_spares_but(|epoch| self.servers.is_present(epoch));
+        let needed = table.epochs();
         // Under the same lock, or a child could be entered in between, and would end with its server.
         self.servers.dismiss(|epoch| needed.contains(&epoch));
-        drop(books);
+        drop(table);
         for spare in old {
             let _ = spare.record.signal(signal::KILL);
         }
     }
 
     /// Asks for one of the spares that are missing; true if more are.
-    pub(super) fn refill(self: &Arc<Self>) -> bool {
-        let missing = self.books().missing_spares();
+    pub(super) fn replenish_spares(self: &Arc<Self>) -> bool {
+        let missing = self.table().missing_spares();
         if missing > 0 {
-            let hub = Arc::downgrade(self);
-            // Called only if there is none: a spare that was made is in the books already.
-            let stock = move |spare: Result<Child>| {
-                if let (Err(_), Some(hub)) = (spare, hub.upgrade()) {
+            let supervisor = Arc::downgrade(self);
+            // Called only if there is none: a spare that was made is in the table already.
+            let stock = move |spare: Result<SpawnedChild>| {
+                if let (Err(_), Some(supervisor)) = (spare, supervisor.upgrade()) {
                     // No caller waits for it: the next one that does will hear why.
-                    hub.books().wanted_spares = 0;
+                    supervisor.table().wanted_spares = 0;
                 }
             };
             // Without a server, the first one is being started, and its first word brings us here again.
             let Some(rights) = self.servers.last_rights() else { return false };
-            self.request(How::spare(), rights, Box::new(stock));
+            self.request(StartRequest::spare(), rights, Box::new(stock));
         }
         missing > 1
     }

@@ -5,7 +5,7 @@
 use std::os::unix::process::ExitStatusExt as _;
 use std::process::ExitStatus;
 
-use super::record::Record;
+use super::child_handle::ChildHandle;
 use crate::codec::message::from_bytes;
 use crate::error::{Direction, Error, ErrorKind, Execution, Result, why};
 use crate::link::frame::Kind;
@@ -78,7 +78,7 @@ fn of_end<T>(status: ExitStatus, caller: &Caller<T>, execution: Execution) -> Er
 }
 
 /// What the end of the process of `record` means for a call that it had; see [`of_end`].
-pub(crate) fn of_death<T>(record: &Record, status: ExitStatus, caller: &Caller<T>, execution: Execution) -> Error {
+pub(crate) fn of_death<T>(record: &ChildHandle, status: ExitStatus, caller: &Caller<T>, execution: Execution) -> Error {
     let error = in_background(record, status, execution).unwrap_or_else(|| of_end(status, caller, execution));
     match record.oom_note() {
         Some(note) if matches!(error.kind(), ErrorKind::Killed { .. }) => error.with_note(note),
@@ -87,8 +87,8 @@ pub(crate) fn of_death<T>(record: &Record, status: ExitStatus, caller: &Caller<T
 }
 
 /// The error of a process that was killed because it used the terminal from the background.
-fn in_background(record: &Record, status: ExitStatus, execution: Execution) -> Option<Error> {
-    let signal = record.was_in_background().filter(|_| status.signal() == Some(signal::KILL))?;
+fn in_background(record: &ChildHandle, status: ExitStatus, execution: Execution) -> Option<Error> {
+    let signal = record.background_signal().filter(|_| status.signal() == Some(signal::KILL))?;
     Some(Error::new(ErrorKind::NeedsTerminal { signal }, execution))
 }
 

@@ -6,7 +6,7 @@ use std::io::Write as _;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 /// Says that the fork server executes children instead of forking, and which threads are the reason.
-pub(super) fn not_alone(of_constructors: &[String], of_preloads: &[String]) {
+pub(super) fn warn_multithreaded(of_constructors: &[String], of_preloads: &[String]) {
     static TOLD: AtomicBool = AtomicBool::new(false);
     if !TOLD.swap(true, Relaxed) {
         tell(&format!(

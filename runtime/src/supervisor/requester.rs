@@ -20,7 +20,7 @@ thread_local! {
 
 /// The thread that built a pool. Its workers have the rights that it has when they are started.
 #[derive(Clone, Debug)]
-pub(crate) struct Asker {
+pub(crate) struct Requester {
     name: Option<PathBuf>,
     thread: i32,
     life: Weak<()>,
@@ -29,7 +29,7 @@ pub(crate) struct Asker {
     program: Option<Rights>,
 }
 
-impl Asker {
+impl Requester {
     /// This thread.
     ///
     /// # Errors
@@ -101,7 +101,7 @@ impl Asker {
 /// Whether a thread with these rights has restricted itself alone: the program's first thread has others, and can look up
 /// this one's.
 pub(super) fn is_restricted_alone(rights: &Rights) -> bool {
-    matches!(Asker::program(), Ok(Some(program)) if !program.same(rights) && program.sees_groups_as(rights))
+    matches!(Requester::program(), Ok(Some(program)) if !program.same(rights) && program.sees_groups_as(rights))
 }
 
 /// What this thread may do; see [`Rights::of_this_thread`].

@@ -1,23 +1,23 @@
 //! Asking for children: from the stock of spares, or by a message to the fork server.
 //!
-//! Owns: the books, in which every child stands from the request to its end. Runs in: the parent, on any thread.
-//! Never: calls back while it holds the books.
+//! Owns: the table, in which every child stands from the request to its end. Runs in: the parent, on any thread.
+//! Never: calls back while it holds the table.
 //!
 //! | a child is | its death costs |
 //! |---|---|
-//! | asked for ([`Books::starting`]) | nothing: it has no call yet; it is asked for once more if its server died |
-//! | a spare ([`Books::spares`]) | nothing: it leaves the stock |
-//! | handed out ([`Books::children`] only) | what its owner gave it; the owner's watcher is called |
+//! | asked for ([`ChildTable::starting`]) | nothing: it has no call yet; it is asked for once more if its server died |
+//! | a spare ([`ChildTable::spares`]) | nothing: it leaves the stock |
+//! | handed out ([`ChildTable::children`] only) | what its owner gave it; the owner's watcher is called |
 
 use std::collections::{HashMap, HashSet};
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::context::Options;
-use super::dress::Dress;
-use super::record::Record;
-use super::server::Server;
+use super::attributes::SpawnAttributes;
+use super::child_handle::ChildHandle;
+use super::exec_context::ExecContext;
+use super::server::ForkServer;
 use crate::error::{Error, Result};
 use crate::link::message::{ChildId, FromServer, ToServer};
 use crate::link::{Link, StartMethod};
@@ -28,59 +28,59 @@ use crate::task::fingerprint;
 
 /// A child that is there and has not been asked for anything.
 #[derive(Debug)]
-pub(crate) struct Child {
-    pub(crate) record: Arc<Record>,
+pub(crate) struct SpawnedChild {
+    pub(crate) record: Arc<ChildHandle>,
     pub(crate) link: Link,
 }
 
 /// What happens when a child is there, or is known never to be.
-pub(crate) type Started = Box<dyn FnOnce(Result<Child>) + Send>;
+pub(crate) type OnStarted = Box<dyn FnOnce(Result<SpawnedChild>) + Send>;
 
 /// Every child of this process.
 #[derive(Default)]
-pub(super) struct Books {
+pub(super) struct ChildTable {
     last_id: ChildId,
     /// In the order in which the server answers.
-    pub(super) starting: Vec<Starting>,
-    pub(super) children: HashMap<ChildId, Arc<Record>>,
-    pub(super) spares: Vec<Child>,
+    pub(super) starting: Vec<PendingStart>,
+    pub(super) children: HashMap<ChildId, Arc<ChildHandle>>,
+    pub(super) spares: Vec<SpawnedChild>,
     /// Children whose fork server is dead: the reactor watches their pidfds under these tokens.
     pub(super) orphans: HashMap<ChildId, Token>,
     /// How many spares there should be; 0 until the first child is asked for.
     pub(super) wanted_spares: usize,
 }
 
-pub(super) struct Starting {
+pub(super) struct PendingStart {
     id: ChildId,
     epoch: u64,
     link: Link,
-    pub(super) how: How,
-    pub(super) started: Started,
+    pub(super) how: StartRequest,
+    pub(super) started: OnStarted,
 }
 
 /// How a child is asked for.
 #[derive(Clone, Debug)]
-pub(crate) struct How {
+pub(crate) struct StartRequest {
     /// What it is executed with, if it is.
-    pub(super) dress: Option<Arc<Dress>>,
+    pub(super) exec_context: Option<Arc<ExecContext>>,
     /// Whether it is for the stock.
     spare: bool,
     second_try: bool,
 }
 
-impl How {
-    /// A child that a thread waits for; executed with `dress`, if there is one, and forked otherwise.
-    fn with(dress: Option<Dress>) -> Self {
-        Self { dress: dress.map(Arc::new), spare: false, second_try: false }
+impl StartRequest {
+    /// A child that a thread waits for; executed with `exec_context`, if there is one, and forked otherwise.
+    fn with(exec_context: Option<ExecContext>) -> Self {
+        Self { exec_context: exec_context.map(Arc::new), spare: false, second_try: false }
     }
 
     /// A child with these options.
     ///
     /// # Errors
-    /// As [`Dress::new`].
-    pub(crate) fn of(options: &Options) -> Result<Self> {
+    /// As [`ExecContext::new`].
+    pub(crate) fn of(options: &SpawnAttributes) -> Result<Self> {
         let executed = options.method == StartMethod::Exec;
-        executed.then(|| Dress::new(options)).transpose().map(Self::with)
+        executed.then(|| ExecContext::new(options)).transpose().map(Self::with)
     }
 
     /// A forked child.
@@ -89,17 +89,17 @@ impl How {
     }
 
     pub(super) fn spare() -> Self {
-        Self { dress: None, spare: true, second_try: false }
+        Self { exec_context: None, spare: true, second_try: false }
     }
 
     pub(super) fn method(&self) -> StartMethod {
-        if self.dress.is_some() { StartMethod::Exec } else { StartMethod::ForkServer }
+        if self.exec_context.is_some() { StartMethod::Exec } else { StartMethod::ForkServer }
     }
 }
 
-impl Books {
+impl ChildTable {
     /// The spare that was made first and is alive; the dead ones before it are forgotten.
-    pub(super) fn take_spare(&mut self) -> Option<Child> {
+    pub(super) fn take_spare(&mut self) -> Option<SpawnedChild> {
         while !self.spares.is_empty() {
             let spare = self.spares.remove(0);
             if poll::readable([spare.record.pidfd()], Some(Instant::now())) == Ok([false]) {
@@ -110,7 +110,7 @@ impl Books {
     }
 
     /// Takes out of the stock the spares of each server for which `keep`, given its number, is false.
-    pub(super) fn take_spares_but(&mut self, keep: impl Fn(u64) -> bool) -> Vec<Child> {
+    pub(super) fn take_spares_but(&mut self, keep: impl Fn(u64) -> bool) -> Vec<SpawnedChild> {
         self.spares.extract_if(.., |spare| !keep(spare.record.server().epoch)).collect()
     }
 
@@ -127,11 +127,17 @@ impl Books {
     }
 
     /// Enters a request, and returns the message that makes it.
-    pub(super) fn enter(&mut self, server: &Server, how: How, link: Link, started: Started) -> (ChildId, ToServer) {
+    pub(super) fn enter(
+        &mut self,
+        server: &ForkServer,
+        how: StartRequest,
+        link: Link,
+        started: OnStarted,
+    ) -> (ChildId, ToServer) {
         self.last_id += 1;
         let (id, epoch) = (self.last_id, server.epoch);
         let method = how.method();
-        self.starting.push(Starting { id, epoch, link, how, started });
+        self.starting.push(PendingStart { id, epoch, link, how, started });
         (id, ToServer::Start { id, method })
     }
 
@@ -139,12 +145,12 @@ impl Books {
     /// stock.
     pub(super) fn started(
         &mut self,
-        server: &Arc<Server>,
+        server: &Arc<ForkServer>,
         (id, pid, member): (ChildId, u32, Member),
         pidfd: OwnedFd,
-    ) -> Option<(Started, Child)> {
+    ) -> Option<(OnStarted, SpawnedChild)> {
         let mut starting = self.take(id)?;
-        let like_it = |one: &&mut Starting| {
+        let like_it = |one: &&mut PendingStart| {
             !one.how.spare && one.how.method() == StartMethod::ForkServer && one.epoch == server.epoch
         };
         if starting.how.spare
@@ -154,9 +160,9 @@ impl Books {
             std::mem::swap(&mut waiting.started, &mut starting.started);
             (waiting.how.spare, starting.how.spare) = (true, false);
         }
-        let record = Arc::new(Record::new(id, pid, member, pidfd, Arc::clone(server)));
+        let record = Arc::new(ChildHandle::new(id, pid, member, pidfd, Arc::clone(server)));
         self.children.insert(id, Arc::clone(&record));
-        let child = Child { record, link: starting.link };
+        let child = SpawnedChild { record, link: starting.link };
         if starting.how.spare {
             // In the same step: no other thread may see it as a child that was handed out.
             self.spares.push(child);
@@ -165,13 +171,13 @@ impl Books {
         Some((starting.started, child))
     }
 
-    pub(super) fn take(&mut self, id: ChildId) -> Option<Starting> {
+    pub(super) fn take(&mut self, id: ChildId) -> Option<PendingStart> {
         let at = self.starting.iter().position(|starting| starting.id == id)?;
         Some(self.starting.remove(at))
     }
 
     /// The request that the server answers next: the oldest. Its answer was lost because our descriptor table is full.
-    pub(super) fn take_oldest(&mut self, epoch: u64) -> Option<(ChildId, Started)> {
+    pub(super) fn take_oldest(&mut self, epoch: u64) -> Option<(ChildId, OnStarted)> {
         let at = self.starting.iter().position(|starting| starting.epoch == epoch)?;
         let starting = self.starting.remove(at);
         Some((starting.id, starting.started))
@@ -185,13 +191,14 @@ impl Books {
     }
 
     /// The fork server is dead: what was asked of it and may be asked again, and what may not.
-    pub(super) fn orphaned(&mut self, epoch: u64) -> (Vec<(How, Started)>, Vec<Started>) {
+    pub(super) fn fail_over(&mut self, epoch: u64) -> (Vec<(StartRequest, OnStarted)>, Vec<OnStarted>) {
         let all = std::mem::take(&mut self.starting);
         let (of_it, others) = all.into_iter().partition(|starting| starting.epoch == epoch);
         self.starting = others;
-        let of_it: Vec<Starting> = of_it;
+        let of_it: Vec<PendingStart> = of_it;
         let (tried_twice, again): (Vec<_>, Vec<_>) = of_it.into_iter().partition(|starting| starting.how.second_try);
-        let again = again.into_iter().map(|starting| (How { second_try: true, ..starting.how }, starting.started));
+        let again =
+            again.into_iter().map(|starting| (StartRequest { second_try: true, ..starting.how }, starting.started));
         (again.collect(), tried_twice.into_iter().map(|starting| starting.started).collect())
     }
 }

@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
-use super::context::Base;
+use super::attributes::BaseAttributes;
 use crate::codec::message::{from_bytes, to_bytes};
 use crate::error::{Error, ErrorKind, Execution, Result};
 use crate::link::mark::{MARK, Mark, Role};
@@ -38,10 +38,10 @@ const LAST_STEPS: Duration = Duration::from_secs(1);
 
 /// One fork server.
 #[derive(Debug)]
-pub(crate) struct Server {
+pub(crate) struct ForkServer {
     /// Which one this is; a dead one is followed by another.
     pub(super) epoch: u64,
-    pub(super) base: Base,
+    pub(super) base: BaseAttributes,
     pub(super) member: Member,
     socket: Held,
     /// What tells the socket from another file that has got its number.
@@ -50,7 +50,7 @@ pub(crate) struct Server {
     /// The rights of the thread that started it, which it has, and all that it makes.
     pub(super) rights: Arc<Rights>,
     dismissed: AtomicBool,
-    /// How many threads are about to ask it for a child; see [`super::servers::Claimed`].
+    /// How many threads are about to ask it for a child; see [`super::servers::ServerLease`].
     pub(super) claims: AtomicUsize,
     outgoing: Mutex<Outgoing>,
     watch: OnceLock<Watch>,
@@ -72,7 +72,7 @@ struct Watch {
     pidfd: Token,
 }
 
-impl Server {
+impl ForkServer {
     /// Starts a fork server and waits until it is ready. `rights` are those of this thread.
     pub(super) fn start(epoch: u64, rights: Arc<Rights>) -> Result<Self> {
         // A process of ours that came as far as here without being taken over would start processes without end.
@@ -107,12 +107,12 @@ impl Server {
         let own = fd::pidfd(process::own_pid()).map_err(at("open a pidfd"))?;
         let parent = members::own().bits();
         let null = fd::null().map_err(at("open /dev/null"))?;
-        let base = Base::now(null.as_fd(), rights.umask());
+        let base = BaseAttributes::now(null.as_fd(), rights.umask());
         let (stay, capabilities) = (base.stays(), rights::capabilities());
         let (magic, fingerprint, server) = (MAGIC, fingerprint(), member.bits());
         let hello = ToServer::Hello { magic, fingerprint, server, parent, capabilities, stay };
         socket::send(socket.as_fd(), &to_bytes(&hello), &[own.as_fd(), table]).map_err(at("greet the fork server"))?;
-        let newborn = execute(theirs.as_fd(), null.as_fd(), base.env())?;
+        let unconfirmed = execute(theirs.as_fd(), null.as_fd(), base.env())?;
         drop(theirs);
         let deadline = Some(Instant::now() + START_DEADLINE);
         match poll::readable([socket.as_fd()], deadline) {
@@ -137,7 +137,7 @@ impl Server {
                 let kind = ErrorKind::CouldNotStart { step, errno: 0 };
                 return Err(Error::new(kind, Execution::NotStarted));
             }
-            _ => return Err(newborn.ended_early()),
+            _ => return Err(unconfirmed.ended_early()),
         };
         if theirs != fingerprint && !process::has_begun_main() {
             return Err(Error::before_main());
@@ -146,7 +146,7 @@ impl Server {
             return Err(Error::new(ErrorKind::BinaryMismatch, Execution::NotStarted));
         }
         let pidfd = fds.into_iter().next().ok_or_else(|| at("receive the fork server's pidfd")(Errno::EPROTO))?;
-        newborn.grow_up();
+        unconfirmed.confirm();
         let (dismissed, claims, outgoing) = (AtomicBool::new(false), AtomicUsize::new(0), Mutex::default());
         let watch = OnceLock::new();
         let (identity, socket, pidfd) = (fd::identity(socket.as_fd()), socket.into(), pidfd.into());
@@ -182,7 +182,7 @@ impl Server {
     }
 
     /// What a new child's surroundings are.
-    pub(crate) fn base(&self) -> &Base {
+    pub(crate) fn base(&self) -> &BaseAttributes {
         &self.base
     }
 
@@ -252,15 +252,15 @@ impl Server {
 }
 
 /// A fork server that has not said that it is ready: if it never does, it is ended and reaped.
-struct Newborn(Option<OwnedFd>);
+struct UnconfirmedServer(Option<OwnedFd>);
 
-impl Newborn {
-    fn grow_up(mut self) {
+impl UnconfirmedServer {
+    fn confirm(mut self) {
         drop(self.0.take());
     }
 }
 
-impl Newborn {
+impl UnconfirmedServer {
     /// It closed its socket without a word: the error says how it ended.
     fn ended_early(self) -> Error {
         let how = self.0.as_ref().and_then(|pidfd| {
@@ -276,7 +276,7 @@ impl Newborn {
     }
 }
 
-impl Drop for Newborn {
+impl Drop for UnconfirmedServer {
     fn drop(&mut self) {
         if let Some(pidfd) = &self.0 {
             let _ = fd::signal(pidfd.as_fd(), signal::KILL);
@@ -287,7 +287,7 @@ impl Drop for Newborn {
 }
 
 /// Runs this program's image with the mark of a fork server.
-fn execute(socket: BorrowedFd<'_>, null: BorrowedFd<'_>, env: &[(OsString, OsString)]) -> Result<Newborn> {
+fn execute(socket: BorrowedFd<'_>, null: BorrowedFd<'_>, env: &[(OsString, OsString)]) -> Result<UnconfirmedServer> {
     let mark = Mark { role: Role::Server, place: init::place(), socket: socket.as_raw_fd() };
     let (args, env) = (process::own_args(), process::env_with(env, (MARK, &mark.to_string())));
     // A member of the program's group hears of Ctrl-Z and `fg`. Elsewhere a group of its own is better: it lives on when the
@@ -297,7 +297,7 @@ fn execute(socket: BorrowedFd<'_>, null: BorrowedFd<'_>, env: &[(OsString, OsStr
     for path in image::paths() {
         match spawn::spawn_image(&path, (socket, null), leads_group, (&args, &env)) {
             // A host that ignores SIGCHLD may have reaped it already, if it has ended; then there is nothing to watch.
-            Ok(pid) => return Ok(Newborn(fd::pidfd(pid).ok())),
+            Ok(pid) => return Ok(UnconfirmedServer(fd::pidfd(pid).ok())),
             Err(errno) => failed = errno,
         }
     }

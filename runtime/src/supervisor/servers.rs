@@ -14,26 +14,26 @@ use std::ops::Deref;
 use std::sync::atomic::Ordering::SeqCst;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use super::asker::rights_of_this_thread;
-use super::server::Server;
+use super::requester::rights_of_this_thread;
+use super::server::ForkServer;
 use crate::error::{Error, Result};
 use crate::sys::Errno;
 use crate::sys::rights::{self, Rights};
 
 /// See the top of this file.
 #[derive(Default)]
-pub(super) struct Servers {
-    list: Mutex<List>,
+pub(super) struct ForkServers {
+    list: Mutex<ServerList>,
     /// Held while a server starts. The list is not: the reactor's thread looks into it at each message and at each end.
     starting: Mutex<()>,
 }
 
 #[derive(Default)]
-struct List {
+struct ServerList {
     last_epoch: u64,
-    present: Option<Arc<Server>>,
+    present: Option<Arc<ForkServer>>,
     /// Retired or dismissed.
-    others: Vec<Arc<Server>>,
+    others: Vec<Arc<ForkServer>>,
     /// Those of the server that was present last.
     rights: Option<Arc<Rights>>,
     /// The umask of the thread that asked last.
@@ -41,43 +41,47 @@ struct List {
 }
 
 /// A server that a child is about to be asked of. Until this is dropped, it is not dismissed.
-pub(super) struct Claimed(Arc<Server>);
+pub(super) struct ServerLease(Arc<ForkServer>);
 
-impl Claimed {
-    /// Runs under the lock of the list, which [`Servers::dismiss`] takes.
-    fn new(server: &Arc<Server>) -> Self {
+impl ServerLease {
+    /// Runs under the lock of the list, which [`ForkServers::dismiss`] takes.
+    fn new(server: &Arc<ForkServer>) -> Self {
         server.claims.fetch_add(1, SeqCst);
         Self(Arc::clone(server))
     }
 }
 
-impl Deref for Claimed {
-    type Target = Arc<Server>;
+impl Deref for ServerLease {
+    type Target = Arc<ForkServer>;
 
-    fn deref(&self) -> &Arc<Server> {
+    fn deref(&self) -> &Arc<ForkServer> {
         &self.0
     }
 }
 
-impl Drop for Claimed {
+impl Drop for ServerLease {
     fn drop(&mut self) {
         self.0.claims.fetch_sub(1, SeqCst);
     }
 }
 
 /// A server for the rights that were asked for.
-pub(super) struct Found {
-    pub(super) server: Claimed,
+pub(super) struct SelectedServer {
+    pub(super) server: ServerLease,
     /// Whether another one was present before, which is retired now.
     pub(super) replaced: bool,
 }
 
-impl Servers {
+impl ForkServers {
     /// The server that was started with `rights`, made present. If there is none, this thread starts it, and `watch` is called.
     ///
     /// # Errors
     /// It could not be started; also if this thread has other rights, as only a thread that has them can pass them on.
-    pub(super) fn with(&self, rights: &Arc<Rights>, watch: impl FnOnce(&Server) -> Result<()>) -> Result<Found> {
+    pub(super) fn with(
+        &self,
+        rights: &Arc<Rights>,
+        watch: impl FnOnce(&ForkServer) -> Result<()>,
+    ) -> Result<SelectedServer> {
         if let Some(found) = self.list().find(rights) {
             return Ok(found);
         }
@@ -93,7 +97,7 @@ impl Servers {
         }
         check_namespaces()?;
         let epoch = self.list().next_epoch();
-        let server = Arc::new(Server::start(epoch, own)?);
+        let server = Arc::new(ForkServer::start(epoch, own)?);
         let mut list = self.list();
         // Under this lock: an event is of a server that stands in the list.
         watch(&server)?;
@@ -115,7 +119,7 @@ impl Servers {
     }
 
     /// The server of `epoch`, whatever it is, unless it is dead.
-    pub(super) fn of(&self, epoch: u64) -> Option<Arc<Server>> {
+    pub(super) fn of(&self, epoch: u64) -> Option<Arc<ForkServer>> {
         let list = self.list();
         list.present.iter().chain(&list.others).find(|server| server.epoch == epoch).cloned()
     }
@@ -126,7 +130,7 @@ impl Servers {
     }
 
     /// Forgets the server of `epoch`, which is dead.
-    pub(super) fn forget(&self, epoch: u64) -> Option<Arc<Server>> {
+    pub(super) fn forget(&self, epoch: u64) -> Option<Arc<ForkServer>> {
         let mut list = self.list();
         if let Some(present) = list.present.take_if(|server| server.epoch == epoch) {
             return Some(present);
@@ -135,44 +139,44 @@ impl Servers {
         Some(list.others.remove(at))
     }
 
-    /// Lets each retired server end that is not [claimed](Claimed), and of which `is_needed` says no.
+    /// Lets each retired server end that is not [claimed](ServerLease), and of which `is_needed` says no.
     ///
-    /// Runs under the lock of the books: a claim is given back when its child stands there.
+    /// Runs under the lock of the table: a claim is given back when its child stands there.
     pub(super) fn dismiss(&self, is_needed: impl Fn(u64) -> bool) {
         let list = self.list();
-        let idle = |server: &&Arc<Server>| server.claims.load(SeqCst) == 0 && !is_needed(server.epoch);
+        let idle = |server: &&Arc<ForkServer>| server.claims.load(SeqCst) == 0 && !is_needed(server.epoch);
         list.others.iter().filter(idle).for_each(|server| server.dismiss());
     }
 
-    fn list(&self) -> MutexGuard<'_, List> {
+    fn list(&self) -> MutexGuard<'_, ServerList> {
         self.list.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl List {
+impl ServerList {
     fn next_epoch(&mut self) -> u64 {
         self.last_epoch += 1;
         self.last_epoch
     }
 
     /// The server that was started with `rights`, made present.
-    fn find(&mut self, rights: &Rights) -> Option<Found> {
+    fn find(&mut self, rights: &Rights) -> Option<SelectedServer> {
         if let Some(present) = self.present.as_ref().filter(|present| present.rights.same(rights)) {
-            return Some(Found { server: Claimed::new(present), replaced: false });
+            return Some(SelectedServer { server: ServerLease::new(present), replaced: false });
         }
         let other = self.take_other(rights)?;
         Some(self.make_present(other))
     }
 
-    fn make_present(&mut self, server: Arc<Server>) -> Found {
+    fn make_present(&mut self, server: Arc<ForkServer>) -> SelectedServer {
         self.rights = Some(Arc::clone(&server.rights));
         let before = self.present.replace(Arc::clone(&server));
         let replaced = before.is_some();
         self.others.extend(before);
-        Found { server: Claimed::new(&server), replaced }
+        SelectedServer { server: ServerLease::new(&server), replaced }
     }
 
-    fn take_other(&mut self, rights: &Rights) -> Option<Arc<Server>> {
+    fn take_other(&mut self, rights: &Rights) -> Option<Arc<ForkServer>> {
         let at = self.others.iter().position(|other| !other.is_dismissed() && other.rights.same(rights))?;
         Some(self.others.remove(at))
     }

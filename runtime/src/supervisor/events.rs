@@ -1,9 +1,9 @@
 //! What this process knows of its children and of its fork servers, and the events that change it.
 //!
-//! Owns: [`Hub`]. Runs in: the parent; events on the reactor's thread, the rest on any.
+//! Owns: [`Supervisor`]. Runs in: the parent; events on the reactor's thread, the rest on any.
 //! Invariant: nothing here waits for a child, or for a lock that is held while its holder waits for one.
 //!
-//! The host may call `fork()`: the copy finds another generation number than its hub's, and starts afresh with a hub, a
+//! The host may call `fork()`: the copy finds another generation number than its supervisor's, and starts afresh with a supervisor, a
 //! fork server and spares of its own.
 
 use std::fmt;
@@ -11,11 +11,11 @@ use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use super::child_handle::ChildHandle;
+use super::child_table::{ChildTable, is_answer, refused};
 use super::notices;
-use super::record::Record;
-use super::requests::{Books, is_answer, refused};
-use super::server::Server;
-use super::servers::{Servers, check_namespaces};
+use super::server::ForkServer;
+use super::servers::{ForkServers, check_namespaces};
 use crate::codec::message::from_bytes;
 use crate::error::{Error, Result};
 use crate::link::message::{ChildId, FromServer, ToServer};
@@ -32,32 +32,32 @@ const END_OF_CHILDREN: Duration = Duration::from_secs(2);
 const LOOK_AGAIN: Duration = Duration::from_millis(1);
 
 /// See the top of this file.
-pub(crate) struct Hub {
+pub(crate) struct Supervisor {
     reactor: Arc<Reactor>,
     /// How many spares to keep. Asked once: the answer is read from files.
     pub(super) spares: usize,
-    pub(super) servers: Servers,
-    books: Mutex<Books>,
+    pub(super) servers: ForkServers,
+    table: Mutex<ChildTable>,
 }
 
-static HUB: Mutex<Option<Arc<Hub>>> = Mutex::new(None);
+static SUPERVISOR: Mutex<Option<Arc<Supervisor>>> = Mutex::new(None);
 
-/// The hub of this process, if it has ever started a child.
-pub(crate) fn existing_hub() -> Option<Arc<Hub>> {
-    lock(&HUB).as_ref().filter(|hub| hub.reactor.is_of_this_process()).cloned()
+/// The supervisor of this process, if it has ever started a child.
+pub(crate) fn existing_supervisor() -> Option<Arc<Supervisor>> {
+    lock(&SUPERVISOR).as_ref().filter(|supervisor| supervisor.reactor.is_of_this_process()).cloned()
 }
 
-/// The hub of this process, made at first use.
+/// The supervisor of this process, made at first use.
 ///
 /// # Errors
 /// This process may start none, or there is no [reactor](reactor()). The next call tries again.
-pub(crate) fn hub() -> Result<Arc<Hub>> {
+pub(crate) fn supervisor() -> Result<Arc<Supervisor>> {
     if held::is_lost() {
         return Err(lost_error());
     }
-    let mut hub = lock(&HUB);
-    if let Some(hub) = hub.as_ref().filter(|hub| hub.reactor.is_of_this_process()) {
-        return Ok(Arc::clone(hub));
+    let mut supervisor = lock(&SUPERVISOR);
+    if let Some(supervisor) = supervisor.as_ref().filter(|supervisor| supervisor.reactor.is_of_this_process()) {
+        return Ok(Arc::clone(supervisor));
     }
     if let Some(unready) = identity::unready() {
         return Err(Error::invalid(match unready {
@@ -81,46 +81,46 @@ pub(crate) fn hub() -> Result<Arc<Hub>> {
         )));
     }
     check_namespaces()?;
-    let new = Hub::start()?;
-    // In a copy made by `fork()`, the original's hub is left alone: its locks may be held by threads that are not here.
-    if let Some(originals) = hub.replace(Arc::clone(&new)) {
+    let new = Supervisor::start()?;
+    // In a copy made by `fork()`, the original's supervisor is left alone: its locks may be held by threads that are not here.
+    if let Some(originals) = supervisor.replace(Arc::clone(&new)) {
         let _ = Arc::into_raw(originals);
     }
     Ok(new)
 }
 
-impl Hub {
+impl Supervisor {
     fn start() -> Result<Arc<Self>> {
         // Before there is a second thread, or the kernel takes long for it. It may start a thread of its own.
         let mask = signal::block_all();
         membarrier::register_soon();
         signal::set_mask(mask);
         let reactor = reactor()?;
-        let hub = Arc::new(Self {
+        let supervisor = Arc::new(Self {
             reactor: Arc::clone(&reactor),
             spares: spares_wanted(),
-            servers: Servers::default(),
-            books: Mutex::default(),
+            servers: ForkServers::default(),
+            table: Mutex::default(),
         });
-        reactor.set_hooks(Arc::<Self>::clone(&hub));
-        Ok(hub)
+        reactor.set_hooks(Arc::<Self>::clone(&supervisor));
+        Ok(supervisor)
     }
 
-    /// The thread that handles the hub's events.
+    /// The thread that handles the supervisor's events.
     pub(crate) fn reactor(&self) -> &Arc<Reactor> {
         &self.reactor
     }
 
     /// Every child that was handed out and has not ended.
-    pub(crate) fn living(&self) -> Vec<Arc<Record>> {
-        let books = self.books();
-        let mut living: Vec<_> = books.children.values().filter(|record| record.turn() > 0).cloned().collect();
-        living.sort_by_key(|record| record.turn());
+    pub(crate) fn children(&self) -> Vec<Arc<ChildHandle>> {
+        let table = self.table();
+        let mut living: Vec<_> = table.children.values().filter(|record| record.sequence() > 0).cloned().collect();
+        living.sort_by_key(|record| record.sequence());
         living
     }
 
     /// A fork server has written, or has room for more.
-    pub(super) fn hear(self: &Arc<Self>, epoch: u64) {
+    pub(super) fn read_server(self: &Arc<Self>, epoch: u64) {
         let Some(server) = self.servers.of(epoch) else { return };
         server.flush();
         loop {
@@ -129,39 +129,39 @@ impl Hub {
                 Ok((bytes, _)) if bytes.is_empty() => return self.reactor.deregister(server.socket()),
                 Ok((bytes, fds)) => {
                     if let Ok(message) = from_bytes(&bytes) {
-                        self.act(&server, message, fds);
+                        self.handle_message(&server, message, fds);
                     }
                 }
-                Err(Errno::EMFILE) => self.answer_was_lost(&server),
+                Err(Errno::EMFILE) => self.reply_dropped(&server),
                 Err(Errno::EAGAIN) => return,
                 Err(_) => return self.reactor.deregister(server.socket()),
             }
         }
     }
 
-    fn act(&self, server: &Arc<Server>, message: FromServer, fds: Vec<OwnedFd>) {
+    fn handle_message(&self, server: &Arc<ForkServer>, message: FromServer, fds: Vec<OwnedFd>) {
         debug_assert!(is_answer(&message) || fds.is_empty());
         match message {
             FromServer::Started { id, pid, member } => {
                 let (Some(pidfd), Some(member)) = (fds.into_iter().next(), Member::of_bits(member)) else { return };
-                let started = self.books().started(server, (id, pid, member), pidfd);
+                let started = self.table().started(server, (id, pid, member), pidfd);
                 if let Some((started, child)) = started {
                     started(Ok(child));
                 } else if !self.servers.is_present(server.epoch) {
-                    self.let_go_of_the_old();
+                    self.dismiss_unused();
                 }
             }
             FromServer::NotStarted { id, step, errno } => {
-                let starting = self.books().take(id);
+                let starting = self.table().take(id);
                 if let Some(starting) = starting {
                     (starting.started)(Err(refused(step, errno)));
                 }
             }
-            FromServer::Ended { id, status } => self.ended(id, status),
-            FromServer::Stopped { id, signal, for_good } => self.stopped(id, Some(signal), for_good),
-            FromServer::Continued { id } => self.stopped(id, None, false),
+            FromServer::Ended { id, status } => self.child_exited(id, status),
+            FromServer::Stopped { id, signal, for_good } => self.child_stopped(id, Some(signal), for_good),
+            FromServer::Continued { id } => self.child_stopped(id, None, false),
             FromServer::NotAlone { of_constructors, of_preloads } => {
-                notices::not_alone(&of_constructors, &of_preloads);
+                notices::warn_multithreaded(&of_constructors, &of_preloads);
             }
             FromServer::Ready { .. } | FromServer::PreloadPanicked { .. } | FromServer::GaveUp { .. } => {}
         }
@@ -169,50 +169,50 @@ impl Hub {
 
     /// A message came without its descriptors, which the kernel dropped since our table is full: it was the answer to the
     /// oldest request. That child is not handed out without its pidfd.
-    fn answer_was_lost(&self, server: &Arc<Server>) {
-        let oldest = self.books().take_oldest(server.epoch);
+    fn reply_dropped(&self, server: &Arc<ForkServer>) {
+        let oldest = self.table().take_oldest(server.epoch);
         if let Some((id, started)) = oldest {
             server.send(&ToServer::Signal { id, signal: signal::KILL }, Vec::new());
             started(Err(Error::could_not_start("receive the new process's pidfd", Errno::EMFILE)));
         }
     }
 
-    pub(super) fn ended(&self, id: ChildId, status: process::RawStatus) {
+    pub(super) fn child_exited(&self, id: ChildId, status: process::RawStatus) {
         let (record, spare, token) = {
-            let mut books = self.books();
-            let at = books.spares.iter().position(|spare| spare.record.id == id);
-            let spare = at.map(|at| books.spares.remove(at));
-            (books.children.remove(&id), spare, books.orphans.remove(&id))
+            let mut table = self.table();
+            let at = table.spares.iter().position(|spare| spare.record.id == id);
+            let spare = at.map(|at| table.spares.remove(at));
+            (table.children.remove(&id), spare, table.orphans.remove(&id))
         };
         if let Some(record) = record {
             if let Some(token) = token {
                 self.reactor.deregister(record.pidfd());
                 self.reactor.remove_handler(token);
             }
-            record.ended(status);
+            record.set_exited(status);
             if !self.servers.is_present(record.server().epoch) {
-                self.let_go_of_the_old();
+                self.dismiss_unused();
             }
         }
         drop(spare);
     }
 
     /// The fork server is dead, and its children will be: each is settled when its own pidfd says so.
-    pub(super) fn server_ended(self: &Arc<Self>, epoch: u64) {
-        self.hear(epoch);
+    pub(super) fn server_exited(self: &Arc<Self>, epoch: u64) {
+        self.read_server(epoch);
         let Some(server) = self.servers.forget(epoch) else { return };
         server.unwatch();
         process::reap_quietly(server.pidfd());
         members::end(server.member, true);
-        let (hub, lost) = (Arc::downgrade(self), members::made_by(server.member));
+        let (supervisor, lost) = (Arc::downgrade(self), members::made_by(server.member));
         self.reactor.after(GRACE, move || {
-            if let Some(hub) = hub.upgrade() {
-                hub.books().forget(lost);
+            if let Some(supervisor) = supervisor.upgrade() {
+                supervisor.table().forget(lost);
             }
         });
         let orphans: Vec<_> = {
-            let books = self.books();
-            books.children.values().filter(|record| record.server().epoch == epoch).cloned().collect()
+            let table = self.table();
+            table.children.values().filter(|record| record.server().epoch == epoch).cloned().collect()
         };
         for orphan in orphans {
             // The kernel kills it when its maker dies; this makes sure.
@@ -220,7 +220,7 @@ impl Hub {
             orphan.kill_group();
             self.watch_orphan(&orphan);
         }
-        let (again, tried_twice) = self.books().orphaned(epoch);
+        let (again, tried_twice) = self.table().fail_over(epoch);
         for started in tried_twice {
             started(Err(Error::could_not_start("ask the fork server, which was killed twice", Errno::ECONNRESET)));
         }
@@ -230,33 +230,33 @@ impl Hub {
     }
 
     /// Settles a child whose fork server is dead when its pidfd becomes readable.
-    fn watch_orphan(self: &Arc<Self>, orphan: &Arc<Record>) {
-        let (hub, id) = (Arc::downgrade(self), orphan.id);
+    fn watch_orphan(self: &Arc<Self>, orphan: &Arc<ChildHandle>) {
+        let (supervisor, id) = (Arc::downgrade(self), orphan.id);
         let token = self.reactor.on_ready(move || {
-            if let Some(hub) = hub.upgrade() {
-                hub.ended(id, signal::KILL);
+            if let Some(supervisor) = supervisor.upgrade() {
+                supervisor.child_exited(id, signal::KILL);
             }
         });
-        self.books().orphans.insert(id, token);
+        self.table().orphans.insert(id, token);
         if self.reactor.register(orphan.pidfd(), token, Report::Level).is_err() {
             // No descriptor of ours can fail to be watched but for want of kernel memory; then look by waiting.
             let _ = poll::readable([orphan.pidfd()], None);
-            self.ended(id, signal::KILL);
+            self.child_exited(id, signal::KILL);
         }
     }
 
-    pub(super) fn books(&self) -> MutexGuard<'_, Books> {
-        lock(&self.books)
+    pub(super) fn table(&self) -> MutexGuard<'_, ChildTable> {
+        lock(&self.table)
     }
 }
 
-impl Hooks for Hub {
+impl Hooks for Supervisor {
     fn before_poll(self: Arc<Self>) -> bool {
-        self.refill()
+        self.replenish_spares()
     }
 
     fn lost(self: Arc<Self>) {
-        let starting = std::mem::take(&mut self.books().starting);
+        let starting = std::mem::take(&mut self.table().starting);
         for request in starting {
             (request.started)(Err(lost_error()));
         }
@@ -264,20 +264,20 @@ impl Hooks for Hub {
 
     /// The fork server has seen the end of its socket. It kills every child, and says in shared memory that each has ended.
     fn after_loss(self: Arc<Self>) {
-        let children: Vec<_> = self.books().children.values().cloned().collect();
+        let children: Vec<_> = self.table().children.values().cloned().collect();
         let deadline = Instant::now() + END_OF_CHILDREN;
         while children.iter().any(|child| members::lives(child.member)) && Instant::now() < deadline {
             std::thread::sleep(LOOK_AGAIN);
         }
         for child in &children {
-            child.ended(signal::KILL);
+            child.set_exited(signal::KILL);
         }
     }
 }
 
-impl fmt::Debug for Hub {
+impl fmt::Debug for Supervisor {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Hub").field("reactor", &self.reactor).finish_non_exhaustive()
+        f.debug_struct("Supervisor").field("reactor", &self.reactor).finish_non_exhaustive()
     }
 }
 

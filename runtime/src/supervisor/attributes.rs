@@ -16,8 +16,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::asker::{Asker, rights_of_this_thread};
-use super::dress;
+use super::exec_context;
+use super::requester::{Requester, rights_of_this_thread};
 use crate::error::{Error, Result};
 use crate::link::message::{Attached, Setup};
 use crate::link::{Caller, StartMethod};
@@ -31,7 +31,7 @@ use crate::sys::{self, Errno, env, errno_of, identity, terminal};
 /// The surroundings of the fork server: those of its parent when it was started, but for the streams and the directory,
 /// which it does not keep in use.
 #[derive(Debug)]
-pub(crate) struct Base {
+pub(crate) struct BaseAttributes {
     env: Vec<(OsString, OsString)>,
     /// The root directory; none if the server stays in the parent's, which may not be gone to with the rights of now.
     directory: Option<Place>,
@@ -43,7 +43,7 @@ pub(crate) struct Base {
     capabilities: Option<Capabilities>,
 }
 
-impl Base {
+impl BaseAttributes {
     /// For a server that is started now, by this thread, which has this `umask`; `null` is what its streams will be.
     pub(super) fn now(null: BorrowedFd<'_>, umask: Option<u32>) -> Self {
         let dumpable = |attribute: Attribute| match attribute {
@@ -84,7 +84,7 @@ const EXIT_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// What was asked for, beside what the parent itself has.
 #[derive(Debug, Default)]
-pub(crate) struct Options {
+pub(crate) struct SpawnAttributes {
     pub(crate) method: StartMethod,
     pub(crate) clear_env: bool,
     /// In order; `None` removes.
@@ -110,10 +110,10 @@ pub(crate) struct Options {
     /// Scheduling and the like, if not those of the thread that asks.
     pub(crate) attributes: Option<Vec<Attribute>>,
     /// The thread that it has the rights of, if another one asks for it.
-    pub(crate) asker: Option<Asker>,
+    pub(crate) asker: Option<Requester>,
 }
 
-impl Options {
+impl SpawnAttributes {
     /// Refuses what no process can become.
     ///
     /// # Errors
@@ -164,17 +164,17 @@ impl Options {
     /// to a thread is that of this one.
     ///
     /// # Errors
-    /// As [`Asker::new`].
+    /// As [`Requester::new`].
     pub(crate) fn of_pool(self) -> Result<Self> {
-        Ok(Self { asker: Some(Asker::new()?), ..self.of_this_thread() })
+        Ok(Self { asker: Some(Requester::new()?), ..self.of_this_thread() })
     }
 
     /// The rights that the process is to have.
     ///
     /// # Errors
-    /// As [`Asker::rights`].
+    /// As [`Requester::rights`].
     pub(crate) fn rights(&self) -> Result<Arc<Rights>> {
-        self.asker.as_ref().map_or_else(|| rights_of_this_thread(None).map(Arc::new), Asker::rights)
+        self.asker.as_ref().map_or_else(|| rights_of_this_thread(None).map(Arc::new), Requester::rights)
     }
 
     /// The same, where what belongs to a thread is noted.
@@ -206,8 +206,8 @@ impl fmt::Display for Cpus<'_> {
 
 /// Which rights and umask a child's setup is made for, and how it comes to be.
 #[derive(Clone, Copy)]
-pub(crate) struct For<'a> {
-    pub(crate) base: &'a Base,
+pub(crate) struct SetupFor<'a> {
+    pub(crate) base: &'a BaseAttributes,
     pub(crate) name: &'a str,
     /// Whether it ends after one call.
     pub(crate) once: bool,
@@ -218,8 +218,8 @@ pub(crate) struct For<'a> {
 ///
 /// # Errors
 /// A descriptor could not be opened or duplicated, or a variable was asked for that no environment can hold.
-pub(crate) fn setup(child: For<'_>, options: &Options) -> Result<(Setup, Vec<OwnedFd>)> {
-    let For { base, name, once, umask } = child;
+pub(crate) fn setup(child: SetupFor<'_>, options: &SpawnAttributes) -> Result<(Setup, Vec<OwnedFd>)> {
+    let SetupFor { base, name, once, umask } = child;
     let mut setup = Setup {
         name: name.to_owned(),
         once: once.then(|| options.exit_timeout.unwrap_or(EXIT_TIMEOUT)),
@@ -236,7 +236,7 @@ pub(crate) fn setup(child: For<'_>, options: &Options) -> Result<(Setup, Vec<Own
     compare_attributes(base, options, umask, &mut setup);
     setup.niceness = options.niceness;
     if options.method == StartMethod::Exec {
-        dress::correct(options, &mut setup);
+        exec_context::correct(options, &mut setup);
         return Ok((setup, Vec::new()));
     }
     check_env(options)?;
@@ -248,7 +248,7 @@ pub(crate) fn setup(child: For<'_>, options: &Options) -> Result<(Setup, Vec<Own
 }
 
 /// Refuses variables that no environment can hold.
-pub(super) fn check_env(options: &Options) -> Result<()> {
+pub(super) fn check_env(options: &SpawnAttributes) -> Result<()> {
     let impossible = options.env.iter().find(|(key, value)| !env::can_hold(key, value.as_deref()));
     let Some((key, _)) = impossible else { return Ok(()) };
     let reason = "its name is empty or holds `=`, or a NUL byte is in it";
@@ -257,7 +257,7 @@ pub(super) fn check_env(options: &Options) -> Result<()> {
 
 /// The streams and the directory of a child, where they are others than `output` and `here`.
 pub(super) fn attached(
-    options: &Options,
+    options: &SpawnAttributes,
     output: Option<Identity>,
     here: Option<Place>,
 ) -> Result<(Vec<Attached>, Vec<OwnedFd>)> {
@@ -284,7 +284,7 @@ pub(super) fn attached(
         let step = format!("open the working directory {}", path.display());
         attach(Attached::Directory, fd::directory(path), &step)?;
     } else {
-        let own = options.asker.as_ref().map_or_else(|| Some(c".".to_owned()), Asker::directory);
+        let own = options.asker.as_ref().map_or_else(|| Some(c".".to_owned()), Requester::directory);
         if let Some(own) = own.filter(|own| fd::own_place(own) != here) {
             attach(
                 Attached::Directory,
@@ -310,7 +310,11 @@ pub(crate) fn hand_over<T>(caller: &Caller<T>, descriptors: &[OwnedFd]) -> sys::
 }
 
 /// The request for the worker in place `number` of a pool. See [`setup`].
-pub(crate) fn setup_of_worker(worker: For<'_>, options: &Options, number: usize) -> Result<(Setup, Vec<OwnedFd>)> {
+pub(crate) fn setup_of_worker(
+    worker: SetupFor<'_>,
+    options: &SpawnAttributes,
+    number: usize,
+) -> Result<(Setup, Vec<OwnedFd>)> {
     let (mut setup, descriptors) = setup(worker, options)?;
     if let (true, Some(shared)) = (options.pin, &options.cpus) {
         // Of none, none: which the kernel refuses.
@@ -320,7 +324,7 @@ pub(crate) fn setup_of_worker(worker: For<'_>, options: &Options, number: usize)
 }
 
 /// The difference between the environment wanted and the fork server's.
-fn compare_env(base: &Base, options: &Options, setup: &mut Setup) {
+fn compare_env(base: &BaseAttributes, options: &SpawnAttributes, setup: &mut Setup) {
     let mut before = base.env.iter();
     let same = std::env::vars_os().all(|now| before.next() == Some(&now)) && before.next().is_none();
     if !options.clear_env && !same {
@@ -339,8 +343,8 @@ fn compare_env(base: &Base, options: &Options, setup: &mut Setup) {
     }
 }
 
-fn compare_attributes(base: &Base, options: &Options, umask: Option<u32>, setup: &mut Setup) {
-    let of_asker = options.asker.as_ref().and_then(Asker::attributes);
+fn compare_attributes(base: &BaseAttributes, options: &SpawnAttributes, umask: Option<u32>, setup: &mut Setup) {
+    let of_asker = options.asker.as_ref().and_then(Requester::attributes);
     let of_thread = of_asker.or_else(|| options.attributes.clone()).unwrap_or_else(|| attributes::of_thread(None));
     let is_chosen = |attribute: &Attribute| matches!(attribute, Attribute::Niceness(_)) && options.niceness.is_some();
     let of_thread = of_thread.into_iter().filter(|attribute| !is_chosen(attribute));
@@ -352,7 +356,7 @@ fn compare_attributes(base: &Base, options: &Options, umask: Option<u32>, setup:
     setup.attributes = capabilities.into_iter().chain(now.filter(differs)).collect();
 }
 
-fn compare_limits(base: &Base, options: &Options, setup: &mut Setup) {
+fn compare_limits(base: &BaseAttributes, options: &SpawnAttributes, setup: &mut Setup) {
     let mut wanted = limits::own();
     // The kernel counts whole seconds. A limit of 0 kills at the first tick of the clock, which may come in the middle of any
     // call, or never: one second is the least that means something.

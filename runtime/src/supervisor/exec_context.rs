@@ -12,7 +12,7 @@ use std::fs::File;
 use std::io::Write as _;
 use std::os::fd::{AsFd as _, OwnedFd};
 
-use super::context::{Options, attached, check_env, preparing};
+use super::attributes::{SpawnAttributes, attached, check_env, preparing};
 use crate::codec::message::to_bytes;
 use crate::error::{Error, Result};
 use crate::link::mark::MARK;
@@ -22,22 +22,22 @@ use crate::sys::{self, env, fd, memory};
 
 /// See the top of this file.
 #[derive(Debug)]
-pub(crate) struct Dress {
+pub(crate) struct ExecContext {
     /// The memory with the message, then the descriptors that it names.
     descriptors: Vec<OwnedFd>,
 }
 
-impl Dress {
+impl ExecContext {
     /// For a child with these options.
     ///
     /// # Errors
     /// As [`super::setup`].
-    pub(crate) fn new(options: &Options) -> Result<Self> {
+    pub(crate) fn new(options: &SpawnAttributes) -> Result<Self> {
         check_env(options)?;
         // The fork server's own are `/dev/null` and the root directory; a child that is to have these is told so like any other.
         let (roles, descriptors) = attached(options, None, None)?;
-        let message = to_bytes(&message::Dress { env: executed(options).0, attached: roles });
-        let content = memory::create_empty("process-task-dress")
+        let message = to_bytes(&message::ExecSetup { env: executed(options).0, attached: roles });
+        let content = memory::create_empty("process-task-exec_context")
             .map_err(|errno| Error::could_not_start("reserve memory for its environment", errno))?;
         let mut content = Quiet(File::from(content));
         content.write_all(&message).map_err(|error| preparing("write the environment", &error))?;
@@ -51,7 +51,7 @@ impl Dress {
 }
 
 /// Adds to the setup of a child that is executed what its environment has to lose or to get back then.
-pub(super) fn correct(options: &Options, setup: &mut Setup) {
+pub(super) fn correct(options: &SpawnAttributes, setup: &mut Setup) {
     for (key, value) in executed(options).1 {
         match value {
             Some(value) => setup.set_env.push((key, value)),
@@ -63,7 +63,7 @@ pub(super) fn correct(options: &Options, setup: &mut Setup) {
 type Variables = Vec<(OsString, OsString)>;
 
 /// The environment that a child is executed with, and what is to be changed when it is there.
-fn executed(options: &Options) -> (Variables, Vec<(OsString, Option<OsString>)>) {
+fn executed(options: &SpawnAttributes) -> (Variables, Vec<(OsString, Option<OsString>)>) {
     let mut variables: Variables = if options.clear_env { Vec::new() } else { std::env::vars_os().collect() };
     variables.retain(|(key, _)| key != MARK);
     for (key, value) in &options.env {

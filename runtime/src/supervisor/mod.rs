@@ -1,0 +1,26 @@
+//! What asks for processes: the fork server's client, the stock of spares, and all that is known of each child.
+//!
+//! Owns: everything this process knows of its children. Runs in: the parent; events on the reactor's thread. Meets `child`
+//! only in `link`. Never: pushes a call to a child without holding its pidfd, so the fate of every call can be told.
+
+mod attributes;
+mod child_handle;
+mod child_table;
+mod events;
+mod exec_context;
+mod notices;
+pub(crate) mod outcome;
+mod requester;
+mod server;
+mod servers;
+mod spawn;
+mod stop_events;
+
+mod values;
+
+pub(crate) use self::attributes::{SetupFor, SpawnAttributes, hand_over, preparing, setup, setup_of_worker};
+pub(crate) use self::child_handle::{ChildHandle, DEATH_CHECK_INTERVAL, MAX_DEATH_TIME, not_dead_note};
+pub(crate) use self::child_table::{OnStarted, SpawnedChild, StartRequest};
+pub(crate) use self::events::{Supervisor, existing_supervisor, supervisor};
+pub(crate) use self::stop_events::tell_of_stop;
+pub(crate) use self::values::{decode, encode};
