@@ -298,7 +298,7 @@ mod tests {
 
     /// The inputs that the fuzzer kept because each reaches something that the others do not.
     fn corpus(name: &str) -> Vec<Vec<u8>> {
-        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../fuzz/corpus").join(name);
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("corpus").join(name);
         let entries = fs::read_dir(&folder).unwrap_or_else(|why| panic!("{}: {why}", folder.display()));
         let inputs: Vec<_> = entries.map(|entry| fs::read(entry.unwrap().path()).unwrap()).collect();
         assert!(inputs.len() >= 20, "{} inputs in {}", inputs.len(), folder.display());
