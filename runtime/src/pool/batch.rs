@@ -20,8 +20,8 @@
 use std::sync::atomic::Ordering::{Relaxed, SeqCst};
 use std::sync::{Arc, OnceLock};
 
-use super::call::{Call, Queued};
-use super::scheduler::{Owed, Scheduler};
+use super::call::{Call, QueuedCall};
+use super::scheduler::Scheduler;
 use crate::error::{Direction, Error, ErrorKind, Execution, Result};
 use crate::link::batch::{Results, Tally, pass_over};
 use crate::link::frame::Kind;
@@ -150,25 +150,19 @@ fn in_process(record: Option<&ChildHandle>, error: Error) -> Error {
 
 impl Scheduler {
     /// A worker has answered a batch, or the first items of one.
-    pub(super) fn settle_batch(
-        &mut self,
-        record: Option<&Arc<ChildHandle>>,
-        call: &Arc<Call>,
-        reply: Reply,
-        owed: &mut Owed,
-    ) {
+    pub(super) fn settle_batch(&mut self, record: Option<&Arc<ChildHandle>>, call: &Arc<Call>, reply: Reply) {
         let Reply { kind, body, batch } = reply;
         let Some(batch) = batch else {
             let outcome = outcome::of_reply(Reply::new(kind, body));
-            return self.settle(call, outcome.map_err(|error| in_process(record.map(|record| &**record), error)), owed);
+            return self.settle_call(call, outcome.map_err(|error| in_process(record.map(|record| &**record), error)));
         };
-        if let Some(rest) = self.split(call, batch.request, batch.tally.answered, owed) {
+        if let Some(rest) = self.split(call, batch.request, batch.tally.answered) {
             self.backlog.push_front(rest);
         }
         call.set_answered(batch.tally, Some(batch.nanos), record);
         // A parcel that could not be received is an error of all items that it may have answered.
         let outcome = outcome::of_reply(Reply::new(Kind::Done, body));
-        self.settle(call, outcome.map_err(|error| in_process(record.map(|record| &**record), error)), owed);
+        self.settle_call(call, outcome.map_err(|error| in_process(record.map(|record| &**record), error)));
     }
 
     /// The worker that was running this batch is dead: settles what is known of it, and returns the items that it had not
@@ -177,19 +171,18 @@ impl Scheduler {
     pub(super) fn settle_partial_batch(
         &mut self,
         record: &Arc<ChildHandle>,
-        Queued { call, mut payload }: Queued,
+        QueuedCall { call, mut payload }: QueuedCall,
         salvaged: Salvaged,
         error: &Error,
-        owed: &mut Owed,
-    ) -> Option<Queued> {
+    ) -> Option<QueuedCall> {
         let Salvaged { tally, body, running } = salvaged;
         if let Some(slot) = call.worker().and_then(|number| self.slots.get_mut(number)) {
             slot.tally.calls += u64::from(tally.answered);
         }
         if !running {
-            let rest = self.split(&call, payload, tally.answered, owed);
+            let rest = self.split(&call, payload, tally.answered);
             call.set_answered(tally, None, Some(record));
-            self.settle(&call, Ok(body), owed);
+            self.settle_call(&call, Ok(body));
             call.set_worker(None);
             return rest;
         }
@@ -203,12 +196,12 @@ impl Scheduler {
             lost
         };
         pass_over(payload.small_bytes_mut(), tally.answered);
-        let rest = self.split(&lost, payload, 1, owed);
+        let rest = self.split(&lost, payload, 1);
         if tally.answered > 0 {
             call.set_answered(tally, None, Some(record));
-            self.settle(&call, Ok(body), owed);
+            self.settle_call(&call, Ok(body));
         }
-        self.settle(&lost, Err(error.clone()), owed);
+        self.settle_call(&lost, Err(error.clone()));
         call.set_worker(None);
         lost.set_worker(None);
         rest
@@ -216,21 +209,21 @@ impl Scheduler {
 
     /// Makes a call of those items of a batch that are behind the first `answered`, if there are any. To be queued; the
     /// batch itself is to be settled. If they are not wanted any more, they are cancelled.
-    fn split(&mut self, call: &Arc<Call>, mut payload: Payload, answered: u32, owed: &mut Owed) -> Option<Queued> {
+    fn split(&mut self, call: &Arc<Call>, mut payload: Payload, answered: u32) -> Option<QueuedCall> {
         let left = call.items().checked_sub(answered).filter(|left| *left > 0)?;
         pass_over(payload.small_bytes_mut(), answered);
         let rest = call.part(left);
         call.set_rest(&rest);
         self.count_one_more();
         if rest.abandoned.load(Relaxed) {
-            self.settle(&rest, Err(Error::new(ErrorKind::Cancelled, Execution::NotStarted)), owed);
+            self.settle_call(&rest, Err(Error::new(ErrorKind::Cancelled, Execution::NotStarted)));
             return None;
         }
-        Some(Queued { call: rest, payload })
+        Some(QueuedCall { call: rest, payload })
     }
 
     fn count_one_more(&mut self) {
         self.outstanding.fetch_add(1, SeqCst);
-        self.room.force_acquire();
+        self.limit.force_acquire();
     }
 }

@@ -10,6 +10,7 @@ use super::inline;
 use super::pool::Pool;
 use super::shared::Shared;
 use super::size::check_size;
+use super::worker_start;
 use crate::error::{Error, Result};
 use crate::link::StartMethod;
 use crate::process::available_parallelism;
@@ -323,11 +324,11 @@ impl PoolBuilder {
         };
         let shared = Shared::new(supervisor()?, plan, workers)?;
         if let Some(most) = self.max_pending {
-            shared.room.bound(most);
+            shared.limit.bound(most);
         }
         let pool = Pool::of(Arc::clone(&shared));
         if (!self.lazy || inline::is_on())
-            && let Err(error) = shared.start_all(workers)
+            && let Err(error) = worker_start::start_all(&shared, workers)
         {
             shared.terminate();
             return Err(error);

@@ -11,8 +11,8 @@ use std::thread::{Thread, ThreadId};
 use super::batch::Batch;
 use super::callbacks::{Callback, Callbacks};
 use super::completion_queue::CompletionQueue;
-use super::leader::Waitable;
 use super::metrics::CallTimes;
+use super::waitable::Waitable;
 use crate::error::{Error, ErrorKind, Result};
 use crate::link::{Body, Payload};
 use crate::reactor::wake;
@@ -63,7 +63,7 @@ const NO_WORKER: usize = usize::MAX;
 
 /// A call that no worker has yet.
 #[derive(Debug)]
-pub(super) struct Queued {
+pub(super) struct QueuedCall {
     pub(super) call: Arc<Call>,
     pub(super) payload: Payload,
 }

@@ -9,8 +9,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{Thread, ThreadId};
 use std::time::Instant;
 
-use super::leader::{ReplyInterest, Waitable, park};
+use super::leader::ReplyInterest;
 use super::shared::Shared;
+use super::waitable::{Waitable, park};
 
 /// The settled calls of a set that its owner has not taken yet.
 #[derive(Debug, Default)]

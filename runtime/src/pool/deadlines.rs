@@ -15,7 +15,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::call::Call;
-use super::scheduler::{Owed, Scheduler};
+use super::scheduler::Scheduler;
 use super::slot::{Request, Worker};
 use crate::error::{Error, ErrorKind, Execution};
 
@@ -27,12 +27,12 @@ const BEGINNING: Duration = Duration::from_millis(5);
 
 impl Scheduler {
     /// Sees to it that the deadlines are looked at by `due`.
-    pub(super) fn set_alarm(&mut self, due: Option<Instant>, owed: &mut Owed) {
+    pub(super) fn set_alarm(&mut self, due: Option<Instant>) {
         if let Some(due) = due
             && self.alarm.is_none_or(|alarm| due < alarm)
         {
             self.alarm = Some(due);
-            owed.alarm = Some(due);
+            self.effects.alarm = Some(due);
         }
     }
 
@@ -40,7 +40,7 @@ impl Scheduler {
     pub(super) fn due(&self, number: usize) -> Option<Instant> {
         let worker = self.slots[number].worker()?;
         if worker.initializing
-            && let Some(limit) = self.plan.initializer.as_ref().and_then(|initializer| initializer.options().timeout)
+            && let Some(limit) = self.config.initializer.as_ref().and_then(|initializer| initializer.options().timeout)
         {
             return worker.since.map_or_else(|| Some(Instant::now() + BEGINNING), |since| since.checked_add(limit));
         }
@@ -51,57 +51,58 @@ impl Scheduler {
     }
 
     /// An alarm went off: ends the calls that have taken too long.
-    pub(super) fn check_deadlines(&mut self, owed: &mut Owed) {
+    pub(super) fn check_deadlines(&mut self) {
+        self.effects.workers_changed = true;
         self.alarm = None;
-        self.collect(owed);
-        self.check_departures(owed);
+        self.collect();
+        self.check_departures();
         for number in self.levels.watched().to_vec() {
-            self.check_initializer(number, owed);
+            self.check_initializer(number);
             if self.is_overdue(number) {
                 let given = self.slots[number].worker().and_then(|worker| worker.since);
                 // From here on the worker cannot begin another call, so the one that is killed is the one that is late.
-                self.reclaim(number, usize::MAX, owed);
-                self.collect_from(number, owed);
-                self.end_overdue(number, owed);
-                self.end_deaf(number, given, owed);
+                self.reclaim(number, usize::MAX);
+                self.collect_from(number);
+                self.end_overdue(number);
+                self.end_deaf(number, given);
             }
-            self.set_alarm(self.due(number), owed);
+            self.set_alarm(self.due(number));
         }
-        self.dispatch_backlog(owed);
-        self.rebalance(owed);
-        self.refresh_notify_flags(owed);
+        self.dispatch_backlog();
+        self.rebalance();
+        self.refresh_notify_flags();
     }
 
     /// Takes the call back if it has not started, else, if `running`, kills its worker. True if it is cancelled.
-    pub(super) fn cancel(&mut self, call: &Arc<Call>, running: bool, owed: &mut Owed) -> bool {
-        self.collect(owed);
+    pub(super) fn cancel(&mut self, call: &Arc<Call>, running: bool) -> bool {
+        self.collect();
         if call.is_settled() {
             return call.was_cancelled();
         }
         let worker = call.worker();
         if let Some(number) = worker {
-            self.reclaim(number, usize::MAX, owed);
+            self.reclaim(number, usize::MAX);
             // What it answered while it still saw calls behind, it may have rung no bell for.
-            self.collect_from(number, owed);
+            self.collect_from(number);
         }
         if !call.is_settled() {
             match call.worker() {
-                None => self.settle(call, Err(Error::new(ErrorKind::Cancelled, Execution::NotStarted)), owed),
+                None => self.settle_call(call, Err(Error::new(ErrorKind::Cancelled, Execution::NotStarted))),
                 Some(number) if self.is_dying_under(number, call) => return self.cancel_dying(number, call),
                 Some(number) if running => {
                     let error = self.in_place(number, Error::new(ErrorKind::Cancelled, Execution::Unknown));
-                    self.end_call(number, &error, owed);
+                    self.end_call(number, &error);
                     // With handles beside it, it could not be taken back though the worker had not begun it.
                     if !call.is_settled() && call.worker().is_none() {
-                        self.settle(call, Err(Error::new(ErrorKind::Cancelled, Execution::NotStarted)), owed);
+                        self.settle_call(call, Err(Error::new(ErrorKind::Cancelled, Execution::NotStarted)));
                     }
                 }
                 Some(_) => {}
             }
         }
-        self.dispatch_backlog(owed);
-        self.rebalance(owed);
-        self.refresh_notify_flags(owed);
+        self.dispatch_backlog();
+        self.rebalance();
+        self.refresh_notify_flags();
         call.was_cancelled() || call.worker().is_some_and(|number| self.cancel_dying(number, call))
     }
 
@@ -117,19 +118,19 @@ impl Scheduler {
         self.due(number).is_some_and(|due| due <= Instant::now())
     }
 
-    fn end_overdue(&mut self, number: usize, owed: &mut Owed) {
+    fn end_overdue(&mut self, number: usize) {
         let Some((due, limit)) = self.slots[number].worker().and_then(due) else { return };
         let late = Instant::now().checked_duration_since(due);
         if let Some(late) = late {
             let kind = ErrorKind::TimedOut { limit, elapsed: limit + late };
             let error = self.in_place(number, Error::new(kind, Execution::Unknown));
-            self.see_time_out(number, limit, owed);
-            self.end_call(number, &error, owed);
+            self.see_time_out(number, limit);
+            self.end_call(number, &error);
         }
     }
 
     /// This worker had a call since `given` that was overdue: ends it if it has not begun that, nor others before.
-    fn end_deaf(&mut self, number: usize, given: Option<Instant>, owed: &mut Owed) {
+    fn end_deaf(&mut self, number: usize, given: Option<Instant>) {
         let Some(worker) = self.slots[number].worker_mut().filter(|worker| worker.load() == 0) else { return };
         let claimed = worker.caller.claimed();
         let known = worker.unresponsive_since.filter(|(_, before)| *before == claimed).map(|(since, _)| since);
@@ -139,13 +140,13 @@ impl Scheduler {
             let kind = ErrorKind::TimedOut { limit: DEAF, elapsed: since.elapsed() };
             let error = self.in_place(number, Error::new(kind, Execution::NotStarted));
             // Without grace: it has nothing to clear up, and a stopped process does not hear that it is to end.
-            self.kill_worker(number, &error, None, owed);
+            self.kill_worker(number, &error, None);
         }
     }
 
     /// Ends a worker because of the call that it is running, which ends with `error`.
-    fn end_call(&mut self, number: usize, error: &Error, owed: &mut Owed) {
-        self.kill_worker(number, error, self.plan.grace, owed);
+    fn end_call(&mut self, number: usize, error: &Error) {
+        self.kill_worker(number, error, self.config.grace);
     }
 }
 

@@ -15,9 +15,9 @@ use std::process::ExitStatus;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::call::{Call, Queued};
+use super::call::{Call, QueuedCall};
 use super::config::{EncodedCall, PoolConfig};
-use super::scheduler::{Owed, Scheduler};
+use super::scheduler::Scheduler;
 use super::slot::{Request, SlotState, Worker};
 use crate::error::{Error, ErrorKind, Execution, Result};
 use crate::link::frame::Kind;
@@ -35,7 +35,7 @@ pub(super) const FINALIZER_TIMEOUT: Duration = Duration::from_secs(10);
 pub(super) struct Dying {
     pub(super) record: Arc<ChildHandle>,
     /// What it was running, and how that ends unless it is made again.
-    pub(super) running: Vec<(Queued, Error)>,
+    pub(super) running: Vec<(QueuedCall, Error)>,
     /// Why it was killed.
     pub(super) cause: Error,
     death: Death,
@@ -155,7 +155,7 @@ impl PoolConfig {
 impl Scheduler {
     /// Nothing is expected of this worker any more, and it is killed, or asked to end and killed after `grace`. What it was
     /// running ends with `error` once it is dead; what it had not begun moves on now.
-    pub(super) fn kill_worker(&mut self, number: usize, error: &Error, grace: Option<Duration>, owed: &mut Owed) {
+    pub(super) fn kill_worker(&mut self, number: usize, error: &Error, grace: Option<Duration>) {
         match std::mem::replace(&mut self.slots[number].state, SlotState::Vacant) {
             SlotState::Ready(worker) => {
                 self.see_departure(number, &worker);
@@ -163,17 +163,17 @@ impl Scheduler {
                 let (running, _) = self.settle_in_flight(*worker);
                 let running = running.into_iter().map(|queued| (queued, error.clone())).collect();
                 match grace {
-                    None => owed.kill.push(Arc::clone(&record)),
-                    Some(_) => owed.end.push(Arc::clone(&record)),
+                    None => self.effects.kill.push(Arc::clone(&record)),
+                    Some(_) => self.effects.end.push(Arc::clone(&record)),
                 }
                 let death = Death::after(grace.unwrap_or_default());
-                self.set_alarm(death.next, owed);
+                self.set_alarm(death.next);
                 let dying = Dying { record, running, cause: error.clone(), death };
                 self.slots[number].state = SlotState::Dying(Box::new(dying));
             }
             other => self.slots[number].state = other,
         }
-        self.update_load(number, owed);
+        self.update_load(number);
     }
 
     /// Cancels a call of a worker that is about to be dead, if it would be made again. True if it ends as cancelled.
@@ -193,10 +193,10 @@ impl Scheduler {
     }
 
     /// Has a worker that has no call run its finalizer and exit.
-    pub(super) fn dismiss_one(&mut self, number: usize, mut worker: Worker, owed: &mut Owed) {
+    pub(super) fn dismiss_one(&mut self, number: usize, mut worker: Worker) {
         let now = Instant::now();
-        let exit = self.plan.exit_limit();
-        let plan = Arc::clone(&self.plan);
+        let exit = self.config.exit_limit();
+        let plan = Arc::clone(&self.config);
         let (mut stage, mut answer) = (Stage::Exiting(exit, now.checked_add(exit)), None);
         if worker.initializing {
             // It exits when its initializer has returned.
@@ -215,23 +215,23 @@ impl Scheduler {
         worker.caller.link().close();
         let record = Arc::clone(&worker.record);
         let leaving = Leaving { number, record, worker: Some(Box::new(worker)), answer, since: now, stage };
-        self.set_alarm(leaving.due(), owed);
+        self.set_alarm(leaving.due());
         self.leaving.push(leaving);
     }
 
     /// A worker is killed that never got a call, and its end is to be waited for.
-    pub(super) fn leave_killed(&mut self, number: usize, record: Arc<ChildHandle>, owed: &mut Owed) {
+    pub(super) fn leave_killed(&mut self, number: usize, record: Arc<ChildHandle>) {
         let leaving = Leaving::killed(number, record);
-        self.set_alarm(leaving.due(), owed);
+        self.set_alarm(leaving.due());
         self.leaving.push(leaving);
     }
 
     /// A worker that was leaving has ended, if this was one.
-    pub(super) fn has_left(&mut self, record: &Arc<ChildHandle>, status: ExitStatus, owed: &mut Owed) {
+    pub(super) fn has_left(&mut self, record: &Arc<ChildHandle>, status: ExitStatus) {
         let Some(at) = self.leaving.iter().position(|leaving| Arc::ptr_eq(&leaving.record, record)) else { return };
         let mut leaving = self.leaving.swap_remove(at);
         leaving.hear();
-        let (Some(finalizer), Some(worker)) = (&self.plan.finalizer, &leaving.worker) else { return };
+        let (Some(finalizer), Some(worker)) = (&self.config.finalizer, &leaving.worker) else { return };
         if worker.initializing {
             return;
         }
@@ -241,7 +241,7 @@ impl Scheduler {
             Some(Err(error)) => error,
             None => match leaving.stage {
                 Stage::Killed(_) => {
-                    let limit = self.plan.finalizer_limit(finalizer);
+                    let limit = self.config.finalizer_limit(finalizer);
                     let kind = ErrorKind::TimedOut { limit, elapsed: leaving.since.elapsed().max(limit) };
                     Error::new(kind, Execution::Unknown)
                 }
@@ -249,42 +249,42 @@ impl Scheduler {
             },
         };
         let error = error.in_process(&record.name(), record.pid).in_task(name);
-        self.see_failed_finalizer(leaving.number, error, owed);
+        self.see_failed_finalizer(leaving.number, error);
     }
 
     /// An alarm went off: kills those that take too long to leave, and gives those up that do not die.
-    pub(super) fn check_departures(&mut self, owed: &mut Owed) {
+    pub(super) fn check_departures(&mut self) {
         let now = Instant::now();
         let mut dead = Vec::new();
         for at in (0..self.leaving.len()).rev() {
             if self.leaving[at].due().is_some_and(|due| due <= now) {
-                self.check_leaving(at, now, &mut dead, owed);
+                self.check_leaving(at, now, &mut dead);
             }
         }
         for number in 0..self.slots.len() {
             let SlotState::Dying(dying) = &mut self.slots[number].state else { continue };
             match dying.death.look(&dying.record, now) {
                 Found::Dead => dead.push((number, Arc::clone(&dying.record))),
-                Found::Stuck => self.give_up_on(number, owed),
+                Found::Stuck => self.give_up_on(number),
                 Found::Waiting => {}
             }
         }
         for (number, record) in dead {
             // Its fork server, which would reap it and end its group, does not.
             record.kill_group();
-            self.ended(number, &record, ExitStatus::from_raw(signal::KILL), owed);
+            self.on_worker_exit(number, &record, ExitStatus::from_raw(signal::KILL));
         }
         let dying = self.slots.iter().filter_map(|slot| match &slot.state {
             SlotState::Dying(dying) => dying.death.next,
             _ => None,
         });
         let next = dying.chain(self.leaving.iter().filter_map(Leaving::due)).min();
-        self.set_alarm(next, owed);
+        self.set_alarm(next);
     }
 
     /// A worker has not left in time, or was killed for that.
-    fn check_leaving(&mut self, at: usize, now: Instant, dead: &mut Vec<(usize, Arc<ChildHandle>)>, owed: &mut Owed) {
-        let exit = self.plan.exit_limit();
+    fn check_leaving(&mut self, at: usize, now: Instant, dead: &mut Vec<(usize, Arc<ChildHandle>)>) {
+        let exit = self.config.exit_limit();
         let leaving = &mut self.leaving[at];
         let (number, record) = (leaving.number, Arc::clone(&leaving.record));
         match &mut leaving.stage {
@@ -296,21 +296,21 @@ impl Scheduler {
                     return;
                 }
                 leaving.stage = Stage::Killed(Death::after(Duration::ZERO));
-                self.see_forced(number, &record, (true, limit), owed);
-                owed.kill.push(record);
+                self.see_forced(number, &record, (true, limit));
+                self.effects.kill.push(record);
             }
             Stage::Exiting(limit, _) => {
                 let limit = *limit;
                 leaving.stage = Stage::Killed(Death::after(Duration::ZERO));
                 leaving.hear();
-                self.see_forced(number, &record, (false, limit), owed);
-                owed.kill.push(record);
+                self.see_forced(number, &record, (false, limit));
+                self.effects.kill.push(record);
             }
             Stage::Killed(death) => match death.look(&record, now) {
                 Found::Dead => dead.push((number, record)),
                 Found::Stuck => {
                     self.leaving.swap_remove(at);
-                    self.see_stuck(number, &record, owed);
+                    self.see_stuck(number, &record);
                 }
                 Found::Waiting => {}
             },
@@ -319,18 +319,18 @@ impl Scheduler {
 
     /// A worker was killed and does not die: its calls are settled all the same, never made again, and its place is given to
     /// another one.
-    fn give_up_on(&mut self, number: usize, owed: &mut Owed) {
+    fn give_up_on(&mut self, number: usize) {
         let SlotState::Dying(dying) = std::mem::replace(&mut self.slots[number].state, SlotState::Vacant) else {
             return;
         };
-        self.see_stuck(number, &dying.record, owed);
+        self.see_stuck(number, &dying.record);
         for (queued, error) in dying.running {
-            self.settle(&queued.call, Err(error.with_note(not_dead_note())), owed);
+            self.settle_call(&queued.call, Err(error.with_note(not_dead_note())));
             queued.call.set_worker(None);
         }
-        self.update_load(number, owed);
-        self.promote_standby(number, owed);
-        self.dispatch_backlog(owed);
+        self.update_load(number);
+        self.promote_standby(number);
+        self.dispatch_backlog();
     }
 
     /// Whether a worker that is not dead yet was running this call.
@@ -342,19 +342,19 @@ impl Scheduler {
     }
 
     /// AllCalls is to end now: those that leave are killed, and no finalizer is waited for.
-    pub(super) fn kill_leaving(&mut self, owed: &mut Owed) {
+    pub(super) fn kill_leaving(&mut self) {
         for leaving in &mut self.leaving {
             leaving.worker = None;
             leaving.stage = Stage::Killed(Death::after(Duration::ZERO));
-            owed.kill.push(Arc::clone(&leaving.record));
+            self.effects.kill.push(Arc::clone(&leaving.record));
         }
         for slot in &self.slots {
             if let SlotState::Dying(dying) = &slot.state {
-                owed.kill.push(Arc::clone(&dying.record));
+                self.effects.kill.push(Arc::clone(&dying.record));
             }
         }
         let next = self.leaving.iter().filter_map(Leaving::due).min();
-        self.set_alarm(next, owed);
+        self.set_alarm(next);
     }
 }
 

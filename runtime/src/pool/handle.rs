@@ -107,7 +107,7 @@ impl<R> JoinHandle<R> {
     /// ```
     #[must_use]
     pub fn is_running(&self) -> bool {
-        !self.is_finished() && self.shared.scheduler().is_running(&self.call)
+        !self.is_finished() && self.shared.inspect(|scheduler| scheduler.is_running(&self.call))
     }
 
     /// Takes the call back if it has not begun, also if a worker has it already: then joining gives
@@ -159,7 +159,7 @@ impl<R> JoinHandle<R> {
     }
 
     fn cancel_call(&self, running: bool) -> bool {
-        self.shared.update(|scheduler, owed| scheduler.cancel(&self.call, running, owed))
+        self.shared.update(|scheduler| scheduler.cancel(&self.call, running))
     }
 
     /// Has `callback` called with the result, once. Several may be set, and are called in that order; the handle can still
@@ -207,9 +207,7 @@ impl<R> JoinHandle<R> {
             self.wait_until(None);
             return callbacks::run(callback);
         }
-        if let Some(callback) =
-            self.shared.update(|scheduler, owed| scheduler.register_callback(&self.call, callback, owed))
-        {
+        if let Some(callback) = self.shared.update(|scheduler| scheduler.register_callback(&self.call, callback)) {
             callbacks.cancel();
             callbacks::run(callback);
         }
@@ -262,10 +260,10 @@ impl<R> Future for JoinHandle<R> {
     fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Result<R>> {
         if !self.call.is_settled() {
             let waker = context.waker().clone();
-            self.shared.update(|scheduler, owed| {
-                scheduler.collect(owed);
+            self.shared.update(|scheduler| {
+                scheduler.collect();
                 if !self.call.is_settled() {
-                    scheduler.register_waker(&self.call, waker, owed);
+                    scheduler.register_waker(&self.call, waker);
                 }
             });
         }

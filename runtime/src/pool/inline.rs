@@ -10,13 +10,9 @@
 
 use std::ffi::OsStr;
 use std::panic::{self, AssertUnwindSafe};
-use std::sync::atomic::Ordering::SeqCst;
-use std::sync::{Arc, Once, OnceLock};
+use std::sync::{Once, OnceLock};
 
-use super::call::Call;
 use super::config::{EncodedCall, PoolConfig};
-use super::scheduler::Phase;
-use super::shared::Shared;
 use crate::child::panics;
 use crate::codec::Writer;
 use crate::codec::handles::{self, Handles, Received};
@@ -39,26 +35,6 @@ pub(super) fn is_on() -> bool {
 
 fn says_yes(value: &OsStr) -> bool {
     value == "1" || value == "true"
-}
-
-impl Shared {
-    /// Runs a call here and now, and settles it; false if the pool is closed.
-    pub(super) fn run_inline(self: &Arc<Self>, call: &Arc<Call>, payload: &Payload) -> bool {
-        let taken = self.update(|scheduler, _| {
-            if let Phase::Closing(error) | Phase::Ended(error) = &scheduler.phase {
-                drop(call.settle(Err(error.clone())));
-                return false;
-            }
-            let others = scheduler.outstanding.fetch_add(1, SeqCst);
-            scheduler.metrics.submitted(&call.times, others);
-            true
-        });
-        if taken {
-            let outcome = run(call.index, payload);
-            self.update(|scheduler, owed| scheduler.settle(call, outcome, owed));
-        }
-        taken
-    }
 }
 
 /// Runs what each worker would run before its first call: once, since there is one process.

@@ -13,11 +13,12 @@ use super::batch_size::BatchSizer;
 use super::call::Call;
 use super::imap::Imap;
 use super::inline;
-use super::leader::Waitable;
 use super::metrics::{entered, has_spans};
+use super::permit::PendingPermit;
 use super::pool::Pool;
 use super::scheduler::Scheduler;
 use super::shared::Shared;
+use super::waitable::Waitable;
 use crate::codec::Writer;
 use crate::codec::handles::{self, Handles};
 use crate::error::{Direction, Error, ErrorKind, Execution, Result};
@@ -64,7 +65,12 @@ where
 /// Whether the task's calls are alike, and nothing has to be said or counted for each.
 fn travels_in_batches<T: Task>(pool: &Pool, task: T) -> bool {
     let alike = task.options() == Options::new() && task.registration().index().is_some();
-    alike && !inline::is_on() && pool.shared().allows_batches()
+    alike && !inline::is_on() && allows_batches(pool.shared())
+}
+
+/// Whether calls need not be counted one by one.
+fn allows_batches(shared: &Shared) -> bool {
+    !shared.limit.is_bounded() && shared.config.quota.is_none() && !shared.is_foreign()
 }
 
 fn one_by_one<'a, T, I>(pool: &Pool, task: T, items: I, total: Option<usize>, hook: Hook<'_>) -> Result<Vec<T::Output>>
@@ -286,7 +292,7 @@ impl<'p, T: Task> MapRun<'p, T> {
 
     fn submit(&mut self, call: Call, payload: Payload) {
         let call = Arc::new(call);
-        self.shared.submit(Arc::clone(&call), payload, self.shared.reserve());
+        PendingPermit::acquire(self.shared).submit(Arc::clone(&call), payload);
         self.pending.push_back(SentBatch::new(call));
         self.room = self.room.saturating_sub(1);
     }
@@ -398,9 +404,9 @@ impl<T: Task> Drop for MapRun<'_, T> {
     /// What is still on the way is not wanted any more.
     fn drop(&mut self) {
         if !self.pending.is_empty() {
-            self.shared.update(|scheduler, owed| {
+            self.shared.update(|scheduler| {
                 self.pending.iter().for_each(|sent| sent.call.abandon_all());
-                Scheduler::cancel_abandoned(scheduler, owed);
+                Scheduler::cancel_abandoned(scheduler);
             });
         }
     }

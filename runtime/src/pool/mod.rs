@@ -45,6 +45,7 @@ mod completion_queue;
 mod config;
 mod deadlines;
 mod departures;
+mod effects;
 mod elapsed;
 mod global;
 mod handle;
@@ -56,6 +57,7 @@ mod load_index;
 mod map;
 mod metrics;
 mod pending_limit;
+mod permit;
 #[expect(clippy::module_inception, reason = "it is where `Pool` is")]
 mod pool;
 mod progress;
@@ -69,6 +71,8 @@ mod slot;
 mod starts;
 mod supervision;
 mod wait;
+mod waitable;
+mod worker_start;
 mod worker_state;
 
 pub use self::builder::PoolBuilder;

@@ -11,7 +11,9 @@ use super::imap::Imap;
 use super::imap_unordered::ImapUnordered;
 use super::map::map;
 use super::metrics::{entered, has_spans};
-use super::pending_limit::{self, PendingPermit, TrySubmitError};
+use super::pending_limit::{self, TrySubmitError};
+use super::permit::PendingPermit;
+use super::scheduler::Scheduler;
 use super::shared::Shared;
 use crate::error::{Error, Result};
 use crate::supervisor::encode;
@@ -83,7 +85,7 @@ impl Pool {
     /// How many workers the pool has.
     #[must_use]
     pub fn workers(&self) -> usize {
-        self.shared.scheduler().slots.iter().filter(|slot| slot.wanted).count()
+        self.shared.inspect(Scheduler::workers)
     }
 
     /// Runs `task` with `args` in a worker, and waits for its result. `args` is the argument itself for a task of one
@@ -110,7 +112,7 @@ impl Pool {
         if self.shared.is_foreign() {
             return self.refused(task, pending_limit::foreign());
         }
-        self.submit_to(self.shared.reserve(), task, args)
+        self.submit_to(PendingPermit::acquire(&self.shared), task, args)
     }
 
     /// As [`submit`](Self::submit), but gives the arguments back, not encoded, if there is no room for the call or the pool
@@ -139,12 +141,12 @@ impl Pool {
         task: T,
         args: T::Args<'a>,
     ) -> std::result::Result<JoinHandle<T::Output>, TrySubmitError<T::Args<'a>>> {
-        let (slot, args) = self.shared.reserve_now(args)?;
-        Ok(self.submit_to(slot, task, args))
+        let (permit, args) = PendingPermit::try_acquire(&self.shared, args)?;
+        Ok(self.submit_to(permit, task, args))
     }
 
     /// Submits a call that has its place. An error, or a panic, of the arguments' own code gives the place back.
-    fn submit_to<T: Task>(&self, slot: PendingPermit<'_>, task: T, args: T::Args<'_>) -> JoinHandle<T::Output> {
+    fn submit_to<T: Task>(&self, permit: PendingPermit<'_>, task: T, args: T::Args<'_>) -> JoinHandle<T::Output> {
         let registration = task.registration();
         let Some(index) = registration.index() else {
             return self.refused(task, Error::unknown_task());
@@ -153,7 +155,7 @@ impl Pool {
             Err(error) => self.refused(task, error),
             Ok(payload) => {
                 let call = Arc::new(Call::new(registration.name(), index, task.options()));
-                self.shared.submit(Arc::clone(&call), payload, slot);
+                permit.submit(Arc::clone(&call), payload);
                 JoinHandle::new(Arc::clone(&self.shared), call, T::decode_output)
             }
         }

@@ -9,57 +9,58 @@
 
 use std::time::Instant;
 
-use super::scheduler::{Owed, Phase, Scheduler, Start};
+use super::effects::Start;
+use super::scheduler::{Phase, Scheduler};
 use super::slot::SlotState;
 use crate::link::window::LOOK_AHEAD;
 
 impl Scheduler {
     /// The worker in this place has no call. It goes, if it gets none any more.
-    pub(super) fn on_idle(&mut self, number: usize, owed: &mut Owed) {
+    pub(super) fn on_idle(&mut self, number: usize) {
         let slot = &mut self.slots[number];
         let wanted = slot.wanted;
         let Some(worker) = slot.worker_mut() else { return };
         if !wanted || worker.left() == 0 {
-            self.retire_worker(number, owed);
-            self.promote_standby(number, owed);
-        } else if let Some(timeout) = self.plan.idle_timeout
+            self.retire_worker(number);
+            self.promote_standby(number);
+        } else if let Some(timeout) = self.config.idle_timeout
             && worker.idle_since.is_none()
         {
             worker.idle_since = Some(Instant::now());
             if !std::mem::replace(&mut self.idle_alarm, true) {
-                owed.idle_alarm = Some(timeout);
+                self.effects.idle_alarm = Some(timeout);
             }
         }
     }
 
     /// The worker in this place gets no more calls if it says that it uses too much memory. Those that it has not begun
     /// move on.
-    pub(super) fn retire_over_memory(&mut self, number: usize, owed: &mut Owed) {
-        if self.plan.options.most_memory.is_some()
+    pub(super) fn retire_over_memory(&mut self, number: usize) {
+        if self.config.options.most_memory.is_some()
             && let Some(worker) = self.slots[number].worker_mut()
             && worker.caller.has_outgrown()
         {
             worker.shut = true;
-            self.reclaim(number, usize::MAX, owed);
+            self.reclaim(number, usize::MAX);
         }
     }
 
     /// A call was given to the worker in this place: asks for a standby if there are few left that it may be given.
-    pub(super) fn prestart_standby(&mut self, number: usize, owed: &mut Owed) {
-        let Some(quota) = self.plan.quota else { return };
+    pub(super) fn prestart_standby(&mut self, number: usize) {
+        let Some(quota) = self.config.quota else { return };
         let slot = &self.slots[number];
         let near = (quota / 2).min(u64::from(LOOK_AHEAD));
         let is_near = slot.worker().is_some_and(|worker| worker.left() <= near);
         if is_near && slot.standby.is_none() && slot.pending_starts == 0 {
-            owed.start.push(Start { number, pause: None, standby: true });
+            self.effects.start.push(Start { number, pause: None, standby: true });
         }
     }
 
     /// The worker in this place runs its finalizer and ends. It has no call.
-    pub(super) fn retire_worker(&mut self, number: usize, owed: &mut Owed) {
+    pub(super) fn retire_worker(&mut self, number: usize) {
         let slot = &mut self.slots[number];
         let standby = if matches!(self.phase, Phase::Ended(_)) || !slot.wanted { slot.standby.take() } else { None };
-        self.see_leaving(number, owed);
+        self.see_leaving(number);
         let slot = &mut self.slots[number];
         let worker = match std::mem::replace(&mut slot.state, SlotState::Vacant) {
             SlotState::Ready(worker) => {
@@ -71,13 +72,13 @@ impl Scheduler {
                 None
             }
         };
-        worker.into_iter().chain(standby).for_each(|worker| self.dismiss_one(number, *worker, owed));
-        self.update_load(number, owed);
+        worker.into_iter().chain(standby).for_each(|worker| self.dismiss_one(number, *worker));
+        self.update_load(number);
     }
 
     /// There is no worker in this place: its standby takes over, if it has one, else a new worker is asked for if one is
     /// needed.
-    pub(super) fn promote_standby(&mut self, number: usize, owed: &mut Owed) {
+    pub(super) fn promote_standby(&mut self, number: usize) {
         let slot = &mut self.slots[number];
         if !matches!(slot.state, SlotState::Vacant) {
             return;
@@ -87,20 +88,20 @@ impl Scheduler {
             if let Some(worker) = slot.worker_mut() {
                 worker.set_notify_flags(self.notify_flags.0, self.notify_flags.1);
             }
-            self.see_arrival(number, owed);
-            self.collect_from(number, owed);
-            self.update_load(number, owed);
-            self.set_alarm(self.due(number), owed);
+            self.see_arrival(number);
+            self.collect_from(number);
+            self.update_load(number);
+            self.set_alarm(self.due(number));
         } else if slot.pending_starts > 0 {
             slot.state = SlotState::Starting;
         } else {
-            self.fill(number, owed);
+            self.fill(number);
         }
     }
 
     /// Work waits: starts workers for it where the pool starts them only then.
-    pub(super) fn start_for_backlog(&mut self, owed: &mut Owed) {
-        if self.plan.eager || !self.work_waits() || matches!(self.phase, Phase::Ended(_)) {
+    pub(super) fn start_for_backlog(&mut self) {
+        if self.config.eager || !self.work_waits() || matches!(self.phase, Phase::Ended(_)) {
             return;
         }
         let waiting = self.backlog.len() + self.levels.behind();
@@ -110,56 +111,56 @@ impl Scheduler {
                 break;
             }
             if self.slots[number].wanted && matches!(self.slots[number].state, SlotState::Vacant) {
-                self.fill(number, owed);
+                self.fill(number);
                 pending_starts += 1;
             }
         }
     }
 
     /// Sends workers home that have been idle for too long.
-    pub(super) fn check_idle(&mut self, owed: &mut Owed) {
+    pub(super) fn check_idle(&mut self) {
         self.idle_alarm = false;
-        let Some(timeout) = self.plan.idle_timeout else { return };
-        self.collect(owed);
+        let Some(timeout) = self.config.idle_timeout else { return };
+        self.collect();
         let now = Instant::now();
         let mut next = None;
         for number in self.levels.all_idle().to_vec() {
             let Some(since) = self.slots[number].worker().and_then(|worker| worker.idle_since) else { continue };
             let left = (since + timeout).saturating_duration_since(now);
             if left.is_zero() {
-                self.retire_worker(number, owed);
+                self.retire_worker(number);
             } else {
                 next = Some(next.map_or(left, |next: std::time::Duration| next.min(left)));
             }
         }
         if next.is_some() {
             self.idle_alarm = true;
-            owed.idle_alarm = next;
+            self.effects.idle_alarm = next;
         }
     }
 
     /// Has the pool have this many workers.
-    pub(super) fn resize(&mut self, workers: usize, owed: &mut Owed) {
+    pub(super) fn resize(&mut self, workers: usize) {
         self.make_room(workers);
         for number in 0..self.slots.len() {
             self.slots[number].wanted = number < workers;
             if number < workers {
-                self.update_load(number, owed);
-                self.fill(number, owed);
+                self.update_load(number);
+                self.fill(number);
             } else {
                 // What it has not begun moves on; it goes when it has answered the rest.
-                self.reclaim(number, usize::MAX, owed);
+                self.reclaim(number, usize::MAX);
                 if let Some(standby) = self.slots[number].standby.take() {
-                    self.dismiss_one(number, *standby, owed);
+                    self.dismiss_one(number, *standby);
                 }
                 if matches!(self.slots[number].state, SlotState::Backoff) {
                     self.slots[number].state = SlotState::Vacant;
                 }
-                self.update_load(number, owed);
+                self.update_load(number);
             }
         }
-        self.dispatch_backlog(owed);
-        self.rebalance(owed);
-        self.refresh_notify_flags(owed);
+        self.dispatch_backlog();
+        self.rebalance();
+        self.refresh_notify_flags();
     }
 }

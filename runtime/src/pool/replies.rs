@@ -7,9 +7,10 @@
 //! cost of a change does not grow with the number of workers that have nothing to do.
 
 use std::sync::Arc;
+use std::thread::{Thread, ThreadId};
 use std::time::Instant;
 
-use super::scheduler::{Leader, Owed, Scheduler};
+use super::scheduler::{Leader, Scheduler};
 use super::slot::{Request, Slot};
 use crate::error::Error;
 use crate::link::{Gone, Reply};
@@ -20,13 +21,13 @@ const SOME: usize = 4;
 
 impl Scheduler {
     /// Takes every reply there is, and gives out what waits; true if there was a reply.
-    pub(super) fn collect(&mut self, owed: &mut Owed) -> bool {
-        self.collect_up_to(usize::MAX, owed)
+    pub(super) fn collect(&mut self) -> bool {
+        self.collect_up_to(usize::MAX)
     }
 
     /// As [`Scheduler::collect`], from a few workers.
-    pub(super) fn collect_some(&mut self, owed: &mut Owed) -> bool {
-        self.collect_up_to(SOME, owed)
+    pub(super) fn collect_some(&mut self) -> bool {
+        self.collect_up_to(SOME)
     }
 
     /// Whether a worker has answered something that was not taken.
@@ -36,45 +37,88 @@ impl Scheduler {
     }
 
     /// Without a leader, says to each worker whether it has to ring, if that has changed.
-    pub(super) fn refresh_notify_flags(&mut self, owed: &mut Owed) {
+    pub(super) fn refresh_notify_flags(&mut self) {
         if self.leader == Leader::None {
-            self.update_notify_flags(owed);
+            self.update_notify_flags();
         }
     }
 
     /// The leader steps down: from now on, the reactor hears the workers' bells.
-    pub(super) fn step_down(&mut self, owed: &mut Owed) {
+    pub(super) fn step_down(&mut self) {
         self.leader = Leader::None;
-        self.update_notify_flags(owed);
-        self.promote_follower(owed);
+        self.update_notify_flags();
+        self.promote_follower();
     }
 
     /// Queues a wake-up for one follower if there is no leader.
-    pub(super) fn promote_follower(&mut self, owed: &mut Owed) {
-        if self.leader == Leader::None && owed.follower.is_none() {
-            owed.follower = self.followers.pop();
+    pub(super) fn promote_follower(&mut self) {
+        if self.leader == Leader::None && self.effects.follower.is_none() {
+            self.effects.follower = self.followers.pop();
         }
     }
 
-    /// A thread becomes the leader: it looks for itself, so workers need not ring.
+    pub(super) fn leader(&self) -> Leader {
+        self.leader
+    }
+
+    pub(super) fn has_backlog(&self) -> bool {
+        !self.backlog.is_empty()
+    }
+
+    /// A thread becomes the leader, or wakes up: it looks for itself, so workers need not ring.
     pub(super) fn become_leader(&mut self) {
         self.leader = Leader::Polling;
         self.set_notify_flags(false, false);
     }
 
-    /// Has every worker ring for each reply to the leader, or none.
-    pub(super) fn set_asleep(&mut self, asleep: bool) {
-        self.set_notify_flags(asleep, false);
+    /// The leader is about to sleep: workers ring for each reply. False if one came before they could see that.
+    pub(super) fn park_leader(&mut self) -> bool {
+        self.set_notify_flags(true, false);
+        if self.has_reply() {
+            self.set_notify_flags(false, false);
+            return false;
+        }
+        self.leader = Leader::Parked;
+        true
+    }
+
+    pub(super) fn add_follower(&mut self, thread: Thread) {
+        self.followers.push(thread);
+    }
+
+    pub(super) fn remove_follower(&mut self, thread: ThreadId) {
+        self.followers.retain(|follower| follower.id() != thread);
+    }
+
+    /// Replies are to be taken though no thread waits for them.
+    pub(super) fn add_interest(&mut self) {
+        self.interest += 1;
+        self.refresh_notify_flags();
+    }
+
+    pub(super) fn remove_interest(&mut self) {
+        self.interest = self.interest.saturating_sub(1);
+    }
+
+    /// Whether the last call went to a worker that had to be woken.
+    pub(super) fn take_far(&mut self) -> bool {
+        std::mem::take(&mut self.last_worker_was_parked)
+    }
+
+    /// A bell rang that no leader heard: takes the replies, and gives out what waits.
+    pub(super) fn on_doorbell(&mut self) {
+        self.collect();
+        self.refresh_notify_flags();
     }
 
     /// There is no leader: says which workers have to ring for the reactor, and takes what came before the words were seen.
-    pub(super) fn update_notify_flags(&mut self, owed: &mut Owed) {
+    pub(super) fn update_notify_flags(&mut self) {
         loop {
             let words = (self.interest > 0 || self.timed > 0 || self.metrics.are_exact(), self.work_waits());
             let new = self.notify_flags != words && words != (false, false);
             self.set_notify_flags(words.0, words.1);
             // A worker that answered before it could see the words has rung no bell.
-            if !new || !self.collect(owed) {
+            if !new || !self.collect() {
                 return;
             }
         }
@@ -91,7 +135,7 @@ impl Scheduler {
         }
     }
 
-    fn collect_up_to(&mut self, most: usize, owed: &mut Owed) -> bool {
+    fn collect_up_to(&mut self, most: usize) -> bool {
         let mut any = false;
         // Backwards: what takes the place of one that has no more to answer was looked at already.
         let mut at = self.levels.watched().len();
@@ -99,45 +143,45 @@ impl Scheduler {
         while at > end {
             at -= 1;
             if let Some(number) = self.levels.watched().get(at).copied() {
-                any |= self.collect_from(number, owed);
+                any |= self.collect_from(number);
             }
         }
         if any {
-            self.dispatch_backlog(owed);
-            self.rebalance(owed);
+            self.dispatch_backlog();
+            self.rebalance();
         }
         any
     }
 
-    pub(super) fn collect_from(&mut self, number: usize, owed: &mut Owed) -> bool {
+    pub(super) fn collect_from(&mut self, number: usize) -> bool {
         let Some(worker) = self.slots[number].worker_mut() else { return false };
         if !worker.caller.has_reply() {
             return false;
         }
         let mut replies = std::mem::take(&mut self.replies);
         let collected = worker.caller.collect(|asked, reply| replies.push((asked, reply)));
-        owed.tend |= worker.caller.keeps_arrivals();
+        self.effects.trim_memory |= worker.caller.keeps_arrivals();
         if worker.timed > 0 {
             worker.since = Some(Instant::now());
         }
         self.see_replies(&replies);
         for (asked, reply) in replies.drain(..) {
-            self.take_reply(number, asked, reply, owed);
+            self.take_reply(number, asked, reply);
         }
         self.replies = replies;
         match collected {
-            Ok(_) => self.retire_over_memory(number, owed),
+            Ok(_) => self.retire_over_memory(number),
             // Nor is it believed that it has outgrown: another one might be in this place by then.
-            Err(violation) => self.on_protocol_violation(number, violation.0, owed),
+            Err(violation) => self.on_protocol_violation(number, violation.0),
         }
-        self.update_load(number, owed);
-        self.set_alarm(self.due(number), owed);
+        self.update_load(number);
+        self.set_alarm(self.due(number));
         true
     }
 
-    fn take_reply(&mut self, number: usize, asked: Request, reply: Reply, owed: &mut Owed) {
+    fn take_reply(&mut self, number: usize, asked: Request, reply: Reply) {
         match asked {
-            Request::Setup | Request::Initializer => self.on_setup_reply(number, &asked, reply, owed),
+            Request::Setup | Request::Initializer => self.on_setup_reply(number, &asked, reply),
             Request::Finalizer => {}
             Request::Call(call) => {
                 if call.options.timeout.is_some() {
@@ -148,10 +192,10 @@ impl Scheduler {
                 }
                 if call.is_batch() {
                     let record = self.slots[number].worker().map(|worker| Arc::clone(&worker.record));
-                    self.settle_batch(record.as_ref(), &call, reply, owed);
+                    self.settle_batch(record.as_ref(), &call, reply);
                 } else {
                     let described = outcome::of_reply(reply).map_err(|error| self.in_place(number, error));
-                    self.settle(&call, described, owed);
+                    self.settle_call(&call, described);
                 }
                 call.set_worker(None);
                 self.slots[number].tally.calls += u64::from(call.settles());
@@ -161,18 +205,18 @@ impl Scheduler {
 
     /// Metrics at the links of workers that have something to answer: a child that wrote over its own is believed no more,
     /// also if it rings no bell.
-    pub(super) fn check_links(&mut self, owed: &mut Owed) {
+    pub(super) fn check_links(&mut self) {
         for number in self.levels.watched().to_vec() {
             if let Some(worker) = self.slots[number].worker_mut() {
                 worker.caller.check();
             }
         }
-        self.collect(owed);
-        self.refresh_notify_flags(owed);
+        self.collect();
+        self.refresh_notify_flags();
     }
 
     /// Tells every worker which parcels are gone, and lets go of theirs. True if some are still mapped.
-    pub(super) fn tend(&mut self, gone: &Gone) -> bool {
+    pub(super) fn trim(&mut self, gone: &Gone) -> bool {
         let mut any = false;
         for worker in self.slots.iter_mut().flat_map(Slot::workers_mut) {
             any |= worker.caller.tend(gone);

@@ -1,7 +1,7 @@
 //! Which worker has which calls, and which calls wait: everything that the pool's mutex guards.
 //!
 //! Owns: the places, the backlog, and the office of the leader. Runs in: the parent, under the mutex.
-//! Never: wakes a thread, starts or kills a process itself: what is owed is put into [`Owed`], and paid after the mutex is
+//! Never: wakes a thread, starts or kills a process itself: what is owed is put into [`Effects`], and paid after the mutex is
 //! released. Only a worker that dozes is woken on the spot, by the call that is given to it.
 //!
 //! | file | what of it |
@@ -21,19 +21,19 @@ use std::task::Waker;
 use std::thread::Thread;
 use std::time::{Duration, Instant};
 
-use super::call::{Call, Queued, Waiters};
+use super::call::{Call, QueuedCall, Waiters};
 use super::callbacks::Callback;
 use super::config::PoolConfig;
 use super::departures::Leaving;
+use super::effects::Effects;
 use super::load_index::LoadIndex;
-use super::metrics::{Metrics, NotedEvent};
+use super::metrics::Metrics;
 use super::pending_limit::PendingLimit;
 use super::slot::{Request, Slot};
 use super::starts::Starts;
 use crate::error::{Direction, Error, ErrorKind, Execution, Result, why};
 use crate::link::window::LOOK_AHEAD;
 use crate::link::{Body, PATIENCE, Payload, Reply, is_temporary};
-use crate::supervisor::ChildHandle;
 use crate::sys::Errno;
 
 /// After so many calls that were submitted while all workers were busy, the submitting thread looks for replies.
@@ -45,11 +45,11 @@ const SOON: Duration = Duration::from_millis(2);
 /// AllCalls under the mutex.
 #[derive(Debug)]
 pub(super) struct Scheduler {
-    pub(super) plan: Arc<PoolConfig>,
+    pub(super) config: Arc<PoolConfig>,
     pub(super) slots: Vec<Slot>,
     /// Where each worker stands, kept up to date by [`Scheduler::update_load`].
     pub(super) levels: LoadIndex,
-    pub(super) backlog: VecDeque<Queued>,
+    pub(super) backlog: VecDeque<QueuedCall>,
     /// Workers that were sent home or killed, and may not have ended yet.
     pub(super) leaving: Vec<Leaving>,
     pub(super) phase: Phase,
@@ -71,7 +71,7 @@ pub(super) struct Scheduler {
     pub(super) alarm: Option<Instant>,
     pub(super) idle_alarm: bool,
     /// The last call went to a worker that had to be woken, so its reply is not near.
-    pub(super) far: bool,
+    pub(super) last_worker_was_parked: bool,
     pub(super) starts: Starts,
     /// The first finalizer that failed after the pool was closed.
     pub(super) finalizer_failure: Option<Error>,
@@ -79,13 +79,15 @@ pub(super) struct Scheduler {
     pub(super) awaiting_ready: Arc<AtomicUsize>,
     /// Calls that are not settled; also read without the mutex.
     pub(super) outstanding: Arc<AtomicUsize>,
-    pub(super) room: Arc<PendingLimit>,
+    pub(super) limit: Arc<PendingLimit>,
     /// What is counted and measured, and for which observers.
     pub(super) metrics: Metrics,
     /// Workers that were given calls which they do not see yet; empty but for the time in which calls are given out.
     unpublished: Vec<usize>,
     /// Calls that were submitted while all were busy, since replies were last looked for.
     unlooked: u32,
+    /// What is done once the mutex is released; taken by [`Scheduler::take_effects`].
+    pub(super) effects: Effects,
     /// What `collect_from` fills and empties.
     pub(super) replies: Vec<(Request, Reply)>,
 }
@@ -112,44 +114,10 @@ pub(super) enum Phase {
     Ended(Error),
 }
 
-/// What is to be done once the mutex is released.
-#[derive(Debug, Default)]
-#[must_use = "somebody would wait for ever"]
-pub(super) struct Owed {
-    pub(super) wake: Vec<Waiters>,
-    pub(super) follower: Option<Thread>,
-    pub(super) kill: Vec<Arc<ChildHandle>>,
-    /// To be asked to end first, and killed after the plan's grace.
-    pub(super) end: Vec<Arc<ChildHandle>>,
-    pub(super) start: Vec<Start>,
-    /// Wakers that were replaced: what their destructors do must not meet the mutex.
-    pub(super) drop_unlocked: Vec<Waker>,
-    /// When the deadlines are to be looked at, and in how long the idle workers.
-    pub(super) alarm: Option<Instant>,
-    pub(super) idle_alarm: Option<Duration>,
-    /// A call was submitted, and its worker is to be looked at while it has no result.
-    pub(super) watch: bool,
-    /// Memory of a reply is mapped, which is to be looked at later.
-    pub(super) tend: bool,
-    /// Another thread than the leader has settled a call.
-    pub(super) wake_leader: bool,
-    /// What observers are to be told.
-    pub(super) events: Vec<NotedEvent>,
-}
-
-/// A child that is to be asked for.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Start {
-    pub(super) number: usize,
-    pub(super) pause: Option<Duration>,
-    /// It is to stand by; otherwise the place is empty.
-    pub(super) standby: bool,
-}
-
 impl Scheduler {
-    pub(super) fn new(plan: Arc<PoolConfig>, slots: usize) -> Self {
+    pub(super) fn new(config: Arc<PoolConfig>, slots: usize) -> Self {
         let mut scheduler = Self {
-            plan,
+            config,
             slots: Vec::new(),
             levels: LoadIndex::default(),
             backlog: VecDeque::new(),
@@ -164,19 +132,71 @@ impl Scheduler {
             timed: 0,
             alarm: None,
             idle_alarm: false,
-            far: false,
+            last_worker_was_parked: false,
             starts: Starts::default(),
             finalizer_failure: None,
             awaiting_ready: Arc::default(),
             outstanding: Arc::default(),
-            room: Arc::new(PendingLimit::unbounded()),
+            limit: Arc::new(PendingLimit::unbounded()),
             metrics: Metrics::new(),
             unpublished: Vec::new(),
             unlooked: 0,
+            effects: Effects::default(),
             replies: Vec::new(),
         };
         scheduler.make_room(slots);
         scheduler
+    }
+
+    /// Takes what is to be done once the mutex is released.
+    pub(super) fn take_effects(&mut self) -> Effects {
+        Effects { events: self.metrics.take_events(), ..std::mem::take(&mut self.effects) }
+    }
+
+    pub(super) fn outstanding(&self) -> &Arc<AtomicUsize> {
+        &self.outstanding
+    }
+
+    pub(super) fn limit(&self) -> &Arc<PendingLimit> {
+        &self.limit
+    }
+
+    /// Why the pool takes no more calls, if it takes none.
+    pub(super) fn refusal(&self) -> Option<&Error> {
+        match &self.phase {
+            Phase::Open => None,
+            Phase::Closing(error) | Phase::Ended(error) => Some(error),
+        }
+    }
+
+    pub(super) fn is_open(&self) -> bool {
+        self.phase == Phase::Open
+    }
+
+    pub(super) fn is_closing(&self) -> bool {
+        matches!(self.phase, Phase::Closing(_))
+    }
+
+    /// How many workers the pool is to have.
+    pub(super) fn workers(&self) -> usize {
+        self.slots.iter().filter(|slot| slot.wanted).count()
+    }
+
+    /// The first finalizer that failed after the pool was closed.
+    pub(super) fn finalizer_failure(&self) -> Option<Error> {
+        self.finalizer_failure.clone()
+    }
+
+    /// A permit was not used: wakes a thread that waits for one.
+    pub(super) fn release_permit(&mut self) {
+        self.effects.wake.extend(self.limit.release().map(Waiters::of));
+        // The leader may be the thread that waits for a permit.
+        self.effects.wake_leader |= self.leader == Leader::Parked;
+    }
+
+    /// Why the pool has ended, if it has.
+    pub(super) fn failure(&self) -> Option<Error> {
+        if let Phase::Ended(error) = &self.phase { Some(error.clone()) } else { None }
     }
 
     /// Has places up to this many.
@@ -188,17 +208,13 @@ impl Scheduler {
     }
 
     /// Takes a call, and gives it out if a worker can have it; false if the pool takes none.
-    pub(super) fn submit(&mut self, queued: Queued, owed: &mut Owed) -> bool {
-        if let Phase::Closing(error) | Phase::Ended(error) = &self.phase {
-            // Its handle is not there yet, so no thread waits.
-            drop(queued.call.settle(Err(error.clone())));
+    pub(super) fn submit(&mut self, queued: QueuedCall) -> bool {
+        if !self.admit(&queued.call) {
             return false;
         }
-        let others = self.outstanding.fetch_add(1, SeqCst);
-        self.metrics.submitted(&queued.call.times, others);
-        owed.watch = true;
+        self.effects.watch_links = true;
         self.backlog.push_back(queued);
-        self.dispatch_backlog(owed);
+        self.dispatch_backlog();
         if self.leader == Leader::None && self.work_waits() {
             if self.notify_flags.1 {
                 // Workers will ring when they go idle. Until then, replies are taken now and then: each look takes a cache
@@ -206,57 +222,69 @@ impl Scheduler {
                 self.unlooked += 1;
                 if self.unlooked >= RARELY {
                     self.unlooked = 0;
-                    self.collect_some(owed);
+                    self.collect_some();
                 }
             } else {
-                self.update_notify_flags(owed);
+                self.update_notify_flags();
             }
         }
         true
     }
 
+    /// Counts a call; or settles it and returns false if the pool takes none.
+    pub(super) fn admit(&mut self, call: &Arc<Call>) -> bool {
+        if let Some(error) = self.refusal() {
+            // Its handle is not there yet, so no thread waits.
+            drop(call.settle(Err(error.clone())));
+            return false;
+        }
+        let others = self.outstanding.fetch_add(1, SeqCst);
+        self.metrics.submitted(&call.times, others);
+        true
+    }
+
     /// Calls were abandoned: those that no worker has claimed are cancelled, also those that were given out.
-    pub(super) fn cancel_abandoned(&mut self, owed: &mut Owed) {
+    pub(super) fn cancel_abandoned(&mut self) {
         for number in self.levels.watched().to_vec() {
-            self.reclaim(number, usize::MAX, owed);
+            self.reclaim(number, usize::MAX);
         }
         let (abandoned, wanted) =
             self.backlog.drain(..).partition::<Vec<_>, _>(|queued| queued.call.abandoned.load(Relaxed));
         self.backlog.extend(wanted);
-        for Queued { call, .. } in abandoned {
-            self.settle(&call, Err(Error::new(ErrorKind::Cancelled, Execution::NotStarted)), owed);
+        for QueuedCall { call, .. } in abandoned {
+            self.settle_call(&call, Err(Error::new(ErrorKind::Cancelled, Execution::NotStarted)));
         }
-        self.dispatch_backlog(owed);
+        self.dispatch_backlog();
         // A worker may have answered while it still saw calls behind, and rung no bell.
-        self.collect(owed);
-        self.rebalance(owed);
+        self.collect();
+        self.rebalance();
     }
 
     /// Has `waker` told when `call` is settled.
-    pub(super) fn register_waker(&mut self, call: &Arc<Call>, waker: Waker, owed: &mut Owed) {
+    pub(super) fn register_waker(&mut self, call: &Arc<Call>, waker: Waker) {
         match call.set_waker(waker) {
-            Some(before) => owed.drop_unlocked.push(before),
+            Some(before) => self.effects.drop_unlocked.push(before),
             None => self.interest += 1,
         }
         if self.leader == Leader::None {
             // Enters the word into every link, and takes what came before it was seen.
-            self.step_down(owed);
+            self.step_down();
         }
     }
 
     /// Has `callback` called once `call` is settled; gives it back if it is.
-    pub(super) fn register_callback(&mut self, call: &Call, callback: Callback, owed: &mut Owed) -> Option<Callback> {
+    pub(super) fn register_callback(&mut self, call: &Call, callback: Callback) -> Option<Callback> {
         let back = call.add_callback(callback);
         if back.is_none() {
             self.interest += 1;
-            self.refresh_notify_flags(owed);
+            self.refresh_notify_flags();
         }
         back
     }
 
     /// Takes back up to `most` of the calls that a worker has not claimed, never its setup or initializer, which are the
     /// oldest. They go back to the front of the backlog.
-    pub(super) fn reclaim(&mut self, number: usize, most: usize, owed: &mut Owed) -> usize {
+    pub(super) fn reclaim(&mut self, number: usize, most: usize) -> usize {
         let Some(worker) = self.slots[number].worker_mut() else { return 0 };
         let most = u32::try_from(worker.load().min(most)).unwrap_or(u32::MAX);
         let back = worker.caller.take_back(most);
@@ -266,7 +294,7 @@ impl Scheduler {
         self.timed -= timed;
         let count = back.len();
         self.requeue(back);
-        self.update_load(number, owed);
+        self.update_load(number);
         count
     }
 
@@ -274,15 +302,15 @@ impl Scheduler {
         for (asked, payload) in unclaimed.into_iter().rev() {
             if let Request::Call(call) = asked {
                 call.set_worker(None);
-                self.backlog.push_front(Queued { call, payload });
+                self.backlog.push_front(QueuedCall { call, payload });
             }
         }
     }
 
     /// Gives out what waits, as far as there is room: to the idle worker that was used last, else to the least loaded.
-    pub(super) fn dispatch_backlog(&mut self, owed: &mut Owed) {
+    pub(super) fn dispatch_backlog(&mut self) {
         if let Phase::Ended(error) = &self.phase {
-            self.fail_backlog(&error.clone(), owed);
+            self.fail_backlog(&error.clone());
         }
         while let Some(first) = self.backlog.front() {
             if first.call.is_settled() {
@@ -295,7 +323,7 @@ impl Scheduler {
             let number = if plain { self.levels.least() } else { self.levels.idle() };
             let Some(number) = number else { break };
             if let Some(queued) = self.backlog.pop_front()
-                && !self.assign(number, queued, owed)
+                && !self.assign(number, queued)
             {
                 break;
             }
@@ -303,35 +331,35 @@ impl Scheduler {
         while let Some(number) = self.unpublished.pop() {
             if let Some(worker) = self.slots[number].worker_mut() {
                 worker.caller.publish();
-                self.far = worker.caller.wake();
+                self.last_worker_was_parked = worker.caller.wake();
             }
         }
         if std::mem::take(&mut self.more_interest) {
-            self.refresh_notify_flags(owed);
+            self.refresh_notify_flags();
         }
-        self.start_for_backlog(owed);
+        self.start_for_backlog();
     }
 
     /// Moves calls from the fullest worker to those that have none.
-    pub(super) fn rebalance(&mut self, owed: &mut Owed) {
+    pub(super) fn rebalance(&mut self) {
         while self.backlog.is_empty() && self.levels.idle().is_some() {
             let Some((fullest, behind)) = self.levels.fullest() else { return };
-            if self.reclaim(fullest, behind.div_ceil(2), owed) == 0 {
+            if self.reclaim(fullest, behind.div_ceil(2)) == 0 {
                 return;
             }
             // It rings only when it is dry, and what it answered just now it may have answered before we made it so.
-            self.collect_from(fullest, owed);
-            self.dispatch_backlog(owed);
+            self.collect_from(fullest);
+            self.dispatch_backlog();
         }
     }
 
     /// Gives a call to a worker. False: it waits again, for some moments.
-    fn assign(&mut self, number: usize, queued: Queued, owed: &mut Owed) -> bool {
+    fn assign(&mut self, number: usize, queued: QueuedCall) -> bool {
         let Some(worker) = self.slots[number].worker_mut() else {
             self.backlog.push_front(queued);
             return true;
         };
-        let Queued { call, payload } = queued;
+        let QueuedCall { call, payload } = queued;
         let limit = call.options.timeout;
         let first = worker.load() == 0;
         worker.set_notify_flags(self.notify_flags.0, self.notify_flags.1);
@@ -345,7 +373,7 @@ impl Scheduler {
         }
         let (kind, request) = (call.kind(), (call.index, call.options.memory_limit));
         if let Err((errno, payload, asked)) = worker.caller.write(kind, request, payload, Request::Call(call)) {
-            return self.assign_failed(number, errno, (asked, payload), owed);
+            return self.assign_failed(number, errno, (asked, payload));
         }
         if has_handles {
             self.refused_since = None;
@@ -361,25 +389,19 @@ impl Scheduler {
             if first {
                 worker.since = Some(now);
             }
-            self.set_alarm(now.checked_add(limit), owed);
+            self.set_alarm(now.checked_add(limit));
         }
-        self.update_load(number, owed);
+        self.update_load(number);
         if limit.is_some() {
-            self.set_alarm(self.due(number), owed);
+            self.set_alarm(self.due(number));
         }
-        self.prestart_standby(number, owed);
+        self.prestart_standby(number);
         true
     }
 
     /// A call could not be given to a worker. False: it waits again, for some moments.
     #[cold]
-    fn assign_failed(
-        &mut self,
-        number: usize,
-        errno: Errno,
-        (asked, payload): (Request, Payload),
-        owed: &mut Owed,
-    ) -> bool {
+    fn assign_failed(&mut self, number: usize, errno: Errno, (asked, payload): (Request, Payload)) -> bool {
         let Request::Call(call) = asked else { return true };
         let now = Instant::now();
         call.set_worker(None);
@@ -387,43 +409,43 @@ impl Scheduler {
             (Errno::EPIPE | Errno::ECONNRESET, Some(worker)) => {
                 // It is dead, or as good as dead: its end will be reported, and the call has not begun.
                 worker.shut = true;
-                owed.kill.push(Arc::clone(&worker.record));
-                self.backlog.push_front(Queued { call, payload });
-                self.update_load(number, owed);
+                self.effects.kill.push(Arc::clone(&worker.record));
+                self.backlog.push_front(QueuedCall { call, payload });
+                self.update_load(number);
             }
             _ if is_temporary(errno) && self.refused_since.get_or_insert(now).elapsed() < PATIENCE => {
                 // Other workers are about to take theirs, or other processes of this user are.
-                self.backlog.push_front(Queued { call, payload });
-                self.set_alarm(now.checked_add(SOON), owed);
+                self.backlog.push_front(QueuedCall { call, payload });
+                self.set_alarm(now.checked_add(SOON));
                 return false;
             }
             _ => {
                 let reason = format!("they cannot be handed over: {}", why(errno));
                 let kind = ErrorKind::CannotEncode { direction: Direction::Arguments, reason };
-                self.settle(&call, Err(Error::new(kind, Execution::NotStarted)), owed);
+                self.settle_call(&call, Err(Error::new(kind, Execution::NotStarted)));
             }
         }
         true
     }
 
     /// Puts a place where it belongs among the others, after anything about it has changed.
-    pub(super) fn update_load(&mut self, number: usize, owed: &mut Owed) {
+    pub(super) fn update_load(&mut self, number: usize) {
         let slot = &self.slots[number];
         let rank = slot.rank();
         self.levels.watch(number, slot.worker().is_some_and(|worker| worker.caller.in_flight() > 0));
         let idle = rank.is_some_and(|rank| rank.load == 0);
         self.levels.put(number, rank);
         if idle {
-            self.on_idle(number, owed);
+            self.on_idle(number);
         } else if let Some(worker) = self.slots[number].worker_mut() {
             worker.idle_since = None;
         }
     }
 
-    pub(super) fn settle(&mut self, call: &Arc<Call>, outcome: Result<Body>, owed: &mut Owed) {
+    pub(super) fn settle_call(&mut self, call: &Arc<Call>, outcome: Result<Body>) {
         self.metrics.settled(call);
         if self.metrics.at_calls() {
-            self.see_settled(call, outcome.as_ref().err(), owed);
+            self.see_settled(call, outcome.as_ref().err());
         }
         let waiters = call.settle(outcome);
         let reply_watched = call.reply_watched.load(Relaxed);
@@ -432,24 +454,24 @@ impl Scheduler {
             call.reply_watched.store(false, Relaxed);
         }
         if !waiters.is_empty() {
-            owed.wake.push(waiters);
+            self.effects.wake.push(waiters);
         }
-        owed.wake.extend(self.room.release().map(Waiters::of));
-        owed.wake_leader |= self.leader == Leader::Parked;
+        self.effects.wake.extend(self.limit.release().map(Waiters::of));
+        self.effects.wake_leader |= self.leader == Leader::Parked;
         self.outstanding.fetch_sub(1, SeqCst);
     }
 
-    pub(super) fn fail_backlog(&mut self, error: &Error, owed: &mut Owed) {
-        while let Some(Queued { call, .. }) = self.backlog.pop_front() {
+    pub(super) fn fail_backlog(&mut self, error: &Error) {
+        while let Some(QueuedCall { call, .. }) = self.backlog.pop_front() {
             if !call.is_settled() {
-                self.settle(&call, Err(error.clone()), owed);
+                self.settle_call(&call, Err(error.clone()));
             }
         }
     }
 
     /// Whether workers need every processor there is.
     pub(super) fn is_crowded(&self) -> bool {
-        self.levels.watched().len() >= self.plan.processors
+        self.levels.watched().len() >= self.config.processors
     }
 
     /// Whether calls wait that another worker could run.

@@ -2,13 +2,17 @@
 //!
 //! Owns: [`ShutdownMode`]. Runs in: the parent. Never: ends with calls unsettled, or ends the global pool.
 
+use std::sync::Arc;
 use std::sync::atomic::Ordering::SeqCst;
 use std::time::{Duration, Instant};
 
+use super::inline;
 use super::pending_limit;
 use super::pool::Pool;
-use super::scheduler::{Phase, Scheduler};
+use super::scheduler::Scheduler;
+use super::shared::Shared;
 use super::size::check_size;
+use super::waitable::AllCalls;
 use crate::error::{Error, Result};
 
 /// What [`Pool::shutdown`] does with calls that have not begun.
@@ -43,7 +47,7 @@ impl Pool {
     /// It is the [global pool](Self::global).
     pub fn close(&self) -> Result<()> {
         self.may_end("close")?;
-        self.shared().update(|scheduler, owed| scheduler.close(Error::closed("`close` was called"), owed));
+        self.shared().update(|scheduler| scheduler.close(Error::closed("`close` was called")));
         Ok(())
     }
 
@@ -153,13 +157,13 @@ impl Pool {
         if self.shared().is_foreign() {
             return Err(pending_limit::foreign());
         }
-        check_size(workers, self.shared().plan.eager)?;
-        self.shared().update(|scheduler, owed| match &scheduler.phase {
-            Phase::Open => {
-                scheduler.resize(workers, owed);
-                Ok(())
+        check_size(workers, self.shared().config.eager)?;
+        self.shared().update(|scheduler| {
+            if let Some(error) = scheduler.refusal() {
+                return Err(error.clone());
             }
-            Phase::Closing(error) | Phase::Ended(error) => Err(error.clone()),
+            scheduler.resize(workers);
+            Ok(())
         })
     }
 
@@ -168,11 +172,11 @@ impl Pool {
             return Ok(true);
         }
         self.may_end("join")?;
-        if self.shared().scheduler().phase == Phase::Open {
+        if self.shared().inspect(Scheduler::is_open) {
             return Err(Error::invalid("the pool still takes calls, so it will not end: `close` it before `join`"));
         }
-        let ended = self.shared().finish(deadline);
-        match self.shared().scheduler().finalizer_failure.clone().filter(|_| ended) {
+        let ended = finish(self.shared(), deadline);
+        match self.shared().inspect(Scheduler::finalizer_failure).filter(|_| ended) {
             Some(failure) => Err(failure),
             None => Ok(ended),
         }
@@ -188,14 +192,47 @@ impl Pool {
     }
 }
 
+/// Waits until every call is settled, sends the workers home, and waits for their end and that of the callbacks; false if
+/// `deadline` came first.
+fn finish(shared: &Arc<Shared>, deadline: Option<Instant>) -> bool {
+    let outstanding = &shared.outstanding;
+    while !shared.wait(&|| outstanding.load(SeqCst) == 0, &AllCalls, deadline) {
+        if deadline.is_some_and(|at| Instant::now() >= at) {
+            return false;
+        }
+    }
+    if inline::is_on()
+        && shared.inspect(Scheduler::is_closing)
+        && let Err(error) = inline::end(&shared.config)
+    {
+        shared.update(|scheduler| scheduler.see_failed_finalizer(0, error));
+    }
+    loop {
+        // A worker that comes meanwhile is sent home the next time.
+        shared.update(Scheduler::stop_all);
+        match shared.wait_for_change(Scheduler::has_no_process, deadline) {
+            Some(true) => break,
+            Some(false) => {}
+            None => return false,
+        }
+    }
+    if !shared.callbacks.finish(deadline) {
+        return false;
+    }
+    if let Some(token) = shared.token.get() {
+        shared.supervisor.reactor().remove_handler(*token);
+    }
+    true
+}
+
 impl Drop for Pool {
     /// Closes the pool, and waits: for every call, then for the workers' end.
     fn drop(&mut self) {
         if self.shared().is_foreign() {
             return;
         }
-        self.shared().update(|scheduler, owed| scheduler.close(Error::closed("it was dropped"), owed));
-        self.shared().finish(None);
+        self.shared().update(|scheduler| scheduler.close(Error::closed("it was dropped")));
+        finish(self.shared(), None);
         debug_assert_eq!(self.shared().outstanding.load(SeqCst), 0);
     }
 }

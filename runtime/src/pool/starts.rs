@@ -14,7 +14,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::scheduler::{Owed, Phase, Scheduler};
+use super::scheduler::{Phase, Scheduler};
 use super::slot::SlotState;
 use crate::error::{Error, ErrorKind, Execution};
 use crate::sys::Errno;
@@ -97,7 +97,7 @@ impl Scheduler {
     }
 
     /// A worker could not be started, or did not come to its first call.
-    pub(super) fn count_failed_start(&mut self, number: usize, error: &Error, owed: &mut Owed) {
+    pub(super) fn count_failed_start(&mut self, number: usize, error: &Error) {
         if matches!(self.phase, Phase::Ended(_)) {
             return;
         }
@@ -119,30 +119,30 @@ impl Scheduler {
                 )
             }
             Outlook::Death | Outlook::Passing => {
-                return self.tell_of_failed_start(number, error, owed);
+                return self.tell_of_failed_start(number, error);
             }
         };
-        self.fail_pool(Error::closed(reason), owed);
+        self.fail_pool(Error::closed(reason));
     }
 
     /// The initializer has answered that it failed: the next one would fail in the same way.
-    pub(super) fn fail_initializer(&mut self, error: &Error, owed: &mut Owed) {
+    pub(super) fn fail_initializer(&mut self, error: &Error) {
         let error = self.of_initializer(error);
-        self.fail_pool(Error::closed(format!("the initializer of its workers failed: {error}")), owed);
+        self.fail_pool(Error::closed(format!("the initializer of its workers failed: {error}")));
     }
 
     /// A worker died in its initializer.
-    pub(super) fn initializer_died(&mut self, number: usize, error: &Error, owed: &mut Owed) {
+    pub(super) fn initializer_died(&mut self, number: usize, error: &Error) {
         let error = self.of_initializer(error);
         if self.initializer_retries() == 0 {
-            return self.count_failed_start(number, &error, owed);
+            return self.count_failed_start(number, &error);
         }
-        self.try_initializer_again(number, error, owed);
+        self.try_initializer_again(number, error);
     }
 
     /// An alarm went off: ends the worker in this place if its initializer has taken too long.
-    pub(super) fn check_initializer(&mut self, number: usize, owed: &mut Owed) {
-        let Some(limit) = self.plan.initializer.as_ref().and_then(|initializer| initializer.options().timeout) else {
+    pub(super) fn check_initializer(&mut self, number: usize) {
+        let Some(limit) = self.config.initializer.as_ref().and_then(|initializer| initializer.options().timeout) else {
             return;
         };
         let Some(worker) = self.slots[number].worker_mut().filter(|worker| worker.initializing) else { return };
@@ -158,11 +158,11 @@ impl Scheduler {
         let error = self.in_place(number, Error::new(kind, Execution::Unknown));
         let error = self.of_initializer(&error);
         // Counted first: the worker's end is no further news.
-        self.try_initializer_again(number, error.clone(), owed);
-        self.kill_worker(number, &error, self.plan.grace, owed);
+        self.try_initializer_again(number, error.clone());
+        self.kill_worker(number, &error, self.config.grace);
     }
 
-    fn try_initializer_again(&mut self, number: usize, error: Error, owed: &mut Owed) {
+    fn try_initializer_again(&mut self, number: usize, error: Error) {
         if matches!(self.phase, Phase::Ended(_)) {
             return;
         }
@@ -170,28 +170,28 @@ impl Scheduler {
         self.starts.last = Some(error.clone());
         if self.starts.initializers.len() < self.initializer_retries() {
             self.starts.initializers.push(error.clone());
-            return self.tell_of_failed_start(number, &error, owed);
+            return self.tell_of_failed_start(number, &error);
         }
         let error = error.after(std::mem::take(&mut self.starts.initializers));
-        self.fail_pool(Error::closed(format!("the initializer of its workers failed: {error}")), owed);
+        self.fail_pool(Error::closed(format!("the initializer of its workers failed: {error}")));
     }
 
     fn initializer_retries(&self) -> usize {
-        self.plan.initializer.as_ref().map_or(0, |initializer| initializer.options().retries as usize)
+        self.config.initializer.as_ref().map_or(0, |initializer| initializer.options().retries as usize)
     }
 
     fn of_initializer(&self, error: &Error) -> Error {
-        match &self.plan.initializer {
+        match &self.config.initializer {
             Some(initializer) => error.clone().in_task(initializer.task().name()),
             None => error.clone(),
         }
     }
 
     /// Tells of a start that failed; in a pool of many, once in a round.
-    fn tell_of_failed_start(&mut self, number: usize, error: &Error, owed: &mut Owed) {
+    fn tell_of_failed_start(&mut self, number: usize, error: &Error) {
         if (self.starts.failed - 1).is_multiple_of(self.slots.len().max(1)) {
             let pause = self.pause_before_start().unwrap_or_default();
-            self.see_failed_start(number, error, pause, owed);
+            self.see_failed_start(number, error, pause);
         }
     }
 

@@ -23,4 +23,4 @@ pub(super) use self::observe::{CallTimes, Metrics, NotedEvent};
 pub(super) use self::stats::SlotStats;
 pub use self::stats::{PoolStats, WorkerState, WorkerStats};
 pub use self::timeline::Timeline;
-pub(super) use self::tracing::{entered, has_spans, tell};
+pub(super) use self::tracing::{emit, entered, has_spans};

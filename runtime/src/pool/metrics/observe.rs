@@ -18,7 +18,7 @@ use super::recorder::Recorder;
 use crate::error::Error;
 use crate::link::Reply;
 use crate::pool::call::Call;
-use crate::pool::scheduler::{Owed, Phase, Scheduler};
+use crate::pool::scheduler::{Phase, Scheduler};
 use crate::pool::slot::{Request, Worker};
 use crate::supervisor::{ChildHandle, MAX_DEATH_TIME};
 
@@ -35,6 +35,8 @@ pub(in crate::pool) struct Metrics {
     /// How many workers were killed because they did not end in time, and how many finalizers have failed.
     pub(super) forced: u64,
     pub(super) failed_finalizers: u64,
+    /// What happened and was not told yet.
+    events: Vec<NotedEvent>,
 }
 
 /// Something that happened, and the file that it goes into.
@@ -59,6 +61,7 @@ impl Metrics {
             replies: 0,
             forced: 0,
             failed_finalizers: 0,
+            events: Vec::new(),
         }
     }
 
@@ -99,10 +102,19 @@ impl Metrics {
         self.sampling.settled(&call.times.submitted);
     }
 
+    /// Takes what happened, to be told once the mutex is released.
+    pub(in crate::pool) fn take_events(&mut self) -> Vec<NotedEvent> {
+        std::mem::take(&mut self.events)
+    }
+
+    fn note_now(&mut self, who: Option<WorkerRef>, what: impl FnOnce() -> EventKind) {
+        self.note(self.now(), who, what);
+    }
+
     /// Records an event, if there are observers.
-    fn note(&self, owed: &mut Owed, at: u64, who: Option<WorkerRef>, what: impl FnOnce() -> EventKind) {
+    fn note(&mut self, at: u64, who: Option<WorkerRef>, what: impl FnOnce() -> EventKind) {
         if self.are_exact() || LevelFilter::current() > LevelFilter::OFF {
-            owed.events.push((PoolEvent { at, who, what: what() }, self.recorder.clone()));
+            self.events.push((PoolEvent { at, who, what: what() }, self.recorder.clone()));
         }
     }
 }
@@ -119,32 +131,27 @@ impl Scheduler {
 
     /// A call is about to be settled; the worker that had it can still be told.
     #[cold]
-    pub(in crate::pool) fn see_settled(&mut self, call: &Call, error: Option<&Error>, owed: &mut Owed) {
+    pub(in crate::pool) fn see_settled(&mut self, call: &Call, error: Option<&Error>) {
         let (at, began) = self.times(call);
         let who = self.who_had(call, error);
         let (task, calls, error) = (call.task, call.settles(), error.cloned());
-        self.metrics.note(owed, at, who, || EventKind::Settled { task, calls, began, error });
+        self.metrics.note(at, who, || EventKind::Settled { task, calls, began, error });
     }
 
     /// A call has failed, and is to be made once more; the worker that had it can still be told.
-    pub(in crate::pool) fn see_retry(&mut self, call: &Call, error: &Error, owed: &mut Owed) {
+    pub(in crate::pool) fn see_retry(&mut self, call: &Call, error: &Error) {
         let (at, began) = self.times(call);
         let (who, attempts) = (self.who_had(call, Some(error)), call.attempts().len());
-        self.metrics.note(owed, at, who, || EventKind::Retried {
-            task: call.task,
-            attempts,
-            began,
-            error: error.clone(),
-        });
+        self.metrics.note(at, who, || EventKind::Retried { task: call.task, attempts, began, error: error.clone() });
     }
 
     /// A worker is there, and can be given calls.
-    pub(in crate::pool) fn see_arrival(&mut self, number: usize, owed: &mut Owed) {
+    pub(in crate::pool) fn see_arrival(&mut self, number: usize) {
         let (at, who) = (self.metrics.now(), self.who(number));
         let tally = &mut self.slots[number].tally;
         tally.arrived(at);
         let again = tally.restarts() > 0;
-        self.metrics.note(owed, at, who, || EventKind::Started { again });
+        self.metrics.note(at, who, || EventKind::Started { again });
     }
 
     /// A worker gets no more calls: its times are summed up.
@@ -154,40 +161,28 @@ impl Scheduler {
     }
 
     /// The worker in this place is told to end, because it is not needed any more.
-    pub(in crate::pool) fn see_leaving(&mut self, number: usize, owed: &mut Owed) {
+    pub(in crate::pool) fn see_leaving(&mut self, number: usize) {
         if let Some(who) = self.who(number) {
-            self.metrics.note(owed, self.metrics.now(), Some(who), || EventKind::Left);
+            self.metrics.note_now(Some(who), || EventKind::Left);
         }
     }
 
     /// A worker was stopped by a signal, or continued.
-    pub(in crate::pool) fn see_stop(
-        &mut self,
-        number: usize,
-        record: &ChildHandle,
-        signal: Option<i32>,
-        owed: &mut Owed,
-    ) {
+    pub(in crate::pool) fn on_worker_stop(&mut self, number: usize, record: &ChildHandle, signal: Option<i32>) {
         let worker = self.slots[number].worker().filter(|worker| worker.record.pid == record.pid);
         // Its setup may be answered and not collected yet, so the oldest call need not be the first of what it has.
         let mut calls = worker.into_iter().flat_map(|worker| worker.caller.tags());
         let task = calls.find_map(|asked| if let Request::Call(call) = asked { Some(call.task) } else { None });
         let who = WorkerRef { slot: number, name: record.name(), pid: record.pid };
         let what = signal.map_or(EventKind::Continued, |signal| EventKind::Stopped { task, signal });
-        self.metrics.note(owed, self.metrics.now(), Some(who), || what);
+        self.metrics.note_now(Some(who), || what);
     }
 
     /// A worker has ended that was not told to, while it ran `task`.
-    pub(in crate::pool) fn see_death(
-        &mut self,
-        number: usize,
-        error: Error,
-        task: Option<&'static str>,
-        owed: &mut Owed,
-    ) {
+    pub(in crate::pool) fn see_death(&mut self, number: usize, error: Error, task: Option<&'static str>) {
         let (name, pid) = error.process().map_or((String::new(), 0), |(name, pid)| (name.to_owned(), pid));
         let who = WorkerRef { slot: number, name, pid };
-        self.metrics.note(owed, self.metrics.now(), Some(who), || EventKind::Died { task, error });
+        self.metrics.note_now(Some(who), || EventKind::Died { task, error });
     }
 
     /// A worker has ended that was killed, because of what it ran.
@@ -197,10 +192,9 @@ impl Scheduler {
         record: &ChildHandle,
         cause: &Error,
         task: Option<&'static str>,
-        owed: &mut Owed,
     ) {
         let who = Some(who_is(number, record));
-        self.metrics.note(owed, self.metrics.now(), who, || EventKind::Killed { task, cause: cause.clone() });
+        self.metrics.note_now(who, || EventKind::Killed { task, cause: cause.clone() });
     }
 
     /// A worker that leaves is killed, since it took longer than `limit` for its finalizer, or to exit.
@@ -209,62 +203,61 @@ impl Scheduler {
         number: usize,
         record: &ChildHandle,
         (finalizing, limit): (bool, Duration),
-        owed: &mut Owed,
     ) {
         self.metrics.forced += 1;
-        let finalizer = self.plan.finalizer.as_ref().filter(|_| finalizing);
+        let finalizer = self.config.finalizer.as_ref().filter(|_| finalizing);
         let task = finalizer.map(|finalizer| finalizer.task().name());
         let who = Some(who_is(number, record));
-        self.metrics.note(owed, self.metrics.now(), who, || EventKind::Forced { task, limit });
+        self.metrics.note_now(who, || EventKind::Forced { task, limit });
     }
 
     /// A worker that was killed does not end.
-    pub(in crate::pool) fn see_stuck(&mut self, number: usize, record: &ChildHandle, owed: &mut Owed) {
+    pub(in crate::pool) fn see_stuck(&mut self, number: usize, record: &ChildHandle) {
         let who = Some(who_is(number, record));
-        self.metrics.note(owed, self.metrics.now(), who, || EventKind::Stuck { waited: MAX_DEATH_TIME });
+        self.metrics.note_now(who, || EventKind::Stuck { waited: MAX_DEATH_TIME });
     }
 
     /// A finalizer has failed, or was killed.
-    pub(in crate::pool) fn see_failed_finalizer(&mut self, number: usize, error: Error, owed: &mut Owed) {
+    pub(in crate::pool) fn see_failed_finalizer(&mut self, number: usize, error: Error) {
         let error = error.with_note("it ran as the finalizer of its worker");
         self.metrics.failed_finalizers += 1;
         if self.phase != Phase::Open {
             self.finalizer_failure.get_or_insert_with(|| error.clone());
         }
         let who = error.process().map(|(name, pid)| WorkerRef { slot: number, name: name.to_owned(), pid });
-        self.metrics.note(owed, self.metrics.now(), who, || EventKind::NotFinalized { error });
+        self.metrics.note_now(who, || EventKind::NotFinalized { error });
     }
 
     /// A worker could not be started, and is tried again after `pause`.
-    pub(in crate::pool) fn see_failed_start(&mut self, number: usize, error: &Error, pause: Duration, owed: &mut Owed) {
-        let who = WorkerRef { slot: number, name: format!("{}-{number}", self.plan.name), pid: 0 };
+    pub(in crate::pool) fn see_failed_start(&mut self, number: usize, error: &Error, pause: Duration) {
+        let who = WorkerRef { slot: number, name: format!("{}-{number}", self.config.name), pid: 0 };
         let failures = self.starts.failed;
         let what = || EventKind::NotStarted { error: error.clone(), failures, pause };
-        self.metrics.note(owed, self.metrics.now(), Some(who), what);
+        self.metrics.note_now(Some(who), what);
     }
 
     /// The worker in this place is about to be killed, because its call has taken too long.
-    pub(in crate::pool) fn see_time_out(&mut self, number: usize, limit: Duration, owed: &mut Owed) {
+    pub(in crate::pool) fn see_time_out(&mut self, number: usize, limit: Duration) {
         let task = match self.slots[number].worker().and_then(|worker| worker.caller.front()) {
             Some(Request::Call(call)) => call.task,
             _ => return,
         };
-        self.metrics.note(owed, self.metrics.now(), self.who(number), || EventKind::TimedOut { task, limit });
+        self.metrics.note_now(self.who(number), || EventKind::TimedOut { task, limit });
     }
 
     /// The pool takes no more calls.
-    pub(in crate::pool) fn see_closing(&mut self, cause: &Error, failed: bool, owed: &mut Owed) {
-        self.metrics.note(owed, self.metrics.now(), None, || EventKind::Closed { cause: cause.clone(), failed });
+    pub(in crate::pool) fn see_closing(&mut self, cause: &Error, failed: bool) {
+        self.metrics.note_now(None, || EventKind::Closed { cause: cause.clone(), failed });
     }
 
     /// A recording begins: tells it which workers are there.
-    pub(super) fn see_who_is_there(&mut self, owed: &mut Owed) {
+    pub(super) fn see_who_is_there(&mut self) {
         let at = self.metrics.now();
         for number in 0..self.slots.len() {
             self.slots[number].tally.last_reply = at;
             if let Some(who) = self.who(number) {
                 let again = self.slots[number].tally.restarts() > 0;
-                self.metrics.note(owed, at, Some(who), || EventKind::Started { again });
+                self.metrics.note(at, Some(who), || EventKind::Started { again });
             }
         }
     }

@@ -197,8 +197,8 @@ impl Pool {
         if shared.is_foreign() {
             return PoolStats::default();
         }
-        let (mut stats, records) = shared.update(|scheduler, owed| {
-            scheduler.collect(owed);
+        let (mut stats, records) = shared.update(|scheduler| {
+            scheduler.collect();
             scheduler.stats()
         });
         stats.shared_memory += shared.stock.bytes() as u64;
@@ -263,7 +263,7 @@ impl Scheduler {
         let busy = slot.worker().map_or(Duration::ZERO, |worker| worker.caller.busy());
         let (busy, idle) = slot.tally.times(busy, self.metrics.now());
         let worker = WorkerStats {
-            name: format!("{}-{number}", self.plan.name),
+            name: format!("{}-{number}", self.config.name),
             pid: record.map(|record| record.pid),
             state,
             stopped: record.and_then(|record| record.stopped_by()),

@@ -62,18 +62,18 @@ impl Pool {
             return Err(Error::closed("it belongs to the process that this one is a `fork()` of"));
         }
         let path = path.as_ref().to_owned();
-        if shared.scheduler().metrics.recorder.is_some() {
+        if shared.inspect(|scheduler| scheduler.metrics.recorder.is_some()) {
             return Err(busy());
         }
         let recorder = Recorder::create(&path).map_err(|error| Error::cannot_write(&path, &error))?;
         let recorder = Arc::new(recorder);
-        let begun = shared.update(|scheduler, owed| {
+        let begun = shared.update(|scheduler| {
             if scheduler.metrics.recorder.is_some() {
                 return false;
             }
             scheduler.metrics.recorder = Some(Arc::clone(&recorder));
-            scheduler.see_who_is_there(owed);
-            scheduler.refresh_notify_flags(owed);
+            scheduler.see_who_is_there();
+            scheduler.refresh_notify_flags();
             true
         });
         if begun { Ok(Timeline { shared: Arc::clone(shared), recorder, path }) } else { Err(busy()) }
@@ -95,12 +95,12 @@ impl Timeline {
         if self.shared.is_foreign() {
             return Ok(());
         }
-        self.shared.update(|scheduler, owed| {
+        self.shared.update(|scheduler| {
             if scheduler.metrics.recorder.as_ref().is_some_and(|recorder| Arc::ptr_eq(recorder, &self.recorder)) {
                 // What came before counts.
-                scheduler.collect(owed);
+                scheduler.collect();
                 scheduler.metrics.recorder = None;
-                scheduler.refresh_notify_flags(owed);
+                scheduler.refresh_notify_flags();
             }
         });
         // Other threads may have noted something and not told it yet. The bound is for a subscriber that ends up here.

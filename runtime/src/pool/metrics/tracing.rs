@@ -48,10 +48,10 @@ pub(in crate::pool) fn entered(all: bool, task: &'static str) -> EnteredSpan {
 }
 
 /// Tells all observers.
-pub(in crate::pool) fn tell(events: Vec<NotedEvent>) {
+pub(in crate::pool) fn emit(events: Vec<NotedEvent>) {
     for (event, recorder) in events {
         // A subscriber is the program's code: if it panics, that must not end the reactor's thread, or the thread that calls.
-        if let Err(payload) = catch_unwind(AssertUnwindSafe(|| say(&event))) {
+        if let Err(payload) = catch_unwind(AssertUnwindSafe(|| emit_one(&event))) {
             let _ = catch_unwind(AssertUnwindSafe(|| drop(payload)));
         }
         if let Some(recorder) = recorder {
@@ -60,7 +60,7 @@ pub(in crate::pool) fn tell(events: Vec<NotedEvent>) {
     }
 }
 
-fn say(event: &PoolEvent) {
+fn emit_one(event: &PoolEvent) {
     let (worker, pid) = event.who.as_ref().map_or(("", 0), |who| (who.name.as_str(), who.pid));
     match &event.what {
         EventKind::Started { again: false } => debug!(target: TARGET, worker, pid, "worker started"),
