@@ -6,6 +6,7 @@
 //! Each program prints the same transcript, both start methods in it, which is compared to the letter. Modes that differ in
 //! code generation of the program alone, or in its linking, share the dependencies built for a profile.
 
+#[path = "support/runs.rs"]
 mod runs;
 
 use std::fs::{self, File};

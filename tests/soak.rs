@@ -6,8 +6,6 @@
 //! leaves its number in a file, and each outcome is written down by whoever waited for it, so that a call that was lost,
 //! settled twice, run twice, or said to have run when it did not, is found.
 
-mod executor;
-mod soaked;
 mod support;
 
 use std::sync::atomic::Ordering::Relaxed;
@@ -17,7 +15,7 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use process_task::{ErrorKind, Execution, JoinHandle, Pool, StartMethod, active_children, process_task};
-use soaked::{Load, Random, Report};
+use support::soak_load::{self, Load, Random, Report};
 use support::{eventually, processes};
 
 under_every_start_method! {
@@ -118,7 +116,7 @@ fn no_call_is_lost_or_made_twice_whoever_is_killed(method: StartMethod) {
     });
     // The pool as it is after all that, with none of its four places empty.
     let goes_on: Vec<_> = (0..200).map(|_| load.submit()).collect();
-    let settled = settled.into_iter().chain(goes_on.into_iter().map(soaked::One::join)).collect();
+    let settled = settled.into_iter().chain(goes_on.into_iter().map(soak_load::One::join)).collect();
     eventually("the pool is full again", support::PATIENCE, || workers().len() == 4);
     let Report { calls, good, cancelled, late, killed, in_failed_maps } = load.check(settled);
     println!(

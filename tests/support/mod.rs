@@ -4,10 +4,32 @@
 //! Never: waits for time where it could wait for a condition, and never lets a test hang.
 //!
 //! A census only means something while no other test of the same process runs, so [`promise`] holds one lock for all.
+#![expect(dead_code, reason = "each test program needs a part")]
 
 pub(crate) mod census;
+pub(crate) mod chaos;
+pub(crate) mod executor;
+pub(crate) mod file_barrier;
+pub(crate) mod filter;
+pub(crate) mod fork_copy;
+pub(crate) mod hostile_worker;
+pub(crate) mod library;
+pub(crate) mod link_memory;
+pub(crate) mod listener_pair;
+pub(crate) mod noise_peer;
+pub(crate) mod print_task;
 pub(crate) mod processes;
+pub(crate) mod programs;
+pub(crate) mod pty;
+pub(crate) mod queue_memory;
+pub(crate) mod regions;
+pub(crate) mod restrict;
 pub(crate) mod scratch;
+pub(crate) mod shared_counter;
+pub(crate) mod signal_storm;
+pub(crate) mod single_step;
+pub(crate) mod soak_load;
+pub(crate) mod subprocess;
 
 use std::cell::Cell;
 use std::io::Write as _;
@@ -52,6 +74,9 @@ macro_rules! under_every_start_method {
 
 static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
 
+/// The name of the test whose turn it is, for its other threads.
+static RUNNING: Mutex<String> = Mutex::new(String::new());
+
 thread_local! {
     static HAS_ITS_TURN: Cell<bool> = const { Cell::new(false) };
 }
@@ -79,6 +104,8 @@ pub(crate) fn within<T>(limit: Duration, body: impl FnOnce() -> T) -> T {
     }
     let turn = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
     HAS_ITS_TURN.set(true);
+    let own = thread::current().name().unwrap_or_default().to_owned();
+    *RUNNING.lock().unwrap_or_else(PoisonError::into_inner) = own;
     let _back = GiveBack;
     let result = watched(limit, body);
     drop(turn);
@@ -114,6 +141,14 @@ fn watched<T>(limit: Duration, body: impl FnOnce() -> T) -> T {
     result.unwrap_or_else(|panic| std::panic::resume_unwind(panic))
 }
 
+/// The module of the test that runs, which is the stem of its file's name.
+pub(crate) fn file() -> String {
+    let own = thread::current();
+    let test = own.name().filter(|name| name.contains("::")).map(str::to_owned);
+    let test = test.unwrap_or_else(|| RUNNING.lock().unwrap_or_else(PoisonError::into_inner).clone());
+    test.split("::").next().unwrap_or_default().to_owned()
+}
+
 /// Waits until `holds`; panics with `what` if that has not happened before `deadline`.
 pub(crate) fn eventually(what: &str, deadline: Duration, mut holds: impl FnMut() -> bool) {
     let end = Instant::now() + deadline;
@@ -147,12 +182,3 @@ pub(crate) fn spares_are_ready(running: usize) {
 
 #[process_task]
 fn nothing() {}
-
-// No test file needs all of this; each needs some.
-const _: fn() = || {
-    promise(warm_up);
-    eventually("", PATIENCE, || processes::alive(0) && processes::tagged("").is_empty());
-    let _ = (rounds(1), processes::parent_of(0), processes::state_of(0));
-    let scratch = scratch::Scratch::new();
-    let _ = (scratch.path(), scratch.file(""));
-};

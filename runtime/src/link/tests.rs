@@ -1,4 +1,4 @@
-//! What the window promises to one thread and to two, and what a dead child leaves of a batch; `tests/model.rs` says the
+//! What the window promises to one thread and to two, and what a dead child leaves of a batch; `tests/models/link.rs` says the
 //! same of every interleaving.
 //!
 //! Runs in: the test's process.

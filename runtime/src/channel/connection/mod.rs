@@ -18,7 +18,7 @@
 //!
 //! # What a death costs
 //!
-//! The tests are in `tests/connection_deaths.rs`. Another file that a row names holds the tests that stand behind it, there and in
+//! The tests are in `tests/connection/deaths.rs`. Another file that a row names holds the tests that stand behind it, there and in
 //! the rows below.
 //!
 //! | what dies, or fails | it costs | shown by |
@@ -33,12 +33,12 @@
 //! | one that had sent, and not read everything | what it had not read; all that it sent arrives | `what_the_dead_sent_arrives_though_they_had_not_read_everything` |
 //! | a process that got an end as an argument | as above, at once, though the caller has a copy | `a_child_hears_of_the_death_of_another` |
 //! | none: the other side is stopped | time | `a_stopped_process_costs_time_only` |
-//! | none: decoding panics or refuses, in 4 | that message; its parcel is given back | `a_reader_that_panics_while_it_decodes_gives_the_memory_back`, `tests/connections.rs`: `what_cannot_be_decoded_costs_itself_only` |
-//! | none: the receiver has no descriptors left, in 3 | messages that need one, each an error in words | `tests/connection_limits.rs`: `a_full_table_of_descriptors_costs_the_messages_that_need_one` |
+//! | none: decoding panics or refuses, in 4 | that message; its parcel is given back | `a_reader_that_panics_while_it_decodes_gives_the_memory_back`, `tests/connection/connections.rs`: `what_cannot_be_decoded_costs_itself_only` |
+//! | none: the receiver has no descriptors left, in 3 | messages that need one, each an error in words | `tests/connection/limits.rs`: `a_full_table_of_descriptors_costs_the_messages_that_need_one` |
 //! | none: the sender has none left, in 1 | the message comes back, if it is long | `a_sender_without_descriptors_gets_its_message_back` |
 //! | none: this user has as many descriptors on their way as may be, in 2 | time, or after a second the message comes back | `where_too_many_descriptors_are_on_their_way_a_sender_waits_for_room` |
 //! | none: a host program calls `fork()` | nothing: its copy has memory of its own for what is long | `a_host_that_forks_shares_no_memory_with_its_copy` |
-//! | none: what comes was not sent by us | that packet | `tests/hostile_connections.rs` |
+//! | none: what comes was not sent by us | that packet | `tests/hostile/connections.rs` |
 //!
 //! A task that drops an end while its call goes on is not heard of before the call is answered: the caller has a copy of what
 //! it gave, since it may have to give it to another process (`a_drop_in_the_middle_of_a_call_is_heard_when_the_call_ends`).

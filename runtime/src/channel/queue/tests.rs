@@ -1,6 +1,6 @@
 //! A queue's memory against a model of it, at random; and what becomes of it when it is written over.
 //!
-//! Runs in: one process, one thread; what several do at a time is the model checker's (`tests/model_queue.rs` of the runtime).
+//! Runs in: one process, one thread; what several do at a time is the model checker's (`tests/models/queue.rs` of the runtime).
 //! `PROCESS_TASK_SEED` says where chance begins, `PROCESS_TASK_ROUNDS` how long it goes on.
 
 use std::collections::VecDeque;

@@ -1,6 +1,6 @@
 //! The rules of the table with time and record locks made up, and the table itself with real ones.
 //!
-//! Runs in: one process. Never: waits for time. What needs several processes stands in `tests/members.rs`.
+//! Runs in: one process. Never: waits for time. What needs several processes stands in `tests/shared/members.rs`.
 
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeSet, HashSet};

@@ -1,0 +1,8 @@
+//! What the macros write, and what they say of mistakes.
+//!
+//! Runs in: one process, without children, but for the compiler.
+
+pub mod semantics;
+mod task_call;
+mod ui;
+mod values;

@@ -1,0 +1,363 @@
+//! The lock and the line of a condition variable under every interleaving, with the death of a process after each of its steps.
+//!
+//! Their files are compiled here a second time, as they are, on top of processes that die ([`mortal`]). What is asked: that
+//! nobody sleeps for good, that one at a time is inside, that who comes after a dead holder is told so, and that a
+//! notification reaches somebody who lives. Runs in: one process, without children.
+//!
+//! Each rule is left out once, at every run (`the_checker_finds`). Beyond that, these mistakes were put into the files
+//! themselves, one at a time, and each was found by a test here. In `lock.rs`: who has slept takes the lock without a note;
+//! the note stays when it was heeded, is taken away after the wake-up, or is looked for before the word is free; who has left
+//! one does not look at the word again, or sleeps on the word; a dead holder's lock is called free; anybody frees it. In
+//! `line.rs`: the notification of a killed waiter is lost with its place; nobody looks for such places; who times out takes a
+//! notification with it; a notification is not marked, or wakes nobody; the crowd is not woken. One was not found, since
+//! nothing comes of it but a delay: to notify one that is known to be dead, as the others then find its place.
+#![expect(unsafe_code, reason = "looking into the checker's cells")]
+
+#[path = "../../src/sync/line.rs"]
+mod line;
+#[path = "../../src/sync/lock.rs"]
+mod lock;
+
+use std::time::Instant;
+
+use loom::cell::UnsafeCell;
+use loom::sync::Arc;
+use loom::thread;
+
+use crate::checker::{explore, explore_with};
+use crate::mortal::{FOR_EVER, Fault, Process, atomic, members, the_checker_finds, waiting};
+use line::{Line, Woken};
+use lock::{Lock, Taken};
+use members::Member;
+
+/// So few that a model can be crowded.
+const PLACES: usize = 2;
+
+/// A lock and what it guards.
+struct Account {
+    lock: Lock,
+    /// Two numbers that are equal whenever nobody is inside.
+    balance: UnsafeCell<[u32; 2]>,
+}
+
+impl Account {
+    fn new() -> Arc<Self> {
+        let account = Self { lock: Lock::new(), balance: UnsafeCell::new([0; 2]) };
+        // Its words must be there before there are other threads.
+        assert_eq!(account.lock.try_lock(), Some(Taken::Free));
+        account.lock.unlock();
+        Arc::new(account)
+    }
+
+    /// Adds to both numbers with the lock held; says whether it was told of a dead holder.
+    fn pay_in(&self) -> bool {
+        let taken = self.lock.lock(None).unwrap();
+        self.change(taken);
+        self.lock.unlock();
+        taken == Taken::FromDead
+    }
+
+    fn change(&self, taken: Taken) {
+        self.balance.with_mut(|balance| {
+            // SAFETY: the checker reports whoever reaches it meanwhile, before anything is read.
+            let balance = unsafe { &mut *balance };
+            match taken {
+                Taken::Free => assert_eq!(balance[0], balance[1], "somebody left it half changed"),
+                Taken::FromDead => balance[1] = balance[0],
+            }
+            balance[0] += 1;
+            // A step, at which a holder can be killed.
+            assert!(self.lock.is_held_by_own());
+            balance[1] += 1;
+        });
+    }
+}
+
+#[test]
+fn one_at_a_time_is_inside_and_nobody_sleeps_for_good() {
+    explore(1000, || {
+        let account = Account::new();
+        let others = [2, 3].map(|number| Process::start(number, FOR_EVER, &account, Account::pay_in));
+        assert!(!account.pay_in());
+        assert_eq!(others.map(Process::join), [Some(false); 2]);
+        assert_eq!(account.lock.owner(), None);
+    });
+}
+
+#[test]
+fn a_time_out_leaves_nobody_asleep() {
+    explore(1000, || {
+        let account = Account::new();
+        let waiter = Process::start(2, FOR_EVER, &account, Account::pay_in);
+        let hasty = Process::start(3, FOR_EVER, &account, |account| {
+            if let Some(taken) = account.lock.lock(Some(Instant::now())) {
+                account.change(taken);
+                account.lock.unlock();
+            }
+            if let Some(taken) = account.lock.try_lock() {
+                account.change(taken);
+                account.lock.unlock();
+            }
+        });
+        account.pay_in();
+        assert_eq!(waiter.join(), Some(false));
+        hasty.join().unwrap();
+    });
+}
+
+#[test]
+fn a_process_that_dies_at_any_step_keeps_the_lock_from_nobody() {
+    for steps in 0..LONGEST_PAYMENT {
+        explore_with(2, 10, move || {
+            let account = Account::new();
+            let victim = Process::start(2, steps, &account, Account::pay_in);
+            let other = Process::start(3, FOR_EVER, &account, Account::pay_in);
+            account.pay_in();
+            other.join().unwrap();
+            victim.join();
+            account.pay_in();
+            assert_eq!(account.lock.owner(), None);
+        });
+    }
+}
+
+#[test]
+fn two_that_die_one_after_the_other_keep_it_from_nobody() {
+    for steps in [1, 2, 4, 6] {
+        explore_with(2, 10, move || {
+            let account = Account::new();
+            let victims = [2, 3].map(|number| Process::start(number, steps, &account, Account::pay_in));
+            account.pay_in();
+            for victim in victims {
+                victim.join();
+            }
+            // Whoever was the last to die inside, it is known now.
+            account.pay_in();
+            assert!(!account.pay_in());
+        });
+    }
+}
+
+#[test]
+fn a_dead_holder_is_reported_to_one_who_comes_next_and_to_no_other() {
+    // One exchange takes the lock; the next step is its last.
+    explore_with(2, 10, || {
+        let account = Account::new();
+        let victim = Process::start(2, 1, &account, Account::pay_in);
+        let others = [3, 4].map(|number| Process::start(number, FOR_EVER, &account, Account::pay_in));
+        let told: Vec<_> = others.into_iter().filter_map(Process::join).collect();
+        if victim.join().is_none() && account.lock.owner() == Member::of_bits(2) {
+            assert!(!told.contains(&true));
+            assert_eq!(account.lock.try_lock(), Some(Taken::FromDead));
+            account.change(Taken::FromDead);
+            account.lock.unlock();
+        }
+        assert!(told.iter().filter(|told| **told).count() <= 1);
+        assert!(!account.pay_in());
+    });
+}
+
+#[test]
+fn who_does_not_hold_the_lock_does_not_free_it() {
+    explore(1, || {
+        let account = Account::new();
+        let _ = account.lock.lock(None);
+        Process::start(2, FOR_EVER, &account, |account| account.lock.unlock()).join();
+        assert!(account.lock.is_held_by_own());
+        assert_eq!(account.lock.try_lock(), None);
+        account.lock.unlock();
+    });
+}
+
+/// A condition: tokens under a lock, and the line of those who want one.
+struct Tokens {
+    lock: Lock,
+    line: Line,
+    count: UnsafeCell<u32>,
+}
+
+impl Tokens {
+    fn new() -> Arc<Self> {
+        let tokens = Self { lock: Lock::new(), line: Line::new(), count: UnsafeCell::new(0) };
+        // The lock and each place are used once: their words must be there before there are other threads.
+        assert_eq!(tokens.lock.try_lock(), Some(Taken::Free));
+        tokens.lock.unlock();
+        let places = [(); PLACES].map(|()| tokens.line.enter());
+        tokens.line.notify(usize::MAX);
+        for place in places {
+            tokens.line.leave(place);
+        }
+        Arc::new(tokens)
+    }
+
+    fn locked<R>(&self, act: impl FnOnce(&mut u32) -> R) -> R {
+        while self.lock.lock(None).is_none() {}
+        // SAFETY: the checker reports whoever reaches it meanwhile, before anything is read.
+        let result = self.count.with_mut(|count| act(unsafe { &mut *count }));
+        self.lock.unlock();
+        result
+    }
+
+    /// As `Condvar::wait_while` does it: true when it has got a token, false when its time was over before.
+    fn take(&self, deadline: Option<Instant>) -> bool {
+        while self.lock.lock(None).is_none() {}
+        loop {
+            // SAFETY: as above.
+            let got = self.count.with_mut(|count| unsafe { take_one(&mut *count) });
+            if got {
+                self.lock.unlock();
+                return true;
+            }
+            let standing = self.line.enter();
+            self.lock.unlock();
+            let woken = self.line.wait(standing, deadline);
+            if woken == Woken::Notified && Fault::LeavesTooEarly.is_made() {
+                self.line.leave(standing);
+            }
+            while self.lock.lock(None).is_none() {}
+            match woken {
+                Woken::Notified if Fault::LeavesTooEarly.is_made() => {}
+                Woken::Notified => self.line.leave(standing),
+                Woken::TimeOver => {
+                    self.lock.unlock();
+                    return false;
+                }
+            }
+        }
+    }
+
+    fn give(&self, tokens: u32) {
+        self.locked(|count| *count += tokens);
+        self.line.notify(tokens as usize);
+    }
+}
+
+fn take_one(count: &mut u32) -> bool {
+    let there = *count > 0;
+    *count -= u32::from(there);
+    there
+}
+
+#[test]
+fn every_token_finds_its_taker() {
+    explore_with(2, 400, || {
+        let tokens = Tokens::new();
+        let takers = [2, 3].map(|number| Process::start(number, FOR_EVER, &tokens, |tokens| tokens.take(None)));
+        tokens.give(1);
+        tokens.give(1);
+        assert_eq!(takers.map(Process::join), [Some(true); 2]);
+        assert_eq!(tokens.locked(|count| *count), 0);
+    });
+}
+
+#[test]
+fn a_crowd_is_woken_with_those_who_have_places() {
+    explore_with(2, 100, || {
+        let tokens = Tokens::new();
+        // Who sits here does not move: one place is left.
+        let _seated = tokens.line.enter();
+        let takers = [2, 3].map(|number| Process::start(number, FOR_EVER, &tokens, |tokens| tokens.take(None)));
+        tokens.locked(|count| *count += 2);
+        tokens.line.notify(usize::MAX);
+        assert_eq!(takers.map(Process::join), [Some(true); 2]);
+    });
+}
+
+#[test]
+fn who_times_out_takes_no_notification_with_it() {
+    explore_with(2, 400, || {
+        let tokens = Tokens::new();
+        let patient = Process::start(2, FOR_EVER, &tokens, |tokens| tokens.take(None));
+        let hasty = Process::start(3, FOR_EVER, &tokens, |tokens| tokens.take(Some(Instant::now())));
+        tokens.give(1);
+        if hasty.join().unwrap() {
+            tokens.give(1);
+        }
+        assert_eq!(patient.join(), Some(true));
+        assert_eq!(tokens.locked(|count| *count), 0);
+    });
+}
+
+#[test]
+fn a_waiter_that_dies_at_any_step_takes_no_notification_with_it() {
+    a_waiter_dies(|| ());
+}
+
+#[test]
+fn a_waiter_that_dies_at_any_step_after_both_fell_asleep_takes_no_notification_with_it() {
+    a_waiter_dies(thread::yield_now);
+}
+
+/// Two wait for one token, and one of them is killed; `meanwhile` they come as far as they can, or do not.
+fn a_waiter_dies(meanwhile: fn()) {
+    for steps in 0..LONGEST_TAKE {
+        explore_with(1, 5, move || {
+            let tokens = Tokens::new();
+            let victim = Process::start(2, steps, &tokens, |tokens| tokens.take(None));
+            let heir = Process::start(3, FOR_EVER, &tokens, |tokens| tokens.take(None));
+            meanwhile();
+            tokens.give(1);
+            meanwhile();
+            members::kill(2);
+            victim.join();
+            if tokens.locked(|count| *count) == 0 {
+                // One of them has it. If that was the heir, it has gone home; if not, it wants one still.
+                tokens.give(1);
+            }
+            waiting::look_again();
+            assert_eq!(heir.join(), Some(true));
+        });
+    }
+}
+
+#[test]
+fn a_notifier_that_dies_at_any_step_keeps_nobody_from_the_line() {
+    for steps in 0..LONGEST_GIVE {
+        explore_with(2, 10, move || {
+            let tokens = Tokens::new();
+            let victim = Process::start(2, steps, &tokens, |tokens| tokens.give(2));
+            let taker = Process::start(3, FOR_EVER, &tokens, |tokens| tokens.take(None));
+            victim.join();
+            // The tokens were never given, or nobody was told of them: somebody else does.
+            tokens.give(1);
+            taker.join().unwrap();
+        });
+    }
+}
+
+/// More steps than a process takes to pay in, to get a token, and to give two.
+const LONGEST_PAYMENT: u32 = 32;
+const LONGEST_TAKE: u32 = 72;
+const LONGEST_GIVE: u32 = 36;
+
+#[test]
+fn these_are_more_steps_than_anybody_takes() {
+    explore(1, || {
+        let tokens = Tokens::new();
+        let taker = Process::start(2, LONGEST_TAKE, &tokens, |tokens| tokens.take(None));
+        let giver = Process::start(3, LONGEST_GIVE, &tokens, |tokens| tokens.give(2));
+        assert_eq!((taker.join().is_some(), giver.join().is_some()), (true, true), "more steps are to be tried");
+    });
+    explore(1, || {
+        let account = Account::new();
+        let others = [2, 3].map(|number| Process::start(number, LONGEST_PAYMENT, &account, Account::pay_in));
+        account.pay_in();
+        assert!(others.map(Process::join).iter().all(Option::is_some), "more steps are to be tried");
+    });
+}
+
+the_checker_finds! {
+    who_sleeps_without_a_note: WaitersAreNotNoted, one_at_a_time_is_inside_and_nobody_sleeps_for_good, "exceeded";
+    who_looks_for_a_note_without_a_fence: FencesAreLeftOut, one_at_a_time_is_inside_and_nobody_sleeps_for_good, "deadlock";
+    who_frees_a_lock_and_wakes_nobody: NobodyIsWoken, one_at_a_time_is_inside_and_nobody_sleeps_for_good, "deadlock";
+    who_notifies_and_wakes_nobody: NobodyIsWoken, every_token_finds_its_taker, "deadlock";
+    who_waits_for_a_dead_holder: NoDeathIsKnown, a_process_that_dies_at_any_step_keeps_the_lock_from_nobody, "deadlock";
+    who_hands_over_too_little: ReleaseIsRelaxed, one_at_a_time_is_inside_and_nobody_sleeps_for_good, "Causality violation";
+    who_leaves_before_it_has_the_mutex: LeavesTooEarly,
+        a_waiter_that_dies_at_any_step_after_both_fell_asleep_takes_no_notification_with_it, "deadlock";
+}
+
+/// What no model needs, some other one does.
+const _: fn() = || {
+    waiting::wake_all(&atomic::AtomicU32::new(0));
+};

@@ -1,0 +1,10 @@
+//! The programs of `examples/`, run on real input.
+//!
+//! Runs in: the test process, and the processes that it starts. One test at a time, between two censuses.
+
+#[macro_use]
+#[path = "../support/mod.rs"]
+mod support;
+
+mod checksum;
+mod examples;

@@ -1,0 +1,49 @@
+//! What the pool that everybody shares promises.
+//!
+//! Runs in: a victim, which has such a pool until it ends. Never: makes one in the test process, where it would stay.
+
+use crate::support;
+use crate::support::subprocess::{self, reached};
+use process_task::{ErrorKind, Pool, ShutdownMode, StartMethod, process_task};
+
+#[process_task]
+fn own_id() -> u32 {
+    std::process::id()
+}
+
+/// Uses the global pool of the worker that it runs in.
+#[process_task]
+fn ask_again() -> (u32, u32) {
+    let pool = Pool::global().expect("a pool of this worker's own");
+    (std::process::id(), pool.call(own_id, ()).expect("a worker of its own"))
+}
+
+#[test]
+fn everybody_gets_the_same_pool_and_nobody_may_end_it() {
+    support::promise(|| subprocess::plays("global", StartMethod::ForkServer));
+}
+
+/// Plays a scene, in a process that a test of this file has started.
+#[test]
+fn scene() {
+    if subprocess::scene().is_none() {
+        return;
+    }
+    subprocess::say_panics();
+    let pool = Pool::global().unwrap();
+    let others: Vec<usize> = std::thread::scope(|scope| {
+        let threads: Vec<_> =
+            (0..4).map(|_| scope.spawn(|| std::ptr::from_ref(Pool::global().unwrap()).addr())).collect();
+        threads.into_iter().map(|thread| thread.join().unwrap()).collect()
+    });
+    assert!(others.iter().all(|other| *other == std::ptr::from_ref(pool).addr()));
+    for refused in [pool.close(), pool.kill(), pool.shutdown(ShutdownMode::Cancel), pool.join()] {
+        let error = refused.unwrap_err();
+        assert!(matches!(error.kind(), ErrorKind::InvalidInput { .. }), "{error:?}");
+        assert!(error.to_string().contains("global"), "{error}");
+    }
+    assert_ne!(pool.call(own_id, ()).unwrap(), std::process::id());
+    let (worker, below) = pool.call(ask_again, ()).unwrap();
+    assert!(worker != below && worker != std::process::id() && below != std::process::id());
+    reached("played");
+}

@@ -1,0 +1,37 @@
+//! Pools: calls, maps, deadlines, deaths, and all that a pool does with its workers.
+//!
+//! Runs in: the test process, and the processes that it starts. One test at a time, between two censuses.
+
+#[macro_use]
+#[path = "../support/mod.rs"]
+mod support;
+
+mod builder;
+mod callbacks;
+mod calls;
+mod cancels;
+mod crash_matrix;
+mod deadlines;
+mod deaths;
+mod departures;
+mod ends;
+mod exits;
+mod extremes;
+mod futures;
+mod idle;
+mod initializers;
+mod life;
+mod log;
+mod map_batches;
+mod map_values;
+mod memory;
+mod misuse;
+mod retries;
+mod seen;
+mod soak;
+mod starts;
+mod stopped_workers;
+mod task_options;
+mod unruly_tasks;
+mod values;
+mod waiting;

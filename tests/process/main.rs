@@ -1,0 +1,25 @@
+//! Single processes: how they start, what they find and get, and how they end.
+//!
+//! Runs in: the test process, and the processes that it starts. One test at a time, between two censuses.
+
+#[macro_use]
+#[path = "../support/mod.rs"]
+mod support;
+
+mod builder;
+mod crowds;
+mod ends;
+mod errors;
+mod exits;
+mod family;
+mod fork_server;
+mod futures;
+mod handles;
+mod inheritance;
+mod interruptions;
+mod named_values;
+mod outputs;
+mod panics;
+mod start_signals;
+mod values;
+mod what_tasks_find;
