@@ -48,6 +48,7 @@ compile_error!(
 
 extern crate self as process_task;
 
+mod call; // encode, run, decode, outcome
 pub mod channel;
 mod child; // what runs only in processes that we started
 mod codec; // values to bytes

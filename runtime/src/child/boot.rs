@@ -10,7 +10,8 @@
 
 use std::os::fd::{OwnedFd, RawFd};
 
-use super::{panics, serve, server};
+use super::{serve, server};
+use crate::call::panics;
 use crate::codec::message::to_bytes;
 use crate::link::Callee;
 use crate::link::mark::{self, MARK, Mark, Role};
@@ -65,7 +66,7 @@ fn boot() {
     identity::set_unready(if role == Role::Server { Unready::Server } else { Unready::Child });
     sys::init::run_the_rest();
     sys::crash::install();
-    panics::listen();
+    panics::install_hook();
     match role {
         Role::Server => give_up("the fork server", server::run(socket)),
         Role::Child { maker, .. } => {

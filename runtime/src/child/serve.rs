@@ -4,12 +4,12 @@
 //! Never: lets a panic out, and never returns.
 
 use std::io::Write as _;
-use std::panic::{self, AssertUnwindSafe};
+use std::panic;
 use std::time::Duration;
 
 use super::batch;
 use super::outfit;
-use super::panics;
+use crate::call::{self, panics};
 use crate::codec::Writer;
 use crate::codec::handles::{self, Handles, Received};
 use crate::codec::message::{from_bytes, to_bytes};
@@ -18,13 +18,13 @@ use crate::link::frame::{INLINE, Kind};
 use crate::link::message::{Refusal, Setup};
 use crate::link::{Callee, Given, Payload};
 use crate::sys::{Errno, crash, forked, limits, process};
-use crate::task::{StubError, lookup};
+use crate::task::lookup;
 
 /// Serves until the parent closes the link, or until the one call of a `spawn` is done.
 pub(super) fn serve(mut callee: Callee) -> ! {
     let last_words = callee.last_words();
     crash::tell(callee.overflow_flag());
-    panics::tell(last_words);
+    panics::set_sink(last_words);
     rehearse();
     let mut once = None;
     while let Some(given) = callee.next() {
@@ -107,46 +107,29 @@ fn run(callee: &mut Callee, given: &Given) {
     if let Some(refusal) = given.memory.and_then(outfit::refuse_memory) {
         return answer(callee, given, Kind::BadSetup, &to_bytes(&refusal));
     }
-    let generation = forked::generation();
-    let mut filling = callee.filling();
-    let limited = given.memory.map(|bytes| {
+    let (generation, last_words) = (forked::generation(), callee.last_words());
+    let note_limit = || last_words.limited(limits::memory().unwrap_or(0));
+    let mut limited = given.memory.map(|bytes| {
         let limited = limits::limit_memory(bytes);
-        callee.last_words().limited(limits::memory().unwrap_or(0));
+        note_limit();
         limited
     });
-    let mut handles = Handles::default();
-    let outcome = panic::catch_unwind(AssertUnwindSafe(|| {
-        let mut writer = Writer::new(Vec::new(), INLINE, &mut filling);
-        let run = || task.run(arguments, &mut writer);
-        handles::provide(&given.received, || handles::collect(&mut handles, run))?;
-        writer.finish().map_err(StubError::Encode)
-    }));
-    if forked::generation() != generation {
-        // The task called `fork()`, and this is the copy: the link is the original's.
-        process::exit_now(0);
-    }
-    if limited.is_some() {
-        drop(limited);
-        callee.last_words().limited(limits::memory().unwrap_or(0));
-    }
+    let returned = || {
+        if forked::generation() != generation {
+            // The task called `fork()`, and this is the copy: the link is the original's.
+            process::exit_now(0);
+        }
+        if let Some(limited) = limited.take() {
+            drop(limited);
+            note_limit();
+        }
+    };
+    let (kind, payload) = call::run_one(task, arguments, &given.received, callee.filling(), returned);
     // What the caller shares with this process is released before the caller gets the result.
     given.received.let_go();
     // What the task printed is there before its result is.
     let _ = std::io::stdout().flush();
-    match outcome {
-        Ok(Ok(payload)) => match Payload::new(payload, filling, handles) {
-            Some(payload) => callee.answer(given, Kind::Done, payload),
-            None => answer(callee, given, Kind::BadResult, b"its parcel is gone"),
-        },
-        Ok(Err(StubError::Decode(error))) => {
-            answer(callee, given, Kind::BadArguments, error.to_string().as_bytes());
-        }
-        Ok(Err(StubError::Encode(error))) => answer(callee, given, Kind::BadResult, error.to_string().as_bytes()),
-        Err(payload) => {
-            drop(filling);
-            answer(callee, given, Kind::Panicked, &to_bytes(&panics::caught(payload)));
-        }
-    }
+    callee.answer(given, kind, payload);
 }
 
 /// Answers with bytes of our own, which may be too long for the ring.

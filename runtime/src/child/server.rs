@@ -37,7 +37,8 @@ use std::time::{Duration, Instant};
 
 use super::company::Company;
 use super::jobs::Jobs;
-use super::{boot, outfit, panics, serve};
+use super::{boot, outfit, serve};
+use crate::call::panics;
 use crate::codec::message::{from_bytes, to_bytes};
 use crate::link::StartMethod;
 use crate::link::mark::{MARK, Mark, Role};

@@ -91,6 +91,7 @@ use crate::sys::memory::Access;
 use crate::sys::socket;
 use crate::sys::{self, Errno, fd, memory};
 
+pub(crate) use self::answer::Answer;
 pub(crate) use self::beside::{PATIENCE, is_temporary};
 pub(crate) use self::callee::{Callee, Given};
 pub(crate) use self::caller::{Caller, Remains, Salvaged};

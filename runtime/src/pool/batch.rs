@@ -22,11 +22,12 @@ use std::sync::{Arc, OnceLock};
 
 use super::call::{Call, QueuedCall};
 use super::scheduler::Scheduler;
+use crate::call::outcome;
 use crate::error::{Direction, Error, ErrorKind, Execution, Result};
 use crate::link::batch::{Results, Tally, pass_over};
 use crate::link::frame::Kind;
 use crate::link::{Body, Payload, Reply, Salvaged};
-use crate::supervisor::{ChildHandle, outcome};
+use crate::supervisor::ChildHandle;
 use crate::task::Options;
 
 /// What a call of many items has.

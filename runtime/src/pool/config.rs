@@ -4,10 +4,11 @@
 
 use std::time::Duration;
 
+use crate::call::encode;
 use crate::codec::handles::Handles;
 use crate::error::Result;
 use crate::link::{Payload, SharedStock};
-use crate::supervisor::{SpawnAttributes, encode};
+use crate::supervisor::SpawnAttributes;
 use crate::sys;
 use crate::task::{Options as Limits, Registration, Task};
 

@@ -19,9 +19,10 @@ use super::call::{Call, QueuedCall};
 use super::config::{EncodedCall, PoolConfig};
 use super::scheduler::Scheduler;
 use super::slot::{Request, SlotState, Worker};
+use crate::call::outcome;
 use crate::error::{Error, ErrorKind, Execution, Result};
 use crate::link::frame::Kind;
-use crate::supervisor::{ChildHandle, DEATH_CHECK_INTERVAL, MAX_DEATH_TIME, not_dead_note, outcome};
+use crate::supervisor::{ChildHandle, DEATH_CHECK_INTERVAL, MAX_DEATH_TIME, not_dead_note};
 use crate::sys::signal;
 
 /// How long a worker has to exit after its last answer.
@@ -245,7 +246,7 @@ impl Scheduler {
                     let kind = ErrorKind::TimedOut { limit, elapsed: leaving.since.elapsed().max(limit) };
                     Error::new(kind, Execution::Unknown)
                 }
-                _ => outcome::of_death(record, status, &worker.caller, Execution::Unknown),
+                _ => outcome::of_exit(record.exit(status), &worker.caller, Execution::Unknown),
             },
         };
         let error = error.in_process(&record.name(), record.pid).in_task(name);

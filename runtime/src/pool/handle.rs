@@ -14,9 +14,9 @@ use super::call::Call;
 use super::callbacks::{self, Callback};
 use super::scheduler::Scheduler;
 use super::shared::Shared;
+use crate::call::decode;
 use crate::codec::CodecError;
 use crate::error::{Direction, Error, ErrorKind, Execution, Result};
-use crate::supervisor::decode;
 
 /// A call in a [`Pool`](crate::Pool). Dropping it detaches the call, which is made all the same.
 ///

@@ -9,20 +9,16 @@
 //! nothing can be interrupted.
 
 use std::ffi::OsStr;
-use std::panic::{self, AssertUnwindSafe};
 use std::sync::{Once, OnceLock};
 
 use super::config::{EncodedCall, PoolConfig};
-use crate::child::panics;
-use crate::codec::Writer;
-use crate::codec::handles::{self, Handles, Received};
-use crate::codec::message::to_bytes;
+use crate::call::{outcome, panics, run_one};
+use crate::codec::handles::Received;
 use crate::error::{Error, Result};
-use crate::link::frame::{INLINE, Kind};
+use crate::link::frame::Kind;
 use crate::link::{Body, Filling, Payload, Reply, SharedStock};
 use crate::process::current;
-use crate::supervisor::outcome;
-use crate::task::{StubError, lookup};
+use crate::task::lookup;
 
 /// The variable that has tasks run in the calling process.
 const VARIABLE: &str = "PROCESS_TASK_INLINE";
@@ -71,33 +67,15 @@ pub(super) fn run(task: u32, arguments: &Payload) -> Result<Body> {
 
 /// What a worker would answer.
 fn reply(task: u32, arguments: &Payload) -> Reply {
-    static LISTENING: Once = Once::new();
-    LISTENING.call_once(panics::listen);
-    let answer = |kind, bytes: &[u8]| Reply::new(kind, Body::of_bytes(bytes));
-    let Some(task) = lookup(task) else { return answer(Kind::UnknownTask, &[]) };
+    static HOOK: Once = Once::new();
+    HOOK.call_once(panics::install_hook);
+    let Some(task) = lookup(task) else { return Reply::new(Kind::UnknownTask, Body::of_bytes(&[])) };
     // A copy, because small payloads are nowhere aligned but in a ring.
     let received = Received::of_own(arguments.handles());
     let arguments = Body::of_bytes(arguments.bytes());
-    let mut handles = Handles::default();
-    let mut filling = Filling::new(&SharedStock::default());
-    let outcome = panic::catch_unwind(AssertUnwindSafe(|| {
-        let mut writer = Writer::new(Vec::new(), INLINE, &mut filling);
-        let bytes = arguments.bytes().unwrap_or_default();
-        handles::provide(&received, || handles::collect(&mut handles, || task.run(bytes, &mut writer)))?;
-        writer.finish().map_err(StubError::Encode)
-    }));
-    match outcome {
-        Ok(Ok(payload)) => match Payload::new(payload, filling, handles) {
-            Some(payload) => {
-                let received = Received::of_own(payload.handles());
-                Reply::new(Kind::Done, Body::of_bytes(payload.bytes()).with(received))
-            }
-            None => answer(Kind::BadResult, b"its parcel is gone"),
-        },
-        Ok(Err(StubError::Decode(error))) => answer(Kind::BadArguments, error.to_string().as_bytes()),
-        Ok(Err(StubError::Encode(error))) => answer(Kind::BadResult, error.to_string().as_bytes()),
-        Err(payload) => answer(Kind::Panicked, &to_bytes(&panics::caught(payload))),
-    }
+    let filling = Filling::new(&SharedStock::default());
+    let (kind, payload) = run_one(task, arguments.bytes().unwrap_or_default(), &received, filling, || ());
+    Reply::new(kind, Body::of_bytes(payload.bytes()).with(Received::of_own(payload.handles())))
 }
 
 #[cfg(test)]

@@ -19,6 +19,7 @@ use super::pool::Pool;
 use super::scheduler::Scheduler;
 use super::shared::Shared;
 use super::waitable::Waitable;
+use crate::call::decode;
 use crate::codec::Writer;
 use crate::codec::handles::{self, Handles};
 use crate::error::{Direction, Error, ErrorKind, Execution, Result};
@@ -26,7 +27,6 @@ use crate::link::batch::{Builder, LONGEST_ITEM};
 use crate::link::frame::INLINE;
 use crate::link::window::LOOK_AHEAD;
 use crate::link::{Filling, Payload};
-use crate::supervisor::decode;
 use crate::sys::clock;
 use crate::task::{Options, Task};
 

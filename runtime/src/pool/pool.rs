@@ -15,8 +15,8 @@ use super::pending_limit::{self, TrySubmitError};
 use super::permit::PendingPermit;
 use super::scheduler::Scheduler;
 use super::shared::Shared;
+use crate::call::encode;
 use crate::error::{Error, Result};
-use crate::supervisor::encode;
 use crate::task::Task;
 
 /// Processes that stay and run one call after the other.

@@ -12,9 +12,9 @@ use std::time::Instant;
 
 use super::scheduler::{Leader, Scheduler};
 use super::slot::{Request, Slot};
+use crate::call::outcome;
 use crate::error::Error;
 use crate::link::{Gone, Reply};
-use crate::supervisor::outcome;
 
 /// How many workers a submitting thread looks at.
 const SOME: usize = 4;

@@ -13,10 +13,11 @@ use super::effects::Start;
 use super::inline;
 use super::scheduler::{Leader, Phase, Scheduler};
 use super::slot::{Request, SlotState, Worker};
+use crate::call::outcome;
 use crate::error::{Error, ErrorKind, Execution};
 use crate::link::frame::Kind;
 use crate::link::{Caller, Remains, Reply, Salvaged};
-use crate::supervisor::{ChildHandle, outcome};
+use crate::supervisor::ChildHandle;
 
 impl Scheduler {
     /// A worker was started for this place, and was given its setup; false if it is not wanted any more.
@@ -226,7 +227,7 @@ impl Scheduler {
     fn on_worker_death(&mut self, number: usize, worker: Worker, status: ExitStatus) {
         let name = worker.record.name();
         let error = |caller: &Caller<Request>, execution| {
-            outcome::of_death(&worker.record, status, caller, execution).in_process(&name, worker.record.pid)
+            outcome::of_exit(worker.record.exit(status), caller, execution).in_process(&name, worker.record.pid)
         };
         if worker.setup_pending > 0 && !worker.setup_failed && !matches!(self.phase, Phase::Ended(_)) {
             if matches!(worker.caller.running(), Some(Request::Initializer)) {

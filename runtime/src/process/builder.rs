@@ -10,9 +10,10 @@ use super::output::{Output, Pipes};
 use super::running::{IsRight, NotStarted, Order, Running};
 use super::stdio::Stdio;
 use super::surroundings::surroundings;
+use crate::call::encode;
 use crate::error::{Error, Result};
 use crate::link::{SharedStock, StartMethod};
-use crate::supervisor::{ChildHandle, SetupFor, SpawnAttributes, StartRequest, encode, setup, supervisor};
+use crate::supervisor::{ChildHandle, SetupFor, SpawnAttributes, StartRequest, setup, supervisor};
 use crate::sys::{Errno, signal};
 use crate::task::{Options as Limits, Task};
 

@@ -15,10 +15,10 @@ use std::time::{Duration, Instant};
 use super::builder::ProcessBuilder;
 use super::output::{Output, Pipes};
 use super::running::Running;
+use crate::call::decode;
 use crate::codec::CodecError;
 use crate::error::{Error, Result};
 use crate::reactor::reactor;
-use crate::supervisor::decode;
 use crate::sys::{self, fd, forked, signal};
 
 /// A process that runs one task, and the way to its result.

@@ -23,6 +23,7 @@ use std::time::{Duration, Instant};
 
 use tracing::warn;
 
+use crate::call::outcome;
 use crate::codec::message::to_bytes;
 use crate::error::{Error, ErrorKind, Execution, Result};
 use crate::link::frame::Kind;
@@ -31,7 +32,7 @@ use crate::link::{Body, Caller, Payload};
 use crate::reactor::{EventHandler, Reactor, Timer, Token, existing_reactor, wake};
 use crate::supervisor::{
     ChildHandle, DEATH_CHECK_INTERVAL, MAX_DEATH_TIME, SetupFor, SpawnAttributes, SpawnedChild, StartRequest,
-    hand_over, not_dead_note, outcome, setup, supervisor, tell_of_stop,
+    hand_over, not_dead_note, setup, supervisor, tell_of_stop,
 };
 use crate::sys::held::Held;
 use crate::sys::poll::{self, Report};
@@ -351,7 +352,7 @@ impl Running {
                     (Some(&elapsed), Some(limit)) if status.signal() == Some(signal::KILL) => {
                         Error::new(ErrorKind::TimedOut { limit, elapsed }, execution)
                     }
-                    _ => outcome::of_death(&self.record, status, caller, execution),
+                    _ => outcome::of_exit(self.record.exit(status), caller, execution),
                 }));
             }
         }

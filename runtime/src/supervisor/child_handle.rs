@@ -13,6 +13,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::server::ForkServer;
+use crate::call::outcome::Exit;
 use crate::link::message::{ChildId, ToServer};
 use crate::shared::members::{self, Member};
 use crate::sys::cgroup::OomKills;
@@ -125,11 +126,6 @@ impl ChildHandle {
         lock(&self.stop).signal.filter(|_| self.status().is_none())
     }
 
-    /// The signal with which its terminal has stopped it in the background, which is why it was killed.
-    pub(crate) fn background_signal(&self) -> Option<i32> {
-        lock(&self.stop).for_good
-    }
-
     /// Has `watcher` called when it is stopped, by which signal, and when it is continued (`None`), on the reactor's thread; at
     /// once, on this one, if it is stopped.
     pub(crate) fn on_stop(&self, watcher: impl Fn(Option<i32>) + Send + Sync + 'static) {
@@ -196,9 +192,9 @@ impl ChildHandle {
         }
     }
 
-    /// What the kernel's OOM killer has done since it was handed out, if it was killed by SIGKILL.
-    pub(crate) fn oom_note(&self) -> Option<String> {
-        lock(&self.end).oom.clone()
+    /// What there is to know of its exit, which had this status.
+    pub(crate) fn exit(&self, status: ExitStatus) -> Exit {
+        Exit { status, oom_note: lock(&self.end).oom.clone(), background_signal: lock(&self.stop).for_good }
     }
 
     /// It has ended: tells the watchers. A second report is ignored.

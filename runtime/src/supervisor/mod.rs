@@ -9,18 +9,14 @@ mod child_table;
 mod events;
 mod exec_context;
 mod notices;
-pub(crate) mod outcome;
 mod requester;
 mod server;
 mod servers;
 mod spawn;
 mod stop_events;
 
-mod values;
-
 pub(crate) use self::attributes::{SetupFor, SpawnAttributes, hand_over, preparing, setup, setup_of_worker};
 pub(crate) use self::child_handle::{ChildHandle, DEATH_CHECK_INTERVAL, MAX_DEATH_TIME, not_dead_note};
 pub(crate) use self::child_table::{OnStarted, SpawnedChild, StartRequest};
 pub(crate) use self::events::{Supervisor, existing_supervisor, supervisor};
 pub(crate) use self::stop_events::tell_of_stop;
-pub(crate) use self::values::{decode, encode};

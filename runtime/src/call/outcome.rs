@@ -5,7 +5,6 @@
 use std::os::unix::process::ExitStatusExt as _;
 use std::process::ExitStatus;
 
-use super::child_handle::ChildHandle;
 use crate::codec::message::from_bytes;
 use crate::error::{Direction, Error, ErrorKind, Execution, Result, why};
 use crate::link::frame::Kind;
@@ -52,8 +51,8 @@ pub(crate) fn of_reply(reply: Reply) -> Result<Body> {
     }
 }
 
-/// What a process's end means for a call that it had; `execution` says whether the call may have run.
-fn of_end<T>(status: ExitStatus, caller: &Caller<T>, execution: Execution) -> Error {
+/// As [`of_exit`], of the status alone.
+fn of_status<T>(status: ExitStatus, caller: &Caller<T>, execution: Execution) -> Error {
     if execution == Execution::NotStarted {
         match caller.excuse() {
             Some(FromChild::Mismatch { .. }) => return Error::new(ErrorKind::BinaryMismatch, execution),
@@ -77,19 +76,26 @@ fn of_end<T>(status: ExitStatus, caller: &Caller<T>, execution: Execution) -> Er
     Error::new(kind, execution)
 }
 
-/// What the end of the process of `record` means for a call that it had; see [`of_end`].
-pub(crate) fn of_death<T>(record: &ChildHandle, status: ExitStatus, caller: &Caller<T>, execution: Execution) -> Error {
-    let error = in_background(record, status, execution).unwrap_or_else(|| of_end(status, caller, execution));
-    match record.oom_note() {
+/// How a process ended, as its supervisor knows it.
+#[derive(Debug)]
+pub(crate) struct Exit {
+    pub(crate) status: ExitStatus,
+    /// What the kernel's OOM killer did meanwhile, if the process was killed by SIGKILL.
+    pub(crate) oom_note: Option<String>,
+    /// The signal with which its terminal stopped it in the background, which is why it was killed.
+    pub(crate) background_signal: Option<i32>,
+}
+
+/// What the exit of a process means for a call that it had; `execution` says whether the call may have run.
+pub(crate) fn of_exit<T>(exit: Exit, caller: &Caller<T>, execution: Execution) -> Error {
+    let Exit { status, oom_note, background_signal } = exit;
+    let background = background_signal.filter(|_| status.signal() == Some(signal::KILL));
+    let needs_terminal = background.map(|signal| Error::new(ErrorKind::NeedsTerminal { signal }, execution));
+    let error = needs_terminal.unwrap_or_else(|| of_status(status, caller, execution));
+    match oom_note {
         Some(note) if matches!(error.kind(), ErrorKind::Killed { .. }) => error.with_note(note),
         _ => error,
     }
-}
-
-/// The error of a process that was killed because it used the terminal from the background.
-fn in_background(record: &ChildHandle, status: ExitStatus, execution: Execution) -> Option<Error> {
-    let signal = record.background_signal().filter(|_| status.signal() == Some(signal::KILL))?;
-    Some(Error::new(ErrorKind::NeedsTerminal { signal }, execution))
 }
 
 /// A child wrote what the protocol does not allow.
@@ -111,7 +117,7 @@ mod tests {
         let (link, theirs) = Link::new(1).unwrap();
         let caller = Caller::<()>::new(link);
         assert_eq!(Callee::open(theirs, 2).unwrap_err(), Errno::EXDEV);
-        let error = of_end(ExitStatus::from_raw(1 << 8), &caller, Execution::NotStarted);
+        let error = of_status(ExitStatus::from_raw(1 << 8), &caller, Execution::NotStarted);
         assert_eq!(error, Error::new(ErrorKind::BinaryMismatch, Execution::NotStarted));
     }
 }

@@ -27,7 +27,7 @@ thread_local! {
 static LAST_WORDS: OnceLock<LastWords> = OnceLock::new();
 
 /// From now on, what a panic says is left in `last_words`, too.
-pub(super) fn tell(last_words: LastWords) {
+pub(crate) fn set_sink(last_words: LastWords) {
     let _ = LAST_WORDS.set(last_words);
 }
 
@@ -40,15 +40,15 @@ static PRELOADING: AtomicI32 = AtomicI32::new(-1);
 ///
 /// # Errors
 /// One of them panicked: what it said. In a program that aborts on panics, `socket` has been told, and nothing returns.
-pub(super) fn catch(socket: BorrowedFd<'_>, preloads: impl FnOnce()) -> Result<(), String> {
+pub(crate) fn catch(socket: BorrowedFd<'_>, preloads: impl FnOnce()) -> Result<(), String> {
     PRELOADING.store(socket.as_raw_fd(), Relaxed);
     let outcome = panic::catch_unwind(AssertUnwindSafe(preloads));
     PRELOADING.store(-1, Relaxed);
-    outcome.map_err(|payload| sentence(&caught(payload)))
+    outcome.map_err(|payload| sentence(&take_report(payload)))
 }
 
 /// Tells the parent why there will be no fork server.
-pub(super) fn tell_of_preload(socket: BorrowedFd<'_>, panic: &str) {
+pub(crate) fn tell_of_preload(socket: BorrowedFd<'_>, panic: &str) {
     // A message has a bound, which leaves room for the rest of it.
     let text = panic[..panic.floor_char_boundary(socket::MAX_MESSAGE / 2)].to_owned();
     let _ = socket::send(socket, &to_bytes(&FromServer::PreloadPanicked { text }), &[]);
@@ -63,7 +63,7 @@ fn sentence(report: &PanicReport) -> String {
 ///
 /// Runs in: the fork server, so that its children need not, in a child that was executed, and in a parent that runs
 /// tasks itself.
-pub(crate) fn listen() {
+pub(crate) fn install_hook() {
     let before = panic::take_hook();
     panic::set_hook(Box::new(move |info| {
         let report = report(info);
@@ -94,7 +94,7 @@ fn report(info: &PanicHookInfo<'_>) -> PanicReport {
 }
 
 /// What is known of a panic that was caught on this thread; its payload is dropped here.
-pub(crate) fn caught(payload: Box<dyn Any + Send>) -> PanicReport {
+pub(crate) fn take_report(payload: Box<dyn Any + Send>) -> PanicReport {
     let message = message_of(&*payload);
     // A destructor of a payload may panic itself; that one's payload is left alone.
     if let Err(second) = panic::catch_unwind(AssertUnwindSafe(|| drop(payload))) {
