@@ -342,7 +342,7 @@ impl Scheduler {
         }
     }
 
-    /// AllCalls is to end now: those that leave are killed, and no finalizer is waited for.
+    /// Everything is to end now: those that leave are killed, and no finalizer is waited for.
     pub(super) fn kill_leaving(&mut self) {
         for leaving in &mut self.leaving {
             leaving.worker = None;

@@ -119,7 +119,7 @@ impl Pool {
     /// takes none. It never waits.
     ///
     /// # Errors
-    /// The pool has as many calls as [`max_pending`](PoolBuilder::max_pending) allows, or it is closed. AllCalls else is
+    /// The pool has as many calls as [`max_pending`](PoolBuilder::max_pending) allows, or it is closed. Everything else is
     /// what [`JoinHandle::join`] reports.
     ///
     /// # Examples

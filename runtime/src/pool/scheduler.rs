@@ -42,7 +42,7 @@ const RARELY: u32 = LOOK_AHEAD;
 /// How soon handles are tried again that could not be sent because too many are under way.
 const SOON: Duration = Duration::from_millis(2);
 
-/// AllCalls under the mutex.
+/// Everything under the mutex.
 #[derive(Debug)]
 pub(super) struct Scheduler {
     pub(super) config: Arc<PoolConfig>,
