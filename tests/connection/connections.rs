@@ -13,8 +13,8 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::support::{PATIENCE, eventually};
-use process_task::channel::{Connection, Receiver, RecvError, SendErrorKind, Sender, one_way, pipe};
-use process_task::{ErrorKind, Pool, ProcessBuilder, Shared, StartMethod, process_task};
+use process_task::channel::{Connection, Receiver, RecvError, RecvTimeoutError, Sender, TryRecvError, one_way, pipe};
+use process_task::{Error, ErrorKind, Pool, ProcessBuilder, Shared, StartMethod, process_task};
 use serde::{Deserialize, Serialize};
 
 under_every_start_method! {
@@ -110,7 +110,7 @@ fn a_process_that_only_polls_takes_nothing(method: StartMethod) {
     assert_eq!(receiver.recv().unwrap(), "first");
     assert!(builder(method).spawn(look, &receiver).unwrap().join().unwrap());
     assert_eq!(receiver.recv().unwrap(), "second");
-    assert_eq!(receiver.try_recv(), Err(RecvError::Empty));
+    assert_eq!(receiver.try_recv(), Err(TryRecvError::Empty));
 }
 
 fn an_end_closed_by_its_giver_is_still_the_takers(method: StartMethod) {
@@ -137,7 +137,7 @@ fn a_dropped_end_is_the_end_after_all_that_was_sent(method: StartMethod) {
     drop(receiver);
     for long in [10, 100_000] {
         let error = sender.send(vec![3; long]).unwrap_err();
-        assert_eq!((error.kind().clone(), error.into_inner().len()), (SendErrorKind::Disconnected, long));
+        assert_eq!((error.is_disconnected(), error.into_inner().len()), (true, long));
     }
 }
 
@@ -264,7 +264,9 @@ fn a_message_has_as_many_handles_as_a_packet_and_no_more(_: StartMethod) {
         let (sender, receiver) = one_way::<(Vec<Shared<u32>>, Vec<u8>)>().unwrap();
         let regions: Vec<_> = (0..=MOST).map(|n| Shared::new(n as u32).unwrap()).collect();
         let error = sender.send((regions.clone(), bytes(len))).unwrap_err();
-        assert!(matches!(error.kind(), SendErrorKind::CannotEncode { reason, .. } if reason.contains("252 handles")));
+        assert!(
+            matches!(error.failure().map(Error::kind), Some(ErrorKind::CannotEncode { reason, .. }) if reason.contains("252 handles"))
+        );
         assert_eq!(error.into_inner().0.len(), MOST + 1);
         sender.send((regions[..MOST].to_vec(), bytes(len))).unwrap();
         let (came, with) = receiver.recv().unwrap();
@@ -317,7 +319,7 @@ fn what_cannot_be_encoded_comes_back(method: StartMethod) {
 fn what_cannot_be_decoded_costs_itself_only(method: StartMethod) {
     let (sender, receiver) = one_way().unwrap();
     builder(method).spawn(awkward, sender).unwrap().join().unwrap();
-    let refused = |outcome: &Result<Awkward, RecvError>| matches!(outcome, Err(RecvError::CannotDecode { reason, .. }) if reason.contains("want to be there"));
+    let refused = |outcome: &Result<Awkward, RecvError>| matches!(outcome, Err(RecvError::Failed(error)) if matches!(error.kind(), ErrorKind::CannotDecode { reason, .. } if reason.contains("want to be there")));
     let all: Vec<_> = receiver.iter().collect();
     assert!(refused(&all[1]) && refused(&all[3]), "{all:?}");
     assert_eq!([&all[0], &all[2], &all[4]], [&Ok(Awkward(0)), &Ok(Awkward(3)), &Ok(Awkward(103))]);
@@ -335,13 +337,13 @@ fn who_does_not_wait_gets_the_message_back_when_there_is_no_room(_: StartMethod)
             }
             assert!(sent < 1000, "there is no end of room");
         };
-        assert_eq!((error.kind().clone(), error.into_inner().len()), (SendErrorKind::Full, len));
+        assert_eq!((error.is_full(), error.into_inner().len()), (true, len));
         assert!(sent > 0, "{len} bytes");
         let error = sender.send_timeout(message.clone(), Duration::from_millis(20)).unwrap_err();
-        assert_eq!((error.kind().clone(), error.into_inner().len()), (SendErrorKind::Full, len));
+        assert_eq!((error.is_timeout(), error.into_inner().len()), (true, len));
         // What did not go was not sent, and there is room again once all was read.
         (0..sent).for_each(|_| assert_eq!(receiver.try_recv().unwrap().len(), len));
-        assert_eq!(receiver.try_recv(), Err(RecvError::Empty));
+        assert_eq!(receiver.try_recv(), Err(TryRecvError::Empty));
         sender.try_send(message).unwrap();
         assert_eq!(receiver.recv().unwrap().len(), len);
     }
@@ -354,7 +356,10 @@ fn who_waits_for_room_goes_on_as_soon_as_there_is_some(_: StartMethod) {
         thread::scope(|scope| {
             let waiting = scope.spawn(|| {
                 let number = sent as u64;
-                timeout.map_or_else(|| sender.send(number), |timeout| sender.send_timeout(number, timeout)).unwrap();
+                match timeout {
+                    None => sender.send(number).unwrap(),
+                    Some(timeout) => sender.send_timeout(number, timeout).unwrap(),
+                }
             });
             thread::sleep(Duration::from_millis(50));
             assert!(!waiting.is_finished());
@@ -371,10 +376,10 @@ fn who_waits_for_room_goes_on_as_soon_as_there_is_some(_: StartMethod) {
 fn time_outs_are_kept_and_take_nothing(_: StartMethod) {
     let (sender, receiver) = one_way::<u32>().unwrap();
     let start = Instant::now();
-    assert_eq!(receiver.recv_timeout(Duration::from_millis(30)), Err(RecvError::Empty));
+    assert_eq!(receiver.recv_timeout(Duration::from_millis(30)), Err(RecvTimeoutError::Timeout));
     assert!(!receiver.is_ready_timeout(Duration::from_millis(30)).unwrap());
     assert!(start.elapsed() >= Duration::from_millis(60));
-    assert_eq!(receiver.recv_timeout(Duration::ZERO), Err(RecvError::Empty));
+    assert_eq!(receiver.recv_timeout(Duration::ZERO), Err(RecvTimeoutError::Timeout));
     thread::scope(|scope| {
         let late = scope.spawn(|| receiver.recv_timeout(PATIENCE));
         sender.send(7).unwrap();

@@ -14,7 +14,7 @@ use crate::support::shared_counter::{Stage, reach, stage, until, until_killed};
 use crate::support::{PATIENCE, eventually, processes, rounds};
 use nix::sys::signal::{Signal, raise};
 use nix::unistd::Pid;
-use process_task::channel::{Connection, Receiver, RecvError, SendErrorKind, Sender, one_way, pipe};
+use process_task::channel::{Connection, Receiver, RecvError, RecvTimeoutError, Sender, TryRecvError, one_way, pipe};
 use process_task::{Process, ProcessBuilder, StartMethod, process_task};
 use serde::{Deserialize, Serialize};
 
@@ -143,7 +143,7 @@ fn a_receiver_killed_at_any_moment_is_the_end_for_the_sender(method: StartMethod
             moment(round);
             kill(&process);
             let error = pouring.join().unwrap();
-            assert_eq!(*error.kind(), SendErrorKind::Disconnected);
+            assert!(error.is_disconnected());
             assert!(is_whole(&error.into_inner(), len), "the message comes back");
         });
         assert!(process.join().is_err());
@@ -175,7 +175,7 @@ fn a_sender_that_waits_for_room_hears_of_the_receivers_death(method: StartMethod
             });
             kill(&process);
             let error = waiting.join().unwrap().expect("an end");
-            assert_eq!(*error.kind(), SendErrorKind::Disconnected);
+            assert!(error.is_disconnected());
         });
         assert!(process.join().is_err());
     }
@@ -203,7 +203,7 @@ fn what_the_dead_sent_arrives_though_they_had_not_read_everything(method: StartM
             assert!(message.0 == number && is_whole(&message, len));
         }
         assert_eq!(mine.recv(), Err(RecvError::Disconnected));
-        assert_eq!(*mine.send(numbered(0, len)).unwrap_err().kind(), SendErrorKind::Disconnected);
+        assert!(mine.send(numbered(0, len)).unwrap_err().is_disconnected());
     }
 }
 
@@ -267,11 +267,7 @@ fn an_end_on_its_way_to_a_dead_process_is_closed(method: StartMethod) {
     }
     kill(&process);
     for sender in senders {
-        eventually(
-            "it is closed",
-            PATIENCE,
-            || matches!(sender.try_send(2), Err(error) if *error.kind() == SendErrorKind::Disconnected),
-        );
+        eventually("it is closed", PATIENCE, || matches!(sender.try_send(2), Err(error) if error.is_disconnected()));
     }
     assert!(process.join().is_err());
 }
@@ -322,7 +318,7 @@ fn readers_that_die_reading_do_not_silence_the_sender(method: StartMethod) {
         }
         sending.join().unwrap();
     });
-    assert_eq!(receiver.try_recv().map(|_| ()), Err(RecvError::Empty));
+    assert_eq!(receiver.try_recv().map(|_| ()), Err(TryRecvError::Empty));
 }
 
 #[process_task]
@@ -380,9 +376,9 @@ fn a_stopped_process_costs_time_only(method: StartMethod) {
                 Err(error) => break error,
             }
         };
-        assert_eq!(*error.kind(), SendErrorKind::Full);
+        assert!(error.is_timeout());
         assert!(sent > 0 && is_whole(&error.into_inner(), len));
-        assert_eq!(mine.recv_timeout(Duration::from_millis(20)), Err(RecvError::Empty));
+        assert_eq!(mine.recv_timeout(Duration::from_millis(20)), Err(RecvTimeoutError::Timeout));
         nix::sys::signal::kill(Pid::from_raw(pid.cast_signed()), Signal::SIGCONT).expect("it is ours");
         for number in 0..sent {
             let answer = mine.recv().unwrap();
@@ -407,9 +403,9 @@ fn a_drop_in_the_middle_of_a_call_is_heard_when_the_call_ends(method: StartMetho
     let stage = stage();
     let process = builder(method).spawn(drop_early, (sender, &stage)).unwrap();
     until(&stage, 1);
-    assert_eq!(receiver.try_recv(), Err(RecvError::Empty), "the caller may have to give the end to another process");
+    assert_eq!(receiver.try_recv(), Err(TryRecvError::Empty), "the caller may have to give the end to another process");
     stage.fetch_add(1, SeqCst);
     // Nobody asks for the result: the end of the process is enough.
-    assert_eq!(receiver.recv_timeout(PATIENCE), Err(RecvError::Disconnected));
+    assert_eq!(receiver.recv_timeout(PATIENCE), Err(RecvTimeoutError::Disconnected));
     process.join().unwrap();
 }

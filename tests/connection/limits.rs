@@ -16,8 +16,8 @@ use crate::support::{PATIENCE, eventually, rounds};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::signal::{SigHandler, Signal, signal};
 use nix::unistd::{Uid, setuid};
-use process_task::channel::{Connection, Receiver, RecvError, SendErrorKind, Sender, one_way, pipe};
-use process_task::{ProcessBuilder, Shared, StartMethod, process_task};
+use process_task::channel::{Connection, Receiver, RecvError, Sender, one_way, pipe};
+use process_task::{Error, ErrorKind, ProcessBuilder, Shared, StartMethod, process_task};
 
 under_every_start_method! {
     within 100 seconds;
@@ -77,7 +77,7 @@ fn receive_with(from: Receiver<Message>, room: u64) -> Vec<String> {
             );
             format!("{} {}", handles.len(), bytes.len())
         }
-        Err(RecvError::CannotDecode { reason, .. }) if reason.contains("as many descriptors open as it may") => {
+        Err(RecvError::Failed(error)) if matches!(error.kind(), ErrorKind::CannotDecode { reason, .. } if reason.contains("as many descriptors open as it may")) => {
             "no room".to_owned()
         }
         Err(other) => other.to_string(),
@@ -128,7 +128,7 @@ fn send_without_descriptors(out: Sender<Message>) {
         out.send(short).expect("it needs none");
         out.send(with_handles).expect("its handles have theirs");
         let error = out.send(long).expect_err("a long one needs one");
-        assert!(matches!(error.kind(), SendErrorKind::Failed { .. }), "{error}");
+        assert!(matches!(error.failure().map(Error::kind), Some(ErrorKind::ChannelFailed { .. })), "{error}");
         error.into_inner()
     });
     assert!(is_whole(&long, 0, 100_000));
@@ -162,15 +162,15 @@ fn send_with_few_on_their_way() {
             Err(error) => break error,
         }
     };
-    assert_eq!(*error.kind(), SendErrorKind::Full);
+    assert!(error.is_full());
     assert!((FEW..FEW + 10).contains(&sent), "{sent} were sent");
     assert!(is_whole(&error.into_inner(), 1, 10));
     // What needs none goes all the same.
     sender.try_send(message(0, 10)).expect("there is room");
     let patient = sender.send_timeout(one.clone(), Duration::from_millis(10)).expect_err("nobody receives");
-    assert_eq!(*patient.kind(), SendErrorKind::Full);
+    assert!(patient.is_timeout());
     let in_vain = sender.send(one.clone()).expect_err("nobody receives for a second");
-    assert!(matches!(in_vain.kind(), SendErrorKind::Failed { .. }), "{in_vain}");
+    assert!(matches!(in_vain.failure().map(Error::kind), Some(ErrorKind::ChannelFailed { .. })), "{in_vain}");
     thread::scope(|scope| {
         let waiting = scope.spawn(|| sender.send(one.clone()).expect("somebody receives now"));
         (0..sent).for_each(|_| assert!(is_whole(&receiver.recv().expect("a message"), 1, 10)));
@@ -191,7 +191,7 @@ fn send_to_nobody(stage: &Stage, out: Sender<Vec<u8>>) -> usize {
     reach(stage);
     until(stage, 2);
     let refused = |len: &usize| match out.send(vec![1; *len]) {
-        Err(error) => *error.kind() == SendErrorKind::Disconnected && error.into_inner().len() == *len,
+        Err(error) => error.is_disconnected() && error.into_inner().len() == *len,
         Ok(()) => false,
     };
     [0, 10, 100_000].iter().filter(|len| refused(len)).count()

@@ -14,7 +14,9 @@ use crate::support::shared_counter::{Stage, reach, stage, until, until_killed};
 use crate::support::signal_storm;
 use crate::support::{PATIENCE, eventually};
 use nix::sys::resource::{Resource, getrlimit};
-use process_task::channel::{Receiver, RecvError, Sender, one_way, pipe, wait_readable};
+use process_task::channel::{
+    Receiver, RecvError, RecvTimeoutError, Sender, TryRecvError, one_way, pipe, wait_readable,
+};
 use process_task::{ErrorKind, ProcessBuilder, StartMethod, process_task};
 
 under_every_start_method! {
@@ -61,7 +63,7 @@ fn everything_that_many_children_send_is_received(method: StartMethod) {
             for place in ready.into_iter().rev() {
                 match ends[place].try_recv() {
                     Ok(message) => received.push(message),
-                    Err(RecvError::Disconnected) => drop(ends.remove(place)),
+                    Err(TryRecvError::Disconnected) => drop(ends.remove(place)),
                     Err(other) => panic!("it was said to be ready: {other}"),
                 }
             }
@@ -175,7 +177,7 @@ fn wait_under_fire(one: Receiver<u32>, other: Receiver<Vec<u8>>, ready: Sender<(
     signal_storm::storm();
     let start = Instant::now();
     assert_eq!(wait_readable(&[&one, &other], Some(Duration::from_millis(50))).expect("a wait"), [] as [usize; 0]);
-    assert_eq!(one.recv_timeout(Duration::from_millis(50)), Err(RecvError::Empty));
+    assert_eq!(one.recv_timeout(Duration::from_millis(50)), Err(RecvTimeoutError::Timeout));
     assert!(start.elapsed() >= Duration::from_millis(100), "a signal has ended a wait");
     ready.send(()).expect("somebody waits");
     let (mut numbers, mut bytes) = (0, 0);
@@ -244,5 +246,5 @@ fn what_the_kernel_refuses_is_an_error(_: StartMethod) {
         let error = refused.unwrap_err();
         assert!(matches!(error.kind(), ErrorKind::ChannelFailed { .. }), "{error}");
     }
-    eventually("the connection is as before", PATIENCE, || receiver.try_recv() == Err(RecvError::Empty));
+    eventually("the connection is as before", PATIENCE, || receiver.try_recv() == Err(TryRecvError::Empty));
 }

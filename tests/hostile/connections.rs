@@ -17,7 +17,7 @@ use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::sys::resource::{Resource, setrlimit};
 use nix::sys::socket::{ControlMessage, MsgFlags, SockFlag, SockType, sendmsg, socketpair};
 use process_task::channel::{Connection, Message, Receiver, RecvError, Sender, one_way};
-use process_task::{ProcessBuilder, Shared, StartMethod, process_task};
+use process_task::{ErrorKind, ProcessBuilder, Shared, StartMethod, process_task};
 use serde::{Deserialize, Serialize};
 
 under_every_start_method! {
@@ -56,7 +56,7 @@ fn goes_on(sender: &Sender<Vec<u8>>, receiver: &Receiver<Vec<u8>>) {
 }
 
 fn is_broken(outcome: &Result<Vec<u8>, RecvError>) -> bool {
-    matches!(outcome, Err(RecvError::Failed { .. }))
+    matches!(outcome, Err(RecvError::Failed(_)))
 }
 
 fn what_is_no_packet_of_ours_is_an_error(_: StartMethod) {
@@ -85,7 +85,10 @@ fn what_is_no_packet_of_ours_is_an_error(_: StartMethod) {
     // The inside of a packet that is whole: lengths, and what is left over.
     for inside in [&[][..], &[9; 7], &u64::MAX.to_ne_bytes(), &[&4u64.to_ne_bytes()[..], &[0; 11]].concat(), &[0; 17]] {
         forge(sender.as_fd(), &packet(WHOLE, inside.len() as u64, inside), &[]);
-        assert!(matches!(receiver.recv(), Err(RecvError::CannotDecode { .. })), "{inside:?}");
+        assert!(
+            matches!(receiver.recv(), Err(RecvError::Failed(error)) if matches!(error.kind(), ErrorKind::CannotDecode { .. })),
+            "{inside:?}"
+        );
     }
     goes_on(&sender, &receiver);
 }
@@ -137,7 +140,10 @@ fn memory_that_is_not_what_it_should_be_is_an_error(_: StartMethod) {
     for len in [0, 1, 8, 100, 4096] {
         forge(sender.as_fd(), &packet(PARCEL, len, b""), &[memory(8192, true, SIZE).as_fd()]);
         let outcome = receiver.recv();
-        assert!(matches!(outcome, Err(RecvError::CannotDecode { .. })), "{outcome:?} for {len}");
+        assert!(
+            matches!(&outcome, Err(RecvError::Failed(error)) if matches!(error.kind(), ErrorKind::CannotDecode { .. })),
+            "{outcome:?} for {len}"
+        );
     }
     goes_on(&sender, &receiver);
 }
@@ -148,7 +154,11 @@ fn receive_with_little_memory(numbers: Receiver<Vec<u64>>, texts: Receiver<Vec<S
     let used = std::fs::read_to_string("/proc/self/statm").expect("its own size");
     let used: u64 = used.split(' ').next().and_then(|pages| pages.parse().ok()).expect("a number of pages");
     setrlimit(Resource::RLIMIT_AS, used * 4096 + (64 << 20), used * 4096 + (64 << 20)).expect("a limit");
-    let refused = |outcome: Option<RecvError>| u32::from(matches!(outcome, Some(RecvError::CannotDecode { .. })));
+    let refused = |outcome: Option<RecvError>| {
+        u32::from(
+            matches!(outcome, Some(RecvError::Failed(error)) if matches!(error.kind(), ErrorKind::CannotDecode { .. })),
+        )
+    };
     (
         numbers.iter().map(|outcome| refused(outcome.err())).sum(),
         texts.iter().map(|outcome| refused(outcome.err())).sum(),
@@ -203,12 +213,16 @@ fn what_is_no_end_is_no_connection(_: StartMethod) {
     let index = |index: u32| packet(WHOLE, 5, &by_place(&index.to_ne_bytes()));
     for other in &others {
         forge(sender.as_fd(), &index(0), &[other.as_fd()]);
-        assert!(matches!(receiver.recv(), Err(RecvError::CannotDecode { .. })));
+        assert!(
+            matches!(receiver.recv(), Err(RecvError::Failed(error)) if matches!(error.kind(), ErrorKind::CannotDecode { .. }))
+        );
     }
     let (good, numbers) = one_way::<u32>().unwrap();
     for (at, beside) in [(1, vec![good.as_fd()]), (0, vec![]), (u32::MAX, vec![good.as_fd()])] {
         forge(sender.as_fd(), &index(at), &beside);
-        assert!(matches!(receiver.recv(), Err(RecvError::CannotDecode { .. })));
+        assert!(
+            matches!(receiver.recv(), Err(RecvError::Failed(error)) if matches!(error.kind(), ErrorKind::CannotDecode { .. }))
+        );
     }
     forge(sender.as_fd(), &index(0), &[good.as_fd()]);
     receiver.recv().unwrap().send(7).unwrap();
@@ -249,8 +263,8 @@ fn random_packets_are_messages_or_errors(_: StartMethod) {
         let beside: Vec<_> = (0..next(4)).map(|_| if next(2) == 0 { file.as_fd() } else { parcel.as_fd() }).collect();
         forge(sender.as_fd(), &forged, &beside);
         forge(bytes.as_fd(), &forged, &beside);
-        assert!(!matches!(receiver.recv(), Err(RecvError::Empty | RecvError::Disconnected)));
-        assert!(!matches!(numbers.recv(), Err(RecvError::Empty | RecvError::Disconnected)));
+        assert!(!matches!(receiver.recv(), Err(RecvError::Disconnected)));
+        assert!(!matches!(numbers.recv(), Err(RecvError::Disconnected)));
     }
     goes_on(&bytes, &numbers);
 }
@@ -262,9 +276,13 @@ fn a_message_of_another_type_is_an_error(_: StartMethod) {
     // An end of one type that arrives as one of another: the types are the program's word alone.
     forge(sender.as_fd(), &packet(WHOLE, 5, &by_place(&0u32.to_ne_bytes())), &[numbers.as_fd()]);
     receiver.recv().unwrap().send("no number".to_owned()).unwrap();
-    assert!(matches!(expected.recv(), Err(RecvError::CannotDecode { .. })));
+    assert!(
+        matches!(expected.recv(), Err(RecvError::Failed(error)) if matches!(error.kind(), ErrorKind::CannotDecode { .. }))
+    );
     forge(texts.as_fd(), &packet(WHOLE, 8, &u64::MAX.to_ne_bytes()), &[]);
-    assert!(matches!(refused.recv(), Err(RecvError::CannotDecode { .. })));
+    assert!(
+        matches!(refused.recv(), Err(RecvError::Failed(error)) if matches!(error.kind(), ErrorKind::CannotDecode { .. }))
+    );
     numbers.send(7).unwrap();
     assert_eq!(expected.recv(), Ok(7));
 }
@@ -300,7 +318,7 @@ fn goes_deep<T: Message>(how: u8, step: &[u8], deep: impl Fn(usize) -> T) {
     std::os::unix::fs::FileExt::write_all_at(&File::from(parcel.try_clone().unwrap()), &inside, 4096).unwrap();
     forge(sender.as_fd(), &packet(PARCEL, inside.len() as u64, b""), &[parcel.as_fd()]);
     match receiver.recv() {
-        Err(RecvError::CannotDecode { reason, .. }) => assert!(reason.contains("deeper than the stack"), "{reason}"),
+        Err(RecvError::Failed(error)) => assert!(error.to_string().contains("deeper than the stack"), "{error}"),
         other => panic!("{:?}", other.err()),
     }
     sender.send(deep(1)).unwrap();

@@ -13,7 +13,8 @@ use crate::support::noise_peer::{
 };
 use crate::support::{PATIENCE, eventually, promise};
 use nix::errno::Errno;
-use process_task::channel::{Connection, Key, Listener, RecvError, SendErrorKind, wait_readable};
+use process_task::ErrorKind;
+use process_task::channel::{Connection, Key, Listener, RecvError, RecvTimeoutError, TryRecvError, wait_readable};
 
 macro_rules! promises {
     ($($name:ident),+ $(,)?) => {
@@ -76,14 +77,15 @@ const NONSENSE: &str = "the other side broke the rules of the connection";
 fn has_failed(end: &End, reason: &str, expected: Errno) {
     for _ in 0..2 {
         match end.recv() {
-            Err(RecvError::Failed { step, errno, .. }) => {
+            Err(RecvError::Failed(error)) => {
+                let ErrorKind::ChannelFailed { step, errno, .. } = error.kind() else { panic!("{error}") };
                 assert!(step.contains(reason), "{step}");
-                assert_eq!(Errno::from_raw(errno), expected);
+                assert_eq!(Errno::from_raw(*errno), expected);
             }
             other => panic!("{other:?}"),
         }
     }
-    assert_eq!(*end.send("word".to_owned()).unwrap_err().kind(), SendErrorKind::Disconnected);
+    assert!(end.send("word".to_owned()).unwrap_err().is_disconnected());
 }
 
 fn a_bit_that_is_changed_anywhere_is_noticed() {
@@ -192,7 +194,7 @@ fn a_peer_that_only_says_half_is_waited_for() {
     let mut met = met(&listener, &key);
     let said = met.said(&["word"]);
     for byte in &said[0] {
-        assert_eq!(met.server.try_recv(), Err(RecvError::Empty));
+        assert_eq!(met.server.try_recv(), Err(TryRecvError::Empty));
         assert_eq!(met.server.is_ready_timeout(Duration::ZERO), Ok(false));
         met.to_server.write_all(&[*byte]).unwrap();
     }
@@ -268,7 +270,7 @@ fn lengths_that_no_frame_has_end_the_connection() {
     // As long as a frame can be, of which nothing comes.
     let (end, mut other) = peer(&listener, &key);
     other.stream.write_all(&[0xff, 0xff, 1]).unwrap();
-    assert_eq!(end.recv_timeout(Duration::from_millis(20)), Err(RecvError::Empty));
+    assert_eq!(end.recv_timeout(Duration::from_millis(20)), Err(RecvTimeoutError::Timeout));
     drop(other);
     has_failed(&end, CUT_OFF, Errno::ECONNRESET);
 }
@@ -329,7 +331,7 @@ fn a_peer_that_never_stops_keeps_nobody_longer_than_he_waits() {
             Ok(false),
             "no message is there yet, though there is always something"
         );
-        assert_eq!(end.recv_timeout(Duration::ZERO), Err(RecvError::Empty));
+        assert_eq!(end.recv_timeout(Duration::ZERO), Err(RecvTimeoutError::Timeout));
         assert_eq!(end.recv().unwrap(), "hello");
     });
 }
@@ -353,7 +355,10 @@ fn values_that_are_none_cost_themselves_only() {
     ] {
         peer.say(LAST, bytes);
         let heard = end.recv();
-        assert!(matches!(heard, Err(RecvError::CannotDecode { .. })), "{bytes:?}: {heard:?}");
+        assert!(
+            matches!(&heard, Err(RecvError::Failed(error)) if matches!(error.kind(), ErrorKind::CannotDecode { .. })),
+            "{bytes:?}: {heard:?}"
+        );
     }
     peer.say(LAST, &hello);
     assert_eq!(end.recv().unwrap(), "hello");

@@ -237,7 +237,7 @@ fn descriptors_of_strangers_are_closed() {
     // A value that goes by its place, and the number of its handle.
     say(&stranger, &packet(&[0, 0, 0, 0, 0]), &[0]).unwrap();
     match end.recv() {
-        Err(RecvError::CannotDecode { reason, .. }) => assert!(reason.contains("from a common ancestor"), "{reason}"),
+        Err(RecvError::Failed(error)) => assert!(error.to_string().contains("from a common ancestor"), "{error}"),
         other => panic!("{other:?}"),
     }
 }
@@ -249,7 +249,10 @@ fn packets_that_are_no_messages_are_told_from_the_end() {
         let (stranger, end) = met::<u32, u32>(&scratch);
         say(&stranger, bytes, &[1]).unwrap();
         match end.recv() {
-            Err(RecvError::Failed { errno, .. }) => assert_eq!(Errno::from_raw(errno), Errno::EPROTO),
+            Err(RecvError::Failed(error)) => {
+                let ErrorKind::ChannelFailed { errno, .. } = error.kind() else { panic!("{error}") };
+                assert_eq!(Errno::from_raw(*errno), Errno::EPROTO);
+            }
             other => panic!("{bytes:?}: {other:?}"),
         }
         drop(stranger);

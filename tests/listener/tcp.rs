@@ -14,9 +14,10 @@ use crate::support::signal_storm;
 use crate::support::{self, PATIENCE, eventually, promise, rounds};
 use nix::errno::Errno;
 use process_task::channel::{
-    Connection, Key, Listener, RecvError, SendErrorKind, Sender, connect_tcp, connect_unix, one_way, wait_readable,
+    Connection, Key, Listener, RecvError, RecvTimeoutError, Sender, TryRecvError, connect_tcp, connect_unix, one_way,
+    wait_readable,
 };
-use process_task::{ErrorKind, process_task};
+use process_task::{Error, ErrorKind, process_task};
 
 macro_rules! promises {
     ($($name:ident),+ $(,)?) => {
@@ -59,7 +60,7 @@ fn bytes(len: usize, seed: usize) -> Vec<u8> {
 
 /// The failure that says that a stream ended too early.
 fn is_cut_off(error: &RecvError) -> bool {
-    matches!(error, RecvError::Failed { step, .. } if step.contains("cut off before the other side closed it"))
+    error.failure().is_some_and(|error| error.to_string().contains("cut off before the other side closed it"))
 }
 
 fn messages_of_every_length_arrive_whole() {
@@ -89,9 +90,9 @@ fn a_message_is_there_until_it_is_received() {
     let (one, other) = pair::<Vec<u8>, Vec<u8>>(Family::Tcp);
     assert!(!other.is_ready_timeout(Duration::ZERO).unwrap());
     let (limit, begun) = (Duration::from_millis(30), Instant::now());
-    assert_eq!(other.recv_timeout(limit), Err(RecvError::Empty));
+    assert_eq!(other.recv_timeout(limit), Err(RecvTimeoutError::Timeout));
     assert!(begun.elapsed() >= limit && !other.is_ready_timeout(limit).unwrap() && begun.elapsed() >= 2 * limit);
-    assert_eq!(other.try_recv(), Err(RecvError::Empty));
+    assert_eq!(other.try_recv(), Err(TryRecvError::Empty));
     for message in [vec![], b"a".to_vec(), vec![], bytes(3 * FRAME, 1)] {
         one.send(message.clone()).unwrap();
         for _ in 0..3 {
@@ -100,15 +101,15 @@ fn a_message_is_there_until_it_is_received() {
             assert_eq!(wait_readable(&[&other], Some(PATIENCE)).unwrap(), [0]);
         }
         assert!(other.try_recv().unwrap() == message);
-        assert_eq!((other.is_ready_timeout(Duration::ZERO), other.try_recv()), (Ok(false), Err(RecvError::Empty)));
+        assert_eq!((other.is_ready_timeout(Duration::ZERO), other.try_recv()), (Ok(false), Err(TryRecvError::Empty)));
         assert_eq!(wait_readable(&[&other], Some(Duration::ZERO)).unwrap(), [0; 0]);
     }
     drop(one);
     for _ in 0..3 {
         assert!(other.is_ready_timeout(PATIENCE).unwrap());
         assert_eq!(wait_readable(&[&other], Some(PATIENCE)).unwrap(), [0]);
-        assert_eq!(other.try_recv(), Err(RecvError::Disconnected));
-        assert_eq!(other.recv_timeout(PATIENCE), Err(RecvError::Disconnected));
+        assert_eq!(other.try_recv(), Err(TryRecvError::Disconnected));
+        assert_eq!(other.recv_timeout(PATIENCE), Err(RecvTimeoutError::Disconnected));
     }
     assert_eq!(other.iter().count(), 0);
 }
@@ -152,14 +153,17 @@ fn what_was_given_back_never_arrives_and_all_else_does() {
             let mut given_back = 0;
             while given_back < 5 {
                 let result = match patience {
-                    None => one.try_send(numbered(next)),
-                    Some(limit) => one.send_timeout(numbered(next), limit),
+                    None => one.try_send(numbered(next)).map_err(|error| (error.is_full(), error.into_inner())),
+                    Some(limit) => {
+                        let sent = one.send_timeout(numbered(next), limit);
+                        sent.map_err(|error| (error.is_timeout(), error.into_inner()))
+                    }
                 };
                 match result {
                     Ok(()) => sent.push(next),
-                    Err(error) => {
-                        assert_eq!(*error.kind(), SendErrorKind::Full);
-                        assert_eq!(number_of(error.into_inner()), next);
+                    Err((is_over, message)) => {
+                        assert!(is_over);
+                        assert_eq!(number_of(message), next);
                         given_back += 1;
                     }
                 }
@@ -191,7 +195,7 @@ fn who_sends_only_hears_that_nobody_is_there() {
         rows.any(|row| row[3] == "08" && row[2].ends_with(&port))
     });
     // The first already, which the kernel would have taken.
-    assert_eq!(*one.send(7).unwrap_err().kind(), SendErrorKind::Disconnected);
+    assert!(one.send(7).unwrap_err().is_disconnected());
     assert_eq!((one.recv(), one.recv()), (Ok(1), Err(RecvError::Disconnected)));
 }
 
@@ -228,11 +232,11 @@ fn what_was_sent_arrives_although_the_other_side_still_sends() {
     drop(one);
     // It may or may not be known here already, and in the end it is.
     eventually("the other end is gone", PATIENCE, || {
-        matches!(other.try_send(Vec::new()), Err(error) if *error.kind() == SendErrorKind::Disconnected)
+        matches!(other.try_send(Vec::new()), Err(error) if error.is_disconnected())
             || other.is_ready_timeout(Duration::ZERO).unwrap()
     });
     empty(&other, there);
-    assert_eq!(*other.send(Vec::new()).unwrap_err().kind(), SendErrorKind::Disconnected);
+    assert!(other.send(Vec::new()).unwrap_err().is_disconnected());
 }
 
 fn both_may_drop_at_once() {
@@ -278,7 +282,7 @@ fn a_killed_process_is_cut_off_after_all_that_it_sent() {
                     Connection reset by peer";
     assert_eq!(end.recv().unwrap_err().to_string(), sentence);
     assert_eq!(end.iter().map(|message| message.is_err()).take(2).collect::<Vec<_>>(), [true], "a loop ends");
-    assert_eq!(*end.send(7).unwrap_err().kind(), SendErrorKind::Disconnected);
+    assert!(end.send(7).unwrap_err().is_disconnected());
     // The same process, over a pipe's transport, would just be gone; one that was asked to end says so itself.
     let (child, end) = child(&meeting);
     end.send(0).unwrap();
@@ -319,7 +323,10 @@ fn a_message_of_another_type_costs_itself_only() {
         client.send((0, Vec::new())).unwrap();
         for _ in 0..2 {
             let error = server.recv().unwrap_err();
-            assert!(matches!(error, RecvError::CannotDecode { .. }), "{family:?}: {error:?}");
+            assert!(
+                matches!(error.failure().map(Error::kind), Some(ErrorKind::CannotDecode { .. })),
+                "{family:?}: {error:?}"
+            );
         }
         drop(client);
         assert_eq!(server.recv(), Err(RecvError::Disconnected), "{family:?}");
@@ -386,12 +393,13 @@ fn copied(address: String, secret: Vec<u8>) {
     let mut end = Some(end);
     fork_copy::in_a_copy(|| {
         let copy = end.take().unwrap();
-        let refused = |step: &str, errno| step.contains("this one is a copy") && errno == Errno::EPERM as i32;
+        let refused = |error: Option<&Error>| {
+            let Some(ErrorKind::ChannelFailed { step, errno, .. }) = error.map(Error::kind) else { return false };
+            step.contains("this one is a copy") && *errno == Errno::EPERM as i32
+        };
         // The same keys with the same numbers would give both messages away.
-        let sent = copy.send(666).unwrap_err().kind().clone();
-        assert!(matches!(sent, SendErrorKind::Failed { step, errno, .. } if refused(step, errno)));
-        let received = copy.try_recv();
-        assert!(matches!(received, Err(RecvError::Failed { step, errno, .. }) if refused(step, errno)));
+        assert!(refused(copy.send(666).unwrap_err().failure()));
+        assert!(refused(copy.try_recv().unwrap_err().failure()));
         // A look would take what is the original's.
         let looked = copy.is_ready_timeout(PATIENCE).unwrap_err();
         assert!(matches!(looked.kind(), ErrorKind::ChannelFailed { errno, .. } if *errno == Errno::EPERM as i32));

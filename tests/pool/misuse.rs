@@ -36,11 +36,11 @@ fn sentence_about_a_mistake_says_what_would_be_right(method: StartMethod) {
         (Queue::<u32>::bounded(0).unwrap_err().to_string(), "use `unbounded` for no limit"),
         (Queue::<u32>::bounded_by(1, 0).unwrap_err().to_string(), "1 items in 0 bytes were asked for"),
         (full.try_send(2).unwrap_err().to_string(), "is full"),
-        (full.send_timeout(2, soon).unwrap_err().to_string(), "no room came free in time"),
+        (full.send_timeout(2, soon).unwrap_err().to_string(), "timed out"),
         (empty.try_recv().unwrap_err().to_string(), "is empty"),
-        (empty.recv_timeout(soon).unwrap_err().to_string(), "nothing came in time"),
-        (closed.send(1).unwrap_err().to_string(), "is closed"),
-        (closed.recv().unwrap_err().to_string(), "is closed"),
+        (empty.recv_timeout(soon).unwrap_err().to_string(), "timed out"),
+        (closed.send(1).unwrap_err().to_string(), "the queue is closed"),
+        (closed.recv().unwrap_err().to_string(), "the queue is closed"),
         (SharedMut::<[u8]>::zeroed(10).unwrap().split(0).unwrap_err().to_string(), "at least 1 value"),
     ];
     for (sentence, right) in said {

@@ -6,7 +6,8 @@ use std::thread;
 use std::time::Duration;
 
 use crate::support::{promise, rounds};
-use process_task::channel::{GetError, PutErrorKind, Queue};
+use process_task::channel::{Queue, RecvError, SendError, SendTimeoutError, TrySendError};
+use process_task::{Error, ErrorKind};
 
 const A_WHILE: Duration = Duration::from_millis(80);
 
@@ -17,11 +18,13 @@ fn an_item_as_long_as_an_error_says_is_taken() {
             let queue = Queue::bounded_by(9, most).unwrap();
             for len in [most - 8, most, most + 9, 70_000] {
                 let Err(error) = queue.send(vec![1u8; len]) else { continue };
-                let PutErrorKind::TooLong { bytes, limit, .. } = *error.kind() else { panic!("{error}") };
+                let Some(ErrorKind::TooLong { bytes, limit, .. }) = error.failure().map(Error::kind) else {
+                    panic!("{error}")
+                };
                 assert!(limit < bytes, "{bytes} of {limit}");
                 // A vector is somewhat longer than what is in it.
                 let fits = vec![1; limit.saturating_sub(bytes - len)];
-                assert!(limit < bytes - len || queue.try_send(fits).is_ok(), "of {most} bytes, {limit} are too many");
+                assert!(*limit < bytes - len || queue.try_send(fits).is_ok(), "of {most} bytes, {limit} are too many");
                 while queue.try_recv().is_ok() {}
             }
         }
@@ -37,18 +40,14 @@ fn a_full_queue_that_is_closed_refuses_long_items_as_well() {
         let (waits, copy) = (queue.clone(), item.clone());
         let waits = thread::spawn(move || waits.send(copy));
         queue.close();
-        let refused = [
-            queue.try_send(item.clone()),
-            queue.send_timeout(item.clone(), A_WHILE),
-            queue.send(item.clone()),
-            waits.join().unwrap(),
-        ];
-        for error in refused.map(Result::unwrap_err) {
-            assert_eq!(*error.kind(), PutErrorKind::Closed);
-            assert!(error.into_inner() == item);
+        assert!(queue.try_send(item.clone()) == Err(TrySendError::Disconnected(item.clone())));
+        let refused = queue.send_timeout(item.clone(), A_WHILE);
+        assert!(refused == Err(SendTimeoutError::Disconnected(item.clone())));
+        for refused in [queue.send(item.clone()), waits.join().unwrap()] {
+            assert!(refused == Err(SendError::Disconnected(item.clone())));
         }
         assert!(queue.recv().unwrap() == item);
-        assert_eq!(queue.recv(), Err(GetError::Closed));
+        assert_eq!(queue.recv(), Err(RecvError::Disconnected));
     });
 }
 

@@ -14,7 +14,7 @@ use crate::support::rounds;
 use crate::support::shared_counter::{Stage, stage as new_stage};
 use crate::support::single_step::{Followed, followed, moments};
 use process_task::channel::{
-    GetError, Item, JoinableQueue, Queue, QueueReceiver, QueueSender, Receiver, RecvError, Sender, one_way,
+    Item, JoinableQueue, Queue, QueueReceiver, QueueSender, Receiver, RecvTimeoutError, Sender, TryRecvError, one_way,
 };
 use process_task::{Process, ProcessBuilder, Shared, StartMethod, Task, process_task};
 
@@ -197,7 +197,7 @@ fn killed_while_getting(method: StartMethod, len: usize) {
         let was_taken = next != vec![2; len];
         let last = if was_taken { next } else { queue.recv_timeout(SOON).unwrap() };
         assert!(last == vec![3; len], "what was there is torn");
-        assert_eq!(queue.try_recv(), Err(GetError::Empty));
+        assert_eq!(queue.try_recv(), Err(TryRecvError::Empty));
         Some(was_taken)
     });
     has_lost_no_memory!(queue, before);
@@ -254,9 +254,9 @@ fn killed_while_putting_handles_they_are_there_or_gone(method: StartMethod) {
             queue.send(new_end().0).unwrap();
             drop(queue.recv_timeout(SOON).unwrap());
         } else {
-            assert!(matches!(queue.recv_timeout(Duration::from_millis(1)), Err(GetError::Empty)));
+            assert!(matches!(queue.recv_timeout(Duration::from_millis(1)), Err(RecvTimeoutError::Timeout)));
         }
-        assert_eq!(receiver.recv_timeout(SOON), Err(RecvError::Disconnected), "somebody still has what was put");
+        assert_eq!(receiver.recv_timeout(SOON), Err(RecvTimeoutError::Disconnected), "somebody still has what was put");
         Some(was_put)
     });
 }
@@ -282,7 +282,7 @@ fn killed_while_getting_handles_they_are_still_there_or_gone(method: StartMethod
         let both = [of_first.recv_timeout(SOON), of_second.recv_timeout(SOON)];
         assert_eq!(
             both,
-            [Err(RecvError::Disconnected), Err(RecvError::Disconnected)],
+            [Err(RecvTimeoutError::Disconnected), Err(RecvTimeoutError::Disconnected)],
             "somebody still has what was got"
         );
         Some(was_taken)
@@ -385,7 +385,7 @@ fn killed_while_it_closes_the_queue_is_closed_or_is_not(method: StartMethod) {
         let is_closed = queue.is_closed();
         assert_eq!(queue.send_timeout(2, SOON).is_err(), is_closed);
         assert_eq!(queue.recv_timeout(SOON), Ok(1));
-        let next = if is_closed { Err(GetError::Closed) } else { Ok(2) };
+        let next = if is_closed { Err(RecvTimeoutError::Disconnected) } else { Ok(2) };
         assert_eq!(queue.recv_timeout(SOON), next);
         Some(is_closed)
     });
@@ -408,7 +408,10 @@ fn killed_while_it_lets_go_of_an_end_it_has(method: StartMethod) {
     };
     at_every_moment(begin, || {
         let (consumer, producer): (QueueReceiver<u64>, QueueSender<u64>) = ends.take().unwrap();
-        assert_eq!((consumer.recv_timeout(SOON), consumer.recv_timeout(SOON)), (Ok(1), Err(GetError::Closed)));
+        assert_eq!(
+            (consumer.recv_timeout(SOON), consumer.recv_timeout(SOON)),
+            (Ok(1), Err(RecvTimeoutError::Disconnected))
+        );
         let since = Instant::now();
         producer.send_timeout(2, SOON).unwrap_err();
         assert!(since.elapsed() < SOON, "nobody was told");
@@ -434,11 +437,12 @@ fn stopped_while_putting_others_keep_their_time_outs(method: StartMethod) {
         all.set(stopped.steps);
         let since = Instant::now();
         let mut expected = vec![1, 2, 9];
-        let put = [queue.try_send(3), queue.send_timeout(4, A_WHILE)];
+        let put = [queue.try_send(3).is_ok(), queue.send_timeout(4, A_WHILE).is_ok()];
         for (number, put) in (3..).zip(put) {
-            match put {
-                Ok(()) => expected.push(number),
-                Err(_) => kept_waiting += 1,
+            if put {
+                expected.push(number);
+            } else {
+                kept_waiting += 1;
             }
         }
         // What is there can be got meanwhile, and waiting for more ends.

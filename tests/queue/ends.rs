@@ -12,7 +12,9 @@ use crate::support::queue_memory;
 use crate::support::regions::pool;
 use crate::support::shared_counter::{Stage, reach, stage as new_stage, until, until_asleep, until_killed};
 use crate::support::{PATIENCE, eventually};
-use process_task::channel::{GetError, PutError, PutErrorKind, Queue, QueueReceiver, QueueSender, SimpleQueue};
+use process_task::channel::{
+    Queue, QueueReceiver, QueueSender, RecvError, RecvTimeoutError, SendError, SimpleQueue, TryRecvError,
+};
 use process_task::{Pool, Process, ProcessBuilder, StartMethod, Task, process_task};
 
 under_every_start_method! {
@@ -39,10 +41,8 @@ fn start<T: Task>(method: StartMethod, task: T, args: T::Args<'_>) -> Process<T:
 }
 
 #[track_caller]
-fn is_closed(put: Result<(), PutError<u32>>, item: u32) {
-    let error = put.expect_err("nobody is there to get it");
-    assert_eq!(*error.kind(), PutErrorKind::Closed);
-    assert_eq!(error.into_inner(), item);
+fn is_closed<E: PartialEq + std::fmt::Debug + From<SendError<u32>>>(sent: Result<(), E>, item: u32) {
+    assert_eq!(sent, Err(SendError::Disconnected(item).into()));
 }
 
 /// Puts two, says so, and waits for `gate`.
@@ -71,13 +71,13 @@ fn consumers_get_what_is_there_and_then_hear_that_the_last_producer_was_dropped(
     drop(producer);
     assert_eq!((consumer.recv(), consumer.recv(), consumer.recv()), (Ok(1), Ok(2), Ok(3)));
     // The process has one.
-    assert_eq!(consumer.recv_timeout(Duration::from_millis(120)), Err(GetError::Empty));
+    assert_eq!(consumer.recv_timeout(Duration::from_millis(120)), Err(RecvTimeoutError::Timeout));
     let waits = consumer.clone();
     let waits = thread::spawn(move || waits.recv());
     reach(&stage);
-    assert_eq!(waits.join().unwrap(), Err(GetError::Closed));
-    assert_eq!((consumer.recv(), consumer.try_recv()), (Err(GetError::Closed), Err(GetError::Closed)));
-    assert_eq!(consumer.recv_timeout(PATIENCE), Err(GetError::Closed));
+    assert_eq!(waits.join().unwrap(), Err(RecvError::Disconnected));
+    assert_eq!((consumer.recv(), consumer.try_recv()), (Err(RecvError::Disconnected), Err(TryRecvError::Disconnected)));
+    assert_eq!(consumer.recv_timeout(PATIENCE), Err(RecvTimeoutError::Disconnected));
     assert!(consumer.iter().next().is_none() && !consumer.is_closed(), "nobody has closed it");
     process.join().unwrap();
 }
@@ -90,7 +90,7 @@ fn producers_hear_that_the_last_consumer_was_dropped_and_have_their_item_back(me
     until(&stage, 1);
     drop(consumer);
     producer.send(2).unwrap();
-    assert_eq!(*producer.send_timeout(3, Duration::from_millis(120)).unwrap_err().kind(), PutErrorKind::Full);
+    assert!(producer.send_timeout(3, Duration::from_millis(120)).unwrap_err().is_timeout());
     let waits = producer.clone();
     let waits = thread::spawn(move || waits.send(4));
     reach(&stage);
@@ -115,7 +115,7 @@ fn whoever_waits_hears_of_a_killed_side_within_a_tenth_of_a_second(method: Start
         process.kill().unwrap();
         let since = Instant::now();
         let (got, at) = waits.join().unwrap();
-        assert_eq!(got, Err(GetError::Closed));
+        assert_eq!(got, Err(RecvError::Disconnected));
         of_producers.push(at.saturating_duration_since(since));
         // Not before: whether anybody asks how it ended makes no difference to others.
         process.join().unwrap_err();
@@ -155,7 +155,7 @@ fn a_process_that_ends_in_any_way_lets_go_of_its_ends(method: StartMethod) {
         let (numbers, consumer) = Queue::unbounded().unwrap().split();
         let (producer, others) = Queue::unbounded().unwrap().split();
         let process = start(method, end_somehow, (numbers, others, how));
-        assert_eq!(consumer.recv_timeout(PATIENCE), Err(GetError::Closed), "{how}");
+        assert_eq!(consumer.recv_timeout(PATIENCE), Err(RecvTimeoutError::Disconnected), "{how}");
         // One that nobody waits for is found out now and then.
         eventually("nobody gets", PATIENCE, || producer.send(1).is_err());
         is_closed(producer.send(5), 5);
@@ -166,7 +166,7 @@ fn a_process_that_ends_in_any_way_lets_go_of_its_ends(method: StartMethod) {
     let (numbers, consumer) = Queue::unbounded().unwrap().split();
     let (producer, others) = Queue::unbounded().unwrap().split();
     let call = pool.submit(drop_at_once, (numbers, others));
-    assert_eq!(consumer.recv_timeout(PATIENCE), Err(GetError::Closed));
+    assert_eq!(consumer.recv_timeout(PATIENCE), Err(RecvTimeoutError::Disconnected));
     eventually("nobody gets", PATIENCE, || producer.send(1).is_err());
     call.join().unwrap();
 }
@@ -193,7 +193,7 @@ fn one_of_several_that_ends_is_not_the_last(method: StartMethod) {
     }
     drop(producer);
     assert_eq!(consumer.iter().count(), 6);
-    assert_eq!(consumer.recv(), Err(GetError::Closed));
+    assert_eq!(consumer.recv(), Err(RecvError::Disconnected));
 }
 
 #[process_task]
@@ -232,7 +232,7 @@ fn a_killed_waiter_costs_nothing(method: StartMethod) {
     let next = consumer.recv().unwrap();
     assert!(next == 8 || next == 7 && consumer.recv() == Ok(8), "{next}");
     third.join().unwrap();
-    assert_eq!(consumer.try_recv(), Err(GetError::Empty));
+    assert_eq!(consumer.try_recv(), Err(TryRecvError::Empty));
 }
 
 #[process_task]
@@ -248,12 +248,12 @@ fn an_end_on_its_way_to_a_call_is_counted(method: StartMethod) {
     until(&stage, 1);
     let waiting = pool.submit(put_and_wait, (producer.clone(), &stage, 0));
     let cancelled = pool.submit(put_and_wait, (producer, &stage, 0));
-    assert_eq!(consumer.recv_timeout(Duration::from_millis(120)), Err(GetError::Empty));
+    assert_eq!(consumer.recv_timeout(Duration::from_millis(120)), Err(RecvTimeoutError::Timeout));
     assert!(cancelled.cancel());
-    assert_eq!(consumer.try_recv(), Err(GetError::Empty));
+    assert_eq!(consumer.try_recv(), Err(TryRecvError::Empty));
     reach(&stage);
     assert_eq!((consumer.recv(), consumer.recv()), (Ok(1), Ok(2)));
-    assert_eq!(consumer.recv_timeout(PATIENCE), Err(GetError::Closed));
+    assert_eq!(consumer.recv_timeout(PATIENCE), Err(RecvTimeoutError::Disconnected));
     running.join().unwrap();
     waiting.join().unwrap();
     assert!(cancelled.join().is_err());
@@ -276,14 +276,14 @@ fn an_end_in_a_result_is_counted_until_nobody_can_have_it(method: StartMethod) {
     // The process in which they were made is gone, and what it has put is not.
     assert_eq!(others.iter().collect::<Vec<_>>(), [1, 2, 3]);
     let number = start(method, pass, (producer, new_stage()));
-    assert_eq!(consumer.recv_timeout(Duration::from_millis(100)), Err(GetError::Empty));
+    assert_eq!(consumer.recv_timeout(Duration::from_millis(100)), Err(RecvTimeoutError::Timeout));
     let producer = number.join().unwrap();
     producer.send(4).unwrap();
     let dropped = start(method, pass, (producer, stage.clone()));
     until(&stage, 2);
     assert_eq!(consumer.recv(), Ok(4));
     drop(dropped);
-    assert_eq!(consumer.recv_timeout(PATIENCE), Err(GetError::Closed));
+    assert_eq!(consumer.recv_timeout(PATIENCE), Err(RecvTimeoutError::Disconnected));
 }
 
 #[process_task]
@@ -310,7 +310,7 @@ fn an_end_in_another_queue_is_counted(method: StartMethod) {
     drop(to);
     process.join().unwrap();
     // They are nowhere but in the second queue now.
-    assert_eq!(consumer.recv_timeout(Duration::from_millis(120)), Err(GetError::Empty));
+    assert_eq!(consumer.recv_timeout(Duration::from_millis(120)), Err(RecvTimeoutError::Timeout));
     other.send(1).unwrap();
     let (producer, others) = come.recv().unwrap();
     producer.send(2).unwrap();
@@ -319,9 +319,9 @@ fn an_end_in_another_queue_is_counted(method: StartMethod) {
     // And gone with a queue that nobody can get anything from.
     let (last, end) = Queue::unbounded().unwrap().split();
     last.send((producer, others)).unwrap();
-    assert_eq!(consumer.try_recv(), Err(GetError::Empty));
+    assert_eq!(consumer.try_recv(), Err(TryRecvError::Empty));
     drop(end);
-    assert_eq!(consumer.recv_timeout(PATIENCE), Err(GetError::Closed));
+    assert_eq!(consumer.recv_timeout(PATIENCE), Err(RecvTimeoutError::Disconnected));
     is_closed(other.send(3), 3);
 }
 
@@ -334,13 +334,13 @@ fn an_end_that_comes_back_through_its_own_queue_works(method: StartMethod) {
     producer.send(Own(1, Some(Box::new((producer.clone(), consumer.clone()))))).unwrap();
     let Own(1, Some(ends)) = consumer.recv().unwrap() else { panic!("another item came") };
     drop(producer);
-    assert!(matches!(consumer.try_recv(), Err(GetError::Empty)));
+    assert!(matches!(consumer.try_recv(), Err(TryRecvError::Empty)));
     ends.0.send(Own(2, None)).unwrap();
     assert_eq!(consumer.recv().unwrap().0, 2);
     drop(consumer);
     let back = start(method, send_back, (ends.0, ends.1)).join().unwrap();
     assert!(matches!(back.recv(), Ok(Own(3, None))));
-    assert!(matches!(back.recv(), Err(GetError::Closed)));
+    assert!(matches!(back.recv(), Err(RecvError::Disconnected)));
 }
 
 #[process_task]
@@ -358,17 +358,17 @@ fn where_everybody_has_a_whole_queue_nobody_is_the_last(method: StartMethod) {
     let (queue, simple) = (Queue::bounded(1).unwrap(), SimpleQueue::new().unwrap());
     start(method, have, (queue.clone(), simple.clone())).join().unwrap();
     for _ in 0..3 {
-        assert_eq!(queue.recv_timeout(Duration::from_millis(60)), Err(GetError::Empty));
-        assert_eq!(simple.recv_timeout(Duration::from_millis(60)), Err(GetError::Empty));
+        assert_eq!(queue.recv_timeout(Duration::from_millis(60)), Err(RecvTimeoutError::Timeout));
+        assert_eq!(simple.recv_timeout(Duration::from_millis(60)), Err(RecvTimeoutError::Timeout));
         queue.send(1).unwrap();
         simple.send(1).unwrap();
-        assert_eq!(*queue.send_timeout(2, Duration::from_millis(60)).unwrap_err().kind(), PutErrorKind::Full);
+        assert!(queue.send_timeout(2, Duration::from_millis(60)).unwrap_err().is_timeout());
         assert_eq!((queue.recv(), simple.recv()), (Ok(1), Ok(1)));
     }
     // What is left of one that was taken apart is not whole.
     let (queue, other) = (queue.receiver(), queue);
     drop(other);
-    assert_eq!(queue.recv(), Err(GetError::Closed));
+    assert_eq!(queue.recv(), Err(RecvError::Disconnected));
 }
 
 #[process_task]
@@ -394,7 +394,7 @@ fn a_queue_can_be_closed_from_anywhere(method: StartMethod) {
         queue.close();
         is_closed(queue.try_send(4), 4);
         assert_eq!(queue.iter().collect::<Vec<_>>(), [1, 2]);
-        assert_eq!((queue.recv(), queue.try_recv()), (Err(GetError::Closed), Err(GetError::Closed)));
+        assert_eq!((queue.recv(), queue.try_recv()), (Err(RecvError::Disconnected), Err(TryRecvError::Disconnected)));
         is_closed(queue.send_timeout(5, PATIENCE), 5);
         process.join().unwrap();
     }
@@ -402,7 +402,7 @@ fn a_queue_can_be_closed_from_anywhere(method: StartMethod) {
     let consumer = queue.receiver();
     let waits = thread::spawn(move || consumer.recv());
     start(method, close_it, (0, queue)).join().unwrap();
-    assert_eq!(waits.join().unwrap(), Err(GetError::Closed));
+    assert_eq!(waits.join().unwrap(), Err(RecvError::Disconnected));
 }
 
 #[process_task]
@@ -425,7 +425,7 @@ fn a_copy_made_by_fork_has_ends_of_its_own(method: StartMethod) {
     let (producer, consumer) = Queue::unbounded().unwrap().split();
     start(method, make_copies, (producer.clone(), consumer.clone())).join().unwrap();
     drop(producer);
-    assert_eq!((consumer.recv(), consumer.recv()), (Ok(4), Err(GetError::Closed)));
+    assert_eq!((consumer.recv(), consumer.recv()), (Ok(4), Err(RecvError::Disconnected)));
 }
 
 /// Only tries to put, while a copy of this process has the last consumer.
@@ -433,7 +433,7 @@ fn a_copy_made_by_fork_has_ends_of_its_own(method: StartMethod) {
 fn try_beside_a_copy(stage: &Stage) {
     let (producer, consumer) = Queue::bounded(1).unwrap().split();
     producer.send(1).unwrap();
-    let is_full = || *producer.try_send(2).unwrap_err().kind() == PutErrorKind::Full;
+    let is_full = || producer.try_send(2).unwrap_err().is_full();
     let lets_go = || {
         drop(consumer);
         assert!(is_full(), "the copy may still get something");
@@ -464,11 +464,11 @@ fn a_process_that_is_stopped_is_still_there(method: StartMethod) {
     until_asleep(process.pid().unwrap());
     let pid = nix::unistd::Pid::from_raw(process.pid().unwrap().cast_signed());
     nix::sys::signal::kill(pid, nix::sys::signal::SIGSTOP).unwrap();
-    assert_eq!(consumer.recv_timeout(Duration::from_millis(200)), Err(GetError::Empty));
+    assert_eq!(consumer.recv_timeout(Duration::from_millis(200)), Err(RecvTimeoutError::Timeout));
     producer.send(1).unwrap();
-    assert_eq!(*producer.send_timeout(2, Duration::from_millis(200)).unwrap_err().kind(), PutErrorKind::Full);
+    assert!(producer.send_timeout(2, Duration::from_millis(200)).unwrap_err().is_timeout());
     process.kill().unwrap();
-    assert_eq!(consumer.recv(), Err(GetError::Closed));
+    assert_eq!(consumer.recv(), Err(RecvError::Disconnected));
     is_closed(producer.send(2), 2);
 }
 

@@ -9,7 +9,7 @@ use std::time::Duration;
 use crate::support;
 use crate::support::executor;
 use crate::support::fork_copy;
-use process_task::channel::{GetError, Queue, QueueReceiver, QueueSender};
+use process_task::channel::{Queue, QueueReceiver, QueueSender, RecvError};
 use process_task::{ProcessBuilder, StartMethod, process_task};
 
 under_every_start_method! {
@@ -63,7 +63,7 @@ fn a_close_wakes_a_future(method: StartMethod) {
     let waker = executor::waker_of_this_thread();
     assert_eq!(future.as_mut().poll(&mut Context::from_waker(&waker)), Poll::Pending);
     ProcessBuilder::new().start_method(method).spawn(close, queue.receiver()).unwrap().join().unwrap();
-    assert_eq!(executor::block_on(future), Err(GetError::Closed));
+    assert_eq!(executor::block_on(future), Err(RecvError::Disconnected));
 }
 
 /// Puts one item, and keeps its end until it is killed.
@@ -80,7 +80,7 @@ fn the_death_of_the_last_producer_wakes_a_future(method: StartMethod) {
     executor::block_on(async {
         assert_eq!(consumer.recv_async().await, Ok(1));
         process.kill().unwrap();
-        assert_eq!(consumer.recv_async().await, Err(GetError::Closed));
+        assert_eq!(consumer.recv_async().await, Err(RecvError::Disconnected));
     });
     process.join().unwrap_err();
 }

@@ -10,8 +10,8 @@ use std::time::{Duration, Instant};
 use crate::support::fork_copy;
 use crate::support::shared_counter::{Stage, reach, stage as new_stage, until, until_killed};
 use crate::support::{PATIENCE, eventually, promise};
-use process_task::channel::{GetError, Item, JoinableQueue, PutErrorKind};
-use process_task::{Pool, Process, ProcessBuilder, Shared, StartMethod, Task, process_task};
+use process_task::channel::{Item, JoinableQueue, RecvError, RecvTimeoutError, TryRecvError};
+use process_task::{Error, ErrorKind, Pool, Process, ProcessBuilder, Shared, StartMethod, Task, process_task};
 use serde::{Deserialize, Deserializer, Serialize, de};
 
 under_every_start_method! {
@@ -69,7 +69,7 @@ fn an_item_counts_until_it_is_dropped_after_it_was_done() {
         assert_eq!(finish(queue.recv().unwrap()), 3);
         assert_eq!((queue.len(), queue.unfinished()), (0, 0));
         assert!(queue.join_timeout(Duration::ZERO) && queue.join_timeout(Duration::MAX));
-        assert_eq!(queue.try_recv().map(|_| ()), Err(GetError::Empty));
+        assert_eq!(queue.try_recv().map(|_| ()), Err(TryRecvError::Empty));
     });
 }
 
@@ -85,7 +85,7 @@ fn a_forgotten_item_and_one_in_a_panic_are_not_done() {
         assert!(catch_unwind(panics).is_err());
         assert_eq!(finish(queue.recv().unwrap()), 1);
         let forgotten = std::mem::ManuallyDrop::new(queue.recv().unwrap());
-        assert_eq!((queue.try_recv().map(|_| ()), queue.unfinished()), (Err(GetError::Empty), 1));
+        assert_eq!((queue.try_recv().map(|_| ()), queue.unfinished()), (Err(TryRecvError::Empty), 1));
         assert_eq!(finish(std::mem::ManuallyDrop::into_inner(forgotten)), 2);
         queue.join();
     });
@@ -115,7 +115,9 @@ fn an_item_that_cannot_be_decoded_is_done_and_one_that_panics_comes_back() {
         queue.send(Fragile(0)).unwrap();
         assert_eq!(finish(queue.recv().unwrap()), Fragile(0));
         (1..=3).for_each(|number| queue.send(Fragile(number)).unwrap());
-        assert!(matches!(queue.recv(), Err(GetError::CannotDecode { reason, .. }) if reason.contains("come out")));
+        assert!(
+            matches!(queue.recv(), Err(RecvError::Failed(error)) if matches!(error.kind(), ErrorKind::CannotDecode { reason, .. } if reason.contains("come out")))
+        );
         assert_eq!(queue.unfinished(), 2);
         assert!(catch_unwind(AssertUnwindSafe(|| drop(queue.recv()))).is_err());
         assert_eq!(queue.unfinished(), 2);
@@ -130,10 +132,10 @@ fn limits_count_what_waits_and_not_what_is_lent() {
     promise(|| {
         let queue = JoinableQueue::bounded(2).unwrap();
         (1..=2).for_each(|number| queue.send(number).unwrap());
-        assert_eq!(*queue.try_send(3).unwrap_err().kind(), PutErrorKind::Full);
+        assert!(queue.try_send(3).unwrap_err().is_full());
         let lent = queue.recv().unwrap();
         queue.try_send(3).unwrap();
-        assert_eq!(*queue.try_send(4).unwrap_err().kind(), PutErrorKind::Full);
+        assert!(queue.try_send(4).unwrap_err().is_full());
         drop(lent);
         assert_eq!((queue.unfinished(), queue.len()), (3, 2));
         assert_eq!([(); 3].map(|()| finish(queue.recv().unwrap())), [1, 2, 3]);
@@ -154,7 +156,8 @@ fn handles_cannot_be_lent() {
         let region = Shared::new(5u32).unwrap();
         let error = queue.send(region.clone()).unwrap_err();
         assert!(
-            matches!(error.kind(), PutErrorKind::CannotEncode { .. }) && error.to_string().contains("JoinableQueue")
+            matches!(error.failure().map(Error::kind), Some(ErrorKind::CannotEncode { .. }))
+                && error.to_string().contains("JoinableQueue")
         );
         assert!(error.into_inner() == region && queue.unfinished() == 0);
     });
@@ -200,7 +203,7 @@ fn what_a_killed_process_had_comes_back_first(method: StartMethod) {
         let process = start(method, keep, (queue.clone(), 2, &stage));
         until(&stage, 1);
         assert_eq!([finish(queue.recv().unwrap()), finish(queue.recv().unwrap())], [3, 4]);
-        assert_eq!(queue.try_recv().map(|_| ()), Err(GetError::Empty));
+        assert_eq!(queue.try_recv().map(|_| ()), Err(TryRecvError::Empty));
         let waits = queue.clone();
         let waits =
             thread::spawn(move || (finish(waits.recv().unwrap()), finish(waits.recv().unwrap()), Instant::now()));
@@ -258,7 +261,7 @@ fn a_process_that_lives_keeps_what_it_has(method: StartMethod) {
     let pid = nix::unistd::Pid::from_raw(process.pid().unwrap().cast_signed());
     for signal in [nix::sys::signal::SIGSTOP, nix::sys::signal::SIGCONT] {
         nix::sys::signal::kill(pid, signal).unwrap();
-        assert_eq!(queue.recv_timeout(Duration::from_millis(200)).map(|_| ()), Err(GetError::Empty));
+        assert_eq!(queue.recv_timeout(Duration::from_millis(200)).map(|_| ()), Err(RecvTimeoutError::Timeout));
         assert!(!queue.join_timeout(A_WHILE));
     }
     process.kill().unwrap();
@@ -277,7 +280,7 @@ fn try_after_a_copy(stage: &Stage) {
     };
     let lets_go = || {
         until(stage, 1);
-        assert_eq!(queue.try_recv().map(|_| ()), Err(GetError::Empty));
+        assert_eq!(queue.try_recv().map(|_| ()), Err(TryRecvError::Empty));
         reach(stage);
     };
     fork_copy::beside_a_copy(has_it, lets_go);
@@ -318,13 +321,13 @@ fn a_closed_queue_is_over_when_nobody_can_give_anything_back(method: StartMethod
     let process = start(method, finish_at, (queue.clone(), &stage));
     until(&stage, 1);
     queue.close();
-    assert_eq!(*queue.send(2).unwrap_err().kind(), PutErrorKind::Closed);
-    assert_eq!(queue.recv_timeout(A_WHILE).map(|_| ()), Err(GetError::Empty));
+    assert!(queue.send(2).unwrap_err().is_disconnected());
+    assert_eq!(queue.recv_timeout(A_WHILE).map(|_| ()), Err(RecvTimeoutError::Timeout));
     let waits = queue.clone();
     let waits = thread::spawn(move || waits.recv().map(|_| ()));
     reach(&stage);
-    assert_eq!(waits.join().unwrap(), Err(GetError::Closed));
-    assert_eq!(queue.try_recv().map(|_| ()), Err(GetError::Closed));
+    assert_eq!(waits.join().unwrap(), Err(RecvError::Disconnected));
+    assert_eq!(queue.try_recv().map(|_| ()), Err(TryRecvError::Disconnected));
     process.join().unwrap();
 }
 

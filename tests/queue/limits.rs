@@ -16,8 +16,8 @@ use crate::support::subprocess::{self, reached};
 use nix::errno::Errno;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::unistd::{Uid, setuid};
-use process_task::channel::{GetError, JoinableQueue, PutErrorKind, Queue, SimpleQueue};
-use process_task::{ErrorKind, Shared, StartMethod, process_task};
+use process_task::channel::{JoinableQueue, Queue, RecvError, SimpleQueue, TryRecvError};
+use process_task::{Error, ErrorKind, Shared, StartMethod, process_task};
 
 #[test]
 fn without_descriptors_no_queue_is_made_and_nothing_is_left_of_it() {
@@ -57,14 +57,14 @@ fn put_with_few_on_their_way() {
             Err(error) => break error,
         }
     };
-    assert_eq!((error.kind(), error.to_string().is_empty()), (&PutErrorKind::Full, false));
+    assert!(error.is_full() && !error.to_string().is_empty());
     assert!((FEW..FEW + 10).contains(&count) && error.into_inner() == one, "{count} were put");
     // What has none goes all the same.
     queue.try_send(None).unwrap();
     let patient = queue.send_timeout(one.clone(), Duration::from_millis(10)).unwrap_err();
-    assert_eq!(*patient.kind(), PutErrorKind::Full);
+    assert!(patient.is_timeout());
     let in_vain = queue.send(one.clone()).expect_err("nobody gets for a second");
-    assert!(matches!(in_vain.kind(), PutErrorKind::Failed { .. }), "{in_vain}");
+    assert!(matches!(in_vain.failure().map(Error::kind), Some(ErrorKind::ChannelFailed { .. })), "{in_vain}");
     std::thread::scope(|scope| {
         let waiting = scope.spawn(|| queue.send(one.clone()).expect("somebody gets now"));
         (0..count).for_each(|_| assert!(queue.recv().unwrap() == one));
@@ -150,7 +150,7 @@ fn no_descriptors() {
         let (producer, consumer) = queue.split();
         assert_eq!(consumer.recv().unwrap().len(), 100_000);
         drop(producer);
-        assert_eq!(consumer.recv(), Err(GetError::Closed));
+        assert_eq!(consumer.recv(), Err(RecvError::Disconnected));
     });
     assert_eq!(descriptors(), before);
 }
@@ -167,7 +167,7 @@ fn no_room_for_handles() {
                 for _ in 0..10 {
                     let error = queue.recv().unwrap_err();
                     assert!(
-                        matches!(error, GetError::Failed { errno, .. } if errno == Errno::EMFILE as i32),
+                        matches!(error.failure().map(Error::kind), Some(ErrorKind::ChannelFailed { errno, .. }) if *errno == Errno::EMFILE as i32),
                         "{error}"
                     );
                 }
@@ -210,8 +210,7 @@ fn no_addresses() {
             match queue.send(item.clone()) {
                 Ok(()) => count += 1,
                 Err(error) => {
-                    let refused =
-                        matches!(error.kind(), PutErrorKind::Failed { errno, .. } if *errno == Errno::ENOMEM as i32);
+                    let refused = matches!(error.failure().map(Error::kind), Some(ErrorKind::ChannelFailed { errno, .. }) if *errno == Errno::ENOMEM as i32);
                     assert!(refused && error.into_inner() == item);
                     break;
                 }
@@ -226,7 +225,7 @@ fn no_addresses() {
     });
     (0..500).for_each(|_| queue.send(item.clone()).unwrap());
     assert!((0..count + 500).all(|_| queue.recv().unwrap() == item));
-    assert_eq!(queue.try_recv(), Err(GetError::Empty));
+    assert_eq!(queue.try_recv(), Err(TryRecvError::Empty));
 }
 
 fn short_files() {
@@ -238,15 +237,12 @@ fn short_files() {
     for _ in 0..3 {
         let count = (0..2000).take_while(|_| queue.try_send(item.clone()).is_ok()).count();
         assert!((200..2000).contains(&count), "{count}");
-        assert_eq!(
-            *queue.send_timeout(item.clone(), Duration::from_millis(60)).unwrap_err().kind(),
-            PutErrorKind::Full
-        );
+        assert!(queue.send_timeout(item.clone(), Duration::from_millis(60)).unwrap_err().is_timeout());
         assert!((0..count).all(|_| queue.recv().unwrap() == item));
     }
     let error = queue.send(vec![1; 20 << 20]).unwrap_err();
     assert!(
-        matches!(error.kind(), PutErrorKind::TooLong { bytes, limit, .. } if *bytes > 20 << 20 && *limit < 16 << 20)
+        matches!(error.failure().map(Error::kind), Some(ErrorKind::TooLong { bytes, limit, .. }) if *bytes > 20 << 20 && *limit < 16 << 20)
     );
     queue.send(vec![1; 4 << 20]).unwrap();
     assert_eq!(queue.recv().unwrap().len(), 4 << 20);
@@ -254,7 +250,10 @@ fn short_files() {
     let long = short();
     let error = with(Resource::RLIMIT_FSIZE, 1 << 20, || (0..2000).find_map(|_| long.try_send(item.clone()).err()));
     let error = error.expect("it may not be so long");
-    assert!(matches!(error.kind(), PutErrorKind::Failed { errno, .. } if *errno == Errno::EFBIG as i32), "{error}");
+    assert!(
+        matches!(error.failure().map(Error::kind), Some(ErrorKind::ChannelFailed { errno, .. }) if *errno == Errno::EFBIG as i32),
+        "{error}"
+    );
     long.send(error.into_inner()).unwrap();
     assert!(std::iter::from_fn(|| long.try_recv().ok()).all(|came| came == item));
 }

@@ -12,8 +12,10 @@ use crate::support::chaos::{Random, start};
 use crate::support::queue_memory;
 use crate::support::signal_storm::{HANDLED, storm};
 use crate::support::{PATIENCE, promise, rounds};
-use process_task::channel::{GetError, PutErrorKind, Queue, QueueReceiver, QueueSender, SimpleQueue};
-use process_task::{StartMethod, process_task};
+use process_task::channel::{
+    Queue, QueueReceiver, QueueSender, RecvError, RecvTimeoutError, SimpleQueue, TryRecvError,
+};
+use process_task::{Error, ErrorKind, StartMethod, process_task};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de, ser};
 
 under_every_start_method! {
@@ -47,11 +49,11 @@ fn a_full_queue_says_so_at_once_or_when_the_time_is_over() {
         assert_eq!((queue.len(), queue.is_empty()), (6, false));
 
         let error = queue.try_send(7).unwrap_err();
-        assert_eq!((error.kind(), error.to_string().is_empty()), (&PutErrorKind::Full, false));
+        assert!(error.is_full() && !error.to_string().is_empty());
         assert_eq!(error.into_inner(), 7);
         for time in [Duration::ZERO, A_WHILE] {
             let (result, took) = timed(|| producer.send_timeout(7, time));
-            assert_eq!(*result.unwrap_err().kind(), PutErrorKind::Full);
+            assert!(result.unwrap_err().is_timeout());
             assert!(took >= time, "{took:?}");
         }
         // Nothing of that has changed the queue.
@@ -74,10 +76,10 @@ fn an_empty_queue_says_so_at_once_or_when_the_time_is_over() {
         assert_eq!(clone.iter().next(), Some(5));
         assert_eq!((&consumer).into_iter().next(), Some(6));
 
-        assert_eq!(queue.try_recv(), Err(GetError::Empty));
+        assert_eq!(queue.try_recv(), Err(TryRecvError::Empty));
         for time in [Duration::ZERO, A_WHILE] {
             let (result, took) = timed(|| consumer.recv_timeout(time));
-            assert_eq!(result, Err(GetError::Empty));
+            assert_eq!(result, Err(RecvTimeoutError::Timeout));
             assert!(took >= time, "{took:?}");
         }
         let later = thread::spawn(move || clone.recv_timeout(PATIENCE));
@@ -97,7 +99,7 @@ fn what_was_put_before_a_process_began_comes_first(method: StartMethod) {
     start(method, put_ten, (queue.clone(), 10)).join().unwrap();
     let all: Vec<_> = (0..20).map(|_| queue.recv().unwrap()).collect();
     assert_eq!(all, (0..20).collect::<Vec<_>>());
-    assert_eq!(queue.try_recv(), Err(GetError::Empty));
+    assert_eq!(queue.try_recv(), Err(TryRecvError::Empty));
 }
 
 const EACH: u32 = 3000;
@@ -180,7 +182,7 @@ fn items_of_any_length_come_as_they_were_put(method: StartMethod) {
         assert_eq!(back.recv().unwrap(), [9; 5]);
     }
     drop(there);
-    assert_eq!(back.recv(), Err(GetError::Closed));
+    assert_eq!(back.recv(), Err(RecvError::Disconnected));
     process.join().unwrap();
 }
 
@@ -193,7 +195,7 @@ fn put_both(queue: SimpleQueue<bool>) {
 fn a_simple_queue_is_empty_until_somebody_puts(method: StartMethod) {
     let queue = SimpleQueue::new().unwrap();
     assert!(queue.is_empty());
-    assert_eq!(queue.try_recv(), Err(GetError::Empty));
+    assert_eq!(queue.try_recv(), Err(TryRecvError::Empty));
     assert!(timed(|| queue.recv_timeout(A_WHILE).unwrap_err()).1 >= A_WHILE);
     start(method, put_both, queue.clone()).join().unwrap();
     assert!(!queue.is_empty());
@@ -205,7 +207,7 @@ fn a_simple_queue_is_empty_until_somebody_puts(method: StartMethod) {
 fn get_in_a_storm(numbers: QueueReceiver<u32>, back: QueueSender<u32>) -> (Duration, u32) {
     storm();
     let (result, took) = timed(|| numbers.recv_timeout(A_WHILE));
-    assert_eq!(result, Err(GetError::Empty));
+    assert_eq!(result, Err(RecvTimeoutError::Timeout));
     back.send(0).unwrap();
     let sum = numbers.iter().inspect(|number| back.send(*number).unwrap()).sum::<u32>();
     assert_eq!(sum, (1..=2000).sum());
@@ -242,8 +244,8 @@ fn a_limit_of_bytes_counts_what_waits_and_nothing_else() {
         while queue.try_recv().is_ok() {}
         // One that would never fit is refused at once, with what would.
         let error = queue.send(vec![1; 501]).unwrap_err();
-        let PutErrorKind::TooLong { bytes, limit, .. } = *error.kind() else { panic!("{error}") };
-        assert!(bytes > 4000 && limit <= 4000, "{bytes} {limit}");
+        let Some(ErrorKind::TooLong { bytes, limit, .. }) = error.failure().map(Error::kind) else { panic!("{error}") };
+        assert!(*bytes > 4000 && *limit <= 4000, "{bytes} {limit}");
         assert_eq!((error.into_inner().len(), queue.len()), (501, 0));
         queue.try_send(vec![1; 490]).unwrap();
     });
@@ -256,7 +258,7 @@ fn a_queue_with_room_for_nothing_is_not_made() {
         assert!(Queue::<u8>::bounded_by(0, 1).is_err());
         assert!(Queue::<u8>::bounded_by(1, 0).is_err());
         let tiny = Queue::<u8>::bounded_by(1, 1).unwrap();
-        assert!(matches!(tiny.send(1).unwrap_err().kind(), PutErrorKind::TooLong { .. }));
+        assert!(matches!(tiny.send(1).unwrap_err().failure().map(Error::kind), Some(ErrorKind::TooLong { .. })));
         let endless = Queue::<u8>::bounded_by(usize::MAX, usize::MAX).unwrap();
         endless.send(1).unwrap();
         assert_eq!(endless.recv(), Ok(1));
@@ -293,7 +295,7 @@ fn a_value_that_cannot_be_encoded_leaves_the_queue_as_it_was() {
         for _ in 0..5 {
             let error = queue.send((vec![0u8; 50_000], Fragile(1))).unwrap_err();
             assert!(
-                matches!(error.kind(), PutErrorKind::CannotEncode { reason, .. } if reason.contains("does not like"))
+                matches!(error.failure().map(Error::kind), Some(ErrorKind::CannotEncode { reason, .. }) if reason.contains("does not like"))
             );
             assert_eq!(error.into_inner().1, Fragile(1));
             let put = std::panic::AssertUnwindSafe(|| queue.send((vec![], Fragile(2))));
@@ -312,11 +314,13 @@ fn an_item_that_cannot_be_decoded_is_an_error_and_the_next_one_comes() {
         for number in [3, 4, 3] {
             queue.send(Fragile(number)).unwrap();
         }
-        assert!(matches!(queue.recv(), Err(GetError::CannotDecode { reason, .. }) if reason.contains("come out")));
+        assert!(
+            matches!(queue.recv(), Err(RecvError::Failed(error)) if matches!(error.kind(), ErrorKind::CannotDecode { reason, .. } if reason.contains("come out")))
+        );
         assert_eq!(queue.recv(), Ok(Fragile(4)));
         let next = std::panic::AssertUnwindSafe(|| queue.iter().next());
         assert!(std::panic::catch_unwind(next).is_err(), "going through it panics");
-        assert_eq!(queue.try_recv(), Err(GetError::Empty));
+        assert_eq!(queue.try_recv(), Err(TryRecvError::Empty));
     });
 }
 

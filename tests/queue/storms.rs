@@ -11,7 +11,7 @@ use std::time::Duration;
 use crate::support::PATIENCE;
 use crate::support::chaos::{Herd, Random, seconds, start};
 use crate::support::queue_memory;
-use process_task::channel::{GetError, JoinableQueue, Queue};
+use process_task::channel::{JoinableQueue, Queue, RecvTimeoutError};
 use process_task::{Process, Shared, StartMethod, process_task};
 use serde::{Deserialize, Serialize};
 
@@ -170,7 +170,7 @@ fn consume(queue: Queue<Item>, book: Book, who: usize, kind: Kind) {
             }
             next[item.who] = item.number + 1;
         }
-        Err(GetError::Empty) => {}
+        Err(RecvTimeoutError::Timeout) => {}
         Err(_) => book.fault(ERROR),
     });
 }
@@ -307,7 +307,7 @@ fn work(jobs: JoinableQueue<Item>, book: Book, who: usize) {
                 job.done();
             }
         }
-        Err(GetError::Empty) => drop(jobs.join_timeout(Duration::from_millis(1))),
+        Err(RecvTimeoutError::Timeout) => drop(jobs.join_timeout(Duration::from_millis(1))),
         Err(_) => book.fault(ERROR),
     });
 }

@@ -11,9 +11,9 @@ use crate::support::queue_memory;
 use crate::support::regions::inode;
 use crate::support::shared_counter::{Stage, reach, stage as new_stage, until};
 use crate::support::{self, PATIENCE, promise};
-use process_task::channel::{GetError, JoinableQueue, PutErrorKind, Queue, QueueReceiver, QueueSender, SimpleQueue};
+use process_task::channel::{JoinableQueue, Queue, QueueReceiver, QueueSender, RecvError, SimpleQueue, TryRecvError};
 use process_task::sync::Mutex;
-use process_task::{Pool, Process, ProcessBuilder, Shared, StartMethod, Task, process_task};
+use process_task::{Error, ErrorKind, Pool, Process, ProcessBuilder, Shared, StartMethod, Task, process_task};
 use serde::{Deserialize, Deserializer, Serialize};
 
 under_every_start_method! {
@@ -63,7 +63,7 @@ fn regions_go_through_queues_and_are_gone_with_their_last_holder(method: StartMe
         }
     }
     drop(producer);
-    assert_eq!(back.recv(), Err(GetError::Closed));
+    assert_eq!(back.recv(), Err(RecvError::Disconnected));
     process.join().unwrap();
 }
 
@@ -86,7 +86,7 @@ fn a_queue_in_a_queue_in_a_queue_works(method: StartMethod) {
     start(method, unwrap_and_answer, outer.clone()).join().unwrap();
     let same = outer.recv().unwrap().recv().unwrap();
     assert!(same == inner);
-    assert_eq!((same.recv(), inner.try_recv()), (Ok(42), Err(GetError::Empty)));
+    assert_eq!((same.recv(), inner.try_recv()), (Ok(42), Err(TryRecvError::Empty)));
 }
 
 #[derive(Serialize, Deserialize, Clone)]
@@ -147,7 +147,7 @@ fn questions_come_with_the_queue_for_their_answer(method: StartMethod) {
     for number in 0..300 {
         let (back, answers) = Queue::bounded(1).unwrap().split();
         ask.send((number, back)).unwrap();
-        assert_eq!((answers.recv(), answers.recv()), (Ok(number * number), Err(GetError::Closed)));
+        assert_eq!((answers.recv(), answers.recv()), (Ok(number * number), Err(RecvError::Disconnected)));
     }
     drop(ask);
     for server in servers {
@@ -176,7 +176,11 @@ fn so_many_handles_go_with_one_item_and_no_more(method: StartMethod) {
     }
     let many = new_regions(65);
     let error = producer.send(many).unwrap_err();
-    assert!(matches!(error.kind(), PutErrorKind::CannotEncode { .. }) && error.to_string().contains("64"), "{error}");
+    assert!(
+        matches!(error.failure().map(Error::kind), Some(ErrorKind::CannotEncode { .. }))
+            && error.to_string().contains("64"),
+        "{error}"
+    );
     // The same one often is one.
     let one = error.into_inner().swap_remove(5);
     producer.send(vec![one; 2000]).unwrap();
@@ -198,7 +202,7 @@ fn a_socket_full_of_handles_fills_the_queue_until_somebody_gets(method: StartMet
     let first = (0..5000).take_while(|_| producer.try_send(item.clone()).is_ok()).count();
     assert!((100..5000).contains(&first), "{first}");
     let error = producer.send_timeout(item.clone(), Duration::from_millis(60)).unwrap_err();
-    assert_eq!(*error.kind(), PutErrorKind::Full);
+    assert!(error.is_timeout());
     // What has none is not kept out, and does not overtake.
     producer.try_send(vec![]).unwrap();
     reach(&stage);
@@ -252,7 +256,7 @@ where
         return error.to_string();
     }
     match queue.recv() {
-        Err(GetError::CannotDecode { reason, .. }) => reason,
+        Err(RecvError::Failed(error)) if matches!(error.kind(), ErrorKind::CannotDecode { .. }) => error.to_string(),
         Err(error) => panic!("{error}"),
         Ok(_) => panic!("it was taken for what it is not"),
     }

@@ -63,7 +63,7 @@ mod remote;
 
 pub use self::connection::{Connection, ConnectionIter, Receiver, Sender, one_way, pipe, wait_readable};
 pub use self::descriptor::Descriptor;
-pub use self::error::{GetError, PutError, PutErrorKind, RecvError, SendError, SendErrorKind};
+pub use self::error::{RecvError, RecvTimeoutError, SendError, SendTimeoutError, TryRecvError, TrySendError};
 pub use self::listener::{Listener, connect_unix};
 #[cfg(feature = "tcp")]
 pub use self::listener::{connect_tcp, connect_tcp_timeout};

@@ -108,14 +108,22 @@ pub enum ErrorKind {
         /// Why it was closed.
         reason: String,
     },
-    /// The queue takes no more items, or has none left and gets no more.
-    QueueClosed,
-    /// Nothing came through the channel, as long as one was ready to wait.
+    /// The channel has no message now, or the listener no connection.
     Empty,
-    /// There is no room in the channel, as long as one was ready to wait.
+    /// The channel has no room now.
     Full,
-    /// The other end of the connection is gone: dropped, or its process has died.
+    /// The time that the caller gave is over, and what it waited for has not happened. Nothing was taken, and nothing was done.
+    Elapsed,
+    /// No process has the other end of the channel any more, by drop or by death, or the queue is closed.
     Disconnected,
+    /// A message, or an item of a queue, is longer than the channel carries.
+    #[non_exhaustive]
+    TooLong {
+        /// How long it is, in bytes.
+        bytes: usize,
+        /// How long it may be.
+        limit: usize,
+    },
     /// The other side of a connection between machines could not show that it has the key, or was not let in.
     #[non_exhaustive]
     Refused {

@@ -136,10 +136,15 @@ impl Error {
                 "{who} was not started from the same binary as this program, so its tasks cannot be trusted to be the same"
             ),
             ErrorKind::Closed { reason } => write!(f, "the pool is closed: {reason}"),
-            ErrorKind::QueueClosed => f.write_str("the queue is closed, or no process has its other end any more"),
-            ErrorKind::Empty => f.write_str("the channel is empty, and nothing came in time"),
-            ErrorKind::Full => f.write_str("the channel is full, and no room came free in time"),
-            ErrorKind::Disconnected => f.write_str("the other end of the connection is gone"),
+            ErrorKind::Empty => f.write_str("the channel is empty, or no connection is pending"),
+            ErrorKind::Full => f.write_str("the channel is full"),
+            ErrorKind::Elapsed => f.write_str("timed out: what was waited for did not happen in the time given"),
+            ErrorKind::Disconnected => f.write_str(
+                "the channel is disconnected: no process has its other end any more, or the queue is closed",
+            ),
+            ErrorKind::TooLong { bytes, limit } => {
+                write!(f, "cannot send the {bytes} bytes of the message: at most {limit} bytes fit into the channel")
+            }
             ErrorKind::Refused { reason } => write!(f, "the other side was refused: {reason}"),
             ErrorKind::ChannelFailed { step, errno } => {
                 write!(f, "cannot use the channel: {step}: {}", why(Errno::from_raw(*errno)))

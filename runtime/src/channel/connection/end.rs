@@ -17,7 +17,7 @@ use super::local::Local;
 use super::transport::{Remote, Transport};
 use crate::channel::error::channel_failed;
 use crate::channel::patience::Patience;
-use crate::channel::{RecvError, SendError};
+use crate::channel::{RecvError, RecvTimeoutError, SendError, SendTimeoutError, TryRecvError, TrySendError};
 use crate::codec::handles::{self, Handle};
 use crate::codec::{CodecError, Message};
 use crate::error::Result;
@@ -179,23 +179,24 @@ impl<A: Message, B> Connection<A, B> {
     ///
     /// # Errors
     /// The message is inside the error.
-    /// - [`Disconnected`](crate::channel::SendErrorKind::Disconnected): the other end is gone.
-    /// - [`CannotEncode`](crate::channel::SendErrorKind::CannotEncode): its `Serialize` refuses, or it has too many handles. Nothing was sent.
-    /// - [`Failed`](crate::channel::SendErrorKind::Failed): there is no memory or no descriptor for a long message, or this user has more
-    ///   descriptors on their way than may be.
+    /// - [`Disconnected`](SendError::Disconnected): the other end is gone.
+    /// - [`Failed`](SendError::Failed): [`CannotEncode`](crate::ErrorKind::CannotEncode), its `Serialize` refuses, or it has
+    ///   too many handles; [`TooLong`](crate::ErrorKind::TooLong); or
+    ///   [`ChannelFailed`](crate::ErrorKind::ChannelFailed), there is no memory or no descriptor for a long message, or this
+    ///   user has more descriptors on their way than may be. Nothing was sent.
     ///
     /// # If the other process dies
     /// Returns `Disconnected`, also if it was waiting for room, within 50 milliseconds of the death.
     #[doc(alias = "send_bytes")]
     pub fn send(&self, message: A) -> std::result::Result<(), SendError<A>> {
-        self.send_within(message, Patience::Endless)
+        self.send_within(message, Patience::Endless).map_err(TrySendError::without_limit)
     }
 
     /// Sends a message if there is room for it now.
     ///
     /// # Examples
     /// ```
-    /// use process_task::channel::{SendErrorKind, one_way};
+    /// use process_task::channel::one_way;
     ///
     /// let (sender, _receiver) = one_way()?;
     /// let error = loop {
@@ -203,34 +204,34 @@ impl<A: Message, B> Connection<A, B> {
     ///         break error;
     ///     }
     /// };
-    /// assert_eq!(*error.kind(), SendErrorKind::Full);
+    /// assert!(error.is_full());
     /// assert_eq!(error.into_inner(), "again");
     /// # process_task::Result::Ok(())
     /// ```
     ///
     /// # Errors
-    /// As [`send`](Self::send), and [`Full`](crate::channel::SendErrorKind::Full): there is no room, or not for its handles.
+    /// As [`send`](Self::send), and [`Full`](TrySendError::Full): there is no room, or not for its handles.
     ///
     /// # If the other process dies
     /// As [`send`](Self::send).
-    pub fn try_send(&self, message: A) -> std::result::Result<(), SendError<A>> {
+    pub fn try_send(&self, message: A) -> std::result::Result<(), TrySendError<A>> {
         self.send_within(message, Patience::None)
     }
 
     /// As [`send`](Self::send), but waits no longer than `timeout`.
     ///
     /// # Errors
-    /// As [`send`](Self::send), and [`Full`](crate::channel::SendErrorKind::Full) when the time is over.
+    /// As [`send`](Self::send), and [`Timeout`](SendTimeoutError::Timeout) when the time is over.
     ///
     /// # If the other process dies
     /// As [`send`](Self::send). One that is only stopped costs the time-out.
-    pub fn send_timeout(&self, message: A, timeout: Duration) -> std::result::Result<(), SendError<A>> {
-        self.send_within(message, Patience::of(timeout))
+    pub fn send_timeout(&self, message: A, timeout: Duration) -> std::result::Result<(), SendTimeoutError<A>> {
+        self.send_within(message, Patience::of(timeout)).map_err(TrySendError::in_time)
     }
 
     #[inline]
-    fn send_within(&self, message: A, patience: Patience) -> std::result::Result<(), SendError<A>> {
-        self.transport.send(&message, patience).map_err(|kind| SendError::new(kind, message))
+    fn send_within(&self, message: A, patience: Patience) -> std::result::Result<(), TrySendError<A>> {
+        self.transport.send(&message, patience).map_err(|refused| refused.with(message))
     }
 }
 
@@ -239,25 +240,27 @@ impl<A, B: Message> Connection<A, B> {
     ///
     /// # Errors
     /// - [`Disconnected`](RecvError::Disconnected): the other end is gone, and everything that it sent was received.
-    /// - [`CannotDecode`](RecvError::CannotDecode): its `Deserialize` refuses, or its handles could not be received because this
-    ///   process has as many descriptors open as it may. That message is gone; the next one is not.
-    /// - [`Failed`](RecvError::Failed): what came was not sent by a `Connection`, or the kernel refuses.
+    /// - [`Failed`](RecvError::Failed) with [`CannotDecode`](crate::ErrorKind::CannotDecode): its `Deserialize` refuses, or its
+    ///   handles could not be received because this process has as many descriptors open as it may. That message is gone; the
+    ///   next one is not.
+    /// - `Failed` with [`ChannelFailed`](crate::ErrorKind::ChannelFailed): what came was not sent by a `Connection`, or the
+    ///   kernel refuses.
     ///
     /// # If the other process dies
     /// Returns what it had sent, message by message, then `Disconnected`.
     #[doc(alias("recv_bytes", "recv_bytes_into"))]
     pub fn recv(&self) -> std::result::Result<B, RecvError> {
-        self.transport.recv(Patience::Endless)
+        self.transport.recv(Patience::Endless).map_err(TryRecvError::without_limit)
     }
 
     /// Receives the next message if it is there.
     ///
     /// # Errors
-    /// As [`recv`](Self::recv), and [`Empty`](RecvError::Empty).
+    /// As [`recv`](Self::recv), and [`Empty`](TryRecvError::Empty).
     ///
     /// # If the other process dies
     /// As [`recv`](Self::recv).
-    pub fn try_recv(&self) -> std::result::Result<B, RecvError> {
+    pub fn try_recv(&self) -> std::result::Result<B, TryRecvError> {
         self.transport.recv(Patience::None)
     }
 
@@ -266,20 +269,20 @@ impl<A, B: Message> Connection<A, B> {
     /// # Examples
     /// ```
     /// use std::time::Duration;
-    /// use process_task::channel::{RecvError, one_way};
+    /// use process_task::channel::{RecvTimeoutError, one_way};
     ///
     /// let (_sender, receiver) = one_way::<String>()?;
-    /// assert_eq!(receiver.recv_timeout(Duration::from_millis(10)), Err(RecvError::Empty));
+    /// assert_eq!(receiver.recv_timeout(Duration::from_millis(10)), Err(RecvTimeoutError::Timeout));
     /// # process_task::Result::Ok(())
     /// ```
     ///
     /// # Errors
-    /// As [`recv`](Self::recv), and [`Empty`](RecvError::Empty) when the time is over.
+    /// As [`recv`](Self::recv), and [`Timeout`](RecvTimeoutError::Timeout) when the time is over.
     ///
     /// # If the other process dies
     /// As [`recv`](Self::recv). One that is only stopped costs the time-out.
-    pub fn recv_timeout(&self, timeout: Duration) -> std::result::Result<B, RecvError> {
-        self.transport.recv(Patience::of(timeout))
+    pub fn recv_timeout(&self, timeout: Duration) -> std::result::Result<B, RecvTimeoutError> {
+        self.transport.recv(Patience::of(timeout)).map_err(TryRecvError::in_time)
     }
 
     /// Whether a message, or the end, is there; waits for it no longer than `timeout`. Takes nothing.
@@ -350,9 +353,9 @@ mod tests {
         one.send(7).unwrap();
         other.send("seven".to_owned()).unwrap();
         assert_eq!((other.recv(), one.recv()), (Ok(7), Ok("seven".to_owned())));
-        assert_eq!(one.try_recv(), Err(RecvError::Empty));
+        assert_eq!(one.try_recv(), Err(TryRecvError::Empty));
         drop(other);
-        assert_eq!(one.recv_timeout(Duration::from_secs(1)), Err(RecvError::Disconnected));
+        assert_eq!(one.recv_timeout(Duration::from_secs(1)), Err(RecvTimeoutError::Disconnected));
         assert_eq!(one.send(9).unwrap_err().into_inner(), 9);
     }
 

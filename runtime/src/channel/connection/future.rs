@@ -11,7 +11,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, Waker};
 
 use super::Connection;
-use crate::channel::RecvError;
+use crate::channel::error::channel_failed;
+use crate::channel::{RecvError, TryRecvError};
 use crate::codec::Message;
 use crate::reactor::{EventHandler, Reactor, Token, reactor, wake};
 use crate::sys::poll::Report;
@@ -69,10 +70,10 @@ impl<A, B: Message> Future for Receiving<'_, A, B> {
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
         match self.connection.try_recv() {
-            Err(RecvError::Empty) => {}
+            Err(TryRecvError::Empty) => {}
             received => {
                 self.watch = None;
-                return Poll::Ready(received);
+                return Poll::Ready(received.map_err(TryRecvError::without_limit));
             }
         }
         // A copy made by `fork()` is not woken for what was asked before.
@@ -83,7 +84,7 @@ impl<A, B: Message> Future for Receiving<'_, A, B> {
         };
         match waiting {
             Ok(()) => Poll::Pending,
-            Err(errno) => Poll::Ready(Err(RecvError::Failed { step: "watch a connection", errno: errno as i32 })),
+            Err(errno) => Poll::Ready(Err(RecvError::Failed(channel_failed("watch a connection", errno)))),
         }
     }
 }

@@ -7,6 +7,7 @@ use std::iter::FusedIterator;
 use super::Connection;
 use crate::channel::RecvError;
 use crate::codec::Message;
+use crate::error::ErrorKind;
 
 /// The messages of a connection, until the other end is gone: see [`Connection::iter`]. `C` is the connection, or a
 /// reference to it.
@@ -32,9 +33,9 @@ impl<C> ConnectionIter<C> {
                 None
             }
             // What the kernel refuses once, it may refuse for ever.
-            Err(failed @ RecvError::Failed { .. }) => {
+            Err(RecvError::Failed(error)) if !matches!(error.kind(), ErrorKind::CannotDecode { .. }) => {
                 self.ended = true;
-                Some(Err(failed))
+                Some(Err(RecvError::Failed(error)))
             }
             received => Some(received),
         }

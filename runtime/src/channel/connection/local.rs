@@ -21,8 +21,8 @@ use std::time::{Duration, Instant};
 
 use super::parcel::{Filling, Incoming, LOOK_AGAIN, Outgoing};
 use super::scratch::Scratch;
+use crate::channel::error::{NotSent, TryRecvError};
 use crate::channel::patience::Patience;
-use crate::channel::{RecvError, SendErrorKind};
 use crate::codec::by_type::{of_message, to_message};
 use crate::codec::handles::{Handle, Handles, Received};
 use crate::codec::{CodecError, Message, Payload};
@@ -75,7 +75,7 @@ impl Local {
     }
 
     #[inline]
-    pub(super) fn send<T: Message>(&self, value: &T, patience: Patience) -> Result<(), SendErrorKind> {
+    pub(super) fn send<T: Message>(&self, value: &T, patience: Patience) -> Result<(), NotSent> {
         let mut scratch = Scratch::take();
         let mut filling = Filling::new(&self.outgoing, self.as_fd(), patience);
         let encoded = to_message(value, scratch.take_buffer(), (self.longest, &mut filling));
@@ -102,7 +102,7 @@ impl Local {
         bytes: &[u8],
         (parcel, handles): (Option<BorrowedFd<'_>>, &Handles),
         patience: Patience,
-    ) -> Result<(), SendErrorKind> {
+    ) -> Result<(), NotSent> {
         if self.strangers && !handles.is_empty() {
             return Err(CodecError::new(STRANGERS).into());
         }
@@ -124,23 +124,23 @@ impl Local {
         parts: (&[u8], &[u8]),
         descriptors: &[BorrowedFd<'_>],
         patience: Patience,
-    ) -> Result<(), SendErrorKind> {
+    ) -> Result<(), NotSent> {
         let mut tried_since = None;
         loop {
             match packet::send(self.as_fd(), parts, descriptors) {
                 Ok(()) => return Ok(()),
                 Err(Errno::EPIPE | Errno::ECONNRESET | Errno::ENOTCONN | Errno::ECONNREFUSED) => {
-                    return Err(SendErrorKind::Disconnected);
+                    return Err(NotSent::Disconnected(()));
                 }
                 Err(Errno::EAGAIN) => self.wait_for_room(patience)?,
-                Err(Errno::ETOOMANYREFS) if patience == Patience::None => return Err(SendErrorKind::Full),
+                Err(Errno::ETOOMANYREFS) if patience == Patience::None => return Err(NotSent::Full(())),
                 Err(errno) if link::is_temporary(errno) && patience != Patience::None => {
                     let since: &mut Instant = tried_since.get_or_insert_with(Instant::now);
                     if since.elapsed() >= link::PATIENCE {
                         return Err(failed_to_send(errno));
                     }
                     if patience.is_over() {
-                        return Err(SendErrorKind::Full);
+                        return Err(NotSent::Full(()));
                     }
                     thread::sleep(Duration::from_millis(1));
                 }
@@ -151,9 +151,9 @@ impl Local {
 
     /// Waits until there may be room. The kernel says so only once three quarters are free, and a reader of half may now
     /// wait for this side: so it is tried again every so often.
-    fn wait_for_room(&self, patience: Patience) -> Result<(), SendErrorKind> {
+    fn wait_for_room(&self, patience: Patience) -> Result<(), NotSent> {
         if patience.is_over() {
-            return Err(SendErrorKind::Full);
+            return Err(NotSent::Full(()));
         }
         let again = Instant::now() + LOOK_AGAIN;
         let until = patience.deadline().map_or(again, |deadline| deadline.min(again));
@@ -161,7 +161,7 @@ impl Local {
     }
 
     #[inline]
-    pub(super) fn recv<T: Message>(&self, patience: Patience) -> Result<T, RecvError> {
+    pub(super) fn recv<T: Message>(&self, patience: Patience) -> Result<T, TryRecvError> {
         let mut scratch = Scratch::take();
         let (bytes, beside) = scratch.packet();
         let Packet { len, descriptors, lost } = self.receive(bytes, beside, patience)?;
@@ -178,7 +178,7 @@ impl Local {
     }
 
     #[cold]
-    fn recv_parcel<T: Message>(&self, len: usize, mut beside: Vec<OwnedFd>, lost: bool) -> Result<T, RecvError> {
+    fn recv_parcel<T: Message>(&self, len: usize, mut beside: Vec<OwnedFd>, lost: bool) -> Result<T, TryRecvError> {
         if lost {
             return Err(CodecError::new(format!("it could not be received: {NO_ROOM}")).into());
         }
@@ -187,7 +187,7 @@ impl Local {
         }
         let parcel = beside.remove(0);
         let opened = self.incoming.open(parcel, len);
-        let message = opened.map_err(|errno| RecvError::Failed { step: "map a long message", errno: errno as i32 })?;
+        let message = opened.map_err(|errno| TryRecvError::failed("map a long message", errno))?;
         Ok(of_message(message.bytes(), &self.received(beside))?)
     }
 
@@ -199,20 +199,20 @@ impl Local {
         Received::new(descriptors)
     }
 
-    fn receive(&self, bytes: &mut [u8], beside: &mut [u8], patience: Patience) -> Result<Packet, RecvError> {
+    fn receive(&self, bytes: &mut [u8], beside: &mut [u8], patience: Patience) -> Result<Packet, TryRecvError> {
         loop {
             match packet::receive(self.as_fd(), bytes, beside, patience == Patience::Endless) {
                 Ok(Packet { len: 0, .. }) => {
                     self.incoming.clear();
-                    return Err(RecvError::Disconnected);
+                    return Err(TryRecvError::Disconnected);
                 }
                 Ok(packet) => return Ok(packet),
                 // The other side has gone without reading all that we sent; what it sent itself comes next.
                 Err(Errno::ECONNRESET) => {}
-                Err(Errno::EAGAIN) if patience == Patience::None => return Err(RecvError::Empty),
+                Err(Errno::EAGAIN) if patience == Patience::None => return Err(TryRecvError::Empty),
                 Err(Errno::EAGAIN) => match poll::readable([self.as_fd()], patience.deadline()) {
                     Ok([true]) => {}
-                    Ok([false]) => return Err(RecvError::Empty),
+                    Ok([false]) => return Err(TryRecvError::Empty),
                     Err(errno) => return Err(failed_to_receive(errno)),
                 },
                 Err(errno) => return Err(failed_to_receive(errno)),
@@ -253,26 +253,23 @@ fn lost_handles() -> Received {
     Received::lost(packet::MOST_DESCRIPTORS, NO_ROOM)
 }
 
-fn read_head(packet: &[u8]) -> Result<(u64, usize), RecvError> {
+fn read_head(packet: &[u8]) -> Result<(u64, usize), TryRecvError> {
     let (kind, rest) = packet.split_first_chunk().ok_or_else(broken)?;
     let len = u64::from_ne_bytes(*rest.first_chunk().ok_or_else(broken)?);
     Ok((u64::from_ne_bytes(*kind), usize::try_from(len).map_err(|_| broken())?))
 }
 
 #[cold]
-fn broken() -> RecvError {
-    RecvError::Failed {
-        step: "read a message, which the other side did not write as one,",
-        errno: Errno::EPROTO as i32,
-    }
+fn broken() -> TryRecvError {
+    TryRecvError::failed("read a message, which the other side did not write as one,", Errno::EPROTO)
 }
 
 #[cold]
-fn failed_to_receive(errno: Errno) -> RecvError {
-    RecvError::Failed { step: "receive a message", errno: errno as i32 }
+fn failed_to_receive(errno: Errno) -> TryRecvError {
+    TryRecvError::failed("receive a message", errno)
 }
 
 #[cold]
-fn failed_to_send(errno: Errno) -> SendErrorKind {
-    SendErrorKind::Failed { step: "send a message", errno: errno as i32 }
+fn failed_to_send(errno: Errno) -> NotSent {
+    NotSent::failed("send a message", errno)
 }

@@ -35,7 +35,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use crate::channel::SendErrorKind;
+use crate::channel::error::NotSent;
 use crate::channel::patience::Patience;
 use crate::codec::Spill;
 use crate::shared::{Half, words};
@@ -168,14 +168,14 @@ impl Outgoing {
         socket: BorrowedFd<'_>,
         (len, largest): (usize, bool),
         patience: Patience,
-    ) -> Result<Parcel, SendErrorKind> {
+    ) -> Result<Parcel, NotSent> {
         loop {
             let mut stock = self.stock();
             stock.take_back();
             if stock.has_room(len) {
                 let parcel = stock.take(len, largest);
                 let step = "reserve memory for a long message";
-                return parcel.map_err(|errno| SendErrorKind::Failed { step, errno: errno as i32 });
+                return parcel.map_err(|errno| NotSent::failed(step, errno));
             }
             if packet::all_was_received(socket) && stock.give_up() {
                 continue;
@@ -183,11 +183,11 @@ impl Outgoing {
             let Some(oldest) = stock.sent.front().map(|oldest| Arc::clone(&oldest.word)) else { continue };
             drop(stock);
             if poll::is_hung_up(socket) {
-                return Err(SendErrorKind::Disconnected);
+                return Err(NotSent::Disconnected(()));
             }
             let left = patience.deadline().map(|deadline| deadline.saturating_duration_since(Instant::now()));
             if left == Some(Duration::ZERO) {
-                return Err(SendErrorKind::Full);
+                return Err(NotSent::Full(()));
             }
             futex::wait_until(&oldest.words().turn, READERS, left.map_or(LOOK_AGAIN, |left| left.min(LOOK_AGAIN)));
         }
@@ -275,7 +275,7 @@ pub(super) struct Filling<'o> {
     patience: Patience,
     parcel: Option<Parcel>,
     /// Why there was no memory.
-    pub(super) failure: Option<SendErrorKind>,
+    pub(super) failure: Option<NotSent>,
 }
 
 impl<'o> Filling<'o> {
@@ -284,7 +284,7 @@ impl<'o> Filling<'o> {
     }
 
     /// Has `send` send the parcel, which is the reader's from then on.
-    pub(super) fn sent(mut self, send: impl FnOnce(&Parcel) -> Result<(), SendErrorKind>) -> Result<(), SendErrorKind> {
+    pub(super) fn sent(mut self, send: impl FnOnce(&Parcel) -> Result<(), NotSent>) -> Result<(), NotSent> {
         let Some(parcel) = self.parcel.take() else { return Ok(()) };
         // The packet carries the message's bytes over to the reader; a look at the word needs no order of its own.
         parcel.turn().store(READERS, Release);

@@ -13,7 +13,7 @@ use crate::sys::poll;
 ///
 /// Anything that has a descriptor can be waited for: a [`Connection`](crate::channel::Connection) is ready when a message
 /// or the end is there, a [`Process`](crate::Process) when it has ended, a socket or a pipe of the standard library when it
-/// can be read. Nothing is taken: `try_recv` says what there is, and that it is [`Empty`](crate::channel::RecvError::Empty)
+/// can be read. Nothing is taken: `try_recv` says what there is, and that it is [`Empty`](crate::channel::TryRecvError::Empty)
 /// if another thread was faster.
 ///
 /// Queues have no descriptor and cannot be among them: `recv_timeout` waits for one, and `recv_async` for several, with what an

@@ -10,8 +10,8 @@ use std::sync::Arc;
 
 use super::local::Local;
 use super::scratch::Scratch;
+use crate::channel::error::{NotSent, TryRecvError};
 use crate::channel::patience::Patience;
-use crate::channel::{RecvError, SendErrorKind};
 use crate::codec::by_type::{of_message, to_message};
 use crate::codec::handles::Received;
 use crate::codec::{CodecError, Message, Payload, Spill};
@@ -27,15 +27,15 @@ pub(crate) trait Remote: fmt::Debug + Send + Sync + UnwindSafe + RefUnwindSafe {
     /// Sends a message of at most [`longest`](Self::longest) bytes, whole.
     ///
     /// # Errors
-    /// [`SendErrorKind::Full`] if it would have to wait longer than `patience`, and then nothing was sent;
-    /// [`SendErrorKind::Disconnected`]; [`SendErrorKind::Failed`].
-    fn send_bytes(&self, bytes: &[u8], patience: Patience) -> Result<(), SendErrorKind>;
+    /// [`NotSent::Full`] if it would have to wait longer than `patience`, and then nothing was sent;
+    /// [`NotSent::Disconnected`]; [`NotSent::Failed`].
+    fn send_bytes(&self, bytes: &[u8], patience: Patience) -> Result<(), NotSent>;
 
     /// Receives a message into `bytes`, which is what it consists of afterwards.
     ///
     /// # Errors
-    /// [`RecvError::Empty`] if none came as long as `patience` lasts; [`RecvError::Disconnected`]; [`RecvError::Failed`].
-    fn recv_bytes(&self, bytes: &mut Vec<u8>, patience: Patience) -> Result<(), RecvError>;
+    /// [`TryRecvError::Empty`] if none came as long as `patience` lasts; [`TryRecvError::Disconnected`]; [`TryRecvError::Failed`].
+    fn recv_bytes(&self, bytes: &mut Vec<u8>, patience: Patience) -> Result<(), TryRecvError>;
 
     /// Whether a message, or the end, is there; waits for it as long as `patience` lasts.
     ///
@@ -59,7 +59,7 @@ pub(super) enum Transport {
 impl Transport {
     /// Sends a message.
     #[inline]
-    pub(super) fn send<T: Message>(&self, value: &T, patience: Patience) -> Result<(), SendErrorKind> {
+    pub(super) fn send<T: Message>(&self, value: &T, patience: Patience) -> Result<(), NotSent> {
         match self {
             Self::Local(local) => local.send(value, patience),
             Self::Remote(remote) => send_far(&**remote, value, patience),
@@ -68,7 +68,7 @@ impl Transport {
 
     /// Receives a message.
     #[inline]
-    pub(super) fn recv<T: Message>(&self, patience: Patience) -> Result<T, RecvError> {
+    pub(super) fn recv<T: Message>(&self, patience: Patience) -> Result<T, TryRecvError> {
         match self {
             Self::Local(local) => local.recv(patience),
             Self::Remote(remote) => recv_far(&**remote, patience),
@@ -106,11 +106,11 @@ impl Spill for TooFar {
     }
 }
 
-fn send_far<T: Message>(remote: &dyn Remote, value: &T, patience: Patience) -> Result<(), SendErrorKind> {
+fn send_far<T: Message>(remote: &dyn Remote, value: &T, patience: Patience) -> Result<(), NotSent> {
     let (limit, mut scratch, mut spill) = (remote.longest(), Scratch::take(), TooFar(None));
     let encoded = to_message(value, scratch.take_buffer(), (limit, &mut spill));
     let (payload, handles) = encoded.map_err(|error| match spill.0 {
-        Some(bytes) => SendErrorKind::TooLong { bytes, limit },
+        Some(bytes) => NotSent::too_long(bytes, limit),
         None => error.into(),
     })?;
     if !handles.is_empty() {
@@ -122,7 +122,7 @@ fn send_far<T: Message>(remote: &dyn Remote, value: &T, patience: Patience) -> R
     sent
 }
 
-fn recv_far<T: Message>(remote: &dyn Remote, patience: Patience) -> Result<T, RecvError> {
+fn recv_far<T: Message>(remote: &dyn Remote, patience: Patience) -> Result<T, TryRecvError> {
     let mut scratch = Scratch::take();
     let mut bytes = scratch.take_buffer();
     let value = remote.recv_bytes(&mut bytes, patience).and_then(|()| Ok(of_message(&bytes, &Received::default())?));

@@ -20,7 +20,7 @@ use super::sleepers::ALL;
 use super::store::{Long, NotPut};
 use super::take::{Got, NotGot};
 use super::waiting::soon;
-use crate::channel::error::{GetError, PutError, PutErrorKind, channel_failed};
+use crate::channel::error::{NotSent, TryRecvError, TrySendError, channel_failed};
 use crate::channel::patience::Patience;
 use crate::codec::by_type::{NoSpill, as_bytes, of_message, to_message};
 use crate::codec::handles::{Handles, Received};
@@ -133,10 +133,10 @@ impl Core {
 
     /// Puts `value` in, last.
     #[inline]
-    pub(super) fn put<T: Message>(&self, value: T, patience: Patience) -> std::result::Result<(), PutError<T>> {
+    pub(super) fn put<T: Message>(&self, value: T, patience: Patience) -> std::result::Result<(), TrySendError<T>> {
         if let Some(bytes) = as_bytes(&value) {
             let put = self.put_bytes(bytes, &Handles::default(), patience);
-            return put.map_err(|kind| PutError::new(kind, value));
+            return put.map_err(|refused| refused.with(value));
         }
         let encoded = to_message(&value, ENCODED.take(), (usize::MAX, &mut NoSpill));
         let put = match encoded {
@@ -150,11 +150,11 @@ impl Core {
             Ok((Payload::Spilled(_), _)) => Err(CodecError::new("it is too long").into()),
             Err(error) => Err(error.into()),
         };
-        put.map_err(|kind| PutError::new(kind, value))
+        put.map_err(|refused| refused.with(value))
     }
 
-    fn put_bytes(&self, bytes: &[u8], handles: &Handles, patience: Patience) -> std::result::Result<(), PutErrorKind> {
-        let Some(end) = &self.puts else { return Err(PutErrorKind::Closed) };
+    fn put_bytes(&self, bytes: &[u8], handles: &Handles, patience: Patience) -> std::result::Result<(), NotSent> {
+        let Some(end) = &self.puts else { return Err(NotSent::Disconnected(())) };
         let beside = !handles.is_empty();
         let shape = Shape::for_bytes(bytes.len(), beside, self.lends);
         if beside || shape.long {
@@ -167,7 +167,7 @@ impl Core {
         let (mut long, mut give_up_at) = (None, None);
         loop {
             if self.nobody_gets(end, self.news()) {
-                return Err(PutErrorKind::Closed);
+                return Err(NotSent::Disconnected(()));
             }
             let put = self.try_put((shape, bytes), cost, (&mut long, for_lock(patience)), |number| {
                 if !beside {
@@ -187,25 +187,25 @@ impl Core {
                     }
                     return Ok(());
                 }
-                Err(NotPut::Closed) => return Err(PutErrorKind::Closed),
-                Err(NotPut::Late) => return Err(PutErrorKind::Full),
+                Err(NotPut::Closed) => return Err(NotSent::Disconnected(())),
+                Err(NotPut::Late) => return Err(NotSent::Full(())),
                 Err(NotPut::Full(head)) => {
                     let waited = patience != Patience::None && self.wait_for_room(head, patience.deadline());
                     // Also before giving up: a caller that only tries would else never hear of an end that was not
                     // reported.
                     let gone = self.look_who_gets(end, self.news());
                     if !waited {
-                        return Err(if gone { PutErrorKind::Closed } else { PutErrorKind::Full });
+                        return Err(if gone { NotSent::Disconnected(()) } else { NotSent::Full(()) });
                     }
                 }
                 Err(NotPut::Refused(errno)) => {
                     let give_up_at = *give_up_at.get_or_insert_with(|| Instant::now() + PATIENCE);
                     let may_wait = patience != Patience::None || errno == Errno::ETOOMANYREFS;
                     if !(beside && is_temporary(errno) && may_wait) || Instant::now() >= give_up_at {
-                        return Err(PutErrorKind::Failed { step: "send an item", errno: errno as i32 });
+                        return Err(NotSent::failed("send an item", errno));
                     }
                     if patience.is_over() {
-                        return Err(PutErrorKind::Full);
+                        return Err(NotSent::Full(()));
                     }
                     // Too many descriptors are under way, to whomever.
                     std::thread::sleep(Duration::from_millis(1));
@@ -243,14 +243,14 @@ impl Core {
     }
 
     #[cold]
-    fn check(&self, bytes: &[u8], handles: &Handles, shape: Shape) -> std::result::Result<(), PutErrorKind> {
+    fn check(&self, bytes: &[u8], handles: &Handles, shape: Shape) -> std::result::Result<(), NotSent> {
         if handles.len() > MOST_HANDLES {
             let reason = format!("more than {MOST_HANDLES} handles cannot travel with one item");
-            return Err(PutErrorKind::CannotEncode { reason });
+            return Err(CodecError::new(reason).into());
         }
         if self.lends && !handles.is_empty() {
             let reason = "handles cannot go through a `JoinableQueue`: an item that comes back would come without them";
-            return Err(PutErrorKind::CannotEncode { reason: reason.to_owned() });
+            return Err(CodecError::new(reason).into());
         }
         if shape.long && bytes.len() > self.memory.longest() {
             return Err(self.too_long(bytes.len(), shape));
@@ -259,13 +259,13 @@ impl Core {
     }
 
     #[cold]
-    fn too_long(&self, bytes: usize, shape: Shape) -> PutErrorKind {
+    fn too_long(&self, bytes: usize, shape: Shape) -> NotSent {
         let most = usize::try_from(self.memory.words().most_bytes.load(Relaxed)).unwrap_or(usize::MAX);
         let beside = usize::try_from(Memory::cost(bytes, shape)).map_or(usize::MAX, |cost| cost - bytes);
         let limit = most.saturating_sub(beside).min(self.memory.longest());
         // Short ones take whole units.
         let part = if shape.long { 0 } else { limit % UNIT };
-        PutErrorKind::TooLong { bytes, limit: limit - part }
+        NotSent::too_long(bytes, limit - part)
     }
 
     /// A number that is another one once a process has ended, or has let go of its consumers.
@@ -294,7 +294,7 @@ impl Core {
 
     /// Takes the first item out. Where it stands, if it is lent.
     #[inline]
-    pub(super) fn get<T: Message>(&self, patience: Patience) -> std::result::Result<(T, (u32, u32)), GetError> {
+    pub(super) fn get<T: Message>(&self, patience: Patience) -> std::result::Result<(T, (u32, u32)), TryRecvError> {
         let (mut buffer, mut got) = (Buffer::new(|| DECODED.take()), Got::new());
         let len = self.get_bytes(&mut buffer, &mut got, patience)?;
         // Should its `Deserialize` panic, others may have it.
@@ -326,8 +326,8 @@ impl Core {
         buffer: &mut Buffer,
         got: &mut Got<Received>,
         patience: Patience,
-    ) -> std::result::Result<usize, GetError> {
-        let Some(end) = &self.gets else { return Err(GetError::Closed) };
+    ) -> std::result::Result<usize, TryRecvError> {
+        let Some(end) = &self.gets else { return Err(TryRecvError::Disconnected) };
         let (mut is_over, mut has_looked) = (false, !self.lends);
         loop {
             let len = match if self.lends { Ok(None) } else { self.memory.get_short(buffer) } {
@@ -341,14 +341,17 @@ impl Core {
                     return Ok(len);
                 }
                 Err(NotGot::Corrupt) => {
-                    return Err(GetError::Corrupt { reason: "its memory was written over" });
+                    return Err(TryRecvError::failed(
+                        "receive an item from memory that was written over",
+                        Errno::EPROTO,
+                    ));
                 }
                 Err(NotGot::Refused(errno)) => {
-                    return Err(GetError::Failed { step: "receive an item", errno: errno as i32 });
+                    return Err(TryRecvError::failed("receive an item", errno));
                 }
-                Err(NotGot::Late) => return Err(GetError::Empty),
+                Err(NotGot::Late) => return Err(TryRecvError::Empty),
                 // No item can have been put after it was seen to be over.
-                Err(NotGot::Empty(_)) if is_over => return Err(GetError::Closed),
+                Err(NotGot::Empty(_)) if is_over => return Err(TryRecvError::Disconnected),
                 Err(NotGot::Empty(tail)) => {
                     let waits = !matches!(patience, Patience::None);
                     if waits && self.look_for_item(tail) {
@@ -361,7 +364,7 @@ impl Core {
                         if !std::mem::replace(&mut has_looked, true) && self.look_for_dead(true) {
                             continue;
                         }
-                        return Err(GetError::Empty);
+                        return Err(TryRecvError::Empty);
                     }
                 }
             }

@@ -17,7 +17,7 @@ use std::task::{Context, Poll, Waker};
 use super::core::Core;
 use super::waiting::LOOK_AGAIN;
 use crate::channel::connection::Watch;
-use crate::channel::error::GetError;
+use crate::channel::error::{RecvError, TryRecvError, channel_failed};
 use crate::channel::patience::Patience;
 use crate::codec::Message;
 use crate::reactor::{Reactor, Timer, reactor, wake};
@@ -77,22 +77,21 @@ impl Drop for Waiting {
 }
 
 impl<T: Message> Future for Getting<'_, T> {
-    type Output = Result<T, GetError>;
+    type Output = Result<T, RecvError>;
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
         // Once before asking to be told, and once after: nothing comes in between unseen.
         for asked in [false, true] {
             match self.core.get(Patience::None) {
-                Err(GetError::Empty) if asked => {}
-                Err(GetError::Empty) => {
+                Err(TryRecvError::Empty) if asked => {}
+                Err(TryRecvError::Empty) => {
                     if let Err(errno) = self.wait(context.waker()) {
-                        let failed = GetError::Failed { step: "watch a queue", errno: errno as i32 };
-                        return Poll::Ready(Err(failed));
+                        return Poll::Ready(Err(RecvError::Failed(channel_failed("watch a queue", errno))));
                     }
                 }
                 got => {
                     self.waiting = None;
-                    return Poll::Ready(got.map(|(item, _)| item));
+                    return Poll::Ready(got.map(|(item, _)| item).map_err(TryRecvError::without_limit));
                 }
             }
         }

@@ -13,7 +13,9 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use super::core::{Core, Limits};
 use super::ends::Side;
 use super::future::Getting;
-use crate::channel::error::{GetError, PutError};
+use super::iter::{QueueIter, goes_through};
+use super::methods::{closes, gets, handle, puts};
+use crate::channel::error::{RecvError, RecvTimeoutError, SendError, SendTimeoutError, TryRecvError, TrySendError};
 use crate::channel::patience::Patience;
 use crate::codec::Message;
 use crate::error::Result;
@@ -23,13 +25,13 @@ use crate::error::Result;
 /// It is a handle, which can be cloned and passed to tasks, as [`Arc`](std::sync::Arc) is. A `Queue` sends and receives.
 /// Its halves do one of the two: [`QueueSender`] for producers, [`QueueReceiver`] for consumers. So they can tell that the
 /// other side is gone: when the last producer is gone, in every process, by drop or by death, consumers get what is there
-/// and then [`Closed`](GetError::Closed). An unsplit `Queue` is its own producer, so there is never a last one: call
-/// [`close`](Self::close).
+/// and then [`Disconnected`](RecvError::Disconnected). An unsplit `Queue` is its own producer, so there is never a last one:
+/// call [`close`](Self::close).
 ///
 /// An item is encoded by the sender, before it takes any lock, and decoded by the receiver. It may hold up to 64 handles:
 /// regions, connections, other queues. Of items with handles some 270 wait at a time, as many as a socket has room for; one more
 /// waits, also if the queue is [unbounded](Self::unbounded). Unless it is root, a user has no more handles on their way, in all
-/// sockets, than a process may have open descriptors: more wait for a second, then [fail](crate::channel::PutErrorKind::Failed).
+/// sockets, than a process may have open descriptors: more wait for a second, then [fail](SendError::Failed).
 ///
 /// # Examples
 /// ```
@@ -75,13 +77,13 @@ pub struct Queue<T> {
 ///
 /// # Examples
 /// ```
-/// use process_task::channel::{GetError, Queue};
+/// use process_task::channel::{Queue, RecvError};
 ///
 /// let (sender, receiver) = Queue::unbounded()?.split();
 /// sender.send("one".to_owned())?;
 /// drop(sender);
 /// assert_eq!(receiver.recv()?, "one");
-/// assert_eq!(receiver.recv(), Err(GetError::Closed));
+/// assert_eq!(receiver.recv(), Err(RecvError::Disconnected));
 /// # process_task::Result::Ok(())
 /// ```
 #[doc(alias = "Producer")]
@@ -94,11 +96,11 @@ pub struct QueueSender<T> {
 ///
 /// # Examples
 /// ```
-/// use process_task::channel::{PutErrorKind, Queue};
+/// use process_task::channel::Queue;
 ///
 /// let (sender, receiver) = Queue::unbounded()?.split();
 /// drop(receiver);
-/// assert_eq!(*sender.send(1).unwrap_err().kind(), PutErrorKind::Closed);
+/// assert!(sender.send(1).unwrap_err().is_disconnected());
 /// # process_task::Result::Ok(())
 /// ```
 #[doc(alias = "Consumer")]
@@ -221,180 +223,6 @@ impl<T> Queue<T> {
     }
 }
 
-/// What puts.
-macro_rules! puts {
-    ($Type:ident) => {
-        impl<T: Message> $Type<T> {
-            /// Sends an item, waiting for room as long as it takes.
-            ///
-            /// # Errors
-            /// The queue is closed, every consumer is gone, the item cannot be encoded, or there is no memory for it. It is in
-            /// the [`PutError`], and the queue is as it was.
-            ///
-            /// # If the other process dies
-            /// Returns [`Closed`](crate::channel::PutErrorKind::Closed) within a tenth of a second if it was the last consumer.
-            #[doc(alias = "put")]
-            #[inline]
-            pub fn send(&self, item: T) -> std::result::Result<(), PutError<T>> {
-                self.core.put(item, Patience::Endless)
-            }
-
-            /// Sends an item, if there is room.
-            ///
-            /// # Errors
-            /// As [`send`](Self::send), and [`Full`](crate::channel::PutErrorKind::Full).
-            ///
-            /// # If the other process dies
-            /// As with [`send`](Self::send).
-            #[doc(alias("put_nowait", "full"))]
-            #[inline]
-            pub fn try_send(&self, item: T) -> std::result::Result<(), PutError<T>> {
-                self.core.put(item, Patience::None)
-            }
-
-            /// Sends an item, waiting for room for `timeout` at most.
-            ///
-            /// # Errors
-            /// As [`send`](Self::send), and [`Full`](crate::channel::PutErrorKind::Full).
-            ///
-            /// # If the other process dies
-            /// As with [`send`](Self::send).
-            pub fn send_timeout(&self, item: T, timeout: Duration) -> std::result::Result<(), PutError<T>> {
-                self.core.put(item, Patience::of(timeout))
-            }
-        }
-    };
-}
-pub(super) use puts;
-
-/// What gets.
-macro_rules! gets {
-    ($Type:ident) => {
-        impl<T: Message> $Type<T> {
-            /// Receives the first item, waiting for one as long as it takes.
-            ///
-            /// # Errors
-            /// The queue is closed, or every producer is gone, and nothing is left; or the item, which is gone then, cannot
-            /// be decoded.
-            ///
-            /// # If the other process dies
-            /// Returns [`Closed`](GetError::Closed) within a tenth of a second if it was the last producer. The owner of a
-            /// whole queue is a producer, too, and so may wait for ever when all others are gone.
-            #[doc(alias = "get")]
-            #[inline]
-            pub fn recv(&self) -> std::result::Result<T, GetError> {
-                self.core.get(Patience::Endless).map(|(item, _)| item)
-            }
-
-            /// Receives the first item, if there is one.
-            ///
-            /// # Errors
-            /// As [`recv`](Self::recv), and [`Empty`](GetError::Empty).
-            ///
-            /// # If the other process dies
-            /// As with [`recv`](Self::recv).
-            #[doc(alias = "get_nowait")]
-            #[inline]
-            pub fn try_recv(&self) -> std::result::Result<T, GetError> {
-                self.core.get(Patience::None).map(|(item, _)| item)
-            }
-
-            /// Receives the first item, waiting for one for `timeout` at most.
-            ///
-            /// # Errors
-            /// As [`recv`](Self::recv), and [`Empty`](GetError::Empty).
-            ///
-            /// # If the other process dies
-            /// As with [`recv`](Self::recv).
-            pub fn recv_timeout(&self, timeout: Duration) -> std::result::Result<T, GetError> {
-                self.core.get(Patience::of(timeout)).map(|(item, _)| item)
-            }
-        }
-    };
-}
-pub(super) use gets;
-
-/// What all handles of queues do; `$ends`: whether they put, and whether they get.
-macro_rules! handle {
-    ($Type:ident of $Queue:ident, $ends:expr, lends: $lends:literal) => {
-        impl<T> $Type<T> {
-            /// How many items wait to be got. It may be another number by the time that this one is read.
-            #[doc(alias = "qsize")]
-            #[must_use]
-            pub fn len(&self) -> usize {
-                self.core.len()
-            }
-
-            /// Whether no item waits to be got, at this moment.
-            #[doc(alias = "empty")]
-            #[must_use]
-            pub fn is_empty(&self) -> bool {
-                self.len() == 0
-            }
-        }
-
-        impl<T> Clone for $Type<T> {
-            /// Another handle of the same queue.
-            fn clone(&self) -> Self {
-                Self { core: self.core.again(), items: PhantomData }
-            }
-        }
-
-        impl<T> PartialEq for $Type<T> {
-            /// Whether both are handles of the same queue.
-            fn eq(&self, other: &Self) -> bool {
-                self.core.is_same(&other.core)
-            }
-        }
-
-        impl<T> Eq for $Type<T> {}
-
-        impl<T> fmt::Debug for $Type<T> {
-            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.debug_struct(stringify!($Type)).field("len", &self.len()).finish_non_exhaustive()
-            }
-        }
-
-        impl<T> Serialize for $Type<T> {
-            fn serialize<S: Serializer>(&self, serializer: S) -> std::result::Result<S::Ok, S::Error> {
-                self.core.travelling().map_err(S::Error::custom)?.serialize(serializer)
-            }
-        }
-
-        impl<'de, T: 'static> Deserialize<'de> for $Type<T> {
-            fn deserialize<D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Self, D::Error> {
-                let travelling = Deserialize::deserialize(deserializer)?;
-                let core = Core::arrived::<$Queue<T>>(travelling, $ends, $lends).map_err(D::Error::custom)?;
-                Ok(Self { core, items: PhantomData })
-            }
-        }
-    };
-}
-pub(super) use handle;
-
-/// What can be closed.
-macro_rules! closes {
-    ($Type:ident) => {
-        impl<T> $Type<T> {
-            /// Refuses all further items. Those that are there can be got; then consumers hear that it is
-            /// [`Closed`](GetError::Closed).
-            ///
-            /// # If the other process dies
-            /// A process that is killed while it closes the queue has closed it, or has not.
-            pub fn close(&self) {
-                self.core.close();
-            }
-
-            /// Whether the queue was [closed](Self::close).
-            #[must_use]
-            pub fn is_closed(&self) -> bool {
-                self.core.is_closed()
-            }
-        }
-    };
-}
-pub(super) use closes;
-
 puts!(Queue);
 puts!(QueueSender);
 gets!(Queue);
@@ -405,96 +233,5 @@ closes!(QueueReceiver);
 handle!(Queue of Queue, (true, true), lends: false);
 handle!(QueueSender of Queue, (true, false), lends: false);
 handle!(QueueReceiver of Queue, (false, true), lends: false);
-
-/// What can be gone through.
-macro_rules! goes_through {
-    ($Type:ident) => {
-        impl<T: Message> $Type<T> {
-            /// Gets one item after the other, until the queue is closed and nothing is left.
-            ///
-            /// # Panics
-            /// Going on panics if an item cannot be decoded, or be had for want of descriptors, or if the queue's memory was
-            /// written over; [`recv`](Self::recv) returns an error instead.
-            ///
-            /// # If the other process dies
-            /// As with [`recv`](Self::recv).
-            pub fn iter(&self) -> QueueIter<'_, T> {
-                QueueIter { core: &self.core, items: PhantomData }
-            }
-
-            /// A future of the next item, for any executor: a thread that this process has for all its children does the
-            /// waiting. Dropping it takes nothing from the queue.
-            ///
-            /// # Errors
-            /// As [`recv`](Self::recv).
-            ///
-            /// # Examples
-            /// ```
-            /// # use std::task::{Context, Poll, Waker};
-            /// # fn block_on<F: Future>(future: F) -> F::Output {
-            /// #     let mut future = std::pin::pin!(future);
-            /// #     loop {
-            /// #         if let Poll::Ready(output) = future.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
-            /// #             return output;
-            /// #         }
-            /// #         std::thread::yield_now();
-            /// #     }
-            /// # }
-            /// use process_task::channel::{Queue, QueueSender};
-            /// use process_task::process_task;
-            ///
-            /// #[process_task]
-            /// fn greet(out: QueueSender<String>) { out.send("hello".to_owned()).unwrap(); }
-            ///
-            /// let queue = Queue::unbounded()?;
-            /// let process = greet.spawn(queue.sender());
-            /// assert_eq!(block_on(queue.recv_async())?, "hello");
-            /// process.join()?;
-            /// # process_task::Result::Ok(())
-            /// ```
-            ///
-            /// # If the other process dies
-            /// As with [`recv`](Self::recv).
-            pub fn recv_async(&self) -> impl Future<Output = std::result::Result<T, GetError>> + Send + use<'_, T> {
-                Getting::new(&self.core)
-            }
-        }
-
-        impl<'a, T: Message> IntoIterator for &'a $Type<T> {
-            type Item = T;
-            type IntoIter = QueueIter<'a, T>;
-
-            fn into_iter(self) -> QueueIter<'a, T> {
-                self.iter()
-            }
-        }
-    };
-}
 goes_through!(Queue);
 goes_through!(QueueReceiver);
-
-/// What [`Queue::iter`] and [`QueueReceiver::iter`] return.
-#[must_use = "nothing is got before it is gone through"]
-pub struct QueueIter<'a, T> {
-    core: &'a Core,
-    items: PhantomData<fn() -> T>,
-}
-
-impl<T: Message> Iterator for QueueIter<'_, T> {
-    type Item = T;
-
-    #[track_caller]
-    fn next(&mut self) -> Option<T> {
-        match self.core.get(Patience::Endless) {
-            Ok((item, _)) => Some(item),
-            Err(GetError::Closed) => None,
-            Err(error) => panic!("an item of the queue cannot be had: {error}"),
-        }
-    }
-}
-
-impl<T> fmt::Debug for QueueIter<'_, T> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("QueueIter").finish_non_exhaustive()
-    }
-}

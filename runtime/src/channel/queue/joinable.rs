@@ -13,8 +13,8 @@ use serde::ser::Error as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::core::{Core, Limits};
-use super::handle::{closes, handle, puts};
-use crate::channel::error::{GetError, PutError};
+use super::methods::{closes, handle, puts};
+use crate::channel::error::{RecvError, RecvTimeoutError, SendError, SendTimeoutError, TryRecvError, TrySendError};
 use crate::channel::patience::Patience;
 use crate::codec::Message;
 use crate::error::Result;
@@ -100,40 +100,41 @@ impl<T: Message> JoinableQueue<T> {
     /// Borrows the first item, waiting for one as long as it takes.
     ///
     /// # Errors
-    /// The queue is closed, and nothing is left, nor lent to another process; or the item, which then counts as done, cannot be
-    /// decoded.
+    /// - [`Disconnected`](RecvError::Disconnected): the queue is closed, and nothing is left, nor lent to another process.
+    /// - [`Failed`](RecvError::Failed): the item cannot be decoded, and then counts as done; or the kernel refuses what is
+    ///   needed, or the queue's memory was written over.
     ///
     /// # If the other process dies
     /// What it had is got within a tenth of a second.
     #[doc(alias = "get")]
-    pub fn recv(&self) -> std::result::Result<Item<'_, T>, GetError> {
-        self.lend(Patience::Endless)
+    pub fn recv(&self) -> std::result::Result<Item<'_, T>, RecvError> {
+        self.lend(Patience::Endless).map_err(TryRecvError::without_limit)
     }
 
     /// Borrows the first item, if there is one.
     ///
     /// # Errors
-    /// As [`recv`](Self::recv), and [`Empty`](GetError::Empty).
+    /// As [`recv`](Self::recv), and [`Empty`](TryRecvError::Empty).
     ///
     /// # If the other process dies
     /// As with [`recv`](Self::recv).
     #[doc(alias = "get_nowait")]
-    pub fn try_recv(&self) -> std::result::Result<Item<'_, T>, GetError> {
+    pub fn try_recv(&self) -> std::result::Result<Item<'_, T>, TryRecvError> {
         self.lend(Patience::None)
     }
 
     /// Borrows the first item, waiting for one for `timeout` at most.
     ///
     /// # Errors
-    /// As [`recv`](Self::recv), and [`Empty`](GetError::Empty).
+    /// As [`recv`](Self::recv), and [`Timeout`](RecvTimeoutError::Timeout).
     ///
     /// # If the other process dies
     /// As with [`recv`](Self::recv).
-    pub fn recv_timeout(&self, timeout: Duration) -> std::result::Result<Item<'_, T>, GetError> {
-        self.lend(Patience::of(timeout))
+    pub fn recv_timeout(&self, timeout: Duration) -> std::result::Result<Item<'_, T>, RecvTimeoutError> {
+        self.lend(Patience::of(timeout)).map_err(TryRecvError::in_time)
     }
 
-    fn lend(&self, patience: Patience) -> std::result::Result<Item<'_, T>, GetError> {
+    fn lend(&self, patience: Patience) -> std::result::Result<Item<'_, T>, TryRecvError> {
         let (value, at) = self.core.get(patience)?;
         Ok(Item { core: &self.core, value, at, is_done: false })
     }

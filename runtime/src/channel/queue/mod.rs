@@ -11,8 +11,8 @@
 //! | `store`, `take`, `lent` | putting, getting and lending: which side writes which word when, and what each death costs |
 //! | `ends` | what is left at the other side, and handles beside items |
 //! | `core`, `lending`, `travel` | a queue as one process has it |
-//! | `handle`, `simple`, `joinable` | what users see |
-//! | `future` | awaiting an item |
+//! | `handle`, `simple`, `joinable` | what users see, with the methods that several of them have in `methods` |
+//! | `iter`, `future` | going through a queue, and awaiting an item |
 //! | `patience` | when to look, to sleep, and to give up |
 
 mod buffer;
@@ -20,11 +20,13 @@ mod core;
 mod ends;
 mod future;
 mod handle;
+mod iter;
 mod joinable;
 mod layout;
 mod lending;
 mod lent;
 mod memory;
+mod methods;
 mod patience;
 mod simple;
 mod stock;
@@ -40,6 +42,7 @@ mod words;
 use crate::shared::members;
 use crate::sync::{atomic, lock, sleepers, waiting};
 
-pub use self::handle::{Queue, QueueIter, QueueReceiver, QueueSender};
+pub use self::handle::{Queue, QueueReceiver, QueueSender};
+pub use self::iter::QueueIter;
 pub use self::joinable::{Item, JoinableQueue};
 pub use self::simple::SimpleQueue;

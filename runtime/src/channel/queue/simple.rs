@@ -11,8 +11,8 @@ use serde::ser::Error as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::core::{Core, Limits};
-use super::handle::{gets, handle};
-use crate::channel::error::{GetError, PutError};
+use super::methods::{gets, handle};
+use crate::channel::error::{RecvError, RecvTimeoutError, TryRecvError, TrySendError};
 use crate::channel::patience::Patience;
 use crate::codec::Message;
 use crate::error::Result;
@@ -72,13 +72,16 @@ impl<T: Message> SimpleQueue<T> {
     /// Sends an item. Does not wait.
     ///
     /// # Errors
-    /// The item cannot be encoded, or there is no memory for it, or some 270 items with handles wait already, or a process that
-    /// was stopped while it put keeps others from it. It is in the [`PutError`], and the queue is as it was.
+    /// The item is inside the error, and the queue is as it was.
+    /// - [`Full`](TrySendError::Full): some 270 items with handles wait already, or a process that was stopped while it sent
+    ///   keeps others from it.
+    /// - [`Failed`](TrySendError::Failed): the item [cannot be encoded](crate::ErrorKind::CannotEncode), or there is no memory
+    ///   for it.
     ///
     /// # If the other process dies
     /// The item is there, and waits for the next consumer.
     #[doc(alias = "put")]
-    pub fn send(&self, item: T) -> std::result::Result<(), PutError<T>> {
+    pub fn send(&self, item: T) -> std::result::Result<(), TrySendError<T>> {
         self.core.put(item, Patience::None)
     }
 }

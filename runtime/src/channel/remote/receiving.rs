@@ -6,7 +6,7 @@
 use std::io::{self, Read};
 
 use super::frames::{Cipher, Kind, LONGEST, SHORTEST_SEALED, Wrong};
-use crate::channel::RecvError;
+use crate::channel::TryRecvError;
 use crate::sys::{Errno, errno_of};
 
 /// The most frames that are taken in one go, so that a caller that waits a moment does not wait for ever for a peer that
@@ -26,7 +26,7 @@ pub(super) struct Receiving {
     /// The message is whole.
     whole: bool,
     /// Nothing more comes, for this reason.
-    end: Option<RecvError>,
+    end: Option<TryRecvError>,
 }
 
 impl Receiving {
@@ -40,14 +40,14 @@ impl Receiving {
     }
 
     /// How the connection ended, if it did.
-    pub(super) fn end(&self) -> Option<&RecvError> {
+    pub(super) fn end(&self) -> Option<&TryRecvError> {
         self.end.as_ref()
     }
 
     /// The message that is there, or how the connection ended.
-    pub(super) fn take(&mut self, message: &mut Vec<u8>) -> Result<(), RecvError> {
+    pub(super) fn take(&mut self, message: &mut Vec<u8>) -> Result<(), TryRecvError> {
         if !self.whole {
-            return Err(self.end.clone().unwrap_or(RecvError::Empty));
+            return Err(self.end.clone().unwrap_or(TryRecvError::Empty));
         }
         // The caller's memory is used for the next one.
         message.clear();
@@ -71,7 +71,7 @@ impl Receiving {
     }
 
     /// Takes what has come of the next frame, and nothing behind it; whether it is whole.
-    fn frame(&mut self, wire: &mut impl Read) -> Result<bool, RecvError> {
+    fn frame(&mut self, wire: &mut impl Read) -> Result<bool, TryRecvError> {
         loop {
             let len = match self.frame.first_chunk::<2>().filter(|_| self.have >= 2) {
                 None => 2,
@@ -97,12 +97,12 @@ impl Receiving {
         }
     }
 
-    fn open(&mut self, cipher: &Cipher, most: usize) -> Result<(), RecvError> {
+    fn open(&mut self, cipher: &Cipher, most: usize) -> Result<(), TryRecvError> {
         let (before, sealed) = (self.message.len(), &self.frame[2..]);
         // What is opened is written behind the message: its kind, which goes again, and the part.
         let plain = sealed.len() - 16;
         if self.message.try_reserve(plain).is_err() {
-            return Err(RecvError::Failed { step: "get memory for a message", errno: Errno::ENOMEM as i32 });
+            return Err(TryRecvError::failed("get memory for a message", Errno::ENOMEM));
         }
         self.message.resize(before + plain, 0);
         let opened = cipher.open(self.opened, sealed, &mut self.message[before..]);
@@ -120,7 +120,7 @@ impl Receiving {
                 self.message = Vec::new();
                 Ok(())
             }
-            (Kind::Close, 0) if before == 0 => Err(RecvError::Disconnected),
+            (Kind::Close, 0) if before == 0 => Err(TryRecvError::Disconnected),
             _ => {
                 self.message = Vec::new();
                 Err(wrong(Wrong::Nonsense))
@@ -141,20 +141,17 @@ impl RemoveFirst for Vec<u8> {
 }
 
 #[cold]
-fn wrong(wrong: Wrong) -> RecvError {
+fn wrong(wrong: Wrong) -> TryRecvError {
     let (step, errno) = match wrong {
         Wrong::Forged => ("read on, since a frame was changed, replaced or left out on its way", Errno::EBADMSG),
         Wrong::Nonsense => ("read on, since the other side broke the rules of the connection", Errno::EPROTO),
     };
-    RecvError::Failed { step, errno: errno as i32 }
+    TryRecvError::failed(step, errno)
 }
 
 #[cold]
-fn cut_off(errno: Errno) -> RecvError {
-    RecvError::Failed {
-        step: "read on, since the stream was cut off before the other side closed it",
-        errno: errno as i32,
-    }
+fn cut_off(errno: Errno) -> TryRecvError {
+    TryRecvError::failed("read on, since the stream was cut off before the other side closed it", errno)
 }
 
 #[cfg(test)]

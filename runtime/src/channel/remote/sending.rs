@@ -10,7 +10,7 @@
 use std::io::{self, Write};
 
 use super::frames::{Cipher, Kind, LONGEST};
-use crate::channel::SendErrorKind;
+use crate::channel::error::NotSent;
 use crate::sys::{Errno, errno_of};
 
 /// How a message left.
@@ -36,7 +36,7 @@ pub(super) struct Sending {
     /// The last frame is sealed.
     closing: bool,
     /// The wire is of no use any more.
-    end: Option<SendErrorKind>,
+    end: Option<NotSent>,
 }
 
 /// Waits until the wire can be written to; false if that took too long.
@@ -50,16 +50,16 @@ impl Sending {
     /// Sends a message.
     ///
     /// # Errors
-    /// [`SendErrorKind::Full`] if `wait` says that it took too long; then it will never arrive.
+    /// [`NotSent::Full`] if `wait` says that it took too long; then it will never arrive.
     pub(super) fn message(
         &mut self,
         bytes: &[u8],
         cipher: &Cipher,
         wire: &mut impl Write,
         wait: Wait<'_>,
-    ) -> Result<Sent, SendErrorKind> {
+    ) -> Result<Sent, NotSent> {
         if self.closing {
-            return Err(SendErrorKind::Disconnected);
+            return Err(NotSent::Disconnected(()));
         }
         self.give_up(cipher, wire, wait)?;
         let (mut parts, mut some_left) = (bytes.chunks(LONGEST).peekable(), false);
@@ -70,7 +70,7 @@ impl Sending {
             self.seal(kind, part, cipher)?;
             match self.flush(wire, wait) {
                 Ok(()) => {}
-                Err(SendErrorKind::Full) => {
+                Err(NotSent::Full(())) => {
                     if self.left == 0 {
                         self.frame.clear();
                         self.sealed -= 1;
@@ -80,7 +80,7 @@ impl Sending {
                     } else {
                         self.given_up = true;
                     }
-                    return Err(SendErrorKind::Full);
+                    return Err(NotSent::Full(()));
                 }
                 Err(end) => return Err(end),
             }
@@ -94,12 +94,7 @@ impl Sending {
     ///
     /// # Errors
     /// As [`message`](Self::message).
-    pub(super) fn close(
-        &mut self,
-        cipher: &Cipher,
-        wire: &mut impl Write,
-        wait: Wait<'_>,
-    ) -> Result<(), SendErrorKind> {
+    pub(super) fn close(&mut self, cipher: &Cipher, wire: &mut impl Write, wait: Wait<'_>) -> Result<(), NotSent> {
         if !self.closing {
             self.give_up(cipher, wire, wait)?;
             self.closing = true;
@@ -112,7 +107,7 @@ impl Sending {
     ///
     /// # Errors
     /// As [`message`](Self::message).
-    pub(super) fn flush(&mut self, wire: &mut impl Write, wait: Wait<'_>) -> Result<(), SendErrorKind> {
+    pub(super) fn flush(&mut self, wire: &mut impl Write, wait: Wait<'_>) -> Result<(), NotSent> {
         match &self.end {
             Some(end) => Err(end.clone()),
             None => self.write(wire, wait),
@@ -120,7 +115,7 @@ impl Sending {
     }
 
     /// Has what was left unfinished out of the way of the next message.
-    fn give_up(&mut self, cipher: &Cipher, wire: &mut impl Write, wait: Wait<'_>) -> Result<(), SendErrorKind> {
+    fn give_up(&mut self, cipher: &Cipher, wire: &mut impl Write, wait: Wait<'_>) -> Result<(), NotSent> {
         self.flush(wire, wait)?;
         if self.given_up {
             self.given_up = false;
@@ -130,7 +125,7 @@ impl Sending {
         Ok(())
     }
 
-    fn seal(&mut self, kind: Kind, part: &[u8], cipher: &Cipher) -> Result<(), SendErrorKind> {
+    fn seal(&mut self, kind: Kind, part: &[u8], cipher: &Cipher) -> Result<(), NotSent> {
         self.frame.clear();
         self.left = 0;
         let sealed = cipher.seal(self.sealed, kind, part, &mut self.frame);
@@ -138,7 +133,7 @@ impl Sending {
         sealed.map_err(|_| failed("seal a frame", Errno::EOVERFLOW))
     }
 
-    fn write(&mut self, wire: &mut impl Write, wait: Wait<'_>) -> Result<(), SendErrorKind> {
+    fn write(&mut self, wire: &mut impl Write, wait: Wait<'_>) -> Result<(), NotSent> {
         while self.left < self.frame.len() {
             let end = match wire.write(&self.frame[self.left..]) {
                 Ok(written) => {
@@ -148,13 +143,11 @@ impl Sending {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => match wait() {
                     Ok(true) => continue,
-                    Ok(false) => return Err(SendErrorKind::Full),
+                    Ok(false) => return Err(NotSent::Full(())),
                     Err(errno) => failed("wait for room", errno),
                 },
                 Err(error) => match errno_of(&error) {
-                    Errno::EPIPE | Errno::ECONNRESET | Errno::ENOTCONN | Errno::ETIMEDOUT => {
-                        SendErrorKind::Disconnected
-                    }
+                    Errno::EPIPE | Errno::ECONNRESET | Errno::ENOTCONN | Errno::ETIMEDOUT => NotSent::Disconnected(()),
                     errno => failed("send a message", errno),
                 },
             };
@@ -167,8 +160,8 @@ impl Sending {
     }
 }
 
-fn failed(step: &'static str, errno: Errno) -> SendErrorKind {
-    SendErrorKind::Failed { step, errno: errno as i32 }
+fn failed(step: &'static str, errno: Errno) -> NotSent {
+    NotSent::failed(step, errno)
 }
 
 #[cfg(test)]
@@ -212,13 +205,13 @@ mod tests {
             let expected = match room {
                 _ if room >= 2 * frame + last => Ok(Sent::Whole),
                 _ if room > 2 * frame => Ok(Sent::AllButTheEnd),
-                _ => Err(SendErrorKind::Full),
+                _ => Err(NotSent::Full(())),
             };
             assert_eq!(stuck, expected, "{room}");
             wire.room = usize::MAX;
             sending.message(&short, &one, &mut wire, &mut || Ok(false)).unwrap();
             sending.close(&one, &mut wire, &mut || Ok(false)).unwrap();
-            assert_eq!(sending.message(&short, &one, &mut wire, &mut || Ok(false)), Err(SendErrorKind::Disconnected));
+            assert_eq!(sending.message(&short, &one, &mut wire, &mut || Ok(false)), Err(NotSent::Disconnected(())));
 
             let (mut receiving, mut message, mut came) = (Receiving::new(0), Vec::new(), Vec::new());
             let mut bytes = &wire.bytes[..];
@@ -231,7 +224,7 @@ mod tests {
             };
             let all = if stuck.is_ok() { vec![long.clone(), short.clone()] } else { vec![short.clone()] };
             assert!(
-                came == all && end == crate::channel::RecvError::Disconnected && bytes.is_empty(),
+                came == all && end == crate::channel::TryRecvError::Disconnected && bytes.is_empty(),
                 "{room}: {end:?}"
             );
         }
@@ -243,7 +236,7 @@ mod tests {
         let (mut sending, mut wire) = (Sending::new(0), Narrow { bytes: Vec::new(), room: 0 });
         // Nothing of it has left, so its number is another's, again and again.
         for _ in 0..3 {
-            assert_eq!(sending.message(b"a", &one, &mut wire, &mut || Ok(false)), Err(SendErrorKind::Full));
+            assert_eq!(sending.message(b"a", &one, &mut wire, &mut || Ok(false)), Err(NotSent::Full(())));
         }
         wire.room = usize::MAX;
         sending.message(b"b", &one, &mut wire, &mut || Ok(false)).unwrap();

@@ -32,8 +32,8 @@ use super::handshake::Agreed;
 use super::receiving::Receiving;
 use super::sending::{Sending, Sent};
 use crate::channel::connection::transport::Remote;
+use crate::channel::error::{NotSent, TryRecvError};
 use crate::channel::patience::Patience;
-use crate::channel::{RecvError, SendErrorKind};
 use crate::sys::poll::{self, Report, Set};
 use crate::sys::{self, Errno, fd, stranger};
 
@@ -110,7 +110,7 @@ impl Wire {
             }
             match receiving.end() {
                 None => {}
-                Some(RecvError::Disconnected) => self.parted.store(true, Relaxed),
+                Some(TryRecvError::Disconnected) => self.parted.store(true, Relaxed),
                 // Whichever side broke it, nothing more is said to a peer that may have done so. The other side sees that,
                 // too.
                 Some(_) => drop(self.line.socket.shutdown(Shutdown::Both)),
@@ -144,14 +144,14 @@ impl Remote for Wire {
         MOST
     }
 
-    fn send_bytes(&self, bytes: &[u8], patience: Patience) -> Result<(), SendErrorKind> {
+    fn send_bytes(&self, bytes: &[u8], patience: Patience) -> Result<(), NotSent> {
         if !self.is_of_this_process() {
-            return Err(SendErrorKind::Failed { step: COPY, errno: Errno::EPERM as i32 });
+            return Err(NotSent::failed(COPY, Errno::EPERM));
         }
         let line = &self.line;
         // The kernel would take what is not read any more.
         if self.parted.load(Relaxed) || poll::other_end_is_closed(line.socket.as_fd()) == Ok(true) {
-            return Err(SendErrorKind::Disconnected);
+            return Err(NotSent::Disconnected(()));
         }
         let sent = line.in_turn(patience, |sending| {
             sending.message(bytes, &line.cipher, &mut &line.socket, &mut || line.room(patience))
@@ -164,13 +164,13 @@ impl Remote for Wire {
         Ok(())
     }
 
-    fn recv_bytes(&self, bytes: &mut Vec<u8>, patience: Patience) -> Result<(), RecvError> {
+    fn recv_bytes(&self, bytes: &mut Vec<u8>, patience: Patience) -> Result<(), TryRecvError> {
         if !self.is_of_this_process() {
-            return Err(RecvError::Failed { step: COPY, errno: Errno::EPERM as i32 });
+            return Err(TryRecvError::failed(COPY, Errno::EPERM));
         }
         let waited = self.wait(patience);
-        let ready = waited.map_err(|errno| RecvError::Failed { step: "wait for a message", errno: errno as i32 })?;
-        let Some(mut receiving) = ready else { return Err(RecvError::Empty) };
+        let ready = waited.map_err(|errno| TryRecvError::failed("wait for a message", errno))?;
+        let Some(mut receiving) = ready else { return Err(TryRecvError::Empty) };
         let taken = receiving.take(bytes);
         if !receiving.is_ready() {
             fd::quieten(self.ready.as_fd());
@@ -208,8 +208,8 @@ impl Line {
     fn in_turn<R>(
         &self,
         patience: Patience,
-        send: impl FnOnce(&mut Sending) -> Result<R, SendErrorKind>,
-    ) -> Result<R, SendErrorKind> {
+        send: impl FnOnce(&mut Sending) -> Result<R, NotSent>,
+    ) -> Result<R, NotSent> {
         let mut sending = self.sending.lock().unwrap_or_else(PoisonError::into_inner);
         let mut taken = loop {
             if let Some(taken) = sending.take() {
@@ -218,7 +218,7 @@ impl Line {
             let left = patience.deadline().map(|deadline| deadline.saturating_duration_since(Instant::now()));
             sending = match left {
                 None => self.turn.wait(sending).unwrap_or_else(PoisonError::into_inner),
-                Some(Duration::ZERO) => return Err(SendErrorKind::Full),
+                Some(Duration::ZERO) => return Err(NotSent::Full(())),
                 Some(left) => self.turn.wait_timeout(sending, left).unwrap_or_else(PoisonError::into_inner).0,
             };
         };
@@ -242,7 +242,7 @@ impl Line {
             let look = Patience::of(LOOK);
             let flushed =
                 self.in_turn(Patience::Endless, |sending| sending.flush(&mut &self.socket, &mut || self.room(look)));
-            if flushed != Err(SendErrorKind::Full) {
+            if flushed != Err(NotSent::Full(())) {
                 return;
             }
         }
@@ -255,7 +255,7 @@ impl Line {
             sending.close(&self.cipher, &mut &self.socket, &mut || self.room_while_nobody_reads(until))
         });
         match said {
-            Err(SendErrorKind::Full) => return false,
+            Err(NotSent::Full(())) => return false,
             Err(_) => return true,
             Ok(()) => {}
         }
