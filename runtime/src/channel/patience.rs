@@ -4,7 +4,7 @@
 
 use std::time::{Duration, Instant};
 
-use crate::sync::waiting;
+use crate::sync::futex_wait;
 
 /// See the [module](self).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -20,7 +20,7 @@ pub(crate) enum Patience {
 impl Patience {
     /// So long, from now on. Beyond the clock's end is for ever.
     pub(crate) fn of(timeout: Duration) -> Self {
-        waiting::deadline_after(timeout).map_or(Self::Endless, Self::Until)
+        futex_wait::deadline_after(timeout).map_or(Self::Endless, Self::Until)
     }
 
     /// Whether no time to wait is left.

@@ -1,7 +1,7 @@
-//! A place where so many meet, and from which none goes on if one of them has been killed.
+//! [`Barrier`]: a barrier that breaks when a participant dies.
 //!
 //! Owns: [`Barrier`]. Runs in: any process.
-//! Never: lets a party wait for one that is dead.
+//! Invariant: no party waits for a dead one.
 //!
 //! # The words
 //!
@@ -9,44 +9,43 @@
 //!
 //! | word     | meaning                                                                                            |
 //! |----------|----------------------------------------------------------------------------------------------------|
-//! | `round`  | the number of the round that is under way, and how many have arrived in it                         |
-//! | `breaks` | how often the barrier was broken, in which round it was last, and whether it [is](BROKEN) still    |
+//! | `round`  | the number of the current round, and how many have arrived in it                                   |
+//! | `breaks` | how often the barrier broke, in which round last, and whether it [is](BROKEN) still broken         |
 //! | `seen`   | of each process, the last round in which one of its threads arrived                                |
 //!
 //! The last to arrive begins the next round with one store, which is what all wait for. A party that waits for round *n*
-//! goes on well if `round` is another and no break has come since it arrived, or one that came in a later round; it goes on
-//! with an error if the first break since it arrived came in round *n*. After more than one break it goes on with an error,
-//! too.
+//! succeeds if `round` has changed, and if there was no break since it arrived or one in a later round. It fails if the
+//! first break since it arrived came in round *n*, or if there was more than one break.
 //!
-//! A reset begins a new round first, and takes [`BROKEN`] away after that. It leaves one number out, so that no process
-//! that was seen before it counts as a party of the round before.
+//! A reset begins a new round first, and clears [`BROKEN`] after that. It leaves one number out, so that no process
+//! that was seen earlier counts as a party of the round before.
 //!
 //! # Deaths
 //!
-//! A party that arrives, and one that waits, at each look, asks for the parties that it knows of:
+//! A party that arrives, and a party that waits, at each look, asks which of the known parties live:
 //! - *One that has arrived, and waits*: if its process has ended, however, the barrier breaks.
-//! - *One of the round before, on its way*: if it was killed, the barrier breaks. If it returned or exited, it had its reasons.
-//! - *One that was inside, under the lock*: the barrier breaks, by the next process that takes the lock.
-//! - *The last to arrive, after its store and before it wakes the others*: the round is complete; the others see it by
-//!   themselves.
+//! - *One of the round before, on its way*: if it was killed, the barrier breaks. If it returned or exited with 0, nothing breaks.
+//! - *The holder's of the lock*: the next process that takes the lock breaks the barrier.
+//! - *The last to arrive, after its store and before it wakes the others*: the round is complete. The others see that when
+//!   they look again.
 
 use std::fmt;
 use std::time::{Duration, Instant};
 
 use super::atomic::AtomicU64;
 use super::atomic::Ordering::{Acquire, Relaxed, Release};
+use super::event_count::{EventCount, WaitKey};
+use super::futex_wait;
 use super::holders::Holders;
-use super::lock::{Lock, Taken};
+use super::lock::{Acquired, RobustLock};
 use super::members;
-use super::sleepers::{Sleepers, Turn};
-use super::waiting;
 
 /// Set in `breaks` while the barrier is broken.
 const BROKEN: u64 = 1 << 63;
-/// One break more, in the upper half of `breaks`.
+/// One break, in the upper half of `breaks`.
 const ONE_BREAK: u64 = 1 << 32;
 
-/// Where threads of any processes wait for each other, until so many have come: [`std::sync::Barrier`], and Python's.
+/// Lets threads of any processes wait for each other until all parties have arrived: [`std::sync::Barrier`], and Python's.
 ///
 /// # Broken barriers
 /// If one of the parties is killed, none of the others would ever be enough. So the barrier breaks: all that wait, and all
@@ -97,10 +96,10 @@ const ONE_BREAK: u64 = 1 << 32;
 #[repr(C)]
 pub struct Barrier {
     parties: u32,
-    lock: Lock,
+    lock: RobustLock,
     round: AtomicU64,
     breaks: AtomicU64,
-    sleepers: Sleepers,
+    waiters: EventCount,
     seen: Holders,
 }
 
@@ -141,7 +140,7 @@ impl Breaks {
     }
 }
 
-/// One that has arrived and waits.
+/// What a party that waits saw when it arrived.
 #[derive(Clone, Copy)]
 struct Arrival {
     round: u32,
@@ -160,14 +159,14 @@ impl Barrier {
     /// ```
     #[must_use]
     pub const fn new(parties: usize) -> Self {
-        #[expect(clippy::cast_possible_truncation, reason = "so many never come")]
+        #[expect(clippy::cast_possible_truncation, reason = "no machine has more threads")]
         let parties = if parties > u32::MAX as usize { u32::MAX } else { parties as u32 };
         Self {
             parties,
-            lock: Lock::new(),
+            lock: RobustLock::new(),
             round: AtomicU64::new(1 << 32),
             breaks: AtomicU64::new(0),
-            sleepers: Sleepers::new(),
+            waiters: EventCount::new(),
             seen: Holders::new(),
         }
     }
@@ -193,10 +192,10 @@ impl Barrier {
         self.wait_until(None)
     }
 
-    /// Waits as [`wait`](Self::wait) does, for so long at most. If that is not enough, the barrier breaks for all.
+    /// Waits as [`wait`](Self::wait) does, for `timeout` at most. A time-out breaks the barrier for all parties.
     ///
     /// # Errors
-    /// [`BrokenBarrier`] if the time is over; and as for [`wait`](Self::wait).
+    /// [`BrokenBarrier`] if it timed out; and as for [`wait`](Self::wait).
     ///
     /// # Examples
     /// ```
@@ -211,7 +210,7 @@ impl Barrier {
     /// # If the other process dies
     /// As for [`wait`](Self::wait).
     pub fn wait_timeout(&self, timeout: Duration) -> Result<BarrierWaitResult, BrokenBarrier> {
-        self.wait_until(waiting::deadline_after(timeout))
+        self.wait_until(futex_wait::deadline_after(timeout))
     }
 
     /// Breaks the barrier: all that wait, and all that come, get an error, until [`reset`](Self::reset) is called.
@@ -227,10 +226,10 @@ impl Barrier {
     /// assert!(barrier.wait().is_err());
     /// ```
     pub fn abort(&self) {
-        self.inside().break_it();
+        self.inside().break_barrier();
     }
 
-    /// Makes the barrier as it was at first. All that wait get an error.
+    /// Returns the barrier to its first state. All that wait get an error.
     ///
     /// # Examples
     /// ```
@@ -246,7 +245,7 @@ impl Barrier {
         let mut inside = self.inside();
         let round = Round::of(self.round.load(Relaxed));
         if round.arrived != 0 {
-            inside.break_it();
+            inside.break_barrier();
         }
         // Two further, so that no process counts as seen in the round before.
         let next = Round { number: round.number.wrapping_add(2), arrived: 0 };
@@ -254,7 +253,7 @@ impl Barrier {
         self.breaks.store(self.breaks.load(Relaxed) & !BROKEN, Release);
     }
 
-    /// How many threads meet here.
+    /// Returns the number of parties.
     ///
     /// # Examples
     /// See [`new`](Self::new).
@@ -263,7 +262,7 @@ impl Barrier {
         self.parties as usize
     }
 
-    /// How many threads wait here now; 0 while the barrier is broken.
+    /// Returns how many threads wait now; 0 while the barrier is broken.
     ///
     /// # Examples
     /// ```
@@ -276,7 +275,7 @@ impl Barrier {
         if self.is_broken() { 0 } else { Round::of(self.round.load(Acquire)).arrived as usize }
     }
 
-    /// Whether the barrier is broken. A death is noticed by those that wait, and by the next that comes.
+    /// Returns whether the barrier is broken. A death is noticed by parties that wait, and by the next that arrives.
     ///
     /// # Examples
     /// See [`wait_timeout`](Self::wait_timeout).
@@ -292,47 +291,47 @@ impl Barrier {
     fn wait_until(&self, deadline: Option<Instant>) -> Result<BarrierWaitResult, BrokenBarrier> {
         let Some(arrival) = self.arrive()? else { return Ok(BarrierWaitResult { leader: true }) };
         loop {
-            let mut verdict = None;
-            waiting::look_shortly(|| {
-                verdict = self.verdict(arrival);
-                verdict.is_some()
+            let mut outcome = None;
+            futex_wait::spin_until(|| {
+                outcome = self.outcome(arrival);
+                outcome.is_some()
             });
-            if let Some(verdict) = verdict {
-                return verdict;
+            if let Some(outcome) = outcome {
+                return outcome;
             }
-            let turn = match self.look(arrival) {
-                Ok(turn) => turn,
-                Err(verdict) => return verdict,
+            let key = match self.check_parties(arrival) {
+                Ok(key) => key,
+                Err(outcome) => return outcome,
             };
-            if !self.sleepers.sleep(turn, deadline) {
-                return self.give_up(arrival);
+            if !self.waiters.wait(key, deadline) {
+                return self.on_timeout(arrival);
             }
         }
     }
 
-    /// One party more, and none if it is the last: then the next round has begun.
+    /// Counts this party. Returns `None` if it is the last: then the next round has begun.
     fn arrive(&self) -> Result<Option<Arrival>, BrokenBarrier> {
         let mut inside = self.inside();
         let round = Round::of(self.round.load(Relaxed));
-        if self.is_broken() || inside.breaks_for_the_dead(round.number) {
+        if self.is_broken() || inside.break_if_party_died(round.number) {
             return Err(BrokenBarrier);
         }
-        // The 257th process is not remembered. Every other one's death is still noticed.
-        let of_another_time = |seen: u32| round.number.wrapping_sub(seen) > 1;
-        self.seen.set(members::own(), round.number, of_another_time);
+        // A 257th process is not remembered. The deaths of all others are still noticed.
+        let is_outdated = |seen: u32| round.number.wrapping_sub(seen) > 1;
+        self.seen.set(members::own(), round.number, is_outdated);
         if round.arrived.saturating_add(1) >= self.parties {
             let next = Round { number: round.number.wrapping_add(1), arrived: 0 };
             self.round.store(next.word(), Release);
-            inside.calls = true;
+            inside.wakes_all = true;
             return Ok(None);
         }
         self.round.store(Round { arrived: round.arrived + 1, ..round }.word(), Release);
         Ok(Some(Arrival { round: round.number, breaks: self.breaks().count() }))
     }
 
-    /// How it went, if that is known already.
-    fn verdict(&self, arrival: Arrival) -> Option<Result<BarrierWaitResult, BrokenBarrier>> {
-        // In this order: a break that came before this look at the rounds is seen by the second look.
+    /// Returns how the round ended for this party, if it has ended.
+    fn outcome(&self, arrival: Arrival) -> Option<Result<BarrierWaitResult, BrokenBarrier>> {
+        // In this order: a break that came before this look at `round` is seen by the look at `breaks`.
         let round = Round::of(self.round.load(Acquire));
         let breaks = self.breaks();
         let completed = match breaks.count().wrapping_sub(arrival.breaks) {
@@ -344,33 +343,33 @@ impl Barrier {
         Some(if completed { Ok(BarrierWaitResult { leader: false }) } else { Err(BrokenBarrier) })
     }
 
-    /// Asks whether all parties live, and enlists among the sleepers, if there is no verdict.
-    fn look(&self, arrival: Arrival) -> Result<Turn, Result<BarrierWaitResult, BrokenBarrier>> {
+    /// Breaks the barrier if a party died, and prepares to wait if there is no outcome.
+    fn check_parties(&self, arrival: Arrival) -> Result<WaitKey, Result<BarrierWaitResult, BrokenBarrier>> {
         let mut inside = self.inside();
-        if self.verdict(arrival).is_none() {
-            inside.breaks_for_the_dead(arrival.round);
+        if self.outcome(arrival).is_none() {
+            inside.break_if_party_died(arrival.round);
         }
-        self.verdict(arrival).map_or_else(|| Ok(self.sleepers.enlist()), Err)
+        self.outcome(arrival).map_or_else(|| Ok(self.waiters.prepare_wait()), Err)
     }
 
-    /// The time is over.
-    fn give_up(&self, arrival: Arrival) -> Result<BarrierWaitResult, BrokenBarrier> {
+    /// Breaks the barrier because the deadline has passed, unless there is an outcome.
+    fn on_timeout(&self, arrival: Arrival) -> Result<BarrierWaitResult, BrokenBarrier> {
         let mut inside = self.inside();
-        self.verdict(arrival).unwrap_or_else(|| {
-            inside.break_it();
+        self.outcome(arrival).unwrap_or_else(|| {
+            inside.break_barrier();
             Err(BrokenBarrier)
         })
     }
 
-    /// Takes the lock. The barrier breaks if one that held it has died.
+    /// Takes the lock. Breaks the barrier if its last holder has died.
     fn inside(&self) -> Inside<'_> {
         loop {
             if let Some(taken) = self.lock.lock(None) {
-                let mut inside = Inside { barrier: self, calls: false };
-                if taken == Taken::FromDead {
-                    inside.break_it();
-                    // It may have completed a round without waking those that wait.
-                    inside.calls = true;
+                let mut inside = Inside { barrier: self, wakes_all: false };
+                if taken == Acquired::OwnerDied {
+                    inside.break_barrier();
+                    // That holder may have completed a round without waking the waiters.
+                    inside.wakes_all = true;
                 }
                 return inside;
             }
@@ -378,25 +377,25 @@ impl Barrier {
     }
 }
 
-/// The lock of a barrier, until this is dropped, and whether all that wait are to be woken then.
+/// Holds the lock of a barrier until dropped, and says whether all waiters are woken then.
 struct Inside<'a> {
     barrier: &'a Barrier,
-    calls: bool,
+    wakes_all: bool,
 }
 
 impl Inside<'_> {
-    fn break_it(&mut self) {
+    fn break_barrier(&mut self) {
         let breaks = self.barrier.breaks();
         if breaks.are_over() {
             let round = Round::of(self.barrier.round.load(Relaxed)).number;
             let count = ((breaks.count() + 1) * ONE_BREAK) & !BROKEN;
             self.barrier.breaks.store(BROKEN | count | u64::from(round), Release);
-            self.calls = true;
+            self.wakes_all = true;
         }
     }
 
-    /// Breaks the barrier if a party of this round has ended, or one of the round before was killed. Says whether that is so.
-    fn breaks_for_the_dead(&mut self, round: u32) -> bool {
+    /// Breaks the barrier if a party of this round has ended, or one of the round before was killed. Returns whether it did.
+    fn break_if_party_died(&mut self, round: u32) -> bool {
         let own = members::own();
         let is_missed = self.barrier.seen.any(|member, seen| match round.wrapping_sub(seen) {
             _ if member == own => false,
@@ -405,7 +404,7 @@ impl Inside<'_> {
             _ => false,
         });
         if is_missed {
-            self.break_it();
+            self.break_barrier();
         }
         is_missed
     }
@@ -413,13 +412,13 @@ impl Inside<'_> {
 
 impl Drop for Inside<'_> {
     fn drop(&mut self) {
-        let Barrier { lock, sleepers, .. } = self.barrier;
-        if !self.calls {
+        let Barrier { lock, waiters, .. } = self.barrier;
+        if !self.wakes_all {
             return lock.unlock();
         }
-        let called = sleepers.call();
+        let notified = waiters.notify();
         lock.unlock();
-        sleepers.wake_all(&called);
+        waiters.wake_all(&notified);
     }
 }
 
@@ -438,7 +437,7 @@ pub struct BarrierWaitResult {
 }
 
 impl BarrierWaitResult {
-    /// Whether this thread is the one of its round that leads: the last that came.
+    /// Returns whether this thread is the leader of its round: the last that arrived.
     ///
     /// # Examples
     /// See [`Barrier`].

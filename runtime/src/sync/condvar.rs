@@ -1,25 +1,26 @@
 //! [`Condvar`]: waiting until another thread, of any process, has changed what a mutex holds.
 //!
-//! Owns: the order of the steps of a wait; the line of waiters is [`Line`]'s. Runs in: any process.
-//! Never: wakes more waiters than were notified, as long as there are places for all, nor loses a notification with a waiter that is killed.
+//! Owns: the order of the steps of a wait. The waiters stand in a [`WaitQueue`]. Runs in: any process.
+//! Invariant: no more waiters wake than were notified, as long as there are slots for all. A notification of a waiter that is
+//! killed goes to another.
 
 use std::fmt;
 use std::time::{Duration, Instant};
 
-use super::line::{Line, Woken};
+use super::futex_wait::deadline_after;
 use super::mutex::MutexGuard;
 use super::poison::{LockResult, PoisonError};
-use super::waiting::deadline_after;
+use super::wait_queue::{WaitQueue, Woken};
 
-/// Waiting for a change of what a [`Mutex`](super::Mutex) holds: [`std::sync::Condvar`], and Python's `multiprocessing.Condition`.
+/// Waits for a change of what a [`Mutex`](super::Mutex) holds: [`std::sync::Condvar`], and Python's `multiprocessing.Condition`.
 ///
 /// A plain value that works where it lies, for threads of any processes; commonly beside its mutex, as in
 /// `Shared<(Mutex<bool>, Condvar)>`. It has the methods of [`std::sync::Condvar`], and [`notify_n`](Self::notify_n).
-/// It takes about 4 KiB, most of it places for 256 waiters.
+/// It takes about 4 KiB, most of it slots for 256 waiters.
 ///
 /// # Which waiter is woken
-/// Each notification wakes the one that has waited longest. While at most 256 threads wait, there are no spurious wake-ups;
-/// if more do, those without a place may have some. In any case wait in a loop, or with [`wait_while`](Self::wait_while):
+/// Each notification wakes the waiter that has waited longest. While at most 256 threads wait, there are no spurious wake-ups;
+/// if more do, those without a slot may have some. In any case wait in a loop, or with [`wait_while`](Self::wait_while):
 /// between the notification and the waking another thread may have changed the data again.
 ///
 /// # If the other process dies
@@ -51,10 +52,10 @@ use super::waiting::deadline_after;
 #[doc(alias = "Condition")]
 #[repr(transparent)]
 pub struct Condvar {
-    line: Line,
+    waiters: WaitQueue,
 }
 
-/// Whether a wait ended because its time was over.
+/// Whether a wait timed out.
 ///
 /// # Examples
 /// ```
@@ -78,7 +79,7 @@ impl WaitTimeoutResult {
 }
 
 impl Condvar {
-    /// A condition variable without waiters.
+    /// Creates a condition variable without waiters.
     ///
     /// # Examples
     /// ```
@@ -89,10 +90,10 @@ impl Condvar {
     /// ```
     #[must_use]
     pub const fn new() -> Self {
-        Self { line: Line::new() }
+        Self { waiters: WaitQueue::new() }
     }
 
-    /// Gives the mutex back, waits until notified, and takes the mutex again.
+    /// Unlocks the mutex, waits until notified, and locks the mutex again.
     ///
     /// A thread that changes the data with the mutex held, and notifies then or later, is not missed.
     ///
@@ -161,9 +162,9 @@ impl Condvar {
         Ok(guard)
     }
 
-    /// As [`wait`](Self::wait), for so long at most.
+    /// Waits as [`wait`](Self::wait) does, for `timeout` at most.
     ///
-    /// Taking the mutex again may take longer.
+    /// Locking the mutex again may take longer.
     ///
     /// # Errors
     /// As for [`wait`](Self::wait).
@@ -186,10 +187,10 @@ impl Condvar {
         timeout: Duration,
     ) -> LockResult<(MutexGuard<'a, T>, WaitTimeoutResult)> {
         let woken = self.wait_until(&guard, deadline_after(timeout));
-        with_result(guard.checked(), WaitTimeoutResult(woken == Woken::TimeOver))
+        with_result(guard.checked(), WaitTimeoutResult(woken == Woken::TimedOut))
     }
 
-    /// Waits as long as the condition is true, for so long at most.
+    /// Waits as long as the condition is true, for `timeout` at most.
     ///
     /// The result says whether the condition was still true at the end.
     ///
@@ -248,7 +249,7 @@ impl Condvar {
     /// See [`wait`](Self::wait).
     #[doc(alias = "notify")]
     pub fn notify_one(&self) {
-        self.line.notify(1);
+        self.waiters.notify(1);
     }
 
     /// Wakes all that wait now.
@@ -270,7 +271,7 @@ impl Condvar {
     /// });
     /// ```
     pub fn notify_all(&self) {
-        self.line.notify(usize::MAX);
+        self.waiters.notify(usize::MAX);
     }
 
     /// Wakes the `count` that have waited longest, or all if fewer wait.
@@ -293,18 +294,18 @@ impl Condvar {
     /// assert_eq!(*jobs.lock().unwrap(), 0);
     /// ```
     pub fn notify_n(&self, count: usize) {
-        self.line.notify(count);
+        self.waiters.notify(count);
     }
 
-    /// The wait itself. Nothing in it panics, so the guard is as good afterwards as before.
+    /// Waits until notified, or until the deadline. Nothing in it panics, so the guard stays valid.
     fn wait_until<T: ?Sized>(&self, guard: &MutexGuard<'_, T>, deadline: Option<Instant>) -> Woken {
-        let standing = self.line.enter();
-        guard.give_up();
-        let woken = self.line.wait(standing, deadline);
-        guard.take_again();
-        // Only now: a waiter that is killed before it has the mutex still stands in the line, and its notification is passed on.
+        let slot = self.waiters.enter();
+        guard.unlock_for_wait();
+        let woken = self.waiters.wait(slot, deadline);
+        guard.relock();
+        // Only now: a waiter that is killed before it holds the mutex is still in the queue, and its notification is passed on.
         if woken == Woken::Notified {
-            self.line.leave(standing);
+            self.waiters.leave(slot);
         }
         woken
     }

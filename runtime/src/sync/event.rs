@@ -1,37 +1,37 @@
-//! A flag that threads of any processes wait for.
+//! [`Event`]: a flag that threads of any processes wait for.
 //!
 //! Owns: [`Event`]. Runs in: any process.
-//! Never: holds anything, so that a death costs the others no more than one look.
+//! Invariant: no process holds anything here, so a death costs the others no more than one look.
 //!
 //! # The word
 //!
-//! It counts how often the event was set, in steps of [`ONCE_MORE`]; two bits say more:
+//! It counts how often the event was set, in steps of [`ONE_SET`]; two bits say more:
 //!
 //! | bit           | meaning                                   | written next by                                 |
 //! |---------------|-------------------------------------------|-------------------------------------------------|
 //! | [`SET`]       | the event is set; there are no waiters    | the thread that clears it                       |
-//! | [`SLEEPERS`]  | not set, and a thread may be asleep       | the thread that sets it, which takes this away and wakes all |
+//! | [`WAITERS`]   | not set, and a thread may be asleep       | the thread that sets it, which clears this and wakes all |
 //!
-//! A waiter looks, adds [`SLEEPERS`] to the word that it saw, and sleeps while the word is that. It may go on as soon as
-//! the word has another count, even if the event was cleared again meanwhile. Every change is one exchange of the whole
-//! word, so a thread that sets the event finds [`SLEEPERS`], or comes before it, and then the waiter, or the kernel for it,
+//! A waiter reads the word, adds [`WAITERS`] and sleeps while the word is that. It may go on as soon as the word
+//! has another count, even if the event was cleared again meanwhile. Every change is one exchange of the whole
+//! word, so a thread that sets the event finds [`WAITERS`], or comes before it, and then the waiter, or the kernel for it,
 //! finds another count.
 //!
 //! # Deaths
 //!
 //! - *A waiter's*: one needless wake-up. One that gave up costs the same.
-//! - *Of the thread that sets, before it wakes*: the waiters look again by themselves soon.
+//! - *Of the thread that sets, before it wakes*: the waiters look again within [`futex_wait::MAX_SLEEP`].
 
 use std::fmt;
 use std::time::{Duration, Instant};
 
 use super::atomic::AtomicU32;
 use super::atomic::Ordering::{AcqRel, Acquire, Relaxed};
-use super::waiting;
+use super::futex_wait;
 
 const SET: u32 = 1;
-const SLEEPERS: u32 = 2;
-const ONCE_MORE: u32 = 4;
+const WAITERS: u32 = 2;
+const ONE_SET: u32 = 4;
 
 /// A flag that is set and cleared, and that threads of any processes wait for. Python's `Event`.
 ///
@@ -81,34 +81,34 @@ pub struct Event {
 }
 
 impl Event {
-    /// One that is not set.
+    /// Creates an event that is not set.
     #[must_use]
     pub const fn new() -> Self {
         Self { word: AtomicU32::new(0) }
     }
 
-    /// Sets the flag, and lets all go on that wait. Does nothing if it is set.
+    /// Sets the flag and releases all threads that wait. Does nothing if it is set already.
     pub fn set(&self) {
         let mut word = self.word.load(Relaxed);
         loop {
             // Also where it is set already: a thread that sees this word is to see what was written before it.
-            let next = if word & SET != 0 { word } else { (word & !SLEEPERS).wrapping_add(ONCE_MORE) | SET };
+            let next = if word & SET != 0 { word } else { (word & !WAITERS).wrapping_add(ONE_SET) | SET };
             match self.word.compare_exchange(word, next, AcqRel, Relaxed) {
                 Ok(_) => break,
                 Err(now) => word = now,
             }
         }
-        if word & SLEEPERS != 0 {
-            waiting::wake_all(&self.word);
+        if word & WAITERS != 0 {
+            futex_wait::wake_all(&self.word);
         }
     }
 
-    /// Takes the flag back: from now on, [`wait`](Self::wait) waits for the next [`set`](Self::set).
+    /// Clears the flag: from now on, [`wait`](Self::wait) waits for the next [`set`](Self::set).
     pub fn clear(&self) {
         self.word.fetch_and(!SET, AcqRel);
     }
 
-    /// Whether the flag is set. What was written before it was set is seen after this.
+    /// Returns whether the flag is set. What was written before it was set is seen after this.
     pub fn is_set(&self) -> bool {
         self.word.load(Acquire) & SET != 0
     }
@@ -122,13 +122,13 @@ impl Event {
         while !self.wait_until(None) {}
     }
 
-    /// Waits until the event is set, for so long at most. False: the time is over, and it was not set meanwhile.
+    /// Waits until the event is set, for `timeout` at most. Returns false if it was not set in that time.
     ///
     /// # If the other process dies
     /// As with [`wait`](Self::wait).
     #[must_use = "the event may not have been set"]
     pub fn wait_timeout(&self, timeout: Duration) -> bool {
-        match waiting::deadline_after(timeout) {
+        match futex_wait::deadline_after(timeout) {
             None => {
                 self.wait();
                 true
@@ -140,20 +140,20 @@ impl Event {
     fn wait_until(&self, deadline: Option<Instant>) -> bool {
         let first = self.word.load(Acquire);
         // A word that is not set changes its count only by being set, and never has the same one again.
-        let is_over = |now: u32| now & !SLEEPERS != first & !SLEEPERS;
+        let is_over = |now: u32| now & !WAITERS != first & !WAITERS;
         if first & SET != 0 {
             return true;
         }
-        // Without looking for a while first, for the reason that `Semaphore` gives.
+        // Without spinning first, for the reason that `Semaphore::acquire_until` gives.
         loop {
             let now = self.word.load(Acquire);
             if is_over(now) {
                 return true;
             }
-            if now & SLEEPERS == 0 && self.word.compare_exchange(now, now | SLEEPERS, Relaxed, Relaxed).is_err() {
+            if now & WAITERS == 0 && self.word.compare_exchange(now, now | WAITERS, Relaxed, Relaxed).is_err() {
                 continue;
             }
-            if !waiting::sleep(&self.word, now | SLEEPERS, deadline) {
+            if !futex_wait::sleep(&self.word, now | WAITERS, deadline) {
                 return false;
             }
         }

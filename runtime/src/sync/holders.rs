@@ -1,17 +1,16 @@
-//! Which process holds how many: a table of processes, each with a number, in shared memory.
+//! A table of processes in shared memory, each with the number of what it holds.
 //!
 //! Owns: [`Holders`]. Runs in: any process.
-//! Never: takes a lock, or asks which processes live. The thread that changes the table holds the lock of what the table
-//! belongs to.
+//! Invariant: the thread that changes the table holds the lock of what the table belongs to.
 //!
-//! An entry is one word: a member's id, and its number. So every change of the table is one store, and a process that is
-//! killed at any point leaves a table that says either what was before or what is after.
+//! An entry is one word: a process's id, and its number. So every change of the table is one store. A process that is
+//! killed at any point leaves the table as it was either before or after the change.
 //!
-//! Entries fill from the front. One that was used is never empty again, but it may be given to another member when its
-//! number says that it is spare; so a look ends at the first empty entry, and a table that few processes use at a time is
-//! short, however many come and go.
+//! Entries fill from the front. An entry that was used is never empty again, but it may go to another process when its
+//! number says that it is spare. So a search ends at the first empty entry, and a table that few processes use at a time
+//! stays short, however many come and go.
 
-use super::PROCESSES;
+use super::MAX_HOLDERS;
 use super::atomic::AtomicU64;
 use super::atomic::Ordering::Relaxed;
 use super::members::Member;
@@ -20,7 +19,7 @@ use super::members::Member;
 #[derive(Debug)]
 #[repr(transparent)]
 pub(crate) struct Holders {
-    entries: [AtomicU64; PROCESSES],
+    entries: [AtomicU64; MAX_HOLDERS],
 }
 
 fn word(member: Member, number: u32) -> u64 {
@@ -34,7 +33,7 @@ fn parts(word: u64) -> Option<(Member, u32)> {
 
 impl Holders {
     pub(crate) const fn new() -> Self {
-        Self { entries: [const { AtomicU64::new(0) }; PROCESSES] }
+        Self { entries: [const { AtomicU64::new(0) }; MAX_HOLDERS] }
     }
 
     fn entries(&self) -> impl Iterator<Item = (&AtomicU64, Member, u32)> {
@@ -43,69 +42,68 @@ impl Holders {
             .map_while(|entry| parts(entry.load(Relaxed)).map(|(member, number)| (entry, member, number)))
     }
 
-    /// The number of this member, 0 if it has none.
-    pub(crate) fn of(&self, member: Member) -> u32 {
+    /// Returns the number of this process, 0 if it has none.
+    pub(crate) fn count_of(&self, member: Member) -> u32 {
         self.entries().find(|(_, of, _)| *of == member).map_or(0, |(_, _, number)| number)
     }
 
-    /// Gives this member that number, in place of the one it had, or of another member's that is spare. False: there is no
-    /// room.
+    /// Stores `number` for this process, in its own entry or in one that is spare. Returns false if there is no room.
     pub(crate) fn set(&self, member: Member, number: u32, is_spare: impl Fn(u32) -> bool) -> bool {
-        let mut place = None;
+        let mut found = None;
         for entry in &self.entries {
             match parts(entry.load(Relaxed)) {
                 Some((of, _)) if of == member => {
-                    place = Some(entry);
+                    found = Some(entry);
                     break;
                 }
-                Some((_, number)) if place.is_none() && is_spare(number) => place = Some(entry),
+                Some((_, number)) if found.is_none() && is_spare(number) => found = Some(entry),
                 Some(_) => {}
                 None => {
-                    place = place.or(Some(entry));
+                    found = found.or(Some(entry));
                     break;
                 }
             }
         }
-        if let Some(entry) = place {
+        if let Some(entry) = found {
             entry.store(word(member, number), Relaxed);
         }
-        place.is_some()
+        found.is_some()
     }
 
-    /// This member holds one more. False: there is no room for it.
+    /// Adds one to what this process holds. Returns false if there is no room for it.
     pub(crate) fn add(&self, member: Member) -> bool {
-        match self.of(member).checked_add(1) {
+        match self.count_of(member).checked_add(1) {
             Some(number) => self.set(member, number, |held| held == 0),
             None => false,
         }
     }
 
-    /// This member holds one less. False: it holds none.
-    pub(crate) fn take(&self, member: Member) -> bool {
-        match self.of(member) {
+    /// Takes one from what this process holds. Returns false if it holds none.
+    pub(crate) fn remove(&self, member: Member) -> bool {
+        match self.count_of(member) {
             0 => false,
             number => self.set(member, number - 1, |_| false),
         }
     }
 
-    /// How many are held by all together.
+    /// Returns how many all processes hold together.
     pub(crate) fn total(&self) -> u32 {
         self.entries().fold(0, |sum, (_, _, number)| sum.saturating_add(number))
     }
 
-    /// Takes from those that do not live what they hold, and says how many that were.
-    pub(crate) fn take_from_dead(&self, lives: impl Fn(Member) -> bool) -> u32 {
-        let mut taken: u32 = 0;
+    /// Takes all from processes that do not live, and returns how many that were.
+    pub(crate) fn release_dead(&self, lives: impl Fn(Member) -> bool) -> u32 {
+        let mut released: u32 = 0;
         for (entry, member, number) in self.entries() {
             if number != 0 && !lives(member) {
                 entry.store(word(member, 0), Relaxed);
-                taken = taken.saturating_add(number);
+                released = released.saturating_add(number);
             }
         }
-        taken
+        released
     }
 
-    /// Whether this is so of any member and its number.
+    /// Returns whether `is_so` holds for any process and its number.
     pub(crate) fn any(&self, mut is_so: impl FnMut(Member, u32) -> bool) -> bool {
         self.entries().any(|(_, member, number)| is_so(member, number))
     }

@@ -6,19 +6,19 @@
 //!
 //! | here | in Python's `multiprocessing` | for |
 //! |---|---|---|
-//! | [`Mutex`] | `Lock`, `Value` | data that one at a time changes |
-//! | [`ReentrantMutex`] | `RLock` | a door that the one inside may pass again |
-//! | [`RwLock`] | | data that several read, or one changes |
+//! | [`Mutex`] | `Lock`, `Value` | data that one thread at a time changes |
+//! | [`ReentrantMutex`] | `RLock` | the same, where the holder may lock again |
+//! | [`RwLock`] | | data that several threads read, or one changes |
 //! | [`Condvar`] | `Condition` | waiting for a change of what a mutex holds |
-//! | [`Semaphore`] | `Semaphore`, `BoundedSemaphore` | so many at a time |
+//! | [`Semaphore`] | `Semaphore`, `BoundedSemaphore` | at most N holders at a time |
 //! | [`Event`] | `Event` | waiting for something that happens once, or again |
 //! | [`Barrier`] | `Barrier` | waiting for each other |
-//! | [`Once`] | | what one does for all |
+//! | [`Once`] | | what one process does for all |
 //!
 //! # When a process dies
 //!
-//! Whatever dies, however, and whatever it holds: no thread waits for it for longer than a tenth of a second. Each line was
-//! tried, with kill -9, by the test beside it.
+//! Whichever process dies, however, and whatever it holds: no thread waits for it for longer than a tenth of a second. Each
+//! line is tested with kill -9, by the test beside it.
 //!
 //! | what dies | what it costs | shown by |
 //! |---|---|---|
@@ -31,8 +31,8 @@
 //! | a process that is stopped, not dead | all others wait: it holds what it holds | `a_holder_that_lives_keeps_the_mutex` |
 //! | a process that waits at a [`Condvar`] | nothing | `tests/sync/conditions.rs`: `killed_waiters_cost_nothing` |
 //! | one that was notified, and had not returned from its wait | nothing: the next one is woken | `a_notification_of_a_waiter_that_was_killed_goes_to_the_next`, `a_notification_of_a_waiter_that_is_killed_before_it_wakes_goes_to_the_next` |
-//! | one that notifies | those it did not come to are not notified | `killed_notifiers_cost_nothing` |
-//! | one that holds the mutex for which a woken waiter waits | the wait returns, with the poison | `a_waiter_that_is_woken_by_a_dead_holders_mutex_hears_of_it` |
+//! | one that notifies | waiters that it did not reach are not notified | `killed_notifiers_cost_nothing` |
+//! | one that holds the mutex for which a woken waiter waits | the wait returns, with an error | `a_waiter_that_is_woken_by_a_dead_holders_mutex_hears_of_it` |
 //! | a process that holds permits of a [`Semaphore`] | they come back | `tests/sync/semaphores.rs`: `a_killed_holders_permits_come_back_within_a_tenth_of_a_second`, `a_permit_of_one_that_is_known_to_be_dead_is_found_without_waiting` |
 //! | one that returns or exits with a permit | it comes back | `a_holder_that_returns_or_exits_with_a_permit_loses_it` |
 //! | one that has forgotten a permit | nothing comes back, as it had no holder any more | `a_forgotten_permit_comes_back_by_a_release_and_by_nothing_else` |
@@ -52,8 +52,9 @@
 //! | a closure of it that panics | it is poisoned | `a_runner_that_panics_poisons` |
 //! | any process, at any moment, for as long as you like | a transfer that was under way, which the next one undoes | `tests/sync/bank.rs`: `a_banks_total_never_changes_whoever_is_killed` |
 //!
-//! How it is known that a process has died: every process of a tree stands in a table, and its maker writes down its end.
-//! The word of a lock holds its holder's number in that table, and a waiting thread looks again every 50 ms at the latest.
+//! How a death becomes known: every process of a tree has an entry in a table, and the process that made it records its
+//! end there. The word of a lock holds its holder's id from that table, and a waiting thread looks again every 50 ms at
+//! the latest.
 //!
 //! # Examples of the standard library
 //!
@@ -185,7 +186,7 @@
 //! # process_task::Result::Ok(())
 //! ```
 //!
-//! The same, for as long as we have patience:
+//! The same, with a time-out:
 //! ```
 //! use process_task::sync::{Condvar, Mutex};
 //! use process_task::{Shared, process_task};
@@ -221,37 +222,37 @@
 //!
 //! # How it is made
 //!
-//! Owns: the primitives. Runs in: any process. Never: keeps a pointer, a list of threads, or anything else in shared memory
+//! Owns: the primitives. Runs in: any process. Invariant: shared memory holds no pointer, no list of threads, and nothing else
 //! that a death could leave dangling. No primitive of the C library is used: when waiters of its condition variables are
 //! killed, a thread that signals can hang for good, and a robust mutex that is unmapped while it is held corrupts what
 //! comes after it.
 //!
-//! Everything stands on a word that knows its holder (`lock.rs`), and on sleeping for 50 ms at most (`waiting.rs`). What each
-//! primitive writes, and what each death costs it, stands on top of its file. The protocols run under a model checker with a
+//! Everything is built on a word that names its holder (`lock.rs`), and on sleeping for 50 ms at most (`futex_wait.rs`). What
+//! each primitive writes, and what each death costs it, stands at the top of its file. The protocols run under a model checker with a
 //! death at every step (`tests/models/` of the runtime).
 
-/// The atomics of what is modelled; the model checker brings its own.
+/// The atomics of the files that are model-checked. The model checker has its own.
 pub(crate) mod atomic {
     pub(crate) use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 }
 mod barrier;
 mod condvar;
 mod event;
+pub(crate) mod event_count;
+pub(crate) mod futex_wait;
 mod holders;
-mod line;
 pub(crate) mod lock;
 mod mutex;
 mod once;
 mod poison;
 mod ranges;
+mod raw_rwlock;
 mod reentrant;
 mod rwlock;
 mod semaphore;
-pub(crate) mod sleepers;
 #[cfg(test)]
 mod tests;
-mod turns;
-pub(crate) mod waiting;
+mod wait_queue;
 
 use crate::shared::members;
 
@@ -266,10 +267,10 @@ pub use self::reentrant::{ReentrantMutex, ReentrantMutexGuard};
 pub use self::rwlock::{RwLock, RwLockReadGuard, RwLockWriteGuard};
 pub use self::semaphore::{Permit, Semaphore, TooManyPermits};
 
-/// How many processes may hold something of one primitive at a time: permits, or the right to read.
-const PROCESSES: usize = 256;
+/// Number of processes that may hold something of one primitive at a time: permits, or a shared lock.
+const MAX_HOLDERS: usize = 256;
 
 crate::shared::cell::in_place!(Barrier, Condvar, Event, Mutex<T>, Once, ReentrantMutex<T>, RwLock<T>, Semaphore);
 
-/// How many threads wait at one condition variable before it becomes crowded.
-const PLACES: usize = 256;
+/// Number of threads that can wait at one condition variable before it overflows.
+const WAIT_SLOTS: usize = 256;

@@ -1,7 +1,7 @@
 //! [`Mutex`]: data that one thread at a time changes, in whichever process.
 //!
-//! Owns: the pairing of a lock, the note of poison and the data. Runs in: any process.
-//! Never: waits for a dead holder, nor hides from the next one that it died.
+//! Owns: a lock, its poison flag and the data. Runs in: any process.
+//! Invariant: no thread waits for a dead holder, and the next holder gets its death as poison.
 
 use std::fmt;
 use std::marker::PhantomData;
@@ -9,9 +9,9 @@ use std::ops::{Deref, DerefMut};
 use std::panic::RefUnwindSafe;
 use std::time::Duration;
 
-use super::lock::{Lock, Taken};
-use super::poison::{LockResult, Panicking, Poison, PoisonError, TryLockError, TryLockResult};
-use super::waiting::deadline_after;
+use super::futex_wait::deadline_after;
+use super::lock::{Acquired, RobustLock};
+use super::poison::{LockResult, Poison, PoisonError, PoisonGuard, TryLockError, TryLockResult};
 use crate::shared::cell::Exclusive;
 
 /// Data that one thread at a time reaches, in whichever process: [`std::sync::Mutex`], and Python's `multiprocessing.Lock`.
@@ -23,11 +23,11 @@ use crate::shared::cell::Exclusive;
 /// # Poisoning
 /// A panic while a guard is held poisons the mutex, as in the standard library, and so does the end of a process that holds one:
 /// a crash, kill -9, or an exit with a guard that was never dropped. Both mean that the data may be half changed. From then on every
-/// [`lock`](Self::lock) returns an error, with the guard inside: look at the data, mend it, and
+/// [`lock`](Self::lock) returns an error, with the guard inside: look at the data, repair it, and
 /// [`clear_poison`](Self::clear_poison).
 ///
 /// # If the other process dies
-/// A holder that dies, however, gives the mutex back, poisoned: a waiting thread gets it within a tenth of a second. A
+/// A holder that dies, however, unlocks the mutex and poisons it: a waiting thread gets it within a tenth of a second. A
 /// waiter that dies costs nothing.
 ///
 /// # Examples
@@ -74,12 +74,12 @@ use crate::shared::cell::Exclusive;
 #[doc(alias = "Value")]
 #[repr(C)]
 pub struct Mutex<T: ?Sized> {
-    lock: Lock,
+    lock: RobustLock,
     poison: Poison,
     data: Exclusive<T>,
 }
 
-/// The right to reach the data of a [`Mutex`], given back when dropped.
+/// Access to the data of a [`Mutex`]. Dropping it unlocks the mutex.
 ///
 /// It belongs to the thread that took it, and does not travel.
 ///
@@ -112,11 +112,11 @@ pub struct Mutex<T: ?Sized> {
 /// let guard = value.lock().unwrap();
 /// std::thread::scope(|scope| scope.spawn(|| guard.get()).join());
 /// ```
-#[must_use = "if unused the mutex is given back at once"]
+#[must_use = "if unused the mutex unlocks at once"]
 #[clippy::has_significant_drop]
 pub struct MutexGuard<'a, T: ?Sized> {
     mutex: &'a Mutex<T>,
-    before: Panicking,
+    poison: PoisonGuard,
     /// Not `Send`, as the standard library's; and `Sync` where `T` is.
     kind: PhantomData<(std::sync::MutexGuard<'a, ()>, &'a mut T)>,
 }
@@ -133,10 +133,10 @@ impl<T> Mutex<T> {
     /// ```
     #[must_use]
     pub const fn new(value: T) -> Self {
-        Self { lock: Lock::new(), poison: Poison::new(), data: Exclusive::new(value) }
+        Self { lock: RobustLock::new(), poison: Poison::new(), data: Exclusive::new(value) }
     }
 
-    /// Returns the data, as no other thread can have the mutex any more.
+    /// Consumes the mutex and returns the data.
     ///
     /// # Errors
     /// If the mutex is poisoned; the data is inside the error.
@@ -157,16 +157,16 @@ impl<T> Mutex<T> {
 }
 
 impl<T: ?Sized> Mutex<T> {
-    /// Takes the mutex, waiting as long as it takes.
+    /// Locks the mutex, waiting as long as it takes.
     ///
-    /// Do not ask for it in a thread that holds it: that waits for ever. (A [`ReentrantMutex`](super::ReentrantMutex) may.)
+    /// A thread that holds the mutex already waits for ever; [`ReentrantMutex`](super::ReentrantMutex) allows that.
     ///
     /// # Errors
     /// [`PoisonError`] if a holder panicked or died while holding the mutex, and its poison was not
     /// [cleared](Self::clear_poison) since. The guard is inside the error.
     ///
     /// # If the other process dies
-    /// A holder that dies gives the mutex back: this returns within a tenth of a second, with an error.
+    /// A holder that dies unlocks the mutex: this returns within a tenth of a second, with an error.
     ///
     /// # Examples
     /// ```
@@ -180,14 +180,14 @@ impl<T: ?Sized> Mutex<T> {
     #[doc(alias = "acquire")]
     pub fn lock(&self) -> LockResult<MutexGuard<'_, T>> {
         loop {
-            // Without a deadline there is no end to the waiting but the lock.
-            if let Some(taken) = self.lock.lock(None) {
-                return self.guard(taken);
+            // Without a deadline only the lock ends the wait.
+            if let Some(acquired) = self.lock.lock(None) {
+                return self.guard(acquired);
             }
         }
     }
 
-    /// Takes the mutex if it is free.
+    /// Locks the mutex if it is free.
     ///
     /// # Errors
     /// - [`TryLockError::WouldBlock`]: it is held.
@@ -209,15 +209,15 @@ impl<T: ?Sized> Mutex<T> {
     #[inline]
     pub fn try_lock(&self) -> TryLockResult<MutexGuard<'_, T>> {
         match self.lock.try_lock() {
-            Some(taken) => Ok(self.guard(taken)?),
+            Some(acquired) => Ok(self.guard(acquired)?),
             None => Err(TryLockError::WouldBlock),
         }
     }
 
-    /// Takes the mutex, waiting for so long at most.
+    /// Locks the mutex, waiting for `timeout` at most.
     ///
     /// # Errors
-    /// - [`TryLockError::WouldBlock`]: the time is over, and the mutex is still held.
+    /// - [`TryLockError::WouldBlock`]: the mutex was held for all of that time.
     /// - [`TryLockError::Poisoned`]: as for [`lock`](Self::lock).
     ///
     /// # If the other process dies
@@ -236,14 +236,14 @@ impl<T: ?Sized> Mutex<T> {
     /// ```
     pub fn lock_timeout(&self, timeout: Duration) -> TryLockResult<MutexGuard<'_, T>> {
         match self.lock.lock(deadline_after(timeout)) {
-            Some(taken) => Ok(self.guard(taken)?),
+            Some(acquired) => Ok(self.guard(acquired)?),
             None => Err(TryLockError::WouldBlock),
         }
     }
 
-    /// Whether a holder panicked or died while holding the mutex.
+    /// Returns whether a holder panicked or died while it held the mutex.
     ///
-    /// A death is noticed by the next one that takes the mutex, and shows from then on.
+    /// A death is noticed by the next thread that locks the mutex, and shows from then on.
     ///
     /// # Examples
     /// ```
@@ -259,7 +259,7 @@ impl<T: ?Sized> Mutex<T> {
         self.poison.get()
     }
 
-    /// Clears the poison: the caller has seen to it that the data is as it should be.
+    /// Clears the poison, once the caller has checked or repaired the data.
     ///
     /// # Examples
     /// ```
@@ -280,7 +280,7 @@ impl<T: ?Sized> Mutex<T> {
         self.poison.clear();
     }
 
-    /// The data, which no other thread can reach while `self` is borrowed like this.
+    /// Returns the data, which no other thread can reach while `self` is borrowed mutably.
     ///
     /// # Errors
     /// If the mutex is poisoned; the reference is inside the error.
@@ -302,31 +302,31 @@ impl<T: ?Sized> Mutex<T> {
     }
 
     #[inline]
-    fn guard(&self, taken: Taken) -> LockResult<MutexGuard<'_, T>> {
-        let before = self.poison.taken(taken);
-        self.poison.result(MutexGuard { mutex: self, before, kind: PhantomData })
+    fn guard(&self, acquired: Acquired) -> LockResult<MutexGuard<'_, T>> {
+        let poison = self.poison.guard(acquired);
+        self.poison.result(MutexGuard { mutex: self, poison, kind: PhantomData })
     }
 }
 
 impl<T: ?Sized> MutexGuard<'_, T> {
-    /// Gives the mutex back for a while. Until [`take_again`](Self::take_again), the owner of the guard must not use it,
-    /// nor panic.
-    pub(super) fn give_up(&self) {
+    /// Unlocks the mutex for a while. Until [`relock`](Self::relock), the owner of the guard must not use it, and must not
+    /// panic.
+    pub(super) fn unlock_for_wait(&self) {
         self.mutex.lock.unlock();
     }
 
-    /// Takes the mutex that was given up.
-    pub(super) fn take_again(&self) {
+    /// Locks the mutex again.
+    pub(super) fn relock(&self) {
         loop {
             match self.mutex.lock.lock(None) {
-                Some(Taken::Free) => return,
-                Some(Taken::FromDead) => return self.mutex.poison.set(),
+                Some(Acquired::Clean) => return,
+                Some(Acquired::OwnerDied) => return self.mutex.poison.set(),
                 None => {}
             }
         }
     }
 
-    /// This guard, in the form that says whether the mutex is poisoned.
+    /// Returns this guard, as an error if the mutex is poisoned.
     pub(super) fn checked(self) -> LockResult<Self> {
         self.mutex.poison.result(self)
     }
@@ -337,7 +337,7 @@ impl<T: ?Sized> Deref for MutexGuard<'_, T> {
 
     #[inline]
     fn deref(&self) -> &T {
-        // The lock is held, and what changes the data borrows this guard mutably.
+        // The lock is held, and a change of the data borrows this guard mutably.
         self.mutex.data.lend()
     }
 }
@@ -353,7 +353,7 @@ impl<T: ?Sized> DerefMut for MutexGuard<'_, T> {
 impl<T: ?Sized> Drop for MutexGuard<'_, T> {
     #[inline]
     fn drop(&mut self) {
-        self.mutex.poison.giving_back(self.before);
+        self.mutex.poison.done(self.poison);
         self.mutex.lock.unlock();
     }
 }

@@ -1,7 +1,7 @@
-//! Something that one process does, once, for all.
+//! [`Once`]: something that one process does, once, for all.
 //!
 //! Owns: [`Once`]. Runs in: any process.
-//! Never: counts something as done when the process that did it was killed.
+//! Invariant: nothing counts as complete if the process that ran it was killed.
 //!
 //! # The words
 //!
@@ -9,9 +9,9 @@
 //!
 //! | `state`      | meaning                        | written next by                                          |
 //! |--------------|--------------------------------|----------------------------------------------------------|
-//! | [`NEW`]      | not run to the end yet         | the runner, [`DONE`] or [`POISONED`]                     |
-//! | [`POISONED`] | the last runner panicked       | a runner that was asked for all the same, [`DONE`]       |
-//! | [`DONE`]     | done, and seen by each reader of this | none                                               |
+//! | [`INCOMPLETE`] | not run to the end yet         | the runner, [`COMPLETE`] or [`POISONED`]                     |
+//! | [`POISONED`] | the last runner panicked       | a runner that was asked for all the same, [`COMPLETE`]       |
+//! | [`COMPLETE`]     | done, and seen by each reader of this | none                                               |
 //!
 //! # Deaths
 //!
@@ -22,12 +22,12 @@ use std::fmt;
 
 use super::atomic::AtomicU32;
 use super::atomic::Ordering::{Acquire, Relaxed, Release};
-use super::lock::Lock;
+use super::lock::RobustLock;
 use super::members::{self, Member};
 
-const NEW: u32 = 0;
+const INCOMPLETE: u32 = 0;
 const POISONED: u32 = 1;
-const DONE: u32 = 2;
+const COMPLETE: u32 = 2;
 
 /// Something that is done once, by one thread of one process: [`std::sync::Once`].
 ///
@@ -73,7 +73,7 @@ const DONE: u32 = 2;
 /// next that comes. A killed waiter costs nothing.
 #[repr(C)]
 pub struct Once {
-    lock: Lock,
+    lock: RobustLock,
     state: AtomicU32,
 }
 
@@ -95,7 +95,7 @@ impl OnceState {
 }
 
 impl Once {
-    /// One for something that has not been done.
+    /// Creates a `Once` whose closure has not run.
     ///
     /// # Examples
     /// ```
@@ -106,7 +106,7 @@ impl Once {
     /// ```
     #[must_use]
     pub const fn new() -> Self {
-        Self { lock: Lock::new(), state: AtomicU32::new(NEW) }
+        Self { lock: RobustLock::new(), state: AtomicU32::new(INCOMPLETE) }
     }
 
     /// Runs the closure, unless one was run to its end already; waits if one is running now.
@@ -179,36 +179,36 @@ impl Once {
     /// ```
     #[inline]
     pub fn is_completed(&self) -> bool {
-        self.state.load(Acquire) == DONE
+        self.state.load(Acquire) == COMPLETE
     }
 
     #[cold]
     #[track_caller]
     fn call(&self, force: bool, run: impl FnOnce(&OnceState)) {
-        // Whether the last to hold it died makes no difference: `state` says how far things are.
+        // Whether the last holder died makes no difference: `state` says how far it got.
         while self.lock.lock(None).is_none() {}
-        let mut running = Running { once: self, runner: members::own(), then: self.state.load(Relaxed) };
-        if running.then == DONE {
+        let mut guard = CompletionGuard { once: self, runner: members::own(), then: self.state.load(Relaxed) };
+        if guard.then == COMPLETE {
             return;
         }
-        let poisoned = running.then == POISONED;
+        let poisoned = guard.then == POISONED;
         assert!(force || !poisoned, "a closure of this Once panicked");
-        running.then = POISONED;
+        guard.then = POISONED;
         run(&OnceState { poisoned });
-        running.then = DONE;
+        guard.then = COMPLETE;
     }
 }
 
-/// The right to run, and what `state` says when this is dropped.
-struct Running<'a> {
+/// Holds the lock until dropped, and then stores `then` in `state`.
+struct CompletionGuard<'a> {
     once: &'a Once,
     runner: Member,
     then: u32,
 }
 
-impl Drop for Running<'_> {
+impl Drop for CompletionGuard<'_> {
     fn drop(&mut self) {
-        // A copy that `fork()` made of this process while it ran has run nothing for the others.
+        // A copy that `fork()` made of this process while the closure ran completes nothing for the others.
         if members::is_own(self.runner) {
             self.once.state.store(self.then, Release);
             self.once.lock.unlock();

@@ -1,7 +1,7 @@
 //! [`SharedRanges`]: memory that many processes write, each a range of its own.
 //!
-//! Owns: which lock stands for which range. Runs in: any process.
-//! Never: lends one range to two holders, in whatever processes they are.
+//! Owns: the lock of each range. Runs in: any process.
+//! Invariant: a range has one holder at a time, in all processes together.
 
 use std::fmt;
 use std::ops::{Deref, DerefMut, Range};
@@ -16,10 +16,10 @@ use crate::shared::mutable::freeze;
 use crate::shared::parts::Parts;
 use crate::shared::{FreezeError, Shareable, Shared, SharedMut};
 
-/// Values in shared memory that are written by many processes at once, each range by one holder at a time.
+/// Values in shared memory that many processes write at once, each range by one holder at a time.
 ///
-/// Made by [`SharedMut::split`]. A handle is cloned and passed to tasks like a [`Shared`]; [`freeze`](Self::freeze) makes a
-/// [`Shared<[T]>`](Shared) of the whole when the others have let go.
+/// Made by [`SharedMut::split`]. A handle is cloned and passed to tasks like a [`Shared`]. [`freeze`](Self::freeze) turns the
+/// whole into a [`Shared<[T]>`](Shared) once the other handles are gone.
 ///
 /// # Examples
 /// ```
@@ -84,25 +84,25 @@ impl<T: Shareable + Send> SharedMut<[T]> {
 }
 
 impl<T: Shareable + Send> SharedRanges<T> {
-    /// How many ranges there are.
+    /// Returns the number of ranges.
     #[must_use]
     pub fn len(&self) -> usize {
         self.locks.len()
     }
 
-    /// Whether there is no range, because there is no value.
+    /// Returns whether there is no range, because there is no value.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.locks.is_empty()
     }
 
-    /// The indices, among all values, of those in range `index`; empty if there is no such range.
+    /// Returns the indices, among all values, of those in range `index`; empty if there is no such range.
     #[must_use]
     pub fn range(&self, index: usize) -> Range<usize> {
         self.parts.range(index)
     }
 
-    /// Takes range `index` for writing, waiting as long as another thread has it.
+    /// Locks range `index` for writing, waiting as long as another thread has it.
     ///
     /// # Errors
     /// The last holder panicked or was killed; the range is inside the error, as it was left.
@@ -136,7 +136,7 @@ impl<T: Shareable + Send> SharedRanges<T> {
         self.locks[index].lock().map(guard).map_err(|poison| PoisonError::new(guard(poison.into_inner())))
     }
 
-    /// Takes range `index` for writing, unless it is held.
+    /// Locks range `index` for writing, unless it is held.
     ///
     /// # Errors
     /// The range is held (`WouldBlock`), or the last holder panicked or was killed (`Poisoned`, with the range inside).
@@ -168,15 +168,15 @@ impl<T: Shareable + Send> SharedRanges<T> {
         })
     }
 
-    /// Makes memory of it that all can read and no process can write, without copying it: the kernel refuses every write
-    /// from now on.
+    /// Turns it into memory that all can read and no process can write, without a copy. From now on the kernel refuses
+    /// every write.
     ///
     /// # Errors
-    /// Some handle still exists after a second, in this process or another. This one is inside the error. (Should the kernel
-    /// not even map it again here, it cannot be written any more, only frozen.)
+    /// Some handle still exists after a second, in this process or another. This one is inside the error. (If the kernel
+    /// does not even map it again here, it can only be frozen, and not written.)
     ///
     /// # If the other process dies
-    /// Its handles have gone.
+    /// Its handles are gone.
     pub fn freeze(self) -> Result<Shared<[T]>, FreezeError<Self>> {
         let Self { parts, locks } = self;
         freeze(parts.into_region()).map(Shared::<[T]>::holding).map_err(|(error, region)| {
@@ -194,7 +194,7 @@ impl<T> Clone for SharedRanges<T> {
 }
 
 impl<T> PartialEq for SharedRanges<T> {
-    /// Whether both are handles of the same memory; the values are not looked at.
+    /// Returns whether both are handles of the same memory. The values are not compared.
     fn eq(&self, other: &Self) -> bool {
         self.locks == other.locks
     }
@@ -222,17 +222,17 @@ impl<'de, T: Shareable + Send> Deserialize<'de> for SharedRanges<T> {
     }
 }
 
-/// One range of a [`SharedRanges`], for writing; others can have it when this is dropped.
-#[must_use = "the range is given back at once if the guard is not kept"]
+/// One range of a [`SharedRanges`], for writing. Dropping it unlocks the range.
+#[must_use = "if unused the range unlocks at once"]
 pub struct RangeGuard<'a, T> {
-    // Before the lock: dropped before it is open.
+    // Before the lock, so that it is dropped before the lock is released.
     values: &'a mut [T],
     _lock: MutexGuard<'a, ()>,
 }
 
 #[cfg(feature = "ndarray")]
 impl<T> RangeGuard<'_, T> {
-    /// The values of the range as an array of this shape, for writing.
+    /// Returns the values of the range as an array of this shape, for writing.
     ///
     /// Only with the feature `ndarray`.
     ///

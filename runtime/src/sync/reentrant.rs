@@ -1,7 +1,7 @@
-//! [`ReentrantMutex`]: a mutex that the thread which holds it may take again.
+//! [`ReentrantMutex`]: a mutex that its holder may lock again.
 //!
-//! Owns: which thread holds it, and how often. Runs in: any process.
-//! Never: gives out the data for changing, since a thread may have several guards.
+//! Owns: the word that says which thread holds it, and the count of its guards. Runs in: any process.
+//! Invariant: a guard gives no `&mut` to the data, since a thread may have several guards.
 
 use std::cell::Cell;
 use std::fmt;
@@ -12,19 +12,19 @@ use std::time::{Duration, Instant};
 
 use super::atomic::Ordering::Relaxed;
 use super::atomic::{AtomicU32, AtomicU64};
-use super::lock::{Lock, Taken};
+use super::futex_wait::deadline_after;
+use super::lock::{Acquired, RobustLock};
 use super::members::{self, Member};
-use super::poison::{LockResult, Panicking, Poison, PoisonError, TryLockError, TryLockResult};
-use super::waiting::deadline_after;
+use super::poison::{LockResult, Poison, PoisonError, PoisonGuard, TryLockError, TryLockResult};
 use crate::shared::cell::Exclusive;
 
-/// A [`Mutex`](super::Mutex) that the thread which holds it may take again: Python's `multiprocessing.RLock`.
+/// A [`Mutex`](super::Mutex) that the thread which holds it may lock again: Python's `multiprocessing.RLock`.
 ///
-/// It is given back when the last guard of that thread is dropped. As a thread may have several guards, they lead to a `&T`
-/// only: what is to be changed is an atomic, or a [`Cell`], or stands in a mutex of its own.
+/// It unlocks when the last guard of that thread is dropped. As a thread may have several guards, they give a `&T` only.
+/// Data that changes is an atomic, or a [`Cell`], or has a mutex of its own.
 ///
 /// # If the other process dies
-/// As for [`Mutex`](super::Mutex): a holder that dies gives the mutex back, poisoned, however often it had taken it; a waiter
+/// As for [`Mutex`](super::Mutex): a holder that dies unlocks the mutex and poisons it, however often it had locked it; a waiter
 /// that dies costs nothing.
 ///
 /// # Examples
@@ -48,18 +48,17 @@ use crate::shared::cell::Exclusive;
 #[doc(alias = "ReentrantLock")]
 #[repr(C)]
 pub struct ReentrantMutex<T: ?Sized> {
-    lock: Lock,
+    lock: RobustLock,
     poison: Poison,
-    /// The holder: its member's id, and above the 32 bits of that, its thread's number; 0: none. Written by the holder
-    /// alone, so a thread that reads its own name here holds the lock, and a thread that does not hold it reads any other
-    /// value.
+    /// The holder: the id of its process in the lower 32 bits, its thread's number above; 0: none. Only the holder writes it.
+    /// So a thread that reads its own name here holds the lock, and any other thread reads another value.
     holder: AtomicU64,
-    /// How many guards the holder has. Only the holder writes it.
+    /// Number of guards that the holder has. Only the holder writes it.
     count: AtomicU32,
     data: Exclusive<T>,
 }
 
-/// The right to look at the data of a [`ReentrantMutex`].
+/// Access to the data of a [`ReentrantMutex`]. Dropping a thread's last guard unlocks the mutex.
 ///
 /// It belongs to the thread that took it, and does not travel.
 ///
@@ -93,11 +92,11 @@ pub struct ReentrantMutex<T: ?Sized> {
 /// let guard = value.lock().unwrap();
 /// std::thread::scope(|scope| scope.spawn(|| guard.get()).join());
 /// ```
-#[must_use = "if unused the mutex is given back at once"]
+#[must_use = "if unused the mutex unlocks at once"]
 #[clippy::has_significant_drop]
 pub struct ReentrantMutexGuard<'a, T: ?Sized> {
     mutex: &'a ReentrantMutex<T>,
-    before: Panicking,
+    poison: PoisonGuard,
     /// Not `Send`, as the thread is the holder; and `Sync` where `T` is.
     kind: PhantomData<(std::sync::MutexGuard<'a, ()>, &'a T)>,
 }
@@ -115,7 +114,7 @@ impl<T> ReentrantMutex<T> {
     #[must_use]
     pub const fn new(value: T) -> Self {
         Self {
-            lock: Lock::new(),
+            lock: RobustLock::new(),
             poison: Poison::new(),
             holder: AtomicU64::new(0),
             count: AtomicU32::new(0),
@@ -123,7 +122,7 @@ impl<T> ReentrantMutex<T> {
         }
     }
 
-    /// Returns the data, as no other thread can have the mutex any more.
+    /// Consumes the mutex and returns the data.
     ///
     /// # Errors
     /// If the mutex is poisoned; the data is inside the error.
@@ -144,7 +143,7 @@ impl<T> ReentrantMutex<T> {
 }
 
 impl<T: ?Sized> ReentrantMutex<T> {
-    /// Takes the mutex, waiting as long as another thread holds it.
+    /// Locks the mutex, waiting as long as another thread holds it.
     ///
     /// # Errors
     /// [`PoisonError`] if a holder panicked or died while holding the mutex, and its poison was not
@@ -154,7 +153,7 @@ impl<T: ?Sized> ReentrantMutex<T> {
     /// If this thread has 2^32 - 1 guards already.
     ///
     /// # If the other process dies
-    /// A holder that dies gives the mutex back: this returns within a tenth of a second, with an error.
+    /// A holder that dies unlocks the mutex: this returns within a tenth of a second, with an error.
     ///
     /// # Examples
     /// ```
@@ -167,14 +166,14 @@ impl<T: ?Sized> ReentrantMutex<T> {
     #[doc(alias = "acquire")]
     pub fn lock(&self) -> LockResult<ReentrantMutexGuard<'_, T>> {
         loop {
-            // Without a deadline there is no end to the waiting but the lock.
-            if let Some(taken) = self.take(|lock| lock.lock(None)) {
-                return self.guard(taken);
+            // Without a deadline only the lock ends the wait.
+            if let Some(acquired) = self.acquire(|lock| lock.lock(None)) {
+                return self.guard(acquired);
             }
         }
     }
 
-    /// Takes the mutex if no other thread holds it.
+    /// Locks the mutex if no other thread holds it.
     ///
     /// # Errors
     /// - [`TryLockError::WouldBlock`]: another thread holds it.
@@ -198,16 +197,16 @@ impl<T: ?Sized> ReentrantMutex<T> {
     /// # drop(guard);
     /// ```
     pub fn try_lock(&self) -> TryLockResult<ReentrantMutexGuard<'_, T>> {
-        match self.take(Lock::try_lock) {
-            Some(taken) => Ok(self.guard(taken)?),
+        match self.acquire(RobustLock::try_lock) {
+            Some(acquired) => Ok(self.guard(acquired)?),
             None => Err(TryLockError::WouldBlock),
         }
     }
 
-    /// Takes the mutex, waiting for so long at most.
+    /// Locks the mutex, waiting for `timeout` at most.
     ///
     /// # Errors
-    /// - [`TryLockError::WouldBlock`]: the time is over, and another thread holds it still.
+    /// - [`TryLockError::WouldBlock`]: another thread held it for all of that time.
     /// - [`TryLockError::Poisoned`]: as for [`lock`](Self::lock).
     ///
     /// # Panics
@@ -230,15 +229,15 @@ impl<T: ?Sized> ReentrantMutex<T> {
     /// ```
     pub fn lock_timeout(&self, timeout: Duration) -> TryLockResult<ReentrantMutexGuard<'_, T>> {
         let deadline: Option<Instant> = deadline_after(timeout);
-        match self.take(|lock| lock.lock(deadline)) {
-            Some(taken) => Ok(self.guard(taken)?),
+        match self.acquire(|lock| lock.lock(deadline)) {
+            Some(acquired) => Ok(self.guard(acquired)?),
             None => Err(TryLockError::WouldBlock),
         }
     }
 
-    /// Whether a holder panicked or died while holding the mutex.
+    /// Returns whether a holder panicked or died while it held the mutex.
     ///
-    /// A death is noticed by the next one that takes the mutex, and shows from then on.
+    /// A death is noticed by the next thread that locks the mutex, and shows from then on.
     ///
     /// # Examples
     /// ```
@@ -250,7 +249,7 @@ impl<T: ?Sized> ReentrantMutex<T> {
         self.poison.get()
     }
 
-    /// Clears the poison: the caller has seen to it that the data is as it should be.
+    /// Clears the poison, once the caller has checked or repaired the data.
     ///
     /// # Examples
     /// ```
@@ -267,7 +266,7 @@ impl<T: ?Sized> ReentrantMutex<T> {
         self.poison.clear();
     }
 
-    /// The data, which no other thread can reach while `self` is borrowed like this.
+    /// Returns the data, which no other thread can reach while `self` is borrowed mutably.
     ///
     /// # Errors
     /// If the mutex is poisoned; the reference is inside the error.
@@ -288,59 +287,59 @@ impl<T: ?Sized> ReentrantMutex<T> {
         if self.poison.get() { Err(PoisonError::new(data)) } else { Ok(data) }
     }
 
-    /// One guard more for this thread, if it holds the mutex or can take it in the way given.
-    fn take(&self, lock: impl FnOnce(&Lock) -> Option<Taken>) -> Option<Taken> {
+    /// Counts one more guard for this thread, if it holds the mutex or `lock` acquires it.
+    fn acquire(&self, lock: impl FnOnce(&RobustLock) -> Option<Acquired>) -> Option<Acquired> {
         if self.is_held_by_this_thread() {
             let count = self.count.load(Relaxed).checked_add(1);
             self.count.store(count.expect("too many guards of one mutex in one thread"), Relaxed);
-            return Some(Taken::Free);
+            return Some(Acquired::Clean);
         }
-        let taken = lock(&self.lock)?;
+        let acquired = lock(&self.lock)?;
         self.holder.store(this_thread(), Relaxed);
         self.count.store(1, Relaxed);
-        Some(taken)
+        Some(acquired)
     }
 
-    fn guard(&self, taken: Taken) -> LockResult<ReentrantMutexGuard<'_, T>> {
-        let before = self.poison.taken(taken);
-        self.poison.result(ReentrantMutexGuard { mutex: self, before, kind: PhantomData })
+    fn guard(&self, acquired: Acquired) -> LockResult<ReentrantMutexGuard<'_, T>> {
+        let poison = self.poison.guard(acquired);
+        self.poison.result(ReentrantMutexGuard { mutex: self, poison, kind: PhantomData })
     }
 
-    /// The holder of the mutex, in words, as far as that can be said without holding it.
+    /// Describes the holder, as far as a thread that does not hold the mutex can see it.
     fn held_by(&self) -> String {
         let count = self.count.load(Relaxed);
         match self.lock.owner() {
-            None => "nobody".into(),
+            None => "no thread".into(),
             Some(_) if self.is_held_by_this_thread() => format!("this thread, {count} times"),
             Some(_) if self.lock.is_held_by_own() => format!("another thread of this process, {count} times"),
             Some(_) => format!("another process, {count} times"),
         }
     }
 
-    /// Whether the holder is called as this thread is, or as it was before its process entered the table of members.
+    /// Returns whether this thread is the holder, under the id of its process or the one from before it had a table.
     fn is_held_by_this_thread(&self) -> bool {
         let holder = self.holder.load(Relaxed);
         let own = |member| Member::of_bits(member).is_some_and(members::is_own);
-        holder >> 32 == u64::from(number()) && own(u32::try_from(holder & u64::from(u32::MAX)).unwrap_or(0))
+        holder >> 32 == u64::from(thread_number()) && own(u32::try_from(holder & u64::from(u32::MAX)).unwrap_or(0))
     }
 }
 
 thread_local! {
-    /// The number of this thread, which no other of this process ever has.
-    static NUMBER: Cell<u32> = const { Cell::new(0) };
+    /// The number of this thread. No other thread of this process ever has it.
+    static THREAD_NUMBER: Cell<u32> = const { Cell::new(0) };
 }
 
-fn number() -> u32 {
+fn thread_number() -> u32 {
     static NEXT: AtomicU32 = AtomicU32::new(1);
-    if NUMBER.get() == 0 {
-        NUMBER.set(NEXT.fetch_add(1, Relaxed));
+    if THREAD_NUMBER.get() == 0 {
+        THREAD_NUMBER.set(NEXT.fetch_add(1, Relaxed));
     }
-    NUMBER.get()
+    THREAD_NUMBER.get()
 }
 
-/// The name of this thread of this process, unlike any other's that lives. A copy made by `fork()` has another.
+/// Returns a name that no other living thread of any process has. A copy made by `fork()` has another.
 fn this_thread() -> u64 {
-    u64::from(number()) << 32 | u64::from(members::own().bits())
+    u64::from(thread_number()) << 32 | u64::from(members::own().bits())
 }
 
 impl<T: ?Sized> Deref for ReentrantMutexGuard<'_, T> {
@@ -348,7 +347,7 @@ impl<T: ?Sized> Deref for ReentrantMutexGuard<'_, T> {
 
     #[inline]
     fn deref(&self) -> &T {
-        // The lock is held by this thread, which the guard does not leave, and no guard lends the data for changing.
+        // This thread holds the lock, the guard does not leave the thread, and no guard gives a `&mut`.
         self.mutex.data.lend()
     }
 }
@@ -356,7 +355,7 @@ impl<T: ?Sized> Deref for ReentrantMutexGuard<'_, T> {
 impl<T: ?Sized> Drop for ReentrantMutexGuard<'_, T> {
     fn drop(&mut self) {
         let mutex = self.mutex;
-        mutex.poison.giving_back(self.before);
+        mutex.poison.done(self.poison);
         if !mutex.is_held_by_this_thread() {
             return; // A copy made by `fork()` drops what its original holds.
         }
@@ -385,7 +384,7 @@ impl<T> From<T> for ReentrantMutex<T> {
     }
 }
 
-/// Shows the data if this thread may look at it, and the holder of the mutex.
+/// Shows the data if this thread can lock the mutex, and the holder.
 impl<T: ?Sized + fmt::Debug> fmt::Debug for ReentrantMutex<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let held_by = self.held_by();

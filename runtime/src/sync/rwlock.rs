@@ -1,7 +1,7 @@
 //! [`RwLock`]: data that many threads read or one changes, in whichever process.
 //!
-//! Owns: the pairing of turns and the data. Runs in: any process.
-//! Never: waits for a dead reader or writer, nor hides from the next one that a writer died.
+//! Owns: a [`RawRwLock`] and the data. Runs in: any process.
+//! Invariant: no thread waits for a dead reader or writer, and the next holder gets a writer's death as poison.
 
 use std::fmt;
 use std::marker::PhantomData;
@@ -10,19 +10,19 @@ use std::ops::{Deref, DerefMut};
 use std::panic::RefUnwindSafe;
 use std::time::Duration;
 
-use super::lock::Taken;
+use super::futex_wait::deadline_after;
+use super::lock::Acquired;
 use super::members::Member;
-use super::poison::{LockResult, Panicking, PoisonError, TryLockError, TryLockResult};
-use super::turns::{Turns, Wait};
-use super::waiting::deadline_after;
+use super::poison::{LockResult, PoisonError, PoisonGuard, TryLockError, TryLockResult};
+use super::raw_rwlock::{RawRwLock, Wait};
 use crate::shared::cell::Common;
 
 /// Data that many threads read at a time, or one changes, in whichever process: [`std::sync::RwLock`].
 ///
 /// A plain value that works where it lies: in a [`Shared`](crate::Shared) for several processes, and in a `static` or an
 /// [`Arc`](std::sync::Arc) for the threads of one. It has the methods of [`std::sync::RwLock`], and some with a time-out.
-/// Readers that come one after the other do not keep a writer waiting: once one waits, no reader begins before it had its
-/// turn. So a thread that reads must not ask to read once more: that may wait for ever.
+/// Readers that come one after the other do not keep a writer waiting: once one waits, no reader begins before it has had the
+/// lock. So a thread that reads must not ask to read once more: that may wait for ever.
 ///
 /// Up to 256 processes read at a time, each in any number of threads; a further one waits as if the lock were held for
 /// writing.
@@ -32,7 +32,7 @@ use crate::shared::cell::Common;
 /// process that holds one. Both mean that the data may be half changed. Nothing that a reader does poisons it.
 ///
 /// # If the other process dies
-/// A reader that dies is forgotten; a writer that dies gives the lock back, poisoned: a waiting thread gets it within a
+/// A reader that dies is forgotten; a writer that dies unlocks and poisons: a waiting thread gets it within a
 /// tenth of a second. A process that only waited costs nothing.
 ///
 /// # Examples
@@ -66,11 +66,11 @@ use crate::shared::cell::Common;
 /// ```
 #[repr(C)]
 pub struct RwLock<T: ?Sized> {
-    turns: Turns,
+    raw: RawRwLock,
     data: Common<T>,
 }
 
-/// The right to read the data of a [`RwLock`], given back when dropped.
+/// Shared access to the data of a [`RwLock`]. Dropping it unlocks.
 ///
 /// It belongs to the thread that took it. In a copy of the process that a plain `fork()` made, dropping it does nothing.
 ///
@@ -79,7 +79,7 @@ pub struct RwLock<T: ?Sized> {
 ///
 /// # Examples
 /// See [`RwLock`].
-#[must_use = "if unused the lock is given back at once"]
+#[must_use = "if unused the lock unlocks at once"]
 #[clippy::has_significant_drop]
 pub struct RwLockReadGuard<'a, T: ?Sized> {
     lock: &'a RwLock<T>,
@@ -88,7 +88,7 @@ pub struct RwLockReadGuard<'a, T: ?Sized> {
     kind: PhantomData<(std::sync::MutexGuard<'a, ()>, &'a T)>,
 }
 
-/// The right to change the data of a [`RwLock`], given back when dropped.
+/// Exclusive access to the data of a [`RwLock`]. Dropping it unlocks.
 ///
 /// It belongs to the thread that took it. In a copy of the process that a plain `fork()` made, dropping it does nothing.
 ///
@@ -97,12 +97,12 @@ pub struct RwLockReadGuard<'a, T: ?Sized> {
 ///
 /// # Examples
 /// See [`RwLock`].
-#[must_use = "if unused the lock is given back at once"]
+#[must_use = "if unused the lock unlocks at once"]
 #[clippy::has_significant_drop]
 pub struct RwLockWriteGuard<'a, T: ?Sized> {
     lock: &'a RwLock<T>,
     writer: Member,
-    before: Panicking,
+    poison: PoisonGuard,
     /// Not `Send`, as the standard library's; and `Sync` where `T` is.
     kind: PhantomData<(std::sync::MutexGuard<'a, ()>, &'a mut T)>,
 }
@@ -119,10 +119,10 @@ impl<T> RwLock<T> {
     /// ```
     #[must_use]
     pub const fn new(value: T) -> Self {
-        Self { turns: Turns::new(), data: Common::new(value) }
+        Self { raw: RawRwLock::new(), data: Common::new(value) }
     }
 
-    /// Returns the data, as no other thread can have the lock any more.
+    /// Consumes the lock and returns the data.
     ///
     /// # Errors
     /// If the lock is poisoned; the data is inside the error.
@@ -138,19 +138,19 @@ impl<T> RwLock<T> {
     /// ```
     pub fn into_inner(self) -> LockResult<T> {
         let data = self.data.into_inner();
-        if self.turns.poison().get() { Err(PoisonError::new(data)) } else { Ok(data) }
+        if self.raw.poison().get() { Err(PoisonError::new(data)) } else { Ok(data) }
     }
 }
 
 impl<T: ?Sized> RwLock<T> {
-    /// Takes the lock for reading, waiting as long as it takes.
+    /// Locks for reading, waiting as long as it takes.
     ///
     /// # Errors
     /// [`PoisonError`] if a writer panicked or died, and its poison was not [cleared](Self::clear_poison) since. The guard
     /// is inside the error.
     ///
     /// # If the other process dies
-    /// A writer that dies gives the lock back: this returns within a tenth of a second, with an error.
+    /// A writer that dies unlocks: this returns within a tenth of a second, with an error.
     ///
     /// # Examples
     /// ```
@@ -160,13 +160,13 @@ impl<T: ?Sized> RwLock<T> {
     /// assert_eq!(*lock.read().unwrap(), 1);
     /// ```
     pub fn read(&self) -> LockResult<RwLockReadGuard<'_, T>> {
-        self.read_guard(always(|wait| self.turns.read(wait)))
+        self.read_guard(until_acquired(|wait| self.raw.lock_shared(wait)))
     }
 
-    /// Takes the lock for reading if no thread writes or waits for that.
+    /// Locks for reading if no thread holds the lock for writing or waits for that.
     ///
     /// # Errors
-    /// - [`TryLockError::WouldBlock`]: one does.
+    /// - [`TryLockError::WouldBlock`]: a thread does.
     /// - [`TryLockError::Poisoned`]: as for [`read`](Self::read).
     ///
     /// # If the other process dies
@@ -182,13 +182,13 @@ impl<T: ?Sized> RwLock<T> {
     /// # drop(guard);
     /// ```
     pub fn try_read(&self) -> TryLockResult<RwLockReadGuard<'_, T>> {
-        self.read_guard_of(self.turns.read(Wait::Not))
+        self.read_guard_of(self.raw.lock_shared(Wait::Not))
     }
 
-    /// Takes the lock for reading, waiting for so long at most.
+    /// Locks for reading, waiting for `timeout` at most.
     ///
     /// # Errors
-    /// - [`TryLockError::WouldBlock`]: the time is over.
+    /// - [`TryLockError::WouldBlock`]: it timed out.
     /// - [`TryLockError::Poisoned`]: as for [`read`](Self::read).
     ///
     /// # If the other process dies
@@ -205,17 +205,16 @@ impl<T: ?Sized> RwLock<T> {
     /// # drop(guard);
     /// ```
     pub fn read_timeout(&self, timeout: Duration) -> TryLockResult<RwLockReadGuard<'_, T>> {
-        self.read_guard_of(self.turns.read(Wait::Until(deadline_after(timeout))))
+        self.read_guard_of(self.raw.lock_shared(Wait::Until(deadline_after(timeout))))
     }
 
-    /// Takes the lock for changing the data, waiting as long as it takes.
+    /// Locks for writing, waiting as long as it takes.
     ///
     /// # Errors
     /// As for [`read`](Self::read).
     ///
     /// # If the other process dies
-    /// A reader or writer that dies gives the lock back: this returns within a tenth of a second; with an error if it was
-    /// the writer.
+    /// A reader or writer that dies unlocks: this returns within a tenth of a second, with an error if it was the writer.
     ///
     /// # Examples
     /// ```
@@ -226,10 +225,10 @@ impl<T: ?Sized> RwLock<T> {
     /// assert_eq!(*lock.read().unwrap(), 2);
     /// ```
     pub fn write(&self) -> LockResult<RwLockWriteGuard<'_, T>> {
-        self.write_guard(always(|wait| self.turns.write(wait)))
+        self.write_guard(until_acquired(|wait| self.raw.lock_exclusive(wait)))
     }
 
-    /// Takes the lock for changing the data if it is free.
+    /// Locks for writing if the lock is free.
     ///
     /// # Errors
     /// - [`TryLockError::WouldBlock`]: it is held.
@@ -248,13 +247,13 @@ impl<T: ?Sized> RwLock<T> {
     /// # drop(guard);
     /// ```
     pub fn try_write(&self) -> TryLockResult<RwLockWriteGuard<'_, T>> {
-        self.write_guard_of(self.turns.write(Wait::Not))
+        self.write_guard_of(self.raw.lock_exclusive(Wait::Not))
     }
 
-    /// Takes the lock for changing the data, waiting for so long at most.
+    /// Locks for writing, waiting for `timeout` at most.
     ///
     /// # Errors
-    /// - [`TryLockError::WouldBlock`]: the time is over.
+    /// - [`TryLockError::WouldBlock`]: it timed out.
     /// - [`TryLockError::Poisoned`]: as for [`read`](Self::read).
     ///
     /// # If the other process dies
@@ -271,10 +270,10 @@ impl<T: ?Sized> RwLock<T> {
     /// # drop(guard);
     /// ```
     pub fn write_timeout(&self, timeout: Duration) -> TryLockResult<RwLockWriteGuard<'_, T>> {
-        self.write_guard_of(self.turns.write(Wait::Until(deadline_after(timeout))))
+        self.write_guard_of(self.raw.lock_exclusive(Wait::Until(deadline_after(timeout))))
     }
 
-    /// Whether a writer panicked or died. A death is noticed by the next thread that takes the lock.
+    /// Returns whether a writer panicked or died. A death is noticed by the next thread that locks.
     ///
     /// # Examples
     /// ```
@@ -287,10 +286,10 @@ impl<T: ?Sized> RwLock<T> {
     /// assert!(panicked.is_err() && lock.is_poisoned());
     /// ```
     pub fn is_poisoned(&self) -> bool {
-        self.turns.poison().get()
+        self.raw.poison().get()
     }
 
-    /// Clears the poison: the caller has seen to it that the data is as it should be.
+    /// Clears the poison, once the caller has checked or repaired the data.
     ///
     /// # Examples
     /// ```
@@ -304,10 +303,10 @@ impl<T: ?Sized> RwLock<T> {
     /// assert!(lock.read().is_ok());
     /// ```
     pub fn clear_poison(&self) {
-        self.turns.poison().clear();
+        self.raw.poison().clear();
     }
 
-    /// The data, which no other thread can reach while `self` is borrowed like this.
+    /// Returns the data, which no other thread can reach while `self` is borrowed mutably.
     ///
     /// # Errors
     /// If the lock is poisoned; the reference is inside the error.
@@ -325,11 +324,11 @@ impl<T: ?Sized> RwLock<T> {
     /// ```
     pub fn get_mut(&mut self) -> LockResult<&mut T> {
         let data = self.data.get_mut();
-        if self.turns.poison().get() { Err(PoisonError::new(data)) } else { Ok(data) }
+        if self.raw.poison().get() { Err(PoisonError::new(data)) } else { Ok(data) }
     }
 
     fn read_guard(&self, reader: Member) -> LockResult<RwLockReadGuard<'_, T>> {
-        self.turns.poison().result(RwLockReadGuard { lock: self, reader, kind: PhantomData })
+        self.raw.poison().result(RwLockReadGuard { lock: self, reader, kind: PhantomData })
     }
 
     fn read_guard_of(&self, reader: Option<Member>) -> TryLockResult<RwLockReadGuard<'_, T>> {
@@ -337,9 +336,9 @@ impl<T: ?Sized> RwLock<T> {
     }
 
     fn write_guard(&self, writer: Member) -> LockResult<RwLockWriteGuard<'_, T>> {
-        let poison = self.turns.poison();
-        let before = poison.taken(Taken::Free);
-        poison.result(RwLockWriteGuard { lock: self, writer, before, kind: PhantomData })
+        let flag = self.raw.poison();
+        let poison = flag.guard(Acquired::Clean);
+        flag.result(RwLockWriteGuard { lock: self, writer, poison, kind: PhantomData })
     }
 
     fn write_guard_of(&self, writer: Option<Member>) -> TryLockResult<RwLockWriteGuard<'_, T>> {
@@ -347,8 +346,8 @@ impl<T: ?Sized> RwLock<T> {
     }
 }
 
-/// Without a deadline, there is no end to the waiting but a turn.
-fn always(take: impl Fn(Wait) -> Option<Member>) -> Member {
+/// Repeats `take` until it succeeds: without a deadline only the lock ends the wait.
+fn until_acquired(take: impl Fn(Wait) -> Option<Member>) -> Member {
     loop {
         if let Some(member) = take(Wait::Until(None)) {
             return member;
@@ -357,10 +356,10 @@ fn always(take: impl Fn(Wait) -> Option<Member>) -> Member {
 }
 
 impl<'a, T: ?Sized> RwLockWriteGuard<'a, T> {
-    /// Goes on as a reader, without another writer in between.
+    /// Turns the write guard into a read guard, without another writer in between.
     ///
     /// # If the other process dies
-    /// As a reader from now on.
+    /// As for a read guard, from now on.
     ///
     /// # Examples
     /// ```
@@ -375,7 +374,7 @@ impl<'a, T: ?Sized> RwLockWriteGuard<'a, T> {
     pub fn downgrade(guard: Self) -> RwLockReadGuard<'a, T> {
         let guard = ManuallyDrop::new(guard);
         let (lock, reader) = (guard.lock, guard.writer);
-        lock.turns.reads_on(reader);
+        lock.raw.downgrade(reader);
         RwLockReadGuard { lock, reader, kind: PhantomData }
     }
 }
@@ -384,7 +383,7 @@ impl<T: ?Sized> Deref for RwLockReadGuard<'_, T> {
     type Target = T;
 
     fn deref(&self) -> &T {
-        // There is no writer while this reader has its turn.
+        // There is no writer while this reader holds the lock.
         self.lock.data.lend()
     }
 }
@@ -393,28 +392,28 @@ impl<T: ?Sized> Deref for RwLockWriteGuard<'_, T> {
     type Target = T;
 
     fn deref(&self) -> &T {
-        // There is no other writer, and what changes the data borrows this guard mutably.
+        // There is no other writer, and a change of the data borrows this guard mutably.
         self.lock.data.lend()
     }
 }
 
 impl<T: ?Sized> DerefMut for RwLockWriteGuard<'_, T> {
     fn deref_mut(&mut self) -> &mut T {
-        // No other thread has a turn, and this guard is borrowed for as long as the reference lives.
+        // No other thread holds the lock, and this guard is borrowed for as long as the reference lives.
         self.lock.data.lend_mut()
     }
 }
 
 impl<T: ?Sized> Drop for RwLockReadGuard<'_, T> {
     fn drop(&mut self) {
-        self.lock.turns.has_read(self.reader);
+        self.lock.raw.unlock_shared(self.reader);
     }
 }
 
 impl<T: ?Sized> Drop for RwLockWriteGuard<'_, T> {
     fn drop(&mut self) {
-        self.lock.turns.poison().giving_back(self.before);
-        self.lock.turns.has_written(self.writer);
+        self.lock.raw.poison().done(self.poison);
+        self.lock.raw.unlock_exclusive(self.writer);
     }
 }
 

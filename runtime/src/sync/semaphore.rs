@@ -1,7 +1,7 @@
-//! Permits that so many may hold at a time, and that come back from a holder that was killed.
+//! [`Semaphore`]: a number of permits, which come back from a holder that was killed.
 //!
 //! Owns: [`Semaphore`] and [`Permit`]. Runs in: any process.
-//! Never: leaves a permit with a dead process while a thread waits for one.
+//! Invariant: no permit stays with a dead process while a thread waits for one.
 //!
 //! # The words
 //!
@@ -9,20 +9,19 @@
 //!
 //! | word      | meaning                                                                |
 //! |-----------|------------------------------------------------------------------------|
-//! | `permits` | how many there are, held or free                                       |
-//! | `held`    | how many each process holds                                            |
-//! | `free`    | the difference of the two, so that a look need not add                 |
+//! | `permits` | number of permits, held or free                                        |
+//! | `held`    | number of permits that each process holds                              |
+//! | `free`    | the difference of the two, so that no caller need add                  |
 //!
-//! To take a permit, to give one back, and to make one more is one change of `held` or of `permits`; `free` follows, and a
-//! thread that finds that the last holder of `lock` has died works it out anew. A permit is forgotten by taking it from
-//! `permits` first: one
-//! that is killed after that leaves an entry in `held` that its death clears anyway.
+//! Taking a permit, releasing one, and adding one is one change of `held` or of `permits`. `free` follows, and a thread that
+//! finds that the last holder of `lock` has died computes it again. A permit is forgotten by taking it from `permits`
+//! first. A process that is killed after that leaves an entry in `held` that its death clears anyway.
 //!
 //! # Deaths
 //!
-//! - *A holder's*: a thread that finds no permit free asks which holders live before it says so, and before and after each
-//!   sleep.
-//! - *A waiter's*: costs nothing. Had it been woken just before, the others look again by themselves soon.
+//! - *A holder's*: a thread that finds no permit free asks which holders live before it reports that, and before and
+//!   after each sleep.
+//! - *A waiter's*: costs nothing. If it had just been woken, the others look again within [`futex_wait::MAX_SLEEP`].
 
 use std::fmt;
 use std::mem::ManuallyDrop;
@@ -30,17 +29,17 @@ use std::time::{Duration, Instant};
 
 use super::atomic::AtomicU32;
 use super::atomic::Ordering::Relaxed;
+use super::event_count::{ALL, EventCount};
+use super::futex_wait;
 use super::holders::Holders;
-use super::lock::{Lock, Taken};
+use super::lock::{Acquired, RobustLock};
 use super::members::{self, Member};
-use super::sleepers::{ALL, Sleepers};
-use super::waiting;
 
-/// A number of permits, for threads of any processes: a thread that [acquires](Self::acquire) one has it until it drops the
+/// A number of permits for threads of any processes. A thread that [acquires](Self::acquire) one has it until it drops the
 /// [`Permit`].
 ///
 /// [`new`](Self::new) is Python's `Semaphore`, [`bounded`](Self::bounded) its `BoundedSemaphore`. A permit that is taken in one place and
-/// given back in another, as Python's are, is [forgotten](Permit::forget) there and [added](Self::add_permit) here.
+/// released in another, as Python's are, is [forgotten](Permit::forget) there and [added](Self::add_permit) here.
 ///
 /// Permits of one semaphore are held by up to 256 processes at a time, by each as many as it likes; a further process waits
 /// as if there were none.
@@ -81,23 +80,24 @@ use super::waiting;
 #[doc(alias = "BoundedSemaphore")]
 #[repr(C)]
 pub struct Semaphore {
-    lock: Lock,
+    lock: RobustLock,
     /// The most permits that there may be.
     bound: u32,
     permits: AtomicU32,
     free: AtomicU32,
-    sleepers: Sleepers,
+    waiters: EventCount,
     held: Holders,
 }
 
 impl Semaphore {
-    /// With so many permits. [`add_permit`](Self::add_permit) makes more.
+    /// Creates a semaphore with `permits` permits. [`add_permit`](Self::add_permit) adds more.
     #[must_use]
     pub const fn new(permits: u32) -> Self {
         Self::with_bound(permits, u32::MAX)
     }
 
-    /// With so many permits, and never more: to [add](Self::add_permit) one that was not [forgotten](Permit::forget) is an error.
+    /// Creates a semaphore with `permits` permits, and never more: to [add](Self::add_permit) one that was not
+    /// [forgotten](Permit::forget) is an error.
     ///
     /// # Examples
     /// ```
@@ -116,11 +116,11 @@ impl Semaphore {
 
     const fn with_bound(permits: u32, bound: u32) -> Self {
         Self {
-            lock: Lock::new(),
+            lock: RobustLock::new(),
             bound,
             permits: AtomicU32::new(permits),
             free: AtomicU32::new(permits),
-            sleepers: Sleepers::new(),
+            waiters: EventCount::new(),
             held: Holders::new(),
         }
     }
@@ -142,10 +142,10 @@ impl Semaphore {
     /// # If the other process dies
     /// What it held is found here as soon as its death is known.
     pub fn try_acquire(&self) -> Option<Permit<'_>> {
-        self.inside().take()
+        self.inside().try_take()
     }
 
-    /// Takes a permit, waiting for so long at most.
+    /// Takes a permit, waiting for `timeout` at most. Returns `None` if there was none in that time.
     ///
     /// # Examples
     /// ```
@@ -158,14 +158,14 @@ impl Semaphore {
     /// # If the other process dies
     /// As with [`acquire`](Self::acquire).
     pub fn acquire_timeout(&self, timeout: Duration) -> Option<Permit<'_>> {
-        // A time-out that ends after the end of all clocks is none.
-        match waiting::deadline_after(timeout) {
+        // A time-out that no clock can show never ends.
+        match futex_wait::deadline_after(timeout) {
             None => Some(self.acquire()),
             deadline => self.acquire_until(deadline),
         }
     }
 
-    /// Makes one permit more, or gives back one that was [forgotten](Permit::forget), by whichever process.
+    /// Adds one permit, or releases one that was [forgotten](Permit::forget), by whichever process.
     ///
     /// # Errors
     /// [`TooManyPermits`] if there would be more than the [bound](Self::bounded), held and free ones together.
@@ -188,33 +188,32 @@ impl Semaphore {
             return Err(TooManyPermits);
         }
         self.permits.store(permits + 1, Relaxed);
-        inside.freed(1);
+        inside.add_free(1);
         Ok(())
     }
 
-    /// How many permits could be acquired now. It may be another number by the time that this one is read.
+    /// Returns how many permits could be acquired now. The number may have changed by the time that it is read.
     ///
     /// # If the other process dies
     /// What it held counts as soon as its death is known.
     pub fn available(&self) -> u32 {
-        self.inside().take_from_dead();
+        self.inside().reclaim_from_dead();
         self.free.load(Relaxed)
     }
 
-    /// None: the deadline is over.
+    /// Returns `None` if the deadline has passed.
     fn acquire_until(&self, deadline: Option<Instant>) -> Option<Permit<'_>> {
         loop {
-            // Without looking for a while first: a thread that gives a permit back commonly sleeps next, and the one it
-            // wakes then runs in its place. Should it look instead, the woken one is given another processor, which takes
-            // longer.
-            let turn = {
+            // Without spinning first. A thread that releases a permit commonly sleeps next, and the thread it wakes then
+            // runs in its place. If this one spun, the woken thread would be given another processor, which takes longer.
+            let key = {
                 let mut inside = self.inside_until(deadline)?;
-                match inside.take() {
-                    None => self.sleepers.enlist(),
+                match inside.try_take() {
+                    None => self.waiters.prepare_wait(),
                     permit => return permit,
                 }
             };
-            if !self.sleepers.sleep(turn, deadline) {
+            if !self.waiters.wait(key, deadline) {
                 return None;
             }
         }
@@ -228,36 +227,36 @@ impl Semaphore {
         }
     }
 
-    /// Takes the lock, and repairs what one that died there left behind. None: the deadline is over.
+    /// Takes the lock, and repairs what a process that died with it left behind. Returns `None` if the deadline has passed.
     fn inside_until(&self, deadline: Option<Instant>) -> Option<Inside<'_>> {
         let taken = self.lock.lock(deadline)?;
         let mut inside = Inside { semaphore: self, to_wake: 0 };
-        if taken == Taken::FromDead {
+        if taken == Acquired::OwnerDied {
             inside.repair();
         }
         Some(inside)
     }
 }
 
-/// The lock of a semaphore, until this is dropped, and how many are to be woken then.
+/// Holds the lock of a semaphore until dropped, and then wakes `to_wake` threads.
 struct Inside<'a> {
     semaphore: &'a Semaphore,
     to_wake: u32,
 }
 
 impl<'a> Inside<'a> {
-    fn take(&mut self) -> Option<Permit<'a>> {
+    fn try_take(&mut self) -> Option<Permit<'a>> {
         let Semaphore { free, held, .. } = self.semaphore;
         if free.load(Relaxed) == 0 {
-            self.take_from_dead();
+            self.reclaim_from_dead();
         }
         if free.load(Relaxed) == 0 {
             return None;
         }
         let holder = members::own();
         if !held.add(holder) {
-            // There is no room for one process more, unless some have died.
-            self.take_from_dead();
+            // There is no room for another process, unless some have died.
+            self.reclaim_from_dead();
             if !held.add(holder) {
                 return None;
             }
@@ -267,23 +266,23 @@ impl<'a> Inside<'a> {
         Some(Permit { semaphore: self.semaphore, holder })
     }
 
-    fn freed(&mut self, count: u32) {
+    fn add_free(&mut self, count: u32) {
         let free = &self.semaphore.free;
         free.store(free.load(Relaxed).saturating_add(count), Relaxed);
         self.to_wake = self.to_wake.saturating_add(count);
     }
 
-    fn take_from_dead(&mut self) {
-        let freed = self.semaphore.held.take_from_dead(members::lives);
+    fn reclaim_from_dead(&mut self) {
+        let freed = self.semaphore.held.release_dead(members::lives);
         if freed != 0 {
-            self.freed(freed);
+            self.add_free(freed);
         }
     }
 
     #[cold]
     fn repair(&mut self) {
         let Semaphore { permits, free, held, .. } = self.semaphore;
-        held.take_from_dead(members::lives);
+        held.release_dead(members::lives);
         free.store(permits.load(Relaxed).saturating_sub(held.total()), Relaxed);
         self.to_wake = ALL;
     }
@@ -291,13 +290,13 @@ impl<'a> Inside<'a> {
 
 impl Drop for Inside<'_> {
     fn drop(&mut self) {
-        let Semaphore { lock, sleepers, .. } = self.semaphore;
+        let Semaphore { lock, waiters, .. } = self.semaphore;
         if self.to_wake == 0 {
             return lock.unlock();
         }
-        let called = sleepers.call();
+        let notified = waiters.notify();
         lock.unlock();
-        sleepers.wake(&called, self.to_wake);
+        waiters.wake(&notified, self.to_wake);
     }
 }
 
@@ -307,10 +306,10 @@ impl fmt::Debug for Semaphore {
     }
 }
 
-/// One permit of a [`Semaphore`], given back when this is dropped.
+/// One permit of a [`Semaphore`], released when this is dropped.
 ///
 /// In a copy of the process that a plain `fork()` made, dropping it does nothing: the permit is the original's.
-#[must_use = "a permit that is dropped at once holds nobody back"]
+#[must_use = "a permit that is dropped at once limits nothing"]
 pub struct Permit<'a> {
     semaphore: &'a Semaphore,
     holder: Member,
@@ -328,9 +327,9 @@ impl Permit<'_> {
             return;
         }
         let _inside = semaphore.inside();
-        if semaphore.held.of(permit.holder) != 0 {
+        if semaphore.held.count_of(permit.holder) != 0 {
             semaphore.permits.store(semaphore.permits.load(Relaxed).saturating_sub(1), Relaxed);
-            semaphore.held.take(permit.holder);
+            semaphore.held.remove(permit.holder);
         }
     }
 }
@@ -339,8 +338,8 @@ impl Drop for Permit<'_> {
     fn drop(&mut self) {
         if members::is_own(self.holder) {
             let mut inside = self.semaphore.inside();
-            if self.semaphore.held.take(self.holder) {
-                inside.freed(1);
+            if self.semaphore.held.remove(self.holder) {
+                inside.add_free(1);
             }
         }
     }

@@ -1,8 +1,8 @@
-//! The tables and rules of `sync` by themselves, without other processes.
+//! Tests of the tables of `sync`, without other processes.
 //!
 //! Runs in: the test process.
 
-use super::PROCESSES;
+use super::MAX_HOLDERS;
 use super::holders::Holders;
 use super::members::Member;
 
@@ -11,51 +11,51 @@ fn member(number: usize) -> Member {
 }
 
 #[test]
-fn everyones_number_is_its_own() {
+fn each_process_has_its_own_number() {
     let holders = Holders::new();
     assert!((1..=3).all(|n| holders.add(member(n))) && holders.add(member(2)));
-    assert_eq!([1, 2, 3, 4].map(|n| holders.of(member(n))), [1, 2, 1, 0]);
-    assert!(holders.take(member(1)) && !holders.take(member(1)) && !holders.take(member(4)));
+    assert_eq!([1, 2, 3, 4].map(|n| holders.count_of(member(n))), [1, 2, 1, 0]);
+    assert!(holders.remove(member(1)) && !holders.remove(member(1)) && !holders.remove(member(4)));
     assert_eq!(holders.total(), 3);
 }
 
 #[test]
-fn what_the_dead_hold_is_taken_from_them_once() {
+fn release_dead_takes_each_number_once() {
     let holders = Holders::new();
     for n in [1, 2, 2, 3, 3, 3] {
         assert!(holders.add(member(n)));
     }
     let lives = |of: Member| of != member(2);
-    assert_eq!((holders.take_from_dead(lives), holders.take_from_dead(lives)), (2, 0));
-    assert_eq!([1, 2, 3].map(|n| holders.of(member(n))), [1, 0, 3]);
+    assert_eq!((holders.release_dead(lives), holders.release_dead(lives)), (2, 0));
+    assert_eq!([1, 2, 3].map(|n| holders.count_of(member(n))), [1, 0, 3]);
 }
 
 #[test]
-fn there_is_room_for_so_many_at_a_time_and_for_any_number_one_after_another() {
+fn entries_are_used_again_up_to_the_limit() {
     let holders = Holders::new();
-    for n in 1..=10 * PROCESSES {
-        assert!(holders.add(member(n)) && holders.take(member(n)));
+    for n in 1..=10 * MAX_HOLDERS {
+        assert!(holders.add(member(n)) && holders.remove(member(n)));
     }
-    assert!((1..=PROCESSES).all(|n| holders.add(member(n))));
-    assert!(!holders.add(member(PROCESSES + 1)) && holders.add(member(PROCESSES)));
-    assert!(holders.take(member(7)) && holders.add(member(PROCESSES + 1)));
-    assert_eq!(holders.total(), u32::try_from(PROCESSES + 1).unwrap());
+    assert!((1..=MAX_HOLDERS).all(|n| holders.add(member(n))));
+    assert!(!holders.add(member(MAX_HOLDERS + 1)) && holders.add(member(MAX_HOLDERS)));
+    assert!(holders.remove(member(7)) && holders.add(member(MAX_HOLDERS + 1)));
+    assert_eq!(holders.total(), u32::try_from(MAX_HOLDERS + 1).unwrap());
 }
 
 #[test]
-fn an_entry_that_is_used_again_does_not_leave_its_new_member_with_two() {
+fn process_with_an_entry_takes_no_spare_one() {
     let holders = Holders::new();
-    assert!((1..=3).all(|n| holders.add(member(n))) && holders.take(member(1)));
+    assert!((1..=3).all(|n| holders.add(member(n))) && holders.remove(member(1)));
     // The first entry is spare, but this one has an entry of its own further on.
-    assert!(holders.add(member(3)) && holders.take(member(3)) && holders.take(member(3)));
-    assert_eq!((holders.of(member(3)), holders.total()), (0, 1));
+    assert!(holders.add(member(3)) && holders.remove(member(3)) && holders.remove(member(3)));
+    assert_eq!((holders.count_of(member(3)), holders.total()), (0, 1));
 }
 
 #[test]
-fn a_number_that_is_still_wanted_is_not_written_over() {
+fn entry_that_is_not_spare_is_kept() {
     let holders = Holders::new();
-    assert!((1..=PROCESSES).all(|n| holders.set(member(n), 7, |round| round < 7)));
-    assert!(!holders.set(member(PROCESSES + 1), 8, |round| round < 7));
-    assert!(holders.set(member(PROCESSES + 1), 9, |round| round < 8));
-    assert!(holders.any(|of, round| of == member(PROCESSES + 1) && round == 9));
+    assert!((1..=MAX_HOLDERS).all(|n| holders.set(member(n), 7, |round| round < 7)));
+    assert!(!holders.set(member(MAX_HOLDERS + 1), 8, |round| round < 7));
+    assert!(holders.set(member(MAX_HOLDERS + 1), 9, |round| round < 8));
+    assert!(holders.any(|of, round| of == member(MAX_HOLDERS + 1) && round == 9));
 }

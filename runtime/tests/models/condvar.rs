@@ -8,13 +8,13 @@
 //! themselves, one at a time, and each was found by a test here. In `lock.rs`: who has slept takes the lock without a note;
 //! the note stays when it was heeded, is taken away after the wake-up, or is looked for before the word is free; who has left
 //! one does not look at the word again, or sleeps on the word; a dead holder's lock is called free; anybody frees it. In
-//! `line.rs`: the notification of a killed waiter is lost with its place; nobody looks for such places; who times out takes a
+//! `wait_queue.rs`: the notification of a killed waiter is lost with its place; nobody looks for such places; who times out takes a
 //! notification with it; a notification is not marked, or wakes nobody; the crowd is not woken. One was not found, since
 //! nothing comes of it but a delay: to notify one that is known to be dead, as the others then find its place.
 #![expect(unsafe_code, reason = "looking into the checker's cells")]
 
-#[path = "../../src/sync/line.rs"]
-mod line;
+#[path = "../../src/sync/wait_queue.rs"]
+mod wait_queue;
 #[path = "../../src/sync/lock.rs"]
 mod lock;
 
@@ -25,26 +25,26 @@ use loom::sync::Arc;
 use loom::thread;
 
 use crate::checker::{explore, explore_with};
-use crate::mortal::{FOR_EVER, Fault, Process, atomic, members, the_checker_finds, waiting};
-use line::{Line, Woken};
-use lock::{Lock, Taken};
+use crate::mortal::{FOR_EVER, Fault, Process, atomic, members, the_checker_finds, futex_wait};
+use wait_queue::{WaitQueue, Woken};
+use lock::{RobustLock, Acquired};
 use members::Member;
 
 /// So few that a model can be crowded.
-const PLACES: usize = 2;
+const WAIT_SLOTS: usize = 2;
 
 /// A lock and what it guards.
 struct Account {
-    lock: Lock,
+    lock: RobustLock,
     /// Two numbers that are equal whenever nobody is inside.
     balance: UnsafeCell<[u32; 2]>,
 }
 
 impl Account {
     fn new() -> Arc<Self> {
-        let account = Self { lock: Lock::new(), balance: UnsafeCell::new([0; 2]) };
+        let account = Self { lock: RobustLock::new(), balance: UnsafeCell::new([0; 2]) };
         // Its words must be there before there are other threads.
-        assert_eq!(account.lock.try_lock(), Some(Taken::Free));
+        assert_eq!(account.lock.try_lock(), Some(Acquired::Clean));
         account.lock.unlock();
         Arc::new(account)
     }
@@ -54,16 +54,16 @@ impl Account {
         let taken = self.lock.lock(None).unwrap();
         self.change(taken);
         self.lock.unlock();
-        taken == Taken::FromDead
+        taken == Acquired::OwnerDied
     }
 
-    fn change(&self, taken: Taken) {
+    fn change(&self, taken: Acquired) {
         self.balance.with_mut(|balance| {
             // SAFETY: the checker reports whoever reaches it meanwhile, before anything is read.
             let balance = unsafe { &mut *balance };
             match taken {
-                Taken::Free => assert_eq!(balance[0], balance[1], "somebody left it half changed"),
-                Taken::FromDead => balance[1] = balance[0],
+                Acquired::Clean => assert_eq!(balance[0], balance[1], "somebody left it half changed"),
+                Acquired::OwnerDied => balance[1] = balance[0],
             }
             balance[0] += 1;
             // A step, at which a holder can be killed.
@@ -148,8 +148,8 @@ fn a_dead_holder_is_reported_to_one_who_comes_next_and_to_no_other() {
         let told: Vec<_> = others.into_iter().filter_map(Process::join).collect();
         if victim.join().is_none() && account.lock.owner() == Member::of_bits(2) {
             assert!(!told.contains(&true));
-            assert_eq!(account.lock.try_lock(), Some(Taken::FromDead));
-            account.change(Taken::FromDead);
+            assert_eq!(account.lock.try_lock(), Some(Acquired::OwnerDied));
+            account.change(Acquired::OwnerDied);
             account.lock.unlock();
         }
         assert!(told.iter().filter(|told| **told).count() <= 1);
@@ -171,18 +171,18 @@ fn who_does_not_hold_the_lock_does_not_free_it() {
 
 /// A condition: tokens under a lock, and the line of those who want one.
 struct Tokens {
-    lock: Lock,
-    line: Line,
+    lock: RobustLock,
+    line: WaitQueue,
     count: UnsafeCell<u32>,
 }
 
 impl Tokens {
     fn new() -> Arc<Self> {
-        let tokens = Self { lock: Lock::new(), line: Line::new(), count: UnsafeCell::new(0) };
+        let tokens = Self { lock: RobustLock::new(), line: WaitQueue::new(), count: UnsafeCell::new(0) };
         // The lock and each place are used once: their words must be there before there are other threads.
-        assert_eq!(tokens.lock.try_lock(), Some(Taken::Free));
+        assert_eq!(tokens.lock.try_lock(), Some(Acquired::Clean));
         tokens.lock.unlock();
-        let places = [(); PLACES].map(|()| tokens.line.enter());
+        let places = [(); WAIT_SLOTS].map(|()| tokens.line.enter());
         tokens.line.notify(usize::MAX);
         for place in places {
             tokens.line.leave(place);
@@ -218,7 +218,7 @@ impl Tokens {
             match woken {
                 Woken::Notified if Fault::LeavesTooEarly.is_made() => {}
                 Woken::Notified => self.line.leave(standing),
-                Woken::TimeOver => {
+                Woken::TimedOut => {
                     self.lock.unlock();
                     return false;
                 }
@@ -304,7 +304,7 @@ fn a_waiter_dies(meanwhile: fn()) {
                 // One of them has it. If that was the heir, it has gone home; if not, it wants one still.
                 tokens.give(1);
             }
-            waiting::look_again();
+            futex_wait::look_again();
             assert_eq!(heir.join(), Some(true));
         });
     }
@@ -347,7 +347,7 @@ fn these_are_more_steps_than_anybody_takes() {
 }
 
 the_checker_finds! {
-    who_sleeps_without_a_note: WaitersAreNotNoted, one_at_a_time_is_inside_and_nobody_sleeps_for_good, "exceeded";
+    who_sleeps_without_a_note: WaitersSetNoFlag, one_at_a_time_is_inside_and_nobody_sleeps_for_good, "exceeded";
     who_looks_for_a_note_without_a_fence: FencesAreLeftOut, one_at_a_time_is_inside_and_nobody_sleeps_for_good, "deadlock";
     who_frees_a_lock_and_wakes_nobody: NobodyIsWoken, one_at_a_time_is_inside_and_nobody_sleeps_for_good, "deadlock";
     who_notifies_and_wakes_nobody: NobodyIsWoken, every_token_finds_its_taker, "deadlock";
@@ -359,5 +359,5 @@ the_checker_finds! {
 
 /// What no model needs, some other one does.
 const _: fn() = || {
-    waiting::wake_all(&atomic::AtomicU32::new(0));
+    futex_wait::wake_all(&atomic::AtomicU32::new(0));
 };

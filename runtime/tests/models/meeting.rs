@@ -28,8 +28,8 @@ mod lock;
 #[path = "../../src/sync/once.rs"]
 mod once;
 #[expect(dead_code, reason = "queues have more use for it")]
-#[path = "../../src/sync/sleepers.rs"]
-mod sleepers;
+#[path = "../../src/sync/event_count.rs"]
+mod event_count;
 
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::time::Duration;
@@ -38,13 +38,13 @@ use loom::cell::UnsafeCell;
 use loom::sync::Arc;
 
 use crate::checker::{at_each_step, explore_with};
-use crate::mortal::{FOR_EVER, Process, act_as, atomic, members, the_checker_finds, waiting};
+use crate::mortal::{FOR_EVER, Process, act_as, atomic, members, the_checker_finds, futex_wait};
 use barrier::{Barrier, BrokenBarrier};
 use event::Event;
 use once::Once;
 
 /// As many as a model has.
-const PROCESSES: usize = 3;
+const MAX_HOLDERS: usize = 3;
 
 /// A barrier, and what everybody writes before it and looks at after it.
 struct Meeting {
@@ -235,7 +235,7 @@ fn whoever_sleeps_already_is_let_go_by_a_set_that_is_cleared_at_once() {
     explore_with(2, 50, || {
         let news = News::new();
         let listeners = [2, 3].map(|number| Process::start(number, FOR_EVER, &news, News::hear));
-        while waiting::asleep() < 2 {
+        while futex_wait::asleep() < 2 {
             loom::thread::yield_now();
         }
         news.written.with_mut(|_| ());

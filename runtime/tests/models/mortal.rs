@@ -36,7 +36,7 @@ const FAULT: &str = "PROCESS_TASK_FAULT";
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Fault {
     /// Who sleeps has not left a note before.
-    WaitersAreNotNoted,
+    WaitersSetNoFlag,
     /// Who looks for a note, and who leaves one, may see what was there before the other one wrote.
     FencesAreLeftOut,
     /// Nobody wakes anybody.
@@ -140,7 +140,7 @@ impl<R: 'static> Process<R> {
                 Ok(result) => Some(result),
                 Err(killed) if killed.is::<Killed>() => {
                     members::end(number);
-                    waiting::look_again();
+                    futex_wait::look_again();
                     None
                 }
                 Err(panic) => resume_unwind(panic),
@@ -197,7 +197,7 @@ pub(crate) mod atomic {
 
                 pub(crate) fn store(&self, value: $number, order: Ordering) {
                     let is_note = value == 1 << (<$number>::BITS - 1);
-                    if step() && !(is_note && Fault::WaitersAreNotNoted.is_made()) {
+                    if step() && !(is_note && Fault::WaitersSetNoFlag.is_made()) {
                         self.word().store(value, weaken(order));
                     }
                 }
@@ -307,7 +307,7 @@ pub(crate) mod members {
     /// Kills that member when it next sleeps, or now if it does.
     pub(crate) fn kill(number: u32) {
         DOOMED.fetch_or(1 << number, Release);
-        super::waiting::look_again();
+        super::futex_wait::look_again();
     }
 
     pub(super) fn is_doomed() -> bool {
@@ -316,7 +316,7 @@ pub(crate) mod members {
 }
 
 /// Sleeping on a word, as the kernel has it: a look at the word and the falling asleep are one step.
-pub(crate) mod waiting {
+pub(crate) mod futex_wait {
     use std::time::{Duration, Instant};
 
     use loom::sync::{Mutex, MutexGuard};
@@ -386,7 +386,7 @@ pub(crate) mod waiting {
     }
 
     /// As the real one, but that both halves of the fence are whole ones here.
-    pub(crate) fn sleep_noted(
+    pub(crate) fn sleep_contended(
         note: &AtomicU32,
         (expected, deadline): (u32, Option<Instant>),
         must_wait: impl FnOnce() -> bool,
@@ -430,7 +430,7 @@ pub(crate) mod waiting {
     }
 
     /// Later than anybody who lives keeps a lock.
-    pub(crate) fn soon() -> Option<Instant> {
+    pub(crate) fn short_deadline() -> Option<Instant> {
         None
     }
 
@@ -447,7 +447,7 @@ pub(crate) mod waiting {
     }
 
     /// One look, as a model has no use for several.
-    pub(crate) fn look_shortly(mut found: impl FnMut() -> bool) -> bool {
+    pub(crate) fn spin_until(mut found: impl FnMut() -> bool) -> bool {
         found()
     }
 }
@@ -457,14 +457,14 @@ const _: fn() = || {
     act_as(0, || members::kill(0));
     let _: fn() -> ! = die;
     let word = atomic::AtomicU32::new(0);
-    waiting::wake_one(&word);
-    waiting::wake_all(&word);
+    futex_wait::wake_one(&word);
+    futex_wait::wake_all(&word);
     let _ = (members::own(), members::is_own(members::own()), members::was_killed(members::own()));
-    let _ = (waiting::asleep(), waiting::soon());
-    let _ = waiting::deadline_after(std::time::Duration::ZERO);
+    let _ = (futex_wait::asleep(), futex_wait::short_deadline());
+    let _ = futex_wait::deadline_after(std::time::Duration::ZERO);
     Fault::WakersMiscount.is_found_by("", "");
-    let _ = (Fault::WaitersAreNotNoted, Fault::FencesAreLeftOut, Fault::NobodyIsWoken, Fault::NoDeathIsKnown);
-    let _ = (Fault::ReleaseIsRelaxed, Fault::LeavesTooEarly, waiting::look_shortly(|| true));
+    let _ = (Fault::WaitersSetNoFlag, Fault::FencesAreLeftOut, Fault::NobodyIsWoken, Fault::NoDeathIsKnown);
+    let _ = (Fault::ReleaseIsRelaxed, Fault::LeavesTooEarly, futex_wait::spin_until(|| true));
     let _ = (Fault::LooksTooEarly, Fault::NothingIsSought, Fault::GivesBackInSilence, Fault::NothingIsSwept);
     let _ = (Fault::MemoryIsKept, Fault::NothingIsReserved, members::ended());
 };

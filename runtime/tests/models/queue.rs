@@ -18,8 +18,8 @@ mod lock;
 mod memory;
 mod model;
 #[expect(dead_code, reason = "a part of the crate, of which a model needs some")]
-#[path = "../../src/sync/sleepers.rs"]
-mod sleepers;
+#[path = "../../src/sync/event_count.rs"]
+mod event_count;
 #[path = "../../src/channel/queue/stock.rs"]
 mod stock;
 #[expect(dead_code, reason = "a part of the crate, of which a model needs some")]
@@ -36,7 +36,7 @@ mod words;
 use loom::sync::Arc;
 
 use crate::checker::{at_each_step_up_to, explore_up_to};
-use crate::mortal::{FOR_EVER, Process, atomic, members, the_checker_finds, waiting};
+use crate::mortal::{FOR_EVER, Process, atomic, members, the_checker_finds, futex_wait};
 use atomic::Ordering::Relaxed;
 use model::{LONG, Queue, SHORT, WIDE};
 
@@ -343,5 +343,5 @@ the_checker_finds! {
 
 /// What no model needs, some other one does.
 const _: fn() = || {
-    waiting::wake_all(&atomic::AtomicU32::new(0));
+    futex_wait::wake_all(&atomic::AtomicU32::new(0));
 };

@@ -6,10 +6,10 @@
 //!
 //! Each rule is left out once, at every run (`the_checker_finds`). Beyond that, these mistakes were put into the files
 //! themselves, one at a time, and each was found by a test here. In `semaphore.rs`: after a death inside, the free permits are not
-//! counted anew; dead holders are not asked for; a forgotten permit is taken from its holder and not from all. In `turns.rs`:
+//! counted anew; dead holders are not asked for; a forgotten permit is taken from its holder and not from all. In `raw_rwlock.rs`:
 //! who gives up still keeps readers out, and so does a dead one; dead readers are not forgotten; the last reader wakes
 //! nobody; readers come in while one writes, or a writer while others read; a dead writer is forgotten before its note is
-//! made. In `sleepers.rs`: a call begins no new turn; who is about to sleep is not counted; whoever was woken counts as the last.
+//! made. In `event_count.rs`: a call begins no new turn; who is about to sleep is not counted; whoever was woken counts as the last.
 
 #[expect(dead_code, reason = "a part of the crate, of which a model needs some")]
 #[path = "../../src/sync/holders.rs"]
@@ -24,10 +24,10 @@ mod poison;
 #[path = "../../src/sync/semaphore.rs"]
 mod semaphore;
 #[expect(dead_code, reason = "queues have more use for it")]
-#[path = "../../src/sync/sleepers.rs"]
-mod sleepers;
-#[path = "../../src/sync/turns.rs"]
-mod turns;
+#[path = "../../src/sync/event_count.rs"]
+mod event_count;
+#[path = "../../src/sync/raw_rwlock.rs"]
+mod raw_rwlock;
 
 use std::sync::atomic::AtomicBool;
 use std::sync::atomic::Ordering::Relaxed;
@@ -37,12 +37,12 @@ use loom::cell::UnsafeCell;
 use loom::sync::Arc;
 
 use crate::checker::{at_each_step, explore_with};
-use crate::mortal::{FOR_EVER, Process, act_as, atomic, members, the_checker_finds, waiting};
+use crate::mortal::{FOR_EVER, Process, act_as, atomic, members, the_checker_finds, futex_wait};
 use semaphore::Semaphore;
-use turns::{Turns, Wait};
+use raw_rwlock::{RawRwLock, Wait};
 
 /// As many as a model has.
-const PROCESSES: usize = 3;
+const MAX_HOLDERS: usize = 3;
 
 /// A semaphore, and what one at a time may touch.
 struct Door {
@@ -182,7 +182,7 @@ fn one_that_dies_while_it_makes_a_permit_has_made_one_or_none() {
 
 /// A read-write lock, and what one at a time may change or several look at.
 struct Book {
-    turns: Turns,
+    raw: RawRwLock,
     page: UnsafeCell<()>,
     /// Known to the model only.
     half_changed: AtomicBool,
@@ -190,25 +190,25 @@ struct Book {
 
 impl Book {
     fn new() -> Arc<Self> {
-        let book = Self { turns: Turns::new(), page: UnsafeCell::new(()), half_changed: AtomicBool::new(false) };
+        let book = Self { raw: RawRwLock::new(), page: UnsafeCell::new(()), half_changed: AtomicBool::new(false) };
         for number in 1..=3 {
             act_as(number, || book.read());
             act_as(number, || book.write());
         }
-        assert!(!book.turns.poison().get());
+        assert!(!book.raw.poison().get());
         Arc::new(book)
     }
 
     fn read(&self) {
-        let reader = self.turns.read(Wait::Until(None)).unwrap();
+        let reader = self.raw.lock_shared(Wait::Until(None)).unwrap();
         self.page.with(|_| ());
-        self.turns.has_read(reader);
+        self.raw.unlock_shared(reader);
     }
 
     fn write(&self) {
-        let writer = self.turns.write(Wait::Until(None)).unwrap();
+        let writer = self.raw.lock_exclusive(Wait::Until(None)).unwrap();
         self.page.with_mut(|_| ());
-        self.turns.has_written(writer);
+        self.raw.unlock_exclusive(writer);
     }
 }
 
@@ -222,7 +222,7 @@ fn one_writes_or_several_read_and_nobody_sleeps_for_good() {
             book.write();
             reader.join().unwrap();
             other.join().unwrap();
-            assert!(!book.turns.poison().get());
+            assert!(!book.raw.poison().get());
         });
     }
 }
@@ -233,9 +233,9 @@ fn a_writer_that_times_out_lets_readers_in_again() {
         let book = Book::new();
         let reader = Process::start(2, FOR_EVER, &book, Book::read);
         let hasty = Process::start(3, FOR_EVER, &book, |book| {
-            if let Some(writer) = book.turns.write(Wait::Until(Some(Instant::now()))) {
-                book.turns.reads_on(writer);
-                book.turns.has_read(writer);
+            if let Some(writer) = book.raw.lock_exclusive(Wait::Until(Some(Instant::now()))) {
+                book.raw.downgrade(writer);
+                book.raw.unlock_shared(writer);
             }
         });
         book.read();
@@ -254,7 +254,7 @@ fn a_reader_that_dies_at_any_step_keeps_no_writer_waiting_and_poisons_nothing() 
         book.write();
         writer.join().unwrap();
         let killed = victim.join().is_none();
-        assert!(book.turns.write(Wait::Not).is_some() && !book.turns.poison().get());
+        assert!(book.raw.lock_exclusive(Wait::Not).is_some() && !book.raw.poison().get());
         killed
     });
 }
@@ -264,21 +264,21 @@ fn a_writer_that_dies_at_any_step_keeps_nobody_waiting_and_is_not_forgotten_whil
     at_each_step(1, |steps| {
         let book = Book::new();
         let victim = Process::start(2, steps, &book, |book| {
-            let writer = book.turns.write(Wait::Until(None)).unwrap();
+            let writer = book.raw.lock_exclusive(Wait::Until(None)).unwrap();
             book.half_changed.store(true, Relaxed);
             book.page.with_mut(|_| ());
             // A step, at which the writer can be killed.
-            assert!(!book.turns.poison().get());
+            assert!(!book.raw.poison().get());
             book.half_changed.store(false, Relaxed);
             book.page.with_mut(|_| ());
-            book.turns.has_written(writer);
+            book.raw.unlock_exclusive(writer);
         });
         let reader = Process::start(3, FOR_EVER, &book, Book::read);
         book.write();
         reader.join().unwrap();
         let killed = victim.join().is_none();
-        assert!(book.turns.read(Wait::Not).is_some());
-        let poisoned = book.turns.poison().get();
+        assert!(book.raw.lock_shared(Wait::Not).is_some());
+        let poisoned = book.raw.poison().get();
         assert!(killed || !poisoned);
         assert!(poisoned || !book.half_changed.load(Relaxed), "nobody is told of it");
         killed
@@ -290,15 +290,15 @@ fn one_that_dies_while_it_sees_to_a_dead_writer_does_not_hide_its_death() {
     at_each_step(1, |steps| {
         let book = Book::new();
         let writer = Process::start(2, FOR_EVER, &book, |book| {
-            book.turns.write(Wait::Until(None)).unwrap();
+            book.raw.lock_exclusive(Wait::Until(None)).unwrap();
             crate::mortal::die();
         });
         writer.join();
         let second = Process::start(3, steps, &book, Book::read);
         book.read();
         let killed = second.join().is_none();
-        assert!(book.turns.write(Wait::Not).is_some());
-        assert!(book.turns.poison().get(), "nobody is told of it");
+        assert!(book.raw.lock_exclusive(Wait::Not).is_some());
+        assert!(book.raw.poison().get(), "nobody is told of it");
         killed
     });
 }

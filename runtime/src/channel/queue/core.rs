@@ -16,10 +16,10 @@ use super::lending::Returns;
 use super::members;
 use super::memory::Memory;
 use super::patience::for_lock;
-use super::sleepers::ALL;
+use super::event_count::ALL;
 use super::store::{Long, NotPut};
 use super::take::{Got, NotGot};
-use super::waiting::soon;
+use super::futex_wait::short_deadline;
 use crate::channel::error::{NotSent, TryRecvError, TrySendError, channel_failed};
 use crate::channel::patience::Patience;
 use crate::codec::by_type::{NoSpill, as_bytes, of_message, to_message};
@@ -69,7 +69,7 @@ thread_local! {
 }
 
 /// How often to look how many items there are, before a guess has to do.
-const LOOKS: u32 = 16;
+const SPINS: u32 = 16;
 
 /// Longer memory is not kept for the next item.
 const KEPT: usize = 1 << 20;
@@ -121,7 +121,7 @@ impl Core {
     pub(super) fn len(&self) -> usize {
         let words = self.memory.words();
         // While one place is looked at and then the other, many items may go through.
-        for _ in 0..LOOKS {
+        for _ in 0..SPINS {
             let head = words.get.place.load(Acquire);
             let len = self.memory.len();
             if words.get.place.load(Acquire) == head {
@@ -398,7 +398,7 @@ impl Core {
         let closed = self.memory.words().closed.load(SeqCst) != 0;
         if self.lends {
             // What others have may come back.
-            return closed && self.memory.getting(soon()).is_some_and(|_inside| !self.memory.is_lent_elsewhere());
+            return closed && self.memory.getting(short_deadline()).is_some_and(|_inside| !self.memory.is_lent_elsewhere());
         }
         closed || self.puts.is_none() && end.is_alone()
     }
@@ -406,7 +406,7 @@ impl Core {
     /// What is told of the next item, and of the end of the last producer; has them told.
     pub(super) fn bell(&self) -> Option<&End> {
         let end = self.gets.as_ref()?;
-        if let Some(_inside) = self.memory.putting(soon()) {
+        if let Some(_inside) = self.memory.putting(short_deadline()) {
             self.drop_orphans(end);
             self.memory.words().put.wanted.store(1, Relaxed);
         }

@@ -18,8 +18,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::atomic::Ordering::Release;
+use super::event_count::ALL;
 use super::memory::Memory;
-use super::sleepers::ALL;
 use crate::codec::handles::{Handle, Handles, Received};
 use crate::sys::{Errno, Result, poll, socket};
 

@@ -15,7 +15,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
 use super::core::Core;
-use super::waiting::LOOK_AGAIN;
+use super::futex_wait::MAX_SLEEP;
 use crate::channel::connection::Watch;
 use crate::channel::error::{RecvError, TryRecvError, channel_failed};
 use crate::channel::patience::Patience;
@@ -54,7 +54,7 @@ impl<'q, T> Getting<'q, T> {
         if let Some(waiting) = &mut self.waiting {
             waiting.stop_timer();
             let waker = waker.clone();
-            waiting.timer = waiting.reactor.timer(LOOK_AGAIN, move || wake(waker));
+            waiting.timer = waiting.reactor.timer(MAX_SLEEP, move || wake(waker));
         }
         Ok(())
     }

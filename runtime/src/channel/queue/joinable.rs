@@ -18,7 +18,7 @@ use crate::channel::error::{RecvError, RecvTimeoutError, SendError, SendTimeoutE
 use crate::channel::patience::Patience;
 use crate::codec::Message;
 use crate::error::Result;
-use crate::sync::waiting;
+use crate::sync::futex_wait;
 
 /// A queue that knows which of its items are done, and that one can wait for.
 ///
@@ -184,7 +184,7 @@ impl<T> JoinableQueue<T> {
     /// As with [`join`](Self::join).
     #[must_use = "not all may be done"]
     pub fn join_timeout(&self, timeout: Duration) -> bool {
-        match waiting::deadline_after(timeout) {
+        match futex_wait::deadline_after(timeout) {
             None => {
                 self.join();
                 true

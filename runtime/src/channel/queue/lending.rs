@@ -7,8 +7,8 @@ use std::time::Instant;
 
 use super::atomic::Ordering::Relaxed;
 use super::core::Core;
+use super::event_count::ALL;
 use super::members;
-use super::sleepers::ALL;
 
 /// A lent item that comes back when this is dropped, if its ticket still says so.
 pub(super) struct Returns<'c>(pub(super) Option<&'c Core>, pub(super) (u32, u32));
@@ -66,14 +66,14 @@ impl Core {
     /// Waits until every item that was put is done. False: the deadline is over.
     pub(super) fn join(&self, deadline: Option<Instant>) -> bool {
         loop {
-            let turn = {
+            let key = {
                 let Some(_inside) = self.memory.getting(deadline) else { return false };
                 if self.memory.unfinished() == 0 {
                     return true;
                 }
                 self.memory.enlist_joiner()
             };
-            if !self.memory.words().get.joiners.sleep(turn, deadline) {
+            if !self.memory.words().get.joiners.wait(key, deadline) {
                 return false;
             }
         }

@@ -14,10 +14,10 @@
 //! a death under the lock. A chunk stays as long as an item of it is lent.
 
 use super::atomic::Ordering::Relaxed;
+use super::event_count::{ALL, WaitKey};
 use super::layout::{Head, Place, Shape, Ticket};
 use super::members;
 use super::memory::Memory;
-use super::sleepers::{ALL, Turn};
 use super::store::Inside;
 use super::sweep::is_dead;
 
@@ -117,8 +117,8 @@ impl Memory {
     }
 
     /// This thread is about to wait until all is done. Under `get.lock`.
-    pub(super) fn enlist_joiner(&self) -> Turn {
-        self.words().get.joiners.enlist()
+    pub(super) fn enlist_joiner(&self) -> WaitKey {
+        self.words().get.joiners.prepare_wait()
     }
 
     /// How many items were put and are not done. Under `get.lock`.

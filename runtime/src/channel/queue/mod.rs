@@ -40,7 +40,7 @@ mod words;
 
 // What is modelled names these here; the model checker brings its own.
 use crate::shared::members;
-use crate::sync::{atomic, lock, sleepers, waiting};
+use crate::sync::{atomic, event_count, futex_wait, lock};
 
 pub use self::handle::{Queue, QueueReceiver, QueueSender};
 pub use self::iter::QueueIter;

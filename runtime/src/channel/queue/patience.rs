@@ -17,8 +17,8 @@ use std::time::Instant;
 use super::atomic::Ordering::{Relaxed, SeqCst};
 use super::core::Core;
 use super::ends::End;
+use super::futex_wait::short_deadline;
 use super::layout::Place;
-use super::waiting::soon;
 use super::words;
 use crate::channel::patience::Patience;
 use crate::sys::limits;
@@ -30,8 +30,8 @@ const MUCH: u32 = 64;
 /// held for a moment makes no queue full or empty.
 pub(super) fn for_lock(patience: Patience) -> Option<Instant> {
     match patience {
-        Patience::None => soon(),
-        Patience::Until(deadline) => soon().max(Some(deadline)),
+        Patience::None => short_deadline(),
+        Patience::Until(deadline) => short_deadline().max(Some(deadline)),
         Patience::Endless => None,
     }
 }
@@ -48,10 +48,10 @@ impl Core {
             return true;
         }
         let since = Instant::now();
-        let turn = match self.memory.getting(deadline) {
+        let key = match self.memory.getting(deadline) {
             None => return false,
             Some(inside) => {
-                let turn = inside.enlist();
+                let key = inside.prepare_wait();
                 // Some consumers get without the lock: either they see that this thread has enlisted, or it sees what they
                 // took.
                 fence(SeqCst);
@@ -59,10 +59,10 @@ impl Core {
                 if came() > 0 || self.is_closed() || self.seen.load(Relaxed) != self.news() {
                     return true;
                 }
-                turn
+                key
             }
         };
-        let waits = words.get.sleepers.sleep(turn, deadline);
+        let waits = words.get.sleepers.wait(key, deadline);
         self.for_room.slept(since);
         waits
     }
@@ -83,7 +83,7 @@ impl Core {
     pub(super) fn wait_for_item(&self, end: &End, tail: u64, deadline: Option<Instant>) -> bool {
         let words = self.memory.words();
         let since = Instant::now();
-        let turn = match self.memory.putting(deadline) {
+        let key = match self.memory.putting(deadline) {
             None => return false,
             Some(_)
                 if words.put.place.load(Relaxed) != tail
@@ -94,10 +94,10 @@ impl Core {
             }
             Some(inside) => {
                 self.drop_orphans(end);
-                inside.enlist()
+                inside.prepare_wait()
             }
         };
-        let waits = words.put.sleepers.sleep(turn, deadline);
+        let waits = words.put.sleepers.wait(key, deadline);
         self.for_items.slept(since);
         if self.lends {
             self.look_for_dead(true);
@@ -109,7 +109,7 @@ impl Core {
     /// fill the socket. Under `put.lock`.
     pub(super) fn drop_orphans(&self, end: &End) {
         if end.has_message()
-            && let Some(_inside) = self.memory.getting(soon())
+            && let Some(_inside) = self.memory.getting(short_deadline())
             && self.memory.len() == 0
         {
             end.forget(u64::MAX);

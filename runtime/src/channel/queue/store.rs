@@ -36,13 +36,13 @@
 use std::time::Instant;
 
 use super::atomic::Ordering::{Acquire, Relaxed, Release};
+use super::event_count::{EventCount, Notified, WaitKey};
+use super::futex_wait::short_deadline;
 use super::layout::{Chunk, Head, LONG_PART, MOST_ITEMS, Place, Shape, Ticket, UNIT, UNITS};
-use super::lock::Taken;
+use super::lock::Acquired;
 use super::members;
 use super::memory::{Memory, Refused};
-use super::sleepers::{Called, Sleepers, Turn};
 use super::stock::NoChunk;
-use super::waiting::soon;
 use super::words::Side;
 
 /// So many bytes are faster copied unit by unit.
@@ -67,7 +67,7 @@ pub(super) enum NotPut {
 /// A lock of the queue, until this is dropped; then the called threads are woken.
 pub(super) struct Inside<'a> {
     side: &'a Side,
-    called: Option<(&'a Sleepers, Called, u32)>,
+    called: Option<(&'a EventCount, Notified, u32)>,
 }
 
 impl<'a> Inside<'a> {
@@ -78,13 +78,13 @@ impl<'a> Inside<'a> {
     }
 
     #[inline]
-    pub(super) fn call_of(&mut self, sleepers: &'a Sleepers, count: u32) {
-        self.called = Some((sleepers, sleepers.call(), count));
+    pub(super) fn call_of(&mut self, sleepers: &'a EventCount, count: u32) {
+        self.called = Some((sleepers, sleepers.notify(), count));
     }
 
     /// This thread is about to wait for this side.
-    pub(super) fn enlist(&self) -> Turn {
-        self.side.sleepers.enlist()
+    pub(super) fn prepare_wait(&self) -> WaitKey {
+        self.side.sleepers.prepare_wait()
     }
 }
 
@@ -117,7 +117,7 @@ impl Memory {
         let side = &self.words().put;
         let taken = side.lock.lock(deadline)?;
         let inside = Inside { side, called: None };
-        if taken == Taken::FromDead {
+        if taken == Acquired::OwnerDied {
             self.words().stock.dirty.store(1, Relaxed);
             side.seen.store(self.words().get.place.load(Acquire), Relaxed);
         }
@@ -130,7 +130,7 @@ impl Memory {
         let side = &self.words().get;
         let taken = side.lock.lock(deadline)?;
         let inside = Inside { side, called: None };
-        if taken == Taken::FromDead {
+        if taken == Acquired::OwnerDied {
             self.words().stock.dirty.store(1, Relaxed);
             side.seen.store(side.place.load(Relaxed), Relaxed);
             self.count_lent();
@@ -279,7 +279,7 @@ impl Memory {
     #[cold]
     fn next_chunk(&self) -> Result<u32, NotPut> {
         if self.words().stock.is_sweep_due()
-            && let Some(_getting) = self.getting(soon())
+            && let Some(_getting) = self.getting(short_deadline())
         {
             self.sweep();
         }
@@ -296,8 +296,8 @@ impl Memory {
     /// Copies a long item into chunks of its own. Without a lock.
     pub(super) fn fill(&self, bytes: &[u8]) -> Result<Long<'_>, NotPut> {
         if self.words().stock.is_sweep_due()
-            && let Some(_putting) = self.putting(soon())
-            && let Some(_getting) = self.getting(soon())
+            && let Some(_putting) = self.putting(short_deadline())
+            && let Some(_getting) = self.getting(short_deadline())
         {
             self.sweep();
         }

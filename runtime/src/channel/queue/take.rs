@@ -9,11 +9,11 @@
 
 use super::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release, SeqCst};
 use super::buffer::Buffer;
+use super::futex_wait::short_deadline;
 use super::layout::{Chunk, Head, LONG_PART, MOST_ITEMS, Place, Shape, Ticket};
 use super::members;
 use super::memory::{Memory, Refused};
 use super::store::{FEW, Inside};
-use super::waiting::soon;
 
 /// Why there is no item.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -75,8 +75,8 @@ impl Memory {
                 continue;
             }
             if self.leaves_much_room(next)
-                && words.get.sleepers.may_sleep()
-                && let Some(mut inside) = self.getting(soon())
+                && words.get.sleepers.has_waiters()
+                && let Some(mut inside) = self.getting(short_deadline())
             {
                 inside.call(1);
             }

@@ -4,8 +4,8 @@
 //! Never: says when each side writes them; [`store`](super::store) does.
 
 use super::atomic::{AtomicU32, AtomicU64};
-use super::lock::Lock;
-use super::sleepers::Sleepers;
+use super::event_count::EventCount;
+use super::lock::RobustLock;
 
 /// The words of a queue. What producers write and what consumers write is apart.
 #[derive(Debug)]
@@ -47,7 +47,7 @@ impl std::ops::Deref for Shown {
 pub(super) struct Side {
     /// The place of the next item.
     pub(super) place: Shown,
-    pub(super) lock: Lock,
+    pub(super) lock: RobustLock,
     /// How many bytes have come by, one number for each parity of the place.
     pub(super) bytes: [AtomicU64; 2],
     /// How far the other side had come when it was looked at last: it has come at least as far.
@@ -57,12 +57,12 @@ pub(super) struct Side {
     /// Of the producers: whether the next item is to be told of by a message.
     pub(super) wanted: AtomicU32,
     /// Threads of the other side that wait for this one.
-    pub(super) sleepers: Sleepers,
+    pub(super) sleepers: EventCount,
     /// Of the producers: the number of the last message with handles. Of the consumers: how many items are lent.
     pub(super) number: AtomicU64,
     /// Of the consumers: whether a holder of an item may be dead, and the threads that wait until nothing is lent.
     pub(super) returned: AtomicU32,
-    pub(super) joiners: Sleepers,
+    pub(super) joiners: EventCount,
 }
 
 /// Where a chunk without an owner may be found. All of it are hints, but for `used`.

@@ -9,8 +9,8 @@ use loom::sync::atomic::{AtomicBool, AtomicU64 as Unit};
 use super::atomic::Ordering::Relaxed;
 use super::atomic::{AtomicU32, AtomicU64};
 use super::layout::{Chunk, UNIT, UNITS};
-use super::lock::{Lock, Taken};
-use super::sleepers::{ALL, Sleepers};
+use super::lock::{RobustLock, Acquired};
+use super::event_count::{ALL, EventCount};
 use super::words::{Shown, Side, Stock, Words};
 use crate::mortal::{Fault, step};
 
@@ -66,17 +66,17 @@ pub(super) struct Memory {
 fn side() -> Side {
     let side = Side {
         place: Shown(AtomicU64::new(0)),
-        lock: Lock::new(),
+        lock: RobustLock::new(),
         bytes: [AtomicU64::new(0), AtomicU64::new(0)],
         seen: AtomicU64::new(0),
         processor: AtomicU32::new(0),
         wanted: AtomicU32::new(0),
-        sleepers: Sleepers::new(),
+        sleepers: EventCount::new(),
         number: AtomicU64::new(0),
         returned: AtomicU32::new(0),
-        joiners: Sleepers::new(),
+        joiners: EventCount::new(),
     };
-    assert_eq!(side.lock.try_lock(), Some(Taken::Free));
+    assert_eq!(side.lock.try_lock(), Some(Acquired::Clean));
     side.lock.unlock();
     for word in [&*side.place, &side.bytes[0], &side.bytes[1], &side.seen, &side.number] {
         word.store(0, Relaxed);
@@ -85,8 +85,8 @@ fn side() -> Side {
     side.processor.store(0, Relaxed);
     side.wanted.store(0, Relaxed);
     for sleepers in [&side.sleepers, &side.joiners] {
-        sleepers.enlist();
-        sleepers.wake(&sleepers.call(), ALL);
+        sleepers.prepare_wait();
+        sleepers.wake(&sleepers.notify(), ALL);
     }
     side
 }

@@ -11,7 +11,7 @@ use super::atomic::Ordering::{Relaxed, SeqCst};
 use super::buffer::Buffer;
 use super::layout::{Chunk, Place, Shape};
 use super::memory::Memory;
-use super::sleepers::ALL;
+use super::event_count::ALL;
 use super::store::{self, NotPut};
 use super::take::{Got, NotGot};
 use crate::mortal::{Fault, members};
@@ -84,16 +84,16 @@ impl Queue {
         if came() {
             return;
         }
-        let turn = {
+        let key = {
             let inside = self.memory.getting(None).unwrap();
-            let turn = inside.enlist();
+            let key = inside.prepare_wait();
             fence(SeqCst);
             if (came() || words.closed.load(Relaxed) != 0) && !Fault::LooksTooEarly.is_made() {
                 return;
             }
-            turn
+            key
         };
-        let _ = words.get.sleepers.sleep(turn, None);
+        let _ = words.get.sleepers.wait(key, None);
     }
 
     /// Takes the first item out. None: the queue is closed and empty, and nothing will come back.
@@ -147,11 +147,11 @@ impl Queue {
     pub(crate) fn wait_for_item(&self, tail: u64) {
         let words = self.memory.words();
         let moved = || words.put.place.load(Relaxed) != tail || words.get.returned.load(Relaxed) != 0;
-        let turn = match self.memory.putting(None).unwrap() {
+        let key = match self.memory.putting(None).unwrap() {
             _ if (moved() || self.is_over()) && !Fault::LooksTooEarly.is_made() => return,
-            inside => inside.enlist(),
+            inside => inside.prepare_wait(),
         };
-        let _ = words.put.sleepers.sleep(turn, None);
+        let _ = words.put.sleepers.wait(key, None);
         if self.lends {
             self.look_for_dead();
         }
@@ -200,14 +200,14 @@ impl Queue {
 
     pub(crate) fn join(&self) {
         loop {
-            let turn = {
+            let key = {
                 let _inside = self.memory.getting(None).unwrap();
                 if self.memory.unfinished() == 0 {
                     return;
                 }
                 self.memory.enlist_joiner()
             };
-            let _ = self.memory.words().get.joiners.sleep(turn, None);
+            let _ = self.memory.words().get.joiners.wait(key, None);
         }
     }
 
