@@ -147,7 +147,7 @@ fn scene() {
     reached("played");
 }
 
-/// Room for links and the table of members, and for nothing that is longer.
+/// Room for links and the process table, and for nothing that is longer.
 fn memory(method: StartMethod) {
     limit_files(2 << 20);
     let pool = Pool::builder().workers(1).start_method(method).build().unwrap();

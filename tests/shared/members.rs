@@ -361,12 +361,12 @@ fn hold(prey: &Prey) {
     prey.hold();
 }
 
-/// Whether the table of members can be written, for each place where this process has mapped it.
+/// Whether the process table can be written, for each place where this process has mapped it.
 #[process_task]
 fn may_write() -> Vec<bool> {
     let maps = fs::read_to_string("/proc/self/maps").unwrap();
     maps.lines()
-        .filter(|line| line.contains("memfd:process-task-members"))
+        .filter(|line| line.contains("memfd:process-task-processes"))
         .map(|line| line.contains(" rw-s "))
         .collect()
 }

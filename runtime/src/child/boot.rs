@@ -16,7 +16,7 @@ use crate::codec::message::to_bytes;
 use crate::link::Callee;
 use crate::link::mark::{self, MARK, Mark, Role};
 use crate::link::message::{FromServer, GaveUp};
-use crate::shared::members::{self, Member};
+use crate::shared::proc_table::{self, ProcId};
 use crate::sys::hangup::ChildEnd;
 use crate::sys::identity::{self, Unready};
 use crate::sys::{self, Errno, process};
@@ -103,7 +103,7 @@ fn tell_why(socket: RawFd, why: GaveUp, errno: Errno) {
 
 /// Becomes the member that the fork server has entered.
 fn take_over(table: RawFd, member: u32) -> sys::Result<()> {
-    members::adopt(sys::fd::inherited(table)?, Member::of_bits(member).ok_or(Errno::EPROTO)?)
+    proc_table::adopt(sys::fd::inherited(table)?, ProcId::from_bits(member).ok_or(Errno::EPROTO)?)
 }
 
 /// Serves on `control` until the parent closes the link. Returns only why it could not begin.

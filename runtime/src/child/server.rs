@@ -22,7 +22,7 @@
 //!
 //! # Which processes live
 //!
-//! Every child is entered in the table of members before it is forked, as one of the process that asked for it, and said to
+//! Every child is entered in the process table before it is forked, as one of the process that asked for it, and said to
 //! have ended when it is reaped; see [`members`].
 //!
 //! # This process is killed
@@ -43,7 +43,7 @@ use crate::codec::message::{from_bytes, to_bytes};
 use crate::link::StartMethod;
 use crate::link::mark::{MARK, Mark, Role};
 use crate::link::message::{ChildId, FromChild, FromServer, GaveUp, MAGIC, ToServer};
-use crate::shared::members::{self, Member};
+use crate::shared::proc_table::{self, ProcId};
 use crate::sys::attributes::Attribute;
 use crate::sys::hangup::{ChildEnd, ServerEnd};
 use crate::sys::process::{self, Forked, Pid};
@@ -57,11 +57,11 @@ const LONGEST_END: Duration = Duration::from_secs(1);
 struct Server {
     socket: OwnedFd,
     parent: OwnedFd,
-    /// The parent, as the table of members knows it.
-    asking: Member,
+    /// The parent, as the process table knows it.
+    asking: ProcId,
     /// A signalfd: something happened to a child, or the terminal asks the program to stop.
     events: OwnedFd,
-    children: BTreeMap<Pid, (ChildId, Member)>,
+    children: BTreeMap<Pid, (ChildId, ProcId)>,
     /// Has the groups of the children killed when this process ends. `None` where it could not be made.
     hangup: Option<ServerEnd>,
     jobs: Jobs,
@@ -108,7 +108,7 @@ enum Next {
 }
 
 /// Comes as far as to say that it is ready; returns the parent's pidfd, the parent's member, and what tells of signals.
-fn begin(socket: BorrowedFd<'_>) -> Result<(OwnedFd, Member, OwnedFd), Errno> {
+fn begin(socket: BorrowedFd<'_>) -> Result<(OwnedFd, ProcId, OwnedFd), Errno> {
     process::set_name("fork-server");
     signal::leave_to_parent();
     if terminal::is_there() {
@@ -130,10 +130,10 @@ fn begin(socket: BorrowedFd<'_>) -> Result<(OwnedFd, Member, OwnedFd), Errno> {
     // What the parent has comes with each child's setup.
     let _ = Attribute::Dumpable(true).set();
     let [parent, table] = <[OwnedFd; 2]>::try_from(fds).map_err(|_| Errno::EPROTO)?;
-    let member = |bits| Member::of_bits(bits).ok_or(Errno::EPROTO);
+    let member = |bits| ProcId::from_bits(bits).ok_or(Errno::EPROTO);
     let asking = member(asking)?;
-    members::adopt(table, member(server)?)?;
-    members::show()?;
+    proc_table::adopt(table, member(server)?)?;
+    proc_table::hold_liveness_lock()?;
     let events = signal::events()?;
     if let Err(panic) = panics::catch(socket, || preloads().for_each(|preload| preload())) {
         panics::tell_of_preload(socket, &panic);
@@ -236,10 +236,10 @@ impl Server {
         if let Some(notice) = notice {
             self.send(&notice, None);
         }
-        let member = match members::enter(self.asking) {
+        let member = match proc_table::register(self.asking) {
             Ok(member) => member,
             Err(errno) => {
-                self.not_started(id, "enter a process in the table of members", errno);
+                self.not_started(id, "register a process in the process table", errno);
                 return None;
             }
         };
@@ -252,7 +252,7 @@ impl Server {
         }
         match forked {
             Ok(Forked::Child) => {
-                members::become_member(member);
+                proc_table::set_current(member);
                 process::lead_group(process::pid(0));
                 if !process::die_with_parent(own) {
                     process::exit_now(0);
@@ -285,7 +285,7 @@ impl Server {
                 None
             }
             Err(errno) => {
-                members::end(member, false);
+                proc_table::report_exit(member, false);
                 self.not_started(id, "fork", errno);
                 None
             }
@@ -302,7 +302,7 @@ impl Server {
             process::signal_group(pid, signal::KILL);
             let status = process::reap(pid);
             if let Some((id, member)) = self.children.remove(&pid) {
-                members::end(member, status != 0);
+                proc_table::report_exit(member, status != 0);
                 self.send(&FromServer::Ended { id, status }, None);
             }
         }
@@ -368,8 +368,8 @@ impl Server {
             }
         }
         // If no process of ours made the parent, this look says in the table that it has ended.
-        let _ = members::lives(self.asking);
-        members::end(members::own(), false);
+        let _ = proc_table::is_alive(self.asking);
+        proc_table::report_exit(proc_table::current(), false);
         Next::ParentIsGone
     }
 }
@@ -382,13 +382,13 @@ fn execute(
     control: &OwnedFd,
     dress: impl Iterator<Item = OwnedFd>,
     maker: Pid,
-    (member, hangup): (Member, Option<ChildEnd>),
+    (member, hangup): (ProcId, Option<ChildEnd>),
 ) -> ! {
     sys::signal::restore_dispositions();
     sys::signal::set_mask(0);
     let prepared = outfit::dress(dress).and_then(|env| {
         let leave_open = || {
-            let table = members::descriptor()?;
+            let table = proc_table::descriptor()?;
             inherit::close_all_on_exec();
             fd::leave_open_on_exec(table)?;
             fd::leave_open_on_exec(control.as_fd())?;

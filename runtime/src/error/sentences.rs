@@ -172,7 +172,7 @@ fn is_refused_by_a_filter(step: &str, errno: i32) -> bool {
         "make a socket pair",
         "make an eventfd",
         "make an epoll set",
-        "make a table of members",
+        "make the process table",
         "reserve the request half",
         "reserve the reply half",
         "reserve memory for its environment",

@@ -25,7 +25,7 @@ use crate::codec::Spill as _;
 use crate::codec::handles::{Handles, Received};
 use crate::codec::message::{from_bytes, to_bytes};
 use crate::error;
-use crate::shared::Half;
+use crate::shared::MappedHeader;
 use crate::sys::memory::{Access, Map};
 use crate::sys::socket;
 use crate::sys::{Errno, clock, fd, futex, process};
@@ -36,8 +36,8 @@ const LINGER: Duration = Duration::from_millis(50);
 /// The child's end.
 #[derive(Debug)]
 pub(crate) struct Callee {
-    pub(super) request: &'static Half<RequestWords>,
-    pub(super) reply: &'static Half<ReplyWords>,
+    pub(super) request: &'static MappedHeader<RequestWords>,
+    pub(super) reply: &'static MappedHeader<ReplyWords>,
     control: OwnedFd,
     bell: OwnedFd,
     read: u64,
@@ -115,8 +115,8 @@ impl Callee {
         }
         let [request, reply, bell] = <[OwnedFd; 3]>::try_from(fds).map_err(|_| Errno::EPROTO)?;
         // Mapped for the rest of this process's life: borrowed arguments may be anywhere.
-        let request = Box::leak(Box::new(Half::map(request.as_fd(), RING, Access::Read)?));
-        let reply = Box::leak(Box::new(Half::map(reply.as_fd(), RING, Access::Write)?));
+        let request = Box::leak(Box::new(MappedHeader::map(request.as_fd(), RING, Access::Read)?));
+        let reply = Box::leak(Box::new(MappedHeader::map(reply.as_fd(), RING, Access::Write)?));
         Ok(Self {
             request,
             reply,

@@ -7,14 +7,14 @@ use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 
 use super::Caller;
 use super::words::{LAST_WORDS, ReplyWords};
-use crate::shared::Half;
+use crate::shared::MappedHeader;
 
 /// A place for a last message that outlives the process.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct LastWords(&'static Half<ReplyWords>);
+pub(crate) struct LastWords(&'static MappedHeader<ReplyWords>);
 
 impl LastWords {
-    pub(super) fn new(reply: &'static Half<ReplyWords>) -> Self {
+    pub(super) fn new(reply: &'static MappedHeader<ReplyWords>) -> Self {
         Self(reply)
     }
 

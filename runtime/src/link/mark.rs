@@ -15,7 +15,7 @@ use std::fmt;
 use super::message::MAGIC;
 
 /// The environment variable: `server:2:7`, with the place of the constructor that is to read it and the number of the socket;
-/// or `child:2:7:4127:9:81921:10`, with its maker's process id, the descriptor of the table of members, its own member, and the
+/// or `child:2:7:4127:9:81921:10`, with its maker's process id, the descriptor of the process table, its own member, and the
 /// descriptor that has its group killed with its maker, if it has one, too.
 pub(crate) const MARK: &str = concat!(
     "PROCESS_TASK_BOOT_",

@@ -6,7 +6,7 @@
 //!
 //! | # | parent | fork server |
 //! |---|--------|-------------|
-//! | 1 | [`ToServer::Hello`], with its own pidfd and the table of members | |
+//! | 1 | [`ToServer::Hello`], with its own pidfd and the process table | |
 //! | 2 | | [`FromServer::Ready`], with the server's pidfd |
 //! | 3 | [`ToServer::Start`], with the child's end of a link, and a [`ExecSetup`] if it is to be executed | |
 //! | 4 | | [`FromServer::Started`], with the child's pidfd, or [`FromServer::NotStarted`] |

@@ -85,7 +85,7 @@ use self::message::{MAGIC, ToChild};
 use self::words::{ReplyWords, RequestWords};
 use crate::codec::handles::Handles;
 use crate::codec::{self, message::to_bytes};
-use crate::shared::Half;
+use crate::shared::MappedHeader;
 use crate::sys::held::Held;
 use crate::sys::memory::Access;
 use crate::sys::socket;
@@ -185,8 +185,8 @@ impl Payload {
 /// A new link, as the parent holds it before anything has been asked on it.
 #[derive(Debug)]
 pub(crate) struct Link {
-    request: Arc<Half<RequestWords>>,
-    reply: Half<ReplyWords>,
+    request: Arc<MappedHeader<RequestWords>>,
+    reply: MappedHeader<ReplyWords>,
     control: Held,
     bell: Arc<Held>,
     /// The halves' memory, of which only [`FIRST`] bytes of each ring are reserved, until it is known what the link is for.
@@ -207,11 +207,12 @@ impl Link {
         }
         let (control, theirs) = at("make a socket pair", socket::pair())?;
         let bell = at("make an eventfd", fd::event())?;
-        let (size, first) = (Half::<RequestWords>::size_with(RING), Half::<RequestWords>::size_with(FIRST));
+        let (size, first) =
+            (MappedHeader::<RequestWords>::size_with(RING), MappedHeader::<RequestWords>::size_with(FIRST));
         let request_fd = at("reserve the request half", memory::create_in_part("process-task-request", size, first))?;
         let reply_fd = at("reserve the reply half", memory::create_in_part("process-task-reply", size, first))?;
-        let request = at("map the request half", Half::map(request_fd.as_fd(), RING, Access::Write))?;
-        let reply = at("map the reply half", Half::map(reply_fd.as_fd(), RING, Access::Write))?;
+        let request = at("map the request half", MappedHeader::map(request_fd.as_fd(), RING, Access::Write))?;
+        let reply = at("map the reply half", MappedHeader::map(reply_fd.as_fd(), RING, Access::Write))?;
         at("seal the request half", memory::seal_future_writes(request_fd.as_fd()))?;
         let hello = to_bytes(&ToChild::Hello { magic: MAGIC, fingerprint });
         let halves = [request_fd.as_fd(), reply_fd.as_fd(), bell.as_fd()];
@@ -229,7 +230,7 @@ impl Link {
     /// There is no memory for the rest of the rings.
     pub(crate) fn for_many(mut self) -> Result<Self, Errno> {
         for half in self.halves.take().into_iter().flatten() {
-            memory::reserve_part(half.as_fd(), 0, Half::<RequestWords>::size_with(RING))?;
+            memory::reserve_part(half.as_fd(), 0, MappedHeader::<RequestWords>::size_with(RING))?;
         }
         Ok(self)
     }

@@ -11,7 +11,7 @@ use super::frame::Kind;
 use super::parcel::NO_SLOT;
 use super::words::RequestWords;
 use crate::codec::handles::Received;
-use crate::shared::Half;
+use crate::shared::MappedHeader;
 use crate::sys::Errno;
 use crate::sys::memory::Map;
 
@@ -60,7 +60,7 @@ pub(crate) struct Borrowed {
     pub(super) map: Arc<Map>,
     pub(super) len: usize,
     pub(super) slot: u8,
-    pub(super) request: Arc<Half<RequestWords>>,
+    pub(super) request: Arc<MappedHeader<RequestWords>>,
 }
 
 impl Body {

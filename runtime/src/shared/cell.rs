@@ -1,22 +1,22 @@
-//! Data that is reached under a lock, which stands beside it.
+//! Cells for data that a lock beside them guards.
 //!
-//! Owns: [`Exclusive`] and [`Common`]. Runs in: any process.
-//! Never: locks anything. The caller vouches, by the lock that it holds, for what the function says.
-#![expect(unsafe_code, reason = "changing what several threads and processes reach, one at a time")]
+//! Owns: [`LockCell`] and [`RwCell`]. Runs in: any process.
+//! Invariant: nothing is locked here. The caller guarantees what each function asks, by the lock that it holds.
+#![expect(unsafe_code, reason = "changing data of several threads and processes, one at a time")]
 
 use std::cell::UnsafeCell;
 use std::fmt;
 use std::marker::PhantomData;
 
-/// Data that one thread at a time reaches.
+/// Data that one thread at a time uses.
 #[repr(transparent)]
-pub(crate) struct Exclusive<T: ?Sized>(UnsafeCell<T>);
+pub(crate) struct LockCell<T: ?Sized>(UnsafeCell<T>);
 
 // SAFETY: a reference to this gives the data to one thread at a time, as its functions ask of their callers; that is as if
 // the data were sent from thread to thread.
-unsafe impl<T: ?Sized + Send> Sync for Exclusive<T> {}
+unsafe impl<T: ?Sized + Send> Sync for LockCell<T> {}
 
-impl<T> Exclusive<T> {
+impl<T> LockCell<T> {
     pub(crate) const fn new(value: T) -> Self {
         Self(UnsafeCell::new(value))
     }
@@ -26,44 +26,44 @@ impl<T> Exclusive<T> {
     }
 }
 
-impl<T: ?Sized> Exclusive<T> {
+impl<T: ?Sized> LockCell<T> {
     pub(crate) fn get_mut(&mut self) -> &mut T {
         self.0.get_mut()
     }
 
-    /// The data, for reading.
+    /// Returns the data for reading.
     ///
-    /// The caller vouches, by the lock it holds, that no thread changes the data while the reference lives, and, of data
-    /// that is not `Sync`, that no other thread reaches it.
+    /// The caller guarantees, by the lock it holds, that no thread changes the data while the reference lives. If the data
+    /// is not `Sync`, no other thread may use it either.
     #[inline]
     pub(crate) fn lend(&self) -> &T {
-        // SAFETY: the pointer comes from a reference, so it is aligned and points to a value; the caller vouches that it is
+        // SAFETY: the pointer comes from a reference, so it is aligned and points to a value; the caller guarantees that it is
         // not changed meanwhile.
         unsafe { &*self.0.get() }
     }
 
-    /// The data, for changing.
+    /// Returns the data for writing.
     ///
-    /// The caller vouches, by the lock it holds, that no other thread reaches the data while the reference lives.
+    /// The caller guarantees, by the lock it holds, that no other thread uses the data while the reference lives.
     #[inline]
-    #[expect(clippy::mut_from_ref, reason = "one caller at a time, which is what it vouches for")]
+    #[expect(clippy::mut_from_ref, reason = "one caller at a time, which is what it guarantees")]
     pub(crate) fn lend_mut(&self) -> &mut T {
-        // SAFETY: as above; that there is no other reference is what the caller vouches for.
+        // SAFETY: as above; that there is no other reference is what the caller guarantees.
         unsafe { &mut *self.0.get() }
     }
 }
 
 /// Data that one thread at a time changes, or several read.
 #[repr(transparent)]
-pub(crate) struct Common<T: ?Sized> {
+pub(crate) struct RwCell<T: ?Sized> {
     /// Shared references come to several threads at once, so `&T` must be fit for that: this is `Sync` if `T` is.
     read_by_many: PhantomData<T>,
-    data: Exclusive<T>,
+    data: LockCell<T>,
 }
 
-impl<T> Common<T> {
+impl<T> RwCell<T> {
     pub(crate) const fn new(value: T) -> Self {
-        Self { read_by_many: PhantomData, data: Exclusive::new(value) }
+        Self { read_by_many: PhantomData, data: LockCell::new(value) }
     }
 
     pub(crate) fn into_inner(self) -> T {
@@ -71,40 +71,40 @@ impl<T> Common<T> {
     }
 }
 
-impl<T: ?Sized> Common<T> {
+impl<T: ?Sized> RwCell<T> {
     pub(crate) fn get_mut(&mut self) -> &mut T {
         self.data.get_mut()
     }
 
-    /// See [`Exclusive::lend`].
+    /// See [`LockCell::lend`].
     #[inline]
     pub(crate) fn lend(&self) -> &T {
         self.data.lend()
     }
 
-    /// See [`Exclusive::lend_mut`].
+    /// See [`LockCell::lend_mut`].
     #[inline]
     pub(crate) fn lend_mut(&self) -> &mut T {
         self.data.lend_mut()
     }
 }
 
-impl<T: ?Sized> fmt::Debug for Exclusive<T> {
+impl<T: ?Sized> fmt::Debug for LockCell<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Exclusive(..)")
+        f.write_str("LockCell(..)")
     }
 }
 
-impl<T: ?Sized> fmt::Debug for Common<T> {
+impl<T: ?Sized> fmt::Debug for RwCell<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Common(..)")
+        f.write_str("RwCell(..)")
     }
 }
 
-/// Says that primitives of [`sync`](crate::sync) can live in shared memory, with `T` inside if they hold data.
+/// Declares that primitives of [`sync`](crate::sync) can live in shared memory, with `T` inside if they hold data.
 macro_rules! in_place {
     ($($name:ident $(<$T:ident>)?),+ $(,)?) => { $(
-        #[expect(unsafe_code, reason = "vouching for a type that is made for shared memory")]
+        #[expect(unsafe_code, reason = "the duties of a type that is made for shared memory")]
         #[diagnostic::do_not_recommend]
         // SAFETY: its words are atomics, or numbers that stay as they are, and hold no address (duty 1), without a destructor
         // (2); any bytes are such words, and every sequence of writes to the atomics may end anywhere, as the protocol on top of its file says (3), and aligned as numbers are (4); they change,

@@ -1,7 +1,7 @@
 //! [`Shared`]: a value in memory that several processes map.
 //!
-//! Owns: how the handle behaves, and how it travels. Runs in: any process.
-//! Never: copies the value, once it is there.
+//! Owns: the handle, and its way to other processes. Runs in: any process.
+//! Invariant: the value is never copied once it is there.
 #![expect(unsafe_code, reason = "references to values in mapped memory")]
 
 use std::fmt;
@@ -14,7 +14,7 @@ use serde::de::Error as _;
 use serde::ser::Error as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use super::region::{Filling, Kind, Region};
+use super::region::{Region, RegionType, RegionWriter};
 use crate::codec::CodecError;
 use crate::codec::handles;
 use crate::error::Result;
@@ -24,10 +24,10 @@ use crate::sys::memory::Access;
 /// A value in memory that processes share: what [`Arc`] is to threads.
 ///
 /// Cloning one, or passing one to a task or back as its result, costs the same for 8 bytes and for 8 GiB: all have the same
-/// memory. It is gone when the last process lets go of the last handle, also if that process was killed.
+/// memory. It is freed when the last process drops the last handle, also if that process was killed.
 ///
-/// What can be in it says [`Shareable`]. What changes goes through [`sync`](crate::sync)'s primitives or atomics, as with
-/// `Arc`; what does not change is sealed, so that the kernel refuses every write to it. For slices, see
+/// It can hold every type that is [`Shareable`]. Values change through the primitives of [`sync`](crate::sync) or atomics, as
+/// with `Arc`. Values that do not change are sealed, so that the kernel refuses every write to them. For slices, see
 /// [`from_slice`](Shared::from_slice), [`from_iter`](Shared::from_iter), [`zeroed`](Shared::zeroed), and
 /// [`SharedMut`](crate::SharedMut).
 ///
@@ -83,42 +83,42 @@ impl<T: Shareable> Shared<T> {
     /// # process_task::Result::Ok(())
     /// ```
     pub fn new(value: T) -> Result<Self> {
-        let mut filling = Filling::new(Self::kind())?;
-        // By value: nothing else has what is in it now.
-        filling.append(&[value])?;
-        let region = filling.finish(access::<T>())?.enter();
+        let mut writer = RegionWriter::new(Self::region_type())?;
+        // By value: nothing else owns what it contains.
+        writer.append(&[value])?;
+        let region = writer.finish(access::<T>())?.publish();
         Ok(Self::holding(region))
     }
 
-    fn kind() -> Kind {
-        Kind::of::<T, T>()
+    fn region_type() -> RegionType {
+        RegionType::of::<T, T>()
     }
 
-    /// The one value of a region of this kind.
+    /// Returns a handle of the one value of a region of this type.
     fn holding(region: Arc<Region>) -> Self {
         Self { value: region.values().cast(), region }
     }
 }
 
 impl<T: Shareable> Shared<[T]> {
-    pub(super) fn kind() -> Kind {
-        Kind::of::<[T], T>()
+    pub(super) fn region_type() -> RegionType {
+        RegionType::of::<[T], T>()
     }
 
-    /// The values of a region of this kind.
+    /// Returns a handle of the values of a region of this type.
     pub(crate) fn holding(region: Arc<Region>) -> Self {
         let value = NonNull::slice_from_raw_parts(region.values().cast(), region.count());
         Self { value, region }
     }
 }
 
-/// How memory that holds a `T` is mapped.
+/// Returns how memory that holds a `T` is mapped.
 pub(super) fn access<T: Shareable + ?Sized>() -> Access {
     if T::FROZEN { Access::Frozen } else { Access::Write }
 }
 
 impl<T: ?Sized> Shared<T> {
-    /// Whether both are handles of the same memory, as `==` says too.
+    /// Returns whether both are handles of the same memory, as `==` does.
     ///
     /// # Examples
     /// ```
@@ -145,7 +145,7 @@ impl<T: Shareable + ?Sized> Deref for Shared<T> {
 
     #[inline]
     fn deref(&self) -> &T {
-        // SAFETY: the region holds a `T` there: it was put in (`new` and the like) or its kind was checked (`arrived`). It
+        // SAFETY: the region holds a `T` there: it was written there (`new` and the like) or its type was checked (`received`). It
         // is mapped as long as `region` lives. `T` means the same in every process (duty 1 of `Shareable`) and is a value
         // whatever became of its writers (duty 3). If it is frozen (duty 5), no process can write to it; else all have
         // `&T`.
@@ -167,7 +167,7 @@ impl<T: Shareable + ?Sized> AsRef<T> for Shared<T> {
 }
 
 impl<T: ?Sized> PartialEq for Shared<T> {
-    /// Whether both are handles of the same memory; the values are not looked at.
+    /// Returns whether both are handles of the same memory. The values are not compared.
     fn eq(&self, other: &Self) -> bool {
         Self::ptr_eq(self, other)
     }
@@ -182,14 +182,14 @@ impl<T: ?Sized> Hash for Shared<T> {
 }
 
 impl<T: Shareable + fmt::Debug + ?Sized> fmt::Debug for Shared<T> {
-    /// As the value.
+    /// Formats as the value does.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         T::fmt(self, f)
     }
 }
 
 impl<T: Shareable + fmt::Display + ?Sized> fmt::Display for Shared<T> {
-    /// As the value.
+    /// Formats as the value does.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         T::fmt(self, f)
     }
@@ -197,17 +197,17 @@ impl<T: Shareable + fmt::Display + ?Sized> fmt::Display for Shared<T> {
 
 impl<T: Shareable + ?Sized> Serialize for Shared<T> {
     fn serialize<S: Serializer>(&self, serializer: S) -> std::result::Result<S::Ok, S::Error> {
-        put(&self.region).map_err(S::Error::custom)?.serialize(serializer)
+        attach(&self.region).map_err(S::Error::custom)?.serialize(serializer)
     }
 }
 
 impl<'de, T: Shareable> Deserialize<'de> for Shared<T> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Self, D::Error> {
-        let kind = Self::kind();
-        let region = arrived(u32::deserialize(deserializer)?, &kind).map_err(D::Error::custom)?;
+        let ty = Self::region_type();
+        let region = received(u32::deserialize(deserializer)?, &ty).map_err(D::Error::custom)?;
         if region.count() != 1 {
-            // Forged: it says so of one that holds no value.
-            return Err(D::Error::custom(region.mistaken(kind.name())));
+            // Forged: the header names a single value, and there is not one.
+            return Err(D::Error::custom(region.type_mismatch(ty.name())));
         }
         Ok(Self::holding(region))
     }
@@ -215,19 +215,19 @@ impl<'de, T: Shareable> Deserialize<'de> for Shared<T> {
 
 impl<'de, T: Shareable> Deserialize<'de> for Shared<[T]> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Self, D::Error> {
-        let region = arrived(u32::deserialize(deserializer)?, &Self::kind()).map_err(D::Error::custom)?;
+        let region = received(u32::deserialize(deserializer)?, &Self::region_type()).map_err(D::Error::custom)?;
         Ok(Self::holding(region))
     }
 }
 
-/// Puts a region beside the payload that this thread encodes.
-pub(super) fn put(region: &Arc<Region>) -> std::result::Result<u32, CodecError> {
+/// Attaches a region to the payload that this thread encodes.
+pub(super) fn attach(region: &Arc<Region>) -> std::result::Result<u32, CodecError> {
     handles::put(Arc::clone(region) as Arc<dyn handles::Handle>)
 }
 
-/// The region of that index beside the payload that this thread decodes, which must be of this kind.
-fn arrived(index: u32, kind: &Kind) -> std::result::Result<Arc<Region>, CodecError> {
+/// Opens the region that is attachment `index` of the payload that this thread decodes, and checks its type.
+fn received(index: u32, ty: &RegionType) -> std::result::Result<Arc<Region>, CodecError> {
     let region = handles::take(index, Region::open)?;
-    region.check(kind)?;
+    region.check(ty)?;
     Ok(region)
 }

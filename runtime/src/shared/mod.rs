@@ -1,23 +1,23 @@
-//! What may live in memory that several processes map, and how it is reached.
+//! Types for memory that several processes map, and access to it.
 //!
 //! Owns: the layouts of shared memory, and all unsafe code that reads and writes it. Runs in: any process.
-//! Never: gives out a plain reference to bytes that another process may write.
+//! Invariant: bytes that another process may write are never behind a plain reference.
 
 pub(crate) mod cell;
-mod half;
 mod handle;
-mod known;
-pub(crate) mod members;
+mod mapped_header;
+mod mapping_cache;
 pub(crate) mod mutable;
-pub(crate) mod parts;
+pub(crate) mod proc_table;
+pub(crate) mod raw_ranges;
 mod region;
 mod shareable;
 mod slice;
 #[cfg(feature = "ndarray")]
 mod views;
 
-pub(crate) use self::half::{Half, Words, words};
 pub use self::handle::Shared;
-pub(crate) use self::known::Known;
+pub(crate) use self::mapped_header::{HeaderWords, MappedHeader, words};
+pub(crate) use self::mapping_cache::MappingCache;
 pub use self::mutable::{FreezeError, SharedMut};
 pub use self::shareable::Shareable;

@@ -1,7 +1,7 @@
-//! [`SharedMut`]: values in memory that can be shared, as long as one process has them to itself.
+//! [`SharedMut`]: values in memory that can be shared, as long as one process owns them alone.
 //!
-//! Owns: the way from memory that one writes to memory that all read. Runs in: any process.
-//! Never: travels. What does is made of it: [`Shared`] or [`SharedRanges`](crate::SharedRanges).
+//! Owns: the way from memory that one process writes to memory that all read. Runs in: any process.
+//! Invariant: a `SharedMut` is never sent. It is turned into a [`Shared`] or [`SharedRanges`](crate::SharedRanges) first.
 #![expect(unsafe_code, reason = "references to values in mapped memory")]
 
 use std::fmt;
@@ -10,17 +10,17 @@ use std::ptr::NonNull;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::region::{Filling, Region};
+use super::region::{Region, RegionWriter};
 use super::slice::filled;
 use crate::error::{Error, Result};
 use crate::shared::{Shareable, Shared};
 use crate::sys::Errno;
 use crate::sys::memory::Access;
 
-/// Values in memory that can be shared, but is not yet: they can be written like a `&mut [T]`, in one process.
+/// Values in memory that can be shared, but is not yet. One process can write them like a `&mut [T]`.
 ///
-/// [`freeze`](Self::freeze) makes a [`Shared<[T]>`](Shared) of it without a copy, and
-/// [`split`](Self::split) a [`SharedRanges`](crate::SharedRanges), of which many processes write different parts.
+/// [`freeze`](Self::freeze) turns it into a [`Shared<[T]>`](Shared) without a copy, and [`split`](Self::split) into a
+/// [`SharedRanges`](crate::SharedRanges), in which many processes write different parts.
 ///
 /// # Examples
 /// ```
@@ -48,7 +48,7 @@ unsafe impl<T: Send> Send for SharedMut<[T]> {}
 unsafe impl<T: Sync> Sync for SharedMut<[T]> {}
 
 impl<T: Shareable + Send> SharedMut<[T]> {
-    /// `count` values of zero bytes only.
+    /// Creates `count` values of zero bytes.
     ///
     /// # Errors
     /// There is no memory, or no descriptor, for them.
@@ -66,7 +66,7 @@ impl<T: Shareable + Send> SharedMut<[T]> {
     where
         T: bytemuck::Zeroable,
     {
-        Ok(Self::holding(Arc::new(Region::zeroed(Shared::<[T]>::kind(), count, Access::Write)?)))
+        Ok(Self::holding(Arc::new(Region::zeroed(Shared::<[T]>::region_type(), count, Access::Write)?)))
     }
 
     /// Copies `values`.
@@ -87,9 +87,9 @@ impl<T: Shareable + Send> SharedMut<[T]> {
     where
         T: Copy,
     {
-        let mut filling = Filling::new(Shared::<[T]>::kind())?;
-        filling.append(values)?;
-        Ok(Self::holding(Arc::new(filling.finish(Access::Write)?)))
+        let mut writer = RegionWriter::new(Shared::<[T]>::region_type())?;
+        writer.append(values)?;
+        Ok(Self::holding(Arc::new(writer.finish(Access::Write)?)))
     }
 
     /// Moves what `values` yields into memory that can be shared. Their number need not be known before.
@@ -111,12 +111,12 @@ impl<T: Shareable + Send> SharedMut<[T]> {
         Ok(Self::holding(Arc::new(filled(values)?.finish(Access::Write)?)))
     }
 
-    /// Makes memory of it that all can read and no process can write, without copying it: the kernel refuses every write
-    /// from now on.
+    /// Turns it into memory that all can read and no process can write, without a copy. From now on the kernel refuses
+    /// every write.
     ///
     /// # Errors
     /// Some process still maps the memory for writing after a second: a copy of this one, made by `fork()`. The handle is
-    /// inside the error. (Should the kernel not even map it again here, that handle is empty, but can be frozen.)
+    /// inside the error. (If the kernel does not even map it again here, that handle is empty, but can be frozen.)
     ///
     /// # Examples
     /// ```
@@ -138,12 +138,12 @@ impl<T: Shareable + Send> SharedMut<[T]> {
             .map_err(|(error, region)| FreezeError { error, handle: Self::holding(region) })
     }
 
-    /// The region, if it can be written.
+    /// Returns the region.
     pub(crate) fn into_region(self) -> Arc<Region> {
         self.region
     }
 
-    /// The values of a region that no other handle has.
+    /// Returns the handle of a region that has no other.
     pub(crate) fn holding(region: Arc<Region>) -> Self {
         const { assert!(T::FROZEN, "what changes behind `&` needs no `SharedMut`: use `Shared`") };
         let count = if region.is_writable() { region.count() } else { 0 };
@@ -152,23 +152,23 @@ impl<T: Shareable + Send> SharedMut<[T]> {
     }
 }
 
-/// How long [`freeze`] waits for processes that are just letting go.
-const LETTING_GO: Duration = Duration::from_secs(1);
+/// How long [`freeze`] waits for other processes to drop their handles.
+const FREEZE_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// Seals a region once no other process has it, or gives it back with the reason.
+/// Seals a region once no other process has it mapped. Returns it with the error if that does not happen in time.
 pub(crate) fn freeze(mut region: Arc<Region>) -> std::result::Result<Arc<Region>, (Error, Arc<Region>)> {
-    let end = Instant::now() + LETTING_GO;
+    let deadline = Instant::now() + FREEZE_TIMEOUT;
     loop {
         match Region::freeze(region) {
             Ok(frozen) => return Ok(frozen),
-            Err((Errno::EBUSY, back)) if Instant::now() < end => region = back,
+            Err((Errno::EBUSY, back)) if Instant::now() < deadline => region = back,
             Err((errno, back)) => {
                 let why =
                     if errno == Errno::EBUSY { "freeze memory that others can still write" } else { "freeze memory" };
                 return Err((Error::cannot_share(why, errno), back));
             }
         }
-        // There is nothing to wait for: the kernel reports to no process when a mapping goes.
+        // Polling, because the kernel reports to no process when a mapping goes.
         std::thread::sleep(Duration::from_millis(1));
     }
 }
@@ -206,7 +206,7 @@ impl<T> AsMut<[T]> for SharedMut<[T]> {
 }
 
 impl<T: fmt::Debug> fmt::Debug for SharedMut<[T]> {
-    /// As the values.
+    /// Formats as the values do.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         (**self).fmt(f)
     }
@@ -214,7 +214,7 @@ impl<T: fmt::Debug> fmt::Debug for SharedMut<[T]> {
 
 /// Why memory could not be frozen or split, and its handle.
 ///
-/// `?` makes an [`Error`] of it, and lets go of the handle.
+/// `?` turns it into an [`Error`], and drops the handle.
 ///
 /// # Examples
 /// ```
@@ -233,13 +233,13 @@ pub struct FreezeError<H> {
 }
 
 impl<H> FreezeError<H> {
-    /// What went wrong.
+    /// Returns what went wrong.
     #[must_use]
     pub fn error(&self) -> &Error {
         &self.error
     }
 
-    /// The handle, as it was.
+    /// Returns the handle, as it was.
     #[must_use]
     pub fn into_handle(self) -> H {
         self.handle

@@ -1,8 +1,8 @@
 //! Which types may live in memory that several processes map.
 //!
-//! Owns: [`Shareable`], and its word about the types of the standard library. Runs in: any process; it compiles to nothing.
-//! Never: lets an address in, or a value that half a write could spoil.
-#![expect(unsafe_code, reason = "vouching for types of the standard library")]
+//! Owns: [`Shareable`], and its implementations for types of the standard library. Runs in: any process; it compiles to
+//! nothing. Invariant: no such type contains an address, or a value that half a write could make invalid.
+#![expect(unsafe_code, reason = "the duties of types of the standard library")]
 
 use std::marker::PhantomData;
 use std::num::{Saturating, Wrapping};
@@ -59,7 +59,7 @@ use std::sync::atomic::{
     note = "`char`, `Option` and other enums with fields cannot: a process may be killed between two bytes of such a value"
 )]
 pub unsafe trait Shareable: Sync + 'static {
-    /// Whether a value stays as it is for as long as it is shared: nothing in it can be changed through a `&`.
+    /// Whether a value stays as it is while it is shared: nothing in it can be changed through a `&`.
     ///
     /// Such memory is sealed: the kernel refuses every write to it.
     const FROZEN: bool;
@@ -133,7 +133,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn one_member_that_changes_makes_the_whole_changing() {
+    fn one_changing_field_unfreezes_the_whole() {
         const { assert!(<(u8, [f64; 3], bool)>::FROZEN) };
         const { assert!(!<(u8, [(AtomicU32, bool); 3], bool)>::FROZEN) };
         const { assert!(<[PhantomData<String>; 2]>::FROZEN) };

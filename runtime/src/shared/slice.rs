@@ -1,14 +1,14 @@
-//! [`Shared<[T]>`](Shared): many values in memory that several processes map, and how they come there.
+//! [`Shared<[T]>`](Shared): constructors of slices in memory that several processes map.
 //!
-//! Owns: the three ways to make one. Runs in: any process. Never: copies a value more than once.
+//! Owns: the three constructors. Runs in: any process. Invariant: no value is copied more than once.
 
 use super::handle::access;
-use super::region::{Filling, Region};
+use super::region::{Region, RegionWriter};
 use crate::error::Result;
 use crate::shared::{Shareable, Shared};
 
-/// How many bytes are collected before they are written.
-const PIECE: usize = 64 << 10;
+/// Number of bytes that are collected before they are written.
+const WRITE_CHUNK_BYTES: usize = 64 << 10;
 
 impl<T: Shareable> Shared<[T]> {
     /// Copies `values` into memory that can be shared: once, for any number of readers.
@@ -32,9 +32,9 @@ impl<T: Shareable> Shared<[T]> {
     where
         T: Copy,
     {
-        let mut filling = Filling::new(Self::kind())?;
-        filling.append(values)?;
-        Ok(Self::holding(filling.finish(access::<T>())?.enter()))
+        let mut writer = RegionWriter::new(Self::region_type())?;
+        writer.append(values)?;
+        Ok(Self::holding(writer.finish(access::<T>())?.publish()))
     }
 
     /// Moves what `values` yields into memory that can be shared. Their number need not be known before.
@@ -54,10 +54,10 @@ impl<T: Shareable> Shared<[T]> {
     /// ```
     #[expect(clippy::should_implement_trait, reason = "the trait's cannot fail")]
     pub fn from_iter(values: impl IntoIterator<Item = T>) -> Result<Self> {
-        Ok(Self::holding(filled(values)?.finish(access::<T>())?.enter()))
+        Ok(Self::holding(filled(values)?.finish(access::<T>())?.publish()))
     }
 
-    /// `count` values of zero bytes only.
+    /// Creates `count` values of zero bytes.
     ///
     /// # Errors
     /// There is no memory, or no descriptor, for them.
@@ -83,22 +83,22 @@ impl<T: Shareable> Shared<[T]> {
     where
         T: bytemuck::Zeroable,
     {
-        Ok(Self::holding(Region::zeroed(Self::kind(), count, access::<T>())?.enter()))
+        Ok(Self::holding(Region::zeroed(Self::region_type(), count, access::<T>())?.publish()))
     }
 }
 
-/// A region with what `values` yields.
-pub(super) fn filled<T: Shareable>(values: impl IntoIterator<Item = T>) -> Result<Filling> {
-    let mut filling = Filling::new(Shared::<[T]>::kind())?;
-    let piece = (PIECE / size_of::<T>().max(1)).max(1);
+/// Writes what `values` yields into a new region.
+pub(super) fn filled<T: Shareable>(values: impl IntoIterator<Item = T>) -> Result<RegionWriter> {
+    let mut writer = RegionWriter::new(Shared::<[T]>::region_type())?;
+    let chunk = (WRITE_CHUNK_BYTES / size_of::<T>().max(1)).max(1);
     let mut values = values.into_iter();
-    let mut collected = Vec::with_capacity(piece.min(values.size_hint().0.max(1)));
+    let mut collected = Vec::with_capacity(chunk.min(values.size_hint().0.max(1)));
     loop {
-        collected.extend(values.by_ref().take(piece));
+        collected.extend(values.by_ref().take(chunk));
         if collected.is_empty() {
-            return Ok(filling);
+            return Ok(writer);
         }
-        filling.append(&collected)?;
+        writer.append(&collected)?;
         collected.clear();
     }
 }

@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 use super::server::ForkServer;
 use crate::call::outcome::Exit;
 use crate::link::message::{ChildId, ToServer};
-use crate::shared::members::{self, Member};
+use crate::shared::proc_table::{self, ProcId};
 use crate::sys::cgroup::OomKills;
 use crate::sys::held::Held;
 use crate::sys::process::RawStatus;
@@ -37,7 +37,7 @@ pub(crate) fn not_dead_note() -> String {
 pub(crate) struct ChildHandle {
     pub(crate) id: ChildId,
     pub(crate) pid: u32,
-    pub(crate) member: Member,
+    pub(crate) member: ProcId,
     pidfd: Held,
     server: Arc<ForkServer>,
     /// Empty as long as it is a spare.
@@ -71,7 +71,7 @@ struct End {
 }
 
 impl ChildHandle {
-    pub(super) fn new(id: ChildId, pid: u32, member: Member, pidfd: OwnedFd, server: Arc<ForkServer>) -> Self {
+    pub(super) fn new(id: ChildId, pid: u32, member: ProcId, pidfd: OwnedFd, server: Arc<ForkServer>) -> Self {
         Self {
             id,
             pid,
@@ -207,7 +207,7 @@ impl ChildHandle {
             return;
         }
         // The fork server has said so, if it lives.
-        members::end(self.member, status != 0);
+        proc_table::report_exit(self.member, status != 0);
         end.status = Some(status);
         end.oom = oom;
         let watcher = end.watcher.take();

@@ -22,7 +22,7 @@ use crate::error::{Error, Result};
 use crate::link::message::{ChildId, FromServer, ToServer};
 use crate::link::{Link, StartMethod};
 use crate::reactor::Token;
-use crate::shared::members::{self, Member};
+use crate::shared::proc_table::{self, ProcId};
 use crate::sys::{Errno, poll};
 use crate::task::fingerprint;
 
@@ -146,7 +146,7 @@ impl ChildTable {
     pub(super) fn started(
         &mut self,
         server: &Arc<ForkServer>,
-        (id, pid, member): (ChildId, u32, Member),
+        (id, pid, member): (ChildId, u32, ProcId),
         pidfd: OwnedFd,
     ) -> Option<(OnStarted, SpawnedChild)> {
         let mut starting = self.take(id)?;
@@ -185,9 +185,9 @@ impl ChildTable {
 
     /// Says of `lost`, which a fork server made that is dead for long, that they have ended: all but those that this process
     /// holds a pidfd of, which are told of by that.
-    pub(super) fn forget(&self, lost: Vec<Member>) {
+    pub(super) fn forget(&self, lost: Vec<ProcId>) {
         let known = |member| self.children.values().any(|record| record.member == member);
-        lost.into_iter().filter(|member| !known(*member)).for_each(|member| members::end(member, true));
+        lost.into_iter().filter(|member| !known(*member)).for_each(|member| proc_table::report_exit(member, true));
     }
 
     /// The fork server is dead: what was asked of it and may be asked again, and what may not.

@@ -20,7 +20,7 @@ use crate::codec::message::from_bytes;
 use crate::error::{Error, Result};
 use crate::link::message::{ChildId, FromServer, ToServer};
 use crate::reactor::{Hooks, Reactor, lost_error, reactor};
-use crate::shared::members::{self, GRACE, Member};
+use crate::shared::proc_table::{self, DEATH_GRACE, ProcId};
 use crate::sys::identity::{self, Unready};
 use crate::sys::poll::{self, Report};
 use crate::sys::{Errno, fd, held, membarrier, process, signal, socket};
@@ -143,7 +143,7 @@ impl Supervisor {
         debug_assert!(is_answer(&message) || fds.is_empty());
         match message {
             FromServer::Started { id, pid, member } => {
-                let (Some(pidfd), Some(member)) = (fds.into_iter().next(), Member::of_bits(member)) else { return };
+                let (Some(pidfd), Some(member)) = (fds.into_iter().next(), ProcId::from_bits(member)) else { return };
                 let started = self.table().started(server, (id, pid, member), pidfd);
                 if let Some((started, child)) = started {
                     started(Ok(child));
@@ -203,9 +203,9 @@ impl Supervisor {
         let Some(server) = self.servers.forget(epoch) else { return };
         server.unwatch();
         process::reap_quietly(server.pidfd());
-        members::end(server.member, true);
-        let (supervisor, lost) = (Arc::downgrade(self), members::made_by(server.member));
-        self.reactor.after(GRACE, move || {
+        proc_table::report_exit(server.member, true);
+        let (supervisor, lost) = (Arc::downgrade(self), proc_table::children_of(server.member));
+        self.reactor.after(DEATH_GRACE, move || {
             if let Some(supervisor) = supervisor.upgrade() {
                 supervisor.table().forget(lost);
             }
@@ -266,7 +266,7 @@ impl Hooks for Supervisor {
     fn after_loss(self: Arc<Self>) {
         let children: Vec<_> = self.table().children.values().cloned().collect();
         let deadline = Instant::now() + END_OF_CHILDREN;
-        while children.iter().any(|child| members::lives(child.member)) && Instant::now() < deadline {
+        while children.iter().any(|child| proc_table::is_alive(child.member)) && Instant::now() < deadline {
             std::thread::sleep(LOOK_AGAIN);
         }
         for child in &children {

@@ -16,7 +16,7 @@ use crate::error::{Error, ErrorKind, Execution, Result};
 use crate::link::mark::{MARK, Mark, Role};
 use crate::link::message::{FromServer, GaveUp, MAGIC, ToServer};
 use crate::reactor::{Reactor, Token};
-use crate::shared::members::{self, Member};
+use crate::shared::proc_table::{self, ProcId};
 use crate::sys::held::Held;
 use crate::sys::identity;
 use crate::sys::poll::Report;
@@ -42,7 +42,7 @@ pub(crate) struct ForkServer {
     /// Which one this is; a dead one is followed by another.
     pub(super) epoch: u64,
     pub(super) base: BaseAttributes,
-    pub(super) member: Member,
+    pub(super) member: ProcId,
     socket: Held,
     /// What tells the socket from another file that has got its number.
     identity: Option<fd::Identity>,
@@ -96,16 +96,17 @@ impl ForkServer {
             ));
         }
         let at = |step: &'static str| move |errno: Errno| Error::could_not_start(step, errno);
-        let table = members::descriptor().map_err(at("make a table of members"))?;
-        let member = members::enter(members::own()).map_err(at("enter the fork server in the table of members"))?;
-        Self::start_as(member, epoch, table, rights).inspect_err(|_| members::end(member, true))
+        let table = proc_table::descriptor().map_err(at("make the process table"))?;
+        let member =
+            proc_table::register(proc_table::current()).map_err(at("register the fork server in the process table"))?;
+        Self::start_as(member, epoch, table, rights).inspect_err(|_| proc_table::report_exit(member, true))
     }
 
-    fn start_as(member: Member, epoch: u64, table: BorrowedFd<'_>, rights: Arc<Rights>) -> Result<Self> {
+    fn start_as(member: ProcId, epoch: u64, table: BorrowedFd<'_>, rights: Arc<Rights>) -> Result<Self> {
         let at = |step: &'static str| move |errno: Errno| Error::could_not_start(step, errno);
         let (socket, theirs) = socket::pair().map_err(at("make a socket pair"))?;
         let own = fd::pidfd(process::own_pid()).map_err(at("open a pidfd"))?;
-        let parent = members::own().bits();
+        let parent = proc_table::current().bits();
         let null = fd::null().map_err(at("open /dev/null"))?;
         let base = BaseAttributes::now(null.as_fd(), rights.umask());
         let (stay, capabilities) = (base.stays(), rights::capabilities());

@@ -38,7 +38,7 @@ use super::event_count::{EventCount, WaitKey};
 use super::futex_wait;
 use super::holders::Holders;
 use super::lock::{Acquired, RobustLock};
-use super::members;
+use super::proc_table;
 
 /// Set in `breaks` while the barrier is broken.
 const BROKEN: u64 = 1 << 63;
@@ -318,7 +318,7 @@ impl Barrier {
         }
         // A 257th process is not remembered. The deaths of all others are still noticed.
         let is_outdated = |seen: u32| round.number.wrapping_sub(seen) > 1;
-        self.seen.set(members::own(), round.number, is_outdated);
+        self.seen.set(proc_table::current(), round.number, is_outdated);
         if round.arrived.saturating_add(1) >= self.parties {
             let next = Round { number: round.number.wrapping_add(1), arrived: 0 };
             self.round.store(next.word(), Release);
@@ -396,11 +396,11 @@ impl Inside<'_> {
 
     /// Breaks the barrier if a party of this round has ended, or one of the round before was killed. Returns whether it did.
     fn break_if_party_died(&mut self, round: u32) -> bool {
-        let own = members::own();
+        let own = proc_table::current();
         let is_missed = self.barrier.seen.any(|member, seen| match round.wrapping_sub(seen) {
             _ if member == own => false,
-            0 => !members::lives(member),
-            1 => members::was_killed(member),
+            0 => !proc_table::is_alive(member),
+            1 => proc_table::was_killed(member),
             _ => false,
         });
         if is_missed {

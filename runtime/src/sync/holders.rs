@@ -13,7 +13,7 @@
 use super::MAX_HOLDERS;
 use super::atomic::AtomicU64;
 use super::atomic::Ordering::Relaxed;
-use super::members::Member;
+use super::proc_table::ProcId;
 
 /// See the [module](self).
 #[derive(Debug)]
@@ -22,13 +22,13 @@ pub(crate) struct Holders {
     entries: [AtomicU64; MAX_HOLDERS],
 }
 
-fn word(member: Member, number: u32) -> u64 {
+fn word(member: ProcId, number: u32) -> u64 {
     u64::from(member.bits()) << 32 | u64::from(number)
 }
 
 #[expect(clippy::cast_possible_truncation, reason = "the word is cut into its two halves")]
-fn parts(word: u64) -> Option<(Member, u32)> {
-    Some((Member::of_bits((word >> 32) as u32)?, word as u32))
+fn parts(word: u64) -> Option<(ProcId, u32)> {
+    Some((ProcId::from_bits((word >> 32) as u32)?, word as u32))
 }
 
 impl Holders {
@@ -36,19 +36,19 @@ impl Holders {
         Self { entries: [const { AtomicU64::new(0) }; MAX_HOLDERS] }
     }
 
-    fn entries(&self) -> impl Iterator<Item = (&AtomicU64, Member, u32)> {
+    fn entries(&self) -> impl Iterator<Item = (&AtomicU64, ProcId, u32)> {
         self.entries
             .iter()
             .map_while(|entry| parts(entry.load(Relaxed)).map(|(member, number)| (entry, member, number)))
     }
 
     /// Returns the number of this process, 0 if it has none.
-    pub(crate) fn count_of(&self, member: Member) -> u32 {
+    pub(crate) fn count_of(&self, member: ProcId) -> u32 {
         self.entries().find(|(_, of, _)| *of == member).map_or(0, |(_, _, number)| number)
     }
 
     /// Stores `number` for this process, in its own entry or in one that is spare. Returns false if there is no room.
-    pub(crate) fn set(&self, member: Member, number: u32, is_spare: impl Fn(u32) -> bool) -> bool {
+    pub(crate) fn set(&self, member: ProcId, number: u32, is_spare: impl Fn(u32) -> bool) -> bool {
         let mut found = None;
         for entry in &self.entries {
             match parts(entry.load(Relaxed)) {
@@ -71,7 +71,7 @@ impl Holders {
     }
 
     /// Adds one to what this process holds. Returns false if there is no room for it.
-    pub(crate) fn add(&self, member: Member) -> bool {
+    pub(crate) fn add(&self, member: ProcId) -> bool {
         match self.count_of(member).checked_add(1) {
             Some(number) => self.set(member, number, |held| held == 0),
             None => false,
@@ -79,7 +79,7 @@ impl Holders {
     }
 
     /// Takes one from what this process holds. Returns false if it holds none.
-    pub(crate) fn remove(&self, member: Member) -> bool {
+    pub(crate) fn remove(&self, member: ProcId) -> bool {
         match self.count_of(member) {
             0 => false,
             number => self.set(member, number - 1, |_| false),
@@ -92,7 +92,7 @@ impl Holders {
     }
 
     /// Takes all from processes that do not live, and returns how many that were.
-    pub(crate) fn release_dead(&self, lives: impl Fn(Member) -> bool) -> u32 {
+    pub(crate) fn release_dead(&self, lives: impl Fn(ProcId) -> bool) -> u32 {
         let mut released: u32 = 0;
         for (entry, member, number) in self.entries() {
             if number != 0 && !lives(member) {
@@ -104,7 +104,7 @@ impl Holders {
     }
 
     /// Returns whether `is_so` holds for any process and its number.
-    pub(crate) fn any(&self, mut is_so: impl FnMut(Member, u32) -> bool) -> bool {
+    pub(crate) fn any(&self, mut is_so: impl FnMut(ProcId, u32) -> bool) -> bool {
         self.entries().any(|(_, member, number)| is_so(member, number))
     }
 }

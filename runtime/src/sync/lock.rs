@@ -2,7 +2,7 @@
 //!
 //! Owns: its two words, and their protocol. Runs in: any process.
 //! Invariant: no system call is made here, so that a model checker can run it. Sleeping and waking go through
-//! [`super::futex_wait`], and [`members`] says which processes live.
+//! [`super::futex_wait`], and [`proc_table`] says which processes live.
 //!
 //! # The words
 //!
@@ -29,7 +29,7 @@
 //! # Orderings
 //!
 //! Taking is an `Acquire` of the `Release` with which the last holder freed the word. A dead holder releases nothing. Its
-//! end, as [`members::lives`] saw it, comes after all that it did.
+//! end, as [`proc_table::is_alive`] saw it, comes after all that it did.
 //!
 //! Freeing the word and then reading the flag must not be reordered, and neither may setting the flag and then reading the
 //! word: else each side misses what the other has written. Two fences would do, but a lock is taken a million times for
@@ -57,7 +57,7 @@ use std::time::Instant;
 use super::atomic::AtomicU32;
 use super::atomic::Ordering::{Acquire, Relaxed, Release};
 use super::futex_wait;
-use super::members::{self, Member};
+use super::proc_table::{self, ProcId};
 
 const FREE: u32 = 0;
 const CONTENDED: u32 = 1 << 31;
@@ -90,7 +90,7 @@ impl RobustLock {
     /// A thread that holds the lock already waits for itself.
     #[inline]
     pub(crate) fn lock(&self, deadline: Option<Instant>) -> Option<Acquired> {
-        let me = members::own();
+        let me = proc_table::current();
         match self.word.compare_exchange(FREE, me.bits(), Acquire, Relaxed) {
             Ok(_) => Some(Acquired::Clean),
             Err(_) => self.lock_contended(me, deadline),
@@ -100,7 +100,7 @@ impl RobustLock {
     /// Takes the lock if no living process holds it.
     #[inline]
     pub(crate) fn try_lock(&self) -> Option<Acquired> {
-        let me = members::own();
+        let me = proc_table::current();
         match self.word.compare_exchange(FREE, me.bits(), Acquire, Relaxed) {
             Ok(_) => Some(Acquired::Clean),
             Err(seen) => self.try_take(me, seen),
@@ -110,7 +110,7 @@ impl RobustLock {
     /// Releases the lock. Does nothing if this process does not hold it: a copy made by `fork()` drops a guard of its original.
     #[inline]
     pub(crate) fn unlock(&self) {
-        let holds = self.word.load(Relaxed) == members::own().bits();
+        let holds = self.word.load(Relaxed) == proc_table::current().bits();
         if !holds && !self.is_held_by_own() {
             return;
         }
@@ -134,17 +134,17 @@ impl RobustLock {
     }
 
     /// Returns the process that holds the lock, dead or alive.
-    pub(crate) fn owner(&self) -> Option<Member> {
-        Member::of_bits(self.word.load(Relaxed))
+    pub(crate) fn owner(&self) -> Option<ProcId> {
+        ProcId::from_bits(self.word.load(Relaxed))
     }
 
     /// Returns whether a thread of this process holds the lock.
     pub(crate) fn is_held_by_own(&self) -> bool {
-        self.owner().is_some_and(members::is_own)
+        self.owner().is_some_and(proc_table::is_current)
     }
 
     #[cold]
-    fn lock_contended(&self, me: Member, deadline: Option<Instant>) -> Option<Acquired> {
+    fn lock_contended(&self, me: ProcId, deadline: Option<Instant>) -> Option<Acquired> {
         let mut has_slept = false;
         loop {
             let seen = self.spin();
@@ -176,7 +176,7 @@ impl RobustLock {
 
     /// Takes the lock, unless a living process holds it.
     #[cold]
-    fn try_take(&self, me: Member, mut seen: u32) -> Option<Acquired> {
+    fn try_take(&self, me: ProcId, mut seen: u32) -> Option<Acquired> {
         while !is_held(seen) {
             match self.word.compare_exchange(seen, me.bits(), Acquire, Relaxed) {
                 Ok(FREE) => return Some(Acquired::Clean),
@@ -190,5 +190,5 @@ impl RobustLock {
 
 /// Returns whether a living process holds a lock with this word. A word that is no id was not written by these rules.
 fn is_held(word: u32) -> bool {
-    Member::of_bits(word).is_some_and(members::lives)
+    ProcId::from_bits(word).is_some_and(proc_table::is_alive)
 }

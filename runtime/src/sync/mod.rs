@@ -254,7 +254,7 @@ mod semaphore;
 mod tests;
 mod wait_queue;
 
-use crate::shared::members;
+use crate::shared::proc_table;
 
 pub use self::barrier::{Barrier, BarrierWaitResult, BrokenBarrier};
 pub use self::condvar::{Condvar, WaitTimeoutResult};

@@ -12,7 +12,7 @@ use std::time::Duration;
 use super::futex_wait::deadline_after;
 use super::lock::{Acquired, RobustLock};
 use super::poison::{LockResult, Poison, PoisonError, PoisonGuard, TryLockError, TryLockResult};
-use crate::shared::cell::Exclusive;
+use crate::shared::cell::LockCell;
 
 /// Data that one thread at a time reaches, in whichever process: [`std::sync::Mutex`], and Python's `multiprocessing.Lock`.
 ///
@@ -76,7 +76,7 @@ use crate::shared::cell::Exclusive;
 pub struct Mutex<T: ?Sized> {
     lock: RobustLock,
     poison: Poison,
-    data: Exclusive<T>,
+    data: LockCell<T>,
 }
 
 /// Access to the data of a [`Mutex`]. Dropping it unlocks the mutex.
@@ -133,7 +133,7 @@ impl<T> Mutex<T> {
     /// ```
     #[must_use]
     pub const fn new(value: T) -> Self {
-        Self { lock: RobustLock::new(), poison: Poison::new(), data: Exclusive::new(value) }
+        Self { lock: RobustLock::new(), poison: Poison::new(), data: LockCell::new(value) }
     }
 
     /// Consumes the mutex and returns the data.

@@ -23,7 +23,7 @@ use std::fmt;
 use super::atomic::AtomicU32;
 use super::atomic::Ordering::{Acquire, Relaxed, Release};
 use super::lock::RobustLock;
-use super::members::{self, Member};
+use super::proc_table::{self, ProcId};
 
 const INCOMPLETE: u32 = 0;
 const POISONED: u32 = 1;
@@ -187,7 +187,7 @@ impl Once {
     fn call(&self, force: bool, run: impl FnOnce(&OnceState)) {
         // Whether the last holder died makes no difference: `state` says how far it got.
         while self.lock.lock(None).is_none() {}
-        let mut guard = CompletionGuard { once: self, runner: members::own(), then: self.state.load(Relaxed) };
+        let mut guard = CompletionGuard { once: self, runner: proc_table::current(), then: self.state.load(Relaxed) };
         if guard.then == COMPLETE {
             return;
         }
@@ -202,14 +202,14 @@ impl Once {
 /// Holds the lock until dropped, and then stores `then` in `state`.
 struct CompletionGuard<'a> {
     once: &'a Once,
-    runner: Member,
+    runner: ProcId,
     then: u32,
 }
 
 impl Drop for CompletionGuard<'_> {
     fn drop(&mut self) {
         // A copy that `fork()` made of this process while the closure ran completes nothing for the others.
-        if members::is_own(self.runner) {
+        if proc_table::is_current(self.runner) {
             self.once.state.store(self.then, Release);
             self.once.lock.unlock();
         }

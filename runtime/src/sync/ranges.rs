@@ -13,7 +13,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use super::{LockResult, Mutex, MutexGuard, PoisonError, TryLockError, TryLockResult};
 use crate::error::Error;
 use crate::shared::mutable::freeze;
-use crate::shared::parts::Parts;
+use crate::shared::raw_ranges::RawRanges;
 use crate::shared::{FreezeError, Shareable, Shared, SharedMut};
 
 /// Values in shared memory that many processes write at once, each range by one holder at a time.
@@ -42,7 +42,7 @@ use crate::shared::{FreezeError, Shareable, Shared, SharedMut};
 /// A range is poisoned when its holder was killed, or panicked: the next [`write`](Self::write) gets it inside the error,
 /// half written as it may be. The other ranges do not notice.
 pub struct SharedRanges<T> {
-    parts: Parts<T>,
+    ranges: RawRanges<T>,
     locks: Shared<[Mutex<()>]>,
 }
 
@@ -71,8 +71,8 @@ impl<T: Shareable + Send> SharedMut<[T]> {
             Ok(locks) => locks,
             Err(error) => return Err(FreezeError { error, handle: self }),
         };
-        match Parts::split(self.into_region(), len, locks.region().identity()) {
-            Ok(parts) => Ok(SharedRanges { parts, locks }),
+        match RawRanges::split(self.into_region(), len, locks.region().identity()) {
+            Ok(ranges) => Ok(SharedRanges { ranges, locks }),
             Err(region) => {
                 let error = Error::invalid(
                     "memory that another handle or process has, too, cannot be split: do so before it is shared",
@@ -99,7 +99,7 @@ impl<T: Shareable + Send> SharedRanges<T> {
     /// Returns the indices, among all values, of those in range `index`; empty if there is no such range.
     #[must_use]
     pub fn range(&self, index: usize) -> Range<usize> {
-        self.parts.range(index)
+        self.ranges.range(index)
     }
 
     /// Locks range `index` for writing, waiting as long as another thread has it.
@@ -132,7 +132,7 @@ impl<T: Shareable + Send> SharedRanges<T> {
     /// ```
     #[track_caller]
     pub fn write(&self, index: usize) -> LockResult<RangeGuard<'_, T>> {
-        let guard = |lock| RangeGuard { values: self.parts.lend(index), _lock: lock };
+        let guard = |lock| RangeGuard { values: self.ranges.lend(index), _lock: lock };
         self.locks[index].lock().map(guard).map_err(|poison| PoisonError::new(guard(poison.into_inner())))
     }
 
@@ -161,7 +161,7 @@ impl<T: Shareable + Send> SharedRanges<T> {
     /// ```
     #[track_caller]
     pub fn try_write(&self, index: usize) -> TryLockResult<RangeGuard<'_, T>> {
-        let guard = |lock| RangeGuard { values: self.parts.lend(index), _lock: lock };
+        let guard = |lock| RangeGuard { values: self.ranges.lend(index), _lock: lock };
         self.locks[index].try_lock().map(guard).map_err(|error| match error {
             TryLockError::Poisoned(poison) => PoisonError::new(guard(poison.into_inner())).into(),
             TryLockError::WouldBlock => TryLockError::WouldBlock,
@@ -178,9 +178,9 @@ impl<T: Shareable + Send> SharedRanges<T> {
     /// # If the other process dies
     /// Its handles are gone.
     pub fn freeze(self) -> Result<Shared<[T]>, FreezeError<Self>> {
-        let Self { parts, locks } = self;
-        freeze(parts.into_region()).map(Shared::<[T]>::holding).map_err(|(error, region)| {
-            let handle = Self { parts: Parts::of_region(region), locks };
+        let Self { ranges, locks } = self;
+        freeze(ranges.into_region()).map(Shared::<[T]>::holding).map_err(|(error, region)| {
+            let handle = Self { ranges: RawRanges::of_region(region), locks };
             FreezeError { error, handle }
         })
     }
@@ -189,7 +189,7 @@ impl<T: Shareable + Send> SharedRanges<T> {
 impl<T> Clone for SharedRanges<T> {
     /// Another handle of the same memory.
     fn clone(&self) -> Self {
-        Self { parts: self.parts.clone(), locks: self.locks.clone() }
+        Self { ranges: self.ranges.clone(), locks: self.locks.clone() }
     }
 }
 
@@ -210,15 +210,15 @@ impl<T> fmt::Debug for SharedRanges<T> {
 
 impl<T: Shareable + Send> Serialize for SharedRanges<T> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        (self.parts.put().map_err(S::Error::custom)?, &self.locks).serialize(serializer)
+        (self.ranges.attach().map_err(S::Error::custom)?, &self.locks).serialize(serializer)
     }
 }
 
 impl<'de, T: Shareable + Send> Deserialize<'de> for SharedRanges<T> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let (index, locks) = <(u32, Shared<[Mutex<()>]>)>::deserialize(deserializer)?;
-        let parts = Parts::arrived(index, &locks).map_err(D::Error::custom)?;
-        Ok(Self { parts, locks })
+        let ranges = RawRanges::received(index, &locks).map_err(D::Error::custom)?;
+        Ok(Self { ranges, locks })
     }
 }
 

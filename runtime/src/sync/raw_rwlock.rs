@@ -38,8 +38,8 @@ use super::event_count::EventCount;
 use super::futex_wait;
 use super::holders::Holders;
 use super::lock::{Acquired, RobustLock};
-use super::members::{self, Member};
 use super::poison::Poison;
+use super::proc_table::{self, ProcId};
 
 /// The word of no process.
 const NONE: u32 = 0;
@@ -85,7 +85,7 @@ impl RawRwLock {
     }
 
     /// Takes the lock shared, and returns the process that holds it. `None`: the lock is held, and the waiting is over.
-    pub(crate) fn lock_shared(&self, wait: Wait) -> Option<Member> {
+    pub(crate) fn lock_shared(&self, wait: Wait) -> Option<ProcId> {
         loop {
             let reader = self.inside().try_read();
             let (None, Wait::Until(deadline)) = (reader, wait) else { return reader };
@@ -104,7 +104,7 @@ impl RawRwLock {
     }
 
     /// Takes the lock exclusively, and returns the process that holds it. `None`: the lock is held, and the waiting is over.
-    pub(crate) fn lock_exclusive(&self, wait: Wait) -> Option<Member> {
+    pub(crate) fn lock_exclusive(&self, wait: Wait) -> Option<ProcId> {
         let mut is_next = false;
         loop {
             let writer = self.inside().try_write(is_next);
@@ -131,8 +131,8 @@ impl RawRwLock {
     }
 
     /// Releases what `reader` holds shared. Does nothing in a copy of that process.
-    pub(crate) fn unlock_shared(&self, reader: Member) {
-        if members::is_own(reader) {
+    pub(crate) fn unlock_shared(&self, reader: ProcId) {
+        if proc_table::is_current(reader) {
             let mut inside = self.inside();
             self.readers.remove(reader);
             if self.readers.total() == 0 {
@@ -142,8 +142,8 @@ impl RawRwLock {
     }
 
     /// Releases what `writer` holds exclusively. Does nothing in a copy of that process.
-    pub(crate) fn unlock_exclusive(&self, writer: Member) {
-        if members::is_own(writer) {
+    pub(crate) fn unlock_exclusive(&self, writer: ProcId) {
+        if proc_table::is_current(writer) {
             let mut inside = self.inside();
             self.writer.store(NONE, Relaxed);
             inside.wake = Wake::WriterElseReaders;
@@ -152,8 +152,8 @@ impl RawRwLock {
 
     /// Turns an exclusive lock into a shared one, without another writer in between. Does nothing in a copy of the process of
     /// `writer`, which holds the lock in neither way.
-    pub(crate) fn downgrade(&self, writer: Member) {
-        if members::is_own(writer) {
+    pub(crate) fn downgrade(&self, writer: ProcId) {
+        if proc_table::is_current(writer) {
             let mut inside = self.inside();
             // There is room: there is no other reader.
             self.readers.add(writer);
@@ -192,14 +192,14 @@ struct Inside<'a> {
 }
 
 impl Inside<'_> {
-    fn try_read(&mut self) -> Option<Member> {
+    fn try_read(&mut self) -> Option<ProcId> {
         let RawRwLock { next_writer, readers, .. } = self.raw;
         self.forget_dead_writer();
         if self.has_writer() || is_alive(next_writer.load(Relaxed)) {
             return None;
         }
         next_writer.store(NONE, Relaxed);
-        let reader = members::own();
+        let reader = proc_table::current();
         if !readers.add(reader) {
             // There is no room for another process, unless some have died.
             self.forget_dead_readers();
@@ -210,7 +210,7 @@ impl Inside<'_> {
         Some(reader)
     }
 
-    fn try_write(&mut self, is_next: bool) -> Option<Member> {
+    fn try_write(&mut self, is_next: bool) -> Option<ProcId> {
         let RawRwLock { writer, next_writer, readers, .. } = self.raw;
         self.forget_dead_writer();
         if readers.total() != 0 {
@@ -219,7 +219,7 @@ impl Inside<'_> {
         if self.has_writer() || readers.total() != 0 {
             return None;
         }
-        let own = members::own();
+        let own = proc_table::current();
         writer.store(own.bits(), Relaxed);
         if is_next {
             next_writer.store(NONE, Relaxed);
@@ -232,7 +232,7 @@ impl Inside<'_> {
         let next_writer = &self.raw.next_writer;
         let is_free = !is_alive(next_writer.load(Relaxed));
         if is_free {
-            next_writer.store(members::own().bits(), Relaxed);
+            next_writer.store(proc_table::current().bits(), Relaxed);
         }
         is_free
     }
@@ -251,7 +251,7 @@ impl Inside<'_> {
     }
 
     fn forget_dead_readers(&mut self) {
-        if self.raw.readers.release_dead(members::lives) != 0 {
+        if self.raw.readers.release_dead(proc_table::is_alive) != 0 {
             self.wake = Wake::All;
         }
     }
@@ -259,7 +259,7 @@ impl Inside<'_> {
 
 /// Returns whether this word names a process that lives.
 fn is_alive(word: u32) -> bool {
-    Member::of_bits(word).is_some_and(members::lives)
+    ProcId::from_bits(word).is_some_and(proc_table::is_alive)
 }
 
 impl Drop for Inside<'_> {

@@ -14,9 +14,9 @@ use super::atomic::Ordering::Relaxed;
 use super::atomic::{AtomicU32, AtomicU64};
 use super::futex_wait::deadline_after;
 use super::lock::{Acquired, RobustLock};
-use super::members::{self, Member};
 use super::poison::{LockResult, Poison, PoisonError, PoisonGuard, TryLockError, TryLockResult};
-use crate::shared::cell::Exclusive;
+use super::proc_table::{self, ProcId};
+use crate::shared::cell::LockCell;
 
 /// A [`Mutex`](super::Mutex) that the thread which holds it may lock again: Python's `multiprocessing.RLock`.
 ///
@@ -55,7 +55,7 @@ pub struct ReentrantMutex<T: ?Sized> {
     holder: AtomicU64,
     /// Number of guards that the holder has. Only the holder writes it.
     count: AtomicU32,
-    data: Exclusive<T>,
+    data: LockCell<T>,
 }
 
 /// Access to the data of a [`ReentrantMutex`]. Dropping a thread's last guard unlocks the mutex.
@@ -118,7 +118,7 @@ impl<T> ReentrantMutex<T> {
             poison: Poison::new(),
             holder: AtomicU64::new(0),
             count: AtomicU32::new(0),
-            data: Exclusive::new(value),
+            data: LockCell::new(value),
         }
     }
 
@@ -319,7 +319,7 @@ impl<T: ?Sized> ReentrantMutex<T> {
     /// Returns whether this thread is the holder, under the id of its process or the one from before it had a table.
     fn is_held_by_this_thread(&self) -> bool {
         let holder = self.holder.load(Relaxed);
-        let own = |member| Member::of_bits(member).is_some_and(members::is_own);
+        let own = |member| ProcId::from_bits(member).is_some_and(proc_table::is_current);
         holder >> 32 == u64::from(thread_number()) && own(u32::try_from(holder & u64::from(u32::MAX)).unwrap_or(0))
     }
 }
@@ -339,7 +339,7 @@ fn thread_number() -> u32 {
 
 /// Returns a name that no other living thread of any process has. A copy made by `fork()` has another.
 fn this_thread() -> u64 {
-    u64::from(thread_number()) << 32 | u64::from(members::own().bits())
+    u64::from(thread_number()) << 32 | u64::from(proc_table::current().bits())
 }
 
 impl<T: ?Sized> Deref for ReentrantMutexGuard<'_, T> {

@@ -12,10 +12,10 @@ use std::time::Duration;
 
 use super::futex_wait::deadline_after;
 use super::lock::Acquired;
-use super::members::Member;
 use super::poison::{LockResult, PoisonError, PoisonGuard, TryLockError, TryLockResult};
+use super::proc_table::ProcId;
 use super::raw_rwlock::{RawRwLock, Wait};
-use crate::shared::cell::Common;
+use crate::shared::cell::RwCell;
 
 /// Data that many threads read at a time, or one changes, in whichever process: [`std::sync::RwLock`].
 ///
@@ -67,7 +67,7 @@ use crate::shared::cell::Common;
 #[repr(C)]
 pub struct RwLock<T: ?Sized> {
     raw: RawRwLock,
-    data: Common<T>,
+    data: RwCell<T>,
 }
 
 /// Shared access to the data of a [`RwLock`]. Dropping it unlocks.
@@ -83,7 +83,7 @@ pub struct RwLock<T: ?Sized> {
 #[clippy::has_significant_drop]
 pub struct RwLockReadGuard<'a, T: ?Sized> {
     lock: &'a RwLock<T>,
-    reader: Member,
+    reader: ProcId,
     /// Not `Send`, as the standard library's; and `Sync` where `T` is.
     kind: PhantomData<(std::sync::MutexGuard<'a, ()>, &'a T)>,
 }
@@ -101,7 +101,7 @@ pub struct RwLockReadGuard<'a, T: ?Sized> {
 #[clippy::has_significant_drop]
 pub struct RwLockWriteGuard<'a, T: ?Sized> {
     lock: &'a RwLock<T>,
-    writer: Member,
+    writer: ProcId,
     poison: PoisonGuard,
     /// Not `Send`, as the standard library's; and `Sync` where `T` is.
     kind: PhantomData<(std::sync::MutexGuard<'a, ()>, &'a mut T)>,
@@ -119,7 +119,7 @@ impl<T> RwLock<T> {
     /// ```
     #[must_use]
     pub const fn new(value: T) -> Self {
-        Self { raw: RawRwLock::new(), data: Common::new(value) }
+        Self { raw: RawRwLock::new(), data: RwCell::new(value) }
     }
 
     /// Consumes the lock and returns the data.
@@ -327,27 +327,27 @@ impl<T: ?Sized> RwLock<T> {
         if self.raw.poison().get() { Err(PoisonError::new(data)) } else { Ok(data) }
     }
 
-    fn read_guard(&self, reader: Member) -> LockResult<RwLockReadGuard<'_, T>> {
+    fn read_guard(&self, reader: ProcId) -> LockResult<RwLockReadGuard<'_, T>> {
         self.raw.poison().result(RwLockReadGuard { lock: self, reader, kind: PhantomData })
     }
 
-    fn read_guard_of(&self, reader: Option<Member>) -> TryLockResult<RwLockReadGuard<'_, T>> {
+    fn read_guard_of(&self, reader: Option<ProcId>) -> TryLockResult<RwLockReadGuard<'_, T>> {
         reader.map_or(Err(TryLockError::WouldBlock), |reader| Ok(self.read_guard(reader)?))
     }
 
-    fn write_guard(&self, writer: Member) -> LockResult<RwLockWriteGuard<'_, T>> {
+    fn write_guard(&self, writer: ProcId) -> LockResult<RwLockWriteGuard<'_, T>> {
         let flag = self.raw.poison();
         let poison = flag.guard(Acquired::Clean);
         flag.result(RwLockWriteGuard { lock: self, writer, poison, kind: PhantomData })
     }
 
-    fn write_guard_of(&self, writer: Option<Member>) -> TryLockResult<RwLockWriteGuard<'_, T>> {
+    fn write_guard_of(&self, writer: Option<ProcId>) -> TryLockResult<RwLockWriteGuard<'_, T>> {
         writer.map_or(Err(TryLockError::WouldBlock), |writer| Ok(self.write_guard(writer)?))
     }
 }
 
 /// Repeats `take` until it succeeds: without a deadline only the lock ends the wait.
-fn until_acquired(take: impl Fn(Wait) -> Option<Member>) -> Member {
+fn until_acquired(take: impl Fn(Wait) -> Option<ProcId>) -> ProcId {
     loop {
         if let Some(member) = take(Wait::Until(None)) {
             return member;

@@ -33,7 +33,7 @@ use super::event_count::{ALL, EventCount};
 use super::futex_wait;
 use super::holders::Holders;
 use super::lock::{Acquired, RobustLock};
-use super::members::{self, Member};
+use super::proc_table::{self, ProcId};
 
 /// A number of permits for threads of any processes. A thread that [acquires](Self::acquire) one has it until it drops the
 /// [`Permit`].
@@ -253,7 +253,7 @@ impl<'a> Inside<'a> {
         if free.load(Relaxed) == 0 {
             return None;
         }
-        let holder = members::own();
+        let holder = proc_table::current();
         if !held.add(holder) {
             // There is no room for another process, unless some have died.
             self.reclaim_from_dead();
@@ -273,7 +273,7 @@ impl<'a> Inside<'a> {
     }
 
     fn reclaim_from_dead(&mut self) {
-        let freed = self.semaphore.held.release_dead(members::lives);
+        let freed = self.semaphore.held.release_dead(proc_table::is_alive);
         if freed != 0 {
             self.add_free(freed);
         }
@@ -282,7 +282,7 @@ impl<'a> Inside<'a> {
     #[cold]
     fn repair(&mut self) {
         let Semaphore { permits, free, held, .. } = self.semaphore;
-        held.release_dead(members::lives);
+        held.release_dead(proc_table::is_alive);
         free.store(permits.load(Relaxed).saturating_sub(held.total()), Relaxed);
         self.to_wake = ALL;
     }
@@ -312,7 +312,7 @@ impl fmt::Debug for Semaphore {
 #[must_use = "a permit that is dropped at once limits nothing"]
 pub struct Permit<'a> {
     semaphore: &'a Semaphore,
-    holder: Member,
+    holder: ProcId,
 }
 
 impl Permit<'_> {
@@ -323,7 +323,7 @@ impl Permit<'_> {
     pub fn forget(self) {
         let permit = ManuallyDrop::new(self);
         let semaphore = permit.semaphore;
-        if !members::is_own(permit.holder) {
+        if !proc_table::is_current(permit.holder) {
             return;
         }
         let _inside = semaphore.inside();
@@ -336,7 +336,7 @@ impl Permit<'_> {
 
 impl Drop for Permit<'_> {
     fn drop(&mut self) {
-        if members::is_own(self.holder) {
+        if proc_table::is_current(self.holder) {
             let mut inside = self.semaphore.inside();
             if self.semaphore.held.remove(self.holder) {
                 inside.add_free(1);

@@ -4,10 +4,10 @@
 
 use super::MAX_HOLDERS;
 use super::holders::Holders;
-use super::members::Member;
+use super::proc_table::ProcId;
 
-fn member(number: usize) -> Member {
-    Member::of_bits(u32::try_from(number).unwrap()).unwrap()
+fn member(number: usize) -> ProcId {
+    ProcId::from_bits(u32::try_from(number).unwrap()).unwrap()
 }
 
 #[test]
@@ -25,7 +25,7 @@ fn release_dead_takes_each_number_once() {
     for n in [1, 2, 2, 3, 3, 3] {
         assert!(holders.add(member(n)));
     }
-    let lives = |of: Member| of != member(2);
+    let lives = |of: ProcId| of != member(2);
     assert_eq!((holders.release_dead(lives), holders.release_dead(lives)), (2, 0));
     assert_eq!([1, 2, 3].map(|n| holders.count_of(member(n))), [1, 0, 3]);
 }

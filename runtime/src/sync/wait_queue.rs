@@ -39,7 +39,7 @@ use super::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release};
 use super::atomic::{AtomicU32, AtomicU64};
 use super::futex_wait;
 use super::lock::RobustLock;
-use super::members::{self, Member};
+use super::proc_table::{self, ProcId};
 
 const WAITING: u32 = 0;
 const NOTIFIED: u32 = 1;
@@ -60,12 +60,12 @@ pub(crate) struct WaitQueue {
     next: AtomicU64,
     /// A bit for each slot that belongs to a waiter.
     taken: [AtomicU64; WAIT_SLOTS.div_ceil(BITS)],
-    slots: [Waiter; WAIT_SLOTS],
+    slots: [WaiterSlot; WAIT_SLOTS],
 }
 
 #[derive(Debug)]
 #[repr(C)]
-struct Waiter {
+struct WaiterSlot {
     word: AtomicU32,
     /// The id of its process.
     process: AtomicU32,
@@ -99,13 +99,13 @@ impl WaitQueue {
             overflow: AtomicU32::new(0),
             next: AtomicU64::new(0),
             taken: [const { AtomicU64::new(0) }; WAIT_SLOTS.div_ceil(BITS)],
-            slots: [const { Waiter::new() }; WAIT_SLOTS],
+            slots: [const { WaiterSlot::new() }; WAIT_SLOTS],
         }
     }
 
     /// Enters the queue. The caller holds the mutex of the condition.
     pub(crate) fn enter(&self) -> WaitSlot {
-        let me = members::own();
+        let me = proc_table::current();
         self.locked(|| {
             let Some(free) = self.free_slot() else {
                 let overflow = self.overflow.load(Relaxed) | HAS_OVERFLOW;
@@ -247,8 +247,8 @@ impl WaitQueue {
     }
 
     fn is_dead(&self, index: usize) -> bool {
-        let member = Member::of_bits(self.slots[index].process.load(Relaxed));
-        member.is_none_or(|member| !members::lives(member))
+        let member = ProcId::from_bits(self.slots[index].process.load(Relaxed));
+        member.is_none_or(|member| !proc_table::is_alive(member))
     }
 
     /// The tickets and slots of those that wait and were not notified.
@@ -285,7 +285,7 @@ fn indices(set: impl Iterator<Item = u64>) -> impl Iterator<Item = usize> {
     })
 }
 
-impl Waiter {
+impl WaiterSlot {
     const fn new() -> Self {
         Self { word: AtomicU32::new(WAITING), process: AtomicU32::new(0), ticket: AtomicU64::new(0) }
     }

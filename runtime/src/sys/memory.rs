@@ -293,7 +293,7 @@ pub(crate) struct Map {
 
 // SAFETY: a mapping belongs to the process, not to the thread that made it.
 unsafe impl Send for Map {}
-// SAFETY: the methods that write are used under the rules of `shared::Half` and `link::parcel`, which say which process may
+// SAFETY: the methods that write are used under the rules of `shared::MappedHeader` and `link::parcel`, which say which process may
 // write where.
 unsafe impl Sync for Map {}
 

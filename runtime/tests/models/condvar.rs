@@ -25,10 +25,10 @@ use loom::sync::Arc;
 use loom::thread;
 
 use crate::checker::{explore, explore_with};
-use crate::mortal::{FOR_EVER, Fault, Process, atomic, members, the_checker_finds, futex_wait};
+use crate::mortal::{FOR_EVER, Fault, Process, atomic, proc_table, the_checker_finds, futex_wait};
 use wait_queue::{WaitQueue, Woken};
 use lock::{RobustLock, Acquired};
-use members::Member;
+use proc_table::ProcId;
 
 /// So few that a model can be crowded.
 const WAIT_SLOTS: usize = 2;
@@ -146,7 +146,7 @@ fn a_dead_holder_is_reported_to_one_who_comes_next_and_to_no_other() {
         let victim = Process::start(2, 1, &account, Account::pay_in);
         let others = [3, 4].map(|number| Process::start(number, FOR_EVER, &account, Account::pay_in));
         let told: Vec<_> = others.into_iter().filter_map(Process::join).collect();
-        if victim.join().is_none() && account.lock.owner() == Member::of_bits(2) {
+        if victim.join().is_none() && account.lock.owner() == ProcId::from_bits(2) {
             assert!(!told.contains(&true));
             assert_eq!(account.lock.try_lock(), Some(Acquired::OwnerDied));
             account.change(Acquired::OwnerDied);
@@ -298,7 +298,7 @@ fn a_waiter_dies(meanwhile: fn()) {
             meanwhile();
             tokens.give(1);
             meanwhile();
-            members::kill(2);
+            proc_table::kill(2);
             victim.join();
             if tokens.locked(|count| *count) == 0 {
                 // One of them has it. If that was the heir, it has gone home; if not, it wants one still.

@@ -84,15 +84,15 @@ impl Link {
             alive
         };
         let mut tail = 0;
-        while lives() {
+        while is_alive() {
             let closed = self.closing.load(Acquire) != 0;
             if window::claim(&self.window) {
-                if !lives() {
+                if !is_alive() {
                     return;
                 }
                 tail += 1;
                 self.tail.store(tail, Release);
-                if !lives() {
+                if !is_alive() {
                     return;
                 }
                 if bell::must_ring(&self.asleep) {
@@ -125,16 +125,16 @@ impl Link {
             thread::yield_now();
         }
         for (done, result) in (1..).zip(&self.results) {
-            if !lives() {
+            if !is_alive() {
                 return;
             }
             result.store(1, Relaxed);
-            if !lives() {
+            if !is_alive() {
                 return;
             }
             self.progress.store(done, Release);
         }
-        if lives() {
+        if is_alive() {
             self.tail.store(1, Release);
         }
     }

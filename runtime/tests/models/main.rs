@@ -8,7 +8,7 @@ mod mortal;
 mod condvar;
 mod link;
 mod meeting;
-mod members;
+mod proc_table;
 mod queue;
 mod ring;
 mod rwlock;

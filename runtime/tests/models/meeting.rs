@@ -38,7 +38,7 @@ use loom::cell::UnsafeCell;
 use loom::sync::Arc;
 
 use crate::checker::{at_each_step, explore_with};
-use crate::mortal::{FOR_EVER, Process, act_as, atomic, members, the_checker_finds, futex_wait};
+use crate::mortal::{FOR_EVER, Process, act_as, atomic, proc_table, the_checker_finds, futex_wait};
 use barrier::{Barrier, BrokenBarrier};
 use event::Event;
 use once::Once;
@@ -171,7 +171,7 @@ fn a_party_that_dies_while_it_waits_breaks_the_barrier() {
         while meeting.barrier.waiting() < 2 {
             loom::thread::yield_now();
         }
-        members::kill(2);
+        proc_table::kill(2);
         assert_eq!(other.join(), Some(Err(BrokenBarrier)));
         assert_eq!(victim.join(), None);
         assert_eq!(meeting.barrier.wait(), Err(BrokenBarrier));

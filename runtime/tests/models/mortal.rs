@@ -139,7 +139,7 @@ impl<R: 'static> Process<R> {
             match lived {
                 Ok(result) => Some(result),
                 Err(killed) if killed.is::<Killed>() => {
-                    members::end(number);
+                    proc_table::report_exit(number);
                     futex_wait::look_again();
                     None
                 }
@@ -255,7 +255,7 @@ pub(crate) mod atomic {
 }
 
 /// Who lives: a bit for each member that does not, or is about to be killed.
-pub(crate) mod members {
+pub(crate) mod proc_table {
     use loom::sync::atomic::AtomicU32;
     use loom::sync::atomic::Ordering::{Acquire, Release};
 
@@ -267,40 +267,40 @@ pub(crate) mod members {
     }
 
     #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-    pub(crate) struct Member(u32);
+    pub(crate) struct ProcId(u32);
 
-    impl Member {
+    impl ProcId {
         pub(crate) fn bits(self) -> u32 {
             self.0
         }
 
-        pub(crate) fn of_bits(bits: u32) -> Option<Self> {
+        pub(crate) fn from_bits(bits: u32) -> Option<Self> {
             (bits != 0).then_some(Self(bits))
         }
     }
 
-    pub(crate) fn own() -> Member {
-        Member(OWN.with(std::cell::Cell::get))
+    pub(crate) fn current() -> ProcId {
+        ProcId(OWN.with(std::cell::Cell::get))
     }
 
-    pub(crate) fn is_own(member: Member) -> bool {
-        member == own()
+    pub(crate) fn is_current(member: ProcId) -> bool {
+        member == current()
     }
 
-    pub(crate) fn lives(member: Member) -> bool {
+    pub(crate) fn is_alive(member: ProcId) -> bool {
         Fault::NoDeathIsKnown.is_made() || DEAD.load(Acquire) & 1 << member.0 == 0
     }
 
-    pub(crate) fn was_killed(member: Member) -> bool {
-        !lives(member)
+    pub(crate) fn was_killed(member: ProcId) -> bool {
+        !is_alive(member)
     }
 
-    pub(super) fn end(number: u32) {
+    pub(super) fn report_exit(number: u32) {
         DEAD.fetch_or(1 << number, Release);
     }
 
     /// How many have ended.
-    pub(crate) fn ended() -> u32 {
+    pub(crate) fn deaths() -> u32 {
         DEAD.load(Acquire).count_ones()
     }
 
@@ -311,7 +311,7 @@ pub(crate) mod members {
     }
 
     pub(super) fn is_doomed() -> bool {
-        DOOMED.load(Acquire) & 1 << own().0 != 0
+        DOOMED.load(Acquire) & 1 << current().0 != 0
     }
 }
 
@@ -323,7 +323,7 @@ pub(crate) mod futex_wait {
     use loom::thread::{self, Thread};
 
     use super::atomic::AtomicU32;
-    use super::{Fault, SEEN, die, members, step};
+    use super::{Fault, SEEN, die, proc_table, step};
 
     loom::lazy_static! {
         static ref BEDS: Mutex<Beds> = Mutex::new(Beds::default());
@@ -372,14 +372,14 @@ pub(crate) mod futex_wait {
             if word.peek() != expected || SEEN.with(|seen| seen.replace(beds.time)) != beds.time {
                 return true;
             }
-            if !members::is_doomed() {
+            if !proc_table::is_doomed() {
                 beds.asleep.push((key(word), me.clone()));
             }
         }
         while Beds::lock().asleep.iter().any(|(_, sleeper)| sleeper.id() == me.id()) {
             thread::park();
         }
-        if members::is_doomed() {
+        if proc_table::is_doomed() {
             die();
         }
         true
@@ -454,17 +454,21 @@ pub(crate) mod futex_wait {
 
 /// What one model does not need, another one does.
 const _: fn() = || {
-    act_as(0, || members::kill(0));
+    act_as(0, || proc_table::kill(0));
     let _: fn() -> ! = die;
     let word = atomic::AtomicU32::new(0);
     futex_wait::wake_one(&word);
     futex_wait::wake_all(&word);
-    let _ = (members::own(), members::is_own(members::own()), members::was_killed(members::own()));
+    let _ = (
+        proc_table::current(),
+        proc_table::is_current(proc_table::current()),
+        proc_table::was_killed(proc_table::current()),
+    );
     let _ = (futex_wait::asleep(), futex_wait::short_deadline());
     let _ = futex_wait::deadline_after(std::time::Duration::ZERO);
     Fault::WakersMiscount.is_found_by("", "");
     let _ = (Fault::WaitersSetNoFlag, Fault::FencesAreLeftOut, Fault::NobodyIsWoken, Fault::NoDeathIsKnown);
     let _ = (Fault::ReleaseIsRelaxed, Fault::LeavesTooEarly, futex_wait::spin_until(|| true));
     let _ = (Fault::LooksTooEarly, Fault::NothingIsSought, Fault::GivesBackInSilence, Fault::NothingIsSwept);
-    let _ = (Fault::MemoryIsKept, Fault::NothingIsReserved, members::ended());
+    let _ = (Fault::MemoryIsKept, Fault::NothingIsReserved, proc_table::deaths());
 };

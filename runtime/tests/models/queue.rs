@@ -36,7 +36,7 @@ mod words;
 use loom::sync::Arc;
 
 use crate::checker::{at_each_step_up_to, explore_up_to};
-use crate::mortal::{FOR_EVER, Process, atomic, members, the_checker_finds, futex_wait};
+use crate::mortal::{FOR_EVER, Process, atomic, proc_table, the_checker_finds, futex_wait};
 use atomic::Ordering::Relaxed;
 use model::{LONG, Queue, SHORT, WIDE};
 

@@ -37,7 +37,7 @@ use loom::cell::UnsafeCell;
 use loom::sync::Arc;
 
 use crate::checker::{at_each_step, explore_with};
-use crate::mortal::{FOR_EVER, Process, act_as, atomic, members, the_checker_finds, futex_wait};
+use crate::mortal::{FOR_EVER, Process, act_as, atomic, proc_table, the_checker_finds, futex_wait};
 use semaphore::Semaphore;
 use raw_rwlock::{RawRwLock, Wait};
 

@@ -38,7 +38,7 @@ use std::time::{Duration, Instant};
 use crate::channel::error::NotSent;
 use crate::channel::patience::Patience;
 use crate::codec::Spill;
-use crate::shared::{Half, words};
+use crate::shared::{MappedHeader, words};
 use crate::sys::fd::{self, Identity};
 use crate::sys::memory::{self, Access, Map};
 use crate::sys::{self, forked, futex, packet, poll};
@@ -77,14 +77,14 @@ const READERS: u32 = 1;
 const NOBODYS: u32 = 2;
 
 /// Where the message begins.
-const MESSAGE: usize = Half::<Turn>::size_with(0);
+const MESSAGE: usize = MappedHeader::<Turn>::size_with(0);
 
 /// A parcel of ours.
 #[derive(Debug)]
 pub(super) struct Parcel {
     fd: OwnedFd,
     /// The first page; held longer by threads that wait for it.
-    word: Arc<Half<Turn>>,
+    word: Arc<MappedHeader<Turn>>,
     map: Map,
     /// When it was first seen that it was received, if it was looked for.
     received: Option<Instant>,
@@ -98,7 +98,7 @@ impl Parcel {
         let len = MESSAGE.saturating_add(len);
         let len = if len < STEP { len.next_power_of_two().max(64 << 10) } else { len.next_multiple_of(STEP) };
         let (fd, map) = memory::create_much(NAME, len)?;
-        let word = Arc::new(Half::map(fd.as_fd(), 0, Access::Write)?);
+        let word = Arc::new(MappedHeader::map(fd.as_fd(), 0, Access::Write)?);
         Ok(Self { fd, word, map, received: None, generation: forked::generation() })
     }
 
@@ -348,7 +348,7 @@ pub(super) struct Incoming {
 /// A parcel of the other end's.
 #[derive(Debug)]
 struct Arrived {
-    word: Half<Turn>,
+    word: MappedHeader<Turn>,
     map: Map,
 }
 
@@ -359,7 +359,7 @@ impl Arrived {
         if len < MESSAGE {
             return Err(sys::Errno::EMSGSIZE);
         }
-        let word = Half::map(fd, 0, Access::Write)?;
+        let word = MappedHeader::map(fd, 0, Access::Write)?;
         Ok(Self { word, map: Map::new(fd, len, Access::Read)? })
     }
 

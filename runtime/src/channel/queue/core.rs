@@ -13,7 +13,7 @@ use super::buffer::Buffer;
 use super::ends::{End, MOST_HANDLES, Side};
 use super::layout::{MOST_ITEMS, Shape, UNIT};
 use super::lending::Returns;
-use super::members;
+use super::proc_table;
 use super::memory::Memory;
 use super::patience::for_lock;
 use super::event_count::ALL;
@@ -85,7 +85,7 @@ impl Core {
             )));
         }
         let refused = |errno| channel_failed("make a queue", errno);
-        members::prepare().map_err(refused)?;
+        proc_table::prepare().map_err(refused)?;
         let items = u32::try_from(limits.items).unwrap_or(u32::MAX).min(MOST_ITEMS);
         let memory = Memory::create::<Q>(items, limits.bytes as u64).map_err(refused)?;
         let (puts, gets) = End::pair(&memory).map_err(refused)?;
@@ -271,7 +271,7 @@ impl Core {
     /// A number that is another one once a process has ended, or has let go of its consumers.
     #[inline]
     pub(super) fn news(&self) -> u64 {
-        members::ended().wrapping_add(self.memory.words().dropped.load(Acquire).into()) & (GONE >> 2)
+        proc_table::deaths().wrapping_add(self.memory.words().dropped.load(Acquire).into()) & (GONE >> 2)
     }
 
     /// Whether no consumer is left. The kernel is asked if there is news since it was asked last.

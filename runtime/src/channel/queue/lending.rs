@@ -8,7 +8,7 @@ use std::time::Instant;
 use super::atomic::Ordering::Relaxed;
 use super::core::Core;
 use super::event_count::ALL;
-use super::members;
+use super::proc_table;
 
 /// A lent item that comes back when this is dropped, if its ticket still says so.
 pub(super) struct Returns<'c>(pub(super) Option<&'c Core>, pub(super) (u32, u32));
@@ -25,7 +25,7 @@ impl Core {
     /// Has the next `get` look for items of dead processes, and says whether it will; `anyway`: also if none is known to
     /// have ended.
     pub(super) fn look_for_dead(&self, anyway: bool) -> bool {
-        let ended = members::ended();
+        let ended = proc_table::deaths();
         let words = self.memory.words();
         let looks = words.get.number.load(Relaxed) != 0 && (self.ended.swap(ended, Relaxed) != ended || anyway);
         if looks {

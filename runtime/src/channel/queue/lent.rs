@@ -16,8 +16,8 @@
 use super::atomic::Ordering::Relaxed;
 use super::event_count::{ALL, WaitKey};
 use super::layout::{Head, Place, Shape, Ticket};
-use super::members;
 use super::memory::Memory;
+use super::proc_table;
 use super::store::Inside;
 use super::sweep::is_dead;
 
@@ -79,7 +79,7 @@ impl Memory {
     /// A lent item is done. Under `get.lock`. False: this process does not have it, but perhaps a copy of it does.
     pub(super) fn done<'a>(&'a self, inside: &mut Inside<'a>, at: (u32, u32)) -> bool {
         let Some(Head::Item(shape)) = self.head(at) else { return false };
-        if self.ticket(at, shape) != Some(Ticket::With(members::own().bits())) {
+        if self.ticket(at, shape) != Some(Ticket::With(proc_table::current().bits())) {
             return false;
         }
         let chain = if shape.long { self.chain(at, shape) } else { None };
@@ -101,7 +101,7 @@ impl Memory {
     /// A lent item comes back. Under `get.lock`.
     pub(super) fn give_up(&self, at: (u32, u32)) {
         let Some(Head::Item(shape)) = self.head(at) else { return };
-        if self.ticket(at, shape) == Some(Ticket::With(members::own().bits())) {
+        if self.ticket(at, shape) == Some(Ticket::With(proc_table::current().bits())) {
             self.set_ticket(at, Ticket::Returned);
             self.words().get.returned.store(1, Relaxed);
         }
@@ -109,7 +109,7 @@ impl Memory {
 
     /// Whether an item is lent that may come back from another process. Under `get.lock`.
     pub(super) fn is_lent_elsewhere(&self) -> bool {
-        let (me, mut elsewhere) = (members::own().bits(), false);
+        let (me, mut elsewhere) = (proc_table::current().bits(), false);
         self.each_lent(|_, _, ticket| {
             elsewhere |= ticket == Ticket::Returned || matches!(ticket, Ticket::With(member) if member != me);
         });

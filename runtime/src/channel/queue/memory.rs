@@ -24,7 +24,7 @@ use super::layout::{Chunk, MOST_CHUNKS, UNIT};
 use super::words::{Side, Stock, Words};
 use crate::codec::CodecError;
 use crate::codec::handles::Handle;
-use crate::shared::{Half, Known, words};
+use crate::shared::{MappedHeader, MappingCache, words};
 use crate::sys::fd::{self, Identity};
 use crate::sys::memory::{self, Access, Map};
 use crate::sys::{Errno, Result};
@@ -68,7 +68,7 @@ words! {
 /// The memory of one queue, as this process has it.
 #[derive(Debug)]
 pub(super) struct Memory {
-    table: Half<Words>,
+    table: MappedHeader<Words>,
     descriptor: OwnedFd,
     identity: Identity,
     stretches: Box<[OnceLock<Map>]>,
@@ -76,7 +76,7 @@ pub(super) struct Memory {
 }
 
 /// The memories of queues that this process has: one that comes twice is mapped once.
-static KNOWN: Known<Memory> = Known::new();
+static MEMORIES: MappingCache<Memory> = MappingCache::new();
 
 /// Tells types of queues apart, `Q` being one with its items.
 fn fingerprint<Q: 'static>() -> u64 {
@@ -87,11 +87,11 @@ fn fingerprint<Q: 'static>() -> u64 {
 
 /// Where the chunks begin.
 fn start(chunks: u32) -> usize {
-    Half::<Words>::size_with(chunks as usize * ENTRY).next_multiple_of(4096)
+    MappedHeader::<Words>::size_with(chunks as usize * ENTRY).next_multiple_of(4096)
 }
 
-fn table(descriptor: BorrowedFd<'_>, chunks: u32) -> Result<Half<Words>> {
-    Half::map(descriptor, start(chunks) - Half::<Words>::size_with(0), Access::Write)
+fn table(descriptor: BorrowedFd<'_>, chunks: u32) -> Result<MappedHeader<Words>> {
+    MappedHeader::map(descriptor, start(chunks) - MappedHeader::<Words>::size_with(0), Access::Write)
 }
 
 /// Where a unit lies in its stretch.
@@ -110,7 +110,7 @@ impl Memory {
                 other => break other?,
             }
         };
-        memory::reserve_part(descriptor.as_fd(), 0, Half::<Words>::size_with(4096))?;
+        memory::reserve_part(descriptor.as_fd(), 0, MappedHeader::<Words>::size_with(4096))?;
         let identity = fd::identity(descriptor.as_fd()).ok_or(Errno::EBADF)?;
         let table = table(descriptor.as_fd(), chunks)?;
         let memory = Self::of(table, (descriptor, identity), chunks);
@@ -123,10 +123,10 @@ impl Memory {
         words.chunks.store(chunks, Relaxed);
         words.most_items.store(most_items, Relaxed);
         words.most_bytes.store(most_bytes, Relaxed);
-        Ok(KNOWN.enter(memory.identity, Arc::new(memory)))
+        Ok(MEMORIES.insert(memory.identity, Arc::new(memory)))
     }
 
-    fn of(table: Half<Words>, (descriptor, identity): (OwnedFd, Identity), chunks: u32) -> Self {
+    fn of(table: MappedHeader<Words>, (descriptor, identity): (OwnedFd, Identity), chunks: u32) -> Self {
         let stretches = (0..chunks.div_ceil(STRETCH)).map(|_| OnceLock::new()).collect();
         Self { table, descriptor, identity, stretches, chunks }
     }
@@ -136,7 +136,7 @@ impl Memory {
     pub(super) fn open(descriptor: OwnedFd) -> std::result::Result<Arc<Self>, CodecError> {
         let corrupt = || CodecError::new("the payload is corrupt: what came with it is no queue of this program");
         let identity = fd::identity(descriptor.as_fd()).ok_or_else(corrupt)?;
-        KNOWN.find_or_enter(identity, || {
+        MEMORIES.find_or_insert(identity, || {
             let len = memory::checked_len(descriptor.as_fd()).map_err(|_| corrupt())?;
             let fits = |chunks: u32| start(chunks) + chunks as usize * CHUNK == len;
             let chunks = (0..=MOST_CHUNKS.trailing_zeros()).map(|bits| 1 << bits).find(|chunks| fits(*chunks));
@@ -189,7 +189,7 @@ impl Memory {
         if !chunk.is_multiple_of(A_PAGE) {
             return Ok(());
         }
-        memory::reserve_part(self.descriptor.as_fd(), Half::<Words>::size_with(chunk as usize * ENTRY), 4096)
+        memory::reserve_part(self.descriptor.as_fd(), MappedHeader::<Words>::size_with(chunk as usize * ENTRY), 4096)
     }
 
     /// Sees to it that there is memory for a chunk.
@@ -287,6 +287,6 @@ impl Handle for Memory {
 
 impl Drop for Memory {
     fn drop(&mut self) {
-        KNOWN.forget(self.identity, self);
+        MEMORIES.remove(self.identity, self);
     }
 }

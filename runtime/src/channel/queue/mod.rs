@@ -39,7 +39,7 @@ mod travel;
 mod words;
 
 // What is modelled names these here; the model checker brings its own.
-use crate::shared::members;
+use crate::shared::proc_table;
 use crate::sync::{atomic, event_count, futex_wait, lock};
 
 pub use self::handle::{Queue, QueueReceiver, QueueSender};

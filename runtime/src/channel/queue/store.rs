@@ -40,8 +40,8 @@ use super::event_count::{EventCount, Notified, WaitKey};
 use super::futex_wait::short_deadline;
 use super::layout::{Chunk, Head, LONG_PART, MOST_ITEMS, Place, Shape, Ticket, UNIT, UNITS};
 use super::lock::Acquired;
-use super::members;
 use super::memory::{Memory, Refused};
+use super::proc_table;
 use super::stock::NoChunk;
 use super::words::Side;
 
@@ -303,7 +303,7 @@ impl Memory {
         }
         let mut long = Long { memory: self, chunks: Vec::new(), len: bytes.len() };
         for part in bytes.chunks(LONG_PART) {
-            let chunk = self.take(Chunk::Of(members::own().bits())).map_err(|no| self.not_put(no))?;
+            let chunk = self.take(Chunk::Of(proc_table::current().bits())).map_err(|no| self.not_put(no))?;
             self.write((chunk, 0), part);
             self.set_unit((chunk, UNITS - 1), Head::Hop(0).word());
             if let Some(before) = long.chunks.last() {

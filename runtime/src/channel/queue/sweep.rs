@@ -9,12 +9,12 @@
 
 use super::atomic::Ordering::{Acquire, Relaxed, Release};
 use super::layout::{Chunk, Head, LONG_PART, Place, Shape, Ticket, UNITS, low_half};
-use super::members::{self, Member};
 use super::memory::Memory;
+use super::proc_table::{self, ProcId};
 
 /// Whether the process that a word names has died.
 pub(super) fn is_dead(member: u32) -> bool {
-    Member::of_bits(member).is_none_or(|member| !members::lives(member))
+    ProcId::from_bits(member).is_none_or(|member| !proc_table::is_alive(member))
 }
 
 impl Memory {

@@ -11,8 +11,8 @@ use super::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release, SeqCst};
 use super::buffer::Buffer;
 use super::futex_wait::short_deadline;
 use super::layout::{Chunk, Head, LONG_PART, MOST_ITEMS, Place, Shape, Ticket};
-use super::members;
 use super::memory::{Memory, Refused};
+use super::proc_table;
 use super::store::{FEW, Inside};
 
 /// Why there is no item.
@@ -177,7 +177,7 @@ impl Memory {
             self.read_units(body, buffer.of(len));
         }
         got.at = at;
-        let me = members::own().bits();
+        let me = proc_table::current().bits();
         if shape.lent {
             // The ticket last: it is what says that the item is lent.
             if first {

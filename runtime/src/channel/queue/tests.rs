@@ -9,8 +9,8 @@ use std::sync::Arc;
 use super::atomic::Ordering::Relaxed;
 use super::buffer::Buffer;
 use super::layout::{LONGEST, Shape, UNITS};
-use super::members;
 use super::memory::{CHUNK, Memory};
+use super::proc_table;
 use super::store::NotPut;
 use super::take::{Got, NotGot};
 
@@ -50,7 +50,7 @@ struct Bare {
 
 impl Bare {
     fn new(most_items: u32, lends: bool) -> Self {
-        members::prepare().unwrap();
+        proc_table::prepare().unwrap();
         Self { memory: Memory::create::<Vec<u8>>(most_items, u64::MAX).unwrap(), lends }
     }
 

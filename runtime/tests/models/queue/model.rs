@@ -14,7 +14,7 @@ use super::memory::Memory;
 use super::event_count::ALL;
 use super::store::{self, NotPut};
 use super::take::{Got, NotGot};
-use crate::mortal::{Fault, members};
+use crate::mortal::{Fault, proc_table};
 
 /// Where a lent item stands.
 pub(crate) type At = (u32, u32);
@@ -103,7 +103,7 @@ impl Queue {
             let (mut buffer, mut got) = (Buffer::new(Vec::new), Got::<()>::new());
             let mut locked = |buffer: &mut Buffer, got: &mut Got<()>| {
                 let mut inside = self.memory.getting(None).unwrap();
-                let now = members::ended();
+                let now = proc_table::deaths();
                 if self.lends && ended != now {
                     ended = now;
                     self.look_for_dead();
@@ -131,7 +131,7 @@ impl Queue {
     /// Looks at an item that came out, and writes it down.
     pub(crate) fn note(&self, bytes: &[u8]) -> u8 {
         assert_eq!(bytes, vec![bytes[0]; self.len], "it is torn");
-        self.got.lock().unwrap().push((members::own().bits(), bytes[0]));
+        self.got.lock().unwrap().push((proc_table::current().bits(), bytes[0]));
         bytes[0]
     }
 
@@ -231,7 +231,7 @@ impl Queue {
                 && before.any(|(other, before)| *other == consumer && before >> 4 == item >> 4 && *before > item)
         };
         let late = (0..got.len()).filter(|at| is_late(*at)).count();
-        assert!(late <= if self.lends { members::ended() as usize } else { 0 }, "not in order: {got:x?}");
+        assert!(late <= if self.lends { proc_table::deaths() as usize } else { 0 }, "not in order: {got:x?}");
         let mut items: Vec<_> = got.iter().map(|(_, item)| *item).collect();
         items.sort_unstable();
         items

@@ -1,7 +1,7 @@
-//! What this process has mapped and can share, by the file that it is: what comes twice is mapped once.
+//! The mappings of this process by the file that they map: memory that arrives twice is mapped once.
 //!
-//! Owns: [`Known`], a table in a static. Runs in: any process.
-//! Never: keeps anything alive.
+//! Owns: [`MappingCache`], a table in a static. Runs in: any process.
+//! Invariant: the cache keeps no mapping alive.
 #![expect(unsafe_code, reason = "a static that points to a leaked table")]
 
 use std::collections::BTreeMap;
@@ -12,33 +12,33 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use crate::sys::fd::Identity;
 use crate::sys::forked;
 
-/// See the [module](self). For a static: a table that is made at the first use is never freed.
-pub(crate) struct Known<T>(AtomicPtr<Table<T>>);
+/// See the [module](self). For a static: a table is made at the first use and never freed.
+pub(crate) struct MappingCache<T>(AtomicPtr<CacheTable<T>>);
 
-struct Table<T> {
-    /// The process that has this table: see [`forked::generation`].
+struct CacheTable<T> {
+    /// The process of this table: see [`forked::generation`].
     generation: u64,
-    entries: Mutex<Entries<T>>,
+    entries: Mutex<CacheEntries<T>>,
 }
 
-type Entries<T> = BTreeMap<Identity, Weak<T>>;
+type CacheEntries<T> = BTreeMap<Identity, Weak<T>>;
 
-impl<T> Known<T> {
+impl<T> MappingCache<T> {
     pub(crate) const fn new() -> Self {
         Self(AtomicPtr::new(std::ptr::null_mut()))
     }
 
-    /// From now on, what comes to this process and is the same file is this one.
-    pub(crate) fn enter(&self, identity: Identity, one: Arc<T>) -> Arc<T> {
+    /// Adds a mapping. From now on it is found by the file it maps.
+    pub(crate) fn insert(&self, identity: Identity, one: Arc<T>) -> Arc<T> {
         self.entries().insert(identity, Arc::downgrade(&one));
         one
     }
 
-    /// The one of that file, made now if there is none.
+    /// Returns the mapping of that file, and makes it if there is none.
     ///
     /// # Errors
     /// As `make`, in which no `T` may be dropped.
-    pub(crate) fn find_or_enter<E>(
+    pub(crate) fn find_or_insert<E>(
         &self,
         identity: Identity,
         make: impl FnOnce() -> Result<T, E>,
@@ -52,22 +52,22 @@ impl<T> Known<T> {
         Ok(new)
     }
 
-    /// Takes out one that goes, unless another one was entered in its place since its last holder let go.
-    pub(crate) fn forget(&self, identity: Identity, one: &T) {
+    /// Removes a mapping that is being dropped, unless another one has taken its place since its last holder dropped it.
+    pub(crate) fn remove(&self, identity: Identity, one: &T) {
         let mut entries = self.entries();
-        if entries.get(&identity).is_some_and(|entered| std::ptr::eq(entered.as_ptr(), one)) {
+        if entries.get(&identity).is_some_and(|found| std::ptr::eq(found.as_ptr(), one)) {
             entries.remove(&identity);
         }
     }
 
     #[cfg(test)]
-    pub(crate) fn knows(&self, identity: Identity) -> bool {
+    pub(crate) fn contains(&self, identity: Identity) -> bool {
         self.entries().contains_key(&identity)
     }
 
-    /// This process's table. A copy made by `fork()` begins an empty one: of the original's it cannot know whether a thread
-    /// that is not there holds the lock.
-    fn entries(&self) -> MutexGuard<'_, Entries<T>> {
+    /// Returns this process's table. A copy made by `fork()` begins an empty one: a thread that the copy does not have may
+    /// hold the lock of the original's.
+    fn entries(&self) -> MutexGuard<'_, CacheEntries<T>> {
         let generation = forked::generation();
         let mut table = self.0.load(Acquire);
         loop {
@@ -78,7 +78,7 @@ impl<T> Known<T> {
                 }
                 _ => {}
             }
-            let new: *mut _ = Box::leak(Box::new(Table { generation, entries: Mutex::default() }));
+            let new: *mut _ = Box::leak(Box::new(CacheTable { generation, entries: Mutex::default() }));
             table = self.0.compare_exchange(table, new, AcqRel, Acquire).map_or_else(|other| other, |_| new);
         }
     }

@@ -1,7 +1,7 @@
-//! The ranges of memory that is split for writing, each lent to one holder at a time.
+//! Memory that is split into ranges for writing, each lent to one holder at a time.
 //!
 //! Owns: the arithmetic of ranges. Runs in: any process.
-//! Never: says which process may write; the locks of [`SharedRanges`](crate::SharedRanges) do.
+//! Invariant: the locks of [`SharedRanges`](crate::SharedRanges) say which process may write; nothing here does.
 #![expect(unsafe_code, reason = "references to values in mapped memory")]
 
 use std::marker::PhantomData;
@@ -9,8 +9,8 @@ use std::ops::Range;
 use std::ptr::NonNull;
 use std::sync::Arc;
 
-use super::handle::put;
-use super::region::{Kind, Region};
+use super::handle::attach;
+use super::region::{Region, RegionType};
 use crate::codec::CodecError;
 use crate::codec::handles;
 use crate::shared::{Shareable, Shared};
@@ -18,54 +18,54 @@ use crate::sys::fd::Identity;
 
 /// A region of `T`s, in ranges.
 #[derive(Debug)]
-pub(crate) struct Parts<T> {
+pub(crate) struct RawRanges<T> {
     region: Arc<Region>,
     values: PhantomData<T>,
 }
 
-impl<T> Clone for Parts<T> {
+impl<T> Clone for RawRanges<T> {
     fn clone(&self) -> Self {
         Self { region: Arc::clone(&self.region), values: PhantomData }
     }
 }
 
-impl<T: Shareable + Send> Parts<T> {
-    /// Splits a region that is the caller's alone into ranges of `len` values, with locks in the region `locks`. If it is not, it
-    /// comes back.
+impl<T: Shareable + Send> RawRanges<T> {
+    /// Splits a region into ranges of `len` values, with locks in the region `locks`. Returns it as the error if the caller does
+    /// not own it alone.
     pub(crate) fn split(region: Arc<Region>, len: usize, locks: Identity) -> Result<Self, Arc<Region>> {
         let mut region = Arc::try_unwrap(region)?;
         region.split(len, locks);
-        // From now on others may get it.
-        Ok(Self { region: region.enter(), values: PhantomData })
+        // From now on other processes may get it.
+        Ok(Self { region: region.publish(), values: PhantomData })
     }
 
-    /// Puts it beside the payload that this thread encodes.
-    pub(crate) fn put(&self) -> Result<u32, CodecError> {
-        put(&self.region)
+    /// Attaches it to the payload that this thread encodes.
+    pub(crate) fn attach(&self) -> Result<u32, CodecError> {
+        attach(&self.region)
     }
 
-    /// What came beside the payload that this thread decodes, if `locks` are its locks.
-    pub(crate) fn arrived<L: Shareable>(index: u32, locks: &Shared<[L]>) -> Result<Self, CodecError> {
+    /// Opens attachment `index` of the payload that this thread decodes, and checks that `locks` are its locks.
+    pub(crate) fn received<L: Shareable>(index: u32, locks: &Shared<[L]>) -> Result<Self, CodecError> {
         let region = handles::take(index, Region::open)?;
-        region.check_ranges(&Kind::of::<[T], T>(), locks.region())?;
+        region.check_ranges(&RegionType::of::<[T], T>(), locks.region())?;
         Ok(Self { region, values: PhantomData })
     }
 
-    /// The indices of the values in range `at`.
+    /// Returns the indices of the values in range `at`.
     pub(crate) fn range(&self, at: usize) -> Range<usize> {
         let (len, count) = (self.region.range(), self.region.count());
         let start = at.saturating_mul(len).min(count);
         start..start.saturating_add(len).min(count)
     }
 
-    /// The values of range `at`, for writing.
+    /// Returns the values of range `at` for writing.
     ///
-    /// The caller vouches, by the lock of that range, that no other thread has them while the slice lives.
+    /// The caller guarantees, by the lock of that range, that no other thread uses them while the slice lives.
     #[expect(clippy::mut_from_ref, reason = "a lock in shared memory says who may write, as in a `Mutex`")]
     pub(crate) fn lend(&self, at: usize) -> &mut [T] {
         let range = self.range(at);
         assert!(self.region.is_writable(), "the kernel refused to map this memory again when it could not be frozen");
-        // SAFETY: `range` keeps it inside the values, of which the region holds that many (`split`, `arrived`).
+        // SAFETY: `range` keeps it inside the values, of which the region holds that many (`split`, `received`).
         let start: NonNull<T> = unsafe { self.region.values().cast::<T>().add(range.start) };
         let mut values = NonNull::slice_from_raw_parts(start, range.len());
         // SAFETY: mapped for writing as long as `self` lives; `T`s, whatever became of their last writer (duty 3 of
@@ -77,7 +77,7 @@ impl<T: Shareable + Send> Parts<T> {
         self.region
     }
 
-    /// What [`Self::into_region`] gave.
+    /// The reverse of [`Self::into_region`].
     pub(crate) fn of_region(region: Arc<Region>) -> Self {
         Self { region, values: PhantomData }
     }
