@@ -70,7 +70,7 @@ pub(crate) fn install_hook() {
         if let Some(last_words) = LAST_WORDS.get() {
             last_words.say(&sentence(&report));
         } else if cfg!(panic = "abort")
-            && let Some(socket) = fd::numbered(PRELOADING.load(Relaxed))
+            && let Some(socket) = fd::from_number(PRELOADING.load(Relaxed))
         {
             tell_of_preload(socket, &sentence(&report));
         }

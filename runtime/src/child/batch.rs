@@ -15,7 +15,7 @@ use crate::codec::{Spill, Writer};
 use crate::link::batch::Items;
 use crate::link::frame::{INLINE, Kind};
 use crate::link::{Answer, Callee, Filling, Given, LastWords};
-use crate::sys::{Errno, clock, forked, process};
+use crate::sys::{Errno, clock, atfork, process};
 use crate::task::{Registration, lookup};
 
 /// A batch that has taken so long is answered as far as it has come. The parent makes them a hundred times shorter.
@@ -44,7 +44,7 @@ fn run_items(callee: &mut Callee, given: &Given, (task, items): (&Registration, 
     let mut behind = Behind { filling: &mut filling, start: &start };
     let mut writer = Writer::new(Vec::with_capacity(64), INLINE, &mut behind);
     let answer = callee.begin_answer(given);
-    let (watch, generation) = (Watch::start(), forked::generation());
+    let (watch, generation) = (Watch::start(), atfork::generation());
     let mut results = Results { callee, answer, watch, start: &start, last_words, generation, spilled: None };
     call::run_each(task, items, &mut results, &mut writer);
     drop(writer);
@@ -89,7 +89,7 @@ impl Sink for Results<'_, '_> {
 
     #[inline]
     fn returned(&mut self) {
-        if forked::generation() != self.generation {
+        if atfork::generation() != self.generation {
             // The task called `fork()`, and this is the copy: the link is the original's.
             process::exit_now(0);
         }

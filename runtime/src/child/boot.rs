@@ -28,7 +28,7 @@ sys::init::before_main!(boot);
 fn boot() {
     sys::env::note_loader();
     // Kept from the very start, also in a program that will start nothing: later, the file may be another one, or gone.
-    let _ = sys::image::keep();
+    let _ = sys::self_exe::keep();
     if std::env::var_os(MARK).is_none() {
         return;
     }
@@ -37,7 +37,7 @@ fn boot() {
         sys::env::remove(MARK.as_ref());
         return;
     };
-    if place != sys::init::place() {
+    if place != sys::init::constructor_index() {
         // It is for another copy of this crate in the program. That one's constructor is still to come.
         return;
     }
@@ -64,7 +64,7 @@ fn boot() {
         hangup.map(ChildEnd::inherited).into_iter().for_each(ChildEnd::keep);
     }
     identity::set_unready(if role == Role::Server { Unready::Server } else { Unready::Child });
-    sys::init::run_the_rest();
+    sys::init::run_remaining_constructors();
     sys::crash::install();
     panics::install_hook();
     match role {
@@ -81,7 +81,7 @@ fn boot() {
 
 /// Whether a greeting of ours waits on the socket of this number.
 fn is_greeted(socket: RawFd) -> bool {
-    let waiting = sys::fd::numbered(socket).and_then(|socket| sys::socket::peek(socket).ok());
+    let waiting = sys::fd::from_number(socket).and_then(|socket| sys::socket::peek(socket).ok());
     waiting.is_some_and(|message| mark::is_greeting(&message))
 }
 
@@ -90,13 +90,13 @@ fn is_greeted(socket: RawFd) -> bool {
 /// The kernel's own flag is not enough: it is set too where the caller's real and effective ids differ, and nothing is gained.
 fn has_more_rights_than_caller(socket: RawFd) -> bool {
     let same_ids =
-        || sys::fd::numbered(socket).is_some_and(|socket| sys::socket::maker(socket) == Ok(process::own_ids()));
-    sys::env::is_privileged() && (sys::image::gives_rights() || !same_ids())
+        || sys::fd::from_number(socket).is_some_and(|socket| sys::socket::maker(socket) == Ok(process::own_ids()));
+    sys::env::is_privileged() && (sys::self_exe::grants_rights() || !same_ids())
 }
 
 /// Tells the parent, on the socket of this number, why there will be no fork server.
 fn tell_why(socket: RawFd, why: GaveUp, errno: Errno) {
-    if let Some(socket) = sys::fd::numbered(socket) {
+    if let Some(socket) = sys::fd::from_number(socket) {
         let _ = sys::socket::send(socket, &to_bytes(&FromServer::GaveUp { why, errno: errno as i32 }), &[]);
     }
 }

@@ -46,7 +46,7 @@ pub(super) fn put_on(setup: Setup, attached: &[OwnedFd]) -> Result<(), Refusal> 
         if !process::leads_group(process::own_pid()) {
             hangup::give_up();
         }
-        signal::heed_terminal();
+        signal::restore_tostop();
     }
     process::set_name(&setup.name);
     if setup.ignores_termination {

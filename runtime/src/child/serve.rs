@@ -17,13 +17,13 @@ use crate::error;
 use crate::link::frame::{INLINE, Kind};
 use crate::link::message::{Refusal, Setup};
 use crate::link::{Callee, Given, Payload};
-use crate::sys::{Errno, crash, forked, limits, process};
+use crate::sys::{Errno, crash, atfork, limits, process};
 use crate::task::lookup;
 
 /// Serves until the parent closes the link, or until the one call of a `spawn` is done.
 pub(super) fn serve(mut callee: Callee) -> ! {
     let last_words = callee.last_words();
-    crash::tell(callee.overflow_flag());
+    crash::set_overflow_flag(callee.overflow_flag());
     panics::set_sink(last_words);
     rehearse();
     let mut once = None;
@@ -32,7 +32,7 @@ pub(super) fn serve(mut callee: Callee) -> ! {
             match set_up(&mut callee, &given) {
                 Ok(only_one) => {
                     once = only_one;
-                    last_words.limited(limits::memory().unwrap_or(0));
+                    last_words.limited(limits::address_space().unwrap_or(0));
                 }
                 Err(refusal) => {
                     answer(&mut callee, &given, Kind::BadSetup, &to_bytes(&refusal));
@@ -52,7 +52,7 @@ pub(super) fn serve(mut callee: Callee) -> ! {
         callee.linger(given);
         if once.is_some() {
             // Ending takes 0.2 ms; the parent, which may have been woken on this processor, goes first.
-            process::give_way();
+            process::yield_now();
             break;
         }
     }
@@ -73,7 +73,7 @@ pub(super) fn rehearse() {
     let _ = std::io::stdout().flush();
     let (mut handles, received) = (Handles::default(), Received::default());
     handles::provide(&received, || handles::collect(&mut handles, || ()));
-    std::hint::black_box((setup, known.is_ok(), handles, forked::generation()));
+    std::hint::black_box((setup, known.is_ok(), handles, atfork::generation()));
 }
 
 /// Becomes what the parent asked for; if one call is all that will come, returns how long exiting may take after that.
@@ -107,15 +107,15 @@ fn run(callee: &mut Callee, given: &Given) {
     if let Some(refusal) = given.memory.and_then(outfit::refuse_memory) {
         return answer(callee, given, Kind::BadSetup, &to_bytes(&refusal));
     }
-    let (generation, last_words) = (forked::generation(), callee.last_words());
-    let note_limit = || last_words.limited(limits::memory().unwrap_or(0));
+    let (generation, last_words) = (atfork::generation(), callee.last_words());
+    let note_limit = || last_words.limited(limits::address_space().unwrap_or(0));
     let mut limited = given.memory.map(|bytes| {
-        let limited = limits::limit_memory(bytes);
+        let limited = limits::limit_address_space(bytes);
         note_limit();
         limited
     });
     let returned = || {
-        if forked::generation() != generation {
+        if atfork::generation() != generation {
             // The task called `fork()`, and this is the copy: the link is the original's.
             process::exit_now(0);
         }

@@ -23,7 +23,7 @@
 //! # Which processes live
 //!
 //! Every child is entered in the process table before it is forked, as one of the process that asked for it, and said to
-//! have ended when it is reaped; see [`members`].
+//! have ended when it is reaped; see [`proc_table`].
 //!
 //! # This process is killed
 //!
@@ -48,7 +48,7 @@ use crate::sys::attributes::Attribute;
 use crate::sys::hangup::{ChildEnd, ServerEnd};
 use crate::sys::process::{self, Forked, Pid};
 use crate::sys::socket;
-use crate::sys::{self, Errno, fd, image, inherit, poll, rights, signal, terminal};
+use crate::sys::{self, Errno, fd, inherit, poll, rights, self_exe, signal, terminal};
 use crate::task::{fingerprint, preloads};
 
 /// How long killed children may take to end before the server no longer waits for them. They take milliseconds.
@@ -116,7 +116,7 @@ fn begin(socket: BorrowedFd<'_>) -> Result<(OwnedFd, ProcId, OwnedFd), Errno> {
     }
     if !process::leads_group(process::own_pid()) {
         // The program's group was perhaps stopped as a whole, and then the program killed.
-        process::go_on_without_parent();
+        process::continue_on_parent_death();
     }
     let (bytes, fds) = socket::receive(socket)?;
     let Ok(ToServer::Hello { magic: MAGIC, server, parent: asking, capabilities, stay, .. }) = from_bytes(&bytes)
@@ -298,7 +298,7 @@ impl Server {
     }
 
     fn reap(&mut self) {
-        while let Some(pid) = process::ended_child() {
+        while let Some(pid) = process::exited_child() {
             process::signal_group(pid, signal::KILL);
             let status = process::reap(pid);
             if let Some((id, member)) = self.children.remove(&pid) {
@@ -393,7 +393,7 @@ fn execute(
             fd::leave_open_on_exec(table)?;
             fd::leave_open_on_exec(control.as_fd())?;
             hangup.as_ref().map_or(Ok(()), |end| fd::leave_open_on_exec(end.as_fd()))?;
-            Ok((image::kept_or_opened()?, table.as_raw_fd(), env))
+            Ok((self_exe::get_or_open()?, table.as_raw_fd(), env))
         };
         leave_open().map_err(|errno| outfit::refusal("execute this program again", errno))
     });
@@ -402,7 +402,7 @@ fn execute(
         |(image, table, env)| {
             let hangup = hangup.as_ref().map(|end| end.as_fd().as_raw_fd());
             let role = Role::Child { maker: maker.as_raw(), table, member: member.bits(), hangup };
-            let mark = Mark { role, place: sys::init::place(), socket: control.as_raw_fd() };
+            let mark = Mark { role, place: sys::init::constructor_index(), socket: control.as_raw_fd() };
             let env = process::env_with(&env, (MARK, &mark.to_string()));
             let errno = process::exec_image(image.as_fd(), &process::own_args(), &env);
             outfit::refusal("execute this program again", errno)

@@ -350,7 +350,7 @@ mod tests {
     }
 
     pub(super) fn event() -> Arc<dyn Handle> {
-        Arc::new(Event(fd::event().unwrap()))
+        Arc::new(Event(fd::eventfd().unwrap()))
     }
 
     #[expect(clippy::unnecessary_wraps, reason = "what opens may fail")]
@@ -405,13 +405,13 @@ mod tests {
             });
         });
         assert_eq!((outer.len(), inner.len()), (2, 1));
-        let received = Received::new(vec![fd::event().unwrap()]);
+        let received = Received::new(vec![fd::eventfd().unwrap()]);
         provide(&received, || active(|| provide(&Received::default(), || take(0, opened).unwrap_err())));
     }
 
     #[test]
     fn a_handle_is_opened_once() {
-        let received = Received::new(vec![fd::event().unwrap()]);
+        let received = Received::new(vec![fd::eventfd().unwrap()]);
         let take = || provide(&received, || active(|| take(0, opened)));
         assert!(Arc::ptr_eq(&take().unwrap(), &take().unwrap()));
         let other = provide(&received, || active(|| super::take(0, |fd| Ok(Arc::new(Other(fd))))));
@@ -422,7 +422,7 @@ mod tests {
 
     #[test]
     fn a_handle_that_may_linger_does_so_once_it_was_opened() {
-        let received = Received::new(vec![fd::event().unwrap(), fd::event().unwrap()]);
+        let received = Received::new(vec![fd::eventfd().unwrap(), fd::eventfd().unwrap()]);
         let other = || provide(&received, || active(|| super::take(0, |fd| Ok(Arc::new(Other(fd))))));
         let before = other().unwrap();
         received.let_go();
@@ -432,7 +432,7 @@ mod tests {
 
     #[test]
     fn a_handle_that_stays_is_the_same() {
-        let handle: Arc<Event> = Arc::new(Event(fd::event().unwrap()));
+        let handle: Arc<Event> = Arc::new(Event(fd::eventfd().unwrap()));
         let mut handles = Handles::default();
         collect(&mut handles, || active(|| put(handle.clone()).unwrap()));
         let received = Received::of_own(&handles);

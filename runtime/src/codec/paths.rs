@@ -17,7 +17,7 @@ use std::sync::Arc;
 
 use serde::de::{Error, Visitor};
 
-use crate::sys::same;
+use crate::sys::specialize;
 
 /// What serde says of a path that it refuses.
 pub(super) const REFUSAL: &str = "path contains invalid UTF-8 characters";
@@ -30,20 +30,20 @@ pub(super) fn refused<T: ?Sized>(value: &T) -> Option<&[u8]> {
     }
     macro_rules! of {
         ($($P:ty,)*) => { $(
-            if let Some(path) = same::as_ref::<T, $P>(value).or_else(|| same::as_borrowed::<T, $P>(value)) {
+            if let Some(path) = specialize::as_ref::<T, $P>(value).or_else(|| specialize::as_borrowed::<T, $P>(value)) {
                 return only_odd(path);
             }
         )* };
     }
     of!(PathBuf, Box<Path>, Arc<Path>, Rc<Path>, Box<PathBuf>, Arc<PathBuf>, Rc<PathBuf>,);
-    let borrowed = same::as_path(value).or_else(|| same::as_borrowed::<T, Path>(value));
-    if let Some(path) = borrowed.or_else(|| same::as_borrowed_twice::<T, Path>(value)) {
+    let borrowed = specialize::as_path(value).or_else(|| specialize::as_borrowed::<T, Path>(value));
+    if let Some(path) = borrowed.or_else(|| specialize::as_borrowed_twice::<T, Path>(value)) {
         return only_odd(path);
     }
-    if let Some(path) = same::as_borrowed_twice::<T, PathBuf>(value) {
+    if let Some(path) = specialize::as_borrowed_twice::<T, PathBuf>(value) {
         return only_odd(path);
     }
-    let cow = same::as_cow::<T, Path>(value).or_else(|| same::as_borrowed_cow::<T, Path>(value));
+    let cow = specialize::as_cow::<T, Path>(value).or_else(|| specialize::as_borrowed_cow::<T, Path>(value));
     cow.and_then(|path: &Cow<'_, Path>| only_odd(path))
 }
 
@@ -63,7 +63,7 @@ fn only_odd(path: &Path) -> Option<&[u8]> {
 /// Whether a visitor makes a path. The compiler knows the answer.
 #[inline]
 pub(super) fn makes_path<'a, V: Visitor<'a>>() -> bool {
-    same::is::<V::Value, PathBuf>()
+    specialize::is::<V::Value, PathBuf>()
 }
 
 /// Shows text to a visitor; to that of a path also what is no UTF-8.
@@ -82,7 +82,7 @@ fn odd_path<'a, V: Visitor<'a>>(bytes: &[u8]) -> Option<V::Value> {
     // Another visitor may make something else of a text than the path that it is.
     let name = type_name::<V>();
     let is_plain = makes_path::<V>() && name.contains("serde") && name.contains("::PathBufVisitor");
-    is_plain.then(|| same::into(PathBuf::from(OsString::from_vec(bytes.to_vec())))).flatten()
+    is_plain.then(|| specialize::into(PathBuf::from(OsString::from_vec(bytes.to_vec())))).flatten()
 }
 
 /// A visitor of a path, which is asked for as bytes.

@@ -242,7 +242,7 @@ thread_local! {
     static CACHE: [Cell<Option<(u64, &'static Record)>>; NEAR] = const { [const { Cell::new(None) }; NEAR] };
 }
 
-/// The record of the type with this [number](crate::sys::same::key).
+/// The record of the type with this [number](crate::sys::specialize::key).
 #[inline]
 pub(super) fn record(key: u64) -> &'static Record {
     #[expect(clippy::cast_possible_truncation, reason = "only the low bits count")]
@@ -284,7 +284,7 @@ mod tests {
 
     #[test]
     fn each_type_has_one_record() {
-        let key = crate::sys::same::key::<Vec<Sites>>();
+        let key = crate::sys::specialize::key::<Vec<Sites>>();
         let own = record(key);
         let theirs = std::thread::spawn(move || record(key)).join().unwrap();
         assert!(std::ptr::eq(own, theirs) && std::ptr::eq(own, record(key)));

@@ -19,7 +19,7 @@ use serde::{Serialize, Serializer};
 use super::named::TOO_DEEP;
 use super::sites::Watch;
 use super::{paths, trial};
-use crate::sys::{same, stack};
+use crate::sys::{specialize, stack};
 
 /// Ways that a value may go at its place, beside the variants of an enum.
 const SOME: u64 = 0x01;
@@ -40,7 +40,7 @@ impl<T: Serialize + ?Sized> Serialize for Watched<'_, '_, T> {
         if let Some(path) = paths::refused(self.value) {
             return serializer.serialize_bytes(path);
         }
-        self.value.serialize(Strict { inner: serializer, watch: self.watch, own: same::key::<T>() })
+        self.value.serialize(Strict { inner: serializer, watch: self.watch, own: specialize::key::<T>() })
     }
 }
 
@@ -106,7 +106,7 @@ macro_rules! pass {
     ($($method:ident($($name:ident: $type:ty),*) = $way:expr $(, of $($T:ty)|+)?;)*) => { $(
         #[inline]
         fn $method(self, $($name: $type),*) -> Result<S::Ok, S::Error> {
-            let has_others = true $($(&& self.own != same::key::<$T>() && self.own != same::key::<&$T>())+)?;
+            let has_others = true $($(&& self.own != specialize::key::<$T>() && self.own != specialize::key::<&$T>())+)?;
             if has_others {
                 self.site($way);
             }
@@ -151,7 +151,7 @@ impl<'w, S: Serializer> Serializer for Strict<'w, S> {
     #[inline]
     fn serialize_some<T: Serialize + ?Sized>(self, value: &T) -> Result<S::Ok, S::Error> {
         may_go_deeper()?;
-        self.site(SOME ^ same::key::<T>().rotate_left(8));
+        self.site(SOME ^ specialize::key::<T>().rotate_left(8));
         self.inner.serialize_some(&Watched { value, watch: self.watch })
     }
 

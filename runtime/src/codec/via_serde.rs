@@ -23,7 +23,7 @@ use super::sites::{self, News, Watch, Way};
 use super::strict::Watched;
 use super::trial::{self, Again, Sent};
 use super::{CodecError, Format, Reader, Writer};
-use crate::sys::same;
+use crate::sys::specialize;
 
 const CONFIGURATION: Configuration<LittleEndian, Fixint> = bincode::config::standard().with_fixed_int_encoding();
 
@@ -85,7 +85,7 @@ impl<'a, T: Travels<'a>> Format<'a, T> for ViaSerde {
 
 /// Appends `value`; `again` reads one of its type.
 pub(super) fn put<T: Serialize + ?Sized>(value: &T, writer: &mut Writer<'_>, again: Again) -> Result<(), CodecError> {
-    let record = sites::record(same::key::<T>());
+    let record = sites::record(specialize::key::<T>());
     let way = record.way();
     if way == Way::ByName {
         return put_by_name(value, writer, again);
@@ -137,7 +137,7 @@ fn put_doubtful<T: Serialize + ?Sized>(
     if need.is_none() {
         written.map_err(unwritten)?;
     }
-    let (name, record) = (std::any::type_name::<T>(), sites::record(same::key::<T>()));
+    let (name, record) = (std::any::type_name::<T>(), sites::record(specialize::key::<T>()));
     match trial::judge(name, record, (fresh, need), &|log| trial::write(value, log), again)? {
         Sent::ByPlace => Ok(()),
         Sent::ByName(bytes) => {
@@ -149,7 +149,7 @@ fn put_doubtful<T: Serialize + ?Sized>(
 
 #[cold]
 fn put_by_name<T: Serialize + ?Sized>(value: &T, writer: &mut Writer<'_>, again: Again) -> Result<(), CodecError> {
-    let (name, record) = (std::any::type_name::<T>(), sites::record(same::key::<T>()));
+    let (name, record) = (std::any::type_name::<T>(), sites::record(specialize::key::<T>()));
     let write: trial::WriteLog<'_> = &|log| trial::write(value, log);
     match trial::by_name(name, record, ("", false), write, again).map_err(|refused| trial::explained(refused.into()))? {
         Sent::ByName(bytes) => writer.put_bytes(&bytes),

@@ -62,7 +62,7 @@ impl Error {
 
     /// The task is not in the registry of this process.
     pub(crate) fn unknown_task() -> Self {
-        if process::has_begun_main() {
+        if process::has_main_started() {
             Self::new(ErrorKind::UnknownTask, Execution::NotStarted)
         } else {
             Self::before_main()

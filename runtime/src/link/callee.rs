@@ -389,7 +389,7 @@ impl Callee {
     }
 
     fn ring(&self) {
-        if !fd::still_rings(self.bell.as_fd()) {
+        if !fd::try_notify(self.bell.as_fd()) {
             // The task has closed what is not its own. The parent is told by our end, and then finds the reply.
             process::exit_now(1);
         }

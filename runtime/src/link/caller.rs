@@ -217,7 +217,7 @@ impl<T> Caller<T> {
     /// Tells the child that its parent is about to sleep, or is awake again. To be followed by a look at
     /// [`Caller::has_reply`]: either we see the reply, or the child sees the word.
     pub(crate) fn set_asleep(&self, asleep: bool) {
-        let processor = if asleep { limits::processor() + 1 } else { 0 };
+        let processor = if asleep { limits::current_cpu() + 1 } else { 0 };
         bell::say(&self.link.request.words().asleep.0, processor);
     }
 

@@ -49,7 +49,7 @@ impl Crowd {
             self.patience = PATIENCE;
         }
         let talking = now - std::mem::replace(&mut self.last, now) < CONVERSATION;
-        if !talking || others != Some(limits::processor()) {
+        if !talking || others != Some(limits::current_cpu()) {
             self.in_a_row = 0;
             return;
         }
@@ -57,7 +57,7 @@ impl Crowd {
         if self.in_a_row >= self.patience {
             self.in_a_row = 0;
             self.patience = self.patience.saturating_mul(2);
-            limits::step_aside();
+            limits::leave_current_cpu();
         }
     }
 }

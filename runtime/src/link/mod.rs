@@ -86,7 +86,7 @@ use self::words::{ReplyWords, RequestWords};
 use crate::codec::handles::Handles;
 use crate::codec::{self, message::to_bytes};
 use crate::shared::MappedHeader;
-use crate::sys::held::Held;
+use crate::sys::held::HeldFd;
 use crate::sys::memory::Access;
 use crate::sys::socket;
 use crate::sys::{self, Errno, fd, memory};
@@ -187,10 +187,10 @@ impl Payload {
 pub(crate) struct Link {
     request: Arc<MappedHeader<RequestWords>>,
     reply: MappedHeader<ReplyWords>,
-    control: Held,
-    bell: Arc<Held>,
+    control: HeldFd,
+    bell: Arc<HeldFd>,
     /// The halves' memory, of which only [`FIRST`] bytes of each ring are reserved, until it is known what the link is for.
-    halves: Option<[Held; 2]>,
+    halves: Option<[HeldFd; 2]>,
 }
 
 /// How much of a ring is reserved from the start: room for a setup, one call, and their answers.
@@ -206,7 +206,7 @@ impl Link {
             result.map_err(|errno| (step, errno))
         }
         let (control, theirs) = at("make a socket pair", socket::pair())?;
-        let bell = at("make an eventfd", fd::event())?;
+        let bell = at("make an eventfd", fd::eventfd())?;
         let (size, first) =
             (MappedHeader::<RequestWords>::size_with(RING), MappedHeader::<RequestWords>::size_with(FIRST));
         let request_fd = at("reserve the request half", memory::create_in_part("process-task-request", size, first))?;
@@ -242,7 +242,7 @@ impl Link {
     }
 
     /// What the child rings.
-    pub(crate) fn bell(&self) -> &Arc<Held> {
+    pub(crate) fn bell(&self) -> &Arc<HeldFd> {
         &self.bell
     }
 

@@ -25,7 +25,7 @@ use std::time::Duration;
 
 use super::frame::ParcelName;
 use crate::codec::Spill;
-use crate::sys::held::Held;
+use crate::sys::held::HeldFd;
 use crate::sys::memory::{self, Access, Map};
 use crate::sys::{self, clock};
 
@@ -60,7 +60,7 @@ pub(super) fn store(words: &[AtomicU32; SLOTS], gone: &Gone) -> bool {
 #[derive(Debug)]
 struct Parcel {
     name: ParcelName,
-    fd: Held,
+    fd: HeldFd,
     map: Map,
 }
 
@@ -221,7 +221,7 @@ impl Parcel {
     fn new(name: ParcelName, len: usize) -> sys::Result<Self> {
         const STEP: usize = 2 << 20;
         let len = if len < STEP { len.next_power_of_two().max(64 << 10) } else { len.next_multiple_of(STEP) };
-        let (fd, map) = memory::create_much("process-task-parcel", len)?;
+        let (fd, map) = memory::create_huge("process-task-parcel", len)?;
         memory::seal_future_writes(fd.as_fd())?;
         Ok(Self { name, fd: fd.into(), map })
     }

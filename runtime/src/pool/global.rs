@@ -6,7 +6,7 @@ use std::sync::{Mutex, PoisonError};
 
 use super::pool::Pool;
 use crate::error::Result;
-use crate::sys::forked;
+use crate::sys::atfork;
 
 /// The generation of the process that made it, and the pool.
 static GLOBAL: Mutex<Option<(u64, &'static Pool)>> = Mutex::new(None);
@@ -33,12 +33,12 @@ impl Pool {
     pub fn global() -> Result<&'static Self> {
         let mut global = GLOBAL.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some((generation, pool)) = *global
-            && generation == forked::generation()
+            && generation == atfork::generation()
         {
             return Ok(pool);
         }
         let pool: &'static Self = Box::leak(Box::new(Self::new()?.for_all()));
-        *global = Some((forked::generation(), pool));
+        *global = Some((atfork::generation(), pool));
         Ok(pool)
     }
 }

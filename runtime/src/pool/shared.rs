@@ -23,9 +23,9 @@ use crate::error::{Error, Result};
 use crate::link::{IDLE, Payload, SharedStock, Spin};
 use crate::reactor::{EventHandler, Token};
 use crate::supervisor::{ChildHandle, Supervisor};
-use crate::sys::held::Held;
-use crate::sys::poll::{self, Report};
-use crate::sys::{Errno, fd, forked, signal};
+use crate::sys::held::HeldFd;
+use crate::sys::poll::{self, Trigger};
+use crate::sys::{Errno, fd, atfork, signal};
 
 /// Why a pool ends whose descriptors the program has closed.
 const LOST_DESCRIPTORS: &str = "this program has closed descriptors that it did not open, those of the pool among them";
@@ -46,9 +46,9 @@ pub(super) struct Shared {
     /// Calls without an outcome.
     pub(super) outstanding: Arc<AtomicUsize>,
     /// The epoll set in which the leader sleeps: the workers' doorbells, which are eventfds, and its own.
-    pub(super) set: poll::Set,
+    pub(super) set: poll::Epoll,
     /// Wakes the leader when another thread has settled a call.
-    leader_bell: Held,
+    leader_bell: HeldFd,
     /// How long leaders spin before they sleep.
     pub(super) spin: Spin,
     pub(super) stock: SharedStock,
@@ -63,16 +63,16 @@ pub(super) struct Shared {
 impl Shared {
     pub(super) fn new(supervisor: Arc<Supervisor>, config: PoolConfig, workers: usize) -> Result<Arc<Self>> {
         let at = |step: &'static str| move |errno: Errno| Error::could_not_start(step, errno);
-        let set = poll::Set::new().map_err(at("make an epoll set"))?;
-        let leader_bell = Held::from(fd::event().map_err(at("make an eventfd"))?);
-        set.add(leader_bell.as_fd(), 0, Report::Ring).map_err(at("watch an eventfd"))?;
+        let set = poll::Epoll::new().map_err(at("make an epoll set"))?;
+        let leader_bell = HeldFd::from(fd::eventfd().map_err(at("make an eventfd"))?);
+        set.add(leader_bell.as_fd(), 0, Trigger::Edge).map_err(at("watch an eventfd"))?;
         let config = Arc::new(config);
         let scheduler = Scheduler::new(Arc::clone(&config), workers);
         let (outstanding, limit) = (Arc::clone(scheduler.outstanding()), Arc::clone(scheduler.limit()));
         let shared = Arc::new(Self {
             supervisor,
             token: OnceLock::new(),
-            generation: forked::generation(),
+            generation: atfork::generation(),
             config,
             scheduler: Mutex::new(scheduler),
             workers_changed: Condvar::new(),
@@ -99,7 +99,7 @@ impl Shared {
 
     /// Whether this process is a copy, made by `fork()`, of the one that the pool belongs to.
     pub(super) fn is_foreign(&self) -> bool {
-        self.generation != forked::generation()
+        self.generation != atfork::generation()
     }
 
     /// Changes the scheduler under the mutex, then runs what the change has caused.
@@ -155,7 +155,7 @@ impl Shared {
     fn run_effects(self: &Arc<Self>, effects: Effects) {
         emit(effects.events);
         if effects.wake_leader {
-            self.leader_bell.ring();
+            self.leader_bell.notify();
         }
         effects.wake.into_iter().for_each(|waiters| waiters.wake(&self.callbacks));
         if let Some(follower) = effects.follower {

@@ -23,7 +23,7 @@ pub(super) fn check_size(workers: usize, eager: bool) -> Result<()> {
         return Err(Error::invalid(format!("a pool has at most {MOST_WORKERS} workers, and {workers} were asked for")));
     }
     let needed = (workers * DESCRIPTORS) as u64;
-    let (allowed, _) = limits::own()[limits::OPEN_FILES];
+    let (allowed, _) = limits::current()[limits::OPEN_FILES];
     if eager && needed > allowed {
         let step = format!(
             "find {needed} descriptors for {workers} workers, of which this process may have {allowed} \

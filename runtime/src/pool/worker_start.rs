@@ -20,7 +20,7 @@ use crate::error::{Error, Result};
 use crate::link::frame::Kind;
 use crate::link::{Caller, Payload};
 use crate::supervisor::{ChildHandle, OnStarted, SetupFor, SpawnedChild, StartRequest, hand_over, setup_of_worker};
-use crate::sys::poll::Report;
+use crate::sys::poll::Trigger;
 use crate::sys::{Errno, rights, signal};
 
 /// How often `build` polls for workers that set themselves up, if it waits for that alone.
@@ -143,8 +143,8 @@ fn prepare(
         caller.publish();
     }
     // The pool's own set first: a leader that sleeps there is woken rather than the reactor.
-    shared.set.add(bell, 0, Report::RingOne).map_err(at("watch a worker"))?;
+    shared.set.add(bell, 0, Trigger::EdgeExclusive).map_err(at("watch a worker"))?;
     let token = shared.token.get();
-    let watched = token.map_or(Ok(()), |token| shared.supervisor.reactor().register(bell, *token, Report::RingOne));
+    let watched = token.map_or(Ok(()), |token| shared.supervisor.reactor().register(bell, *token, Trigger::EdgeExclusive));
     watched.map_err(at("watch a worker"))
 }

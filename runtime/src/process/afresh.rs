@@ -34,6 +34,6 @@ use crate::sys::rights;
 /// # process_task::Result::Ok(())
 /// ```
 pub fn start_afresh() -> Result<()> {
-    rights::start_afresh();
+    rights::invalidate_all();
     existing_supervisor().map_or(Ok(()), |supervisor| supervisor.start_afresh())
 }

@@ -19,7 +19,7 @@ use crate::call::decode;
 use crate::codec::CodecError;
 use crate::error::{Error, Result};
 use crate::reactor::reactor;
-use crate::sys::{self, fd, forked, signal};
+use crate::sys::{self, fd, atfork, signal};
 
 /// A process that runs one task, and the way to its result.
 ///
@@ -89,14 +89,14 @@ impl<R> Process<R> {
         let state = match started {
             Ok(running) => State::Running(running),
             Err(error) => {
-                let ended = fd::event().ok();
+                let ended = fd::eventfd().ok();
                 if let Some(event) = &ended {
-                    fd::ring(event.as_fd());
+                    fd::notify(event.as_fd());
                 }
                 State::Failed(error, ended)
             }
         };
-        Self { name, state, generation: forked::generation(), decode, stdin: None, pipes: Pipes::default() }
+        Self { name, state, generation: atfork::generation(), decode, stdin: None, pipes: Pipes::default() }
     }
 
     /// The error of a start that failed.
@@ -296,7 +296,7 @@ impl<R> Process<R> {
 
     fn running(&self) -> Result<&Arc<Running>> {
         match &self.state {
-            State::Running(_) if self.generation != forked::generation() => {
+            State::Running(_) if self.generation != atfork::generation() => {
                 Err(Error::invalid("the process was started by the process that this one is a `fork()` of"))
             }
             State::Running(running) => Ok(running.latest()),
@@ -358,7 +358,7 @@ impl<R> Drop for Process<R> {
     fn drop(&mut self) {
         // In a copy made by `fork()`, the epoll set is still the original's, too.
         if let State::Running(running) = &self.state
-            && self.generation == forked::generation()
+            && self.generation == atfork::generation()
         {
             running.latest().release();
             self.pipes.stop_listening();

@@ -13,7 +13,7 @@ use std::time::Instant;
 
 use crate::error::{Error, Result, why};
 use crate::reactor::{Reactor, Token};
-use crate::sys::poll::{self, Report};
+use crate::sys::poll::{self, Trigger};
 use crate::sys::{self, Errno, errno_of, memory};
 
 /// How much is read at a time: what a pipe holds by default.
@@ -97,7 +97,7 @@ impl Pipes {
             let open: Vec<_> = self.open().collect();
             let ends = open.iter().filter_map(|at| self.readers[*at].as_ref()).map(AsFd::as_fd);
             let watched: Vec<_> = [event].into_iter().chain(ends).collect();
-            let ready = poll::readable_of(&watched, deadline)?;
+            let ready = poll::readable_indices(&watched, deadline)?;
             for at in ready.iter().filter_map(|at| at.checked_sub(1)) {
                 self.read_one(open[at], each)?;
             }
@@ -135,7 +135,7 @@ impl Pipes {
         }
         if self.watched_by.is_none() {
             for reader in self.readers.iter().flatten() {
-                reactor.register(reader.as_fd(), token, Report::Ring)?;
+                reactor.register(reader.as_fd(), token, Trigger::Edge)?;
             }
             self.watched_by = Some(Arc::clone(reactor));
         }

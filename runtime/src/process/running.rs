@@ -34,8 +34,8 @@ use crate::supervisor::{
     ChildHandle, DEATH_CHECK_INTERVAL, MAX_DEATH_TIME, SetupFor, SpawnAttributes, SpawnedChild, StartRequest,
     hand_over, not_dead_note, setup, supervisor, tell_of_stop,
 };
-use crate::sys::held::Held;
-use crate::sys::poll::{self, Report};
+use crate::sys::held::HeldFd;
+use crate::sys::poll::{self, Trigger};
 use crate::sys::{self, Errno, signal};
 
 /// What a request on this link was.
@@ -90,7 +90,7 @@ pub(super) struct Running {
     /// `None` once the outcome is known or the handle is dropped.
     caller: Mutex<Option<Caller<Asked>>>,
     outcome: OnceLock<Result<Body>>,
-    bell: Arc<Held>,
+    bell: Arc<HeldFd>,
     waker: Mutex<Option<Waker>>,
     /// The reactor's token for this process, once a future awaits the result.
     token: OnceLock<(Arc<Reactor>, Token)>,
@@ -162,7 +162,7 @@ impl Running {
             }
         });
         running.set_timer();
-        // Held until the end is known, so that the reactor's thread unmaps the link, and not the thread that joins.
+        // HeldFd until the end is known, so that the reactor's thread unmaps the link, and not the thread that joins.
         let watcher = Arc::clone(&running);
         running.record.on_exit(move || watcher.ended());
         Ok(running)
@@ -264,7 +264,7 @@ impl Running {
                 return Some(outcome);
             }
             let rang = sleep(self.bell.as_fd());
-            self.bell.quieten();
+            self.bell.drain();
             if rang == Ok(false) {
                 return self.outcome();
             }
@@ -287,7 +287,7 @@ impl Running {
             (Arc::clone(reactor), reactor.add_handler(handler))
         });
         if is_new {
-            reactor.register(self.bell.as_fd(), *token, Report::Ring)?;
+            reactor.register(self.bell.as_fd(), *token, Trigger::Edge)?;
         }
         self.set_asleep();
         Ok(*token)
@@ -449,7 +449,7 @@ impl Running {
 
     /// Tells the waiting threads and futures that there is something to see.
     fn tell(self: Arc<Self>) {
-        self.bell.ring();
+        self.bell.notify();
         self.ready();
     }
 

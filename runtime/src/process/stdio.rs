@@ -102,7 +102,7 @@ impl Stdio {
     fn file(self, number: i32) -> Result<Option<OwnedFd>> {
         let failed = |errno: Errno| preparing("open a standard stream", &errno.into());
         match self.0 {
-            Kind::Null => fd::null().map(Some).map_err(|errno| preparing("open /dev/null", &errno.into())),
+            Kind::Null => fd::dev_null().map(Some).map_err(|errno| preparing("open /dev/null", &errno.into())),
             Kind::File(file) => Ok(Some(file)),
             // Outputs are inherited anyway; for stdin it must be said.
             Kind::Inherit if number == 0 => fd::duplicate(fd::stdio(0).as_fd()).map(Some).map_err(failed),

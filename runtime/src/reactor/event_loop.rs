@@ -18,9 +18,9 @@ use std::time::{Duration, Instant};
 use super::lost;
 use super::timers::{Timer, Timers};
 use crate::error::{Error, Result};
-use crate::sys::held::{self, Held, Wire};
-use crate::sys::poll::{self, Report};
-use crate::sys::{self, Errno, errno_of, fd, forked, identity, signal};
+use crate::sys::held::{self, CloseDetector, HeldFd};
+use crate::sys::poll::{self, Trigger};
+use crate::sys::{self, Errno, atfork, errno_of, fd, identity, signal};
 
 /// Handles the events of descriptors. Called on the reactor's thread, which it must not block.
 pub(crate) trait EventHandler: Send + Sync {
@@ -53,11 +53,11 @@ const WAKE_UP: Token = Token(0);
 /// See the top of this file.
 pub(crate) struct Reactor {
     generation: u64,
-    epoll: poll::Set,
+    epoll: poll::Epoll,
     /// An eventfd that makes the thread look again.
-    wake_up: Held,
+    wake_up: HeldFd,
     /// Hung up when the program closes what it did not open.
-    tripwire: Wire,
+    tripwire: CloseDetector,
     /// The thread that runs the loop, and which one it is: the first, the second…
     thread: Mutex<Option<JoinHandle<()>>>,
     thread_number: AtomicU64,
@@ -101,12 +101,12 @@ pub(crate) fn reactor() -> Result<Arc<Reactor>> {
 impl Reactor {
     fn start() -> Result<Arc<Self>> {
         let at = |step: &'static str| move |errno: Errno| Error::could_not_start(step, errno);
-        let epoll = poll::Set::new().map_err(at("make an epoll set"))?;
-        let wake_up = Held::from(fd::event().map_err(at("make an eventfd"))?);
-        let tripwire = Wire::new().map_err(at("make a pipe"))?;
-        epoll.add(wake_up.as_fd(), WAKE_UP.0, Report::Ring).map_err(at("watch an eventfd"))?;
+        let epoll = poll::Epoll::new().map_err(at("make an epoll set"))?;
+        let wake_up = HeldFd::from(fd::eventfd().map_err(at("make an eventfd"))?);
+        let tripwire = CloseDetector::new().map_err(at("make a pipe"))?;
+        epoll.add(wake_up.as_fd(), WAKE_UP.0, Trigger::Edge).map_err(at("watch an eventfd"))?;
         let reactor = Arc::new(Self {
-            generation: forked::generation(),
+            generation: atfork::generation(),
             epoll,
             wake_up,
             tripwire,
@@ -159,7 +159,7 @@ impl Reactor {
 
     /// False in a copy of its process, made by `fork()`: the epoll set is still the original's.
     pub(crate) fn is_of_this_process(&self) -> bool {
-        self.generation == forked::generation()
+        self.generation == atfork::generation()
     }
 
     /// Sets what runs on this thread beside handlers. Only the first hooks are used.
@@ -169,7 +169,7 @@ impl Reactor {
 
     /// Makes the thread leave its poll, and run the hooks and the timers.
     pub(crate) fn interrupt(&self) {
-        self.wake_up.ring();
+        self.wake_up.notify();
     }
 
     /// Adds a handler; returns the token for [`Reactor::register`].
@@ -194,21 +194,21 @@ impl Reactor {
     ///
     /// # Errors
     /// As `epoll_ctl(2)`.
-    pub(crate) fn register(&self, fd: BorrowedFd<'_>, token: Token, report: Report) -> sys::Result<()> {
-        self.epoll.add(fd, token.0, report)
+    pub(crate) fn register(&self, fd: BorrowedFd<'_>, token: Token, trigger: Trigger) -> sys::Result<()> {
+        self.epoll.add(fd, token.0, trigger)
     }
 
-    /// Reports once more of a descriptor that is reported [once](Report::Once).
+    /// Reports once more of a descriptor that is reported [once](Trigger::OneShot).
     ///
     /// # Errors
     /// As `epoll_ctl(2)`.
     pub(crate) fn reregister(&self, fd: BorrowedFd<'_>, token: Token) -> sys::Result<()> {
-        self.epoll.again(fd, token.0)
+        self.epoll.rearm(fd, token.0)
     }
 
-    /// Sets whether a descriptor that reports [by level](Report::Level) is also reported while it is writable.
+    /// Sets whether a descriptor that reports [by level](Trigger::Level) is also reported while it is writable.
     pub(crate) fn set_writable_interest(&self, fd: BorrowedFd<'_>, token: Token, writable: bool) {
-        let _ = self.epoll.also_writable(fd, token.0, writable);
+        let _ = self.epoll.set_writable(fd, token.0, writable);
     }
 
     /// Reports `fd` no more.
@@ -247,7 +247,7 @@ impl Reactor {
         while self.thread_number.load(SeqCst) <= number {
             let is_busy = self.hooks.get().is_some_and(|hooks| Arc::clone(hooks).before_poll());
             let deadline = if is_busy { Some(Instant::now()) } else { self.run_timers() };
-            let holds = self.tripwire.holds_until_readable(self.epoll.as_fd(), deadline);
+            let holds = self.tripwire.wait_readable(self.epoll.as_fd(), deadline);
             if !holds || self.epoll.wait(&mut ready, Some(Instant::now())).is_err() {
                 return self.lose();
             }
@@ -273,7 +273,7 @@ impl Reactor {
     ///
     /// From here on no number of ours is used, since it may be another file's; see [`held`].
     fn lose(&self) {
-        held::lose();
+        held::mark_lost();
         lost::report();
         let hooks = self.hooks.get();
         if let Some(hooks) = hooks {

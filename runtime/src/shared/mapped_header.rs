@@ -55,7 +55,7 @@ impl<W: HeaderWords> MappedHeader<W> {
     pub(crate) fn map(fd: BorrowedFd<'_>, len: usize, access: Access) -> sys::Result<Self> {
         const { assert!(size_of::<W>() <= BYTES_OFFSET && align_of::<W>() <= BYTES_OFFSET, "duty 3 of `HeaderWords`") };
         let map = Map::new(fd, Self::size_with(len), access)?;
-        map.touch(2 * BYTES_OFFSET);
+        map.populate(2 * BYTES_OFFSET);
         Ok(Self { map, words: PhantomData })
     }
 

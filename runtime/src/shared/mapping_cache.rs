@@ -9,19 +9,19 @@ use std::sync::atomic::AtomicPtr;
 use std::sync::atomic::Ordering::{AcqRel, Acquire};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
-use crate::sys::fd::Identity;
-use crate::sys::forked;
+use crate::sys::atfork;
+use crate::sys::fd::FileId;
 
 /// See the [module](self). For a static: a table is made at the first use and never freed.
 pub(crate) struct MappingCache<T>(AtomicPtr<CacheTable<T>>);
 
 struct CacheTable<T> {
-    /// The process of this table: see [`forked::generation`].
+    /// The process of this table: see [`atfork::generation`].
     generation: u64,
     entries: Mutex<CacheEntries<T>>,
 }
 
-type CacheEntries<T> = BTreeMap<Identity, Weak<T>>;
+type CacheEntries<T> = BTreeMap<FileId, Weak<T>>;
 
 impl<T> MappingCache<T> {
     pub(crate) const fn new() -> Self {
@@ -29,7 +29,7 @@ impl<T> MappingCache<T> {
     }
 
     /// Adds a mapping. From now on it is found by the file it maps.
-    pub(crate) fn insert(&self, identity: Identity, one: Arc<T>) -> Arc<T> {
+    pub(crate) fn insert(&self, identity: FileId, one: Arc<T>) -> Arc<T> {
         self.entries().insert(identity, Arc::downgrade(&one));
         one
     }
@@ -38,11 +38,7 @@ impl<T> MappingCache<T> {
     ///
     /// # Errors
     /// As `make`, in which no `T` may be dropped.
-    pub(crate) fn find_or_insert<E>(
-        &self,
-        identity: Identity,
-        make: impl FnOnce() -> Result<T, E>,
-    ) -> Result<Arc<T>, E> {
+    pub(crate) fn find_or_insert<E>(&self, identity: FileId, make: impl FnOnce() -> Result<T, E>) -> Result<Arc<T>, E> {
         let mut entries = self.entries();
         if let Some(known) = entries.get(&identity).and_then(Weak::upgrade) {
             return Ok(known);
@@ -53,7 +49,7 @@ impl<T> MappingCache<T> {
     }
 
     /// Removes a mapping that is being dropped, unless another one has taken its place since its last holder dropped it.
-    pub(crate) fn remove(&self, identity: Identity, one: &T) {
+    pub(crate) fn remove(&self, identity: FileId, one: &T) {
         let mut entries = self.entries();
         if entries.get(&identity).is_some_and(|found| std::ptr::eq(found.as_ptr(), one)) {
             entries.remove(&identity);
@@ -61,14 +57,14 @@ impl<T> MappingCache<T> {
     }
 
     #[cfg(test)]
-    pub(crate) fn contains(&self, identity: Identity) -> bool {
+    pub(crate) fn contains(&self, identity: FileId) -> bool {
         self.entries().contains_key(&identity)
     }
 
     /// Returns this process's table. A copy made by `fork()` begins an empty one: a thread that the copy does not have may
     /// hold the lock of the original's.
     fn entries(&self) -> MutexGuard<'_, CacheEntries<T>> {
-        let generation = forked::generation();
+        let generation = atfork::generation();
         let mut table = self.0.load(Acquire);
         loop {
             // SAFETY: null, or a table that was made below and never goes.

@@ -14,7 +14,7 @@ use super::region::{Region, RegionType};
 use crate::codec::CodecError;
 use crate::codec::handles;
 use crate::shared::{Shareable, Shared};
-use crate::sys::fd::Identity;
+use crate::sys::fd::FileId;
 
 /// A region of `T`s, in ranges.
 #[derive(Debug)]
@@ -32,7 +32,7 @@ impl<T> Clone for RawRanges<T> {
 impl<T: Shareable + Send> RawRanges<T> {
     /// Splits a region into ranges of `len` values, with locks in the region `locks`. Returns it as the error if the caller does
     /// not own it alone.
-    pub(crate) fn split(region: Arc<Region>, len: usize, locks: Identity) -> Result<Self, Arc<Region>> {
+    pub(crate) fn split(region: Arc<Region>, len: usize, locks: FileId) -> Result<Self, Arc<Region>> {
         let mut region = Arc::try_unwrap(region)?;
         region.split(len, locks);
         // From now on other processes may get it.

@@ -38,7 +38,7 @@ use crate::codec::handles::Handle;
 use crate::error::{Error, Result};
 use crate::shared::{MappingCache, Shareable, proc_table};
 use crate::sys;
-use crate::sys::fd::{self, Identity};
+use crate::sys::fd::{self, FileId};
 use crate::sys::memory::{self, Access, Map};
 
 /// The first word of every header.
@@ -155,7 +155,7 @@ pub(crate) struct Region {
     descriptor: OwnedFd,
     map: Map,
     header: RegionHeader,
-    identity: Identity,
+    identity: FileId,
 }
 
 impl Region {
@@ -171,14 +171,14 @@ impl Region {
     pub(crate) fn open(descriptor: OwnedFd) -> std::result::Result<Arc<Self>, CodecError> {
         let corrupt =
             || CodecError::new("the payload is corrupt: what came with it is no shared memory of this program");
-        let identity = fd::identity(descriptor.as_fd()).ok_or_else(corrupt)?;
+        let identity = fd::file_id(descriptor.as_fd()).ok_or_else(corrupt)?;
         REGIONS.find_or_insert(identity, || Self::map(descriptor, identity))
     }
 
-    fn map(descriptor: OwnedFd, identity: Identity) -> std::result::Result<Self, CodecError> {
+    fn map(descriptor: OwnedFd, identity: FileId) -> std::result::Result<Self, CodecError> {
         let corrupt =
             || CodecError::new("the payload is corrupt: what came with it is no shared memory of this program");
-        let seen = memory::look(descriptor.as_fd()).map_err(|_| corrupt())?;
+        let seen = memory::inspect(descriptor.as_fd()).map_err(|_| corrupt())?;
         if seen.len < HEADER_BYTES {
             return Err(corrupt());
         }
@@ -229,7 +229,7 @@ impl Region {
     /// Writes into the header that each `range` values have a lock in the region `locks`.
     ///
     /// The caller owns the region alone.
-    pub(crate) fn split(&mut self, range: usize, locks: Identity) {
+    pub(crate) fn split(&mut self, range: usize, locks: FileId) {
         self.header.range = range as u64;
         self.header.locks = locks_of(locks);
         self.map.write(0, bytemuck::bytes_of(&self.header));
@@ -287,13 +287,13 @@ impl Region {
     }
 
     /// Returns the identity of its file.
-    pub(crate) fn identity(&self) -> Identity {
+    pub(crate) fn identity(&self) -> FileId {
         self.identity
     }
 }
 
 /// Returns how a header names the region of locks.
-fn locks_of((device, number, _): Identity) -> [u64; 2] {
+fn locks_of((device, number, _): FileId) -> [u64; 2] {
     [device, number]
 }
 
@@ -378,7 +378,7 @@ impl RegionWriter {
             Map::new(memory, end, access)
         };
         let map = map().map_err(|errno| ty.refused(&format!("map {end} bytes"), errno))?;
-        let identity = fd::identity(memory).ok_or_else(|| ty.refused("see the memory", sys::Errno::EBADF))?;
+        let identity = fd::file_id(memory).ok_or_else(|| ty.refused("see the memory", sys::Errno::EBADF))?;
         Ok(Region { descriptor, map, header, identity })
     }
 }
@@ -414,7 +414,7 @@ mod tests {
         }
         let no_size = memory::create_empty("test").unwrap();
         assert!(Region::open(no_size).is_err());
-        assert!(Region::open(fd::null().unwrap()).is_err());
+        assert!(Region::open(fd::dev_null().unwrap()).is_err());
     }
 
     #[test]

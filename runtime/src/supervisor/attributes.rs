@@ -22,8 +22,8 @@ use crate::error::{Error, Result};
 use crate::link::message::{Attached, Setup};
 use crate::link::{Caller, StartMethod};
 use crate::sys::attributes::{self, Attribute};
-use crate::sys::fd::{self, Identity, Place};
-use crate::sys::limits::{self, Limits};
+use crate::sys::fd::{self, DirId, FileId};
+use crate::sys::limits::{self, ResourceLimits};
 use crate::sys::rights::{self, Capabilities, Rights};
 use crate::sys::signal::{self, Mask};
 use crate::sys::{self, Errno, env, errno_of, identity, terminal};
@@ -34,10 +34,10 @@ use crate::sys::{self, Errno, env, errno_of, identity, terminal};
 pub(crate) struct BaseAttributes {
     env: Vec<(OsString, OsString)>,
     /// The root directory; none if the server stays in the parent's, which may not be gone to with the rights of now.
-    directory: Option<Place>,
+    directory: Option<DirId>,
     /// `/dev/null`.
-    output: Option<Identity>,
-    limits: Limits,
+    output: Option<FileId>,
+    limits: ResourceLimits,
     attributes: Vec<Attribute>,
     /// Those of the thread that started the server. Whatever thread asks has the same, but another may ask in its place.
     capabilities: Option<Capabilities>,
@@ -54,9 +54,9 @@ impl BaseAttributes {
         let attributes = attributes::of_process().into_iter().chain(attributes::of_thread(None));
         Self {
             env: env_of_copy(),
-            directory: fd::directory(".".as_ref()).ok().and_then(|_| fd::own_place(c"/")),
-            output: fd::identity(null),
-            limits: limits::own(),
+            directory: fd::directory(".".as_ref()).ok().and_then(|_| fd::own_dir_id(c"/")),
+            output: fd::file_id(null),
+            limits: limits::current(),
             attributes: attributes.map(dumpable).chain(umask.map(Attribute::Umask)).collect(),
             capabilities: rights::capabilities(),
         }
@@ -258,8 +258,8 @@ pub(super) fn check_env(options: &SpawnAttributes) -> Result<()> {
 /// The streams and the directory of a child, where they are others than `output` and `here`.
 pub(super) fn attached(
     options: &SpawnAttributes,
-    output: Option<Identity>,
-    here: Option<Place>,
+    output: Option<FileId>,
+    here: Option<DirId>,
 ) -> Result<(Vec<Attached>, Vec<OwnedFd>)> {
     let (mut roles, mut descriptors) = (Vec::new(), Vec::new());
     let mut attach = |role, fd: sys::Result<OwnedFd>, step: &str| -> Result<()> {
@@ -274,7 +274,7 @@ pub(super) fn attached(
             let own = fd::stdio(i32::try_from(number).unwrap_or(2));
             // What is closed by now was only passing through, or the child has what the server has: nothing.
             if let Some(stream) =
-                fd::identity(own).filter(|now| Some(*now) != output).and_then(|_| fd::duplicate(own).ok())
+                fd::file_id(own).filter(|now| Some(*now) != output).and_then(|_| fd::duplicate(own).ok())
             {
                 attach(role, Ok(stream), "duplicate a standard stream")?;
             }
@@ -285,7 +285,7 @@ pub(super) fn attached(
         attach(Attached::Directory, fd::directory(path), &step)?;
     } else {
         let own = options.asker.as_ref().map_or_else(|| Some(c".".to_owned()), Requester::directory);
-        if let Some(own) = own.filter(|own| fd::own_place(own) != here) {
+        if let Some(own) = own.filter(|own| fd::own_dir_id(own) != here) {
             attach(
                 Attached::Directory,
                 fd::directory(OsStr::from_bytes(own.as_bytes()).as_ref()),
@@ -357,7 +357,7 @@ fn compare_attributes(base: &BaseAttributes, options: &SpawnAttributes, umask: O
 }
 
 fn compare_limits(base: &BaseAttributes, options: &SpawnAttributes, setup: &mut Setup) {
-    let mut wanted = limits::own();
+    let mut wanted = limits::current();
     // The kernel counts whole seconds. A limit of 0 kills at the first tick of the clock, which may come in the middle of any
     // call, or never: one second is the least that means something.
     let rounded_up = |time: Duration| time.as_secs().saturating_add(u64::from(time.subsec_nanos() > 0)).max(1);

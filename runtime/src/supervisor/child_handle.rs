@@ -17,7 +17,7 @@ use crate::call::outcome::Exit;
 use crate::link::message::{ChildId, ToServer};
 use crate::shared::proc_table::{self, ProcId};
 use crate::sys::cgroup::OomKills;
-use crate::sys::held::Held;
+use crate::sys::held::HeldFd;
 use crate::sys::process::RawStatus;
 use crate::sys::{self, Errno, fd, poll};
 
@@ -38,7 +38,7 @@ pub(crate) struct ChildHandle {
     pub(crate) id: ChildId,
     pub(crate) pid: u32,
     pub(crate) member: ProcId,
-    pidfd: Held,
+    pidfd: HeldFd,
     server: Arc<ForkServer>,
     /// Empty as long as it is a spare.
     name: Mutex<String>,

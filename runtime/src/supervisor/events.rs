@@ -22,7 +22,7 @@ use crate::link::message::{ChildId, FromServer, ToServer};
 use crate::reactor::{Hooks, Reactor, lost_error, reactor};
 use crate::shared::proc_table::{self, DEATH_GRACE, ProcId};
 use crate::sys::identity::{self, Unready};
-use crate::sys::poll::{self, Report};
+use crate::sys::poll::{self, Trigger};
 use crate::sys::{Errno, fd, held, membarrier, process, signal, socket};
 
 /// How long the fork server may take to end its children once our end of its socket is closed. It takes milliseconds.
@@ -93,7 +93,7 @@ impl Supervisor {
     fn start() -> Result<Arc<Self>> {
         // Before there is a second thread, or the kernel takes long for it. It may start a thread of its own.
         let mask = signal::block_all();
-        membarrier::register_soon();
+        membarrier::register_in_background();
         signal::set_mask(mask);
         let reactor = reactor()?;
         let supervisor = Arc::new(Self {
@@ -238,7 +238,7 @@ impl Supervisor {
             }
         });
         self.table().orphans.insert(id, token);
-        if self.reactor.register(orphan.pidfd(), token, Report::Level).is_err() {
+        if self.reactor.register(orphan.pidfd(), token, Trigger::Level).is_err() {
             // No descriptor of ours can fail to be watched but for want of kernel memory; then look by waiting.
             let _ = poll::readable([orphan.pidfd()], None);
             self.child_exited(id, signal::KILL);

@@ -17,7 +17,7 @@ use crate::codec::message::to_bytes;
 use crate::error::{Error, Result};
 use crate::link::mark::MARK;
 use crate::link::message::{self, Setup};
-use crate::sys::writing::Quiet;
+use crate::sys::quiet_file::QuietFile;
 use crate::sys::{self, env, fd, memory};
 
 /// See the top of this file.
@@ -39,7 +39,7 @@ impl ExecContext {
         let message = to_bytes(&message::ExecSetup { env: executed(options).0, attached: roles });
         let content = memory::create_empty("process-task-exec_context")
             .map_err(|errno| Error::could_not_start("reserve memory for its environment", errno))?;
-        let mut content = Quiet(File::from(content));
+        let mut content = QuietFile(File::from(content));
         content.write_all(&message).map_err(|error| preparing("write the environment", &error))?;
         Ok(Self { descriptors: [OwnedFd::from(content.0)].into_iter().chain(descriptors).collect() })
     }

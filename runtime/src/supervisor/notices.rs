@@ -10,7 +10,7 @@ pub(super) fn warn_multithreaded(of_constructors: &[String], of_preloads: &[Stri
     static TOLD: AtomicBool = AtomicBool::new(false);
     if !TOLD.swap(true, Relaxed) {
         tell(&format!(
-            "children are executed instead of forked, which takes longer, since a process can be copied only while it has one \
+            "children are executed instead of atfork, which takes longer, since a process can be copied only while it has one \
              thread, and in the fork server there {}",
             threads(of_constructors, of_preloads)
         ));

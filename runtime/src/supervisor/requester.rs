@@ -65,7 +65,7 @@ impl Requester {
             return None;
         }
         let first = c"/proc/self/cwd/.";
-        if fd::own_place(first).is_some() { Some(first.to_owned()) } else { here }
+        if fd::own_dir_id(first).is_some() { Some(first.to_owned()) } else { here }
     }
 
     /// What the thread may do now. If it has ended, what the program's first thread may do now; if it had restricted itself

@@ -17,12 +17,12 @@ use crate::link::mark::{MARK, Mark, Role};
 use crate::link::message::{FromServer, GaveUp, MAGIC, ToServer};
 use crate::reactor::{Reactor, Token};
 use crate::shared::proc_table::{self, ProcId};
-use crate::sys::held::Held;
+use crate::sys::held::HeldFd;
 use crate::sys::identity;
-use crate::sys::poll::Report;
+use crate::sys::poll::Trigger;
 use crate::sys::rights::{self, Rights};
 use crate::sys::socket;
-use crate::sys::{self, Errno, fd, image, init, poll, process, signal, spawn, terminal};
+use crate::sys::{self, Errno, fd, init, poll, process, self_exe, signal, spawn, terminal};
 use crate::task::fingerprint;
 
 /// How long a fork server may take until it is ready, and a child until it is there.
@@ -43,10 +43,10 @@ pub(crate) struct ForkServer {
     pub(super) epoch: u64,
     pub(super) base: BaseAttributes,
     pub(super) member: ProcId,
-    socket: Held,
+    socket: HeldFd,
     /// What tells the socket from another file that has got its number.
-    identity: Option<fd::Identity>,
-    pidfd: Held,
+    identity: Option<fd::FileId>,
+    pidfd: HeldFd,
     /// The rights of the thread that started it, which it has, and all that it makes.
     pub(super) rights: Arc<Rights>,
     dismissed: AtomicBool,
@@ -85,7 +85,7 @@ impl ForkServer {
                 Errno::ELOOP,
             ));
         }
-        if let Some(file) = image::other_file() {
+        if let Some(file) = self_exe::other_file() {
             return Err(Error::could_not_start(
                 format!(
                     "execute this program again: this code is in {file}, which is not the file that would run; tasks work in \
@@ -107,7 +107,7 @@ impl ForkServer {
         let (socket, theirs) = socket::pair().map_err(at("make a socket pair"))?;
         let own = fd::pidfd(process::own_pid()).map_err(at("open a pidfd"))?;
         let parent = proc_table::current().bits();
-        let null = fd::null().map_err(at("open /dev/null"))?;
+        let null = fd::dev_null().map_err(at("open /dev/null"))?;
         let base = BaseAttributes::now(null.as_fd(), rights.umask());
         let (stay, capabilities) = (base.stays(), rights::capabilities());
         let (magic, fingerprint, server) = (MAGIC, fingerprint(), member.bits());
@@ -140,7 +140,7 @@ impl ForkServer {
             }
             _ => return Err(unconfirmed.ended_early()),
         };
-        if theirs != fingerprint && !process::has_begun_main() {
+        if theirs != fingerprint && !process::has_main_started() {
             return Err(Error::before_main());
         }
         if theirs != fingerprint {
@@ -150,7 +150,7 @@ impl ForkServer {
         unconfirmed.confirm();
         let (dismissed, claims, outgoing) = (AtomicBool::new(false), AtomicUsize::new(0), Mutex::default());
         let watch = OnceLock::new();
-        let (identity, socket, pidfd) = (fd::identity(socket.as_fd()), socket.into(), pidfd.into());
+        let (identity, socket, pidfd) = (fd::file_id(socket.as_fd()), socket.into(), pidfd.into());
         Ok(Self { epoch, base, member, socket, identity, pidfd, rights, dismissed, claims, outgoing, watch })
     }
 
@@ -160,8 +160,8 @@ impl ForkServer {
     /// As `epoll_ctl(2)`. The handlers are removed then.
     pub(super) fn watch(&self, reactor: &Arc<Reactor>, (socket, pidfd): (Token, Token)) -> sys::Result<()> {
         let _ = self.watch.set(Watch { reactor: Arc::clone(reactor), socket, pidfd });
-        let pidfd = reactor.register(self.pidfd(), pidfd, Report::Level);
-        pidfd.and_then(|()| reactor.register(self.socket(), socket, Report::Level)).inspect_err(|_| self.unwatch())
+        let pidfd = reactor.register(self.pidfd(), pidfd, Trigger::Level);
+        pidfd.and_then(|()| reactor.register(self.socket(), socket, Trigger::Level)).inspect_err(|_| self.unwatch())
     }
 
     /// The server is dead, and not to be reported any more.
@@ -223,7 +223,7 @@ impl ForkServer {
     }
 
     fn send_queued(&self, outgoing: &mut Outgoing) -> bool {
-        if self.socket.is_gone() || fd::identity(self.socket.as_fd()) != self.identity {
+        if self.socket.is_gone() || fd::file_id(self.socket.as_fd()) != self.identity {
             return false;
         }
         while let Some((bytes, beside)) = outgoing.messages.front() {
@@ -289,20 +289,20 @@ impl Drop for UnconfirmedServer {
 
 /// Runs this program's image with the mark of a fork server.
 fn execute(socket: BorrowedFd<'_>, null: BorrowedFd<'_>, env: &[(OsString, OsString)]) -> Result<UnconfirmedServer> {
-    let mark = Mark { role: Role::Server, place: init::place(), socket: socket.as_raw_fd() };
+    let mark = Mark { role: Role::Server, place: init::constructor_index(), socket: socket.as_raw_fd() };
     let (args, env) = (process::own_args(), process::env_with(env, (MARK, &mark.to_string())));
     // A member of the program's group hears of Ctrl-Z and `fg`. Elsewhere a group of its own is better: it lives on when the
     // program's group is killed, as that of a child is at its end, and kills what the program had started.
     let leads_group = identity::depth() > 0 || !terminal::is_there();
     let mut failed = Errno::ENOENT;
-    for path in image::paths() {
+    for path in self_exe::paths() {
         match spawn::spawn_image(&path, (socket, null), leads_group, (&args, &env)) {
             // A host that ignores SIGCHLD may have reaped it already, if it has ended; then there is nothing to watch.
             Ok(pid) => return Ok(UnconfirmedServer(fd::pidfd(pid).ok())),
             Err(errno) => failed = errno,
         }
     }
-    let step = if image::proc_is_there() {
+    let step = if self_exe::is_proc_mounted() {
         "execute this program again"
     } else {
         "execute this program again by way of /proc/self/exe (is /proc mounted, also below the root of a chroot?)"

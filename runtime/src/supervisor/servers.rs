@@ -24,7 +24,7 @@ use crate::sys::rights::{self, Rights};
 #[derive(Default)]
 pub(super) struct ForkServers {
     list: Mutex<ServerList>,
-    /// Held while a server starts. The list is not: the reactor's thread looks into it at each message and at each end.
+    /// HeldFd while a server starts. The list is not: the reactor's thread looks into it at each message and at each end.
     starting: Mutex<()>,
 }
 
@@ -188,7 +188,7 @@ impl ServerList {
 /// It cannot. Found out before a server is started: that would be the first process of the new namespace, and its end would
 /// leave the namespace without use.
 pub(super) fn check_namespaces() -> Result<()> {
-    if rights::has_children_elsewhere() {
+    if rights::has_other_pid_namespace_for_children() {
         Err(Error::could_not_start(CHILDREN_ELSEWHERE, Errno::EINVAL))
     } else {
         Ok(())

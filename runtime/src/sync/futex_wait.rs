@@ -41,7 +41,7 @@ pub(crate) fn sleep_contended(
     (expected, deadline): (u32, Option<Instant>),
     must_wait: impl FnOnce() -> bool,
 ) -> bool {
-    let longest = if membarrier::heavy() { MAX_SLEEP } else { MAX_SLEEP_UNFENCED };
+    let longest = if membarrier::barrier_all() { MAX_SLEEP } else { MAX_SLEEP_UNFENCED };
     !must_wait() || sleep_for(flag, expected, (longest, deadline))
 }
 

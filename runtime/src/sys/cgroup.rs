@@ -1,8 +1,7 @@
-//! How much memory the control groups of this process leave it, and how many processes were killed for want of it, as far as
-//! they say: `cgroups(7)`, both versions.
+//! The memory that control groups leave this process, and the number of processes that the OOM killer has ended:
+//! `cgroups(7)`, both versions.
 //!
-//! Owns: nothing. Runs in: any process.
-//! Never: fails. Where nothing is said, nothing is limited.
+//! Owns: nothing. Runs in: any process. Where the files are missing, nothing counts as limited.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -10,31 +9,31 @@ use std::path::{Path, PathBuf};
 /// Where control groups are mounted by convention.
 const MOUNT: &str = "/sys/fs/cgroup";
 
-/// What the files of one version are called.
-struct Names {
+/// The names of the files of one version.
+struct FileNames {
     limit: &'static str,
     used: &'static str,
-    /// In `memory.stat`: pages of files, which give way.
+    /// In `memory.stat`: pages of files, which the kernel can reclaim.
     files: [&'static str; 2],
-    /// Which file says how many processes were killed for want of memory.
+    /// The file that counts processes ended by the OOM killer.
     kills: &'static str,
 }
 
-const FIRST: Names = Names {
+const V1: FileNames = FileNames {
     limit: "memory.limit_in_bytes",
     used: "memory.usage_in_bytes",
     files: ["total_active_file", "total_inactive_file"],
     kills: "memory.oom_control",
 };
 
-const SECOND: Names = Names {
+const V2: FileNames = FileNames {
     limit: "memory.max",
     used: "memory.current",
     files: ["active_file", "inactive_file"],
     kills: "memory.events",
 };
 
-/// How many processes the kernel's OOM killer has ended so far, as far as it says.
+/// The number of processes that the kernel's OOM killer has ended so far, where it is known.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct OomKills {
     /// Of this process's control group, and of those below it.
@@ -57,7 +56,7 @@ impl OomKills {
         Self { group, system: read(Path::new("/proc/vmstat")) }
     }
 
-    /// What has happened since `before`, in words; `None` if that is nothing.
+    /// Describes what has happened since `before`; `None` if nothing has.
     pub(crate) fn since(self, before: Self) -> Option<String> {
         let more = |now: Option<u64>, before: Option<u64>| now?.checked_sub(before?).filter(|more| *more > 0);
         let (count, of) = match more(self.group, before.group) {
@@ -71,33 +70,33 @@ impl OomKills {
     }
 }
 
-/// The count in a file of lines with a name and a number.
+/// Returns the count in a file of lines with a name and a number.
 fn kills(text: &str) -> Option<u64> {
     text.lines().find_map(|line| line.strip_prefix("oom_kill ")?.trim().parse().ok())
 }
 
-/// The bytes that this process can still have before its control group, or one above that, runs out of memory and the
-/// kernel kills a process.
+/// Returns how many bytes this process can still use before its control group, or one above it, runs out of memory and
+/// the kernel kills a process.
 pub(crate) fn memory_left() -> Option<usize> {
     let groups = fs::read_to_string("/proc/self/cgroup").ok()?;
     groups.lines().filter_map(|line| group(line).and_then(|(root, path, names)| least(&root, path, names))).min()
 }
 
-/// Of a line of `/proc/self/cgroup`: where its groups are mounted, the group of this process, and how its files are called.
-fn group(line: &str) -> Option<(PathBuf, &str, &'static Names)> {
+/// Parses a line of `/proc/self/cgroup`: where its groups are mounted, the group of this process, and its file names.
+fn group(line: &str) -> Option<(PathBuf, &str, &'static FileNames)> {
     let (controllers, path) = line.split_once(':')?.1.split_once(':')?;
     let path = path.trim_start_matches('/');
     if controllers.is_empty() {
-        Some((MOUNT.into(), path, &SECOND))
+        Some((MOUNT.into(), path, &V2))
     } else {
         let memory = controllers.split(',').any(|controller| controller == "memory");
-        memory.then(|| (Path::new(MOUNT).join("memory"), path, &FIRST))
+        memory.then(|| (Path::new(MOUNT).join("memory"), path, &V1))
     }
 }
 
-/// The least that a group, or one above it up to `root`, leaves. In a container the path may be that outside of it; then the
+/// Returns the least that a group, or one above it up to `root`, leaves. In a container the path may be that outside of it; then the
 /// root is the container's group.
-fn least(root: &Path, path: &str, names: &Names) -> Option<usize> {
+fn least(root: &Path, path: &str, names: &FileNames) -> Option<usize> {
     let read = |group: &Path, name: &str| fs::read_to_string(group.join(name)).ok();
     let own = root.join(path);
     let groups = own.ancestors().take_while(|group| group.starts_with(root));
@@ -108,8 +107,8 @@ fn least(root: &Path, path: &str, names: &Names) -> Option<usize> {
         .min()
 }
 
-/// What a group leaves; `None` if it limits nothing.
-fn left(limit: &str, used: &str, stat: &str, names: &Names) -> Option<usize> {
+/// Returns what a group leaves; `None` if it limits nothing.
+fn left(limit: &str, used: &str, stat: &str, names: &FileNames) -> Option<usize> {
     let limit: usize = limit.trim().parse().ok()?;
     let used: usize = used.trim().parse().ok()?;
     let value = |line: &str| {
@@ -125,16 +124,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn pages_of_files_give_way() {
+    fn file_pages_count_as_free() {
         let stat = "anon 5000\nactive_file 100\ninactive_file 30\nactive_anon 700\n";
-        assert_eq!(left("1000\n", "600\n", stat, &SECOND), Some(530));
-        assert_eq!(left("1000\n", "1200\n", "", &SECOND), Some(0));
-        assert_eq!(left("max\n", "600\n", stat, &SECOND), None);
-        assert_eq!(left("1000\n", "600\n", "active_file 1\ntotal_active_file 20\n", &FIRST), Some(420));
+        assert_eq!(left("1000\n", "600\n", stat, &V2), Some(530));
+        assert_eq!(left("1000\n", "1200\n", "", &V2), Some(0));
+        assert_eq!(left("max\n", "600\n", stat, &V2), None);
+        assert_eq!(left("1000\n", "600\n", "active_file 1\ntotal_active_file 20\n", &V1), Some(420));
     }
 
     #[test]
-    fn the_group_is_found_in_both_versions() {
+    fn group_is_parsed_in_both_versions() {
         let found = |line| group(line).map(|(root, path, names)| (root.display().to_string(), path, names.limit));
         assert_eq!(found("0::/a/b"), Some((MOUNT.to_owned(), "a/b", "memory.max")));
         assert_eq!(found("4:cpu,memory:/c"), Some((format!("{MOUNT}/memory"), "c", "memory.limit_in_bytes")));
@@ -142,7 +141,7 @@ mod tests {
     }
 
     #[test]
-    fn kills_are_counted_and_told() {
+    fn oom_kills_are_counted_and_described() {
         assert_eq!(kills("low 0\noom 3\noom_kill 2\noom_group_kill 0\n"), Some(2));
         assert_eq!(kills("oom_kill_disable 0\nunder_oom 0\noom_kill 7\n"), Some(7));
         assert_eq!((kills("oom_kill_disable 1\n"), kills("")), (None, None));
@@ -160,19 +159,19 @@ mod tests {
     }
 
     #[test]
-    fn groups_above_count_too() {
+    fn limits_of_parent_groups_count() {
         let root = std::env::temp_dir().join(format!("process-task-cgroup-{}", std::process::id()));
         let write = |group: &str, limit: &str| {
             let group = root.join(group);
             fs::create_dir_all(&group).unwrap();
-            for (name, text) in [(SECOND.limit, limit), (SECOND.used, "10"), ("memory.stat", "")] {
+            for (name, text) in [(V2.limit, limit), (V2.used, "10"), ("memory.stat", "")] {
                 fs::write(group.join(name), text).unwrap();
             }
         };
         for (group, limit) in [("", "max"), ("a", "50"), ("a/b", "90")] {
             write(group, limit);
         }
-        let found = ["", "a", "a/b", "elsewhere"].map(|path| least(&root, path, &SECOND));
+        let found = ["", "a", "a/b", "elsewhere"].map(|path| least(&root, path, &V2));
         fs::remove_dir_all(&root).unwrap();
         assert_eq!(found, [None, Some(40), Some(40), None]);
     }

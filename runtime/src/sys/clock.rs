@@ -1,6 +1,6 @@
 //! The clock that is cheap to read, and the same for every process.
 //!
-//! Owns: nothing. Runs in: any process. Never: makes a system call; the kernel keeps the time in memory that all map.
+//! Owns: nothing. Runs in: any process. Reading it is no system call: the kernel keeps the time in memory that all map.
 #![expect(unsafe_code, reason = "nix's wrapper takes three times as long as the clock itself")]
 
 use nix::libc;
@@ -23,7 +23,7 @@ mod tests {
     use std::time::{Duration, Instant};
 
     #[test]
-    fn it_goes_on() {
+    fn coarse_clock_advances() {
         let (first, end) = (coarse(), Instant::now() + Duration::from_secs(10));
         while coarse() == first {
             assert!(Instant::now() < end, "the clock stands still");

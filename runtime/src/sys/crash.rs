@@ -1,12 +1,12 @@
 //! Telling a stack overflow apart from other segmentation faults.
 //!
 //! Owns: the handlers of `SIGSEGV` and `SIGBUS` in a child, and the second stack they run on, if there was none. Runs in: a
-//! child, and the fork server. Never: survives an overflow, and never keeps a fault from a handler that was there before.
+//! child, and the fork server. Invariant: an overflow ends the process, and other faults reach the handler that was there before.
 //!
 //! Before `main`, std has installed no such handler. Ours covers the thread that runs tasks; a thread that the task
 //! started has no second stack, so its overflow stays a plain segmentation fault.
 //!
-//! A sanitizer, or a library that reports crashes, may have installed a handler already. It gets what is no overflow as if
+//! A sanitizer, or a library that reports crashes, may have installed a handler already. It gets every other fault as if
 //! ours were not there: with the same arguments, mask and stack. It is called by ours if it runs on the second stack. If not,
 //! it is put back, and the instruction faults again. An overflow is reported by ours first, and then by the one that was there.
 #![expect(unsafe_code, reason = "a signal handler on a stack of its own")]
@@ -19,28 +19,30 @@ use nix::libc;
 
 use super::stack;
 
-/// How far below the end of the stack an access still counts: the kernel's gap of 256 pages, and a big frame.
-const BELOW: usize = 4 << 20;
+/// Number of bytes below the end of the stack in which an access counts as overflow: the kernel's gap of 256 pages, and a
+/// big frame.
+const GUARD_BYTES: usize = 4 << 20;
 
-/// The second stack, if ours is used. A report of another handler may need most of it; what is not touched is no memory.
+/// Size of the second stack, if ours is used. A report of another handler may need most of it. Pages that are not touched
+/// take no memory.
 const SECOND_STACK_BYTES: usize = 256 << 10;
 
-const PAGE: usize = 4096;
+const PAGE_BYTES: usize = 4096;
 
 const SIGNALS: [c_int; 2] = [libc::SIGSEGV, libc::SIGBUS];
 
 static FLAG: AtomicPtr<AtomicU32> = AtomicPtr::new(null_mut());
 static STACK_LOW: AtomicUsize = AtomicUsize::new(0);
 
-/// What was installed before, for each of [`SIGNALS`]: null, or a box that is never freed.
-static BEFORE: [AtomicPtr<libc::sigaction>; 2] = [const { AtomicPtr::new(null_mut()) }; 2];
+/// The action that was installed before, for each of [`SIGNALS`]: null, or a box that is never freed.
+static PREVIOUS: [AtomicPtr<libc::sigaction>; 2] = [const { AtomicPtr::new(null_mut()) }; 2];
 
-/// From now on, an overflow of this thread's stack sets `overflowed` to 1, before it aborts the process.
-pub(crate) fn tell(overflowed: &'static AtomicU32) {
+/// Makes an overflow of this thread's stack set `overflowed` to 1, before it aborts the process.
+pub(crate) fn set_overflow_flag(overflowed: &'static AtomicU32) {
     FLAG.store(ptr::from_ref(overflowed).cast_mut(), Relaxed);
 }
 
-/// From now on, an overflow of this thread's stack aborts the process with a message.
+/// Makes an overflow of this thread's stack abort the process with a message.
 ///
 /// Runs in: the fork server, so that its children need not, and in a child that was executed.
 pub(crate) fn install() {
@@ -48,7 +50,7 @@ pub(crate) fn install() {
     if !has_second_stack() {
         make_second_stack();
     }
-    for (signal, place) in SIGNALS.into_iter().zip(&BEFORE) {
+    for (signal, place) in SIGNALS.into_iter().zip(&PREVIOUS) {
         // SAFETY: all zero is a valid `sigaction`: no flags, an empty mask, the default handler.
         let mut before: Box<libc::sigaction> = Box::new(unsafe { std::mem::zeroed() });
         // SAFETY: asks only, and writes the answer into `before`, which is borrowed for the call.
@@ -63,7 +65,7 @@ pub(crate) fn install() {
     }
 }
 
-/// Looks again where this thread's stack ends: its limit has changed.
+/// Finds the end of this thread's stack again, after a change of its limit.
 pub(crate) fn find_stack() {
     STACK_LOW.store(stack::find(), Relaxed);
 }
@@ -75,17 +77,17 @@ fn has_second_stack() -> bool {
     asked == 0 && now.ss_flags & libc::SS_DISABLE == 0
 }
 
-/// Mapped, and not from the allocator, which a leak checker would ask about it; below it is a page that nothing may touch.
+/// Maps the second stack above a guard page. It is not allocated, or a leak checker would report it.
 fn make_second_stack() {
     let (access, flags) = (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS);
     // SAFETY: a new mapping, which overlaps nothing.
-    let start = unsafe { libc::mmap(null_mut(), PAGE + SECOND_STACK_BYTES, access, flags, -1, 0) };
+    let start = unsafe { libc::mmap(null_mut(), PAGE_BYTES + SECOND_STACK_BYTES, access, flags, -1, 0) };
     if start == libc::MAP_FAILED {
         return;
     }
     // SAFETY: the first page of the mapping that was just made, which nothing uses.
-    unsafe { libc::mprotect(start, PAGE, libc::PROT_NONE) };
-    let stack = libc::stack_t { ss_sp: start.wrapping_byte_add(PAGE), ss_flags: 0, ss_size: SECOND_STACK_BYTES };
+    unsafe { libc::mprotect(start, PAGE_BYTES, libc::PROT_NONE) };
+    let stack = libc::stack_t { ss_sp: start.wrapping_byte_add(PAGE_BYTES), ss_flags: 0, ss_size: SECOND_STACK_BYTES };
     // SAFETY: the memory is never unmapped and used for nothing else.
     unsafe { libc::sigaltstack(&raw const stack, null_mut()) };
 }
@@ -97,11 +99,11 @@ extern "C" fn handler(signal: c_int, info: *mut libc::siginfo_t, context: *mut c
     let address = unsafe { said.si_addr() } as usize;
     let was_sent = said.si_code <= 0;
     let low = STACK_LOW.load(Relaxed);
-    let overflow = !was_sent && (low.saturating_sub(BELOW)..low + 8192).contains(&address);
+    let overflow = !was_sent && (low.saturating_sub(GUARD_BYTES)..low + 8192).contains(&address);
     if overflow {
         report_overflow();
     }
-    let place = SIGNALS.iter().position(|handled| *handled == signal).map(|at| &BEFORE[at]);
+    let place = SIGNALS.iter().position(|handled| *handled == signal).map(|at| &PREVIOUS[at]);
     // SAFETY: null, or a box that is never freed.
     let before = place.and_then(|place| unsafe { place.load(Relaxed).as_ref() });
     match before.filter(|before| before.sa_sigaction != libc::SIG_DFL) {
@@ -115,7 +117,7 @@ extern "C" fn handler(signal: c_int, info: *mut libc::siginfo_t, context: *mut c
                 unsafe { libc::sigaction(signal, before, null_mut()) };
             }
         }
-        _ if !overflow => die_of(signal, was_sent),
+        _ if !overflow => raise_default(signal, was_sent),
         _ => {}
     }
     if overflow {
@@ -125,7 +127,7 @@ extern "C" fn handler(signal: c_int, info: *mut libc::siginfo_t, context: *mut c
 }
 
 fn report_overflow() {
-    // SAFETY: null, or a reference that `tell` was given for ever.
+    // SAFETY: null, or a static reference from `set_overflow_flag`.
     if let Some(flag) = unsafe { FLAG.load(Relaxed).as_ref() } {
         flag.store(1, Relaxed);
     }
@@ -134,7 +136,7 @@ fn report_overflow() {
     unsafe { libc::write(2, text.as_ptr().cast(), text.len()) };
 }
 
-/// Calls the handler that was there before, as the kernel would have.
+/// Calls the handler that was installed before, as the kernel would have.
 fn call(before: &libc::sigaction, signal: c_int, info: *mut libc::siginfo_t, context: *mut c_void) {
     if before.sa_flags & libc::SA_RESETHAND != 0 {
         // SAFETY: gives the signal back to the kernel, as it would have done for the handler that was there.
@@ -153,8 +155,8 @@ fn call(before: &libc::sigaction, signal: c_int, info: *mut libc::siginfo_t, con
     }
 }
 
-/// Ends this process as the signal does by itself.
-fn die_of(signal: c_int, was_sent: bool) {
+/// Ends this process by the default action of the signal.
+fn raise_default(signal: c_int, was_sent: bool) {
     // SAFETY: gives the signal back to the kernel; a faulting instruction runs again and ends the process.
     unsafe { libc::signal(signal, libc::SIG_DFL) };
     if was_sent {

@@ -87,7 +87,7 @@ fn absolute(key: &str, list: &OsStr, directory: impl FnOnce() -> Option<PathBuf>
     OsString::from_vec(whole.collect::<Vec<_>>().join(&b':'))
 }
 
-/// Whether the kernel says that this program may have more rights than its caller (`AT_SECURE`). See [`super::image::gives_rights`].
+/// Whether the kernel says that this program may have more rights than its caller (`AT_SECURE`). See [`super::self_exe::grants_rights`].
 pub(crate) fn is_privileged() -> bool {
     // SAFETY: getauxval reads a value that the kernel left for this process, and touches nothing else.
     (unsafe { nix::libc::getauxval(nix::libc::AT_SECURE) }) != 0

@@ -1,7 +1,7 @@
-//! Descriptors: kept away from 0, 1 and 2, and recognised when they are the same file.
+//! Descriptors: kept away from 0, 1 and 2, and compared by the file that they are open on.
 //!
-//! Owns: nothing; hands out owned descriptors. Runs in: any process.
-//! Never: leaves a descriptor of ours inheritable.
+//! Owns: nothing; returns owned descriptors. Runs in: any process.
+//! Invariant: every descriptor made here is close-on-exec.
 #![expect(unsafe_code, reason = "nix has no wrapper for pidfd_open(2), pidfd_send_signal(2) and statx(2)")]
 
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
@@ -14,7 +14,7 @@ use nix::sys::stat::{Mode, fstat};
 
 use super::retry;
 
-/// Moves `fd` above 2, so that a program that closed its standard streams never finds us there.
+/// Moves `fd` above 2, so that it never becomes a standard stream of a program that closed its own.
 pub(crate) fn above_stdio(fd: OwnedFd) -> nix::Result<OwnedFd> {
     if fd.as_raw_fd() > 2 { Ok(fd) } else { duplicate(fd.as_fd()) }
 }
@@ -26,17 +26,17 @@ pub(crate) fn duplicate(fd: BorrowedFd<'_>) -> nix::Result<OwnedFd> {
     Ok(unsafe { OwnedFd::from_raw_fd(raw) })
 }
 
-/// The descriptor of number `raw`, open or not, for a look at what it is; `None` for a standard stream.
-pub(crate) fn numbered(raw: RawFd) -> Option<BorrowedFd<'static>> {
+/// Returns the descriptor of number `raw`, open or not, to look at what it is; `None` for a standard stream.
+pub(crate) fn from_number(raw: RawFd) -> Option<BorrowedFd<'static>> {
     // SAFETY: the number is not -1; whether it is open is for the call that uses it to find out.
     (raw > 2).then(|| unsafe { BorrowedFd::borrow_raw(raw) })
 }
 
-/// Takes over the descriptor of number `raw`, which [`numbered`] showed to be ours, and makes it close on exec.
+/// Takes over the descriptor of number `raw`, which was checked by [`from_number`], and makes it close on exec.
 ///
 /// Runs in: a child, before `main`.
 pub(crate) fn inherited(raw: RawFd) -> nix::Result<OwnedFd> {
-    let borrowed = numbered(raw).ok_or(Errno::EBADF)?;
+    let borrowed = from_number(raw).ok_or(Errno::EBADF)?;
     fcntl(borrowed, FcntlArg::F_SETFD(FdFlag::FD_CLOEXEC))?;
     // SAFETY: the number is open, and was made for this process by the one that started it.
     Ok(unsafe { OwnedFd::from_raw_fd(raw) })
@@ -62,12 +62,12 @@ pub(crate) fn open_null_on_closed_stdio() {
     }
 }
 
-/// `/dev/null`, for reading and writing.
-pub(crate) fn null() -> nix::Result<OwnedFd> {
+/// Opens `/dev/null` for reading and writing.
+pub(crate) fn dev_null() -> nix::Result<OwnedFd> {
     above_stdio(retry(|| open("/dev/null", OFlag::O_RDWR | OFlag::O_CLOEXEC, Mode::empty()))?)
 }
 
-/// A directory, open for nothing but changing to it.
+/// Opens a directory, only to change to it.
 pub(crate) fn directory(path: &std::path::Path) -> nix::Result<OwnedFd> {
     let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
     above_stdio(retry(|| open(path, flags, Mode::empty()))?)
@@ -78,24 +78,24 @@ pub(crate) fn change_directory(directory: BorrowedFd<'_>) -> nix::Result<()> {
     nix::unistd::fchdir(directory)
 }
 
-/// What tells two files apart: device, number, and type.
-pub(crate) type Identity = (u64, u64, u32);
+/// Identifies a file: device, inode number, and type.
+pub(crate) type FileId = (u64, u64, u32);
 
-/// Which file a descriptor shows, or `None` where it is closed.
-pub(crate) fn identity(fd: BorrowedFd<'_>) -> Option<Identity> {
+/// Returns the file that `fd` is open on, or `None` if it is closed.
+pub(crate) fn file_id(fd: BorrowedFd<'_>) -> Option<FileId> {
     let stat = fstat(fd).ok()?;
     Some((stat.st_dev, stat.st_ino, stat.st_mode & libc::S_IFMT))
 }
 
-/// What tells two directories apart: the file, and the mount that it was reached by. The same directory may be mounted twice,
-/// and once read-only.
-pub(crate) type Place = (Identity, u64);
+/// Identifies a directory: the file, and the mount that it was reached by. The same directory may be mounted twice, and
+/// read-only only once.
+pub(crate) type DirId = (FileId, u64);
 
 /// `STATX_MNT_ID` and, from Linux 6.8, `STATX_MNT_ID_UNIQUE`: a number that is not given out again.
 const MOUNT: u32 = 0x1000 | 0x4000;
 
-/// Which directory a path leads to, or `None` where it leads nowhere. A path that is not absolute begins at `from`.
-pub(crate) fn place(from: BorrowedFd<'_>, path: &std::ffi::CStr) -> Option<Place> {
+/// Returns the directory that a path leads to, or `None` if it leads nowhere. A relative path begins at `from`.
+pub(crate) fn dir_id(from: BorrowedFd<'_>, path: &std::ffi::CStr) -> Option<DirId> {
     let mut found = std::mem::MaybeUninit::<libc::statx>::zeroed();
     let wanted = libc::STATX_TYPE | libc::STATX_INO | MOUNT;
     // SAFETY: the kernel reads a string and writes one structure, both borrowed for the call.
@@ -111,12 +111,12 @@ pub(crate) fn place(from: BorrowedFd<'_>, path: &std::ffi::CStr) -> Option<Place
     Some(((stat.st_dev, stat.st_ino, stat.st_mode & libc::S_IFMT), 0))
 }
 
-/// [`place`], as this thread sees the path.
-pub(crate) fn own_place(path: &std::ffi::CStr) -> Option<Place> {
-    place(nix::fcntl::AT_FDCWD, path)
+/// As [`dir_id`], from this thread's working directory.
+pub(crate) fn own_dir_id(path: &std::ffi::CStr) -> Option<DirId> {
+    dir_id(nix::fcntl::AT_FDCWD, path)
 }
 
-/// One of the standard streams of this process, open or not.
+/// Returns one of the standard streams of this process, open or not.
 pub(crate) fn stdio(number: RawFd) -> BorrowedFd<'static> {
     debug_assert!((0..3).contains(&number));
     // SAFETY: the number is not -1; whether it is open is for the call that uses it to find out.
@@ -130,23 +130,23 @@ pub(crate) fn replace_stdio(fd: BorrowedFd<'_>, number: RawFd) -> nix::Result<()
 }
 
 /// `eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)`: a counter that `poll` and `epoll` can wait for.
-pub(crate) fn event() -> nix::Result<OwnedFd> {
+pub(crate) fn eventfd() -> nix::Result<OwnedFd> {
     above_stdio(EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)?.into())
 }
 
-/// Adds one to an [`event`]. A full counter is as good as a rung one, so nothing is reported.
-pub(crate) fn ring(event: BorrowedFd<'_>) {
-    let _ = nix::unistd::write(event, &1u64.to_ne_bytes());
+/// Adds one to an [`eventfd`]. A full counter wakes as well, so no error is reported.
+pub(crate) fn notify(eventfd: BorrowedFd<'_>) {
+    let _ = nix::unistd::write(eventfd, &1u64.to_ne_bytes());
 }
 
-/// As [`ring`]; false if the descriptor is not open any more.
-pub(crate) fn still_rings(event: BorrowedFd<'_>) -> bool {
-    nix::unistd::write(event, &1u64.to_ne_bytes()) != Err(Errno::EBADF)
+/// As [`notify`]; returns false if the descriptor is not open any more.
+pub(crate) fn try_notify(eventfd: BorrowedFd<'_>) -> bool {
+    nix::unistd::write(eventfd, &1u64.to_ne_bytes()) != Err(Errno::EBADF)
 }
 
-/// Sets an [`event`] back to zero.
-pub(crate) fn quieten(event: BorrowedFd<'_>) {
-    let _ = nix::unistd::read(event, &mut [0; 8]);
+/// Resets an [`eventfd`] to zero.
+pub(crate) fn drain(eventfd: BorrowedFd<'_>) {
+    let _ = nix::unistd::read(eventfd, &mut [0; 8]);
 }
 
 /// `pidfd_open(pid, 0)`: a descriptor that becomes readable when the process has ended.
@@ -158,7 +158,7 @@ pub(crate) fn pidfd(pid: nix::unistd::Pid) -> nix::Result<OwnedFd> {
     above_stdio(unsafe { OwnedFd::from_raw_fd(raw) })
 }
 
-/// `pidfd_send_signal(pidfd, signal, NULL, 0)`: never reaches a stranger, since a pidfd is not reused.
+/// `pidfd_send_signal(pidfd, signal, NULL, 0)`: never reaches another process, since a pidfd is not reused.
 pub(crate) fn signal(pidfd: BorrowedFd<'_>, signal: i32) -> nix::Result<()> {
     let (fd, no_info) = (pidfd.as_raw_fd(), std::ptr::null::<libc::siginfo_t>());
     // SAFETY: a null `info` is allowed, and the descriptor is borrowed across the call.
@@ -166,8 +166,8 @@ pub(crate) fn signal(pidfd: BorrowedFd<'_>, signal: i32) -> nix::Result<()> {
     Errno::result(answer).map(drop)
 }
 
-/// As [`signal`], but for the whole group that the process leads or led: as long as the group has members, its number is
-/// not given to another one. Linux 6.9; before that, `EINVAL`.
+/// As [`signal`], for the whole process group that the process leads or led: as long as the group has members, its number
+/// is not given to another one. Linux 6.9; `EINVAL` before.
 pub(crate) fn signal_group(leader: BorrowedFd<'_>, signal: i32) -> nix::Result<()> {
     const PIDFD_SIGNAL_PROCESS_GROUP: u32 = 1 << 2;
     let (fd, no_info) = (leader.as_raw_fd(), std::ptr::null::<libc::siginfo_t>());

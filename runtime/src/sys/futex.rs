@@ -1,6 +1,6 @@
 //! Sleeping on a word of shared memory: `futex(2)`.
 //!
-//! Owns: nothing. Runs in: any process. Never: spins; that is its caller's choice.
+//! Owns: nothing. Runs in: any process. Spinning is the caller's choice.
 //!
 //! # Safety
 //!
@@ -15,7 +15,7 @@ use nix::libc;
 
 /// `futex(word, FUTEX_WAIT, expected, NULL)`: sleeps while `*word == expected`.
 ///
-/// Returns when woken, when the word had another value, and for no reason at all: callers look again.
+/// Returns when woken, when the word had another value, or for no reason: callers look again.
 /// There is no `FUTEX_PRIVATE_FLAG`, on purpose: the waker is another process, and a private wait can only be found
 /// from inside the waiter's own address space.
 pub(crate) fn wait(word: &AtomicU32, expected: u32) {
@@ -26,7 +26,7 @@ pub(crate) fn wait(word: &AtomicU32, expected: u32) {
 
 /// `futex(word, FUTEX_WAIT, expected, timeout)`: as [`wait`], for at most `timeout`, by the monotonic clock.
 ///
-/// Says nothing of why it came back: a signal ends it early, so callers look at the clock themselves.
+/// Does not say why it returned. A signal ends it early, so callers look at the clock themselves.
 pub(crate) fn wait_until(word: &AtomicU32, expected: u32, timeout: Duration) {
     let timeout = libc::timespec {
         tv_sec: libc::time_t::try_from(timeout.as_secs()).unwrap_or(libc::time_t::MAX),
@@ -36,7 +36,7 @@ pub(crate) fn wait_until(word: &AtomicU32, expected: u32, timeout: Duration) {
     unsafe { libc::syscall(libc::SYS_futex, word.as_ptr(), libc::FUTEX_WAIT, expected, &raw const timeout) };
 }
 
-/// `futex(word, FUTEX_WAKE, count)`: wakes so many sleepers, if there are so many, and says how many there were.
+/// `futex(word, FUTEX_WAKE, count)`: wakes up to `count` sleepers, and returns how many it woke.
 pub(crate) fn wake(word: &AtomicU32, count: u32) -> u32 {
     let count = libc::c_int::try_from(count).unwrap_or(libc::c_int::MAX);
     // SAFETY: `word` is borrowed across the call; FUTEX_WAKE takes its address as a key and does not touch it.
@@ -51,7 +51,7 @@ mod tests {
     use std::time::Instant;
 
     #[test]
-    fn a_wait_ends_with_its_time_and_does_not_begin_on_another_value() {
+    fn wait_ends_with_its_timeout_or_at_another_value() {
         let word = AtomicU32::new(5);
         let start = Instant::now();
         wait_until(&word, 4, Duration::from_mins(10));
@@ -60,7 +60,7 @@ mod tests {
     }
 
     #[test]
-    fn as_many_are_woken_as_was_said() {
+    fn wake_ends_all_waits() {
         let word = AtomicU32::new(0);
         std::thread::scope(|scope| {
             let sleepers = [(); 2].map(|()| scope.spawn(|| wait_until(&word, 0, Duration::from_mins(10))));

@@ -1,7 +1,7 @@
 //! What a new image of this program inherits: the standard streams, and the descriptors that are handed to it by number.
 //!
 //! Owns: nothing. Runs in: the process that is about to execute the image, after the copy and before `execve`.
-//! Never: closes a descriptor in the new image.
+//! Invariant: no descriptor is closed in the new image.
 //!
 //! The program may hold descriptors that are not marked close-on-exec, and these must not leak. The new image cannot close
 //! them itself. Constructors run there before ours, those of libraries under `LD_PRELOAD` first, and a log that one of them has
@@ -19,10 +19,10 @@ use std::ffi::{CStr, c_int, c_long};
 use nix::libc;
 
 /// Where the kernel lists the descriptors of the process that asks.
-const LIST: &CStr = c"/proc/self/fd";
+const FD_DIRECTORY: &CStr = c"/proc/self/fd";
 
 /// The highest number that is tried where the kernel neither marks a range nor lists what is open: its own default limit.
-const MOST_TRIED: u64 = 1 << 20;
+const MAX_FD_TRIED: u64 = 1 << 20;
 
 /// Marks every descriptor from 3 up as one that the next image does not inherit.
 ///
@@ -48,7 +48,7 @@ fn mark_range() -> bool {
 fn mark_listed() -> bool {
     let flags = libc::O_RDONLY | libc::O_DIRECTORY | libc::O_CLOEXEC;
     // SAFETY: the path is a string that lives for ever.
-    let opened = unsafe { libc::syscall(libc::SYS_openat, libc::AT_FDCWD, LIST.as_ptr(), flags, 0) };
+    let opened = unsafe { libc::syscall(libc::SYS_openat, libc::AT_FDCWD, FD_DIRECTORY.as_ptr(), flags, 0) };
     let Some(directory) = c_int::try_from(opened).ok().filter(|number| *number >= 0) else { return false };
     let mut buffer = [0_u64; 256];
     let complete = loop {
@@ -80,7 +80,7 @@ fn mark_counted() {
     // SAFETY: asks and does not set; the answer is written into `limit`, which is borrowed for the call.
     let asked = unsafe { libc::syscall(libc::SYS_prlimit64, 0, libc::RLIMIT_NOFILE, none, &raw mut limit) };
     // The soft limit may have been lowered after something above it was opened.
-    let most = if asked == 0 { limit.rlim_max.min(MOST_TRIED) } else { MOST_TRIED };
+    let most = if asked == 0 { limit.rlim_max.min(MAX_FD_TRIED) } else { MAX_FD_TRIED };
     for number in 3..c_int::try_from(most).unwrap_or(c_int::MAX) {
         set_flags(number, libc::FD_CLOEXEC);
     }
@@ -121,7 +121,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_names_that_are_numbers_name_descriptors() {
+    fn only_numbers_are_parsed_as_descriptors() {
         for (name, expected) in [
             (&b"0\0"[..], Some(0)),
             (b"17\0junk", Some(17)),
@@ -136,7 +136,7 @@ mod tests {
     }
 
     #[test]
-    fn entries_that_are_cut_short_are_left_out() {
+    fn truncated_entries_are_skipped() {
         let entry = |name: &[u8], length: u16| {
             let mut entry = vec![0; 16];
             entry.extend_from_slice(&length.to_ne_bytes());

@@ -1,7 +1,6 @@
 //! Running before `main`: a constructor of our own, and then those that would have come after it.
 //!
-//! Owns: what the C library gave our constructor. Runs in: every process, before `main`.
-//! Never: runs anything in a process that is not a child of ours; that is decided by the function it is given.
+//! Owns: the arguments that the C library passed to our constructor. Runs in: every process, before `main`.
 //!
 //! `inventory` registers tasks by constructors in `.init_array`, and so do we. A child takes over in ours and never
 //! returns, so it first runs the entries behind its own, or tasks that would have registered later are missing (with
@@ -13,7 +12,7 @@ use std::arch::asm;
 use std::ffi::{c_char, c_int};
 use std::sync::OnceLock;
 
-/// What the C library calls with `main`'s arguments.
+/// A constructor. The C library calls it with the arguments of `main`.
 pub(crate) type Constructor = extern "C" fn(c_int, *const *const c_char, *const *const c_char);
 
 /// Makes the program call a function before `main`.
@@ -25,7 +24,7 @@ macro_rules! before_main {
                 argv: *const *const std::ffi::c_char,
                 envp: *const *const std::ffi::c_char,
             ) {
-                $crate::sys::init::note(&raw const ENTRY, argc, argv, envp);
+                $crate::sys::init::record(&raw const ENTRY, argc, argv, envp);
                 $function();
             }
 
@@ -39,18 +38,19 @@ macro_rules! before_main {
 }
 pub(crate) use before_main;
 
-struct Noted {
+/// What the C library passed to our constructor.
+struct MainArgs {
     entry: usize,
     count: c_int,
     argv: usize,
     envp: usize,
 }
 
-static NOTED: OnceLock<Noted> = OnceLock::new();
+static MAIN_ARGS: OnceLock<MainArgs> = OnceLock::new();
 
-/// Keeps what the C library said, for the constructors behind `entry`.
-pub(crate) fn note(entry: *const Constructor, count: c_int, argv: *const *const c_char, envp: *const *const c_char) {
-    let _ = NOTED.set(Noted {
+/// Keeps the arguments of the constructor, for the constructors behind `entry`.
+pub(crate) fn record(entry: *const Constructor, count: c_int, argv: *const *const c_char, envp: *const *const c_char) {
+    let _ = MAIN_ARGS.set(MainArgs {
         entry: entry.expose_provenance(),
         count,
         argv: argv.expose_provenance(),
@@ -58,38 +58,38 @@ pub(crate) fn note(entry: *const Constructor, count: c_int, argv: *const *const 
     });
 }
 
-/// Where our constructor stands among all constructors of the program, counted from 0: the same in each process of a binary.
+/// Returns the index of our constructor among all constructors of the program: the same in each process of a binary.
 ///
-/// It is 0, too, in a shared library, and in a process that has not come to our constructor.
-pub(crate) fn place() -> usize {
+/// It is also 0 in a shared library, and in a process that has not run our constructor yet.
+pub(crate) fn constructor_index() -> usize {
     let (start, end) = bounds();
-    let entry = NOTED.get().map_or(0, |noted| noted.entry);
+    let entry = MAIN_ARGS.get().map_or(0, |args| args.entry);
     if (start..end).contains(&entry) { (entry - start) / size_of::<Constructor>() } else { 0 }
 }
 
-/// Calls every constructor that stands behind ours.
+/// Calls every constructor after ours.
 ///
 /// Runs in: a child, in the middle of our own constructor, once.
-pub(crate) fn run_the_rest() {
-    let Some(noted) = NOTED.get() else { return };
+pub(crate) fn run_remaining_constructors() {
+    let Some(args) = MAIN_ARGS.get() else { return };
     let (start, end) = bounds();
-    if !(start..end).contains(&noted.entry) {
+    if !(start..end).contains(&args.entry) {
         return;
     }
-    let argv = std::ptr::with_exposed_provenance(noted.argv);
-    let envp = std::ptr::with_exposed_provenance(noted.envp);
-    let mut entry = noted.entry + size_of::<Constructor>();
+    let argv = std::ptr::with_exposed_provenance(args.argv);
+    let envp = std::ptr::with_exposed_provenance(args.envp);
+    let mut entry = args.entry + size_of::<Constructor>();
     while entry < end {
         let constructor: *const Option<Constructor> = std::ptr::with_exposed_provenance(entry);
         // SAFETY: between the linker's two marks lies an array of function pointers, and `entry` is one of them.
         if let Some(constructor) = unsafe { constructor.read() } {
-            constructor(noted.count, argv, envp);
+            constructor(args.count, argv, envp);
         }
         entry += size_of::<Constructor>();
     }
 }
 
-/// The addresses of the array's first entry and of its end; both 0 in a shared library.
+/// Returns the addresses of the array's first entry and of its end; both 0 in a shared library.
 fn bounds() -> (usize, usize) {
     let (start, end): (usize, usize);
     // SAFETY: two loads from the global offset table; a weak symbol that is not defined reads 0.

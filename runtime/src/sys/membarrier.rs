@@ -1,7 +1,7 @@
-//! A fence with a cheap half for what is done often and a dear one for what is done seldom: `membarrier(2)`.
+//! An asymmetric fence, with a cheap half for the frequent side and an expensive half for the rare one: `membarrier(2)`.
 //!
-//! Owns: whether this process is one of those that the kernel interrupts. Runs in: any process.
-//! Never: orders anything by itself; one of the two threads in question runs [`light`], the other one [`heavy`].
+//! Owns: whether the kernel interrupts this process for it. Runs in: any process.
+//! Invariant: one of the two threads runs [`light`], the other one [`barrier_all`]. Neither orders anything alone.
 //!
 //! Two threads that each write one word and then read the other's need a fence in between, or each may miss what the other
 //! wrote. Here one of them has only a compiler fence. The other asks the kernel to interrupt each processor that runs a
@@ -17,48 +17,48 @@ use nix::libc;
 
 use super::process;
 
-/// Whether the kernel knows this process. A copy made by `fork()` is known as well.
-static KNOWN: AtomicBool = AtomicBool::new(false);
+/// Whether this process is registered with the kernel. A copy made by `fork()` is registered as well.
+static REGISTERED: AtomicBool = AtomicBool::new(false);
 
-/// Has this process interrupted whenever a thread of any process runs [`heavy`], if it has one thread: then it costs 3 us.
+/// Registers this process for [`barrier_all`] of any process, if it has one thread: then it costs 3 us.
 ///
-/// It may come at any time, so a program that shares nothing need not make the call at all. Until the kernel has answered,
-/// [`light`] is a whole fence. The answer comes once all threads of this process will be interrupted.
+/// It may be called at any time, so a program that shares nothing need not call it at all. Until the kernel has answered,
+/// [`light`] is a full fence. The kernel answers once it will interrupt all threads of this process.
 pub(crate) fn register_if_alone() {
-    if !KNOWN.load(Relaxed) && process::thread_count() == 1 {
+    if !REGISTERED.load(Relaxed) && process::thread_count() == 1 {
         register();
     }
 }
 
-/// As [`register_if_alone`], also with more threads: then the kernel takes 5 to 15 ms, on a thread that ends with it.
-pub(crate) fn register_soon() {
+/// As [`register_if_alone`], also with more threads. Then the kernel takes 5 to 15 ms, on a thread made for it.
+pub(crate) fn register_in_background() {
     static ASKED: AtomicBool = AtomicBool::new(false);
     register_if_alone();
-    if !KNOWN.load(Relaxed) && !ASKED.swap(true, Relaxed) {
-        // Without a thread for it, fences are what they are now.
+    if !REGISTERED.load(Relaxed) && !ASKED.swap(true, Relaxed) {
+        // If no thread can be made, fences stay full.
         let _ = std::thread::Builder::new().name("process-task".to_owned()).spawn(register);
     }
 }
 
 fn register() {
-    KNOWN.store(run(libc::MEMBARRIER_CMD_REGISTER_GLOBAL_EXPEDITED), Release);
+    REGISTERED.store(run(libc::MEMBARRIER_CMD_REGISTER_GLOBAL_EXPEDITED), Release);
 }
 
-/// The cheap half: what this thread has written is seen by a thread that has run [`heavy`] since, or this thread sees what
-/// that one wrote before.
+/// The cheap half. A thread that runs [`barrier_all`] later sees what this thread wrote before, or this thread sees what that
+/// one wrote before.
 #[inline]
 pub(crate) fn light() {
-    // Acquire: a thread that finds the process known also sees what was written before a `heavy` that did not know it yet.
-    if KNOWN.load(Acquire) {
+    // Acquire: a thread that finds the process registered also sees what was written before a `barrier_all` that came earlier.
+    if REGISTERED.load(Acquire) {
         compiler_fence(SeqCst);
     } else {
         fence(SeqCst);
     }
 }
 
-/// The dear half. False: the kernel does not do it.
-#[must_use = "without it, what others wrote may be missed"]
-pub(crate) fn heavy() -> bool {
+/// The expensive half. Returns false if the kernel does not support it.
+#[must_use = "without it, writes of other threads may be missed"]
+pub(crate) fn barrier_all() -> bool {
     fence(SeqCst);
     run(libc::MEMBARRIER_CMD_GLOBAL_EXPEDITED)
 }
@@ -75,25 +75,25 @@ mod tests {
     use std::sync::atomic::{AtomicU32, AtomicU64};
 
     #[test]
-    fn of_two_that_write_and_then_look_one_sees_what_the_other_wrote() {
+    fn one_of_two_writers_sees_the_other() {
         one_of_two_sees_the_other(|_| ());
     }
 
     #[test]
-    fn registering_between_two_looks_misses_nothing() {
+    fn registration_between_two_reads_misses_no_write() {
         one_of_two_sees_the_other(|round| {
             if round == 1000 {
                 register();
             }
         });
-        assert!(KNOWN.load(Relaxed));
+        assert!(REGISTERED.load(Relaxed));
     }
 
     fn one_of_two_sees_the_other(before_round: impl Fn(u32)) {
         const ROUNDS: u32 = 20_000;
         let (often, seldom) = (AtomicU64::new(0), AtomicU32::new(0));
         std::thread::scope(|scope| {
-            // In which turn each round was not seen yet, for the last time.
+            // For each round, the last turn that did not see it.
             let unseen = scope.spawn(|| {
                 let mut unseen = vec![0];
                 for turn in 1.. {
@@ -114,7 +114,7 @@ mod tests {
             for round in 1..=ROUNDS {
                 before_round(round);
                 seldom.store(round, Relaxed);
-                assert!(heavy(), "the kernel does not do it");
+                assert!(barrier_all(), "the kernel does not do it");
                 turns.push(often.load(Relaxed));
             }
             for (round, (turn, unseen)) in turns.into_iter().zip(unseen.join().unwrap()).enumerate() {

@@ -1,7 +1,7 @@
 //! Memory without a name in any file system: `memfd_create(2)`, reserved, sealed, mapped.
 //!
 //! Owns: [`Map`], one mapping. Runs in: any process.
-//! Never: maps memory that was not reserved first. `ftruncate` succeeds on a full tmpfs, and the touch is SIGBUS.
+//! Invariant: memory is reserved before it is touched. `ftruncate` succeeds on a full tmpfs, and the touch is SIGBUS.
 #![expect(unsafe_code, reason = "mapping memory, and reading and writing what is mapped, through raw pointers")]
 
 use std::mem::MaybeUninit;
@@ -24,15 +24,15 @@ use nix::unistd::ftruncate;
 use super::fd::above_stdio;
 use super::{cgroup, retry, signal};
 
-/// Seals that keep the size as it is: no process can truncate the memory below another one's mapping.
+/// Seals that fix the size: no process can truncate the memory below another one's mapping.
 const FIXED_SIZE: SealFlag = SealFlag::F_SEAL_SHRINK.union(SealFlag::F_SEAL_GROW);
 
-/// Memory of `len` bytes, all zero, really there, and of fixed size.
+/// Creates memory of `len` bytes, all zero, reserved, and of fixed size.
 pub(crate) fn create(name: &str, len: usize) -> nix::Result<OwnedFd> {
     create_in_part(name, len, len)
 }
 
-/// As [`create`], but only the first `reserved` bytes are really there. The rest must not be touched before [`reserve`].
+/// As [`create`], but only the first `reserved` bytes are reserved. The rest must not be touched before [`reserve`].
 pub(crate) fn create_in_part(name: &str, len: usize, reserved: usize) -> nix::Result<OwnedFd> {
     let fd = sized(name, len)?;
     reserve(&fd, reserved)?;
@@ -40,11 +40,11 @@ pub(crate) fn create_in_part(name: &str, len: usize, reserved: usize) -> nix::Re
     Ok(fd)
 }
 
-/// As [`create`], for much memory that is about to be written: with huge pages where the system has them, and mapped.
+/// As [`create`], for large memory that is about to be written: mapped, and with huge pages where the system has them.
 ///
 /// Reserved by touching it in one call (`MADV_POPULATE_WRITE`), which fails where a touch would be a SIGBUS.
-pub(crate) fn create_much(name: &str, len: usize) -> nix::Result<(OwnedFd, Map)> {
-    if len < HUGE {
+pub(crate) fn create_huge(name: &str, len: usize) -> nix::Result<(OwnedFd, Map)> {
+    if len < HUGE_PAGE_BYTES {
         let fd = create(name, len)?;
         let map = Map::new(fd.as_fd(), len, Access::Write)?;
         return Ok((fd, map));
@@ -56,28 +56,28 @@ pub(crate) fn create_much(name: &str, len: usize) -> nix::Result<(OwnedFd, Map)>
     let _ = unsafe { libc::madvise(start, len, libc::MADV_HUGEPAGE) };
     // SAFETY: as above.
     if unsafe { libc::madvise(start, len, libc::MADV_POPULATE_WRITE) } != 0 {
-        // A kernel before 5.14 does not know it; one without memory refuses again, in its own words.
+        // A kernel before 5.14 does not know it. A kernel without memory refuses again, with the right error.
         reserve(&fd, len)?;
     }
     fcntl(&fd, FcntlArg::F_ADD_SEALS(FIXED_SIZE))?;
     Ok((fd, map))
 }
 
-/// As [`create`], to be filled from the start by [`append`]: empty, and of no fixed size yet.
+/// As [`create`], but empty, and of no fixed size yet: to be filled from the start by [`append`].
 ///
-/// The way to memory that is written once and read often: it costs no page fault, and no page is zeroed only to be
-/// written at once.
+/// For memory that is written once and read often. It costs no page fault, and no page is zeroed just before it is
+/// written.
 pub(crate) fn create_empty(name: &str) -> nix::Result<OwnedFd> {
     let flags = MFdFlags::MFD_CLOEXEC | MFdFlags::MFD_ALLOW_SEALING;
     above_stdio(memfd_create(name, flags)?)
 }
 
-/// `pwrite(2)`, whole: puts `bytes` at `at`, with memory below them that is really there.
+/// `pwrite(2)`, repeated: writes `bytes` at `at`, and so reserves memory for them.
 ///
-/// Takes any memory, also what lies between the fields of a value: the kernel does not ask what bytes mean.
+/// Takes any memory, also the padding between fields of a value.
 pub(crate) fn append(fd: BorrowedFd<'_>, at: usize, mut bytes: &[MaybeUninit<u8>]) -> nix::Result<()> {
     let end = at.checked_add(bytes.len()).ok_or(Errno::ENOMEM)?;
-    may_have(end, bytes.len())?;
+    check_available(end, bytes.len())?;
     while !bytes.is_empty() {
         let offset = libc::off_t::try_from(end - bytes.len()).map_err(|_| Errno::ENOMEM)?;
         let (from, len) = (bytes.as_ptr().cast(), bytes.len());
@@ -91,20 +91,20 @@ pub(crate) fn append(fd: BorrowedFd<'_>, at: usize, mut bytes: &[MaybeUninit<u8>
 
 fn sized(name: &str, len: usize) -> nix::Result<OwnedFd> {
     let size = libc::off_t::try_from(len).map_err(|_| Errno::ENOMEM)?;
-    may_have(len, len)?;
+    check_available(len, len)?;
     let fd = create_empty(name)?;
     ftruncate(&fd, size)?;
     Ok(fd)
 }
 
-/// Refuses a file that would become `len` bytes long, `more` of them new, where the kernel would not refuse but kill.
-fn may_have(len: usize, more: usize) -> nix::Result<()> {
-    may_be_long(len)?;
-    // What grows little by little is asked about every so often.
-    let asked_about = len / LARGE != len.saturating_sub(more) / LARGE;
-    // Workers let go of what they had a little later than they answer.
+/// Refuses a file that would become `len` bytes long, `more` of them new, where the kernel would kill instead of refusing.
+fn check_available(len: usize, more: usize) -> nix::Result<()> {
+    check_file_size_limit(len)?;
+    // A file that grows little by little is checked each time it crosses a multiple of this.
+    let is_checked = len / LARGE_BYTES != len.saturating_sub(more) / LARGE_BYTES;
+    // Workers free memory a little later than they reply.
     for _ in 0..10 {
-        if !asked_about || available().is_none_or(|available| more.max(LARGE) <= available) {
+        if !is_checked || available().is_none_or(|available| more.max(LARGE_BYTES) <= available) {
             return Ok(());
         }
         std::thread::sleep(Duration::from_millis(10));
@@ -112,46 +112,39 @@ fn may_have(len: usize, more: usize) -> nix::Result<()> {
     Err(Errno::ENOMEM)
 }
 
-/// A process that makes a file longer than it may be gets SIGXFSZ, which ends it.
-fn may_be_long(len: usize) -> nix::Result<()> {
+/// Refuses a file that is longer than `RLIMIT_FSIZE` allows. Writing it would raise SIGXFSZ, which ends the process.
+fn check_file_size_limit(len: usize) -> nix::Result<()> {
     let (longest, _) = getrlimit(Resource::RLIMIT_FSIZE)?;
     if u64::try_from(len).is_ok_and(|len| len > longest) { Err(Errno::EFBIG) } else { Ok(()) }
 }
 
-/// Sets the size of memory that was filled by [`append`], which does not cost it any of its bytes.
+/// Sets the size of memory that was filled by [`append`], and keeps its bytes.
 pub(crate) fn resize(fd: BorrowedFd<'_>, len: usize) -> nix::Result<()> {
-    may_have(len, 0)?;
+    check_available(len, 0)?;
     ftruncate(fd, libc::off_t::try_from(len).map_err(|_| Errno::ENOMEM)?)
 }
 
-/// Memory of `len` bytes and of fixed size, of which nothing is there: what is to be touched must be [reserved](reserve_part).
+/// Creates memory of `len` bytes and of fixed size, none of it reserved. It must be [reserved](reserve_part) before it is
+/// touched.
 ///
 /// # Errors
 /// `EFBIG` if this process may not make files that long.
 pub(crate) fn create_sparse(name: &str, len: usize) -> nix::Result<OwnedFd> {
     let size = libc::off_t::try_from(len).map_err(|_| Errno::EFBIG)?;
-    may_be_long(len)?;
+    check_file_size_limit(len)?;
     let fd = create_empty(name)?;
     ftruncate(&fd, size)?;
     seal_size(fd.as_fd())?;
     Ok(fd)
 }
 
-/// Makes sure that `len` bytes from `at` are there.
+/// Reserves `len` bytes from `at`.
 pub(crate) fn reserve_part(fd: BorrowedFd<'_>, at: usize, len: usize) -> nix::Result<()> {
-    may_have(at.checked_add(len).ok_or(Errno::ENOMEM)?, len)?;
+    check_available(at.checked_add(len).ok_or(Errno::ENOMEM)?, len)?;
     reserve_range(fd, at, len)
 }
 
-/// `fallocate(FALLOC_FL_PUNCH_HOLE)`: gives the memory of `len` bytes from `at` back. They read as zero, but are not to be touched
-/// before they are reserved again. Should the kernel refuse, they stay.
-pub(crate) fn give_back_part(fd: BorrowedFd<'_>, at: usize, len: usize) {
-    let (Ok(at), Ok(len)) = (libc::off_t::try_from(at), libc::off_t::try_from(len)) else { return };
-    let hole = FallocateFlags::FALLOC_FL_PUNCH_HOLE | FallocateFlags::FALLOC_FL_KEEP_SIZE;
-    let _ = retry(|| fallocate(fd, hole, at, len));
-}
-
-/// Makes sure that the first `len` bytes are there.
+/// Reserves the first `len` bytes.
 fn reserve(fd: &OwnedFd, len: usize) -> nix::Result<()> {
     reserve_range(fd.as_fd(), 0, len)
 }
@@ -161,7 +154,7 @@ fn reserve_range(fd: BorrowedFd<'_>, at: usize, len: usize) -> nix::Result<()> {
     let size = libc::off_t::try_from(len).map_err(|_| Errno::ENOMEM)?;
     let reserve = || fallocate(fd, FallocateFlags::empty(), at, size);
     match reserve() {
-        // The kernel undoes all of it for a signal: under a flood of them it would never come to its end.
+        // The kernel undoes all of it for a signal: under a flood of signals it would never finish.
         Err(Errno::EINTR) => {
             let before = signal::block_all();
             let reserved = retry(reserve);
@@ -172,19 +165,19 @@ fn reserve_range(fd: BorrowedFd<'_>, at: usize, len: usize) -> nix::Result<()> {
     }
 }
 
-/// The size of a huge page, the usual one.
-const HUGE: usize = 2 << 20;
+/// The usual size of a huge page.
+const HUGE_PAGE_BYTES: usize = 2 << 20;
 
-/// From this size on, a reservation is first compared with [`available`]: a memfd has no limit of its own, and reserving
-/// more than there is ends in the kernel killing a process.
-const LARGE: usize = 64 << 20;
+/// The size from which a reservation is first compared with [`available`]. A memfd has no limit of its own, and when more is
+/// reserved than there is, the kernel kills a process.
+const LARGE_BYTES: usize = 64 << 20;
 
-/// How many bytes the system, and the control groups of this process, could give out now, as far as they say.
+/// Returns how many bytes the system and the control groups of this process have available, where they say.
 fn available() -> Option<usize> {
-    of_the_system().into_iter().chain(cgroup::memory_left()).min()
+    system_available().into_iter().chain(cgroup::memory_left()).min()
 }
 
-fn of_the_system() -> Option<usize> {
+fn system_available() -> Option<usize> {
     let text = std::fs::read_to_string("/proc/meminfo").ok()?;
     let line = text.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
     line.trim().strip_suffix("kB")?.trim().parse::<usize>().ok()?.checked_mul(1024)
@@ -214,22 +207,22 @@ pub(crate) fn seal_writes(fd: BorrowedFd<'_>) -> nix::Result<()> {
     fcntl(fd, FcntlArg::F_ADD_SEALS(seals)).map(drop)
 }
 
-/// What the kernel says of memory that another process made.
+/// What the kernel says about memory that another process made.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Seen {
+pub(crate) struct MemfdInfo {
     /// Its size, which is fixed.
     pub(crate) len: usize,
     /// Whether no process can write to it any more.
     pub(crate) frozen: bool,
 }
 
-/// Looks at memory that another process made; refused unless its size is fixed.
-pub(crate) fn look(fd: BorrowedFd<'_>) -> nix::Result<Seen> {
+/// Inspects memory that another process made; refused unless its size is fixed.
+pub(crate) fn inspect(fd: BorrowedFd<'_>) -> nix::Result<MemfdInfo> {
     let seals = SealFlag::from_bits_retain(fcntl(fd, FcntlArg::F_GET_SEALS)?);
-    Ok(Seen { len: checked_len(fd)?, frozen: seals.contains(SealFlag::F_SEAL_WRITE) })
+    Ok(MemfdInfo { len: checked_len(fd)?, frozen: seals.contains(SealFlag::F_SEAL_WRITE) })
 }
 
-/// How many bytes can be mapped of memory that another process made; refused unless its size is fixed.
+/// Returns the size of memory that another process made; refused unless its size is fixed.
 pub(crate) fn checked_len(fd: BorrowedFd<'_>) -> nix::Result<usize> {
     let seals = SealFlag::from_bits_retain(fcntl(fd, FcntlArg::F_GET_SEALS)?);
     if !seals.contains(FIXED_SIZE) {
@@ -238,7 +231,7 @@ pub(crate) fn checked_len(fd: BorrowedFd<'_>) -> nix::Result<usize> {
     usize::try_from(fstat(fd)?.st_size).map_err(|_| Errno::EINVAL)
 }
 
-/// As [`checked_len`], of memory all of which is really there: it costs the sender as much as it can cost the receiver.
+/// As [`checked_len`], for memory that is reserved as a whole: it costs the sender as much as it can cost the receiver.
 pub(crate) fn checked_len_present(fd: BorrowedFd<'_>) -> nix::Result<usize> {
     const BLOCK: u64 = 512;
     let len = checked_len(fd)?;
@@ -246,15 +239,17 @@ pub(crate) fn checked_len_present(fd: BorrowedFd<'_>) -> nix::Result<usize> {
     if present { Ok(len) } else { Err(Errno::ENODATA) }
 }
 
-/// `fallocate(FALLOC_FL_PUNCH_HOLE)`: gives back the memory from `at` on, even where it is mapped.
-pub(crate) fn give_back(fd: BorrowedFd<'_>, at: usize, len: usize) {
+/// `fallocate(FALLOC_FL_PUNCH_HOLE)`: frees the memory of `len` bytes from `at`, even where it is mapped.
+///
+/// They read as zero, but must not be touched before they are reserved again. If the kernel refuses, they stay.
+pub(crate) fn punch_hole(fd: BorrowedFd<'_>, at: usize, len: usize) {
     let flags = FallocateFlags::FALLOC_FL_PUNCH_HOLE | FallocateFlags::FALLOC_FL_KEEP_SIZE;
     if let (Ok(at), Ok(len)) = (libc::off_t::try_from(at), libc::off_t::try_from(len)) {
         let _ = retry(|| fallocate(fd, flags, at, len));
     }
 }
 
-/// What a mapping may be used for.
+/// The access of a mapping.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Access {
     /// Reading.
@@ -320,7 +315,7 @@ impl Map {
         Ok(Self { start: start.cast(), len, access })
     }
 
-    /// Whether it can be written through.
+    /// Returns whether it can be written.
     pub(crate) fn is_writable(&self) -> bool {
         self.access == Access::Write
     }
@@ -330,8 +325,8 @@ impl Map {
         self.len.get()
     }
 
-    /// Makes the first `len` bytes present, so that the first use does not have to. A kernel before 5.14 does not.
-    pub(crate) fn touch(&self, len: usize) {
+    /// Maps the pages of the first `len` bytes, so that the first use takes no page fault. A kernel before 5.14 does nothing.
+    pub(crate) fn populate(&self, len: usize) {
         let advice = match self.access {
             Access::Read | Access::Frozen => libc::MADV_POPULATE_READ,
             Access::Write => libc::MADV_POPULATE_WRITE,
@@ -340,8 +335,8 @@ impl Map {
         let _ = unsafe { libc::madvise(self.start.as_ptr().cast(), len.min(self.len()), advice) };
     }
 
-    /// `mprotect(2)`: from now on, this process may only read it, or also write it. What was borrowed of it stays valid for
-    /// reading; a write to memory that is for reading is a fault in the thread that writes.
+    /// `mprotect(2)`: lets this process only read it, or also write it. Slices that were borrowed stay valid for reading. A
+    /// write to memory that is for reading is a fault in the thread that writes.
     pub(crate) fn protect(&self, access: Access) -> nix::Result<()> {
         let mut protection = ProtFlags::PROT_READ;
         protection.set(ProtFlags::PROT_WRITE, access == Access::Write);
@@ -349,15 +344,15 @@ impl Map {
         unsafe { mprotect(self.start.cast(), self.len(), protection) }
     }
 
-    /// The first byte. Aligned to a page.
+    /// Returns the first byte, aligned to a page.
     pub(crate) fn start(&self) -> NonNull<u8> {
         self.start
     }
 
-    /// The bytes `at..at + len`, for reading in place.
+    /// Returns the bytes `at..at + len`, for reading in place.
     ///
-    /// The caller vouches, by the protocol that it follows, that no process writes there while the slice lives; the memory
-    /// is there either way.
+    /// The caller guarantees, by the protocol that it follows, that no process writes there while the slice lives. The
+    /// memory is mapped either way.
     ///
     /// # Panics
     /// If the range is not inside the mapping.
@@ -369,7 +364,7 @@ impl Map {
         unsafe { std::slice::from_raw_parts(start.as_ptr(), len) }
     }
 
-    /// Copies bytes out that another process may be writing at this moment: the caller has to check what arrives.
+    /// Copies bytes out that another process may be writing at this moment. The caller must check them.
     ///
     /// # Panics
     /// If the range is not inside the mapping.
@@ -381,28 +376,28 @@ impl Map {
         unsafe { std::ptr::copy_nonoverlapping(from.as_ptr(), into.as_mut_ptr(), into.len()) };
     }
 
-    /// A number that lies there, at a multiple of 8, or half of one number and half of another if it is being written.
+    /// Loads a number at a multiple of 8. It may be torn if another process is writing it.
     ///
     /// # Panics
     /// If it is not inside the mapping.
     #[inline]
-    pub(crate) fn number(&self, at: usize) -> u64 {
-        self.number_at(at).load(Relaxed)
+    pub(crate) fn load_u64(&self, at: usize) -> u64 {
+        self.atomic_at(at).load(Relaxed)
     }
 
-    /// Writes a number there; as [`number`](Self::number).
+    /// Stores a number at a multiple of 8; see [`load_u64`](Self::load_u64).
     ///
     /// # Panics
     /// If it is not inside the mapping, or the mapping is for reading.
     #[inline]
-    pub(crate) fn set_number(&self, at: usize, number: u64) {
+    pub(crate) fn store_u64(&self, at: usize, number: u64) {
         assert!(self.access == Access::Write, "this mapping is for reading");
-        self.number_at(at).store(number, Relaxed);
+        self.atomic_at(at).store(number, Relaxed);
     }
 
-    /// Says that what stands there is about to be written, so that the processor has it when it is.
+    /// Prefetches the cache line of `at` for writing.
     #[inline]
-    pub(crate) fn expect_write(&self, at: usize) {
+    pub(crate) fn prefetch_write(&self, at: usize) {
         if at < self.len() {
             // SAFETY: inside the mapping.
             let there = unsafe { self.start.add(at) };
@@ -414,7 +409,7 @@ impl Map {
     }
 
     #[inline]
-    fn number_at(&self, at: usize) -> &AtomicU64 {
+    fn atomic_at(&self, at: usize) -> &AtomicU64 {
         self.check(at, size_of::<u64>());
         assert!(at.is_multiple_of(size_of::<u64>()), "no number begins at {at}");
         // SAFETY: `check` keeps it inside the mapping.
@@ -423,7 +418,7 @@ impl Map {
         unsafe { number.cast::<AtomicU64>().as_ref() }
     }
 
-    /// Copies bytes in.
+    /// Copies `bytes` into the mapping.
     ///
     /// # Panics
     /// If the range is not inside the mapping, or the mapping is for reading.
@@ -437,7 +432,7 @@ impl Map {
         unsafe { std::ptr::copy_nonoverlapping(bytes.as_ptr(), to.as_ptr(), bytes.len()) };
     }
 
-    /// All bytes, for writing in place.
+    /// Returns all bytes, for writing in place.
     ///
     /// # Panics
     /// If the mapping is for reading.
@@ -445,7 +440,7 @@ impl Map {
         self.bytes_mut_from(0)
     }
 
-    /// All bytes from `at` on, for writing in place.
+    /// Returns all bytes from `at` on, for writing in place.
     ///
     /// # Panics
     /// If the mapping is for reading, or ends before `at`.
@@ -472,10 +467,10 @@ impl Drop for Map {
     }
 }
 
-/// Asks for huge pages below the memory of a vector that is about to be filled.
+/// Asks for huge pages for the memory of a vector that is about to be filled.
 pub(crate) fn prefer_huge_pages<T>(spare: &mut [std::mem::MaybeUninit<T>]) {
-    let start = (spare.as_ptr() as usize).next_multiple_of(HUGE);
-    let end = (spare.as_ptr() as usize + size_of_val(spare)) / HUGE * HUGE;
+    let start = (spare.as_ptr() as usize).next_multiple_of(HUGE_PAGE_BYTES);
+    let end = (spare.as_ptr() as usize + size_of_val(spare)) / HUGE_PAGE_BYTES * HUGE_PAGE_BYTES;
     if start < end {
         let address = std::ptr::with_exposed_provenance_mut(start);
         // SAFETY: the range lies inside `spare`, and the advice does not change what it holds.

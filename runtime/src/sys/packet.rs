@@ -147,7 +147,7 @@ pub(crate) fn longest(socket: &OwnedFd) -> nix::Result<usize> {
 }
 
 /// `ioctl(SIOCOUTQ)`: whether the other end has received all that was sent.
-pub(crate) fn all_was_received(socket: BorrowedFd<'_>) -> bool {
+pub(crate) fn is_drained(socket: BorrowedFd<'_>) -> bool {
     let mut unread: libc::c_int = 0;
     // SAFETY: the call stores one `int`, and `unread` is borrowed for it.
     let answer = unsafe { libc::ioctl(socket.as_raw_fd(), libc::TIOCOUTQ, &raw mut unread) };
@@ -171,10 +171,10 @@ mod tests {
         let packet = receive(b.as_fd(), &mut bytes, &mut beside, true).unwrap();
         assert_eq!((&bytes[..packet.len], packet.descriptors.len(), packet.lost), (&b"headbody"[..], 253, false));
         drop(packet);
-        assert!(!all_was_received(a.as_fd()) && all_was_received(b.as_fd()) && !is_hung_up(b.as_fd()));
+        assert!(!is_drained(a.as_fd()) && is_drained(b.as_fd()) && !is_hung_up(b.as_fd()));
         assert_eq!(receive(b.as_fd(), &mut bytes, &mut beside, true).unwrap().descriptors.len(), 0);
         assert_eq!(receive(b.as_fd(), &mut bytes, &mut beside, false).unwrap_err(), Errno::EAGAIN);
-        assert!(all_was_received(a.as_fd()));
+        assert!(is_drained(a.as_fd()));
         drop(a);
         assert!(is_hung_up(b.as_fd()));
         assert_eq!(receive(b.as_fd(), &mut bytes, &mut beside, false).unwrap().len, 0);
@@ -187,6 +187,6 @@ mod tests {
         let received = receive(b.as_fd(), &mut [0; 5], &mut vec![0; BESIDE], true);
         assert_eq!(received.unwrap_err(), Errno::EMSGSIZE);
         assert!(is_one(b.as_fd()) && longest(&b).unwrap() > 1024);
-        assert!(!is_one(crate::sys::fd::event().unwrap().as_fd()));
+        assert!(!is_one(crate::sys::fd::eventfd().unwrap().as_fd()));
     }
 }

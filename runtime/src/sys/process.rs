@@ -24,7 +24,7 @@ use nix::unistd::{ForkResult, fork, getpid, getppid, setpgid};
 use super::retry;
 
 /// In bytes; `lib.rs` refuses other machines.
-const PAGE: u64 = 4096;
+const PAGE_BYTES: u64 = 4096;
 
 /// What this process became.
 #[derive(Debug)]
@@ -111,7 +111,7 @@ pub(crate) fn leads_group(pid: Pid) -> bool {
 }
 
 /// `prctl(PR_SET_PDEATHSIG, SIGCONT)`: a process that is stopped goes on when its parent ends, and can see to its own end.
-pub(crate) fn go_on_without_parent() {
+pub(crate) fn continue_on_parent_death() {
     let _ = prctl::set_pdeathsig(Some(Signal::SIGCONT));
 }
 
@@ -172,19 +172,20 @@ pub(crate) type RawStatus = i32;
 /// `waitid(P_ALL, WEXITED | WNOHANG | WNOWAIT)`: a child that has ended and is not reaped yet, if there is one.
 ///
 /// Its number cannot be given to another process before [`reap`].
-pub(crate) fn ended_child() -> Option<Pid> {
-    Some(changed(libc::P_ALL, 0, libc::WEXITED | libc::WNOHANG | libc::WNOWAIT)?.pid)
+pub(crate) fn exited_child() -> Option<Pid> {
+    Some(waitid_nohang(libc::P_ALL, 0, libc::WEXITED | libc::WNOHANG | libc::WNOWAIT)?.pid)
 }
 
 /// `waitid(P_ALL, WSTOPPED | WCONTINUED | WNOHANG)`: a child that was stopped, and by which signal, or was continued (`None`),
 /// if one has not been told of yet.
 pub(crate) fn stopped_child() -> Option<(Pid, Option<i32>)> {
-    let Changed { pid, code, status } = changed(libc::P_ALL, 0, libc::WSTOPPED | libc::WCONTINUED | libc::WNOHANG)?;
+    let ChildChange { pid, code, status } =
+        waitid_nohang(libc::P_ALL, 0, libc::WSTOPPED | libc::WCONTINUED | libc::WNOHANG)?;
     Some((pid, (code == libc::CLD_STOPPED).then_some(status)))
 }
 
 /// What `waitid(2)` says of a child.
-struct Changed {
+struct ChildChange {
     pid: Pid,
     /// `CLD_EXITED`, `CLD_KILLED` and so on.
     code: i32,
@@ -194,7 +195,7 @@ struct Changed {
 
 /// `waitid(2)`, which must not wait: nix's own fails for a signal that it has no name for, and so would hide that child, and
 /// all that end after it.
-fn changed(which: libc::idtype_t, id: libc::id_t, flags: i32) -> Option<Changed> {
+fn waitid_nohang(which: libc::idtype_t, id: libc::id_t, flags: i32) -> Option<ChildChange> {
     // SAFETY: all zero is a valid `siginfo_t`.
     let mut info: libc::siginfo_t = unsafe { std::mem::zeroed() };
     retry(|| {
@@ -206,16 +207,16 @@ fn changed(which: libc::idtype_t, id: libc::id_t, flags: i32) -> Option<Changed>
     let pid = unsafe { info.si_pid() };
     // SAFETY: as above.
     let status = unsafe { info.si_status() };
-    (pid != 0).then_some(Changed { pid: Pid::from_raw(pid), code: info.si_code, status })
+    (pid != 0).then_some(ChildChange { pid: Pid::from_raw(pid), code: info.si_code, status })
 }
 
-/// [`changed`], of the child behind `pidfd`.
-fn changed_behind(pidfd: BorrowedFd<'_>) -> Option<Changed> {
+/// [`waitid_nohang`], of the child behind `pidfd`.
+fn reap_pidfd(pidfd: BorrowedFd<'_>) -> Option<ChildChange> {
     let id = libc::id_t::try_from(pidfd.as_raw_fd()).ok()?;
-    changed(libc::P_PIDFD, id, libc::WEXITED | libc::WNOHANG)
+    waitid_nohang(libc::P_PIDFD, id, libc::WEXITED | libc::WNOHANG)
 }
 
-/// Reaps a child that [`ended_child`] named.
+/// Reaps a child that [`exited_child`] named.
 pub(crate) fn reap(pid: Pid) -> RawStatus {
     let mut status = 0;
     // SAFETY: `status` is borrowed for the call, and the number is that of a child of ours that is not reaped yet.
@@ -226,13 +227,13 @@ pub(crate) fn reap(pid: Pid) -> RawStatus {
 /// Reaps our child behind `pidfd`, and says how it ended; `None` if it has not, or if the host program has reaped it.
 pub(crate) fn reap_with_status(pidfd: BorrowedFd<'_>) -> Option<std::process::ExitStatus> {
     use std::os::unix::process::ExitStatusExt as _;
-    let Changed { code, status, .. } = changed_behind(pidfd)?;
+    let ChildChange { code, status, .. } = reap_pidfd(pidfd)?;
     Some(std::process::ExitStatus::from_raw(if code == libc::CLD_EXITED { status << 8 } else { status }))
 }
 
 /// Reaps our child behind `pidfd`, if that has not been done; the host program may have.
 pub(crate) fn reap_quietly(pidfd: BorrowedFd<'_>) {
-    let _ = changed_behind(pidfd);
+    let _ = reap_pidfd(pidfd);
 }
 
 /// `killpg(2)`. Only the reaper of the group's leader may do this, and only before it reaps. A child that left its group for
@@ -246,13 +247,13 @@ pub(crate) fn signal_group(leader: Pid, signal: i32) {
 }
 
 /// `sched_yield(2)`, once: lets the thread that waits for this one run first.
-pub(crate) fn give_way() {
+pub(crate) fn yield_now() {
     std::thread::yield_now();
 }
 
 /// Whether Rust's `main` has been called. Its runtime gives the first thread a name before; where another language has `main`,
 /// or this is another thread, true: it is not known.
-pub(crate) fn has_begun_main() -> bool {
+pub(crate) fn has_main_started() -> bool {
     own_tid() != own_pid().as_raw() || std::thread::current().name().is_some()
 }
 
@@ -304,7 +305,7 @@ pub(crate) fn exit_now(code: i32) -> ! {
 /// How much address space this process has mapped, in bytes; 0 if the kernel does not say.
 pub(crate) fn mapped_memory() -> u64 {
     let text = std::fs::read_to_string("/proc/self/statm").unwrap_or_default();
-    text.split(' ').next().and_then(|pages| pages.parse::<u64>().ok()).map_or(0, |pages| pages * PAGE)
+    text.split(' ').next().and_then(|pages| pages.parse::<u64>().ok()).map_or(0, |pages| pages * PAGE_BYTES)
 }
 
 /// Resident memory of a process that it shares with no other, in bytes, from `/proc/<pid>/statm`.
@@ -312,5 +313,5 @@ pub(crate) fn private_memory(pid: u32) -> Option<u64> {
     let text = std::fs::read_to_string(format!("/proc/{pid}/statm")).ok()?;
     let mut fields = text.split(' ').skip(1).map(str::parse::<u64>);
     let (resident, shared) = (fields.next()?.ok()?, fields.next()?.ok()?);
-    Some(resident.saturating_sub(shared) * PAGE)
+    Some(resident.saturating_sub(shared) * PAGE_BYTES)
 }

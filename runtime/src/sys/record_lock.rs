@@ -1,10 +1,10 @@
-//! Record locks, `fcntl(2)`'s: marks on a file that the kernel takes away when the process that made them ends.
+//! Record locks of `fcntl(2)`: locks on bytes of a file that the kernel releases when the process that holds them ends.
 //!
-//! Owns: nothing. Runs in: any process. Never: waits for a lock.
+//! Owns: nothing. Runs in: any process. No function waits for a lock.
 //!
 //! They belong to the process, not to the descriptor: a copy made by `fork()` does not inherit them, threads share them, and
-//! closing *any* descriptor that the process has for the file gives all of them up. The other kind, which belongs to an
-//! open file (`F_OFD_SETLK`), would be held on by every copy.
+//! closing *any* descriptor that the process has for the file releases all of them. The other kind, which belongs to an
+//! open file (`F_OFD_SETLK`), would be kept by every copy.
 
 use std::os::fd::BorrowedFd;
 
@@ -14,7 +14,7 @@ use nix::libc;
 
 use super::retry;
 
-/// `fcntl(F_SETLK, F_WRLCK)`: marks byte `at` of the file as this process's; false if it is another's.
+/// `fcntl(F_SETLK, F_WRLCK)`: locks byte `at` of the file. Returns false if another process holds it.
 pub(crate) fn take(fd: BorrowedFd<'_>, at: u32) -> nix::Result<bool> {
     match retry(|| fcntl(fd, FcntlArg::F_SETLK(&byte(at, libc::F_WRLCK)))) {
         Ok(_) => Ok(true),
@@ -23,13 +23,13 @@ pub(crate) fn take(fd: BorrowedFd<'_>, at: u32) -> nix::Result<bool> {
     }
 }
 
-/// `fcntl(F_SETLK, F_UNLCK)`: byte `at` is free, if it was this process's.
-pub(crate) fn give_up(fd: BorrowedFd<'_>, at: u32) {
+/// `fcntl(F_SETLK, F_UNLCK)`: unlocks byte `at`, if this process holds it.
+pub(crate) fn release(fd: BorrowedFd<'_>, at: u32) {
     let _ = retry(|| fcntl(fd, FcntlArg::F_SETLK(&byte(at, libc::F_UNLCK))));
 }
 
-/// `fcntl(F_GETLK)`: whether another process has byte `at`. Of a process's own marks it says nothing.
-pub(crate) fn is_anothers(fd: BorrowedFd<'_>, at: u32) -> nix::Result<bool> {
+/// `fcntl(F_GETLK)`: returns whether another process holds byte `at`. A process's own locks are not reported.
+pub(crate) fn is_held_elsewhere(fd: BorrowedFd<'_>, at: u32) -> nix::Result<bool> {
     let mut found = byte(at, libc::F_WRLCK);
     retry(|| fcntl(fd, FcntlArg::F_GETLK(&mut found)))?;
     Ok(i32::from(found.l_type) != libc::F_UNLCK)
@@ -47,12 +47,12 @@ mod tests {
     use std::os::fd::AsFd as _;
 
     #[test]
-    fn ones_own_marks_are_not_anothers() {
+    fn own_locks_are_not_reported() {
         let fd = memory::create("test", 4096).unwrap();
         assert_eq!(take(fd.as_fd(), 7), Ok(true));
         assert_eq!(take(fd.as_fd(), 7), Ok(true), "it is this process's already");
-        assert_eq!(is_anothers(fd.as_fd(), 7), Ok(false));
-        give_up(fd.as_fd(), 7);
-        assert_eq!(is_anothers(fd.as_fd(), 7), Ok(false));
+        assert_eq!(is_held_elsewhere(fd.as_fd(), 7), Ok(false));
+        release(fd.as_fd(), 7);
+        assert_eq!(is_held_elsewhere(fd.as_fd(), 7), Ok(false));
     }
 }

@@ -17,11 +17,11 @@ use nix::fcntl::{OFlag, open, openat};
 use nix::libc;
 use nix::sys::stat::Mode;
 
-use super::fd::{Place, own_place, place};
+use super::fd::{DirId, dir_id, own_dir_id};
 use super::retry;
 
 /// The lines of `/proc/<pid>/status` that are rights.
-const LINES: [&[u8]; 11] = [
+const STATUS_LINES: [&[u8]; 11] = [
     b"Uid:",
     b"Gid:",
     b"Groups:",
@@ -50,10 +50,10 @@ const NAMESPACES: [&CStr; 8] = [
 ];
 
 /// What a link to a namespace says, filled up with zeroes.
-type Name = [u8; 32];
+type NamespaceLink = [u8; 32];
 
 /// What a short file of `/proc` is not longer than.
-const PAGE: usize = 4096;
+const READ_BYTES: usize = 4096;
 
 /// `PR_GET_MDWE`, from Linux 6.3; the crate `libc` does not have it for every C library.
 const GET_MDWE: i32 = 66;
@@ -64,26 +64,26 @@ const SYS_ADMIN: u32 = 21;
 /// The rights of one thread at one moment.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Rights {
-    /// How often [`start_afresh`] was called before.
-    turn: u64,
+    /// How often [`invalidate_all`] was called before.
+    epoch: u64,
     /// The thread that has asked, if it asked for its own: see [`this_thread`].
     thread: Option<u64>,
     lines: Vec<u8>,
     permitted: u64,
     umask: Option<u32>,
-    namespaces: Vec<Name>,
-    root: Option<Place>,
+    namespaces: Vec<NamespaceLink>,
+    root: Option<DirId>,
     control_group: Vec<u8>,
     session: i32,
     /// Securebits, personality, and whether memory may not be made executable, which only the thread itself can ask for.
     own: Option<[i32; 3]>,
 }
 
-static TURN: AtomicU64 = AtomicU64::new(0);
+static EPOCH: AtomicU64 = AtomicU64::new(0);
 
 /// From now on, no rights are the same as those before.
-pub(crate) fn start_afresh() {
-    TURN.fetch_add(1, SeqCst);
+pub(crate) fn invalidate_all() {
+    EPOCH.fetch_add(1, SeqCst);
 }
 
 /// A number that no other thread of this process has or has had; `None` while the thread ends.
@@ -121,7 +121,7 @@ impl Rights {
 
     fn read(folder: &str, before: Option<&Self>, own: Option<[i32; 3]>) -> nix::Result<Self> {
         // Found once: the way through `/proc` takes longer than to read a file there.
-        let folder = open_or_nothing(None, folder, OFlag::O_PATH | OFlag::O_DIRECTORY)?;
+        let folder = open_if_there(None, folder, OFlag::O_PATH | OFlag::O_DIRECTORY)?;
         let status = read_in(folder.as_ref(), "status")?;
         let mut lines = Vec::with_capacity(400);
         let (mut permitted, mut umask) = (0, None);
@@ -130,7 +130,7 @@ impl Rights {
         for line in status.split_inclusive(|byte| *byte == b'\n').filter(may_count) {
             if let Some(value) = line.strip_prefix(b"Umask:") {
                 umask = number(value, 8).and_then(|mask| u32::try_from(mask).ok());
-            } else if LINES.iter().any(|start| line.starts_with(start)) {
+            } else if STATUS_LINES.iter().any(|start| line.starts_with(start)) {
                 if let Some(value) = line.strip_prefix(b"CapPrm:") {
                     permitted = number(value, 16).unwrap_or(u64::MAX);
                 }
@@ -142,16 +142,16 @@ impl Rights {
         let before = before.filter(|before| before.thread == thread && thread.is_some());
         let before = before.filter(|before| (before.permitted | permitted) & 1 << SYS_ADMIN == 0);
         Ok(Self {
-            turn: TURN.load(SeqCst),
+            epoch: EPOCH.load(SeqCst),
             thread,
             lines,
             permitted,
             umask,
             namespaces: folder.as_ref().map_or_else(Vec::new, |folder| namespaces(folder, before)),
             root: match &own {
-                Some(_) => own_place(c"/"),
+                Some(_) => own_dir_id(c"/"),
                 // A thread may have a root of its own.
-                None => folder.as_ref().and_then(|folder| place(folder.as_fd(), c"root")),
+                None => folder.as_ref().and_then(|folder| dir_id(folder.as_fd(), c"root")),
             },
             control_group: read_in(folder.as_ref(), "cgroup")?,
             session: nix::unistd::getsid(None).map_or(0, nix::unistd::Pid::as_raw),
@@ -162,8 +162,8 @@ impl Rights {
     /// Whether a process that was started with `self` may serve a thread that has `other`. The umask is no right.
     pub(crate) fn same(&self, other: &Self) -> bool {
         let own = self.own.is_none() || other.own.is_none() || self.own == other.own;
-        let here = (self.turn, &self.lines, &self.namespaces, self.root, &self.control_group, self.session);
-        let there = (other.turn, &other.lines, &other.namespaces, other.root, &other.control_group, other.session);
+        let here = (self.epoch, &self.lines, &self.namespaces, self.root, &self.control_group, self.session);
+        let there = (other.epoch, &other.lines, &other.namespaces, other.root, &other.control_group, other.session);
         // Nothing is known where `/proc` did not tell; that is the same as nothing.
         own && self.is_known() && here == there
     }
@@ -181,7 +181,7 @@ impl Rights {
 
     /// Whether they are those of a thread that has not ended: a first thread that has stays in `/proc`, without namespaces.
     pub(crate) fn is_of_living_thread(&self) -> bool {
-        self.namespaces.iter().any(|name| *name != Name::default())
+        self.namespaces.iter().any(|name| *name != NamespaceLink::default())
     }
 
     /// The umask, if the kernel shows it.
@@ -194,25 +194,25 @@ impl Rights {
 ///
 /// Without `CAP_SYS_ADMIN`, then and now, only a new user namespace leads a thread to another one of the others. So they are as
 /// `before` if that is the same.
-fn namespaces(folder: &OwnedFd, before: Option<&Rights>) -> Vec<Name> {
-    let user = name_of(folder, NAMESPACES[0]);
+fn namespaces(folder: &OwnedFd, before: Option<&Rights>) -> Vec<NamespaceLink> {
+    let user = namespace_link(folder, NAMESPACES[0]);
     match before.filter(|before| before.namespaces.first() == Some(&user)) {
         Some(before) => before.namespaces.clone(),
-        None => [user].into_iter().chain(NAMESPACES[1..].iter().map(|link| name_of(folder, link))).collect(),
+        None => [user].into_iter().chain(NAMESPACES[1..].iter().map(|link| namespace_link(folder, link))).collect(),
     }
 }
 
 /// Whether this thread's children will be in another namespace of process ids than itself: by `unshare` or `setns`.
 ///
 /// The kernel lets such a thread start no other thread.
-pub(crate) fn has_children_elsewhere() -> bool {
-    let folder = open_or_nothing(None, "/proc/thread-self", OFlag::O_PATH | OFlag::O_DIRECTORY).ok().flatten();
-    folder.is_some_and(|folder| name_of(&folder, c"ns/pid") != name_of(&folder, c"ns/pid_for_children"))
+pub(crate) fn has_other_pid_namespace_for_children() -> bool {
+    let folder = open_if_there(None, "/proc/thread-self", OFlag::O_PATH | OFlag::O_DIRECTORY).ok().flatten();
+    folder.is_some_and(|folder| namespace_link(&folder, c"ns/pid") != namespace_link(&folder, c"ns/pid_for_children"))
 }
 
 /// What a link to a namespace says, such as `net:[4026531840]`; zeroes if there is no such link.
-fn name_of(folder: &OwnedFd, link: &CStr) -> Name {
-    let mut name = Name::default();
+fn namespace_link(folder: &OwnedFd, link: &CStr) -> NamespaceLink {
+    let mut name = NamespaceLink::default();
     // SAFETY: the kernel writes at most so many bytes into the name, which is borrowed for the call, as the path is.
     unsafe { libc::readlinkat(folder.as_raw_fd(), link.as_ptr(), name.as_mut_ptr().cast(), name.len()) };
     name
@@ -238,16 +238,16 @@ fn number(value: &[u8], base: u32) -> Option<u64> {
 /// # Errors
 /// It could not be read for want of something.
 pub(super) fn read(path: &str) -> nix::Result<Vec<u8>> {
-    open_or_nothing(None, path, OFlag::O_RDONLY).map(read_file)
+    open_if_there(None, path, OFlag::O_RDONLY).map(read_file)
 }
 
 /// A file in a folder of `/proc`; empty if it is not there, or the folder is not.
 fn read_in(folder: Option<&OwnedFd>, name: &str) -> nix::Result<Vec<u8>> {
     let Some(folder) = folder else { return Ok(Vec::new()) };
-    open_or_nothing(Some(folder), name, OFlag::O_RDONLY).map(read_file)
+    open_if_there(Some(folder), name, OFlag::O_RDONLY).map(read_file)
 }
 
-fn open_or_nothing(folder: Option<&OwnedFd>, path: &str, flags: OFlag) -> nix::Result<Option<OwnedFd>> {
+fn open_if_there(folder: Option<&OwnedFd>, path: &str, flags: OFlag) -> nix::Result<Option<OwnedFd>> {
     let flags = flags | OFlag::O_CLOEXEC;
     let opened = retry(|| match folder {
         Some(folder) => openat(folder, path, flags, Mode::empty()),
@@ -262,7 +262,7 @@ fn open_or_nothing(folder: Option<&OwnedFd>, path: &str, flags: OFlag) -> nix::R
 fn read_file(file: Option<OwnedFd>) -> Vec<u8> {
     let Some(file) = file else { return Vec::new() };
     // Such a file is made by the first read, and comes whole if there is room: standard ways to read a file take eight.
-    let mut bytes = vec![0; PAGE];
+    let mut bytes = vec![0; READ_BYTES];
     let mut len = 0;
     loop {
         match retry(|| nix::unistd::read(&file, &mut bytes[len..])) {
@@ -294,7 +294,7 @@ pub(crate) type Capabilities = [u64; 3];
 
 /// The kernel's header and data of `capget(2)`, version 3: two sets of 32 bits each.
 #[repr(C)]
-struct Header {
+struct CapHeader {
     version: u32,
     pid: i32,
 }
@@ -303,7 +303,7 @@ const VERSION: u32 = 0x2008_0522;
 
 /// The capabilities of this thread; `None` if the kernel does not say.
 pub(crate) fn capabilities() -> Option<Capabilities> {
-    let (header, mut data) = (Header { version: VERSION, pid: 0 }, [[0u32; 3]; 2]);
+    let (header, mut data) = (CapHeader { version: VERSION, pid: 0 }, [[0u32; 3]; 2]);
     // SAFETY: the kernel writes two triples of words for this version.
     let answer = unsafe { libc::syscall(libc::SYS_capget, &raw const header, data.as_mut_ptr()) };
     (answer == 0).then(|| [0, 1, 2].map(|kind| u64::from(data[0][kind]) | u64::from(data[1][kind]) << 32))
@@ -317,7 +317,7 @@ pub(crate) fn keep_capabilities(wanted: Capabilities) -> nix::Result<()> {
         return Ok(());
     }
     let half = |shift: u32| kept.map(|set| u32::try_from(set >> shift & u64::from(u32::MAX)).unwrap_or(0));
-    let (header, data) = (Header { version: VERSION, pid: 0 }, [half(0), half(32)]);
+    let (header, data) = (CapHeader { version: VERSION, pid: 0 }, [half(0), half(32)]);
     // SAFETY: the kernel reads two triples of words for this version.
     Errno::result(unsafe { libc::syscall(libc::SYS_capset, &raw const header, data.as_ptr()) }).map(drop)
 }
@@ -334,8 +334,11 @@ mod tests {
                 && before.same(&Rights::of_this_thread(Some(&before)).unwrap())
         );
         assert!(before.same(&Rights::of(&thread_name().unwrap()).unwrap().unwrap()));
-        assert_eq!((before.lines.split(|byte| *byte == b'\n').count(), before.namespaces.len()), (LINES.len() + 1, 8));
-        assert!(before.namespaces.iter().all(|name| *name != Name::default()) && before.umask.is_some());
+        assert_eq!(
+            (before.lines.split(|byte| *byte == b'\n').count(), before.namespaces.len()),
+            (STATUS_LINES.len() + 1, 8)
+        );
+        assert!(before.namespaces.iter().all(|name| *name != NamespaceLink::default()) && before.umask.is_some());
     }
 
     #[test]

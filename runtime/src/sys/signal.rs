@@ -111,7 +111,7 @@ pub(crate) fn name(signal: i32) -> String {
 const FOR_THE_PARENT: [Signal; 5] = [Signal::SIGINT, Signal::SIGQUIT, Signal::SIGHUP, Signal::SIGTERM, Signal::SIGPIPE];
 
 /// What constructors and preloads installed for signals that the fork server has other uses for.
-static SET_ASIDE: Mutex<Vec<(Signal, SigAction)>> = Mutex::new(Vec::new());
+static SAVED_ACTIONS: Mutex<Vec<(Signal, SigAction)>> = Mutex::new(Vec::new());
 
 /// Makes this process deaf to [`FOR_THE_PARENT`], and has `SIGCHLD` reach [`events`] whichever thread it comes to. What was
 /// installed for these signals is kept for its children. Called again, it does so with what was installed in between.
@@ -120,13 +120,13 @@ static SET_ASIDE: Mutex<Vec<(Signal, SigAction)>> = Mutex::new(Vec::new());
 pub(crate) fn leave_to_parent() {
     let deaf = FOR_THE_PARENT.map(|signal| (signal, plain(SigHandler::SigIgn))).into_iter();
     let ends = SigAction::new(SigHandler::Handler(pass_to_first_thread), SaFlags::SA_RESTART, SigSet::empty());
-    let mut set_aside = SET_ASIDE.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut saved = SAVED_ACTIONS.lock().unwrap_or_else(PoisonError::into_inner);
     for (signal, action) in deaf.chain([(Signal::SIGCHLD, ends)]) {
         let Some(before) = set_action(signal, &action) else { continue };
-        let known = set_aside.iter().any(|(known, _)| *known == signal);
+        let known = saved.iter().any(|(known, _)| *known == signal);
         if !known || number_of(before.handler()) != number_of(action.handler()) {
-            set_aside.retain(|(known, _)| *known != signal);
-            set_aside.push((signal, before));
+            saved.retain(|(known, _)| *known != signal);
+            saved.push((signal, before));
         }
     }
 }
@@ -180,8 +180,8 @@ pub(crate) fn ignore_tostop() {
 ///
 /// Runs in: a child, before user code.
 pub(crate) fn restore_dispositions() {
-    let set_aside = std::mem::take(&mut *SET_ASIDE.lock().unwrap_or_else(PoisonError::into_inner));
-    for (signal, before) in set_aside {
+    let saved = std::mem::take(&mut *SAVED_ACTIONS.lock().unwrap_or_else(PoisonError::into_inner));
+    for (signal, before) in saved {
         set_action(signal, &before);
     }
     set_action(Signal::SIGPIPE, &plain(SigHandler::SigIgn));
@@ -190,7 +190,7 @@ pub(crate) fn restore_dispositions() {
 /// Lets the terminal stop this process when it prints in the background, as it does any program.
 ///
 /// Runs in: a child that shares its parent's process group.
-pub(crate) fn heed_terminal() {
+pub(crate) fn restore_tostop() {
     set_action(Signal::SIGTTOU, &plain(SigHandler::SigDfl));
 }
 

@@ -27,7 +27,7 @@ const STACK_BYTES: usize = 64 << 10;
 const MASK_BYTES: usize = 8;
 
 /// What the new process needs, made before the copy.
-struct Plan {
+struct SpawnPlan {
     path: *const c_char,
     args: *const *const c_char,
     env: *const *const c_char,
@@ -53,7 +53,7 @@ pub(crate) fn spawn_image(
     (args, env): (&[CString], &[CString]),
 ) -> nix::Result<Pid> {
     let (args, env) = (pointers(args), pointers(env));
-    let plan = Plan {
+    let plan = SpawnPlan {
         path: path.as_ptr(),
         args: args.as_ptr(),
         env: env.as_ptr(),
@@ -92,7 +92,7 @@ fn pointers(strings: &[CString]) -> Vec<*const c_char> {
 /// Runs in: the new process, on a stack of its own, in the memory of the parent.
 extern "C" fn become_image(plan: *mut c_void) -> c_int {
     // SAFETY: the caller of `clone` lends its plan until this process has executed or ended.
-    let plan = unsafe { &*plan.cast_const().cast::<Plan>() };
+    let plan = unsafe { &*plan.cast_const().cast::<SpawnPlan>() };
     plan.failed.store(prepare_and_execute(plan) as i32, Relaxed);
     // SAFETY: takes a number and does not return.
     unsafe { libc::syscall(libc::SYS_exit_group, 127) };
@@ -100,7 +100,7 @@ extern "C" fn become_image(plan: *mut c_void) -> c_int {
 }
 
 /// Returns only if it failed.
-fn prepare_and_execute(plan: &Plan) -> Errno {
+fn prepare_and_execute(plan: &SpawnPlan) -> Errno {
     // SAFETY: takes two numbers and touches no memory.
     if plan.leads_group && unsafe { libc::syscall(libc::SYS_setpgid, 0, 0) } < 0 {
         return Errno::last();

@@ -1,7 +1,7 @@
-//! How much of its stack a thread has left, for code that recurses as deep as its input says.
+//! The space that is left on a thread's stack, for code that recurses as deep as its input asks.
 //!
-//! Owns: for each thread, where its stack begins to be scarce. Runs in: any process.
-//! Never: guesses. Of a stack that the kernel and glibc do not know as this thread's, nothing is said.
+//! Owns: for each thread, the address from which its stack is scarce. Runs in: any process.
+//! Invariant: a stack that the kernel and glibc do not know as this thread's never counts as scarce.
 #![expect(unsafe_code, reason = "nix has no wrapper for pthread_getattr_np(3)")]
 
 use std::cell::Cell;
@@ -11,18 +11,18 @@ use std::ptr::{self, null_mut};
 
 use nix::libc;
 
-/// What has to be left, if a quarter of the stack is not less.
-const SPARE: usize = 128 << 10;
+/// Number of bytes that must be left, or a quarter of the stack if that is less.
+const SPARE_BYTES: usize = 128 << 10;
 
-/// Not measured yet: everywhere may be scarce.
+/// Not measured yet: every address may be scarce.
 const UNKNOWN: (usize, usize) = (0, usize::MAX);
 
 thread_local! {
-    /// From where to where the stack is scarce.
+    /// The range of addresses in which the stack is scarce.
     static SCARCE: Cell<(usize, usize)> = const { Cell::new(UNKNOWN) };
 }
 
-/// Whether this thread has so little stack left that code which may choose its depth should go no deeper.
+/// Returns whether this thread has so little stack left that recursion should end.
 #[inline]
 pub(crate) fn is_scarce() -> bool {
     let mark = Cell::new(0_u8);
@@ -42,14 +42,14 @@ fn found_scarce(here: usize) -> bool {
     is_scarce_at(here)
 }
 
-/// Looks where this thread's stack is, again if its limit has changed. The lowest address of it.
+/// Finds this thread's stack, again if its limit has changed. Returns its lowest address.
 pub(crate) fn find() -> usize {
     let Range { start, end } = bounds();
-    SCARCE.set((start, start.saturating_add(SPARE.min((end - start) / 4))));
+    SCARCE.set((start, start.saturating_add(SPARE_BYTES.min((end - start) / 4))));
     start
 }
 
-/// `pthread_getattr_np(3)`: from where to where this thread's stack may reach under its present limit.
+/// `pthread_getattr_np(3)`: the range that this thread's stack may use under its present limit.
 fn bounds() -> Range<usize> {
     // SAFETY: all zero is a place to put an attribute object into.
     let mut attributes: libc::pthread_attr_t = unsafe { std::mem::zeroed() };
@@ -71,7 +71,7 @@ fn bounds() -> Range<usize> {
 mod tests {
     use super::*;
 
-    /// Goes down as long as it may. How much is left then.
+    /// Recurses until the stack is scarce, and returns how much is left.
     fn dive(bottom: usize) -> usize {
         let memory = std::hint::black_box([0_u8; 1024]);
         let here = ptr::from_ref(&memory).addr();
@@ -79,13 +79,13 @@ mod tests {
     }
 
     #[test]
-    fn a_stack_is_scarce_near_its_end_and_nowhere_else() {
+    fn stack_is_scarce_near_its_end_only() {
         // One that is asked for may have been a larger one's before.
         let thread =
             |size| std::thread::Builder::new().stack_size(size).spawn(|| (bounds().len(), dive(bounds().start)));
         for size in [1 << 20, 128 << 10] {
             let (len, left) = thread(size).unwrap().join().unwrap();
-            let spare = SPARE.min(len / 4);
+            let spare = SPARE_BYTES.min(len / 4);
             assert!(len >= size && (spare - (8 << 10)..spare + (8 << 10)).contains(&left), "{left} of {len}");
         }
     }

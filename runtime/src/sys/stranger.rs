@@ -104,7 +104,7 @@ pub(crate) fn remove_folder(path: &Path) {
 }
 
 /// Which file `name` in `folder` is, and whether it is a socket; a link is not followed.
-pub(crate) fn socket_in(folder: BorrowedFd<'_>, name: &Path) -> nix::Result<(super::fd::Identity, bool)> {
+pub(crate) fn socket_in(folder: BorrowedFd<'_>, name: &Path) -> nix::Result<(super::fd::FileId, bool)> {
     let stat = fstatat(folder, name, AtFlags::AT_SYMLINK_NOFOLLOW)?;
     let kind = stat.st_mode & libc::S_IFMT;
     Ok(((stat.st_dev, stat.st_ino, kind), kind == libc::S_IFSOCK))

@@ -15,8 +15,8 @@ use crate::channel::error::channel_failed;
 use crate::channel::{RecvError, TryRecvError};
 use crate::codec::Message;
 use crate::reactor::{EventHandler, Reactor, Token, reactor, wake};
-use crate::sys::poll::Report;
-use crate::sys::{self, Errno, fd, forked};
+use crate::sys::poll::Trigger;
+use crate::sys::{self, Errno, atfork, fd};
 
 impl<A, B: Message> Connection<A, B> {
     /// A future of the next message, for any executor: a thread that this process has for all its children does the waiting.
@@ -122,8 +122,8 @@ impl Watch {
         let descriptor = fd::duplicate(descriptor)?;
         let bell = Arc::new(Bell(Mutex::new(Some(waker.clone()))));
         let token = reactor.add_handler(Arc::<Bell>::clone(&bell));
-        let watch = Self { reactor, token, descriptor, bell, generation: forked::generation() };
-        watch.reactor.register(watch.descriptor.as_fd(), token, Report::Once)?;
+        let watch = Self { reactor, token, descriptor, bell, generation: atfork::generation() };
+        watch.reactor.register(watch.descriptor.as_fd(), token, Trigger::OneShot)?;
         Ok(watch)
     }
 
@@ -135,7 +135,7 @@ impl Watch {
 
     /// Whether it was made here, and not in a process of which this one is a copy.
     pub(in crate::channel) fn is_of_this_process(&self) -> bool {
-        self.generation == forked::generation()
+        self.generation == atfork::generation()
     }
 }
 

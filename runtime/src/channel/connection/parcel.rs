@@ -39,9 +39,9 @@ use crate::channel::error::NotSent;
 use crate::channel::patience::Patience;
 use crate::codec::Spill;
 use crate::shared::{MappedHeader, words};
-use crate::sys::fd::{self, Identity};
+use crate::sys::fd::{self, FileId};
 use crate::sys::memory::{self, Access, Map};
-use crate::sys::{self, forked, futex, packet, poll};
+use crate::sys::{self, atfork, futex, packet, poll};
 
 /// What the memory is called in `/proc/<pid>/maps`.
 const NAME: &str = "process-task-message";
@@ -97,9 +97,9 @@ impl Parcel {
         const STEP: usize = 2 << 20;
         let len = MESSAGE.saturating_add(len);
         let len = if len < STEP { len.next_power_of_two().max(64 << 10) } else { len.next_multiple_of(STEP) };
-        let (fd, map) = memory::create_much(NAME, len)?;
+        let (fd, map) = memory::create_huge(NAME, len)?;
         let word = Arc::new(MappedHeader::map(fd.as_fd(), 0, Access::Write)?);
-        Ok(Self { fd, word, map, received: None, generation: forked::generation() })
+        Ok(Self { fd, word, map, received: None, generation: atfork::generation() })
     }
 
     /// How long a message may be.
@@ -119,7 +119,7 @@ impl Parcel {
 
 impl Drop for Parcel {
     fn drop(&mut self) {
-        if self.generation == forked::generation() {
+        if self.generation == atfork::generation() {
             self.turn().store(NOBODYS, Relaxed);
         }
     }
@@ -156,8 +156,8 @@ impl Outgoing {
     fn stock(&self) -> MutexGuard<'_, Stock> {
         let mut stock = lock(&self.stock);
         // A copy made by `fork()` fills no memory of its original's.
-        if stock.generation != forked::generation() {
-            *stock = Stock { generation: forked::generation(), ..Stock::default() };
+        if stock.generation != atfork::generation() {
+            *stock = Stock { generation: atfork::generation(), ..Stock::default() };
         }
         stock
     }
@@ -177,7 +177,7 @@ impl Outgoing {
                 let step = "reserve memory for a long message";
                 return parcel.map_err(|errno| NotSent::failed(step, errno));
             }
-            if packet::all_was_received(socket) && stock.give_up() {
+            if packet::is_drained(socket) && stock.give_up() {
                 continue;
             }
             let Some(oldest) = stock.sent.front().map(|oldest| Arc::clone(&oldest.word)) else { continue };
@@ -341,7 +341,7 @@ impl Drop for Filling<'_> {
 #[derive(Debug, Default)]
 pub(super) struct Incoming {
     /// Those that came last are last.
-    known: Mutex<Vec<(Identity, Arc<Arrived>)>>,
+    known: Mutex<Vec<(FileId, Arc<Arrived>)>>,
     quiet: Quiet,
 }
 
@@ -385,7 +385,7 @@ impl Incoming {
 
     /// The parcel of this descriptor, which holds a message of this length.
     pub(super) fn open(&self, descriptor: OwnedFd, len: usize) -> sys::Result<Reading<'_>> {
-        let identity = fd::identity(descriptor.as_fd()).ok_or(sys::Errno::EBADF)?;
+        let identity = fd::file_id(descriptor.as_fd()).ok_or(sys::Errno::EBADF)?;
         let mut known = lock(&self.known);
         known.retain(|(_, parcel)| parcel.turn().load(Relaxed) != NOBODYS);
         let at = known.iter().position(|(other, _)| *other == identity);
@@ -428,7 +428,7 @@ impl Drop for Reading<'_> {
     fn drop(&mut self) {
         let (turn, len) = (self.parcel.turn(), self.parcel.map.len());
         if len > KEPT {
-            memory::give_back(self.descriptor.as_fd(), MESSAGE, len - MESSAGE);
+            memory::punch_hole(self.descriptor.as_fd(), MESSAGE, len - MESSAGE);
         }
         if turn.compare_exchange(READERS, WRITERS, Release, Relaxed).is_ok() {
             futex::wake(turn, u32::MAX);

@@ -49,5 +49,5 @@ pub fn wait_readable(these: &[&dyn AsFd], timeout: Option<Duration>) -> Result<V
     let descriptors: Vec<_> = these.iter().map(|one| one.as_fd()).collect();
     // A time beyond the clock's end is for ever.
     let deadline = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
-    poll::readable_of(&descriptors, deadline).map_err(|errno| channel_failed("wait for several", errno))
+    poll::readable_indices(&descriptors, deadline).map_err(|errno| channel_failed("wait for several", errno))
 }

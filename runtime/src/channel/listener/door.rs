@@ -33,9 +33,9 @@ use crate::channel::error::channel_failed;
 #[cfg(feature = "tcp")]
 use crate::channel::remote::{Agreed, Handshake, Key};
 use crate::error::{Error, Result};
-use crate::sys::poll::{Report, Set};
+use crate::sys::poll::{Epoll, Trigger};
 use crate::sys::stranger::{self, Timer};
-use crate::sys::{self, Errno, forked, socket};
+use crate::sys::{self, Errno, atfork, socket};
 
 /// How patient a door is.
 #[derive(Clone, Copy, Debug)]
@@ -78,7 +78,7 @@ struct View {
     /// In which process, where the host calls `fork()`.
     generation: u64,
     /// The listening socket, the timer, and every stranger.
-    set: Set,
+    set: Epoll,
     timer: Timer,
     strangers: Mutex<Strangers>,
     /// That of a copy of the process.
@@ -123,7 +123,7 @@ impl Door {
     /// What this process sees.
     fn view(&self) -> sys::Result<&View> {
         let mut view = &self.view;
-        while view.generation != forked::generation() {
+        while view.generation != atfork::generation() {
             view = if let Some(own) = view.of_a_copy.get() {
                 own
             } else {
@@ -190,7 +190,7 @@ impl Door {
         };
         let number = strangers.came;
         strangers.came += 1;
-        if let Err(errno) = view.set.add(saying.as_fd(), number, Report::Level) {
+        if let Err(errno) = view.set.add(saying.as_fd(), number, Trigger::Level) {
             return Some(Err(cannot_wait(errno)));
         }
         strangers
@@ -217,11 +217,11 @@ impl Door {
 
 impl View {
     fn new(listening: BorrowedFd<'_>) -> sys::Result<Self> {
-        let (set, timer) = (Set::new()?, Timer::new()?);
-        set.add(listening, LISTENING, Report::Level)?;
-        set.add(timer.as_fd(), TIMER, Report::Level)?;
+        let (set, timer) = (Epoll::new()?, Timer::new()?);
+        set.add(listening, LISTENING, Trigger::Level)?;
+        set.add(timer.as_fd(), TIMER, Trigger::Level)?;
         let (strangers, of_a_copy) = (Mutex::default(), OnceLock::new());
-        Ok(Self { generation: forked::generation(), set, timer, strangers, of_a_copy })
+        Ok(Self { generation: atfork::generation(), set, timer, strangers, of_a_copy })
     }
 
     fn somebody_is_late(&self, strangers: &mut Strangers) -> Option<Result<Guest>> {

@@ -34,7 +34,7 @@ pub(super) struct Place {
 #[derive(Debug)]
 pub(super) struct Name {
     place: Place,
-    file: fd::Identity,
+    file: fd::FileId,
     /// The directory, if it was made for it, from the root on: this process may go elsewhere.
     made_folder: Option<PathBuf>,
     /// A copy of this process does not remove what its origin still uses.
@@ -143,7 +143,7 @@ impl Place {
     }
 
     /// Listens here, while no other process begins to.
-    fn listen_alone(&self) -> crate::sys::Result<(OwnedFd, fd::Identity)> {
+    fn listen_alone(&self) -> crate::sys::Result<(OwnedFd, fd::FileId)> {
         let folder = self.folder.as_fd();
         let socket = match stranger::listen_at(folder, &self.name) {
             Err(Errno::EADDRINUSE) => {
@@ -180,7 +180,7 @@ impl Drop for Name {
             let _ = stranger::remove(folder, &self.place.name);
         }
         if let Some(path) = &self.made_folder
-            && stranger::folder(path).is_ok_and(|there| fd::identity(there.as_fd()) == fd::identity(folder))
+            && stranger::folder(path).is_ok_and(|there| fd::file_id(there.as_fd()) == fd::file_id(folder))
         {
             stranger::remove_folder(path);
         }

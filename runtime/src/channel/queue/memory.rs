@@ -25,7 +25,7 @@ use super::words::{Side, Stock, Words};
 use crate::codec::CodecError;
 use crate::codec::handles::Handle;
 use crate::shared::{MappedHeader, MappingCache, words};
-use crate::sys::fd::{self, Identity};
+use crate::sys::fd::{self, FileId};
 use crate::sys::memory::{self, Access, Map};
 use crate::sys::{Errno, Result};
 
@@ -70,7 +70,7 @@ words! {
 pub(super) struct Memory {
     table: MappedHeader<Words>,
     descriptor: OwnedFd,
-    identity: Identity,
+    identity: FileId,
     stretches: Box<[OnceLock<Map>]>,
     chunks: u32,
 }
@@ -111,7 +111,7 @@ impl Memory {
             }
         };
         memory::reserve_part(descriptor.as_fd(), 0, MappedHeader::<Words>::size_with(4096))?;
-        let identity = fd::identity(descriptor.as_fd()).ok_or(Errno::EBADF)?;
+        let identity = fd::file_id(descriptor.as_fd()).ok_or(Errno::EBADF)?;
         let table = table(descriptor.as_fd(), chunks)?;
         let memory = Self::of(table, (descriptor, identity), chunks);
         memory.reserve(0)?;
@@ -126,7 +126,7 @@ impl Memory {
         Ok(MEMORIES.insert(memory.identity, Arc::new(memory)))
     }
 
-    fn of(table: MappedHeader<Words>, (descriptor, identity): (OwnedFd, Identity), chunks: u32) -> Self {
+    fn of(table: MappedHeader<Words>, (descriptor, identity): (OwnedFd, FileId), chunks: u32) -> Self {
         let stretches = (0..chunks.div_ceil(STRETCH)).map(|_| OnceLock::new()).collect();
         Self { table, descriptor, identity, stretches, chunks }
     }
@@ -135,7 +135,7 @@ impl Memory {
     /// has.
     pub(super) fn open(descriptor: OwnedFd) -> std::result::Result<Arc<Self>, CodecError> {
         let corrupt = || CodecError::new("the payload is corrupt: what came with it is no queue of this program");
-        let identity = fd::identity(descriptor.as_fd()).ok_or_else(corrupt)?;
+        let identity = fd::file_id(descriptor.as_fd()).ok_or_else(corrupt)?;
         MEMORIES.find_or_insert(identity, || {
             let len = memory::checked_len(descriptor.as_fd()).map_err(|_| corrupt())?;
             let fits = |chunks: u32| start(chunks) + chunks as usize * CHUNK == len;
@@ -162,7 +162,7 @@ impl Memory {
     }
 
     /// Which of all queues it is.
-    pub(super) fn identity(&self) -> Identity {
+    pub(super) fn identity(&self) -> FileId {
         self.identity
     }
 
@@ -199,7 +199,7 @@ impl Memory {
 
     /// Gives the memory of a chunk back.
     pub(super) fn give_back(&self, chunk: u32) {
-        memory::give_back_part(self.descriptor.as_fd(), self.at(chunk), CHUNK);
+        memory::punch_hole(self.descriptor.as_fd(), self.at(chunk), CHUNK);
     }
 
     fn at(&self, chunk: u32) -> usize {
@@ -232,13 +232,13 @@ impl Memory {
     /// The number in a unit of a chunk that is within [reach](Self::reach).
     #[inline]
     pub(super) fn unit(&self, (chunk, unit): (u32, u32)) -> u64 {
-        self.stretch(chunk).map_or(0, |map| map.number(place((chunk, unit))))
+        self.stretch(chunk).map_or(0, |map| map.load_u64(place((chunk, unit))))
     }
 
     #[inline]
     pub(super) fn set_unit(&self, (chunk, unit): (u32, u32), number: u64) {
         if let Some(map) = self.stretch(chunk) {
-            map.set_number(place((chunk, unit)), number);
+            map.store_u64(place((chunk, unit)), number);
         }
     }
 
@@ -246,7 +246,7 @@ impl Memory {
     #[inline]
     pub(super) fn expect_write(&self, (chunk, unit): (u32, u32)) {
         if let Some(map) = self.stretch(chunk) {
-            map.expect_write(place((chunk, unit)));
+            map.prefetch_write(place((chunk, unit)));
         }
     }
 

@@ -118,7 +118,7 @@ impl Core {
 
     /// Whether the other side was last seen where this one runs: then looking would only keep it from running.
     fn shares_processor(&self, own: &words::Side, other: &words::Side) -> bool {
-        let here = limits::processor();
+        let here = limits::current_cpu();
         own.processor.store(here + 1, Relaxed);
         let others = other.processor.load(Relaxed).checked_sub(1);
         let shares = others == Some(here);

@@ -34,7 +34,7 @@ use super::sending::{Sending, Sent};
 use crate::channel::connection::transport::Remote;
 use crate::channel::error::{NotSent, TryRecvError};
 use crate::channel::patience::Patience;
-use crate::sys::poll::{self, Report, Set};
+use crate::sys::poll::{self, Epoll, Trigger};
 use crate::sys::{self, Errno, fd, stranger};
 
 /// The most bytes of a message.
@@ -58,7 +58,7 @@ pub(crate) struct Wire {
     /// The other end was dropped.
     parted: AtomicBool,
     /// Readable while the socket is, or `ready`.
-    readable: Set,
+    readable: Epoll,
     /// Rung while a message, or the end, was taken from the socket and is not given out.
     ready: OwnedFd,
     /// In which process the keys are used. In a copy of it, the same number would be used for another frame.
@@ -80,9 +80,9 @@ struct Line {
 impl Wire {
     /// A socket that does not block, over which a handshake was done.
     pub(crate) fn new(socket: TcpStream, agreed: Agreed) -> sys::Result<Self> {
-        let (readable, ready) = (Set::new()?, fd::event()?);
-        readable.add(socket.as_fd(), 0, Report::Level)?;
-        readable.add(ready.as_fd(), 1, Report::Level)?;
+        let (readable, ready) = (Epoll::new()?, fd::eventfd()?);
+        readable.add(socket.as_fd(), 0, Trigger::Level)?;
+        readable.add(ready.as_fd(), 1, Trigger::Level)?;
         let sending = Mutex::new(Some(Sending::new(agreed.sealed)));
         Ok(Self {
             line: Arc::new(Line {
@@ -106,7 +106,7 @@ impl Wire {
         if !receiving.is_ready() {
             receiving.go_on(&mut &self.line.socket, &self.line.cipher, MOST);
             if receiving.is_ready() {
-                fd::ring(self.ready.as_fd());
+                fd::notify(self.ready.as_fd());
             }
             match receiving.end() {
                 None => {}
@@ -173,7 +173,7 @@ impl Remote for Wire {
         let Some(mut receiving) = ready else { return Err(TryRecvError::Empty) };
         let taken = receiving.take(bytes);
         if !receiving.is_ready() {
-            fd::quieten(self.ready.as_fd());
+            fd::drain(self.ready.as_fd());
         }
         taken
     }

@@ -18,8 +18,8 @@ use serde_json_core::ser;
 
 use super::event::{EventKind, PoolEvent, name_of};
 use crate::error::Error;
+use crate::sys::quiet_file::QuietFile;
 use crate::sys::signal;
-use crate::sys::writing::Quiet;
 
 /// A file that is being written, or `None` when it is finished.
 #[derive(Debug)]
@@ -27,7 +27,7 @@ pub(in crate::pool) struct Recorder(Mutex<Option<Out>>);
 
 #[derive(Debug)]
 struct Out {
-    file: BufWriter<Quiet>,
+    file: BufWriter<QuietFile>,
     /// Where an entry is put together.
     text: Vec<u8>,
     /// Workers with names that are written.
@@ -88,7 +88,7 @@ impl Recorder {
     /// # Errors
     /// It cannot be made or written.
     pub(super) fn create(path: &Path) -> io::Result<Self> {
-        let file = BufWriter::with_capacity(64 << 10, Quiet(File::create(path)?));
+        let file = BufWriter::with_capacity(64 << 10, QuietFile(File::create(path)?));
         let mut out = Out { file, text: Vec::new(), named: HashSet::new(), written: Ok(()), first: true };
         out.file.write_all(b"{\"displayTimeUnit\":\"ms\",\"traceEvents\":[")?;
         let program = std::env::args_os().next().unwrap_or_default();

@@ -63,14 +63,14 @@ use std::sync::atomic::Ordering::{Acquire, Release};
 
 pub(crate) use self::entry::{DEATH_GRACE, ProcId};
 use self::table::ProcTable;
-use crate::sys::forked::{Gate, Own};
+use crate::sys::atfork::{ForkSafeLock, ProcessLocal};
 use crate::sys::{self, Errno, membarrier};
 
 /// Set once, and never freed: copies made by `fork()` use it further.
 static TABLE: AtomicPtr<ProcTable> = AtomicPtr::new(ptr::null_mut());
-static CURRENT: Own = Own::new();
-/// Held while this process gets its table and its id.
-static GATE: Gate = Gate::new();
+static CURRENT: ProcessLocal = ProcessLocal::new();
+/// HeldFd while this process gets its table and its id.
+static REGISTRATION: ForkSafeLock = ForkSafeLock::new();
 
 /// Returns the id of this process. Registers it at first use; from then on costs two loads.
 ///
@@ -103,7 +103,7 @@ pub(crate) fn prepare() -> sys::Result<()> {
     if current() != ProcId::UNTABLED {
         return Ok(());
     }
-    let _inside = GATE.enter();
+    let _guard = REGISTRATION.lock();
     if current() == ProcId::UNTABLED {
         CURRENT.set(table_or_new()?.register_self()?.number());
     }
@@ -164,7 +164,7 @@ pub(crate) fn descriptor() -> sys::Result<BorrowedFd<'static>> {
 /// # Errors
 /// The memory is no table, or could not be mapped.
 pub(crate) fn adopt(descriptor: OwnedFd, current: ProcId) -> sys::Result<()> {
-    let _inside = GATE.enter();
+    let _guard = REGISTRATION.lock();
     set_table(ProcTable::of(descriptor)?);
     CURRENT.set(current.number());
     Ok(())
@@ -210,7 +210,7 @@ fn set_table(table: ProcTable) -> &'static ProcTable {
     table
 }
 
-/// Returns the table, and makes it if there is none. Called inside the gate.
+/// Returns the table, and makes it if there is none. The caller holds [`REGISTRATION`].
 fn table_or_new() -> sys::Result<&'static ProcTable> {
     if let Some(table) = table() {
         return Ok(table);
@@ -222,7 +222,7 @@ fn table_or_new() -> sys::Result<&'static ProcTable> {
 
 #[cold]
 fn register_this_process() -> ProcId {
-    let _inside = GATE.enter();
+    let _guard = REGISTRATION.lock();
     if let Some(current) = registered() {
         return current;
     }

@@ -33,7 +33,7 @@ const TABLE_BYTES: usize = ENTRIES_OFFSET + SLOTS as usize * size_of::<ProcEntry
 pub(super) struct ProcTable {
     map: Map,
     fd: OwnedFd,
-    file: Option<fd::Identity>,
+    file: Option<fd::FileId>,
     /// Whether this process has mapped it for writing.
     writable: AtomicBool,
     /// The entry whose record lock was seen last, and the time in the bits above. The kernel is not asked again while the
@@ -61,7 +61,7 @@ impl ProcTable {
 
     fn map(fd: OwnedFd, access: Access) -> sys::Result<Self> {
         let map = Map::new(fd.as_fd(), TABLE_BYTES, access)?;
-        let file = fd::identity(fd.as_fd());
+        let file = fd::file_id(fd.as_fd());
         Ok(Self { map, fd, file, writable: AtomicBool::new(access == Access::Write), seen_locked: AtomicU64::new(0) })
     }
 
@@ -99,7 +99,7 @@ impl ProcTable {
     /// `EBADF` if the program closed it, or put another file in its place.
     pub(super) fn descriptor(&self) -> sys::Result<BorrowedFd<'_>> {
         let fd = self.fd.as_fd();
-        if self.file.is_some() && fd::identity(fd) == self.file { Ok(fd) } else { Err(Errno::EBADF) }
+        if self.file.is_some() && fd::file_id(fd) == self.file { Ok(fd) } else { Err(Errno::EBADF) }
     }
 
     /// Registers a process that `parent` asked for, and that process `maker` is about to make.
@@ -120,7 +120,7 @@ impl ProcTable {
             }
             let registered = entry.register(slot, ProcState::Locked, (None, slot));
             if registered.is_none() {
-                record_lock::give_up(fd, slot);
+                record_lock::release(fd, slot);
             }
             Ok(registered)
         })
@@ -207,7 +207,7 @@ impl TableView for ProcTable {
         if super::registered().is_some_and(|current| current.slot() == slot) || self.seen_locked.load(Relaxed) == now {
             return true;
         }
-        let locked = record_lock::is_anothers(self.fd.as_fd(), slot).unwrap_or(true);
+        let locked = record_lock::is_held_elsewhere(self.fd.as_fd(), slot).unwrap_or(true);
         if locked {
             self.seen_locked.store(now, Relaxed);
         }

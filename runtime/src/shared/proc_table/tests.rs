@@ -307,5 +307,9 @@ fn this_process_is_registered_once() {
     assert!(!super::is_alive(child) && super::was_killed(child));
     super::report_exit(super::register(own).unwrap(), false);
     let table = super::descriptor().unwrap();
-    assert_eq!(record_lock::is_anothers(table.as_fd(), own.slot()), Ok(false), "of its own the kernel says nothing");
+    assert_eq!(
+        record_lock::is_held_elsewhere(table.as_fd(), own.slot()),
+        Ok(false),
+        "of its own the kernel says nothing"
+    );
 }

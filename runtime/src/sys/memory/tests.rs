@@ -28,7 +28,7 @@ fn frozen_memory_cannot_be_written_by_anybody() {
     assert_eq!(Map::new(fd.as_fd(), 5003, Access::Write).unwrap_err(), Errno::EPERM);
     assert_eq!(append(fd.as_fd(), 0, &[MaybeUninit::new(1)]), Err(Errno::EPERM));
     assert_eq!(resize(fd.as_fd(), 100), Err(Errno::EPERM));
-    assert!(look(fd.as_fd()).unwrap().frozen);
+    assert!(inspect(fd.as_fd()).unwrap().frozen);
     assert_eq!((map.lend(0, 4), map.lend(5000, 3)), (&[0, 0, 0, 7][..], &[7; 3][..]));
 }
 
@@ -48,7 +48,7 @@ fn memory_is_there_where_it_was_reserved_and_goes_where_it_is_given_back() {
     let map = Map::part(fd.as_fd(), 1 << 35, 65_536).unwrap();
     map.write(0, b"here");
     assert_eq!(blocks(), 65_536);
-    give_back_part(fd.as_fd(), 1 << 35, 65_536);
+    punch_hole(fd.as_fd(), 1 << 35, 65_536);
     assert_eq!(blocks(), 0);
     reserve_part(fd.as_fd(), 1 << 35, 65_536).unwrap();
     assert_eq!(map.lend(0, 4), [0; 4]);

@@ -1,7 +1,7 @@
-//! Asks whether a generic type is one that is known here, and treats a value of it as that.
+//! Specialization by type id: treats a value of a generic type as what it is, if that is a known type.
 //!
 //! Owns: the casts between a type and itself under another name. Runs in: any process.
-//! Never: lengthens a lifetime: what borrows is compared without its lifetimes, and lent for no longer than it was.
+//! Invariant: no lifetime is extended. Types that borrow are compared without their lifetimes, and lent for no longer.
 #![expect(
     unsafe_code,
     reason = "`Any` does this for `'static` types only, and serde's generic methods have no such bound"
@@ -14,13 +14,13 @@ use std::mem::{ManuallyDrop, transmute_copy};
 use std::path::Path;
 use std::ptr;
 
-/// A number for the type, the same for all lifetimes in it. Two types have the same one about as often as a cosmic ray does that.
+/// Returns a hash of the type, the same for all lifetimes in it. Two types collide about as often as a cosmic ray flips a bit.
 #[inline]
 pub(crate) fn key<T: ?Sized>() -> u64 {
-    /// Takes the number that a `TypeId` is hashed as.
-    struct Taken(u64);
+    /// Keeps the number that a `TypeId` is hashed as.
+    struct LastWrite(u64);
 
-    impl Hasher for Taken {
+    impl Hasher for LastWrite {
         #[inline]
         fn finish(&self) -> u64 {
             self.0
@@ -39,46 +39,46 @@ pub(crate) fn key<T: ?Sized>() -> u64 {
         }
     }
 
-    let mut taken = Taken(0);
-    typeid::of::<T>().hash(&mut taken);
-    taken.finish()
+    let mut hasher = LastWrite(0);
+    typeid::of::<T>().hash(&mut hasher);
+    hasher.finish()
 }
 
-/// Whether `T` is `U`, but for lifetimes. The compiler knows the answer.
+/// Returns whether `T` is `U`, up to lifetimes. The compiler evaluates it.
 #[inline]
 pub(crate) fn is<T: ?Sized, U: ?Sized>() -> bool {
     typeid::of::<T>() == typeid::of::<U>()
 }
 
-/// `value` as what it is, if `T` is `U`, which borrows nothing.
+/// Returns `value` as a `U`, if `T` is `U`, which borrows nothing.
 #[inline]
 pub(crate) fn as_ref<T: ?Sized, U: 'static>(value: &T) -> Option<&U> {
     // SAFETY: the types are the same, and `U` has no lifetimes that could differ.
     (typeid::of::<T>() == TypeId::of::<U>()).then(|| unsafe { &*ptr::from_ref(value).cast::<U>() })
 }
 
-/// `value` as what it is, if `T` is the path itself.
+/// Returns `value` as a path, if `T` is `Path`.
 #[inline]
 pub(crate) fn as_path<T: ?Sized>(value: &T) -> Option<&Path> {
     // SAFETY: the types are the same, so these are two names for one type of reference.
     is::<T, Path>().then(|| unsafe { transmute_copy::<&T, &Path>(&value) })
 }
 
-/// `value` as what it is, if `T` is a reference to a `U`.
+/// Returns `value` as a `U`, if `T` is a reference to a `U`.
 #[inline]
 pub(crate) fn as_borrowed<'v, T: ?Sized, U: ?Sized + 'static>(value: &'v T) -> Option<&'v U> {
     // SAFETY: `T` is a `&'t U`, and `'t` is at least as long as `'v`, for which a `&'v T` is there.
     is::<T, &'static U>().then(|| unsafe { *ptr::from_ref(value).cast::<&'v U>() })
 }
 
-/// `value` as what it is, if `T` is a reference to a reference to a `U`.
+/// Returns `value` as a `U`, if `T` is a reference to a reference to a `U`.
 #[inline]
 pub(crate) fn as_borrowed_twice<'v, T: ?Sized, U: ?Sized + 'static>(value: &'v T) -> Option<&'v U> {
     // SAFETY: `T` is a `&'t &'u U`, and both lifetimes are at least as long as `'v`, for which a `&'v T` is there.
     is::<T, &'static &'static U>().then(|| unsafe { **ptr::from_ref(value).cast::<&'v &'v U>() })
 }
 
-/// `value` as what it is, if `T` is a `Cow` of a `U`.
+/// Returns `value` as a `Cow`, if `T` is a `Cow` of a `U`.
 #[inline]
 pub(crate) fn as_cow<'v, T: ?Sized, U: ToOwned + ?Sized + 'static>(value: &'v T) -> Option<&'v Cow<'v, U>> {
     // SAFETY: `T` is a `Cow<'t, U>`, and `'t` is at least as long as `'v`, for which a `&'v T` is there; nothing is written.
@@ -92,7 +92,7 @@ pub(crate) fn as_borrowed_cow<'v, T: ?Sized, U: ToOwned + ?Sized + 'static>(valu
     is::<T, &'static Cow<'static, U>>().then(|| unsafe { *ptr::from_ref(value).cast::<&'v Cow<'v, U>>() })
 }
 
-/// `value` as what it is, if `T` is `U`, which borrows nothing.
+/// Returns `value` as a `U`, if `T` is `U`, which borrows nothing.
 #[inline]
 pub(crate) fn into<U: 'static, T>(value: U) -> Option<T> {
     // SAFETY: the types are the same, and the original is not used again.
@@ -109,7 +109,7 @@ mod tests {
     }
 
     #[test]
-    fn a_type_is_itself_and_no_other() {
+    fn value_is_returned_as_its_own_type_only() {
         let (owned, text) = (PathBuf::from("a/b"), "a/b".to_owned());
         assert_eq!((path(&owned), path(&*owned), path(&&*owned)), (Some(&*owned), Some(&*owned), Some(&*owned)));
         assert_eq!((path(&text), path(&*text), path(&&*text), path(&&owned)), (None, None, None, None));
@@ -124,7 +124,7 @@ mod tests {
     }
 
     #[test]
-    fn a_key_knows_no_lifetimes_but_everything_else() {
+    fn key_ignores_lifetimes_only() {
         fn of<'a>(_: &'a str) -> u64 {
             key::<Option<&'a str>>()
         }

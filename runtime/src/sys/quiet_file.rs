@@ -1,10 +1,10 @@
-//! Writes to a file that the user named; its failures are errors and never signals.
+//! A file that the user named, whose failed writes are errors and never signals.
 //!
-//! Owns: [`Quiet`]. Runs in: any process. Never: changes a disposition, which belongs to the whole program.
+//! Owns: [`QuietFile`]. Runs in: any process. Invariant: no disposition is changed, since it belongs to the whole program.
 //!
 //! The kernel sends SIGXFSZ to a thread that writes beyond `RLIMIT_FSIZE`, and SIGPIPE where the reader of a FIFO is gone.
-//! Both end a program by default. They go to the thread that writes, so that thread blocks them and takes what its own write
-//! has brought.
+//! Both end a program by default. They go to the thread that writes. So that thread blocks them, and consumes the signal that
+//! its own write has raised.
 #![expect(unsafe_code, reason = "sigpending(2) and sigtimedwait(2)")]
 
 use std::fs::File;
@@ -14,11 +14,11 @@ use nix::errno::Errno;
 use nix::libc;
 use nix::sys::signal::{SigSet, SigmaskHow, Signal, pthread_sigmask};
 
-/// A file that is written in silence.
+/// A file whose writes raise no signal.
 #[derive(Debug)]
-pub(crate) struct Quiet(pub(crate) File);
+pub(crate) struct QuietFile(pub(crate) File);
 
-impl Write for Quiet {
+impl Write for QuietFile {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         without_signals(|| self.0.write(bytes))
     }
@@ -32,22 +32,22 @@ fn without_signals<R>(write: impl FnOnce() -> io::Result<R>) -> io::Result<R> {
     let own: SigSet = [Signal::SIGXFSZ, Signal::SIGPIPE].into_iter().collect();
     let mut before = SigSet::empty();
     pthread_sigmask(SigmaskHow::SIG_BLOCK, Some(&own), Some(&mut before))?;
-    // What is pending already was meant for the program.
+    // A signal that is pending already is meant for the program.
     let pending = pending();
     let written = write();
-    let brought = match written.as_ref().err().and_then(io::Error::raw_os_error).map(Errno::from_raw) {
+    let raised = match written.as_ref().err().and_then(io::Error::raw_os_error).map(Errno::from_raw) {
         Some(Errno::EFBIG) => Some(Signal::SIGXFSZ),
         Some(Errno::EPIPE) => Some(Signal::SIGPIPE),
         _ => None,
     };
-    if let Some(brought) = brought.filter(|brought| !pending.contains(*brought)) {
-        take(brought);
+    if let Some(raised) = raised.filter(|raised| !pending.contains(*raised)) {
+        consume(raised);
     }
     let _ = pthread_sigmask(SigmaskHow::SIG_SETMASK, Some(&before), None);
     written
 }
 
-/// The signals that wait for this thread, or for the process.
+/// Returns the signals that are pending for this thread, or for the process.
 fn pending() -> SigSet {
     let mut raw = *SigSet::empty().as_ref();
     // SAFETY: `raw` is borrowed for the call, which fills it.
@@ -56,8 +56,8 @@ fn pending() -> SigSet {
     unsafe { SigSet::from_sigset_t_unchecked(raw) }
 }
 
-/// Takes a signal that this thread blocks, if it is pending.
-fn take(signal: Signal) {
+/// Consumes a signal that this thread blocks, if it is pending.
+fn consume(signal: Signal) {
     let set: SigSet = [signal].into_iter().collect();
     let now = libc::timespec { tv_sec: 0, tv_nsec: 0 };
     // SAFETY: set and time are borrowed for the call, and nothing is to be told of the signal.
@@ -76,7 +76,7 @@ mod tests {
         let (reader, writer) = io::pipe().unwrap();
         drop(reader);
         let mask = signal::mask();
-        let mut quiet = Quiet(File::from(std::os::fd::OwnedFd::from(writer)));
+        let mut quiet = QuietFile(File::from(std::os::fd::OwnedFd::from(writer)));
         let error = quiet.write(b"text").unwrap_err();
         assert_eq!(error.raw_os_error(), Some(Errno::EPIPE as i32));
         assert!(!pending().contains(Signal::SIGPIPE) && signal::mask() == mask);

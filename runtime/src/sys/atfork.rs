@@ -1,7 +1,7 @@
-//! Notices that the host program called `fork()`: the copy must not use what belongs to the original.
+//! Detects that the host program called `fork()`: the copy must not use what belongs to the original.
 //!
-//! Owns: the generation counter, and two kinds of statics that a copy finds as new: [`Own`] and [`Gate`].
-//! Runs in: any process. Never: costs a system call to ask.
+//! Owns: the generation counter, and two kinds of statics that are new in a copy: [`ProcessLocal`] and [`ForkSafeLock`].
+//! Runs in: any process. Asking costs no system call.
 #![expect(unsafe_code, reason = "nix has no wrapper for pthread_atfork(3)")]
 
 use std::num::NonZeroU32;
@@ -13,9 +13,9 @@ use nix::libc;
 
 static GENERATION: AtomicU32 = AtomicU32::new(0);
 
-/// How many `fork()`s lie between this process and the one that was started by exec.
+/// Returns the number of `fork()`s between this process and the one that was started by exec.
 ///
-/// Code that keeps something for one process only notes the number, and compares it before use.
+/// Code that keeps something for one process only stores this number beside it, and compares it before use.
 pub(crate) fn generation() -> u64 {
     static REGISTER: Once = Once::new();
     REGISTER.call_once(|| {
@@ -29,19 +29,19 @@ extern "C" fn forked() {
     GENERATION.fetch_add(1, Relaxed);
 }
 
-/// A number that belongs to one process: a copy made by `fork()` finds that it has none.
+/// A number that belongs to one process. It is unset in a copy made by `fork()`.
 ///
-/// It stands above the generation that it was set in, so a look is two loads, and a reset costs nothing. A thread that sees
-/// the number also sees what was done before it was set.
+/// The word contains the generation in which it was set, so reading it is two loads, and a reset costs nothing. A thread that
+/// sees the number also sees what was done before it was set.
 #[derive(Debug)]
-pub(crate) struct Own(AtomicU64);
+pub(crate) struct ProcessLocal(AtomicU64);
 
-impl Own {
+impl ProcessLocal {
     pub(crate) const fn new() -> Self {
         Self(AtomicU64::new(0))
     }
 
-    /// The number, if this very process has set it.
+    /// Returns the number, if this process has set it.
     #[inline]
     pub(crate) fn get(&self) -> Option<NonZeroU32> {
         let word = self.0.load(Acquire);
@@ -55,35 +55,35 @@ impl Own {
     }
 }
 
-/// A lock for what a process does once: open in a copy made by `fork()`, even if a thread that is not there held it.
+/// A lock for initialization. It is free in a copy made by `fork()`, even if a thread that the copy does not have held it.
 ///
-/// A waiting thread yields its processor: what the gate guards must be short, and consistent at any moment.
+/// A waiting thread yields its CPU. What the lock guards must be short, and consistent at any moment.
 #[derive(Debug)]
-pub(crate) struct Gate(AtomicU64);
+pub(crate) struct ForkSafeLock(AtomicU64);
 
-impl Gate {
+impl ForkSafeLock {
     pub(crate) const fn new() -> Self {
         Self(AtomicU64::new(0))
     }
 
-    /// Waits until no other thread of this process is inside.
-    pub(crate) fn enter(&self) -> Inside<'_> {
+    /// Takes the lock, waiting until no other thread of this process holds it.
+    pub(crate) fn lock(&self) -> ForkSafeGuard<'_> {
         let inside = generation() + 1;
         loop {
             let seen = self.0.load(Relaxed);
             if seen != inside && self.0.compare_exchange(seen, inside, Acquire, Relaxed).is_ok() {
-                return Inside(&self.0);
+                return ForkSafeGuard(&self.0);
             }
             std::thread::yield_now();
         }
     }
 }
 
-/// The [`Gate`] is shut behind this thread until it is dropped.
+/// Holds a [`ForkSafeLock`] until dropped.
 #[derive(Debug)]
-pub(crate) struct Inside<'a>(&'a AtomicU64);
+pub(crate) struct ForkSafeGuard<'a>(&'a AtomicU64);
 
-impl Drop for Inside<'_> {
+impl Drop for ForkSafeGuard<'_> {
     fn drop(&mut self) {
         self.0.store(0, Release);
     }
@@ -94,8 +94,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_number_stays_as_long_as_the_process_is_the_same() {
-        let own = Own::new();
+    fn process_local_number_stays_in_its_process() {
+        let own = ProcessLocal::new();
         assert_eq!(own.get(), None);
         for number in [1, u32::MAX] {
             own.set(NonZeroU32::new(number).unwrap());
@@ -104,14 +104,14 @@ mod tests {
     }
 
     #[test]
-    fn one_thread_at_a_time_is_inside() {
-        static GATE: Gate = Gate::new();
+    fn one_thread_at_a_time_holds_the_lock() {
+        static LOCK: ForkSafeLock = ForkSafeLock::new();
         let (inside, most) = (AtomicU32::new(0), AtomicU32::new(0));
         std::thread::scope(|scope| {
             for _ in 0..4 {
                 scope.spawn(|| {
                     for _ in 0..1000 {
-                        let _inside = GATE.enter();
+                        let _inside = LOCK.lock();
                         most.fetch_max(inside.fetch_add(1, Relaxed) + 1, Relaxed);
                         inside.fetch_sub(1, Relaxed);
                     }

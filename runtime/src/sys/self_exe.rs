@@ -1,9 +1,10 @@
 //! The file this program was started from, kept open so that it can be started again.
 //!
 //! Owns: one descriptor, from before `main` to the end. Runs in: any process.
-//! Never: asks for the file by name. A binary may be replaced or deleted while it runs; the descriptor shows the old one.
-//! Never: uses that descriptor's number without a look at what it is now. A program may close descriptors that it did not
-//! open, and the next file that it opens then has our number.
+//! Invariant: the file is never looked up by name. A binary may be replaced or deleted while it runs; the descriptor is still
+//! open on the old one.
+//! Invariant: the descriptor is checked before each use. A program may close descriptors that it did not open, and the next
+//! file that it opens then has this number.
 #![expect(unsafe_code, reason = "nix has no wrapper for getxattr(2)")]
 
 use std::ffi::CString;
@@ -16,27 +17,27 @@ use nix::fcntl::{OFlag, open};
 use nix::libc;
 use nix::sys::stat::Mode;
 
-use super::fd::{Identity, above_stdio, duplicate, identity};
+use super::fd::{FileId, above_stdio, duplicate, file_id};
 
 /// The descriptor, and the file that it was opened on.
-static IMAGE: OnceLock<nix::Result<(OwnedFd, Identity)>> = OnceLock::new();
+static SELF_EXE: OnceLock<nix::Result<(OwnedFd, FileId)>> = OnceLock::new();
 
-/// The image, open with `O_PATH`; the first call, before `main`, opens it.
+/// Returns the image, open with `O_PATH`. The first call, before `main`, opens it.
 ///
 /// # Errors
 /// It could not be opened; `ESTALE` if the descriptor shows another file by now, or none.
 pub(crate) fn keep() -> nix::Result<BorrowedFd<'static>> {
-    let kept = IMAGE.get_or_init(|| {
+    let kept = SELF_EXE.get_or_init(|| {
         let image = open_image()?;
-        let file = identity(image.as_fd()).ok_or(Errno::ESTALE)?;
+        let file = file_id(image.as_fd()).ok_or(Errno::ESTALE)?;
         Ok((image, file))
     });
     let (image, file) = kept.as_ref().map_err(|errno| *errno)?;
-    if identity(image.as_fd()) == Some(*file) { Ok(image.as_fd()) } else { Err(Errno::ESTALE) }
+    if file_id(image.as_fd()) == Some(*file) { Ok(image.as_fd()) } else { Err(Errno::ESTALE) }
 }
 
-/// The image, open with `O_PATH`: what is kept, else opened anew.
-pub(crate) fn kept_or_opened() -> nix::Result<OwnedFd> {
+/// Returns the image, open with `O_PATH`: the kept descriptor, or a new one.
+pub(crate) fn get_or_open() -> nix::Result<OwnedFd> {
     keep().and_then(duplicate).or_else(|_| open_image())
 }
 
@@ -44,20 +45,20 @@ fn open_image() -> nix::Result<OwnedFd> {
     above_stdio(open("/proc/self/exe", OFlag::O_PATH | OFlag::O_CLOEXEC, Mode::empty())?)
 }
 
-/// Names for the image that `posix_spawn` understands, best first.
+/// Returns paths of the image for `execve`, best first.
 ///
-/// The first is the kernel's own word for the image, whatever became of its file's name. The other one is a number, which
-/// another thread may give to another file between this look and its use.
+/// The first is the kernel's own link to the image, whatever became of its file's name. The second contains a descriptor's
+/// number, which another thread may give to another file before it is used.
 pub(crate) fn paths() -> Vec<CString> {
     let kept = keep().ok().and_then(|image| CString::new(format!("/proc/self/fd/{}", image.as_raw_fd())).ok());
     [c"/proc/self/exe".to_owned()].into_iter().chain(kept).collect()
 }
 
-/// Whether executing the image gives rights that its caller does not have: it has a set-id bit, or file capabilities.
+/// Returns whether executing the image grants rights that its caller does not have, by a set-id bit or file capabilities.
 ///
 /// The kernel sets `AT_SECURE` for these, and also where nothing is gained: where the caller's real and effective ids differ.
 /// True if the answer cannot be had.
-pub(crate) fn gives_rights() -> bool {
+pub(crate) fn grants_rights() -> bool {
     let Ok(image) = open_image() else { return true };
     let set_id = Mode::S_ISUID | Mode::S_ISGID;
     let mode = nix::sys::stat::fstat(image.as_fd()).map(|stat| Mode::from_bits_truncate(stat.st_mode));
@@ -70,16 +71,16 @@ pub(crate) fn gives_rights() -> bool {
     !matches!(found, Err(Errno::ENODATA | Errno::EOPNOTSUPP))
 }
 
-/// Whether `/proc` tells of this process.
-pub(crate) fn proc_is_there() -> bool {
+/// Returns whether `/proc` has an entry for this process.
+pub(crate) fn is_proc_mounted() -> bool {
     std::fs::symlink_metadata("/proc/self/exe").is_ok()
 }
 
-/// The file that this code was loaded from, if that is not the image; `None` if it is, or if nothing tells.
+/// Returns the file that this code was loaded from, if that is not the image; `None` if it is, or if that is unknown.
 ///
-/// It is another one where this code is in a shared library that a host program has loaded, and where the program was given
-/// to the dynamic loader as an argument. Code without a file is the program's own: some programs copy their text to
-/// anonymous memory, for huge pages.
+/// It differs where this code is in a shared library that a host program has loaded, and where the program was passed to the
+/// dynamic loader as an argument. Code without a file is the program's own: some programs copy their text to anonymous
+/// memory, for huge pages.
 pub(crate) fn other_file() -> Option<String> {
     const NO_FILES: [&[u8]; 3] = [b"/memfd:", b"/anon_hugepage", b"/dev/zero"];
     let image = std::fs::read_link("/proc/self/exe").ok()?;
