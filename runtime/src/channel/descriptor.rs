@@ -89,7 +89,7 @@ impl Handle for Open {
         self.0.as_fd()
     }
 
-    fn may_linger(&self) -> bool {
+    fn is_cacheable(&self) -> bool {
         false
     }
 
@@ -100,13 +100,13 @@ impl Handle for Open {
 
 impl Serialize for Descriptor {
     fn serialize<S: Serializer>(&self, serializer: S) -> std::result::Result<S::Ok, S::Error> {
-        handles::put(Arc::clone(&self.0) as Arc<dyn Handle>).map_err(S::Error::custom)?.serialize(serializer)
+        handles::attach(Arc::clone(&self.0) as Arc<dyn Handle>).map_err(S::Error::custom)?.serialize(serializer)
     }
 }
 
 impl<'de> Deserialize<'de> for Descriptor {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Self, D::Error> {
-        let open = handles::take(u32::deserialize(deserializer)?, |descriptor| Ok(Arc::new(Open(descriptor))));
+        let open = handles::open(u32::deserialize(deserializer)?, |descriptor| Ok(Arc::new(Open(descriptor))));
         open.map(Self).map_err(D::Error::custom)
     }
 }

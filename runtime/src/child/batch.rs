@@ -49,7 +49,7 @@ fn run_items(callee: &mut Callee, given: &Given, (task, items): (&Registration, 
     call::run_each(task, items, &mut results, &mut writer);
     drop(writer);
     let Results { callee, mut answer, watch, spilled, .. } = results;
-    given.received.let_go();
+    given.received.release();
     if spilled.is_none() {
         callee.end_items(&answer);
     }

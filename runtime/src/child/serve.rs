@@ -126,7 +126,7 @@ fn run(callee: &mut Callee, given: &Given) {
     };
     let (kind, payload) = call::run_one(task, arguments, &given.received, callee.filling(), returned);
     // What the caller shares with this process is released before the caller gets the result.
-    given.received.let_go();
+    given.received.release();
     // What the task printed is there before its result is.
     let _ = std::io::stdout().flush();
     callee.answer(given, kind, payload);

@@ -4,9 +4,9 @@
 //! Owns: four detours. An owned string or byte buffer is asked for as a *borrowed* one: bincode reserves an owned one's
 //! length before it looks at what is left, but compares a borrowed one's with the payload first (and the type's own visitor
 //! then copies once, into memory that was not zeroed). And a sequence's length is a hint of at most
-//! [`MOST_ELEMENTS`]. A value that may hold others of its type, as one in a sequence, a map, an option or a variant may, is refused
+//! [`MAX_RESERVED_ELEMENTS`]. A value that may hold others of its type, as one in a sequence, a map, an option or a variant may, is refused
 //! where this thread's stack comes to its end: bytes say how deep a list goes, at four for each step. And all elements together are
-//! no more than there are bytes, but for [`FREE`] of a kind that needs none, such as `()`: no bytes would end those. Never: changes
+//! no more than there are bytes, but for [`MAX_EMPTY_ELEMENTS`] of a kind that needs none, such as `()`: no bytes would end those. Never: changes
 //! what is decoded.
 //! Runs in: the child for arguments, the parent for results.
 
@@ -19,20 +19,20 @@ use super::paths::{self, PathBytes};
 use crate::sys::stack;
 
 /// How many elements may be reserved on the word of a length alone.
-const MOST_ELEMENTS: usize = 4096;
+const MAX_RESERVED_ELEMENTS: usize = 4096;
 
 /// How many elements of all sequences and maps may be without bytes of their own.
-const FREE: usize = 1 << 20;
+const MAX_EMPTY_ELEMENTS: usize = 1 << 20;
 
 thread_local! {
     /// How many elements the value that is being decoded may still have.
-    static LEFT: Cell<usize> = const { Cell::new(0) };
+    static ELEMENTS_LEFT: Cell<usize> = const { Cell::new(0) };
 }
 
 /// How many elements all sequences and maps of a value may have that is read from so many bytes.
 #[inline]
-pub(super) fn most_elements(bytes: usize) -> usize {
-    bytes.saturating_add(FREE)
+pub(super) fn max_elements(bytes: usize) -> usize {
+    bytes.saturating_add(MAX_EMPTY_ELEMENTS)
 }
 
 /// Decodes from so many bytes.
@@ -44,24 +44,24 @@ pub(super) fn bounded<R>(bytes: usize, decode: impl FnOnce() -> R) -> R {
     impl Drop for Before {
         #[inline]
         fn drop(&mut self) {
-            LEFT.set(self.0);
+            ELEMENTS_LEFT.set(self.0);
         }
     }
 
-    let _before = Before(LEFT.replace(most_elements(bytes)));
+    let _before = Before(ELEMENTS_LEFT.replace(max_elements(bytes)));
     decode()
 }
 
 /// Takes so many elements from those that there may be.
 #[inline]
 fn count<E: Error>(elements: Option<usize>) -> Result<(), E> {
-    let left = LEFT.get().checked_sub(elements.unwrap_or(0));
-    left.map(|left| LEFT.set(left)).ok_or_else(too_many)
+    let left = ELEMENTS_LEFT.get().checked_sub(elements.unwrap_or(0));
+    left.map(|left| ELEMENTS_LEFT.set(left)).ok_or_else(too_many)
 }
 
 #[cold]
 fn too_many<E: Error>() -> E {
-    E::custom(format_args!("it says that it has more elements than bytes, and more than {FREE} besides"))
+    E::custom(format_args!("it says that it has more elements than bytes, and more than {MAX_EMPTY_ELEMENTS} besides"))
 }
 
 /// A visitor of a sequence or map that has its length in the payload.
@@ -317,7 +317,7 @@ impl<'a, A: SeqAccess<'a>> SeqAccess<'a> for Bounded<A> {
 
     #[inline]
     fn size_hint(&self) -> Option<usize> {
-        self.0.size_hint().map(|hint| hint.min(MOST_ELEMENTS))
+        self.0.size_hint().map(|hint| hint.min(MAX_RESERVED_ELEMENTS))
     }
 }
 
@@ -336,7 +336,7 @@ impl<'a, A: MapAccess<'a>> MapAccess<'a> for Bounded<A> {
 
     #[inline]
     fn size_hint(&self) -> Option<usize> {
-        self.0.size_hint().map(|hint| hint.min(MOST_ELEMENTS))
+        self.0.size_hint().map(|hint| hint.min(MAX_RESERVED_ELEMENTS))
     }
 }
 

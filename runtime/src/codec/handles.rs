@@ -3,7 +3,7 @@
 //! Owns: for each thread, the handles beside the payload that it encodes, and those beside the one that it decodes.
 //! Runs in: every process. Never: moves a descriptor between processes; the link does, and keeps the order.
 //!
-//! A handle, such as a region of shared memory, is written as its index among those beside its payload ([`put`]), and made
+//! A handle, such as a region of shared memory, is written as its index among those beside its payload ([`attach`]), and made
 //! again of the descriptor that came ([`take`]). Code that encodes or decodes a payload opens a scope for it ([`collect`],
 //! [`provide`]); scopes may be nested, since a value's `Serialize` may use a pool. A scope counts only while serde runs
 //! ([`active`]): the function of a task, which runs between the two, cannot take a handle for itself, so that one scope may
@@ -26,7 +26,7 @@ pub(crate) trait Handle: Any + Send + Sync + UnwindSafe + RefUnwindSafe + fmt::D
 
     /// Whether a worker may have it for some moments longer than the call that it came with, because nothing can be told from
     /// that: so that the next call finds it as it is.
-    fn may_linger(&self) -> bool;
+    fn is_cacheable(&self) -> bool;
 
     /// Whether other processes are told when the last holder drops it. Then it is held by the code that decoded it only.
     fn is_end(&self) -> bool {
@@ -35,7 +35,7 @@ pub(crate) trait Handle: Any + Send + Sync + UnwindSafe + RefUnwindSafe + fmt::D
 }
 
 /// The most handles of one value, or of one call's arguments.
-pub(crate) const MOST: usize = 1024;
+pub(crate) const MAX_HANDLES_PER_VALUE: usize = 1024;
 
 /// The handles beside a payload, by index. They live as long as it may have to be sent again.
 #[derive(Clone, Debug, Default)]
@@ -63,28 +63,28 @@ impl Handles {
     }
 
     /// Puts one in, if there are fewer than `most`.
-    fn put(&mut self, handle: Arc<dyn Handle>, most: usize) -> Result<u32, CodecError> {
+    fn attach(&mut self, handle: Arc<dyn Handle>, most: usize) -> Result<u32, CodecError> {
         let list = self.0.get_or_insert_default();
         let known = list.iter().position(|other| Arc::ptr_eq(other, &handle));
         let at = known.unwrap_or(list.len());
         if at >= most {
-            return Err(CodecError::new(format!("more than {MOST} handles cannot travel with one call")));
+            return Err(CodecError::new(format!("more than {MAX_HANDLES_PER_VALUE} handles cannot travel with one call")));
         }
         if known.is_none() {
             list.push(handle);
         }
-        // There are not many more than `MOST`.
+        // There are not many more than `MAX_HANDLES_PER_VALUE`.
         Ok(u32::try_from(at).unwrap_or(u32::MAX))
     }
 }
 
 /// The handles beside a payload that came, by index.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Received(Option<Arc<Mutex<Vec<Slot>>>>);
+pub(crate) struct Received(Option<Arc<Mutex<Vec<ReceivedSlot>>>>);
 
 #[derive(Debug)]
-enum Slot {
-    Came(OwnedFd),
+enum ReceivedSlot {
+    Arrived(OwnedFd),
     Opened(Arc<dyn Handle>),
     /// As `Opened`, but only the code that decoded it holds it.
     End(Weak<dyn Handle>),
@@ -94,21 +94,21 @@ enum Slot {
 
 impl Received {
     pub(crate) fn new(descriptors: Vec<OwnedFd>) -> Self {
-        Self::of_slots(descriptors.into_iter().map(Slot::Came).collect())
+        Self::of_slots(descriptors.into_iter().map(ReceivedSlot::Arrived).collect())
     }
 
     /// So many, none of which could be received.
     pub(crate) fn lost(count: usize, why: &'static str) -> Self {
-        Self::of_slots((0..count).map(|_| Slot::Lost(why)).collect())
+        Self::of_slots((0..count).map(|_| ReceivedSlot::Lost(why)).collect())
     }
 
     /// Those beside a payload that stays in this process.
     pub(crate) fn of_own(handles: &Handles) -> Self {
         let list = handles.0.iter().flat_map(|list| list.iter());
-        Self::of_slots(list.map(|handle| Slot::Opened(Arc::clone(handle))).collect())
+        Self::of_slots(list.map(|handle| ReceivedSlot::Opened(Arc::clone(handle))).collect())
     }
 
-    fn of_slots(slots: Vec<Slot>) -> Self {
+    fn of_slots(slots: Vec<ReceivedSlot>) -> Self {
         Self((!slots.is_empty()).then(|| Arc::new(Mutex::new(slots))))
     }
 
@@ -118,15 +118,15 @@ impl Received {
 
     /// How many have come, for tests of the code that carries them.
     #[cfg(test)]
-    pub(crate) fn came(&self) -> usize {
+    pub(crate) fn arrived(&self) -> usize {
         let slots = self.0.as_ref().map(|slots| slots.lock().unwrap());
-        slots.map_or(0, |slots| slots.iter().filter(|slot| matches!(slot, Slot::Came(_))).count())
+        slots.map_or(0, |slots| slots.iter().filter(|slot| matches!(slot, ReceivedSlot::Arrived(_))).count())
     }
 
     /// Lets go of those that may not linger. What was decoded has its own hold.
-    pub(crate) fn let_go(&self) {
+    pub(crate) fn release(&self) {
         if let Some(slots) = &self.0 {
-            let lingers = |slot: &Slot| matches!(slot, Slot::Opened(handle) if handle.may_linger());
+            let lingers = |slot: &ReceivedSlot| matches!(slot, ReceivedSlot::Opened(handle) if handle.is_cacheable());
             slots.lock().unwrap_or_else(PoisonError::into_inner).retain(lingers);
         }
     }
@@ -139,16 +139,16 @@ impl Received {
         let none = || CodecError::new("the payload is corrupt: it names a handle that did not come with it");
         let mut slots = self.0.as_ref().ok_or_else(none)?.lock().unwrap_or_else(PoisonError::into_inner);
         let slot = usize::try_from(index).ok().and_then(|at| slots.get_mut(at)).ok_or_else(none)?;
-        let opened: Arc<dyn Handle> = match mem::replace(slot, Slot::Lost("it was refused before")) {
-            Slot::Came(descriptor) => open(descriptor)?,
-            Slot::Opened(handle) => handle,
-            Slot::End(handle) => handle.upgrade().ok_or_else(|| CodecError::new("a handle was let go of before"))?,
-            Slot::Lost(why) => {
-                *slot = Slot::Lost(why);
+        let opened: Arc<dyn Handle> = match mem::replace(slot, ReceivedSlot::Lost("it was refused before")) {
+            ReceivedSlot::Arrived(descriptor) => open(descriptor)?,
+            ReceivedSlot::Opened(handle) => handle,
+            ReceivedSlot::End(handle) => handle.upgrade().ok_or_else(|| CodecError::new("a handle was let go of before"))?,
+            ReceivedSlot::Lost(why) => {
+                *slot = ReceivedSlot::Lost(why);
                 return Err(CodecError::new(format!("a handle that came with it could not be received: {why}")));
             }
         };
-        *slot = if opened.is_end() { Slot::End(Arc::downgrade(&opened)) } else { Slot::Opened(Arc::clone(&opened)) };
+        *slot = if opened.is_end() { ReceivedSlot::End(Arc::downgrade(&opened)) } else { ReceivedSlot::Opened(Arc::clone(&opened)) };
         let opened: Arc<dyn Any + Send + Sync> = opened;
         opened.downcast().map_err(|_| CodecError::new("a handle was read as one of another kind"))
     }
@@ -169,7 +169,7 @@ thread_local! {
     static ACTIVE: Cell<bool> = const { Cell::new(false) };
 }
 
-/// Runs `encode`, in which handles can be [`put`] beside those that are in `handles`.
+/// Runs `encode`, in which handles can be [`attach`] beside those that are in `handles`.
 #[inline]
 pub(crate) fn collect<R>(handles: &mut Handles, encode: impl FnOnce() -> R) -> R {
     struct Scope<'h>(&'h mut Handles, usize);
@@ -206,7 +206,7 @@ fn pop() -> Handles {
     })
 }
 
-/// Another value of the same payload is to be encoded in the scope of this thread, which may have [`MOST`] handles itself.
+/// Another value of the same payload is to be encoded in the scope of this thread, which may have [`MAX_HANDLES_PER_VALUE`] handles itself.
 #[inline]
 pub(crate) fn next_value() {
     BEFORE.set(collected());
@@ -239,7 +239,7 @@ pub(crate) fn take_collected() -> Handles {
     if any() { pop() } else { Handles::default() }
 }
 
-/// Runs `decode`, in which the handles that were `received` can be [taken](take).
+/// Runs `decode`, in which the handles that were `received` can be [opened](open).
 #[inline]
 pub(crate) fn provide<R>(received: &Received, decode: impl FnOnce() -> R) -> R {
     struct Scope(bool);
@@ -279,7 +279,7 @@ pub(super) fn active<R>(serde: impl FnOnce() -> R) -> R {
 ///
 /// # Errors
 /// This thread encodes no payload, or there are too many.
-pub(crate) fn put(handle: Arc<dyn Handle>) -> Result<u32, CodecError> {
+pub(crate) fn attach(handle: Arc<dyn Handle>) -> Result<u32, CodecError> {
     if !ACTIVE.get() || COLLECTING.get() == 0 {
         return Err(outside("written"));
     }
@@ -287,7 +287,7 @@ pub(crate) fn put(handle: Arc<dyn Handle>) -> Result<u32, CodecError> {
         push(Handles::default());
     }
     COLLECTED.with_borrow_mut(|scopes| match scopes.last_mut() {
-        Some((_, handles)) => handles.put(handle, BEFORE.get() + MOST),
+        Some((_, handles)) => handles.attach(handle, BEFORE.get() + MAX_HANDLES_PER_VALUE),
         None => Err(outside("written")),
     })
 }
@@ -297,7 +297,7 @@ pub(crate) fn put(handle: Arc<dyn Handle>) -> Result<u32, CodecError> {
 ///
 /// # Errors
 /// This thread decodes no payload, there is no handle of that index, it is of another kind, or `open` refuses.
-pub(crate) fn take<H: Handle>(
+pub(crate) fn open<H: Handle>(
     index: u32,
     open: impl FnOnce(OwnedFd) -> Result<Arc<H>, CodecError>,
 ) -> Result<Arc<H>, CodecError> {
@@ -331,7 +331,7 @@ mod tests {
             self.0.as_fd()
         }
 
-        fn may_linger(&self) -> bool {
+        fn is_cacheable(&self) -> bool {
             false
         }
     }
@@ -344,7 +344,7 @@ mod tests {
             self.0.as_fd()
         }
 
-        fn may_linger(&self) -> bool {
+        fn is_cacheable(&self) -> bool {
             true
         }
     }
@@ -363,14 +363,14 @@ mod tests {
         let (one, two) = (event(), event());
         let mut handles = Handles::default();
         let indices =
-            collect(&mut handles, || active(|| [&one, &two, &one].map(|handle| put(Arc::clone(handle)).unwrap())));
+            collect(&mut handles, || active(|| [&one, &two, &one].map(|handle| attach(Arc::clone(handle)).unwrap())));
         assert_eq!((indices, handles.len(), handles.descriptors().len()), ([0, 1, 0], 2, 2));
     }
 
     #[test]
     fn each_value_of_a_payload_may_have_as_many_as_a_call() {
-        let many: Vec<_> = (0..=MOST).map(|_| event()).collect();
-        let put_all = |some: &[Arc<dyn Handle>]| some.iter().try_for_each(|one| put(Arc::clone(one)).map(drop));
+        let many: Vec<_> = (0..=MAX_HANDLES_PER_VALUE).map(|_| event()).collect();
+        let put_all = |some: &[Arc<dyn Handle>]| some.iter().try_for_each(|one| attach(Arc::clone(one)).map(drop));
         let mut handles = Handles::default();
         collect(&mut handles, || {
             active(|| put_all(&many[..3]).unwrap());
@@ -381,16 +381,16 @@ mod tests {
             collect(&mut Handles::default(), || active(|| put_all(&many).unwrap_err()));
             active(|| put_all(&many).unwrap());
         });
-        assert_eq!(handles.len(), MOST + 1);
+        assert_eq!(handles.len(), MAX_HANDLES_PER_VALUE + 1);
     }
 
     #[test]
     fn a_handle_outside_a_call_is_refused_in_words() {
-        assert!(put(event()).unwrap_err().to_string().contains("argument or a result of a task"));
-        assert!(take(0, opened).unwrap_err().to_string().contains("argument or a result of a task"));
+        assert!(attach(event()).unwrap_err().to_string().contains("argument or a result of a task"));
+        assert!(open(0, opened).unwrap_err().to_string().contains("argument or a result of a task"));
         let mut handles = Handles::default();
         // The function of a task runs inside its scopes, but not inside serde.
-        assert!(collect(&mut handles, || put(event())).is_err());
+        assert!(collect(&mut handles, || attach(event())).is_err());
         assert!(handles.is_empty());
     }
 
@@ -399,34 +399,34 @@ mod tests {
         let (mut outer, mut inner) = (Handles::default(), Handles::default());
         collect(&mut outer, || {
             active(|| {
-                put(event()).unwrap();
-                collect(&mut inner, || active(|| assert_eq!(put(event()).unwrap(), 0)));
-                assert_eq!(put(event()).unwrap(), 1);
+                attach(event()).unwrap();
+                collect(&mut inner, || active(|| assert_eq!(attach(event()).unwrap(), 0)));
+                assert_eq!(attach(event()).unwrap(), 1);
             });
         });
         assert_eq!((outer.len(), inner.len()), (2, 1));
         let received = Received::new(vec![fd::eventfd().unwrap()]);
-        provide(&received, || active(|| provide(&Received::default(), || take(0, opened).unwrap_err())));
+        provide(&received, || active(|| provide(&Received::default(), || open(0, opened).unwrap_err())));
     }
 
     #[test]
     fn a_handle_is_opened_once() {
         let received = Received::new(vec![fd::eventfd().unwrap()]);
-        let take = || provide(&received, || active(|| take(0, opened)));
+        let take = || provide(&received, || active(|| open(0, opened)));
         assert!(Arc::ptr_eq(&take().unwrap(), &take().unwrap()));
-        let other = provide(&received, || active(|| super::take(0, |fd| Ok(Arc::new(Other(fd))))));
+        let other = provide(&received, || active(|| super::open(0, |fd| Ok(Arc::new(Other(fd))))));
         assert!(other.unwrap_err().to_string().contains("another kind"));
-        received.let_go();
+        received.release();
         assert!(take().is_err());
     }
 
     #[test]
     fn a_handle_that_may_linger_does_so_once_it_was_opened() {
         let received = Received::new(vec![fd::eventfd().unwrap(), fd::eventfd().unwrap()]);
-        let other = || provide(&received, || active(|| super::take(0, |fd| Ok(Arc::new(Other(fd))))));
+        let other = || provide(&received, || active(|| super::open(0, |fd| Ok(Arc::new(Other(fd))))));
         let before = other().unwrap();
-        received.let_go();
-        assert_eq!(received.came(), 0, "what nobody opened is closed");
+        received.release();
+        assert_eq!(received.arrived(), 0, "what nobody opened is closed");
         assert!(Arc::ptr_eq(&before, &other().unwrap()));
     }
 
@@ -434,9 +434,9 @@ mod tests {
     fn a_handle_that_stays_is_the_same() {
         let handle: Arc<Event> = Arc::new(Event(fd::eventfd().unwrap()));
         let mut handles = Handles::default();
-        collect(&mut handles, || active(|| put(handle.clone()).unwrap()));
+        collect(&mut handles, || active(|| attach(handle.clone()).unwrap()));
         let received = Received::of_own(&handles);
-        let same: Arc<Event> = provide(&received, || active(|| take(0, |_| unreachable!("it is open")))).unwrap();
+        let same: Arc<Event> = provide(&received, || active(|| open(0, |_| unreachable!("it is open")))).unwrap();
         assert!(Arc::ptr_eq(&same, &handle));
     }
 }

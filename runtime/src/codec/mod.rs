@@ -39,7 +39,7 @@
 
 mod borrowed;
 mod bounded;
-pub(crate) mod by_type;
+pub(crate) mod message_format;
 mod check;
 pub(crate) mod choose;
 mod error;
@@ -61,7 +61,7 @@ mod writer;
 mod tests;
 
 pub use self::borrowed::{AsBorrowed, Borrowable};
-pub use self::by_type::Message;
+pub use self::message_format::Message;
 pub use self::check::check;
 pub use self::error::CodecError;
 pub use self::format::{AsElements, AsNothing, AsOwned, Codec, Format, Lend, Loan, Never, Store, codec, loan};

@@ -17,10 +17,10 @@ use std::sync::{Mutex, OnceLock, PoisonError};
 const FIRST_SLOTS: usize = 32;
 
 /// How many tables a type may have: enough for as many sites as a program can have variants.
-const TABLES: usize = 12;
+const MAX_TABLES: usize = 12;
 
 /// How many types a thread finds without asking the map.
-const NEAR: usize = 32;
+const CACHE_SLOTS: usize = 32;
 
 /// How values of a type are written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,23 +37,23 @@ pub(super) enum Way {
 
 /// What is known of one type.
 #[derive(Debug)]
-pub(super) struct Record {
+pub(super) struct TypeRecord {
     way: AtomicU8,
     /// The table that is in use: `first`, or one of those behind it. Those before it stay, as other threads may look at them.
     level: AtomicUsize,
     first: [AtomicU64; FIRST_SLOTS],
-    later: [OnceLock<Box<[AtomicU64]>>; TABLES - 1],
+    later: [OnceLock<Box<[AtomicU64]>>; MAX_TABLES - 1],
     /// How many sites there are.
     count: Mutex<usize>,
 }
 
-impl Record {
+impl TypeRecord {
     pub(super) fn new() -> Self {
         Self {
             way: AtomicU8::new(0),
             level: AtomicUsize::new(0),
             first: [const { AtomicU64::new(0) }; FIRST_SLOTS],
-            later: [const { OnceLock::new() }; TABLES - 1],
+            later: [const { OnceLock::new() }; MAX_TABLES - 1],
             count: Mutex::new(0),
         }
     }
@@ -75,15 +75,15 @@ impl Record {
 
     /// The sites that are known.
     #[inline]
-    pub(super) fn known(&self) -> Known<'_> {
+    pub(super) fn known(&self) -> KnownSites<'_> {
         match self.level.load(Acquire) {
-            0 => Known(&self.first),
+            0 => KnownSites(&self.first),
             level => self.known_later(level),
         }
     }
 
-    fn known_later(&self, level: usize) -> Known<'_> {
-        Known(self.later[level - 1].get().map_or(&[], |table| table))
+    fn known_later(&self, level: usize) -> KnownSites<'_> {
+        KnownSites(self.later[level - 1].get().map_or(&[], |table| table))
     }
 
     fn make(&self, level: usize) -> &[AtomicU64] {
@@ -100,7 +100,7 @@ impl Record {
             let level = self.level.load(Relaxed);
             if (*count + 1) * 4 > self.known().0.len() {
                 // Beyond the last one nothing more is remembered, and values are tried again.
-                if level + 1 == TABLES {
+                if level + 1 == MAX_TABLES {
                     return;
                 }
                 let (old, new) = (self.known().0, self.make(level + 1));
@@ -128,9 +128,9 @@ fn slot(table: &[AtomicU64], site: u64, step: usize) -> usize {
 
 /// The sites of a type that are known, at one moment.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Known<'r>(&'r [AtomicU64]);
+pub(super) struct KnownSites<'r>(&'r [AtomicU64]);
 
-impl Known<'_> {
+impl KnownSites<'_> {
     #[inline]
     fn has(self, site: u64) -> bool {
         match self.0.get(slot(self.0, site, 0)).map(|first| first.load(Relaxed)) {
@@ -148,12 +148,12 @@ impl Known<'_> {
 }
 
 /// Sites, which are mixed enough to be their own hashes.
-pub(super) type Sites = HashSet<u64, BuildHasherDefault<Itself>>;
+pub(super) type Sites = HashSet<u64, BuildHasherDefault<IdentityHasher>>;
 
 #[derive(Debug, Default)]
-pub(super) struct Itself(u64);
+pub(super) struct IdentityHasher(u64);
 
-impl Hasher for Itself {
+impl Hasher for IdentityHasher {
     fn finish(&self) -> u64 {
         self.0
     }
@@ -171,26 +171,26 @@ impl Hasher for Itself {
 
 /// What is noted of one value while it is written.
 #[derive(Debug)]
-pub(super) struct Watch<'r> {
-    known: Known<'r>,
+pub(super) struct SiteRecorder<'r> {
+    known: KnownSites<'r>,
     /// Nothing, as long as all sites are known and no names are needed: one word, for it is made anew for each value.
-    found: RefCell<Option<Box<News>>>,
+    found: RefCell<Option<Box<NewSites>>>,
     /// How many elements all sequences and maps have.
     elements: Cell<usize>,
 }
 
 /// What is new in a value.
 #[derive(Debug, Default)]
-pub(super) struct News {
+pub(super) struct NewSites {
     /// The sites that were not known.
-    pub(super) fresh: Sites,
+    pub(super) new_sites: Sites,
     /// Why places alone do not do.
     pub(super) need: Option<String>,
 }
 
-impl<'r> Watch<'r> {
+impl<'r> SiteRecorder<'r> {
     #[inline]
-    pub(super) fn new(known: Known<'r>) -> Self {
+    pub(super) fn new(known: KnownSites<'r>) -> Self {
         Self { known, found: RefCell::new(None), elements: Cell::new(0) }
     }
 
@@ -205,7 +205,7 @@ impl<'r> Watch<'r> {
 
     #[cold]
     fn note(&self, site: u64) {
-        self.found.borrow_mut().get_or_insert_default().fresh.insert(site);
+        self.found.borrow_mut().get_or_insert_default().new_sites.insert(site);
     }
 
     /// Notes that the value has a part that cannot go by its place.
@@ -228,25 +228,25 @@ impl<'r> Watch<'r> {
 
     /// How many sites were not known.
     pub(super) fn count(&self) -> usize {
-        self.found.borrow().as_ref().map_or(0, |found| found.fresh.len())
+        self.found.borrow().as_ref().map_or(0, |found| found.new_sites.len())
     }
 
     /// What was noted: nothing, if all sites were known and no names are needed.
     #[inline]
-    pub(super) fn found(self) -> Option<Box<News>> {
+    pub(super) fn found(self) -> Option<Box<NewSites>> {
         self.found.into_inner()
     }
 }
 
 thread_local! {
-    static CACHE: [Cell<Option<(u64, &'static Record)>>; NEAR] = const { [const { Cell::new(None) }; NEAR] };
+    static CACHE: [Cell<Option<(u64, &'static TypeRecord)>>; CACHE_SLOTS] = const { [const { Cell::new(None) }; CACHE_SLOTS] };
 }
 
 /// The record of the type with this [number](crate::sys::specialize::key).
 #[inline]
-pub(super) fn record(key: u64) -> &'static Record {
+pub(super) fn record(key: u64) -> &'static TypeRecord {
     #[expect(clippy::cast_possible_truncation, reason = "only the low bits count")]
-    let near = key as usize % NEAR;
+    let near = key as usize % CACHE_SLOTS;
     match CACHE.with(|cache| cache[near].get()) {
         Some((known, record)) if known == key => record,
         _ => find(key, near),
@@ -254,10 +254,10 @@ pub(super) fn record(key: u64) -> &'static Record {
 }
 
 #[cold]
-fn find(key: u64, near: usize) -> &'static Record {
-    static RECORDS: OnceLock<Mutex<HashMap<u64, &'static Record>>> = OnceLock::new();
+fn find(key: u64, near: usize) -> &'static TypeRecord {
+    static RECORDS: OnceLock<Mutex<HashMap<u64, &'static TypeRecord>>> = OnceLock::new();
     let mut records = RECORDS.get_or_init(Mutex::default).lock().unwrap_or_else(PoisonError::into_inner);
-    let record = *records.entry(key).or_insert_with(|| Box::leak(Box::new(Record::new())));
+    let record = *records.entry(key).or_insert_with(|| Box::leak(Box::new(TypeRecord::new())));
     CACHE.with(|cache| cache[near].set(Some((key, record))));
     record
 }
@@ -268,16 +268,16 @@ mod tests {
 
     #[test]
     fn known_sites_stay_known_while_tables_grow() {
-        let record = Record::new();
+        let record = TypeRecord::new();
         for round in 0..2_000_u64 {
-            let watch = Watch::new(record.known());
+            let watch = SiteRecorder::new(record.known());
             (0..round).for_each(|way| watch.site(7, way));
             assert_eq!(watch.count(), 0, "{round}");
             watch.site(7, round);
             assert_eq!(watch.count(), 1, "{round}");
-            record.learn(&watch.found().unwrap().fresh);
+            record.learn(&watch.found().unwrap().new_sites);
         }
-        let watch = Watch::new(record.known());
+        let watch = SiteRecorder::new(record.known());
         watch.site(7 << 40, 1);
         assert_eq!(watch.count(), 1, "another type's site is another one");
     }
@@ -288,6 +288,6 @@ mod tests {
         let own = record(key);
         let theirs = std::thread::spawn(move || record(key)).join().unwrap();
         assert!(std::ptr::eq(own, theirs) && std::ptr::eq(own, record(key)));
-        assert!(!std::ptr::eq(own, record(key ^ NEAR as u64)));
+        assert!(!std::ptr::eq(own, record(key ^ CACHE_SLOTS as u64)));
     }
 }

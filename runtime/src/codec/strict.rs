@@ -17,7 +17,7 @@ use serde::ser::{
 use serde::{Serialize, Serializer};
 
 use super::named::TOO_DEEP;
-use super::sites::Watch;
+use super::sites::SiteRecorder;
 use super::{paths, trial};
 use crate::sys::{specialize, stack};
 
@@ -31,7 +31,7 @@ const TEXT: u64 = 0x05;
 /// A value that is to be shown a [`Strict`] serializer.
 pub(super) struct Watched<'v, 'w, T: ?Sized> {
     pub(super) value: &'v T,
-    pub(super) watch: &'w Watch<'w>,
+    pub(super) watch: &'w SiteRecorder<'w>,
 }
 
 impl<T: Serialize + ?Sized> Serialize for Watched<'_, '_, T> {
@@ -47,7 +47,7 @@ impl<T: Serialize + ?Sized> Serialize for Watched<'_, '_, T> {
 /// A serializer for one value.
 pub(super) struct Strict<'w, S> {
     inner: S,
-    watch: &'w Watch<'w>,
+    watch: &'w SiteRecorder<'w>,
     /// The number of the type that is being serialized.
     own: u64,
 }
@@ -55,14 +55,14 @@ pub(super) struct Strict<'w, S> {
 /// A serializer for the parts of one value.
 pub(super) struct StrictParts<'w, P> {
     inner: P,
-    watch: &'w Watch<'w>,
+    watch: &'w SiteRecorder<'w>,
     /// How many parts there are said to be, beyond those that were written. It wraps where there are more.
     left: usize,
 }
 
 impl<'w, P> StrictParts<'w, P> {
     #[inline]
-    fn new(inner: P, watch: &'w Watch<'w>, len: usize) -> Self {
+    fn new(inner: P, watch: &'w SiteRecorder<'w>, len: usize) -> Self {
         Self { inner, watch, left: len }
     }
 

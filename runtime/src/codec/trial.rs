@@ -23,7 +23,7 @@ use serde::Serialize;
 use super::handles::{self, Received};
 use super::named::{Log, difference, log, shape};
 use super::paths;
-use super::sites::{Record, Sites, Watch, Way};
+use super::sites::{TypeRecord, Sites, SiteRecorder, Way};
 use super::via_serde::{BY_NAME, LOGGED};
 use super::{CodecError, Reader};
 
@@ -99,7 +99,7 @@ enum Verdict {
     /// Nothing can be said: the stack or the memory is not enough for it, or the type's own code panicked.
     Unclear,
     /// The type refused by itself what it had written; whether in serde's words for what was not expected.
-    Own(String, bool),
+    Refused(String, bool),
     /// It does not arrive, for this reason. Whether a struct's names are crossed.
     Bad(String, bool),
 }
@@ -142,7 +142,7 @@ fn read(written: &Log<'_>, question: Question, again: Again) -> Verdict {
             return Verdict::Bad(findings.names.or(findings.misplaced).unwrap_or_default(), crossed);
         }
         Ok(Err(error)) if findings.unnamed => return Verdict::Bad(error.to_string(), crossed),
-        Ok(Err(error)) => return Verdict::Own(error.to_string(), findings.unexpected),
+        Ok(Err(error)) => return Verdict::Refused(error.to_string(), findings.unexpected),
         Ok(Ok(())) => {}
     }
     if let (Some(names), false) = (findings.names, question == Question::PlacesWhole) {
@@ -161,7 +161,7 @@ pub(super) type WriteLog<'f> = &'f dyn Fn(&mut Log<'_>) -> Result<(), CodecError
 
 /// How a value is to be sent.
 #[derive(Debug)]
-pub(super) enum Sent {
+pub(super) enum SentForm {
     /// As it was written by places.
     ByPlace,
     /// As these bytes, with their mark.
@@ -175,11 +175,11 @@ pub(super) enum Sent {
 #[cold]
 pub(super) fn judge(
     name: &'static str,
-    record: &Record,
-    (fresh, need): (Sites, Option<String>),
+    record: &TypeRecord,
+    (new_sites, need): (Sites, Option<String>),
     write: WriteLog<'_>,
     again: Again,
-) -> Result<Sent, CodecError> {
+) -> Result<SentForm, CodecError> {
     let verdict = match need {
         Some(why) => Verdict::Bad(why, false),
         None if record.way() == Way::ByEither => Verdict::Bad(String::new(), true),
@@ -187,15 +187,15 @@ pub(super) fn judge(
     };
     match verdict {
         Verdict::Good => {
-            record.learn(&fresh);
+            record.learn(&new_sites);
             if record.way() == Way::Untried {
                 record.set_way(Way::ByPlace);
             }
-            Ok(Sent::ByPlace)
+            Ok(SentForm::ByPlace)
         }
-        Verdict::Unclear | Verdict::Own(_, false) => Ok(Sent::ByPlace),
-        Verdict::Own(why, true) => match by_name(name, record, (&why, false), write, again) {
-            Err(Refused::Own(_)) => Ok(Sent::ByPlace),
+        Verdict::Unclear | Verdict::Refused(_, false) => Ok(SentForm::ByPlace),
+        Verdict::Refused(why, true) => match by_name(name, record, (&why, false), write, again) {
+            Err(NotByName::Own(_)) => Ok(SentForm::ByPlace),
             sent => Ok(sent?),
         },
         Verdict::Bad(why, crossed) => Ok(by_name(name, record, (&why, crossed), write, again)?),
@@ -204,10 +204,10 @@ pub(super) fn judge(
 
 /// Whether a value does well by places. First without those elements of sequences that bring nothing new, which types may
 /// refuse that know how many they have.
-fn by_place(record: &Record, write: WriteLog<'_>, again: Again) -> Verdict {
+fn by_place(record: &TypeRecord, write: WriteLog<'_>, again: Again) -> Verdict {
     let mut verdict = Verdict::Unclear;
     for samples in [true, false] {
-        let watch = Watch::new(record.known());
+        let watch = SiteRecorder::new(record.known());
         let mut log = Log::new(LOGGED, false, samples, &watch);
         if write(&mut log).is_err() {
             return Verdict::Unclear;
@@ -222,15 +222,15 @@ fn by_place(record: &Record, write: WriteLog<'_>, again: Again) -> Verdict {
 
 /// Why a value is not sent by names.
 #[derive(Debug)]
-pub(super) enum Refused {
+pub(super) enum NotByName {
     /// Its type refused by itself what it had written.
     Own(CodecError),
     Other(CodecError),
 }
 
-impl From<Refused> for CodecError {
-    fn from(refused: Refused) -> Self {
-        let (Refused::Own(error) | Refused::Other(error)) = refused;
+impl From<NotByName> for CodecError {
+    fn from(refused: NotByName) -> Self {
+        let (NotByName::Own(error) | NotByName::Other(error)) = refused;
         error
     }
 }
@@ -243,44 +243,44 @@ impl From<Refused> for CodecError {
 #[cold]
 pub(super) fn by_name(
     name: &'static str,
-    record: &Record,
+    record: &TypeRecord,
     (before, crossed): (&str, bool),
     write: WriteLog<'_>,
     again: Again,
-) -> Result<Sent, Refused> {
-    let watch = Watch::new(record.known());
+) -> Result<SentForm, NotByName> {
+    let watch = SiteRecorder::new(record.known());
     let mut log = Log::new(BY_NAME, true, false, &watch);
-    write(&mut log).map_err(Refused::Other)?;
+    write(&mut log).map_err(NotByName::Other)?;
     let (question, way) = if crossed { (Question::NamesWhole, Way::ByEither) } else { (Question::Names, Way::ByName) };
     match read(&log, question, again) {
         Verdict::Good => {}
         Verdict::Unclear if !crossed => {}
         verdict => {
-            let names = if crossed { does_not_alone(record, write, again) } else { String::new() };
+            let names = if crossed { why_not_by_place(record, write, again) } else { String::new() };
             if crossed && names.is_empty() {
                 record.set_way(way);
-                return Ok(Sent::ByPlace);
+                return Ok(SentForm::ByPlace);
             }
             return Err(match verdict {
-                Verdict::Own(why, _) => Refused::Own(would_not_arrive(name, &names, &why)),
-                Verdict::Bad(why, _) => Refused::Other(would_not_arrive(name, &names, &why)),
-                Verdict::Good | Verdict::Unclear => Refused::Other(would_not_arrive(name, &names, before)),
+                Verdict::Refused(why, _) => NotByName::Own(would_not_arrive(name, &names, &why)),
+                Verdict::Bad(why, _) => NotByName::Other(would_not_arrive(name, &names, &why)),
+                Verdict::Good | Verdict::Unclear => NotByName::Other(would_not_arrive(name, &names, before)),
             });
         }
     }
     record.set_way(way);
-    Ok(Sent::ByName(log.into_bytes()))
+    Ok(SentForm::ByName(log.into_bytes()))
 }
 
 /// Why not all of a value comes back by places, where names do not meet; nothing if it does.
-fn does_not_alone(record: &Record, write: WriteLog<'_>, again: Again) -> String {
-    let watch = Watch::new(record.known());
+fn why_not_by_place(record: &TypeRecord, write: WriteLog<'_>, again: Again) -> String {
+    let watch = SiteRecorder::new(record.known());
     let mut log = Log::new(LOGGED, false, false, &watch);
     let written = write(&mut log);
     let alone = || read(&log, Question::PlacesWhole, again);
     match written.map(|()| alone()) {
         Ok(Verdict::Good) => String::new(),
-        Ok(Verdict::Own(why, _)) => why,
+        Ok(Verdict::Refused(why, _)) => why,
         Ok(Verdict::Bad(..) | Verdict::Unclear) | Err(_) => match read(&log, Question::Places, again) {
             Verdict::Bad(why, _) => why,
             _ => "its names do not meet".to_owned(),
@@ -326,12 +326,12 @@ pub(super) fn check(
     write: WriteLog<'_>,
     again: Again,
 ) -> Result<(), CodecError> {
-    let record = Record::new();
+    let record = TypeRecord::new();
     let verdict = need.map_or_else(|| by_place(&record, write, again), |why| Verdict::Bad(why, false));
     match verdict {
         Verdict::Good | Verdict::Unclear => Ok(()),
-        Verdict::Own(why, false) => Err(CodecError::new(why)),
-        Verdict::Own(why, true) => Ok(by_name(name, &record, (&why, false), write, again).map(drop)?),
+        Verdict::Refused(why, false) => Err(CodecError::new(why)),
+        Verdict::Refused(why, true) => Ok(by_name(name, &record, (&why, false), write, again).map(drop)?),
         Verdict::Bad(why, crossed) => Ok(by_name(name, &record, (&why, crossed), write, again).map(drop)?),
     }
 }

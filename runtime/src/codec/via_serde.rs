@@ -15,13 +15,13 @@ use bincode::error::{DecodeError, EncodeError};
 use serde::de::DeserializeSeed;
 use serde::{Deserialize, Deserializer, Serialize};
 
-use super::bounded::{Bounded, bounded, most_elements};
-use super::by_type::NoSpill;
+use super::bounded::{Bounded, bounded, max_elements};
+use super::message_format::NoSpill;
 use super::handles::active;
 use super::named::{Log, Source};
-use super::sites::{self, News, Watch, Way};
+use super::sites::{self, NewSites, SiteRecorder, Way};
 use super::strict::Watched;
-use super::trial::{self, Again, Sent};
+use super::trial::{self, Again, SentForm};
 use super::{CodecError, Format, Reader, Writer};
 use crate::sys::specialize;
 
@@ -92,7 +92,7 @@ pub(super) fn put<T: Serialize + ?Sized>(value: &T, writer: &mut Writer<'_>, aga
     }
     let start = writer.len();
     writer.put_bytes(&[BY_PLACE])?;
-    let watch = Watch::new(record.known());
+    let watch = SiteRecorder::new(record.known());
     let written = put_by_place(value, &watch, writer);
     let news = watch.found();
     if way == Way::ByPlace && news.is_none() {
@@ -114,12 +114,12 @@ fn unwritten(error: EncodeError) -> CodecError {
 #[inline]
 fn put_by_place<T: Serialize + ?Sized>(
     value: &T,
-    watch: &Watch<'_>,
+    watch: &SiteRecorder<'_>,
     writer: &mut Writer<'_>,
 ) -> Result<(), EncodeError> {
     let start = writer.len();
     active(|| bincode::serde::encode_into_writer(Watched { value, watch }, Sink(writer), CONFIGURATION))?;
-    if watch.all_elements() > most_elements(writer.len() - start) {
+    if watch.all_elements() > max_elements(writer.len() - start) {
         watch.needs_names(|| "it has far more elements than bytes".to_owned());
     }
     Ok(())
@@ -130,17 +130,17 @@ fn put_by_place<T: Serialize + ?Sized>(
 fn put_doubtful<T: Serialize + ?Sized>(
     value: &T,
     (writer, start): (&mut Writer<'_>, usize),
-    (written, news): (Result<(), EncodeError>, Option<Box<News>>),
+    (written, news): (Result<(), EncodeError>, Option<Box<NewSites>>),
     again: Again,
 ) -> Result<(), CodecError> {
-    let News { fresh, need } = news.map_or_else(News::default, |news| *news);
+    let NewSites { new_sites, need } = news.map_or_else(NewSites::default, |news| *news);
     if need.is_none() {
         written.map_err(unwritten)?;
     }
     let (name, record) = (std::any::type_name::<T>(), sites::record(specialize::key::<T>()));
-    match trial::judge(name, record, (fresh, need), &|log| trial::write(value, log), again)? {
-        Sent::ByPlace => Ok(()),
-        Sent::ByName(bytes) => {
+    match trial::judge(name, record, (new_sites, need), &|log| trial::write(value, log), again)? {
+        SentForm::ByPlace => Ok(()),
+        SentForm::ByName(bytes) => {
             writer.back_to(start);
             writer.put_bytes(&bytes)
         }
@@ -152,16 +152,16 @@ fn put_by_name<T: Serialize + ?Sized>(value: &T, writer: &mut Writer<'_>, again:
     let (name, record) = (std::any::type_name::<T>(), sites::record(specialize::key::<T>()));
     let write: trial::WriteLog<'_> = &|log| trial::write(value, log);
     match trial::by_name(name, record, ("", false), write, again).map_err(|refused| trial::explained(refused.into()))? {
-        Sent::ByName(bytes) => writer.put_bytes(&bytes),
+        SentForm::ByName(bytes) => writer.put_bytes(&bytes),
         // Only where names are crossed.
-        Sent::ByPlace => Err(CodecError::new("a value was tried by names, and not by places")),
+        SentForm::ByPlace => Err(CodecError::new("a value was tried by names, and not by places")),
     }
 }
 
 /// Says what sending `value` would say; `again` reads one of its type.
 pub(super) fn check<T: Serialize + ?Sized>(value: &T, again: Again) -> Result<(), CodecError> {
-    let record = sites::Record::new();
-    let watch = Watch::new(record.known());
+    let record = sites::TypeRecord::new();
+    let watch = SiteRecorder::new(record.known());
     let mut none = NoSpill;
     let mut writer = Writer::new(Vec::new(), usize::MAX, &mut none);
     let written = put_by_place(value, &watch, &mut writer);

@@ -62,7 +62,7 @@ pub fn parse(input: &[u8]) {
             assert_eq!(batch::tally(&answer[..tally.len], most, 0), tally);
         }
     }
-    crate::codec::by_type::any(input);
+    crate::codec::message_format::any(input);
     let _ = from_bytes::<FromChild>(input);
     let _ = from_bytes::<super::message::PanicReport>(input);
     let _ = from_bytes::<super::message::Refusal>(input);

@@ -244,12 +244,12 @@ fn handles_travel_beside_requests_and_answers_in_any_number() {
         let (mut parent, mut child) = ends();
         parent.push(Kind::Call, 3, Payload::small(vec![1]).with(Handles::some(count)), 1).unwrap();
         let given = child.next().unwrap();
-        assert_eq!((given.received.came(), given.payload().unwrap()), (count, &[1][..]));
+        assert_eq!((given.received.arrived(), given.payload().unwrap()), (count, &[1][..]));
         child.answer(&given, Kind::Done, Payload::small(vec![2; 5]).with(Handles::some(count + 1)));
         let mut came = None;
         parent.collect(|_, reply| came = Some(reply.body)).unwrap();
         let body = came.unwrap();
-        assert_eq!((body.received().came(), body.bytes().unwrap()), (count + 1, &[2; 5][..]));
+        assert_eq!((body.received().arrived(), body.bytes().unwrap()), (count + 1, &[2; 5][..]));
     }
 }
 
@@ -273,7 +273,7 @@ fn handles_of_a_request_that_was_given_up_are_let_go() {
     parent.give_up(&Handles::some(3));
     parent.push(Kind::Call, 3, Payload::of_bytes(&vec![7; 100_000]).unwrap().with(Handles::some(2)), 2).unwrap();
     let given = child.next().unwrap();
-    assert_eq!((given.received.came(), given.payload().unwrap().len()), (2, 100_000));
+    assert_eq!((given.received.arrived(), given.payload().unwrap().len()), (2, 100_000));
 }
 
 #[test]
@@ -286,7 +286,7 @@ fn the_handles_of_the_last_result_before_a_death_are_there() {
     child.put_result(&mut answer, Kind::Done, &result(1, 1));
     drop(child);
     let salvaged = parent.remains().salvaged.unwrap();
-    assert_eq!((salvaged.tally.answered, salvaged.body.received().came()), (2, 70));
+    assert_eq!((salvaged.tally.answered, salvaged.body.received().arrived()), (2, 70));
 }
 
 #[test]

@@ -162,7 +162,7 @@ impl Running {
             }
         });
         running.set_timer();
-        // HeldFd until the end is known, so that the reactor's thread unmaps the link, and not the thread that joins.
+        // Held until the end is known, so that the reactor's thread unmaps the link, and not the thread that joins.
         let watcher = Arc::clone(&running);
         running.record.on_exit(move || watcher.ended());
         Ok(running)

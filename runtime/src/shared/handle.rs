@@ -222,12 +222,12 @@ impl<'de, T: Shareable> Deserialize<'de> for Shared<[T]> {
 
 /// Attaches a region to the payload that this thread encodes.
 pub(super) fn attach(region: &Arc<Region>) -> std::result::Result<u32, CodecError> {
-    handles::put(Arc::clone(region) as Arc<dyn handles::Handle>)
+    handles::attach(Arc::clone(region) as Arc<dyn handles::Handle>)
 }
 
 /// Opens the region that is attachment `index` of the payload that this thread decodes, and checks its type.
 fn received(index: u32, ty: &RegionType) -> std::result::Result<Arc<Region>, CodecError> {
-    let region = handles::take(index, Region::open)?;
+    let region = handles::open(index, Region::open)?;
     region.check(ty)?;
     Ok(region)
 }

@@ -14,7 +14,7 @@ use crate::sys::memory::{Access, Map};
 /// Where the bytes behind the words begin: at the second page.
 const BYTES_OFFSET: usize = 4096;
 
-/// HeaderWords at the start of shared memory.
+/// Words at the start of shared memory.
 ///
 /// # Safety
 /// 1. Memory that is all zero is a valid value.

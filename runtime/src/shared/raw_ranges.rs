@@ -46,7 +46,7 @@ impl<T: Shareable + Send> RawRanges<T> {
 
     /// Opens attachment `index` of the payload that this thread decodes, and checks that `locks` are its locks.
     pub(crate) fn received<L: Shareable>(index: u32, locks: &Shared<[L]>) -> Result<Self, CodecError> {
-        let region = handles::take(index, Region::open)?;
+        let region = handles::open(index, Region::open)?;
         region.check_ranges(&RegionType::of::<[T], T>(), locks.region())?;
         Ok(Self { region, values: PhantomData })
     }

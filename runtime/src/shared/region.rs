@@ -303,7 +303,7 @@ impl Handle for Region {
     }
 
     /// Frozen memory may be cached: which processes map it makes no difference, but for when it is freed.
-    fn may_linger(&self) -> bool {
+    fn is_cacheable(&self) -> bool {
         !self.map.is_writable()
     }
 }

@@ -24,7 +24,7 @@ use crate::sys::rights::{self, Rights};
 #[derive(Default)]
 pub(super) struct ForkServers {
     list: Mutex<ServerList>,
-    /// HeldFd while a server starts. The list is not: the reactor's thread looks into it at each message and at each end.
+    /// Held while a server starts. The list is not: the reactor's thread looks into it at each message and at each end.
     starting: Mutex<()>,
 }
 

@@ -59,7 +59,7 @@ pub(crate) fn address_space() -> Option<u64> {
     getrlimit(Resource::RLIMIT_AS).ok().map(|(soft, _)| soft).filter(|soft| *soft != libc::RLIM_INFINITY)
 }
 
-/// ResourceLimits this process's address space until the result is dropped. The hard limit stays, so that this can be undone;
+/// Limits this process's address space until the result is dropped. The hard limit stays, so that this can be undone;
 /// the user's code can raise the soft one.
 #[must_use]
 pub(crate) fn limit_address_space(bytes: u64) -> AddressSpaceLimit {

@@ -329,7 +329,7 @@ impl<A, B> fmt::Debug for Connection<A, B> {
 impl<A, B> Serialize for Connection<A, B> {
     fn serialize<S: Serializer>(&self, serializer: S) -> std::result::Result<S::Ok, S::Error> {
         let index = match &self.transport {
-            Transport::Local(local) => handles::put(Arc::clone(local) as Arc<dyn Handle>),
+            Transport::Local(local) => handles::attach(Arc::clone(local) as Arc<dyn Handle>),
             Transport::Remote(_) => Err(CodecError::new("a connection to another machine cannot travel")),
         };
         index.map_err(S::Error::custom)?.serialize(serializer)
@@ -338,7 +338,7 @@ impl<A, B> Serialize for Connection<A, B> {
 
 impl<'de, A, B> Deserialize<'de> for Connection<A, B> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Self, D::Error> {
-        let local = handles::take(u32::deserialize(deserializer)?, Local::arrived).map_err(D::Error::custom)?;
+        let local = handles::open(u32::deserialize(deserializer)?, Local::arrived).map_err(D::Error::custom)?;
         Ok(Self::over(Transport::Local(local)))
     }
 }

@@ -23,7 +23,7 @@ use super::parcel::{Filling, Incoming, LOOK_AGAIN, Outgoing};
 use super::scratch::Scratch;
 use crate::channel::error::{NotSent, TryRecvError};
 use crate::channel::patience::Patience;
-use crate::codec::by_type::{of_message, to_message};
+use crate::codec::message_format::{of_message, to_message};
 use crate::codec::handles::{Handle, Handles, Received};
 use crate::codec::{CodecError, Message, Payload};
 use crate::link;
@@ -232,7 +232,7 @@ impl Handle for Local {
         self.as_fd()
     }
 
-    fn may_linger(&self) -> bool {
+    fn is_cacheable(&self) -> bool {
         false
     }
 

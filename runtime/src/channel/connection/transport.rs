@@ -12,7 +12,7 @@ use super::local::Local;
 use super::scratch::Scratch;
 use crate::channel::error::{NotSent, TryRecvError};
 use crate::channel::patience::Patience;
-use crate::codec::by_type::{of_message, to_message};
+use crate::codec::message_format::{of_message, to_message};
 use crate::codec::handles::Received;
 use crate::codec::{CodecError, Message, Payload, Spill};
 use crate::sys::{self, poll};

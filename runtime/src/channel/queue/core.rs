@@ -22,7 +22,7 @@ use super::take::{Got, NotGot};
 use super::futex_wait::short_deadline;
 use crate::channel::error::{NotSent, TryRecvError, TrySendError, channel_failed};
 use crate::channel::patience::Patience;
-use crate::codec::by_type::{NoSpill, as_bytes, of_message, to_message};
+use crate::codec::message_format::{NoSpill, as_bytes, of_message, to_message};
 use crate::codec::handles::{Handles, Received};
 use crate::codec::{CodecError, Message, Payload};
 use crate::error::{Error, Result};

@@ -154,7 +154,7 @@ impl Handle for End {
         self.socket.as_fd()
     }
 
-    fn may_linger(&self) -> bool {
+    fn is_cacheable(&self) -> bool {
         false
     }
 

@@ -280,7 +280,7 @@ impl Handle for Memory {
     }
 
     /// Which processes have it mapped makes no difference; which have an end of the queue does.
-    fn may_linger(&self) -> bool {
+    fn is_cacheable(&self) -> bool {
         true
     }
 }

@@ -17,8 +17,8 @@ type Travelling = (u32, Option<u32>, Option<u32>);
 impl Core {
     /// Puts it beside the payload that this thread encodes.
     pub(super) fn travelling(&self) -> std::result::Result<Travelling, CodecError> {
-        let put = |end: &Option<Arc<End>>| end.as_ref().map(|end| handles::put(Arc::clone(end) as _)).transpose();
-        Ok((handles::put(Arc::clone(&self.memory) as _)?, put(&self.puts)?, put(&self.gets)?))
+        let put = |end: &Option<Arc<End>>| end.as_ref().map(|end| handles::attach(Arc::clone(end) as _)).transpose();
+        Ok((handles::attach(Arc::clone(&self.memory) as _)?, put(&self.puts)?, put(&self.gets)?))
     }
 
     /// The queue of type `Q` that came beside the payload that this thread decodes, with these ends.
@@ -27,11 +27,11 @@ impl Core {
         expected: (bool, bool),
         lends: bool,
     ) -> std::result::Result<Self, CodecError> {
-        let memory = handles::take(memory, Memory::open)?;
+        let memory = handles::open(memory, Memory::open)?;
         memory.check::<Q>()?;
         let take = |end: Option<u32>, side| {
             let open = |fd| Ok(Arc::new(End::of(fd, side, &memory)));
-            let end = end.map(|end| handles::take(end, open)).transpose()?;
+            let end = end.map(|end| handles::open(end, open)).transpose()?;
             let fits = end.as_ref().is_none_or(|end| end.side() == side && Arc::ptr_eq(end.memory(), &memory));
             if fits { Ok(end) } else { Err(CodecError::new("an end of a queue was read as another one")) }
         };

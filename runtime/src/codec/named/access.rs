@@ -16,7 +16,7 @@ use super::write::Fault;
 use crate::codec::trial;
 
 /// How many elements may be reserved on the word of a count alone.
-const MOST_ELEMENTS: usize = 4096;
+const MAX_RESERVED_ELEMENTS: usize = 4096;
 
 /// Elements of a sequence or tuple.
 pub(super) struct Elements<'s, 'a> {
@@ -46,7 +46,7 @@ impl<'a> SeqAccess<'a> for Elements<'_, 'a> {
 
     fn size_hint(&self) -> Option<usize> {
         // Each element has a byte at least.
-        self.hint.map(|hint| hint.min(self.source.cursor.left()).min(MOST_ELEMENTS))
+        self.hint.map(|hint| hint.min(self.source.cursor.left()).min(MAX_RESERVED_ELEMENTS))
     }
 }
 
@@ -72,7 +72,7 @@ impl<'a> MapAccess<'a> for Entries<'_, 'a> {
     }
 
     fn size_hint(&self) -> Option<usize> {
-        self.left.map(|left| left.min(self.source.cursor.left() / 2).min(MOST_ELEMENTS))
+        self.left.map(|left| left.min(self.source.cursor.left() / 2).min(MAX_RESERVED_ELEMENTS))
     }
 }
 

@@ -128,7 +128,7 @@ pub(super) struct Cursor<'a> {
     at: usize,
 }
 
-type Found<T> = Result<T, CodecError>;
+type Parsed<T> = Result<T, CodecError>;
 
 impl<'a> Cursor<'a> {
     pub(super) fn new(bytes: &'a [u8]) -> Self {
@@ -139,32 +139,32 @@ impl<'a> Cursor<'a> {
         self.bytes.len() - self.at
     }
 
-    fn peek(&self) -> Found<Tag> {
+    fn peek(&self) -> Parsed<Tag> {
         let byte = *self.bytes.get(self.at).ok_or_else(|| CodecError::too_short(1, 0))?;
         Tag::of(byte).ok_or_else(|| CodecError::bad_variant("kind of value", byte))
     }
 
-    fn tag(&mut self) -> Found<Tag> {
+    fn tag(&mut self) -> Parsed<Tag> {
         let tag = self.peek()?;
         self.at += 1;
         Ok(tag)
     }
 
-    fn take(&mut self, len: usize) -> Found<&'a [u8]> {
+    fn take(&mut self, len: usize) -> Parsed<&'a [u8]> {
         let rest = &self.bytes[self.at..];
         let piece = rest.get(..len).ok_or_else(|| CodecError::too_short(len as u64, rest.len()))?;
         self.at += len;
         Ok(piece)
     }
 
-    fn number<const N: usize>(&mut self) -> Found<[u8; N]> {
+    fn number<const N: usize>(&mut self) -> Parsed<[u8; N]> {
         let rest = &self.bytes[self.at..];
         let piece = rest.first_chunk::<N>().ok_or_else(|| CodecError::too_short(N as u64, rest.len()))?;
         self.at += N;
         Ok(*piece)
     }
 
-    fn len(&mut self) -> Found<usize> {
+    fn len(&mut self) -> Parsed<usize> {
         let mut len = 0_usize;
         for shift in (0..usize::BITS).step_by(7) {
             let [byte] = self.number()?;
@@ -176,12 +176,12 @@ impl<'a> Cursor<'a> {
         Err(CodecError::new("the payload is corrupt: a length has no end"))
     }
 
-    fn piece(&mut self) -> Found<&'a [u8]> {
+    fn piece(&mut self) -> Parsed<&'a [u8]> {
         let len = self.len()?;
         self.take(len)
     }
 
-    fn name(&mut self) -> Found<&'a str> {
+    fn name(&mut self) -> Parsed<&'a str> {
         std::str::from_utf8(self.piece()?).map_err(|_| CodecError::new("the payload is corrupt: a name is no text"))
     }
 
@@ -195,7 +195,7 @@ impl<'a> Cursor<'a> {
     }
 
     /// Passes over what belongs to `tag`.
-    fn skip(&mut self, tag: Tag) -> Found<()> {
+    fn skip(&mut self, tag: Tag) -> Parsed<()> {
         may_go_deeper()?;
         match tag {
             Tag::Unit | Tag::False | Tag::True | Tag::None => {}
@@ -225,13 +225,13 @@ impl<'a> Cursor<'a> {
         Ok(())
     }
 
-    fn skip_value(&mut self) -> Found<()> {
+    fn skip_value(&mut self) -> Parsed<()> {
         let tag = self.tag()?;
         self.skip(tag)
     }
 
     /// Passes over elements, entries or fields, and their end.
-    fn skip_all(&mut self) -> Found<()> {
+    fn skip_all(&mut self) -> Parsed<()> {
         loop {
             match self.tag()? {
                 Tag::End => return Ok(()),
@@ -243,7 +243,7 @@ impl<'a> Cursor<'a> {
 }
 
 /// Whether this thread has the stack for one value more inside of others.
-pub(super) fn may_go_deeper() -> Found<()> {
+pub(super) fn may_go_deeper() -> Parsed<()> {
     if stack::is_scarce() { Err(CodecError::new(TOO_DEEP)) } else { Ok(()) }
 }
 

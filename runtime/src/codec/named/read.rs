@@ -16,7 +16,7 @@ use crate::codec::{paths, trial};
 
 /// How deep values of types that ask what comes next may be nested. Serde keeps such a value in
 /// between, and goes through it once more, where no depth is checked.
-const DEEPEST_UNKNOWN: usize = 256;
+const MAX_UNKNOWN_DEPTH: usize = 256;
 
 /// What a value is read from.
 pub(in crate::codec) struct Source<'a> {
@@ -224,9 +224,9 @@ impl<'a> Deserializer<'a> for &mut Source<'a> {
             return Err(misplaced("asks what comes next"));
         }
         deeper()?;
-        if self.unknown >= DEEPEST_UNKNOWN {
+        if self.unknown >= MAX_UNKNOWN_DEPTH {
             return Err(Fault(format!(
-                "more than {DEEPEST_UNKNOWN} values lie one inside the other, of a type that asks what comes next"
+                "more than {MAX_UNKNOWN_DEPTH} values lie one inside the other, of a type that asks what comes next"
             )));
         }
         self.unknown += 1;

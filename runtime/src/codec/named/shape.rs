@@ -5,7 +5,7 @@
 //! The *shape* of a value is all kinds, names and counts in it; with its *leaves*, all of it. The order of elements and entries is no
 //! part of it: a hash map has another one each time that it is made.
 
-use super::{Cursor, Found, Tag, may_go_deeper};
+use super::{Cursor, Parsed, Tag, may_go_deeper};
 
 /// Mixes numbers in their order.
 fn mix(hash: u64, number: u64) -> u64 {
@@ -20,22 +20,22 @@ fn of_bytes(hash: u64, bytes: &[u8]) -> u64 {
 ///
 /// # Errors
 /// It goes deeper than this thread's stack.
-pub(in crate::codec) fn shape(log: &[u8], leaves: bool) -> Found<u64> {
-    Shape { cursor: Cursor::new(log), leaves }.value()
+pub(in crate::codec) fn shape(log: &[u8], leaves: bool) -> Parsed<u64> {
+    ShapeHasher { cursor: Cursor::new(log), leaves }.value()
 }
 
-struct Shape<'a> {
+struct ShapeHasher<'a> {
     cursor: Cursor<'a>,
     leaves: bool,
 }
 
-impl Shape<'_> {
-    fn value(&mut self) -> Found<u64> {
+impl ShapeHasher<'_> {
+    fn value(&mut self) -> Parsed<u64> {
         let tag = self.cursor.tag()?;
         self.of(tag)
     }
 
-    fn of(&mut self, tag: Tag) -> Found<u64> {
+    fn of(&mut self, tag: Tag) -> Parsed<u64> {
         may_go_deeper()?;
         // One kind, and what it is belongs to the leaves.
         let kind = if tag == Tag::True { Tag::False } else { tag };
@@ -69,7 +69,7 @@ impl Shape<'_> {
         })
     }
 
-    fn ordered(&mut self, mut hash: u64) -> Found<u64> {
+    fn ordered(&mut self, mut hash: u64) -> Parsed<u64> {
         loop {
             hash = match self.cursor.tag()? {
                 Tag::End => return Ok(hash),
@@ -79,7 +79,7 @@ impl Shape<'_> {
         }
     }
 
-    fn unordered(&mut self, mut next: impl FnMut(&mut Self, Tag) -> Found<u64>) -> Found<u64> {
+    fn unordered(&mut self, mut next: impl FnMut(&mut Self, Tag) -> Parsed<u64>) -> Parsed<u64> {
         let (mut sum, mut count) = (0_u64, 0);
         loop {
             match self.cursor.tag()? {
@@ -103,7 +103,7 @@ pub(in crate::codec) fn difference(written: &[u8], read: &[u8]) -> String {
 }
 
 /// Goes through two values at once, up to the first difference.
-fn differ(written: &mut Cursor<'_>, read: &mut Cursor<'_>, place: &mut Vec<String>) -> Found<Option<String>> {
+fn differ(written: &mut Cursor<'_>, read: &mut Cursor<'_>, place: &mut Vec<String>) -> Parsed<Option<String>> {
     may_go_deeper()?;
     let (tag, other) = (written.tag()?, read.tag()?);
     match (tag, other) {
@@ -155,7 +155,7 @@ fn differ(written: &mut Cursor<'_>, read: &mut Cursor<'_>, place: &mut Vec<Strin
 }
 
 /// Goes through elements, entries or fields of two values.
-fn parts(written: &mut Cursor<'_>, read: &mut Cursor<'_>, place: &mut Vec<String>) -> Found<Option<String>> {
+fn parts(written: &mut Cursor<'_>, read: &mut Cursor<'_>, place: &mut Vec<String>) -> Parsed<Option<String>> {
     loop {
         match (written.peek()?, read.peek()?) {
             (Tag::End, Tag::End) => {

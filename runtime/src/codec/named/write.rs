@@ -13,12 +13,12 @@ use serde::ser::{
 use serde::{Serialize, de};
 
 use super::{Tag, may_go_deeper};
-use crate::codec::sites::Watch;
+use crate::codec::sites::SiteRecorder;
 use crate::codec::strict::Watched;
 use crate::codec::{CodecError, trial};
 
 /// How many elements of a sequence or map are written for a trial, if those behind them bring nothing new.
-const SAMPLES: usize = 4;
+const MAX_SAMPLES: usize = 4;
 
 /// Bytes in the self-describing format, under construction.
 #[derive(Debug)]
@@ -29,13 +29,13 @@ pub struct Log<'w> {
     for_people: bool,
     /// Whether elements that bring nothing new are left out.
     samples: bool,
-    watch: &'w Watch<'w>,
+    watch: &'w SiteRecorder<'w>,
     too_deep: Cell<bool>,
 }
 
 impl<'w> Log<'w> {
     /// A log that begins with `mark`.
-    pub(in crate::codec) fn new(mark: u8, for_people: bool, samples: bool, watch: &'w Watch<'w>) -> Self {
+    pub(in crate::codec) fn new(mark: u8, for_people: bool, samples: bool, watch: &'w SiteRecorder<'w>) -> Self {
         Self { bytes: vec![mark], for_people, samples, watch, too_deep: Cell::new(false) }
     }
 
@@ -186,13 +186,13 @@ macro_rules! numbers {
 impl<'l, 'w> Serializer for Logger<'l, 'w> {
     type Ok = ();
     type Error = Fault;
-    type SerializeSeq = Open<'l, 'w>;
-    type SerializeTuple = Open<'l, 'w>;
-    type SerializeTupleStruct = Open<'l, 'w>;
-    type SerializeTupleVariant = Open<'l, 'w>;
-    type SerializeMap = Open<'l, 'w>;
-    type SerializeStruct = Open<'l, 'w>;
-    type SerializeStructVariant = Open<'l, 'w>;
+    type SerializeSeq = OpenPart<'l, 'w>;
+    type SerializeTuple = OpenPart<'l, 'w>;
+    type SerializeTupleStruct = OpenPart<'l, 'w>;
+    type SerializeTupleVariant = OpenPart<'l, 'w>;
+    type SerializeMap = OpenPart<'l, 'w>;
+    type SerializeStruct = OpenPart<'l, 'w>;
+    type SerializeStructVariant = OpenPart<'l, 'w>;
 
     numbers! {
         serialize_i8(i8) = I8;
@@ -265,20 +265,20 @@ impl<'l, 'w> Serializer for Logger<'l, 'w> {
         value.serialize(self)
     }
 
-    fn serialize_seq(self, len: Option<usize>) -> Result<Open<'l, 'w>, Fault> {
+    fn serialize_seq(self, len: Option<usize>) -> Result<OpenPart<'l, 'w>, Fault> {
         self.0.deeper()?;
         self.0.tag(Tag::Seq)?;
         self.0.len(len.filter(|_| !self.0.samples).map_or(0, |len| len.saturating_add(1)))?;
-        Ok(Open::new(self.0))
+        Ok(OpenPart::new(self.0))
     }
 
-    fn serialize_tuple(self, _: usize) -> Result<Open<'l, 'w>, Fault> {
+    fn serialize_tuple(self, _: usize) -> Result<OpenPart<'l, 'w>, Fault> {
         self.0.deeper()?;
         self.0.tag(Tag::Tuple)?;
-        Ok(Open::new(self.0))
+        Ok(OpenPart::new(self.0))
     }
 
-    fn serialize_tuple_struct(self, _: &'static str, len: usize) -> Result<Open<'l, 'w>, Fault> {
+    fn serialize_tuple_struct(self, _: &'static str, len: usize) -> Result<OpenPart<'l, 'w>, Fault> {
         self.serialize_tuple(len)
     }
 
@@ -288,22 +288,22 @@ impl<'l, 'w> Serializer for Logger<'l, 'w> {
         index: u32,
         variant: &'static str,
         _: usize,
-    ) -> Result<Open<'l, 'w>, Fault> {
+    ) -> Result<OpenPart<'l, 'w>, Fault> {
         self.0.variant(Tag::TupleVariant, index, variant)?;
-        Ok(Open::new(self.0))
+        Ok(OpenPart::new(self.0))
     }
 
-    fn serialize_map(self, len: Option<usize>) -> Result<Open<'l, 'w>, Fault> {
+    fn serialize_map(self, len: Option<usize>) -> Result<OpenPart<'l, 'w>, Fault> {
         self.0.deeper()?;
         self.0.tag(Tag::Map)?;
         self.0.len(len.filter(|_| !self.0.samples).map_or(0, |len| len.saturating_add(1)))?;
-        Ok(Open::new(self.0))
+        Ok(OpenPart::new(self.0))
     }
 
-    fn serialize_struct(self, _: &'static str, _: usize) -> Result<Open<'l, 'w>, Fault> {
+    fn serialize_struct(self, _: &'static str, _: usize) -> Result<OpenPart<'l, 'w>, Fault> {
         self.0.deeper()?;
         self.0.tag(Tag::Struct)?;
-        Ok(Open::new(self.0))
+        Ok(OpenPart::new(self.0))
     }
 
     fn serialize_struct_variant(
@@ -312,9 +312,9 @@ impl<'l, 'w> Serializer for Logger<'l, 'w> {
         index: u32,
         variant: &'static str,
         _: usize,
-    ) -> Result<Open<'l, 'w>, Fault> {
+    ) -> Result<OpenPart<'l, 'w>, Fault> {
         self.0.variant(Tag::StructVariant, index, variant)?;
-        Ok(Open::new(self.0))
+        Ok(OpenPart::new(self.0))
     }
 
     fn is_human_readable(&self) -> bool {
@@ -323,7 +323,7 @@ impl<'l, 'w> Serializer for Logger<'l, 'w> {
 }
 
 /// Writes elements, entries or fields.
-pub(super) struct Open<'l, 'w> {
+pub(super) struct OpenPart<'l, 'w> {
     log: &'l mut Log<'w>,
     /// How many elements or entries were begun.
     count: usize,
@@ -331,7 +331,7 @@ pub(super) struct Open<'l, 'w> {
     before: (usize, usize),
 }
 
-impl<'l, 'w> Open<'l, 'w> {
+impl<'l, 'w> OpenPart<'l, 'w> {
     fn new(log: &'l mut Log<'w>) -> Self {
         Self { log, count: 0, before: (0, 0) }
     }
@@ -344,7 +344,7 @@ impl<'l, 'w> Open<'l, 'w> {
     /// Ends an element or entry: takes it back if it brought nothing new.
     fn finish(&mut self) {
         let (start, sites) = self.before;
-        if self.log.samples && self.count > SAMPLES && self.log.watch.count() == sites {
+        if self.log.samples && self.count > MAX_SAMPLES && self.log.watch.count() == sites {
             self.log.bytes.truncate(start);
         }
     }
@@ -354,7 +354,7 @@ impl<'l, 'w> Open<'l, 'w> {
     }
 }
 
-impl SerializeSeq for Open<'_, '_> {
+impl SerializeSeq for OpenPart<'_, '_> {
     type Ok = ();
     type Error = Fault;
 
@@ -370,7 +370,7 @@ impl SerializeSeq for Open<'_, '_> {
     }
 }
 
-impl SerializeMap for Open<'_, '_> {
+impl SerializeMap for OpenPart<'_, '_> {
     type Ok = ();
     type Error = Fault;
 
@@ -392,7 +392,7 @@ impl SerializeMap for Open<'_, '_> {
 
 macro_rules! tuples {
     ($($trait:ident::$method:ident;)*) => { $(
-        impl $trait for Open<'_, '_> {
+        impl $trait for OpenPart<'_, '_> {
             type Ok = ();
             type Error = Fault;
 
@@ -415,7 +415,7 @@ tuples! {
 
 macro_rules! structs {
     ($($trait:ident,)*) => { $(
-        impl $trait for Open<'_, '_> {
+        impl $trait for OpenPart<'_, '_> {
             type Ok = ();
             type Error = Fault;
 

@@ -69,7 +69,7 @@ use crate::sys::{self, Errno, membarrier};
 /// Set once, and never freed: copies made by `fork()` use it further.
 static TABLE: AtomicPtr<ProcTable> = AtomicPtr::new(ptr::null_mut());
 static CURRENT: ProcessLocal = ProcessLocal::new();
-/// HeldFd while this process gets its table and its id.
+/// Held while this process gets its table and its id.
 static REGISTRATION: ForkSafeLock = ForkSafeLock::new();
 
 /// Returns the id of this process. Registers it at first use; from then on costs two loads.

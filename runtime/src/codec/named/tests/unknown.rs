@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 use super::{Skips, Sparse, arrives, by_name, by_place, read, refused, sent};
 use crate::check;
 use crate::codec::Payload;
-use crate::codec::by_type::{NoSpill, of_message, to_message};
+use crate::codec::message_format::{NoSpill, of_message, to_message};
 use crate::codec::handles::Received;
 use crate::codec::named::Tag;
 
@@ -461,6 +461,6 @@ fn random_bytes_are_values_or_errors() {
         // Half of them are mostly kinds of values.
         let most = if dice.below(2) == 0 { 32 } else { 255 };
         let bytes: Vec<u8> = (0..len).map(|_| dice.byte() % most).collect();
-        crate::codec::by_type::any(&[&[u8::from(named)], &bytes[..]].concat());
+        crate::codec::message_format::any(&[&[u8::from(named)], &bytes[..]].concat());
     }
 }
