@@ -1,22 +1,21 @@
-//! What the macros say when they refuse: all mistakes of one item at once, each on the token that made it.
+//! The errors that a macro reports: all of one item at once, each on the token that caused it.
 //!
-//! Owns: the form of a message. Never: finds a mistake itself, or hides the item that has one.
-//! Runs in: the compiler.
+//! Owns: the form of a message. Invariant: an item with an error is still emitted. Runs in: the compiler.
 
 use proc_macro2::TokenStream;
 use quote::ToTokens;
 
-/// The mistakes found so far.
+/// The errors found so far.
 #[derive(Default)]
-pub(crate) struct Mistakes(Option<syn::Error>);
+pub(crate) struct Errors(Option<syn::Error>);
 
-impl Mistakes {
-    /// Notes that a task cannot `what`, because `why`, and that the user should do `instead`.
+impl Errors {
+    /// Adds the error that a task cannot `what`, because `why`, and that the user should do `instead`.
     pub(crate) fn cannot(&mut self, at: impl ToTokens, what: &str, why: &str, instead: &str) {
         self.add(syn::Error::new_spanned(at, cannot("process task", what, why, instead)));
     }
 
-    /// Notes any other mistake.
+    /// Adds any other error.
     pub(crate) fn add(&mut self, error: syn::Error) {
         match &mut self.0 {
             Some(errors) => errors.combine(error),
@@ -24,23 +23,23 @@ impl Mistakes {
         }
     }
 
-    /// Notes the mistake in `result`, if it is one.
+    /// Adds the error of `result`, if there is one.
     pub(crate) fn check<T>(&mut self, result: syn::Result<T>) -> Option<T> {
         result.map_err(|error| self.add(error)).ok()
     }
 
-    /// `value`, unless there were mistakes.
+    /// Returns `value`, unless there were errors.
     pub(crate) fn none_or<T>(self, value: T) -> syn::Result<T> {
         self.0.map_or(Ok(value), Err)
     }
 }
 
-/// The sentence for an item (`kind`) that cannot do `what`.
+/// Returns the sentence for an item (`kind`) that cannot do `what`.
 pub(crate) fn cannot(kind: &str, what: &str, why: &str, instead: &str) -> String {
     format!("a {kind} cannot {what}: {why}; {instead}")
 }
 
-/// The item as it was, so that its users see no errors of their own, and the mistakes.
+/// Returns the item as it was, so that its users get no errors of their own, and the errors.
 pub(crate) fn keep_item(item: &TokenStream, errors: &syn::Error) -> TokenStream {
     let errors = errors.to_compile_error();
     quote::quote! { #item #errors }

@@ -56,9 +56,9 @@ use syn::spanned::Spanned as _;
 use syn::{FnArg, Type};
 
 use crate::names;
-use crate::preload::Preload;
+use crate::preload::PreloadFn;
 use crate::signature::args_lifetime;
-use crate::task::{Parameter, TaskFn, settled};
+use crate::task::{Parameter, TaskFn, at_call_site};
 
 /// The items that a task becomes.
 pub(crate) fn task(task: &TaskFn) -> TokenStream {
@@ -98,11 +98,11 @@ pub(crate) fn task(task: &TaskFn) -> TokenStream {
 }
 
 /// A preload function and its registration.
-pub(crate) fn preload(preload: &Preload) -> TokenStream {
-    let Preload { krate, attributes, function, item } = preload;
+pub(crate) fn preload(preload: &PreloadFn) -> TokenStream {
+    let PreloadFn { krate, attributes, function, item } = preload;
     let everywhere = &attributes.everywhere;
     let allow = attributes.extra_on_function();
-    let name = settled(&function.signature.ident);
+    let name = at_call_site(&function.signature.ident);
     quote! {
         #item
 
@@ -130,7 +130,7 @@ struct Names {
 
 impl Names {
     fn of(task: &TaskFn) -> Self {
-        let name = settled(&task.function.signature.ident);
+        let name = at_call_site(&task.function.signature.ident);
         let hidden = format_ident!("__task_{}", name.unraw(), span = name.span());
         let locals = (0..task.parameters.len()).map(|index| format_ident!("__process_task_argument_{index}")).collect();
         let formats = (0..task.parameters.len()).map(|index| format_ident!("__process_task_format_{index}")).collect();

@@ -143,7 +143,7 @@ pub fn process_task(args: TokenStream, item: TokenStream) -> TokenStream {
 #[proc_macro_attribute]
 pub fn preload(args: TokenStream, item: TokenStream) -> TokenStream {
     let item = item.into();
-    preload::Preload::check(args.into(), &item)
+    preload::PreloadFn::check(args.into(), &item)
         .map_or_else(|errors| diag::keep_item(&item, &errors), |preload| expand::preload(&preload))
         .into()
 }
@@ -179,7 +179,7 @@ pub fn preload(args: TokenStream, item: TokenStream) -> TokenStream {
 /// `#[shareable(crate = path)]` says where `process_task` is, if not at `::process_task`.
 #[proc_macro_derive(Shareable, attributes(shareable))]
 pub fn shareable(item: TokenStream) -> TokenStream {
-    shareable::Shareable::check(item.into())
+    shareable::ShareableItem::check(item.into())
         .map_or_else(|errors| errors.to_compile_error(), |shareable| shareable.expand())
         .into()
 }

@@ -6,7 +6,7 @@
 //!
 //! A macro cannot warn. But it can write an item that is deprecated, and use it where the user wrote the name.
 //!
-//! Owns: the list of names. Never: refuses one. Runs in: the compiler.
+//! Owns: the list of names. They cause a warning, not an error. Runs in: the compiler.
 
 use proc_macro2::{Delimiter, Group, Ident, TokenStream, TokenTree};
 use quote::{ToTokens as _, quote, quote_spanned};
@@ -14,7 +14,7 @@ use syn::Attribute;
 use syn::ext::IdentExt as _;
 use syn::parse::Parser as _;
 
-use crate::task::settled;
+use crate::task::at_call_site;
 
 /// Macros, and names that they bind.
 const BOUND: &[(&str, &[&str])] = &[
@@ -34,7 +34,7 @@ const BOUND: &[(&str, &[&str])] = &[
     ("macros of tracing", &["enabled", "interest", "meta", "span"]),
 ];
 
-/// The body of a task, with a warning if the task's name is one of those. The warning is the lint `deprecated`, which an
+/// Returns the body of a task, with a warning if the task's name is one of those. The warning is the lint `deprecated`, which an
 /// attribute of the function can silence.
 pub(crate) fn warn(name: &Ident, body: &TokenStream) -> TokenStream {
     let plain = name.unraw().to_string();
@@ -45,7 +45,7 @@ pub(crate) fn warn(name: &Ident, body: &TokenStream) -> TokenStream {
         "a task is a constant, and where one called `{plain}` is in scope, these do not compile: {macros}; rename the \
          task, or write `#[expect(deprecated)]` below the attribute if that is no problem"
     );
-    let name = settled(name);
+    let name = at_call_site(name);
     let warning = quote_spanned! { name.span()=>
         const _: () = {
             #[deprecated(note = #note)]
@@ -56,7 +56,7 @@ pub(crate) fn warn(name: &Ident, body: &TokenStream) -> TokenStream {
     body.clone().into_iter().map(|tree| begin_with(&warning, tree)).collect()
 }
 
-/// The block `tree` with `first` at its start, after attributes of the block itself.
+/// Returns the block `tree` with `first` at its start, after attributes of the block itself.
 fn begin_with(first: &TokenStream, tree: TokenTree) -> TokenStream {
     let TokenTree::Group(block) = &tree else { return tree.into() };
     if block.delimiter() != Delimiter::Brace {

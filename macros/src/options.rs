@@ -1,4 +1,4 @@
-//! Reads what stands in the attribute's parentheses.
+//! Parses the options in the attribute's parentheses.
 //!
 //! ```text
 //! options = [ option { "," option } [ "," ] ]
@@ -7,7 +7,7 @@
 //!         | "crate" "=" path          also as a string
 //! ```
 //!
-//! Owns: this grammar. Never: stops at the first mistake; one option's mistake does not hide another's.
+//! Owns: this grammar. An error in one option does not hide an error in another.
 //! Runs in: the compiler.
 
 use std::time::Duration;
@@ -17,45 +17,45 @@ use syn::ext::IdentExt as _;
 use syn::parse::{Parse, ParseStream, Parser as _};
 use syn::{Error, Expr, Lit, Path, Token};
 
-use crate::diag::Mistakes;
+use crate::diag::Errors;
 
-/// What the attribute says.
-pub(crate) struct Options {
+/// The options of an attribute.
+pub(crate) struct AttributeOptions {
     pub(crate) timeout: Option<Duration>,
     pub(crate) retries: Option<u32>,
     pub(crate) krate: Path,
 }
 
-/// Which options an attribute knows.
+/// The options that an attribute accepts.
 #[derive(Clone, Copy, PartialEq)]
-pub(crate) enum Known {
-    /// All of them.
-    OfTask,
+pub(crate) enum Accepted {
+    /// All options.
+    All,
     /// Only `crate`.
-    OnlyCrate,
+    CrateOnly,
 }
 
-impl Options {
-    /// Reads `args`; mistakes go to `mistakes`.
-    pub(crate) fn read(args: TokenStream, known: Known, mistakes: &mut Mistakes) -> Self {
+impl AttributeOptions {
+    /// Parses `args`; errors go to `errors`.
+    pub(crate) fn read(args: TokenStream, accepted: Accepted, errors: &mut Errors) -> Self {
         let mut options = Self { timeout: None, retries: None, krate: syn::parse_quote!(::process_task) };
         let mut seen: Vec<String> = Vec::new();
         for piece in split_at_commas(args) {
-            let Some(key) = mistakes.check(key.parse2(piece.clone())) else { continue };
+            let Some(key) = errors.check(key.parse2(piece.clone())) else { continue };
             let name = key.to_string();
             if seen.contains(&name) {
-                mistakes.add(Error::new(key.span(), format!("`{name}` is given twice")));
+                errors.add(Error::new(key.span(), format!("`{name}` is given twice")));
                 continue;
             }
-            match (name.as_str(), known) {
-                ("timeout", Known::OfTask) => options.timeout = mistakes.check(value(piece, timeout)),
-                ("retries", Known::OfTask) => options.retries = mistakes.check(value(piece, retries)),
+            match (name.as_str(), accepted) {
+                ("timeout", Accepted::All) => options.timeout = errors.check(value(piece, timeout)),
+                ("retries", Accepted::All) => options.retries = errors.check(value(piece, retries)),
                 ("crate", _) => {
-                    if let Some(path) = mistakes.check(value(piece, path)) {
+                    if let Some(path) = errors.check(value(piece, path)) {
                         options.krate = path;
                     }
                 }
-                _ => mistakes.add(unknown(&key, known)),
+                _ => errors.add(unknown(&key, accepted)),
             }
             seen.push(name);
         }
@@ -63,7 +63,7 @@ impl Options {
     }
 }
 
-/// The pieces between the commas that stand in no bracket. A comma at the end is fine.
+/// Splits at the commas outside brackets. A comma at the end is allowed.
 fn split_at_commas(args: TokenStream) -> Vec<TokenStream> {
     let mut pieces = vec![TokenStream::new()];
     for token in args {
@@ -79,7 +79,7 @@ fn split_at_commas(args: TokenStream) -> Vec<TokenStream> {
     pieces
 }
 
-/// The word before the equals sign.
+/// Parses the word before the equals sign.
 fn key(input: ParseStream<'_>) -> syn::Result<Ident> {
     let key =
         input.call(Ident::parse_any).map_err(|error| Error::new(error.span(), "expected the name of an option"))?;
@@ -90,7 +90,7 @@ fn key(input: ParseStream<'_>) -> syn::Result<Ident> {
     Ok(key)
 }
 
-/// What stands after the equals sign, as `read` reads it.
+/// Parses what follows the equals sign with `read`.
 fn value<T>(piece: TokenStream, read: fn(ParseStream<'_>) -> syn::Result<T>) -> syn::Result<T> {
     let parser = |input: ParseStream<'_>| {
         input.call(Ident::parse_any)?;
@@ -108,12 +108,12 @@ fn example(key: &str) -> &'static str {
     }
 }
 
-fn unknown(key: &Ident, known: Known) -> Error {
-    let known = match known {
-        Known::OfTask => "`timeout`, `retries` or `crate`",
-        Known::OnlyCrate => "`crate`",
+fn unknown(key: &Ident, accepted: Accepted) -> Error {
+    let accepted = match accepted {
+        Accepted::All => "`timeout`, `retries` or `crate`",
+        Accepted::CrateOnly => "`crate`",
     };
-    Error::new(key.span(), format!("unknown option `{key}`; expected {known}"))
+    Error::new(key.span(), format!("unknown option `{key}`; expected {accepted}"))
 }
 
 /// A literal, which a macro may have wrapped in a group that cannot be seen.

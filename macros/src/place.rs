@@ -1,9 +1,9 @@
-//! Looks where a function stands: nothing in its tokens says that it stands in an `impl` block.
+//! Finds out whether a function is in an `impl` block, which its tokens do not say.
 //!
 //! A task becomes several items, and a block can hold no struct. The compiler reports that in five messages about code that
 //! is not in the source. So the attribute looks into the source file, but only if it does not stand at the left margin.
 //!
-//! Owns: this look. Never: refuses what it has not found, word for word, in a block. Runs in: the compiler.
+//! Owns: this search. A function is refused only if it was found, word for word, in a block. Runs in: the compiler.
 
 use std::fs;
 
@@ -11,8 +11,7 @@ use quote::ToTokens;
 use syn::visit_mut::{self, VisitMut};
 use syn::{Attribute, ImplItemFn, ItemFn, Signature, TraitItemFn};
 
-/// Whether the function with this signature, on which the attribute stands that is being expanded, is in an `impl` or a
-/// trait.
+/// Returns whether the function with this signature, whose attribute is being expanded, is in an `impl` or a trait.
 pub(crate) fn is_in_a_block(signature: &Signature) -> bool {
     let attribute = proc_macro::Span::call_site();
     if attribute.column() <= 1 {
@@ -27,7 +26,7 @@ pub(crate) fn is_in_a_block(signature: &Signature) -> bool {
     search.in_block && !search.outside
 }
 
-/// The tokens of `item` without the space between them, which two ways of reading it leave differently.
+/// Returns the tokens of `item` without white space, which differs between two ways of parsing it.
 fn bare(item: &impl ToTokens) -> String {
     item.to_token_stream().to_string().split_whitespace().collect()
 }

@@ -1,41 +1,41 @@
-//! Reads a function that prepares the fork server, and refuses what could not be called there.
+//! Parses a function that prepares the fork server, and refuses what could not be called there.
 //!
 //! ```text
 //! preload = { attribute } [ visibility ] "fn" name "(" ")" block
 //! ```
 //!
-//! Owns: this grammar. Never: writes code, or stops at the first mistake. Runs in: the compiler.
+//! Owns: this grammar. All errors are reported at once. Runs in: the compiler.
 
 use proc_macro2::{Span, TokenStream};
 use quote::ToTokens;
 use syn::{Error, Path, ReturnType, Safety};
 
 use crate::attributes::Attributes;
-use crate::diag::{Mistakes, cannot};
-use crate::options::{Known, Options};
-use crate::task::Function;
+use crate::diag::{Errors, cannot};
+use crate::options::{Accepted, AttributeOptions};
+use crate::task::FunctionItem;
 
 /// A function that can run in the fork server, ahead of all tasks.
-pub(crate) struct Preload {
+pub(crate) struct PreloadFn {
     pub(crate) krate: Path,
     pub(crate) attributes: Attributes,
-    pub(crate) function: Function,
+    pub(crate) function: FunctionItem,
     /// The function as it was written.
     pub(crate) item: TokenStream,
 }
 
-impl Preload {
+impl PreloadFn {
     /// Reads the attribute's `args` and its `item`, and reports everything that is wrong with either.
     pub(crate) fn check(args: TokenStream, item: &TokenStream) -> syn::Result<Self> {
-        let mut mistakes = Mistakes::default();
-        let krate = Options::read(args, Known::OnlyCrate, &mut mistakes).krate;
-        let Some(function) = mistakes.check(Function::read(item, "preload function")) else {
-            return mistakes.none_or(()).and(Err(Error::new(Span::call_site(), "not a function")));
+        let mut errors = Errors::default();
+        let krate = AttributeOptions::read(args, Accepted::CrateOnly, &mut errors).krate;
+        let Some(function) = errors.check(FunctionItem::read(item, "preload function")) else {
+            return errors.none_or(()).and(Err(Error::new(Span::call_site(), "not a function")));
         };
         let signature = &function.signature;
         let mut refuse = |at: Option<&dyn ToTokens>, what: &str, why: &str, instead: &str| {
             if let Some(at) = at {
-                mistakes.add(Error::new_spanned(at, cannot("preload function", what, why, instead)));
+                errors.add(Error::new_spanned(at, cannot("preload function", what, why, instead)));
             }
         };
         let caller = "the fork server calls it, before any task";
@@ -65,6 +65,6 @@ impl Preload {
             refuse(Some(ty), "return anything", caller, "keep what it made in a static");
         }
         let attributes = Attributes::sort(&function.attributes);
-        mistakes.none_or(Self { krate, attributes, function, item: item.clone() })
+        errors.none_or(Self { krate, attributes, function, item: item.clone() })
     }
 }

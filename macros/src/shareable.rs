@@ -16,10 +16,10 @@
 //! }
 //! ```
 //!
-//! Each field's type is asked at its own place in the source: a field that cannot live there is pointed at. An enum gets a
+//! Each field's type is checked at its own place in the source, so that the error points at the field. An enum gets a
 //! check that it is one byte, and a type without parameters one that does not wait for its first use.
 //!
-//! Owns: this grammar, and the shape of this code. Never: stops at the first mistake; names anything but what
+//! Owns: this grammar, and the shape of this code. All errors are reported at once. The code names only what
 //! `process_task` exports, or what the user wrote. Runs in: the compiler.
 
 use proc_macro2::{Span, TokenStream};
@@ -29,41 +29,41 @@ use syn::{
     Attribute, Data, DataEnum, DeriveInput, Error, Fields, GenericParam, Generics, Meta, Path, Token, Type, parse_quote,
 };
 
-use crate::diag::{Mistakes, cannot};
-use crate::options::{Known, Options};
+use crate::diag::{Errors, cannot};
+use crate::options::{Accepted, AttributeOptions};
 
 /// A type that may live in shared memory if its fields may.
-pub(crate) struct Shareable {
+pub(crate) struct ShareableItem {
     item: DeriveInput,
     krate: Path,
 }
 
-impl Shareable {
+impl ShareableItem {
     /// Reads `item`, and reports everything that is wrong with it.
     pub(crate) fn check(item: TokenStream) -> syn::Result<Self> {
         let item: DeriveInput = syn::parse2(item)?;
-        let mut mistakes = Mistakes::default();
-        let krate = Options::read(options(&item.attrs, &mut mistakes), Known::OnlyCrate, &mut mistakes).krate;
-        refuse_lifetimes(&item.generics, &mut mistakes);
+        let mut errors = Errors::default();
+        let krate = AttributeOptions::read(options(&item.attrs, &mut errors), Accepted::CrateOnly, &mut errors).krate;
+        refuse_lifetimes(&item.generics, &mut errors);
         match &item.data {
             Data::Struct(_) => {}
-            Data::Enum(data) => check_enum(&item, data, &mut mistakes),
+            Data::Enum(data) => check_enum(&item, data, &mut errors),
             Data::Union(data) => refuse(
-                &mut mistakes,
+                &mut errors,
                 data.union_token,
                 "be a union",
                 "nobody could tell which of its fields is there",
                 "make it a struct",
             ),
         }
-        mistakes.none_or(Self { item, krate })
+        errors.none_or(Self { item, krate })
     }
 
     /// The impl.
     pub(crate) fn expand(&self) -> TokenStream {
         let Self { item, krate } = self;
         let trait_name = quote!(#krate::Shareable);
-        let name = crate::task::settled(&item.ident);
+        let name = crate::task::at_call_site(&item.ident);
         let mut generics = item.generics.clone();
         for param in &mut generics.params {
             if let GenericParam::Type(param) = param {
@@ -106,10 +106,10 @@ fn fields(data: &Data) -> impl Iterator<Item = &Type> {
 }
 
 /// What stands in `#[shareable(…)]`.
-fn options(attributes: &[Attribute], mistakes: &mut Mistakes) -> TokenStream {
+fn options(attributes: &[Attribute], errors: &mut Errors) -> TokenStream {
     let mut options = TokenStream::new();
     for attribute in attributes.iter().filter(|attribute| attribute.path().is_ident("shareable")) {
-        if let Some(list) = mistakes.check(attribute.meta.require_list()) {
+        if let Some(list) = errors.check(attribute.meta.require_list()) {
             options.extend(list.tokens.clone());
             options.extend(<Token![,]>::default().into_token_stream());
         }
@@ -117,25 +117,25 @@ fn options(attributes: &[Attribute], mistakes: &mut Mistakes) -> TokenStream {
     options
 }
 
-fn refuse_lifetimes(generics: &Generics, mistakes: &mut Mistakes) {
+fn refuse_lifetimes(generics: &Generics, errors: &mut Errors) {
     for param in generics.lifetimes() {
         let why = "what is borrowed lies in the memory of one process";
-        refuse(mistakes, param, "borrow", why, "let it own what it needs");
+        refuse(errors, param, "borrow", why, "let it own what it needs");
     }
 }
 
-fn check_enum(item: &DeriveInput, data: &DataEnum, mistakes: &mut Mistakes) {
+fn check_enum(item: &DeriveInput, data: &DataEnum, errors: &mut Errors) {
     if data.variants.is_empty() {
-        refuse(mistakes, &item.ident, "be an enum without variants", "there is no value of it", "add one");
+        refuse(errors, &item.ident, "be an enum without variants", "there is no value of it", "add one");
         return;
     }
     let mut fields = data.variants.iter().map(|variant| &variant.fields).filter(|fields| !fields.is_empty()).peekable();
     if fields.peek().is_none() {
-        check_repr(item, mistakes);
+        check_repr(item, errors);
     }
     for fields in fields {
         refuse(
-            mistakes,
+            errors,
             fields,
             "be an enum with fields",
             "a process may be killed when half of a value is written, and the half may be no value",
@@ -145,7 +145,7 @@ fn check_enum(item: &DeriveInput, data: &DataEnum, mistakes: &mut Mistakes) {
 }
 
 /// An enum must say that it is one byte.
-fn check_repr(item: &DeriveInput, mistakes: &mut Mistakes) {
+fn check_repr(item: &DeriveInput, errors: &mut Errors) {
     let mut one_byte = false;
     for attribute in item.attrs.iter().filter(|attribute| attribute.path().is_ident("repr")) {
         if let Meta::List(list) = &attribute.meta {
@@ -155,7 +155,7 @@ fn check_repr(item: &DeriveInput, mistakes: &mut Mistakes) {
     }
     if !one_byte {
         refuse(
-            mistakes,
+            errors,
             &item.ident,
             "be an enum of more than one byte",
             "a process may be killed when half of a value is written, and the half may be no value",
@@ -164,6 +164,6 @@ fn check_repr(item: &DeriveInput, mistakes: &mut Mistakes) {
     }
 }
 
-fn refuse(mistakes: &mut Mistakes, at: impl ToTokens, what: &str, why: &str, instead: &str) {
-    mistakes.add(Error::new_spanned(at, cannot("shareable type", what, why, instead)));
+fn refuse(errors: &mut Errors, at: impl ToTokens, what: &str, why: &str, instead: &str) {
+    errors.add(Error::new_spanned(at, cannot("shareable type", what, why, instead)));
 }

@@ -1,14 +1,14 @@
 //! Reads the types in a task's signature: which lifetimes they have, and which forms cannot cross to another process.
 //!
 //! Owns: the one lifetime that stands for all of a call's references. Never: knows what a named type is; that is
-//! settled by trait bounds in the code that [`expand`](crate::expand) writes.
+//! at_call_site by trait bounds in the code that [`expand`](crate::expand) writes.
 //! Runs in: the compiler.
 
 use proc_macro2::Span;
 use syn::visit_mut::{self, VisitMut};
 use syn::{GenericParam, Generics, Lifetime, ReturnType, Type};
 
-use crate::diag::Mistakes;
+use crate::diag::Errors;
 
 /// The lifetime of a call's references.
 pub(crate) fn args_lifetime() -> Lifetime {
@@ -16,21 +16,21 @@ pub(crate) fn args_lifetime() -> Lifetime {
 }
 
 /// `ty`, with [`args_lifetime`] for every lifetime that belongs to the function: elided, `'_`, or declared by it.
-pub(crate) fn parameter(ty: &Type, generics: &Generics, mistakes: &mut Mistakes) -> Type {
+pub(crate) fn parameter(ty: &Type, generics: &Generics, errors: &mut Errors) -> Type {
     let mut ty = ty.clone();
-    Parameter { generics, mistakes }.visit_type_mut(&mut ty);
+    ParameterVisitor { generics, errors }.visit_type_mut(&mut ty);
     ty
 }
 
-/// The result's type, `()` when there is none written.
-pub(crate) fn output(output: &ReturnType, mistakes: &mut Mistakes) -> Type {
+/// Returns the type of the result, `()` if none is written.
+pub(crate) fn output(output: &ReturnType, errors: &mut Errors) -> Type {
     let ReturnType::Type(_, ty) = output else { return syn::parse_quote!(()) };
-    Output { mistakes }.visit_type_mut(&mut ty.as_ref().clone());
+    OutputVisitor { errors }.visit_type_mut(&mut ty.as_ref().clone());
     ty.as_ref().clone()
 }
 
-fn refuse_impl_trait(ty: &syn::TypeImplTrait, mistakes: &mut Mistakes) {
-    mistakes.cannot(
+fn refuse_impl_trait(ty: &syn::TypeImplTrait, errors: &mut Errors) {
+    errors.cannot(
         ty,
         "use `impl Trait`",
         "the child must know the exact type of what it is sent and sends back",
@@ -38,7 +38,7 @@ fn refuse_impl_trait(ty: &syn::TypeImplTrait, mistakes: &mut Mistakes) {
     );
 }
 
-/// Whether no function can have `ty` in its signature: it has no size, or is left open. The compiler says so best.
+/// Returns whether no function can have `ty` in its signature: it has no size, or is inferred. The compiler reports that best.
 pub(crate) fn is_wrong_in_any_function(ty: &Type) -> bool {
     struct Infer(bool);
     impl VisitMut for Infer {
@@ -60,15 +60,15 @@ fn is_unsized(ty: &Type) -> bool {
     }
 }
 
-struct Parameter<'m> {
+struct ParameterVisitor<'m> {
     generics: &'m Generics,
-    mistakes: &'m mut Mistakes,
+    errors: &'m mut Errors,
 }
 
-impl VisitMut for Parameter<'_> {
+impl VisitMut for ParameterVisitor<'_> {
     fn visit_type_reference_mut(&mut self, reference: &mut syn::TypeReference) {
         if let Some(mutability) = reference.mutability {
-            self.mistakes.cannot(
+            self.errors.cannot(
                 mutability,
                 "take `&mut`",
                 "the child changes a copy of its own, which the caller never sees",
@@ -78,7 +78,7 @@ impl VisitMut for Parameter<'_> {
         if let Some(lifetime) = &reference.lifetime
             && lifetime.ident == "static"
         {
-            self.mistakes.cannot(
+            self.errors.cannot(
                 lifetime,
                 "take `'static` references",
                 "in the child, arguments live no longer than the call",
@@ -99,7 +99,7 @@ impl VisitMut for Parameter<'_> {
     }
 
     fn visit_type_impl_trait_mut(&mut self, ty: &mut syn::TypeImplTrait) {
-        refuse_impl_trait(ty, self.mistakes);
+        refuse_impl_trait(ty, self.errors);
     }
 
     // The lifetimes in these are their own, not the function's.
@@ -107,13 +107,13 @@ impl VisitMut for Parameter<'_> {
     fn visit_parenthesized_generic_arguments_mut(&mut self, _: &mut syn::ParenthesizedGenericArguments) {}
 }
 
-struct Output<'m> {
-    mistakes: &'m mut Mistakes,
+struct OutputVisitor<'m> {
+    errors: &'m mut Errors,
 }
 
-impl Output<'_> {
+impl OutputVisitor<'_> {
     fn refuse_borrow(&mut self, at: impl quote::ToTokens) {
-        self.mistakes.cannot(
+        self.errors.cannot(
             at,
             "return a borrowed value",
             "what it borrows from stays behind in the child",
@@ -122,10 +122,10 @@ impl Output<'_> {
     }
 }
 
-impl VisitMut for Output<'_> {
+impl VisitMut for OutputVisitor<'_> {
     fn visit_type_reference_mut(&mut self, reference: &mut syn::TypeReference) {
         match &reference.lifetime {
-            Some(lifetime) if lifetime.ident == "static" => self.mistakes.cannot(
+            Some(lifetime) if lifetime.ident == "static" => self.errors.cannot(
                 lifetime,
                 "return `'static` references",
                 "what they point to is in the child's memory, and the result is read in another process",
@@ -145,11 +145,11 @@ impl VisitMut for Output<'_> {
     }
 
     fn visit_type_impl_trait_mut(&mut self, ty: &mut syn::TypeImplTrait) {
-        refuse_impl_trait(ty, self.mistakes);
+        refuse_impl_trait(ty, self.errors);
     }
 
     fn visit_type_never_mut(&mut self, ty: &mut syn::TypeNever) {
-        self.mistakes.cannot(&*ty, "return `!`", "whoever joins it waits for a result", "return `()`");
+        self.errors.cannot(&*ty, "return `!`", "whoever joins it waits for a result", "return `()`");
     }
 
     fn visit_type_fn_ptr_mut(&mut self, _: &mut syn::TypeFnPtr) {}

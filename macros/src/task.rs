@@ -1,12 +1,11 @@
-//! Reads a function and refuses what cannot run in another process.
+//! Parses a function, and refuses what cannot run in another process.
 //!
 //! ```text
 //! task      = { attribute } [ visibility ] "fn" name [ "<" lifetimes ">" ] "(" [ parameters ] ")" [ "->" type ] block
 //! parameter = pattern ":" ( type | "&" type )           at most twelve
 //! ```
 //!
-//! Owns: the list of refused forms, in the order in which they can stand in the source. Never: writes code, or stops at
-//! the first mistake. Runs in: the compiler.
+//! Owns: the list of refused forms, in the order of the source. All errors are reported at once. Runs in: the compiler.
 
 use proc_macro2::{Ident, Span, TokenStream};
 use quote::{ToTokens, format_ident};
@@ -19,19 +18,19 @@ use syn::{
 };
 
 use crate::attributes::Attributes;
-use crate::diag::{Mistakes, cannot};
-use crate::options::{Known, Options};
+use crate::diag::{Errors, cannot};
+use crate::options::{Accepted, AttributeOptions};
 use crate::place;
 use crate::signature;
 
-/// How many parameters a task may have: as many as a tuple may have members to be printed and compared.
-const MOST_PARAMETERS: usize = 12;
+/// Number of parameters that a task may have: as many as a tuple may have fields to be printed and compared.
+const MAX_PARAMETERS: usize = 12;
 
 /// A function that can be a task.
 pub(crate) struct TaskFn {
-    pub(crate) options: Options,
+    pub(crate) options: AttributeOptions,
     pub(crate) attributes: Attributes,
-    pub(crate) function: Function,
+    pub(crate) function: FunctionItem,
     pub(crate) parameters: Vec<Parameter>,
     /// The result's type; `()` when none is written.
     pub(crate) output: Type,
@@ -48,7 +47,7 @@ pub(crate) struct Parameter {
 }
 
 /// Any function, its body unread.
-pub(crate) struct Function {
+pub(crate) struct FunctionItem {
     pub(crate) attributes: Vec<Attribute>,
     pub(crate) visibility: Visibility,
     pub(crate) signature: Signature,
@@ -58,25 +57,25 @@ pub(crate) struct Function {
 impl TaskFn {
     /// Reads the attribute's `args` and its `item`, and reports everything that is wrong with either.
     pub(crate) fn check(args: TokenStream, item: &TokenStream) -> syn::Result<Self> {
-        let mut mistakes = Mistakes::default();
-        let options = Options::read(args, Known::OfTask, &mut mistakes);
-        let Some(function) = mistakes.check(Function::read(item, "process task")) else {
-            return mistakes.none_or(()).and(Err(Error::new(Span::call_site(), "not a function")));
+        let mut errors = Errors::default();
+        let options = AttributeOptions::read(args, Accepted::All, &mut errors);
+        let Some(function) = errors.check(FunctionItem::read(item, "process task")) else {
+            return errors.none_or(()).and(Err(Error::new(Span::call_site(), "not a function")));
         };
-        refuse_qualifiers(&function.signature, &mut mistakes);
+        refuse_qualifiers(&function.signature, &mut errors);
         if function.signature.receiver().is_none() && place::is_in_a_block(&function.signature) {
-            mistakes.cannot(
+            errors.cannot(
                 &function.signature.ident,
                 "be an associated function",
                 "it becomes several items, which an `impl` or a trait cannot hold",
                 "move it out of the block, where a function may call it",
             );
         }
-        refuse_generics(&function.signature, &mut mistakes);
-        let parameters = read_parameters(&function.signature, &mut mistakes);
-        let output = signature::output(&function.signature.output, &mut mistakes);
+        refuse_generics(&function.signature, &mut errors);
+        let parameters = read_parameters(&function.signature, &mut errors);
+        let output = signature::output(&function.signature.output, &mut errors);
         if let Some(clause) = &function.signature.generics.where_clause {
-            mistakes.cannot(
+            errors.cannot(
                 clause,
                 "have a `where` clause",
                 "there is nothing generic in it to bound",
@@ -86,46 +85,46 @@ impl TaskFn {
         let attributes = Attributes::sort(&function.attributes);
         let is_wrong_anyway =
             parameters.iter().map(|parameter| &parameter.ty).chain([&output]).any(signature::is_wrong_in_any_function);
-        mistakes.none_or(Self { options, attributes, function, parameters, output, is_wrong_anyway })
+        errors.none_or(Self { options, attributes, function, parameters, output, is_wrong_anyway })
     }
 }
 
-fn refuse_qualifiers(signature: &Signature, mistakes: &mut Mistakes) {
+fn refuse_qualifiers(signature: &Signature, errors: &mut Errors) {
     if let Some(token) = signature.constness {
         let instead = "make it a plain fn that calls the const one";
-        mistakes.cannot(token, "be const", "another process cannot run while this one is compiled", instead);
+        errors.cannot(token, "be const", "another process cannot run while this one is compiled", instead);
     }
     if let Some(token) = signature.asyncness {
-        mistakes.cannot(token, "be async", "the child has no executor", "make it a plain fn and block inside");
+        errors.cannot(token, "be async", "the child has no executor", "make it a plain fn and block inside");
     }
     if let Safety::Unsafe(token) = signature.safety {
         let instead = "make it a safe fn with an unsafe block inside";
-        mistakes.cannot(token, "be unsafe", "its caller is in another process and can promise nothing", instead);
+        errors.cannot(token, "be unsafe", "its caller is in another process and can promise nothing", instead);
     }
     if let Some(abi) = &signature.abi {
         let instead = "make it a plain fn that calls the extern one";
-        mistakes.cannot(abi, "be extern", "it is called from Rust, with Rust values", instead);
+        errors.cannot(abi, "be extern", "it is called from Rust, with Rust values", instead);
     }
     if signature.ident == "main" {
         let instead = "move the work to another function";
-        mistakes.cannot(&signature.ident, "be `main`", "the program itself starts there", instead);
+        errors.cannot(&signature.ident, "be `main`", "the program itself starts there", instead);
     }
 }
 
-fn refuse_generics(signature: &Signature, mistakes: &mut Mistakes) {
+fn refuse_generics(signature: &Signature, errors: &mut Errors) {
     for param in &signature.generics.params {
         match param {
             GenericParam::Lifetime(param) if param.bounds.is_empty() => {}
-            GenericParam::Lifetime(param) => mistakes.cannot(
+            GenericParam::Lifetime(param) => errors.cannot(
                 &param.bounds,
                 "bound its lifetimes",
                 "all arguments of one call live equally long",
                 "remove the bound",
             ),
             GenericParam::Type(param) => {
-                mistakes.cannot(&param.ident, "be generic", "the child finds it by name", "wrap one instance per type");
+                errors.cannot(&param.ident, "be generic", "the child finds it by name", "wrap one instance per type");
             }
-            GenericParam::Const(param) => mistakes.cannot(
+            GenericParam::Const(param) => errors.cannot(
                 &param.ident,
                 "be generic over constants",
                 "the child finds it by name",
@@ -135,28 +134,28 @@ fn refuse_generics(signature: &Signature, mistakes: &mut Mistakes) {
     }
 }
 
-fn read_parameters(signature: &Signature, mistakes: &mut Mistakes) -> Vec<Parameter> {
+fn read_parameters(signature: &Signature, errors: &mut Errors) -> Vec<Parameter> {
     let mut parameters: Vec<Parameter> = Vec::new();
     for (index, input) in signature.inputs.iter().enumerate() {
         match input {
-            FnArg::Receiver(receiver) => mistakes.cannot(
+            FnArg::Receiver(receiver) => errors.cannot(
                 receiver.self_token,
                 "be a method",
                 "the object stays behind in this process",
                 "make it a plain fn and pass what it needs",
             ),
             FnArg::Typed(input) => {
-                refuse_conditional(input, mistakes);
-                OwnName { task: &signature.ident, mistakes }.visit_pat_mut(&mut input.pat.as_ref().clone());
-                if index == MOST_PARAMETERS {
-                    mistakes.cannot(
+                refuse_conditional(input, errors);
+                OwnName { task: &signature.ident, errors }.visit_pat_mut(&mut input.pat.as_ref().clone());
+                if index == MAX_PARAMETERS {
+                    errors.cannot(
                         &input.pat,
                         "have more than twelve parameters",
                         "they travel as one tuple",
                         "group some in a struct",
                     );
                 }
-                let ty = signature::parameter(&input.ty, &signature.generics, mistakes);
+                let ty = signature::parameter(&input.ty, &signature.generics, errors);
                 parameters.push(Parameter { name: name(input, index, &parameters), ty });
             }
         }
@@ -164,10 +163,10 @@ fn read_parameters(signature: &Signature, mistakes: &mut Mistakes) -> Vec<Parame
     parameters
 }
 
-fn refuse_conditional(input: &PatType, mistakes: &mut Mistakes) {
+fn refuse_conditional(input: &PatType, errors: &mut Errors) {
     for attribute in &input.attrs {
         if attribute.path().is_ident("cfg") || attribute.path().is_ident("cfg_attr") {
-            mistakes.cannot(
+            errors.cannot(
                 attribute,
                 "have conditional parameters",
                 "the macro sees the condition but not whether it holds",
@@ -180,13 +179,13 @@ fn refuse_conditional(input: &PatType, mistakes: &mut Mistakes) {
 /// Refuses patterns that bind the task's own name.
 struct OwnName<'m> {
     task: &'m Ident,
-    mistakes: &'m mut Mistakes,
+    errors: &'m mut Errors,
 }
 
 impl VisitMut for OwnName<'_> {
     fn visit_pat_ident_mut(&mut self, pattern: &mut PatIdent) {
         if pattern.ident.unraw() == self.task.unraw() {
-            self.mistakes.cannot(
+            self.errors.cannot(
                 &pattern.ident,
                 "have a parameter of its own name",
                 "the task is a constant, and a pattern compares with a constant instead of binding it",
@@ -197,11 +196,11 @@ impl VisitMut for OwnName<'_> {
     }
 }
 
-/// The parameter's own name where it has one that no earlier one has; macros can make several look alike.
+/// Returns the parameter's own name, if no earlier parameter has it: macros can give several the same name.
 fn name(input: &PatType, index: usize, earlier: &[Parameter]) -> Ident {
     let taken = |name: &Ident| earlier.iter().any(|parameter| parameter.name == *name);
     if let Pat::Ident(pattern) = input.pat.as_ref() {
-        let name = settled(&pattern.ident);
+        let name = at_call_site(&pattern.ident);
         if !taken(&name) {
             return name;
         }
@@ -213,15 +212,14 @@ fn name(input: &PatType, index: usize, earlier: &[Parameter]) -> Ident {
     invented
 }
 
-/// `ident`, as a name of the macro's own that is shown where the user wrote it: so lints about the user's names do not
-/// look at the macro's.
-pub(crate) fn settled(ident: &Ident) -> Ident {
+/// Returns `ident` as a name of the macro's own, shown where the user wrote it. So lints about the user's names ignore it.
+pub(crate) fn at_call_site(ident: &Ident) -> Ident {
     let mut ident = ident.clone();
     ident.set_span(ident.span().resolved_at(Span::call_site()));
     ident
 }
 
-impl Function {
+impl FunctionItem {
     /// Reads a function from `item`, which has the attribute of a `kind`.
     pub(crate) fn read(item: &TokenStream, kind: &str) -> syn::Result<Self> {
         syn::parse2(item.clone()).map_err(|error| match syn::parse2::<Item>(item.clone()) {
@@ -235,25 +233,25 @@ impl Function {
     }
 }
 
-impl Parse for Function {
+impl Parse for FunctionItem {
     fn parse(input: ParseStream<'_>) -> syn::Result<Self> {
         let attributes = input.call(Attribute::parse_outer)?;
         let visibility = input.parse()?;
         let signature: Signature = input.parse()?;
-        let mut mistakes = Mistakes::default();
+        let mut errors = Errors::default();
         if let Some(variadic) = &signature.variadic {
-            mistakes.cannot(variadic, "be variadic", "the child must know how many arguments to read", "take a slice");
+            errors.cannot(variadic, "be variadic", "the child must know how many arguments to read", "take a slice");
         }
         if let Ok(semi) = input.parse::<Token![;]>() {
             let instead = "move the attribute to a function with a body";
-            mistakes.cannot(semi, "lack a body", "there is nothing to run", instead);
+            errors.cannot(semi, "lack a body", "there is nothing to run", instead);
         }
-        mistakes.none_or(())?;
+        errors.none_or(())?;
         Ok(Self { attributes, visibility, signature, body: input.parse()? })
     }
 }
 
-/// What an item is called, and the token that makes it so.
+/// Returns what an item is called, and the token that says so.
 fn describe(item: &Item) -> (&'static str, Span) {
     match item {
         Item::Struct(item) => ("a struct", item.struct_token.span()),
