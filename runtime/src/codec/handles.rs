@@ -68,7 +68,9 @@ impl Handles {
         let known = list.iter().position(|other| Arc::ptr_eq(other, &handle));
         let at = known.unwrap_or(list.len());
         if at >= most {
-            return Err(CodecError::new(format!("more than {MAX_HANDLES_PER_VALUE} handles cannot travel with one call")));
+            return Err(CodecError::new(format!(
+                "more than {MAX_HANDLES_PER_VALUE} handles cannot travel with one call"
+            )));
         }
         if known.is_none() {
             list.push(handle);
@@ -142,13 +144,19 @@ impl Received {
         let opened: Arc<dyn Handle> = match mem::replace(slot, ReceivedSlot::Lost("it was refused before")) {
             ReceivedSlot::Arrived(descriptor) => open(descriptor)?,
             ReceivedSlot::Opened(handle) => handle,
-            ReceivedSlot::End(handle) => handle.upgrade().ok_or_else(|| CodecError::new("a handle was let go of before"))?,
+            ReceivedSlot::End(handle) => {
+                handle.upgrade().ok_or_else(|| CodecError::new("a handle was let go of before"))?
+            }
             ReceivedSlot::Lost(why) => {
                 *slot = ReceivedSlot::Lost(why);
                 return Err(CodecError::new(format!("a handle that came with it could not be received: {why}")));
             }
         };
-        *slot = if opened.is_end() { ReceivedSlot::End(Arc::downgrade(&opened)) } else { ReceivedSlot::Opened(Arc::clone(&opened)) };
+        *slot = if opened.is_end() {
+            ReceivedSlot::End(Arc::downgrade(&opened))
+        } else {
+            ReceivedSlot::Opened(Arc::clone(&opened))
+        };
         let opened: Arc<dyn Any + Send + Sync> = opened;
         opened.downcast().map_err(|_| CodecError::new("a handle was read as one of another kind"))
     }

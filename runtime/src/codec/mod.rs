@@ -39,13 +39,13 @@
 
 mod borrowed;
 mod bounded;
-pub(crate) mod message_format;
 mod check;
 pub(crate) mod choose;
 mod error;
 mod format;
 pub(crate) mod handles;
 pub(crate) mod message;
+pub(crate) mod message_format;
 mod named;
 mod number;
 mod paths;
@@ -61,10 +61,10 @@ mod writer;
 mod tests;
 
 pub use self::borrowed::{AsBorrowed, Borrowable};
-pub use self::message_format::Message;
 pub use self::check::check;
 pub use self::error::CodecError;
 pub use self::format::{AsElements, AsNothing, AsOwned, Codec, Format, Lend, Loan, Never, Store, codec, loan};
+pub use self::message_format::Message;
 pub use self::named::Log;
 pub use self::number::Number;
 pub use self::plain::{AsPlain, Plain};

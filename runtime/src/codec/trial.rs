@@ -23,7 +23,7 @@ use serde::Serialize;
 use super::handles::{self, Received};
 use super::named::{Log, difference, log, shape};
 use super::paths;
-use super::sites::{TypeRecord, Sites, SiteRecorder, Way};
+use super::sites::{SiteRecorder, Sites, TypeRecord, Way};
 use super::via_serde::{BY_NAME, LOGGED};
 use super::{CodecError, Reader};
 

@@ -16,8 +16,8 @@ use serde::de::DeserializeSeed;
 use serde::{Deserialize, Deserializer, Serialize};
 
 use super::bounded::{Bounded, bounded, max_elements};
-use super::message_format::NoSpill;
 use super::handles::active;
+use super::message_format::NoSpill;
 use super::named::{Log, Source};
 use super::sites::{self, NewSites, SiteRecorder, Way};
 use super::strict::Watched;

@@ -25,7 +25,7 @@ use crate::reactor::{EventHandler, Token};
 use crate::supervisor::{ChildHandle, Supervisor};
 use crate::sys::held::HeldFd;
 use crate::sys::poll::{self, Trigger};
-use crate::sys::{Errno, fd, atfork, signal};
+use crate::sys::{Errno, atfork, fd, signal};
 
 /// Why a pool ends whose descriptors the program has closed.
 const LOST_DESCRIPTORS: &str = "this program has closed descriptors that it did not open, those of the pool among them";

@@ -145,6 +145,7 @@ fn prepare(
     // The pool's own set first: a leader that sleeps there is woken rather than the reactor.
     shared.set.add(bell, 0, Trigger::EdgeExclusive).map_err(at("watch a worker"))?;
     let token = shared.token.get();
-    let watched = token.map_or(Ok(()), |token| shared.supervisor.reactor().register(bell, *token, Trigger::EdgeExclusive));
+    let watched =
+        token.map_or(Ok(()), |token| shared.supervisor.reactor().register(bell, *token, Trigger::EdgeExclusive));
     watched.map_err(at("watch a worker"))
 }

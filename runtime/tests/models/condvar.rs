@@ -1,22 +1,23 @@
-//! The lock and the line of a condition variable under every interleaving, with the death of a process after each of its steps.
+//! The robust lock and the wait queue of a condition variable under every interleaving, with the death of a process after each of its steps.
 //!
-//! Their files are compiled here a second time, as they are, on top of processes that die ([`mortal`]). What is asked: that
-//! nobody sleeps for good, that one at a time is inside, that who comes after a dead holder is told so, and that a
-//! notification reaches somebody who lives. Runs in: one process, without children.
+//! Their files are compiled here a second time, as they are, on top of processes that die ([`mortal`]). The models check
+//! that no thread sleeps for good, that one thread at a time holds the lock, that the next holder learns of a dead one, and
+//! that a notification reaches a living waiter. Runs in: one process, without children.
 //!
 //! Each rule is left out once, at every run (`the_checker_finds`). Beyond that, these mistakes were put into the files
-//! themselves, one at a time, and each was found by a test here. In `lock.rs`: who has slept takes the lock without a note;
-//! the note stays when it was heeded, is taken away after the wake-up, or is looked for before the word is free; who has left
-//! one does not look at the word again, or sleeps on the word; a dead holder's lock is called free; anybody frees it. In
-//! `wait_queue.rs`: the notification of a killed waiter is lost with its place; nobody looks for such places; who times out takes a
-//! notification with it; a notification is not marked, or wakes nobody; the crowd is not woken. One was not found, since
-//! nothing comes of it but a delay: to notify one that is known to be dead, as the others then find its place.
+//! themselves, one at a time, and each was found by a test here. In `lock.rs`: a thread that has slept takes the lock without setting
+//! the flag; the flag stays set when it was read, is cleared after the wake-up, or is read before the word is free; a thread
+//! that set it does not read the word again, or sleeps on the word; a dead holder's lock counts as released; any process
+//! frees it. In `wait_queue.rs`: the notification of a killed waiter is lost with its slot; no waiter looks for such slots; a
+//! waiter that times out takes a notification with it; a notification is not marked, or wakes no thread; threads in overflow are
+//! not woken. One mistake was not found, since it only causes a delay: to notify a waiter that is known to be dead. The
+//! others then find its slot.
 #![expect(unsafe_code, reason = "looking into the checker's cells")]
 
-#[path = "../../src/sync/wait_queue.rs"]
-mod wait_queue;
 #[path = "../../src/sync/lock.rs"]
 mod lock;
+#[path = "../../src/sync/wait_queue.rs"]
+mod wait_queue;
 
 use std::time::Instant;
 
@@ -25,18 +26,18 @@ use loom::sync::Arc;
 use loom::thread;
 
 use crate::checker::{explore, explore_with};
-use crate::mortal::{FOR_EVER, Fault, Process, atomic, proc_table, the_checker_finds, futex_wait};
-use wait_queue::{WaitQueue, Woken};
-use lock::{RobustLock, Acquired};
+use crate::mortal::{FOR_EVER, Fault, Process, atomic, futex_wait, proc_table, the_checker_finds};
+use lock::{Acquired, RobustLock};
 use proc_table::ProcId;
+use wait_queue::{WaitQueue, Woken};
 
-/// So few that a model can be crowded.
+/// So few that the queue of a model overflows.
 const WAIT_SLOTS: usize = 2;
 
 /// A lock and what it guards.
 struct Account {
     lock: RobustLock,
-    /// Two numbers that are equal whenever nobody is inside.
+    /// Two numbers that are equal whenever the lock is free.
     balance: UnsafeCell<[u32; 2]>,
 }
 
@@ -59,7 +60,7 @@ impl Account {
 
     fn change(&self, taken: Acquired) {
         self.balance.with_mut(|balance| {
-            // SAFETY: the checker reports whoever reaches it meanwhile, before anything is read.
+            // SAFETY: the checker reports any other access meanwhile, before anything is read.
             let balance = unsafe { &mut *balance };
             match taken {
                 Acquired::Clean => assert_eq!(balance[0], balance[1], "somebody left it half changed"),
@@ -192,7 +193,7 @@ impl Tokens {
 
     fn locked<R>(&self, act: impl FnOnce(&mut u32) -> R) -> R {
         while self.lock.lock(None).is_none() {}
-        // SAFETY: the checker reports whoever reaches it meanwhile, before anything is read.
+        // SAFETY: the checker reports any other access meanwhile, before anything is read.
         let result = self.count.with_mut(|count| act(unsafe { &mut *count }));
         self.lock.unlock();
         result

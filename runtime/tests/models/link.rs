@@ -84,15 +84,15 @@ impl Link {
             alive
         };
         let mut tail = 0;
-        while is_alive() {
+        while lives() {
             let closed = self.closing.load(Acquire) != 0;
             if window::claim(&self.window) {
-                if !is_alive() {
+                if !lives() {
                     return;
                 }
                 tail += 1;
                 self.tail.store(tail, Release);
-                if !is_alive() {
+                if !lives() {
                     return;
                 }
                 if bell::must_ring(&self.asleep) {
@@ -125,16 +125,16 @@ impl Link {
             thread::yield_now();
         }
         for (done, result) in (1..).zip(&self.results) {
-            if !is_alive() {
+            if !lives() {
                 return;
             }
             result.store(1, Relaxed);
-            if !is_alive() {
+            if !lives() {
                 return;
             }
             self.progress.store(done, Release);
         }
-        if is_alive() {
+        if lives() {
             self.tail.store(1, Release);
         }
     }

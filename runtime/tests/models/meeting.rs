@@ -1,15 +1,15 @@
-//! Those who wait for each other under every interleaving, with the death of a process at each of its steps.
+//! Barriers, events and `Once` under every interleaving, with the death of a process at each of its steps.
 //!
-//! The files of `sync` are compiled here a second time, as they are, on top of processes that die ([`mortal`]). What is asked:
-//! that nobody sleeps for good, that nobody goes on alone, and that what was written before is seen after.
+//! The files of `sync` are compiled here a second time, as they are, on top of processes that die ([`mortal`]). The
+//! models check that no thread sleeps for good, that no party goes on alone, and that writes before are seen after.
 //! Runs in: one process, without children.
 //!
 //! Each rule is left out once, at every run (`the_checker_finds`). Beyond that, these mistakes were put into the files
-//! themselves, one at a time, and each was found by a test here. In `barrier.rs`: the last party calls nobody; a dead party is
+//! themselves, one at a time, and each was found by a test here. In `barrier.rs`: the last party wakes no thread; a dead party is
 //! not looked for, among those that wait or among those of the round before; a reset or a time-out breaks nothing; the breaks
-//! are read before the round. In `event.rs`: who waits looks at the flag and not at the count; a set does not count; sleepers are not
-//! noted. In `once.rs`: it is done before it was run. One was not found, as nobody can tell it from a party that never
-//! came: the barrier does not break for one that dies inside before it was seen.
+//! are read before the round. In `event.rs`: a waiter looks at the flag and not at the count; a set does not count; waiters set
+//! no flag. In `once.rs`: it is complete before it was run. One mistake was not found, as it looks like a party that never
+//! came: the barrier does not break for a party that dies under the lock before it was seen.
 
 #[expect(unreachable_pub, dead_code, reason = "a part of the crate, of which a model needs some")]
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "as in the standard library")]
@@ -18,6 +18,9 @@ mod barrier;
 #[expect(unreachable_pub, dead_code, reason = "a part of the crate, of which a model needs some")]
 #[path = "../../src/sync/event.rs"]
 mod event;
+#[expect(dead_code, reason = "queues have more use for it")]
+#[path = "../../src/sync/event_count.rs"]
+mod event_count;
 #[expect(dead_code, reason = "a part of the crate, of which a model needs some")]
 #[path = "../../src/sync/holders.rs"]
 mod holders;
@@ -27,9 +30,6 @@ mod lock;
 #[expect(unreachable_pub, dead_code, reason = "a part of the crate, of which a model needs some")]
 #[path = "../../src/sync/once.rs"]
 mod once;
-#[expect(dead_code, reason = "queues have more use for it")]
-#[path = "../../src/sync/event_count.rs"]
-mod event_count;
 
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::time::Duration;
@@ -38,7 +38,7 @@ use loom::cell::UnsafeCell;
 use loom::sync::Arc;
 
 use crate::checker::{at_each_step, explore_with};
-use crate::mortal::{FOR_EVER, Process, act_as, atomic, proc_table, the_checker_finds, futex_wait};
+use crate::mortal::{FOR_EVER, Process, act_as, atomic, futex_wait, proc_table, the_checker_finds};
 use barrier::{Barrier, BrokenBarrier};
 use event::Event;
 use once::Once;

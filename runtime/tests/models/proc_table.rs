@@ -10,7 +10,7 @@ mod atomic {
 mod entry;
 
 use crate::checker::explore;
-use entry::{TableView, ProcEntry, ProcId, ProcState, is_alive};
+use entry::{ProcEntry, ProcId, ProcState, TableView, is_alive};
 use loom::sync::Arc;
 use loom::sync::atomic::AtomicBool;
 use loom::sync::atomic::Ordering::Relaxed;

@@ -9,6 +9,9 @@
 #[expect(dead_code, reason = "a part of the crate, of which a model needs some")]
 #[path = "../../src/channel/queue/buffer.rs"]
 mod buffer;
+#[expect(dead_code, reason = "a part of the crate, of which a model needs some")]
+#[path = "../../src/sync/event_count.rs"]
+mod event_count;
 #[path = "../../src/channel/queue/layout.rs"]
 mod layout;
 #[path = "../../src/channel/queue/lent.rs"]
@@ -17,9 +20,6 @@ mod lent;
 mod lock;
 mod memory;
 mod model;
-#[expect(dead_code, reason = "a part of the crate, of which a model needs some")]
-#[path = "../../src/sync/event_count.rs"]
-mod event_count;
 #[path = "../../src/channel/queue/stock.rs"]
 mod stock;
 #[expect(dead_code, reason = "a part of the crate, of which a model needs some")]
@@ -36,7 +36,7 @@ mod words;
 use loom::sync::Arc;
 
 use crate::checker::{at_each_step_up_to, explore_up_to};
-use crate::mortal::{FOR_EVER, Process, atomic, proc_table, the_checker_finds, futex_wait};
+use crate::mortal::{FOR_EVER, Process, atomic, futex_wait, proc_table, the_checker_finds};
 use atomic::Ordering::Relaxed;
 use model::{LONG, Queue, SHORT, WIDE};
 

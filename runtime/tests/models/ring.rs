@@ -43,7 +43,7 @@ enum Fault {
 }
 
 /// How many frames the ring has room for.
-const WAIT_SLOTS: usize = 2;
+const PLACES: usize = 2;
 
 struct Link {
     window: AtomicU64,
@@ -54,13 +54,13 @@ struct Link {
     closing: AtomicU32,
     child_bed: Bed,
     parent_bed: Bed,
-    request: [UnsafeCell<u64>; WAIT_SLOTS],
-    reply: [UnsafeCell<u64>; WAIT_SLOTS],
+    request: [UnsafeCell<u64>; PLACES],
+    reply: [UnsafeCell<u64>; PLACES],
     fault: Fault,
 }
 
 fn place(number: u64) -> usize {
-    usize::try_from(number).unwrap_or(0) % WAIT_SLOTS
+    usize::try_from(number).unwrap_or(0) % PLACES
 }
 
 /// What a child answers to a request.

@@ -1,16 +1,20 @@
-//! Permits and turns under every interleaving, with the death of a process at each of its steps.
+//! Permits and read-write locks under every interleaving, with the death of a process at each of its steps.
 //!
-//! The files of `sync` are compiled here a second time, as they are, on top of processes that die ([`mortal`]). What is asked:
-//! that nobody sleeps for good, that no more have a turn than may, and that a dead process keeps nothing.
+//! The files of `sync` are compiled here a second time, as they are, on top of processes that die ([`mortal`]). The
+//! models check that no thread sleeps for good, that no more threads hold a lock than may, and that a dead process keeps nothing.
 //! Runs in: one process, without children.
 //!
 //! Each rule is left out once, at every run (`the_checker_finds`). Beyond that, these mistakes were put into the files
-//! themselves, one at a time, and each was found by a test here. In `semaphore.rs`: after a death inside, the free permits are not
-//! counted anew; dead holders are not asked for; a forgotten permit is taken from its holder and not from all. In `raw_rwlock.rs`:
-//! who gives up still keeps readers out, and so does a dead one; dead readers are not forgotten; the last reader wakes
-//! nobody; readers come in while one writes, or a writer while others read; a dead writer is forgotten before its note is
-//! made. In `event_count.rs`: a call begins no new turn; who is about to sleep is not counted; whoever was woken counts as the last.
+//! themselves, one at a time, and each was found by a test here. In `semaphore.rs`: after a death under the lock, the free permits
+//! are not counted again; dead holders are not looked for; a forgotten permit is taken from its holder and not from all. In
+//! `raw_rwlock.rs`: a writer that gives up still keeps readers out, and so does a dead one; dead readers are not removed; the
+//! last reader wakes no thread; readers enter beside a writer, or a writer beside readers; a dead writer is removed before
+//! the lock is poisoned. In `event_count.rs`: a notification begins no new epoch; a thread that is about to sleep is not
+//! counted; each thread that was woken counts as the last.
 
+#[expect(dead_code, reason = "queues have more use for it")]
+#[path = "../../src/sync/event_count.rs"]
+mod event_count;
 #[expect(dead_code, reason = "a part of the crate, of which a model needs some")]
 #[path = "../../src/sync/holders.rs"]
 mod holders;
@@ -20,14 +24,11 @@ mod lock;
 #[expect(unreachable_pub, unused_imports, dead_code, reason = "a part of the crate, of which a model needs some")]
 #[path = "../../src/sync/poison.rs"]
 mod poison;
+#[path = "../../src/sync/raw_rwlock.rs"]
+mod raw_rwlock;
 #[expect(unreachable_pub, dead_code, reason = "a part of the crate, of which a model needs some")]
 #[path = "../../src/sync/semaphore.rs"]
 mod semaphore;
-#[expect(dead_code, reason = "queues have more use for it")]
-#[path = "../../src/sync/event_count.rs"]
-mod event_count;
-#[path = "../../src/sync/raw_rwlock.rs"]
-mod raw_rwlock;
 
 use std::sync::atomic::AtomicBool;
 use std::sync::atomic::Ordering::Relaxed;
@@ -37,9 +38,9 @@ use loom::cell::UnsafeCell;
 use loom::sync::Arc;
 
 use crate::checker::{at_each_step, explore_with};
-use crate::mortal::{FOR_EVER, Process, act_as, atomic, proc_table, the_checker_finds, futex_wait};
-use semaphore::Semaphore;
+use crate::mortal::{FOR_EVER, Process, act_as, atomic, futex_wait, proc_table, the_checker_finds};
 use raw_rwlock::{RawRwLock, Wait};
+use semaphore::Semaphore;
 
 /// As many as a model has.
 const MAX_HOLDERS: usize = 3;

@@ -8,9 +8,9 @@ use loom::sync::atomic::{AtomicBool, AtomicU64 as Unit};
 
 use super::atomic::Ordering::Relaxed;
 use super::atomic::{AtomicU32, AtomicU64};
-use super::layout::{Chunk, UNIT, UNITS};
-use super::lock::{RobustLock, Acquired};
 use super::event_count::{ALL, EventCount};
+use super::layout::{Chunk, UNIT, UNITS};
+use super::lock::{Acquired, RobustLock};
 use super::words::{Shown, Side, Stock, Words};
 use crate::mortal::{Fault, step};
 

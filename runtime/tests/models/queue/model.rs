@@ -9,9 +9,9 @@ use loom::sync::atomic::fence;
 
 use super::atomic::Ordering::{Relaxed, SeqCst};
 use super::buffer::Buffer;
+use super::event_count::ALL;
 use super::layout::{Chunk, Place, Shape};
 use super::memory::Memory;
-use super::event_count::ALL;
 use super::store::{self, NotPut};
 use super::take::{Got, NotGot};
 use crate::mortal::{Fault, proc_table};

@@ -16,8 +16,8 @@ use serde::{Deserialize, Serialize};
 use super::{Skips, Sparse, arrives, by_name, by_place, read, refused, sent};
 use crate::check;
 use crate::codec::Payload;
-use crate::codec::message_format::{NoSpill, of_message, to_message};
 use crate::codec::handles::Received;
+use crate::codec::message_format::{NoSpill, of_message, to_message};
 use crate::codec::named::Tag;
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
