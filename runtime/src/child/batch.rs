@@ -15,7 +15,7 @@ use crate::codec::{Spill, Writer};
 use crate::link::batch::Items;
 use crate::link::frame::{INLINE, Kind};
 use crate::link::{Answer, Callee, Filling, Given, LastWords};
-use crate::sys::{Errno, clock, atfork, process};
+use crate::sys::{Errno, atfork, clock, process};
 use crate::task::{Registration, lookup};
 
 /// A batch that has taken so long is answered as far as it has come. The parent makes them a hundred times shorter.

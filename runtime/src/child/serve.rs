@@ -17,7 +17,7 @@ use crate::error;
 use crate::link::frame::{INLINE, Kind};
 use crate::link::message::{Refusal, Setup};
 use crate::link::{Callee, Given, Payload};
-use crate::sys::{Errno, crash, atfork, limits, process};
+use crate::sys::{Errno, atfork, crash, limits, process};
 use crate::task::lookup;
 
 /// Serves until the parent closes the link, or until the one call of a `spawn` is done.

@@ -19,7 +19,7 @@ use crate::call::decode;
 use crate::codec::CodecError;
 use crate::error::{Error, Result};
 use crate::reactor::reactor;
-use crate::sys::{self, fd, atfork, signal};
+use crate::sys::{self, atfork, fd, signal};
 
 /// A process that runs one task, and the way to its result.
 ///
