@@ -12,8 +12,8 @@ use super::local::Local;
 use super::scratch::Scratch;
 use crate::channel::error::{NotSent, TryRecvError};
 use crate::channel::patience::Patience;
-use crate::codec::message_format::{of_message, to_message};
 use crate::codec::handles::Received;
+use crate::codec::message_format::{of_message, to_message};
 use crate::codec::{CodecError, Message, Payload, Spill};
 use crate::sys::{self, poll};
 

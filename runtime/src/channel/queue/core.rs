@@ -11,15 +11,15 @@ use std::time::{Duration, Instant};
 use super::atomic::Ordering::{Acquire, Relaxed, SeqCst};
 use super::buffer::Buffer;
 use super::ends::{End, MOST_HANDLES, Side};
+use super::event_count::ALL;
+use super::futex_wait::short_deadline;
 use super::layout::{MOST_ITEMS, Shape, UNIT};
 use super::lending::Returns;
-use super::proc_table;
 use super::memory::Memory;
 use super::patience::for_lock;
-use super::event_count::ALL;
+use super::proc_table;
 use super::store::{Long, NotPut};
 use super::take::{Got, NotGot};
-use super::futex_wait::short_deadline;
 use crate::channel::error::{NotSent, TryRecvError, TrySendError, channel_failed};
 use crate::channel::patience::Patience;
 use crate::codec::handles::{Handles, Received};
@@ -398,7 +398,8 @@ impl Core {
         let closed = self.memory.words().closed.load(SeqCst) != 0;
         if self.lends {
             // What others have may come back.
-            return closed && self.memory.getting(short_deadline()).is_some_and(|_inside| !self.memory.is_lent_elsewhere());
+            return closed
+                && self.memory.getting(short_deadline()).is_some_and(|_inside| !self.memory.is_lent_elsewhere());
         }
         closed || self.puts.is_none() && end.is_alone()
     }
