@@ -8,6 +8,11 @@
 //! [`provide`]); scopes may be nested, since a value's `Serialize` may use a pool. A scope counts only while serde runs
 //! ([`active`]): the function of a task, which runs between the two, cannot take a handle for itself, so that one scope may
 //! stay open for a whole batch.
+//!
+//! Why the process that decoded an end is its only holder: the kernel counts ends, and a forgotten copy would hide a
+//! death. But the sender of a call keeps a copy until the call is answered, since it may have to go to another
+//! process. So an end that a task drops early counts until its call is over. When a process ends, what was sent to it
+//! is let go at once, also if its result is not asked for.
 
 use std::any::Any;
 use std::cell::{Cell, RefCell};

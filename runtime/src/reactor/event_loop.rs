@@ -5,6 +5,11 @@
 //! Invariant: no handler blocks, and no lock of the reactor is held while one runs. Handlers add and remove each other.
 //!
 //! The thread starts with the first use and stays. It blocks all signals: a handler of the program's never runs on it.
+//!
+//! Why it sleeps in `poll(2)`, on its epoll set and on one end of a pipe of which it has both: the kernel keeps both
+//! open during the sleep. A program that closes all descriptors hangs that end up, and all that wait are told. From
+//! then on no number of ours is used or closed, since it may be another file's. Threads that lead or join look at
+//! this every half second.
 
 use std::collections::HashMap;
 use std::fmt;

@@ -5,6 +5,12 @@
 //! Invariant: a region has no name in any file system, so the kernel frees it when the last process drops it, however that
 //! process ends.
 //!
+//! Why frozen memory is mapped privately: it is the same memory, since no process writes. Kernels before 6.7 refuse
+//! to share what is sealed against writing.
+//!
+//! Why the kernel's seal, and no word of ours, is the proof that a region is frozen: the kernel answers `EBUSY` while
+//! any process can write. What our own memory says about writers would prove nothing.
+//!
 //! # The life of a region
 //!
 //! | what it holds | how it is made | then |

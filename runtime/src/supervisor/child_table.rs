@@ -8,6 +8,10 @@
 //! | asked for ([`ChildTable::starting`]) | nothing: it has no call yet; it is asked for once more if its server died |
 //! | a spare ([`ChildTable::spares`]) | nothing: it leaves the stock |
 //! | handed out ([`ChildTable::children`] only) | what its owner gave it; the owner's watcher is called |
+//!
+//! Why any child of the fork server can be a spare, also for a builder with options: streams and the working
+//! directory travel as descriptors beside the setup frame. All else is in the frame, as a difference to the fork
+//! server's own state. So `ProcessBuilder` costs no fork of its own; only `StartMethod::Exec` is made on demand.
 
 use std::collections::{HashMap, HashSet};
 use std::os::fd::OwnedFd;

@@ -4,6 +4,12 @@
 //! Invariant: no system call is made here, so that a model checker can run it. Sleeping and waking go through
 //! [`super::futex_wait`], and [`proc_table`] says which processes live.
 //!
+//! Why the word holds a process, and neither a thread nor a kernel's process id: an unlock gives back only what is
+//! its own. So a guard that a `fork()` copied, that was forgotten, or that outlives its mapping harms no process.
+//!
+//! Why only a thread that is about to sleep asks whether the holder lives, or one that will not wait: a lock that is
+//! free, or given back meanwhile, costs one exchange.
+//!
 //! # The words
 //!
 //! | `word`                           | meaning                                | written next by                                  |

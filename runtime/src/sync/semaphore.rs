@@ -3,6 +3,9 @@
 //! Owns: [`Semaphore`] and [`Permit`]. Runs in: any process.
 //! Invariant: no permit stays with a dead process while a thread waits for one.
 //!
+//! Why a waiter does not spin before it sleeps: as for an event, the thread that gives the permit back commonly
+//! sleeps next.
+//!
 //! # The words
 //!
 //! All are written under `lock`, a few instructions long.

@@ -2,6 +2,9 @@
 //!
 //! Owns: nothing; returns owned descriptors. Runs in: any process.
 //! Invariant: every descriptor made here is close-on-exec.
+//!
+//! Why our descriptors stay above 2, and a process of ours opens `/dev/null` on those of 0 to 2 that are closed:
+//! otherwise a memory could become its stdout.
 #![expect(unsafe_code, reason = "nix has no wrapper for pidfd_open(2), pidfd_send_signal(2) and statx(2)")]
 
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};

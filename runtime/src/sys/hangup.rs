@@ -8,6 +8,10 @@
 //! that the child leads. When the write end is closed, the kernel signals each owner. No process of ours has to live for
 //! that, and the kernel knows a group as itself: a number that was given out again means nothing to it.
 //!
+//! Why the read end is opened anew for each child, and in the fork server: a duplicate would share its owner with all
+//! others. The child itself would have to look up its own `/proc` entry first, which takes twice as long. Only the
+//! server may hold the write end, so the pipe is made after the preloads have run.
+//!
 //! # What each death costs
 //!
 //! | what is killed | what kills what the tasks have started |

@@ -2,6 +2,13 @@
 //!
 //! Owns: [`Map`], one mapping. Runs in: any process.
 //! Invariant: memory is reserved before it is touched. `ftruncate` succeeds on a full tmpfs, and the touch is SIGBUS.
+//!
+//! Why a reservation from 64 MiB up is first compared with `MemAvailable`: a memfd has no size limit of its own. To
+//! reserve more than the machine has ends in the kernel killing a process.
+//!
+//! Why long memory is reserved by touching it in one call (`MADV_POPULATE_WRITE`): the call fails where a touch would
+//! be a `SIGBUS`. It gets huge pages where the system gives them to shared memory (`shmem_enabled`; many do not).
+//! Without them it costs what `fallocate` does.
 #![expect(unsafe_code, reason = "mapping memory, and reading and writing what is mapped, through raw pointers")]
 
 use std::mem::MaybeUninit;

@@ -2,6 +2,16 @@
 //!
 //! Owns: nothing. Runs in: any process; each function says which. Never: installs a handler but for one that passes
 //! a signal on; see `crash` for the others.
+//!
+//! Why children ignore SIGTTOU below a terminal, and not SIGTTIN: with the first ignored, writing and changing the
+//! mode work from the background. Programs that tasks start inherit that. With the second ignored, a read would fail
+//! with `EIO`. Interactive shells and password prompts try again for ever then, and there would be no stop to see.
+//!
+//! Why SIGCHLD has a handler in the fork server, which waits for it with a signalfd: a thread that a constructor
+//! started blocks nothing, so the kernel may give it the signal. The handler passes it on to the first thread.
+//!
+//! Why all signals are blocked around a fork: the fork server is deaf to some, and a child inherits that until it has
+//! restored the defaults. What comes in between stays pending.
 #![expect(unsafe_code, reason = "setting dispositions, and looking into a signal set")]
 
 use std::ffi::c_int;

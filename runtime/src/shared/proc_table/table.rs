@@ -2,6 +2,9 @@
 //!
 //! Owns: the mapping, and the search for a free entry. Runs in: any process.
 //! Invariant: a process opens the memory once. Closing a second descriptor of it would release its record lock.
+//!
+//! Why the descriptor is opened once in a process and never again: the program, fork servers and copies made by
+//! `fork()` show by a record lock that they live. To close *any* descriptor of the file would release that lock.
 #![expect(unsafe_code, reason = "seeing entries in mapped memory")]
 
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
