@@ -17,12 +17,12 @@ mod atomic {
 }
 #[path = "../src/link/batch.rs"]
 mod batch;
-#[path = "../src/link/bell.rs"]
-mod bell;
+#[path = "../src/link/checksum.rs"]
+mod checksum;
+#[path = "../src/link/doorbell.rs"]
+mod doorbell;
 #[path = "../src/link/frame.rs"]
 mod frame;
-#[path = "../src/link/seal.rs"]
-mod seal;
 #[path = "../src/link/window.rs"]
 mod window;
 
@@ -32,15 +32,15 @@ use std::sync::atomic::{AtomicU32, AtomicU64, fence};
 use std::sync::{Condvar, Mutex};
 use std::thread;
 
-use frame::{Frame, HEAD, INLINE, Kind, LONGEST, RING};
-use window::{LOOK_AHEAD, Window};
+use frame::{Frame, FrameKind, HEAD, INLINE, MAX_FRAME_BYTES, RING};
+use window::{MAX_IN_FLIGHT, Window};
 
 /// How many calls go through the ring, and how long the longest is: many laps, or under Miri, which is slow, one.
 const CALLS: u64 = if cfg!(miri) { 60 } else { 20_000 };
 const LONGEST_PAYLOAD: u64 = if cfg!(miri) { 600 } else { INLINE as u64 };
 
 /// Where both sides' cursors begin: soon, the ring comes to its end.
-const START: u64 = RING as u64 - 2 * LONGEST as u64;
+const START: u64 = RING as u64 - 2 * MAX_FRAME_BYTES as u64;
 
 /// Bytes that two threads copy to and from. Who may do so when, the window and the tail say.
 ///
@@ -94,7 +94,7 @@ impl Bytes {
             self.write(frame::place(cursor), &Frame::SKIP.bytes());
         }
         let mut bytes = head.bytes();
-        seal::put(&mut bytes, payload);
+        checksum::write(&mut bytes, payload);
         self.write(frame::place(at), &bytes);
         self.write(frame::place(at) + HEAD, payload);
         at
@@ -105,12 +105,12 @@ impl Bytes {
         loop {
             let bytes = self.head(cursor);
             let head = Frame::parse(&bytes).expect("a frame that the other thread wrote");
-            if head.kind == Kind::Skip {
+            if head.kind == FrameKind::Skip {
                 cursor = frame::next_lap(cursor + 1);
                 continue;
             }
             let payload = self.read(frame::place(cursor) + HEAD, usize::try_from(head.len).unwrap());
-            assert!(seal::holds(&bytes, &payload), "a frame was written over");
+            assert!(checksum::verify(&bytes, &payload), "a frame was written over");
             return (head, payload, cursor + head.extent());
         }
     }
@@ -148,12 +148,12 @@ struct Link {
     request: Bytes,
     reply: Bytes,
     window: AtomicU64,
-    dozing: AtomicU32,
+    parked: AtomicU32,
     tail: AtomicU64,
     progress: AtomicU64,
-    asleep: AtomicU32,
-    hungry: AtomicU32,
-    closing: AtomicU32,
+    notify_reply: AtomicU32,
+    notify_idle: AtomicU32,
+    shutdown: AtomicU32,
     child_bed: Bed,
     parent_bed: Bed,
 }
@@ -165,19 +165,19 @@ impl Link {
             request: Bytes::new(),
             reply: Bytes::new(),
             window: AtomicU64::new(0),
-            dozing: AtomicU32::new(0),
+            parked: AtomicU32::new(0),
             tail: AtomicU64::new(START),
             progress: AtomicU64::new(0),
-            asleep: AtomicU32::new(0),
-            hungry: AtomicU32::new(0),
-            closing: AtomicU32::new(0),
+            notify_reply: AtomicU32::new(0),
+            notify_idle: AtomicU32::new(0),
+            shutdown: AtomicU32::new(0),
             child_bed: bed(),
             parent_bed: bed(),
         }
     }
 
     fn rouse(&self) {
-        if bell::must_rouse(&self.dozing) {
+        if doorbell::must_wake(&self.parked) {
             self.child_bed.wake();
         }
     }
@@ -186,41 +186,41 @@ impl Link {
     fn serve(&self) {
         let (mut read, mut write) = (START, START);
         loop {
-            let closed = self.closing.load(Acquire) != 0;
+            let closed = self.shutdown.load(Acquire) != 0;
             if window::claim(&self.window) {
                 let (head, payload, next) = self.request.get(read);
                 read = next;
                 write = match head.kind {
-                    Kind::Batch => self.answer_batch(write, head.serial, &payload),
-                    _ => self.answer(write, head.serial, Kind::Done, &reversed(&payload)),
+                    FrameKind::Batch => self.answer_batch(write, head.serial, &payload),
+                    _ => self.answer(write, head.serial, FrameKind::Done, &reversed(&payload)),
                 };
                 self.tail.store(write, Release);
-                if bell::must_ring(&self.asleep) {
+                if doorbell::must_notify(&self.notify_reply) {
                     self.parent_bed.ring();
                 }
             } else if closed {
                 return;
             } else {
-                if bell::doze(&self.dozing, &self.window, &self.closing) {
-                    if bell::is_missed(&self.hungry) {
+                if doorbell::park(&self.parked, &self.window, &self.shutdown) {
+                    if doorbell::must_notify_idle(&self.notify_idle) {
                         self.parent_bed.ring();
                     }
-                    self.child_bed.wait_on(&self.dozing);
+                    self.child_bed.wait_on(&self.parked);
                 }
-                bell::wake_up(&self.dozing);
+                doorbell::unpark(&self.parked);
             }
         }
     }
 
-    fn answer(&self, write: u64, serial: u64, kind: Kind, payload: &[u8]) -> u64 {
-        let head = Frame { kind, task: 0, serial, len: payload.len() as u64, pages: 0, handles: 0, parcel: None };
+    fn answer(&self, write: u64, serial: u64, kind: FrameKind, payload: &[u8]) -> u64 {
+        let head = Frame { kind, task: 0, serial, len: payload.len() as u64, pages: 0, handles: 0, buffer: None };
         self.reply.put(write, head, payload) + head.extent()
     }
 
     /// Puts one result after the other where the answer will stand.
     fn answer_batch(&self, write: u64, serial: u64, request: &[u8]) -> u64 {
         let items = batch::Items::parse(request).expect("a batch that the parent wrote");
-        let at = frame::room_for(write, LONGEST as u64);
+        let at = frame::room_for(write, MAX_FRAME_BYTES as u64);
         if at != write {
             self.reply.write(frame::place(write), &Frame::SKIP.bytes());
         }
@@ -228,14 +228,14 @@ impl Link {
         for item in items {
             let result = reversed(item);
             let place = frame::place(at) + HEAD + len;
-            self.reply.write(place, &batch::head(Kind::Done, (serial, done), &result));
+            self.reply.write(place, &batch::head(FrameKind::Done, (serial, done), &result));
             self.reply.write(place + batch::HEAD, &result);
             len = batch::next_result(len + batch::HEAD + result.len());
             done += 1;
             self.progress.store(serial << 32 | done, Release);
         }
         let payload = self.reply.read(frame::place(at) + HEAD, len);
-        self.answer(at, serial, Kind::Results, &payload)
+        self.answer(at, serial, FrameKind::Results, &payload)
     }
 }
 
@@ -265,10 +265,10 @@ impl<'a> Parent<'a> {
         Self { link, write: START, read: START, serial: 0, in_flight: VecDeque::new(), answered: Vec::new() }
     }
 
-    fn push(&mut self, kind: Kind, number: u64, payload: &[u8]) {
+    fn push(&mut self, kind: FrameKind, number: u64, payload: &[u8]) {
         self.serial += 1;
         let head =
-            Frame { kind, task: 0, serial: self.serial, len: payload.len() as u64, pages: 0, handles: 0, parcel: None };
+            Frame { kind, task: 0, serial: self.serial, len: payload.len() as u64, pages: 0, handles: 0, buffer: None };
         self.in_flight.push_back((self.serial, self.write, number));
         self.write = self.link.request.put(self.write, head, payload) + head.extent();
         window::push(&self.link.window, 1);
@@ -286,7 +286,7 @@ impl<'a> Parent<'a> {
     }
 
     /// Takes what there is; says whether there was something.
-    fn collect(&mut self, mut check: impl FnMut(u64, Kind, &[u8])) -> bool {
+    fn collect(&mut self, mut check: impl FnMut(u64, FrameKind, &[u8])) -> bool {
         let tail = self.link.tail.load(Acquire);
         let any = self.read != tail;
         while self.read < tail {
@@ -301,11 +301,11 @@ impl<'a> Parent<'a> {
     }
 
     fn sleep(&self) {
-        bell::say(&self.link.asleep, 1);
+        doorbell::set_flag(&self.link.notify_reply, 1);
         if self.link.tail.load(Acquire) == self.read {
             self.link.parent_bed.listen();
         }
-        bell::say(&self.link.asleep, 0);
+        doorbell::set_flag(&self.link.notify_reply, 0);
     }
 }
 
@@ -319,10 +319,10 @@ fn every_call_goes_through_the_ring_once_and_comes_back_as_its_own() {
         let mut turn = 0u32;
         while parent.answered.len() as u64 != CALLS {
             turn += 1;
-            while parent.in_flight.len() < LOOK_AHEAD as usize
+            while parent.in_flight.len() < MAX_IN_FLIGHT as usize
                 && let Some(number) = waiting.pop_front()
             {
-                parent.push(Kind::Call, number, &payload(number));
+                parent.push(FrameKind::Call, number, &payload(number));
             }
             if turn.is_multiple_of(5) {
                 let back = parent.take_back();
@@ -334,7 +334,7 @@ fn every_call_goes_through_the_ring_once_and_comes_back_as_its_own() {
             }
         }
         assert!(parent.answered.iter().copied().eq(0..CALLS), "each once, in order");
-        link.closing.store(1, SeqCst);
+        link.shutdown.store(1, SeqCst);
         link.rouse();
     });
     assert_eq!(Window::look(&link.window).unclaimed(), 0);
@@ -356,9 +356,9 @@ fn results_of_a_batch_lie_where_the_parent_finds_them() {
                 assert!(builder.put(request.len()));
             }
             builder.finish(&mut request);
-            parent.push(Kind::Batch, number, &request);
+            parent.push(FrameKind::Batch, number, &request);
             let check = |_, kind, reply: &[u8]| {
-                assert_eq!(kind, Kind::Results);
+                assert_eq!(kind, FrameKind::Results);
                 let results: Vec<_> = batch::Results::of(reply).map(|(_, result)| result.to_vec()).collect();
                 assert_eq!(results, items.iter().map(|item| reversed(item)).collect::<Vec<_>>());
             };
@@ -367,7 +367,7 @@ fn results_of_a_batch_lie_where_the_parent_finds_them() {
             }
             assert_eq!(link.progress.load(Acquire), parent.serial << 32 | items.len() as u64);
         }
-        link.closing.store(1, SeqCst);
+        link.shutdown.store(1, SeqCst);
         link.rouse();
     });
 }

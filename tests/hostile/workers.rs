@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use crate::support::file_barrier::{directory, open_gate};
 use crate::support::hostile_worker::{Act, Lie, Random, TRUTH, attack, scribble};
-use crate::support::link_memory::frame::Kind;
+use crate::support::link_memory::frame::FrameKind;
 use crate::support::link_memory::{self, Half, RING, WORDS, descriptors, look_around};
 use crate::support::scratch::Scratch;
 use crate::support::{PATIENCE, eventually, rounds};
@@ -196,9 +196,9 @@ fn forged_replies_are_violations(method: StartMethod) {
         (vec![Lie { serial: 1 << 40, ..TRUTH }], NOT_ASKED),
         (vec![Lie { serial: i64::MIN, ..TRUTH }], NOT_ASKED),
         // Kinds that only the parent writes, and such that nobody does.
-        (vec![Lie { kind: Kind::Call as u8, ..TRUTH }], "request"),
-        (vec![Lie { kind: Kind::Batch as u8, ..TRUTH }], "request"),
-        (vec![Lie { kind: Kind::Results as u8, ..TRUTH }], "many results"),
+        (vec![Lie { kind: FrameKind::Call as u8, ..TRUTH }], "request"),
+        (vec![Lie { kind: FrameKind::Batch as u8, ..TRUTH }], "request"),
+        (vec![Lie { kind: FrameKind::Results as u8, ..TRUTH }], "many results"),
         (vec![Lie { kind: 0, ..TRUTH }], "no known kind"),
         (vec![Lie { kind: 255, ..TRUTH }], "no known kind"),
         // Lengths.
@@ -207,7 +207,7 @@ fn forged_replies_are_violations(method: StartMethod) {
         (vec![Lie { len: 1, payload: 0, ..TRUTH }], "beyond"),
         (vec![Lie { len: 4000, payload: 32, ..TRUTH }], "beyond"),
         // A skip to where nothing was written.
-        (vec![Lie { kind: Kind::Skip as u8, ..TRUTH }, Lie { kind: Kind::Skip as u8, ..TRUTH }], ""),
+        (vec![Lie { kind: FrameKind::Skip as u8, ..TRUTH }, Lie { kind: FrameKind::Skip as u8, ..TRUTH }], ""),
     ];
     trials(method, acts.map(|(lies, reason)| (Act::Reply(lies), Expected::Violation(reason))));
 }

@@ -8,7 +8,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::support::executor::block_on;
-use crate::support::link_memory::{Forged, Half, frame::Kind, own_serial};
+use crate::support::link_memory::{Forged, Half, frame::FrameKind, own_serial};
 use crate::support::{PATIENCE, eventually, processes, rounds};
 use nix::sys::signal::{Signal, kill, raise};
 use nix::unistd::Pid;
@@ -37,7 +37,7 @@ fn publish_and_stop(awaited: bool, lent: &[u8]) {
         thread::sleep(Duration::from_micros(50));
     }
     let serial = own_serial(lent);
-    let done = Kind::Done as u8;
+    let done = FrameKind::Done as u8;
     Half::reply().publish(&Forged { kind: done, slot: 0, serial, len: 0, parcel: 0, payload: 0 });
     raise(Signal::SIGSTOP).expect("a signal that can be raised");
 }

@@ -19,7 +19,7 @@ use process_task::process_task;
 use serde::{Deserialize, Serialize};
 
 use crate::support::file_barrier::wait_for;
-use crate::support::link_memory::frame::Kind;
+use crate::support::link_memory::frame::FrameKind;
 use crate::support::link_memory::{Forged, Half, LEN, RING, TAIL, WINDOW, WORDS, descriptors, own_serial};
 
 /// What an attack does before its task returns.
@@ -77,7 +77,7 @@ pub(crate) struct Lie {
 }
 
 /// The answer to the running call that the runtime would give.
-pub(crate) const TRUTH: Lie = Lie { kind: Kind::Done as u8, slot: 0, serial: 0, len: 0, parcel: 0, payload: 0 };
+pub(crate) const TRUTH: Lie = Lie { kind: FrameKind::Done as u8, slot: 0, serial: 0, len: 0, parcel: 0, payload: 0 };
 
 #[process_task]
 pub(crate) fn attack(act: Act, gate: &str, lent: &[u8]) {

@@ -3,13 +3,13 @@
 //! Runs in: workers, called by hostile tasks. Never: touches another process's memory.
 //!
 //! Everything goes through `/proc/self`, as a task that was taken over could do it too. The places of the words are
-//! those of the runtime's `link/words.rs`; [`look_around`] checks them against what it finds, so that they cannot rot.
+//! those of the runtime's `link/control.rs`; [`look_around`] checks them against what it finds, so that they cannot rot.
 
+#[path = "../../runtime/src/link/checksum.rs"]
+mod checksum;
 #[expect(dead_code, reason = "an attack needs no more than the numbers")]
 #[path = "../../runtime/src/link/frame.rs"]
 pub(crate) mod frame;
-#[path = "../../runtime/src/link/seal.rs"]
-mod seal;
 #[expect(dead_code, reason = "an attack writes to the window as it likes")]
 #[path = "../../runtime/src/link/window.rs"]
 mod window;
@@ -24,7 +24,7 @@ use std::io;
 use std::os::fd::RawFd;
 use std::os::unix::fs::FileExt as _;
 
-use frame::Kind;
+use frame::FrameKind;
 
 /// `limit << 32 | claimed`.
 pub(crate) const WINDOW: u64 = 0;
@@ -93,10 +93,10 @@ impl Half {
     /// As [`Half::publish`], with a payload behind the head, and handles promised beside it.
     pub(crate) fn publish_with(&self, serial: u64, handles: u16, payload: &[u8]) {
         let len = payload.len() as u64;
-        let frame = Forged { kind: Kind::Done as u8, slot: 0, serial, len, parcel: 0, payload: len };
+        let frame = Forged { kind: FrameKind::Done as u8, slot: 0, serial, len, parcel: 0, payload: len };
         let mut head = frame.bytes();
         head[2..4].copy_from_slice(&handles.to_le_bytes());
-        seal::put(&mut head, payload);
+        checksum::write(&mut head, payload);
         self.put(&frame, &head, payload);
     }
 
@@ -106,7 +106,7 @@ impl Half {
         let left = RING - tail % RING;
         let at = if extent <= left { tail } else { tail.next_multiple_of(RING) };
         if at != tail {
-            self.write(WORDS + tail % RING, &[Kind::Skip as u8]).expect("the ring");
+            self.write(WORDS + tail % RING, &[FrameKind::Skip as u8]).expect("the ring");
         }
         self.write(WORDS + at % RING, head).expect("the ring");
         self.write(WORDS + at % RING + HEAD, payload).expect("the ring");
@@ -123,7 +123,7 @@ pub(crate) fn look_around(lent: &[u8]) {
     assert!(limit >= claimed && claimed > 0, "the window is somewhere else: {limit}, {claimed}");
     let ring = half.read(WORDS, LEN - 4096);
     let frames = ring.as_chunks::<32>().0;
-    assert!(seal::holds(&frames[0], &[]), "the answer to the setup has another sum");
+    assert!(checksum::verify(&frames[0], &[]), "the answer to the setup has another sum");
     assert_eq!(own_serial(lent), claimed, "calls are numbered in another way");
 }
 
@@ -134,7 +134,7 @@ pub(crate) fn own_serial(lent: &[u8]) -> u64 {
     let at = lent.as_ptr() as u64 - request.start - WORDS;
     assert!(at < RING, "the argument lies somewhere else");
     let heads = (0..=at / HEAD).rev().map(|frame| request.read(WORDS + frame * HEAD, 32));
-    let head = heads.take(8).find(|head| head[0] == Kind::Call as u8 && head[1..4] == [0; 3]);
+    let head = heads.take(8).find(|head| head[0] == FrameKind::Call as u8 && head[1..4] == [0; 3]);
     let head = head.expect("the head of its frame");
     u64::from_le_bytes(head[8..16].try_into().expect("eight bytes"))
 }
@@ -160,7 +160,7 @@ impl Forged {
         bytes[8..16].copy_from_slice(&self.serial.to_le_bytes());
         bytes[16..24].copy_from_slice(&self.len.to_le_bytes());
         bytes[24..28].copy_from_slice(&self.parcel.to_le_bytes());
-        seal::put(&mut bytes, &[]);
+        checksum::write(&mut bytes, &[]);
         bytes
     }
 }

@@ -7,8 +7,8 @@ use std::process::ExitStatus;
 
 use crate::codec::message::from_bytes;
 use crate::error::{Direction, Error, ErrorKind, Execution, Result, why};
-use crate::link::frame::Kind;
-use crate::link::message::{FromChild, PanicReport, Refusal};
+use crate::link::frame::FrameKind;
+use crate::link::message::{FromChild, PanicReport, SetupRefusal};
 use crate::link::{Body, Caller, Reply};
 use crate::sys::{Errno, signal};
 
@@ -17,34 +17,34 @@ pub(crate) fn of_reply(reply: Reply) -> Result<Body> {
     let text = |body: &Body| body.bytes().map_or_else(lost, |bytes| String::from_utf8_lossy(bytes).into_owned());
     let direction = Direction::Arguments;
     match reply.kind {
-        Kind::Done => match reply.body {
+        FrameKind::Done => match reply.body {
             Body::Lost(errno) => {
                 let reason = lost(errno);
                 Err(Error::new(ErrorKind::CannotDecode { direction: Direction::Result, reason }, Execution::Finished))
             }
             body => Ok(body),
         },
-        Kind::Panicked => {
+        FrameKind::Panicked => {
             let report = reply.body.bytes().ok().and_then(|bytes| from_bytes(bytes).ok());
             let PanicReport { message, location, backtrace } = report.unwrap_or_default();
             Err(Error::new(ErrorKind::Panicked { message, location, backtrace }, Execution::Finished))
         }
-        Kind::BadArguments => {
+        FrameKind::BadArguments => {
             let reason = text(&reply.body);
             Err(Error::new(ErrorKind::CannotDecode { direction, reason }, Execution::NotStarted))
         }
-        Kind::BadResult => {
+        FrameKind::BadResult => {
             let direction = Direction::Result;
             let reason = text(&reply.body);
             Err(Error::new(ErrorKind::CannotEncode { direction, reason }, Execution::Finished))
         }
-        Kind::UnknownTask => Err(Error::new(ErrorKind::UnknownTask, Execution::NotStarted)),
-        Kind::BadSetup => {
+        FrameKind::UnknownTask => Err(Error::new(ErrorKind::UnknownTask, Execution::NotStarted)),
+        FrameKind::BadSetup => {
             let refusal = reply.body.bytes().ok().and_then(|bytes| from_bytes(bytes).ok());
-            let refusal = refusal.unwrap_or(Refusal { step: "set the process up".to_owned(), errno: 0 });
+            let refusal = refusal.unwrap_or(SetupRefusal { step: "set the process up".to_owned(), errno: 0 });
             Err(Error::could_not_start(refusal.step, Errno::from_raw(refusal.errno)))
         }
-        Kind::Skip | Kind::Setup | Kind::Call | Kind::Batch | Kind::Results => {
+        FrameKind::Skip | FrameKind::Setup | FrameKind::Call | FrameKind::Batch | FrameKind::Results => {
             let reason = "a reply of a request's kind".to_owned();
             Err(Error::new(ErrorKind::ProtocolViolation { reason }, Execution::Unknown))
         }
@@ -62,13 +62,13 @@ fn of_status<T>(status: ExitStatus, caller: &Caller<T>, execution: Execution) ->
             _ => {}
         }
     }
-    let (overflowed, last_words) = caller.last_words();
+    let (overflowed, crash_note) = caller.crash_note();
     let kind = match (status.signal(), status.code()) {
         // Also with a code: a sanitizer reports the overflow, and exits.
         (signal, code) if overflowed && (signal.is_some() || code != Some(0)) => ErrorKind::StackOverflow,
         (Some(signal), _) => {
             // Only an abort follows from a panic; what else kills a process has its own reasons.
-            let message = last_words.filter(|_| signal == signal::ABRT);
+            let message = crash_note.filter(|_| signal == signal::ABRT);
             ErrorKind::Killed { signal, core_dumped: status.core_dumped(), message }
         }
         (None, code) => ErrorKind::Exited { code: code.unwrap_or(0) },

@@ -15,7 +15,7 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicI32, Ordering::Relaxed};
 
 use crate::codec::message::to_bytes;
-use crate::link::LastWords;
+use crate::link::CrashNote;
 use crate::link::message::{FromServer, PanicReport};
 use crate::sys::{fd, socket};
 
@@ -24,11 +24,11 @@ thread_local! {
 }
 
 /// Where the text of a panic is left, in a child that has a link.
-static LAST_WORDS: OnceLock<LastWords> = OnceLock::new();
+static CRASH_NOTE: OnceLock<CrashNote> = OnceLock::new();
 
-/// From now on, what a panic says is left in `last_words`, too.
-pub(crate) fn set_sink(last_words: LastWords) {
-    let _ = LAST_WORDS.set(last_words);
+/// From now on, what a panic says is left in `crash_note`, too.
+pub(crate) fn set_sink(crash_note: CrashNote) {
+    let _ = CRASH_NOTE.set(crash_note);
 }
 
 /// The descriptor of the parent's socket while this is a fork server that runs preloads; -1 otherwise.
@@ -67,8 +67,8 @@ pub(crate) fn install_hook() {
     let before = panic::take_hook();
     panic::set_hook(Box::new(move |info| {
         let report = report(info);
-        if let Some(last_words) = LAST_WORDS.get() {
-            last_words.say(&sentence(&report));
+        if let Some(crash_note) = CRASH_NOTE.get() {
+            crash_note.say(&sentence(&report));
         } else if cfg!(panic = "abort")
             && let Some(socket) = fd::from_number(PRELOADING.load(Relaxed))
         {

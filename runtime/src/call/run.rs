@@ -16,14 +16,14 @@ use super::panics;
 use crate::codec::handles::{self, Handles, Received};
 use crate::codec::message::to_bytes;
 use crate::codec::{self, Writer};
-use crate::link::frame::{INLINE, Kind};
-use crate::link::{Filling, Payload};
+use crate::link::frame::{FrameKind, INLINE};
+use crate::link::{BufferWriter, Payload};
 use crate::task::{Registration, StubError};
 
 /// What became of a call. Its result, or why there is none, is in the writer.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Ran {
-    pub(crate) kind: Kind,
+    pub(crate) kind: FrameKind,
     /// How many bytes are in the writer's spill; `None` if they are all staged.
     pub(crate) spilled: Option<usize>,
 }
@@ -72,7 +72,7 @@ fn run(task: &Registration, item: &[u8], room: usize, sink: &mut impl Sink, writ
     sink.returned();
     if matches!(caught, Ok(true)) {
         match writer.end() {
-            Ok(spilled) => return Ran { kind: Kind::Done, spilled },
+            Ok(spilled) => return Ran { kind: FrameKind::Done, spilled },
             Err(error) => refusal = Some(StubError::Encode(error)),
         }
     }
@@ -83,16 +83,16 @@ fn run(task: &Registration, item: &[u8], room: usize, sink: &mut impl Sink, writ
 #[cold]
 fn failed(panic: Option<Box<dyn Any + Send>>, refusal: Option<StubError>, room: usize, writer: &mut Writer<'_>) -> Ran {
     let (kind, why) = match (panic, refusal) {
-        (Some(payload), _) => (Kind::Panicked, to_bytes(&panics::take_report(payload))),
-        (None, Some(StubError::Decode(error))) => (Kind::BadArguments, error.to_string().into_bytes()),
-        (None, Some(StubError::Encode(error))) => (Kind::BadResult, error.to_string().into_bytes()),
-        (None, None) => (Kind::BadResult, Vec::new()),
+        (Some(payload), _) => (FrameKind::Panicked, to_bytes(&panics::take_report(payload))),
+        (None, Some(StubError::Decode(error))) => (FrameKind::BadArguments, error.to_string().into_bytes()),
+        (None, Some(StubError::Encode(error))) => (FrameKind::BadResult, error.to_string().into_bytes()),
+        (None, None) => (FrameKind::BadResult, Vec::new()),
     };
     put_failure(kind, &why, room, writer)
 }
 
 /// Replaces what is in `writer` by `why`; by nothing, if there is no memory for that.
-pub(crate) fn put_failure(kind: Kind, why: &[u8], room: usize, writer: &mut Writer<'_>) -> Ran {
+pub(crate) fn put_failure(kind: FrameKind, why: &[u8], room: usize, writer: &mut Writer<'_>) -> Ran {
     writer.begin(0, room);
     let spilled = writer.put_bytes(why).and_then(|()| writer.end());
     if spilled.is_err() {
@@ -107,18 +107,18 @@ pub(crate) fn run_one(
     task: &Registration,
     arguments: &[u8],
     received: &Received,
-    mut filling: Filling,
+    mut filling: BufferWriter,
     returned: impl FnMut(),
-) -> (Kind, Payload) {
+) -> (FrameKind, Payload) {
     let mut sink = One { returned, result: None };
     let mut writer = Writer::new(Vec::new(), INLINE, &mut filling);
     handles::provide(received, || {
         handles::collect(&mut Handles::default(), || run_each(task, [arguments], &mut sink, &mut writer));
     });
-    let (kind, encoded, handles) = sink.result.unwrap_or((Kind::BadResult, NOTHING, Handles::default()));
+    let (kind, encoded, handles) = sink.result.unwrap_or((FrameKind::BadResult, NOTHING, Handles::default()));
     match Payload::new(encoded, filling, handles) {
         Some(payload) => (kind, payload),
-        None => (Kind::BadResult, Payload::small(b"its parcel is gone".to_vec())),
+        None => (FrameKind::BadResult, Payload::small(b"its parcel is gone".to_vec())),
     }
 }
 
@@ -127,7 +127,7 @@ const NOTHING: codec::Payload = codec::Payload::Small(Vec::new());
 /// The result of a single call.
 struct One<F> {
     returned: F,
-    result: Option<(Kind, codec::Payload, Handles)>,
+    result: Option<(FrameKind, codec::Payload, Handles)>,
 }
 
 impl<F: FnMut()> Sink for One<F> {
@@ -141,7 +141,7 @@ impl<F: FnMut()> Sink for One<F> {
 
     fn put(&mut self, ran: Ran, _room: usize, writer: &mut Writer<'_>) -> bool {
         let handles = handles::take_collected();
-        let handles = if ran.kind == Kind::Done { handles } else { Handles::default() };
+        let handles = if ran.kind == FrameKind::Done { handles } else { Handles::default() };
         let staged = || codec::Payload::Small(mem::take(writer.staged()));
         self.result = Some((ran.kind, ran.spilled.map_or_else(staged, codec::Payload::Spilled), handles));
         false

@@ -6,16 +6,16 @@ use crate::codec::handles::{self, Handles};
 use crate::codec::{CodecError, Writer};
 use crate::error::{Direction, Error, ErrorKind, Execution, Result, why};
 use crate::link::frame::INLINE;
-use crate::link::{Body, Filling, Payload, SharedStock};
+use crate::link::{Body, BufferWriter, Payload, SharedBufferPool};
 use crate::task::Task;
 
 /// The arguments as a payload; long ones in a parcel of `stock`.
-pub(crate) fn encode<T: Task>(args: T::Args<'_>, stock: &SharedStock) -> Result<Payload> {
+pub(crate) fn encode<T: Task>(args: T::Args<'_>, stock: &SharedBufferPool) -> Result<Payload> {
     let bad = |reason: String| {
         let kind = ErrorKind::CannotEncode { direction: Direction::Arguments, reason };
         Error::new(kind, Execution::NotStarted)
     };
-    let mut filling = Filling::new(stock);
+    let mut filling = BufferWriter::new(stock);
     let mut writer = Writer::new(Vec::new(), INLINE, &mut filling);
     let mut handles = Handles::default();
     let encoded = handles::collect(&mut handles, || T::encode(args, &mut writer)).and_then(|()| writer.finish());

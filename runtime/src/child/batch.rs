@@ -13,8 +13,8 @@ use crate::call::{self, Ran, Sink};
 use crate::codec::handles::{self, Handles};
 use crate::codec::{Spill, Writer};
 use crate::link::batch::Items;
-use crate::link::frame::{INLINE, Kind};
-use crate::link::{Answer, Callee, Filling, Given, LastWords};
+use crate::link::frame::{FrameKind, INLINE};
+use crate::link::{BatchReply, BufferWriter, Callee, CrashNote, Incoming};
 use crate::sys::{Errno, atfork, clock, process};
 use crate::task::{Registration, lookup};
 
@@ -22,9 +22,9 @@ use crate::task::{Registration, lookup};
 const LONG: Duration = Duration::from_millis(2);
 
 /// Runs the items that fit into one answer, and answers them whatever happens.
-pub(super) fn run(callee: &mut Callee, given: &Given, last_words: LastWords) {
+pub(super) fn run(callee: &mut Callee, given: &Incoming, crash_note: CrashNote) {
     let Some(task) = lookup(given.task) else {
-        return serve::answer(callee, given, Kind::UnknownTask, &[]);
+        return serve::answer(callee, given, FrameKind::UnknownTask, &[]);
     };
     let items = match given.payload().map(Items::parse) {
         Ok(Ok(items)) => items,
@@ -33,19 +33,19 @@ pub(super) fn run(callee: &mut Callee, given: &Given, last_words: LastWords) {
         Err(errno) => unreachable!("a batch is never in a parcel: {errno}"),
     };
     handles::provide(&given.received, || {
-        handles::collect(&mut Handles::default(), || run_items(callee, given, (task, items), last_words));
+        handles::collect(&mut Handles::default(), || run_items(callee, given, (task, items), crash_note));
     });
 }
 
 /// As [`run`], where handles can be taken and put.
-fn run_items(callee: &mut Callee, given: &Given, (task, items): (&Registration, Items<'_>), last_words: LastWords) {
+fn run_items(callee: &mut Callee, given: &Incoming, (task, items): (&Registration, Items<'_>), crash_note: CrashNote) {
     let mut filling = callee.filling();
     let start = Cell::new(0);
     let mut behind = Behind { filling: &mut filling, start: &start };
     let mut writer = Writer::new(Vec::with_capacity(64), INLINE, &mut behind);
     let answer = callee.begin_answer(given);
     let (watch, generation) = (Watch::start(), atfork::generation());
-    let mut results = Results { callee, answer, watch, start: &start, last_words, generation, spilled: None };
+    let mut results = Results { callee, answer, watch, start: &start, crash_note, generation, spilled: None };
     call::run_each(task, items, &mut results, &mut writer);
     drop(writer);
     let Results { callee, mut answer, watch, spilled, .. } = results;
@@ -57,10 +57,10 @@ fn run_items(callee: &mut Callee, given: &Given, (task, items): (&Registration, 
     let _ = io::stdout().flush();
     let Some((kind, len)) = spilled else { return callee.finish_answer(&answer, watch.nanos()) };
     let room = answer.room().unwrap_or_default();
-    if let Err(errno) = callee.finish_answer_in_parcel(&answer, (kind, len), filling, watch.nanos()) {
+    if let Err(errno) = callee.finish_answer_in_buffer(&answer, (kind, len), filling, watch.nanos()) {
         let why = not_handed_over(errno);
         let why = why.as_bytes();
-        callee.put_result(&mut answer, Kind::BadResult, &why[..room.min(why.len())]);
+        callee.put_result(&mut answer, FrameKind::BadResult, &why[..room.min(why.len())]);
         callee.finish_answer(&answer, watch.nanos());
     }
 }
@@ -68,21 +68,21 @@ fn run_items(callee: &mut Callee, given: &Given, (task, items): (&Registration, 
 /// The results of a batch, which go into its answer in the reply half, one behind the other.
 struct Results<'c, 'f> {
     callee: &'c mut Callee,
-    answer: Answer,
+    answer: BatchReply,
     watch: Watch,
     /// Where the next result begins in a parcel, should it not fit into the ring.
     start: &'f Cell<usize>,
-    last_words: LastWords,
+    crash_note: CrashNote,
     generation: u64,
     /// The last result, if it is in a parcel, and how many bytes it has.
-    spilled: Option<(Kind, usize)>,
+    spilled: Option<(FrameKind, usize)>,
 }
 
 impl Sink for Results<'_, '_> {
     #[inline]
     fn begin(&mut self) -> Option<usize> {
         let room = self.answer.room()?;
-        self.last_words.clear();
+        self.crash_note.clear();
         self.start.set(self.answer.len_with_head());
         Some(room)
     }
@@ -98,9 +98,9 @@ impl Sink for Results<'_, '_> {
     #[inline]
     fn put(&mut self, mut ran: Ran, room: usize, writer: &mut Writer<'_>) -> bool {
         let handles = handles::take_collected();
-        let has_handles = ran.kind == Kind::Done && !handles.is_empty();
-        if has_handles && let Err(errno) = self.callee.put_beside(&mut self.answer, &handles) {
-            ran = call::put_failure(Kind::BadResult, not_handed_over(errno).as_bytes(), room, writer);
+        let has_handles = ran.kind == FrameKind::Done && !handles.is_empty();
+        if has_handles && let Err(errno) = self.callee.put_handles(&mut self.answer, &handles) {
+            ran = call::put_failure(FrameKind::BadResult, not_handed_over(errno).as_bytes(), room, writer);
         }
         drop(handles);
         if let Some(len) = ran.spilled {
@@ -120,7 +120,7 @@ fn not_handed_over(errno: Errno) -> String {
 
 /// The part of a parcel behind what stands there already.
 struct Behind<'f> {
-    filling: &'f mut Filling,
+    filling: &'f mut BufferWriter,
     start: &'f Cell<usize>,
 }
 

@@ -14,7 +14,7 @@ use super::{serve, server};
 use crate::call::panics;
 use crate::codec::message::to_bytes;
 use crate::link::Callee;
-use crate::link::mark::{self, MARK, Mark, Role};
+use crate::link::boot_env::{self, BOOT_ENV, BootEnv, BootRole};
 use crate::link::message::{FromServer, GaveUp};
 use crate::shared::proc_table::{self, ProcId};
 use crate::sys::hangup::ChildEnd;
@@ -29,22 +29,22 @@ fn boot() {
     sys::env::note_loader();
     // Kept from the very start, also in a program that will start nothing: later, the file may be another one, or gone.
     let _ = sys::self_exe::keep();
-    if std::env::var_os(MARK).is_none() {
+    if std::env::var_os(BOOT_ENV).is_none() {
         return;
     }
-    let mark = std::env::var(MARK).ok().and_then(|mark| Mark::parse(&mark));
-    let Some(Mark { role, place, socket: number }) = mark.filter(|mark| is_greeted(mark.socket)) else {
-        sys::env::remove(MARK.as_ref());
+    let mark = std::env::var(BOOT_ENV).ok().and_then(|mark| BootEnv::parse(&mark));
+    let Some(BootEnv { role, place, socket: number }) = mark.filter(|mark| is_greeted(mark.socket)) else {
+        sys::env::remove(BOOT_ENV.as_ref());
         return;
     };
     if place != sys::init::constructor_index() {
         // It is for another copy of this crate in the program. That one's constructor is still to come.
         return;
     }
-    sys::env::remove(MARK.as_ref());
+    sys::env::remove(BOOT_ENV.as_ref());
     // From here on this process is ours, and must not come to `main`: it would run the whole program again.
     if has_more_rights_than_caller(number) {
-        if role == Role::Server {
+        if role == BootRole::Server {
             tell_why(number, GaveUp::MoreRights, Errno::EPERM);
         }
         give_up("a process with more rights than its caller", Errno::EPERM);
@@ -55,7 +55,7 @@ fn boot() {
     };
     sys::fd::open_null_on_closed_stdio();
     sys::membarrier::register_if_alone();
-    if let Role::Child { table, member, hangup, .. } = role {
+    if let BootRole::Child { table, member, hangup, .. } = role {
         if let Err(errno) = take_over(table, member) {
             give_up("a child", errno);
         }
@@ -63,13 +63,13 @@ fn boot() {
         let hangup = hangup.and_then(|number| sys::fd::inherited(number).ok());
         hangup.map(ChildEnd::inherited).into_iter().for_each(ChildEnd::keep);
     }
-    identity::set_unready(if role == Role::Server { Unready::Server } else { Unready::Child });
+    identity::set_unready(if role == BootRole::Server { Unready::Server } else { Unready::Child });
     sys::init::run_remaining_constructors();
     sys::crash::install();
     panics::install_hook();
     match role {
-        Role::Server => give_up("the fork server", server::run(socket)),
-        Role::Child { maker, .. } => {
+        BootRole::Server => give_up("the fork server", server::run(socket)),
+        BootRole::Child { maker, .. } => {
             sys::process::lead_group(process::pid(0));
             if !process::die_with_parent(process::pid(maker)) {
                 process::exit_now(0);
@@ -82,7 +82,7 @@ fn boot() {
 /// Whether a greeting of ours waits on the socket of this number.
 fn is_greeted(socket: RawFd) -> bool {
     let waiting = sys::fd::from_number(socket).and_then(|socket| sys::socket::peek(socket).ok());
-    waiting.is_some_and(|message| mark::is_greeting(&message))
+    waiting.is_some_and(|message| boot_env::is_greeting(&message))
 }
 
 /// Whether being executed gave this process rights that its caller, which made the socket of this number, does not have.

@@ -9,7 +9,7 @@ use std::os::unix::fs::FileExt as _;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use crate::codec::message::from_bytes;
-use crate::link::message::{Attached, ExecSetup, Refusal, Setup};
+use crate::link::message::{Attached, ExecSetup, Setup, SetupRefusal};
 use crate::sys::identity::{self, Identity};
 use crate::sys::{Errno, env, fd, hangup, limits, process, signal};
 
@@ -17,7 +17,7 @@ use crate::sys::{Errno, env, fd, hangup, limits, process, signal};
 ///
 /// # Errors
 /// The step that failed, and the kernel's reason.
-pub(super) fn put_on(setup: Setup, attached: &[OwnedFd]) -> Result<(), Refusal> {
+pub(super) fn put_on(setup: Setup, attached: &[OwnedFd]) -> Result<(), SetupRefusal> {
     attach(&setup.attached, attached)?;
     if setup.clear_env {
         std::env::vars_os().for_each(|(key, _)| env::remove(&key));
@@ -69,7 +69,7 @@ pub(super) fn measure() {
 }
 
 /// Refuses a limit of address space that this program exceeds before it has run anything: each allocation would fail.
-pub(super) fn refuse_memory(limit: u64) -> Option<Refusal> {
+pub(super) fn refuse_memory(limit: u64) -> Option<SetupRefusal> {
     let mapped = MAPPED.load(Relaxed);
     let step = || {
         format!(
@@ -77,7 +77,7 @@ pub(super) fn refuse_memory(limit: u64) -> Option<Refusal> {
              before it runs anything"
         )
     };
-    (limit < mapped).then(|| Refusal { step: step(), errno: 0 })
+    (limit < mapped).then(|| SetupRefusal { step: step(), errno: 0 })
 }
 
 /// Puts streams and directory on, and returns the environment, for a process that will execute the program next.
@@ -87,7 +87,7 @@ pub(super) fn refuse_memory(limit: u64) -> Option<Refusal> {
 ///
 /// # Errors
 /// The step that failed, and the kernel's reason.
-pub(super) fn dress(descriptors: impl Iterator<Item = OwnedFd>) -> Result<Vec<(OsString, OsString)>, Refusal> {
+pub(super) fn dress(descriptors: impl Iterator<Item = OwnedFd>) -> Result<Vec<(OsString, OsString)>, SetupRefusal> {
     let mut descriptors = descriptors;
     let Some(content) = descriptors.next() else { return Ok(std::env::vars_os().collect()) };
     let unreadable = |_| refusal("read its environment", Errno::EPROTO);
@@ -104,7 +104,7 @@ pub(super) fn dress(descriptors: impl Iterator<Item = OwnedFd>) -> Result<Vec<(O
 }
 
 /// Puts each descriptor where its role says.
-fn attach(roles: &[Attached], descriptors: &[OwnedFd]) -> Result<(), Refusal> {
+fn attach(roles: &[Attached], descriptors: &[OwnedFd]) -> Result<(), SetupRefusal> {
     if descriptors.len() != roles.len() {
         return Err(refusal("receive its descriptors", Errno::EMFILE));
     }
@@ -122,6 +122,6 @@ fn attach(roles: &[Attached], descriptors: &[OwnedFd]) -> Result<(), Refusal> {
     Ok(())
 }
 
-pub(super) fn refusal(step: &str, errno: Errno) -> Refusal {
-    Refusal { step: step.to_owned(), errno: errno as i32 }
+pub(super) fn refusal(step: &str, errno: Errno) -> SetupRefusal {
+    SetupRefusal { step: step.to_owned(), errno: errno as i32 }
 }

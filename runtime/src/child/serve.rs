@@ -14,40 +14,40 @@ use crate::codec::Writer;
 use crate::codec::handles::{self, Handles, Received};
 use crate::codec::message::{from_bytes, to_bytes};
 use crate::error;
-use crate::link::frame::{INLINE, Kind};
-use crate::link::message::{Refusal, Setup};
-use crate::link::{Callee, Given, Payload};
+use crate::link::frame::{FrameKind, INLINE};
+use crate::link::message::{Setup, SetupRefusal};
+use crate::link::{Callee, Incoming, Payload};
 use crate::sys::{Errno, atfork, crash, limits, process};
 use crate::task::lookup;
 
 /// Serves until the parent closes the link, or until the one call of a `spawn` is done.
 pub(super) fn serve(mut callee: Callee) -> ! {
-    let last_words = callee.last_words();
+    let crash_note = callee.crash_note();
     crash::set_overflow_flag(callee.overflow_flag());
-    panics::set_sink(last_words);
+    panics::set_sink(crash_note);
     rehearse();
     let mut once = None;
     while let Some(given) = callee.next() {
-        if given.kind == Kind::Setup {
+        if given.kind == FrameKind::Setup {
             match set_up(&mut callee, &given) {
                 Ok(only_one) => {
                     once = only_one;
-                    last_words.limited(limits::address_space().unwrap_or(0));
+                    crash_note.limited(limits::address_space().unwrap_or(0));
                 }
                 Err(refusal) => {
-                    answer(&mut callee, &given, Kind::BadSetup, &to_bytes(&refusal));
+                    answer(&mut callee, &given, FrameKind::BadSetup, &to_bytes(&refusal));
                     process::exit_now(1);
                 }
             }
-            callee.answer(&given, Kind::Done, Payload::small(Vec::new()));
+            callee.answer(&given, FrameKind::Done, Payload::small(Vec::new()));
             continue;
         }
-        if given.kind == Kind::Batch {
-            batch::run(&mut callee, &given, last_words);
+        if given.kind == FrameKind::Batch {
+            batch::run(&mut callee, &given, crash_note);
             callee.linger(given);
             continue;
         }
-        last_words.clear();
+        crash_note.clear();
         run(&mut callee, &given);
         callee.linger(given);
         if once.is_some() {
@@ -77,8 +77,8 @@ pub(super) fn rehearse() {
 }
 
 /// Becomes what the parent asked for; if one call is all that will come, returns how long exiting may take after that.
-fn set_up(callee: &mut Callee, given: &Given) -> Result<Option<Duration>, Refusal> {
-    let unreadable = |errno: Errno| Refusal { step: "read its setup".to_owned(), errno: errno as i32 };
+fn set_up(callee: &mut Callee, given: &Incoming) -> Result<Option<Duration>, SetupRefusal> {
+    let unreadable = |errno: Errno| SetupRefusal { step: "read its setup".to_owned(), errno: errno as i32 };
     let bytes = given.payload().map_err(unreadable)?;
     let setup: Setup = from_bytes(bytes).map_err(|_| unreadable(Errno::EPROTO))?;
     let attached = if setup.attached.is_empty() { Vec::new() } else { callee.attached().map_err(unreadable)? };
@@ -93,22 +93,22 @@ fn set_up(callee: &mut Callee, given: &Given) -> Result<Option<Duration>, Refusa
 }
 
 /// Runs one call, and answers it whatever happens.
-fn run(callee: &mut Callee, given: &Given) {
+fn run(callee: &mut Callee, given: &Incoming) {
     let Some(task) = lookup(given.task) else {
-        return answer(callee, given, Kind::UnknownTask, &[]);
+        return answer(callee, given, FrameKind::UnknownTask, &[]);
     };
     let arguments = match given.payload() {
         Ok(arguments) => arguments,
         Err(errno) => {
             let why = format!("the parcel that holds them could not be received: {}", error::why(errno));
-            return answer(callee, given, Kind::BadArguments, why.as_bytes());
+            return answer(callee, given, FrameKind::BadArguments, why.as_bytes());
         }
     };
     if let Some(refusal) = given.memory.and_then(outfit::refuse_memory) {
-        return answer(callee, given, Kind::BadSetup, &to_bytes(&refusal));
+        return answer(callee, given, FrameKind::BadSetup, &to_bytes(&refusal));
     }
-    let (generation, last_words) = (atfork::generation(), callee.last_words());
-    let note_limit = || last_words.limited(limits::address_space().unwrap_or(0));
+    let (generation, crash_note) = (atfork::generation(), callee.crash_note());
+    let note_limit = || crash_note.limited(limits::address_space().unwrap_or(0));
     let mut limited = given.memory.map(|bytes| {
         let limited = limits::limit_address_space(bytes);
         note_limit();
@@ -133,7 +133,7 @@ fn run(callee: &mut Callee, given: &Given) {
 }
 
 /// Answers with bytes of our own, which may be too long for the ring.
-pub(super) fn answer(callee: &mut Callee, given: &Given, kind: Kind, bytes: &[u8]) {
+pub(super) fn answer(callee: &mut Callee, given: &Incoming, kind: FrameKind, bytes: &[u8]) {
     let mut filling = callee.filling();
     let mut writer = Writer::new(Vec::new(), INLINE, &mut filling);
     let payload = writer.put_bytes(bytes).and_then(|()| writer.finish());

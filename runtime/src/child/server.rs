@@ -41,7 +41,7 @@ use super::{boot, outfit, serve};
 use crate::call::panics;
 use crate::codec::message::{from_bytes, to_bytes};
 use crate::link::StartMethod;
-use crate::link::mark::{MARK, Mark, Role};
+use crate::link::boot_env::{BOOT_ENV, BootEnv, BootRole};
 use crate::link::message::{ChildId, FromChild, FromServer, GaveUp, MAGIC, ToServer};
 use crate::shared::proc_table::{self, ProcId};
 use crate::sys::attributes::Attribute;
@@ -401,9 +401,9 @@ fn execute(
         |refusal| refusal,
         |(image, table, env)| {
             let hangup = hangup.as_ref().map(|end| end.as_fd().as_raw_fd());
-            let role = Role::Child { maker: maker.as_raw(), table, member: member.bits(), hangup };
-            let mark = Mark { role, place: sys::init::constructor_index(), socket: control.as_raw_fd() };
-            let env = process::env_with(&env, (MARK, &mark.to_string()));
+            let role = BootRole::Child { maker: maker.as_raw(), table, member: member.bits(), hangup };
+            let mark = BootEnv { role, place: sys::init::constructor_index(), socket: control.as_raw_fd() };
+            let env = process::env_with(&env, (BOOT_ENV, &mark.to_string()));
             let errno = process::exec_image(image.as_fd(), &process::own_args(), &env);
             outfit::refusal("execute this program again", errno)
         },

@@ -14,13 +14,13 @@
 //! An answer holds the results of the first items that were to be run: of all of them, or of fewer if the child ended the
 //! batch early. The sum is about the result, its place among the others, and which batch it answers: a task that writes
 //! over results that are there already, of items before it, makes the answer invalid, even if it is never finished. A
-//! result of [`LONG`] reaches to the answer's end; it is in a parcel, and no sum is made of its bytes.
+//! result of [`LONG`] reaches to the answer's end; it is in a buffer, and no sum is made of its bytes.
 
-use super::frame::{INLINE, Kind};
+use super::frame::{FrameKind, INLINE};
 use crate::codec::ALIGNMENT;
 
 /// The most bytes that one item may have. A longer one goes alone, as a call.
-pub(crate) const LONGEST_ITEM: usize = INLINE / 4;
+pub(crate) const MAX_ITEM_BYTES: usize = INLINE / 4;
 
 /// The length of `first` and `count`.
 const TRAILER: usize = 4;
@@ -54,7 +54,7 @@ impl Builder {
     pub(crate) fn put(&mut self, end: usize) -> bool {
         let table = (self.lengths.len() + 1) * size_of::<u16>();
         let len = end - self.next_start();
-        if len > LONGEST_ITEM || end + table + TRAILER > INLINE {
+        if len > MAX_ITEM_BYTES || end + table + TRAILER > INLINE {
             return false;
         }
         // An item is shorter than a frame.
@@ -144,13 +144,13 @@ const LONG: u64 = (1 << 28) - 1;
 
 /// What stands before the result of the item of number `at`, counted in the answer to the request of this serial.
 #[inline]
-pub(crate) fn head(kind: Kind, (serial, at): (u64, u64), result: &[u8]) -> [u8; HEAD] {
+pub(crate) fn head(kind: FrameKind, (serial, at): (u64, u64), result: &[u8]) -> [u8; HEAD] {
     // A result that is not long is shorter than a frame.
     seal((kind as u64) << 28 | result.len() as u64, (serial, at), result)
 }
 
 /// What stands before a result that takes the rest of the answer.
-pub(crate) fn head_of_long(kind: Kind, (serial, at): (u64, u64)) -> [u8; HEAD] {
+pub(crate) fn head_of_long(kind: FrameKind, (serial, at): (u64, u64)) -> [u8; HEAD] {
     seal((kind as u64) << 28 | LONG, (serial, at), &[])
 }
 
@@ -209,10 +209,10 @@ impl<'a> Results<'a> {
 impl<'a> Results<'a> {
     /// The next result, and what stands before it.
     #[inline]
-    fn next_with_head(&mut self) -> Option<(u64, Kind, &'a [u8])> {
+    fn next_with_head(&mut self) -> Option<(u64, FrameKind, &'a [u8])> {
         let (head, behind) = self.rest.split_first_chunk::<HEAD>()?;
         let head = u64::from_le_bytes(*head);
-        let kind = Kind::of_result(u8::try_from(head >> 60).ok()?)?;
+        let kind = FrameKind::of_result(u8::try_from(head >> 60).ok()?)?;
         let len = match head >> 32 & LONG {
             LONG => behind.len(),
             len => usize::try_from(len).ok()?,
@@ -224,7 +224,7 @@ impl<'a> Results<'a> {
 }
 
 impl<'a> Iterator for Results<'a> {
-    type Item = (Kind, &'a [u8]);
+    type Item = (FrameKind, &'a [u8]);
 
     #[inline]
     fn next(&mut self) -> Option<Self::Item> {
@@ -257,7 +257,7 @@ pub(crate) fn tally(answer: &[u8], most: u32, serial: u64) -> Tally {
             return tally;
         }
         tally.answered += 1;
-        tally.good &= kind == Kind::Done;
+        tally.good &= kind == FrameKind::Done;
         tally.len = answer.len() - results.rest.len();
     }
     tally
@@ -291,7 +291,7 @@ mod tests {
 
     const SERIAL: u64 = 1 << 40;
 
-    fn answer(results: &[(Kind, Vec<u8>)]) -> Vec<u8> {
+    fn answer(results: &[(FrameKind, Vec<u8>)]) -> Vec<u8> {
         let mut answer = Vec::new();
         for (at, (kind, result)) in (0..).zip(results) {
             answer.resize(next_result(answer.len()), 0xee);
@@ -305,7 +305,7 @@ mod tests {
     fn items_are_read_as_they_were_written_from_any_first_on() {
         let mut dice = Dice(7);
         let mut builder = Builder::default();
-        for longest in [1, 9, 40, 300, LONGEST_ITEM + 1] {
+        for longest in [1, 9, 40, 300, MAX_ITEM_BYTES + 1] {
             let (mut items, mut request) = (Vec::new(), Vec::new());
             loop {
                 let len = dice.next(longest);
@@ -344,7 +344,7 @@ mod tests {
     #[test]
     fn results_are_read_as_they_were_written() {
         let mut dice = Dice(11);
-        let kinds = [Kind::Done, Kind::Panicked, Kind::BadArguments, Kind::BadResult];
+        let kinds = [FrameKind::Done, FrameKind::Panicked, FrameKind::BadArguments, FrameKind::BadResult];
         for count in 0..50 {
             let results: Vec<_> = (0..count)
                 .map(|_| {
@@ -355,7 +355,7 @@ mod tests {
             let answer = answer(&results);
             let read: Vec<_> = Results::of(&answer).map(|(kind, bytes)| (kind, bytes.to_vec())).collect();
             assert_eq!(read, results);
-            let good = results.iter().all(|(kind, _)| *kind == Kind::Done);
+            let good = results.iter().all(|(kind, _)| *kind == FrameKind::Done);
             assert_eq!(tally(&answer, u32::MAX, SERIAL), Tally { answered: count, good, len: answer.len() });
         }
     }
@@ -366,7 +366,7 @@ mod tests {
         let (mut builder, mut request) = (Builder::default(), Vec::new());
         while put(&mut builder, &mut request, &[1; 30]) {}
         builder.finish(&mut request);
-        let results = answer(&vec![(Kind::Done, vec![3; 12]); 100]);
+        let results = answer(&vec![(FrameKind::Done, vec![3; 12]); 100]);
         for round in 0..20_000 {
             let mut bytes = if round % 2 == 0 { request.clone() } else { results.clone() };
             for _ in 0..=dice.next(4) {
@@ -387,7 +387,7 @@ mod tests {
     fn every_single_changed_bit_of_a_result_is_noticed() {
         for len in (0..20).chain([31, 32, 33, 200]) {
             let bytes: Vec<u8> = (0..len).map(|n| u8::try_from(n).unwrap()).collect();
-            let results = [(Kind::Done, vec![1, 2, 3]), (Kind::Done, bytes.clone())];
+            let results = [(FrameKind::Done, vec![1, 2, 3]), (FrameKind::Done, bytes.clone())];
             let right = answer(&results);
             assert_eq!(tally(&right, 9, SERIAL), Tally { answered: 2, good: true, len: right.len() });
             assert_eq!(tally(&right, 9, SERIAL + 1).answered, 0, "of another batch");
@@ -403,11 +403,11 @@ mod tests {
 
     #[test]
     fn a_long_result_takes_the_rest() {
-        let mut bytes = answer(&[(Kind::Done, vec![7; 3])]);
+        let mut bytes = answer(&[(FrameKind::Done, vec![7; 3])]);
         bytes.resize(next_result(bytes.len()), 0);
-        bytes.extend_from_slice(&head_of_long(Kind::Panicked, (SERIAL, 1)));
+        bytes.extend_from_slice(&head_of_long(FrameKind::Panicked, (SERIAL, 1)));
         bytes.extend_from_slice(&[9; 5_001]);
         assert_eq!(tally(&bytes, 9, SERIAL), Tally { answered: 2, good: false, len: bytes.len() });
-        assert_eq!(Results::of(&bytes).last(), Some((Kind::Panicked, &[9; 5_001][..])));
+        assert_eq!(Results::of(&bytes).last(), Some((FrameKind::Panicked, &[9; 5_001][..])));
     }
 }

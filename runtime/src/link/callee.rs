@@ -1,6 +1,6 @@
 //! The child's end of a link: claims calls, answers them, sleeps when there is none.
 //!
-//! Owns: the child's cursors and parcels. Runs in: the child, on its main thread.
+//! Owns: the child's cursors and buffers. Runs in: the child, on its main thread.
 //! Never: reads a frame before it has claimed it, nor touches the bell unless the parent sleeps.
 
 use std::os::fd::{AsFd, OwnedFd};
@@ -9,18 +9,18 @@ use std::sync::atomic::AtomicU32;
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release, SeqCst};
 use std::time::{Duration, Instant};
 
-use super::answer::Answer;
+use super::ancillary::{self, PendingFds};
 use super::batch;
-use super::beside::{self, Arriving};
-use super::crowd::Crowd;
-use super::frame::{self, Frame, HEAD, INLINE, Kind, LONGEST, ParcelName, RING};
-use super::last_words::LastWords;
+use super::batch_reply::BatchReply;
+use super::buffers::{self, Arrivals, BUFFER_IDLE_TIME, SLOTS};
+use super::checksum;
+use super::control::{NO_FURTHER_ITEM, ReplyControl, RequestControl};
+use super::cpu_collision::CpuCollision;
+use super::crash_note::CrashNote;
+use super::frame::{self, BufferName, Frame, FrameKind, HEAD, INLINE, MAX_FRAME_BYTES, RING};
 use super::message::{FromChild, MAGIC, ToChild};
-use super::parcel::{self, Arrivals, IDLE, SLOTS};
-use super::seal;
 use super::window::{self, Window};
-use super::words::{NO_MORE, ReplyWords, RequestWords};
-use super::{Filling, Loan, Payload, Place, SharedStock, Spin, bell, busy};
+use super::{BufferWriter, Lease, Payload, PayloadStorage, SharedBufferPool, Spin, busy, doorbell};
 use crate::codec::Spill as _;
 use crate::codec::handles::{Handles, Received};
 use crate::codec::message::{from_bytes, to_bytes};
@@ -31,13 +31,13 @@ use crate::sys::socket;
 use crate::sys::{Errno, clock, fd, futex, process};
 
 /// How long an idle child keeps mapped what came with its last call and may linger.
-const LINGER: Duration = Duration::from_millis(50);
+const LINGER_TIME: Duration = Duration::from_millis(50);
 
 /// The child's end.
 #[derive(Debug)]
 pub(crate) struct Callee {
-    pub(super) request: &'static MappedHeader<RequestWords>,
-    pub(super) reply: &'static MappedHeader<ReplyWords>,
+    pub(super) request: &'static MappedHeader<RequestControl>,
+    pub(super) reply: &'static MappedHeader<ReplyControl>,
     control: OwnedFd,
     bell: OwnedFd,
     read: u64,
@@ -48,26 +48,26 @@ pub(crate) struct Callee {
     most_memory: Option<u64>,
     /// What came with the request before, and may be wanted again.
     lingering: Received,
-    /// Descriptors for the request at hand that came before its parcel.
+    /// Descriptors for the request at hand that came before its buffer.
     attached_early: Option<Vec<OwnedFd>>,
     spin: Spin,
-    crowd: Crowd,
+    cpu_collision: CpuCollision,
     pub(super) arrivals: Arrivals,
-    pub(super) stock: SharedStock,
-    /// Which parcel of ours the parent has mapped, by slot.
+    pub(super) pool: SharedBufferPool,
+    /// Which buffer of ours the parent has mapped, by slot.
     announced: [u32; SLOTS],
     /// Replies that the parent still reads, by slot, and the bits that say so, as last seen.
-    pub(super) lent: [Option<Loan>; SLOTS],
+    pub(super) lent: [Option<Lease>; SLOTS],
     pub(super) released: u64,
-    /// There may be parcels, or maps of such, and when to look at them next, by the coarse clock.
+    /// There may be buffers, or maps of such, and when to look at them next, by the coarse clock.
     pub(super) keeps: bool,
     pub(super) tend_at: u64,
 }
 
 /// One request that was claimed.
 #[derive(Debug)]
-pub(crate) struct Given {
-    pub(crate) kind: Kind,
+pub(crate) struct Incoming {
+    pub(crate) kind: FrameKind,
     pub(crate) task: u32,
     pub(crate) serial: u64,
     /// How many bytes of address space this process may have while it runs the request, if that is limited.
@@ -80,19 +80,19 @@ pub(crate) struct Given {
 #[derive(Debug)]
 enum Bytes {
     Ring(&'static [u8]),
-    Parcel(Arc<Map>, usize),
+    ShmBuffer(Arc<Map>, usize),
     Missing(Errno),
 }
 
-impl Given {
+impl Incoming {
     /// The payload where it lies. The parent leaves it alone until the answer.
     ///
     /// # Errors
-    /// It is in a parcel that could not be received.
+    /// It is in a buffer that could not be received.
     pub(crate) fn payload(&self) -> Result<&[u8], Errno> {
         match &self.bytes {
             Bytes::Ring(bytes) => Ok(bytes),
-            Bytes::Parcel(map, len) => Ok(map.lend(0, *len)),
+            Bytes::ShmBuffer(map, len) => Ok(map.lend(0, *len)),
             Bytes::Missing(errno) => Err(*errno),
         }
     }
@@ -129,9 +129,9 @@ impl Callee {
             lingering: Received::default(),
             attached_early: None,
             spin: Spin::new(),
-            crowd: Crowd::new(),
+            cpu_collision: CpuCollision::new(),
             arrivals: Arrivals::default(),
-            stock: SharedStock::default(),
+            pool: SharedBufferPool::default(),
             announced: [0; SLOTS],
             lent: Default::default(),
             released: 0,
@@ -151,18 +151,18 @@ impl Callee {
     }
 
     /// What a panic writes its text to, in case it is the last thing this process says.
-    pub(crate) fn last_words(&self) -> LastWords {
-        LastWords::new(self.reply)
+    pub(crate) fn crash_note(&self) -> CrashNote {
+        CrashNote::new(self.reply)
     }
 
     /// The next request, waiting as long as it takes; `None` when the parent has closed the link and all are done.
     #[inline]
-    pub(crate) fn next(&mut self) -> Option<Given> {
+    pub(crate) fn next(&mut self) -> Option<Incoming> {
         let window = &self.reply.words().window.0;
-        let closing = &self.request.words().closing.0;
+        let shutdown = &self.request.words().shutdown.0;
         loop {
-            // Looked at before the window: what was given out before the closing is claimed first.
-            let closed = closing.load(Acquire) != 0;
+            // Looked at before the window: what was given out before the shutdown is claimed first.
+            let closed = shutdown.load(Acquire) != 0;
             if window::claim(window) {
                 self.claimed = self.claimed.wrapping_add(1);
                 busy::begin(&self.reply.words().busy.0, clock::coarse);
@@ -175,7 +175,7 @@ impl Callee {
             if closed {
                 return None;
             }
-            if self.spin.until(|| bell::has_work(window, closing)) {
+            if self.spin.until(|| doorbell::has_work(window, shutdown)) {
                 continue;
             }
             let tail = self.reply.words().tail.0.load(Relaxed);
@@ -184,114 +184,114 @@ impl Callee {
                 process::exit_now(1);
             }
             let since = Instant::now();
-            let dozing = &self.reply.words().dozing.0;
-            if bell::doze(dozing, window, closing) {
-                if bell::is_missed(&self.request.words().hungry.0) {
+            let parked = &self.reply.words().parked.0;
+            if doorbell::park(parked, window, shutdown) {
+                if doorbell::must_notify_idle(&self.request.words().notify_idle.0) {
                     self.ring();
                 }
-                self.doze(dozing);
+                self.park(parked);
             }
-            bell::wake_up(dozing);
+            doorbell::unpark(parked);
             self.spin.slept(since);
         }
     }
 
     /// Sleeps until the parent clears the word. What lingers is let go of meanwhile, and then what is kept warm.
     #[cold]
-    fn doze(&mut self, dozing: &AtomicU32) {
-        self.arrivals.forget(&parcel::load(&self.request.words().gone.0));
+    fn park(&mut self, parked: &AtomicU32) {
+        self.arrivals.forget(&buffers::load(&self.request.words().gone.0));
         if !self.lingering.is_empty() {
-            futex::wait_until(dozing, 1, LINGER);
-            if dozing.load(SeqCst) == 0 {
+            futex::wait_until(parked, 1, LINGER_TIME);
+            if parked.load(SeqCst) == 0 {
                 return;
             }
             self.lingering = Received::default();
         }
         // What an answer that was given up had begun to fill is warm, too.
-        if self.keeps || self.stock.bytes() > 0 {
-            let end = Instant::now() + IDLE;
+        if self.keeps || self.pool.bytes() > 0 {
+            let end = Instant::now() + BUFFER_IDLE_TIME;
             while let Some(left) = end.checked_duration_since(Instant::now()).filter(|left| !left.is_zero()) {
-                futex::wait_until(dozing, 1, left);
-                if dozing.load(SeqCst) == 0 {
+                futex::wait_until(parked, 1, left);
+                if parked.load(SeqCst) == 0 {
                     return;
                 }
             }
             self.tend(Duration::ZERO);
         }
         // What the parent still reads, or has mapped, it tells of by waking this process.
-        futex::wait(dozing, 1);
+        futex::wait(parked, 1);
     }
 
-    /// The request is answered. What may stay mapped for the next one does, until then, or for [`LINGER`].
-    pub(crate) fn linger(&mut self, given: Given) {
+    /// The request is answered. What may stay mapped for the next one does, until then, or for [`LINGER_TIME`].
+    pub(crate) fn linger(&mut self, given: Incoming) {
         self.lingering = given.received;
     }
 
     /// Memory for a result that may turn out to be long.
-    pub(crate) fn filling(&mut self) -> Filling {
+    pub(crate) fn filling(&mut self) -> BufferWriter {
         self.take_back_released();
-        Filling::new(&self.stock)
+        BufferWriter::new(&self.pool)
     }
 
     /// Answers `given`, which is the oldest request that is not answered.
-    pub(crate) fn answer(&mut self, given: &Given, kind: Kind, payload: Payload) {
+    pub(crate) fn answer(&mut self, given: &Incoming, kind: FrameKind, payload: Payload) {
         let handed_over = payload.loan().map(|loan| self.announce(loan)).transpose();
         let handed_over = handed_over.and_then(|_| self.send_beside(given.serial, payload.handles()));
         let handles = match handed_over {
             Ok(handles) => handles,
             Err(errno) => {
                 let why = format!("the result cannot be handed over: {}", error::why(errno));
-                return self.answer(given, Kind::BadResult, Payload::small(why.into_bytes()));
+                return self.answer(given, FrameKind::BadResult, Payload::small(why.into_bytes()));
             }
         };
         let Payload { place, handles: kept } = payload;
         // The parent may take it that nothing of what it gets is held here.
         drop(kept);
-        let (inline, len, parcel): (&[u8], _, _) = match &place {
+        let (inline, len, buffer): (&[u8], _, _) = match &place {
             // Only our own messages can be longer, and the end of such a text can be spared.
-            Place::Small(bytes) => (&bytes[..bytes.len().min(INLINE)], bytes.len().min(INLINE), None),
-            Place::Parcel(loan) => (&[], loan.len(), loan.parcel().map(|(name, _)| name)),
+            PayloadStorage::Small(bytes) => (&bytes[..bytes.len().min(INLINE)], bytes.len().min(INLINE), None),
+            PayloadStorage::ShmBuffer(loan) => (&[], loan.len(), loan.buffer().map(|(name, _)| name)),
         };
-        let head = Frame { kind, task: 0, serial: given.serial, len: len as u64, parcel, pages: 0, handles };
+        let head = Frame { kind, task: 0, serial: given.serial, len: len as u64, buffer, pages: 0, handles };
         let at = self.place_for(head.extent());
         self.reply.write(frame::place(at) + HEAD, inline);
         // Of what was to be written, not of what is there by now: another thread of a task may have written over it.
         let mut bytes = head.bytes();
-        seal::put(&mut bytes, inline);
-        if let Place::Parcel(loan) = place {
+        checksum::write(&mut bytes, inline);
+        if let PayloadStorage::ShmBuffer(loan) = place {
             self.lend(loan);
         }
         // The parent does not wait for the word that a setup worked: the first call follows it.
-        let awaited = given.kind != Kind::Setup || kind != Kind::Done;
+        let awaited = given.kind != FrameKind::Setup || kind != FrameKind::Done;
         self.publish(at, &head, bytes, awaited);
     }
 
     /// Begins to answer a batch, which is the oldest request that is not answered.
-    pub(crate) fn begin_answer(&mut self, given: &Given) -> Answer {
+    pub(crate) fn begin_answer(&mut self, given: &Incoming) -> BatchReply {
         // The parent knows where this is: it must find the results there if the answer is never finished.
-        let at = self.place_for(LONGEST as u64);
+        let at = self.place_for(MAX_FRAME_BYTES as u64);
         self.reply.words().progress.0.store(given.serial << 32, Release);
-        Answer { at, serial: given.serial, len: 0, done: 0, handles: 0 }
+        BatchReply { at, serial: given.serial, len: 0, done: 0, handles: 0 }
     }
 
     /// Sends the handles of the next item's result, before [`Callee::put_result`] is told of it: it is to be the last.
     ///
     /// # Errors
     /// They cannot be sent.
-    pub(crate) fn put_beside(&self, answer: &mut Answer, handles: &Handles) -> Result<(), Errno> {
+    pub(crate) fn put_handles(&self, answer: &mut BatchReply, handles: &Handles) -> Result<(), Errno> {
         answer.handles = self.send_beside(answer.serial, handles)?;
         Ok(())
     }
 
     fn send_beside(&self, serial: u64, handles: &Handles) -> Result<u16, Errno> {
         let message = || to_bytes(&FromChild::Beside { serial });
-        beside::send_patiently(self.control.as_fd(), message, handles, || self.ring())
+        ancillary::send_patiently(self.control.as_fd(), message, handles, || self.ring())
     }
 
-    /// What became of the next item, in not more bytes than the answer has [`room`](Answer::room) for. From here on, the
+    /// What became of the next item, in not more bytes than the answer has [`room`](BatchReply::room) for. From here on, the
     /// death of this process does not cost this item.
     #[inline]
-    pub(crate) fn put_result(&self, answer: &mut Answer, kind: Kind, result: &[u8]) {
+    pub(crate) fn put_result(&self, answer: &mut BatchReply, kind: FrameKind, result: &[u8]) {
         let place = frame::place(answer.at) + HEAD + answer.len;
         self.reply.write(place, &batch::head(kind, (answer.serial, answer.done), result));
         self.reply.write(place + batch::HEAD, result);
@@ -301,26 +301,26 @@ impl Callee {
     }
 
     /// From here on, the death of this process costs no item of the batch.
-    pub(crate) fn end_items(&self, answer: &Answer) {
-        let progress = answer.serial << 32 | NO_MORE | answer.done;
+    pub(crate) fn end_items(&self, answer: &BatchReply) {
+        let progress = answer.serial << 32 | NO_FURTHER_ITEM | answer.done;
         self.reply.words().progress.0.store(progress, Release);
     }
 
     /// Says what became of the items that were done, and that it took so many nanoseconds.
-    pub(crate) fn finish_answer(&mut self, answer: &Answer, nanos: u32) {
+    pub(crate) fn finish_answer(&mut self, answer: &BatchReply, nanos: u32) {
         self.publish_results(answer, &answer.frame(answer.len, None, nanos));
     }
 
     /// As [`Callee::finish_answer`], with one more item. Its result is too long for the rest of the frame: it was written
-    /// [`Answer::len_with_head`] bytes behind the start of `filling`, and is `len` bytes long.
+    /// [`BatchReply::len_with_head`] bytes behind the start of `filling`, and is `len` bytes long.
     ///
     /// # Errors
-    /// The parcel cannot be handed over; nothing was answered.
-    pub(crate) fn finish_answer_in_parcel(
+    /// The buffer cannot be handed over; nothing was answered.
+    pub(crate) fn finish_answer_in_buffer(
         &mut self,
-        answer: &Answer,
-        (kind, len): (Kind, usize),
-        mut filling: Filling,
+        answer: &BatchReply,
+        (kind, len): (FrameKind, usize),
+        mut filling: BufferWriter,
         nanos: u32,
     ) -> Result<(), Errno> {
         let bytes = filling.bytes();
@@ -330,8 +330,8 @@ impl Callee {
         head.copy_from_slice(&batch::head_of_long(kind, (answer.serial, answer.done)));
         let loan = filling.done(answer.len + batch::HEAD + len).ok_or(Errno::ENOMEM)?;
         self.announce(&loan)?;
-        let parcel = loan.parcel().map(|(name, _)| name);
-        let head = answer.frame(loan.len(), parcel, nanos);
+        let buffer = loan.buffer().map(|(name, _)| name);
+        let head = answer.frame(loan.len(), buffer, nanos);
         self.lend(loan);
         self.publish_results(answer, &head);
         Ok(())
@@ -339,7 +339,7 @@ impl Callee {
 
     /// Does what a task may do that writes where it must not.
     #[cfg(test)]
-    pub(super) fn scribble(&self, answer: &Answer, at: usize, bytes: &[u8]) {
+    pub(super) fn scribble(&self, answer: &BatchReply, at: usize, bytes: &[u8]) {
         self.reply.write(frame::place(answer.at) + HEAD + at, bytes);
     }
 
@@ -352,9 +352,9 @@ impl Callee {
         at
     }
 
-    /// Notes that the parent reads this parcel.
-    fn lend(&mut self, loan: Loan) {
-        if let Some((name, _)) = loan.parcel()
+    /// Notes that the parent reads this buffer.
+    fn lend(&mut self, loan: Lease) {
+        if let Some((name, _)) = loan.buffer()
             && let Some(slot) = self.lent.get_mut(usize::from(name.slot))
         {
             *slot = Some(loan);
@@ -363,9 +363,9 @@ impl Callee {
     }
 
     /// As [`Callee::publish`], for a batch: its results have sums of their own, made when each of them came.
-    fn publish_results(&mut self, answer: &Answer, head: &Frame) {
+    fn publish_results(&mut self, answer: &BatchReply, head: &Frame) {
         let mut bytes = head.bytes();
-        seal::put(&mut bytes, &[]);
+        checksum::write(&mut bytes, &[]);
         self.publish(answer.at, head, bytes, true);
     }
 
@@ -376,15 +376,15 @@ impl Callee {
         if let Some(most) = self.most_memory
             && process::private_memory(std::process::id()).is_some_and(|used| used > most)
         {
-            self.reply.words().outgrown.0.store(1, Relaxed);
+            self.reply.words().over_memory.0.store(1, Relaxed);
         }
         self.reply.words().tail.0.store(self.write, Release);
         let words = self.request.words();
-        if awaited && bell::must_ring(&words.asleep.0) {
+        if awaited && doorbell::must_notify(&words.notify_reply.0) {
             self.ring();
-            self.crowd.met(words.asleep.0.load(Relaxed).checked_sub(1));
+            self.cpu_collision.met(words.notify_reply.0.load(Relaxed).checked_sub(1));
         } else {
-            self.crowd.apart();
+            self.cpu_collision.apart();
         }
     }
 
@@ -403,12 +403,12 @@ impl Callee {
         loop {
             match self.receive()? {
                 (ToChild::Attached, fds) => return Ok(fds),
-                (ToChild::Hello { .. } | ToChild::Parcel { .. } | ToChild::Beside { .. }, _) => {}
+                (ToChild::Hello { .. } | ToChild::ShmBuffer { .. } | ToChild::Beside { .. }, _) => {}
             }
         }
     }
 
-    /// The next message of the parent, and what came with it. If that is a parcel, it is mapped.
+    /// The next message of the parent, and what came with it. If that is a buffer, it is mapped.
     fn receive(&mut self) -> Result<(ToChild, Vec<OwnedFd>), Errno> {
         if !self.lingering.is_empty() && socket::look(self.control.as_fd()).err() == Some(Errno::EMFILE) {
             // What came with the request before takes the room that this one needs.
@@ -416,8 +416,8 @@ impl Callee {
         }
         let (bytes, fds) = socket::receive(self.control.as_fd())?;
         let message = from_bytes(&bytes).map_err(|_| Errno::EPROTO)?;
-        if let ToChild::Parcel { slot, id } = message {
-            self.arrivals.add(ParcelName { slot, id }, fds.first().ok_or(Errno::EPROTO)?)?;
+        if let ToChild::ShmBuffer { slot, id } = message {
+            self.arrivals.add(BufferName { slot, id }, fds.first().ok_or(Errno::EPROTO)?)?;
         }
         Ok((message, fds))
     }
@@ -425,7 +425,7 @@ impl Callee {
     /// The handles beside a request.
     #[cold]
     fn beside(&mut self, head: &Frame) -> Received {
-        let mut arriving = Arriving::new(head.serial, head.handles);
+        let mut arriving = PendingFds::new(head.serial, head.handles);
         while !arriving.is_complete() {
             match self.receive() {
                 Ok((ToChild::Beside { serial }, fds)) if serial <= head.serial => arriving.add(serial, fds),
@@ -438,12 +438,12 @@ impl Callee {
     }
 
     #[inline]
-    fn read_frame(&mut self) -> Given {
+    fn read_frame(&mut self) -> Incoming {
         let head = loop {
             let mut head = [0; HEAD];
             self.request.read(frame::place(self.read), &mut head);
             match Frame::parse(&head) {
-                Ok(Frame { kind: Kind::Skip, .. }) => self.read = frame::next_lap(self.read + 1),
+                Ok(Frame { kind: FrameKind::Skip, .. }) => self.read = frame::next_lap(self.read + 1),
                 Ok(head) => break head,
                 // Only the parent can write there.
                 Err(why) => unreachable!("the parent wrote {why}"),
@@ -452,19 +452,19 @@ impl Callee {
         let at = frame::place(self.read) + HEAD;
         self.read += head.extent();
         let len = usize::try_from(head.len).unwrap_or(0);
-        let bytes = match head.parcel {
+        let bytes = match head.buffer {
             None => Bytes::Ring(self.request.lend(at, len)),
             Some(name) => match self.find(name, head.len) {
-                Ok(map) => Bytes::Parcel(map, len),
+                Ok(map) => Bytes::ShmBuffer(map, len),
                 Err(errno) => Bytes::Missing(errno),
             },
         };
         let received = if head.handles == 0 { Received::default() } else { self.beside(&head) };
         let memory = (head.pages > 0).then(|| u64::from(head.pages) * frame::PAGE);
-        Given { kind: head.kind, task: head.task, serial: head.serial, memory, received, bytes }
+        Incoming { kind: head.kind, task: head.task, serial: head.serial, memory, received, bytes }
     }
 
-    fn find(&mut self, name: ParcelName, len: u64) -> Result<Arc<Map>, Errno> {
+    fn find(&mut self, name: BufferName, len: u64) -> Result<Arc<Map>, Errno> {
         loop {
             if let Some(map) = self.arrivals.find(name, len) {
                 self.keeps = true;
@@ -472,22 +472,22 @@ impl Callee {
             }
             match self.receive()? {
                 // The latter of a request that could not be read.
-                (ToChild::Parcel { .. } | ToChild::Beside { .. }, _) => {}
-                // They were sent before the parcel of the setup that they belong to.
+                (ToChild::ShmBuffer { .. } | ToChild::Beside { .. }, _) => {}
+                // They were sent before the buffer of the setup that they belong to.
                 (ToChild::Attached, fds) => self.attached_early = Some(fds),
                 (ToChild::Hello { .. }, _) => return Err(Errno::EPROTO),
             }
         }
     }
 
-    /// Makes sure that the parent can map the parcel of a loan.
-    fn announce(&mut self, loan: &Loan) -> Result<(), Errno> {
-        let (name, fd) = loan.parcel().ok_or(Errno::EINVAL)?;
+    /// Makes sure that the parent can map the buffer of a loan.
+    fn announce(&mut self, loan: &Lease) -> Result<(), Errno> {
+        let (name, fd) = loan.buffer().ok_or(Errno::EINVAL)?;
         let slot = self.announced.get_mut(usize::from(name.slot));
         if slot.as_ref().is_some_and(|id| **id == name.id) {
             return Ok(());
         }
-        let message = to_bytes(&FromChild::Parcel { slot: name.slot, id: name.id });
+        let message = to_bytes(&FromChild::ShmBuffer { slot: name.slot, id: name.id });
         socket::send(self.control.as_fd(), &message, &[fd])?;
         if let Some(slot) = slot {
             *slot = name.id;

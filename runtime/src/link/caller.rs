@@ -9,16 +9,16 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::{Acquire, Relaxed, SeqCst};
 use std::sync::atomic::fence;
 
+use super::ancillary::{self, MAX_PENDING_FDS, PendingFds};
 use super::batch::{self, Tally};
-use super::beside::{self, Arriving, MOST_WAITING};
-use super::frame::{self, Frame, HEAD, INLINE, Kind, LONGEST, ParcelName, RING};
+use super::buffers::{Arrivals, NO_SLOT, SLOTS};
+use super::checksum;
+use super::control::NO_FURTHER_ITEM;
+use super::frame::{self, BufferName, Frame, FrameKind, HEAD, INLINE, MAX_FRAME_BYTES, RING};
 use super::message::{FromChild, ToChild};
-use super::parcel::{Arrivals, NO_SLOT, SLOTS};
-use super::reply::{Body, Borrowed, OfBatch, Reply};
-use super::seal;
-use super::window::{self, LOOK_AHEAD, Window};
-use super::words::NO_MORE;
-use super::{Link, Payload, bell};
+use super::reply::{Body, LeasedBuffer, OfBatch, Reply};
+use super::window::{self, MAX_IN_FLIGHT, Window};
+use super::{Link, Payload, doorbell};
 #[cfg(test)]
 use crate::codec::handles::Handles;
 use crate::codec::handles::Received;
@@ -44,10 +44,10 @@ pub(crate) struct Caller<T> {
     /// The window was found to say what neither side has written there.
     pub(super) broken: bool,
     in_flight: VecDeque<InFlight<T>>,
-    /// Which parcel of ours the child has mapped, by slot.
+    /// Which buffer of ours the child has mapped, by slot.
     announced: [u32; SLOTS],
     pub(super) arrivals: Arrivals,
-    /// Which reply parcels were let go when the child was last woken because of that.
+    /// Which reply buffers were let go when the child was last woken because of that.
     pub(super) released: u64,
 }
 
@@ -70,18 +70,18 @@ const SCRIBBLED: Violation = Violation("the window was written over");
 
 /// What was in flight on the link of a dead child.
 #[derive(Debug)]
-pub(crate) struct Remains<T> {
+pub(crate) struct InFlightAtExit<T> {
     /// Claimed and not answered: may have run. Not more than one, unless the child scribbled over the window.
     pub(crate) running: Vec<(T, Payload)>,
     /// If that one is a batch: its first results. `None`: it is unknown which of its items ran.
-    pub(crate) salvaged: Option<Salvaged>,
+    pub(crate) salvaged: Option<PartialBatch>,
     /// Not claimed, in order: certainly did not run.
     pub(crate) unclaimed: Vec<(T, Payload)>,
 }
 
 /// What is there of the answer to a batch after its child died before publishing it.
 #[derive(Debug)]
-pub(crate) struct Salvaged {
+pub(crate) struct PartialBatch {
     pub(crate) tally: Tally,
     pub(crate) body: Body,
     /// Whether it was running the next item.
@@ -99,7 +99,7 @@ impl<T> Caller<T> {
             written: 0,
             answered: 0,
             broken: false,
-            in_flight: VecDeque::with_capacity(LOOK_AHEAD as usize),
+            in_flight: VecDeque::with_capacity(MAX_IN_FLIGHT as usize),
             announced: [0; SLOTS],
             arrivals: Arrivals::default(),
             released: 0,
@@ -127,7 +127,7 @@ impl<T> Caller<T> {
 
     /// Whether one more may be pushed.
     pub(crate) fn has_room(&self) -> bool {
-        self.in_flight.len() < LOOK_AHEAD as usize
+        self.in_flight.len() < MAX_IN_FLIGHT as usize
     }
 
     /// Sends descriptors that the next request asks for.
@@ -138,8 +138,14 @@ impl<T> Caller<T> {
     /// Gives one request out. The child is not woken yet: see [`Caller::wake`].
     ///
     /// # Errors
-    /// The parcel could not be handed over, and nothing was given out: request and tag come back.
-    pub(crate) fn push(&mut self, kind: Kind, task: u32, payload: Payload, tag: T) -> Result<(), (Errno, Payload, T)> {
+    /// The buffer could not be handed over, and nothing was given out: request and tag come back.
+    pub(crate) fn push(
+        &mut self,
+        kind: FrameKind,
+        task: u32,
+        payload: Payload,
+        tag: T,
+    ) -> Result<(), (Errno, Payload, T)> {
         self.write(kind, (task, None), payload, tag)?;
         self.publish();
         Ok(())
@@ -162,7 +168,7 @@ impl<T> Caller<T> {
     #[inline]
     pub(crate) fn write(
         &mut self,
-        kind: Kind,
+        kind: FrameKind,
         (task, memory): (u32, Option<u64>),
         payload: Payload,
         tag: T,
@@ -170,16 +176,16 @@ impl<T> Caller<T> {
         debug_assert!(self.has_room());
         // Not used again if the request cannot be made: what was sent for it is dropped when the next one is read.
         self.serial += 1;
-        let (parcel, handles) = match if payload.is_plain() { Ok((None, 0)) } else { self.send_ahead(&payload) } {
+        let (buffer, handles) = match if payload.is_plain() { Ok((None, 0)) } else { self.send_ahead(&payload) } {
             Ok(sent) => sent,
             Err(errno) => return Err((errno, payload, tag)),
         };
         let len = payload.bytes().len();
-        let inline = if parcel.is_some() { &[] } else { payload.bytes() };
-        let items = if kind == Kind::Batch { batch::left(inline) } else { 0 };
-        debug_assert_eq!(items > 0, kind == Kind::Batch);
+        let inline = if buffer.is_some() { &[] } else { payload.bytes() };
+        let items = if kind == FrameKind::Batch { batch::left(inline) } else { 0 };
+        debug_assert_eq!(items > 0, kind == FrameKind::Batch);
         let pages = frame::pages(memory);
-        let head = Frame { kind, task, serial: self.serial, len: len as u64, parcel, pages, handles };
+        let head = Frame { kind, task, serial: self.serial, len: len as u64, buffer, pages, handles };
         let start = self.write;
         let at = frame::room_for(start, head.extent());
         let half = &self.link.request;
@@ -201,7 +207,7 @@ impl<T> Caller<T> {
 
     /// Wakes the child if it said that it sleeps; says whether it did.
     pub(crate) fn wake(&self) -> bool {
-        self.link.rouse()
+        self.link.wake()
     }
 
     /// Whether a reply has come that was not collected, or a reason to complain.
@@ -210,20 +216,20 @@ impl<T> Caller<T> {
     }
 
     /// Whether the child uses more memory than it is to.
-    pub(crate) fn has_outgrown(&self) -> bool {
-        self.link.reply.words().outgrown.0.load(Relaxed) != 0
+    pub(crate) fn is_over_memory(&self) -> bool {
+        self.link.reply.words().over_memory.0.load(Relaxed) != 0
     }
 
     /// Tells the child that its parent is about to sleep, or is awake again. To be followed by a look at
     /// [`Caller::has_reply`]: either we see the reply, or the child sees the word.
-    pub(crate) fn set_asleep(&self, asleep: bool) {
-        let processor = if asleep { limits::current_cpu() + 1 } else { 0 };
-        bell::say(&self.link.request.words().asleep.0, processor);
+    pub(crate) fn set_notify_reply(&self, notify_reply: bool) {
+        let processor = if notify_reply { limits::current_cpu() + 1 } else { 0 };
+        doorbell::set_flag(&self.link.request.words().notify_reply.0, processor);
     }
 
     /// Tells the child to ring when it runs dry, because calls wait elsewhere. To be followed by a look, likewise.
-    pub(crate) fn set_hungry(&self, hungry: bool) {
-        bell::say(&self.link.request.words().hungry.0, u32::from(hungry));
+    pub(crate) fn set_notify_idle(&self, notify_idle: bool) {
+        doorbell::set_flag(&self.link.request.words().notify_idle.0, u32::from(notify_idle));
     }
 
     /// Takes every reply there is, oldest first; says whether there was one.
@@ -249,7 +255,7 @@ impl<T> Caller<T> {
             let mut bytes = [0; HEAD];
             self.link.reply.read(frame::place(self.read), &mut bytes);
             let head = Frame::parse(&bytes).map_err(Violation)?;
-            if head.kind == Kind::Skip {
+            if head.kind == FrameKind::Skip {
                 self.read = frame::next_lap(self.read + 1);
                 continue;
             }
@@ -262,9 +268,13 @@ impl<T> Caller<T> {
                 return Err(Violation("a reply to something that was not asked"));
             };
             match head.kind {
-                Kind::Setup | Kind::Call | Kind::Batch => return Err(Violation("a request in the reply half")),
-                Kind::Results if items == 0 => return Err(Violation("many results of one call")),
-                Kind::Done | Kind::Panicked | Kind::BadArguments | Kind::BadResult if items != 0 => {
+                FrameKind::Setup | FrameKind::Call | FrameKind::Batch => {
+                    return Err(Violation("a request in the reply half"));
+                }
+                FrameKind::Results if items == 0 => return Err(Violation("many results of one call")),
+                FrameKind::Done | FrameKind::Panicked | FrameKind::BadArguments | FrameKind::BadResult
+                    if items != 0 =>
+                {
                     return Err(Violation("one result of a batch"));
                 }
                 _ => {}
@@ -272,14 +282,14 @@ impl<T> Caller<T> {
             if after.is_some_and(|seen| self.claims(seen) == 0) {
                 return Err(Violation("a reply to a call that was not claimed"));
             }
-            let mut arriving = Arriving::new(head.serial, head.handles);
+            let mut arriving = PendingFds::new(head.serial, head.handles);
             let body = self.body(&head, &mut arriving)?;
-            let whole = matches!(body, Body::Small(..) | Body::Tiny(..)) && head.kind != Kind::Results;
+            let whole = matches!(body, Body::Small(..) | Body::Tiny(..)) && head.kind != FrameKind::Results;
             let inline = if whole { body.bytes().unwrap_or_default() } else { &[] };
-            if !seal::holds(&bytes, inline) {
+            if !checksum::verify(&bytes, inline) {
                 return Err(Violation("a reply was written over"));
             }
-            let tally = if head.kind == Kind::Results { Some(count(&body, items, head.serial)?) } else { None };
+            let tally = if head.kind == FrameKind::Results { Some(count(&body, items, head.serial)?) } else { None };
             let body = if head.handles == 0 { body } else { body.with(self.beside(&head, arriving)?) };
             self.read = end;
             self.answered = self.answered.wrapping_add(1);
@@ -341,7 +351,7 @@ impl<T> Caller<T> {
 
     /// Sorts what is in flight, once the child is dead and its last replies are collected; or when it is about to be
     /// killed, and may claim until then.
-    pub(crate) fn remains(mut self) -> Remains<T> {
+    pub(crate) fn in_flight_at_exit(mut self) -> InFlightAtExit<T> {
         let seen = Window::look(&self.link.reply.words().window.0);
         let running = seen.claimed.wrapping_sub(self.answered) as usize;
         // A window that was scribbled over says nothing about what ran; then all of it may have.
@@ -349,34 +359,34 @@ impl<T> Caller<T> {
         let unclaimed = if honest { self.take_back_any(u32::MAX) } else { Vec::new() };
         let salvaged = if honest { self.in_flight.front().and_then(|running| self.salvage(running)) } else { None };
         let running = self.in_flight.into_iter().map(|one| (one.tag, one.payload)).collect();
-        Remains { running, salvaged, unclaimed }
+        InFlightAtExit { running, salvaged, unclaimed }
     }
 
     /// The results of a batch that the child has written and not published.
-    fn salvage(&self, running: &InFlight<T>) -> Option<Salvaged> {
+    fn salvage(&self, running: &InFlight<T>) -> Option<PartialBatch> {
         let words = self.link.reply.words();
         let progress = words.progress.0.load(Acquire);
         let [done, serial] = [progress, progress >> 32].map(|word| word & u64::from(u32::MAX));
         // Before its first word, there is the one of another batch.
         let done = if serial == running.serial & u64::from(u32::MAX) { done } else { 0 };
-        let (done, ended) = (u32::try_from(done & !NO_MORE).ok()?, done & NO_MORE != 0);
+        let (done, ended) = (u32::try_from(done & !NO_FURTHER_ITEM).ok()?, done & NO_FURTHER_ITEM != 0);
         if running.items == 0 || done > running.items {
             return None;
         }
-        let at = frame::place(frame::room_for(self.read, LONGEST as u64)) + HEAD;
+        let at = frame::place(frame::room_for(self.read, MAX_FRAME_BYTES as u64)) + HEAD;
         let mut body = Body::filled(INLINE, |bytes| self.link.reply.read(at, bytes));
         let tally = batch::tally(body.bytes().ok()?, done, running.serial);
         body.truncate(tally.len);
         // The last of them may have handles, which were sent before it was counted.
-        let mut arriving = Arriving::new(running.serial, 0);
-        for (message, fds) in (0..MOST_WAITING).map_while(|_| self.receive().ok()) {
+        let mut arriving = PendingFds::new(running.serial, 0);
+        for (message, fds) in (0..MAX_PENDING_FDS).map_while(|_| self.receive().ok()) {
             if let FromChild::Beside { serial } = message {
                 arriving.add(serial, fds);
             }
         }
         let body = body.with(arriving.received());
         let running = !ended && done < running.items;
-        (tally.answered == done).then_some(Salvaged { tally, body, running })
+        (tally.answered == done).then_some(PartialBatch { tally, body, running })
     }
 
     /// What the child said on the control socket instead of serving, if it said anything.
@@ -384,13 +394,13 @@ impl<T> Caller<T> {
         from_bytes(&socket::receive_last(self.link.control.as_fd()).ok()?.0).ok()
     }
 
-    /// Sends what has to be there before the frame: the parcel that holds the payload, and the handles beside it.
+    /// Sends what has to be there before the frame: the buffer that holds the payload, and the handles beside it.
     #[cold]
-    fn send_ahead(&mut self, payload: &Payload) -> Result<(Option<ParcelName>, u16), Errno> {
-        let parcel = payload.loan().map(|loan| self.announce(loan)).transpose()?;
+    fn send_ahead(&mut self, payload: &Payload) -> Result<(Option<BufferName>, u16), Errno> {
+        let buffer = payload.loan().map(|loan| self.announce(loan)).transpose()?;
         let message = || to_bytes(&ToChild::Beside { serial: self.serial });
-        let handles = beside::send(self.link.control.as_fd(), message, payload.handles(), |_| false)?;
-        Ok((parcel, handles))
+        let handles = ancillary::send(self.link.control.as_fd(), message, payload.handles(), |_| false)?;
+        Ok((buffer, handles))
     }
 
     /// Sends handles for a request that is never made.
@@ -398,7 +408,7 @@ impl<T> Caller<T> {
     pub(super) fn give_up(&mut self, handles: &Handles) {
         self.serial += 1;
         let message = || to_bytes(&ToChild::Beside { serial: self.serial });
-        beside::send(self.link.control.as_fd(), message, handles, |_| false).unwrap();
+        ancillary::send(self.link.control.as_fd(), message, handles, |_| false).unwrap();
     }
 
     /// The next message of the child, and what came with it.
@@ -412,16 +422,16 @@ impl<T> Caller<T> {
 
     /// What came beside an answer.
     #[cold]
-    fn beside(&mut self, head: &Frame, mut arriving: Arriving) -> Result<Received, Violation> {
-        for _ in 0..MOST_WAITING {
+    fn beside(&mut self, head: &Frame, mut arriving: PendingFds) -> Result<Received, Violation> {
+        for _ in 0..MAX_PENDING_FDS {
             if arriving.is_complete() {
                 return Ok(arriving.received());
             }
             match self.receive() {
                 Ok((FromChild::Beside { serial }, fds)) if serial <= head.serial => arriving.add(serial, fds),
                 // Of an answer that was given up. A later one may lie there.
-                Ok((FromChild::Parcel { slot, id }, fds)) if !fds.is_empty() => {
-                    let _ = self.arrivals.add(ParcelName { slot, id }, &fds[0]);
+                Ok((FromChild::ShmBuffer { slot, id }, fds)) if !fds.is_empty() => {
+                    let _ = self.arrivals.add(BufferName { slot, id }, &fds[0]);
                 }
                 Err(errno @ Errno::EMFILE) => arriving.miss(errno),
                 Err(errno @ (Errno::ENFILE | Errno::ENOMEM)) => return Ok(arriving.lost(errno)),
@@ -431,14 +441,14 @@ impl<T> Caller<T> {
         Err(Violation("handles were promised and did not come"))
     }
 
-    /// Makes sure that the child can map the parcel of a loan.
-    fn announce(&mut self, loan: &super::Loan) -> Result<ParcelName, Errno> {
-        let (name, fd) = loan.parcel().ok_or(Errno::EINVAL)?;
+    /// Makes sure that the child can map the buffer of a loan.
+    fn announce(&mut self, loan: &super::Lease) -> Result<BufferName, Errno> {
+        let (name, fd) = loan.buffer().ok_or(Errno::EINVAL)?;
         let slot = self.announced.get_mut(usize::from(name.slot));
         if slot.as_ref().is_some_and(|id| **id == name.id) {
             return Ok(name);
         }
-        let message = to_bytes(&ToChild::Parcel { slot: name.slot, id: name.id });
+        let message = to_bytes(&ToChild::ShmBuffer { slot: name.slot, id: name.id });
         socket::send(self.link.control.as_fd(), &message, &[fd])?;
         if let Some(slot) = slot {
             *slot = name.id;
@@ -446,9 +456,9 @@ impl<T> Caller<T> {
         Ok(name)
     }
 
-    /// The payload. What comes beside it may be there before its parcel is.
-    fn body(&mut self, head: &Frame, arriving: &mut Arriving) -> Result<Body, Violation> {
-        let Some(name) = head.parcel else {
+    /// The payload. What comes beside it may be there before its buffer is.
+    fn body(&mut self, head: &Frame, arriving: &mut PendingFds) -> Result<Body, Violation> {
+        let Some(name) = head.buffer else {
             // `Frame::parse` has checked that an inline payload is short, and `collect` that it lies in the ring.
             let len = usize::try_from(head.len).unwrap_or(0);
             let at = frame::place(self.read) + HEAD;
@@ -457,19 +467,19 @@ impl<T> Caller<T> {
         if usize::from(name.slot) >= SLOTS && name.slot != NO_SLOT {
             return Err(Violation("a parcel in a slot that is none"));
         }
-        // A child announces a parcel right before the frame that names it.
-        for _ in 0..MOST_WAITING {
+        // A child announces a buffer right before the frame that names it.
+        for _ in 0..MAX_PENDING_FDS {
             if arriving.is_lost() {
                 return Ok(Body::Lost(Errno::EMFILE));
             }
             if let Some(map) = self.arrivals.find(name, head.len) {
                 let len = usize::try_from(head.len).map_err(|_| Violation("a reply longer than memory"))?;
                 let request = Arc::clone(&self.link.request);
-                return Ok(Body::Parcel(Borrowed { map, len, slot: name.slot, request }));
+                return Ok(Body::ShmBuffer(LeasedBuffer { map, len, slot: name.slot, request }));
             }
             match self.receive() {
-                Ok((FromChild::Parcel { slot, id }, fds)) if !fds.is_empty() => {
-                    if let Err(errno) = self.arrivals.add(ParcelName { slot, id }, &fds[0]) {
+                Ok((FromChild::ShmBuffer { slot, id }, fds)) if !fds.is_empty() => {
+                    if let Err(errno) = self.arrivals.add(BufferName { slot, id }, &fds[0]) {
                         return Ok(Body::Lost(errno));
                     }
                 }
@@ -487,7 +497,7 @@ impl<T> Caller<T> {
 /// Counts the results that answer the first of a batch's items, at least one of them.
 fn count(body: &Body, items: u32, serial: u64) -> Result<Tally, Violation> {
     let Ok(bytes) = body.bytes() else {
-        // Its parcel could not be received, so it is not known how many there are.
+        // Its buffer could not be received, so it is not known how many there are.
         return Ok(Tally { answered: items, good: false, len: 0 });
     };
     let tally = batch::tally(bytes, items, serial);

@@ -5,31 +5,31 @@
 //!
 //! ```text
 //!  0      1     2         4       8         16        24         28        32
-//!  kind   slot  handles   task    serial    length    parcel     pages     payload, padded to 32
+//!  kind   slot  handles   task    serial    length    buffer     pages     payload, padded to 32
 //! ```
-//! In a reply, the place of `pages` has the sum of [`super::seal`]; only the parent can write to a request.
-//! A frame never wraps around the end of the ring: a head of kind [`Kind::Skip`] there sends the reader to the start.
+//! In a reply, the place of `pages` has the sum of [`super::checksum`]; only the parent can write to a request.
+//! A frame never wraps around the end of the ring: a head of kind [`FrameKind::Skip`] there sends the reader to the start.
 
-use super::window::LOOK_AHEAD;
+use super::window::MAX_IN_FLIGHT;
 
 /// How many bytes of frames a half holds. A power of two.
 pub(crate) const RING: usize = 128 << 10;
 
 /// The longest frame. Sixteen of them fit in any position, so neither side ever waits for room.
-pub(crate) const LONGEST: usize = 4 << 10;
+pub(crate) const MAX_FRAME_BYTES: usize = 4 << 10;
 
 /// The length of a head, and what the length of every frame is a multiple of.
 pub(crate) const HEAD: usize = 32;
 
 /// The longest payload that travels inside its frame.
-pub(crate) const INLINE: usize = LONGEST - HEAD;
+pub(crate) const INLINE: usize = MAX_FRAME_BYTES - HEAD;
 
-const _: () = assert!(RING.is_power_of_two() && LONGEST * (LOOK_AHEAD as usize + 1) <= RING);
+const _: () = assert!(RING.is_power_of_two() && MAX_FRAME_BYTES * (MAX_IN_FLIGHT as usize + 1) <= RING);
 
 /// What a frame is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
-pub(crate) enum Kind {
+pub(crate) enum FrameKind {
     /// Nothing: go on at the start of the ring.
     Skip = 1,
     /// Parent: become the process described in the payload.
@@ -50,24 +50,24 @@ pub(crate) enum Kind {
     BadResult,
     /// Child: there is no task of that number.
     UnknownTask,
-    /// Child: it could not become what the setup asked for; the payload is a [`super::message::Refusal`].
+    /// Child: it could not become what the setup asked for; the payload is a [`super::message::SetupRefusal`].
     BadSetup,
 }
 
-impl Kind {
+impl FrameKind {
     fn of(byte: u8) -> Option<Self> {
-        const ALL: [Kind; 11] = [
-            Kind::Skip,
-            Kind::Setup,
-            Kind::Call,
-            Kind::Batch,
-            Kind::Results,
-            Kind::Done,
-            Kind::Panicked,
-            Kind::BadArguments,
-            Kind::BadResult,
-            Kind::UnknownTask,
-            Kind::BadSetup,
+        const ALL: [FrameKind; 11] = [
+            FrameKind::Skip,
+            FrameKind::Setup,
+            FrameKind::Call,
+            FrameKind::Batch,
+            FrameKind::Results,
+            FrameKind::Done,
+            FrameKind::Panicked,
+            FrameKind::BadArguments,
+            FrameKind::BadResult,
+            FrameKind::UnknownTask,
+            FrameKind::BadSetup,
         ];
         ALL.into_iter().find(|kind| *kind as u8 == byte)
     }
@@ -75,24 +75,25 @@ impl Kind {
     /// The kind that `byte` is, if that is what becomes of one item of a batch.
     #[inline]
     pub(crate) fn of_result(byte: u8) -> Option<Self> {
-        const RESULTS: [Kind; 4] = [Kind::Done, Kind::Panicked, Kind::BadArguments, Kind::BadResult];
+        const RESULTS: [FrameKind; 4] =
+            [FrameKind::Done, FrameKind::Panicked, FrameKind::BadArguments, FrameKind::BadResult];
         RESULTS.into_iter().find(|kind| *kind as u8 == byte)
     }
 }
 
-/// Where a payload lies that is too long for the ring: in the parcel that fills `slot` under this `id`.
+/// Where a payload lies that is too long for the ring: in the buffer that fills `slot` under this `id`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct ParcelName {
-    /// The place on both sides where the parcel is kept mapped, or [`super::parcel::NO_SLOT`].
+pub(crate) struct BufferName {
+    /// The place on both sides where the buffer is kept mapped, or [`super::buffers::NO_SLOT`].
     pub(crate) slot: u8,
-    /// Which parcel; another one may fill the slot later. Never 0.
+    /// Which buffer; another one may fill the slot later. Never 0.
     pub(crate) id: u32,
 }
 
 /// The head of a frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Frame {
-    pub(crate) kind: Kind,
+    pub(crate) kind: FrameKind,
     /// The task's place in the registry, in a call or a batch. In the answer to a batch: how many nanoseconds it took, or
     /// the most that can be said.
     pub(crate) task: u32,
@@ -101,10 +102,10 @@ pub(crate) struct Frame {
     /// The payload's length in bytes.
     pub(crate) len: u64,
     /// Where the payload lies, if not behind the head.
-    pub(crate) parcel: Option<ParcelName>,
+    pub(crate) buffer: Option<BufferName>,
     /// How much address space the child may have while it runs the call, in pages of 4 KiB. 0: as much as it has anyway.
     pub(crate) pages: u32,
-    /// How many handles travel beside the payload; see [`super::beside`].
+    /// How many handles travel beside the payload; see [`super::ancillary`].
     pub(crate) handles: u16,
 }
 
@@ -120,11 +121,11 @@ pub(crate) const PAGE: u64 = 4 << 10;
 impl Frame {
     /// What sends the reader to the start of the ring.
     pub(crate) const SKIP: Self =
-        Self { kind: Kind::Skip, task: 0, serial: 0, len: 0, parcel: None, pages: 0, handles: 0 };
+        Self { kind: FrameKind::Skip, task: 0, serial: 0, len: 0, buffer: None, pages: 0, handles: 0 };
 
     /// The head as it stands in the ring.
     pub(crate) fn bytes(&self) -> [u8; HEAD] {
-        let name = self.parcel.unwrap_or(ParcelName { slot: 0, id: 0 });
+        let name = self.buffer.unwrap_or(BufferName { slot: 0, id: 0 });
         let mut bytes = [0; HEAD];
         bytes[0] = self.kind as u8;
         bytes[1] = name.slot;
@@ -143,15 +144,15 @@ impl Frame {
         let long = |at: usize| u64::from(word(at)) | u64::from(word(at + 4)) << 32;
         let id = word(24);
         let frame = Self {
-            kind: Kind::of(bytes[0]).ok_or("a frame of no known kind")?,
+            kind: FrameKind::of(bytes[0]).ok_or("a frame of no known kind")?,
             task: word(4),
             serial: long(8),
             len: long(16),
-            parcel: (id != 0).then_some(ParcelName { slot: bytes[1], id }),
+            buffer: (id != 0).then_some(BufferName { slot: bytes[1], id }),
             pages: word(28),
             handles: u16::from_le_bytes([bytes[2], bytes[3]]),
         };
-        if frame.parcel.is_none() && frame.len > INLINE as u64 {
+        if frame.buffer.is_none() && frame.len > INLINE as u64 {
             return Err("a frame longer than the longest");
         }
         Ok(frame)
@@ -159,7 +160,7 @@ impl Frame {
 
     /// How many bytes of the ring the frame takes.
     pub(crate) fn extent(&self) -> u64 {
-        let inline = if self.parcel.is_some() { 0 } else { self.len };
+        let inline = if self.buffer.is_some() { 0 } else { self.len };
         HEAD as u64 + inline.next_multiple_of(HEAD as u64)
     }
 }
@@ -187,8 +188,9 @@ mod tests {
 
     #[test]
     fn a_head_is_read_as_it_was_written() {
-        let parcel = Some(ParcelName { slot: 3, id: 77 });
-        let frame = Frame { kind: Kind::Done, task: 9, serial: 1 << 40, len: 1 << 33, parcel, pages: 5, handles: 700 };
+        let buffer = Some(BufferName { slot: 3, id: 77 });
+        let frame =
+            Frame { kind: FrameKind::Done, task: 9, serial: 1 << 40, len: 1 << 33, buffer, pages: 5, handles: 700 };
         assert_eq!(Frame::parse(&frame.bytes()), Ok(frame));
         assert_eq!(frame.extent(), HEAD as u64);
     }
@@ -202,8 +204,15 @@ mod tests {
     #[test]
     fn garbage_is_no_head() {
         assert!(Frame::parse(&[0; HEAD]).is_err());
-        let long =
-            Frame { kind: Kind::Call, task: 0, serial: 0, len: INLINE as u64 + 1, parcel: None, pages: 0, handles: 0 };
+        let long = Frame {
+            kind: FrameKind::Call,
+            task: 0,
+            serial: 0,
+            len: INLINE as u64 + 1,
+            buffer: None,
+            pages: 0,
+            handles: 0,
+        };
         assert!(Frame::parse(&long.bytes()).is_err());
     }
 
@@ -211,10 +220,10 @@ mod tests {
     fn a_full_look_ahead_of_the_longest_frames_never_overlaps() {
         for start in (0..2 * RING as u64).step_by(HEAD) {
             let mut cursor = start;
-            for _ in 0..LOOK_AHEAD {
-                let at = room_for(cursor, LONGEST as u64);
-                assert!(place(at) + LONGEST <= RING);
-                cursor = at + LONGEST as u64;
+            for _ in 0..MAX_IN_FLIGHT {
+                let at = room_for(cursor, MAX_FRAME_BYTES as u64);
+                assert!(place(at) + MAX_FRAME_BYTES <= RING);
+                cursor = at + MAX_FRAME_BYTES as u64;
             }
             assert!(cursor - start <= RING as u64);
         }

@@ -11,9 +11,9 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::sync::atomic::Ordering::SeqCst;
 
 use super::batch::{self, Items, Results};
-use super::frame::{self, Frame, HEAD, INLINE, Kind, ParcelName, RING};
+use super::frame::{self, BufferName, Frame, FrameKind, HEAD, INLINE, RING};
 use super::message::FromChild;
-use super::{Body, Caller, Link, Payload, Reply, seal, window};
+use super::{Body, Caller, Link, Payload, Reply, checksum, window};
 use crate::codec::message::{from_bytes, to_bytes};
 use crate::sys::{memory, socket};
 
@@ -21,7 +21,7 @@ use crate::sys::{memory, socket};
 /// there is.
 pub fn replay(input: &[u8]) {
     let Ok((link, control)) = Link::new(0) else { return };
-    let Ok(link) = link.for_many() else { return };
+    let Ok(link) = link.for_worker() else { return };
     let mut case = Case { caller: Caller::new(link), control, input, tail: 0, asked: 0, settled: 0, over: false };
     for _ in 0..200 {
         if case.input.is_empty() || case.over {
@@ -37,8 +37,8 @@ pub fn parse(input: &[u8]) {
     if let Some(head) = input.first_chunk::<HEAD>()
         && let Ok(frame) = Frame::parse(head)
     {
-        assert!(frame.extent() <= frame::LONGEST as u64 && frame.extent().is_multiple_of(HEAD as u64));
-        assert!(frame.parcel.is_some() || frame.len <= INLINE as u64);
+        assert!(frame.extent() <= frame::MAX_FRAME_BYTES as u64 && frame.extent().is_multiple_of(HEAD as u64));
+        assert!(frame.buffer.is_some() || frame.len <= INLINE as u64);
         let again = Frame::parse(&frame.bytes());
         assert_eq!(again, Ok(frame));
     }
@@ -65,7 +65,7 @@ pub fn parse(input: &[u8]) {
     crate::codec::message_format::any(input);
     let _ = from_bytes::<FromChild>(input);
     let _ = from_bytes::<super::message::PanicReport>(input);
-    let _ = from_bytes::<super::message::Refusal>(input);
+    let _ = from_bytes::<super::message::SetupRefusal>(input);
 }
 
 /// Puts heads with right sums where `answer` has the length of a result, and in the eighth byte its kind.
@@ -78,7 +78,7 @@ fn put_heads(answer: &mut [u8], serial: u64) {
             return;
         };
         let len = usize::from(u16::from_le_bytes([head[0], head[1]]));
-        let (Some(kind), Some(result)) = (Kind::of_result(head[7]), behind.get(..len)) else { return };
+        let (Some(kind), Some(result)) = (FrameKind::of_result(head[7]), behind.get(..len)) else { return };
         *head = batch::head(kind, (serial, number), result);
         at = batch::next_result(at + batch::HEAD + len);
     }
@@ -146,7 +146,7 @@ impl Case<'_> {
 
     fn push_call(&mut self) {
         let len = usize::from(self.byte()) * 16;
-        self.push(Kind::Call, vec![7; len]);
+        self.push(FrameKind::Call, vec![7; len]);
     }
 
     fn push_batch(&mut self) {
@@ -157,10 +157,10 @@ impl Case<'_> {
             assert!(builder.put(bytes.len()));
         }
         builder.finish(&mut bytes);
-        self.push(Kind::Batch, bytes);
+        self.push(FrameKind::Batch, bytes);
     }
 
-    fn push(&mut self, kind: Kind, mut bytes: Vec<u8>) {
+    fn push(&mut self, kind: FrameKind, mut bytes: Vec<u8>) {
         if self.caller.has_room() {
             bytes.truncate(INLINE);
             assert!(self.caller.push(kind, 0, Payload::small(bytes), self.asked).is_ok());
@@ -174,19 +174,19 @@ impl Case<'_> {
         let serial = u64::from(self.byte());
         let (len, id) = (u64::from(u16::from_le_bytes(self.take())), u32::from(self.byte()));
         let [fill] = self.take();
-        let parcel = (id != 0).then_some(ParcelName { slot, id });
-        let mut head = Frame { kind: Kind::Skip, task: 0, serial, len, pages: 0, handles: 0, parcel }.bytes();
+        let buffer = (id != 0).then_some(BufferName { slot, id });
+        let mut head = Frame { kind: FrameKind::Skip, task: 0, serial, len, pages: 0, handles: 0, buffer }.bytes();
         head[0] = kind;
-        let inline = if parcel.is_some() { 0 } else { usize::try_from(len).map_or(INLINE, |len| len.min(INLINE)) };
+        let inline = if buffer.is_some() { 0 } else { usize::try_from(len).map_or(INLINE, |len| len.min(INLINE)) };
         let mut payload: Vec<u8> = std::iter::repeat_n(fill, inline).collect();
         let given = self.input.len().min(usize::from(sealed >> 1)).min(inline);
         payload[..given].copy_from_slice(&self.input[..given]);
         self.input = &self.input[given..];
-        if sealed & 1 == 0 && kind == Kind::Results as u8 {
+        if sealed & 1 == 0 && kind == FrameKind::Results as u8 {
             put_heads(&mut payload, serial);
-            seal::put(&mut head, &[]);
+            checksum::write(&mut head, &[]);
         } else if sealed & 1 == 0 {
-            seal::put(&mut head, &payload);
+            checksum::write(&mut head, &payload);
         }
         self.publish(head, &payload);
     }
@@ -196,8 +196,9 @@ impl Case<'_> {
         let window = &self.caller.link().reply.words().window.0;
         window::claim(window);
         let serial = u64::from(self.byte());
-        let mut head = Frame { kind: Kind::Done, task: 0, serial, len: 8, pages: 0, handles: 0, parcel: None }.bytes();
-        seal::put(&mut head, &[1; 8]);
+        let mut head =
+            Frame { kind: FrameKind::Done, task: 0, serial, len: 8, pages: 0, handles: 0, buffer: None }.bytes();
+        checksum::write(&mut head, &[1; 8]);
         self.publish(head, &[1; 8]);
     }
 
@@ -206,7 +207,7 @@ impl Case<'_> {
         let half = &self.caller.link().reply;
         let at = frame::room_for(self.tail, extent);
         if at != self.tail {
-            half.write(frame::place(self.tail), &[Kind::Skip as u8]);
+            half.write(frame::place(self.tail), &[FrameKind::Skip as u8]);
         }
         half.write(frame::place(at), &head);
         half.write(frame::place(at) + HEAD, payload);
@@ -236,7 +237,7 @@ impl Case<'_> {
         let message = match how % 4 {
             0 => self.take::<4>().to_vec(),
             1 => Vec::new(),
-            _ => to_bytes(&FromChild::Parcel { slot, id: u32::from(id) }),
+            _ => to_bytes(&FromChild::ShmBuffer { slot, id: u32::from(id) }),
         };
         let Ok(memory) = memory::create("fuzz", 4096) else { return };
         let beside = if how & 4 == 0 { &[memory.as_fd()][..] } else { &[] };
@@ -260,7 +261,7 @@ impl Case<'_> {
         if !self.over {
             self.collect();
         }
-        let remains = self.caller.remains();
+        let remains = self.caller.in_flight_at_exit();
         let running = remains.running.into_iter().map(|(number, _)| number);
         let unclaimed = remains.unclaimed.into_iter().map(|(number, _)| number);
         assert!(running.chain(unclaimed).eq(self.settled..self.asked), "calls are lost");
@@ -272,7 +273,7 @@ impl Case<'_> {
 }
 
 fn check(reply: &Reply) {
-    assert!(!matches!(reply.kind, Kind::Skip | Kind::Setup | Kind::Call | Kind::Batch));
+    assert!(!matches!(reply.kind, FrameKind::Skip | FrameKind::Setup | FrameKind::Call | FrameKind::Batch));
     let len = reply.body.bytes().map_or(0, <[u8]>::len);
     if let Body::Small(..) = reply.body {
         assert!(len <= INLINE);

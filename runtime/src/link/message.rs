@@ -20,7 +20,7 @@
 //! |---|--------|-------|
 //! | 1 | [`ToChild::Hello`], with request half, reply half and bell; sent before the child exists | |
 //! | 2 | | [`FromChild::Mismatch`] or [`FromChild::NotExecuted`] if it cannot serve; then it ends |
-//! | 3 | [`ToChild::Parcel`], [`ToChild::Attached`], [`ToChild::Beside`], before the frame that names them | [`FromChild::Parcel`], [`FromChild::Beside`] |
+//! | 3 | [`ToChild::ShmBuffer`], [`ToChild::Attached`], [`ToChild::Beside`], before the frame that names them | [`FromChild::ShmBuffer`], [`FromChild::Beside`] |
 
 use std::ffi::OsString;
 use std::time::Duration;
@@ -144,13 +144,13 @@ pub(crate) enum ToChild {
         magic: u64,
         fingerprint: u64,
     },
-    Parcel {
+    ShmBuffer {
         slot: u8,
         id: u32,
     },
     /// Descriptors that a [`Setup`] asks for, in the order of its `attached`.
     Attached,
-    /// Handles beside the frame of this serial; see [`super::beside`].
+    /// Handles beside the frame of this serial; see [`super::ancillary`].
     Beside {
         serial: u64,
     },
@@ -166,7 +166,7 @@ pub(crate) enum FromChild {
         step: String,
         errno: i32,
     },
-    Parcel {
+    ShmBuffer {
         slot: u8,
         id: u32,
     },
@@ -236,7 +236,7 @@ pub(crate) struct PanicReport {
 
 /// Why a child could not become what a [`Setup`] asked for.
 #[derive(Debug, Serialize, Deserialize)]
-pub(crate) struct Refusal {
+pub(crate) struct SetupRefusal {
     pub(crate) step: String,
     pub(crate) errno: i32,
 }

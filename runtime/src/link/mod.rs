@@ -8,10 +8,10 @@
 //! | # | parent | child |
 //! |---|--------|-------|
 //! | 1 | writes a frame into the request half, behind all that are not answered | |
-//! | 2 | raises the window's limit; if `dozing`, clears it and wakes | |
+//! | 2 | raises the window's limit; if `parked`, clears it and wakes | |
 //! | 3 | | claims: raises `claimed` by one, then reads the frame |
 //! | 4 | | runs the task; borrowed arguments are read where they lie |
-//! | 5 | | writes the reply's frame, then `tail`; rings its bell if `asleep`; later, if there is no more and it is about to sleep, if `hungry` |
+//! | 5 | | writes the reply's frame, then `tail`; rings its bell if `notify_reply`; later, if there is no more and it is about to sleep, if `notify_idle` |
 //! | 6 | reads `tail` once, checks it, takes the replies, and may reuse the frame's place | |
 //!
 //! # One batch
@@ -20,13 +20,13 @@
 //!
 //! | # | parent | child |
 //! |---|--------|-------|
-//! | 1 to 3 | as above, with [`frame::Kind::Batch`] | |
+//! | 1 to 3 | as above, with [`frame::FrameKind::Batch`] | |
 //! | 4 | | runs the first item; writes what became of it where the answer's frame will stand, then `progress` |
 //! | 5 | | does so with each further one, until all are done, the frame is full, or it has taken long |
-//! | 6 | | writes the head of the one frame of [`frame::Kind::Results`], then `tail`; rings as above |
+//! | 6 | | writes the head of the one frame of [`frame::FrameKind::Results`], then `tail`; rings as above |
 //! | 7 | takes the results, and asks anew for the items that were not answered | |
 //!
-//! At most [`window::LOOK_AHEAD`] calls are between 1 and 6, and that many of the longest frames fit into a ring, so
+//! At most [`window::MAX_IN_FLIGHT`] calls are between 1 and 6, and that many of the longest frames fit into a ring, so
 //! neither side ever waits for room.
 //!
 //! # The child dies
@@ -48,29 +48,29 @@
 //! once, checked, then used. A frame that fails a check is a
 //! [`Violation`](caller::Violation), and the child that wrote it is killed.
 
-mod answer;
+mod ancillary;
 pub(crate) mod batch;
-pub(crate) mod bell;
-mod beside;
+mod batch_reply;
+pub(crate) mod boot_env;
+pub(crate) mod buffers;
 mod busy;
 mod callee;
 mod caller;
-mod crowd;
+mod checksum;
+pub(crate) mod control;
+mod cpu_collision;
+mod crash_note;
+pub(crate) mod doorbell;
 pub(crate) mod frame;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzz;
-mod last_words;
-pub(crate) mod mark;
 pub(crate) mod message;
-pub(crate) mod parcel;
 mod reply;
-mod seal;
 pub(crate) mod spin;
-mod tending;
 #[cfg(test)]
 mod tests;
+mod upkeep;
 pub(crate) mod window;
-pub(crate) mod words;
 
 /// Where the pure parts find their atomics; a model checker puts its own here.
 mod atomic {
@@ -80,9 +80,9 @@ mod atomic {
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 
+use self::control::{ReplyControl, RequestControl};
 use self::frame::{INLINE, RING};
 use self::message::{MAGIC, ToChild};
-use self::words::{ReplyWords, RequestWords};
 use crate::codec::handles::Handles;
 use crate::codec::{self, message::to_bytes};
 use crate::shared::MappedHeader;
@@ -91,49 +91,49 @@ use crate::sys::memory::Access;
 use crate::sys::socket;
 use crate::sys::{self, Errno, fd, memory};
 
-pub(crate) use self::answer::Answer;
-pub(crate) use self::beside::{PATIENCE, is_temporary};
-pub(crate) use self::callee::{Callee, Given};
-pub(crate) use self::caller::{Caller, Remains, Salvaged};
-pub(crate) use self::crowd::Crowd;
-pub(crate) use self::last_words::LastWords;
+pub(crate) use self::ancillary::{FD_RETRY_TIME, is_temporary};
+pub(crate) use self::batch_reply::BatchReply;
+pub(crate) use self::buffers::{BUFFER_IDLE_TIME, BufferWriter, Gone, Lease, SharedBufferPool};
+pub(crate) use self::callee::{Callee, Incoming};
+pub(crate) use self::caller::{Caller, InFlightAtExit, PartialBatch};
+pub(crate) use self::cpu_collision::CpuCollision;
+pub(crate) use self::crash_note::CrashNote;
 pub use self::message::StartMethod;
-pub(crate) use self::parcel::{Filling, Gone, IDLE, Loan, SharedStock};
 pub(crate) use self::reply::{Body, Reply};
 pub(crate) use self::spin::Spin;
 
 /// A payload on its way.
 #[derive(Debug)]
 pub(crate) struct Payload {
-    place: Place,
+    place: PayloadStorage,
     handles: Handles,
 }
 
 /// The memory that a payload was encoded into.
 #[derive(Debug)]
-enum Place {
+enum PayloadStorage {
     /// Short enough for a frame.
     Small(Vec<u8>),
-    Parcel(Loan),
+    ShmBuffer(Lease),
 }
 
 impl Payload {
     /// Puts what an encoder made together with the memory that it may lie in; `None` if that was never filled.
-    pub(crate) fn new(encoded: codec::Payload, filling: Filling, handles: Handles) -> Option<Self> {
+    pub(crate) fn new(encoded: codec::Payload, filling: BufferWriter, handles: Handles) -> Option<Self> {
         match encoded {
             codec::Payload::Small(bytes) => Some(Self::small(bytes).with(handles)),
-            codec::Payload::Spilled(len) => filling.done(len).map(|loan| Self::in_parcel(loan).with(handles)),
+            codec::Payload::Spilled(len) => filling.done(len).map(|loan| Self::in_buffer(loan).with(handles)),
         }
     }
 
     /// One that is short enough for a frame.
     pub(crate) fn small(bytes: Vec<u8>) -> Self {
-        Self { place: Place::Small(bytes), handles: Handles::default() }
+        Self { place: PayloadStorage::Small(bytes), handles: Handles::default() }
     }
 
-    /// One that is in a parcel.
-    pub(crate) fn in_parcel(loan: Loan) -> Self {
-        Self { place: Place::Parcel(loan), handles: Handles::default() }
+    /// One that is in a buffer.
+    pub(crate) fn in_buffer(loan: Lease) -> Self {
+        Self { place: PayloadStorage::ShmBuffer(loan), handles: Handles::default() }
     }
 
     /// The same, with these handles beside it.
@@ -147,35 +147,35 @@ impl Payload {
 
     /// Whether nothing but its frame travels.
     pub(crate) fn is_plain(&self) -> bool {
-        matches!(self.place, Place::Small(_)) && self.handles.is_empty()
+        matches!(self.place, PayloadStorage::Small(_)) && self.handles.is_empty()
     }
 
     /// The encoded bytes.
     pub(crate) fn bytes(&self) -> &[u8] {
         match &self.place {
-            Place::Small(bytes) => bytes,
-            Place::Parcel(loan) => loan.bytes(),
+            PayloadStorage::Small(bytes) => bytes,
+            PayloadStorage::ShmBuffer(loan) => loan.bytes(),
         }
     }
 
-    /// The encoded bytes, for changes; none if they are in a parcel.
+    /// The encoded bytes, for changes; none if they are in a buffer.
     pub(crate) fn small_bytes_mut(&mut self) -> &mut [u8] {
         match &mut self.place {
-            Place::Small(bytes) => bytes,
-            Place::Parcel(_) => &mut [],
+            PayloadStorage::Small(bytes) => bytes,
+            PayloadStorage::ShmBuffer(_) => &mut [],
         }
     }
 
-    fn loan(&self) -> Option<&Loan> {
+    fn loan(&self) -> Option<&Lease> {
         match &self.place {
-            Place::Small(_) => None,
-            Place::Parcel(loan) => Some(loan),
+            PayloadStorage::Small(_) => None,
+            PayloadStorage::ShmBuffer(loan) => Some(loan),
         }
     }
 
     /// A payload of bytes that are there already, in memory that goes when it does.
     pub(crate) fn of_bytes(bytes: &[u8]) -> sys::Result<Self> {
-        let mut filling = Filling::new(&SharedStock::default());
+        let mut filling = BufferWriter::new(&SharedBufferPool::default());
         let mut writer = codec::Writer::new(Vec::new(), INLINE, &mut filling);
         let written = writer.put_bytes(bytes).and_then(|()| writer.finish());
         written.ok().and_then(|written| Self::new(written, filling, Handles::default())).ok_or(Errno::ENOMEM)
@@ -185,16 +185,16 @@ impl Payload {
 /// A new link, as the parent holds it before anything has been asked on it.
 #[derive(Debug)]
 pub(crate) struct Link {
-    request: Arc<MappedHeader<RequestWords>>,
-    reply: MappedHeader<ReplyWords>,
+    request: Arc<MappedHeader<RequestControl>>,
+    reply: MappedHeader<ReplyControl>,
     control: HeldFd,
     bell: Arc<HeldFd>,
-    /// The halves' memory, of which only [`FIRST`] bytes of each ring are reserved, until it is known what the link is for.
+    /// The halves' memory, of which only [`INITIAL_RING_BYTES`] bytes of each ring are reserved, until it is known what the link is for.
     halves: Option<[HeldFd; 2]>,
 }
 
 /// How much of a ring is reserved from the start: room for a setup, one call, and their answers.
-const FIRST: usize = 3 * frame::LONGEST;
+const INITIAL_RING_BYTES: usize = 3 * frame::MAX_FRAME_BYTES;
 
 impl Link {
     /// Makes a link, and returns the child's end of its control socket, on which everything else is waiting already.
@@ -207,8 +207,10 @@ impl Link {
         }
         let (control, theirs) = at("make a socket pair", socket::pair())?;
         let bell = at("make an eventfd", fd::eventfd())?;
-        let (size, first) =
-            (MappedHeader::<RequestWords>::size_with(RING), MappedHeader::<RequestWords>::size_with(FIRST));
+        let (size, first) = (
+            MappedHeader::<RequestControl>::size_with(RING),
+            MappedHeader::<RequestControl>::size_with(INITIAL_RING_BYTES),
+        );
         let request_fd = at("reserve the request half", memory::create_in_part("process-task-request", size, first))?;
         let reply_fd = at("reserve the reply half", memory::create_in_part("process-task-reply", size, first))?;
         let request = at("map the request half", MappedHeader::map(request_fd.as_fd(), RING, Access::Write))?;
@@ -228,15 +230,15 @@ impl Link {
     ///
     /// # Errors
     /// There is no memory for the rest of the rings.
-    pub(crate) fn for_many(mut self) -> Result<Self, Errno> {
+    pub(crate) fn for_worker(mut self) -> Result<Self, Errno> {
         for half in self.halves.take().into_iter().flatten() {
-            memory::reserve_part(half.as_fd(), 0, MappedHeader::<RequestWords>::size_with(RING))?;
+            memory::reserve_part(half.as_fd(), 0, MappedHeader::<RequestControl>::size_with(RING))?;
         }
         Ok(self)
     }
 
     /// Makes the link fit for a setup and one call.
-    pub(crate) fn for_one(mut self) -> Self {
+    pub(crate) fn for_single_call(mut self) -> Self {
         self.halves = None;
         self
     }
@@ -249,19 +251,19 @@ impl Link {
     /// Wakes a child that will be given something in a moment, so that its waking and our preparing go side by side.
     ///
     /// Says whether it was asleep.
-    pub(crate) fn rouse(&self) -> bool {
-        let dozing = &self.reply.words().dozing.0;
-        let rouse = bell::must_rouse(dozing);
-        if rouse {
-            sys::futex::wake(dozing, 1);
+    pub(crate) fn wake(&self) -> bool {
+        let parked = &self.reply.words().parked.0;
+        let wake = doorbell::must_wake(parked);
+        if wake {
+            sys::futex::wake(parked, 1);
         }
-        rouse
+        wake
     }
 
     /// Ends a child that has nothing to do.
     pub(crate) fn close(&self) {
         use std::sync::atomic::Ordering::SeqCst;
-        self.request.words().closing.0.store(1, SeqCst);
-        self.rouse();
+        self.request.words().shutdown.0.store(1, SeqCst);
+        self.wake();
     }
 }

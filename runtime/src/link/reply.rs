@@ -1,15 +1,15 @@
-//! What a child answered, as the parent holds it: bytes of its own, or the child's parcel until it is let go.
+//! What a child answered, as the parent holds it: bytes of its own, or the child's buffer until it is let go.
 //!
-//! Owns: the copy, or the loan. Runs in: the parent. Never: believes that a parcel stays as it is while its child lives.
+//! Owns: the copy, or the loan. Runs in: the parent. Never: believes that a buffer stays as it is while its child lives.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering::SeqCst;
 
 use super::Payload;
 use super::batch::Tally;
-use super::frame::Kind;
-use super::parcel::NO_SLOT;
-use super::words::RequestWords;
+use super::buffers::NO_SLOT;
+use super::control::RequestControl;
+use super::frame::FrameKind;
 use crate::codec::handles::Received;
 use crate::shared::MappedHeader;
 use crate::sys::Errno;
@@ -18,7 +18,7 @@ use crate::sys::memory::Map;
 /// What a child answered.
 #[derive(Debug)]
 pub(crate) struct Reply {
-    pub(crate) kind: Kind,
+    pub(crate) kind: FrameKind,
     pub(crate) body: Body,
     pub(crate) batch: Option<OfBatch>,
 }
@@ -34,7 +34,7 @@ pub(crate) struct OfBatch {
 
 impl Reply {
     /// A reply to a single call.
-    pub(crate) fn new(kind: Kind, body: Body) -> Self {
+    pub(crate) fn new(kind: FrameKind, body: Body) -> Self {
         Self { kind, body, batch: None }
     }
 }
@@ -46,21 +46,21 @@ pub(crate) enum Body {
     Tiny([u64; 2], usize),
     /// Copied out of the ring: so many bytes, in memory as aligned as a payload has to be.
     Small(Vec<u128>, usize),
-    /// Still in the child's parcel, which is let go when this is dropped.
-    Parcel(Borrowed),
-    /// The parcel could not be received.
+    /// Still in the child's buffer, which is let go when this is dropped.
+    ShmBuffer(LeasedBuffer),
+    /// The buffer could not be received.
     Lost(Errno),
     /// One of the others, with handles beside it.
     With(Box<(Body, Received)>),
 }
 
-/// A reply parcel that this process maps.
+/// A reply buffer that this process maps.
 #[derive(Debug)]
-pub(crate) struct Borrowed {
+pub(crate) struct LeasedBuffer {
     pub(super) map: Arc<Map>,
     pub(super) len: usize,
     pub(super) slot: u8,
-    pub(super) request: Arc<MappedHeader<RequestWords>>,
+    pub(super) request: Arc<MappedHeader<RequestControl>>,
 }
 
 impl Body {
@@ -95,13 +95,13 @@ impl Body {
     /// The payload.
     ///
     /// # Errors
-    /// It was in a parcel that could not be received.
+    /// It was in a buffer that could not be received.
     pub(crate) fn bytes(&self) -> Result<&[u8], Errno> {
         match self {
             Self::Tiny(few, len) => Ok(&bytemuck::cast_slice(few)[..*len]),
             Self::Small(memory, len) => Ok(&bytemuck::cast_slice(memory)[..*len]),
-            // The child writes this parcel again only after `released` says that it may.
-            Self::Parcel(borrowed) => Ok(borrowed.map.lend(0, borrowed.len)),
+            // The child writes this buffer again only after `released` says that it may.
+            Self::ShmBuffer(borrowed) => Ok(borrowed.map.lend(0, borrowed.len)),
             Self::Lost(errno) => Err(*errno),
             Self::With(both) => both.0.bytes(),
         }
@@ -121,7 +121,7 @@ impl Body {
     }
 }
 
-impl Drop for Borrowed {
+impl Drop for LeasedBuffer {
     fn drop(&mut self) {
         if self.slot != NO_SLOT {
             self.request.words().released.0.fetch_xor(1 << self.slot, SeqCst);

@@ -12,11 +12,11 @@ use std::hint::spin_loop;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
-const SHORTEST: u64 = 500;
-const LONGEST: u64 = 50_000;
+const MIN_SPIN_NANOS: u64 = 500;
+const MAX_SPIN_NANOS: u64 = 50_000;
 
 /// Shorter than what sleeping and being woken costs.
-const BRIEFLY: Duration = Duration::from_micros(4);
+const BRIEF_SPIN: Duration = Duration::from_micros(4);
 
 /// The present length of a look, in nanoseconds. Several threads may share and teach it.
 #[derive(Debug)]
@@ -32,7 +32,7 @@ pub(crate) fn pause() {
 
 impl Spin {
     pub(crate) const fn new() -> Self {
-        Self(AtomicU64::new(LONGEST))
+        Self(AtomicU64::new(MAX_SPIN_NANOS))
     }
 
     /// Looks until `there` says yes, or the time is over; says which.
@@ -41,7 +41,7 @@ impl Spin {
         self.learn(|length| look(length, there))
     }
 
-    /// Looks, less and less often, until `count` says that `enough` is there, or that something is after [`A_WHILE`], or
+    /// Looks, less and less often, until `count` says that `enough` is there, or that something is after [`FIRST_SPIN`], or
     /// the time is over; says which. For values that cost their writer time when they are read, so that it is better to
     /// find much than to find something at once.
     #[inline]
@@ -53,7 +53,7 @@ impl Spin {
     fn learn(&self, look: impl FnOnce(Duration) -> bool) -> bool {
         let length = self.0.load(Relaxed);
         let found = look(Duration::from_nanos(length));
-        let next = if found { (length * 2).min(LONGEST) } else { (length / 2).max(SHORTEST) };
+        let next = if found { (length * 2).min(MAX_SPIN_NANOS) } else { (length / 2).max(MIN_SPIN_NANOS) };
         self.0.store(next, Relaxed);
         found
     }
@@ -61,39 +61,39 @@ impl Spin {
     /// The sleep that began at `since` is over.
     pub(crate) fn slept(&self, since: Instant) {
         let slept = u64::try_from(since.elapsed().as_nanos()).unwrap_or(u64::MAX);
-        if slept < LONGEST {
-            self.0.store((2 * slept).min(LONGEST), Relaxed);
+        if slept < MAX_SPIN_NANOS {
+            self.0.store((2 * slept).min(MAX_SPIN_NANOS), Relaxed);
         }
     }
 }
 
 /// Looks for a few microseconds, where another thread may need the processor. Nothing is learnt from it.
 pub(crate) fn briefly(there: impl FnMut() -> bool) -> bool {
-    look(BRIEFLY, there)
+    look(BRIEF_SPIN, there)
 }
 
 /// How long the first and the longest breath between two looks for much are, in pauses of the processor of some 20 ns.
-const BREATHS: (u32, u32) = (16, 64);
+const PAUSES_BETWEEN_CLOCK_READS: (u32, u32) = (16, 64);
 
 /// After so long, little is enough.
-const A_WHILE: Duration = Duration::from_micros(2);
+const FIRST_SPIN: Duration = Duration::from_micros(2);
 
 #[inline]
 fn look_for_much(length: Duration, enough: u32, mut count: impl FnMut() -> u32) -> bool {
     let start = Instant::now();
-    let mut breath = BREATHS.0;
+    let mut breath = PAUSES_BETWEEN_CLOCK_READS.0;
     loop {
         for _ in 0..breath {
             spin_loop();
         }
         let (count, elapsed) = (count(), start.elapsed());
-        if count >= enough || count > 0 && elapsed >= A_WHILE {
+        if count >= enough || count > 0 && elapsed >= FIRST_SPIN {
             return true;
         }
-        if elapsed >= length.max(A_WHILE) {
+        if elapsed >= length.max(FIRST_SPIN) {
             return false;
         }
-        breath = (2 * breath).min(BREATHS.1);
+        breath = (2 * breath).min(PAUSES_BETWEEN_CLOCK_READS.1);
     }
 }
 

@@ -6,14 +6,14 @@
 //! Both halves of the word count calls since the link was made, modulo 2^32. The parent raises the limit when it has
 //! written a frame, and lowers it to take calls back; the child raises `claimed` by one, and only *then* reads the frame.
 //! Every change is one atomic step of one word, so a call is either claimed or taken back, never both. The orderings are
-//! those of a hand-over: what was written before a push is seen after the claim. [`super::bell`] sees to it that no side
+//! those of a hand-over: what was written before a push is seen after the claim. [`super::doorbell`] sees to it that no side
 //! sleeps over a push.
 
 use super::atomic::AtomicU64;
 use super::atomic::Ordering::{AcqRel, Acquire, Relaxed};
 
 /// The most calls that are given to one child and not answered yet.
-pub(crate) const LOOK_AHEAD: u32 = 16;
+pub(crate) const MAX_IN_FLIGHT: u32 = 16;
 
 const ONE_MORE: u64 = 1 << 32;
 
@@ -74,7 +74,7 @@ pub(crate) fn take_back(word: &AtomicU64, most: u32) -> u32 {
     let _ = word.fetch_update(AcqRel, Relaxed, |word| {
         let seen = Window::of(word);
         // A child that scribbles over the word must not make us take back more than we gave; see `Caller::check`.
-        taken = seen.unclaimed().min(most).min(LOOK_AHEAD);
+        taken = seen.unclaimed().min(most).min(MAX_IN_FLIGHT);
         (taken != 0).then(|| Window { limit: seen.limit.wrapping_sub(taken), ..seen }.word())
     });
     taken

@@ -25,8 +25,8 @@ use super::scheduler::Scheduler;
 use crate::call::outcome;
 use crate::error::{Direction, Error, ErrorKind, Execution, Result};
 use crate::link::batch::{Results, Tally, pass_over};
-use crate::link::frame::Kind;
-use crate::link::{Body, Payload, Reply, Salvaged};
+use crate::link::frame::FrameKind;
+use crate::link::{Body, PartialBatch, Payload, Reply};
 use crate::supervisor::ChildHandle;
 use crate::task::Options;
 
@@ -73,8 +73,8 @@ impl Call {
     }
 
     /// What its request is.
-    pub(super) fn kind(&self) -> Kind {
-        if self.is_batch() { Kind::Batch } else { Kind::Call }
+    pub(super) fn kind(&self) -> FrameKind {
+        if self.is_batch() { FrameKind::Batch } else { FrameKind::Call }
     }
 
     /// What is known beside the outcome, if that is the results of a batch.
@@ -129,7 +129,7 @@ impl BatchResults {
         };
         let mut results = Results::of(body.bytes().unwrap_or_default());
         (0..self.items).map(move |_| match results.next() {
-            Some((Kind::Done, bytes)) => Ok(bytes),
+            Some((FrameKind::Done, bytes)) => Ok(bytes),
             Some((kind, bytes)) => Err(failed(kind, bytes)),
             // They were counted when they came; but a parcel may be written by its child as long as that lives.
             None => {
@@ -162,7 +162,7 @@ impl Scheduler {
         }
         call.set_answered(batch.tally, Some(batch.nanos), record);
         // A parcel that could not be received is an error of all items that it may have answered.
-        let outcome = outcome::of_reply(Reply::new(Kind::Done, body));
+        let outcome = outcome::of_reply(Reply::new(FrameKind::Done, body));
         self.settle_call(call, outcome.map_err(|error| in_process(record.map(|record| &**record), error)));
     }
 
@@ -173,10 +173,10 @@ impl Scheduler {
         &mut self,
         record: &Arc<ChildHandle>,
         QueuedCall { call, mut payload }: QueuedCall,
-        salvaged: Salvaged,
+        salvaged: PartialBatch,
         error: &Error,
     ) -> Option<QueuedCall> {
-        let Salvaged { tally, body, running } = salvaged;
+        let PartialBatch { tally, body, running } = salvaged;
         if let Some(slot) = call.worker().and_then(|number| self.slots.get_mut(number)) {
             slot.tally.calls += u64::from(tally.answered);
         }

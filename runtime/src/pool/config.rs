@@ -7,7 +7,7 @@ use std::time::Duration;
 use crate::call::encode;
 use crate::codec::handles::Handles;
 use crate::error::Result;
-use crate::link::{Payload, SharedStock};
+use crate::link::{Payload, SharedBufferPool};
 use crate::supervisor::SpawnAttributes;
 use crate::sys;
 use crate::task::{Options as Limits, Registration, Task};
@@ -50,7 +50,7 @@ impl EncodedCall {
     /// The arguments cannot be encoded.
     pub(super) fn new<T: Task<Output = ()>>(task: T, args: T::Args<'_>) -> Result<Self> {
         let (registration, options) = (task.registration(), task.options());
-        let payload = encode::<T>(args, &SharedStock::default())?;
+        let payload = encode::<T>(args, &SharedBufferPool::default())?;
         let arguments = payload.bytes().to_vec();
         Ok(Self { task: registration, options, arguments, handles: payload.handles().clone() })
     }

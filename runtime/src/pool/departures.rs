@@ -21,7 +21,7 @@ use super::scheduler::Scheduler;
 use super::slot::{Request, SlotState, Worker};
 use crate::call::outcome;
 use crate::error::{Error, ErrorKind, Execution, Result};
-use crate::link::frame::Kind;
+use crate::link::frame::FrameKind;
 use crate::supervisor::{ChildHandle, DEATH_CHECK_INTERVAL, MAX_DEATH_TIME, not_dead_note};
 use crate::sys::signal;
 
@@ -366,7 +366,7 @@ fn give_finalizer(worker: &mut Worker, finalizer: &EncodedCall) -> Result<()> {
     let at = |step: &'static str| move |errno| Error::could_not_start(step, errno);
     let payload = finalizer.payload().map_err(at("find memory for the finalizer's arguments"))?;
     let request = (index, finalizer.options().memory_limit);
-    let written = worker.caller.write(Kind::Call, request, payload, Request::Finalizer);
+    let written = worker.caller.write(FrameKind::Call, request, payload, Request::Finalizer);
     written.map_err(|(errno, ..)| at("hand over the finalizer's arguments")(errno))?;
     worker.caller.publish();
     Ok(())

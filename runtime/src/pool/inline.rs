@@ -15,8 +15,8 @@ use super::config::{EncodedCall, PoolConfig};
 use crate::call::{outcome, panics, run_one};
 use crate::codec::handles::Received;
 use crate::error::{Error, Result};
-use crate::link::frame::Kind;
-use crate::link::{Body, Filling, Payload, Reply, SharedStock};
+use crate::link::frame::FrameKind;
+use crate::link::{Body, BufferWriter, Payload, Reply, SharedBufferPool};
 use crate::process::current;
 use crate::task::lookup;
 
@@ -69,11 +69,11 @@ pub(super) fn run(task: u32, arguments: &Payload) -> Result<Body> {
 fn reply(task: u32, arguments: &Payload) -> Reply {
     static HOOK: Once = Once::new();
     HOOK.call_once(panics::install_hook);
-    let Some(task) = lookup(task) else { return Reply::new(Kind::UnknownTask, Body::of_bytes(&[])) };
+    let Some(task) = lookup(task) else { return Reply::new(FrameKind::UnknownTask, Body::of_bytes(&[])) };
     // A copy, because small payloads are nowhere aligned but in a ring.
     let received = Received::of_own(arguments.handles());
     let arguments = Body::of_bytes(arguments.bytes());
-    let filling = Filling::new(&SharedStock::default());
+    let filling = BufferWriter::new(&SharedBufferPool::default());
     let (kind, payload) = run_one(task, arguments.bytes().unwrap_or_default(), &received, filling, || ());
     Reply::new(kind, Body::of_bytes(payload.bytes()).with(Received::of_own(payload.handles())))
 }

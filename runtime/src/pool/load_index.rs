@@ -3,10 +3,10 @@
 //! Owns: the workers' numbers, sorted. Runs in: the parent, under the schedule's mutex.
 //! Never: knows what a worker is; it is told each number's load, and answers which has least and which has most.
 
-use crate::link::window::LOOK_AHEAD;
+use crate::link::window::MAX_IN_FLIGHT;
 
 /// One more than the most calls that a worker can have.
-const LEVELS: usize = LOOK_AHEAD as usize + 1;
+const LEVELS: usize = MAX_IN_FLIGHT as usize + 1;
 
 /// Not in any list.
 const NOWHERE: usize = usize::MAX;

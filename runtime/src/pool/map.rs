@@ -23,10 +23,10 @@ use crate::call::decode;
 use crate::codec::Writer;
 use crate::codec::handles::{self, Handles};
 use crate::error::{Direction, Error, ErrorKind, Execution, Result};
-use crate::link::batch::{Builder, LONGEST_ITEM};
+use crate::link::batch::{Builder, MAX_ITEM_BYTES};
 use crate::link::frame::INLINE;
-use crate::link::window::LOOK_AHEAD;
-use crate::link::{Filling, Payload};
+use crate::link::window::MAX_IN_FLIGHT;
+use crate::link::{BufferWriter, Payload};
 use crate::sys::clock;
 use crate::task::{Options, Task};
 
@@ -79,7 +79,7 @@ where
     I: Iterator<Item = T::Args<'a>>,
 {
     let mut results = Vec::new();
-    for result in Imap::new(pool, task, items, 4 * LOOK_AHEAD as usize * pool.workers()) {
+    for result in Imap::new(pool, task, items, 4 * MAX_IN_FLIGHT as usize * pool.workers()) {
         results.push(result?);
         hook(results.len(), total);
     }
@@ -110,7 +110,7 @@ struct MapRun<'p, T: Task> {
     size: usize,
     /// What travels beside it.
     handles: Handles,
-    filling: Filling,
+    filling: BufferWriter,
     pace: BatchSizer,
     /// There may be more items, and they are wanted.
     reads: bool,
@@ -154,7 +154,7 @@ impl<'p, T: Task> MapRun<'p, T> {
             bytes: Vec::with_capacity(INLINE),
             size: 1,
             handles: Handles::default(),
-            filling: Filling::new(&shared.stock),
+            filling: BufferWriter::new(&shared.stock),
             pace: BatchSizer::default(),
             reads: true,
         }
@@ -229,9 +229,9 @@ impl<'p, T: Task> MapRun<'p, T> {
             BatchEnd::NoRoom(item) if handles.is_empty() => self.begin_with(item),
             BatchEnd::NoRoom(item) => self.send_alone(Payload::small(item).with(handles)),
             BatchEnd::Spilled(len) => {
-                let filling = mem::replace(&mut self.filling, Filling::new(&self.shared.stock));
+                let filling = mem::replace(&mut self.filling, BufferWriter::new(&self.shared.stock));
                 match filling.done(len) {
-                    Some(loan) => self.send_alone(Payload::in_parcel(loan).with(handles)),
+                    Some(loan) => self.send_alone(Payload::in_buffer(loan).with(handles)),
                     None => self.refuse("their parcel is gone".to_owned()),
                 }
             }
@@ -258,7 +258,7 @@ impl<'p, T: Task> MapRun<'p, T> {
             }
         }
         let known = self.pace.is_known();
-        let most = self.workers * if known { 4 * LOOK_AHEAD as usize } else { 2 };
+        let most = self.workers * if known { 4 * MAX_IN_FLIGHT as usize } else { 2 };
         self.full = held > MOST_BYTES || self.pending.len() > MOST_CALLS.max(most);
         self.room = if self.full { 0 } else { most.saturating_sub(unsettled.len()) };
         unsettled
@@ -266,7 +266,7 @@ impl<'p, T: Task> MapRun<'p, T> {
 
     /// Makes this the first item of the next batch, or sends it alone if it is too long for that.
     fn begin_with(&mut self, item: Vec<u8>) {
-        if item.len() > LONGEST_ITEM {
+        if item.len() > MAX_ITEM_BYTES {
             return self.send_alone(Payload::small(item));
         }
         self.bytes.extend_from_slice(&item);

@@ -12,7 +12,7 @@ use std::time::Instant;
 use super::effects::Start;
 use super::scheduler::{Phase, Scheduler};
 use super::slot::SlotState;
-use crate::link::window::LOOK_AHEAD;
+use crate::link::window::MAX_IN_FLIGHT;
 
 impl Scheduler {
     /// The worker in this place has no call. It goes, if it gets none any more.
@@ -38,7 +38,7 @@ impl Scheduler {
     pub(super) fn retire_over_memory(&mut self, number: usize) {
         if self.config.options.most_memory.is_some()
             && let Some(worker) = self.slots[number].worker_mut()
-            && worker.caller.has_outgrown()
+            && worker.caller.is_over_memory()
         {
             worker.shut = true;
             self.reclaim(number, usize::MAX);
@@ -49,7 +49,7 @@ impl Scheduler {
     pub(super) fn prestart_standby(&mut self, number: usize) {
         let Some(quota) = self.config.quota else { return };
         let slot = &self.slots[number];
-        let near = (quota / 2).min(u64::from(LOOK_AHEAD));
+        let near = (quota / 2).min(u64::from(MAX_IN_FLIGHT));
         let is_near = slot.worker().is_some_and(|worker| worker.left() <= near);
         if is_near && slot.standby.is_none() && slot.pending_starts == 0 {
             self.effects.start.push(Start { number, pause: None, standby: true });

@@ -32,12 +32,12 @@ use super::pending_limit::PendingLimit;
 use super::slot::{Request, Slot};
 use super::starts::Starts;
 use crate::error::{Direction, Error, ErrorKind, Execution, Result, why};
-use crate::link::window::LOOK_AHEAD;
-use crate::link::{Body, PATIENCE, Payload, Reply, is_temporary};
+use crate::link::window::MAX_IN_FLIGHT;
+use crate::link::{Body, FD_RETRY_TIME, Payload, Reply, is_temporary};
 use crate::sys::Errno;
 
 /// After so many calls that were submitted while all workers were busy, the submitting thread looks for replies.
-const RARELY: u32 = LOOK_AHEAD;
+const RARELY: u32 = MAX_IN_FLIGHT;
 
 /// How soon handles are tried again that could not be sent because too many are under way.
 const SOON: Duration = Duration::from_millis(2);
@@ -413,7 +413,7 @@ impl Scheduler {
                 self.backlog.push_front(QueuedCall { call, payload });
                 self.update_load(number);
             }
-            _ if is_temporary(errno) && self.refused_since.get_or_insert(now).elapsed() < PATIENCE => {
+            _ if is_temporary(errno) && self.refused_since.get_or_insert(now).elapsed() < FD_RETRY_TIME => {
                 // Other workers are about to take theirs, or other processes of this user are.
                 self.backlog.push_front(QueuedCall { call, payload });
                 self.set_alarm(now.checked_add(SOON));

@@ -20,7 +20,7 @@ use super::pending_limit::PendingLimit;
 use super::scheduler::Scheduler;
 use super::worker_start;
 use crate::error::{Error, Result};
-use crate::link::{IDLE, Payload, SharedStock, Spin};
+use crate::link::{BUFFER_IDLE_TIME, Payload, SharedBufferPool, Spin};
 use crate::reactor::{EventHandler, Token};
 use crate::supervisor::{ChildHandle, Supervisor};
 use crate::sys::held::HeldFd;
@@ -51,7 +51,7 @@ pub(super) struct Shared {
     leader_bell: HeldFd,
     /// How long leaders spin before they sleep.
     pub(super) spin: Spin,
-    pub(super) stock: SharedStock,
+    pub(super) stock: SharedBufferPool,
     /// A timer is set that trims memory.
     trimming: AtomicBool,
     /// A timer is set that checks links.
@@ -80,7 +80,7 @@ impl Shared {
             set,
             leader_bell,
             spin: Spin::new(),
-            stock: SharedStock::default(),
+            stock: SharedBufferPool::default(),
             trimming: AtomicBool::new(false),
             watching: AtomicBool::new(false),
             callbacks: Callbacks::default(),
@@ -89,7 +89,7 @@ impl Shared {
         let handler: Arc<dyn EventHandler> = Arc::<Self>::clone(&shared);
         let _ = shared.token.set(shared.supervisor.reactor().add_handler(handler));
         let trimmed = Arc::downgrade(&shared);
-        shared.stock.when_kept(move || {
+        shared.stock.on_warm(move || {
             if let Some(shared) = trimmed.upgrade() {
                 shared.trim_later();
             }
@@ -235,14 +235,14 @@ impl Shared {
     /// Trims memory for long payloads once it has been idle for some time.
     fn trim_later(self: &Arc<Self>) {
         if !self.is_foreign() && !self.trimming.swap(true, SeqCst) {
-            self.later(IDLE, Self::trim);
+            self.later(BUFFER_IDLE_TIME, Self::trim);
         }
     }
 
     fn trim(self: &Arc<Self>) {
         self.trimming.store(false, SeqCst);
         // Half of the time, since timers fire early, and the clock goes in steps.
-        let (gone, warm) = self.stock.give_back(IDLE / 2);
+        let (gone, warm) = self.stock.give_back(BUFFER_IDLE_TIME / 2);
         let mapped = self.update(|scheduler| scheduler.trim(&gone));
         if warm || mapped {
             self.trim_later();

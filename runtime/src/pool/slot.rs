@@ -134,10 +134,10 @@ impl Worker {
     pub(super) fn set_notify_flags(&mut self, asleep: bool, hungry: bool) {
         let before = std::mem::replace(&mut self.notify_flags, (asleep, hungry));
         if before.0 != asleep {
-            self.caller.set_asleep(asleep);
+            self.caller.set_notify_reply(asleep);
         }
         if before.1 != hungry {
-            self.caller.set_hungry(hungry);
+            self.caller.set_notify_idle(hungry);
         }
     }
 }

@@ -15,8 +15,8 @@ use super::scheduler::{Leader, Phase, Scheduler};
 use super::slot::{Request, SlotState, Worker};
 use crate::call::outcome;
 use crate::error::{Error, ErrorKind, Execution};
-use crate::link::frame::Kind;
-use crate::link::{Caller, Remains, Reply, Salvaged};
+use crate::link::frame::FrameKind;
+use crate::link::{Caller, InFlightAtExit, PartialBatch, Reply};
 use crate::supervisor::ChildHandle;
 
 impl Scheduler {
@@ -58,7 +58,7 @@ impl Scheduler {
         let Some(worker) = self.slots[number].worker_mut() else { return };
         worker.setup_pending -= 1;
         let setup = matches!(asked, Request::Setup);
-        if reply.kind == Kind::Done {
+        if reply.kind == FrameKind::Done {
             worker.initializing &= setup;
             if worker.setup_pending == 0 {
                 self.starts.worked();
@@ -257,9 +257,9 @@ impl Scheduler {
 
     /// Sorts what a worker had that is dead, or believed no more: returns what it was running, and of a batch what was
     /// answered; what it had not begun goes back to the front of the backlog.
-    pub(super) fn settle_in_flight(&mut self, worker: Worker) -> (Vec<QueuedCall>, Option<Salvaged>) {
+    pub(super) fn settle_in_flight(&mut self, worker: Worker) -> (Vec<QueuedCall>, Option<PartialBatch>) {
         self.timed -= worker.timed;
-        let Remains { mut running, salvaged, mut unclaimed } = worker.caller.remains();
+        let InFlightAtExit { mut running, salvaged, mut unclaimed } = worker.caller.in_flight_at_exit();
         let next = unclaimed.first().filter(|_| running.is_empty() && worker.setup_pending == 0);
         if let Some((Request::Call(call), _)) = next
             && call.is_poison_pill()

@@ -17,7 +17,7 @@ use super::slot::{Request, Worker};
 use super::waitable::AllCalls;
 use crate::codec::message::to_bytes;
 use crate::error::{Error, Result};
-use crate::link::frame::Kind;
+use crate::link::frame::FrameKind;
 use crate::link::{Caller, Payload};
 use crate::supervisor::{ChildHandle, OnStarted, SetupFor, SpawnedChild, StartRequest, hand_over, setup_of_worker};
 use crate::sys::poll::Trigger;
@@ -85,7 +85,7 @@ fn attach(shared: &Arc<Shared>, number: usize, child: Result<SpawnedChild>) -> R
     let SpawnedChild { record, link } = child.map_err(|error| error.in_process(&name, 0))?;
     record.set_name(&name);
     let bell = Arc::clone(link.bell());
-    let link = link.for_many().map_err(|errno| {
+    let link = link.for_worker().map_err(|errno| {
         let _ = record.signal(signal::KILL);
         Error::could_not_start("reserve the link's memory", errno).in_process(&name, record.pid)
     })?;
@@ -131,14 +131,14 @@ fn prepare(
     let (setup, descriptors) = setup_of_worker(worker, &shared.config.options, number)?;
     hand_over(caller, &descriptors).map_err(at("hand over descriptors"))?;
     let setup = Payload::of_bytes(&to_bytes(&setup)).map_err(at("find memory for the setup"))?;
-    let pushed = caller.push(Kind::Setup, 0, setup, Request::Setup);
+    let pushed = caller.push(FrameKind::Setup, 0, setup, Request::Setup);
     pushed.map_err(|(errno, ..)| at("hand over the setup")(errno))?;
     if let Some(initializer) = &shared.config.initializer {
         let unknown = || Error::unknown_task().in_task(initializer.task().name());
         let index = initializer.task().index().ok_or_else(unknown)?;
         let payload = initializer.payload().map_err(at("find memory for the initializer's arguments"))?;
         let request = (index, initializer.options().memory_limit);
-        let written = caller.write(Kind::Call, request, payload, Request::Initializer);
+        let written = caller.write(FrameKind::Call, request, payload, Request::Initializer);
         written.map_err(|(errno, ..)| at("hand over the initializer's arguments")(errno))?;
         caller.publish();
     }

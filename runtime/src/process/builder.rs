@@ -12,7 +12,7 @@ use super::stdio::Stdio;
 use super::surroundings::surroundings;
 use crate::call::encode;
 use crate::error::{Error, Result};
-use crate::link::{SharedStock, StartMethod};
+use crate::link::{SharedBufferPool, StartMethod};
 use crate::supervisor::{ChildHandle, SetupFor, SpawnAttributes, StartRequest, setup, supervisor};
 use crate::sys::{Errno, signal};
 use crate::task::{Options as Limits, Task};
@@ -204,7 +204,7 @@ fn launch<T: Task>(options: SpawnAttributes, name: &str, task: T, args: T::Args<
         }
         let index = registration.index().ok_or_else(Error::unknown_task)?;
         // A parcel of its own, which goes when the call is done: there will be no other.
-        let call = encode::<T>(args, &SharedStock::default())?;
+        let call = encode::<T>(args, &SharedBufferPool::default())?;
         let supervisor = supervisor()?;
         let mut call = call;
         // Noted here, since another process may have to be asked for by the reactor's thread.

@@ -26,7 +26,7 @@ use tracing::warn;
 use crate::call::outcome;
 use crate::codec::message::to_bytes;
 use crate::error::{Error, ErrorKind, Execution, Result};
-use crate::link::frame::Kind;
+use crate::link::frame::FrameKind;
 use crate::link::message::Setup;
 use crate::link::{Body, Caller, Payload};
 use crate::reactor::{EventHandler, Reactor, Timer, Token, existing_reactor, wake};
@@ -120,11 +120,11 @@ impl Running {
     ) -> std::result::Result<Arc<Self>, NotStarted> {
         let SpawnedChild { record, link } = child;
         let bell = Arc::clone(link.bell());
-        let mut caller = Caller::new(link.for_one());
+        let mut caller = Caller::new(link.for_single_call());
         let pushed = (|| {
             hand_over(&caller, &descriptors)?;
             let setup = Payload::of_bytes(&to_bytes(&setup))?;
-            caller.push(Kind::Setup, 0, setup, Asked::Setup).map_err(|(errno, ..)| NotStarted::from(errno))?;
+            caller.push(FrameKind::Setup, 0, setup, Asked::Setup).map_err(|(errno, ..)| NotStarted::from(errno))?;
             if let Some(is_right) = is_right {
                 caller.wake();
                 match is_right(&record) {
@@ -133,7 +133,7 @@ impl Running {
                     Err(error) => return Err(NotStarted::Failed(error)),
                 }
             }
-            caller.push(Kind::Call, order.index, call, Asked::Call).map_err(|(errno, ..)| errno.into())
+            caller.push(FrameKind::Call, order.index, call, Asked::Call).map_err(|(errno, ..)| errno.into())
         })();
         if let Err(why) = pushed {
             let _ = record.signal(signal::KILL);
@@ -259,7 +259,7 @@ impl Running {
                 return None;
             }
             // Without looking first: the process was woken a moment ago, perhaps on this very processor.
-            self.set_asleep();
+            self.set_notify_reply();
             if let Some(outcome) = self.outcome() {
                 return Some(outcome);
             }
@@ -289,14 +289,14 @@ impl Running {
         if is_new {
             reactor.register(self.bell.as_fd(), *token, Trigger::Edge)?;
         }
-        self.set_asleep();
+        self.set_notify_reply();
         Ok(*token)
     }
 
     /// Has the child ring for its reply. There is only one reply, so the flag is never cleared.
-    fn set_asleep(&self) {
+    fn set_notify_reply(&self) {
         if let Some(caller) = &*lock(&self.caller) {
-            caller.set_asleep(true);
+            caller.set_notify_reply(true);
         }
     }
 
@@ -331,7 +331,7 @@ impl Running {
         let Some(caller) = &mut *caller else { return };
         let mut found = None;
         let collected = caller.collect(|asked, reply| {
-            if asked == Asked::Call || reply.kind != Kind::Done {
+            if asked == Asked::Call || reply.kind != FrameKind::Done {
                 found.get_or_insert_with(|| outcome::of_reply(reply));
             }
         });
@@ -409,7 +409,7 @@ impl Running {
         if caller.as_ref()?.claimed() > SETUP {
             return None;
         }
-        let (_, call) = caller.take()?.remains().unclaimed.pop()?;
+        let (_, call) = caller.take()?.in_flight_at_exit().unclaimed.pop()?;
         Some((call, tries))
     }
 

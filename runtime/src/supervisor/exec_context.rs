@@ -15,7 +15,7 @@ use std::os::fd::{AsFd as _, OwnedFd};
 use super::attributes::{SpawnAttributes, attached, check_env, preparing};
 use crate::codec::message::to_bytes;
 use crate::error::{Error, Result};
-use crate::link::mark::MARK;
+use crate::link::boot_env::BOOT_ENV;
 use crate::link::message::{self, Setup};
 use crate::sys::quiet_file::QuietFile;
 use crate::sys::{self, env, fd, memory};
@@ -65,7 +65,7 @@ type Variables = Vec<(OsString, OsString)>;
 /// The environment that a child is executed with, and what is to be changed when it is there.
 fn executed(options: &SpawnAttributes) -> (Variables, Vec<(OsString, Option<OsString>)>) {
     let mut variables: Variables = if options.clear_env { Vec::new() } else { std::env::vars_os().collect() };
-    variables.retain(|(key, _)| key != MARK);
+    variables.retain(|(key, _)| key != BOOT_ENV);
     for (key, value) in &options.env {
         variables.retain(|(set, _)| set != key);
         variables.extend(value.clone().map(|value| (key.clone(), value)));

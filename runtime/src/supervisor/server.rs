@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use super::attributes::BaseAttributes;
 use crate::codec::message::{from_bytes, to_bytes};
 use crate::error::{Error, ErrorKind, Execution, Result};
-use crate::link::mark::{MARK, Mark, Role};
+use crate::link::boot_env::{BOOT_ENV, BootEnv, BootRole};
 use crate::link::message::{FromServer, GaveUp, MAGIC, ToServer};
 use crate::reactor::{Reactor, Token};
 use crate::shared::proc_table::{self, ProcId};
@@ -76,10 +76,10 @@ impl ForkServer {
     /// Starts a fork server and waits until it is ready. `rights` are those of this thread.
     pub(super) fn start(epoch: u64, rights: Arc<Rights>) -> Result<Self> {
         // A process of ours that came as far as here without being taken over would start processes without end.
-        if std::env::var_os(MARK).is_some() {
+        if std::env::var_os(BOOT_ENV).is_some() {
             return Err(Error::could_not_start(
                 format!(
-                    "{MARK} is set, so this process was made to run tasks, and is not ready: a constructor that runs before \
+                    "{BOOT_ENV} is set, so this process was made to run tasks, and is not ready: a constructor that runs before \
                      ours, or what it initialises, may not start processes or pools"
                 ),
                 Errno::ELOOP,
@@ -289,8 +289,8 @@ impl Drop for UnconfirmedServer {
 
 /// Runs this program's image with the mark of a fork server.
 fn execute(socket: BorrowedFd<'_>, null: BorrowedFd<'_>, env: &[(OsString, OsString)]) -> Result<UnconfirmedServer> {
-    let mark = Mark { role: Role::Server, place: init::constructor_index(), socket: socket.as_raw_fd() };
-    let (args, env) = (process::own_args(), process::env_with(env, (MARK, &mark.to_string())));
+    let mark = BootEnv { role: BootRole::Server, place: init::constructor_index(), socket: socket.as_raw_fd() };
+    let (args, env) = (process::own_args(), process::env_with(env, (BOOT_ENV, &mark.to_string())));
     // A member of the program's group hears of Ctrl-Z and `fg`. Elsewhere a group of its own is better: it lives on when the
     // program's group is killed, as that of a child is at its end, and kills what the program had started.
     let leads_group = identity::depth() > 0 || !terminal::is_there();

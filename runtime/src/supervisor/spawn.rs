@@ -93,7 +93,7 @@ impl Supervisor {
         let spare = table.take_spare()?;
         let last = table.spares.is_empty();
         drop(table);
-        spare.link.rouse();
+        spare.link.wake();
         if last {
             // Otherwise the next end that is reported makes the thread look at the stock, at no cost to us.
             self.reactor().interrupt();

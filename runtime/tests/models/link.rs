@@ -8,8 +8,8 @@
 mod atomic {
     pub(crate) use loom::sync::atomic::{AtomicU32, AtomicU64, Ordering, fence};
 }
-#[path = "../../src/link/bell.rs"]
-mod bell;
+#[path = "../../src/link/doorbell.rs"]
+mod doorbell;
 #[path = "../../src/link/window.rs"]
 mod window;
 
@@ -25,14 +25,14 @@ const ITEMS: usize = 2;
 /// One link: its words, and the two places where somebody sleeps.
 struct Link {
     window: AtomicU64,
-    dozing: AtomicU32,
+    parked: AtomicU32,
     tail: AtomicU64,
     progress: AtomicU64,
     /// What stands where the answer to a batch will be: the results of its items.
     results: [AtomicU32; ITEMS],
-    asleep: AtomicU32,
-    hungry: AtomicU32,
-    closing: AtomicU32,
+    notify_reply: AtomicU32,
+    notify_idle: AtomicU32,
+    shutdown: AtomicU32,
     child_bed: Bed,
     parent_bed: Bed,
 }
@@ -41,13 +41,13 @@ impl Link {
     fn new() -> Arc<Self> {
         Arc::new(Self {
             window: AtomicU64::new(0),
-            dozing: AtomicU32::new(0),
+            parked: AtomicU32::new(0),
             tail: AtomicU64::new(0),
             progress: AtomicU64::new(0),
             results: std::array::from_fn(|_| AtomicU32::new(0)),
-            asleep: AtomicU32::new(0),
-            hungry: AtomicU32::new(0),
-            closing: AtomicU32::new(0),
+            notify_reply: AtomicU32::new(0),
+            notify_idle: AtomicU32::new(0),
+            shutdown: AtomicU32::new(0),
             child_bed: Bed::new(),
             parent_bed: Bed::new(),
         })
@@ -66,13 +66,13 @@ impl Link {
     }
 
     fn rouse(&self) {
-        if bell::must_rouse(&self.dozing) {
+        if doorbell::must_wake(&self.parked) {
             self.child_bed.wake();
         }
     }
 
     fn close(&self) {
-        self.closing.store(1, SeqCst);
+        self.shutdown.store(1, SeqCst);
         self.rouse();
     }
 
@@ -85,7 +85,7 @@ impl Link {
         };
         let mut tail = 0;
         while lives() {
-            let closed = self.closing.load(Acquire) != 0;
+            let closed = self.shutdown.load(Acquire) != 0;
             if window::claim(&self.window) {
                 if !lives() {
                     return;
@@ -95,19 +95,19 @@ impl Link {
                 if !lives() {
                     return;
                 }
-                if bell::must_ring(&self.asleep) {
+                if doorbell::must_notify(&self.notify_reply) {
                     self.parent_bed.ring();
                 }
             } else if closed {
                 return;
             } else {
-                if bell::doze(&self.dozing, &self.window, &self.closing) {
-                    if bell::is_missed(&self.hungry) {
+                if doorbell::park(&self.parked, &self.window, &self.shutdown) {
+                    if doorbell::must_notify_idle(&self.notify_idle) {
                         self.parent_bed.ring();
                     }
-                    self.child_bed.wait_on(&self.dozing, 1);
+                    self.child_bed.wait_on(&self.parked, 1);
                 }
-                bell::wake_up(&self.dozing);
+                doorbell::unpark(&self.parked);
             }
         }
     }
@@ -148,11 +148,11 @@ fn neither_side_sleeps_over_what_the_other_brought() {
         let (link, child) = Link::with_child(FOR_EVER);
         link.push();
         while link.tail.load(Acquire) == 0 {
-            bell::say(&link.asleep, 1);
+            doorbell::set_flag(&link.notify_reply, 1);
             if link.tail.load(Acquire) == 0 {
                 link.parent_bed.listen();
             }
-            bell::say(&link.asleep, 0);
+            doorbell::set_flag(&link.notify_reply, 0);
         }
         link.close();
         child.join().unwrap();
@@ -164,7 +164,7 @@ fn a_hungry_parent_hears_of_a_child_that_ran_dry() {
     explore(500, || {
         let (link, child) = Link::with_child(FOR_EVER);
         link.push();
-        bell::say(&link.hungry, 1);
+        doorbell::set_flag(&link.notify_idle, 1);
         // The look after the word: if the reply is not seen now, the bell rings for it; perhaps once before, when the child
         // went to sleep over an empty window.
         while link.tail.load(Acquire) == 0 {

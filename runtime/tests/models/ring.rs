@@ -8,8 +8,8 @@
 mod atomic {
     pub(crate) use loom::sync::atomic::{AtomicU32, AtomicU64, Ordering, fence};
 }
-#[path = "../../src/link/bell.rs"]
-mod bell;
+#[path = "../../src/link/doorbell.rs"]
+mod doorbell;
 #[path = "../../src/link/window.rs"]
 mod window;
 
@@ -47,11 +47,11 @@ const PLACES: usize = 2;
 
 struct Link {
     window: AtomicU64,
-    dozing: AtomicU32,
+    parked: AtomicU32,
     tail: AtomicU64,
-    asleep: AtomicU32,
-    hungry: AtomicU32,
-    closing: AtomicU32,
+    notify_reply: AtomicU32,
+    notify_idle: AtomicU32,
+    shutdown: AtomicU32,
     child_bed: Bed,
     parent_bed: Bed,
     request: [UnsafeCell<u64>; PLACES],
@@ -72,11 +72,11 @@ impl Link {
     fn new(fault: Fault) -> Arc<Self> {
         Arc::new(Self {
             window: AtomicU64::new(0),
-            dozing: AtomicU32::new(0),
+            parked: AtomicU32::new(0),
             tail: AtomicU64::new(0),
-            asleep: AtomicU32::new(0),
-            hungry: AtomicU32::new(0),
-            closing: AtomicU32::new(0),
+            notify_reply: AtomicU32::new(0),
+            notify_idle: AtomicU32::new(0),
+            shutdown: AtomicU32::new(0),
             child_bed: Bed::new(),
             parent_bed: Bed::new(),
             request: std::array::from_fn(|_| UnsafeCell::new(0)),
@@ -95,14 +95,14 @@ impl Link {
     fn push(&self, number: u64, request: u64) {
         write(&self.request[place(number)], request);
         window::push(&self.window, 1);
-        if bell::must_rouse(&self.dozing) {
+        if doorbell::must_wake(&self.parked) {
             self.child_bed.wake();
         }
     }
 
     fn close(&self) {
-        self.closing.store(1, SeqCst);
-        if bell::must_rouse(&self.dozing) {
+        self.shutdown.store(1, SeqCst);
+        if doorbell::must_wake(&self.parked) {
             self.child_bed.wake();
         }
     }
@@ -111,13 +111,13 @@ impl Link {
     fn collect(&self, number: u64) -> u64 {
         while self.tail.load(Acquire) <= number {
             match self.fault {
-                Fault::NoFenceAfterSaying => self.asleep.store(1, Release),
-                _ => bell::say(&self.asleep, 1),
+                Fault::NoFenceAfterSaying => self.notify_reply.store(1, Release),
+                _ => doorbell::set_flag(&self.notify_reply, 1),
             }
             if self.fault == Fault::NoLookAfterSaying || self.tail.load(Acquire) <= number {
                 self.parent_bed.listen();
             }
-            bell::say(&self.asleep, 0);
+            doorbell::set_flag(&self.notify_reply, 0);
         }
         read(&self.reply[place(number)])
     }
@@ -126,7 +126,7 @@ impl Link {
     fn serve(&self) {
         let mut number = 0;
         loop {
-            let closed = self.closing.load(Acquire) != 0;
+            let closed = self.shutdown.load(Acquire) != 0;
             let early = if self.fault == Fault::ReadsBeforeItClaims { read(&self.request[place(number)]) } else { 0 };
             if window::claim(&self.window) {
                 let early = (self.fault == Fault::ReadsBeforeItClaims).then_some(early);
@@ -137,18 +137,18 @@ impl Link {
                 return;
             } else {
                 let sleeps = if self.fault == Fault::NoLookAfterDozing {
-                    self.dozing.store(1, SeqCst);
+                    self.parked.store(1, SeqCst);
                     true
                 } else {
-                    bell::doze(&self.dozing, &self.window, &self.closing)
+                    doorbell::park(&self.parked, &self.window, &self.shutdown)
                 };
                 if sleeps {
-                    if bell::is_missed(&self.hungry) {
+                    if doorbell::must_notify_idle(&self.notify_idle) {
                         self.parent_bed.ring();
                     }
-                    self.child_bed.wait_on(&self.dozing, 1);
+                    self.child_bed.wait_on(&self.parked, 1);
                 }
-                bell::wake_up(&self.dozing);
+                doorbell::unpark(&self.parked);
             }
         }
     }
@@ -169,7 +169,7 @@ impl Link {
                 self.tail.store(number + 1, Release);
             }
         }
-        if bell::must_ring(&self.asleep) {
+        if doorbell::must_notify(&self.notify_reply) {
             self.parent_bed.ring();
         }
     }

@@ -136,7 +136,7 @@ impl Local {
                 Err(Errno::ETOOMANYREFS) if patience == Patience::None => return Err(NotSent::Full(())),
                 Err(errno) if link::is_temporary(errno) && patience != Patience::None => {
                     let since: &mut Instant = tried_since.get_or_insert_with(Instant::now);
-                    if since.elapsed() >= link::PATIENCE {
+                    if since.elapsed() >= link::FD_RETRY_TIME {
                         return Err(failed_to_send(errno));
                     }
                     if patience.is_over() {

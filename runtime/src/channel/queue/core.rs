@@ -26,7 +26,7 @@ use crate::codec::handles::{Handles, Received};
 use crate::codec::message_format::{NoSpill, as_bytes, of_message, to_message};
 use crate::codec::{CodecError, Message, Payload};
 use crate::error::{Error, Result};
-use crate::link::{Crowd, PATIENCE, Spin, is_temporary};
+use crate::link::{CpuCollision, FD_RETRY_TIME, Spin, is_temporary};
 use crate::sys::Errno;
 
 /// How much a queue may hold.
@@ -52,7 +52,7 @@ pub(super) struct Core {
     pub(super) for_items: Spin,
     pub(super) for_room: Spin,
     /// Whether this end and the other side share a processor.
-    pub(super) crowd: Mutex<Crowd>,
+    pub(super) crowd: Mutex<CpuCollision>,
     /// What [`Core::news`] was when an end was seen at the other side; [`GONE`] once there is none any more.
     pub(super) seen: AtomicU64,
     /// How many processes had ended when it was looked for items of the dead.
@@ -100,7 +100,7 @@ impl Core {
             lends,
             for_items: Spin::new(),
             for_room: Spin::new(),
-            crowd: Mutex::new(Crowd::new()),
+            crowd: Mutex::new(CpuCollision::new()),
             seen: AtomicU64::new(GONE - 1),
             ended: AtomicU64::new(0),
         }
@@ -199,7 +199,7 @@ impl Core {
                     }
                 }
                 Err(NotPut::Refused(errno)) => {
-                    let give_up_at = *give_up_at.get_or_insert_with(|| Instant::now() + PATIENCE);
+                    let give_up_at = *give_up_at.get_or_insert_with(|| Instant::now() + FD_RETRY_TIME);
                     let may_wait = patience != Patience::None || errno == Errno::ETOOMANYREFS;
                     if !(beside && is_temporary(errno) && may_wait) || Instant::now() >= give_up_at {
                         return Err(NotSent::failed("send an item", errno));

@@ -46,7 +46,7 @@ pub(crate) fn is_temporary(errno: Errno) -> bool {
 }
 
 /// How long to go on trying, while others take what is there.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(1);
+pub(crate) const FD_RETRY_TIME: Duration = Duration::from_secs(1);
 
 /// As [`send`], for a caller that can wait: `remind` tells the other side that there is something to receive.
 pub(super) fn send_patiently(
@@ -55,7 +55,7 @@ pub(super) fn send_patiently(
     handles: &Handles,
     remind: impl Fn(),
 ) -> sys::Result<u16> {
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + FD_RETRY_TIME;
     send(socket, message, handles, |errno| {
         let again = is_temporary(errno) && Instant::now() < deadline;
         if again {
@@ -68,11 +68,11 @@ pub(super) fn send_patiently(
 
 /// So many messages are read from a socket in search of what was promised. There is no room for more in one, and a child
 /// that goes on sending others must not keep its parent for ever.
-pub(super) const MOST_WAITING: usize = 512;
+pub(super) const MAX_PENDING_FDS: usize = 512;
 
 /// The handles of a frame as they come in.
 #[derive(Debug)]
-pub(super) struct Arriving {
+pub(super) struct PendingFds {
     serial: u64,
     count: usize,
     came: Vec<OwnedFd>,
@@ -81,7 +81,7 @@ pub(super) struct Arriving {
     missed: Option<Errno>,
 }
 
-impl Arriving {
+impl PendingFds {
     /// So many handles are to come for the frame of this serial.
     pub(super) fn new(serial: u64, count: u16) -> Self {
         Self { serial, count: usize::from(count), came: Vec::new(), messages: 0, missed: None }

@@ -3,11 +3,11 @@
 //! Owns: how long it is by now. Runs in: the child. Never: writes a byte; [`Callee`](super::Callee) does.
 
 use super::batch;
-use super::frame::{Frame, INLINE, Kind, ParcelName};
+use super::frame::{BufferName, Frame, FrameKind, INLINE};
 
 /// The answer to a batch while it is made, at the place where its frame will stand.
 #[derive(Debug)]
-pub(crate) struct Answer {
+pub(crate) struct BatchReply {
     pub(super) at: u64,
     pub(super) serial: u64,
     /// How long it is by now.
@@ -17,7 +17,7 @@ pub(crate) struct Answer {
     pub(super) handles: u16,
 }
 
-impl Answer {
+impl BatchReply {
     /// Says that handles are beside it, which are not.
     #[cfg(test)]
     pub(super) fn promise(&mut self, handles: u16) {
@@ -25,9 +25,9 @@ impl Answer {
     }
 
     /// The head of the frame that holds the answer.
-    pub(super) fn frame(&self, len: usize, parcel: Option<ParcelName>, nanos: u32) -> Frame {
+    pub(super) fn frame(&self, len: usize, buffer: Option<BufferName>, nanos: u32) -> Frame {
         let (serial, handles) = (self.serial, self.handles);
-        Frame { kind: Kind::Results, task: nanos, serial, len: len as u64, parcel, pages: 0, handles }
+        Frame { kind: FrameKind::Results, task: nanos, serial, len: len as u64, buffer, pages: 0, handles }
     }
 
     /// How many bytes the next result may have; `None` if not even an empty one fits.
@@ -36,7 +36,7 @@ impl Answer {
         INLINE.checked_sub(self.len + batch::HEAD)
     }
 
-    /// How many bytes there are before the next result, with its head, in a parcel that takes the place of the frame.
+    /// How many bytes there are before the next result, with its head, in a buffer that takes the place of the frame.
     pub(crate) fn len_with_head(&self) -> usize {
         self.len + batch::HEAD
     }

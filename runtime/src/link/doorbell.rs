@@ -5,7 +5,7 @@
 //!
 //! Two sides that may both be about to sleep follow one rule: *set the flag, then look once more*. The side that brings
 //! something follows the other: *bring it, then look at the other's flag*. At least one of the two looks must see
-//! the other side's word, or the sleeper sleeps over what is there. Towards the child, both sides exchange `dozing`, and
+//! the other side's word, or the sleeper sleeps over what is there. Towards the child, both sides exchange `parked`, and
 //! the later exchange sees what came before the earlier one. Towards the parent, which has words that the child can only
 //! read, a sequentially consistent fence stands between the two steps of each side.
 
@@ -16,46 +16,46 @@ use super::window::Window;
 /// The child is about to sleep. False: something has come, so it must not.
 ///
 /// Runs in: the child.
-pub(crate) fn doze(dozing: &AtomicU32, window: &AtomicU64, closing: &AtomicU32) -> bool {
-    dozing.swap(1, AcqRel);
-    !has_work(window, closing)
+pub(crate) fn park(parked: &AtomicU32, window: &AtomicU64, shutdown: &AtomicU32) -> bool {
+    parked.swap(1, AcqRel);
+    !has_work(window, shutdown)
 }
 
 /// Whether the child has something to do: a call, or to end.
 ///
 /// Runs in: the child.
-pub(crate) fn has_work(window: &AtomicU64, closing: &AtomicU32) -> bool {
-    Window::look(window).unclaimed() != 0 || closing.load(Acquire) != 0
+pub(crate) fn has_work(window: &AtomicU64, shutdown: &AtomicU32) -> bool {
+    Window::look(window).unclaimed() != 0 || shutdown.load(Acquire) != 0
 }
 
 /// The child is awake again. An exchange: a mere store would lose sight of what came before the parent's.
 ///
 /// Runs in: the child.
-pub(crate) fn wake_up(dozing: &AtomicU32) {
-    dozing.swap(0, AcqRel);
+pub(crate) fn unpark(parked: &AtomicU32) {
+    parked.swap(0, AcqRel);
 }
 
 /// Something was brought for the child. True: it said that it sleeps, and must be woken.
 ///
 /// Runs in: the parent.
-pub(crate) fn must_rouse(dozing: &AtomicU32) -> bool {
-    dozing.swap(0, AcqRel) != 0
+pub(crate) fn must_wake(parked: &AtomicU32) -> bool {
+    parked.swap(0, AcqRel) != 0
 }
 
 /// A reply was published. True: the child must ring its bell, because the parent sleeps.
 ///
 /// Runs in: the child.
-pub(crate) fn must_ring(asleep: &AtomicU32) -> bool {
+pub(crate) fn must_notify(notify_reply: &AtomicU32) -> bool {
     fence(SeqCst);
-    asleep.load(Relaxed) != 0
+    notify_reply.load(Relaxed) != 0
 }
 
 /// The child is about to sleep, all its replies are published. True: it must ring first, because calls wait elsewhere.
 ///
 /// Runs in: the child.
-pub(crate) fn is_missed(hungry: &AtomicU32) -> bool {
+pub(crate) fn must_notify_idle(notify_idle: &AtomicU32) -> bool {
     fence(SeqCst);
-    hungry.load(Relaxed) != 0
+    notify_idle.load(Relaxed) != 0
 }
 
 /// The parent says whether it wants the bell, for each reply or when the child goes to sleep: 0 is no. To be followed by a look at the
@@ -63,7 +63,7 @@ pub(crate) fn is_missed(hungry: &AtomicU32) -> bool {
 /// the bell for good.
 ///
 /// Runs in: the parent.
-pub(crate) fn say(word: &AtomicU32, wanted: u32) {
+pub(crate) fn set_flag(word: &AtomicU32, wanted: u32) {
     word.store(wanted, Release);
     fence(SeqCst);
 }

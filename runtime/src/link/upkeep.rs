@@ -1,23 +1,23 @@
 //! Memory for long payloads that idles is given back, by both ends of a link.
 //!
-//! Owns: nothing; it works on the ends' parcels, by the rules of [`parcel`]. Runs in: both ends of a link.
-//! Never: lets go of a parcel that a payload is in.
+//! Owns: nothing; it works on the ends' buffers, by the rules of [`buffer`]. Runs in: both ends of a link.
+//! Never: lets go of a buffer that a payload is in.
 
 use std::sync::atomic::Ordering::{Relaxed, SeqCst};
 use std::time::Duration;
 
-use super::parcel::{self, Gone, IDLE};
+use super::buffers::{self, BUFFER_IDLE_TIME, Gone};
 use super::window::Window;
 use super::{Callee, Caller};
 use crate::sys::{clock, futex};
 
 impl Callee {
-    /// Lets go of parcels that were not used for so long, and of the parent's that are gone.
+    /// Lets go of buffers that were not used for so long, and of the parent's that are gone.
     pub(super) fn tend(&mut self, idle: Duration) {
         self.take_back_released();
-        let (gone, warm) = self.stock.give_back(idle);
-        parcel::store(&self.reply.words().gone.0, &gone);
-        self.arrivals.forget(&parcel::load(&self.request.words().gone.0));
+        let (gone, warm) = self.pool.give_back(idle);
+        buffers::store(&self.reply.words().gone.0, &gone);
+        self.arrivals.forget(&buffers::load(&self.request.words().gone.0));
         self.keeps = warm || self.arrivals.any() || self.lent.iter().any(Option::is_some);
     }
 
@@ -26,12 +26,12 @@ impl Callee {
     pub(super) fn tend_in_time(&mut self) {
         let now = clock::coarse();
         if now >= self.tend_at {
-            self.tend(IDLE / 2);
-            self.tend_at = now.saturating_add(u64::try_from(IDLE.as_nanos()).unwrap_or(u64::MAX));
+            self.tend(BUFFER_IDLE_TIME / 2);
+            self.tend_at = now.saturating_add(u64::try_from(BUFFER_IDLE_TIME.as_nanos()).unwrap_or(u64::MAX));
         }
     }
 
-    /// Takes back the parcels that have a flipped bit since the last look.
+    /// Takes back the buffers that have a flipped bit since the last look.
     pub(super) fn take_back_released(&mut self) {
         let now = self.request.words().released.0.load(SeqCst);
         let flipped = now ^ self.released;
@@ -45,15 +45,15 @@ impl Callee {
 }
 
 impl<T> Caller<T> {
-    /// Says which parcels of ours are gone, and lets go of those of the child's that are. Wakes a child that has something to
-    /// let go of. True if reply parcels are still mapped here.
+    /// Says which buffers of ours are gone, and lets go of those of the child's that are. Wakes a child that has something to
+    /// let go of. True if reply buffers are still mapped here.
     pub(crate) fn tend(&mut self, gone: &Gone) -> bool {
         let words = self.link.request.words();
-        let news = parcel::store(&words.gone.0, gone);
-        self.arrivals.forget(&parcel::load(&self.link.reply.words().gone.0));
+        let news = buffers::store(&words.gone.0, gone);
+        self.arrivals.forget(&buffers::load(&self.link.reply.words().gone.0));
         let released = words.released.0.load(Relaxed);
         if news || std::mem::replace(&mut self.released, released) != released {
-            self.link.rouse();
+            self.link.wake();
         }
         self.arrivals.any()
     }
@@ -64,7 +64,7 @@ impl<T> Caller<T> {
         self.arrivals.any()
     }
 
-    /// How much memory of reply parcels is mapped here.
+    /// How much memory of reply buffers is mapped here.
     pub(crate) fn arrived_bytes(&self) -> usize {
         self.arrivals.bytes()
     }
@@ -82,6 +82,6 @@ impl<T> Caller<T> {
         }
         let claimed = seen.claimed.wrapping_sub(self.answered);
         self.broken |= seen.limit != self.limit || claimed > 1;
-        futex::wake(&self.link.reply.words().dozing.0, 1);
+        futex::wake(&self.link.reply.words().parked.0, 1);
     }
 }

@@ -14,17 +14,17 @@ use std::time::{Duration, Instant};
 use crate::sys::limits;
 
 /// Turns that follow each other faster than this are a conversation; slower ones are work.
-const CONVERSATION: Duration = Duration::from_micros(100);
+const MAX_TURN_GAP: Duration = Duration::from_micros(100);
 
 /// How often it must happen in a row before a thread moves for the first time.
-const PATIENCE: u32 = 3;
+const MIN_COLLISIONS: u32 = 3;
 
 /// After so many turns that were taken apart, stepping aside did help.
-const HELPED: u32 = 64;
+const MIN_TURNS_APART: u32 = 64;
 
 /// What one has noticed of sharing a processor with another one.
 #[derive(Debug)]
-pub(crate) struct Crowd {
+pub(crate) struct CpuCollision {
     last: Instant,
     in_a_row: u32,
     patience: u32,
@@ -32,9 +32,9 @@ pub(crate) struct Crowd {
     apart: u32,
 }
 
-impl Crowd {
+impl CpuCollision {
     pub(crate) fn new() -> Self {
-        Self { last: Instant::now(), in_a_row: 0, patience: PATIENCE, apart: 0 }
+        Self { last: Instant::now(), in_a_row: 0, patience: MIN_COLLISIONS, apart: 0 }
     }
 
     /// The other one is awake, or somewhere else.
@@ -45,10 +45,10 @@ impl Crowd {
     /// The other one fell asleep on this processor, if it said on which.
     pub(crate) fn met(&mut self, others: Option<u32>) {
         let now = Instant::now();
-        if std::mem::take(&mut self.apart) >= HELPED {
-            self.patience = PATIENCE;
+        if std::mem::take(&mut self.apart) >= MIN_TURNS_APART {
+            self.patience = MIN_COLLISIONS;
         }
-        let talking = now - std::mem::replace(&mut self.last, now) < CONVERSATION;
+        let talking = now - std::mem::replace(&mut self.last, now) < MAX_TURN_GAP;
         if !talking || others != Some(limits::current_cpu()) {
             self.in_a_row = 0;
             return;

@@ -17,7 +17,7 @@ use super::message::MAGIC;
 /// The environment variable: `server:2:7`, with the place of the constructor that is to read it and the number of the socket;
 /// or `child:2:7:4127:9:81921:10`, with its maker's process id, the descriptor of the process table, its own member, and the
 /// descriptor that has its group killed with its maker, if it has one, too.
-pub(crate) const MARK: &str = concat!(
+pub(crate) const BOOT_ENV: &str = concat!(
     "PROCESS_TASK_BOOT_",
     env!("CARGO_PKG_VERSION_MAJOR"),
     "_",
@@ -28,27 +28,27 @@ pub(crate) const MARK: &str = concat!(
 
 /// What a marked process is to be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Role {
+pub(crate) enum BootRole {
     Server,
     Child { maker: i32, table: i32, member: u32, hangup: Option<i32> },
 }
 
 /// What a mark says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Mark {
-    pub(crate) role: Role,
+pub(crate) struct BootEnv {
+    pub(crate) role: BootRole,
     /// Where the constructor stands that is to read the mark: [`sys::init::place`](crate::sys::init::place).
     pub(crate) place: usize,
     /// The number of the process's socket.
     pub(crate) socket: i32,
 }
 
-impl fmt::Display for Mark {
+impl fmt::Display for BootEnv {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { role, place, socket } = self;
         match role {
-            Role::Server => write!(f, "server:{place}:{socket}"),
-            Role::Child { maker, table, member, hangup } => {
+            BootRole::Server => write!(f, "server:{place}:{socket}"),
+            BootRole::Child { maker, table, member, hangup } => {
                 write!(f, "child:{place}:{socket}:{maker}:{table}:{member}")?;
                 hangup.map_or(Ok(()), |number| write!(f, ":{number}"))
             }
@@ -56,7 +56,7 @@ impl fmt::Display for Mark {
     }
 }
 
-impl Mark {
+impl BootEnv {
     /// Reads what `Display` wrote.
     pub(crate) fn parse(mark: &str) -> Option<Self> {
         let mut parts = mark.split(':');
@@ -64,8 +64,8 @@ impl Mark {
         let place = parts.next()?.parse().ok()?;
         let socket = parts.next()?.parse().ok()?;
         let role = match role {
-            "server" => Role::Server,
-            "child" => Role::Child {
+            "server" => BootRole::Server,
+            "child" => BootRole::Child {
                 maker: parts.next()?.parse().ok()?,
                 table: parts.next()?.parse().ok()?,
                 member: parts.next()?.parse().ok()?,
@@ -94,14 +94,14 @@ mod tests {
 
     #[test]
     fn only_whole_marks_are_read() {
-        let child = |hangup| Role::Child { maker: 99, table: 8, member: 1 << 14, hangup };
-        for role in [Role::Server, child(None), child(Some(9))] {
-            let mark = Mark { role, place: 2, socket: 7 };
-            assert_eq!(Mark::parse(&mark.to_string()), Some(mark));
+        let child = |hangup| BootRole::Child { maker: 99, table: 8, member: 1 << 14, hangup };
+        for role in [BootRole::Server, child(None), child(Some(9))] {
+            let mark = BootEnv { role, place: 2, socket: 7 };
+            assert_eq!(BootEnv::parse(&mark.to_string()), Some(mark));
         }
         let bad = ["", "server", "server:", "server:2", "server:2:x", "server:2:7:1", "server:-1:7", "other:2:7"];
         for bad in bad.into_iter().chain(["child:2:7", "child:2:7:1", "child:2:7:1:2:3:x", "child:2:7:1:2:3:4:5"]) {
-            assert_eq!(Mark::parse(bad), None, "{bad}");
+            assert_eq!(BootEnv::parse(bad), None, "{bad}");
         }
     }
 

@@ -6,21 +6,21 @@
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 
 use super::Caller;
-use super::words::{LAST_WORDS, ReplyWords};
+use super::control::{MAX_CRASH_NOTE_BYTES, ReplyControl};
 use crate::shared::MappedHeader;
 
 /// A place for a last message that outlives the process.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct LastWords(&'static MappedHeader<ReplyWords>);
+pub(crate) struct CrashNote(&'static MappedHeader<ReplyControl>);
 
-impl LastWords {
-    pub(super) fn new(reply: &'static MappedHeader<ReplyWords>) -> Self {
+impl CrashNote {
+    pub(super) fn new(reply: &'static MappedHeader<ReplyControl>) -> Self {
         Self(reply)
     }
 
     /// Forgets what was said during an earlier call.
     pub(crate) fn clear(self) {
-        self.0.words().last_words_len.0.store(0, Release);
+        self.0.words().crash_note_len.0.store(0, Release);
     }
 
     /// Notes how many bytes of address space this process has; 0 if there is no limit. What the allocator says when that is
@@ -32,21 +32,21 @@ impl LastWords {
     /// Appends a line, or as much of it as there is room for. Allocates nothing.
     pub(crate) fn say(self, line: &str) {
         let words = self.0.words();
-        let used = (words.last_words_len.0.load(Relaxed) as usize).min(LAST_WORDS);
+        let used = (words.crash_note_len.0.load(Relaxed) as usize).min(MAX_CRASH_NOTE_BYTES);
         let separator = if used == 0 { "" } else { "\n" };
         let mut end = used;
-        for (place, byte) in words.last_words[used..].iter().zip(separator.bytes().chain(line.bytes())) {
+        for (place, byte) in words.crash_note[used..].iter().zip(separator.bytes().chain(line.bytes())) {
             place.store(byte, Relaxed);
             end += 1;
         }
-        words.last_words_len.0.store(u32::try_from(end).unwrap_or(0), Release);
+        words.crash_note_len.0.store(u32::try_from(end).unwrap_or(0), Release);
     }
 }
 
 /// What the child said when it panicked last, or how little memory it had.
-fn left(words: &ReplyWords) -> Option<String> {
-    let len = (words.last_words_len.0.load(Acquire) as usize).min(words.last_words.len());
-    let bytes: Vec<u8> = words.last_words[..len].iter().map(|byte| byte.load(Relaxed)).collect();
+fn left(words: &ReplyControl) -> Option<String> {
+    let len = (words.crash_note_len.0.load(Acquire) as usize).min(words.crash_note.len());
+    let bytes: Vec<u8> = words.crash_note[..len].iter().map(|byte| byte.load(Relaxed)).collect();
     if !bytes.is_empty() {
         return Some(String::from_utf8_lossy(&bytes).into_owned());
     }
@@ -61,7 +61,7 @@ fn left(words: &ReplyWords) -> Option<String> {
 impl<T> Caller<T> {
     /// Whether the child ended because it overflowed its stack, and what it said when it panicked last, or how little memory
     /// it had.
-    pub(crate) fn last_words(&self) -> (bool, Option<String>) {
+    pub(crate) fn crash_note(&self) -> (bool, Option<String>) {
         let words = self.link.reply.words();
         (words.overflowed.0.load(Acquire) != 0, left(words))
     }

@@ -16,16 +16,16 @@ const PLACE: std::ops::Range<usize> = 28..32;
 const START: [u64; 4] = [0x9e37_79b9_7f4a_7c15, 0xbf58_476d_1ce4_e5b9, 0x94d0_49bb_1331_11eb, 0xd6e8_feb8_6659_fd93];
 
 /// Puts the sum of `head` and `payload` into `head`.
-pub(crate) fn put(head: &mut [u8; HEAD], payload: &[u8]) {
+pub(crate) fn write(head: &mut [u8; HEAD], payload: &[u8]) {
     head[PLACE].fill(0);
     let sum = sum(head, payload);
     head[PLACE].copy_from_slice(&sum.to_le_bytes());
 }
 
 /// Whether `head` holds the sum of both.
-pub(crate) fn holds(head: &[u8; HEAD], payload: &[u8]) -> bool {
+pub(crate) fn verify(head: &[u8; HEAD], payload: &[u8]) -> bool {
     let mut expected = *head;
-    put(&mut expected, payload);
+    write(&mut expected, payload);
     expected == *head
 }
 
@@ -53,9 +53,9 @@ fn sum(head: &[u8; HEAD], payload: &[u8]) -> u32 {
 mod tests {
     use super::*;
 
-    fn sealed(payload: &[u8]) -> [u8; HEAD] {
+    fn checksummed(payload: &[u8]) -> [u8; HEAD] {
         let mut head = [7; HEAD];
-        put(&mut head, payload);
+        write(&mut head, payload);
         head
     }
 
@@ -63,17 +63,17 @@ mod tests {
     fn every_single_changed_bit_is_noticed() {
         for len in [0, 1, 31, 32, 33, 200] {
             let payload: Vec<u8> = (0..len).map(|n| u8::try_from(n).unwrap()).collect();
-            let head = sealed(&payload);
-            assert!(holds(&head, &payload));
+            let head = checksummed(&payload);
+            assert!(verify(&head, &payload));
             for bit in 0..8 * HEAD {
                 let mut changed = head;
                 changed[bit / 8] ^= 1 << (bit % 8);
-                assert!(!holds(&changed, &payload), "bit {bit} of the head");
+                assert!(!verify(&changed, &payload), "bit {bit} of the head");
             }
             for bit in 0..8 * payload.len() {
                 let mut changed = payload.clone();
                 changed[bit / 8] ^= 1 << (bit % 8);
-                assert!(!holds(&head, &changed), "bit {bit} of {len} bytes");
+                assert!(!verify(&head, &changed), "bit {bit} of {len} bytes");
             }
         }
     }
@@ -81,7 +81,7 @@ mod tests {
     #[test]
     fn garbage_has_hardly_ever_the_right_sum() {
         let mut random = 1u64;
-        let head = sealed(&[0; 64]);
+        let head = checksummed(&[0; 64]);
         for _ in 0..if cfg!(miri) { 100 } else { 100_000 } {
             let mut payload = [0u8; 64];
             for word in payload.as_chunks_mut::<8>().0 {
@@ -90,7 +90,7 @@ mod tests {
                 random ^= random << 17;
                 *word = random.to_le_bytes();
             }
-            assert!(!holds(&head, &payload));
+            assert!(!verify(&head, &payload));
         }
     }
 }
