@@ -15,6 +15,10 @@
 //! batch early. The sum is about the result, its place among the others, and which batch it answers: a task that writes
 //! over results that are there already, of items before it, makes the answer invalid, even if it is never finished. A
 //! result of [`LONG`] reaches to the answer's end; it is in a buffer, and no sum is made of its bytes.
+//!
+//! Why a batch has one claim, one answer, and one word that counts its items: a claim and a wake-up for each item
+//! would cost more than a short item does. The place of the answer has room for the longest frame, whatever its
+//! length will be, since the parent must know it without being told.
 
 use super::frame::{FrameKind, INLINE};
 use crate::codec::ALIGNMENT;

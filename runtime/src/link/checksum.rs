@@ -7,6 +7,9 @@
 //! what a head has to be; in a payload, it would be a wrong result of another call. The sum is that of a hash table rather
 //! than of cryptography: four lanes of multiplication and rotation, with reversible steps only, so that a change of one
 //! word is always noticed, and one of many is missed once in 2^32 times. It costs about 0.2 ns a byte on each side.
+//!
+//! Why the sum is made of what was to be written, and not of what stands in the ring by then: a task may have written
+//! over it in between.
 
 use super::frame::HEAD;
 

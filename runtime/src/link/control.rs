@@ -24,6 +24,10 @@
 //! it to go on. The child rings its bell when, after it has stored `tail`, it sees `notify_reply`, and when it sees `notify_idle`
 //! before it sleeps: a child that is given something else within the time in which it looks need not ring. Only the sleeper
 //! clears `notify_reply`: a child that cleared it and was stopped before it rang would silence all others.
+//!
+//! Why these words are per link and not per pool: one word for a pool would be memory that all workers map. With one
+//! per link, each worker sees its own parent's words and nothing else, and a new worker needs no more than a link. To
+//! set them costs a store per worker, and only when they change.
 
 use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64};
 

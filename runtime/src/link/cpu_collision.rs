@@ -8,6 +8,9 @@
 //! looking instead of sleeping only makes it worse. So each says on which processor it falls asleep. A side that finds the
 //! other one there, again and again within microseconds, steps aside once. If that does not help, it waits twice as long
 //! before it tries again.
+//!
+//! Why it is worth the trouble: two sides that share a processor pay 10 us for a call instead of half of one, and 45
+//! ns for an item of a queue instead of 22.
 
 use std::time::{Duration, Instant};
 

@@ -8,6 +8,10 @@
 //! the other side's word, or the sleeper sleeps over what is there. Towards the child, both sides exchange `parked`, and
 //! the later exchange sees what came before the earlier one. Towards the parent, which has words that the child can only
 //! read, a sequentially consistent fence stands between the two steps of each side.
+//!
+//! Why exchanges towards the child: a child that cleared its flag with a plain store lost sight of what its parent
+//! had written before waking it, and slept over the order to end. The model checker found it. For the same reason a
+//! child looks at the shutdown word *before* it looks at the window.
 
 use super::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release, SeqCst};
 use super::atomic::{AtomicU32, AtomicU64, fence};

@@ -9,6 +9,9 @@
 //! ```
 //! In a reply, the place of `pages` has the sum of [`super::checksum`]; only the parent can write to a request.
 //! A frame never wraps around the end of the ring: a head of kind [`FrameKind::Skip`] there sends the reader to the start.
+//!
+//! Why a frame is at most 4 KiB, and at most sixteen are in flight: a half of 128 KiB then has room for all of them
+//! in any position. Neither side ever waits for room, and there is no code for it.
 
 use super::window::MAX_IN_FLIGHT;
 

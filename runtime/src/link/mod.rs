@@ -3,6 +3,9 @@
 //! Owns: [`Link`], made by the parent; [`Caller`] and [`Callee`], its two ends. Runs in: both.
 //! Never: has a name in any file system, so that a kill -9 leaves nothing behind.
 //!
+//! Why a new link has memory for a setup and one call only: to reserve all of its rings for every `spawn` was a third
+//! of the parent's work. The rest is reserved when a pool takes the child.
+//!
 //! # One call
 //!
 //! | # | parent | child |

@@ -8,6 +8,9 @@
 //! Every change is one atomic step of one word, so a call is either claimed or taken back, never both. The orderings are
 //! those of a hand-over: what was written before a push is seen after the claim. [`super::doorbell`] sees to it that no side
 //! sleeps over a push.
+//!
+//! Why calls that are given out together are shown by one change of the word: each change takes its cache line from
+//! the worker.
 
 use super::atomic::AtomicU64;
 use super::atomic::Ordering::{AcqRel, Acquire, Relaxed};
