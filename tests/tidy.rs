@@ -45,7 +45,7 @@ const PRONOUNS: &str =
 const MAX_PRONOUNS: usize = 5;
 
 /// Names of public types that other types have too. Only ever shortened: a name that only one type has must leave it.
-const REUSED_NAMES: &[&str] = &["Entry", "Loan", "Payload", "Shared"];
+const REUSED_NAMES: &[&str] = &["Entry", "Payload", "Shared"];
 
 /// The most names that several types have, public or not. Only ever lowered; the goal is 10.
 const MAX_REPEATED_NAMES: usize = 27;

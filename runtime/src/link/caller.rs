@@ -16,7 +16,7 @@ use super::checksum;
 use super::control::NO_FURTHER_ITEM;
 use super::frame::{self, BufferName, Frame, FrameKind, HEAD, INLINE, MAX_FRAME_BYTES, RING};
 use super::message::{FromChild, ToChild};
-use super::reply::{Body, LeasedBuffer, OfBatch, Reply};
+use super::reply::{Body, InFlightAtExit, LeasedBuffer, OfBatch, PartialBatch, Reply};
 use super::window::{self, MAX_IN_FLIGHT, Window};
 use super::{Link, Payload, doorbell};
 #[cfg(test)]
@@ -67,26 +67,6 @@ struct InFlight<T> {
 pub(crate) struct Violation(pub(crate) &'static str);
 
 const SCRIBBLED: Violation = Violation("the window was written over");
-
-/// What was in flight on the link of a dead child.
-#[derive(Debug)]
-pub(crate) struct InFlightAtExit<T> {
-    /// Claimed and not answered: may have run. Not more than one, unless the child scribbled over the window.
-    pub(crate) running: Vec<(T, Payload)>,
-    /// If that one is a batch: its first results. `None`: it is unknown which of its items ran.
-    pub(crate) salvaged: Option<PartialBatch>,
-    /// Not claimed, in order: certainly did not run.
-    pub(crate) unclaimed: Vec<(T, Payload)>,
-}
-
-/// What is there of the answer to a batch after its child died before publishing it.
-#[derive(Debug)]
-pub(crate) struct PartialBatch {
-    pub(crate) tally: Tally,
-    pub(crate) body: Body,
-    /// Whether it was running the next item.
-    pub(crate) running: bool,
-}
 
 impl<T> Caller<T> {
     pub(crate) fn new(link: Link) -> Self {

@@ -98,11 +98,11 @@ pub(crate) use self::ancillary::{FD_RETRY_TIME, is_temporary};
 pub(crate) use self::batch_reply::BatchReply;
 pub(crate) use self::buffers::{BUFFER_IDLE_TIME, BufferWriter, Gone, Lease, SharedBufferPool};
 pub(crate) use self::callee::{Callee, Incoming};
-pub(crate) use self::caller::{Caller, InFlightAtExit, PartialBatch};
+pub(crate) use self::caller::Caller;
 pub(crate) use self::cpu_collision::CpuCollision;
 pub(crate) use self::crash_note::CrashNote;
 pub use self::message::StartMethod;
-pub(crate) use self::reply::{Body, Reply};
+pub(crate) use self::reply::{Body, InFlightAtExit, PartialBatch, Reply};
 pub(crate) use self::spin::Spin;
 
 /// A payload on its way.

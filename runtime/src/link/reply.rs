@@ -128,3 +128,23 @@ impl Drop for LeasedBuffer {
         }
     }
 }
+
+/// What was in flight on the link of a dead child.
+#[derive(Debug)]
+pub(crate) struct InFlightAtExit<T> {
+    /// Claimed and not answered: may have run. Not more than one, unless the child scribbled over the window.
+    pub(crate) running: Vec<(T, Payload)>,
+    /// If that one is a batch: its first results. `None`: it is unknown which of its items ran.
+    pub(crate) salvaged: Option<PartialBatch>,
+    /// Not claimed, in order: certainly did not run.
+    pub(crate) unclaimed: Vec<(T, Payload)>,
+}
+
+/// What is there of the answer to a batch after its child died before publishing it.
+#[derive(Debug)]
+pub(crate) struct PartialBatch {
+    pub(crate) tally: Tally,
+    pub(crate) body: Body,
+    /// Whether it was running the next item.
+    pub(crate) running: bool,
+}
