@@ -11,7 +11,7 @@ use std::hint::black_box;
 use std::io;
 
 use bincode::config::{Configuration, Fixint, LittleEndian};
-use process_task::__private::{Payload, Spill, Writer};
+use process_task::__private::{Encoded, Spill, Writer};
 use process_task::{Task, process_task};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -159,7 +159,7 @@ fn by_task<K: Task>(_: K, value: K::Args<'_>, buffer: &mut Vec<u8>) -> Outcome<K
     let mut spill = NoSpill;
     let mut writer = Writer::new(std::mem::take(buffer), usize::MAX, &mut spill);
     K::encode(value, &mut writer)?;
-    let Payload::Small(bytes) = writer.finish()? else { return Err("there is no other memory".into()) };
+    let Encoded::Small(bytes) = writer.finish()? else { return Err("there is no other memory".into()) };
     *buffer = bytes;
     Ok(K::decode_output(black_box(buffer))?)
 }

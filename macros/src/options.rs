@@ -28,7 +28,7 @@ pub(crate) struct AttributeOptions {
 
 /// The options that an attribute accepts.
 #[derive(Clone, Copy, PartialEq)]
-pub(crate) enum Accepted {
+pub(crate) enum AcceptedOptions {
     /// All options.
     All,
     /// Only `crate`.
@@ -37,7 +37,7 @@ pub(crate) enum Accepted {
 
 impl AttributeOptions {
     /// Parses `args`; errors go to `errors`.
-    pub(crate) fn read(args: TokenStream, accepted: Accepted, errors: &mut Errors) -> Self {
+    pub(crate) fn read(args: TokenStream, accepted: AcceptedOptions, errors: &mut Errors) -> Self {
         let mut options = Self { timeout: None, retries: None, krate: syn::parse_quote!(::process_task) };
         let mut seen: Vec<String> = Vec::new();
         for piece in split_at_commas(args) {
@@ -48,8 +48,8 @@ impl AttributeOptions {
                 continue;
             }
             match (name.as_str(), accepted) {
-                ("timeout", Accepted::All) => options.timeout = errors.check(value(piece, timeout)),
-                ("retries", Accepted::All) => options.retries = errors.check(value(piece, retries)),
+                ("timeout", AcceptedOptions::All) => options.timeout = errors.check(value(piece, timeout)),
+                ("retries", AcceptedOptions::All) => options.retries = errors.check(value(piece, retries)),
                 ("crate", _) => {
                     if let Some(path) = errors.check(value(piece, path)) {
                         options.krate = path;
@@ -108,10 +108,10 @@ fn example(key: &str) -> &'static str {
     }
 }
 
-fn unknown(key: &Ident, accepted: Accepted) -> Error {
+fn unknown(key: &Ident, accepted: AcceptedOptions) -> Error {
     let accepted = match accepted {
-        Accepted::All => "`timeout`, `retries` or `crate`",
-        Accepted::CrateOnly => "`crate`",
+        AcceptedOptions::All => "`timeout`, `retries` or `crate`",
+        AcceptedOptions::CrateOnly => "`crate`",
     };
     Error::new(key.span(), format!("unknown option `{key}`; expected {accepted}"))
 }

@@ -12,7 +12,7 @@ use syn::{Error, Path, ReturnType, Safety};
 
 use crate::attributes::Attributes;
 use crate::diag::{Errors, cannot};
-use crate::options::{Accepted, AttributeOptions};
+use crate::options::{AcceptedOptions, AttributeOptions};
 use crate::task::FunctionItem;
 
 /// A function that can run in the fork server, ahead of all tasks.
@@ -28,7 +28,7 @@ impl PreloadFn {
     /// Reads the attribute's `args` and its `item`, and reports everything that is wrong with either.
     pub(crate) fn check(args: TokenStream, item: &TokenStream) -> syn::Result<Self> {
         let mut errors = Errors::default();
-        let krate = AttributeOptions::read(args, Accepted::CrateOnly, &mut errors).krate;
+        let krate = AttributeOptions::read(args, AcceptedOptions::CrateOnly, &mut errors).krate;
         let Some(function) = errors.check(FunctionItem::read(item, "preload function")) else {
             return errors.none_or(()).and(Err(Error::new(Span::call_site(), "not a function")));
         };

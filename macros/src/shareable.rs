@@ -30,7 +30,7 @@ use syn::{
 };
 
 use crate::diag::{Errors, cannot};
-use crate::options::{Accepted, AttributeOptions};
+use crate::options::{AcceptedOptions, AttributeOptions};
 
 /// A type that may live in shared memory if its fields may.
 pub(crate) struct ShareableItem {
@@ -43,7 +43,8 @@ impl ShareableItem {
     pub(crate) fn check(item: TokenStream) -> syn::Result<Self> {
         let item: DeriveInput = syn::parse2(item)?;
         let mut errors = Errors::default();
-        let krate = AttributeOptions::read(options(&item.attrs, &mut errors), Accepted::CrateOnly, &mut errors).krate;
+        let krate =
+            AttributeOptions::read(options(&item.attrs, &mut errors), AcceptedOptions::CrateOnly, &mut errors).krate;
         refuse_lifetimes(&item.generics, &mut errors);
         match &item.data {
             Data::Struct(_) => {}

@@ -19,7 +19,7 @@ use syn::{
 
 use crate::attributes::Attributes;
 use crate::diag::{Errors, cannot};
-use crate::options::{Accepted, AttributeOptions};
+use crate::options::{AcceptedOptions, AttributeOptions};
 use crate::place;
 use crate::signature;
 
@@ -58,7 +58,7 @@ impl TaskFn {
     /// Reads the attribute's `args` and its `item`, and reports everything that is wrong with either.
     pub(crate) fn check(args: TokenStream, item: &TokenStream) -> syn::Result<Self> {
         let mut errors = Errors::default();
-        let options = AttributeOptions::read(args, Accepted::All, &mut errors);
+        let options = AttributeOptions::read(args, AcceptedOptions::All, &mut errors);
         let Some(function) = errors.check(FunctionItem::read(item, "process task")) else {
             return errors.none_or(()).and(Err(Error::new(Span::call_site(), "not a function")));
         };

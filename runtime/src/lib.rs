@@ -100,8 +100,8 @@ pub mod __private {
         ChoosePlain, ChooseSerde, by_reference, by_value,
     };
     pub use crate::codec::{
-        ALIGNMENT, Again, AsBorrowed, AsElements, AsNothing, AsOwned, AsPlain, Borrowable, Codec, CodecError, Format,
-        Lend, Loan, Log, Never, Number, Payload, Plain, Reader, Spill, Store, ViaSerde, Writer, codec, loan,
+        ALIGNMENT, Again, AsBorrowed, AsElements, AsNothing, AsOwned, AsPlain, Borrowable, Codec, CodecError, Encoded,
+        Format, Lend, LendCodec, Log, Never, Number, Plain, Reader, Spill, Store, ViaSerde, Writer, codec, loan,
     };
     pub use crate::process::spawn;
     pub use crate::task::{Entry, Options, Preload, Registration, StubError, Task};

@@ -1,6 +1,6 @@
 //! A call without its processes: arguments to bytes, the stub, the result back. The stubs are all that is tested here.
 
-use process_task::__private::{CodecError, Payload, Spill, StubError, Writer};
+use process_task::__private::{CodecError, Encoded, Spill, StubError, Writer};
 use process_task::Task;
 
 /// Encodes `args`, runs the stub of `task` on the bytes, and decodes its result.
@@ -16,8 +16,8 @@ pub(crate) fn bytes<E>(write: impl FnOnce(&mut Writer<'_>) -> Result<(), E>) -> 
     let mut writer = Writer::new(Vec::new(), 64, &mut heap);
     write(&mut writer)?;
     Ok(match writer.finish().unwrap_or_else(|error: CodecError| panic!("{error}")) {
-        Payload::Small(bytes) => bytes,
-        Payload::Spilled(len) => heap.0[..len].to_vec(),
+        Encoded::Small(bytes) => bytes,
+        Encoded::Spilled(len) => heap.0[..len].to_vec(),
     })
 }
 

@@ -122,12 +122,12 @@ pub(crate) fn run_one(
     }
 }
 
-const NOTHING: codec::Payload = codec::Payload::Small(Vec::new());
+const NOTHING: codec::Encoded = codec::Encoded::Small(Vec::new());
 
 /// The result of a single call.
 struct One<F> {
     returned: F,
-    result: Option<(FrameKind, codec::Payload, Handles)>,
+    result: Option<(FrameKind, codec::Encoded, Handles)>,
 }
 
 impl<F: FnMut()> Sink for One<F> {
@@ -142,8 +142,8 @@ impl<F: FnMut()> Sink for One<F> {
     fn put(&mut self, ran: Ran, _room: usize, writer: &mut Writer<'_>) -> bool {
         let handles = handles::take_collected();
         let handles = if ran.kind == FrameKind::Done { handles } else { Handles::default() };
-        let staged = || codec::Payload::Small(mem::take(writer.staged()));
-        self.result = Some((ran.kind, ran.spilled.map_or_else(staged, codec::Payload::Spilled), handles));
+        let staged = || codec::Encoded::Small(mem::take(writer.staged()));
+        self.result = Some((ran.kind, ran.spilled.map_or_else(staged, codec::Encoded::Spilled), handles));
         false
     }
 }

@@ -50,13 +50,12 @@
 //!
 //! An end is a descriptor of a socket, so that the kernel counts ends, also those on their way to a process. What
 //! connections do stands in `connection/mod.rs`, with what each death costs; the memory of a queue, and which process
-//! writes which word of it, in `queue/store.rs`.
+//! writes which word of it, in `queue/enqueue.rs`.
 
 mod connection;
 mod descriptor;
 mod error;
 mod listener;
-mod patience;
 mod queue;
 #[cfg(feature = "tcp")]
 mod remote;

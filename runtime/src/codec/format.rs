@@ -208,7 +208,7 @@ impl<'a, T> Codec<'a, T> {
 
 /// A [`Lend`] for `T`, found once and without bounds of its own; `S` is its storage.
 #[derive(Debug)]
-pub struct Loan<'a, T: ?Sized, S> {
+pub struct LendCodec<'a, T: ?Sized, S> {
     push: fn(&T, &mut Writer<'_>, Again) -> Result<(), CodecError>,
     pull: fn(&mut Reader<'a>) -> Result<S, CodecError>,
     lend: fn(&S) -> &T,
@@ -218,11 +218,11 @@ pub struct Loan<'a, T: ?Sized, S> {
 /// How parameters of type `&T` cross.
 #[inline]
 #[must_use]
-pub fn loan<'a, T: ?Sized, L: Lend<'a, T>>(_lend: L) -> Loan<'a, T, <L as Store<'a, T>>::Storage> {
-    Loan { push: L::push, pull: L::pull, lend: L::lend, log: L::log }
+pub fn loan<'a, T: ?Sized, L: Lend<'a, T>>(_lend: L) -> LendCodec<'a, T, <L as Store<'a, T>>::Storage> {
+    LendCodec { push: L::push, pull: L::pull, lend: L::lend, log: L::log }
 }
 
-impl<'a, T: ?Sized, S> Loan<'a, T, S> {
+impl<'a, T: ?Sized, S> LendCodec<'a, T, S> {
     /// Appends the target of a borrowed parameter.
     ///
     /// # Errors

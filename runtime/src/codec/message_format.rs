@@ -10,7 +10,7 @@ use std::any::{Any, TypeId};
 use std::path::PathBuf;
 
 use super::handles::{self, Handles, Received};
-use super::{CodecError, Payload, Plain, Reader, Spill, Travels, Writer, via_serde};
+use super::{CodecError, Encoded, Plain, Reader, Spill, Travels, Writer, via_serde};
 
 /// Values that can go through a channel: what has serde's two traits, and borrows nothing.
 ///
@@ -138,7 +138,7 @@ pub(crate) fn to_message<T: Message>(
     value: &T,
     buffer: Vec<u8>,
     (threshold, spill): (usize, &mut dyn Spill),
-) -> Result<(Payload, Handles), CodecError> {
+) -> Result<(Encoded, Handles), CodecError> {
     let mut handles = Handles::default();
     let mut writer = Writer::new(buffer, threshold, spill);
     if is_plain::<T>() {
@@ -195,7 +195,7 @@ pub(crate) fn any(bytes: &[u8]) {
 
     fn again<T: Message>(bytes: &[u8]) {
         let Ok(value) = of_message::<T>(bytes, &Received::default()) else { return };
-        let Ok((Payload::Small(sent), _)) = to_message(&value, Vec::new(), (usize::MAX, &mut NoSpill)) else { return };
+        let Ok((Encoded::Small(sent), _)) = to_message(&value, Vec::new(), (usize::MAX, &mut NoSpill)) else { return };
         let arrived = of_message::<T>(&sent, &Received::default());
         assert!(arrived.is_ok(), "what was sent does not arrive: {:?}", arrived.err());
     }
@@ -226,11 +226,11 @@ mod tests {
 
     fn bytes_of<T: Message>(value: &T) -> Vec<u8> {
         match to_message(value, Vec::new(), (usize::MAX, &mut NoSpill)).unwrap() {
-            (Payload::Small(bytes), handles) => {
+            (Encoded::Small(bytes), handles) => {
                 assert!(handles.is_empty());
                 bytes
             }
-            (Payload::Spilled(_), _) => unreachable!("there is no spill"),
+            (Encoded::Spilled(_), _) => unreachable!("there is no spill"),
         }
     }
 

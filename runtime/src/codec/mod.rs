@@ -63,7 +63,7 @@ mod tests;
 pub use self::borrowed::{AsBorrowed, Borrowable};
 pub use self::check::check;
 pub use self::error::CodecError;
-pub use self::format::{AsElements, AsNothing, AsOwned, Codec, Format, Lend, Loan, Never, Store, codec, loan};
+pub use self::format::{AsElements, AsNothing, AsOwned, Codec, Format, Lend, LendCodec, Never, Store, codec, loan};
 pub use self::message_format::Message;
 pub use self::named::Log;
 pub use self::number::Number;
@@ -71,7 +71,7 @@ pub use self::plain::{AsPlain, Plain};
 pub use self::reader::Reader;
 pub use self::trial::Again;
 pub use self::via_serde::{Travels, ViaSerde};
-pub use self::writer::{Payload, Spill, Writer};
+pub use self::writer::{Encoded, Spill, Writer};
 
 /// What the address of every payload, and of every run of numbers in it, is a multiple of: the strictest alignment that
 /// any [`Number`] has.

@@ -11,7 +11,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    AsBorrowed, AsPlain, Codec, CodecError, Format, Log, Payload, Plain, Reader, Spill, ViaSerde, Writer, codec, loan,
+    AsBorrowed, AsPlain, Codec, CodecError, Encoded, Format, Log, Plain, Reader, Spill, ViaSerde, Writer, codec, loan,
 };
 
 /// A spill in ordinary memory that notes what it was asked for.
@@ -44,8 +44,8 @@ fn written(threshold: usize, write: impl FnOnce(&mut Writer<'_>) -> Result<(), C
     write(&mut writer).unwrap();
     let len = writer.len();
     let bytes = match writer.finish().unwrap() {
-        Payload::Small(bytes) => bytes,
-        Payload::Spilled(len) => heap.memory[..len].to_vec(),
+        Encoded::Small(bytes) => bytes,
+        Encoded::Spilled(len) => heap.memory[..len].to_vec(),
     };
     assert_eq!(bytes.len(), len);
     bytes
@@ -221,7 +221,7 @@ fn a_big_piece_is_reserved_once_and_exactly() {
     let mut writer = Writer::new(Vec::new(), 1024, &mut heap);
     7_u64.put(&mut writer).unwrap();
     vec![5_u8; 100_000].put(&mut writer).unwrap();
-    assert_eq!(writer.finish().unwrap(), Payload::Spilled(100_016));
+    assert_eq!(writer.finish().unwrap(), Encoded::Spilled(100_016));
     assert_eq!(heap.asked, [(0, 100_016)]);
     assert_eq!(heap.memory[..16], [7, 0, 0, 0, 0, 0, 0, 0, 0xa0, 0x86, 1, 0, 0, 0, 0, 0]);
     assert!(heap.memory[16..].iter().all(|&byte| byte == 5));
@@ -234,7 +234,7 @@ fn many_small_pieces_grow_by_doubling() {
     for number in 0..10_000_u64 {
         number.put(&mut writer).unwrap();
     }
-    assert_eq!(writer.finish().unwrap(), Payload::Spilled(80_000));
+    assert_eq!(writer.finish().unwrap(), Encoded::Spilled(80_000));
     assert!(heap.asked.len() < 16, "{:?}", heap.asked);
     assert!((0..10_000_u64).zip(heap.memory.chunks(8)).all(|(number, bytes)| bytes == number.to_ne_bytes()));
 }

@@ -118,7 +118,7 @@ fn put_by_place<T: Serialize + ?Sized>(
     writer: &mut Writer<'_>,
 ) -> Result<(), EncodeError> {
     let start = writer.len();
-    active(|| bincode::serde::encode_into_writer(Watched { value, watch }, Sink(writer), CONFIGURATION))?;
+    active(|| bincode::serde::encode_into_writer(Watched { value, watch }, BincodeWriter(writer), CONFIGURATION))?;
     if watch.all_elements() > max_elements(writer.len() - start) {
         watch.needs_names(|| "it has far more elements than bytes".to_owned());
     }
@@ -204,9 +204,9 @@ fn take_named<'a, T: Deserialize<'a>>(reader: &mut Reader<'a>) -> Result<T, Code
 }
 
 /// Lets bincode append to a [`Writer`].
-struct Sink<'w, 's>(&'w mut Writer<'s>);
+struct BincodeWriter<'w, 's>(&'w mut Writer<'s>);
 
-impl bincode::enc::write::Writer for Sink<'_, '_> {
+impl bincode::enc::write::Writer for BincodeWriter<'_, '_> {
     #[inline]
     fn write(&mut self, bytes: &[u8]) -> Result<(), EncodeError> {
         // Of a number, this is two comparisons and a store where it is inlined: so what is rare is a call.
@@ -214,7 +214,7 @@ impl bincode::enc::write::Writer for Sink<'_, '_> {
     }
 }
 
-impl Sink<'_, '_> {
+impl BincodeWriter<'_, '_> {
     #[cold]
     fn write_slowly(&mut self, bytes: &[u8]) -> Result<(), EncodeError> {
         self.0.put_bytes(bytes).map_err(|error| EncodeError::OtherString(error.to_string()))

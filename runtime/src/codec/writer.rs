@@ -1,6 +1,6 @@
 //! A payload under construction: append only, small ones in a `Vec`, big ones in memory that the link lends.
 //!
-//! Owns: where the next byte goes, and when a payload stops being small. Gives out: [`Payload`], exactly once.
+//! Owns: where the next byte goes, and when a payload stops being small. Gives out: [`Encoded`], exactly once.
 //! Never: writes a byte twice, except those that wait in the small buffer when a payload outgrows it.
 //! Runs in: the parent for arguments, the child for results.
 //!
@@ -29,7 +29,7 @@ pub trait Spill {
 
 /// Where the finished bytes of a [`Writer`] are.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Payload {
+pub enum Encoded {
     /// All of them in the small buffer.
     Small(Vec<u8>),
     /// This many at the start of the [`Spill`].
@@ -150,12 +150,12 @@ impl<'s> Writer<'s> {
     /// # Errors
     /// As [`put_bytes`](Self::put_bytes).
     #[inline]
-    pub fn finish(mut self) -> Result<Payload, CodecError> {
+    pub fn finish(mut self) -> Result<Encoded, CodecError> {
         if self.capacity == 0 {
-            return Ok(Payload::Small(self.staged));
+            return Ok(Encoded::Small(self.staged));
         }
         self.flush(0, 0)?;
-        Ok(Payload::Spilled(self.spilled))
+        Ok(Encoded::Spilled(self.spilled))
     }
 
     /// Ends the payload that [`begin`](Self::begin) began. Says how many bytes went to the [`Spill`]; if none did, they are

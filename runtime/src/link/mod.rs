@@ -122,10 +122,10 @@ enum PayloadStorage {
 
 impl Payload {
     /// Puts what an encoder made together with the memory that it may lie in; `None` if that was never filled.
-    pub(crate) fn new(encoded: codec::Payload, filling: BufferWriter, handles: Handles) -> Option<Self> {
+    pub(crate) fn new(encoded: codec::Encoded, filling: BufferWriter, handles: Handles) -> Option<Self> {
         match encoded {
-            codec::Payload::Small(bytes) => Some(Self::small(bytes).with(handles)),
-            codec::Payload::Spilled(len) => filling.done(len).map(|loan| Self::in_buffer(loan).with(handles)),
+            codec::Encoded::Small(bytes) => Some(Self::small(bytes).with(handles)),
+            codec::Encoded::Spilled(len) => filling.done(len).map(|loan| Self::in_buffer(loan).with(handles)),
         }
     }
 

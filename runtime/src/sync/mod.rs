@@ -237,6 +237,7 @@ pub(crate) mod atomic {
 }
 mod barrier;
 mod condvar;
+pub(crate) mod deadline;
 mod event;
 pub(crate) mod event_count;
 pub(crate) mod futex_wait;

@@ -9,29 +9,29 @@
 #[expect(dead_code, reason = "a part of the crate, of which a model needs some")]
 #[path = "../../src/channel/queue/buffer.rs"]
 mod buffer;
+#[path = "../../src/channel/queue/chunk_alloc.rs"]
+mod chunk_alloc;
+#[expect(dead_code, reason = "a part of the crate, of which a model needs some")]
+#[path = "../../src/channel/queue/dequeue.rs"]
+mod dequeue;
+#[expect(dead_code, reason = "a part of the crate, of which a model needs some")]
+#[path = "../../src/channel/queue/enqueue.rs"]
+mod enqueue;
 #[expect(dead_code, reason = "a part of the crate, of which a model needs some")]
 #[path = "../../src/sync/event_count.rs"]
 mod event_count;
+#[path = "../../src/channel/queue/header.rs"]
+mod header;
 #[path = "../../src/channel/queue/layout.rs"]
 mod layout;
-#[path = "../../src/channel/queue/lent.rs"]
-mod lent;
+#[path = "../../src/channel/queue/leases.rs"]
+mod leases;
 #[path = "../../src/sync/lock.rs"]
 mod lock;
 mod memory;
 mod model;
-#[path = "../../src/channel/queue/stock.rs"]
-mod stock;
-#[expect(dead_code, reason = "a part of the crate, of which a model needs some")]
-#[path = "../../src/channel/queue/store.rs"]
-mod store;
-#[path = "../../src/channel/queue/sweep.rs"]
-mod sweep;
-#[expect(dead_code, reason = "a part of the crate, of which a model needs some")]
-#[path = "../../src/channel/queue/take.rs"]
-mod take;
-#[path = "../../src/channel/queue/words.rs"]
-mod words;
+#[path = "../../src/channel/queue/recovery.rs"]
+mod recovery;
 
 use loom::sync::Arc;
 

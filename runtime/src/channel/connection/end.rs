@@ -13,14 +13,14 @@ use serde::de::Error as _;
 use serde::ser::Error as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use super::local::Local;
+use super::seqpacket::SeqPacket;
 use super::transport::{Remote, Transport};
 use crate::channel::error::channel_failed;
-use crate::channel::patience::Patience;
 use crate::channel::{RecvError, RecvTimeoutError, SendError, SendTimeoutError, TryRecvError, TrySendError};
 use crate::codec::handles::{self, Handle};
 use crate::codec::{CodecError, Message};
 use crate::error::Result;
+use crate::sync::deadline::Deadline;
 use crate::sys::{self, socket};
 
 /// One end of a connection: it sends `A` and receives `B`.
@@ -160,7 +160,7 @@ fn ends<A, B>() -> Result<(Connection<A, B>, Connection<B, A>)> {
 impl<A, B> Connection<A, B> {
     /// Over a socket of this machine, of kind `SOCK_SEQPACKET`. Its other end belongs to a [`Connection`], too.
     pub(crate) fn local(socket: OwnedFd) -> sys::Result<Self> {
-        Local::new(socket).map(|local| Self::over(Transport::Local(Arc::new(local))))
+        SeqPacket::new(socket).map(|local| Self::over(Transport::Local(Arc::new(local))))
     }
 
     /// Over something that reaches further.
@@ -189,7 +189,7 @@ impl<A: Message, B> Connection<A, B> {
     /// Returns `Disconnected`, also if it was waiting for room, within 50 milliseconds of the death.
     #[doc(alias = "send_bytes")]
     pub fn send(&self, message: A) -> std::result::Result<(), SendError<A>> {
-        self.send_within(message, Patience::Endless).map_err(TrySendError::without_limit)
+        self.send_within(message, Deadline::Never).map_err(TrySendError::without_limit)
     }
 
     /// Sends a message if there is room for it now.
@@ -215,7 +215,7 @@ impl<A: Message, B> Connection<A, B> {
     /// # If the other process dies
     /// As [`send`](Self::send).
     pub fn try_send(&self, message: A) -> std::result::Result<(), TrySendError<A>> {
-        self.send_within(message, Patience::None)
+        self.send_within(message, Deadline::Now)
     }
 
     /// As [`send`](Self::send), but waits no longer than `timeout`.
@@ -226,12 +226,12 @@ impl<A: Message, B> Connection<A, B> {
     /// # If the other process dies
     /// As [`send`](Self::send). One that is only stopped costs the time-out.
     pub fn send_timeout(&self, message: A, timeout: Duration) -> std::result::Result<(), SendTimeoutError<A>> {
-        self.send_within(message, Patience::of(timeout)).map_err(TrySendError::in_time)
+        self.send_within(message, Deadline::after(timeout)).map_err(TrySendError::in_time)
     }
 
     #[inline]
-    fn send_within(&self, message: A, patience: Patience) -> std::result::Result<(), TrySendError<A>> {
-        self.transport.send(&message, patience).map_err(|refused| refused.with(message))
+    fn send_within(&self, message: A, deadline: Deadline) -> std::result::Result<(), TrySendError<A>> {
+        self.transport.send(&message, deadline).map_err(|refused| refused.with(message))
     }
 }
 
@@ -250,7 +250,7 @@ impl<A, B: Message> Connection<A, B> {
     /// Returns what it had sent, message by message, then `Disconnected`.
     #[doc(alias("recv_bytes", "recv_bytes_into"))]
     pub fn recv(&self) -> std::result::Result<B, RecvError> {
-        self.transport.recv(Patience::Endless).map_err(TryRecvError::without_limit)
+        self.transport.recv(Deadline::Never).map_err(TryRecvError::without_limit)
     }
 
     /// Receives the next message if it is there.
@@ -261,7 +261,7 @@ impl<A, B: Message> Connection<A, B> {
     /// # If the other process dies
     /// As [`recv`](Self::recv).
     pub fn try_recv(&self) -> std::result::Result<B, TryRecvError> {
-        self.transport.recv(Patience::None)
+        self.transport.recv(Deadline::Now)
     }
 
     /// As [`recv`](Self::recv), but waits no longer than `timeout`.
@@ -282,7 +282,7 @@ impl<A, B: Message> Connection<A, B> {
     /// # If the other process dies
     /// As [`recv`](Self::recv). One that is only stopped costs the time-out.
     pub fn recv_timeout(&self, timeout: Duration) -> std::result::Result<B, RecvTimeoutError> {
-        self.transport.recv(Patience::of(timeout)).map_err(TryRecvError::in_time)
+        self.transport.recv(Deadline::after(timeout)).map_err(TryRecvError::in_time)
     }
 
     /// Whether a message, or the end, is there; waits for it no longer than `timeout`. Takes nothing.
@@ -308,7 +308,7 @@ impl<A, B: Message> Connection<A, B> {
     /// Its end is there: true.
     #[doc(alias = "poll")]
     pub fn is_ready_timeout(&self, timeout: Duration) -> Result<bool> {
-        self.transport.poll(Patience::of(timeout)).map_err(|errno| channel_failed("wait for a message", errno))
+        self.transport.poll(Deadline::after(timeout)).map_err(|errno| channel_failed("wait for a message", errno))
     }
 }
 
@@ -338,7 +338,7 @@ impl<A, B> Serialize for Connection<A, B> {
 
 impl<'de, A, B> Deserialize<'de> for Connection<A, B> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Self, D::Error> {
-        let local = handles::open(u32::deserialize(deserializer)?, Local::arrived).map_err(D::Error::custom)?;
+        let local = handles::open(u32::deserialize(deserializer)?, SeqPacket::arrived).map_err(D::Error::custom)?;
         Ok(Self::over(Transport::Local(local)))
     }
 }

@@ -62,7 +62,7 @@ impl<A, B: Message> Connection<A, B> {
 
 struct Receiving<'c, A, B> {
     connection: &'c Connection<A, B>,
-    watch: Option<Watch>,
+    watch: Option<SocketWatch>,
 }
 
 impl<A, B: Message> Future for Receiving<'_, A, B> {
@@ -80,7 +80,7 @@ impl<A, B: Message> Future for Receiving<'_, A, B> {
         self.watch.take_if(|watch| !watch.is_of_this_process());
         let waiting = match &self.watch {
             Some(watch) => watch.again(context.waker()),
-            None => Watch::new(self.connection.as_fd(), context.waker()).map(|watch| self.watch = Some(watch)),
+            None => SocketWatch::new(self.connection.as_fd(), context.waker()).map(|watch| self.watch = Some(watch)),
         };
         match waiting {
             Ok(()) => Poll::Pending,
@@ -90,7 +90,7 @@ impl<A, B: Message> Future for Receiving<'_, A, B> {
 }
 
 /// A descriptor that the reactor watches.
-pub(in crate::channel) struct Watch {
+pub(in crate::channel) struct SocketWatch {
     reactor: Arc<Reactor>,
     token: Token,
     /// Our own, so that others may watch the same connection.
@@ -116,7 +116,7 @@ impl EventHandler for Bell {
     }
 }
 
-impl Watch {
+impl SocketWatch {
     pub(in crate::channel) fn new(descriptor: BorrowedFd<'_>, waker: &Waker) -> sys::Result<Self> {
         let reactor = reactor().map_err(|_| Errno::EAGAIN)?;
         let descriptor = fd::duplicate(descriptor)?;
@@ -139,7 +139,7 @@ impl Watch {
     }
 }
 
-impl Drop for Watch {
+impl Drop for SocketWatch {
     fn drop(&mut self) {
         // In a copy made by `fork()`, the epoll set is still the original's, too.
         if self.is_of_this_process() {
@@ -149,7 +149,7 @@ impl Drop for Watch {
     }
 }
 
-impl fmt::Debug for Watch {
+impl fmt::Debug for SocketWatch {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Watch").field("token", &self.token).finish_non_exhaustive()
     }

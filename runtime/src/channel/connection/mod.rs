@@ -52,13 +52,13 @@
 mod end;
 mod future;
 mod iter;
-mod local;
 mod parcel;
 mod scratch;
-mod several;
+mod seqpacket;
 pub(crate) mod transport;
+mod wait;
 
 pub use self::end::{Connection, Receiver, Sender, one_way, pipe};
-pub(in crate::channel) use self::future::Watch;
+pub(in crate::channel) use self::future::SocketWatch;
 pub use self::iter::ConnectionIter;
-pub use self::several::wait_readable;
+pub use self::wait::wait_readable;

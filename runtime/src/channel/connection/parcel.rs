@@ -1,7 +1,7 @@
 //! Memory for messages that are too long for a packet: made once, kept warm, filled again and again.
 //!
-//! Owns: [`Outgoing`], what one end fills, and [`Incoming`], what it reads. Runs in: any process.
-//! Never: fills a parcel again before its reader has let go of it.
+//! Owns: [`OutgoingBuffers`], what one end fills, and [`IncomingBuffers`], what it reads. Runs in: any process.
+//! Invariant: a parcel is filled again only after its reader has released it.
 //!
 //! A parcel is a memfd: a page that holds one word, then the message. Its descriptor goes with every message that is in it,
 //! so that it does not matter which process holds the other end by now; a process that has seen it before, by its number,
@@ -9,22 +9,22 @@
 //!
 //! # Which side's turn it is
 //!
-//! | [`Turn::turn`] | the parcel is | written next by |
+//! | [`BufferOwner::turn`] | the parcel is | written next by |
 //! |---|---|---|
-//! | [`WRITERS`] | kept, or being filled | the writer: [`READERS`] when the message is sent, [`NOBODYS`] |
-//! | [`READERS`] | with its message, on its way or being read | the reader: [`WRITERS`] when the message is read; or the writer: [`NOBODYS`] |
-//! | [`NOBODYS`] | let go of by its writer, or of one that is gone | none |
+//! | [`OWNED_BY_WRITER`] | kept, or being filled | the writer: [`OWNED_BY_READER`] when the message is sent, [`ABANDONED`] |
+//! | [`OWNED_BY_READER`] | with its message, on its way or being read | the reader: [`OWNED_BY_WRITER`] when the message is read; or the writer: [`ABANDONED`] |
+//! | [`ABANDONED`] | let go of by its writer, or of one that is gone | none |
 //!
 //! A writer that dies leaves what it sent: the memory lives as long as its descriptor is on its way, or mapped. A message
-//! that it was filling was never sent, and goes with it. A reader that dies leaves [`READERS`]: its writer finds the
+//! that it was filling was never sent, and goes with it. A reader that dies leaves [`OWNED_BY_READER`]: its writer finds the
 //! connection closed. If others hold the reading end, too, the connection is open; a writer that needs room then sees that
 //! all was received long ago, and lets go of the parcel, which is always allowed: a process that maps it keeps it.
 //!
 //! # How much there is
 //!
-//! One message of any length is on its way at a time, or several, [`SLOTS`] at most, of [`KEPT`] bytes together; a sender
+//! One message of any length is on its way at a time, or several, [`MAX_BUFFERS`] at most, of [`MAX_BUFFER_BYTES`] bytes together; a sender
 //! of more waits. As much is kept warm. What is longer than that is given back by its reader at once; what is kept goes
-//! when [`ENOUGH`] short messages were sent since the last long one, or the end is dropped.
+//! when [`SHORT_MESSAGES_UNTIL_IDLE`] short messages were sent since the last long one, or the end is dropped.
 
 use std::cmp::Reverse;
 use std::collections::VecDeque;
@@ -36,55 +36,56 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use crate::channel::error::NotSent;
-use crate::channel::patience::Patience;
 use crate::codec::Spill;
 use crate::shared::{MappedHeader, words};
+use crate::sync::deadline::Deadline;
 use crate::sys::fd::{self, FileId};
 use crate::sys::memory::{self, Access, Map};
 use crate::sys::{self, atfork, futex, packet, poll};
 
-/// What the memory is called in `/proc/<pid>/maps`.
+/// The name of the memory in `/proc/<pid>/maps`.
 const NAME: &str = "process-task-message";
 
-/// How many messages may be on their way in parcels, if they are short enough.
-const SLOTS: usize = 8;
+/// Number of messages that may be under way in parcels.
+const MAX_BUFFERS: usize = 8;
 
-/// How many bytes, likewise. As many are kept warm.
-const KEPT: usize = 64 << 20;
+/// Number of bytes that may be under way in parcels. As many are kept warm.
+const MAX_BUFFER_BYTES: usize = 64 << 20;
 
-/// After how many short messages in a row no long one is expected any more.
-const ENOUGH: u32 = 100;
+/// Number of short messages in a row after which parcels are freed.
+const SHORT_MESSAGES_UNTIL_IDLE: u32 = 100;
 
 /// The longest sleep before the next look.
-pub(super) const LOOK_AGAIN: Duration = Duration::from_millis(50);
+pub(super) const ROOM_CHECK_INTERVAL: Duration = Duration::from_millis(50);
 
-/// When a reader that has received all must have let go of a parcel, or be dead, or so slow that another parcel costs less.
-const LONG_AGO: Duration = Duration::from_secs(1);
+/// How long a reader that has received all may keep a parcel. A reader that keeps one longer is dead, or so slow that another
+/// parcel costs less.
+const RELEASE_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// The word of a parcel.
 #[derive(Debug)]
 #[repr(C)]
-struct Turn {
+struct BufferOwner {
     turn: AtomicU32,
 }
 
 words! {
-    Turn { turn: AtomicU32 }
+    BufferOwner { turn: AtomicU32 }
 }
 
-const WRITERS: u32 = 0;
-const READERS: u32 = 1;
-const NOBODYS: u32 = 2;
+const OWNED_BY_WRITER: u32 = 0;
+const OWNED_BY_READER: u32 = 1;
+const ABANDONED: u32 = 2;
 
 /// Where the message begins.
-const MESSAGE: usize = MappedHeader::<Turn>::size_with(0);
+const MESSAGE: usize = MappedHeader::<BufferOwner>::size_with(0);
 
 /// A parcel of ours.
 #[derive(Debug)]
-pub(super) struct Parcel {
+pub(super) struct MessageBuffer {
     fd: OwnedFd,
     /// The first page; held longer by threads that wait for it.
-    word: Arc<MappedHeader<Turn>>,
+    word: Arc<MappedHeader<BufferOwner>>,
     map: Map,
     /// When it was first seen that it was received, if it was looked for.
     received: Option<Instant>,
@@ -92,7 +93,7 @@ pub(super) struct Parcel {
     generation: u64,
 }
 
-impl Parcel {
+impl MessageBuffer {
     fn new(len: usize) -> sys::Result<Self> {
         const STEP: usize = 2 << 20;
         let len = MESSAGE.saturating_add(len);
@@ -117,31 +118,31 @@ impl Parcel {
     }
 }
 
-impl Drop for Parcel {
+impl Drop for MessageBuffer {
     fn drop(&mut self) {
         if self.generation == atfork::generation() {
-            self.turn().store(NOBODYS, Relaxed);
+            self.turn().store(ABANDONED, Relaxed);
         }
     }
 }
 
 /// The parcels that one end fills.
 #[derive(Debug, Default)]
-pub(super) struct Outgoing {
-    stock: Mutex<Stock>,
-    quiet: Quiet,
+pub(super) struct OutgoingBuffers {
+    stock: Mutex<MessagePool>,
+    quiet: SuppressPanic,
 }
 
 #[derive(Debug, Default)]
-struct Stock {
+struct MessagePool {
     generation: u64,
     /// The oldest first.
-    sent: VecDeque<Parcel>,
+    sent: VecDeque<MessageBuffer>,
     /// Those that were let go of the longest time ago first.
-    warm: Vec<Parcel>,
+    warm: Vec<MessageBuffer>,
 }
 
-impl Outgoing {
+impl OutgoingBuffers {
     /// A short message is about to go.
     #[inline]
     pub(super) fn short(&self) {
@@ -153,11 +154,11 @@ impl Outgoing {
         }
     }
 
-    fn stock(&self) -> MutexGuard<'_, Stock> {
+    fn stock(&self) -> MutexGuard<'_, MessagePool> {
         let mut stock = lock(&self.stock);
         // A copy made by `fork()` fills no memory of its original's.
         if stock.generation != atfork::generation() {
-            *stock = Stock { generation: atfork::generation(), ..Stock::default() };
+            *stock = MessagePool { generation: atfork::generation(), ..MessagePool::default() };
         }
         stock
     }
@@ -167,8 +168,8 @@ impl Outgoing {
         &self,
         socket: BorrowedFd<'_>,
         (len, largest): (usize, bool),
-        patience: Patience,
-    ) -> Result<Parcel, NotSent> {
+        deadline: Deadline,
+    ) -> Result<MessageBuffer, NotSent> {
         loop {
             let mut stock = self.stock();
             stock.take_back();
@@ -185,26 +186,30 @@ impl Outgoing {
             if poll::is_hung_up(socket) {
                 return Err(NotSent::Disconnected(()));
             }
-            let left = patience.deadline().map(|deadline| deadline.saturating_duration_since(Instant::now()));
+            let left = deadline.instant().map(|deadline| deadline.saturating_duration_since(Instant::now()));
             if left == Some(Duration::ZERO) {
                 return Err(NotSent::Full(()));
             }
-            futex::wait_until(&oldest.words().turn, READERS, left.map_or(LOOK_AGAIN, |left| left.min(LOOK_AGAIN)));
+            futex::wait_until(
+                &oldest.words().turn,
+                OWNED_BY_READER,
+                left.map_or(ROOM_CHECK_INTERVAL, |left| left.min(ROOM_CHECK_INTERVAL)),
+            );
         }
     }
 
     /// Keeps a parcel with a message that was not sent.
-    fn give_back(&self, parcel: Parcel) {
+    fn give_back(&self, parcel: MessageBuffer) {
         self.stock().keep(parcel);
     }
 }
 
-impl Stock {
+impl MessagePool {
     /// Takes back what was read.
     fn take_back(&mut self) {
         let mut at = 0;
         while let Some(parcel) = self.sent.get(at) {
-            if parcel.turn().load(Acquire) == READERS {
+            if parcel.turn().load(Acquire) == OWNED_BY_READER {
                 at += 1;
             } else if let Some(parcel) = self.sent.remove(at) {
                 self.keep(parcel);
@@ -215,7 +220,7 @@ impl Stock {
     /// All that was sent was received. Lets go of what was so long ago, and says whether there was any.
     fn give_up(&mut self) -> bool {
         let before = self.sent.len();
-        self.sent.retain_mut(|parcel| parcel.received.get_or_insert_with(Instant::now).elapsed() < LONG_AGO);
+        self.sent.retain_mut(|parcel| parcel.received.get_or_insert_with(Instant::now).elapsed() < RELEASE_TIMEOUT);
         self.sent.len() < before
     }
 
@@ -224,10 +229,12 @@ impl Stock {
         self.sent.iter().chain(&self.warm).map(|parcel| parcel.map.len()).sum()
     }
 
-    fn keep(&mut self, mut parcel: Parcel) {
-        parcel.turn().store(WRITERS, Relaxed);
+    fn keep(&mut self, mut parcel: MessageBuffer) {
+        parcel.turn().store(OWNED_BY_WRITER, Relaxed);
         parcel.received = None;
-        if self.bytes().saturating_add(parcel.map.len()) <= KEPT && self.warm.len() + self.sent.len() < SLOTS {
+        if self.bytes().saturating_add(parcel.map.len()) <= MAX_BUFFER_BYTES
+            && self.warm.len() + self.sent.len() < MAX_BUFFERS
+        {
             self.warm.push(parcel);
         }
     }
@@ -235,10 +242,10 @@ impl Stock {
     /// Whether one more message of this length may be on its way.
     fn has_room(&self, len: usize) -> bool {
         let sent: usize = self.sent.iter().map(|parcel| parcel.map.len()).sum();
-        self.sent.is_empty() || (self.sent.len() < SLOTS && sent.saturating_add(len) <= KEPT)
+        self.sent.is_empty() || (self.sent.len() < MAX_BUFFERS && sent.saturating_add(len) <= MAX_BUFFER_BYTES)
     }
 
-    fn take(&mut self, len: usize, largest: bool) -> sys::Result<Parcel> {
+    fn take(&mut self, len: usize, largest: bool) -> sys::Result<MessageBuffer> {
         let fitting = self.warm.iter().enumerate().filter(|(_, parcel)| parcel.room() >= len);
         // Of several that are as long, the one that was let go of last: it is still in a cache.
         let fitting = fitting.map(|(at, parcel)| (parcel.room(), Reverse(at)));
@@ -247,11 +254,11 @@ impl Stock {
             return Ok(self.warm.remove(at));
         }
         self.trim(len);
-        Parcel::new(len)
+        MessageBuffer::new(len)
     }
 
     /// Notes that a parcel is the reader's.
-    fn send(&mut self, parcel: Parcel) {
+    fn send(&mut self, parcel: MessageBuffer) {
         self.sent.push_back(parcel);
         // It was not counted while it was filled.
         self.trim(0);
@@ -260,7 +267,7 @@ impl Stock {
     /// Lets go of what there is too much of, with so many bytes more.
     fn trim(&mut self, more: usize) {
         while !self.warm.is_empty()
-            && (self.bytes().saturating_add(more) > KEPT || self.warm.len() + self.sent.len() > SLOTS)
+            && (self.bytes().saturating_add(more) > MAX_BUFFER_BYTES || self.warm.len() + self.sent.len() > MAX_BUFFERS)
         {
             self.warm.remove(0);
         }
@@ -269,25 +276,25 @@ impl Stock {
 
 /// A parcel that is being filled, or nothing while the message is short.
 #[derive(Debug)]
-pub(super) struct Filling<'o> {
-    outgoing: &'o Outgoing,
+pub(super) struct MessageWriter<'o> {
+    outgoing: &'o OutgoingBuffers,
     socket: BorrowedFd<'o>,
-    patience: Patience,
-    parcel: Option<Parcel>,
+    deadline: Deadline,
+    parcel: Option<MessageBuffer>,
     /// Why there was no memory.
     pub(super) failure: Option<NotSent>,
 }
 
-impl<'o> Filling<'o> {
-    pub(super) fn new(outgoing: &'o Outgoing, socket: BorrowedFd<'o>, patience: Patience) -> Self {
-        Self { outgoing, socket, patience, parcel: None, failure: None }
+impl<'o> MessageWriter<'o> {
+    pub(super) fn new(outgoing: &'o OutgoingBuffers, socket: BorrowedFd<'o>, deadline: Deadline) -> Self {
+        Self { outgoing, socket, deadline, parcel: None, failure: None }
     }
 
     /// Has `send` send the parcel, which is the reader's from then on.
-    pub(super) fn sent(mut self, send: impl FnOnce(&Parcel) -> Result<(), NotSent>) -> Result<(), NotSent> {
+    pub(super) fn sent(mut self, send: impl FnOnce(&MessageBuffer) -> Result<(), NotSent>) -> Result<(), NotSent> {
         let Some(parcel) = self.parcel.take() else { return Ok(()) };
         // The packet carries the message's bytes over to the reader; a look at the word needs no order of its own.
-        parcel.turn().store(READERS, Release);
+        parcel.turn().store(OWNED_BY_READER, Release);
         match send(&parcel) {
             Ok(()) => {
                 self.outgoing.quiet.begin(true);
@@ -302,12 +309,12 @@ impl<'o> Filling<'o> {
     }
 }
 
-impl Spill for Filling<'_> {
+impl Spill for MessageWriter<'_> {
     fn grow(&mut self, written: usize, capacity: usize) -> io::Result<()> {
         if self.parcel.as_ref().is_some_and(|parcel| parcel.room() >= capacity) {
             return Ok(());
         }
-        match self.outgoing.lend(self.socket, (capacity, written > 0), self.patience) {
+        match self.outgoing.lend(self.socket, (capacity, written > 0), self.deadline) {
             Ok(parcel) => {
                 if let Some(old) = self.parcel.replace(parcel)
                     && let Some(new) = &self.parcel
@@ -329,7 +336,7 @@ impl Spill for Filling<'_> {
     }
 }
 
-impl Drop for Filling<'_> {
+impl Drop for MessageWriter<'_> {
     fn drop(&mut self) {
         if let Some(parcel) = self.parcel.take() {
             self.outgoing.give_back(parcel);
@@ -339,16 +346,16 @@ impl Drop for Filling<'_> {
 
 /// The parcels that one end has read, still mapped.
 #[derive(Debug, Default)]
-pub(super) struct Incoming {
+pub(super) struct IncomingBuffers {
     /// Those that came last are last.
     known: Mutex<Vec<(FileId, Arc<Arrived>)>>,
-    quiet: Quiet,
+    quiet: SuppressPanic,
 }
 
 /// A parcel of the other end's.
 #[derive(Debug)]
 struct Arrived {
-    word: MappedHeader<Turn>,
+    word: MappedHeader<BufferOwner>,
     map: Map,
 }
 
@@ -368,7 +375,7 @@ impl Arrived {
     }
 }
 
-impl Incoming {
+impl IncomingBuffers {
     /// A short message has come.
     #[inline]
     pub(super) fn short(&self) {
@@ -387,7 +394,7 @@ impl Incoming {
     pub(super) fn open(&self, descriptor: OwnedFd, len: usize) -> sys::Result<Reading<'_>> {
         let identity = fd::file_id(descriptor.as_fd()).ok_or(sys::Errno::EBADF)?;
         let mut known = lock(&self.known);
-        known.retain(|(_, parcel)| parcel.turn().load(Relaxed) != NOBODYS);
+        known.retain(|(_, parcel)| parcel.turn().load(Relaxed) != ABANDONED);
         let at = known.iter().position(|(other, _)| *other == identity);
         let parcel = match at.map(|at| known.remove(at)) {
             Some((_, parcel)) => parcel,
@@ -396,12 +403,14 @@ impl Incoming {
         if len > parcel.map.len() - MESSAGE {
             return Err(sys::Errno::EMSGSIZE);
         }
-        if parcel.map.len() <= KEPT {
+        if parcel.map.len() <= MAX_BUFFER_BYTES {
             known.push((identity, Arc::clone(&parcel)));
             self.quiet.begin(true);
         }
         // Those of many writers, each of which keeps as much.
-        while known.len() > SLOTS || known.iter().map(|(_, parcel)| parcel.map.len()).sum::<usize>() > 2 * KEPT {
+        while known.len() > MAX_BUFFERS
+            || known.iter().map(|(_, parcel)| parcel.map.len()).sum::<usize>() > 2 * MAX_BUFFER_BYTES
+        {
             known.remove(0);
         }
         drop(known);
@@ -415,7 +424,7 @@ pub(super) struct Reading<'i> {
     descriptor: OwnedFd,
     parcel: Arc<Arrived>,
     len: usize,
-    incoming: &'i Incoming,
+    incoming: &'i IncomingBuffers,
 }
 
 impl Reading<'_> {
@@ -427,10 +436,10 @@ impl Reading<'_> {
 impl Drop for Reading<'_> {
     fn drop(&mut self) {
         let (turn, len) = (self.parcel.turn(), self.parcel.map.len());
-        if len > KEPT {
+        if len > MAX_BUFFER_BYTES {
             memory::punch_hole(self.descriptor.as_fd(), MESSAGE, len - MESSAGE);
         }
-        if turn.compare_exchange(READERS, WRITERS, Release, Relaxed).is_ok() {
+        if turn.compare_exchange(OWNED_BY_READER, OWNED_BY_WRITER, Release, Relaxed).is_ok() {
             futex::wake(turn, u32::MAX);
         } else {
             lock(&self.incoming.known).retain(|(_, parcel)| !Arc::ptr_eq(parcel, &self.parcel));
@@ -440,17 +449,17 @@ impl Drop for Reading<'_> {
 
 /// Counts the short messages since the last long one.
 #[derive(Debug, Default)]
-struct Quiet {
+struct SuppressPanic {
     /// There are parcels.
     any: AtomicBool,
     short: AtomicU32,
 }
 
-impl Quiet {
+impl SuppressPanic {
     /// A short message; true if no long one is expected any more, but there are parcels.
     #[inline]
     fn is_enough(&self) -> bool {
-        self.any.load(Relaxed) && self.short.fetch_add(1, Relaxed) >= ENOUGH
+        self.any.load(Relaxed) && self.short.fetch_add(1, Relaxed) >= SHORT_MESSAGES_UNTIL_IDLE
     }
 
     fn begin(&self, any: bool) {

@@ -1,29 +1,29 @@
 //! Memory of a thread for the message at hand, used again and again.
 //!
 //! Owns: one [`Scratch`] for each thread. Runs in: any process.
-//! Never: keeps more than [`MOST`] bytes that a long message needed.
+//! Invariant: at most [`MAX_KEPT_BYTES`] of a long message's memory are kept.
 
 use std::cell::Cell;
 
-use super::local::{HEAD, LONGEST};
+use super::seqpacket::{HEAD, MAX_PACKET_BYTES};
 use crate::sys::packet;
 
 /// The most memory that a thread keeps for messages to come.
-const MOST: usize = 256 << 10;
+const MAX_KEPT_BYTES: usize = 256 << 10;
 
 thread_local! {
-    static KEPT: Cell<Option<Box<Memory>>> = const { Cell::new(None) };
+    static KEPT: Cell<Option<Box<ScratchBuffers>>> = const { Cell::new(None) };
 }
 
 #[derive(Default)]
-struct Memory {
+struct ScratchBuffers {
     buffer: Vec<u8>,
     packet: Vec<u128>,
     beside: Vec<u8>,
 }
 
 /// The memory of this thread. While it is in use, another user, as a value's own `Deserialize` may be, gets new memory.
-pub(super) struct Scratch(Option<Box<Memory>>);
+pub(super) struct Scratch(Option<Box<ScratchBuffers>>);
 
 impl Scratch {
     #[inline]
@@ -43,7 +43,7 @@ impl Scratch {
     #[inline]
     pub(super) fn put_back(&mut self, buffer: Vec<u8>) {
         if let Some(memory) = &mut self.0
-            && buffer.capacity() <= MOST
+            && buffer.capacity() <= MAX_KEPT_BYTES
         {
             memory.buffer = buffer;
         }
@@ -54,7 +54,7 @@ impl Scratch {
     pub(super) fn packet(&mut self) -> (&mut [u8], &mut [u8]) {
         let memory = self.0.get_or_insert_default();
         if memory.packet.is_empty() {
-            memory.packet = vec![0; (HEAD + LONGEST).div_ceil(size_of::<u128>())];
+            memory.packet = vec![0; (HEAD + MAX_PACKET_BYTES).div_ceil(size_of::<u128>())];
             memory.beside = vec![0; packet::BESIDE];
         }
         (bytemuck::cast_slice_mut(&mut memory.packet), &mut memory.beside)

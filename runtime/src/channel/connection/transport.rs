@@ -1,4 +1,4 @@
-//! What carries the messages of a connection: a socket of this machine, or something that reaches further.
+//! The transport of a connection: a local socket, or a remote one.
 //!
 //! Owns: the seam between the two. Runs in: any process.
 //! Never: looks into a message. It takes bytes, and gives the same bytes, whole.
@@ -8,13 +8,13 @@ use std::os::fd::{AsFd as _, BorrowedFd};
 use std::panic::{RefUnwindSafe, UnwindSafe};
 use std::sync::Arc;
 
-use super::local::Local;
 use super::scratch::Scratch;
+use super::seqpacket::SeqPacket;
 use crate::channel::error::{NotSent, TryRecvError};
-use crate::channel::patience::Patience;
 use crate::codec::handles::Received;
 use crate::codec::message_format::{of_message, to_message};
-use crate::codec::{CodecError, Message, Payload, Spill};
+use crate::codec::{CodecError, Encoded, Message, Spill};
+use crate::sync::deadline::Deadline;
 use crate::sys::{self, poll};
 
 /// What carries messages further than a socket of this machine: as bytes, without handles.
@@ -27,21 +27,21 @@ pub(crate) trait Remote: fmt::Debug + Send + Sync + UnwindSafe + RefUnwindSafe {
     /// Sends a message of at most [`longest`](Self::longest) bytes, whole.
     ///
     /// # Errors
-    /// [`NotSent::Full`] if it would have to wait longer than `patience`, and then nothing was sent;
+    /// [`NotSent::Full`] if it would have to wait longer than `deadline`, and then nothing was sent;
     /// [`NotSent::Disconnected`]; [`NotSent::Failed`].
-    fn send_bytes(&self, bytes: &[u8], patience: Patience) -> Result<(), NotSent>;
+    fn send_bytes(&self, bytes: &[u8], deadline: Deadline) -> Result<(), NotSent>;
 
     /// Receives a message into `bytes`, which is what it consists of afterwards.
     ///
     /// # Errors
-    /// [`TryRecvError::Empty`] if none came as long as `patience` lasts; [`TryRecvError::Disconnected`]; [`TryRecvError::Failed`].
-    fn recv_bytes(&self, bytes: &mut Vec<u8>, patience: Patience) -> Result<(), TryRecvError>;
+    /// [`TryRecvError::Empty`] if none came as long as `deadline` lasts; [`TryRecvError::Disconnected`]; [`TryRecvError::Failed`].
+    fn recv_bytes(&self, bytes: &mut Vec<u8>, deadline: Deadline) -> Result<(), TryRecvError>;
 
-    /// Whether a message, or the end, is there; waits for it as long as `patience` lasts.
+    /// Whether a message, or the end, is there; waits for it as long as `deadline` lasts.
     ///
     /// # Errors
     /// The kernel refuses.
-    fn poll(&self, patience: Patience) -> sys::Result<bool>;
+    fn poll(&self, deadline: Deadline) -> sys::Result<bool>;
 
     /// What is readable when there may be a message, or the end.
     fn as_fd(&self) -> BorrowedFd<'_>;
@@ -51,7 +51,7 @@ pub(crate) trait Remote: fmt::Debug + Send + Sync + UnwindSafe + RefUnwindSafe {
 #[derive(Clone, Debug)]
 pub(super) enum Transport {
     /// A socket of this machine.
-    Local(Arc<Local>),
+    Local(Arc<SeqPacket>),
     /// Something that reaches further.
     Remote(Arc<dyn Remote>),
 }
@@ -59,27 +59,27 @@ pub(super) enum Transport {
 impl Transport {
     /// Sends a message.
     #[inline]
-    pub(super) fn send<T: Message>(&self, value: &T, patience: Patience) -> Result<(), NotSent> {
+    pub(super) fn send<T: Message>(&self, value: &T, deadline: Deadline) -> Result<(), NotSent> {
         match self {
-            Self::Local(local) => local.send(value, patience),
-            Self::Remote(remote) => send_far(&**remote, value, patience),
+            Self::Local(local) => local.send(value, deadline),
+            Self::Remote(remote) => send_far(&**remote, value, deadline),
         }
     }
 
     /// Receives a message.
     #[inline]
-    pub(super) fn recv<T: Message>(&self, patience: Patience) -> Result<T, TryRecvError> {
+    pub(super) fn recv<T: Message>(&self, deadline: Deadline) -> Result<T, TryRecvError> {
         match self {
-            Self::Local(local) => local.recv(patience),
-            Self::Remote(remote) => recv_far(&**remote, patience),
+            Self::Local(local) => local.recv(deadline),
+            Self::Remote(remote) => recv_far(&**remote, deadline),
         }
     }
 
-    /// Whether a message, or the end, is there; waits for it as long as `patience` lasts.
-    pub(super) fn poll(&self, patience: Patience) -> sys::Result<bool> {
+    /// Whether a message, or the end, is there; waits for it as long as `deadline` lasts.
+    pub(super) fn poll(&self, deadline: Deadline) -> sys::Result<bool> {
         match self {
-            Self::Local(local) => Ok(poll::readable([local.as_fd()], patience.deadline())? == [true]),
-            Self::Remote(remote) => remote.poll(patience),
+            Self::Local(local) => Ok(poll::readable([local.as_fd()], deadline.instant())? == [true]),
+            Self::Remote(remote) => remote.poll(deadline),
         }
     }
 
@@ -93,9 +93,9 @@ impl Transport {
 }
 
 /// Memory that never grows, and remembers that it should have.
-struct TooFar(Option<usize>);
+struct NotSendable(Option<usize>);
 
-impl Spill for TooFar {
+impl Spill for NotSendable {
     fn grow(&mut self, _: usize, capacity: usize) -> std::io::Result<()> {
         self.0 = Some(capacity);
         Err(std::io::ErrorKind::FileTooLarge.into())
@@ -106,8 +106,8 @@ impl Spill for TooFar {
     }
 }
 
-fn send_far<T: Message>(remote: &dyn Remote, value: &T, patience: Patience) -> Result<(), NotSent> {
-    let (limit, mut scratch, mut spill) = (remote.longest(), Scratch::take(), TooFar(None));
+fn send_far<T: Message>(remote: &dyn Remote, value: &T, deadline: Deadline) -> Result<(), NotSent> {
+    let (limit, mut scratch, mut spill) = (remote.longest(), Scratch::take(), NotSendable(None));
     let encoded = to_message(value, scratch.take_buffer(), (limit, &mut spill));
     let (payload, handles) = encoded.map_err(|error| match spill.0 {
         Some(bytes) => NotSent::too_long(bytes, limit),
@@ -116,16 +116,16 @@ fn send_far<T: Message>(remote: &dyn Remote, value: &T, patience: Patience) -> R
     if !handles.is_empty() {
         return Err(CodecError::new("what processes share cannot go to another machine").into());
     }
-    let Payload::Small(bytes) = payload else { return Err(CodecError::new("it does not fit").into()) };
-    let sent = remote.send_bytes(&bytes, patience);
+    let Encoded::Small(bytes) = payload else { return Err(CodecError::new("it does not fit").into()) };
+    let sent = remote.send_bytes(&bytes, deadline);
     scratch.put_back(bytes);
     sent
 }
 
-fn recv_far<T: Message>(remote: &dyn Remote, patience: Patience) -> Result<T, TryRecvError> {
+fn recv_far<T: Message>(remote: &dyn Remote, deadline: Deadline) -> Result<T, TryRecvError> {
     let mut scratch = Scratch::take();
     let mut bytes = scratch.take_buffer();
-    let value = remote.recv_bytes(&mut bytes, patience).and_then(|()| Ok(of_message(&bytes, &Received::default())?));
+    let value = remote.recv_bytes(&mut bytes, deadline).and_then(|()| Ok(of_message(&bytes, &Received::default())?));
     scratch.put_back(bytes);
     value
 }

@@ -5,7 +5,7 @@
 use std::path::Path;
 
 use super::GREETING;
-use super::place::Place;
+use super::socket_path::SocketPath;
 use crate::channel::Connection;
 use crate::channel::error::channel_failed;
 use crate::error::Result;
@@ -40,7 +40,7 @@ use std::os::fd::AsFd as _;
 /// connection is [`Disconnected`](crate::channel::RecvError::Disconnected).
 #[doc(alias = "Client")]
 pub fn connect_unix<A, B>(path: impl AsRef<Path>) -> Result<Connection<A, B>> {
-    let socket = Place::at(path.as_ref())?.connect()?;
+    let socket = SocketPath::at(path.as_ref())?.connect()?;
     // The first packet of a new socket: there is room.
     socket::send(socket.as_fd(), GREETING, &[]).map_err(|errno| channel_failed("say who connects", errno))?;
     Connection::local(socket).map_err(|errno| channel_failed("ask a socket for its size", errno))
@@ -58,8 +58,8 @@ mod tcp {
 
     use crate::channel::Connection;
     use crate::channel::error::channel_failed;
-    use crate::channel::listener::{HANDSHAKE, addresses, failed, far, refused};
-    use crate::channel::remote::{Handshake, Key, Wire};
+    use crate::channel::listener::{HANDSHAKE_TIMEOUT, addresses, failed, far, refused};
+    use crate::channel::remote::{EncryptedStream, Handshake, Key};
     use crate::error::{Error, Result};
     use crate::sys::{Errno, errno_of, poll};
 
@@ -98,7 +98,7 @@ mod tcp {
     /// Before the handshake is done, `Refused`; after, see [`Listener`](crate::channel::Listener#how-it-ends).
     #[doc(alias = "Client")]
     pub fn connect_tcp<A, B>(address: impl ToSocketAddrs, key: &Key) -> Result<Connection<A, B>> {
-        connect_tcp_timeout(address, key, HANDSHAKE)
+        connect_tcp_timeout(address, key, HANDSHAKE_TIMEOUT)
     }
 
     /// As [`connect_tcp`], but all of it may take so long, except for looking a name up, which takes as long as the system says. Of
@@ -157,7 +157,7 @@ mod tcp {
                 return Err(refused("it took too long to show who it is"));
             }
         };
-        let wire = Wire::new(socket, agreed).map_err(|errno| channel_failed("wait for messages", errno))?;
+        let wire = EncryptedStream::new(socket, agreed).map_err(|errno| channel_failed("wait for messages", errno))?;
         Ok(Connection::remote(Arc::new(wire)))
     }
 }

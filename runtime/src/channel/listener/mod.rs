@@ -2,9 +2,9 @@
 //!
 //! Owns: [`Listener`]. Runs in: any process. Never: hands out a connection before its peer is known.
 
+mod acceptor;
 mod connect;
-mod door;
-mod place;
+mod socket_path;
 
 use std::fmt;
 #[cfg(feature = "tcp")]
@@ -15,14 +15,14 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::path::Path;
 use std::time::Duration;
 
-use self::door::{Door, Guard, Guest, Limits};
-use self::place::{Name, Place};
+use self::acceptor::{AcceptLimits, Accepted, Acceptor, AuthPolicy};
+use self::socket_path::{BoundPath, SocketPath};
 use super::error::channel_failed;
-use super::patience::Patience;
 #[cfg(feature = "tcp")]
-use super::remote::{Key, Wire};
+use super::remote::{EncryptedStream, Key};
 use crate::channel::Connection;
 use crate::error::{Error, ErrorKind, Execution, Result};
+use crate::sync::deadline::Deadline;
 use crate::sys::{Errno, poll};
 #[cfg(feature = "tcp")]
 use crate::sys::{errno_of, fd, stranger};
@@ -38,10 +38,10 @@ const GREETING: &[u8] = b"process-task 1 local";
 const NAME: &[u8] = b"process-task ";
 
 /// How long a handshake may take.
-const HANDSHAKE: Duration = Duration::from_secs(5);
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// How many may be at it at once.
-const STRANGERS: usize = 64;
+const MAX_PENDING_PEERS: usize = 64;
 
 /// A place where processes that do not know each other meet: a path on this machine, or a TCP port.
 ///
@@ -110,13 +110,13 @@ const STRANGERS: usize = 64;
 /// A TCP connection that failed has no more to say: messages are not given out when it is unknown whether they are all.
 #[derive(Debug)]
 pub struct Listener {
-    door: Door,
+    acceptor: Acceptor,
     at: At,
 }
 
 #[derive(Debug)]
 enum At {
-    Name(Name),
+    BoundPath(BoundPath),
     #[cfg(feature = "tcp")]
     Port(SocketAddr),
 }
@@ -134,8 +134,8 @@ impl Listener {
     /// [`ErrorKind::InvalidInput`]: others can use the directory, a process listens there already, or the name is taken by
     /// something else. [`ErrorKind::ChannelFailed`]: the kernel refuses.
     pub fn unix(path: impl AsRef<Path>) -> Result<Self> {
-        let (socket, name) = Place::listen(path.as_ref())?;
-        Ok(Self { door: Door::new(socket, Guard::User, Limits::DEFAULT)?, at: At::Name(name) })
+        let (socket, name) = SocketPath::listen(path.as_ref())?;
+        Ok(Self { acceptor: Acceptor::new(socket, AuthPolicy::User, AcceptLimits::DEFAULT)?, at: At::BoundPath(name) })
     }
 
     /// Listens at a port, for peers that have the same key. Port 0 takes any that is free: see
@@ -157,13 +157,16 @@ impl Listener {
         };
         let (address, socket) =
             listen().map_err(|error: std::io::Error| failed("listen at a port", errno_of(&error)))?;
-        Ok(Self { door: Door::new(socket, Guard::Key(key), Limits::DEFAULT)?, at: At::Port(address) })
+        Ok(Self {
+            acceptor: Acceptor::new(socket, AuthPolicy::Key(key), AcceptLimits::DEFAULT)?,
+            at: At::Port(address),
+        })
     }
 
     /// How long a connecting peer may take to authenticate; 5 s by default.
     #[must_use]
     pub fn handshake_timeout(mut self, limit: Duration) -> Self {
-        self.door.limits.patience = limit;
+        self.acceptor.limits.timeout = limit;
         self
     }
 
@@ -171,7 +174,7 @@ impl Listener {
     /// longest is refused.
     #[must_use]
     pub fn max_handshakes(mut self, most: usize) -> Self {
-        self.door.limits.strangers = most;
+        self.acceptor.limits.pending = most;
         self
     }
 
@@ -191,7 +194,7 @@ impl Listener {
     /// Before it is authenticated, it is refused, or was never there. After, it is accepted: what it sent is still to be
     /// received.
     pub fn accept<A, B>(&self) -> Result<Connection<A, B>> {
-        self.accept_within(Patience::Endless)
+        self.accept_within(Deadline::Never)
     }
 
     /// As [`accept`](Self::accept), but waits no longer than `timeout`.
@@ -202,7 +205,7 @@ impl Listener {
     /// # If the other process dies
     /// As with [`accept`](Self::accept).
     pub fn accept_timeout<A, B>(&self, timeout: Duration) -> Result<Connection<A, B>> {
-        self.accept_within(Patience::of(timeout))
+        self.accept_within(Deadline::after(timeout))
     }
 
     /// As [`accept`](Self::accept), but does not wait.
@@ -213,15 +216,15 @@ impl Listener {
     /// # If the other process dies
     /// As with [`accept`](Self::accept).
     pub fn try_accept<A, B>(&self) -> Result<Connection<A, B>> {
-        self.accept_within(Patience::None)
+        self.accept_within(Deadline::Now)
     }
 
-    fn accept_within<A, B>(&self, patience: Patience) -> Result<Connection<A, B>> {
+    fn accept_within<A, B>(&self, deadline: Deadline) -> Result<Connection<A, B>> {
         loop {
-            if let Some(guest) = self.door.look() {
+            if let Some(guest) = self.acceptor.look() {
                 return guest.and_then(seat);
             }
-            let waited = poll::readable([self.door.as_fd()], patience.deadline());
+            let waited = poll::readable([self.acceptor.as_fd()], deadline.instant());
             if waited.map_err(|errno| channel_failed("wait for those who connect", errno))? == [false] {
                 return Err(Error::new(ErrorKind::Empty, Execution::NotStarted));
             }
@@ -232,7 +235,7 @@ impl Listener {
     #[must_use]
     pub fn path(&self) -> Option<&Path> {
         match &self.at {
-            At::Name(name) => Some(name.path()),
+            At::BoundPath(name) => Some(name.path()),
             #[cfg(feature = "tcp")]
             At::Port(_) => None,
         }
@@ -243,7 +246,7 @@ impl Listener {
     #[must_use]
     pub fn local_addr(&self) -> Option<SocketAddr> {
         match &self.at {
-            At::Name(_) => None,
+            At::BoundPath(_) => None,
             At::Port(address) => Some(*address),
         }
     }
@@ -252,19 +255,19 @@ impl Listener {
 impl AsFd for Listener {
     /// Readable when [`try_accept`](Listener::try_accept) has something to do, if only to go on with a handshake.
     fn as_fd(&self) -> BorrowedFd<'_> {
-        self.door.as_fd()
+        self.acceptor.as_fd()
     }
 }
 
-impl Limits {
-    const DEFAULT: Self = Self { patience: HANDSHAKE, strangers: STRANGERS };
+impl AcceptLimits {
+    const DEFAULT: Self = Self { timeout: HANDSHAKE_TIMEOUT, pending: MAX_PENDING_PEERS };
 }
 
 impl fmt::Display for Listener {
     /// Where it listens.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.at {
-            At::Name(name) => name.path().display().fmt(f),
+            At::BoundPath(name) => name.path().display().fmt(f),
             #[cfg(feature = "tcp")]
             At::Port(address) => address.fmt(f),
         }
@@ -272,14 +275,15 @@ impl fmt::Display for Listener {
 }
 
 /// A connection to a peer that was let in.
-fn seat<A, B>(guest: Guest) -> Result<Connection<A, B>> {
+fn seat<A, B>(guest: Accepted) -> Result<Connection<A, B>> {
     match guest {
-        Guest::Local(socket) => {
+        Accepted::Local(socket) => {
             Connection::local(socket).map_err(|errno| channel_failed("ask a socket for its size", errno))
         }
         #[cfg(feature = "tcp")]
-        Guest::Far(socket, agreed) => {
-            let wire = Wire::new(socket, agreed).map_err(|errno| channel_failed("wait for messages", errno))?;
+        Accepted::Far(socket, agreed) => {
+            let wire =
+                EncryptedStream::new(socket, agreed).map_err(|errno| channel_failed("wait for messages", errno))?;
             Ok(Connection::remote(std::sync::Arc::new(wire)))
         }
     }

@@ -10,23 +10,23 @@ use std::time::{Duration, Instant};
 
 use super::atomic::Ordering::{Acquire, Relaxed, SeqCst};
 use super::buffer::Buffer;
-use super::ends::{End, MOST_HANDLES, Side};
+use super::dequeue::{DequeueError, Got};
+use super::endpoint::{EndKind, Endpoint, MAX_HANDLES};
+use super::enqueue::{EnqueueError, LargeItem};
 use super::event_count::ALL;
 use super::futex_wait::short_deadline;
-use super::layout::{MOST_ITEMS, Shape, UNIT};
-use super::lending::Returns;
-use super::memory::Memory;
-use super::patience::for_lock;
+use super::layout::{ItemLayout, MAX_ITEMS, UNIT};
+use super::lease_wait::ReturnOnDrop;
+use super::memory::QueueMemory;
 use super::proc_table;
-use super::store::{Long, NotPut};
-use super::take::{Got, NotGot};
+use super::wait::for_lock;
 use crate::channel::error::{NotSent, TryRecvError, TrySendError, channel_failed};
-use crate::channel::patience::Patience;
 use crate::codec::handles::{Handles, Received};
 use crate::codec::message_format::{NoSpill, as_bytes, of_message, to_message};
-use crate::codec::{CodecError, Message, Payload};
+use crate::codec::{CodecError, Encoded, Message};
 use crate::error::{Error, Result};
 use crate::link::{CpuCollision, FD_RETRY_TIME, Spin, is_temporary};
+use crate::sync::deadline::Deadline;
 use crate::sys::Errno;
 
 /// How much a queue may hold.
@@ -42,10 +42,10 @@ impl Limits {
 
 /// See the [module](self).
 #[derive(Debug)]
-pub(super) struct Core {
-    pub(super) memory: Arc<Memory>,
-    pub(super) puts: Option<Arc<End>>,
-    pub(super) gets: Option<Arc<End>>,
+pub(super) struct QueueCore {
+    pub(super) memory: Arc<QueueMemory>,
+    pub(super) puts: Option<Arc<Endpoint>>,
+    pub(super) gets: Option<Arc<Endpoint>>,
     /// Whether its items are lent.
     pub(super) lends: bool,
     /// How long to look for an item, and for room.
@@ -53,7 +53,7 @@ pub(super) struct Core {
     pub(super) for_room: Spin,
     /// Whether this end and the other side share a processor.
     pub(super) crowd: Mutex<CpuCollision>,
-    /// What [`Core::news`] was when an end was seen at the other side; [`GONE`] once there is none any more.
+    /// What [`QueueCore::news`] was when an end was seen at the other side; [`GONE`] once there is none any more.
     pub(super) seen: AtomicU64,
     /// How many processes had ended when it was looked for items of the dead.
     pub(super) ended: AtomicU64,
@@ -72,9 +72,9 @@ thread_local! {
 const SPINS: u32 = 16;
 
 /// Longer memory is not kept for the next item.
-const KEPT: usize = 1 << 20;
+const MAX_KEPT_BYTES: usize = 1 << 20;
 
-impl Core {
+impl QueueCore {
     /// A new queue of type `Q`, with both ends.
     pub(super) fn new<Q: 'static>(limits: Limits, lends: bool) -> Result<Self> {
         if limits.items == 0 || limits.bytes == 0 {
@@ -86,13 +86,18 @@ impl Core {
         }
         let refused = |errno| channel_failed("make a queue", errno);
         proc_table::prepare().map_err(refused)?;
-        let items = u32::try_from(limits.items).unwrap_or(u32::MAX).min(MOST_ITEMS);
-        let memory = Memory::create::<Q>(items, limits.bytes as u64).map_err(refused)?;
-        let (puts, gets) = End::pair(&memory).map_err(refused)?;
+        let items = u32::try_from(limits.items).unwrap_or(u32::MAX).min(MAX_ITEMS);
+        let memory = QueueMemory::create::<Q>(items, limits.bytes as u64).map_err(refused)?;
+        let (puts, gets) = Endpoint::pair(&memory).map_err(refused)?;
         Ok(Self::of(memory, Some(puts), Some(gets), lends))
     }
 
-    pub(super) fn of(memory: Arc<Memory>, puts: Option<Arc<End>>, gets: Option<Arc<End>>, lends: bool) -> Self {
+    pub(super) fn of(
+        memory: Arc<QueueMemory>,
+        puts: Option<Arc<Endpoint>>,
+        gets: Option<Arc<Endpoint>>,
+        lends: bool,
+    ) -> Self {
         Self {
             memory,
             puts,
@@ -112,9 +117,9 @@ impl Core {
     }
 
     /// The same queue with one of the ends only.
-    pub(super) fn only(&self, side: Side) -> Self {
-        let keep = |end: &Option<Arc<End>>, of| end.as_ref().filter(|_| side == of).map(Arc::clone);
-        Self::of(Arc::clone(&self.memory), keep(&self.puts, Side::Puts), keep(&self.gets, Side::Gets), self.lends)
+    pub(super) fn only(&self, side: EndKind) -> Self {
+        let keep = |end: &Option<Arc<Endpoint>>, of| end.as_ref().filter(|_| side == of).map(Arc::clone);
+        Self::of(Arc::clone(&self.memory), keep(&self.puts, EndKind::Puts), keep(&self.gets, EndKind::Gets), self.lends)
     }
 
     /// How many items wait.
@@ -133,78 +138,78 @@ impl Core {
 
     /// Puts `value` in, last.
     #[inline]
-    pub(super) fn put<T: Message>(&self, value: T, patience: Patience) -> std::result::Result<(), TrySendError<T>> {
+    pub(super) fn put<T: Message>(&self, value: T, deadline: Deadline) -> std::result::Result<(), TrySendError<T>> {
         if let Some(bytes) = as_bytes(&value) {
-            let put = self.put_bytes(bytes, &Handles::default(), patience);
+            let put = self.put_bytes(bytes, &Handles::default(), deadline);
             return put.map_err(|refused| refused.with(value));
         }
         let encoded = to_message(&value, ENCODED.take(), (usize::MAX, &mut NoSpill));
         let put = match encoded {
-            Ok((Payload::Small(bytes), handles)) => {
-                let put = self.put_bytes(&bytes, &handles, patience);
-                if bytes.capacity() <= KEPT {
+            Ok((Encoded::Small(bytes), handles)) => {
+                let put = self.put_bytes(&bytes, &handles, deadline);
+                if bytes.capacity() <= MAX_KEPT_BYTES {
                     ENCODED.set(bytes);
                 }
                 put
             }
-            Ok((Payload::Spilled(_), _)) => Err(CodecError::new("it is too long").into()),
+            Ok((Encoded::Spilled(_), _)) => Err(CodecError::new("it is too long").into()),
             Err(error) => Err(error.into()),
         };
         put.map_err(|refused| refused.with(value))
     }
 
-    fn put_bytes(&self, bytes: &[u8], handles: &Handles, patience: Patience) -> std::result::Result<(), NotSent> {
+    fn put_bytes(&self, bytes: &[u8], handles: &Handles, deadline: Deadline) -> std::result::Result<(), NotSent> {
         let Some(end) = &self.puts else { return Err(NotSent::Disconnected(())) };
         let beside = !handles.is_empty();
-        let shape = Shape::for_bytes(bytes.len(), beside, self.lends);
+        let shape = ItemLayout::for_bytes(bytes.len(), beside, self.lends);
         if beside || shape.long {
             self.check(bytes, handles, shape)?;
         }
-        let cost = Memory::cost(bytes.len(), shape);
+        let cost = QueueMemory::cost(bytes.len(), shape);
         if cost > self.memory.words().most_bytes.load(Relaxed) {
             return Err(self.too_long(bytes.len(), shape));
         }
         let (mut long, mut give_up_at) = (None, None);
         loop {
-            if self.nobody_gets(end, self.news()) {
+            if self.is_disconnected(end, self.death_epoch()) {
                 return Err(NotSent::Disconnected(()));
             }
-            let put = self.try_put((shape, bytes), cost, (&mut long, for_lock(patience)), |number| {
+            let put = self.try_put((shape, bytes), cost, (&mut long, for_lock(deadline)), |number| {
                 if !beside {
                     return Ok(());
                 }
                 end.send(number, handles).map_err(|errno| match errno {
-                    Errno::EAGAIN => NotPut::Full(self.memory.words().get.place.load(Acquire)),
-                    Errno::EPIPE | Errno::ECONNRESET => NotPut::Closed,
-                    errno => NotPut::Refused(errno),
+                    Errno::EAGAIN => EnqueueError::Full(self.memory.words().get.place.load(Acquire)),
+                    Errno::EPIPE | Errno::ECONNRESET => EnqueueError::Closed,
+                    errno => EnqueueError::MemoryError(errno),
                 })
             });
             match put {
                 Ok(hops) => {
                     if hops {
                         // Now and then also where no end was reported.
-                        self.look_who_gets(end, self.news());
+                        self.look_who_gets(end, self.death_epoch());
                     }
                     return Ok(());
                 }
-                Err(NotPut::Closed) => return Err(NotSent::Disconnected(())),
-                Err(NotPut::Late) => return Err(NotSent::Full(())),
-                Err(NotPut::Full(head)) => {
-                    let waited = patience != Patience::None && self.wait_for_room(head, patience.deadline());
+                Err(EnqueueError::Closed) => return Err(NotSent::Disconnected(())),
+                Err(EnqueueError::Late) => return Err(NotSent::Full(())),
+                Err(EnqueueError::Full(head)) => {
+                    let waited = deadline != Deadline::Now && self.wait_for_room(head, deadline.instant());
                     // Also before giving up: a caller that only tries would else never hear of an end that was not
                     // reported.
-                    let gone = self.look_who_gets(end, self.news());
+                    let gone = self.look_who_gets(end, self.death_epoch());
                     if !waited {
                         return Err(if gone { NotSent::Disconnected(()) } else { NotSent::Full(()) });
                     }
                 }
-                Err(NotPut::Refused(errno)) => {
+                Err(EnqueueError::MemoryError(errno)) => {
                     let give_up_at = *give_up_at.get_or_insert_with(|| Instant::now() + FD_RETRY_TIME);
-                    let may_wait = patience != Patience::None || errno == Errno::ETOOMANYREFS;
+                    let may_wait = deadline != Deadline::Now || errno == Errno::ETOOMANYREFS;
                     if !(beside && is_temporary(errno) && may_wait) || Instant::now() >= give_up_at {
                         return Err(NotSent::failed("send an item", errno));
                     }
-                    if patience.is_over() {
+                    if deadline.is_over() {
                         return Err(NotSent::Full(()));
                     }
                     // Too many descriptors are under way, to whomever.
@@ -217,11 +222,11 @@ impl Core {
     #[inline]
     fn try_put<'a>(
         &'a self,
-        (shape, bytes): (Shape, &[u8]),
+        (shape, bytes): (ItemLayout, &[u8]),
         cost: u64,
-        (long, deadline): (&mut Option<Long<'a>>, Option<Instant>),
-        send: impl FnOnce(u64) -> std::result::Result<(), NotPut>,
-    ) -> std::result::Result<bool, NotPut> {
+        (long, deadline): (&mut Option<LargeItem<'a>>, Option<Instant>),
+        send: impl FnOnce(u64) -> std::result::Result<(), EnqueueError>,
+    ) -> std::result::Result<bool, EnqueueError> {
         if shape.long && long.is_none() {
             // Not before there is room: what waits outside the queue takes memory, too.
             if let Some(_inside) = self.memory.putting(deadline) {
@@ -229,7 +234,7 @@ impl Core {
             }
             *long = Some(self.memory.fill(bytes)?);
         }
-        let mut inside = self.memory.putting(deadline).ok_or(NotPut::Late)?;
+        let mut inside = self.memory.putting(deadline).ok_or(EnqueueError::Late)?;
         let hops = self.memory.put(&mut inside, (shape, bytes), long.as_mut(), send)?;
         let wanted = &self.memory.words().put.wanted;
         if wanted.load(Relaxed) != 0
@@ -243,9 +248,9 @@ impl Core {
     }
 
     #[cold]
-    fn check(&self, bytes: &[u8], handles: &Handles, shape: Shape) -> std::result::Result<(), NotSent> {
-        if handles.len() > MOST_HANDLES {
-            let reason = format!("more than {MOST_HANDLES} handles cannot travel with one item");
+    fn check(&self, bytes: &[u8], handles: &Handles, shape: ItemLayout) -> std::result::Result<(), NotSent> {
+        if handles.len() > MAX_HANDLES {
+            let reason = format!("more than {MAX_HANDLES} handles cannot travel with one item");
             return Err(CodecError::new(reason).into());
         }
         if self.lends && !handles.is_empty() {
@@ -259,9 +264,9 @@ impl Core {
     }
 
     #[cold]
-    fn too_long(&self, bytes: usize, shape: Shape) -> NotSent {
+    fn too_long(&self, bytes: usize, shape: ItemLayout) -> NotSent {
         let most = usize::try_from(self.memory.words().most_bytes.load(Relaxed)).unwrap_or(usize::MAX);
-        let beside = usize::try_from(Memory::cost(bytes, shape)).map_or(usize::MAX, |cost| cost - bytes);
+        let beside = usize::try_from(QueueMemory::cost(bytes, shape)).map_or(usize::MAX, |cost| cost - bytes);
         let limit = most.saturating_sub(beside).min(self.memory.longest());
         // Short ones take whole units.
         let part = if shape.long { 0 } else { limit % UNIT };
@@ -270,13 +275,13 @@ impl Core {
 
     /// A number that is another one once a process has ended, or has let go of its consumers.
     #[inline]
-    pub(super) fn news(&self) -> u64 {
+    pub(super) fn death_epoch(&self) -> u64 {
         proc_table::deaths().wrapping_add(self.memory.words().dropped.load(Acquire).into()) & (GONE >> 2)
     }
 
     /// Whether no consumer is left. The kernel is asked if there is news since it was asked last.
     #[inline]
-    fn nobody_gets(&self, end: &End, news: u64) -> bool {
+    fn is_disconnected(&self, end: &Endpoint, news: u64) -> bool {
         let seen = self.seen.load(Relaxed);
         if seen == news {
             return false;
@@ -285,7 +290,7 @@ impl Core {
     }
 
     #[cold]
-    fn look_who_gets(&self, end: &End, news: u64) -> bool {
+    fn look_who_gets(&self, end: &Endpoint, news: u64) -> bool {
         // A process that has a consumer itself is one that gets.
         let gone = self.gets.is_none() && end.is_alone();
         self.seen.store(if gone { GONE } else { news }, Relaxed);
@@ -294,27 +299,27 @@ impl Core {
 
     /// Takes the first item out. Where it stands, if it is lent.
     #[inline]
-    pub(super) fn get<T: Message>(&self, patience: Patience) -> std::result::Result<(T, (u32, u32)), TryRecvError> {
+    pub(super) fn get<T: Message>(&self, deadline: Deadline) -> std::result::Result<(T, (u32, u32)), TryRecvError> {
         let (mut buffer, mut got) = (Buffer::new(|| DECODED.take()), Got::new());
-        let len = self.get_bytes(&mut buffer, &mut got, patience)?;
+        let len = self.get_bytes(&mut buffer, &mut got, deadline)?;
         // Should its `Deserialize` panic, others may have it.
-        let mut returns = Returns(self.lends.then_some(self), got.at);
+        let mut returns = ReturnOnDrop(self.lends.then_some(self), got.at);
         let none = Received::default();
         let value = of_message(buffer.bytes(len), got.beside.as_ref().unwrap_or(&none));
         returns.0 = None;
         let lent = buffer.into_lent();
-        if lent.capacity() > 0 && lent.capacity() <= KEPT {
+        if lent.capacity() > 0 && lent.capacity() <= MAX_KEPT_BYTES {
             DECODED.set(lent);
         }
         if value.is_err() {
-            self.let_go(got.at);
+            self.return_lease(got.at);
         }
         Ok((value?, got.at))
     }
 
     /// An item that is lent cannot be decoded: no other process could either.
     #[cold]
-    fn let_go(&self, at: (u32, u32)) {
+    fn return_lease(&self, at: (u32, u32)) {
         if self.lends {
             self.done(at);
         }
@@ -325,14 +330,14 @@ impl Core {
         &self,
         buffer: &mut Buffer,
         got: &mut Got<Received>,
-        patience: Patience,
+        deadline: Deadline,
     ) -> std::result::Result<usize, TryRecvError> {
         let Some(end) = &self.gets else { return Err(TryRecvError::Disconnected) };
         let (mut is_over, mut has_looked) = (false, !self.lends);
         loop {
             let len = match if self.lends { Ok(None) } else { self.memory.get_short(buffer) } {
                 Ok(Some(len)) => return Ok(len),
-                Ok(None) => self.get_locked(end, for_lock(patience), (buffer, got)),
+                Ok(None) => self.get_locked(end, for_lock(deadline), (buffer, got)),
                 Err(error) => Err(error),
             };
             match len {
@@ -340,25 +345,25 @@ impl Core {
                     self.memory.copy((got, len), buffer, self.lends);
                     return Ok(len);
                 }
-                Err(NotGot::Corrupt) => {
+                Err(DequeueError::Corrupt) => {
                     return Err(TryRecvError::failed(
                         "receive an item from memory that was written over",
                         Errno::EPROTO,
                     ));
                 }
-                Err(NotGot::Refused(errno)) => {
+                Err(DequeueError::MemoryError(errno)) => {
                     return Err(TryRecvError::failed("receive an item", errno));
                 }
-                Err(NotGot::Late) => return Err(TryRecvError::Empty),
+                Err(DequeueError::Late) => return Err(TryRecvError::Empty),
                 // No item can have been put after it was seen to be over.
-                Err(NotGot::Empty(_)) if is_over => return Err(TryRecvError::Disconnected),
-                Err(NotGot::Empty(tail)) => {
-                    let waits = !matches!(patience, Patience::None);
+                Err(DequeueError::Empty(_)) if is_over => return Err(TryRecvError::Disconnected),
+                Err(DequeueError::Empty(tail)) => {
+                    let waits = !matches!(deadline, Deadline::Now);
                     if waits && self.look_for_item(tail) {
                         continue;
                     }
                     is_over = self.is_over(end);
-                    let may_come = is_over || waits && self.wait_for_item(end, tail, patience.deadline());
+                    let may_come = is_over || waits && self.wait_for_item(end, tail, deadline.instant());
                     if !may_come {
                         // A process may have had one and have died without a report.
                         if !std::mem::replace(&mut has_looked, true) && self.look_for_dead(true) {
@@ -374,11 +379,11 @@ impl Core {
     /// Takes the first item out, of whatever kind it is.
     fn get_locked(
         &self,
-        end: &End,
+        end: &Endpoint,
         deadline: Option<Instant>,
         (buffer, got): (&mut Buffer, &mut Got<Received>),
-    ) -> std::result::Result<usize, NotGot> {
-        let mut inside = self.memory.getting(deadline).ok_or(NotGot::Late)?;
+    ) -> std::result::Result<usize, DequeueError> {
+        let mut inside = self.memory.getting(deadline).ok_or(DequeueError::Late)?;
         if self.lends {
             self.look_for_dead(false);
         }
@@ -394,7 +399,7 @@ impl Core {
     }
 
     /// Whether nothing will come any more that is not there already.
-    pub(super) fn is_over(&self, end: &End) -> bool {
+    pub(super) fn is_over(&self, end: &Endpoint) -> bool {
         let closed = self.memory.words().closed.load(SeqCst) != 0;
         if self.lends {
             // What others have may come back.
@@ -405,7 +410,7 @@ impl Core {
     }
 
     /// What is told of the next item, and of the end of the last producer; has them told.
-    pub(super) fn bell(&self) -> Option<&End> {
+    pub(super) fn bell(&self) -> Option<&Endpoint> {
         let end = self.gets.as_ref()?;
         if let Some(_inside) = self.memory.putting(short_deadline()) {
             self.drop_orphans(end);

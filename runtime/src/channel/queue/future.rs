@@ -14,30 +14,30 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
-use super::core::Core;
+use super::core::QueueCore;
 use super::futex_wait::MAX_SLEEP;
-use crate::channel::connection::Watch;
+use crate::channel::connection::SocketWatch;
 use crate::channel::error::{RecvError, TryRecvError, channel_failed};
-use crate::channel::patience::Patience;
 use crate::codec::Message;
 use crate::reactor::{Reactor, Timer, reactor, wake};
+use crate::sync::deadline::Deadline;
 use crate::sys::{self, Errno};
 
 /// A future of the next item.
 pub(super) struct Getting<'q, T> {
-    core: &'q Core,
+    core: &'q QueueCore,
     waiting: Option<Waiting>,
     items: PhantomData<fn() -> T>,
 }
 
 struct Waiting {
-    watch: Watch,
+    watch: SocketWatch,
     reactor: Arc<Reactor>,
     timer: Option<Timer>,
 }
 
 impl<'q, T> Getting<'q, T> {
-    pub(super) fn new(core: &'q Core) -> Self {
+    pub(super) fn new(core: &'q QueueCore) -> Self {
         Self { core, waiting: None, items: PhantomData }
     }
 
@@ -49,7 +49,7 @@ impl<'q, T> Getting<'q, T> {
             waiting.watch.again(waker)?;
         } else {
             let reactor = reactor().map_err(|_| Errno::EAGAIN)?;
-            self.waiting = Some(Waiting { watch: Watch::new(end.as_fd(), waker)?, reactor, timer: None });
+            self.waiting = Some(Waiting { watch: SocketWatch::new(end.as_fd(), waker)?, reactor, timer: None });
         }
         if let Some(waiting) = &mut self.waiting {
             waiting.stop_timer();
@@ -82,7 +82,7 @@ impl<T: Message> Future for Getting<'_, T> {
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
         // Once before asking to be told, and once after: nothing comes in between unseen.
         for asked in [false, true] {
-            match self.core.get(Patience::None) {
+            match self.core.get(Deadline::Now) {
                 Err(TryRecvError::Empty) if asked => {}
                 Err(TryRecvError::Empty) => {
                     if let Err(errno) = self.wait(context.waker()) {

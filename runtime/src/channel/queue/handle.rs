@@ -10,15 +10,15 @@ use serde::de::Error as _;
 use serde::ser::Error as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use super::core::{Core, Limits};
-use super::ends::Side;
+use super::core::{Limits, QueueCore};
+use super::endpoint::EndKind;
 use super::future::Getting;
 use super::iter::{QueueIter, goes_through};
 use super::methods::{closes, gets, handle, puts};
 use crate::channel::error::{RecvError, RecvTimeoutError, SendError, SendTimeoutError, TryRecvError, TrySendError};
-use crate::channel::patience::Patience;
 use crate::codec::Message;
 use crate::error::Result;
+use crate::sync::deadline::Deadline;
 
 /// A queue in shared memory: many producers, many consumers, in any processes. First in, first out, for each producer.
 ///
@@ -69,7 +69,7 @@ use crate::error::Result;
 /// A process that has got an end as the argument of a call is counted until that call is over, even if the task drops it before.
 #[doc(alias("mpmc", "channel"))]
 pub struct Queue<T> {
-    core: Core,
+    core: QueueCore,
     items: PhantomData<fn(T) -> T>,
 }
 
@@ -88,7 +88,7 @@ pub struct Queue<T> {
 /// ```
 #[doc(alias = "Producer")]
 pub struct QueueSender<T> {
-    core: Core,
+    core: QueueCore,
     items: PhantomData<fn(T)>,
 }
 
@@ -105,7 +105,7 @@ pub struct QueueSender<T> {
 /// ```
 #[doc(alias = "Consumer")]
 pub struct QueueReceiver<T> {
-    core: Core,
+    core: QueueCore,
     items: PhantomData<fn() -> T>,
 }
 
@@ -169,7 +169,7 @@ impl<T: Message> Queue<T> {
     }
 
     fn within(limits: Limits) -> Result<Self> {
-        Ok(Self { core: Core::new::<Queue<T>>(limits, false)?, items: PhantomData })
+        Ok(Self { core: QueueCore::new::<Queue<T>>(limits, false)?, items: PhantomData })
     }
 }
 
@@ -203,7 +203,7 @@ impl<T> Queue<T> {
     /// ```
     #[must_use]
     pub fn sender(&self) -> QueueSender<T> {
-        QueueSender { core: self.core.only(Side::Puts), items: PhantomData }
+        QueueSender { core: self.core.only(EndKind::Puts), items: PhantomData }
     }
 
     /// A handle that only receives.
@@ -219,7 +219,7 @@ impl<T> Queue<T> {
     /// ```
     #[must_use]
     pub fn receiver(&self) -> QueueReceiver<T> {
-        QueueReceiver { core: self.core.only(Side::Gets), items: PhantomData }
+        QueueReceiver { core: self.core.only(EndKind::Gets), items: PhantomData }
     }
 }
 

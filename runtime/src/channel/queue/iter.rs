@@ -5,10 +5,10 @@
 use std::fmt;
 use std::marker::PhantomData;
 
-use super::core::Core;
+use super::core::QueueCore;
 use crate::channel::error::TryRecvError;
-use crate::channel::patience::Patience;
 use crate::codec::Message;
+use crate::sync::deadline::Deadline;
 
 /// What can be gone through.
 macro_rules! goes_through {
@@ -79,12 +79,12 @@ pub(super) use goes_through;
 /// What [`Queue::iter`](crate::channel::Queue::iter) and [`QueueReceiver::iter`](crate::channel::QueueReceiver::iter) return.
 #[must_use = "nothing is got before it is gone through"]
 pub struct QueueIter<'a, T> {
-    core: &'a Core,
+    core: &'a QueueCore,
     items: PhantomData<fn() -> T>,
 }
 
 impl<'a, T> QueueIter<'a, T> {
-    pub(super) fn over(core: &'a Core) -> Self {
+    pub(super) fn over(core: &'a QueueCore) -> Self {
         Self { core, items: PhantomData }
     }
 }
@@ -94,7 +94,7 @@ impl<T: Message> Iterator for QueueIter<'_, T> {
 
     #[track_caller]
     fn next(&mut self) -> Option<T> {
-        match self.core.get(Patience::Endless) {
+        match self.core.get(Deadline::Never) {
             Ok((item, _)) => Some(item),
             Err(TryRecvError::Disconnected) => None,
             Err(error) => panic!("an item of the queue cannot be had: {error}"),

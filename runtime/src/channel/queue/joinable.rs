@@ -12,12 +12,12 @@ use serde::de::Error as _;
 use serde::ser::Error as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use super::core::{Core, Limits};
+use super::core::{Limits, QueueCore};
 use super::methods::{closes, handle, puts};
 use crate::channel::error::{RecvError, RecvTimeoutError, SendError, SendTimeoutError, TryRecvError, TrySendError};
-use crate::channel::patience::Patience;
 use crate::codec::Message;
 use crate::error::Result;
+use crate::sync::deadline::Deadline;
 use crate::sync::futex_wait;
 
 /// A queue that knows which of its items are done, and that one can wait for.
@@ -63,7 +63,7 @@ use crate::sync::futex_wait;
 /// # If the other process dies
 /// Its items come back within a tenth of a second, and first. What it was putting is as if it had never been put.
 pub struct JoinableQueue<T> {
-    core: Core,
+    core: QueueCore,
     items: PhantomData<fn(T) -> T>,
 }
 
@@ -94,7 +94,7 @@ impl<T: Message> JoinableQueue<T> {
     }
 
     fn within(limits: Limits) -> Result<Self> {
-        Ok(Self { core: Core::new::<JoinableQueue<T>>(limits, true)?, items: PhantomData })
+        Ok(Self { core: QueueCore::new::<JoinableQueue<T>>(limits, true)?, items: PhantomData })
     }
 
     /// Borrows the first item, waiting for one as long as it takes.
@@ -108,7 +108,7 @@ impl<T: Message> JoinableQueue<T> {
     /// What it had is got within a tenth of a second.
     #[doc(alias = "get")]
     pub fn recv(&self) -> std::result::Result<Item<'_, T>, RecvError> {
-        self.lend(Patience::Endless).map_err(TryRecvError::without_limit)
+        self.lend(Deadline::Never).map_err(TryRecvError::without_limit)
     }
 
     /// Borrows the first item, if there is one.
@@ -120,7 +120,7 @@ impl<T: Message> JoinableQueue<T> {
     /// As with [`recv`](Self::recv).
     #[doc(alias = "get_nowait")]
     pub fn try_recv(&self) -> std::result::Result<Item<'_, T>, TryRecvError> {
-        self.lend(Patience::None)
+        self.lend(Deadline::Now)
     }
 
     /// Borrows the first item, waiting for one for `timeout` at most.
@@ -131,11 +131,11 @@ impl<T: Message> JoinableQueue<T> {
     /// # If the other process dies
     /// As with [`recv`](Self::recv).
     pub fn recv_timeout(&self, timeout: Duration) -> std::result::Result<Item<'_, T>, RecvTimeoutError> {
-        self.lend(Patience::of(timeout)).map_err(TryRecvError::in_time)
+        self.lend(Deadline::after(timeout)).map_err(TryRecvError::in_time)
     }
 
-    fn lend(&self, patience: Patience) -> std::result::Result<Item<'_, T>, TryRecvError> {
-        let (value, at) = self.core.get(patience)?;
+    fn lend(&self, deadline: Deadline) -> std::result::Result<Item<'_, T>, TryRecvError> {
+        let (value, at) = self.core.get(deadline)?;
         Ok(Item { core: &self.core, value, at, is_done: false })
     }
 }
@@ -222,7 +222,7 @@ handle!(JoinableQueue of JoinableQueue, (true, true), lends: true);
 /// ```
 #[must_use = "an item that is dropped at once goes back to its queue"]
 pub struct Item<'q, T> {
-    core: &'q Core,
+    core: &'q QueueCore,
     value: T,
     at: (u32, u32),
     is_done: bool,

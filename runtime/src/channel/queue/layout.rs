@@ -4,7 +4,7 @@
 //! Never: reads or writes memory.
 //!
 //! Items lie in *chunks* of [`CHUNK`] bytes, counted in *units* of 8 bytes. An item begins with a head of one unit; in a
-//! queue that lends its items, a *ticket* of one unit follows; if handles are beside it, the number of their message; then
+//! queue that lends its items, a *lease* of one unit follows; if handles are beside it, the number of their message; then
 //! its
 //! bytes, or, if it is too long to stand among others, its length and the first of the chunks that it has for itself. Where
 //! no item fits behind the last one of a chunk, a *hop* names the chunk in which the next one is; it is also the last unit
@@ -32,11 +32,11 @@ pub(super) const fn low_half(word: u64) -> u32 {
 /// Bytes of a long item in each of its chunks.
 pub(super) const LONG_PART: usize = CHUNK - UNIT;
 /// The longest item that stands among others, in bytes.
-pub(super) const LONGEST: usize = CHUNK / 2;
+pub(super) const MAX_SHARED_ITEM_BYTES: usize = CHUNK / 2;
 /// The most chunks that a queue may have.
-pub(super) const MOST_CHUNKS: u32 = 1 << CHUNK_BITS;
+pub(super) const MAX_CHUNKS: u32 = 1 << CHUNK_BITS;
 /// The most items that a queue may have.
-pub(super) const MOST_ITEMS: u32 = COUNT_MASK;
+pub(super) const MAX_ITEMS: u32 = COUNT_MASK;
 
 const UNIT_BITS: u32 = UNITS.ilog2();
 const CHUNK_BITS: u32 = u64::BITS - COUNT_MASK.count_ones() - UNIT_BITS;
@@ -46,7 +46,7 @@ const _: () = assert!(UNITS == 1 << UNIT_BITS);
 /// How far the producers have come, or the consumers: where the next item begins, and how many were before it. One word, so
 /// that an item is put, or taken, by one store.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) struct Place {
+pub(super) struct Cursor {
     /// How many items were before, without the bits beyond the 31st.
     pub(super) count: u32,
     pub(super) chunk: u32,
@@ -54,7 +54,7 @@ pub(super) struct Place {
     pub(super) unit: u32,
 }
 
-impl Place {
+impl Cursor {
     #[inline]
     pub(super) fn of(word: u64) -> Self {
         let low = |word: u64, bits: u32| low_half(word & ((1 << bits) - 1));
@@ -97,22 +97,22 @@ impl Place {
 
 /// What a head says.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Head {
+pub(super) enum ItemHeader {
     /// The next item is at the start of this chunk.
     Hop(u32),
-    Item(Shape),
+    Item(ItemLayout),
 }
 
 /// What an item is made of.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) struct Shape {
+pub(super) struct ItemLayout {
     /// Bytes behind what follows the head; of a long item, those are two units.
     pub(super) len: u32,
     /// It is long: its bytes are elsewhere.
     pub(super) long: bool,
     /// Handles are beside it.
     pub(super) beside: bool,
-    /// It has a ticket, and is lent, not taken.
+    /// It has a lease, and is lent, not taken.
     pub(super) lent: bool,
 }
 
@@ -121,21 +121,21 @@ const LONG: u32 = 1;
 const BESIDE: u32 = 2;
 const LENT: u32 = 4;
 
-impl Head {
+impl ItemHeader {
     #[inline]
     pub(super) fn of(word: u64) -> Self {
         let (len, more) = (low_half(word), low_half(word >> 32));
         if len == HOP {
             return Self::Hop(more);
         }
-        Self::Item(Shape { len, long: more & LONG != 0, beside: more & BESIDE != 0, lent: more & LENT != 0 })
+        Self::Item(ItemLayout { len, long: more & LONG != 0, beside: more & BESIDE != 0, lent: more & LENT != 0 })
     }
 
     #[inline]
     pub(super) fn word(self) -> u64 {
         let (len, more) = match self {
             Self::Hop(chunk) => (HOP, chunk),
-            Self::Item(Shape { len, long, beside, lent }) => {
+            Self::Item(ItemLayout { len, long, beside, lent }) => {
                 (len, u32::from(long) * LONG + u32::from(beside) * BESIDE + u32::from(lent) * LENT)
             }
         };
@@ -143,13 +143,13 @@ impl Head {
     }
 }
 
-impl Shape {
+impl ItemLayout {
     /// Of an item of so many bytes.
     #[inline]
     pub(super) fn for_bytes(bytes: usize, beside: bool, lent: bool) -> Self {
-        let long = bytes > LONGEST;
+        let long = bytes > MAX_SHARED_ITEM_BYTES;
         let len = if long { 2 * UNIT } else { bytes };
-        // At most `LONGEST`.
+        // At most `MAX_SHARED_ITEM_BYTES`.
         Self { len: low_half(len as u64), long, beside, lent }
     }
 
@@ -169,13 +169,13 @@ impl Shape {
     #[inline]
     pub(super) fn fits(self, unit: u32) -> bool {
         let len = self.len as usize;
-        len <= LONGEST && unit + self.units() < UNITS && (!self.long || len == 2 * UNIT)
+        len <= MAX_SHARED_ITEM_BYTES && unit + self.units() < UNITS && (!self.long || len == 2 * UNIT)
     }
 }
 
 /// What a chunk is used for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Chunk {
+pub(super) enum ChunkState {
     /// Free, and without memory. What all zeroes say.
     Cold,
     /// Free, with memory.
@@ -189,7 +189,7 @@ pub(super) enum Chunk {
 const WARM: u32 = 1 << 30;
 const QUEUED: u32 = 1 << 31;
 
-impl Chunk {
+impl ChunkState {
     #[inline]
     pub(super) fn of(word: u32) -> Self {
         match word {
@@ -213,7 +213,7 @@ impl Chunk {
 
 /// The holder of an item that is lent.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Ticket {
+pub(super) enum ItemLease {
     /// None: it waits in the queue.
     Fresh,
     /// This process.
@@ -224,7 +224,7 @@ pub(super) enum Ticket {
     Done,
 }
 
-impl Ticket {
+impl ItemLease {
     pub(super) fn of(word: u32) -> Self {
         match word {
             0 => Self::Fresh,
@@ -251,23 +251,26 @@ mod tests {
     #[test]
     fn what_is_packed_is_what_comes_out() {
         for count in [0, 1, COUNT_MASK] {
-            for (chunk, unit) in [(0, 0), (MOST_CHUNKS - 1, UNITS - 1), (7, 5)] {
-                let place = Place { count, chunk, unit };
-                assert_eq!(Place::of(place.word()), place);
+            for (chunk, unit) in [(0, 0), (MAX_CHUNKS - 1, UNITS - 1), (7, 5)] {
+                let place = Cursor { count, chunk, unit };
+                assert_eq!(Cursor::of(place.word()), place);
             }
         }
-        let shapes = [0, 1, LONGEST, LONGEST + 1].map(|bytes| Shape::for_bytes(bytes, bytes == 1, bytes == 0));
-        for head in shapes.map(Head::Item).into_iter().chain([Head::Hop(0), Head::Hop(MOST_CHUNKS - 1)]) {
-            assert_eq!(Head::of(head.word()), head);
+        let shapes = [0, 1, MAX_SHARED_ITEM_BYTES, MAX_SHARED_ITEM_BYTES + 1]
+            .map(|bytes| ItemLayout::for_bytes(bytes, bytes == 1, bytes == 0));
+        for head in
+            shapes.map(ItemHeader::Item).into_iter().chain([ItemHeader::Hop(0), ItemHeader::Hop(MAX_CHUNKS - 1)])
+        {
+            assert_eq!(ItemHeader::of(head.word()), head);
         }
         for word in [0, 1, WARM - 1, WARM, QUEUED] {
-            assert_eq!((Chunk::of(word).word(), Ticket::of(word).word()), (word, word));
+            assert_eq!((ChunkState::of(word).word(), ItemLease::of(word).word()), (word, word));
         }
     }
 
     #[test]
     fn the_count_goes_round() {
-        let last = Place { count: COUNT_MASK, chunk: 0, unit: 5 };
+        let last = Cursor { count: COUNT_MASK, chunk: 0, unit: 5 };
         let next = last.behind(2);
         assert_eq!((next.count, next.unit, next.since(last)), (0, 7, 1));
         assert_ne!(next.parity(), last.parity());
@@ -275,11 +278,11 @@ mod tests {
 
     #[test]
     fn every_item_fits_an_empty_chunk_and_leaves_room_for_a_hop() {
-        let longest = Shape::for_bytes(LONGEST, true, true);
+        let longest = ItemLayout::for_bytes(MAX_SHARED_ITEM_BYTES, true, true);
         assert!(longest.fits(0) && !longest.fits(UNITS - longest.units()));
         assert!(longest.fits(UNITS - longest.units() - 1));
-        assert!(Shape::for_bytes(usize::MAX, true, true).fits(0));
-        let forged = Shape { len: u32::MAX - 1, long: false, beside: false, lent: false };
+        assert!(ItemLayout::for_bytes(usize::MAX, true, true).fits(0));
+        let forged = ItemLayout { len: u32::MAX - 1, long: false, beside: false, lent: false };
         assert!(!forged.fits(0));
     }
 }

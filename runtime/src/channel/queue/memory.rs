@@ -1,7 +1,7 @@
 //! A queue's memory: words, a table of chunks, and the chunks, in one memfd that grows and shrinks with what is in it.
 //!
 //! Owns: the mapping, and what the words are. Runs in: any process that has an end of the queue.
-//! Never: says when which of it may be read or written; [`store`](super::store) does.
+//! Never: says when which of it may be read or written; [`enqueue`](super::enqueue) does.
 //!
 //! | from | what | there from the start |
 //! |---|---|---|
@@ -10,7 +10,7 @@
 //! | behind it | the chunks | the first |
 //!
 //! The file is as long as all chunks would be, 64 GiB, and has memory only where it is used. Processes map the chunks in
-//! stretches of [`STRETCH`], when they come to them, so that a process with little room for addresses can use a queue with
+//! stretches of [`CHUNKS_PER_MAP`], when they come to them, so that a process with little room for addresses can use a queue with
 //! little in it.
 
 use std::any::{TypeId, type_name};
@@ -20,8 +20,8 @@ use std::sync::{Arc, OnceLock};
 
 use super::atomic::Ordering::Relaxed;
 use super::atomic::{AtomicU32, AtomicU64};
-use super::layout::{Chunk, MOST_CHUNKS, UNIT};
-use super::words::{Side, Stock, Words};
+use super::header::{ChunkAllocator, QueueSide, Words};
+use super::layout::{ChunkState, MAX_CHUNKS, UNIT};
 use crate::codec::CodecError;
 use crate::codec::handles::Handle;
 use crate::shared::{MappedHeader, MappingCache, words};
@@ -30,16 +30,16 @@ use crate::sys::memory::{self, Access, Map};
 use crate::sys::{Errno, Result};
 
 /// Why the kernel refuses memory.
-pub(super) type Refused = Errno;
+pub(super) type MemoryError = Errno;
 
 /// Bytes of a chunk.
 pub(super) const CHUNK: usize = 64 << 10;
 
 /// The number of unused chunks that keep their memory: 1 MiB.
-pub(super) const KEPT: u32 = 16;
+pub(super) const MAX_WARM_CHUNKS: u32 = 16;
 
 /// From how many chunks on it is worth while to look for lost ones before using more.
-pub(super) const SWEEP_FROM: u32 = 64;
+pub(super) const MIN_RECOVERY_CHUNKS: u32 = 64;
 
 const MAGIC: u64 = u64::from_ne_bytes(*b"ptqueue1");
 
@@ -47,27 +47,27 @@ const MAGIC: u64 = u64::from_ne_bytes(*b"ptqueue1");
 const NAME: &str = "process-task-queue";
 
 /// Chunks that are mapped together: 16 MiB.
-const STRETCH: u32 = 256;
+const CHUNKS_PER_MAP: u32 = 256;
 
 /// Bytes of a chunk's entry in the table.
-const ENTRY: usize = 8;
+const ENTRY_BYTES: usize = 8;
 
 /// The number of chunks that have their entries on one page.
-const A_PAGE: u32 = 512;
+const ENTRIES_PER_PAGE: u32 = 512;
 
 /// The fewest chunks that a queue is content with, where the process may not have longer files.
-const FEWEST_CHUNKS: u32 = 64;
+const MIN_CHUNKS: u32 = 64;
 
 words! {
     Words {
         magic: AtomicU64, fingerprint: AtomicU64, chunks: AtomicU32, most_items: AtomicU32, most_bytes: AtomicU64,
-        closed: AtomicU32, dropped: AtomicU32, put: Side, get: Side, stock: Stock,
+        closed: AtomicU32, dropped: AtomicU32, put: QueueSide, get: QueueSide, stock: ChunkAllocator,
     }
 }
 
 /// The memory of one queue, as this process has it.
 #[derive(Debug)]
-pub(super) struct Memory {
+pub(super) struct QueueMemory {
     table: MappedHeader<Words>,
     descriptor: OwnedFd,
     identity: FileId,
@@ -76,7 +76,7 @@ pub(super) struct Memory {
 }
 
 /// The memories of queues that this process has: one that comes twice is mapped once.
-static MEMORIES: MappingCache<Memory> = MappingCache::new();
+static MEMORIES: MappingCache<QueueMemory> = MappingCache::new();
 
 /// Tells types of queues apart, `Q` being one with its items.
 fn fingerprint<Q: 'static>() -> u64 {
@@ -87,7 +87,7 @@ fn fingerprint<Q: 'static>() -> u64 {
 
 /// Where the chunks begin.
 fn start(chunks: u32) -> usize {
-    MappedHeader::<Words>::size_with(chunks as usize * ENTRY).next_multiple_of(4096)
+    MappedHeader::<Words>::size_with(chunks as usize * ENTRY_BYTES).next_multiple_of(4096)
 }
 
 fn table(descriptor: BorrowedFd<'_>, chunks: u32) -> Result<MappedHeader<Words>> {
@@ -97,16 +97,16 @@ fn table(descriptor: BorrowedFd<'_>, chunks: u32) -> Result<MappedHeader<Words>>
 /// Where a unit lies in its stretch.
 #[inline]
 fn place((chunk, unit): (u32, u32)) -> usize {
-    (chunk % STRETCH) as usize * CHUNK + unit as usize * UNIT
+    (chunk % CHUNKS_PER_MAP) as usize * CHUNK + unit as usize * UNIT
 }
 
-impl Memory {
+impl QueueMemory {
     /// Memory for an empty queue of type `Q`, with so many items and bytes at most.
     pub(super) fn create<Q: 'static>(most_items: u32, most_bytes: u64) -> Result<Arc<Self>> {
-        let mut chunks = MOST_CHUNKS;
+        let mut chunks = MAX_CHUNKS;
         let descriptor = loop {
             match memory::create_sparse(NAME, start(chunks) + chunks as usize * CHUNK) {
-                Err(Errno::EFBIG | Errno::ENOMEM) if chunks > FEWEST_CHUNKS => chunks /= 2,
+                Err(Errno::EFBIG | Errno::ENOMEM) if chunks > MIN_CHUNKS => chunks /= 2,
                 other => break other?,
             }
         };
@@ -117,7 +117,7 @@ impl Memory {
         memory.reserve(0)?;
         let words = memory.words();
         words.stock.begin();
-        memory.state(0).store(Chunk::Queued.word(), Relaxed);
+        memory.state(0).store(ChunkState::Queued.word(), Relaxed);
         words.magic.store(MAGIC, Relaxed);
         words.fingerprint.store(fingerprint::<Q>(), Relaxed);
         words.chunks.store(chunks, Relaxed);
@@ -127,7 +127,7 @@ impl Memory {
     }
 
     fn of(table: MappedHeader<Words>, (descriptor, identity): (OwnedFd, FileId), chunks: u32) -> Self {
-        let stretches = (0..chunks.div_ceil(STRETCH)).map(|_| OnceLock::new()).collect();
+        let stretches = (0..chunks.div_ceil(CHUNKS_PER_MAP)).map(|_| OnceLock::new()).collect();
         Self { table, descriptor, identity, stretches, chunks }
     }
 
@@ -139,7 +139,7 @@ impl Memory {
         MEMORIES.find_or_insert(identity, || {
             let len = memory::checked_len(descriptor.as_fd()).map_err(|_| corrupt())?;
             let fits = |chunks: u32| start(chunks) + chunks as usize * CHUNK == len;
-            let chunks = (0..=MOST_CHUNKS.trailing_zeros()).map(|bits| 1 << bits).find(|chunks| fits(*chunks));
+            let chunks = (0..=MAX_CHUNKS.trailing_zeros()).map(|bits| 1 << bits).find(|chunks| fits(*chunks));
             let chunks = chunks.ok_or_else(corrupt)?;
             let table = table(descriptor.as_fd(), chunks)
                 .map_err(|errno| CodecError::new(format!("cannot map the memory of a queue: {}", errno.desc())))?;
@@ -175,21 +175,25 @@ impl Memory {
     /// The word that says what a chunk is used for. There must be a chunk of that number.
     #[inline]
     pub(super) fn state(&self, chunk: u32) -> &AtomicU32 {
-        self.table.word(chunk as usize * ENTRY)
+        self.table.word(chunk as usize * ENTRY_BYTES)
     }
 
     /// The word that says how many items of a chunk are lent.
     #[inline]
     pub(super) fn lent(&self, chunk: u32) -> &AtomicU32 {
-        self.table.word(chunk as usize * ENTRY + ENTRY / 2)
+        self.table.word(chunk as usize * ENTRY_BYTES + ENTRY_BYTES / 2)
     }
 
     /// Sees to it that there is memory for the entry of a chunk, before it is looked at for the first time.
     pub(super) fn reserve_entry(&self, chunk: u32) -> Result<()> {
-        if !chunk.is_multiple_of(A_PAGE) {
+        if !chunk.is_multiple_of(ENTRIES_PER_PAGE) {
             return Ok(());
         }
-        memory::reserve_part(self.descriptor.as_fd(), MappedHeader::<Words>::size_with(chunk as usize * ENTRY), 4096)
+        memory::reserve_part(
+            self.descriptor.as_fd(),
+            MappedHeader::<Words>::size_with(chunk as usize * ENTRY_BYTES),
+            4096,
+        )
     }
 
     /// Sees to it that there is memory for a chunk.
@@ -212,7 +216,7 @@ impl Memory {
         if chunk >= self.chunks {
             return Err(Errno::EFAULT);
         }
-        match self.stretches.get((chunk / STRETCH) as usize).map(OnceLock::get) {
+        match self.stretches.get((chunk / CHUNKS_PER_MAP) as usize).map(OnceLock::get) {
             Some(Some(_)) => Ok(()),
             Some(None) => self.reach_further(chunk),
             None => Err(Errno::EFAULT),
@@ -221,11 +225,11 @@ impl Memory {
 
     #[cold]
     fn reach_further(&self, chunk: u32) -> Result<()> {
-        let first = chunk / STRETCH * STRETCH;
-        let len = (self.chunks - first).min(STRETCH) as usize * CHUNK;
+        let first = chunk / CHUNKS_PER_MAP * CHUNKS_PER_MAP;
+        let len = (self.chunks - first).min(CHUNKS_PER_MAP) as usize * CHUNK;
         let map = Map::part(self.descriptor.as_fd(), self.at(first), len)?;
         // Another thread may have been here at the same time; then its mapping stays.
-        let _ = self.stretches[(chunk / STRETCH) as usize].set(map);
+        let _ = self.stretches[(chunk / CHUNKS_PER_MAP) as usize].set(map);
         Ok(())
     }
 
@@ -268,13 +272,13 @@ impl Memory {
 
     #[inline]
     fn stretch(&self, chunk: u32) -> Option<&Map> {
-        let map = self.stretches.get((chunk / STRETCH) as usize).and_then(OnceLock::get);
+        let map = self.stretches.get((chunk / CHUNKS_PER_MAP) as usize).and_then(OnceLock::get);
         debug_assert!(map.is_some(), "chunk {chunk} is out of reach");
         map
     }
 }
 
-impl Handle for Memory {
+impl Handle for QueueMemory {
     fn descriptor(&self) -> BorrowedFd<'_> {
         self.descriptor.as_fd()
     }
@@ -285,7 +289,7 @@ impl Handle for Memory {
     }
 }
 
-impl Drop for Memory {
+impl Drop for QueueMemory {
     fn drop(&mut self) {
         MEMORIES.remove(self.identity, self);
     }

@@ -19,7 +19,7 @@ macro_rules! puts {
             #[doc(alias = "put")]
             #[inline]
             pub fn send(&self, item: T) -> std::result::Result<(), SendError<T>> {
-                self.core.put(item, Patience::Endless).map_err(TrySendError::without_limit)
+                self.core.put(item, Deadline::Never).map_err(TrySendError::without_limit)
             }
 
             /// Sends an item, if there is room.
@@ -32,7 +32,7 @@ macro_rules! puts {
             #[doc(alias("put_nowait", "full"))]
             #[inline]
             pub fn try_send(&self, item: T) -> std::result::Result<(), TrySendError<T>> {
-                self.core.put(item, Patience::None)
+                self.core.put(item, Deadline::Now)
             }
 
             /// Sends an item, waiting for room for `timeout` at most.
@@ -43,7 +43,7 @@ macro_rules! puts {
             /// # If the other process dies
             /// As with [`send`](Self::send).
             pub fn send_timeout(&self, item: T, timeout: Duration) -> std::result::Result<(), SendTimeoutError<T>> {
-                self.core.put(item, Patience::of(timeout)).map_err(TrySendError::in_time)
+                self.core.put(item, Deadline::after(timeout)).map_err(TrySendError::in_time)
             }
         }
     };
@@ -68,7 +68,7 @@ macro_rules! gets {
             #[doc(alias = "get")]
             #[inline]
             pub fn recv(&self) -> std::result::Result<T, RecvError> {
-                self.core.get(Patience::Endless).map(|(item, _)| item).map_err(TryRecvError::without_limit)
+                self.core.get(Deadline::Never).map(|(item, _)| item).map_err(TryRecvError::without_limit)
             }
 
             /// Receives the first item, if there is one.
@@ -81,7 +81,7 @@ macro_rules! gets {
             #[doc(alias = "get_nowait")]
             #[inline]
             pub fn try_recv(&self) -> std::result::Result<T, TryRecvError> {
-                self.core.get(Patience::None).map(|(item, _)| item)
+                self.core.get(Deadline::Now).map(|(item, _)| item)
             }
 
             /// Receives the first item, waiting for one for `timeout` at most.
@@ -92,7 +92,7 @@ macro_rules! gets {
             /// # If the other process dies
             /// As with [`recv`](Self::recv).
             pub fn recv_timeout(&self, timeout: Duration) -> std::result::Result<T, RecvTimeoutError> {
-                self.core.get(Patience::of(timeout)).map(|(item, _)| item).map_err(TryRecvError::in_time)
+                self.core.get(Deadline::after(timeout)).map(|(item, _)| item).map_err(TryRecvError::in_time)
             }
         }
     };
@@ -149,7 +149,7 @@ macro_rules! handle {
         impl<'de, T: 'static> Deserialize<'de> for $Type<T> {
             fn deserialize<D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Self, D::Error> {
                 let travelling = Deserialize::deserialize(deserializer)?;
-                let core = Core::arrived::<$Queue<T>>(travelling, $ends, $lends).map_err(D::Error::custom)?;
+                let core = QueueCore::arrived::<$Queue<T>>(travelling, $ends, $lends).map_err(D::Error::custom)?;
                 Ok(Self { core, items: PhantomData })
             }
         }

@@ -10,12 +10,12 @@ use serde::de::Error as _;
 use serde::ser::Error as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use super::core::{Core, Limits};
+use super::core::{Limits, QueueCore};
 use super::methods::{gets, handle};
 use crate::channel::error::{RecvError, RecvTimeoutError, TryRecvError, TrySendError};
-use crate::channel::patience::Patience;
 use crate::codec::Message;
 use crate::error::Result;
+use crate::sync::deadline::Deadline;
 
 /// A queue without a limit and without an end: what one process sends, another receives.
 ///
@@ -46,7 +46,7 @@ use crate::error::Result;
 /// or was taken. It cannot say that no more items will come: where that matters, take a [`Queue`](crate::channel::Queue),
 /// or a time-out.
 pub struct SimpleQueue<T> {
-    core: Core,
+    core: QueueCore,
     items: PhantomData<fn(T) -> T>,
 }
 
@@ -66,7 +66,7 @@ impl<T: Message> SimpleQueue<T> {
     /// # process_task::Result::Ok(())
     /// ```
     pub fn new() -> Result<Self> {
-        Ok(Self { core: Core::new::<SimpleQueue<T>>(Limits::NONE, false)?, items: PhantomData })
+        Ok(Self { core: QueueCore::new::<SimpleQueue<T>>(Limits::NONE, false)?, items: PhantomData })
     }
 
     /// Sends an item. Does not wait.
@@ -82,7 +82,7 @@ impl<T: Message> SimpleQueue<T> {
     /// The item is there, and waits for the next consumer.
     #[doc(alias = "put")]
     pub fn send(&self, item: T) -> std::result::Result<(), TrySendError<T>> {
-        self.core.put(item, Patience::None)
+        self.core.put(item, Deadline::Now)
     }
 }
 

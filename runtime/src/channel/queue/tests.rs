@@ -8,11 +8,11 @@ use std::sync::Arc;
 
 use super::atomic::Ordering::Relaxed;
 use super::buffer::Buffer;
-use super::layout::{LONGEST, Shape, UNITS};
-use super::memory::{CHUNK, Memory};
+use super::dequeue::{DequeueError, Got};
+use super::enqueue::EnqueueError;
+use super::layout::{ItemLayout, MAX_SHARED_ITEM_BYTES, UNITS};
+use super::memory::{CHUNK, QueueMemory};
 use super::proc_table;
-use super::store::NotPut;
-use super::take::{Got, NotGot};
 
 fn number(variable: &str, default: u64) -> u64 {
     std::env::var(variable).ok().and_then(|number| number.parse().ok()).unwrap_or(default)
@@ -35,7 +35,7 @@ impl Random {
 
     /// Bytes of an item: mostly few, sometimes many.
     fn item(&mut self) -> Vec<u8> {
-        let most = [1, 9, 80, 3_000, LONGEST, LONGEST + 2, 3 * CHUNK][self.below(7)];
+        let most = [1, 9, 80, 3_000, MAX_SHARED_ITEM_BYTES, MAX_SHARED_ITEM_BYTES + 2, 3 * CHUNK][self.below(7)];
         let len = self.below(most + 1);
         let numbers = std::iter::repeat_with(|| self.next().to_ne_bytes());
         numbers.take(len.div_ceil(8)).flatten().take(len).collect()
@@ -44,24 +44,24 @@ impl Random {
 
 /// A queue without its ends.
 struct Bare {
-    memory: Arc<Memory>,
+    memory: Arc<QueueMemory>,
     lends: bool,
 }
 
 impl Bare {
     fn new(most_items: u32, lends: bool) -> Self {
         proc_table::prepare().unwrap();
-        Self { memory: Memory::create::<Vec<u8>>(most_items, u64::MAX).unwrap(), lends }
+        Self { memory: QueueMemory::create::<Vec<u8>>(most_items, u64::MAX).unwrap(), lends }
     }
 
-    fn put(&self, bytes: &[u8]) -> Result<bool, NotPut> {
-        let shape = Shape::for_bytes(bytes.len(), false, self.lends);
+    fn put(&self, bytes: &[u8]) -> Result<bool, EnqueueError> {
+        let shape = ItemLayout::for_bytes(bytes.len(), false, self.lends);
         let mut long = if shape.long { Some(self.memory.fill(bytes)?) } else { None };
         let mut inside = self.memory.putting(None).unwrap();
         self.memory.put(&mut inside, (shape, bytes), long.as_mut(), |_| Ok(()))
     }
 
-    fn get(&self) -> Result<(Vec<u8>, (u32, u32)), NotGot> {
+    fn get(&self) -> Result<(Vec<u8>, (u32, u32)), DequeueError> {
         let (mut buffer, mut got) = (Buffer::new(Vec::new), Got::<()>::new());
         let short = if self.lends { None } else { self.memory.get_short(&mut buffer)? };
         let len = if let Some(len) = short {
@@ -94,7 +94,7 @@ fn goes_like_its_model(lends: bool) {
                 let item = random.item();
                 match queue.put(&item) {
                     Ok(_) => waiting.push_back(item),
-                    Err(refused) => assert!(matches!(refused, NotPut::Full(_)) && waiting.len() == most as usize),
+                    Err(refused) => assert!(matches!(refused, EnqueueError::Full(_)) && waiting.len() == most as usize),
                 }
             }
             3..6 => match queue.get() {
@@ -108,7 +108,7 @@ fn goes_like_its_model(lends: bool) {
                     lent.push((item, at));
                 }
                 Err(nothing) => {
-                    assert!(matches!(nothing, NotGot::Empty(_)) && waiting.is_empty() && returned.is_empty());
+                    assert!(matches!(nothing, DequeueError::Empty(_)) && waiting.is_empty() && returned.is_empty());
                 }
             },
             6 => queue.sweep(),
@@ -134,7 +134,7 @@ fn goes_like_its_model(lends: bool) {
     }
     queue.put(&[]).ok();
     queue.memory.words().closed.store(1, Relaxed);
-    assert_eq!(queue.put(&[]), Err(NotPut::Closed));
+    assert_eq!(queue.put(&[]), Err(EnqueueError::Closed));
 }
 
 #[test]
@@ -148,7 +148,7 @@ fn a_queue_that_lends_goes_like_its_model() {
 }
 
 /// Writes over everything but the locks, which say which process is waited for.
-fn write_over(random: &mut Random, memory: &Memory) {
+fn write_over(random: &mut Random, memory: &QueueMemory) {
     let words = memory.words();
     for _ in 0..=random.below(4) {
         let number = match random.below(3) {
@@ -196,7 +196,7 @@ fn what_was_written_over_is_an_error_and_no_more() {
                 let _ = queue.put(&random.item());
                 match queue.get() {
                     Ok((_, at)) => held.push(at),
-                    Err(error) => corrupt += u64::from(error == NotGot::Corrupt),
+                    Err(error) => corrupt += u64::from(error == DequeueError::Corrupt),
                 }
             }
             queue.sweep();

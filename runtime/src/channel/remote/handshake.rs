@@ -9,7 +9,7 @@
 //! |---|---|---|
 //! | 1 | [`CONNECTS`], then Noise's `psk, e`: 64 bytes | |
 //! | 2 | | [`LISTENS`], then Noise's `e, ee`: 64 bytes |
-//! | 3 | a sealed frame of [`Kind::Proof`]: 19 bytes | |
+//! | 3 | a sealed frame of [`RecordKind::Proof`]: 19 bytes | |
 //!
 //! It is `Noise_NNpsk0_25519_ChaChaPoly_BLAKE2s`, with [`CONNECTS`] and [`LISTENS`] as its prologue: both sides agree on
 //! the protocol, its version, and on the role of each, or no tag that one makes is right for the other. `ee` is made of two
@@ -27,7 +27,7 @@ use std::io::{self, Read, Write};
 
 use snow::{Builder, HandshakeState};
 
-use super::frames::{Cipher, Kind, PROOF};
+use super::frames::{Cipher, PROOF, RecordKind};
 use super::key::Key;
 
 /// What the connecting side says first.
@@ -46,14 +46,14 @@ const HELLO: usize = CONNECTS.len() + 32 + 16;
 
 /// Why a handshake came to nothing.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Refusal {
+pub(crate) enum HandshakeRefusal {
     /// The other side said something else than it should have.
     Said(&'static str),
     /// It was cut off.
     CutOff,
 }
 
-impl Refusal {
+impl HandshakeRefusal {
     pub(crate) fn reason(&self) -> &'static str {
         match self {
             Self::Said(reason) => reason,
@@ -62,11 +62,11 @@ impl Refusal {
     }
 }
 
-const WRONG_KEY: Refusal = Refusal::Said("it could not show that it has the key");
+const WRONG_KEY: HandshakeRefusal = HandshakeRefusal::Said("it could not show that it has the key");
 
 /// What a handshake comes to.
 #[derive(Debug)]
-pub(crate) struct Agreed {
+pub(crate) struct Session {
     pub(super) cipher: Cipher,
     /// How many frames were sealed, and opened, already.
     pub(super) sealed: u64,
@@ -75,13 +75,13 @@ pub(crate) struct Agreed {
 
 /// A handshake that waits for the other side.
 pub(crate) struct Handshake {
-    turn: Turn,
+    turn: HandshakeTurn,
     /// What the other side has said since its turn began.
     said: [u8; HELLO],
     len: usize,
 }
 
-enum Turn {
+enum HandshakeTurn {
     /// We connect, and wait for message 2.
     Second(Box<HandshakeState>),
     /// We listen, and wait for message 1.
@@ -94,66 +94,66 @@ enum Turn {
 
 impl Handshake {
     /// Listens.
-    pub(crate) fn listen(key: &Key) -> Result<Self, Refusal> {
-        Ok(Self::waiting(Turn::First(noise(key, false)?)))
+    pub(crate) fn listen(key: &Key) -> Result<Self, HandshakeRefusal> {
+        Ok(Self::waiting(HandshakeTurn::First(noise(key, false)?)))
     }
 
     /// Connects: says message 1.
-    pub(crate) fn connect(key: &Key, wire: &mut impl Write) -> Result<Self, Refusal> {
+    pub(crate) fn connect(key: &Key, wire: &mut impl Write) -> Result<Self, HandshakeRefusal> {
         let mut noise = noise(key, true)?;
         say(&mut noise, CONNECTS, wire)?;
-        Ok(Self::waiting(Turn::Second(noise)))
+        Ok(Self::waiting(HandshakeTurn::Second(noise)))
     }
 
-    fn waiting(turn: Turn) -> Self {
+    fn waiting(turn: HandshakeTurn) -> Self {
         Self { turn, said: [0; HELLO], len: 0 }
     }
 
     /// Goes on with what has come, as far as that reaches; the key for what follows once it is done. The wire must not
     /// block. `None`: the rest has not come yet.
-    pub(crate) fn go_on(&mut self, wire: &mut (impl Read + Write)) -> Result<Option<Agreed>, Refusal> {
+    pub(crate) fn go_on(&mut self, wire: &mut (impl Read + Write)) -> Result<Option<Session>, HandshakeRefusal> {
         while self.hear(wire)? {
-            match std::mem::replace(&mut self.turn, Turn::Over) {
-                Turn::First(mut noise) => {
+            match std::mem::replace(&mut self.turn, HandshakeTurn::Over) {
+                HandshakeTurn::First(mut noise) => {
                     understand(&mut noise, &self.said)?;
                     say(&mut noise, LISTENS, wire)?;
-                    *self = Self::waiting(Turn::Third(Cipher::new(*noise).ok_or(WRONG_KEY)?));
+                    *self = Self::waiting(HandshakeTurn::Third(Cipher::new(*noise).ok_or(WRONG_KEY)?));
                 }
-                Turn::Second(mut noise) => {
+                HandshakeTurn::Second(mut noise) => {
                     understand(&mut noise, &self.said)?;
                     let cipher = Cipher::new(*noise).ok_or(WRONG_KEY)?;
                     let mut proof = Vec::with_capacity(PROOF);
-                    cipher.seal(0, Kind::Proof, &[], &mut proof).map_err(|_| WRONG_KEY)?;
-                    wire.write_all(&proof).map_err(|_| Refusal::CutOff)?;
-                    return Ok(Some(Agreed { cipher, sealed: 1, opened: 0 }));
+                    cipher.seal(0, RecordKind::Proof, &[], &mut proof).map_err(|_| WRONG_KEY)?;
+                    wire.write_all(&proof).map_err(|_| HandshakeRefusal::CutOff)?;
+                    return Ok(Some(Session { cipher, sealed: 1, opened: 0 }));
                 }
-                Turn::Third(cipher) => {
+                HandshakeTurn::Third(cipher) => {
                     let opened = cipher.open(0, &self.said[2..PROOF], &mut [0; 1]);
-                    let proven = opened.is_ok_and(|opened| opened == (Kind::Proof, 0));
-                    return if proven { Ok(Some(Agreed { cipher, sealed: 0, opened: 1 })) } else { Err(WRONG_KEY) };
+                    let proven = opened.is_ok_and(|opened| opened == (RecordKind::Proof, 0));
+                    return if proven { Ok(Some(Session { cipher, sealed: 0, opened: 1 })) } else { Err(WRONG_KEY) };
                 }
-                Turn::Over => return Err(Refusal::CutOff),
+                HandshakeTurn::Over => return Err(HandshakeRefusal::CutOff),
             }
         }
         Ok(None)
     }
 
     /// Takes what has come, but nothing beyond this turn's message; whether that is whole.
-    fn hear(&mut self, wire: &mut impl Read) -> Result<bool, Refusal> {
+    fn hear(&mut self, wire: &mut impl Read) -> Result<bool, HandshakeRefusal> {
         let (words, all): (&[u8], _) = match self.turn {
-            Turn::First(_) => (CONNECTS, HELLO),
-            Turn::Second(_) => (LISTENS, HELLO),
+            HandshakeTurn::First(_) => (CONNECTS, HELLO),
+            HandshakeTurn::Second(_) => (LISTENS, HELLO),
             // Its length is known: two bytes that say so, and the sealed frame.
-            Turn::Third(_) => (&PROOF_LENGTH, PROOF),
-            Turn::Over => return Err(Refusal::CutOff),
+            HandshakeTurn::Third(_) => (&PROOF_LENGTH, PROOF),
+            HandshakeTurn::Over => return Err(HandshakeRefusal::CutOff),
         };
         while self.len < all {
             match wire.read(&mut self.said[self.len..all]) {
-                Ok(0) => return Err(Refusal::CutOff),
+                Ok(0) => return Err(HandshakeRefusal::CutOff),
                 Ok(read) => self.len += read,
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(_) => return Err(Refusal::CutOff),
+                Err(_) => return Err(HandshakeRefusal::CutOff),
             }
             // At once, since a peer that speaks another protocol may wait for an answer now.
             compare(&self.said[..self.len.min(words.len())], words)?;
@@ -166,7 +166,7 @@ impl Handshake {
 const PROOF_LENGTH: [u8; 2] = [0, (PROOF - 2) as u8];
 
 /// Compares the first words with what they should be, and says what is wrong with them.
-fn compare(said: &[u8], words: &[u8]) -> Result<(), Refusal> {
+fn compare(said: &[u8], words: &[u8]) -> Result<(), HandshakeRefusal> {
     if words.starts_with(said) {
         return Ok(());
     }
@@ -174,34 +174,34 @@ fn compare(said: &[u8], words: &[u8]) -> Result<(), Refusal> {
     Err(match words.len() {
         // The words of message 3 are a length.
         2 => WRONG_KEY,
-        _ if said == LISTENS => Refusal::Said("it does not connect, but listens, too"),
-        _ if said == CONNECTS => Refusal::Said("it does not listen, but connects, too"),
-        _ if at < NAME => Refusal::Said("it speaks another protocol"),
-        _ => Refusal::Said("it speaks another version of the protocol"),
+        _ if said == LISTENS => HandshakeRefusal::Said("it does not connect, but listens, too"),
+        _ if said == CONNECTS => HandshakeRefusal::Said("it does not listen, but connects, too"),
+        _ if at < NAME => HandshakeRefusal::Said("it speaks another protocol"),
+        _ => HandshakeRefusal::Said("it speaks another version of the protocol"),
     })
 }
 
-fn noise(key: &Key, connects: bool) -> Result<Box<HandshakeState>, Refusal> {
+fn noise(key: &Key, connects: bool) -> Result<Box<HandshakeState>, HandshakeRefusal> {
     let (shared, prologue) = (key.shared(), [*CONNECTS, *LISTENS].concat());
     let built = NOISE.parse().and_then(|params| {
         let builder = Builder::new(params).psk(0, &shared)?.prologue(&prologue)?;
         if connects { builder.build_initiator() } else { builder.build_responder() }
     });
-    built.map(Box::new).map_err(|_| Refusal::Said("this build has no part of its cryptography"))
+    built.map(Box::new).map_err(|_| HandshakeRefusal::Said("this build has no part of its cryptography"))
 }
 
-fn say(noise: &mut HandshakeState, words: &[u8; 16], wire: &mut impl Write) -> Result<(), Refusal> {
+fn say(noise: &mut HandshakeState, words: &[u8; 16], wire: &mut impl Write) -> Result<(), HandshakeRefusal> {
     let mut message = [0; HELLO];
     message[..words.len()].copy_from_slice(words);
     let written = noise.write_message(&[], &mut message[words.len()..]);
     if written != Ok(HELLO - words.len()) {
-        return Err(Refusal::Said("the kernel has no random bytes for it"));
+        return Err(HandshakeRefusal::Said("the kernel has no random bytes for it"));
     }
     // The first bytes that go this way: there is room for them, or something is very wrong.
-    wire.write_all(&message).map_err(|_| Refusal::CutOff)
+    wire.write_all(&message).map_err(|_| HandshakeRefusal::CutOff)
 }
 
-fn understand(noise: &mut HandshakeState, message: &[u8; HELLO]) -> Result<(), Refusal> {
+fn understand(noise: &mut HandshakeState, message: &[u8; HELLO]) -> Result<(), HandshakeRefusal> {
     match noise.read_message(&message[CONNECTS.len()..], &mut []) {
         Ok(0) => Ok(()),
         _ => Err(WRONG_KEY),

@@ -14,7 +14,7 @@ use crate::error::{Error, Result};
 const LABEL: &[u8] = b"process-task pre-shared key 1\n";
 
 /// The fewest bytes of a secret.
-const FEWEST: usize = 32;
+const MIN_KEY_BYTES: usize = 32;
 
 /// A secret that two machines share: a peer that has it is let in, and can read what is said.
 ///
@@ -43,10 +43,10 @@ impl Key {
     /// There are fewer than 32 bytes.
     pub fn new(secret: impl AsRef<[u8]>) -> Result<Self> {
         let secret = secret.as_ref();
-        if secret.len() < FEWEST {
+        if secret.len() < MIN_KEY_BYTES {
             let len = secret.len();
             return Err(Error::invalid(format!(
-                "a key has {FEWEST} or more random bytes, and this one has {len}, which others could find by trying; \
+                "a key has {MIN_KEY_BYTES} or more random bytes, and this one has {len}, which others could find by trying; \
                  `Key::random` makes one"
             )));
         }
@@ -58,7 +58,7 @@ impl Key {
     /// # Errors
     /// The kernel has none.
     pub fn random() -> Result<Self> {
-        let mut secret = Zeroizing::new(vec![0; FEWEST]);
+        let mut secret = Zeroizing::new(vec![0; MIN_KEY_BYTES]);
         let source = DefaultResolver.resolve_rng();
         match source.map(|mut source| source.try_fill_bytes(&mut secret)) {
             Some(Ok(())) => Ok(Self(secret)),

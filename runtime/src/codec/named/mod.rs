@@ -123,14 +123,14 @@ impl fmt::Display for Tag {
 
 /// Where the reading of bytes in this format has come to.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Cursor<'a> {
+pub(super) struct LogCursor<'a> {
     bytes: &'a [u8],
     at: usize,
 }
 
 type Parsed<T> = Result<T, CodecError>;
 
-impl<'a> Cursor<'a> {
+impl<'a> LogCursor<'a> {
     pub(super) fn new(bytes: &'a [u8]) -> Self {
         Self { bytes, at: 0 }
     }

@@ -11,7 +11,7 @@ use serde::de::{Deserializer, SeqAccess as _, Visitor};
 
 use super::access::{Byte, Elements, Entries, Field, Fields, OneEntry, Variant};
 use super::write::Fault;
-use super::{Cursor, TOO_DEEP, Tag, may_go_deeper};
+use super::{LogCursor, TOO_DEEP, Tag, may_go_deeper};
 use crate::codec::{paths, trial};
 
 /// How deep values of types that ask what comes next may be nested. Serde keeps such a value in
@@ -20,7 +20,7 @@ const MAX_UNKNOWN_DEPTH: usize = 256;
 
 /// What a value is read from.
 pub(in crate::codec) struct Source<'a> {
-    pub(super) cursor: Cursor<'a>,
+    pub(super) cursor: LogCursor<'a>,
     /// Whether it is read as if there were no names.
     pub(super) by_place: bool,
     /// A tag that is read as the next one, though it does not stand there.
@@ -31,7 +31,7 @@ pub(in crate::codec) struct Source<'a> {
 
 impl<'a> Source<'a> {
     pub(in crate::codec) fn new(bytes: &'a [u8], by_place: bool) -> Self {
-        Self { cursor: Cursor::new(bytes), by_place, pending: None, unknown: 0 }
+        Self { cursor: LogCursor::new(bytes), by_place, pending: None, unknown: 0 }
     }
 
     /// How many bytes were read.

@@ -5,7 +5,7 @@
 //! The *shape* of a value is all kinds, names and counts in it; with its *leaves*, all of it. The order of elements and entries is no
 //! part of it: a hash map has another one each time that it is made.
 
-use super::{Cursor, Parsed, Tag, may_go_deeper};
+use super::{LogCursor, Parsed, Tag, may_go_deeper};
 
 /// Mixes numbers in their order.
 fn mix(hash: u64, number: u64) -> u64 {
@@ -21,11 +21,11 @@ fn of_bytes(hash: u64, bytes: &[u8]) -> u64 {
 /// # Errors
 /// It goes deeper than this thread's stack.
 pub(in crate::codec) fn shape(log: &[u8], leaves: bool) -> Parsed<u64> {
-    ShapeHasher { cursor: Cursor::new(log), leaves }.value()
+    ShapeHasher { cursor: LogCursor::new(log), leaves }.value()
 }
 
 struct ShapeHasher<'a> {
-    cursor: Cursor<'a>,
+    cursor: LogCursor<'a>,
     leaves: bool,
 }
 
@@ -93,7 +93,7 @@ impl ShapeHasher<'_> {
 
 /// Says where two logs begin to differ, for people.
 pub(in crate::codec) fn difference(written: &[u8], read: &[u8]) -> String {
-    let (mut written, mut read) = (Cursor::new(written), Cursor::new(read));
+    let (mut written, mut read) = (LogCursor::new(written), LogCursor::new(read));
     let mut place = Vec::new();
     match differ(&mut written, &mut read, &mut place) {
         Ok(Some(how)) if place.is_empty() => how,
@@ -103,7 +103,7 @@ pub(in crate::codec) fn difference(written: &[u8], read: &[u8]) -> String {
 }
 
 /// Goes through two values at once, up to the first difference.
-fn differ(written: &mut Cursor<'_>, read: &mut Cursor<'_>, place: &mut Vec<String>) -> Parsed<Option<String>> {
+fn differ(written: &mut LogCursor<'_>, read: &mut LogCursor<'_>, place: &mut Vec<String>) -> Parsed<Option<String>> {
     may_go_deeper()?;
     let (tag, other) = (written.tag()?, read.tag()?);
     match (tag, other) {
@@ -155,7 +155,7 @@ fn differ(written: &mut Cursor<'_>, read: &mut Cursor<'_>, place: &mut Vec<Strin
 }
 
 /// Goes through elements, entries or fields of two values.
-fn parts(written: &mut Cursor<'_>, read: &mut Cursor<'_>, place: &mut Vec<String>) -> Parsed<Option<String>> {
+fn parts(written: &mut LogCursor<'_>, read: &mut LogCursor<'_>, place: &mut Vec<String>) -> Parsed<Option<String>> {
     loop {
         match (written.peek()?, read.peek()?) {
             (Tag::End, Tag::End) => {

@@ -9,25 +9,25 @@ use loom::sync::atomic::{AtomicBool, AtomicU64 as Unit};
 use super::atomic::Ordering::Relaxed;
 use super::atomic::{AtomicU32, AtomicU64};
 use super::event_count::{ALL, EventCount};
-use super::layout::{Chunk, UNIT, UNITS};
+use super::header::{ChunkAllocator, QueueSide, Shown, Words};
+use super::layout::{ChunkState, UNIT, UNITS};
 use super::lock::{Acquired, RobustLock};
-use super::words::{Shown, Side, Stock, Words};
 use crate::mortal::{Fault, step};
 
 /// Bytes of a chunk: room for two items of 16 bytes, or one of 32; a longer one is long.
 pub(super) const CHUNK: usize = 64;
 
 /// So few that memory is given back.
-pub(super) const KEPT: u32 = 1;
+pub(super) const MAX_WARM_CHUNKS: u32 = 1;
 
 /// So few that chunks are looked for without a death, too.
-pub(super) const SWEEP_FROM: u32 = 4;
+pub(super) const MIN_RECOVERY_CHUNKS: u32 = 4;
 
 const CHUNKS: u32 = 12;
 
 /// The kernel refuses nothing here.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Refused {
+pub(super) enum MemoryError {
     /// There is no such chunk.
     Beyond,
 }
@@ -58,13 +58,13 @@ impl Entry {
     }
 }
 
-pub(super) struct Memory {
+pub(super) struct QueueMemory {
     words: Words,
     entries: Vec<Entry>,
 }
 
-fn side() -> Side {
-    let side = Side {
+fn side() -> QueueSide {
+    let side = QueueSide {
         place: Shown(AtomicU64::new(0)),
         lock: RobustLock::new(),
         bytes: [AtomicU64::new(0), AtomicU64::new(0)],
@@ -91,9 +91,10 @@ fn side() -> Side {
     side
 }
 
-fn stock() -> Stock {
+fn stock() -> ChunkAllocator {
     let word = || AtomicU32::new(0);
-    let stock = Stock { used: word(), warm: word(), cold: word(), near: word(), dirty: word(), sweep_at: word() };
+    let stock =
+        ChunkAllocator { used: word(), warm: word(), cold: word(), near: word(), dirty: word(), sweep_at: word() };
     for word in [&stock.warm, &stock.cold, &stock.near, &stock.dirty] {
         word.store(0, Relaxed);
     }
@@ -101,7 +102,7 @@ fn stock() -> Stock {
     stock
 }
 
-impl Memory {
+impl QueueMemory {
     /// Of an empty queue. Every word is used once here, before there are other threads.
     pub(super) fn new(most_items: u32, most_bytes: u64) -> Self {
         let words = Words {
@@ -119,7 +120,7 @@ impl Memory {
         let _ = [&words.magic, &words.fingerprint, &words.most_bytes].map(|word| word.load(Relaxed));
         let _ = [&words.chunks, &words.most_items, &words.closed, &words.dropped].map(|word| word.load(Relaxed));
         let entries: Vec<_> = (0..CHUNKS).map(|_| Entry::new()).collect();
-        entries[0].state.store(Chunk::Queued.word(), Relaxed);
+        entries[0].state.store(ChunkState::Queued.word(), Relaxed);
         entries[0].have_memory(true);
         Self { words, entries }
     }
@@ -140,11 +141,11 @@ impl Memory {
         &self.entries[chunk as usize].lent
     }
 
-    pub(super) fn reserve_entry(&self, chunk: u32) -> Result<(), Refused> {
+    pub(super) fn reserve_entry(&self, chunk: u32) -> Result<(), MemoryError> {
         self.reach(chunk)
     }
 
-    pub(super) fn reserve(&self, chunk: u32) -> Result<(), Refused> {
+    pub(super) fn reserve(&self, chunk: u32) -> Result<(), MemoryError> {
         self.reach(chunk)?;
         if step() && !Fault::NothingIsReserved.is_made() {
             self.entries[chunk as usize].have_memory(true);
@@ -163,8 +164,8 @@ impl Memory {
         self.entries[chunk as usize].has_memory.load(Relaxed)
     }
 
-    pub(super) fn reach(&self, chunk: u32) -> Result<(), Refused> {
-        if chunk < self.chunks() { Ok(()) } else { Err(Refused::Beyond) }
+    pub(super) fn reach(&self, chunk: u32) -> Result<(), MemoryError> {
+        if chunk < self.chunks() { Ok(()) } else { Err(MemoryError::Beyond) }
     }
 
     pub(super) fn unit(&self, (chunk, unit): (u32, u32)) -> u64 {

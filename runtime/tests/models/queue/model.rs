@@ -1,4 +1,4 @@
-//! A queue in the model's memory: putting, getting and waiting as `core.rs` and `patience.rs` have it.
+//! A queue in the model's memory: putting, getting and waiting as `core.rs` and `deadline.rs` have it.
 //!
 //! Runs in: one process, inside the model checker.
 
@@ -9,19 +9,19 @@ use loom::sync::atomic::fence;
 
 use super::atomic::Ordering::{Relaxed, SeqCst};
 use super::buffer::Buffer;
+use super::dequeue::{DequeueError, Got};
+use super::enqueue::{self, EnqueueError};
 use super::event_count::ALL;
-use super::layout::{Chunk, Place, Shape};
-use super::memory::Memory;
-use super::store::{self, NotPut};
-use super::take::{Got, NotGot};
+use super::layout::{ChunkState, Cursor, ItemLayout};
+use super::memory::QueueMemory;
 use crate::mortal::{Fault, proc_table};
 
 /// Where a lent item stands.
 pub(crate) type At = (u32, u32);
 
-/// A queue, the waiting around it as `patience.rs` of the queue has it, and a journal that no death takes with it.
+/// A queue, the waiting around it as `deadline.rs` of the queue has it, and a journal that no death takes with it.
 pub(crate) struct Queue {
-    pub(crate) memory: Memory,
+    pub(crate) memory: QueueMemory,
     pub(crate) lends: bool,
     /// Bytes of each item.
     pub(crate) len: usize,
@@ -44,20 +44,20 @@ impl Queue {
     }
 
     pub(crate) fn with(len: usize, (most_items, most_bytes): (u32, u64), lends: bool) -> Arc<Self> {
-        let memory = Memory::new(most_items, most_bytes);
+        let memory = QueueMemory::new(most_items, most_bytes);
         Arc::new(Self { memory, lends, len, got: Mutex::default() })
     }
 
     /// Puts an item of that many bytes, each of them this one. False: the queue is closed.
     pub(crate) fn put(&self, item: u8) -> bool {
         let bytes = vec![item; self.len];
-        let shape = Shape::for_bytes(self.len, false, self.lends);
+        let shape = ItemLayout::for_bytes(self.len, false, self.lends);
         let mut long = None;
         loop {
             match self.try_put((shape, &bytes), &mut long) {
                 Ok(_) => return true,
-                Err(NotPut::Closed) => return false,
-                Err(NotPut::Full(head)) => self.wait_for_room(head),
+                Err(EnqueueError::Closed) => return false,
+                Err(EnqueueError::Full(head)) => self.wait_for_room(head),
                 Err(other) => panic!("{other:?}"),
             }
         }
@@ -65,12 +65,12 @@ impl Queue {
 
     pub(crate) fn try_put<'a>(
         &'a self,
-        (shape, bytes): (Shape, &[u8]),
-        long: &mut Option<store::Long<'a>>,
-    ) -> Result<bool, NotPut> {
+        (shape, bytes): (ItemLayout, &[u8]),
+        long: &mut Option<enqueue::LargeItem<'a>>,
+    ) -> Result<bool, EnqueueError> {
         if shape.long && long.is_none() {
             if let Some(_inside) = self.memory.putting(None) {
-                self.memory.room(Memory::cost(bytes.len(), shape))?;
+                self.memory.room(QueueMemory::cost(bytes.len(), shape))?;
             }
             *long = Some(self.memory.fill(bytes)?);
         }
@@ -80,7 +80,7 @@ impl Queue {
 
     pub(crate) fn wait_for_room(&self, head: u64) {
         let words = self.memory.words();
-        let came = || Place::of(words.get.place.load(Relaxed)).since(Place::of(head)) > 0;
+        let came = || Cursor::of(words.get.place.load(Relaxed)).since(Cursor::of(head)) > 0;
         if came() {
             return;
         }
@@ -116,8 +116,8 @@ impl Queue {
                     self.memory.copy((&got, len), &mut buffer, self.lends);
                     return Some((self.note(buffer.bytes(len)), got.at));
                 }
-                Err(NotGot::Empty(_)) if is_over => return None,
-                Err(NotGot::Empty(tail)) => {
+                Err(DequeueError::Empty(_)) if is_over => return None,
+                Err(DequeueError::Empty(tail)) => {
                     is_over = self.is_over();
                     if !is_over {
                         self.wait_for_item(tail);
@@ -247,19 +247,20 @@ impl Queue {
             self.memory.sweep();
         }
         let words = self.memory.words();
-        let tail = Place::of(words.put.place.load(Relaxed));
+        let tail = Cursor::of(words.put.place.load(Relaxed));
         let states: Vec<_> =
-            (0..self.memory.used()).map(|chunk| Chunk::of(self.memory.state(chunk).load(Relaxed))).collect();
+            (0..self.memory.used()).map(|chunk| ChunkState::of(self.memory.state(chunk).load(Relaxed))).collect();
         for (chunk, state) in (0..).zip(&states) {
-            let expected = if chunk == tail.chunk { &[Chunk::Queued][..] } else { &[Chunk::Warm, Chunk::Cold] };
+            let expected =
+                if chunk == tail.chunk { &[ChunkState::Queued][..] } else { &[ChunkState::Warm, ChunkState::Cold] };
             assert!(expected.contains(state), "chunk {chunk} is lost: {states:?} {tail:?}");
             assert_eq!(self.memory.lent(chunk).load(Relaxed), 0);
-            assert_eq!(self.memory.has_memory(chunk), *state != Chunk::Cold, "of chunk {chunk}: {states:?}");
+            assert_eq!(self.memory.has_memory(chunk), *state != ChunkState::Cold, "of chunk {chunk}: {states:?}");
         }
         if swept && !Fault::NothingIsSwept.is_made() {
             let count = |state| states.iter().filter(|this| **this == state).map(|_| 1).sum::<u32>();
-            assert_eq!(words.stock.warm.load(Relaxed), count(Chunk::Warm));
-            assert_eq!(words.stock.cold.load(Relaxed), count(Chunk::Cold));
+            assert_eq!(words.stock.warm.load(Relaxed), count(ChunkState::Warm));
+            assert_eq!(words.stock.cold.load(Relaxed), count(ChunkState::Cold));
         }
         self.journal()
     }

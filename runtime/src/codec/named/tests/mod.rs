@@ -15,15 +15,15 @@ use serde::{Deserialize, Serialize};
 use crate::check;
 use crate::codec::message_format::NoSpill;
 use crate::codec::via_serde::{again, put, take};
-use crate::codec::{CodecError, Payload, Reader, Writer};
+use crate::codec::{CodecError, Encoded, Reader, Writer};
 
 fn sent<T: Serialize + DeserializeOwned>(value: &T) -> Result<Vec<u8>, CodecError> {
     let mut none = NoSpill;
     let mut writer = Writer::new(Vec::new(), usize::MAX, &mut none);
     put(value, &mut writer, again::<T>)?;
     match writer.finish()? {
-        Payload::Small(bytes) => Ok(bytes),
-        Payload::Spilled(_) => unreachable!("there is no spill"),
+        Encoded::Small(bytes) => Ok(bytes),
+        Encoded::Spilled(_) => unreachable!("there is no spill"),
     }
 }
 

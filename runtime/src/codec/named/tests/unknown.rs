@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{Skips, Sparse, arrives, by_name, by_place, read, refused, sent};
 use crate::check;
-use crate::codec::Payload;
+use crate::codec::Encoded;
 use crate::codec::handles::Received;
 use crate::codec::message_format::{NoSpill, of_message, to_message};
 use crate::codec::named::Tag;
@@ -258,7 +258,7 @@ fn paths_arrive_whatever_their_bytes_and_place() {
     assert!(error.contains("OsString"), "{error}");
     assert!(sent(&Hidden { more: [(1, Named { path: odd.clone(), option: None })].into() }).is_err());
     let message = to_message(&Some(odd.clone()), Vec::new(), (usize::MAX, &mut NoSpill)).unwrap().0;
-    let Payload::Small(bytes) = message else { unreachable!("there is no spill") };
+    let Encoded::Small(bytes) = message else { unreachable!("there is no spill") };
     assert_eq!(of_message::<Option<PathBuf>>(&bytes, &Received::default()).unwrap(), Some(odd));
 }
 

@@ -1,21 +1,21 @@
 //! A TCP socket that carries messages.
 //!
-//! Owns: [`Wire`]. Runs in: both sides of a connection between machines.
+//! Owns: [`EncryptedStream`]. Runs in: both sides of a connection between machines.
 //! Never: blocks while it holds a lock, or uses a key in a copy of its process that `fork` made.
 //!
 //! # What each thread waits for
 //!
 //! | for | where |
 //! |---|---|
-//! | bytes to come | in `poll`, with nothing locked; [`Receiving`] is locked while what has come is put together |
-//! | its turn to send | for `Wire::turn`, in front of `Wire::sending`, out of which the sender has taken [`Sending`] |
-//! | room in the socket | in `poll`, with [`Sending`] taken out |
+//! | bytes to come | in `poll`, with nothing locked; [`FrameReader`] is locked while what has come is put together |
+//! | its turn to send | for `EncryptedStream::turn`, in front of `EncryptedStream::sending`, out of which the sender has taken [`FrameWriter`] |
+//! | room in the socket | in `poll`, with [`FrameWriter`] taken out |
 //!
 //! # The end is dropped
 //!
-//! What it sent still arrives. The drop says [`Kind::Close`](super::frames::Kind) behind it, for which it waits at most
+//! What it sent still arrives. The drop says [`RecordKind::Close`](super::frames::RecordKind) behind it, for which it waits at most
 //! [`LINGER`]. If the other side has by then not read enough to make room, or has not confirmed what was sent, a thread goes on
-//! for at most [`LAST_WORDS`]: the kernel would throw away what is under way as soon as a byte comes for a socket that is
+//! for at most [`MAX_LINGER`]: the kernel would throw away what is under way as soon as a byte comes for a socket that is
 //! closed. A program that ends first is, for the other side, one that was cut off.
 
 use std::fmt;
@@ -27,34 +27,34 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use super::frame_reader::FrameReader;
+use super::frame_writer::{FrameWriter, WriteResult};
 use super::frames::Cipher;
-use super::handshake::Agreed;
-use super::receiving::Receiving;
-use super::sending::{Sending, Sent};
+use super::handshake::Session;
 use crate::channel::connection::transport::Remote;
 use crate::channel::error::{NotSent, TryRecvError};
-use crate::channel::patience::Patience;
+use crate::sync::deadline::Deadline;
 use crate::sys::poll::{self, Epoll, Trigger};
 use crate::sys::{self, Errno, fd, stranger};
 
 /// The most bytes of a message.
-const MOST: usize = 1 << 30;
+const MAX_MESSAGE_BYTES: usize = 1 << 30;
 
 /// How long a drop waits for room for its last words.
 const LINGER: Duration = Duration::from_secs(1);
 
 /// How long a thread waits for the other side to take what was sent before a drop.
-const LAST_WORDS: Duration = Duration::from_mins(1);
+const MAX_LINGER: Duration = Duration::from_mins(1);
 
 /// How often it looks whether that has happened, of which nothing tells it.
-const LOOK: Duration = Duration::from_millis(20);
+const LINGER_CHECK_INTERVAL: Duration = Duration::from_millis(20);
 
 const COPY: &str = "use a connection that belongs to the process of which this one is a copy";
 
 /// An end of a connection between machines.
-pub(crate) struct Wire {
-    line: Arc<Line>,
-    receiving: Mutex<Receiving>,
+pub(crate) struct EncryptedStream {
+    line: Arc<StreamHalf>,
+    receiving: Mutex<FrameReader>,
     /// The other end was dropped.
     parted: AtomicBool,
     /// Readable while the socket is, or `ready`.
@@ -67,32 +67,32 @@ pub(crate) struct Wire {
 
 /// What a thread that goes on for an end that was dropped needs of it.
 #[derive(Debug)]
-struct Line {
+struct StreamHalf {
     socket: TcpStream,
     cipher: Cipher,
     /// Taken out by the sender.
-    sending: Mutex<Option<Sending>>,
+    sending: Mutex<Option<FrameWriter>>,
     turn: Condvar,
     /// The end was dropped: what comes is not read any more.
     dropped: AtomicBool,
 }
 
-impl Wire {
+impl EncryptedStream {
     /// A socket that does not block, over which a handshake was done.
-    pub(crate) fn new(socket: TcpStream, agreed: Agreed) -> sys::Result<Self> {
+    pub(crate) fn new(socket: TcpStream, agreed: Session) -> sys::Result<Self> {
         let (readable, ready) = (Epoll::new()?, fd::eventfd()?);
         readable.add(socket.as_fd(), 0, Trigger::Level)?;
         readable.add(ready.as_fd(), 1, Trigger::Level)?;
-        let sending = Mutex::new(Some(Sending::new(agreed.sealed)));
+        let sending = Mutex::new(Some(FrameWriter::new(agreed.sealed)));
         Ok(Self {
-            line: Arc::new(Line {
+            line: Arc::new(StreamHalf {
                 socket,
                 cipher: agreed.cipher,
                 sending,
                 turn: Condvar::new(),
                 dropped: AtomicBool::new(false),
             }),
-            receiving: Mutex::new(Receiving::new(agreed.opened)),
+            receiving: Mutex::new(FrameReader::new(agreed.opened)),
             parted: AtomicBool::new(false),
             readable,
             ready,
@@ -101,10 +101,10 @@ impl Wire {
     }
 
     /// Puts together what has come, and leaves `ready` as it has to be then.
-    fn receive(&self) -> MutexGuard<'_, Receiving> {
+    fn receive(&self) -> MutexGuard<'_, FrameReader> {
         let mut receiving = self.receiving.lock().unwrap_or_else(PoisonError::into_inner);
         if !receiving.is_ready() {
-            receiving.go_on(&mut &self.line.socket, &self.line.cipher, MOST);
+            receiving.go_on(&mut &self.line.socket, &self.line.cipher, MAX_MESSAGE_BYTES);
             if receiving.is_ready() {
                 fd::notify(self.ready.as_fd());
             }
@@ -120,7 +120,7 @@ impl Wire {
     }
 
     /// Waits until a message, or the end, is there. `None`: that took too long.
-    fn wait(&self, patience: Patience) -> sys::Result<Option<MutexGuard<'_, Receiving>>> {
+    fn wait(&self, deadline: Deadline) -> sys::Result<Option<MutexGuard<'_, FrameReader>>> {
         loop {
             let receiving = self.receive();
             if receiving.is_ready() {
@@ -128,7 +128,7 @@ impl Wire {
             }
             drop(receiving);
             // Asked first: a peer that never stops has always said something.
-            if patience.is_over() || poll::readable([self.readable.as_fd()], patience.deadline())? == [false] {
+            if deadline.is_over() || poll::readable([self.readable.as_fd()], deadline.instant())? == [false] {
                 return Ok(None);
             }
         }
@@ -139,12 +139,12 @@ impl Wire {
     }
 }
 
-impl Remote for Wire {
+impl Remote for EncryptedStream {
     fn longest(&self) -> usize {
-        MOST
+        MAX_MESSAGE_BYTES
     }
 
-    fn send_bytes(&self, bytes: &[u8], patience: Patience) -> Result<(), NotSent> {
+    fn send_bytes(&self, bytes: &[u8], deadline: Deadline) -> Result<(), NotSent> {
         if !self.is_of_this_process() {
             return Err(NotSent::failed(COPY, Errno::EPERM));
         }
@@ -153,10 +153,10 @@ impl Remote for Wire {
         if self.parted.load(Relaxed) || poll::other_end_is_closed(line.socket.as_fd()) == Ok(true) {
             return Err(NotSent::Disconnected(()));
         }
-        let sent = line.in_turn(patience, |sending| {
-            sending.message(bytes, &line.cipher, &mut &line.socket, &mut || line.room(patience))
+        let sent = line.in_turn(deadline, |sending| {
+            sending.message(bytes, &line.cipher, &mut &line.socket, &mut || line.room(deadline))
         })?;
-        if sent == Sent::AllButTheEnd {
+        if sent == WriteResult::AllButTheEnd {
             // A caller that waits only so long cannot be made to wait longer, so another thread does.
             let line = Arc::clone(line);
             beside(move || line.flush());
@@ -164,11 +164,11 @@ impl Remote for Wire {
         Ok(())
     }
 
-    fn recv_bytes(&self, bytes: &mut Vec<u8>, patience: Patience) -> Result<(), TryRecvError> {
+    fn recv_bytes(&self, bytes: &mut Vec<u8>, deadline: Deadline) -> Result<(), TryRecvError> {
         if !self.is_of_this_process() {
             return Err(TryRecvError::failed(COPY, Errno::EPERM));
         }
-        let waited = self.wait(patience);
+        let waited = self.wait(deadline);
         let ready = waited.map_err(|errno| TryRecvError::failed("wait for a message", errno))?;
         let Some(mut receiving) = ready else { return Err(TryRecvError::Empty) };
         let taken = receiving.take(bytes);
@@ -178,11 +178,11 @@ impl Remote for Wire {
         taken
     }
 
-    fn poll(&self, patience: Patience) -> sys::Result<bool> {
+    fn poll(&self, deadline: Deadline) -> sys::Result<bool> {
         if !self.is_of_this_process() {
             return Err(Errno::EPERM);
         }
-        Ok(self.wait(patience)?.is_some())
+        Ok(self.wait(deadline)?.is_some())
     }
 
     fn as_fd(&self) -> BorrowedFd<'_> {
@@ -190,7 +190,7 @@ impl Remote for Wire {
     }
 }
 
-impl Drop for Wire {
+impl Drop for EncryptedStream {
     fn drop(&mut self) {
         if !self.is_of_this_process() {
             return;
@@ -203,19 +203,19 @@ impl Drop for Wire {
     }
 }
 
-impl Line {
+impl StreamHalf {
     /// Runs `send` when it is this thread's turn.
     fn in_turn<R>(
         &self,
-        patience: Patience,
-        send: impl FnOnce(&mut Sending) -> Result<R, NotSent>,
+        deadline: Deadline,
+        send: impl FnOnce(&mut FrameWriter) -> Result<R, NotSent>,
     ) -> Result<R, NotSent> {
         let mut sending = self.sending.lock().unwrap_or_else(PoisonError::into_inner);
         let mut taken = loop {
             if let Some(taken) = sending.take() {
                 break taken;
             }
-            let left = patience.deadline().map(|deadline| deadline.saturating_duration_since(Instant::now()));
+            let left = deadline.instant().map(|deadline| deadline.saturating_duration_since(Instant::now()));
             sending = match left {
                 None => self.turn.wait(sending).unwrap_or_else(PoisonError::into_inner),
                 Some(Duration::ZERO) => return Err(NotSent::Full(())),
@@ -229,9 +229,9 @@ impl Line {
         outcome
     }
 
-    /// Waits until the socket can be written to, as long as `patience` lasts.
-    fn room(&self, patience: Patience) -> Result<bool, Errno> {
-        Ok(!patience.is_over() && poll::writable(self.socket.as_fd(), patience.deadline())?)
+    /// Waits until the socket can be written to, as long as `deadline` lasts.
+    fn room(&self, deadline: Deadline) -> Result<bool, Errno> {
+        Ok(!deadline.is_over() && poll::writable(self.socket.as_fd(), deadline.instant())?)
     }
 
     /// Sends the end of a message that has begun to leave. A drop does so itself.
@@ -239,9 +239,9 @@ impl Line {
     /// Runs in: a thread of its own.
     fn flush(&self) {
         while !self.dropped.load(Relaxed) {
-            let look = Patience::of(LOOK);
+            let look = Deadline::after(LINGER_CHECK_INTERVAL);
             let flushed =
-                self.in_turn(Patience::Endless, |sending| sending.flush(&mut &self.socket, &mut || self.room(look)));
+                self.in_turn(Deadline::Never, |sending| sending.flush(&mut &self.socket, &mut || self.room(look)));
             if flushed != Err(NotSent::Full(())) {
                 return;
             }
@@ -251,7 +251,7 @@ impl Line {
     /// Says that nothing follows. Whether the socket can be closed without harm to what was sent.
     fn part(&self, limit: Duration) -> bool {
         let until = Instant::now() + limit;
-        let said = self.in_turn(Patience::Until(until), |sending| {
+        let said = self.in_turn(Deadline::At(until), |sending| {
             sending.close(&self.cipher, &mut &self.socket, &mut || self.room_while_nobody_reads(until))
         });
         match said {
@@ -267,7 +267,7 @@ impl Line {
     fn room_while_nobody_reads(&self, until: Instant) -> Result<bool, Errno> {
         // Once nothing more can come, the socket is always readable.
         let nothing_comes = self.throw_away();
-        if Patience::Until(until).is_over() {
+        if Deadline::At(until).is_over() {
             return Ok(false);
         }
         if nothing_comes {
@@ -301,10 +301,10 @@ impl Line {
     ///
     /// Runs in: a thread of its own.
     fn linger(&self) {
-        let until = Instant::now() + LAST_WORDS;
-        let mut done = self.part(LAST_WORDS);
+        let until = Instant::now() + MAX_LINGER;
+        let mut done = self.part(MAX_LINGER);
         while !done && Instant::now() < until {
-            let _ = poll::readable([self.socket.as_fd()], Some(Instant::now() + LOOK));
+            let _ = poll::readable([self.socket.as_fd()], Some(Instant::now() + LINGER_CHECK_INTERVAL));
             done = self.is_taken();
         }
     }
@@ -315,7 +315,7 @@ fn beside(what: impl FnOnce() + Send + 'static) {
     drop(thread::Builder::new().name("last-words".to_owned()).spawn(what));
 }
 
-impl fmt::Debug for Wire {
+impl fmt::Debug for EncryptedStream {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Wire").field("socket", &self.line.socket).finish_non_exhaustive()
     }

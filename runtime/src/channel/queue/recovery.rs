@@ -1,15 +1,15 @@
-//! Finding chunks without an owner: what processes left behind that were killed in the middle of something.
+//! Recovery: finds chunks without an owner, which killed processes left behind.
 //!
 //! Owns: the search. Runs in: whichever process finds that it is due, holding both locks.
-//! Never: touches a chunk that a living process has.
+//! Invariant: no chunk of a living process is touched.
 //!
 //! With both locks held nothing moves but chunks that processes have for themselves. A chunk is the queue's if an item
 //! stands in it, from the consumers' place to the producers'; if one of its items is lent; or if a long item that stands
 //! somewhere is in it. Any other that says that it is the queue's, or a dead process's, is free.
 
 use super::atomic::Ordering::{Acquire, Relaxed, Release};
-use super::layout::{Chunk, Head, LONG_PART, Place, Shape, Ticket, UNITS, low_half};
-use super::memory::Memory;
+use super::layout::{ChunkState, Cursor, ItemHeader, ItemLayout, ItemLease, LONG_PART, UNITS, low_half};
+use super::memory::QueueMemory;
 use super::proc_table::{self, ProcId};
 
 /// Whether the process that a word names has died.
@@ -17,29 +17,29 @@ pub(super) fn is_dead(member: u32) -> bool {
     ProcId::from_bits(member).is_none_or(|member| !proc_table::is_alive(member))
 }
 
-impl Memory {
+impl QueueMemory {
     /// The head at that place, if it lies inside.
     #[inline]
-    pub(super) fn head(&self, (chunk, unit): (u32, u32)) -> Option<Head> {
+    pub(super) fn head(&self, (chunk, unit): (u32, u32)) -> Option<ItemHeader> {
         if unit >= UNITS || self.reach(chunk).is_err() {
             return None;
         }
-        let head = Head::of(self.unit((chunk, unit)));
+        let head = ItemHeader::of(self.unit((chunk, unit)));
         let fits = match head {
             // None stands where an item would have fitted: so none leads to another one.
-            Head::Hop(next) => unit > 0 && next < self.chunks(),
-            Head::Item(shape) => shape.fits(unit),
+            ItemHeader::Hop(next) => unit > 0 && next < self.chunks(),
+            ItemHeader::Item(shape) => shape.fits(unit),
         };
         fits.then_some(head)
     }
 
     /// The holder of the item of that shape, if it is one that can be lent.
-    pub(super) fn ticket(&self, (chunk, unit): (u32, u32), shape: Shape) -> Option<Ticket> {
-        shape.lent.then(|| Ticket::of(low_half(self.unit((chunk, unit + 1)))))
+    pub(super) fn lease(&self, (chunk, unit): (u32, u32), shape: ItemLayout) -> Option<ItemLease> {
+        shape.lent.then(|| ItemLease::of(low_half(self.unit((chunk, unit + 1)))))
     }
 
-    pub(super) fn set_ticket(&self, (chunk, unit): (u32, u32), ticket: Ticket) {
-        self.set_unit((chunk, unit + 1), ticket.word().into());
+    pub(super) fn set_lease(&self, (chunk, unit): (u32, u32), lease: ItemLease) {
+        self.set_unit((chunk, unit + 1), lease.word().into());
     }
 
     /// The items of a chunk from `unit` up to `end`, or to the hop; then whether there is one, and where to.
@@ -47,12 +47,12 @@ impl Memory {
         &self,
         (chunk, mut unit): (u32, u32),
         end: Option<u32>,
-        mut each: impl FnMut((u32, u32), Shape),
+        mut each: impl FnMut((u32, u32), ItemLayout),
     ) -> Option<u32> {
         while end.is_none_or(|end| unit < end) {
             match self.head((chunk, unit))? {
-                Head::Hop(next) => return Some(next),
-                Head::Item(shape) => {
+                ItemHeader::Hop(next) => return Some(next),
+                ItemHeader::Item(shape) => {
                     each((chunk, unit), shape);
                     unit += shape.units();
                 }
@@ -62,7 +62,7 @@ impl Memory {
     }
 
     /// The chunks of the long item at that place, in order, and how many bytes are in them. None if it cannot be one.
-    pub(super) fn chain(&self, (chunk, unit): (u32, u32), shape: Shape) -> Option<(usize, Vec<u32>)> {
+    pub(super) fn chain(&self, (chunk, unit): (u32, u32), shape: ItemLayout) -> Option<(usize, Vec<u32>)> {
         let unit = unit + 1 + shape.before();
         let len = usize::try_from(self.unit((chunk, unit))).ok()?;
         let mut next = self.unit((chunk, unit + 1));
@@ -75,9 +75,9 @@ impl Memory {
             let chunk = u32::try_from(next).ok().filter(|chunk| *chunk < self.used())?;
             self.reach(chunk).ok()?;
             chunks.push(chunk);
-            match Head::of(self.unit((chunk, UNITS - 1))) {
-                Head::Hop(after) => next = after.into(),
-                Head::Item(_) => return None,
+            match ItemHeader::of(self.unit((chunk, UNITS - 1))) {
+                ItemHeader::Hop(after) => next = after.into(),
+                ItemHeader::Item(_) => return None,
             }
         }
         Some((len, chunks))
@@ -92,12 +92,12 @@ impl Memory {
         let mut need =
             |chunk: u32| needed.get_mut(chunk as usize).is_some_and(|needed| !std::mem::replace(needed, true));
         let mut long = Vec::new();
-        let mut note = |at: (u32, u32), shape: Shape| {
-            if shape.long && self.ticket(at, shape) != Some(Ticket::Done) {
+        let mut note = |at: (u32, u32), shape: ItemLayout| {
+            if shape.long && self.lease(at, shape) != Some(ItemLease::Done) {
                 long.push((at, shape));
             }
         };
-        let (head, tail) = (Place::of(words.get.place.load(Relaxed)), Place::of(words.put.place.load(Acquire)));
+        let (head, tail) = (Cursor::of(words.get.place.load(Relaxed)), Cursor::of(words.put.place.load(Acquire)));
         for chunk in (0..used).filter(|chunk| self.lent(*chunk).load(Relaxed) > 0) {
             need(chunk);
             let end = (chunk == head.chunk).then_some(head.unit);
@@ -116,25 +116,25 @@ impl Memory {
         }
         let (mut warm, mut cold) = (0, 0);
         for chunk in 0..used {
-            let state = Chunk::of(self.state(chunk).load(Acquire));
+            let state = ChunkState::of(self.state(chunk).load(Acquire));
             let lost = match state {
-                Chunk::Warm => {
+                ChunkState::Warm => {
                     warm += 1;
                     false
                 }
-                Chunk::Cold => {
+                ChunkState::Cold => {
                     cold += 1;
                     false
                 }
-                Chunk::Queued => !needed[chunk as usize],
-                Chunk::Of(member) => is_dead(member),
+                ChunkState::Queued => !needed[chunk as usize],
+                ChunkState::Of(member) => is_dead(member),
             };
             if lost && needed[chunk as usize] {
                 // Its process died after it had put the item, or before it had taken it.
-                self.state(chunk).store(Chunk::Queued.word(), Release);
+                self.state(chunk).store(ChunkState::Queued.word(), Release);
             } else if lost {
                 self.give_back(chunk);
-                self.state(chunk).store(Chunk::Cold.word(), Release);
+                self.state(chunk).store(ChunkState::Cold.word(), Release);
                 cold += 1;
             }
         }

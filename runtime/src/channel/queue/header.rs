@@ -1,7 +1,7 @@
 //! The words at the start of a queue's memory.
 //!
-//! Owns: what they are called, and which stand together. Runs in: any process that has an end of the queue.
-//! Never: says when each side writes them; [`store`](super::store) does.
+//! Owns: their names, and which share a cache line. Runs in: any process that has an endpoint of the queue.
+//! [`enqueue`](super::enqueue) says when each side writes them.
 
 use super::atomic::{AtomicU32, AtomicU64};
 use super::event_count::EventCount;
@@ -22,9 +22,9 @@ pub(super) struct Words {
     pub(super) closed: AtomicU32,
     /// How often a process has let go of its last consumer.
     pub(super) dropped: AtomicU32,
-    pub(super) put: Side,
-    pub(super) get: Side,
-    pub(super) stock: Stock,
+    pub(super) put: QueueSide,
+    pub(super) get: QueueSide,
+    pub(super) stock: ChunkAllocator,
 }
 
 /// A word that the other side reads: nothing that this side reads or writes stands near it.
@@ -44,7 +44,7 @@ impl std::ops::Deref for Shown {
 /// What those at one side of the queue write, under its lock.
 #[derive(Debug)]
 #[repr(C, align(128))]
-pub(super) struct Side {
+pub(super) struct QueueSide {
     /// The place of the next item.
     pub(super) place: Shown,
     pub(super) lock: RobustLock,
@@ -68,7 +68,7 @@ pub(super) struct Side {
 /// Where a chunk without an owner may be found. All of it are hints, but for `used`.
 #[derive(Debug)]
 #[repr(C, align(128))]
-pub(super) struct Stock {
+pub(super) struct ChunkAllocator {
     /// Chunks beyond were never used.
     pub(super) used: AtomicU32,
     pub(super) warm: AtomicU32,

@@ -1,6 +1,6 @@
-//! A socket of this machine: packets that arrive whole or not at all, with descriptors beside them.
+//! A `SOCK_SEQPACKET` socket: packets that arrive whole or not at all, with descriptors beside them.
 //!
-//! Owns: [`Local`], one end. Runs in: any process. Never: believes what a packet says before it has compared it with what came.
+//! Owns: [`SeqPacket`], one end. Runs in: any process. Invariant: a packet is checked against what came before it is used.
 //!
 //! # A packet
 //!
@@ -19,14 +19,14 @@ use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::parcel::{Filling, Incoming, LOOK_AGAIN, Outgoing};
+use super::parcel::{IncomingBuffers, MessageWriter, OutgoingBuffers, ROOM_CHECK_INTERVAL};
 use super::scratch::Scratch;
 use crate::channel::error::{NotSent, TryRecvError};
-use crate::channel::patience::Patience;
 use crate::codec::handles::{Handle, Handles, Received};
 use crate::codec::message_format::{of_message, to_message};
-use crate::codec::{CodecError, Message, Payload};
+use crate::codec::{CodecError, Encoded, Message};
 use crate::link;
+use crate::sync::deadline::Deadline;
 use crate::sys::packet::{self, Packet};
 use crate::sys::{self, Errno, poll};
 
@@ -34,7 +34,7 @@ use crate::sys::{self, Errno, poll};
 pub(super) const HEAD: usize = 16;
 
 /// The longest message that goes as one packet.
-pub(super) const LONGEST: usize = 32 << 10;
+pub(super) const MAX_PACKET_BYTES: usize = 32 << 10;
 
 /// The most handles of one message: a parcel may go beside them.
 const MOST_HANDLES: usize = packet::MOST_DESCRIPTORS - 1;
@@ -47,22 +47,28 @@ const PARCEL: u64 = u64::from_ne_bytes(*b"ptparcel");
 
 /// One end of a socket.
 #[derive(Debug)]
-pub(crate) struct Local {
+pub(crate) struct SeqPacket {
     socket: OwnedFd,
     /// The longest message that goes as one packet here.
     longest: usize,
     /// The other end belongs to a process of another family.
     strangers: bool,
-    outgoing: Outgoing,
-    incoming: Incoming,
+    outgoing: OutgoingBuffers,
+    incoming: IncomingBuffers,
 }
 
-impl Local {
+impl SeqPacket {
     /// An end of a socket that was made for this, here or in another process.
     pub(super) fn new(socket: OwnedFd) -> sys::Result<Self> {
-        let longest = packet::longest(&socket)?.saturating_sub(HEAD).min(LONGEST);
+        let longest = packet::longest(&socket)?.saturating_sub(HEAD).min(MAX_PACKET_BYTES);
         let strangers = packet::has_name(socket.as_fd());
-        Ok(Self { socket, longest, strangers, outgoing: Outgoing::default(), incoming: Incoming::default() })
+        Ok(Self {
+            socket,
+            longest,
+            strangers,
+            outgoing: OutgoingBuffers::default(),
+            incoming: IncomingBuffers::default(),
+        })
     }
 
     /// An end that came from another process.
@@ -75,23 +81,23 @@ impl Local {
     }
 
     #[inline]
-    pub(super) fn send<T: Message>(&self, value: &T, patience: Patience) -> Result<(), NotSent> {
+    pub(super) fn send<T: Message>(&self, value: &T, deadline: Deadline) -> Result<(), NotSent> {
         let mut scratch = Scratch::take();
-        let mut filling = Filling::new(&self.outgoing, self.as_fd(), patience);
+        let mut filling = MessageWriter::new(&self.outgoing, self.as_fd(), deadline);
         let encoded = to_message(value, scratch.take_buffer(), (self.longest, &mut filling));
         let (payload, handles) = match encoded {
             Ok(encoded) => encoded,
             Err(error) => return Err(filling.failure.take().unwrap_or_else(|| error.into())),
         };
         match payload {
-            Payload::Small(bytes) => {
-                let sent = self.send_packet((WHOLE, bytes.len()), &bytes, (None, &handles), patience);
+            Encoded::Small(bytes) => {
+                let sent = self.send_packet((WHOLE, bytes.len()), &bytes, (None, &handles), deadline);
                 scratch.put_back(bytes);
                 self.outgoing.short();
                 sent
             }
-            Payload::Spilled(len) => {
-                filling.sent(|parcel| self.send_packet((PARCEL, len), &[], (Some(parcel.as_fd()), &handles), patience))
+            Encoded::Spilled(len) => {
+                filling.sent(|parcel| self.send_packet((PARCEL, len), &[], (Some(parcel.as_fd()), &handles), deadline))
             }
         }
     }
@@ -101,7 +107,7 @@ impl Local {
         (kind, len): (u64, usize),
         bytes: &[u8],
         (parcel, handles): (Option<BorrowedFd<'_>>, &Handles),
-        patience: Patience,
+        deadline: Deadline,
     ) -> Result<(), NotSent> {
         if self.strangers && !handles.is_empty() {
             return Err(CodecError::new(STRANGERS).into());
@@ -113,17 +119,17 @@ impl Local {
         head[..8].copy_from_slice(&kind.to_ne_bytes());
         head[8..].copy_from_slice(&(len as u64).to_ne_bytes());
         if parcel.is_none() && handles.is_empty() {
-            return self.send_parts((&head, bytes), &[], patience);
+            return self.send_parts((&head, bytes), &[], deadline);
         }
         let descriptors: Vec<_> = parcel.into_iter().chain(handles.descriptors()).collect();
-        self.send_parts((&head, bytes), &descriptors, patience)
+        self.send_parts((&head, bytes), &descriptors, deadline)
     }
 
     fn send_parts(
         &self,
         parts: (&[u8], &[u8]),
         descriptors: &[BorrowedFd<'_>],
-        patience: Patience,
+        deadline: Deadline,
     ) -> Result<(), NotSent> {
         let mut tried_since = None;
         loop {
@@ -132,14 +138,14 @@ impl Local {
                 Err(Errno::EPIPE | Errno::ECONNRESET | Errno::ENOTCONN | Errno::ECONNREFUSED) => {
                     return Err(NotSent::Disconnected(()));
                 }
-                Err(Errno::EAGAIN) => self.wait_for_room(patience)?,
-                Err(Errno::ETOOMANYREFS) if patience == Patience::None => return Err(NotSent::Full(())),
-                Err(errno) if link::is_temporary(errno) && patience != Patience::None => {
+                Err(Errno::EAGAIN) => self.wait_for_room(deadline)?,
+                Err(Errno::ETOOMANYREFS) if deadline == Deadline::Now => return Err(NotSent::Full(())),
+                Err(errno) if link::is_temporary(errno) && deadline != Deadline::Now => {
                     let since: &mut Instant = tried_since.get_or_insert_with(Instant::now);
                     if since.elapsed() >= link::FD_RETRY_TIME {
                         return Err(failed_to_send(errno));
                     }
-                    if patience.is_over() {
+                    if deadline.is_over() {
                         return Err(NotSent::Full(()));
                     }
                     thread::sleep(Duration::from_millis(1));
@@ -151,20 +157,20 @@ impl Local {
 
     /// Waits until there may be room. The kernel says so only once three quarters are free, and a reader of half may now
     /// wait for this side: so it is tried again every so often.
-    fn wait_for_room(&self, patience: Patience) -> Result<(), NotSent> {
-        if patience.is_over() {
+    fn wait_for_room(&self, deadline: Deadline) -> Result<(), NotSent> {
+        if deadline.is_over() {
             return Err(NotSent::Full(()));
         }
-        let again = Instant::now() + LOOK_AGAIN;
-        let until = patience.deadline().map_or(again, |deadline| deadline.min(again));
+        let again = Instant::now() + ROOM_CHECK_INTERVAL;
+        let until = deadline.instant().map_or(again, |deadline| deadline.min(again));
         poll::writable(self.as_fd(), Some(until)).map(drop).map_err(failed_to_send)
     }
 
     #[inline]
-    pub(super) fn recv<T: Message>(&self, patience: Patience) -> Result<T, TryRecvError> {
+    pub(super) fn recv<T: Message>(&self, deadline: Deadline) -> Result<T, TryRecvError> {
         let mut scratch = Scratch::take();
         let (bytes, beside) = scratch.packet();
-        let Packet { len, descriptors, lost } = self.receive(bytes, beside, patience)?;
+        let Packet { len, descriptors, lost } = self.receive(bytes, beside, deadline)?;
         let (kind, message) = read_head(&bytes[..len])?;
         match &bytes[HEAD..len] {
             bytes if kind == WHOLE && bytes.len() == message => {
@@ -199,9 +205,9 @@ impl Local {
         Received::new(descriptors)
     }
 
-    fn receive(&self, bytes: &mut [u8], beside: &mut [u8], patience: Patience) -> Result<Packet, TryRecvError> {
+    fn receive(&self, bytes: &mut [u8], beside: &mut [u8], deadline: Deadline) -> Result<Packet, TryRecvError> {
         loop {
-            match packet::receive(self.as_fd(), bytes, beside, patience == Patience::Endless) {
+            match packet::receive(self.as_fd(), bytes, beside, deadline == Deadline::Never) {
                 Ok(Packet { len: 0, .. }) => {
                     self.incoming.clear();
                     return Err(TryRecvError::Disconnected);
@@ -209,8 +215,8 @@ impl Local {
                 Ok(packet) => return Ok(packet),
                 // The other side has gone without reading all that we sent; what it sent itself comes next.
                 Err(Errno::ECONNRESET) => {}
-                Err(Errno::EAGAIN) if patience == Patience::None => return Err(TryRecvError::Empty),
-                Err(Errno::EAGAIN) => match poll::readable([self.as_fd()], patience.deadline()) {
+                Err(Errno::EAGAIN) if deadline == Deadline::Now => return Err(TryRecvError::Empty),
+                Err(Errno::EAGAIN) => match poll::readable([self.as_fd()], deadline.instant()) {
                     Ok([true]) => {}
                     Ok([false]) => return Err(TryRecvError::Empty),
                     Err(errno) => return Err(failed_to_receive(errno)),
@@ -221,13 +227,13 @@ impl Local {
     }
 }
 
-impl AsFd for Local {
+impl AsFd for SeqPacket {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.socket.as_fd()
     }
 }
 
-impl Handle for Local {
+impl Handle for SeqPacket {
     fn descriptor(&self) -> BorrowedFd<'_> {
         self.as_fd()
     }

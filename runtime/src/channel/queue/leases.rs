@@ -1,36 +1,36 @@
-//! Items that are lent: their tickets, and how they come back.
+//! The leases of lent items, and how the items come back.
 //!
-//! Owns: when each side writes a ticket. Runs in: any process that has an end of a joinable queue.
+//! Owns: when each side writes a lease. Runs in: any process that has an end of a joinable queue.
 //! Never: takes an item from a holder that lives. All of it happens under `get.lock`.
 //!
-//! | ticket | meaning | written next by |
+//! | lease | meaning | written next by |
 //! |---|---|---|
-//! | [`Ticket::Fresh`] | not lent yet | the consumer that gets it |
-//! | [`Ticket::With`] | this process has it | that process; once it is dead, the consumer that gets it again |
-//! | [`Ticket::Returned`] | it came back | the consumer that gets it again |
-//! | [`Ticket::Done`] | it is done | none |
+//! | [`ItemLease::Fresh`] | not lent yet | the consumer that gets it |
+//! | [`ItemLease::With`] | this process has it | that process; once it is dead, the consumer that gets it again |
+//! | [`ItemLease::Returned`] | it came back | the consumer that gets it again |
+//! | [`ItemLease::Done`] | it is done | none |
 //!
-//! A ticket says whether its item counts; the numbers of lent items of a chunk, and of all, follow, and are counted again after
+//! A lease says whether its item counts; the numbers of lent items of a chunk, and of all, follow, and are counted again after
 //! a death under the lock. A chunk stays as long as an item of it is lent.
 
 use super::atomic::Ordering::Relaxed;
+use super::enqueue::SideGuard;
 use super::event_count::{ALL, WaitKey};
-use super::layout::{Head, Place, Shape, Ticket};
-use super::memory::Memory;
+use super::layout::{Cursor, ItemHeader, ItemLayout, ItemLease};
+use super::memory::QueueMemory;
 use super::proc_table;
-use super::store::Inside;
-use super::sweep::is_dead;
+use super::recovery::is_dead;
 
-impl Memory {
+impl QueueMemory {
     /// A lent item that its holder gave back, or left behind when it died. Under `get.lock`.
     #[cold]
-    pub(super) fn find_returned(&self) -> Option<((u32, u32), Shape)> {
+    pub(super) fn find_returned(&self) -> Option<((u32, u32), ItemLayout)> {
         let mut found = None;
-        self.each_lent(|at, shape, ticket| {
-            let free = match ticket {
-                Ticket::Returned => true,
-                Ticket::With(member) => is_dead(member),
-                Ticket::Fresh | Ticket::Done => false,
+        self.each_lent(|at, shape, lease| {
+            let free = match lease {
+                ItemLease::Returned => true,
+                ItemLease::With(member) => is_dead(member),
+                ItemLease::Fresh | ItemLease::Done => false,
             };
             if free && found.is_none() {
                 found = Some((at, shape));
@@ -43,28 +43,28 @@ impl Memory {
     }
 
     /// Goes through what stands in chunks with lent items, up to the consumers' place.
-    fn each_lent(&self, mut each: impl FnMut((u32, u32), Shape, Ticket)) {
-        let head = Place::of(self.words().get.place.load(Relaxed));
+    fn each_lent(&self, mut each: impl FnMut((u32, u32), ItemLayout, ItemLease)) {
+        let head = Cursor::of(self.words().get.place.load(Relaxed));
         for chunk in (0..self.used()).filter(|chunk| self.lent(*chunk).load(Relaxed) > 0) {
             let end = (chunk == head.chunk).then_some(head.unit);
             self.walk((chunk, 0), end, |at, shape| {
-                if let Some(ticket) = self.ticket(at, shape) {
-                    each(at, shape, ticket);
+                if let Some(lease) = self.lease(at, shape) {
+                    each(at, shape, lease);
                 }
             });
         }
     }
 
-    /// Counts again what is lent, after a death: the tickets say so. Under `get.lock`.
+    /// Counts again what is lent, after a death: the leases say so. Under `get.lock`.
     #[cold]
     pub(super) fn count_lent(&self) {
-        let head = Place::of(self.words().get.place.load(Relaxed));
+        let head = Cursor::of(self.words().get.place.load(Relaxed));
         let mut all = 0;
         for chunk in (0..self.used()).filter(|chunk| self.lent(*chunk).load(Relaxed) > 0) {
             let mut lent = 0;
             let end = (chunk == head.chunk).then_some(head.unit);
             self.walk((chunk, 0), end, |at, shape| {
-                lent += u32::from(matches!(self.ticket(at, shape), Some(Ticket::With(_) | Ticket::Returned)));
+                lent += u32::from(matches!(self.lease(at, shape), Some(ItemLease::With(_) | ItemLease::Returned)));
             });
             self.lent(chunk).store(lent, Relaxed);
             all += u64::from(lent);
@@ -77,19 +77,19 @@ impl Memory {
     }
 
     /// A lent item is done. Under `get.lock`. False: this process does not have it, but perhaps a copy of it does.
-    pub(super) fn done<'a>(&'a self, inside: &mut Inside<'a>, at: (u32, u32)) -> bool {
-        let Some(Head::Item(shape)) = self.head(at) else { return false };
-        if self.ticket(at, shape) != Some(Ticket::With(proc_table::current().bits())) {
+    pub(super) fn done<'a>(&'a self, inside: &mut SideGuard<'a>, at: (u32, u32)) -> bool {
+        let Some(ItemHeader::Item(shape)) = self.head(at) else { return false };
+        if self.lease(at, shape) != Some(ItemLease::With(proc_table::current().bits())) {
             return false;
         }
         let chain = if shape.long { self.chain(at, shape) } else { None };
-        self.set_ticket(at, Ticket::Done);
+        self.set_lease(at, ItemLease::Done);
         chain.into_iter().flat_map(|(_, chunks)| chunks).for_each(|chunk| self.put_back(chunk));
         let words = self.words();
         let lent = self.lent(at.0).load(Relaxed).saturating_sub(1);
         self.lent(at.0).store(lent, Relaxed);
         words.get.number.store(words.get.number.load(Relaxed).saturating_sub(1), Relaxed);
-        if lent == 0 && Place::of(words.get.place.load(Relaxed)).chunk != at.0 {
+        if lent == 0 && Cursor::of(words.get.place.load(Relaxed)).chunk != at.0 {
             self.put_back(at.0);
         }
         if self.unfinished() == 0 {
@@ -100,9 +100,9 @@ impl Memory {
 
     /// A lent item comes back. Under `get.lock`.
     pub(super) fn give_up(&self, at: (u32, u32)) {
-        let Some(Head::Item(shape)) = self.head(at) else { return };
-        if self.ticket(at, shape) == Some(Ticket::With(proc_table::current().bits())) {
-            self.set_ticket(at, Ticket::Returned);
+        let Some(ItemHeader::Item(shape)) = self.head(at) else { return };
+        if self.lease(at, shape) == Some(ItemLease::With(proc_table::current().bits())) {
+            self.set_lease(at, ItemLease::Returned);
             self.words().get.returned.store(1, Relaxed);
         }
     }
@@ -110,8 +110,8 @@ impl Memory {
     /// Whether an item is lent that may come back from another process. Under `get.lock`.
     pub(super) fn is_lent_elsewhere(&self) -> bool {
         let (me, mut elsewhere) = (proc_table::current().bits(), false);
-        self.each_lent(|_, _, ticket| {
-            elsewhere |= ticket == Ticket::Returned || matches!(ticket, Ticket::With(member) if member != me);
+        self.each_lent(|_, _, lease| {
+            elsewhere |= lease == ItemLease::Returned || matches!(lease, ItemLease::With(id) if id != me);
         });
         elsewhere
     }

@@ -1,30 +1,30 @@
-//! Messages that go, as frames.
+//! Writes messages as frames.
 //!
-//! Owns: [`Sending`], one direction of a wire. Runs in: both sides of a connection between machines.
+//! Owns: [`FrameWriter`], one direction of a stream. Runs in: both sides of a connection between machines.
 //! Never: reports a message as sent that cannot arrive whole, or as not sent when it can.
 //!
 //! A frame that has begun to leave has to leave to its end, whatever its sender does. So a message that is given up halfway
-//! is ended with [`Kind::Never`], in front of the next one. Only of a frame of which no byte has left is the number given
+//! is ended with [`RecordKind::Never`], in front of the next one. Only of a frame of which no byte has left is the number given
 //! to another.
 
 use std::io::{self, Write};
 
-use super::frames::{Cipher, Kind, LONGEST};
+use super::frames::{Cipher, MAX_FRAME_BYTES, RecordKind};
 use crate::channel::error::NotSent;
 use crate::sys::{Errno, errno_of};
 
 /// How a message left.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Sent {
+pub(super) enum WriteResult {
     /// All of it is with the kernel.
     Whole,
-    /// It will arrive if [`Sending::flush`] is called until it is done: the rest of its last frame has not left yet.
+    /// It will arrive if [`FrameWriter::flush`] is called until it is done: the rest of its last frame has not left yet.
     AllButTheEnd,
 }
 
 /// What has still to leave.
 #[derive(Debug)]
-pub(super) struct Sending {
+pub(super) struct FrameWriter {
     /// How many frames were sealed.
     sealed: u64,
     /// The frame that leaves.
@@ -40,9 +40,9 @@ pub(super) struct Sending {
 }
 
 /// Waits until the wire can be written to; false if that took too long.
-pub(super) type Wait<'w> = &'w mut dyn FnMut() -> Result<bool, Errno>;
+pub(super) type WaitFn<'w> = &'w mut dyn FnMut() -> Result<bool, Errno>;
 
-impl Sending {
+impl FrameWriter {
     pub(super) fn new(sealed: u64) -> Self {
         Self { sealed, frame: Vec::new(), left: 0, given_up: false, closing: false, end: None }
     }
@@ -56,17 +56,17 @@ impl Sending {
         bytes: &[u8],
         cipher: &Cipher,
         wire: &mut impl Write,
-        wait: Wait<'_>,
-    ) -> Result<Sent, NotSent> {
+        wait: WaitFn<'_>,
+    ) -> Result<WriteResult, NotSent> {
         if self.closing {
             return Err(NotSent::Disconnected(()));
         }
         self.give_up(cipher, wire, wait)?;
-        let (mut parts, mut some_left) = (bytes.chunks(LONGEST).peekable(), false);
+        let (mut parts, mut some_left) = (bytes.chunks(MAX_FRAME_BYTES).peekable(), false);
         // A message of no bytes has one part, too.
         let mut next = parts.next().or(Some(&[]));
         while let Some(part) = next {
-            let kind = if parts.peek().is_some() { Kind::More } else { Kind::Last };
+            let kind = if parts.peek().is_some() { RecordKind::More } else { RecordKind::Last };
             self.seal(kind, part, cipher)?;
             match self.flush(wire, wait) {
                 Ok(()) => {}
@@ -75,8 +75,8 @@ impl Sending {
                         self.frame.clear();
                         self.sealed -= 1;
                         self.given_up = some_left;
-                    } else if kind == Kind::Last {
-                        return Ok(Sent::AllButTheEnd);
+                    } else if kind == RecordKind::Last {
+                        return Ok(WriteResult::AllButTheEnd);
                     } else {
                         self.given_up = true;
                     }
@@ -87,18 +87,18 @@ impl Sending {
             some_left = true;
             next = parts.next();
         }
-        Ok(Sent::Whole)
+        Ok(WriteResult::Whole)
     }
 
     /// Says that nothing follows, or goes on to do so.
     ///
     /// # Errors
     /// As [`message`](Self::message).
-    pub(super) fn close(&mut self, cipher: &Cipher, wire: &mut impl Write, wait: Wait<'_>) -> Result<(), NotSent> {
+    pub(super) fn close(&mut self, cipher: &Cipher, wire: &mut impl Write, wait: WaitFn<'_>) -> Result<(), NotSent> {
         if !self.closing {
             self.give_up(cipher, wire, wait)?;
             self.closing = true;
-            self.seal(Kind::Close, &[], cipher)?;
+            self.seal(RecordKind::Close, &[], cipher)?;
         }
         self.flush(wire, wait)
     }
@@ -107,7 +107,7 @@ impl Sending {
     ///
     /// # Errors
     /// As [`message`](Self::message).
-    pub(super) fn flush(&mut self, wire: &mut impl Write, wait: Wait<'_>) -> Result<(), NotSent> {
+    pub(super) fn flush(&mut self, wire: &mut impl Write, wait: WaitFn<'_>) -> Result<(), NotSent> {
         match &self.end {
             Some(end) => Err(end.clone()),
             None => self.write(wire, wait),
@@ -115,17 +115,17 @@ impl Sending {
     }
 
     /// Has what was left unfinished out of the way of the next message.
-    fn give_up(&mut self, cipher: &Cipher, wire: &mut impl Write, wait: Wait<'_>) -> Result<(), NotSent> {
+    fn give_up(&mut self, cipher: &Cipher, wire: &mut impl Write, wait: WaitFn<'_>) -> Result<(), NotSent> {
         self.flush(wire, wait)?;
         if self.given_up {
             self.given_up = false;
-            self.seal(Kind::Never, &[], cipher)?;
+            self.seal(RecordKind::Never, &[], cipher)?;
             self.flush(wire, wait)?;
         }
         Ok(())
     }
 
-    fn seal(&mut self, kind: Kind, part: &[u8], cipher: &Cipher) -> Result<(), NotSent> {
+    fn seal(&mut self, kind: RecordKind, part: &[u8], cipher: &Cipher) -> Result<(), NotSent> {
         self.frame.clear();
         self.left = 0;
         let sealed = cipher.seal(self.sealed, kind, part, &mut self.frame);
@@ -133,7 +133,7 @@ impl Sending {
         sealed.map_err(|_| failed("seal a frame", Errno::EOVERFLOW))
     }
 
-    fn write(&mut self, wire: &mut impl Write, wait: Wait<'_>) -> Result<(), NotSent> {
+    fn write(&mut self, wire: &mut impl Write, wait: WaitFn<'_>) -> Result<(), NotSent> {
         while self.left < self.frame.len() {
             let end = match wire.write(&self.frame[self.left..]) {
                 Ok(written) => {
@@ -167,8 +167,8 @@ fn failed(step: &'static str, errno: Errno) -> NotSent {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::channel::remote::frame_reader::FrameReader;
     use crate::channel::remote::frames::pair;
-    use crate::channel::remote::receiving::Receiving;
 
     /// A wire with so much room.
     struct Narrow {
@@ -194,17 +194,17 @@ mod tests {
 
     #[test]
     fn wherever_a_message_gets_stuck_it_arrives_whole_or_never() {
-        let (long, short) = (vec![7; 2 * LONGEST + 5], b"short".to_vec());
-        let frame = 2 + 1 + LONGEST + 16;
+        let (long, short) = (vec![7; 2 * MAX_FRAME_BYTES + 5], b"short".to_vec());
+        let frame = 2 + 1 + MAX_FRAME_BYTES + 16;
         let last = 2 + 1 + 5 + 16;
         let edges = [0, frame, 2 * frame, 2 * frame + last];
         for room in edges.into_iter().flat_map(|edge| edge.saturating_sub(2)..edge + 3) {
             let (one, other) = pair();
-            let (mut sending, mut wire) = (Sending::new(0), Narrow { bytes: Vec::new(), room });
+            let (mut sending, mut wire) = (FrameWriter::new(0), Narrow { bytes: Vec::new(), room });
             let stuck = sending.message(&long, &one, &mut wire, &mut || Ok(false));
             let expected = match room {
-                _ if room >= 2 * frame + last => Ok(Sent::Whole),
-                _ if room > 2 * frame => Ok(Sent::AllButTheEnd),
+                _ if room >= 2 * frame + last => Ok(WriteResult::Whole),
+                _ if room > 2 * frame => Ok(WriteResult::AllButTheEnd),
                 _ => Err(NotSent::Full(())),
             };
             assert_eq!(stuck, expected, "{room}");
@@ -213,7 +213,7 @@ mod tests {
             sending.close(&one, &mut wire, &mut || Ok(false)).unwrap();
             assert_eq!(sending.message(&short, &one, &mut wire, &mut || Ok(false)), Err(NotSent::Disconnected(())));
 
-            let (mut receiving, mut message, mut came) = (Receiving::new(0), Vec::new(), Vec::new());
+            let (mut receiving, mut message, mut came) = (FrameReader::new(0), Vec::new(), Vec::new());
             let mut bytes = &wire.bytes[..];
             let end = loop {
                 receiving.go_on(&mut bytes, &other, usize::MAX);
@@ -233,7 +233,7 @@ mod tests {
     #[test]
     fn no_two_frames_that_left_have_the_same_number() {
         let (one, other) = pair();
-        let (mut sending, mut wire) = (Sending::new(0), Narrow { bytes: Vec::new(), room: 0 });
+        let (mut sending, mut wire) = (FrameWriter::new(0), Narrow { bytes: Vec::new(), room: 0 });
         // Nothing of it has left, so its number is another's, again and again.
         for _ in 0..3 {
             assert_eq!(sending.message(b"a", &one, &mut wire, &mut || Ok(false)), Err(NotSent::Full(())));
@@ -241,7 +241,7 @@ mod tests {
         wire.room = usize::MAX;
         sending.message(b"b", &one, &mut wire, &mut || Ok(false)).unwrap();
         let mut part = [0; 2];
-        assert_eq!(other.open(0, &wire.bytes[2..], &mut part), Ok((Kind::Last, 1)));
+        assert_eq!(other.open(0, &wire.bytes[2..], &mut part), Ok((RecordKind::Last, 1)));
         assert_eq!(part[1], b'b');
     }
 }

@@ -1,6 +1,6 @@
-//! Where a socket of this machine has its name: in a directory that only its owner can look into.
+//! The path of a local socket, in a directory that only its owner can read.
 //!
-//! Owns: [`Place`], and the name of a socket that listens, which goes with it. Runs in: any process.
+//! Owns: [`SocketPath`], and the name of a socket that listens, which goes with it. Runs in: any process.
 //! Never: uses a directory in which another user could put a socket, or remove ours.
 //!
 //! # Two that begin at once
@@ -20,11 +20,11 @@ use crate::error::{Error, Result};
 use crate::sys::{Errno, fd, stranger};
 
 /// How long a process that begins waits for another that does.
-const PATIENCE: Duration = Duration::from_secs(5);
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// A directory that is ours, and a name in it.
 #[derive(Debug)]
-pub(super) struct Place {
+pub(super) struct SocketPath {
     path: PathBuf,
     folder: OwnedFd,
     name: PathBuf,
@@ -32,8 +32,8 @@ pub(super) struct Place {
 
 /// The name of a socket that listens.
 #[derive(Debug)]
-pub(super) struct Name {
-    place: Place,
+pub(super) struct BoundPath {
+    place: SocketPath,
     file: fd::FileId,
     /// The directory, if it was made for it, from the root on: this process may go elsewhere.
     made_folder: Option<PathBuf>,
@@ -41,7 +41,7 @@ pub(super) struct Name {
     process: u32,
 }
 
-impl Place {
+impl SocketPath {
     /// # Errors
     /// The path has no last part that can be a name, or its directory is not there, or is not ours alone.
     pub(super) fn at(path: &Path) -> Result<Self> {
@@ -91,10 +91,10 @@ impl Place {
     }
 
     /// Listens here; the directory is made if there is none.
-    pub(super) fn listen(path: &Path) -> Result<(OwnedFd, Name)> {
+    pub(super) fn listen(path: &Path) -> Result<(OwnedFd, BoundPath)> {
         let folder = std::path::absolute(parent(path))
             .map_err(|error| channel_failed("ask for the directory of this process", crate::sys::errno_of(&error)))?;
-        let end = Instant::now() + PATIENCE;
+        let end = Instant::now() + CONNECT_TIMEOUT;
         loop {
             let made = match stranger::make_folder(&folder) {
                 Ok(()) => true,
@@ -116,7 +116,7 @@ impl Place {
 
     /// Listens here, in a directory that is there; if it was made for that, it is `made`. `None`: another process has
     /// removed it meanwhile.
-    fn listen_in_folder(path: &Path, made: Option<&PathBuf>, end: Instant) -> Result<Option<(OwnedFd, Name)>> {
+    fn listen_in_folder(path: &Path, made: Option<&PathBuf>, end: Instant) -> Result<Option<(OwnedFd, BoundPath)>> {
         let place = match Self::at(path) {
             // The process that made it has removed it.
             Err(error) if was_removed(&error) && Instant::now() < end => return Ok(None),
@@ -137,7 +137,7 @@ impl Place {
             Err(errno) => Err(failed_at("listen at the socket", path, errno)),
             Ok((socket, file)) => {
                 let (made_folder, process) = (made.cloned(), std::process::id());
-                Ok(Some((socket, Name { place, file, made_folder, process })))
+                Ok(Some((socket, BoundPath { place, file, made_folder, process })))
             }
         }
     }
@@ -161,19 +161,19 @@ impl Place {
     }
 }
 
-impl Name {
+impl BoundPath {
     pub(super) fn path(&self) -> &Path {
         &self.place.path
     }
 }
 
-impl Drop for Name {
+impl Drop for BoundPath {
     fn drop(&mut self) {
         if self.process != std::process::id() {
             return;
         }
         let folder = self.place.folder.as_fd();
-        let lock = lock(folder, Instant::now() + PATIENCE);
+        let lock = lock(folder, Instant::now() + CONNECT_TIMEOUT);
         // Another process may have removed it, and put another in its place.
         let is_ours = stranger::socket_in(folder, &self.place.name).is_ok_and(|(file, _)| file == self.file);
         if lock.is_ok() && is_ours {

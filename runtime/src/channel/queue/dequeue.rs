@@ -1,23 +1,23 @@
-//! Getting: how an item leaves a queue's memory.
+//! Dequeuing: how an item leaves a queue's memory.
 //!
 //! Owns: the two ways out, with the lock and without. Runs in: any process that has an end of the queue.
-//! Never: decodes, or waits; see [`store`](super::store) for the words, and what each death costs.
+//! Never: decodes, or waits; see [`enqueue`](super::enqueue) for the words, and what each death costs.
 //!
-//! A short item, in a queue that does not count bytes, is taken by one exchange of the consumers' place. All else is done
-//! with the lock: leaving a chunk, long items, handles, tickets. So for a thread that looks without the lock, what stands
+//! A short item, in a queue that does not count bytes, is taken by one exchange of the consumers' cursor. All else is done
+//! with the lock: leaving a chunk, long items, handles, leases. So for a thread that looks without the lock, what stands
 //! around the place changes only with the place itself.
 
 use super::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release, SeqCst};
 use super::buffer::Buffer;
+use super::enqueue::{MAX_UNITWISE_COPY_BYTES, SideGuard};
 use super::futex_wait::short_deadline;
-use super::layout::{Chunk, Head, LONG_PART, MOST_ITEMS, Place, Shape, Ticket};
-use super::memory::{Memory, Refused};
+use super::layout::{ChunkState, Cursor, ItemHeader, ItemLayout, ItemLease, LONG_PART, MAX_ITEMS};
+use super::memory::{MemoryError, QueueMemory};
 use super::proc_table;
-use super::store::{FEW, Inside};
 
 /// Why there is no item.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum NotGot {
+pub(super) enum DequeueError {
     /// There is none now, with the producers at this place.
     Empty(u64),
     /// The lock could not be had in time.
@@ -25,7 +25,7 @@ pub(super) enum NotGot {
     /// What is there was not written by us.
     Corrupt,
     /// The kernel refuses what is needed; the item stays.
-    Refused(Refused),
+    MemoryError(MemoryError),
 }
 
 /// What is to be known of an item that came out, beyond its length.
@@ -45,27 +45,27 @@ impl<R> Got<R> {
     }
 }
 
-impl Memory {
-    /// Takes the first item out without a lock, if it is short, and the only one to be changed is the consumers' place. None: it
+impl QueueMemory {
+    /// Takes the first item out without a lock, if it is short, and the only one to be changed is the consumers' cursor. None: it
     /// takes the lock, or another look.
     ///
     /// What is read may be of an item that another consumer has taken meanwhile, and be anything; then the place has
     /// changed, and the exchange fails. Chunks are left under the lock only, so the one in which an item was taken is there.
     #[inline]
-    pub(super) fn get_short(&self, buffer: &mut Buffer) -> Result<Option<usize>, NotGot> {
+    pub(super) fn get_short(&self, buffer: &mut Buffer) -> Result<Option<usize>, DequeueError> {
         let words = self.words();
         if words.most_bytes.load(Relaxed) != u64::MAX {
             return Ok(None);
         }
         loop {
             let word = words.get.place.load(Acquire);
-            let head = Place::of(word);
+            let head = Cursor::of(word);
             self.look_for_tail(head)?;
             if self.reach(head.chunk).is_err() {
                 return Ok(None);
             }
-            let Some(Head::Item(shape)) = self.head((head.chunk, head.unit)) else { return Ok(None) };
-            if shape.long || shape.beside || shape.lent || shape.len as usize > FEW {
+            let Some(ItemHeader::Item(shape)) = self.head((head.chunk, head.unit)) else { return Ok(None) };
+            if shape.long || shape.beside || shape.lent || shape.len as usize > MAX_UNITWISE_COPY_BYTES {
                 return Ok(None);
             }
             self.read_units((head.chunk, head.unit + 1), buffer.of(shape.len as usize));
@@ -84,27 +84,27 @@ impl Memory {
         }
     }
 
-    /// Checks that there is an item at the consumers' place.
+    /// Checks that there is an item at the consumers' cursor.
     #[inline]
-    fn look_for_tail(&self, head: Place) -> Result<(), NotGot> {
+    fn look_for_tail(&self, head: Cursor) -> Result<(), DequeueError> {
         let words = self.words();
         // One that a slower thread has seen may lie behind.
-        if (1..=MOST_ITEMS / 2).contains(&Place::of(words.get.seen.load(Acquire)).since(head)) {
+        if (1..=MAX_ITEMS / 2).contains(&Cursor::of(words.get.seen.load(Acquire)).since(head)) {
             return Ok(());
         }
         let tail = words.put.place.load(Acquire);
         words.get.seen.store(tail, Release);
-        if Place::of(tail).since(head) == 0 { Err(NotGot::Empty(tail)) } else { Ok(()) }
+        if Cursor::of(tail).since(head) == 0 { Err(DequeueError::Empty(tail)) } else { Ok(()) }
     }
 
     /// Whether to wake the producers that wait for room: only once much of it is free, or when a waiter looks by itself.
     /// Else each item would wake one of them.
     #[inline]
-    fn leaves_much_room(&self, head: Place) -> bool {
+    fn leaves_much_room(&self, head: Cursor) -> bool {
         let words = self.words();
-        let left = Place::of(words.get.seen.load(Relaxed)).since(head);
+        let left = Cursor::of(words.get.seen.load(Relaxed)).since(head);
         // One that a slower thread has seen may lie behind, and says nothing.
-        left <= words.most_items.load(Relaxed) / 2 || left > MOST_ITEMS / 2
+        left <= words.most_items.load(Relaxed) / 2 || left > MAX_ITEMS / 2
     }
 
     /// Takes the first item out, or lends it, if it is one that is lent; `look` gets what is beside it, in the message of a number.
@@ -113,10 +113,10 @@ impl Memory {
     #[inline]
     pub(super) fn get<R>(
         &self,
-        inside: &mut Inside<'_>,
+        inside: &mut SideGuard<'_>,
         (buffer, got): (&mut Buffer, &mut Got<R>),
-        mut look: impl FnMut(u64) -> Result<R, Refused>,
-    ) -> Result<usize, NotGot> {
+        mut look: impl FnMut(u64) -> Result<R, MemoryError>,
+    ) -> Result<usize, DequeueError> {
         let words = self.words();
         if words.get.returned.load(Relaxed) != 0
             && let Some((at, shape)) = self.find_returned()
@@ -125,15 +125,15 @@ impl Memory {
         }
         loop {
             let word = words.get.place.load(Acquire);
-            let head = Place::of(word);
+            let head = Cursor::of(word);
             self.look_for_tail(head)?;
-            self.reach(head.chunk).map_err(NotGot::Refused)?;
-            match self.head((head.chunk, head.unit)).ok_or(NotGot::Corrupt)? {
-                Head::Hop(next) => {
+            self.reach(head.chunk).map_err(DequeueError::MemoryError)?;
+            match self.head((head.chunk, head.unit)).ok_or(DequeueError::Corrupt)? {
+                ItemHeader::Hop(next) => {
                     words.get.place.store(head.at_start_of(next).word(), Release);
                     self.leave(head.chunk);
                 }
-                Head::Item(shape) => {
+                ItemHeader::Item(shape) => {
                     let len = self.take_item(((head.chunk, head.unit), shape), true, (buffer, got), &mut look)?;
                     let next = head.behind(shape.units());
                     let cost = Self::cost(len, shape);
@@ -156,11 +156,11 @@ impl Memory {
     #[inline]
     fn take_item<R>(
         &self,
-        (at, shape): ((u32, u32), Shape),
+        (at, shape): ((u32, u32), ItemLayout),
         first: bool,
         (buffer, got): (&mut Buffer, &mut Got<R>),
-        look: &mut impl FnMut(u64) -> Result<R, Refused>,
-    ) -> Result<usize, NotGot> {
+        look: &mut impl FnMut(u64) -> Result<R, MemoryError>,
+    ) -> Result<usize, DequeueError> {
         let body = (at.0, at.1 + 1 + shape.before());
         let plain = !(shape.lent || shape.beside || shape.long);
         if plain {
@@ -168,26 +168,26 @@ impl Memory {
             return Ok(shape.len as usize);
         }
         if shape.beside {
-            got.beside = Some(look(self.unit((at.0, body.1 - 1))).map_err(NotGot::Refused)?);
+            got.beside = Some(look(self.unit((at.0, body.1 - 1))).map_err(DequeueError::MemoryError)?);
         }
         let mut len = shape.len as usize;
         if shape.long {
-            (len, got.long) = self.chain(at, shape).ok_or(NotGot::Corrupt)?;
+            (len, got.long) = self.chain(at, shape).ok_or(DequeueError::Corrupt)?;
         } else {
             self.read_units(body, buffer.of(len));
         }
         got.at = at;
         let me = proc_table::current().bits();
         if shape.lent {
-            // The ticket last: it is what says that the item is lent.
+            // The lease last: it is what says that the item is lent.
             if first {
                 let (lent, all) = (self.lent(at.0), &self.words().get.number);
                 lent.store(lent.load(Relaxed).wrapping_add(1), Relaxed);
                 all.store(all.load(Relaxed).wrapping_add(1), Relaxed);
             }
-            self.set_ticket(at, Ticket::With(me));
+            self.set_lease(at, ItemLease::With(me));
         } else {
-            got.long.iter().for_each(|chunk| self.state(*chunk).store(Chunk::Of(me).word(), Relaxed));
+            got.long.iter().for_each(|chunk| self.state(*chunk).store(ChunkState::Of(me).word(), Relaxed));
         }
         Ok(len)
     }

@@ -1,11 +1,11 @@
-//! Frames that come, put together to messages.
+//! Reads frames, and joins them to messages.
 //!
-//! Owns: [`Receiving`], one direction of a wire. Runs in: both sides of a connection between machines.
+//! Owns: [`FrameReader`], one direction of a stream. Runs in: both sides of a connection between machines.
 //! Never: asks for memory because a length says so: a message grows by what has come and was found right.
 
 use std::io::{self, Read};
 
-use super::frames::{Cipher, Kind, LONGEST, SHORTEST_SEALED, Wrong};
+use super::frames::{Cipher, FrameError, MAX_FRAME_BYTES, RecordKind, SHORTEST_SEALED};
 use crate::channel::TryRecvError;
 use crate::sys::{Errno, errno_of};
 
@@ -15,7 +15,7 @@ const AT_ONCE: usize = 256;
 
 /// What has come, and is not given out yet.
 #[derive(Debug)]
-pub(super) struct Receiving {
+pub(super) struct FrameReader {
     /// How many frames were opened.
     opened: u64,
     /// Memory for the next frame, its length first, and how much of it has come.
@@ -29,7 +29,7 @@ pub(super) struct Receiving {
     end: Option<TryRecvError>,
 }
 
-impl Receiving {
+impl FrameReader {
     pub(super) fn new(opened: u64) -> Self {
         Self { opened, frame: Vec::new(), have: 0, message: Vec::new(), whole: false, end: None }
     }
@@ -76,7 +76,7 @@ impl Receiving {
             let len = match self.frame.first_chunk::<2>().filter(|_| self.have >= 2) {
                 None => 2,
                 Some(len) => match usize::from(u16::from_be_bytes(*len)) {
-                    sealed if sealed < SHORTEST_SEALED => return Err(wrong(Wrong::Forged)),
+                    sealed if sealed < SHORTEST_SEALED => return Err(wrong(FrameError::Forged)),
                     sealed => 2 + sealed,
                 },
             };
@@ -111,19 +111,19 @@ impl Receiving {
         self.message.remove_first(before);
         match opened {
             // Parts are as long as they can be, or the other side would make us turn in circles for nothing.
-            (Kind::More, LONGEST) if self.message.len() <= most => Ok(()),
-            (Kind::Last, _) if self.message.len() <= most => {
+            (RecordKind::More, MAX_FRAME_BYTES) if self.message.len() <= most => Ok(()),
+            (RecordKind::Last, _) if self.message.len() <= most => {
                 self.whole = true;
                 Ok(())
             }
-            (Kind::Never, 0) if before > 0 => {
+            (RecordKind::Never, 0) if before > 0 => {
                 self.message = Vec::new();
                 Ok(())
             }
-            (Kind::Close, 0) if before == 0 => Err(TryRecvError::Disconnected),
+            (RecordKind::Close, 0) if before == 0 => Err(TryRecvError::Disconnected),
             _ => {
                 self.message = Vec::new();
-                Err(wrong(Wrong::Nonsense))
+                Err(wrong(FrameError::Nonsense))
             }
         }
     }
@@ -141,10 +141,10 @@ impl RemoveFirst for Vec<u8> {
 }
 
 #[cold]
-fn wrong(wrong: Wrong) -> TryRecvError {
+fn wrong(wrong: FrameError) -> TryRecvError {
     let (step, errno) = match wrong {
-        Wrong::Forged => ("read on, since a frame was changed, replaced or left out on its way", Errno::EBADMSG),
-        Wrong::Nonsense => ("read on, since the other side broke the rules of the connection", Errno::EPROTO),
+        FrameError::Forged => ("read on, since a frame was changed, replaced or left out on its way", Errno::EBADMSG),
+        FrameError::Nonsense => ("read on, since the other side broke the rules of the connection", Errno::EPROTO),
     };
     TryRecvError::failed(step, errno)
 }
@@ -160,9 +160,9 @@ mod tests {
     use crate::channel::remote::frames::pair;
 
     /// Takes what comes of these frames, of which the wire gives so many bytes at a time.
-    fn receive(cipher: &Cipher, frames: &[u8], at_once: usize, most: usize) -> Receiving {
-        struct Wire<'w>(&'w [u8], usize);
-        impl Read for Wire<'_> {
+    fn receive(cipher: &Cipher, frames: &[u8], at_once: usize, most: usize) -> FrameReader {
+        struct EncryptedStream<'w>(&'w [u8], usize);
+        impl Read for EncryptedStream<'_> {
             fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
                 if self.0.is_empty() {
                     return Err(io::ErrorKind::WouldBlock.into());
@@ -171,12 +171,12 @@ mod tests {
                 self.0.read(&mut into[..len])
             }
         }
-        let mut receiving = Receiving::new(0);
-        receiving.go_on(&mut Wire(frames, at_once), cipher, most);
+        let mut receiving = FrameReader::new(0);
+        receiving.go_on(&mut EncryptedStream(frames, at_once), cipher, most);
         receiving
     }
 
-    fn sealed(cipher: &Cipher, parts: &[(Kind, &[u8])]) -> Vec<u8> {
+    fn sealed(cipher: &Cipher, parts: &[(RecordKind, &[u8])]) -> Vec<u8> {
         let mut out = Vec::new();
         for (number, (kind, part)) in (0..).zip(parts) {
             cipher.seal(number, *kind, part, &mut out).unwrap();
@@ -187,33 +187,35 @@ mod tests {
     #[test]
     fn a_message_is_as_long_as_it_may_be_and_no_longer() {
         let (one, other) = pair();
-        let part = vec![7; LONGEST];
-        let frames = sealed(&one, &[(Kind::More, &part), (Kind::Last, b"end")]);
-        let len = LONGEST + 3;
+        let part = vec![7; MAX_FRAME_BYTES];
+        let frames = sealed(&one, &[(RecordKind::More, &part), (RecordKind::Last, b"end")]);
+        let len = MAX_FRAME_BYTES + 3;
         for at_once in [1000, usize::MAX] {
             let mut message = b"what was there before".to_vec();
             receive(&other, &frames, at_once, len).take(&mut message).unwrap();
             assert!(message == [&part[..], b"end"].concat());
-            for most in [len - 1, LONGEST, LONGEST - 1, 0] {
+            for most in [len - 1, MAX_FRAME_BYTES, MAX_FRAME_BYTES - 1, 0] {
                 let refused = receive(&other, &frames, at_once, most).take(&mut message).unwrap_err();
-                assert_eq!(refused, wrong(Wrong::Nonsense));
+                assert_eq!(refused, wrong(FrameError::Nonsense));
             }
         }
         let mut message = Vec::new();
-        receive(&other, &sealed(&one, &[(Kind::Last, b"")]), 1, 0).take(&mut message).unwrap();
+        receive(&other, &sealed(&one, &[(RecordKind::Last, b"")]), 1, 0).take(&mut message).unwrap();
         assert!(message.is_empty());
     }
 
     #[test]
     fn memory_is_asked_for_as_bytes_come() {
         let (one, other) = pair();
-        let part = vec![7; LONGEST];
-        let frames = sealed(&one, &[(Kind::More, &part), (Kind::More, &part)]);
+        let part = vec![7; MAX_FRAME_BYTES];
+        let frames = sealed(&one, &[(RecordKind::More, &part), (RecordKind::More, &part)]);
         // Of a frame of which not all has come, nothing is in the message.
         let receiving = receive(&other, &frames[..100], 10, usize::MAX);
         assert_eq!((receiving.message.capacity(), receiving.is_ready()), (0, false));
         let receiving = receive(&other, &frames[..frames.len() - 1], usize::MAX, usize::MAX);
-        assert_eq!(receiving.message.len(), LONGEST);
-        assert!(receiving.message.capacity() <= 2 * (LONGEST + 1) && receiving.frame.capacity() <= 2 * (1 << 16));
+        assert_eq!(receiving.message.len(), MAX_FRAME_BYTES);
+        assert!(
+            receiving.message.capacity() <= 2 * (MAX_FRAME_BYTES + 1) && receiving.frame.capacity() <= 2 * (1 << 16)
+        );
     }
 }

@@ -6,14 +6,14 @@
 use std::time::Instant;
 
 use super::atomic::Ordering::Relaxed;
-use super::core::Core;
+use super::core::QueueCore;
 use super::event_count::ALL;
 use super::proc_table;
 
-/// A lent item that comes back when this is dropped, if its ticket still says so.
-pub(super) struct Returns<'c>(pub(super) Option<&'c Core>, pub(super) (u32, u32));
+/// A lent item that comes back when this is dropped, if its lease still says so.
+pub(super) struct ReturnOnDrop<'c>(pub(super) Option<&'c QueueCore>, pub(super) (u32, u32));
 
-impl Drop for Returns<'_> {
+impl Drop for ReturnOnDrop<'_> {
     fn drop(&mut self) {
         if let Some(core) = self.0 {
             core.give_up(self.1);
@@ -21,7 +21,7 @@ impl Drop for Returns<'_> {
     }
 }
 
-impl Core {
+impl QueueCore {
     /// Has the next `get` look for items of dead processes, and says whether it will; `anyway`: also if none is known to
     /// have ended.
     pub(super) fn look_for_dead(&self, anyway: bool) -> bool {

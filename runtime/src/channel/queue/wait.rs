@@ -1,7 +1,7 @@
 //! Waiting for an item, or for room.
 //!
-//! Owns: when to look, to sleep, and to give up. Runs in: any process that has an end of the queue.
-//! Never: waits for a lock more than a moment longer than its caller is ready to wait.
+//! Owns: when to spin, to sleep, and to give up. Runs in: any process that has an end of the queue.
+//! Invariant: a wait for a lock ends at most a moment after the caller's deadline.
 //!
 //! A consumer that finds no item looks for a short while, then enlists with the threads that sleep until the producers have
 //! come further, under their lock, so that none of them can pass by unseen in between; likewise for room. A sleeper looks
@@ -15,34 +15,35 @@ use std::sync::atomic::fence;
 use std::time::Instant;
 
 use super::atomic::Ordering::{Relaxed, SeqCst};
-use super::core::Core;
-use super::ends::End;
+use super::core::QueueCore;
+use super::endpoint::Endpoint;
 use super::futex_wait::short_deadline;
-use super::layout::Place;
-use super::words;
-use crate::channel::patience::Patience;
+use super::header;
+use super::layout::Cursor;
+use crate::sync::deadline::Deadline;
 use crate::sys::limits;
 
-/// So many items, or so much room, are worth a little waiting: looking costs the other side a cache miss.
-const MUCH: u32 = 64;
+/// Number of items, or of free places, for which spinning waits a little longer: each look costs the other side a cache
+/// miss.
+const MAX_AWAITED_ITEMS: u32 = 64;
 
-/// Until when to wait for a lock, which a running holder has for microseconds only. However short the time, a lock that is
-/// held for a moment makes no queue full or empty.
-pub(super) fn for_lock(patience: Patience) -> Option<Instant> {
-    match patience {
-        Patience::None => short_deadline(),
-        Patience::Until(deadline) => short_deadline().max(Some(deadline)),
-        Patience::Endless => None,
+/// Returns until when to wait for a lock, which a running holder has for microseconds only. A lock that is held for a moment
+/// must not make a queue look full or empty.
+pub(super) fn for_lock(deadline: Deadline) -> Option<Instant> {
+    match deadline {
+        Deadline::Now => short_deadline(),
+        Deadline::At(deadline) => short_deadline().max(Some(deadline)),
+        Deadline::Never => None,
     }
 }
 
-impl Core {
+impl QueueCore {
     /// Waits until the consumers have come further than that: somewhat further, if they are quick. False: the deadline is over.
     #[cold]
     pub(super) fn wait_for_room(&self, head: u64, deadline: Option<Instant>) -> bool {
         let words = self.memory.words();
-        let enough = (words.most_items.load(Relaxed) / 8).clamp(1, MUCH);
-        let came = || Place::of(words.get.place.load(Relaxed)).since(Place::of(head));
+        let enough = (words.most_items.load(Relaxed) / 8).clamp(1, MAX_AWAITED_ITEMS);
+        let came = || Cursor::of(words.get.place.load(Relaxed)).since(Cursor::of(head));
         let looks = !self.shares_processor(&words.put, &words.get);
         if looks && self.for_room.until_much(enough, came) || came() > 0 {
             return true;
@@ -56,7 +57,7 @@ impl Core {
                 // took.
                 fence(SeqCst);
                 // Also where a consumer has gone meanwhile, whether it was the last or not.
-                if came() > 0 || self.is_closed() || self.seen.load(Relaxed) != self.news() {
+                if came() > 0 || self.is_closed() || self.seen.load(Relaxed) != self.death_epoch() {
                     return true;
                 }
                 key
@@ -73,14 +74,15 @@ impl Core {
         if self.shares_processor(&words.get, &words.put) {
             return false;
         }
-        let came = || Place::of(words.put.place.load(Relaxed)).since(Place::of(tail));
-        self.for_items.until_much(MUCH, || came() + u32::from(words.get.returned.load(Relaxed) != 0) * MUCH)
-            || came() > 0
+        let came = || Cursor::of(words.put.place.load(Relaxed)).since(Cursor::of(tail));
+        self.for_items.until_much(MAX_AWAITED_ITEMS, || {
+            came() + u32::from(words.get.returned.load(Relaxed) != 0) * MAX_AWAITED_ITEMS
+        }) || came() > 0
     }
 
     /// Sleeps until the producers have come further than that. False: the deadline is over.
     #[cold]
-    pub(super) fn wait_for_item(&self, end: &End, tail: u64, deadline: Option<Instant>) -> bool {
+    pub(super) fn wait_for_item(&self, end: &Endpoint, tail: u64, deadline: Option<Instant>) -> bool {
         let words = self.memory.words();
         let since = Instant::now();
         let key = match self.memory.putting(deadline) {
@@ -107,7 +109,7 @@ impl Core {
 
     /// Drops messages of items that were never put, and those that only told of an item, when there is no item, so that they do not
     /// fill the socket. Under `put.lock`.
-    pub(super) fn drop_orphans(&self, end: &End) {
+    pub(super) fn drop_orphans(&self, end: &Endpoint) {
         if end.has_message()
             && let Some(_inside) = self.memory.getting(short_deadline())
             && self.memory.len() == 0
@@ -117,7 +119,7 @@ impl Core {
     }
 
     /// Whether the other side was last seen where this one runs: then looking would only keep it from running.
-    fn shares_processor(&self, own: &words::Side, other: &words::Side) -> bool {
+    fn shares_processor(&self, own: &header::QueueSide, other: &header::QueueSide) -> bool {
         let here = limits::current_cpu();
         own.processor.store(here + 1, Relaxed);
         let others = other.processor.load(Relaxed).checked_sub(1);

@@ -1,22 +1,22 @@
-//! Which chunks are free, and what has memory: the allocator of a queue.
+//! The chunk allocator of a queue: which chunks are free, and which have memory.
 //!
 //! Owns: the states of chunks, until they are the queue's. Runs in: any process that has an end of the queue.
 //! Never: takes a lock. A chunk changes hands by one compare-and-swap of its state.
 //!
 //! | state | owner | written next by |
 //! |---|---|---|
-//! | [`Chunk::Cold`] | none, no memory below it | the process that takes it, and then reserves its memory |
-//! | [`Chunk::Warm`] | none | the process that takes it |
-//! | [`Chunk::Of`] | a process's, which fills it for a long item, or copies one out | that process; once it is dead, a process that sweeps |
-//! | [`Chunk::Queued`] | the queue's | the holder of the lock of the side that needs it or is done with it; a process that sweeps |
+//! | [`ChunkState::Cold`] | none, no memory below it | the process that takes it, and then reserves its memory |
+//! | [`ChunkState::Warm`] | none | the process that takes it |
+//! | [`ChunkState::Of`] | a process's, which fills it for a long item, or copies one out | that process; once it is dead, a process that sweeps |
+//! | [`ChunkState::Queued`] | the queue's | the holder of the lock of the side that needs it or is done with it; a process that sweeps |
 //!
 //! A few chunks stay warm; the memory of the others goes back as they are put back. The counts of warm and cold chunks are
 //! hints, which a death leaves wrong until the next search finds nothing.
 
 use super::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release};
-use super::layout::Chunk;
-use super::memory::{KEPT, Memory, Refused, SWEEP_FROM};
-use super::words::Stock;
+use super::header::ChunkAllocator;
+use super::layout::ChunkState;
+use super::memory::{MAX_WARM_CHUNKS, MIN_RECOVERY_CHUNKS, MemoryError, QueueMemory};
 
 /// Why there is no chunk.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -24,14 +24,14 @@ pub(super) enum NoChunk {
     /// All are in use.
     Full,
     /// There is no memory.
-    Refused(Refused),
+    MemoryError(MemoryError),
 }
 
-impl Stock {
+impl ChunkAllocator {
     /// A new queue, with its first chunk in use.
     pub(super) fn begin(&self) {
         self.used.store(1, Relaxed);
-        self.sweep_at.store(SWEEP_FROM, Relaxed);
+        self.sweep_at.store(MIN_RECOVERY_CHUNKS, Relaxed);
     }
 
     /// Whether to look for chunks without an owner before another one is used.
@@ -43,31 +43,31 @@ impl Stock {
     }
 }
 
-impl Memory {
+impl QueueMemory {
     /// Takes a free chunk, for `taker`; there is memory below it, which this process has mapped.
-    pub(super) fn take(&self, taker: Chunk) -> Result<u32, NoChunk> {
+    pub(super) fn take(&self, taker: ChunkState) -> Result<u32, NoChunk> {
         let stock = &self.words().stock;
-        let chunk = match self.find(&stock.warm, Chunk::Warm, taker) {
+        let chunk = match self.find(&stock.warm, ChunkState::Warm, taker) {
             Some(chunk) => chunk,
             None => self.take_cold(taker)?,
         };
         self.lent(chunk).store(0, Relaxed);
         if let Err(errno) = self.reach(chunk) {
             self.put_back(chunk);
-            return Err(NoChunk::Refused(errno));
+            return Err(NoChunk::MemoryError(errno));
         }
         Ok(chunk)
     }
 
     /// Takes a chunk without memory, and gives it some.
-    fn take_cold(&self, taker: Chunk) -> Result<u32, NoChunk> {
-        let chunk = match self.find(&self.words().stock.cold, Chunk::Cold, taker) {
+    fn take_cold(&self, taker: ChunkState) -> Result<u32, NoChunk> {
+        let chunk = match self.find(&self.words().stock.cold, ChunkState::Cold, taker) {
             Some(chunk) => chunk,
             None => self.take_unused(taker)?,
         };
         self.reserve(chunk).map_err(|errno| {
             self.put_back_cold(chunk);
-            NoChunk::Refused(errno)
+            NoChunk::MemoryError(errno)
         })?;
         Ok(chunk)
     }
@@ -75,24 +75,24 @@ impl Memory {
     /// Puts back a chunk that the caller has.
     pub(super) fn put_back(&self, chunk: u32) {
         let stock = &self.words().stock;
-        if stock.warm.load(Relaxed) >= KEPT {
+        if stock.warm.load(Relaxed) >= MAX_WARM_CHUNKS {
             self.give_back(chunk);
             return self.put_back_cold(chunk);
         }
-        self.state(chunk).store(Chunk::Warm.word(), Release);
+        self.state(chunk).store(ChunkState::Warm.word(), Release);
         stock.warm.fetch_add(1, Relaxed);
         stock.near.store(chunk, Relaxed);
     }
 
     fn put_back_cold(&self, chunk: u32) {
         let stock = &self.words().stock;
-        self.state(chunk).store(Chunk::Cold.word(), Release);
+        self.state(chunk).store(ChunkState::Cold.word(), Release);
         stock.cold.fetch_add(1, Relaxed);
         stock.near.store(chunk, Relaxed);
     }
 
     /// Looks for a chunk in that state, if `count` says that there are any.
-    fn find(&self, count: &super::atomic::AtomicU32, state: Chunk, taker: Chunk) -> Option<u32> {
+    fn find(&self, count: &super::atomic::AtomicU32, state: ChunkState, taker: ChunkState) -> Option<u32> {
         if count.load(Relaxed) == 0 {
             return None;
         }
@@ -112,18 +112,18 @@ impl Memory {
     }
 
     /// Takes the first chunk that was never used.
-    fn take_unused(&self, taker: Chunk) -> Result<u32, NoChunk> {
+    fn take_unused(&self, taker: ChunkState) -> Result<u32, NoChunk> {
         let used = &self.words().stock.used;
         loop {
             let chunk = used.load(Acquire);
             if chunk >= self.chunks() {
                 return Err(NoChunk::Full);
             }
-            self.reserve_entry(chunk).map_err(NoChunk::Refused)?;
+            self.reserve_entry(chunk).map_err(NoChunk::MemoryError)?;
             let next = used.compare_exchange(chunk, chunk + 1, AcqRel, Relaxed);
             // Another process may come by it as it is cold.
             if next.is_ok()
-                && self.state(chunk).compare_exchange(Chunk::Cold.word(), taker.word(), AcqRel, Relaxed).is_ok()
+                && self.state(chunk).compare_exchange(ChunkState::Cold.word(), taker.word(), AcqRel, Relaxed).is_ok()
             {
                 return Ok(chunk);
             }

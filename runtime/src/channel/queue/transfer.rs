@@ -1,23 +1,24 @@
-//! How a queue goes from process to process.
+//! Sending a queue to another process.
 //!
 //! Owns: the order of what travels: the memory, then the ends. Runs in: any process that has an end of the queue.
 //! Never: believes that what came is a queue, or one of this type.
 
 use std::sync::Arc;
 
-use super::core::Core;
-use super::ends::{End, Side};
-use super::memory::Memory;
+use super::core::QueueCore;
+use super::endpoint::{EndKind, Endpoint};
+use super::memory::QueueMemory;
 use crate::codec::CodecError;
 use crate::codec::handles;
 
 /// How the queue goes to another process: its memory, and the ends.
 type Travelling = (u32, Option<u32>, Option<u32>);
 
-impl Core {
+impl QueueCore {
     /// Puts it beside the payload that this thread encodes.
     pub(super) fn travelling(&self) -> std::result::Result<Travelling, CodecError> {
-        let put = |end: &Option<Arc<End>>| end.as_ref().map(|end| handles::attach(Arc::clone(end) as _)).transpose();
+        let put =
+            |end: &Option<Arc<Endpoint>>| end.as_ref().map(|end| handles::attach(Arc::clone(end) as _)).transpose();
         Ok((handles::attach(Arc::clone(&self.memory) as _)?, put(&self.puts)?, put(&self.gets)?))
     }
 
@@ -27,15 +28,15 @@ impl Core {
         expected: (bool, bool),
         lends: bool,
     ) -> std::result::Result<Self, CodecError> {
-        let memory = handles::open(memory, Memory::open)?;
+        let memory = handles::open(memory, QueueMemory::open)?;
         memory.check::<Q>()?;
         let take = |end: Option<u32>, side| {
-            let open = |fd| Ok(Arc::new(End::of(fd, side, &memory)));
+            let open = |fd| Ok(Arc::new(Endpoint::of(fd, side, &memory)));
             let end = end.map(|end| handles::open(end, open)).transpose()?;
             let fits = end.as_ref().is_none_or(|end| end.side() == side && Arc::ptr_eq(end.memory(), &memory));
             if fits { Ok(end) } else { Err(CodecError::new("an end of a queue was read as another one")) }
         };
-        let (puts, gets) = (take(puts, Side::Puts)?, take(gets, Side::Gets)?);
+        let (puts, gets) = (take(puts, EndKind::Puts)?, take(gets, EndKind::Gets)?);
         if (puts.is_some(), gets.is_some()) != expected {
             return Err(CodecError::new("an end of a queue was read as another one"));
         }

@@ -1,4 +1,4 @@
-//! The ends of a queue: two sockets, one for all producers and one for all consumers.
+//! The endpoints of a queue: two sockets, one for all producers and one for all consumers.
 //!
 //! Owns: how it is known that no end is left at the other side, and how handles go with items. Runs in: any process that
 //! has an end of the queue. Never: carries an item; those are in memory.
@@ -19,26 +19,27 @@ use std::time::{Duration, Instant};
 
 use super::atomic::Ordering::Release;
 use super::event_count::ALL;
-use super::memory::Memory;
+use super::memory::QueueMemory;
 use crate::codec::handles::{Handle, Handles, Received};
 use crate::sys::{Errno, Result, poll, socket};
 
-/// The most handles of one item.
-pub(super) const MOST_HANDLES: usize = socket::MAX_DESCRIPTORS;
+/// Number of handles that one item may have.
+pub(super) const MAX_HANDLES: usize = socket::MAX_DESCRIPTORS;
 
-/// How long a process that drops an end waits for a lock, to wake others that will look by themselves a little later.
-const BRIEFLY: Duration = Duration::from_millis(10);
+/// How long a process that drops an endpoint waits for a lock. Without it, the threads to wake look by themselves a little
+/// later.
+const ROOM_CHECK_INTERVAL: Duration = Duration::from_millis(10);
 
 /// What is done at an end.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Side {
+pub(super) enum EndKind {
     Puts,
     Gets,
 }
 
 /// An end, as this process has it.
 #[derive(Debug)]
-pub(super) struct End {
+pub(super) struct Endpoint {
     // In this order: a process that is told finds the socket closed.
     socket: OwnedFd,
     tells: Tells,
@@ -47,16 +48,16 @@ pub(super) struct End {
 /// Tells the processes at the other side that they should look which ends are left.
 #[derive(Debug)]
 struct Tells {
-    side: Side,
-    memory: Arc<Memory>,
+    side: EndKind,
+    memory: Arc<QueueMemory>,
 }
 
 impl Drop for Tells {
     fn drop(&mut self) {
-        let deadline = Some(Instant::now() + BRIEFLY);
+        let deadline = Some(Instant::now() + ROOM_CHECK_INTERVAL);
         let inside = match self.side {
-            Side::Puts => self.memory.putting(deadline),
-            Side::Gets => {
+            EndKind::Puts => self.memory.putting(deadline),
+            EndKind::Gets => {
                 self.memory.words().dropped.fetch_add(1, Release);
                 self.memory.getting(deadline)
             }
@@ -67,24 +68,24 @@ impl Drop for Tells {
     }
 }
 
-impl End {
+impl Endpoint {
     /// Both ends of a queue.
-    pub(super) fn pair(memory: &Arc<Memory>) -> Result<(Arc<Self>, Arc<Self>)> {
+    pub(super) fn pair(memory: &Arc<QueueMemory>) -> Result<(Arc<Self>, Arc<Self>)> {
         let (puts, gets) = socket::pair()?;
         let end = |socket, side| Arc::new(Self::of(socket, side, memory));
-        Ok((end(puts, Side::Puts), end(gets, Side::Gets)))
+        Ok((end(puts, EndKind::Puts), end(gets, EndKind::Gets)))
     }
 
     /// Makes an end of a descriptor that came from another process.
-    pub(super) fn of(socket: OwnedFd, side: Side, memory: &Arc<Memory>) -> Self {
+    pub(super) fn of(socket: OwnedFd, side: EndKind, memory: &Arc<QueueMemory>) -> Self {
         Self { socket, tells: Tells { side, memory: Arc::clone(memory) } }
     }
 
-    pub(super) fn side(&self) -> Side {
+    pub(super) fn side(&self) -> EndKind {
         self.tells.side
     }
 
-    pub(super) fn memory(&self) -> &Arc<Memory> {
+    pub(super) fn memory(&self) -> &Arc<QueueMemory> {
         &self.tells.memory
     }
 
@@ -139,7 +140,7 @@ impl End {
     }
 }
 
-impl AsFd for End {
+impl AsFd for Endpoint {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.socket.as_fd()
     }
@@ -149,7 +150,7 @@ fn number_of(bytes: &[u8]) -> Option<u64> {
     Some(u64::from_ne_bytes(*bytes.first_chunk()?))
 }
 
-impl Handle for End {
+impl Handle for Endpoint {
     fn descriptor(&self) -> BorrowedFd<'_> {
         self.socket.as_fd()
     }
