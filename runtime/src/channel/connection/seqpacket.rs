@@ -2,6 +2,9 @@
 //!
 //! Owns: [`SeqPacket`], one end. Runs in: any process. Invariant: a packet is checked against what came before it is used.
 //!
+//! Why `ETOOMANYREFS` is tried again for a second, from both ends: the kernel counts descriptors under way. A user
+//! may have no more of them in sockets than one process may have open, all its processes together.
+//!
 //! # A packet
 //!
 //! | bytes | what |

@@ -12,6 +12,9 @@
 //! The handles of an item are a message on that socket, which begins with its number, sent before the item is put and under the
 //! same lock. So the messages come in the order of the items; one that belongs to no item, because its producer was killed
 //! before it had put it, has a lower number than the next that is looked for, and is dropped then.
+//!
+//! Why a packet with handles is looked at before it is taken, and the item is taken in between: a consumer that is
+//! killed before has taken neither. One that is killed after leaves a message whose number no consumer looks for.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;

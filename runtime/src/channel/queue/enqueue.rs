@@ -4,6 +4,9 @@
 //! Never: encodes, decodes, or waits for room or for an item; and never makes a system call itself, but through
 //! [`QueueMemory`], so that a model checker can run it.
 //!
+//! Why a producer tells its processor what it will write soon (`Map::expect_write`): otherwise each new cache line
+//! comes from the consumer's processor while the lock is held.
+//!
 //! # The words
 //!
 //! | word | written by | what it says |
