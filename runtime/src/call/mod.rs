@@ -8,5 +8,5 @@ pub(crate) mod panics;
 mod run;
 mod values;
 
-pub(crate) use self::run::{Ran, Sink, put_failure, run_each, run_one};
+pub(crate) use self::run::{Ran, ResultSink, put_failure, run_each, run_one};
 pub(crate) use self::values::{decode, encode};

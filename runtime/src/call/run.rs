@@ -3,7 +3,7 @@
 //! Runs in: a child, on its main thread; in the parent, where pools run their tasks inline.
 //! Invariant: no panic of a task leaves [`run_each`].
 //!
-//! There is one loop over calls. A [`Sink`] says where results go: a batch into the reply ring, item by item, a single call into
+//! There is one loop over calls. A [`ResultSink`] says where results go: a batch into the reply ring, item by item, a single call into
 //! a payload. The loop takes some 20 ns for an item, so nothing in it passes through memory in pieces of two sizes: a
 //! vector that is moved as 16 bytes just after its length was stored as 8 waits for the store. Hence one writer for all
 //! items, closures that return a `bool`, and failures out of line.
@@ -29,7 +29,7 @@ pub(crate) struct Ran {
 }
 
 /// Where the results of calls go.
-pub(crate) trait Sink {
+pub(crate) trait ResultSink {
     /// Before a call: how many bytes its result may have until it spills. `None` ends the loop, since no result fits any more.
     fn begin(&mut self) -> Option<usize>;
 
@@ -45,7 +45,7 @@ pub(crate) trait Sink {
 pub(crate) fn run_each<'a>(
     task: &Registration,
     items: impl IntoIterator<Item = &'a [u8]>,
-    sink: &mut impl Sink,
+    sink: &mut impl ResultSink,
     writer: &mut Writer<'_>,
 ) {
     for item in items {
@@ -59,7 +59,7 @@ pub(crate) fn run_each<'a>(
 }
 
 #[inline]
-fn run(task: &Registration, item: &[u8], room: usize, sink: &mut impl Sink, writer: &mut Writer<'_>) -> Ran {
+fn run(task: &Registration, item: &[u8], room: usize, sink: &mut impl ResultSink, writer: &mut Writer<'_>) -> Ran {
     let mut refusal = None;
     // The closure returns next to nothing: what it returned by way of memory would take longer than the rest.
     let caught = panic::catch_unwind(AssertUnwindSafe(|| match task.run(item, writer) {
@@ -130,7 +130,7 @@ struct One<F> {
     result: Option<(FrameKind, codec::Encoded, Handles)>,
 }
 
-impl<F: FnMut()> Sink for One<F> {
+impl<F: FnMut()> ResultSink for One<F> {
     fn begin(&mut self) -> Option<usize> {
         Some(INLINE)
     }

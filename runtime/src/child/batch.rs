@@ -9,7 +9,7 @@ use std::mem;
 use std::time::{Duration, Instant};
 
 use super::serve;
-use crate::call::{self, Ran, Sink};
+use crate::call::{self, Ran, ResultSink};
 use crate::codec::handles::{self, Handles};
 use crate::codec::{Spill, Writer};
 use crate::link::batch::Items;
@@ -19,7 +19,7 @@ use crate::sys::{Errno, atfork, clock, process};
 use crate::task::{Registration, lookup};
 
 /// A batch that has taken so long is answered as far as it has come. The parent makes them a hundred times shorter.
-const LONG: Duration = Duration::from_millis(2);
+const MAX_BATCH_TIME: Duration = Duration::from_millis(2);
 
 /// Runs the items that fit into one answer, and answers them whatever happens.
 pub(super) fn run(callee: &mut Callee, given: &Incoming, crash_note: CrashNote) {
@@ -41,14 +41,14 @@ pub(super) fn run(callee: &mut Callee, given: &Incoming, crash_note: CrashNote) 
 fn run_items(callee: &mut Callee, given: &Incoming, (task, items): (&Registration, Items<'_>), crash_note: CrashNote) {
     let mut filling = callee.filling();
     let start = Cell::new(0);
-    let mut behind = Behind { filling: &mut filling, start: &start };
+    let mut behind = OffsetSpill { filling: &mut filling, start: &start };
     let mut writer = Writer::new(Vec::with_capacity(64), INLINE, &mut behind);
     let answer = callee.begin_answer(given);
-    let (watch, generation) = (Watch::start(), atfork::generation());
-    let mut results = Results { callee, answer, watch, start: &start, crash_note, generation, spilled: None };
+    let (watch, generation) = (Stopwatch::start(), atfork::generation());
+    let mut results = BatchSink { callee, answer, watch, start: &start, crash_note, generation, spilled: None };
     call::run_each(task, items, &mut results, &mut writer);
     drop(writer);
-    let Results { callee, mut answer, watch, spilled, .. } = results;
+    let BatchSink { callee, mut answer, watch, spilled, .. } = results;
     given.received.release();
     if spilled.is_none() {
         callee.end_items(&answer);
@@ -66,10 +66,10 @@ fn run_items(callee: &mut Callee, given: &Incoming, (task, items): (&Registratio
 }
 
 /// The results of a batch, which go into its answer in the reply half, one behind the other.
-struct Results<'c, 'f> {
+struct BatchSink<'c, 'f> {
     callee: &'c mut Callee,
     answer: BatchReply,
-    watch: Watch,
+    watch: Stopwatch,
     /// Where the next result begins in a parcel, should it not fit into the ring.
     start: &'f Cell<usize>,
     crash_note: CrashNote,
@@ -78,7 +78,7 @@ struct Results<'c, 'f> {
     spilled: Option<(FrameKind, usize)>,
 }
 
-impl Sink for Results<'_, '_> {
+impl ResultSink for BatchSink<'_, '_> {
     #[inline]
     fn begin(&mut self) -> Option<usize> {
         let room = self.answer.room()?;
@@ -119,12 +119,12 @@ fn not_handed_over(errno: Errno) -> String {
 }
 
 /// The part of a parcel behind what stands there already.
-struct Behind<'f> {
+struct OffsetSpill<'f> {
     filling: &'f mut BufferWriter,
     start: &'f Cell<usize>,
 }
 
-impl Spill for Behind<'_> {
+impl Spill for OffsetSpill<'_> {
     fn grow(&mut self, written: usize, capacity: usize) -> io::Result<()> {
         // More than memory is refused below.
         let start = self.start.get();
@@ -137,13 +137,13 @@ impl Spill for Behind<'_> {
 }
 
 /// How long a batch has taken, asked after each item.
-struct Watch {
+struct Stopwatch {
     start: Instant,
     /// A clock that costs nearly nothing, and moves every few milliseconds.
     tick: u64,
 }
 
-impl Watch {
+impl Stopwatch {
     fn start() -> Self {
         Self { start: Instant::now(), tick: clock::coarse() }
     }
@@ -151,7 +151,7 @@ impl Watch {
     #[inline]
     fn is_long(&mut self) -> bool {
         let tick = clock::coarse();
-        tick != mem::replace(&mut self.tick, tick) && self.start.elapsed() >= LONG
+        tick != mem::replace(&mut self.tick, tick) && self.start.elapsed() >= MAX_BATCH_TIME
     }
 
     fn nanos(&self) -> u32 {

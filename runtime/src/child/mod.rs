@@ -5,8 +5,8 @@
 
 mod batch;
 mod boot;
-mod company;
-mod jobs;
-mod outfit;
+mod foreign_threads;
+mod job_control;
 mod serve;
 mod server;
+mod setup;

@@ -8,7 +8,7 @@ use std::panic;
 use std::time::Duration;
 
 use super::batch;
-use super::outfit;
+use super::setup;
 use crate::call::{self, panics};
 use crate::codec::Writer;
 use crate::codec::handles::{self, Handles, Received};
@@ -25,7 +25,7 @@ pub(super) fn serve(mut callee: Callee) -> ! {
     let crash_note = callee.crash_note();
     crash::set_overflow_flag(callee.overflow_flag());
     panics::set_sink(crash_note);
-    rehearse();
+    prefault();
     let mut once = None;
     while let Some(given) = callee.next() {
         if given.kind == FrameKind::Setup {
@@ -65,8 +65,8 @@ pub(super) fn serve(mut callee: Callee) -> ! {
 
 /// Goes through what the first request will need, so that a spare takes its page faults before a caller waits for it, and
 /// the fork server looks up for all of them what the dynamic linker leaves to the first use.
-pub(super) fn rehearse() {
-    outfit::measure();
+pub(super) fn prefault() {
+    setup::measure();
     let setup = to_bytes(&Setup::default());
     let setup: Option<Setup> = from_bytes(&setup).ok();
     let known = panic::catch_unwind(|| lookup(0).is_some());
@@ -85,7 +85,7 @@ fn set_up(callee: &mut Callee, given: &Incoming) -> Result<Option<Duration>, Set
     let once = setup.once;
     callee.watch_memory(setup.most_memory);
     let other_stack = setup.limits.iter().any(|(place, _)| *place == limits::STACK);
-    outfit::put_on(setup, &attached)?;
+    setup::apply(setup, &attached)?;
     if other_stack {
         crash::find_stack();
     }
@@ -104,7 +104,7 @@ fn run(callee: &mut Callee, given: &Incoming) {
             return answer(callee, given, FrameKind::BadArguments, why.as_bytes());
         }
     };
-    if let Some(refusal) = given.memory.and_then(outfit::refuse_memory) {
+    if let Some(refusal) = given.memory.and_then(setup::refuse_memory) {
         return answer(callee, given, FrameKind::BadSetup, &to_bytes(&refusal));
     }
     let (generation, crash_note) = (atfork::generation(), callee.crash_note());

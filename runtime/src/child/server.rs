@@ -18,7 +18,7 @@
 //!
 //! `waitid` names it, and [`FromServer::Stopped`] is sent. A child in the background of its terminal that reads from it is
 //! stopped, too, and nothing would ever continue it: its group is killed, so that its call ends with an error that says why.
-//! What stops the program and its children together is in [`jobs`](super::jobs).
+//! What stops the program and its children together is in [`job_control`](super::job_control).
 //!
 //! # Which processes live
 //!
@@ -35,9 +35,9 @@ use std::collections::{BTreeMap, VecDeque};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
 
-use super::company::Company;
-use super::jobs::Jobs;
-use super::{boot, outfit, serve};
+use super::foreign_threads::ForeignThreads;
+use super::job_control::JobControl;
+use super::{boot, serve, setup};
 use crate::call::panics;
 use crate::codec::message::{from_bytes, to_bytes};
 use crate::link::StartMethod;
@@ -52,9 +52,9 @@ use crate::sys::{self, Errno, fd, inherit, poll, rights, self_exe, signal, termi
 use crate::task::{fingerprint, preloads};
 
 /// How long killed children may take to end before the server no longer waits for them. They take milliseconds.
-const LONGEST_END: Duration = Duration::from_secs(1);
+const MAX_END_TIME: Duration = Duration::from_secs(1);
 
-struct Server {
+struct ServerLoop {
     socket: OwnedFd,
     parent: OwnedFd,
     /// The parent, as the process table knows it.
@@ -64,17 +64,17 @@ struct Server {
     children: BTreeMap<Pid, (ChildId, ProcId)>,
     /// Has the groups of the children killed when this process ends. `None` where it could not be made.
     hangup: Option<ServerEnd>,
-    jobs: Jobs,
+    jobs: JobControl,
     /// Children that were stopped, perhaps together with the program, and by which signal.
     untold: Vec<(ChildId, i32)>,
     /// What the socket had no room for.
     outgoing: VecDeque<(Vec<u8>, Option<OwnedFd>)>,
-    company: Company,
+    company: ForeignThreads,
 }
 
 /// Serves until the parent is gone. Returns only why it could not begin.
 pub(super) fn run(socket: OwnedFd) -> Errno {
-    let company = Company::before_preloads();
+    let company = ForeignThreads::before_preloads();
     let (parent, asking, events) = match begin(socket.as_fd()) {
         Ok(begun) => begun,
         Err(errno) => {
@@ -83,14 +83,14 @@ pub(super) fn run(socket: OwnedFd) -> Errno {
             return errno;
         }
     };
-    let server = Server {
+    let server = ServerLoop {
         socket,
         parent,
         asking,
         events,
         children: BTreeMap::new(),
         hangup: ServerEnd::new().ok(),
-        jobs: Jobs::of(process::parent_pid()),
+        jobs: JobControl::of(process::parent_pid()),
         untold: Vec::new(),
         outgoing: VecDeque::new(),
         company,
@@ -142,7 +142,7 @@ fn begin(socket: BorrowedFd<'_>) -> Result<(OwnedFd, ProcId, OwnedFd), Errno> {
     // Preloads may have installed handlers, too.
     signal::leave_to_parent();
     signal::block_requests();
-    serve::rehearse();
+    serve::prefault();
     // Or every child would print what the preloads left in the buffer.
     let _ = std::io::Write::flush(&mut std::io::stdout());
     use_nothing_of_the_parents(stay)?;
@@ -163,7 +163,7 @@ fn use_nothing_of_the_parents(stay: bool) -> Result<(), Errno> {
     if stay { Ok(()) } else { fd::change_directory(fd::directory("/".as_ref())?.as_fd()) }
 }
 
-impl Server {
+impl ServerLoop {
     fn serve(mut self) -> Next {
         loop {
             let Ok([request, parent_ended, event]) = self.wait() else {
@@ -359,7 +359,7 @@ impl Server {
     /// Kills every child, and stays until each has been said to have ended, but not for ever.
     fn end(mut self) -> Next {
         self.children.keys().for_each(|leader| process::signal_group(*leader, signal::KILL));
-        let deadline = Instant::now() + LONGEST_END;
+        let deadline = Instant::now() + MAX_END_TIME;
         loop {
             signal::drain_events(&self.events);
             self.reap();
@@ -386,7 +386,7 @@ fn execute(
 ) -> ! {
     sys::signal::restore_dispositions();
     sys::signal::set_mask(0);
-    let prepared = outfit::dress(dress).and_then(|env| {
+    let prepared = setup::dress(dress).and_then(|env| {
         let leave_open = || {
             let table = proc_table::descriptor()?;
             inherit::close_all_on_exec();
@@ -395,7 +395,7 @@ fn execute(
             hangup.as_ref().map_or(Ok(()), |end| fd::leave_open_on_exec(end.as_fd()))?;
             Ok((self_exe::get_or_open()?, table.as_raw_fd(), env))
         };
-        leave_open().map_err(|errno| outfit::refusal("execute this program again", errno))
+        leave_open().map_err(|errno| setup::refusal("execute this program again", errno))
     });
     let refusal = prepared.map_or_else(
         |refusal| refusal,
@@ -405,7 +405,7 @@ fn execute(
             let mark = BootEnv { role, place: sys::init::constructor_index(), socket: control.as_raw_fd() };
             let env = process::env_with(&env, (BOOT_ENV, &mark.to_string()));
             let errno = process::exec_image(image.as_fd(), &process::own_args(), &env);
-            outfit::refusal("execute this program again", errno)
+            setup::refusal("execute this program again", errno)
         },
     );
     let excuse = to_bytes(&FromChild::NotExecuted { step: refusal.step, errno: refusal.errno });

@@ -4,10 +4,10 @@
 //! names and, if they are pinned, their processors.
 
 use super::builder::PoolBuilder;
-use crate::process::surroundings;
+use crate::process::attribute_setters;
 
 impl PoolBuilder {
-    surroundings! {
+    attribute_setters! {
         it: "a worker", its: "the workers'", new: "Pool::builder()", run: "build()?.call(seen, ())?"
     }
 

@@ -5,11 +5,11 @@
 
 use std::sync::Arc;
 
+use super::attributes::attribute_setters;
 use super::handle::Process;
 use super::output::{Output, Pipes};
-use super::running::{IsRight, NotStarted, Order, Running};
+use super::spawned_call::{IsRight, NotStarted, SpawnRequest, SpawnedCall};
 use super::stdio::Stdio;
-use super::surroundings::surroundings;
 use crate::call::encode;
 use crate::error::{Error, Result};
 use crate::link::{SharedBufferPool, StartMethod};
@@ -112,7 +112,7 @@ impl ProcessBuilder {
         self
     }
 
-    surroundings! {
+    attribute_setters! {
         it: "it", its: "its", new: "ProcessBuilder::new()", run: "spawn(seen, ())?.join()?"
     }
 
@@ -183,7 +183,7 @@ impl ProcessBuilder {
 }
 
 /// How many more processes get the call if one is found dead that never claimed it.
-const MORE_TRIES: u32 = 2;
+const EXTRA_TRIES: u32 = 2;
 
 /// What `task.spawn(…)` does: [`ProcessBuilder::spawn`] with no options, where a failed start is what `join` reports.
 pub fn spawn<T: Task>(task: T, args: T::Args<'_>) -> Process<T::Output> {
@@ -193,7 +193,7 @@ pub fn spawn<T: Task>(task: T, args: T::Args<'_>) -> Process<T::Output> {
     Process::new(name, started, T::decode_output)
 }
 
-fn launch<T: Task>(options: SpawnAttributes, name: &str, task: T, args: T::Args<'_>) -> Result<Arc<Running>> {
+fn launch<T: Task>(options: SpawnAttributes, name: &str, task: T, args: T::Args<'_>) -> Result<Arc<SpawnedCall>> {
     let registration = task.registration();
     let start = move || {
         let Limits { timeout: limit, retries, .. } = task.options();
@@ -233,8 +233,8 @@ fn launch<T: Task>(options: SpawnAttributes, name: &str, task: T, args: T::Args<
             };
             std::mem::take(&mut options.stdio);
             // Only forked children can be spares, which may have died unnoticed.
-            let tries = if options.method == StartMethod::ForkServer && !supplied { MORE_TRIES } else { 0 };
-            let order = Arc::new(Order {
+            let tries = if options.method == StartMethod::ForkServer && !supplied { EXTRA_TRIES } else { 0 };
+            let order = Arc::new(SpawnRequest {
                 task: registration.name(),
                 index,
                 ignores_termination: made.0.ignores_termination,
@@ -244,7 +244,7 @@ fn launch<T: Task>(options: SpawnAttributes, name: &str, task: T, args: T::Args<
             });
             let is_right = |child: &ChildHandle| supervisor.is_right(child, umask);
             let is_right: IsRight<'_> = if is_sure { None } else { Some(&is_right) };
-            match Running::start(child, Arc::clone(&order), made, call, (tries, is_right)) {
+            match SpawnedCall::start(child, Arc::clone(&order), made, call, (tries, is_right)) {
                 Ok(running) => return Ok(running),
                 Err(NotStarted::Failed(error)) => return Err(error),
                 Err(NotStarted::Wrong(again)) => call = again,

@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 
 use super::builder::ProcessBuilder;
 use super::output::{Output, Pipes};
-use super::running::Running;
+use super::spawned_call::SpawnedCall;
 use crate::call::decode;
 use crate::codec::CodecError;
 use crate::error::{Error, Result};
@@ -47,7 +47,7 @@ use crate::sys::{self, atfork, fd, signal};
 #[must_use = "the process goes on by itself when this is dropped; say `detach()` if that is meant"]
 pub struct Process<R> {
     name: String,
-    state: State,
+    state: HandleState,
     /// How many `fork()`s of the host program came before: a copy of this handle belongs to another process.
     generation: u64,
     decode: fn(&[u8]) -> std::result::Result<R, CodecError>,
@@ -56,8 +56,8 @@ pub struct Process<R> {
     pub(super) pipes: Pipes,
 }
 
-enum State {
-    Running(Arc<Running>),
+enum HandleState {
+    SpawnedCall(Arc<SpawnedCall>),
     /// It could not be started. The descriptor is readable, as that of a process that has ended.
     Failed(Error, Option<OwnedFd>),
 }
@@ -83,17 +83,17 @@ impl Process<()> {
 impl<R> Process<R> {
     pub(super) fn new(
         name: String,
-        started: Result<Arc<Running>>,
+        started: Result<Arc<SpawnedCall>>,
         decode: fn(&[u8]) -> std::result::Result<R, CodecError>,
     ) -> Self {
         let state = match started {
-            Ok(running) => State::Running(running),
+            Ok(running) => HandleState::SpawnedCall(running),
             Err(error) => {
                 let ended = fd::eventfd().ok();
                 if let Some(event) = &ended {
                     fd::notify(event.as_fd());
                 }
-                State::Failed(error, ended)
+                HandleState::Failed(error, ended)
             }
         };
         Self { name, state, generation: atfork::generation(), decode, stdin: None, pipes: Pipes::default() }
@@ -102,8 +102,8 @@ impl<R> Process<R> {
     /// The error of a start that failed.
     pub(super) fn failure(&self) -> Option<&Error> {
         match &self.state {
-            State::Running(_) => None,
-            State::Failed(error, _) => Some(error),
+            HandleState::SpawnedCall(_) => None,
+            HandleState::Failed(error, _) => Some(error),
         }
     }
 
@@ -236,7 +236,7 @@ impl<R> Process<R> {
     /// # Errors
     /// The process could not be started, or the kernel refuses.
     pub fn terminate(&self) -> Result<()> {
-        self.send(Running::terminate)
+        self.send(SpawnedCall::terminate)
     }
 
     /// Ends the process, and its whole group: SIGKILL. Fine if it has ended.
@@ -288,19 +288,19 @@ impl<R> Process<R> {
         self.send(|running| running.signal(signal))
     }
 
-    fn send(&self, send: impl FnOnce(&Running) -> sys::Result<()>) -> Result<()> {
+    fn send(&self, send: impl FnOnce(&SpawnedCall) -> sys::Result<()>) -> Result<()> {
         let running = self.running()?;
         let refused = |errno: sys::Errno| Error::invalid(format!("cannot signal the process: {}", errno.desc()));
         send(running).map_err(|errno| refused(errno).in_process(&self.name, running.record.pid))
     }
 
-    fn running(&self) -> Result<&Arc<Running>> {
+    fn running(&self) -> Result<&Arc<SpawnedCall>> {
         match &self.state {
-            State::Running(_) if self.generation != atfork::generation() => {
+            HandleState::SpawnedCall(_) if self.generation != atfork::generation() => {
                 Err(Error::invalid("the process was started by the process that this one is a `fork()` of"))
             }
-            State::Running(running) => Ok(running.latest()),
-            State::Failed(error, _) => Err(error.clone()),
+            HandleState::SpawnedCall(running) => Ok(running.latest()),
+            HandleState::Failed(error, _) => Err(error.clone()),
         }
     }
 }
@@ -320,7 +320,7 @@ impl<R> Future for Process<R> {
             if running.outcome().is_none() {
                 let failed = |errno| Error::could_not_start("watch a process", errno);
                 let watched = reactor().and_then(|reactor| {
-                    let token = running.wake_later(&reactor, context.waker()).map_err(failed)?;
+                    let token = running.register_waker(&reactor, context.waker()).map_err(failed)?;
                     self.pipes.discard(&reactor, token).map_err(failed)
                 });
                 match watched {
@@ -346,10 +346,10 @@ impl<R> AsFd for Process<R> {
     /// A descriptor that is readable once the process has ended: its pidfd.
     fn as_fd(&self) -> BorrowedFd<'_> {
         match &self.state {
-            State::Running(running) => running.latest().record.pidfd(),
-            State::Failed(_, Some(ended)) => ended.as_fd(),
+            HandleState::SpawnedCall(running) => running.latest().record.pidfd(),
+            HandleState::Failed(_, Some(ended)) => ended.as_fd(),
             // Not even an eventfd could be had; /dev/null's owner is always readable, as is any closed stream's.
-            State::Failed(_, None) => fd::stdio(0),
+            HandleState::Failed(_, None) => fd::stdio(0),
         }
     }
 }
@@ -357,7 +357,7 @@ impl<R> AsFd for Process<R> {
 impl<R> Drop for Process<R> {
     fn drop(&mut self) {
         // In a copy made by `fork()`, the epoll set is still the original's, too.
-        if let State::Running(running) = &self.state
+        if let HandleState::SpawnedCall(running) = &self.state
             && self.generation == atfork::generation()
         {
             running.latest().release();

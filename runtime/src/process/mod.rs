@@ -4,18 +4,18 @@
 //! Never: waits for a process's end when only its result is asked for.
 
 mod afresh;
+mod attributes;
 mod builder;
-mod family;
 mod handle;
+mod info;
 mod output;
-mod running;
+mod spawned_call;
 mod stdio;
-mod surroundings;
 
 pub use self::afresh::start_afresh;
+pub(crate) use self::attributes::attribute_setters;
 pub use self::builder::{ProcessBuilder, spawn};
-pub use self::family::{ProcessInfo, active_children, available_parallelism, current, parent};
 pub use self::handle::Process;
+pub use self::info::{ProcessInfo, active_children, available_parallelism, current, parent};
 pub use self::output::Output;
 pub use self::stdio::Stdio;
-pub(crate) use self::surroundings::surroundings;

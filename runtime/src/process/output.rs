@@ -20,7 +20,7 @@ use crate::sys::{self, Errno, errno_of, memory};
 const CHUNK_BYTES: usize = 64 << 10;
 
 /// How many chunks a future reads before it lets others of its executor run.
-const CHUNKS_AT_A_TIME: usize = 16;
+const MAX_CHUNKS_PER_POLL: usize = 16;
 
 /// The result of a process, and what it has written into pipes; made by [`Process::output`](crate::Process::output) and
 /// [`ProcessBuilder::output`](crate::ProcessBuilder::output).
@@ -139,7 +139,7 @@ impl Pipes {
             }
             self.watched_by = Some(Arc::clone(reactor));
         }
-        self.read_rest(CHUNKS_AT_A_TIME, &mut |_, _| Ok(()))
+        self.read_rest(MAX_CHUNKS_PER_POLL, &mut |_, _| Ok(()))
     }
 
     /// The reactor is not to tell of them any more.

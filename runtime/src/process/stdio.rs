@@ -28,10 +28,10 @@ use crate::sys::{Errno, fd};
 /// # process_task::Result::Ok(())
 /// ```
 #[derive(Debug)]
-pub struct Stdio(Kind);
+pub struct Stdio(StdioKind);
 
 #[derive(Debug)]
-enum Kind {
+enum StdioKind {
     Inherit,
     Null,
     Piped,
@@ -42,7 +42,7 @@ impl Stdio {
     /// `/dev/null`. What stdin is unless asked otherwise.
     #[must_use]
     pub fn null() -> Self {
-        Self(Kind::Null)
+        Self(StdioKind::Null)
     }
 
     /// The parent's own stream. What stdout and stderr are unless asked otherwise.
@@ -72,18 +72,18 @@ impl Stdio {
     /// ```
     #[must_use]
     pub fn inherit() -> Self {
-        Self(Kind::Inherit)
+        Self(StdioKind::Inherit)
     }
 
     /// A new pipe; the parent's end is had from the [`Process`](crate::Process).
     #[must_use]
     pub fn piped() -> Self {
-        Self(Kind::Piped)
+        Self(StdioKind::Piped)
     }
 
     /// The child's end for stdin, and ours if it is a pipe.
     pub(super) fn for_input(self) -> Result<(Option<OwnedFd>, Option<PipeWriter>)> {
-        if let Kind::Piped = self.0 {
+        if let StdioKind::Piped = self.0 {
             let (theirs, ours) = std::io::pipe().map_err(|error| preparing("make a pipe", &error))?;
             return Ok((Some(theirs.into()), Some(ours)));
         }
@@ -92,7 +92,7 @@ impl Stdio {
 
     /// The child's end for stdout (1) or stderr (2), and ours if it is a pipe.
     pub(super) fn for_output(self, number: i32) -> Result<(Option<OwnedFd>, Option<PipeReader>)> {
-        if let Kind::Piped = self.0 {
+        if let StdioKind::Piped = self.0 {
             let (ours, theirs) = std::io::pipe().map_err(|error| preparing("make a pipe", &error))?;
             return Ok((Some(theirs.into()), Some(ours)));
         }
@@ -102,35 +102,35 @@ impl Stdio {
     fn file(self, number: i32) -> Result<Option<OwnedFd>> {
         let failed = |errno: Errno| preparing("open a standard stream", &errno.into());
         match self.0 {
-            Kind::Null => fd::dev_null().map(Some).map_err(|errno| preparing("open /dev/null", &errno.into())),
-            Kind::File(file) => Ok(Some(file)),
+            StdioKind::Null => fd::dev_null().map(Some).map_err(|errno| preparing("open /dev/null", &errno.into())),
+            StdioKind::File(file) => Ok(Some(file)),
             // Outputs are inherited anyway; for stdin it must be said.
-            Kind::Inherit if number == 0 => fd::duplicate(fd::stdio(0).as_fd()).map(Some).map_err(failed),
-            Kind::Inherit | Kind::Piped => Ok(None),
+            StdioKind::Inherit if number == 0 => fd::duplicate(fd::stdio(0).as_fd()).map(Some).map_err(failed),
+            StdioKind::Inherit | StdioKind::Piped => Ok(None),
         }
     }
 }
 
 impl From<OwnedFd> for Stdio {
     fn from(file: OwnedFd) -> Self {
-        Self(Kind::File(file))
+        Self(StdioKind::File(file))
     }
 }
 
 impl From<File> for Stdio {
     fn from(file: File) -> Self {
-        Self(Kind::File(file.into()))
+        Self(StdioKind::File(file.into()))
     }
 }
 
 impl From<PipeReader> for Stdio {
     fn from(pipe: PipeReader) -> Self {
-        Self(Kind::File(pipe.into()))
+        Self(StdioKind::File(pipe.into()))
     }
 }
 
 impl From<PipeWriter> for Stdio {
     fn from(pipe: PipeWriter) -> Self {
-        Self(Kind::File(pipe.into()))
+        Self(StdioKind::File(pipe.into()))
     }
 }

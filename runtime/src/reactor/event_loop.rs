@@ -21,7 +21,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use super::lost;
-use super::timers::{Timer, Timers};
+use super::timers::{TimerKey, Timers};
 use crate::error::{Error, Result};
 use crate::sys::held::{self, CloseDetector, HeldFd};
 use crate::sys::poll::{self, Trigger};
@@ -222,7 +222,7 @@ impl Reactor {
     }
 
     /// Runs `function` after `delay`, on the reactor's thread. `None` if that is beyond the clock's end: then it never runs.
-    pub(crate) fn timer(&self, delay: Duration, function: impl FnOnce() + Send + 'static) -> Option<Timer> {
+    pub(crate) fn timer(&self, delay: Duration, function: impl FnOnce() + Send + 'static) -> Option<TimerKey> {
         let mut timers = lock(&self.timers);
         let timer = timers.insert(delay, Box::new(function))?;
         let is_next = timers.is_next(timer);
@@ -240,7 +240,7 @@ impl Reactor {
     }
 
     /// Drops a timer's function, which may be running.
-    pub(crate) fn cancel(&self, timer: Timer) {
+    pub(crate) fn cancel(&self, timer: TimerKey) {
         let cancelled = lock(&self.timers).cancel(timer);
         drop(cancelled);
     }

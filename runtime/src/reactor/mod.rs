@@ -13,5 +13,5 @@ mod wake;
 
 pub(crate) use self::event_loop::{EventHandler, Hooks, Reactor, Token, existing_reactor, reactor};
 pub(crate) use self::lost::error as lost_error;
-pub(crate) use self::timers::Timer;
+pub(crate) use self::timers::TimerKey;
 pub(crate) use self::wake::wake;

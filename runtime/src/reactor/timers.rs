@@ -11,34 +11,34 @@ pub(super) type Function = Box<dyn FnOnce() + Send>;
 #[derive(Default)]
 pub(super) struct Timers {
     last: u64,
-    waiting: BTreeMap<Timer, Function>,
+    waiting: BTreeMap<TimerKey, Function>,
 }
 
 /// When a function is due, and its number, which tells it from others that are due then.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct Timer(Instant, u64);
+pub(crate) struct TimerKey(Instant, u64);
 
 impl Timers {
     /// Adds a function that is due after `delay`; `None`, and nothing added, if that is beyond the clock's end.
-    pub(super) fn insert(&mut self, delay: Duration, function: Function) -> Option<Timer> {
+    pub(super) fn insert(&mut self, delay: Duration, function: Function) -> Option<TimerKey> {
         self.last += 1;
-        let timer = Timer(Instant::now().checked_add(delay)?, self.last);
+        let timer = TimerKey(Instant::now().checked_add(delay)?, self.last);
         self.waiting.insert(timer, function);
         Some(timer)
     }
 
     /// Whether nothing is due earlier.
-    pub(super) fn is_next(&self, timer: Timer) -> bool {
+    pub(super) fn is_next(&self, timer: TimerKey) -> bool {
         self.waiting.first_key_value().is_none_or(|(first, _)| *first >= timer)
     }
 
-    pub(super) fn cancel(&mut self, timer: Timer) -> Option<Function> {
+    pub(super) fn cancel(&mut self, timer: TimerKey) -> Option<Function> {
         self.waiting.remove(&timer)
     }
 
     /// Takes what is due by now, the earliest first.
     pub(super) fn take_due(&mut self) -> Vec<Function> {
-        let now = Timer(Instant::now(), u64::MAX);
+        let now = TimerKey(Instant::now(), u64::MAX);
         let later = self.waiting.split_off(&now);
         std::mem::replace(&mut self.waiting, later).into_values().collect()
     }

@@ -45,16 +45,16 @@ pub(crate) struct ChildHandle {
     sequence: AtomicU64,
     /// How many processes the kernel had killed for want of memory when this one was handed out.
     oom_kills: OnceLock<OomKills>,
-    end: Mutex<End>,
+    end: Mutex<ExitState>,
     ended: Condvar,
-    stop: Mutex<Stop>,
+    stop: Mutex<StopState>,
 }
 
 /// What is called when a child is stopped, by which signal, and when it is continued.
 type StopWatcher = Arc<dyn Fn(Option<i32>) + Send + Sync>;
 
 #[derive(Default)]
-struct Stop {
+struct StopState {
     /// The signal that has stopped it, while it is stopped.
     signal: Option<i32>,
     /// The signal that has stopped it in the background of its terminal. It is killed for that.
@@ -63,7 +63,7 @@ struct Stop {
 }
 
 #[derive(Default)]
-struct End {
+struct ExitState {
     status: Option<RawStatus>,
     /// What the kernel's OOM killer has done meanwhile, if the process was killed by SIGKILL.
     oom: Option<String>,

@@ -26,10 +26,10 @@ use crate::sys::poll::{self, Trigger};
 use crate::sys::{Errno, fd, held, membarrier, process, signal, socket};
 
 /// How long the fork server may take to end its children once our end of its socket is closed. It takes milliseconds.
-const END_OF_CHILDREN: Duration = Duration::from_secs(2);
+const CHILDREN_EXIT_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// How often to look which processes live: no descriptor is left that would tell.
-const LOOK_AGAIN: Duration = Duration::from_millis(1);
+const LIVENESS_CHECK_INTERVAL: Duration = Duration::from_millis(1);
 
 /// See the top of this file.
 pub(crate) struct Supervisor {
@@ -265,9 +265,9 @@ impl Hooks for Supervisor {
     /// The fork server has seen the end of its socket. It kills every child, and says in shared memory that each has ended.
     fn after_loss(self: Arc<Self>) {
         let children: Vec<_> = self.table().children.values().cloned().collect();
-        let deadline = Instant::now() + END_OF_CHILDREN;
+        let deadline = Instant::now() + CHILDREN_EXIT_TIMEOUT;
         while children.iter().any(|child| proc_table::is_alive(child.member)) && Instant::now() < deadline {
-            std::thread::sleep(LOOK_AGAIN);
+            std::thread::sleep(LIVENESS_CHECK_INTERVAL);
         }
         for child in &children {
             child.set_exited(signal::KILL);

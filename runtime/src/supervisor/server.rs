@@ -26,7 +26,7 @@ use crate::sys::{self, Errno, fd, init, poll, process, self_exe, signal, spawn, 
 use crate::task::fingerprint;
 
 /// How long a fork server may take until it is ready, and a child until it is there.
-pub(super) const START_DEADLINE: Duration = Duration::from_secs(20);
+pub(super) const START_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// Why a program with more rights than its caller starts no processes.
 const MORE_RIGHTS: &str = "start a copy of this program: its file has capabilities or a set-user-ID or set-group-ID bit, so \
@@ -34,7 +34,7 @@ const MORE_RIGHTS: &str = "start a copy of this program: its file has capabiliti
     to the process instead (ambient capabilities, as by `setpriv --ambient-caps` or systemd's AmbientCapabilities=)";
 
 /// How long a process that has closed its socket, or was killed, may take to end. It takes milliseconds.
-const LAST_STEPS: Duration = Duration::from_secs(1);
+const EXIT_GRACE: Duration = Duration::from_secs(1);
 
 /// One fork server.
 #[derive(Debug)]
@@ -52,13 +52,13 @@ pub(crate) struct ForkServer {
     dismissed: AtomicBool,
     /// How many threads are about to ask it for a child; see [`super::servers::ServerLease`].
     pub(super) claims: AtomicUsize,
-    outgoing: Mutex<Outgoing>,
-    watch: OnceLock<Watch>,
+    outgoing: Mutex<SendQueue>,
+    watch: OnceLock<ServerWatch>,
 }
 
 /// What could not be sent yet.
 #[derive(Debug, Default)]
-struct Outgoing {
+struct SendQueue {
     messages: VecDeque<(Vec<u8>, Vec<OwnedFd>)>,
     /// Whether the reactor is to report that the socket is writable.
     awaits_room: bool,
@@ -66,7 +66,7 @@ struct Outgoing {
 
 /// The reactor that watches the socket and the pidfd, and under which tokens.
 #[derive(Debug)]
-struct Watch {
+struct ServerWatch {
     reactor: Arc<Reactor>,
     socket: Token,
     pidfd: Token,
@@ -115,7 +115,7 @@ impl ForkServer {
         socket::send(socket.as_fd(), &to_bytes(&hello), &[own.as_fd(), table]).map_err(at("greet the fork server"))?;
         let unconfirmed = execute(theirs.as_fd(), null.as_fd(), base.env())?;
         drop(theirs);
-        let deadline = Some(Instant::now() + START_DEADLINE);
+        let deadline = Some(Instant::now() + START_TIMEOUT);
         match poll::readable([socket.as_fd()], deadline) {
             Ok([true]) => {}
             Ok([false]) => return Err(at("wait for the fork server")(Errno::ETIMEDOUT)),
@@ -159,14 +159,14 @@ impl ForkServer {
     /// # Errors
     /// As `epoll_ctl(2)`. The handlers are removed then.
     pub(super) fn watch(&self, reactor: &Arc<Reactor>, (socket, pidfd): (Token, Token)) -> sys::Result<()> {
-        let _ = self.watch.set(Watch { reactor: Arc::clone(reactor), socket, pidfd });
+        let _ = self.watch.set(ServerWatch { reactor: Arc::clone(reactor), socket, pidfd });
         let pidfd = reactor.register(self.pidfd(), pidfd, Trigger::Level);
         pidfd.and_then(|()| reactor.register(self.socket(), socket, Trigger::Level)).inspect_err(|_| self.unwatch())
     }
 
     /// The server is dead, and not to be reported any more.
     pub(super) fn unwatch(&self) {
-        if let Some(Watch { reactor, socket, pidfd }) = self.watch.get() {
+        if let Some(ServerWatch { reactor, socket, pidfd }) = self.watch.get() {
             reactor.deregister(self.pidfd());
             reactor.deregister(self.socket());
             reactor.remove_handler(*pidfd);
@@ -222,7 +222,7 @@ impl ForkServer {
         self.await_room(&mut outgoing);
     }
 
-    fn send_queued(&self, outgoing: &mut Outgoing) -> bool {
+    fn send_queued(&self, outgoing: &mut SendQueue) -> bool {
         if self.socket.is_gone() || fd::file_id(self.socket.as_fd()) != self.identity {
             return false;
         }
@@ -238,7 +238,7 @@ impl ForkServer {
     }
 
     /// The reactor reports that the socket is writable as long as something waits for that.
-    fn await_room(&self, outgoing: &mut Outgoing) {
+    fn await_room(&self, outgoing: &mut SendQueue) {
         let awaits_room = !outgoing.messages.is_empty();
         // In a copy made by `fork()`, the epoll set is still the original's.
         let Some(watch) = self.watch.get().filter(|watch| watch.reactor.is_of_this_process()) else { return };
@@ -247,7 +247,7 @@ impl ForkServer {
         }
     }
 
-    fn outgoing(&self) -> MutexGuard<'_, Outgoing> {
+    fn outgoing(&self) -> MutexGuard<'_, SendQueue> {
         self.outgoing.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -265,7 +265,7 @@ impl UnconfirmedServer {
     /// It closed its socket without a word: the error says how it ended.
     fn ended_early(self) -> Error {
         let how = self.0.as_ref().and_then(|pidfd| {
-            let _ = poll::readable([pidfd.as_fd()], Some(Instant::now() + LAST_STEPS));
+            let _ = poll::readable([pidfd.as_fd()], Some(Instant::now() + EXIT_GRACE));
             process::reap_with_status(pidfd.as_fd())
         });
         let how = how.map_or_else(String::new, |status| format!(" ({status})"));
@@ -281,7 +281,7 @@ impl Drop for UnconfirmedServer {
     fn drop(&mut self) {
         if let Some(pidfd) = &self.0 {
             let _ = fd::signal(pidfd.as_fd(), signal::KILL);
-            let _ = poll::readable([pidfd.as_fd()], Some(Instant::now() + LAST_STEPS));
+            let _ = poll::readable([pidfd.as_fd()], Some(Instant::now() + EXIT_GRACE));
             process::reap_quietly(pidfd.as_fd());
         }
     }

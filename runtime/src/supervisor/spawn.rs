@@ -13,7 +13,7 @@ use super::child_table::{OnStarted, SpawnedChild, StartRequest, make_link};
 use super::events::Supervisor;
 use super::exec_context::ExecContext;
 use super::requester::{is_restricted_alone, rights_of_this_thread};
-use super::server::{ForkServer, START_DEADLINE};
+use super::server::{ForkServer, START_TIMEOUT};
 use super::servers::ServerLease;
 use crate::error::{Error, Result};
 use crate::link::StartMethod;
@@ -62,7 +62,7 @@ impl Supervisor {
         };
         self.request(how, Arc::new(rights), Box::new(started));
         let late = |_| Error::could_not_start("wait for the fork server", Errno::ETIMEDOUT);
-        receiver.recv_timeout(START_DEADLINE).map_err(late)?.map(|child| (child, umask))
+        receiver.recv_timeout(START_TIMEOUT).map_err(late)?.map(|child| (child, umask))
     }
 
     /// Calls `started` with a new child that has these rights: at once if there is a spare, else on the reactor's thread.

@@ -19,7 +19,7 @@ use super::futex_wait::MAX_SLEEP;
 use crate::channel::connection::SocketWatch;
 use crate::channel::error::{RecvError, TryRecvError, channel_failed};
 use crate::codec::Message;
-use crate::reactor::{Reactor, Timer, reactor, wake};
+use crate::reactor::{Reactor, TimerKey, reactor, wake};
 use crate::sync::deadline::Deadline;
 use crate::sys::{self, Errno};
 
@@ -33,7 +33,7 @@ pub(super) struct Getting<'q, T> {
 struct Waiting {
     watch: SocketWatch,
     reactor: Arc<Reactor>,
-    timer: Option<Timer>,
+    timer: Option<TimerKey>,
 }
 
 impl<'q, T> Getting<'q, T> {

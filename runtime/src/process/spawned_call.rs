@@ -29,7 +29,7 @@ use crate::error::{Error, ErrorKind, Execution, Result};
 use crate::link::frame::FrameKind;
 use crate::link::message::Setup;
 use crate::link::{Body, Caller, Payload};
-use crate::reactor::{EventHandler, Reactor, Timer, Token, existing_reactor, wake};
+use crate::reactor::{EventHandler, Reactor, TimerKey, Token, existing_reactor, wake};
 use crate::supervisor::{
     ChildHandle, DEATH_CHECK_INTERVAL, MAX_DEATH_TIME, SetupFor, SpawnAttributes, SpawnedChild, StartRequest,
     hand_over, not_dead_note, setup, supervisor, tell_of_stop,
@@ -40,19 +40,19 @@ use crate::sys::{self, Errno, signal};
 
 /// What a request on this link was.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Asked {
+pub(super) enum RequestKind {
     Setup,
     Call,
 }
 
 /// The longest wait before the next look: if the program closes descriptors that it did not open, nothing is left to ring.
-const LOOK_AGAIN: Duration = Duration::from_millis(500);
+const RECHECK_INTERVAL: Duration = Duration::from_millis(500);
 
 /// How many requests come before the call.
-const SETUP: u32 = 1;
+const REQUESTS_BEFORE_CALL: u32 = 1;
 
 /// What a process is asked for, and another one if it dies before it has begun.
-pub(super) struct Order {
+pub(super) struct SpawnRequest {
     pub(super) task: &'static str,
     /// The task's place in the registry.
     pub(super) index: u32,
@@ -83,19 +83,19 @@ impl From<Errno> for NotStarted {
 }
 
 /// The one call of a process.
-pub(super) struct Running {
+pub(super) struct SpawnedCall {
     pub(super) record: Arc<ChildHandle>,
-    order: Arc<Order>,
+    order: Arc<SpawnRequest>,
     since: Instant,
     /// `None` once the outcome is known or the handle is dropped.
-    caller: Mutex<Option<Caller<Asked>>>,
+    caller: Mutex<Option<Caller<RequestKind>>>,
     outcome: OnceLock<Result<Body>>,
     bell: Arc<HeldFd>,
     waker: Mutex<Option<Waker>>,
     /// The reactor's token for this process, once a future awaits the result.
     token: OnceLock<(Arc<Reactor>, Token)>,
     /// What will end the process if it takes too long.
-    timer: OnceLock<Timer>,
+    timer: OnceLock<TimerKey>,
     /// How long the call had taken when the process was killed because of that.
     timed_out: OnceLock<Duration>,
     /// How many more processes may be tried if this one dies before it claims the call.
@@ -103,17 +103,17 @@ pub(super) struct Running {
     /// SIGKILL was sent to it from here.
     killed: AtomicBool,
     /// The process that has the call instead, because this one died before it claimed it.
-    successor: OnceLock<Arc<Running>>,
+    successor: OnceLock<Arc<SpawnedCall>>,
 }
 
-impl Running {
+impl SpawnedCall {
     /// Gives `child` its setup and its call. While the child puts the setup on, `is_right` says whether it is to have the call.
     ///
     /// # Errors
     /// The call, if it was not given out, and why. The child is ended.
     pub(super) fn start(
         child: SpawnedChild,
-        order: Arc<Order>,
+        order: Arc<SpawnRequest>,
         (setup, descriptors): (Setup, Vec<OwnedFd>),
         call: Payload,
         (tries, is_right): (u32, IsRight<'_>),
@@ -124,7 +124,9 @@ impl Running {
         let pushed = (|| {
             hand_over(&caller, &descriptors)?;
             let setup = Payload::of_bytes(&to_bytes(&setup))?;
-            caller.push(FrameKind::Setup, 0, setup, Asked::Setup).map_err(|(errno, ..)| NotStarted::from(errno))?;
+            caller
+                .push(FrameKind::Setup, 0, setup, RequestKind::Setup)
+                .map_err(|(errno, ..)| NotStarted::from(errno))?;
             if let Some(is_right) = is_right {
                 caller.wake();
                 match is_right(&record) {
@@ -133,7 +135,7 @@ impl Running {
                     Err(error) => return Err(NotStarted::Failed(error)),
                 }
             }
-            caller.push(FrameKind::Call, order.index, call, Asked::Call).map_err(|(errno, ..)| errno.into())
+            caller.push(FrameKind::Call, order.index, call, RequestKind::Call).map_err(|(errno, ..)| errno.into())
         })();
         if let Err(why) = pushed {
             let _ = record.signal(signal::KILL);
@@ -174,7 +176,7 @@ impl Running {
         let running = Arc::downgrade(self);
         let timer = reactor.timer(limit, move || {
             if let Some(running) = running.upgrade() {
-                running.out_of_time();
+                running.on_timeout();
             }
         });
         if let Some(timer) = timer {
@@ -185,7 +187,7 @@ impl Running {
     /// The call's time is over: the process is killed, unless it has replied.
     ///
     /// Runs in: the parent, on the reactor's thread.
-    fn out_of_time(self: Arc<Self>) {
+    fn on_timeout(self: Arc<Self>) {
         if self.outcome().is_none() {
             let _ = self.timed_out.set(self.since.elapsed());
             let _ = self.signal(signal::KILL);
@@ -235,7 +237,7 @@ impl Running {
     /// The outcome, if it is known by now.
     pub(super) fn outcome(&self) -> Option<&Result<Body>> {
         if self.outcome.get().is_none() {
-            self.look();
+            self.poll();
         }
         self.outcome.get()
     }
@@ -243,13 +245,13 @@ impl Running {
     /// Waits for the outcome; `None` if `deadline` came first, or another process has the call now.
     pub(super) fn wait(&self, deadline: Option<Instant>) -> Option<&Result<Body>> {
         self.wait_by(|bell| {
-            let look_again = Instant::now() + LOOK_AGAIN;
+            let look_again = Instant::now() + RECHECK_INTERVAL;
             let until = deadline.map_or(look_again, |deadline| deadline.min(look_again));
             poll::readable([bell], Some(until)).map(|[rang]| rang || until == look_again)
         })
     }
 
-    /// As [`Running::wait`], where `sleep` waits until the bell rings, or says that it does so no longer.
+    /// As [`SpawnedCall::wait`], where `sleep` waits until the bell rings, or says that it does so no longer.
     pub(super) fn wait_by(&self, mut sleep: impl FnMut(BorrowedFd<'_>) -> sys::Result<bool>) -> Option<&Result<Body>> {
         loop {
             if let Some(outcome) = self.outcome() {
@@ -275,7 +277,7 @@ impl Running {
     ///
     /// # Errors
     /// The kernel has no memory to watch one more descriptor.
-    pub(super) fn wake_later(
+    pub(super) fn register_waker(
         self: &Arc<Self>,
         reactor: &Arc<Reactor>,
         waker: &Waker,
@@ -305,7 +307,7 @@ impl Running {
         let mut caller = lock(&self.caller);
         // With a time limit, a reply has to be seen: a process that has replied is not killed.
         let unseen = self.outcome.get().is_none() && self.order.limit.is_none();
-        if unseen && caller.as_ref().is_some_and(|caller| caller.claimed() > SETUP) {
+        if unseen && caller.as_ref().is_some_and(|caller| caller.claimed() > REQUESTS_BEFORE_CALL) {
             *caller = None;
         }
         drop(caller);
@@ -324,14 +326,14 @@ impl Running {
     }
 
     /// Takes the reply if there is one, or finds the process dead.
-    fn look(&self) {
-        // Asked before the replies are taken: then a reply that came before the end is not missed.
+    fn poll(&self) {
+        // RequestKind before the replies are taken: then a reply that came before the end is not missed.
         let ended = self.record.status();
         let mut caller = lock(&self.caller);
         let Some(caller) = &mut *caller else { return };
         let mut found = None;
         let collected = caller.collect(|asked, reply| {
-            if asked == Asked::Call || reply.kind != FrameKind::Done {
+            if asked == RequestKind::Call || reply.kind != FrameKind::Done {
                 found.get_or_insert_with(|| outcome::of_reply(reply));
             }
         });
@@ -344,7 +346,7 @@ impl Running {
             }
         }
         if let (None, Some(status)) = (&found, ended) {
-            let claimed = caller.claimed() > SETUP;
+            let claimed = caller.claimed() > REQUESTS_BEFORE_CALL;
             // If another process may be tried, `ended` is about to decide about it.
             if claimed || self.tries.load(SeqCst) == 0 {
                 let execution = if claimed { Execution::Unknown } else { Execution::NotStarted };
@@ -369,7 +371,7 @@ impl Running {
             reactor.cancel(*timer);
         }
         if let Some((call, tries)) = self.unclaimed() {
-            return self.try_another(call, tries);
+            return self.retry_elsewhere(call, tries);
         }
         let returned = self.outcome.get().is_some_and(Result::is_ok);
         if returned && self.record.status().and_then(|status| status.signal()) == Some(signal::KILL) {
@@ -406,14 +408,14 @@ impl Running {
         }
         let mut caller = lock(&self.caller);
         let tries = self.tries.swap(0, SeqCst).checked_sub(1)?;
-        if caller.as_ref()?.claimed() > SETUP {
+        if caller.as_ref()?.claimed() > REQUESTS_BEFORE_CALL {
             return None;
         }
         let (_, call) = caller.take()?.in_flight_at_exit().unclaimed.pop()?;
         Some((call, tries))
     }
 
-    fn try_another(self: Arc<Self>, call: Payload, tries: u32) {
+    fn retry_elsewhere(self: Arc<Self>, call: Payload, tries: u32) {
         let supervisor = match supervisor() {
             Ok(supervisor) => supervisor,
             Err(error) => return self.give_up(error),
@@ -458,7 +460,7 @@ impl Running {
     }
 }
 
-impl EventHandler for Running {
+impl EventHandler for SpawnedCall {
     fn ready(self: Arc<Self>) {
         let waker = self.waker().take();
         if let Some(waker) = waker {
@@ -467,10 +469,10 @@ impl EventHandler for Running {
     }
 }
 
-impl fmt::Debug for Running {
+impl fmt::Debug for SpawnedCall {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let signal = self.record.status().and_then(|status| status.signal());
-        f.debug_struct("Running").field("record", &self.record).field("signal", &signal).finish_non_exhaustive()
+        f.debug_struct("SpawnedCall").field("record", &self.record).field("signal", &signal).finish_non_exhaustive()
     }
 }
 

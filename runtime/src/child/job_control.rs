@@ -8,7 +8,7 @@
 //! has a terminal, its fork server is a member of the program's own process group and gets both.
 //!
 //! SIGTSTP says that the program may stop: it can also ignore the signal, or handle it and stop later. So the state of the
-//! program decides. It is looked at for [`CLOSELY`] after each such signal; the children are stopped when the program was. While
+//! program decides. It is looked at for [`CLOSE_WATCH_TIME`] after each such signal; the children are stopped when the program was. While
 //! they are, it is looked at now and then, since a program can also be continued alone.
 //!
 //! What tasks start is stopped with them. It may be in groups of its own, as the children of a task's own fork server are; so each
@@ -26,16 +26,16 @@ use crate::sys::process::{self, Pid};
 use crate::sys::{fd, signal};
 
 /// How long a program may take to stop after a signal that asks it to, before it counts as one that goes on.
-const CLOSELY: Duration = Duration::from_secs(1);
+const CLOSE_WATCH_TIME: Duration = Duration::from_secs(1);
 
 /// The pause between two looks during that time.
-const SHORT_PAUSE: Duration = Duration::from_millis(10);
+const SHORT_INTERVAL: Duration = Duration::from_millis(10);
 
 /// The pause between two looks at a program that is stopped.
-const LONG_PAUSE: Duration = Duration::from_millis(250);
+const LONG_INTERVAL: Duration = Duration::from_millis(250);
 
 /// What the fork server knows of its program's stops.
-pub(super) struct Jobs {
+pub(super) struct JobControl {
     program: Pid,
     /// Until when the program is looked at closely.
     closely: Option<Instant>,
@@ -51,14 +51,14 @@ struct Stopped {
     others: Vec<OwnedFd>,
 }
 
-impl Jobs {
+impl JobControl {
     pub(super) fn of(program: Pid) -> Self {
         Self { program, closely: None, stopped: None }
     }
 
     /// A signal of job control came.
     pub(super) fn signalled(&mut self) {
-        self.closely = Some(Instant::now() + CLOSELY);
+        self.closely = Some(Instant::now() + CLOSE_WATCH_TIME);
     }
 
     /// Whether the program may be about to stop, or to go on.
@@ -73,7 +73,7 @@ impl Jobs {
 
     /// When to look again.
     pub(super) fn next_look(&self) -> Option<Instant> {
-        let pause = if self.is_unclear() { SHORT_PAUSE } else { LONG_PAUSE };
+        let pause = if self.is_unclear() { SHORT_INTERVAL } else { LONG_INTERVAL };
         (self.is_unclear() || self.is_stopped()).then(|| Instant::now() + pause)
     }
 

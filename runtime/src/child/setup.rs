@@ -17,7 +17,7 @@ use crate::sys::{Errno, env, fd, hangup, limits, process, signal};
 ///
 /// # Errors
 /// The step that failed, and the kernel's reason.
-pub(super) fn put_on(setup: Setup, attached: &[OwnedFd]) -> Result<(), SetupRefusal> {
+pub(super) fn apply(setup: Setup, attached: &[OwnedFd]) -> Result<(), SetupRefusal> {
     attach(&setup.attached, attached)?;
     if setup.clear_env {
         std::env::vars_os().for_each(|(key, _)| env::remove(&key));
@@ -59,18 +59,18 @@ pub(super) fn put_on(setup: Setup, attached: &[OwnedFd]) -> Result<(), SetupRefu
 }
 
 /// How much this program maps before it has run anything.
-static MAPPED: AtomicU64 = AtomicU64::new(0);
+static MAPPED_BYTES: AtomicU64 = AtomicU64::new(0);
 
 /// Notes how much this process has mapped, unless the one that it is a copy of has noted it.
 pub(super) fn measure() {
-    if MAPPED.load(Relaxed) == 0 {
-        MAPPED.store(process::mapped_memory(), Relaxed);
+    if MAPPED_BYTES.load(Relaxed) == 0 {
+        MAPPED_BYTES.store(process::mapped_memory(), Relaxed);
     }
 }
 
 /// Refuses a limit of address space that this program exceeds before it has run anything: each allocation would fail.
 pub(super) fn refuse_memory(limit: u64) -> Option<SetupRefusal> {
-    let mapped = MAPPED.load(Relaxed);
+    let mapped = MAPPED_BYTES.load(Relaxed);
     let step = || {
         format!(
             "limit its memory to {limit} bytes: a process of this program has {mapped} bytes of address space mapped \

@@ -6,7 +6,7 @@
 ///
 /// `it` and `its` stand for the process or the worker, `new` for a builder, and `run` for what makes a call of a task
 /// called `seen` out of that.
-macro_rules! surroundings {
+macro_rules! attribute_setters {
     (it: $it:literal, its: $its:literal, new: $new:literal, run: $run:literal) => {
         #[doc = concat!("Sets a variable of ", $its, " environment.")]
         ///
@@ -202,4 +202,4 @@ macro_rules! surroundings {
     };
 }
 
-pub(crate) use surroundings;
+pub(crate) use attribute_setters;

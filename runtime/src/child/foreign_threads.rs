@@ -7,16 +7,16 @@ use crate::link::message::FromServer;
 use crate::sys::process;
 
 /// The most names that are told, so that they fit into a message.
-const MOST_NAMES: usize = 8;
+const MAX_THREAD_NAMES: usize = 8;
 
 /// What runs beside the one thread of the fork server.
-pub(super) struct Company {
+pub(super) struct ForeignThreads {
     /// Those that were there before a preload ran: constructors started them.
     early: Vec<u32>,
     told: bool,
 }
 
-impl Company {
+impl ForeignThreads {
     /// Called before the preloads run.
     pub(super) fn before_preloads() -> Self {
         let early = if process::thread_count() > 1 { process::other_threads() } else { Vec::new() };
@@ -38,7 +38,7 @@ impl Company {
         let (of_constructors, of_preloads): (Vec<_>, Vec<_>) =
             others.into_iter().partition(|(number, _)| self.early.contains(number));
         let names = |threads: Vec<(u32, String)>| {
-            threads.into_iter().map(|(_, name)| name).take(MOST_NAMES).collect::<Vec<_>>()
+            threads.into_iter().map(|(_, name)| name).take(MAX_THREAD_NAMES).collect::<Vec<_>>()
         };
         FromServer::NotAlone { of_constructors: names(of_constructors), of_preloads: names(of_preloads) }
     }
