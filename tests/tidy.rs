@@ -48,7 +48,7 @@ const MAX_PRONOUNS: usize = 5;
 const REUSED_NAMES: &[&str] = &["Entry", "Shared"];
 
 /// The most names that several types have, public or not. Only ever lowered; the goal is 10.
-const MAX_REPEATED_NAMES: usize = 9;
+const MAX_REPEATED_NAMES: usize = 5;
 
 /// Long names that documents quote from elsewhere. A name must leave the list when no document quotes it.
 const FOREIGN_NAMES: &[&str] = &["get_all_start_methods", "max_tasks_per_child", "set_running_or_notify_cancel"];

@@ -1,6 +1,6 @@
-//! From what a child answered, or from its end, to what the caller is told.
+//! Turns what a child answered, or how it ended, into what the caller is told.
 //!
-//! Owns: nothing. Runs in: the parent. Never: calls something a success that was not answered so.
+//! Runs in: the parent.
 
 use std::os::unix::process::ExitStatusExt as _;
 use std::process::ExitStatus;

@@ -1,7 +1,7 @@
-//! What a panic says, kept for the parent.
+//! Keeps what a panic says for the parent.
 //!
-//! Owns: the panic hook of a child. Runs in: a child, on whichever thread panics; also in a parent that runs tasks itself.
-//! Never: replaces what the hook before it printed; that still goes to stderr.
+//! Runs in: a child, on the thread that panics; in a parent that runs tasks itself.
+//! Invariant: the hook that was there before still runs, so its text still goes to stderr.
 //!
 //! With `panic = "abort"`, for a second panic during unwinding, and for one that crosses `extern "C"`, the hook is the
 //! last code of ours that runs: so it also leaves the text in the reply half, which outlives the process.

@@ -1,6 +1,6 @@
-//! A task's arguments into a payload, and a reply's bytes into its result.
+//! Encodes a task's arguments into a payload, and decodes its result.
 //!
-//! Owns: nothing. Runs in: the parent, on the thread that calls or joins. Never: hides what a serialiser said.
+//! Runs in: the parent, on the thread that calls or joins.
 
 use crate::codec::handles::{self, Handles};
 use crate::codec::{CodecError, Writer};

@@ -1,7 +1,7 @@
-//! A batch: one call after the other, each one's result in shared memory before the next begins.
+//! Runs a batch: one call after the other, each result in shared memory before the next call begins.
 //!
-//! Owns: the loop over the items. Runs in: a child, on its main thread. Never: holds back results for long: a batch that
-//! takes longer than expected ends early, and the parent gives the rest of it to a free worker.
+//! Runs in: a child, on its main thread.
+//! A batch that takes longer than expected ends early, and the parent gives the rest of it to a free worker.
 
 use std::cell::Cell;
 use std::io::{self, Write as _};
@@ -18,7 +18,7 @@ use crate::link::{BatchReply, BufferWriter, Callee, CrashNote, Incoming};
 use crate::sys::{Errno, atfork, clock, process};
 use crate::task::{Registration, lookup};
 
-/// A batch that has taken so long is answered as far as it has come. The parent makes them a hundred times shorter.
+/// A batch that takes longer is answered as far as it has come. The parent makes batches a hundred times shorter.
 const MAX_BATCH_TIME: Duration = Duration::from_millis(2);
 
 /// Runs the items that fit into one answer, and answers them whatever happens.

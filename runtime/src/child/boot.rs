@@ -1,7 +1,7 @@
 //! Before `main`: decides whether this process is a program that a user started, or one of ours.
 //!
-//! Owns: that decision. Runs in: every process, once.
-//! Never: takes a process over, or touches its descriptors, because of the mark alone; see [`mark`].
+//! Runs in: every process, once.
+//! Invariant: the environment variable alone decides nothing, and makes no descriptor be touched; see [`boot_env`].
 //!
 //! The mark is removed at once, so that grandchildren do not see it. It is left for a later constructor only if it is for another
 //! copy of this crate in the program. A program that gets more rights than its caller by being executed obeys no mark: it goes

@@ -1,6 +1,6 @@
-//! Threads that the fork server did not start: with them it must not fork, since a lock that one holds would stay locked.
+//! Threads that the fork server did not start. With them it must not fork: a lock that one holds would stay locked.
 //!
-//! Owns: what is known of where they come from. Runs in: the fork server. Never: waits for a thread to end.
+//! Runs in: the fork server.
 
 use crate::link::StartMethod;
 use crate::link::message::FromServer;

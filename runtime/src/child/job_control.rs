@@ -1,7 +1,7 @@
-//! Job control: children are stopped when their program was stopped by its terminal, and go on with it.
+//! Job control: stops children when the terminal stops their program, and continues them with it.
 //!
-//! Owns: which children this has stopped. Runs in: the fork server.
-//! Never: stops a child of a program that runs, nor continues one that something else has stopped.
+//! Runs in: the fork server.
+//! Invariant: only children of a stopped program are stopped, and only those that were stopped here are continued.
 //!
 //! A child leads a process group of its own, so that it can be killed with all that it started, and so that Ctrl-C reaches the
 //! program alone. Therefore Ctrl-Z does not reach the child either, nor does the SIGCONT of the shell's `fg`. Where the program

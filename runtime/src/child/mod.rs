@@ -1,7 +1,6 @@
 //! What runs only in processes that we started: the fork server, and the children it makes.
 //!
-//! Owns: the life of such a process, from before `main` to its exit. Meets the parent only in `link`.
-//! Never: returns to `main`.
+//! Runs in: those processes, from before `main` to their exit. Meets the parent only in `link`, and never returns to `main`.
 
 mod batch;
 mod boot;

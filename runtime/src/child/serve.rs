@@ -1,7 +1,6 @@
-//! A child's life: claim a call, run it, answer, until there is no more to come.
+//! A child's life: claims a call, runs it, answers, until the parent closes the link.
 //!
-//! Owns: the loop. Runs in: a child, on its main thread, which is the one that tasks run on.
-//! Never: lets a panic out, and never returns.
+//! Runs in: a child, on its main thread, which is the one that tasks run on.
 
 use std::io::Write as _;
 use std::panic;

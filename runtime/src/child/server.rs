@@ -1,8 +1,7 @@
-//! The fork server: makes every child of one parent, watches them, reaps them, and does nothing else.
+//! The fork server: makes, watches and reaps every child of one parent, and does nothing else.
 //!
-//! Owns: the process ids of the living children, which no other process may signal. Runs in: the fork server, a process
-//! with one thread, started by re-executing the program. Never: blocks on anything but its one `poll`, and never signals a
-//! group after it has reaped the leader.
+//! Runs in: the fork server, a process with one thread, started by executing the program again.
+//! Invariant: it blocks in its one `poll` only, and signals no group after its leader was reaped.
 //!
 //! # A child ends
 //!
@@ -62,7 +61,7 @@ struct ServerLoop {
     /// A signalfd: something happened to a child, or the terminal asks the program to stop.
     events: OwnedFd,
     children: BTreeMap<Pid, (ChildId, ProcId)>,
-    /// Has the groups of the children killed when this process ends. `None` where it could not be made.
+    /// Makes the kernel kill the groups of the children when this process ends. `None` where it could not be made.
     hangup: Option<ServerEnd>,
     jobs: JobControl,
     /// Children that were stopped, perhaps together with the program, and by which signal.

@@ -1,6 +1,6 @@
-//! A child becomes what was asked for: environment, directory, streams, limits, name.
+//! Applies a setup: environment, directory, streams, limits, name.
 //!
-//! Owns: nothing. Runs in: a child, on its only thread, before its first call. Never: goes on after a step that failed.
+//! Runs in: a child, on its only thread, before its first call. The first step that fails ends it.
 
 use std::ffi::OsString;
 use std::fs::File;

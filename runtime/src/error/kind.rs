@@ -1,7 +1,6 @@
 //! What can go wrong, which way a value was going, and whether the task ran.
 //!
-//! Owns: [`ErrorKind`], [`Direction`] and [`Execution`]. Runs in: any process.
-//! Never: words it; that is `sentences`' business.
+//! Runs in: any process. The wording is in `sentences`.
 
 use std::path::PathBuf;
 use std::time::Duration;

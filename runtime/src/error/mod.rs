@@ -1,7 +1,6 @@
-//! Every way a call or a process can fail, and every sentence that says so.
+//! Every way in which a call or a process can fail.
 //!
-//! Owns: [`Error`], its kinds, and their wording. Runs in: any process.
-//! Never: decides what to do about a failure; that is its caller's business.
+//! Runs in: any process.
 
 mod kind;
 mod sentences;

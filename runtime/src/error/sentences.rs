@@ -1,7 +1,6 @@
 //! The wording of every error: lower-case, no full stop; which process, what happened, while doing what.
 //!
-//! Owns: every sentence. Runs in: any process.
-//! Never: leaves out what the error knows and a person would want to know.
+//! Runs in: any process.
 
 use std::fmt;
 use std::time::Duration;

@@ -1,6 +1,7 @@
 //! Handles beside a frame: descriptors on the control socket, sent before the frame, with its serial.
 //!
-//! Owns: nothing. Runs in: both ends of a link. Never: blocks, or gives a frame what was sent for another.
+//! Runs in: both ends of a link.
+//! Invariant: nothing blocks, and no frame gets what was sent for another.
 //!
 //! A frame says how many handles are beside it. They come in messages of up to [`socket::MAX_DESCRIPTORS`], in order. What
 //! was sent for a frame that was given up, or that died with its sender, has a lower serial than any frame that is read

@@ -1,7 +1,7 @@
 //! Many items in one frame: how their arguments stand in a request, and their results in its answer.
 //!
-//! Owns: the two layouts, and no memory but what is being built. Runs in: both ends of a link.
-//! Never: reads beyond what it was given, whatever stands there.
+//! Runs in: both ends of a link.
+//! Invariant: nothing is read beyond the slice that is given, whatever the bytes say.
 //!
 //! ```text
 //! request   item, item, …, each from a multiple of 16 on │ the length of each, u16 │ first, u16 │ count, u16
@@ -70,7 +70,7 @@ impl Builder {
     /// Makes `bytes`, where the items are and perhaps more behind them, the request. Says how many items it has; the
     /// builder is empty then.
     pub(crate) fn finish(&mut self, bytes: &mut Vec<u8>) -> u32 {
-        // In a frame there is room for so many lengths at the most.
+        // A frame has no room for more lengths than this.
         let count = u16::try_from(self.lengths.len()).unwrap_or(u16::MAX);
         bytes.truncate(self.end);
         for length in self.lengths.drain(..) {

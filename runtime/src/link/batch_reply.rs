@@ -1,6 +1,6 @@
-//! The answer to a batch, result by result, before the parent can see it.
+//! The reply to a batch, result by result, before the parent can see it.
 //!
-//! Owns: how long it is by now. Runs in: the child. Never: writes a byte; [`Callee`](super::Callee) does.
+//! Runs in: the child. [`Callee`](super::Callee) writes the bytes.
 
 use super::batch;
 use super::frame::{BufferName, Frame, FrameKind, INLINE};

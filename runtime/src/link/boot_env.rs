@@ -1,9 +1,9 @@
-//! The mark: how a process that was made by executing the program again learns what it is.
+//! The boot mark: how a process that was made by executing the program again learns what it is.
 //!
-//! Owns: the mark, an environment variable that names an inherited descriptor. Runs in: the process that executes the program,
-//! which sets it, and the new process, which reads it before `main`.
-//! Never: means anything alone. The new process first looks whether our greeting waits on that descriptor, without taking
-//! either: a stranger may have set the variable, and the descriptor may be the program's own.
+//! Runs in: the process that executes the program, which sets this environment variable, and the new process, which reads it
+//! before `main`.
+//! Invariant: the variable means nothing alone. The new process first looks whether our greeting waits on the descriptor that it
+//! names, without taking either: the variable may come from elsewhere, and the descriptor may be the program's own.
 //!
 //! A program may contain this crate more than once: in two versions, or in one version from two sources. Each copy has a
 //! constructor that looks for the mark, and leaves alone what is for another copy. Two versions use different variables. Two

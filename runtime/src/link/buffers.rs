@@ -1,7 +1,7 @@
-//! Memory for payloads that are too long for the ring: made once, kept warm, lent again and again.
+//! A pool of shared buffers, for payloads that are too long for the ring.
 //!
-//! Owns: [`BufferPool`], the buffers of one side of one link or pool. Runs in: both ends of a link.
-//! Never: lends a buffer to a second payload before the first one's reader has let go of it.
+//! Runs in: both ends of a link.
+//! Invariant: a buffer is leased to a second payload only after the first one's reader has released it.
 //!
 //! Filling memory for the first time costs five times as much as copying into it, so buffers are kept. A buffer fills a
 //! *slot*, and both sides remember what fills it: its descriptor travels once for each link. When every slot is lent, a
@@ -111,7 +111,7 @@ impl SharedBufferPool {
         let _ = self.0.kept.set(Box::new(kept));
     }
 
-    /// Drops what is warm and was not used for so long. Says what is gone, and whether anything is warm.
+    /// Drops warm buffers that were unused for `idle`. Returns which are gone, and whether any is warm.
     pub(crate) fn give_back(&self, idle: Duration) -> (Gone, bool) {
         let mut pool = self.lock();
         let dropped = pool.drop_idle(idle);

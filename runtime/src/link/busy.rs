@@ -1,6 +1,6 @@
 //! How long a child has been busy: one word in the reply half.
 //!
-//! Owns: the arithmetic of that word. Runs in: both ends of a link. Never: looks at a clock while there is work to claim.
+//! Runs in: both ends of a link. No clock is read while there is work to claim.
 //!
 //! | word | meaning |
 //! |---|---|

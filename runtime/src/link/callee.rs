@@ -1,7 +1,7 @@
-//! The child's end of a link: claims calls, answers them, sleeps when there is none.
+//! The child's end of a link: claims requests, writes replies.
 //!
-//! Owns: the child's cursors and buffers. Runs in: the child, on its main thread.
-//! Never: reads a frame before it has claimed it, nor touches the bell unless the parent sleeps.
+//! Runs in: the child, on its main thread.
+//! Invariant: a frame is read only after it was claimed, and the doorbell is notified only if the parent asks for it.
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
@@ -306,7 +306,7 @@ impl Callee {
         self.reply.words().progress.0.store(progress, Release);
     }
 
-    /// Says what became of the items that were done, and that it took so many nanoseconds.
+    /// Publishes the results of the items that were done, and that they took `nanos` nanoseconds.
     pub(crate) fn finish_answer(&mut self, answer: &BatchReply, nanos: u32) {
         self.publish_results(answer, &answer.frame(answer.len, None, nanos));
     }

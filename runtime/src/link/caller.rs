@@ -1,7 +1,7 @@
-//! The parent's end of a link: gives calls out, takes replies in, takes calls back.
+//! The parent's end of a link: writes requests, reads replies.
 //!
-//! Owns: what is in flight, and both cursors, in private memory. Runs in: the parent, under whatever lock its owner has.
-//! Never: believes the child. A reply is taken only if it answers the oldest call in flight.
+//! Runs in: the parent, under whatever lock its owner has. What is in flight, and both cursors, are in private memory.
+//! Invariant: nothing that the child wrote is used unchecked. A reply is taken only if it answers the oldest call in flight.
 
 use std::collections::VecDeque;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -32,7 +32,7 @@ pub(crate) struct Caller<T> {
     pub(super) link: Link,
     /// Where the next frame of a request goes, in bytes since the link was made.
     write: u64,
-    /// Where the next reply begins, likewise.
+    /// Where the next reply begins.
     read: u64,
     serial: u64,
     /// The limit that we have set, for comparison with what stands in memory.
@@ -207,7 +207,7 @@ impl<T> Caller<T> {
         doorbell::set_flag(&self.link.request.words().notify_reply.0, processor);
     }
 
-    /// Tells the child to ring when it runs dry, because calls wait elsewhere. To be followed by a look, likewise.
+    /// Tells the child to ring when it runs dry, because calls wait elsewhere. A look at the replies follows.
     pub(crate) fn set_notify_idle(&self, notify_idle: bool) {
         doorbell::set_flag(&self.link.request.words().notify_idle.0, u32::from(notify_idle));
     }

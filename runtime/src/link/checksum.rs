@@ -1,7 +1,6 @@
-//! A sum over a reply, by which the parent knows that it has not been written over since it was published.
+//! A checksum of a reply, by which the parent sees that it has not been written over since it was published.
 //!
-//! Owns: the arithmetic, and where in a head the sum stands. Runs in: both ends of a link.
-//! Never: protects against malice. A child that wants to lie about its own results does so with the right sum.
+//! Runs in: both ends of a link. It does not protect against malice: a child that lies about its results has the right checksum.
 //!
 //! A task that writes where it must not may hit a reply that the parent has not taken yet. In a head, this is noticed by
 //! what a head has to be; in a payload, it would be a wrong result of another call. The sum is that of a hash table rather

@@ -1,6 +1,7 @@
-//! The words at the start of the two halves, and which side writes which.
+//! The control words at the start of the two halves, and which side writes which.
 //!
-//! Owns: the layout. Runs in: both ends of a link. Never: has two writers for one word, but where the table says so.
+//! Runs in: both ends of a link.
+//! Invariant: each word has one writer, except where the table says otherwise.
 //!
 //! | word | half | written by |
 //! |---|---|---|

@@ -1,7 +1,7 @@
 //! Moves a thread off a processor that it shares with its peer while another one is idle.
 //!
-//! Owns: what one of the two has noticed of it. Runs in: a child that answers its parent, and a thread that waits at a
-//! queue. Never: moves a thread that has real work to do in between.
+//! Runs in: a child that answers its parent, and a thread that waits at a queue.
+//! Invariant: a thread that has real work between two turns is not moved.
 //!
 //! A kernel wakes a sleeper on its waker's processor, and on virtual machines, or where there are two processors only, it
 //! often does not look for another one that is idle. The two then take turns on one processor, at two switches a call, and
@@ -19,10 +19,10 @@ use crate::sys::limits;
 /// Turns that follow each other faster than this are a conversation; slower ones are work.
 const MAX_TURN_GAP: Duration = Duration::from_micros(100);
 
-/// How often it must happen in a row before a thread moves for the first time.
+/// How many collisions in a row make a thread move for the first time.
 const MIN_COLLISIONS: u32 = 3;
 
-/// After so many turns that were taken apart, stepping aside did help.
+/// After this many turns on two processors, the move did help.
 const MIN_TURNS_APART: u32 = 64;
 
 /// What one has noticed of sharing a processor with another one.

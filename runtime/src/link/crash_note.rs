@@ -1,7 +1,7 @@
-//! What a child says when it panics, kept where it outlives the process.
+//! What a child says when it panics, kept in the reply half, which outlives the process.
 //!
-//! Owns: nothing; the place is in the reply half. Runs in: the child, on any of its threads, without allocating; [`left`] in
-//! the parent. Never: believes a length that it has not checked.
+//! Runs in: the child, on any of its threads, without allocating; [`left`] in the parent.
+//! Invariant: a length that the child wrote is checked before use.
 
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 

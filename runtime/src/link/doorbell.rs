@@ -1,7 +1,7 @@
 //! Which side sleeps, and which must wake the other: the rules of three words, without the sleeping itself.
 //!
-//! Owns: the order in which the words are written and looked at. Runs in: both ends of a link.
-//! Never: makes a system call, so that a model checker can run it (`tests/models/link.rs` does).
+//! Runs in: both ends of a link. The doorbell is an eventfd by which the child wakes its parent.
+//! Invariant: no system call here, so that a model checker can run it (`tests/models/link.rs` does).
 //!
 //! Two sides that may both be about to sleep follow one rule: *set the flag, then look once more*. The side that brings
 //! something follows the other: *bring it, then look at the other's flag*. At least one of the two looks must see

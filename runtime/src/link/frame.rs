@@ -1,7 +1,7 @@
-//! What stands in a half: frames of a fixed head and, if it is short, the payload itself.
+//! The layout of a frame's head, and where in the ring a frame goes.
 //!
-//! Owns: the layout of a head, and where in the ring a frame goes. Runs in: both ends of a link.
-//! Never: trusts a head that it read. [`Frame::parse`] checks what can be checked without knowing the calls.
+//! Runs in: both ends of a link.
+//! Invariant: no head is trusted unread. [`Frame::parse`] checks what can be checked without knowing the calls.
 //!
 //! ```text
 //!  0      1     2         4       8         16        24         28        32

@@ -1,6 +1,7 @@
 //! What parent, fork server and children say to each other beside calls.
 //!
-//! Owns: the messages' types. Runs in: all three. Never: grows beyond one packet, but for [`Setup`], which is a payload.
+//! Runs in: the parent, the fork server and the child.
+//! Invariant: a message fits into one packet, except [`Setup`], which is a payload.
 //!
 //! # Parent and fork server
 //!

@@ -1,6 +1,7 @@
 //! What a child answered, as the parent holds it: bytes of its own, or the child's buffer until it is let go.
 //!
-//! Owns: the copy, or the loan. Runs in: the parent. Never: believes that a buffer stays as it is while its child lives.
+//! Runs in: the parent.
+//! Invariant: a buffer may change as long as its child lives.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering::SeqCst;
@@ -42,9 +43,9 @@ impl Reply {
 /// The bytes of a reply.
 #[derive(Debug)]
 pub(crate) enum Body {
-    /// Copied out of the ring: so many bytes, which are few. Most results are, and need no memory of their own.
+    /// Copied out of the ring: a length, and few bytes. Most results are short, and need no memory of their own.
     Tiny([u64; 2], usize),
-    /// Copied out of the ring: so many bytes, in memory as aligned as a payload has to be.
+    /// Copied out of the ring: a length, and memory that is aligned as a payload has to be.
     Small(Vec<u128>, usize),
     /// Still in the child's buffer, which is let go when this is dropped.
     ShmBuffer(LeasedBuffer),
@@ -64,7 +65,7 @@ pub(crate) struct LeasedBuffer {
 }
 
 impl Body {
-    /// A body of so many bytes, which `fill` brings.
+    /// A body of `len` bytes, which `fill` writes.
     pub(super) fn filled(len: usize, fill: impl FnOnce(&mut [u8])) -> Self {
         let mut few = [0u64; 2];
         if let Some(bytes) = bytemuck::cast_slice_mut(&mut few).get_mut(..len) {

@@ -75,7 +75,7 @@ pub(crate) fn briefly(there: impl FnMut() -> bool) -> bool {
 /// How long the first and the longest breath between two looks for much are, in pauses of the processor of some 20 ns.
 const PAUSES_BETWEEN_CLOCK_READS: (u32, u32) = (16, 64);
 
-/// After so long, little is enough.
+/// How long to spin for all of it; after that, little is enough.
 const FIRST_SPIN: Duration = Duration::from_micros(2);
 
 #[inline]

@@ -1,7 +1,7 @@
 //! Memory for long payloads that idles is given back, by both ends of a link.
 //!
-//! Owns: nothing; it works on the ends' buffers, by the rules of [`buffer`]. Runs in: both ends of a link.
-//! Never: lets go of a buffer that a payload is in.
+//! Runs in: both ends of a link.
+//! Invariant: a buffer that holds a payload is not released.
 
 use std::sync::atomic::Ordering::{Relaxed, SeqCst};
 use std::time::Duration;
@@ -12,7 +12,7 @@ use super::{Callee, Caller};
 use crate::sys::{clock, futex};
 
 impl Callee {
-    /// Lets go of buffers that were not used for so long, and of the parent's that are gone.
+    /// Releases buffers that were unused for `idle`, and those of the parent that are gone.
     pub(super) fn tend(&mut self, idle: Duration) {
         self.take_back_released();
         let (gone, warm) = self.pool.give_back(idle);

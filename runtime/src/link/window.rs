@@ -1,7 +1,7 @@
 //! Which of the calls in the request half have been given out: one word, `limit << 32 | claimed`.
 //!
-//! Owns: the arithmetic of that word, and no memory. Runs in: both ends of a link.
-//! Never: makes a system call, so that a model checker can run it.
+//! Runs in: both ends of a link.
+//! Invariant: no system call here, so that a model checker can run it.
 //!
 //! Both halves of the word count calls since the link was made, modulo 2^32. The parent raises the limit when it has
 //! written a frame, and lowers it to take calls back; the child raises `claimed` by one, and only *then* reads the frame.

@@ -1,12 +1,12 @@
-//! Letting go of the fork server, where what has changed cannot be seen.
+//! Lets go of the fork server, where what has changed cannot be seen.
 //!
-//! Owns: nothing. Runs in: the parent. Never: touches a process that was started before.
+//! Runs in: the parent. Processes that were started before are not touched.
 
 use crate::error::Result;
 use crate::supervisor::existing_supervisor;
 use crate::sys::rights;
 
-/// Has every process that is asked for from now on made by a new fork server, which the calling thread starts, with its rights.
+/// Starts a new fork server on the calling thread, with its rights. Processes that are asked for from now on come from it.
 ///
 /// This happens by itself when a process is asked for and the kernel shows that the asking thread has other rights than the
 /// fork server: ids, groups, capabilities, `no_new_privs`, the number of seccomp filters, root directory, namespaces, control

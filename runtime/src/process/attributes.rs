@@ -1,6 +1,6 @@
-//! The setters that the builders of processes and of pools have in common, written once.
+//! The setters that the builders of processes and of pools share.
 //!
-//! Owns: their names, docs and examples. Runs in: the parent. Never: knows what else a builder holds than `options`.
+//! Runs in: the parent.
 
 /// The setters, for an `impl` block of a builder with a field `options` of type [`crate::supervisor::SpawnAttributes`].
 ///

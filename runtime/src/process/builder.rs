@@ -1,7 +1,7 @@
-//! How a process is to be started, beside its task.
+//! Describes how a process is started, and starts it.
 //!
-//! Owns: [`ProcessBuilder`], and the way from a task and its arguments to a running process. Runs in: the parent. Never:
-//! leaves a process behind after it has reported a failed start.
+//! Runs in: the parent.
+//! Invariant: a start that is reported as failed leaves no process behind.
 
 use std::sync::Arc;
 

@@ -1,6 +1,6 @@
 //! The handle of a process that runs one task.
 //!
-//! Owns: [`Process`]. Runs in: the parent. Never: ends the process by being dropped.
+//! Runs in: the parent. Dropping it does not end the process.
 
 use std::fmt;
 use std::future::Future;

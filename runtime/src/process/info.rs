@@ -1,6 +1,6 @@
 //! What a process can say about itself, its parent, and its children.
 //!
-//! Owns: nothing. Runs in: any process. Never: asks the kernel for the parent; that would be the fork server.
+//! Runs in: any process. The parent is the process that asked for this one, not the fork server that made it.
 
 use std::num::NonZero;
 

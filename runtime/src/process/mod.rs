@@ -1,7 +1,6 @@
-//! One task in a process of its own: starting it, watching it, and having its result.
+//! One task in a process of its own: start it, watch it, get its result.
 //!
-//! Owns: [`Process`], [`ProcessBuilder`], [`Stdio`], and what a process can say about itself and its family. Runs in: the parent.
-//! Never: waits for a process's end when only its result is asked for.
+//! Runs in: the parent. A result is there when the task has returned; the end of the process is not awaited for it.
 
 mod afresh;
 mod attributes;

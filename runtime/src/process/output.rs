@@ -1,7 +1,7 @@
-//! What a process writes into pipes that its parent has not taken.
+//! Reads what a process writes into pipes that its parent has not taken.
 //!
-//! Owns: [`Output`], and the pipes' ends. Runs in: the parent, on the thread that waits.
-//! Never: waits for a pipe alone. A program that outlives its task may hold the other end for ever.
+//! Runs in: the parent, on the thread that waits.
+//! Invariant: no wait is for a pipe alone. A program that outlives its task may hold the other end for ever.
 //!
 //! A process with a full pipe waits for its reader. So code that waits for the process reads its pipes meanwhile.
 
@@ -50,7 +50,7 @@ pub struct Output<R> {
     pub result: Result<R>,
     /// All that came through the pipe from stdout; empty if there was none, or it was taken.
     pub stdout: Vec<u8>,
-    /// All that came through the pipe from stderr, likewise.
+    /// All that came through the pipe from stderr; empty if there was none, or it was taken.
     pub stderr: Vec<u8>,
 }
 
@@ -109,7 +109,7 @@ impl Pipes {
         }
     }
 
-    /// Reads what is there by now, and no more than so many chunks; true if there may be more.
+    /// Reads what is there by now, at most `chunks` chunks; true if there may be more.
     ///
     /// # Errors
     /// As [`Pipes::read_until`].

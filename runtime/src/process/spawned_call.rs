@@ -1,7 +1,7 @@
-//! A process that was started for one call: its link, and how the call ended.
+//! The one call of a process: its link, and its outcome, which is found once and kept.
 //!
-//! Owns: the call's outcome, found once and kept. Runs in: the parent, on the thread that asks.
-//! Never: calls a process dead before it has looked once more whether it answered.
+//! Runs in: the parent, on the thread that asks.
+//! Invariant: replies are collected once more before a process counts as dead.
 //!
 //! | the child dies | the caller gets |
 //! |---|---|
@@ -273,7 +273,7 @@ impl SpawnedCall {
         }
     }
 
-    /// Has `waker` called when there may be an outcome, or whatever else the token that is returned stands for.
+    /// Registers `waker`, to be woken when there may be an outcome. Returns the token of its handler.
     ///
     /// # Errors
     /// The kernel has no memory to watch one more descriptor.
@@ -295,7 +295,7 @@ impl SpawnedCall {
         Ok(*token)
     }
 
-    /// Has the child ring for its reply. There is only one reply, so the flag is never cleared.
+    /// Asks the child to notify the doorbell for its reply. There is only one reply, so the flag is never cleared.
     fn set_notify_reply(&self) {
         if let Some(caller) = &*lock(&self.caller) {
             caller.set_notify_reply(true);

@@ -1,6 +1,6 @@
 //! What a child's standard streams are connected to.
 //!
-//! Owns: [`Stdio`]. Runs in: the parent. Never: keeps the child's end of a pipe open after the child has it.
+//! Runs in: the parent. The child's end of a pipe is closed here once the child has it.
 
 use std::fs::File;
 use std::io::{PipeReader, PipeWriter};

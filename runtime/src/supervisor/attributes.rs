@@ -1,10 +1,10 @@
-//! What a child's surroundings are to be: those of the parent at the moment it asks, and what was asked for beside.
+//! The attributes of a new child: those of the parent when it asks, changed by what a builder asked for.
 //!
-//! Owns: the comparison with the fork server, which passes its surroundings to a new child. Runs in: the parent.
-//! Never: keeps a file of the parent open longer than the request takes.
+//! Runs in: the parent.
+//! Invariant: no file of the parent stays open longer than the request takes.
 //!
-//! A comparison takes about as long as the environment takes to read. What a child cannot give itself is compared elsewhere:
-//! see [`super::servers`].
+//! A fork server passes its own attributes to a new child, so the setup holds the difference. To find it takes about as long as
+//! reading the environment. What a child cannot give itself is compared in [`super::servers`].
 
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};

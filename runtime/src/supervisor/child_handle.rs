@@ -1,8 +1,7 @@
 //! What a parent knows of one child: its pid, its pidfd, whether it is stopped, and how it ended.
 //!
-//! Owns: the child's end, told once and kept, and its last stop. Runs in: the parent; the reactor's thread writes, any thread
-//! reads.
-//! Never: asks the kernel how a child ended. Only the fork server can know, and it says so.
+//! Runs in: the parent; the reactor's thread writes, any thread reads.
+//! Invariant: how a child ended comes from the fork server, which alone may reap it; the kernel is not asked here.
 
 use std::fmt;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -99,7 +98,7 @@ impl ChildHandle {
         lock(&self.name).clone()
     }
 
-    /// It is handed out, under this name.
+    /// Hands it out under this name.
     pub(crate) fn set_name(&self, name: &str) {
         static HANDED_OUT: AtomicU64 = AtomicU64::new(1);
         name.clone_into(&mut lock(&self.name));
@@ -107,7 +106,7 @@ impl ChildHandle {
         self.sequence.store(HANDED_OUT.fetch_add(1, Relaxed), Relaxed);
     }
 
-    /// The how manieth child it was that this process handed out; 0 for a spare.
+    /// Its sequence number among the children that were handed out; 0 for a spare.
     pub(crate) fn sequence(&self) -> u64 {
         self.sequence.load(Relaxed)
     }
@@ -126,8 +125,8 @@ impl ChildHandle {
         lock(&self.stop).signal.filter(|_| self.status().is_none())
     }
 
-    /// Has `watcher` called when it is stopped, by which signal, and when it is continued (`None`), on the reactor's thread; at
-    /// once, on this one, if it is stopped.
+    /// Calls `watcher` on the reactor's thread when it is stopped, with the signal, and when it is continued (`None`). Calls it at
+    /// once, on this thread, if it is stopped.
     pub(crate) fn on_stop(&self, watcher: impl Fn(Option<i32>) + Send + Sync + 'static) {
         let watcher: StopWatcher = Arc::new(watcher);
         let mut stop = lock(&self.stop);
@@ -181,7 +180,7 @@ impl ChildHandle {
         }
     }
 
-    /// Has `watcher` called when it ends, on the reactor's thread; at once, on this one, if it has ended.
+    /// Calls `watcher` on the reactor's thread when it ends; at once, on this thread, if it has ended.
     pub(crate) fn on_exit(&self, watcher: impl FnOnce() + Send + 'static) {
         let mut end = lock(&self.end);
         if end.status.is_none() {

@@ -1,7 +1,7 @@
-//! Asking for children: from the stock of spares, or by a message to the fork server.
+//! The table of all children of this process, and the requests for new ones.
 //!
-//! Owns: the table, in which every child stands from the request to its end. Runs in: the parent, on any thread.
-//! Never: calls back while it holds the table.
+//! Runs in: the parent, on any thread.
+//! Invariant: no callback runs while the table is locked.
 //!
 //! | a child is | its death costs |
 //! |---|---|

@@ -1,7 +1,7 @@
 //! What this process knows of its children and of its fork servers, and the events that change it.
 //!
-//! Owns: [`Supervisor`]. Runs in: the parent; events on the reactor's thread, the rest on any.
-//! Invariant: nothing here waits for a child, or for a lock that is held while its holder waits for one.
+//! Runs in: the parent; events on the reactor's thread, the rest on any.
+//! Invariant: nothing here waits for a child, or for a lock whose holder waits for one.
 //!
 //! The host may call `fork()`: the copy finds another generation number than its supervisor's, and starts afresh with a supervisor, a
 //! fork server and spares of its own.

@@ -1,7 +1,7 @@
-//! What a child that is executed has from the start: its environment, streams and directory.
+//! What an executed child has from the start: its environment, streams and directory.
 //!
-//! Owns: the message and its descriptors, until the fork server has them. Runs in: the parent.
-//! Never: leaves a variable to be set after the execution that the loader, the C library or a constructor could have read.
+//! Runs in: the parent.
+//! Invariant: a variable that the loader, the C library or a constructor reads is set before the execution, not after it.
 //!
 //! One exception: what the program itself has taken out of its environment since it was started, such as `LD_LIBRARY_PATH`, is
 //! there while the loader works, if the loader was told so when the program was started. Else it would not find what it found

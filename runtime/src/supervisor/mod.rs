@@ -1,7 +1,7 @@
-//! What asks for processes: the fork server's client, the stock of spares, and all that is known of each child.
+//! Starts children, keeps spares, and knows what became of each child.
 //!
-//! Owns: everything this process knows of its children. Runs in: the parent; events on the reactor's thread. Meets `child`
-//! only in `link`. Never: pushes a call to a child without holding its pidfd, so the fate of every call can be told.
+//! Runs in: the parent; events on the reactor's thread. Meets `child` only in `link` and `call`.
+//! Invariant: no child gets a call before its pidfd is here, so the fate of every call can be told.
 
 mod attributes;
 mod child_handle;

@@ -1,6 +1,6 @@
-//! What is written to stderr, where no caller waits that could be told.
+//! Messages to stderr, for what no waiting caller can be told.
 //!
-//! Owns: those sentences. Runs in: the parent, mostly on the reactor's thread. Never: tells one thing twice in a program.
+//! Runs in: the parent, mostly on the reactor's thread. Each message is written once in a program.
 
 use std::io::Write as _;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};

@@ -1,7 +1,7 @@
-//! Which thread's rights a process is to have.
+//! The thread whose rights a process gets.
 //!
-//! Owns: the name of a thread, and what it had. Runs in: the parent.
-//! Never: gives a process the rights of the thread that replaces workers where another thread asked for them.
+//! Runs in: the parent.
+//! Invariant: a worker has the rights of the thread that asked for it, not of the one that replaces workers.
 
 use std::ffi::CString;
 use std::os::unix::ffi::OsStringExt as _;

@@ -1,7 +1,7 @@
-//! The parent's end of one fork server: starting it, and talking to it without ever waiting.
+//! The parent's end of one fork server: starts it, and talks to it without blocking.
 //!
-//! Owns: the socket, the server's pidfd, and what could not be sent yet. Runs in: the parent.
-//! Never: blocks in a send. With 256 ends coming in and 256 requests going out, two blocking ends would wait for each other.
+//! Runs in: the parent.
+//! Invariant: no send blocks. With 256 exits coming in and 256 requests going out, two blocking ends would wait for each other.
 
 use std::collections::VecDeque;
 use std::ffi::OsString;

@@ -1,7 +1,7 @@
-//! The fork servers of this process: the present one, and those before it that still have children.
+//! The fork servers of this process: the present one, and earlier ones that still have children.
 //!
-//! Owns: which one a new child comes from. Runs in: the parent, on any thread.
-//! Never: has a child made by a server that was started with other rights than are asked for; see [`Rights`].
+//! Runs in: the parent, on any thread.
+//! Invariant: a child comes from a server that was started with the rights that are asked for; see [`Rights`].
 //!
 //! | a server is | it |
 //! |---|---|

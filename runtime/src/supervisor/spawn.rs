@@ -1,10 +1,10 @@
-//! Asking the right fork server for children: one that has the rights of whatever thread asks.
+//! Asks the right fork server for children: the one that has the rights of the asking thread.
 //!
-//! Owns: nothing; the supervisor does. Runs in: the parent, on the thread that asks, and on the reactor's for spares and for workers that
-//! replace others. Never: has a call run by a child that may do something else than the thread that it is for.
+//! Runs in: the parent, on the asking thread; on the reactor's for spares, and for workers that replace others.
+//! Invariant: a child that runs a call may do what the asking thread may do, and nothing else.
 //!
-//! A spare most likely has the right rights, and to find out takes as long as it takes to wake it. So a spawn sends the setup first, asks
-//! [`Supervisor::is_right`] while the spare puts that on, and then sends the call, or ends the spare.
+//! A spare most likely has the right rights, and to find out takes as long as waking it. So a spawn sends the setup first, asks
+//! [`Supervisor::is_right`] while the spare applies it, and then sends the call, or kills the spare.
 
 use std::sync::{Arc, mpsc};
 
@@ -44,7 +44,7 @@ impl Supervisor {
     /// # Errors
     /// It could not be started; the step says why.
     pub(crate) fn start_child(self: &Arc<Self>, how: StartRequest) -> Result<(SpawnedChild, Option<u32>)> {
-        // Before a spare is woken: one that is given nothing for so long goes to sleep again.
+        // Before a spare is woken: it goes to sleep again if it is given nothing meanwhile.
         let rights = rights_of_this_thread(self.servers.last_rights().as_deref())?;
         let umask = rights.umask();
         self.servers.note_umask(umask);
@@ -75,7 +75,7 @@ impl Supervisor {
         self.request(how, rights, started);
     }
 
-    /// Has the next child made by a new fork server, which this thread starts now.
+    /// Starts a new fork server on this thread; the next child comes from it.
     ///
     /// # Errors
     /// It could not be started.

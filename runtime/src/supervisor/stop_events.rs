@@ -1,6 +1,6 @@
-//! A process that is stopped is told of by `tracing`: it may be waited for without end.
+//! Events of `tracing` for stopped processes, which may be waited for without end.
 //!
-//! Owns: the words. Runs in: the parent, on the reactor's thread. Never: lets the panic of a subscriber out.
+//! Runs in: the parent, on the reactor's thread. A panic of a subscriber is caught.
 //!
 //! | event | level | fields |
 //! |---|---|---|

@@ -1,9 +1,7 @@
 //! What a task is: the contract between the code that `#[process_task]` writes and the rest of this crate.
 //!
-//! Owns: the [`Task`] trait, the registry of all tasks of this binary, and the fingerprint by which two processes know
-//! that they have the same one. Never: starts a process, or knows how bytes get from one to the other.
 //! Runs in: the parent, which encodes arguments and decodes results, and the child, which does the rest in
-//! [`Registration::run`].
+//! [`Registration::run`]. Two processes compare the fingerprint to know that they have the same registry.
 
 mod options;
 mod registration;

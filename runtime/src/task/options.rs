@@ -1,6 +1,5 @@
-//! How the calls of a task are to behave: what the attribute says, and the methods of the task.
+//! How the calls of a task behave: what the attribute says, and the methods of the task.
 //!
-//! Owns: the settings. Never: acts on them; the code that makes the call does.
 //! Runs in: the parent.
 
 use std::time::Duration;

@@ -1,7 +1,6 @@
 //! One task's identity: where it was written, and the stub that runs it.
 //!
-//! Owns: the task's place in the registry, once that is built. Never: moves; it is a `static` in the user's crate.
-//! Runs in: every process.
+//! Runs in: every process. It is a `static` in the user's crate.
 
 use std::fmt;
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};

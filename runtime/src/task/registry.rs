@@ -1,7 +1,7 @@
 //! All tasks of this binary, in an order that every process agrees on.
 //!
-//! Owns: the numbers by which processes name tasks to each other. Never: changes once all constructors of the binary have run.
 //! Runs in: every process.
+//! Invariant: a task's number changes no more once all constructors of the binary have run.
 
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::sync::OnceLock;
