@@ -4,7 +4,7 @@
 //! Runs in: every process. Never: moves a descriptor between processes; the link does, and keeps the order.
 //!
 //! A handle, such as a region of shared memory, is written as its index among those beside its payload ([`attach`]), and made
-//! again of the descriptor that came ([`take`]). Code that encodes or decodes a payload opens a scope for it ([`collect`],
+//! again of the descriptor that came ([`open`]). Code that encodes or decodes a payload opens a scope for it ([`collect`],
 //! [`provide`]); scopes may be nested, since a value's `Serialize` may use a pool. A scope counts only while serde runs
 //! ([`active`]): the function of a task, which runs between the two, cannot take a handle for itself, so that one scope may
 //! stay open for a whole batch.

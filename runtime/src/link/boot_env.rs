@@ -37,7 +37,7 @@ pub(crate) enum BootRole {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct BootEnv {
     pub(crate) role: BootRole,
-    /// Where the constructor stands that is to read the mark: [`sys::init::place`](crate::sys::init::place).
+    /// Where the constructor stands that is to read the mark: [`constructor_index`](crate::sys::init::constructor_index).
     pub(crate) place: usize,
     /// The number of the process's socket.
     pub(crate) socket: i32,

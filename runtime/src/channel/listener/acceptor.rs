@@ -10,8 +10,8 @@
 //! | from this machine | [`GREETING`], one packet | once it has said so | if it says anything else, or its process runs for another user |
 //! | from another | its part of the handshake | once it has shown that it has the key | if it has not |
 //!
-//! and in both cases if it takes longer than [`AcceptLimits::deadline`], or if it has waited longest when there are more than
-//! [`AcceptLimits::peers`]: a peer with the key needs moments, so a crowd of silent ones can make room.
+//! and in both cases if it takes longer than [`AcceptLimits::timeout`], or if it has waited longest when there are more than
+//! [`AcceptLimits::pending`]: a peer with the key needs moments, so a crowd of silent ones can make room.
 //!
 //! The one set of descriptors, which is readable when something is to be done, also has the time at which the next has
 //! taken too long. So a caller that waits for the set alone waits for everything.

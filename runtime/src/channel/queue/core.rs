@@ -53,7 +53,7 @@ pub(super) struct QueueCore {
     pub(super) for_room: Spin,
     /// Whether this end and the other side share a processor.
     pub(super) crowd: Mutex<CpuCollision>,
-    /// What [`QueueCore::news`] was when an end was seen at the other side; [`GONE`] once there is none any more.
+    /// What [`QueueCore::death_epoch`] was when an end was seen at the other side; [`GONE`] once there is none any more.
     pub(super) seen: AtomicU64,
     /// How many processes had ended when it was looked for items of the dead.
     pub(super) ended: AtomicU64,

@@ -12,7 +12,7 @@
 //! | word | written by | what it says |
 //! |---|---|---|
 //! | `put.place` | a producer, under `put.lock`, last | where the next item goes, and how many were put |
-//! | `get.place` | a consumer, last: under `get.lock`, or, for a short item, by one exchange without it ([`take`](super::take)) | where the next item is, and how many were got |
+//! | `get.place` | a consumer, last: under `get.lock`, or, for a short item, by one exchange without it ([`dequeue`](super::dequeue)) | where the next item is, and how many were got |
 //! | `put.bytes`, `get.bytes` | the same, before the place | how many bytes went by; the one of the place's parity counts |
 //! | `put.seen`, `get.seen` | the same | a place of the other side that was seen: looking there costs a cache miss |
 //! | a chunk's state | see [`chunk_alloc`](super::chunk_alloc) | its owner |

@@ -246,7 +246,7 @@ impl QueueMemory {
         }
     }
 
-    /// See [`Map::expect_write`]; likewise.
+    /// See [`Map::prefetch_write`].
     #[inline]
     pub(super) fn expect_write(&self, (chunk, unit): (u32, u32)) {
         if let Some(map) = self.stretch(chunk) {

@@ -9,7 +9,7 @@
 //!
 //! Looking takes the word that is looked at away from the processor that writes it. So a thread looks less and less often,
 //! and until much is there; and not at all where the other side was last seen on the same processor, as it cannot run
-//! meanwhile. A thread that finds it there again and again [steps aside](crate::link::Crowd).
+//! meanwhile. A thread that finds it there again and again [steps aside](crate::link::CpuCollision).
 //!
 //! Why a consumer looks so seldom: each look moves a cache line between two processors. A consumer that looked as
 //! fast as it could took 75 ns an item. One that lets 64 items come, or 2 us go by, takes 22 ns.

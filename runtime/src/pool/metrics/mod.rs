@@ -1,7 +1,7 @@
 //! What a pool does, for observers: counts, times, a log, a timeline.
 //!
 //! Owns: what is counted and measured, and the observers. Runs in: the parent; what is noted is noted under the schedule's
-//! mutex. Never: runs a subscriber's code or writes a file while the mutex is held: a [`PoolEvent`](event::Event) is put into
+//! mutex. Never: runs a subscriber's code or writes a file while the mutex is held: a [`PoolEvent`](event::PoolEvent) is put into
 //! what is owed, and told when that is paid, before a thread is woken. Without observers, none is made.
 //!
 //! | observer | sees | costs, for each call |
