@@ -20,9 +20,10 @@ use std::fmt;
 use std::mem;
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::panic::{RefUnwindSafe, UnwindSafe};
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Mutex, Weak};
 
 use super::CodecError;
+use crate::sys::mutex::MutexExt as _;
 
 /// Something of which another process gets a descriptor. Unwinding leaves it whole, or no pool would be unwind-safe that
 /// has one on its way.
@@ -134,7 +135,7 @@ impl Received {
     pub(crate) fn release(&self) {
         if let Some(slots) = &self.0 {
             let lingers = |slot: &ReceivedSlot| matches!(slot, ReceivedSlot::Opened(handle) if handle.is_cacheable());
-            slots.lock().unwrap_or_else(PoisonError::into_inner).retain(lingers);
+            slots.lock_unpoisoned().retain(lingers);
         }
     }
 
@@ -144,7 +145,7 @@ impl Received {
         open: impl FnOnce(OwnedFd) -> Result<Arc<H>, CodecError>,
     ) -> Result<Arc<H>, CodecError> {
         let none = || CodecError::new("the payload is corrupt: it names a handle that did not come with it");
-        let mut slots = self.0.as_ref().ok_or_else(none)?.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut slots = self.0.as_ref().ok_or_else(none)?.lock_unpoisoned();
         let slot = usize::try_from(index).ok().and_then(|at| slots.get_mut(at)).ok_or_else(none)?;
         let opened: Arc<dyn Handle> = match mem::replace(slot, ReceivedSlot::Lost("it was refused before")) {
             ReceivedSlot::Arrived(descriptor) => open(descriptor)?,

@@ -10,7 +10,9 @@ use std::cell::{Cell, RefCell};
 use std::collections::{HashMap, HashSet};
 use std::hash::{BuildHasherDefault, Hasher};
 use std::sync::atomic::{AtomicU8, AtomicU64, AtomicUsize, Ordering::Acquire, Ordering::Relaxed, Ordering::Release};
-use std::sync::{Mutex, OnceLock, PoisonError};
+use std::sync::{Mutex, OnceLock};
+
+use crate::sys::mutex::MutexExt as _;
 
 /// How many sites the first table of a type has room for, four times; each later table has four times as many. In a table that is
 /// fuller, a site would often not be found in the first slot that is looked at.
@@ -92,7 +94,7 @@ impl TypeRecord {
 
     /// Remembers sites.
     pub(super) fn learn(&self, sites: &Sites) {
-        let mut count = self.count.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut count = self.count.lock_unpoisoned();
         for site in sites {
             if self.known().has(*site) {
                 continue;
@@ -256,7 +258,7 @@ pub(super) fn record(key: u64) -> &'static TypeRecord {
 #[cold]
 fn find(key: u64, near: usize) -> &'static TypeRecord {
     static RECORDS: OnceLock<Mutex<HashMap<u64, &'static TypeRecord>>> = OnceLock::new();
-    let mut records = RECORDS.get_or_init(Mutex::default).lock().unwrap_or_else(PoisonError::into_inner);
+    let mut records = RECORDS.get_or_init(Mutex::default).lock_unpoisoned();
     let record = *records.entry(key).or_insert_with(|| Box::leak(Box::new(TypeRecord::new())));
     CACHE.with(|cache| cache[near].set(Some((key, record))));
     record

@@ -7,10 +7,11 @@
 use std::collections::BTreeMap;
 use std::sync::atomic::AtomicPtr;
 use std::sync::atomic::Ordering::{AcqRel, Acquire};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, Weak};
 
 use crate::sys::atfork;
 use crate::sys::fd::FileId;
+use crate::sys::mutex::MutexExt as _;
 
 /// See the [module](self). For a static: a table is made at the first use and never freed.
 pub(crate) struct MappingCache<T>(AtomicPtr<CacheTable<T>>);
@@ -70,7 +71,7 @@ impl<T> MappingCache<T> {
             // SAFETY: null, or a table that was made below and never goes.
             match unsafe { table.as_ref() } {
                 Some(table) if table.generation == generation => {
-                    return table.entries.lock().unwrap_or_else(PoisonError::into_inner);
+                    return table.entries.lock_unpoisoned();
                 }
                 _ => {}
             }

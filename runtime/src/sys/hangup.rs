@@ -35,7 +35,7 @@
 #![expect(unsafe_code, reason = "nix has no wrapper for F_SETOWN and F_SETSIG")]
 
 use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd, OwnedFd};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard};
 
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, fcntl, open};
@@ -44,6 +44,7 @@ use nix::sys::stat::Mode;
 use nix::unistd::{getpid, pipe2};
 
 use super::fd::above_stdio;
+use super::mutex::MutexExt as _;
 use super::retry;
 
 /// From `<fcntl.h>`; the crate `libc` does not have it for every C library.
@@ -123,5 +124,5 @@ pub(crate) fn give_up() {
 
 fn kept() -> MutexGuard<'static, Option<ChildEnd>> {
     static KEPT: Mutex<Option<ChildEnd>> = Mutex::new(None);
-    KEPT.lock().unwrap_or_else(PoisonError::into_inner)
+    KEPT.lock_unpoisoned()
 }

@@ -19,6 +19,7 @@ pub(crate) mod init;
 pub(crate) mod limits;
 pub(crate) mod membarrier;
 pub(crate) mod memory;
+pub(crate) mod mutex;
 pub(crate) mod packet;
 pub(crate) mod poll;
 pub(crate) mod process;

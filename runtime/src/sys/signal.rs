@@ -16,7 +16,7 @@
 
 use std::ffi::c_int;
 use std::os::fd::OwnedFd;
-use std::sync::{Mutex, PoisonError};
+use std::sync::Mutex;
 
 use nix::errno::Errno;
 use nix::libc;
@@ -24,6 +24,7 @@ use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, SigmaskHow, Signa
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 
 use super::fd::above_stdio;
+use super::mutex::MutexExt as _;
 
 /// Signals by number, as they travel.
 pub(crate) use nix::libc::{
@@ -130,7 +131,7 @@ static SAVED_ACTIONS: Mutex<Vec<(Signal, SigAction)>> = Mutex::new(Vec::new());
 pub(crate) fn leave_to_parent() {
     let deaf = FOR_THE_PARENT.map(|signal| (signal, plain(SigHandler::SigIgn))).into_iter();
     let ends = SigAction::new(SigHandler::Handler(pass_to_first_thread), SaFlags::SA_RESTART, SigSet::empty());
-    let mut saved = SAVED_ACTIONS.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut saved = SAVED_ACTIONS.lock_unpoisoned();
     for (signal, action) in deaf.chain([(Signal::SIGCHLD, ends)]) {
         let Some(before) = set_action(signal, &action) else { continue };
         let known = saved.iter().any(|(known, _)| *known == signal);
@@ -190,7 +191,7 @@ pub(crate) fn ignore_tostop() {
 ///
 /// Runs in: a child, before user code.
 pub(crate) fn restore_dispositions() {
-    let saved = std::mem::take(&mut *SAVED_ACTIONS.lock().unwrap_or_else(PoisonError::into_inner));
+    let saved = std::mem::take(&mut *SAVED_ACTIONS.lock_unpoisoned());
     for (signal, before) in saved {
         set_action(signal, &before);
     }

@@ -7,7 +7,7 @@ use std::fmt;
 use std::future::Future;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, Waker};
 
 use super::Connection;
@@ -15,6 +15,7 @@ use crate::channel::error::channel_failed;
 use crate::channel::{RecvError, TryRecvError};
 use crate::codec::Message;
 use crate::reactor::{EventHandler, Reactor, Token, reactor, wake};
+use crate::sys::mutex::MutexExt as _;
 use crate::sys::poll::Trigger;
 use crate::sys::{self, Errno, atfork, fd};
 
@@ -104,7 +105,7 @@ struct Bell(Mutex<Option<Waker>>);
 
 impl Bell {
     fn replace(&self, waker: Option<Waker>) -> Option<Waker> {
-        std::mem::replace(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner), waker)
+        std::mem::replace(&mut *self.0.lock_unpoisoned(), waker)
     }
 }
 

@@ -32,13 +32,15 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 use std::sync::atomic::{AtomicBool, AtomicU32};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 use crate::channel::error::NotSent;
 use crate::codec::Spill;
 use crate::shared::{MappedHeader, words};
 use crate::sync::deadline::Deadline;
+use crate::sys::mutex::MutexExt as _;
+
 use crate::sys::fd::{self, FileId};
 use crate::sys::memory::{self, Access, Map};
 use crate::sys::{self, atfork, futex, packet, poll};
@@ -130,7 +132,7 @@ impl Drop for MessageBuffer {
 #[derive(Debug, Default)]
 pub(super) struct OutgoingBuffers {
     stock: Mutex<MessagePool>,
-    quiet: SuppressPanic,
+    quiet: IdleCounter,
 }
 
 #[derive(Debug, Default)]
@@ -155,7 +157,7 @@ impl OutgoingBuffers {
     }
 
     fn stock(&self) -> MutexGuard<'_, MessagePool> {
-        let mut stock = lock(&self.stock);
+        let mut stock = self.stock.lock_unpoisoned();
         // A copy made by `fork()` fills no memory of its original's.
         if stock.generation != atfork::generation() {
             *stock = MessagePool { generation: atfork::generation(), ..MessagePool::default() };
@@ -349,7 +351,7 @@ impl Drop for MessageWriter<'_> {
 pub(super) struct IncomingBuffers {
     /// Those that came last are last.
     known: Mutex<Vec<(FileId, Arc<Arrived>)>>,
-    quiet: SuppressPanic,
+    quiet: IdleCounter,
 }
 
 /// A parcel of the other end's.
@@ -386,14 +388,14 @@ impl IncomingBuffers {
 
     /// No more parcels will come.
     pub(super) fn clear(&self) {
-        lock(&self.known).clear();
+        self.known.lock_unpoisoned().clear();
         self.quiet.begin(false);
     }
 
     /// The parcel of this descriptor, which holds a message of this length.
     pub(super) fn open(&self, descriptor: OwnedFd, len: usize) -> sys::Result<Reading<'_>> {
         let identity = fd::file_id(descriptor.as_fd()).ok_or(sys::Errno::EBADF)?;
-        let mut known = lock(&self.known);
+        let mut known = self.known.lock_unpoisoned();
         known.retain(|(_, parcel)| parcel.turn().load(Relaxed) != ABANDONED);
         let at = known.iter().position(|(other, _)| *other == identity);
         let parcel = match at.map(|at| known.remove(at)) {
@@ -442,20 +444,20 @@ impl Drop for Reading<'_> {
         if turn.compare_exchange(OWNED_BY_READER, OWNED_BY_WRITER, Release, Relaxed).is_ok() {
             futex::wake(turn, u32::MAX);
         } else {
-            lock(&self.incoming.known).retain(|(_, parcel)| !Arc::ptr_eq(parcel, &self.parcel));
+            self.incoming.known.lock_unpoisoned().retain(|(_, parcel)| !Arc::ptr_eq(parcel, &self.parcel));
         }
     }
 }
 
 /// Counts the short messages since the last long one.
 #[derive(Debug, Default)]
-struct SuppressPanic {
+struct IdleCounter {
     /// There are parcels.
     any: AtomicBool,
     short: AtomicU32,
 }
 
-impl SuppressPanic {
+impl IdleCounter {
     /// A short message; true if no long one is expected any more, but there are parcels.
     #[inline]
     fn is_enough(&self) -> bool {
@@ -466,8 +468,4 @@ impl SuppressPanic {
         self.short.store(0, Relaxed);
         self.any.store(any, Relaxed);
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -24,7 +24,7 @@
 
 use std::collections::BTreeMap;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::sync::{Mutex, OnceLock, PoisonError};
+use std::sync::{Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
 use super::socket_path::check_user;
@@ -33,6 +33,7 @@ use crate::channel::error::channel_failed;
 #[cfg(feature = "tcp")]
 use crate::channel::remote::{Handshake, Key, Session};
 use crate::error::{Error, Result};
+use crate::sys::mutex::MutexExt as _;
 use crate::sys::poll::{Epoll, Trigger};
 use crate::sys::stranger::{self, Timer};
 use crate::sys::{self, Errno, atfork, socket};
@@ -144,7 +145,7 @@ impl Acceptor {
             Ok(view) => view,
             Err(errno) => return Some(Err(cannot_wait(errno))),
         };
-        let mut peers = view.peers.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut peers = view.peers.lock_unpoisoned();
         let decided = self.go_on(view, &mut peers);
         let next = peers.waiting.first_key_value().map(|(_, first)| first.until);
         match (decided, view.timer.set(next)) {

@@ -34,6 +34,7 @@ use super::handshake::Session;
 use crate::channel::connection::transport::Remote;
 use crate::channel::error::{NotSent, TryRecvError};
 use crate::sync::deadline::Deadline;
+use crate::sys::mutex::MutexExt as _;
 use crate::sys::poll::{self, Epoll, Trigger};
 use crate::sys::{self, Errno, fd, stranger};
 
@@ -102,7 +103,7 @@ impl EncryptedStream {
 
     /// Puts together what has come, and leaves `ready` as it has to be then.
     fn receive(&self) -> MutexGuard<'_, FrameReader> {
-        let mut receiving = self.receiving.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut receiving = self.receiving.lock_unpoisoned();
         if !receiving.is_ready() {
             receiving.go_on(&mut &self.line.socket, &self.line.cipher, MAX_MESSAGE_BYTES);
             if receiving.is_ready() {
@@ -210,7 +211,7 @@ impl StreamHalf {
         deadline: Deadline,
         send: impl FnOnce(&mut FrameWriter) -> Result<R, NotSent>,
     ) -> Result<R, NotSent> {
-        let mut sending = self.sending.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut sending = self.sending.lock_unpoisoned();
         let mut taken = loop {
             if let Some(taken) = sending.take() {
                 break taken;
@@ -224,7 +225,7 @@ impl StreamHalf {
         };
         drop(sending);
         let outcome = send(&mut taken);
-        *self.sending.lock().unwrap_or_else(PoisonError::into_inner) = Some(taken);
+        *self.sending.lock_unpoisoned() = Some(taken);
         self.turn.notify_one();
         outcome
     }
