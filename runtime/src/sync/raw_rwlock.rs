@@ -30,10 +30,9 @@
 //! - *Of the one in `next_writer`*: the next reader that looks takes it out, and so does a writer that would stand there.
 //! - *Under `lock`*: the next holder of `lock` does all of the above, and wakes all.
 
-use std::time::Instant;
-
 use super::atomic::AtomicU32;
 use super::atomic::Ordering::Relaxed;
+use super::deadline::Deadline;
 use super::event_count::EventCount;
 use super::futex_wait;
 use super::holders::Holders;
@@ -43,15 +42,6 @@ use super::proc_table::{self, ProcId};
 
 /// The word of no process.
 const NONE: u32 = 0;
-
-/// How long a thread waits for the lock.
-#[derive(Clone, Copy, Debug)]
-pub(crate) enum Wait {
-    /// Not at all.
-    Not,
-    /// Until then, or as long as it takes.
-    Until(Option<Instant>),
-}
 
 /// See the [module](self).
 #[derive(Debug)]
@@ -85,10 +75,12 @@ impl RawRwLock {
     }
 
     /// Takes the lock shared, and returns the process that holds it. `None`: the lock is held, and the waiting is over.
-    pub(crate) fn lock_shared(&self, wait: Wait) -> Option<ProcId> {
+    pub(crate) fn lock_shared(&self, deadline: Deadline) -> Option<ProcId> {
         loop {
             let reader = self.inside().try_read();
-            let (None, Wait::Until(deadline)) = (reader, wait) else { return reader };
+            if reader.is_some() || deadline == Deadline::Now {
+                return reader;
+            }
             futex_wait::spin_until(|| self.writer.load(Relaxed) == NONE && self.next_writer.load(Relaxed) == NONE);
             let key = {
                 let mut inside = self.inside();
@@ -97,18 +89,20 @@ impl RawRwLock {
                     reader => return reader,
                 }
             };
-            if !self.reader_waiters.wait(key, deadline) {
+            if !self.reader_waiters.wait(key, deadline.instant()) {
                 return None;
             }
         }
     }
 
     /// Takes the lock exclusively, and returns the process that holds it. `None`: the lock is held, and the waiting is over.
-    pub(crate) fn lock_exclusive(&self, wait: Wait) -> Option<ProcId> {
+    pub(crate) fn lock_exclusive(&self, deadline: Deadline) -> Option<ProcId> {
         let mut is_next = false;
         loop {
             let writer = self.inside().try_write(is_next);
-            let (None, Wait::Until(deadline)) = (writer, wait) else { return writer };
+            if writer.is_some() || deadline == Deadline::Now {
+                return writer;
+            }
             futex_wait::spin_until(|| self.writer.load(Relaxed) == NONE && self.readers.total() == 0);
             let key = {
                 let mut inside = self.inside();
@@ -119,7 +113,7 @@ impl RawRwLock {
                 is_next = is_next || inside.become_next_writer();
                 self.writer_waiters.prepare_wait()
             };
-            if !self.writer_waiters.wait(key, deadline) {
+            if !self.writer_waiters.wait(key, deadline.instant()) {
                 if is_next {
                     let mut inside = self.inside();
                     self.next_writer.store(NONE, Relaxed);

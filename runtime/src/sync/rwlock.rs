@@ -10,11 +10,11 @@ use std::ops::{Deref, DerefMut};
 use std::panic::RefUnwindSafe;
 use std::time::Duration;
 
-use super::futex_wait::deadline_after;
+use super::deadline::Deadline;
 use super::lock::Acquired;
 use super::poison::{LockResult, PoisonError, PoisonGuard, TryLockError, TryLockResult};
 use super::proc_table::ProcId;
-use super::raw_rwlock::{RawRwLock, Wait};
+use super::raw_rwlock::RawRwLock;
 use crate::shared::cell::RwCell;
 
 /// Data that many threads read at a time, or one changes, in whichever process: [`std::sync::RwLock`].
@@ -160,7 +160,7 @@ impl<T: ?Sized> RwLock<T> {
     /// assert_eq!(*lock.read().unwrap(), 1);
     /// ```
     pub fn read(&self) -> LockResult<RwLockReadGuard<'_, T>> {
-        self.read_guard(until_acquired(|wait| self.raw.lock_shared(wait)))
+        self.read_guard(until_acquired(|deadline| self.raw.lock_shared(deadline)))
     }
 
     /// Locks for reading if no thread holds the lock for writing or waits for that.
@@ -182,7 +182,7 @@ impl<T: ?Sized> RwLock<T> {
     /// # drop(guard);
     /// ```
     pub fn try_read(&self) -> TryLockResult<RwLockReadGuard<'_, T>> {
-        self.read_guard_of(self.raw.lock_shared(Wait::Not))
+        self.read_guard_of(self.raw.lock_shared(Deadline::Now))
     }
 
     /// Locks for reading, waiting for `timeout` at most.
@@ -205,7 +205,7 @@ impl<T: ?Sized> RwLock<T> {
     /// # drop(guard);
     /// ```
     pub fn read_timeout(&self, timeout: Duration) -> TryLockResult<RwLockReadGuard<'_, T>> {
-        self.read_guard_of(self.raw.lock_shared(Wait::Until(deadline_after(timeout))))
+        self.read_guard_of(self.raw.lock_shared(Deadline::after(timeout)))
     }
 
     /// Locks for writing, waiting as long as it takes.
@@ -225,7 +225,7 @@ impl<T: ?Sized> RwLock<T> {
     /// assert_eq!(*lock.read().unwrap(), 2);
     /// ```
     pub fn write(&self) -> LockResult<RwLockWriteGuard<'_, T>> {
-        self.write_guard(until_acquired(|wait| self.raw.lock_exclusive(wait)))
+        self.write_guard(until_acquired(|deadline| self.raw.lock_exclusive(deadline)))
     }
 
     /// Locks for writing if the lock is free.
@@ -247,7 +247,7 @@ impl<T: ?Sized> RwLock<T> {
     /// # drop(guard);
     /// ```
     pub fn try_write(&self) -> TryLockResult<RwLockWriteGuard<'_, T>> {
-        self.write_guard_of(self.raw.lock_exclusive(Wait::Not))
+        self.write_guard_of(self.raw.lock_exclusive(Deadline::Now))
     }
 
     /// Locks for writing, waiting for `timeout` at most.
@@ -270,7 +270,7 @@ impl<T: ?Sized> RwLock<T> {
     /// # drop(guard);
     /// ```
     pub fn write_timeout(&self, timeout: Duration) -> TryLockResult<RwLockWriteGuard<'_, T>> {
-        self.write_guard_of(self.raw.lock_exclusive(Wait::Until(deadline_after(timeout))))
+        self.write_guard_of(self.raw.lock_exclusive(Deadline::after(timeout)))
     }
 
     /// Returns whether a writer panicked or died. A death is noticed by the next thread that locks.
@@ -347,9 +347,9 @@ impl<T: ?Sized> RwLock<T> {
 }
 
 /// Repeats `take` until it succeeds: without a deadline only the lock ends the wait.
-fn until_acquired(take: impl Fn(Wait) -> Option<ProcId>) -> ProcId {
+fn until_acquired(take: impl Fn(Deadline) -> Option<ProcId>) -> ProcId {
     loop {
-        if let Some(member) = take(Wait::Until(None)) {
+        if let Some(member) = take(Deadline::Never) {
             return member;
         }
     }

@@ -12,6 +12,9 @@
 //! the lock is poisoned. In `event_count.rs`: a notification begins no new epoch; a thread that is about to sleep is not
 //! counted; each thread that was woken counts as the last.
 
+#[expect(dead_code, reason = "a part of the crate, of which a model needs some")]
+#[path = "../../src/sync/deadline.rs"]
+mod deadline;
 #[expect(dead_code, reason = "queues have more use for it")]
 #[path = "../../src/sync/event_count.rs"]
 mod event_count;
@@ -39,7 +42,8 @@ use loom::sync::Arc;
 
 use crate::checker::{at_each_step, explore_with};
 use crate::mortal::{FOR_EVER, Process, act_as, atomic, futex_wait, proc_table, the_checker_finds};
-use raw_rwlock::{RawRwLock, Wait};
+use deadline::Deadline;
+use raw_rwlock::RawRwLock;
 use semaphore::Semaphore;
 
 /// As many as a model has.
@@ -201,13 +205,13 @@ impl Book {
     }
 
     fn read(&self) {
-        let reader = self.raw.lock_shared(Wait::Until(None)).unwrap();
+        let reader = self.raw.lock_shared(Deadline::Never).unwrap();
         self.page.with(|_| ());
         self.raw.unlock_shared(reader);
     }
 
     fn write(&self) {
-        let writer = self.raw.lock_exclusive(Wait::Until(None)).unwrap();
+        let writer = self.raw.lock_exclusive(Deadline::Never).unwrap();
         self.page.with_mut(|_| ());
         self.raw.unlock_exclusive(writer);
     }
@@ -234,7 +238,7 @@ fn a_writer_that_times_out_lets_readers_in_again() {
         let book = Book::new();
         let reader = Process::start(2, FOR_EVER, &book, Book::read);
         let hasty = Process::start(3, FOR_EVER, &book, |book| {
-            if let Some(writer) = book.raw.lock_exclusive(Wait::Until(Some(Instant::now()))) {
+            if let Some(writer) = book.raw.lock_exclusive(Deadline::At(Instant::now())) {
                 book.raw.downgrade(writer);
                 book.raw.unlock_shared(writer);
             }
@@ -255,7 +259,7 @@ fn a_reader_that_dies_at_any_step_keeps_no_writer_waiting_and_poisons_nothing() 
         book.write();
         writer.join().unwrap();
         let killed = victim.join().is_none();
-        assert!(book.raw.lock_exclusive(Wait::Not).is_some() && !book.raw.poison().get());
+        assert!(book.raw.lock_exclusive(Deadline::Now).is_some() && !book.raw.poison().get());
         killed
     });
 }
@@ -265,7 +269,7 @@ fn a_writer_that_dies_at_any_step_keeps_nobody_waiting_and_is_not_forgotten_whil
     at_each_step(1, |steps| {
         let book = Book::new();
         let victim = Process::start(2, steps, &book, |book| {
-            let writer = book.raw.lock_exclusive(Wait::Until(None)).unwrap();
+            let writer = book.raw.lock_exclusive(Deadline::Never).unwrap();
             book.half_changed.store(true, Relaxed);
             book.page.with_mut(|_| ());
             // A step, at which the writer can be killed.
@@ -278,7 +282,7 @@ fn a_writer_that_dies_at_any_step_keeps_nobody_waiting_and_is_not_forgotten_whil
         book.write();
         reader.join().unwrap();
         let killed = victim.join().is_none();
-        assert!(book.raw.lock_shared(Wait::Not).is_some());
+        assert!(book.raw.lock_shared(Deadline::Now).is_some());
         let poisoned = book.raw.poison().get();
         assert!(killed || !poisoned);
         assert!(poisoned || !book.half_changed.load(Relaxed), "nobody is told of it");
@@ -291,14 +295,14 @@ fn one_that_dies_while_it_sees_to_a_dead_writer_does_not_hide_its_death() {
     at_each_step(1, |steps| {
         let book = Book::new();
         let writer = Process::start(2, FOR_EVER, &book, |book| {
-            book.raw.lock_exclusive(Wait::Until(None)).unwrap();
+            book.raw.lock_exclusive(Deadline::Never).unwrap();
             crate::mortal::die();
         });
         writer.join();
         let second = Process::start(3, steps, &book, Book::read);
         book.read();
         let killed = second.join().is_none();
-        assert!(book.raw.lock_exclusive(Wait::Not).is_some());
+        assert!(book.raw.lock_exclusive(Deadline::Now).is_some());
         assert!(book.raw.poison().get(), "nobody is told of it");
         killed
     });
