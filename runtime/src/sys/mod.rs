@@ -21,6 +21,7 @@ pub(crate) mod membarrier;
 pub(crate) mod memory;
 pub(crate) mod mutex;
 pub(crate) mod packet;
+pub(crate) mod peer_cred;
 pub(crate) mod poll;
 pub(crate) mod process;
 pub(crate) mod quiet_file;
@@ -32,8 +33,12 @@ pub(crate) mod socket;
 pub(crate) mod spawn;
 pub(crate) mod specialize;
 pub(crate) mod stack;
-pub(crate) mod stranger;
+
+#[cfg(feature = "tcp")]
+pub(crate) mod tcp;
 pub(crate) mod terminal;
+pub(crate) mod timer_fd;
+pub(crate) mod unix_listener;
 
 pub(crate) use nix::Result;
 pub(crate) use nix::errno::Errno;

@@ -55,7 +55,7 @@ pub(crate) struct SeqPacket {
     /// The longest message that goes as one packet here.
     longest: usize,
     /// The other end belongs to a process of another family.
-    strangers: bool,
+    is_named: bool,
     outgoing: OutgoingBuffers,
     incoming: IncomingBuffers,
 }
@@ -64,11 +64,11 @@ impl SeqPacket {
     /// An end of a socket that was made for this, here or in another process.
     pub(super) fn new(socket: OwnedFd) -> sys::Result<Self> {
         let longest = packet::longest(&socket)?.saturating_sub(HEAD).min(MAX_PACKET_BYTES);
-        let strangers = packet::has_name(socket.as_fd());
+        let is_named = packet::has_name(socket.as_fd());
         Ok(Self {
             socket,
             longest,
-            strangers,
+            is_named,
             outgoing: OutgoingBuffers::default(),
             incoming: IncomingBuffers::default(),
         })
@@ -112,7 +112,7 @@ impl SeqPacket {
         (parcel, handles): (Option<BorrowedFd<'_>>, &Handles),
         deadline: Deadline,
     ) -> Result<(), NotSent> {
-        if self.strangers && !handles.is_empty() {
+        if self.is_named && !handles.is_empty() {
             return Err(CodecError::new(STRANGERS).into());
         }
         if handles.len() > MOST_HANDLES {
@@ -202,7 +202,7 @@ impl SeqPacket {
 
     #[inline]
     fn received(&self, descriptors: Vec<OwnedFd>) -> Received {
-        if self.strangers && !descriptors.is_empty() {
+        if self.is_named && !descriptors.is_empty() {
             return Received::lost(descriptors.len(), STRANGERS);
         }
         Received::new(descriptors)

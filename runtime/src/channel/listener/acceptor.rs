@@ -35,7 +35,8 @@ use crate::channel::remote::{Handshake, Key, Session};
 use crate::error::{Error, Result};
 use crate::sys::mutex::MutexExt as _;
 use crate::sys::poll::{Epoll, Trigger};
-use crate::sys::stranger::{self, Timer};
+use crate::sys::timer_fd::MonotonicTimer;
+use crate::sys::unix_listener;
 use crate::sys::{self, Errno, atfork, socket};
 
 /// Limits on connections that are not authenticated yet.
@@ -80,7 +81,7 @@ struct AcceptorOfProcess {
     generation: u64,
     /// The listening socket, the timer, and the socket of every pending peer.
     set: Epoll,
-    timer: Timer,
+    timer: MonotonicTimer,
     peers: Mutex<PendingPeers>,
     /// The state in a copy of the process.
     of_copy: OnceLock<Box<Self>>,
@@ -179,7 +180,7 @@ impl Acceptor {
     }
 
     fn accept_next(&self, view: &AcceptorOfProcess, peers: &mut PendingPeers) -> Option<Result<Accepted>> {
-        let came = match stranger::accept(self.listening.as_fd()) {
+        let came = match unix_listener::accept(self.listening.as_fd()) {
             Err(Errno::EAGAIN) => return None,
             came => {
                 came.map_err(|errno| channel_failed("accept a connection", errno)).and_then(|came| self.greet(came))
@@ -218,7 +219,7 @@ impl Acceptor {
 
 impl AcceptorOfProcess {
     fn new(listening: BorrowedFd<'_>) -> sys::Result<Self> {
-        let (set, timer) = (Epoll::new()?, Timer::new()?);
+        let (set, timer) = (Epoll::new()?, MonotonicTimer::new()?);
         set.add(listening, LISTENING, Trigger::Level)?;
         set.add(timer.as_fd(), TIMER, Trigger::Level)?;
         let (peers, of_copy) = (Mutex::default(), OnceLock::new());

@@ -25,7 +25,7 @@ use crate::error::{Error, ErrorKind, Execution, Result};
 use crate::sync::deadline::Deadline;
 use crate::sys::{Errno, poll};
 #[cfg(feature = "tcp")]
-use crate::sys::{errno_of, fd, stranger};
+use crate::sys::{errno_of, fd};
 
 pub use self::connect::connect_unix;
 #[cfg(feature = "tcp")]
@@ -304,7 +304,7 @@ fn far(socket: OwnedFd) -> Result<TcpStream> {
         let socket = TcpStream::from(fd::above_stdio(socket)?);
         socket.set_nonblocking(true)?;
         socket.set_nodelay(true)?;
-        stranger::keep_alive(socket.as_fd())?;
+        crate::sys::tcp::keep_alive(socket.as_fd())?;
         Ok(socket)
     };
     prepare().map_err(|error: std::io::Error| failed("prepare a socket", errno_of(&error)))

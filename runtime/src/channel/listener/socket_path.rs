@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 
 use crate::channel::error::channel_failed;
 use crate::error::{Error, Result};
-use crate::sys::{Errno, fd, stranger};
+use crate::sys::{Errno, fd, peer_cred, unix_listener};
 
 /// How long a process that begins waits for another that does.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -55,7 +55,7 @@ impl SocketPath {
             return Err(Error::invalid(format!("`{}` does not end with a name for a socket", path.display())));
         };
         let parent = parent(path);
-        let folder = stranger::folder(parent).map_err(|errno| match errno {
+        let folder = unix_listener::folder(parent).map_err(|errno| match errno {
             Errno::ENOTDIR | Errno::ELOOP => Error::invalid(format!(
                 "the directory `{}` of a socket has to be one itself, and no link or anything else that others may lead \
                  elsewhere",
@@ -64,8 +64,8 @@ impl SocketPath {
             errno => failed_at("open the directory of the socket", path, errno),
         })?;
         let (owner, others) =
-            stranger::owner(folder.as_fd()).map_err(|errno| channel_failed("look whose a directory is", errno))?;
-        let us = stranger::own_user();
+            unix_listener::owner(folder.as_fd()).map_err(|errno| channel_failed("look whose a directory is", errno))?;
+        let us = peer_cred::own_user();
         let place = parent.display();
         if owner != us {
             return Err(Error::invalid(format!(
@@ -84,7 +84,7 @@ impl SocketPath {
 
     /// A connection to the process that listens here.
     pub(super) fn connect(&self) -> Result<OwnedFd> {
-        let socket = stranger::connect_at(self.folder.as_fd(), &self.name)
+        let socket = unix_listener::connect_at(self.folder.as_fd(), &self.name)
             .map_err(|errno| failed_at("connect to the socket", &self.path, errno))?;
         check_user(&socket)?;
         Ok(socket)
@@ -96,7 +96,7 @@ impl SocketPath {
             .map_err(|error| channel_failed("ask for the directory of this process", crate::sys::errno_of(&error)))?;
         let end = Instant::now() + CONNECT_TIMEOUT;
         loop {
-            let made = match stranger::make_folder(&folder) {
+            let made = match unix_listener::make_folder(&folder) {
                 Ok(()) => true,
                 Err(Errno::EEXIST) => false,
                 Err(errno) => return Err(failed_at("make the directory of the socket", path, errno)),
@@ -106,7 +106,7 @@ impl SocketPath {
                 Ok(Some(listening)) => return Ok(listening),
                 Err(error) => {
                     if made {
-                        stranger::remove_folder(&folder);
+                        unix_listener::remove_folder(&folder);
                     }
                     return Err(error);
                 }
@@ -145,18 +145,18 @@ impl SocketPath {
     /// Listens here, while no other process begins to.
     fn listen_alone(&self) -> crate::sys::Result<(OwnedFd, fd::FileId)> {
         let folder = self.folder.as_fd();
-        let socket = match stranger::listen_at(folder, &self.name) {
+        let socket = match unix_listener::listen_at(folder, &self.name) {
             Err(Errno::EADDRINUSE) => {
-                let (_, is_socket) = stranger::socket_in(folder, &self.name)?;
-                if !is_socket || stranger::somebody_listens(folder, &self.name)? {
+                let (_, is_socket) = unix_listener::socket_in(folder, &self.name)?;
+                if !is_socket || unix_listener::has_listener(folder, &self.name)? {
                     return Err(Errno::EADDRINUSE);
                 }
-                stranger::remove(folder, &self.name)?;
-                stranger::listen_at(folder, &self.name)?
+                unix_listener::remove(folder, &self.name)?;
+                unix_listener::listen_at(folder, &self.name)?
             }
             socket => socket?,
         };
-        let (file, _) = stranger::socket_in(folder, &self.name)?;
+        let (file, _) = unix_listener::socket_in(folder, &self.name)?;
         Ok((socket, file))
     }
 }
@@ -175,14 +175,14 @@ impl Drop for BoundPath {
         let folder = self.place.folder.as_fd();
         let lock = lock(folder, Instant::now() + CONNECT_TIMEOUT);
         // Another process may have removed it, and put another in its place.
-        let is_ours = stranger::socket_in(folder, &self.place.name).is_ok_and(|(file, _)| file == self.file);
+        let is_ours = unix_listener::socket_in(folder, &self.place.name).is_ok_and(|(file, _)| file == self.file);
         if lock.is_ok() && is_ours {
-            let _ = stranger::remove(folder, &self.place.name);
+            let _ = unix_listener::remove(folder, &self.place.name);
         }
         if let Some(path) = &self.made_folder
-            && stranger::folder(path).is_ok_and(|there| fd::file_id(there.as_fd()) == fd::file_id(folder))
+            && unix_listener::folder(path).is_ok_and(|there| fd::file_id(there.as_fd()) == fd::file_id(folder))
         {
-            stranger::remove_folder(path);
+            unix_listener::remove_folder(path);
         }
     }
 }
@@ -192,8 +192,8 @@ impl Drop for BoundPath {
 /// # Errors
 /// It does not.
 pub(super) fn check_user(socket: &OwnedFd) -> Result<()> {
-    let user = stranger::peer_user(socket.as_fd()).map_err(|errno| channel_failed("ask who is at a socket", errno))?;
-    let us = stranger::own_user();
+    let user = peer_cred::peer_user(socket.as_fd()).map_err(|errno| channel_failed("ask who is at a socket", errno))?;
+    let us = peer_cred::own_user();
     if user == us || user == 0 {
         return Ok(());
     }
@@ -203,7 +203,7 @@ pub(super) fn check_user(socket: &OwnedFd) -> Result<()> {
 /// Locks a directory of sockets, as soon as no other process has it locked.
 fn lock(folder: BorrowedFd<'_>, end: Instant) -> crate::sys::Result<impl Sized + use<>> {
     loop {
-        match stranger::lock(folder) {
+        match unix_listener::lock(folder) {
             Err(Errno::EWOULDBLOCK) if Instant::now() < end => thread::sleep(Duration::from_millis(1)),
             lock => return lock,
         }

@@ -36,7 +36,7 @@ use crate::channel::error::{NotSent, TryRecvError};
 use crate::sync::deadline::Deadline;
 use crate::sys::mutex::MutexExt as _;
 use crate::sys::poll::{self, Epoll, Trigger};
-use crate::sys::{self, Errno, fd, stranger};
+use crate::sys::{self, Errno, fd, tcp};
 
 /// The most bytes of a message.
 const MAX_MESSAGE_BYTES: usize = 1 << 30;
@@ -279,7 +279,7 @@ impl StreamHalf {
 
     /// Whether the other side's kernel has all that was sent, or there is none any more that could take it.
     fn is_taken(&self) -> bool {
-        self.throw_away() || stranger::under_way(self.socket.as_fd()) == Ok(0)
+        self.throw_away() || tcp::under_way(self.socket.as_fd()) == Ok(0)
     }
 
     /// What comes for an end that was dropped is thrown away: left where it is, it would have the kernel throw away what goes

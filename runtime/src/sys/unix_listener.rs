@@ -1,27 +1,22 @@
-//! Meeting unrelated processes: sockets that listen, in a directory or at a port, and the identity of the peer.
+//! Unix sockets that listen in a directory, and the directory itself.
 //!
-//! Owns: [`Timer`]. Runs in: any process. Never: judges a directory or a user; it says which user owns what.
+//! Owns: nothing. Runs in: any process. The caller decides which owner of a directory is trusted.
 
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::path::Path;
-use std::time::Instant;
 
 use nix::errno::Errno;
 use nix::fcntl::{AtFlags, Flock, FlockArg, OFlag, open};
 use nix::libc;
-use nix::sys::socket::{
-    AddressFamily, Backlog, SockFlag, SockType, UnixAddr, accept4, bind, connect, getsockopt, listen, socket, sockopt,
-};
+use nix::sys::socket::{AddressFamily, Backlog, SockFlag, SockType, UnixAddr, accept4, bind, connect, listen, socket};
 use nix::sys::stat::{Mode, fstat, fstatat};
-use nix::sys::time::TimeSpec;
-use nix::sys::timerfd::{ClockId, Expiration, TimerFd, TimerFlags, TimerSetTimeFlags};
-use nix::unistd::{UnlinkatFlags, geteuid, mkdir, unlinkat};
+use nix::unistd::{UnlinkatFlags, mkdir, unlinkat};
 
 use super::fd::above_stdio;
 use super::retry;
 
-/// How many may stand before a listening socket without being let in: more are kept waiting by the kernel.
-const BACKLOG: i32 = 128;
+/// Number of connections that wait to be accepted. The kernel keeps further ones waiting.
+const MAX_BACKLOG: i32 = 128;
 
 /// `open(path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW)`.
 ///
@@ -43,11 +38,6 @@ pub(crate) fn owner(folder: BorrowedFd<'_>) -> nix::Result<(u32, u32)> {
     Ok((stat.st_uid, stat.st_mode & (libc::S_IRWXG | libc::S_IRWXO)))
 }
 
-/// The user that this process acts for.
-pub(crate) fn own_user() -> u32 {
-    geteuid().as_raw()
-}
-
 /// `flock(LOCK_EX | LOCK_NB)` on an open directory, until the result is dropped.
 ///
 /// # Errors
@@ -66,7 +56,7 @@ pub(crate) fn lock(folder: BorrowedFd<'_>) -> nix::Result<Flock<OwnedFd>> {
 pub(crate) fn listen_at(folder: BorrowedFd<'_>, name: &Path) -> nix::Result<OwnedFd> {
     let socket = seqpacket(SockFlag::SOCK_NONBLOCK)?;
     bind(socket.as_raw_fd(), &address(folder, name)?)?;
-    listen(&socket, Backlog::new(BACKLOG)?)?;
+    listen(&socket, Backlog::new(MAX_BACKLOG)?)?;
     Ok(socket)
 }
 
@@ -82,8 +72,8 @@ pub(crate) fn connect_at(folder: BorrowedFd<'_>, name: &Path) -> nix::Result<Own
     Ok(socket)
 }
 
-/// Whether a process listens at `name` in `folder`.
-pub(crate) fn somebody_listens(folder: BorrowedFd<'_>, name: &Path) -> nix::Result<bool> {
+/// Returns whether a process listens at `name` in `folder`.
+pub(crate) fn has_listener(folder: BorrowedFd<'_>, name: &Path) -> nix::Result<bool> {
     let socket = seqpacket(SockFlag::SOCK_NONBLOCK)?;
     match retry(|| connect(socket.as_raw_fd(), &address(folder, name)?)) {
         // A listener that many are waiting for, or one of another kind, is one.
@@ -133,33 +123,6 @@ pub(crate) fn accept(listening: BorrowedFd<'_>) -> nix::Result<OwnedFd> {
     }
 }
 
-/// `getsockopt(SO_PEERCRED)`: the user of the process that connected, or listens, at the other end.
-pub(crate) fn peer_user(socket: BorrowedFd<'_>) -> nix::Result<u32> {
-    Ok(getsockopt(&socket, sockopt::PeerCredentials)?.uid())
-}
-
-/// Has the kernel ask, when nothing came for half a minute, whether the other machine is still there.
-///
-/// There is no `TCP_USER_TIMEOUT`, on purpose: it would also end connections when the peer only takes long to read.
-#[cfg(feature = "tcp")]
-pub(crate) fn keep_alive(socket: BorrowedFd<'_>) -> nix::Result<()> {
-    use nix::sys::socket::setsockopt;
-    setsockopt(&socket, sockopt::KeepAlive, &true)?;
-    setsockopt(&socket, sockopt::TcpKeepIdle, &30)?;
-    setsockopt(&socket, sockopt::TcpKeepInterval, &10)?;
-    setsockopt(&socket, sockopt::TcpKeepCount, &3)
-}
-
-/// `ioctl(SIOCOUTQ)`: how many bytes the other machine has not confirmed yet.
-#[cfg(feature = "tcp")]
-#[expect(unsafe_code, reason = "nix has no wrapper for ioctl_sockios(2)")]
-pub(crate) fn under_way(socket: BorrowedFd<'_>) -> nix::Result<u32> {
-    let mut bytes: libc::c_int = 0;
-    // SAFETY: `bytes` is borrowed for the length of the call, which writes one int into it.
-    let answer = unsafe { libc::ioctl(socket.as_raw_fd(), libc::TIOCOUTQ, &raw mut bytes) };
-    Errno::result(answer).map(|_| bytes.unsigned_abs())
-}
-
 fn seqpacket(flags: SockFlag) -> nix::Result<OwnedFd> {
     above_stdio(socket(AddressFamily::Unix, SockType::SeqPacket, SockFlag::SOCK_CLOEXEC | flags, None)?)
 }
@@ -173,58 +136,4 @@ fn address(folder: BorrowedFd<'_>, name: &Path) -> nix::Result<UnixAddr> {
 fn owned(raw: RawFd) -> OwnedFd {
     // SAFETY: accept4 just put this descriptor into our table, and nothing else knows its number.
     unsafe { OwnedFd::from_raw_fd(raw) }
-}
-
-/// `timerfd_create(CLOCK_MONOTONIC)`: a descriptor that is readable from some moment on.
-#[derive(Debug)]
-pub(crate) struct Timer(TimerFd);
-
-impl Timer {
-    #[expect(unsafe_code, reason = "nix makes a timer of nothing but a number")]
-    pub(crate) fn new() -> nix::Result<Self> {
-        let timer = TimerFd::new(ClockId::CLOCK_MONOTONIC, TimerFlags::TFD_CLOEXEC | TimerFlags::TFD_NONBLOCK)?;
-        let raw = above_stdio(timer.into())?.into_raw_fd();
-        // SAFETY: the number is that of a timer, and its only owner has just given it up.
-        Ok(Self(unsafe { TimerFd::from_raw_fd(raw) }))
-    }
-
-    /// Readable from `at` on, or not any more.
-    pub(crate) fn set(&self, at: Option<Instant>) -> nix::Result<()> {
-        match at {
-            None => self.0.unset(),
-            Some(at) => {
-                // Zero would be never.
-                let left = at.saturating_duration_since(Instant::now()).max(std::time::Duration::from_nanos(1));
-                self.0.set(Expiration::OneShot(TimeSpec::from(left)), TimerSetTimeFlags::empty())
-            }
-        }
-    }
-}
-
-impl AsFd for Timer {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.0.as_fd()
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::sys::poll;
-    use std::time::Duration;
-
-    #[test]
-    fn a_timer_is_readable_from_its_moment_on() {
-        let timer = Timer::new().unwrap();
-        let now = || poll::readable([timer.as_fd()], Some(Instant::now())).unwrap()[0];
-        assert!(!now());
-        let at = Instant::now() + Duration::from_millis(20);
-        timer.set(Some(at)).unwrap();
-        assert_eq!(poll::readable([timer.as_fd()], None).unwrap(), [true]);
-        assert!(Instant::now() >= at && now());
-        timer.set(None).unwrap();
-        assert!(!now());
-        timer.set(Some(at)).unwrap();
-        assert_eq!(poll::readable([timer.as_fd()], None).unwrap(), [true], "it is past already");
-    }
 }
