@@ -2,6 +2,10 @@
 //!
 //! Runs in: a child, on its main thread.
 //! A batch that takes longer than expected ends early, and the parent gives the rest of it to a free worker.
+//!
+//! Why a result is written before `progress` counts it: when the child dies, the results before are there, one item
+//! is lost, and the rest is the same request with another first item. A child that ends a batch early says so, or its
+//! death would cost an item that did not run.
 
 use std::cell::Cell;
 use std::io::{self, Write as _};

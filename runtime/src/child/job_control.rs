@@ -17,6 +17,14 @@
 //!
 //! A program that is stopped alone (`kill -STOP` with its process id) sends no signal to its group, so its children run on. So
 //! do those of a program without a terminal.
+//!
+//! Why the fork server is a member of the program's process group only where there is a terminal: as a member it gets
+//! SIGTSTP and SIGCONT, and nothing else says that its parent was stopped. Otherwise a group of its own is better.
+//! After `kill -9` of the program's group, the server still kills what tasks have started. The same goes below a
+//! task, whose whole group is killed at its end.
+//!
+//! Why no third process watches from within the program's group: Ctrl-Z would then stop programs that no shell can
+//! continue, since the group would not count as orphaned any more.
 
 use std::collections::BTreeSet;
 use std::os::fd::{AsFd as _, OwnedFd};

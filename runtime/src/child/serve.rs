@@ -1,6 +1,10 @@
 //! A child's life: claims a call, runs it, answers, until the parent closes the link.
 //!
 //! Runs in: a child, on its main thread, which is the one that tasks run on.
+//!
+//! Why what a call shares is let go before its result is published: a caller that waits for all of a map can then
+//! freeze what the workers wrote. Frozen regions alone stay mapped until the next call is answered, or for 50 ms. To
+//! map and unmap 1 GiB would cost more than the rest of a call, and the next call most likely brings the same.
 
 use std::io::Write as _;
 use std::panic;

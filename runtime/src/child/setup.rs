@@ -1,6 +1,9 @@
 //! Applies a setup: environment, directory, streams, limits, name.
 //!
 //! Runs in: a child, on its only thread, before its first call. The first step that fails ends it.
+//!
+//! Why a child with the terminal as stdin leaves its own group for its parent's: to give its group the terminal
+//! instead would take Ctrl-C from the program, and stop the program when it reads.
 
 use std::ffi::OsString;
 use std::fs::File;

@@ -11,6 +11,9 @@
 //! | after the reply | the reply |
 //! | because we killed it, when its time was over and it had not replied | `TimedOut` |
 //! | not, 30 seconds after it was killed for that | `TimedOut`, which says so |
+//!
+//! Why a call that a dying spare never claimed goes to another process: a spare whose fork server was just killed
+//! still looks alive.
 
 use std::fmt;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
