@@ -80,7 +80,7 @@ fn drain(from: &Receiver<Numbered>, len: usize) -> u64 {
 
 fn a_sender_killed_at_any_moment_costs_what_it_had_not_sent(method: StartMethod) {
     let mut most = 0;
-    for round in 0..rounds(30) {
+    for round in 0..rounds(15) {
         let len = [0, 100, 30_000, 40_000, 3_000_000][round % 5];
         let (sender, receiver) = one_way().unwrap();
         let process = builder(method).spawn(pour, (sender, len)).unwrap();
@@ -127,7 +127,7 @@ fn drink(from: Receiver<Numbered>, stage: &Stage, len: usize) -> u64 {
 }
 
 fn a_receiver_killed_at_any_moment_is_the_end_for_the_sender(method: StartMethod) {
-    for round in 0..rounds(30) {
+    for round in 0..rounds(15) {
         let len = [0, 100, 30_000, 40_000, 3_000_000][round % 5];
         let (sender, receiver) = one_way().unwrap();
         let stage = stage();
@@ -225,7 +225,7 @@ fn chat(end: Connection<Numbered, Numbered>, stage: &Stage, len: usize) -> u64 {
 }
 
 fn a_child_hears_of_the_death_of_another(method: StartMethod) {
-    for round in 0..rounds(30) {
+    for round in 0..rounds(15) {
         let len = [8, 70_000][round % 2];
         let (one, other) = pipe().unwrap();
         let stage = stage();

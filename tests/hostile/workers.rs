@@ -227,7 +227,7 @@ fn a_call_that_says_it_never_began_is_not_made_for_ever(method: StartMethod) {
 fn random_garbage_harms_its_worker_only(method: StartMethod) {
     let seed = std::env::var("PROCESS_TASK_SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or(0x5eed);
     let mut random = Random(seed + method as u64);
-    let acts = (0..rounds(24)).map(|round| {
+    let acts = (0..rounds(12)).map(|round| {
         let seed = random.next();
         let (at, len) = match round % 4 {
             0 => (0, WORDS + RING),
@@ -242,7 +242,7 @@ fn random_garbage_harms_its_worker_only(method: StartMethod) {
 
 fn garbage_that_never_ends_harms_its_worker_only(method: StartMethod) {
     let mut random = Random(0xbad + method as u64);
-    let acts = (0..rounds(24).div_ceil(6)).map(|_| (Act::GarbageForEver(random.next()), Expected::Contained));
+    let acts = (0..rounds(12).div_ceil(6)).map(|_| (Act::GarbageForEver(random.next()), Expected::Contained));
     trials(method, acts.collect::<Vec<_>>());
 }
 
@@ -299,7 +299,7 @@ fn meddle(number: u64, seed: u64, at: u64, len: u64) -> u64 {
 fn garbage_from_within_a_batch_fails_its_map_only(method: StartMethod) {
     let mut random = Random(0xba7c + method as u64);
     let pool = pool(method, 2);
-    for round in 0..rounds(24).div_ceil(2) {
+    for round in 0..rounds(12).div_ceil(2) {
         let seed = random.next();
         let (at, len) = match round % 3 {
             0 => (0, WORDS + RING),

@@ -11,12 +11,12 @@ use std::time::{Duration, Instant};
 
 use crate::support::processes::{alive, descendants};
 use crate::support::scratch::Scratch;
-use crate::support::{PATIENCE, eventually, rounds};
+use crate::support::{PATIENCE, eventually, promise_within, rounds};
 use nix::sys::signal::{SigHandler, Signal, kill, signal};
 use nix::unistd::Pid;
 use process_task::{
-    Error, ErrorKind, Execution, JoinHandle, Pool, PoolBuilder, ShutdownMode, StartMethod, active_children,
-    process_task,
+    Error, ErrorKind, Execution, JoinHandle, Pool, PoolBuilder, ProcessBuilder, ShutdownMode, StartMethod,
+    active_children, process_task,
 };
 
 under_every_start_method! {
@@ -37,7 +37,6 @@ under_every_start_method! {
     a_retry_that_waits_for_a_death_is_cancelled,
     kill_ends_a_grace,
     a_dead_process_whose_fork_server_is_stopped_is_noticed,
-    a_process_that_cannot_be_killed_is_given_up,
 }
 
 const SHORT: Duration = Duration::from_millis(100);
@@ -346,16 +345,12 @@ struct Frozen(PathBuf);
 
 impl Frozen {
     fn with(pid: u32) -> Option<Self> {
-        let path = PathBuf::from(format!("/sys/fs/cgroup/freezer/process-task-{}", std::process::id()));
+        let path = PathBuf::from(format!("/sys/fs/cgroup/freezer/process-task-{pid}"));
         fs::create_dir(&path).ok()?;
         let group = Self(path);
         fs::write(group.0.join("cgroup.procs"), pid.to_string()).ok()?;
         fs::write(group.0.join("freezer.state"), "FROZEN").ok()?;
         Some(group)
-    }
-
-    fn thaw(&self) {
-        fs::write(self.0.join("freezer.state"), "THAWED").expect("a group that can be thawed");
     }
 }
 
@@ -366,24 +361,50 @@ impl Drop for Frozen {
     }
 }
 
-fn a_process_that_cannot_be_killed_is_given_up(method: StartMethod) {
+/// Waiting takes half a minute, so all that is given up is waited for at the same time.
+#[test]
+fn process_that_cannot_be_killed_is_given_up() {
+    promise_within(Duration::from_mins(2), || {
+        std::thread::scope(|scope| {
+            for method in [StartMethod::ForkServer, StartMethod::Exec] {
+                scope.spawn(move || worker_is_given_up(method));
+                scope.spawn(move || single_process_is_given_up(method));
+            }
+        });
+    });
+}
+
+fn is_given_up(error: &Error, frozen: u32) {
+    assert!(alive(frozen) && matches!(error.kind(), ErrorKind::TimedOut { .. }), "{error}");
+    assert!(error.to_string().ends_with("; 30s after SIGKILL its process had not ended, and may run on"), "{error}");
+}
+
+fn worker_is_given_up(method: StartMethod) {
     let pool = builder(method, 1).build().unwrap();
-    let handle = pool.submit(hang.timeout(SHORT).retries(3), ());
+    let worker = pool.call(own_id, ()).unwrap();
+    let handle = pool.submit(hang.timeout(Duration::from_secs(1)).retries(3), ());
     eventually("it runs", PATIENCE, || handle.is_running());
-    let worker = active_children()[0].pid();
     let Some(frozen) = Frozen::with(worker) else {
         assert!(pool.kill().is_ok());
         return;
     };
     let error = handle.join().unwrap_err();
-    assert!(
-        alive(worker) && matches!(error.kind(), ErrorKind::TimedOut { .. }) && error.attempts().is_empty(),
-        "{error}"
-    );
-    assert!(error.to_string().ends_with("; 30s after SIGKILL its process had not ended, and may run on"), "{error}");
+    is_given_up(&error, worker);
+    assert!(error.attempts().is_empty(), "{error}");
     assert_ne!(pool.call(own_id, ()), Ok(worker));
     drop(pool);
     assert!(alive(worker));
-    frozen.thaw();
+    drop(frozen);
     eventually("it is dead", PATIENCE, || !alive(worker));
+}
+
+fn single_process_is_given_up(method: StartMethod) {
+    let process = ProcessBuilder::new().start_method(method).spawn(hang.timeout(Duration::from_secs(1)), ()).unwrap();
+    let pid = process.pid().expect("a process");
+    let Some(frozen) = Frozen::with(pid) else { return };
+    let error = process.join().unwrap_err();
+    is_given_up(&error, pid);
+    assert_ne!(error.execution(), Execution::Finished);
+    drop(frozen);
+    eventually("it is dead", PATIENCE, || !alive(pid));
 }

@@ -63,8 +63,9 @@ fn is_given_back(pool: &Pool) {
 }
 
 fn long_arguments_are_given_back_after_their_call(method: StartMethod) {
-    let pool = pool(method, 2);
-    for len in [5_000, 100_000, 20 << 20] {
+    // A pool for each length, so that they idle at the same time.
+    let pools = [5_000, 100_000, 20 << 20].map(|len| {
+        let pool = pool(method, 2);
         let long = vec![1; len];
         let expected = len.div_ceil(4096) as u64;
         // Several at a time, and so one after the other.
@@ -72,21 +73,25 @@ fn long_arguments_are_given_back_after_their_call(method: StartMethod) {
         assert!(pool.stats().shared_memory >= len as u64);
         assert!(all.into_iter().all(|call| call.join() == Ok(expected)));
         assert_eq!(pool.map(sum, [&long[..]; 5]), Ok(vec![expected; 5]));
+        pool
+    });
+    for pool in pools {
         is_given_back(&pool);
+        assert_eq!(pool.call(small, 1), Ok(2));
     }
-    assert_eq!(pool.call(small, 1), Ok(2));
 }
 
 fn long_results_are_given_back_after_they_are_read(method: StartMethod) {
-    let pool = pool(method, 2);
-    for len in [5_000, 100_000, 20 << 20] {
+    let pools = [5_000, 100_000, 20 << 20].map(|len| {
+        let pool = pool(method, 2);
         let all: Vec<_> = (0..12).map(|byte| pool.submit(made, (len, byte))).collect();
         for (byte, call) in (0..).zip(all) {
             assert!(call.join() == Ok(vec![byte; len]), "{byte} of {len}");
         }
         assert!(pool.map(made, [(len, 7), (len, 9)]) == Ok(vec![vec![7; len], vec![9; len]]));
-        is_given_back(&pool);
-    }
+        pool
+    });
+    pools.iter().for_each(is_given_back);
 }
 
 /// More than is ever kept: nobody waits for it to idle.
@@ -149,14 +154,23 @@ fn memory_that_is_used_again_and_again_stays(method: StartMethod) {
 
 /// Long calls at the moments when memory is just being given back: each gets what is its own.
 fn calls_between_looks_find_their_memory(method: StartMethod) {
-    let pool = pool(method, 2);
-    for pause in [900, 995, 1005, 1100, 1495, 1505, 1900, 1995, 2005] {
+    // A pool for every three pauses, which all last as long.
+    let pools = [[2005, 900, 1100], [1995, 995, 1495], [1900, 1005, 1505]].map(|pauses| (pool(method, 2), pauses));
+    std::thread::scope(|scope| {
+        for (pool, pauses) in &pools {
+            scope.spawn(move || calls_between(pool, pauses));
+        }
+    });
+    pools.iter().for_each(|(pool, _)| is_given_back(pool));
+}
+
+fn calls_between(pool: &Pool, pauses: &[u64]) {
+    for pause in pauses {
         for at in 0..4_u8 {
             let long = vec![at; 300_000];
             assert_eq!(pool.call(sum, &long), Ok(u64::from(at) * 74));
             assert_eq!(pool.call(made, (200_000, at)), Ok(vec![at; 200_000]));
         }
-        std::thread::sleep(std::time::Duration::from_millis(pause));
+        std::thread::sleep(std::time::Duration::from_millis(*pause));
     }
-    is_given_back(&pool);
 }

@@ -4,13 +4,12 @@
 #![expect(unsafe_code, reason = "an exit handler that hangs")]
 
 use std::os::unix::process::ExitStatusExt as _;
-use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::support::processes::alive;
 use crate::support::scratch::Scratch;
 use crate::support::{self, PATIENCE, eventually};
-use process_task::{ErrorKind, Execution, ProcessBuilder, StartMethod, active_children, process_task};
+use process_task::{ErrorKind, ProcessBuilder, StartMethod, active_children, process_task};
 
 under_every_start_method! {
     within 120 seconds;
@@ -20,7 +19,6 @@ under_every_start_method! {
     exit_in_time_is_not_ended,
     panicked_task_that_hangs_when_it_exits_is_killed,
     timed_out_process_is_dead_when_it_is_joined,
-    process_that_cannot_be_killed_is_given_up,
 }
 
 const SHORT: Duration = Duration::from_millis(100);
@@ -118,38 +116,4 @@ fn timed_out_process_is_dead_when_it_is_joined(method: StartMethod) {
         let (dead, error) = (!alive(pid), process.join().unwrap_err());
         assert!(dead && matches!(error.kind(), ErrorKind::TimedOut { .. }), "{error}");
     }
-}
-
-/// A control group whose processes are frozen, which not even SIGKILL ends before they are thawed. `None` where this
-/// process may not make one.
-struct Frozen(PathBuf);
-
-impl Frozen {
-    fn with(pid: u32) -> Option<Self> {
-        let path = PathBuf::from(format!("/sys/fs/cgroup/freezer/process-task-spawn-{}", std::process::id()));
-        std::fs::create_dir(&path).ok()?;
-        let group = Self(path);
-        std::fs::write(group.0.join("cgroup.procs"), pid.to_string()).ok()?;
-        std::fs::write(group.0.join("freezer.state"), "FROZEN").ok()?;
-        Some(group)
-    }
-}
-
-impl Drop for Frozen {
-    fn drop(&mut self) {
-        let _ = std::fs::write(self.0.join("freezer.state"), "THAWED");
-        eventually("the group is empty", PATIENCE, || std::fs::remove_dir(&self.0).is_ok());
-    }
-}
-
-fn process_that_cannot_be_killed_is_given_up(method: StartMethod) {
-    let process = ProcessBuilder::new().start_method(method).spawn(hang.timeout(Duration::from_secs(1)), ()).unwrap();
-    let pid = process.pid().expect("a process");
-    let Some(frozen) = Frozen::with(pid) else { return };
-    let error = process.join().unwrap_err();
-    assert!(alive(pid) && matches!(error.kind(), ErrorKind::TimedOut { .. }), "{error}");
-    assert!(error.to_string().ends_with("; 30s after SIGKILL its process had not ended, and may run on"), "{error}");
-    assert_ne!(error.execution(), Execution::Finished);
-    drop(frozen);
-    eventually("it is dead", PATIENCE, || !alive(pid));
 }

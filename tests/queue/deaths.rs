@@ -1,7 +1,7 @@
 //! What is left of a queue when a process dies in it: at every moment of putting, of getting, and of all else.
 //!
 //! Runs in: the test process, which follows children instruction by instruction and kills them where it likes.
-//! Never: counts on chance to hit a moment. `PROCESS_TASK_ROUNDS` says how many moments of each operation are tried.
+//! Never: counts on chance to hit a moment. `PROCESS_TASK_ROUNDS` says how many times as many moments are tried.
 
 use std::cell::{Cell, RefCell};
 use std::ops::Deref;
@@ -99,7 +99,7 @@ fn is_done<T: Done + Deref<Target = I>, I: ?Sized>(mut item: T) -> T {
 /// are looked for.
 fn at_every_moment(mut begin: impl FnMut(&Stage) -> Process<()>, mut check: impl FnMut() -> Option<bool>) {
     let count = rounds(3);
-    let (mut not_yet, mut already, mut tried) = (0, usize::MAX, 0);
+    let (mut not_yet, mut tried) = (0, 0);
     let mut try_one = |most| {
         let stage = new_stage();
         let followed = Followed::follow(begin(&stage), &stage, most);
@@ -111,6 +111,7 @@ fn at_every_moment(mut begin: impl FnMut(&Stage) -> Process<()>, mut check: impl
         (steps, has_happened)
     };
     let (all, can_be_told) = try_one(usize::MAX);
+    let mut already = all;
     moments(all, count, |most| match try_one(most) {
         (steps, Some(false)) => not_yet = not_yet.max(steps),
         (steps, _) => already = already.min(steps),

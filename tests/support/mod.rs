@@ -158,9 +158,10 @@ pub(crate) fn eventually(what: &str, deadline: Duration, mut holds: impl FnMut()
     }
 }
 
-/// How many rounds a test of chance makes: `PROCESS_TASK_ROUNDS`, or `default`.
-pub(crate) fn rounds(default: usize) -> usize {
-    std::env::var("PROCESS_TASK_ROUNDS").ok().and_then(|rounds| rounds.parse().ok()).unwrap_or(default)
+/// How many rounds a test of chance makes: `least`, times `PROCESS_TASK_ROUNDS`.
+pub(crate) fn rounds(least: usize) -> usize {
+    let times = std::env::var("PROCESS_TASK_ROUNDS").ok().and_then(|times| times.parse().ok()).unwrap_or(1);
+    least.saturating_mul(times)
 }
 
 /// Starts what this process keeps for ever: the reactor's thread, the fork server, and its full stock of spares.

@@ -4,7 +4,6 @@
 
 use std::sync::atomic::AtomicUsize;
 use std::sync::atomic::Ordering::Relaxed;
-use std::sync::{Mutex as OneAtATime, PoisonError};
 
 use loom::sync::atomic::AtomicU32;
 use loom::sync::atomic::Ordering::SeqCst;
@@ -64,11 +63,10 @@ pub(crate) fn explore_with(preemptions: usize, at_least: usize, model: impl Fn()
     explore_some(preemptions, (at_least, None), model);
 }
 
-/// As [`explore_with`], of a model with too many interleavings for every day: so many of them at most, or as `PROCESS_TASK_ROUNDS` says.
+/// As [`explore_with`], of a model with too many interleavings for every day: `at_most`, times `PROCESS_TASK_ROUNDS`.
 pub(crate) fn explore_up_to(preemptions: usize, at_most: usize, model: impl Fn() + Send + Sync + 'static) {
-    let rounds = std::env::var("PROCESS_TASK_ROUNDS").ok().filter(|_| at_most < usize::MAX);
-    let rounds = rounds.and_then(|rounds| rounds.parse().ok());
-    explore_some(preemptions, (1, Some(rounds.unwrap_or(at_most))), model);
+    let times = std::env::var("PROCESS_TASK_ROUNDS").ok().and_then(|times| times.parse().ok()).unwrap_or(1);
+    explore_some(preemptions, (1, Some(at_most.saturating_mul(times))), model);
 }
 
 fn explore_some(
@@ -76,8 +74,6 @@ fn explore_some(
     (at_least, at_most): (usize, Option<usize>),
     model: impl Fn() + Send + Sync + 'static,
 ) {
-    static RUNS: OneAtATime<()> = OneAtATime::new(());
-    let _one_at_a_time = RUNS.lock().unwrap_or_else(PoisonError::into_inner);
     let runs = std::sync::Arc::new(AtomicUsize::new(0));
     let counted = std::sync::Arc::clone(&runs);
     let mut builder = loom::model::Builder::new();

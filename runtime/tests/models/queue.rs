@@ -41,8 +41,8 @@ use atomic::Ordering::Relaxed;
 use model::{LONG, Queue, SHORT, WIDE};
 
 /// So many executions of each model, and of each with a death at a step: with all of them, some models would take hours.
-const MANY: usize = 6_000;
-const SOME: usize = 150;
+const MANY: usize = 2_000;
+const SOME: usize = 50;
 
 /// The items of a producer: its number, and theirs.
 fn items(producer: u32, count: u8) -> impl Iterator<Item = u8> {

@@ -1,7 +1,7 @@
 //! A queue's memory against a model of it, at random; and what becomes of it when it is written over.
 //!
 //! Runs in: one process, one thread; what several do at a time is the model checker's (`tests/models/queue.rs` of the runtime).
-//! `PROCESS_TASK_SEED` says where chance begins, `PROCESS_TASK_ROUNDS` how long it goes on.
+//! `PROCESS_TASK_SEED` says where chance begins, `PROCESS_TASK_ROUNDS` how many times as long it goes on.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -88,7 +88,7 @@ fn goes_like_its_model(lends: bool) {
     let queue = Bare::new(most, lends);
     let (mut waiting, mut lent) = (VecDeque::new(), Vec::new());
     let mut returned: Vec<Vec<u8>> = Vec::new();
-    for _ in 0..number("PROCESS_TASK_ROUNDS", 6_000) {
+    for _ in 0..6_000 * number("PROCESS_TASK_ROUNDS", 1) {
         match random.below(if lends { 9 } else { 7 }) {
             0..3 => {
                 let item = random.item();
@@ -183,7 +183,7 @@ fn what_was_written_over_is_an_error_and_no_more() {
     let seed = number("PROCESS_TASK_SEED", 0x5eed);
     let mut random = Random(seed | 1);
     let mut corrupt = 0;
-    for round in 0..number("PROCESS_TASK_ROUNDS", 300) {
+    for round in 0..300 * number("PROCESS_TASK_ROUNDS", 1) {
         let queue = Bare::new(100, round % 2 == 1);
         let mut held = Vec::new();
         for _ in 0..20 {
