@@ -50,6 +50,12 @@ const REUSED_NAMES: &[&str] = &["Entry", "Shared"];
 /// The most names that several types have, public or not. Only ever lowered; the goal is 10.
 const MAX_REPEATED_NAMES: usize = 5;
 
+/// The most programs that cargo links for tests, beside that of the library itself: each takes seconds.
+const MAX_TEST_PROGRAMS: usize = 19;
+
+/// Folders of packages, as their tests' names begin.
+const PACKAGES: [&str; 4] = ["", "macros/", "runtime/", "tests/types/"];
+
 /// Long names that documents quote from elsewhere. A name must leave the list when no document quotes it.
 const FOREIGN_NAMES: &[&str] = &["get_all_start_methods", "max_tasks_per_child", "set_running_or_notify_cancel"];
 
@@ -157,6 +163,17 @@ fn public_types_have_names_of_their_own() {
         found <= MAX_REPEATED_NAMES,
         "{found} names are those of several types, at most {MAX_REPEATED_NAMES}: {names:?}"
     );
+}
+
+#[test]
+fn test_programs_are_few() {
+    let is_program = |name: &str| {
+        let paths = PACKAGES.iter().filter_map(|package| name.strip_prefix(package)?.strip_prefix("tests/"));
+        paths.into_iter().any(|path| !path.trim_end_matches("/main.rs").contains('/'))
+    };
+    let programs: Vec<_> = sources().into_iter().map(|file| file.name).filter(|name| is_program(name)).collect();
+    let found = programs.len();
+    assert!((10..=MAX_TEST_PROGRAMS).contains(&found), "{found}, at most {MAX_TEST_PROGRAMS}: {programs:?}");
 }
 
 #[test]
