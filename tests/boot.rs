@@ -133,7 +133,7 @@ fn a_program_with_closed_standard_streams_boots() {
 }
 
 #[test]
-fn a_program_whose_file_is_deleted_and_then_replaced_goes_on_starting_processes() {
+fn deleted_then_replaced_program_still_starts_processes() {
     let built = build(DEBUG);
     let program = folder().join("goes-away");
     fs::copy(&built, &program).unwrap();
@@ -154,7 +154,7 @@ fn a_program_whose_file_is_deleted_and_then_replaced_goes_on_starting_processes(
 }
 
 #[test]
-fn a_program_whose_file_is_replaced_before_its_first_process_runs_what_it_was() {
+fn program_replaced_before_first_start_runs_its_old_image() {
     let built = build(DEBUG);
     let program = folder().join("changes");
     fs::copy(&built, &program).unwrap();
@@ -209,7 +209,7 @@ fn a_file_that_a_strangers_mark_names_stays_open_and_inherited() {
 }
 
 #[test]
-fn a_message_for_somebody_else_on_the_socket_that_a_strangers_mark_names_is_left_alone() {
+fn boot_leaves_messages_on_a_foreign_socket() {
     let program = build(DEBUG);
     for (number, role) in ["server", "child"].into_iter().enumerate() {
         let (ours, theirs) =
@@ -253,7 +253,7 @@ fn a_privileged_program_obeys_no_mark_and_never_runs_twice() {
 // ── Test runners ──
 
 #[test]
-fn under_libtest_and_in_merged_doctests_children_run_tasks_and_not_tests() {
+fn children_of_tests_and_doctests_run_tasks_not_tests() {
     let mut command = cargo();
     command.args(["test", "--offline", "-p", "program", "-p", "named"]);
     let ended = under_the_lock(|| Run::of(command, "cargo-test").end_within(BUILD));

@@ -20,7 +20,7 @@ use support::{eventually, processes};
 
 under_every_start_method! {
     within 900 seconds;
-    no_call_is_lost_or_made_twice_whoever_is_killed,
+    kills_lose_and_repeat_no_call,
     sixty_four_threads_submit_cancel_and_resize_while_workers_die,
     two_hundred_and_fifty_six_workers_die_at_once,
 }
@@ -90,7 +90,7 @@ fn resize(pool: &Pool, end: Instant) {
     pool.resize(4).expect("the pool is open");
 }
 
-fn no_call_is_lost_or_made_twice_whoever_is_killed(method: StartMethod) {
+fn kills_lose_and_repeat_no_call(method: StartMethod) {
     let load = Load::new(pool(method, 4));
     let (kills, servers, settled) = thread::scope(|scope| {
         let threads = [

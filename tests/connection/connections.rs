@@ -30,12 +30,12 @@ under_every_start_method! {
     a_message_has_as_many_handles_as_a_packet_and_no_more,
     what_cannot_be_encoded_comes_back,
     what_cannot_be_decoded_costs_itself_only,
-    who_does_not_wait_gets_the_message_back_when_there_is_no_room,
-    who_waits_for_room_goes_on_as_soon_as_there_is_some,
+    try_send_without_room_returns_the_message,
+    blocked_sender_goes_on_when_there_is_room,
     time_outs_are_kept_and_take_nothing,
     every_message_goes_to_one_of_many_threads,
     a_loop_over_an_end_ends_with_it,
-    a_connection_between_two_children_needs_nobody_else,
+    connection_between_two_children_needs_no_parent,
 }
 
 fn builder(method: StartMethod) -> ProcessBuilder {
@@ -325,7 +325,7 @@ fn what_cannot_be_decoded_costs_itself_only(method: StartMethod) {
     assert_eq!([&all[0], &all[2], &all[4]], [&Ok(Awkward(0)), &Ok(Awkward(3)), &Ok(Awkward(103))]);
 }
 
-fn who_does_not_wait_gets_the_message_back_when_there_is_no_room(_: StartMethod) {
+fn try_send_without_room_returns_the_message(_: StartMethod) {
     for len in [100usize, 30_000, 1 << 20, 100 << 20] {
         let (sender, receiver) = one_way().unwrap();
         let message = vec![7u8; len];
@@ -349,7 +349,7 @@ fn who_does_not_wait_gets_the_message_back_when_there_is_no_room(_: StartMethod)
     }
 }
 
-fn who_waits_for_room_goes_on_as_soon_as_there_is_some(_: StartMethod) {
+fn blocked_sender_goes_on_when_there_is_room(_: StartMethod) {
     for timeout in [None, Some(10 * PATIENCE)] {
         let (sender, receiver) = one_way::<u64>().unwrap();
         let sent = (0..u64::MAX).take_while(|number| sender.try_send(*number).is_ok()).count();
@@ -466,7 +466,7 @@ fn meet(end: Connection<u32, u32>) -> (u32, u32) {
     (std::process::id(), end.recv().expect("the other says so, too"))
 }
 
-fn a_connection_between_two_children_needs_nobody_else(method: StartMethod) {
+fn connection_between_two_children_needs_no_parent(method: StartMethod) {
     let (one, other) = pipe().unwrap();
     let first = builder(method).spawn(meet, one).unwrap();
     let second = builder(method).spawn(meet, other).unwrap();

@@ -19,7 +19,7 @@ under_every_start_method! {
     a_future_gets_the_next_message,
     two_futures_of_one_end_get_a_message_each,
     a_future_that_is_dropped_takes_nothing,
-    a_future_is_woken_for_what_came_while_nobody_looked,
+    future_is_woken_for_a_message_that_came_before,
     a_death_wakes_a_future,
     a_future_goes_on_in_a_copy_of_its_process,
     hundreds_of_futures_wait_side_by_side,
@@ -84,7 +84,7 @@ impl Wake for Count {
     }
 }
 
-fn a_future_is_woken_for_what_came_while_nobody_looked(_: StartMethod) {
+fn future_is_woken_for_a_message_that_came_before(_: StartMethod) {
     let (sender, receiver) = one_way::<u32>().unwrap();
     let count = Arc::new(Count::default());
     let waker = Waker::from(Arc::clone(&count));

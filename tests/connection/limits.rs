@@ -24,8 +24,8 @@ under_every_start_method! {
     a_full_table_of_descriptors_costs_the_messages_that_need_one,
     with_few_descriptors_each_message_is_whole_or_an_error,
     a_sender_without_descriptors_gets_its_message_back,
-    where_too_many_descriptors_are_on_their_way_a_sender_waits_for_room,
-    sending_to_nobody_is_an_error_and_no_signal,
+    sender_waits_while_too_many_descriptors_are_in_flight,
+    send_without_receiver_is_an_error_not_a_signal,
     a_storm_of_signals_costs_no_message,
     long_messages_leave_the_memory_as_it_was,
     memory_for_long_messages_goes_when_none_come_any_more,
@@ -180,7 +180,7 @@ fn send_with_few_on_their_way() {
     });
 }
 
-fn where_too_many_descriptors_are_on_their_way_a_sender_waits_for_room(method: StartMethod) {
+fn sender_waits_while_too_many_descriptors_are_in_flight(method: StartMethod) {
     builder(method).spawn(send_with_few_on_their_way, ()).unwrap().join().unwrap();
 }
 
@@ -197,7 +197,7 @@ fn send_to_nobody(stage: &Stage, out: Sender<Vec<u8>>) -> usize {
     [0, 10, 100_000].iter().filter(|len| refused(len)).count()
 }
 
-fn sending_to_nobody_is_an_error_and_no_signal(method: StartMethod) {
+fn send_without_receiver_is_an_error_not_a_signal(method: StartMethod) {
     let (sender, receiver) = one_way().unwrap();
     let stage = stage();
     let process = builder(method).spawn(send_to_nobody, (&stage, sender)).unwrap();

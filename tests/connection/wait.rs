@@ -23,7 +23,7 @@ under_every_start_method! {
     everything_that_many_children_send_is_received,
     sockets_are_waited_for_as_connections_are,
     a_process_is_ready_when_it_has_ended,
-    only_who_is_ready_is_named,
+    only_ready_ends_are_named,
     waiting_for_nothing_lasts_as_long_as_its_time_out,
     a_storm_of_signals_ends_no_wait,
     a_death_ends_a_wait,
@@ -137,7 +137,7 @@ fn a_process_is_ready_when_it_has_ended(method: StartMethod) {
     process.join().unwrap();
 }
 
-fn only_who_is_ready_is_named(_: StartMethod) {
+fn only_ready_ends_are_named(_: StartMethod) {
     let (mine, theirs) = pipe::<u32, u32>().unwrap();
     let (mut near, far) = UnixStream::pair().unwrap();
     let all: [&dyn AsFd; 3] = [&mine, &theirs, &far];

@@ -34,7 +34,7 @@ fn small_examples_print_what_their_headers_say() {
 }
 
 #[test]
-fn an_echo_comes_back_to_those_who_are_let_in() {
+fn echo_answers_authenticated_clients() {
     watched("echo", |mark| {
         let source = fs::read_to_string(format!("{}/examples/echo_server.rs", env!("CARGO_MANIFEST_DIR"))).unwrap();
         assert_eq!(printed(&mut example("echo_server", mark)), promised(&source));
@@ -49,7 +49,7 @@ fn an_echo_comes_back_to_those_who_are_let_in() {
 }
 
 #[test]
-fn a_picture_has_the_size_that_was_asked_for_and_the_same_bytes_for_any_number_of_workers() {
+fn picture_is_the_same_for_any_number_of_workers() {
     watched("picture", |mark| {
         let scratch = Scratch::new("picture");
         let places: [&[&str]; 2] = [&[], &["--centre=-0.75,0", "--width", "3", "--steps", "200", "--samples", "1"]];
@@ -176,7 +176,7 @@ fn every_item_of_killed_producers_and_consumers_is_accounted_for() {
 }
 
 #[test]
-fn a_product_of_matrices_is_what_integers_say_for_any_number_of_workers() {
+fn matrix_product_is_exact_for_any_number_of_workers() {
     watched("matrix", |mark| {
         // The last range is full, shorter than the others, the only one, or as long as a row.
         for (size, rows, workers) in [(24, 8, 2), (25, 8, 3), (7, 100, 1), (30, 1, 2), (1, 1, 2)] {

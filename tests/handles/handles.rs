@@ -32,7 +32,7 @@ under_every_start_method! {
     a_handle_goes_through_pools_in_workers,
     a_worker_that_has_answered_has_let_go_of_what_changes,
     memory_is_frozen_right_after_the_calls_that_wrote_it,
-    a_result_that_nobody_asks_for_holds_no_memory_for_ever,
+    unread_result_holds_no_memory_for_ever,
 }
 
 /// What each call has done: whether it began, and whether it came to its end.
@@ -405,7 +405,7 @@ fn make(value: u64) -> Shared<u64> {
     Shared::new(value).expect("a little memory")
 }
 
-fn a_result_that_nobody_asks_for_holds_no_memory_for_ever(method: StartMethod) {
+fn unread_result_holds_no_memory_for_ever(method: StartMethod) {
     let pool = pool(method, 1);
     let detached = marks(1);
     let memory = inode(&detached);

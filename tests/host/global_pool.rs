@@ -19,7 +19,7 @@ fn ask_again() -> (u32, u32) {
 }
 
 #[test]
-fn everybody_gets_the_same_pool_and_nobody_may_end_it() {
+fn global_pool_is_shared_and_cannot_be_ended() {
     support::promise(|| subprocess::plays("global", StartMethod::ForkServer));
 }
 

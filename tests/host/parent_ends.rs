@@ -17,19 +17,19 @@ use process_task::{Pool, ProcessBuilder, StartMethod, process_task};
 
 under_every_start_method! {
     within 240 seconds;
-    a_parent_killed_while_it_starts_processes_leaves_nobody,
-    a_parent_that_returns_from_main_leaves_nobody,
-    a_parent_that_exits_leaves_nobody,
-    a_parent_that_panics_leaves_nobody,
-    a_parent_that_aborts_leaves_nobody,
-    a_parent_that_forgot_its_pool_leaves_nobody,
-    a_parent_killed_with_grandchildren_leaves_nobody,
-    parent_killed_with_fork_server_leaves_nobody,
-    worker_killed_with_its_own_fork_server_leaves_nobody,
+    parent_killed_during_starts_leaves_no_process,
+    parent_that_returns_from_main_leaves_no_process,
+    parent_that_exits_leaves_no_process,
+    parent_that_panics_leaves_no_process,
+    parent_that_aborts_leaves_no_process,
+    parent_that_forgot_its_pool_leaves_no_process,
+    parent_killed_with_grandchildren_leaves_no_process,
+    parent_killed_with_fork_server_leaves_no_process,
+    worker_killed_with_its_fork_server_leaves_no_process,
     a_pool_outlives_the_thread_that_made_it,
 }
 
-fn a_parent_killed_while_it_starts_processes_leaves_nobody(method: StartMethod) {
+fn parent_killed_during_starts_leaves_no_process(method: StartMethod) {
     let seed = std::process::id() ^ std::time::UNIX_EPOCH.elapsed().unwrap().subsec_nanos();
     println!("seed {seed}");
     let mut random = u64::from(seed) | 1;
@@ -46,28 +46,28 @@ fn a_parent_killed_while_it_starts_processes_leaves_nobody(method: StartMethod) 
     }
 }
 
-fn a_parent_that_returns_from_main_leaves_nobody(method: StartMethod) {
+fn parent_that_returns_from_main_leaves_no_process(method: StartMethod) {
     assert_eq!(ends_with_a_family("returns", method).code(), Some(0));
 }
 
-fn a_parent_that_exits_leaves_nobody(method: StartMethod) {
+fn parent_that_exits_leaves_no_process(method: StartMethod) {
     assert_eq!(ends_with_a_family("exits", method).code(), Some(7));
 }
 
-fn a_parent_that_panics_leaves_nobody(method: StartMethod) {
+fn parent_that_panics_leaves_no_process(method: StartMethod) {
     assert_eq!(ends_with_a_family("panics", method).code(), Some(101));
 }
 
-fn a_parent_that_aborts_leaves_nobody(method: StartMethod) {
+fn parent_that_aborts_leaves_no_process(method: StartMethod) {
     use std::os::unix::process::ExitStatusExt as _;
     assert_eq!(ends_with_a_family("aborts", method).signal(), Some(Signal::SIGABRT as i32));
 }
 
-fn a_parent_that_forgot_its_pool_leaves_nobody(method: StartMethod) {
+fn parent_that_forgot_its_pool_leaves_no_process(method: StartMethod) {
     assert_eq!(ends_with_a_family("forgets", method).code(), Some(0));
 }
 
-fn a_parent_killed_with_grandchildren_leaves_nobody(method: StartMethod) {
+fn parent_killed_with_grandchildren_leaves_no_process(method: StartMethod) {
     let mut victim = with_a_family("waits", method);
     victim.child.kill().unwrap();
     victim.child.wait().unwrap();
@@ -76,7 +76,7 @@ fn a_parent_killed_with_grandchildren_leaves_nobody(method: StartMethod) {
 
 /// In either order. Those that are stopped before they are killed do nothing in between, so nothing is left to the order in which
 /// they run.
-fn parent_killed_with_fork_server_leaves_nobody(method: StartMethod) {
+fn parent_killed_with_fork_server_leaves_no_process(method: StartMethod) {
     for round in 0..support::rounds(6) {
         let mut victim = with_a_family("waits", method);
         let parent = victim.child.id();
@@ -97,7 +97,7 @@ fn parent_killed_with_fork_server_leaves_nobody(method: StartMethod) {
 }
 
 /// The worker is a parent, too, and what its fork server has made is in groups that the server above does not know.
-fn worker_killed_with_its_own_fork_server_leaves_nobody(method: StartMethod) {
+fn worker_killed_with_its_fork_server_leaves_no_process(method: StartMethod) {
     let mut victim = with_a_family("returns", method);
     let makers = |program: &u32| {
         // A program is below the worker that has started it, and that is below its server and its parent.

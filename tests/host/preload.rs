@@ -20,7 +20,7 @@ fn loaded_by() -> u32 {
 }
 
 #[test]
-fn what_a_preload_leaves_is_in_every_forked_child_and_in_no_other_process() {
+fn preloaded_state_is_in_forked_children_only() {
     support::within(support::PATIENCE, || {
         let server = loaded_by.spawn().join().unwrap();
         assert_ne!(server, 0);

@@ -25,7 +25,7 @@ under_every_start_method! {
     what_is_no_packet_of_ours_is_an_error,
     memory_that_is_not_what_it_should_be_is_an_error,
     no_length_makes_a_reader_ask_for_memory,
-    descriptors_that_nobody_asked_for_are_closed,
+    unrequested_descriptors_are_closed,
     what_is_no_end_is_no_connection,
     random_packets_are_messages_or_errors,
     a_message_of_another_type_is_an_error,
@@ -185,7 +185,7 @@ fn no_length_makes_a_reader_ask_for_memory(method: StartMethod) {
     assert_eq!(process.join().unwrap(), (each, each));
 }
 
-fn descriptors_that_nobody_asked_for_are_closed(_: StartMethod) {
+fn unrequested_descriptors_are_closed(_: StartMethod) {
     let (sender, receiver) = one_way::<Vec<u8>>().unwrap();
     let file = File::open("/dev/null").unwrap();
     let open = || std::fs::read_dir("/proc/self/fd").unwrap().count();

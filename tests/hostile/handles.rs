@@ -25,7 +25,7 @@ use serde::{Deserialize, Serialize};
 under_every_start_method! {
     within 240 seconds;
     handles_that_do_not_come_are_a_violation,
-    handles_that_nobody_asked_for_are_closed,
+    unrequested_handles_are_closed,
     what_is_no_region_is_no_result,
     a_region_that_was_tampered_with_is_no_result,
     a_worker_that_floods_its_parent_with_handles_harms_itself,
@@ -214,7 +214,7 @@ fn handles_that_do_not_come_are_a_violation(method: StartMethod) {
     }
 }
 
-fn handles_that_nobody_asked_for_are_closed(method: StartMethod) {
+fn unrequested_handles_are_closed(method: StartMethod) {
     for (count, promised) in [(1, 1), (64, 1), (253, 1), (253, 200)] {
         let outcome = attack(method, Sent::Good(count), promised, 0).expect("it is what was promised, and more");
         assert_eq!(outcome.load(SeqCst), 4711);

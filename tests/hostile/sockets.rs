@@ -24,8 +24,8 @@ macro_rules! promises {
 }
 
 promises! {
-    a_key_that_is_empty_short_or_another_lets_nobody_in,
-    whoever_speaks_as_it_is_documented_gets_in,
+    empty_short_or_wrong_key_is_refused,
+    documented_handshake_is_accepted,
     what_each_side_says_tells_its_role_and_never_comes_again,
     a_recorded_handshake_that_is_replayed_fails,
     a_client_that_hears_itself_fails,
@@ -37,7 +37,7 @@ promises! {
 
 type End = Connection<String, String>;
 
-fn a_key_that_is_empty_short_or_another_lets_nobody_in() {
+fn empty_short_or_wrong_key_is_refused() {
     for short in [&b""[..], b"secret", &[7; 31]] {
         let error = Key::new(short).unwrap_err().to_string();
         assert!(error.contains("a key has 32 or more random bytes") && !error.contains("secret"), "{error}");
@@ -64,7 +64,7 @@ fn a_key_that_is_empty_short_or_another_lets_nobody_in() {
     is_open(&listener, &key);
 }
 
-fn whoever_speaks_as_it_is_documented_gets_in() {
+fn documented_handshake_is_accepted() {
     let (listener, key, address) = listener();
     // The prologue, of which no byte is sent, names the protocol, its version, and who has which role.
     let both = [*CONNECTS, *LISTENS].concat();

@@ -30,11 +30,11 @@ promises! {
     a_stream_that_is_cut_anywhere_is_no_end,
     what_stands_behind_the_end_is_not_read,
     a_peer_that_only_says_half_is_waited_for,
-    nonsense_from_one_who_has_the_key_ends_the_connection,
+    nonsense_from_a_peer_with_the_key_ends_the_connection,
     lengths_that_no_frame_has_end_the_connection,
     a_message_that_is_given_up_never_arrives,
-    a_peer_that_never_gets_to_the_point_keeps_nobody_who_does_not_wait,
-    a_peer_that_never_stops_keeps_nobody_longer_than_he_waits,
+    endless_message_does_not_block_try_recv,
+    endless_frames_do_not_outlast_a_timeout,
     values_that_are_none_cost_themselves_only,
 }
 
@@ -228,7 +228,7 @@ fn full() -> Vec<u8> {
     vec![7; 65_518]
 }
 
-fn nonsense_from_one_who_has_the_key_ends_the_connection() {
+fn nonsense_from_a_peer_with_the_key_ends_the_connection() {
     let (listener, key, _) = listener();
     let scripts: [&[(u8, Vec<u8>)]; 11] = [
         &[(0, vec![])],
@@ -289,7 +289,7 @@ fn a_message_that_is_given_up_never_arrives() {
     assert_eq!(end.recv(), Err(RecvError::Disconnected));
 }
 
-fn a_peer_that_never_gets_to_the_point_keeps_nobody_who_does_not_wait() {
+fn endless_message_does_not_block_try_recv() {
     let (listener, key, _) = listener();
     let hello = string(&listener, &key, "hello");
     let (end, mut peer) = peer(&listener, &key);
@@ -313,7 +313,7 @@ fn a_peer_that_never_gets_to_the_point_keeps_nobody_who_does_not_wait() {
     assert_eq!(end.recv(), Err(RecvError::Disconnected));
 }
 
-fn a_peer_that_never_stops_keeps_nobody_longer_than_he_waits() {
+fn endless_frames_do_not_outlast_a_timeout() {
     let (listener, key, _) = listener();
     let hello = string(&listener, &key, "hello");
     let (end, mut peer) = peer(&listener, &key);

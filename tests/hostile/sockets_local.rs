@@ -32,11 +32,11 @@ macro_rules! promises {
 }
 
 promises! {
-    whoever_says_something_else_is_refused,
-    who_only_looks_is_nobody,
-    a_silent_process_keeps_nobody_waiting,
-    who_stands_before_a_copy_of_the_listener_keeps_nobody_else_waiting,
-    a_process_of_another_user_is_refused_whoever_listens,
+    peer_with_another_greeting_is_refused,
+    peer_that_only_connects_is_not_accepted,
+    silent_process_does_not_block_accept,
+    slow_peer_of_forked_listener_does_not_block_accept,
+    process_of_another_user_is_refused,
     descriptors_of_strangers_are_closed,
     packets_that_are_no_messages_are_told_from_the_end,
 }
@@ -78,7 +78,7 @@ fn refused<T>(result: Result<T, Error>) -> String {
     }
 }
 
-fn whoever_says_something_else_is_refused() {
+fn peer_with_another_greeting_is_refused() {
     let scratch = Scratch::new();
     let path = scratch.path().join("ours/socket");
     let listener = Listener::unix(&path).unwrap().handshake_timeout(Duration::MAX).max_handshakes(0);
@@ -104,7 +104,7 @@ fn whoever_says_something_else_is_refused() {
     assert_eq!(listener.accept::<u32, u32>().unwrap().recv(), Ok(7));
 }
 
-fn who_only_looks_is_nobody() {
+fn peer_that_only_connects_is_not_accepted() {
     let scratch = Scratch::new();
     let path = scratch.path().join("ours/socket");
     let listener = Listener::unix(&path).unwrap();
@@ -115,7 +115,7 @@ fn who_only_looks_is_nobody() {
     assert_eq!(*listener.try_accept::<u32, u32>().unwrap_err().kind(), ErrorKind::Empty);
 }
 
-fn a_silent_process_keeps_nobody_waiting() {
+fn silent_process_does_not_block_accept() {
     let scratch = Scratch::new();
     let path = scratch.path().join("ours/socket");
     let limit = Duration::from_millis(200);
@@ -165,7 +165,7 @@ fn listen_with_a_copy(path: String) {
     assert_eq!(listener.accept::<u32, u32>().unwrap().recv(), Ok(8));
 }
 
-fn who_stands_before_a_copy_of_the_listener_keeps_nobody_else_waiting() {
+fn slow_peer_of_forked_listener_does_not_block_accept() {
     let scratch = Scratch::new();
     listen_with_a_copy.spawn(scratch.file("ours/socket")).join().unwrap();
 }
@@ -182,7 +182,7 @@ fn as_another_user<R: Send>(body: impl FnOnce() -> R + Send) -> R {
     thread::scope(|scope| scope.spawn(acting).join().unwrap())
 }
 
-fn a_process_of_another_user_is_refused_whoever_listens() {
+fn process_of_another_user_is_refused() {
     if !nix::unistd::geteuid().is_root() {
         return; // Nobody else can be two users; the directory's rules are tested for all.
     }

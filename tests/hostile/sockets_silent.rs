@@ -24,7 +24,7 @@ macro_rules! promises {
 promises! {
     a_handshake_that_is_cut_or_reset_anywhere_fails,
     other_versions_roles_and_protocols_are_told_apart_at_once,
-    a_silent_peer_keeps_nobody_waiting_and_is_refused_in_time,
+    silent_peer_blocks_no_accept_and_is_refused_in_time,
     a_byte_now_and_then_does_not_buy_time,
     a_listener_that_says_nothing_is_given_up,
     a_crowd_of_silent_peers_makes_room,
@@ -109,7 +109,7 @@ fn other_versions_roles_and_protocols_are_told_apart_at_once() {
     is_open(&listener, &key);
 }
 
-fn a_silent_peer_keeps_nobody_waiting_and_is_refused_in_time() {
+fn silent_peer_blocks_no_accept_and_is_refused_in_time() {
     let limit = Duration::from_millis(400);
     let (listener, key, address) = listener();
     let listener = listener.handshake_timeout(limit);

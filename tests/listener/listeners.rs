@@ -31,7 +31,7 @@ promises! {
     hello_arrives_over_each_family,
     what_was_sent_before_it_was_accepted_is_there,
     processes_without_a_common_ancestor_meet,
-    nobody_is_there_when_a_listener_is_dropped,
+    dropped_listener_refuses_connections,
     accepting_waits_only_so_long,
     several_threads_accept_at_once,
     several_connections_are_waited_for_at_once,
@@ -42,10 +42,10 @@ promises! {
     a_dropped_listener_removes_its_own_name_only,
     a_directory_is_known_wherever_the_process_goes,
     what_relatives_share_does_not_go_to_strangers,
-    a_connection_on_this_machine_travels_and_one_between_machines_does_not,
+    local_connection_travels_and_remote_one_does_not,
     a_listener_and_a_connection_say_where_they_are,
     ports_that_are_taken_and_addresses_that_lead_nowhere_are_errors,
-    an_address_where_nobody_answers_leaves_time_for_the_next,
+    unanswered_address_leaves_time_for_the_next,
     a_silent_machine_is_asked_whether_it_is_there,
 }
 
@@ -144,7 +144,7 @@ fn processes_without_a_common_ancestor_meet() {
     }
 }
 
-fn nobody_is_there_when_a_listener_is_dropped() {
+fn dropped_listener_refuses_connections() {
     for family in FAMILIES {
         let meeting = Meeting::new(family);
         let place = meeting.place.clone();
@@ -421,7 +421,7 @@ fn answer(guest: Connection<u64, u64>) -> u64 {
     number
 }
 
-fn a_connection_on_this_machine_travels_and_one_between_machines_does_not() {
+fn local_connection_travels_and_remote_one_does_not() {
     let (client, server) = pair::<u64, u64>(Family::Unix);
     let other = answer.spawn(server);
     client.send(21).unwrap();
@@ -463,7 +463,7 @@ fn ports_that_are_taken_and_addresses_that_lead_nowhere_are_errors() {
     }
 }
 
-fn an_address_where_nobody_answers_leaves_time_for_the_next() {
+fn unanswered_address_leaves_time_for_the_next() {
     // The kernel takes two of those who connect, and then says nothing to anybody.
     let silent = TcpListener::bind("127.0.0.1:0").unwrap();
     nix::sys::socket::listen(&silent, nix::sys::socket::Backlog::new(0).unwrap()).unwrap();

@@ -15,7 +15,7 @@ use process_task::{Shared, StartMethod, process_task};
 
 under_every_start_method! {
     time_outs_in_a_storm_of_signals_are_neither_early_nor_much_late,
-    a_storm_of_signals_lets_nobody_go_on,
+    signal_storm_ends_no_wait_early,
 }
 
 type All = Shared<(Semaphore, Event, Barrier, RwLock<u32>, RwLock<u32>)>;
@@ -75,7 +75,7 @@ fn wait_in_a_storm(all: &All) {
     *read.write().unwrap() += 1;
 }
 
-fn a_storm_of_signals_lets_nobody_go_on(method: StartMethod) {
+fn signal_storm_ends_no_wait_early(method: StartMethod) {
     let all = all();
     let (permits, event, barrier, read, written) = &*all;
     let reading = read.read().unwrap();

@@ -30,7 +30,7 @@ promises! {
     a_message_is_there_until_it_is_received,
     many_threads_send_through_keys_that_are_replaced,
     what_was_given_back_never_arrives_and_all_else_does,
-    who_sends_only_hears_that_nobody_is_there,
+    sender_hears_that_the_peer_is_gone,
     a_drop_says_that_it_was_the_end_however_full_the_way_is,
     what_was_sent_arrives_although_the_other_side_still_sends,
     both_may_drop_at_once,
@@ -181,7 +181,7 @@ fn what_was_given_back_never_arrives_and_all_else_does() {
     }
 }
 
-fn who_sends_only_hears_that_nobody_is_there() {
+fn sender_hears_that_the_peer_is_gone() {
     let meeting = Meeting::new(Family::Tcp);
     let port = format!(":{:04X}", meeting.listener.local_addr().unwrap().port());
     let (one, other) = meeting.pair::<u32, u32>();

@@ -24,9 +24,9 @@ under_every_start_method! {
     callbacks_are_called_once_in_the_order_in_which_they_were_set,
     a_callback_gets_the_error_that_joining_gives,
     what_is_settled_is_called_back_at_once_on_this_thread,
-    what_is_not_is_called_back_elsewhere_though_nobody_waits,
+    other_completions_call_back_without_a_waiter,
     a_callback_that_blocks_delays_only_callbacks,
-    a_panicking_callback_harms_nobody,
+    panicking_callback_leaves_the_pool_working,
     what_a_callback_holds_is_released,
     a_result_whose_code_panics_is_an_error_for_a_callback,
     a_callback_may_submit_and_wait,
@@ -179,7 +179,7 @@ fn what_is_settled_is_called_back_at_once_on_this_thread(method: StartMethod) {
     assert_eq!(done.join(), Ok(9));
 }
 
-fn what_is_not_is_called_back_elsewhere_though_nobody_waits(method: StartMethod) {
+fn other_completions_call_back_without_a_waiter(method: StartMethod) {
     let pool = pool(method, 2);
     let scratch = Scratch::new();
     let (sender, receiver) = channel();
@@ -232,7 +232,7 @@ impl Drop for PanicsWhenDropped {
     }
 }
 
-fn a_panicking_callback_harms_nobody(method: StartMethod) {
+fn panicking_callback_leaves_the_pool_working(method: StartMethod) {
     let pool = pool(method, 2);
     let scratch = Scratch::new();
     let (sender, receiver) = channel();

@@ -42,7 +42,7 @@ under_every_start_method! {
     short_calls_pass_a_long_one_while_a_worker_is_idle,
     threads_share_one_pool,
     a_pool_outlives_the_thread_that_made_it,
-    calls_that_nobody_waits_for_are_made,
+    calls_without_a_waiter_are_made,
 }
 
 #[process_task]
@@ -436,7 +436,7 @@ fn a_pool_outlives_the_thread_that_made_it(method: StartMethod) {
     assert_eq!(before, after);
 }
 
-fn calls_that_nobody_waits_for_are_made(method: StartMethod) {
+fn calls_without_a_waiter_are_made(method: StartMethod) {
     let scratch = Scratch::new();
     let pool = pool(method, 2);
     (0..200).for_each(|item| drop(pool.submit(mark, (directory(&scratch), item))));

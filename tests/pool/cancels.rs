@@ -26,7 +26,7 @@ under_every_start_method! {
     a_settled_call_is_not_cancelled,
     a_cancelled_call_stays_cancelled,
     cancelling_some_leaves_the_others,
-    cancelling_wakes_all_who_wait,
+    cancelling_wakes_all_waiters,
     a_callback_may_cancel,
     a_cancelled_call_makes_room,
     long_arguments_are_cancelled_too,
@@ -184,7 +184,7 @@ fn cancelling_some_leaves_the_others(method: StartMethod) {
     assert!(busy.into_iter().all(|handle| handle.join().is_ok()));
 }
 
-fn cancelling_wakes_all_who_wait(method: StartMethod) {
+fn cancelling_wakes_all_waiters(method: StartMethod) {
     let pool = pool(method, 1);
     let scratch = Scratch::new();
     let first = running(&pool, &scratch);

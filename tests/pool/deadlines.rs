@@ -26,7 +26,7 @@ under_every_start_method! {
     within 240 seconds;
     a_call_that_takes_too_long_fails_alone,
     the_next_call_runs_in_another_process,
-    a_call_that_nobody_waits_for_is_ended_too,
+    deadline_ends_a_call_without_a_waiter,
     an_awaited_call_is_ended_too,
     time_in_the_queue_does_not_count,
     a_stopped_worker_is_killed_when_its_time_is_over,
@@ -124,7 +124,7 @@ fn the_next_call_runs_in_another_process(method: StartMethod) {
     }
 }
 
-fn a_call_that_nobody_waits_for_is_ended_too(method: StartMethod) {
+fn deadline_ends_a_call_without_a_waiter(method: StartMethod) {
     let pool = pool(method, 1);
     drop(pool.submit(spin, ()));
     let kept = pool.submit(spin, ());

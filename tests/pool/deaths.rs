@@ -23,7 +23,7 @@ under_every_start_method! {
     a_stack_overflow_is_told_apart,
     running_out_of_memory_fails_one_call,
     calls_behind_a_crash_move_on,
-    calls_behind_a_crash_are_made_though_nobody_waits,
+    calls_behind_a_crash_are_made_without_a_waiter,
     workers_that_kill_each_other_settle_every_call,
     all_workers_killed_at_once_are_replaced,
     a_late_crash_leaves_the_result_standing,
@@ -229,7 +229,7 @@ fn calls_behind_a_crash_move_on(method: StartMethod) {
     }
 }
 
-fn calls_behind_a_crash_are_made_though_nobody_waits(method: StartMethod) {
+fn calls_behind_a_crash_are_made_without_a_waiter(method: StartMethod) {
     let scratch = Scratch::new();
     let pool = pool(method, 1);
     // More than a worker is given ahead, so some of them wait in the pool.

@@ -35,8 +35,8 @@ under_every_start_method! {
     calls_of_several_pools_are_waited_for_together,
     calls_of_several_pools_are_given_as_they_are_finished,
     threads_wait_for_sets_while_others_wait_for_calls,
-    a_call_tells_everybody_who_waits_for_it,
-    a_waker_that_panics_harms_nobody,
+    call_wakes_all_its_waiters,
+    panicking_waker_leaves_the_pool_working,
     what_was_given_out_is_released,
     a_map_waits_no_longer_than_told,
     closing_amid_submissions_gives_a_value_or_says_so,
@@ -360,7 +360,7 @@ fn threads_wait_for_sets_while_others_wait_for_calls(method: StartMethod) {
     });
 }
 
-fn a_call_tells_everybody_who_waits_for_it(method: StartMethod) {
+fn call_wakes_all_its_waiters(method: StartMethod) {
     let pool = pool(method, 1);
     let scratch = Scratch::new();
     let mut handle = pool.submit(pass, (scratch.file("gate").as_str(), 9));
@@ -394,7 +394,7 @@ impl Wake for Panics {
     }
 }
 
-fn a_waker_that_panics_harms_nobody(method: StartMethod) {
+fn panicking_waker_leaves_the_pool_working(method: StartMethod) {
     let pool = pool(method, 2);
     let scratch = Scratch::new();
     let mut handles: Vec<_> = (0..4).map(|item| pool.submit(pass, (scratch.file("gate").as_str(), item))).collect();

@@ -21,11 +21,11 @@ under_every_start_method! {
     a_subscriber_hears_of_workers_and_calls,
     a_death_is_a_warning_and_the_next_worker_is_told_of,
     a_time_out_is_a_warning_and_a_retry_is_told_of,
-    a_span_is_around_those_who_wait,
+    span_is_around_waiting_callers,
     a_cancelled_call_is_no_warning,
     death_says_which_task_ran,
     forced_end_and_failed_finalizer_are_warnings,
-    a_subscriber_that_panics_harms_nobody,
+    panicking_subscriber_leaves_the_pool_working,
     stopped_worker_is_a_warning_with_task_and_signal,
     stopped_process_is_a_warning_with_task_and_signal,
 }
@@ -237,7 +237,7 @@ fn forced_end_and_failed_finalizer_are_warnings(method: StartMethod) {
     assert!(failed[0].fields["task"].ends_with("::sleep") && failed[0].fields["error"].contains("100ms"));
 }
 
-fn a_span_is_around_those_who_wait(method: StartMethod) {
+fn span_is_around_waiting_callers(method: StartMethod) {
     listen();
     let pool = pool(method);
     let seen = || INSIDE.with_borrow(Clone::clone);
@@ -252,7 +252,7 @@ fn a_span_is_around_those_who_wait(method: StartMethod) {
     assert!(seen().is_empty());
 }
 
-fn a_subscriber_that_panics_harms_nobody(method: StartMethod) {
+fn panicking_subscriber_leaves_the_pool_working(method: StartMethod) {
     listen();
     let pool = pool(method);
     PANICS.store(true, SeqCst);

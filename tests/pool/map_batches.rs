@@ -29,7 +29,7 @@ under_every_start_method! {
     whatever_fails_in_an_item_is_that_items_error,
     items_behind_a_crash_in_their_frame_are_run_once,
     a_worker_killed_from_outside_costs_one_item,
-    a_late_item_holds_back_neither_those_before_it_nor_those_behind_it,
+    late_item_holds_back_no_other_item,
     a_worker_that_dies_after_its_last_item_costs_nothing,
     a_pool_that_ends_under_a_map_ends_the_map,
     what_had_not_begun_when_an_item_failed_is_cancelled,
@@ -295,7 +295,7 @@ fn late(gate: &str, item: u32) -> u32 {
     item
 }
 
-fn a_late_item_holds_back_neither_those_before_it_nor_those_behind_it(method: StartMethod) {
+fn late_item_holds_back_no_other_item(method: StartMethod) {
     // One worker: what stands behind the late item in its frame can only be run by the same one.
     for workers in [1, 2] {
         let scratch = Scratch::new();

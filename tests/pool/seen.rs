@@ -23,11 +23,11 @@ under_every_start_method! {
     stats_of_a_pool_that_has_ended_are_still_there,
     latencies_are_those_of_the_calls,
     a_timeline_has_every_call_once,
-    a_timeline_marks_deaths_and_those_who_come_after,
+    timeline_marks_deaths_and_replacements,
     a_timeline_counts_the_items_that_a_dead_worker_had_made,
     a_timeline_marks_time_outs_and_retries,
     workers_that_are_replaced_in_time_are_counted_as_they_come,
-    a_timeline_is_exact_though_nobody_waits,
+    timeline_is_exact_without_a_waiter,
     a_timeline_begins_and_ends_when_told,
     a_timeline_that_cannot_be_written_is_an_error,
 }
@@ -339,7 +339,7 @@ fn a_timeline_has_every_call_once(method: StartMethod) {
     assert_eq!((events.marks(1), events.marks(2)), (vec!["started"], vec!["started"]));
 }
 
-fn a_timeline_marks_deaths_and_those_who_come_after(method: StartMethod) {
+fn timeline_marks_deaths_and_replacements(method: StartMethod) {
     let (scratch, pool) = (Scratch::new(), pool(method, 1));
     let path = scratch.file("timeline.json");
     let timeline = pool.timeline(&path).expect("a timeline");
@@ -413,7 +413,7 @@ fn workers_that_are_replaced_in_time_are_counted_as_they_come(method: StartMetho
     assert_eq!(marks, format!("started{}", " left restarted".repeat(4)));
 }
 
-fn a_timeline_is_exact_though_nobody_waits(method: StartMethod) {
+fn timeline_is_exact_without_a_waiter(method: StartMethod) {
     const NOBODY_LOOKS: Duration = Duration::from_millis(100);
     let (scratch, pool) = (Scratch::new(), pool(method, 1));
     let path = scratch.file("timeline.json");

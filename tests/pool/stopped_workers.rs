@@ -16,7 +16,7 @@ use process_task::{ErrorKind, JoinHandle, Pool, StartMethod, active_children, pr
 
 under_every_start_method! {
     within 300 seconds;
-    a_worker_stopped_between_publishing_and_ringing_delays_that_reply_only,
+    worker_stopped_before_ringing_delays_its_reply_only,
     workers_stopped_at_any_moment_hold_one_call_each,
     stopped_workers_are_counted_in_stats,
     stopped_worker_is_killed_when_its_time_is_over,
@@ -90,7 +90,7 @@ fn others_go_on(pool: &Pool) {
     assert_eq!(counter.into_inner(), 60);
 }
 
-fn a_worker_stopped_between_publishing_and_ringing_delays_that_reply_only(method: StartMethod) {
+fn worker_stopped_before_ringing_delays_its_reply_only(method: StartMethod) {
     let pool = pool(method, 2);
     for _ in 0..rounds(5) {
         // Waited for by a thread that leads, by a future, and by nobody.

@@ -25,7 +25,7 @@ under_every_start_method! {
     every_panic_payload_is_reported,
     a_panic_of_a_megabyte_is_reported_whole,
     many_long_arguments_survive_a_crash,
-    results_that_nobody_has_taken_stay_as_they_are,
+    untaken_results_stay_as_they_are,
     long_calls_behind_a_dead_worker_move_on,
     pools_are_nested_three_deep,
 }
@@ -372,7 +372,7 @@ fn many_long_arguments_survive_a_crash(method: StartMethod) {
     }
 }
 
-fn results_that_nobody_has_taken_stay_as_they_are(method: StartMethod) {
+fn untaken_results_stay_as_they_are(method: StartMethod) {
     let pool = pool(method, 1);
     let len = 100_000;
     let first: Vec<_> = (0..30).map(|byte| pool.submit(fill, (len, byte))).collect();

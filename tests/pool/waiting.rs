@@ -28,10 +28,10 @@ under_every_start_method! {
     a_map_that_loses_a_worker_makes_no_room_for_others,
     arguments_that_cannot_be_encoded_take_no_place,
     a_dead_worker_makes_room,
-    closing_the_pool_tells_those_who_wait_for_room,
-    terminating_the_pool_tells_those_who_wait_for_room,
+    close_wakes_submitters_blocked_for_room,
+    kill_wakes_submitters_blocked_for_room,
     callbacks_find_room,
-    a_call_that_nobody_waits_for_makes_room,
+    finished_call_without_a_waiter_makes_room,
 }
 
 #[process_task]
@@ -250,7 +250,7 @@ fn a_dead_worker_makes_room(method: StartMethod) {
     assert!(lost.join().map_err(|error| matches!(error.kind(), ErrorKind::Killed { .. })) != Err(false));
 }
 
-fn closing_the_pool_tells_those_who_wait_for_room(method: StartMethod) {
+fn close_wakes_submitters_blocked_for_room(method: StartMethod) {
     for somebody_leads in [false, true] {
         let pool = pool(method, 1, 1);
         let scratch = Scratch::new();
@@ -274,7 +274,7 @@ fn closing_the_pool_tells_those_who_wait_for_room(method: StartMethod) {
     }
 }
 
-fn terminating_the_pool_tells_those_who_wait_for_room(method: StartMethod) {
+fn kill_wakes_submitters_blocked_for_room(method: StartMethod) {
     let pool = pool(method, 1, 2);
     let scratch = Scratch::new();
     let handles = [1, 2].map(|item| pool.submit(pass, (scratch.file("gate").as_str(), item)));
@@ -307,7 +307,7 @@ fn callbacks_find_room(method: StartMethod) {
     assert_eq!(squares, (0..20i64).map(|x| x.pow(4)).collect::<Vec<_>>());
 }
 
-fn a_call_that_nobody_waits_for_makes_room(method: StartMethod) {
+fn finished_call_without_a_waiter_makes_room(method: StartMethod) {
     let pool = pool(method, 2, 2);
     let scratch = Scratch::new();
     // Each but the first two waits for one that was let go.

@@ -12,7 +12,7 @@ use process_task::{
 };
 
 under_every_start_method! {
-    a_program_that_nobody_started_has_no_parent,
+    program_started_by_hand_has_no_parent,
     a_child_knows_itself_and_its_parent,
     a_grandchild_knows_the_child,
     a_tree_of_processes_is_walked_in_depth_first_order,
@@ -43,7 +43,7 @@ fn main_process() -> Parts {
     ("main".to_owned(), std::process::id())
 }
 
-fn a_program_that_nobody_started_has_no_parent(_: StartMethod) {
+fn program_started_by_hand_has_no_parent(_: StartMethod) {
     assert_eq!(who(), (main_process(), None));
 }
 

@@ -16,9 +16,9 @@ use process_task::{ErrorKind, Execution, Pool, Process, ProcessBuilder, StartMet
 under_every_start_method! {
     within 120 seconds;
     a_start_after_the_idle_fork_server_was_killed_works,
-    no_process_is_settled_before_its_own_end_when_the_fork_server_is_killed,
-    no_call_is_settled_before_its_own_workers_end_when_the_fork_server_is_killed,
-    starts_under_way_when_the_fork_server_is_killed_are_made_by_the_next,
+    fork_server_death_settles_no_process_before_its_end,
+    fork_server_death_settles_no_call_before_its_worker_ends,
+    pending_starts_move_to_the_next_fork_server,
     grandchildren_end_with_the_fork_server,
     interrupting_the_fork_server_changes_nothing,
     a_stopped_fork_server_delays_starts_until_it_goes_on,
@@ -37,7 +37,7 @@ fn a_start_after_the_idle_fork_server_was_killed_works(method: StartMethod) {
     }
 }
 
-fn no_process_is_settled_before_its_own_end_when_the_fork_server_is_killed(method: StartMethod) {
+fn fork_server_death_settles_no_process_before_its_end(method: StartMethod) {
     let start = |_| ProcessBuilder::new().start_method(method).spawn(spin, ()).unwrap();
     let mut family: Vec<_> = (0..16).map(start).collect();
     eventually("all are busy", Duration::from_secs(20), || {
@@ -62,7 +62,7 @@ fn no_process_is_settled_before_its_own_end_when_the_fork_server_is_killed(metho
     }
 }
 
-fn no_call_is_settled_before_its_own_workers_end_when_the_fork_server_is_killed(method: StartMethod) {
+fn fork_server_death_settles_no_call_before_its_worker_ends(method: StartMethod) {
     let pool = Pool::builder().workers(8).start_method(method).build().unwrap();
     let first: Vec<_> = process_task::active_children().iter().map(process_task::ProcessInfo::pid).collect();
     let calls: Vec<_> = (0..8).map(|_| pool.submit(spin, ())).collect();
@@ -82,7 +82,7 @@ fn no_call_is_settled_before_its_own_workers_end_when_the_fork_server_is_killed(
     }
 }
 
-fn starts_under_way_when_the_fork_server_is_killed_are_made_by_the_next(method: StartMethod) {
+fn pending_starts_move_to_the_next_fork_server(method: StartMethod) {
     for round in 0..support::rounds(20) {
         let server = fork_server();
         // While it is stopped, spares run out, and requests queue up.

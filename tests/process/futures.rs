@@ -19,10 +19,10 @@ use process_task::{ErrorKind, Process, ProcessBuilder, StartMethod, Stdio, proce
 under_every_start_method! {
     the_descriptor_is_readable_at_the_end_and_not_before,
     a_process_can_be_awaited,
-    the_death_of_a_process_wakes_who_awaits_it,
+    death_of_a_process_wakes_its_future,
     the_first_of_two_processes_is_had_first,
     the_last_waker_given_is_the_one_that_is_called,
-    a_future_that_is_dropped_wakes_nobody_and_leaves_nothing,
+    dropped_future_wakes_no_task_and_leaves_nothing,
     a_process_that_was_polled_can_still_be_joined,
     a_failed_start_is_ready_at_once,
     many_processes_can_be_awaited_by_one_thread,
@@ -132,7 +132,7 @@ fn a_process_can_be_awaited(method: StartMethod) {
     assert_eq!(block_on(process).unwrap(), 5);
 }
 
-fn the_death_of_a_process_wakes_who_awaits_it(method: StartMethod) {
+fn death_of_a_process_wakes_its_future(method: StartMethod) {
     let (mut process, _stdin) = waiting(method, 5);
     let (_, waker) = waker_of_this_thread();
     assert!(poll_once(&mut process, &waker).is_pending());
@@ -163,7 +163,7 @@ fn the_last_waker_given_is_the_one_that_is_called(method: StartMethod) {
     assert_eq!(block_on(process).unwrap(), 3);
 }
 
-fn a_future_that_is_dropped_wakes_nobody_and_leaves_nothing(method: StartMethod) {
+fn dropped_future_wakes_no_task_and_leaves_nothing(method: StartMethod) {
     let (mut process, stdin) = waiting(method, 3);
     let (woken, waker) = waker_of_this_thread();
     assert!(poll_once(&mut process, &waker).is_pending());

@@ -31,10 +31,10 @@ under_every_start_method! {
     limits_are_those_of_the_asking_moment,
     niceness_is_that_of_the_asking_thread,
     stderr_is_that_of_the_asking_moment,
-    descriptors_that_nobody_handed_over_are_closed,
+    descriptors_not_handed_over_are_closed,
     programs_of_tasks_inherit_streams_alone,
     arguments_of_the_program_are_the_parents,
-    nobody_below_a_child_sees_how_it_was_marked,
+    boot_mark_is_not_inherited_below_a_child,
     workers_of_a_pool_inherit_as_others_do,
 }
 
@@ -193,7 +193,7 @@ fn forget_the_fork_server() {
     eventually("the fork server is gone", PATIENCE, || !alive(server));
 }
 
-fn descriptors_that_nobody_handed_over_are_closed(method: StartMethod) {
+fn descriptors_not_handed_over_are_closed(method: StartMethod) {
     let scratch = Scratch::new();
     let path = PathBuf::from(scratch.file("private"));
     // Not closed on exec, far beyond those that the library uses, and there before the fork server is.
@@ -230,7 +230,7 @@ fn environment_of_a_program() -> String {
     String::from_utf8(Command::new("/usr/bin/env").output().unwrap().stdout).unwrap()
 }
 
-fn nobody_below_a_child_sees_how_it_was_marked(method: StartMethod) {
+fn boot_mark_is_not_inherited_below_a_child(method: StartMethod) {
     for text in [run(method, environment_of_a_program), format!("{:?}", run(method, environment))] {
         assert!(!text.contains("PROCESS_TASK_BOOT"), "{text}");
     }

@@ -74,7 +74,7 @@ fn a_queue_never_seems_to_hold_more_than_it_may() {
 }
 
 #[test]
-fn whoever_gives_no_time_gets_what_is_there() {
+fn zero_timeout_takes_what_is_there() {
     promise(|| {
         let queue = Queue::unbounded().unwrap();
         // Longer than those that are taken without a lock.

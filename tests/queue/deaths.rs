@@ -37,14 +37,14 @@ macro_rules! under_the_fork_server {
 }
 
 under_the_fork_server! {
-    killed_while_putting_the_first_item_of_a_chunk_it_is_there_or_was_never_put,
-    killed_while_putting_a_long_item_it_is_there_whole_or_was_never_put,
+    killed_while_sending_a_chunks_first_item_sends_or_not,
+    killed_while_sending_a_long_item_sends_whole_or_nothing,
     killed_while_putting_handles_they_are_there_or_gone,
-    killed_while_getting_the_first_item_of_a_chunk_it_is_still_there_or_was_taken,
-    killed_while_getting_a_long_item_it_is_still_there_whole_or_was_taken,
+    killed_while_receiving_a_chunks_first_item_leaves_or_takes,
+    killed_while_receiving_a_long_item_leaves_or_takes_it,
     killed_while_getting_handles_they_are_still_there_or_gone,
     killed_while_it_borrows_an_item_comes_back,
-    killed_while_it_says_that_an_item_is_done_it_is_done_or_comes_back,
+    killed_while_calling_done_is_done_or_item_comes_back,
     killed_while_it_gives_an_item_back_it_comes_back,
     killed_while_it_closes_the_queue_is_closed_or_is_not,
     killed_while_it_lets_go_of_an_end_it_has,
@@ -176,11 +176,11 @@ fn killed_while_putting_its_item_is_there_or_was_never_put(method: StartMethod) 
     killed_while_putting(method, (10, 10));
 }
 
-fn killed_while_putting_the_first_item_of_a_chunk_it_is_there_or_was_never_put(method: StartMethod) {
+fn killed_while_sending_a_chunks_first_item_sends_or_not(method: StartMethod) {
     killed_while_putting(method, (25_000, 20_000));
 }
 
-fn killed_while_putting_a_long_item_it_is_there_whole_or_was_never_put(method: StartMethod) {
+fn killed_while_sending_a_long_item_sends_whole_or_nothing(method: StartMethod) {
     killed_while_putting(method, (10, 40_000));
 }
 
@@ -208,11 +208,11 @@ fn killed_while_getting_the_item_is_still_there_or_was_taken(method: StartMethod
     killed_while_getting(method, 10);
 }
 
-fn killed_while_getting_the_first_item_of_a_chunk_it_is_still_there_or_was_taken(method: StartMethod) {
+fn killed_while_receiving_a_chunks_first_item_leaves_or_takes(method: StartMethod) {
     killed_while_getting(method, 25_000);
 }
 
-fn killed_while_getting_a_long_item_it_is_still_there_whole_or_was_taken(method: StartMethod) {
+fn killed_while_receiving_a_long_item_leaves_or_takes_it(method: StartMethod) {
     killed_while_getting(method, 40_000);
 }
 
@@ -338,7 +338,7 @@ fn killed_while_it_borrows_an_item_comes_back(method: StartMethod) {
     }
 }
 
-fn killed_while_it_says_that_an_item_is_done_it_is_done_or_comes_back(method: StartMethod) {
+fn killed_while_calling_done_is_done_or_item_comes_back(method: StartMethod) {
     for len in [10, 40_000] {
         let queue = JoinableQueue::unbounded().unwrap();
         let before = queue_memory::of_the_only_one();

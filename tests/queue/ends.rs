@@ -18,20 +18,20 @@ use process_task::channel::{
 use process_task::{Pool, Process, ProcessBuilder, StartMethod, Task, process_task};
 
 under_every_start_method! {
-    consumers_get_what_is_there_and_then_hear_that_the_last_producer_was_dropped,
-    producers_hear_that_the_last_consumer_was_dropped_and_have_their_item_back,
-    whoever_waits_hears_of_a_killed_side_within_a_tenth_of_a_second,
+    recv_drains_then_reports_dropped_producers,
+    send_reports_dropped_consumers_and_returns_the_item,
+    waiter_hears_of_a_killed_side_within_a_tenth_of_a_second,
     a_process_that_ends_in_any_way_lets_go_of_its_ends,
     one_of_several_that_ends_is_not_the_last,
     a_killed_waiter_costs_nothing,
     an_end_on_its_way_to_a_call_is_counted,
-    an_end_in_a_result_is_counted_until_nobody_can_have_it,
+    end_in_a_result_counts_until_it_is_unreachable,
     an_end_in_another_queue_is_counted,
     an_end_that_comes_back_through_its_own_queue_works,
-    where_everybody_has_a_whole_queue_nobody_is_the_last,
+    whole_queues_never_report_disconnection,
     a_queue_can_be_closed_from_anywhere,
     a_copy_made_by_fork_has_ends_of_its_own,
-    whoever_only_tries_hears_of_the_end_of_a_copy,
+    try_recv_hears_of_the_end_of_a_copy,
     a_process_that_is_stopped_is_still_there,
     a_queue_is_gone_with_its_last_end,
 }
@@ -62,7 +62,7 @@ fn get_and_wait(numbers: QueueReceiver<u32>, stage: &Stage, gate: u32) {
     until(stage, gate);
 }
 
-fn consumers_get_what_is_there_and_then_hear_that_the_last_producer_was_dropped(method: StartMethod) {
+fn recv_drains_then_reports_dropped_producers(method: StartMethod) {
     let (producer, consumer) = Queue::unbounded().unwrap().split();
     let stage = new_stage();
     let process = start(method, put_and_wait, (producer.clone(), &stage, 2));
@@ -82,7 +82,7 @@ fn consumers_get_what_is_there_and_then_hear_that_the_last_producer_was_dropped(
     process.join().unwrap();
 }
 
-fn producers_hear_that_the_last_consumer_was_dropped_and_have_their_item_back(method: StartMethod) {
+fn send_reports_dropped_consumers_and_returns_the_item(method: StartMethod) {
     let (producer, consumer) = Queue::bounded(1).unwrap().split();
     let stage = new_stage();
     let process = start(method, get_and_wait, (consumer.clone(), &stage, 2));
@@ -101,7 +101,7 @@ fn producers_hear_that_the_last_consumer_was_dropped_and_have_their_item_back(me
     process.join().unwrap();
 }
 
-fn whoever_waits_hears_of_a_killed_side_within_a_tenth_of_a_second(method: StartMethod) {
+fn waiter_hears_of_a_killed_side_within_a_tenth_of_a_second(method: StartMethod) {
     const TENTH: Duration = Duration::from_millis(100);
     let (mut of_producers, mut of_consumers) = (vec![], vec![]);
     while of_producers.iter().all(|time| *time >= TENTH) || of_consumers.iter().all(|time| *time >= TENTH) {
@@ -268,7 +268,7 @@ fn make(stage: &Stage) -> (QueueSender<u32>, QueueReceiver<u32>, QueueReceiver<u
     (producer, consumer, others)
 }
 
-fn an_end_in_a_result_is_counted_until_nobody_can_have_it(method: StartMethod) {
+fn end_in_a_result_counts_until_it_is_unreachable(method: StartMethod) {
     let stage = new_stage();
     let process = start(method, make, &stage);
     until(&stage, 1);
@@ -354,7 +354,7 @@ fn have(queue: Queue<u32>, simple: SimpleQueue<u32>) {
     drop((queue, simple));
 }
 
-fn where_everybody_has_a_whole_queue_nobody_is_the_last(method: StartMethod) {
+fn whole_queues_never_report_disconnection(method: StartMethod) {
     let (queue, simple) = (Queue::bounded(1).unwrap(), SimpleQueue::new().unwrap());
     start(method, have, (queue.clone(), simple.clone())).join().unwrap();
     for _ in 0..3 {
@@ -444,7 +444,7 @@ fn try_beside_a_copy(stage: &Stage) {
     is_closed(producer.try_send(2), 2);
 }
 
-fn whoever_only_tries_hears_of_the_end_of_a_copy(method: StartMethod) {
+fn try_recv_hears_of_the_end_of_a_copy(method: StartMethod) {
     start(method, try_beside_a_copy, &new_stage()).join().unwrap();
 }
 

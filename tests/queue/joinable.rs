@@ -15,13 +15,13 @@ use process_task::{Error, ErrorKind, Pool, Process, ProcessBuilder, Shared, Star
 use serde::{Deserialize, Deserializer, Serialize, de};
 
 under_every_start_method! {
-    every_job_is_done_by_somebody,
+    every_job_is_done,
     what_a_killed_process_had_comes_back_first,
     what_a_process_had_that_ended_in_any_way_comes_back,
     a_process_that_lives_keeps_what_it_has,
-    what_a_copy_had_comes_back_to_one_who_only_tries,
-    whoever_joins_hears_of_the_last_one_done_elsewhere,
-    a_closed_queue_is_over_when_nobody_can_give_anything_back,
+    try_recv_gets_what_a_dead_copy_had,
+    join_hears_of_the_last_item_done_elsewhere,
+    closed_queue_ends_when_no_item_can_come_back,
     a_process_that_waits_on_a_closed_queue_gets_what_comes_back,
     a_thousand_that_one_process_had_come_back,
 }
@@ -108,7 +108,7 @@ impl<'de> Deserialize<'de> for Fragile {
 }
 
 #[test]
-fn an_item_that_cannot_be_decoded_is_done_and_one_that_panics_comes_back() {
+fn undecodable_item_is_done_and_panicking_one_comes_back() {
     promise(|| {
         let queue = JoinableQueue::unbounded().unwrap();
         // The first of a type is read where it is put, too.
@@ -173,7 +173,7 @@ fn work(jobs: JoinableQueue<u64>) -> u64 {
     sum
 }
 
-fn every_job_is_done_by_somebody(method: StartMethod) {
+fn every_job_is_done(method: StartMethod) {
     let jobs = JoinableQueue::bounded(10).unwrap();
     let workers: Vec<_> = (0..3).map(|_| start(method, work, jobs.clone())).collect();
     let pool = Pool::builder().workers(1).start_method(method).build().unwrap();
@@ -288,7 +288,7 @@ fn try_after_a_copy(stage: &Stage) {
     queue.join();
 }
 
-fn what_a_copy_had_comes_back_to_one_who_only_tries(method: StartMethod) {
+fn try_recv_gets_what_a_dead_copy_had(method: StartMethod) {
     start(method, try_after_a_copy, &new_stage()).join().unwrap();
 }
 
@@ -300,7 +300,7 @@ fn finish_at(queue: JoinableQueue<u64>, stage: &Stage) {
     queue.task_done(item);
 }
 
-fn whoever_joins_hears_of_the_last_one_done_elsewhere(method: StartMethod) {
+fn join_hears_of_the_last_item_done_elsewhere(method: StartMethod) {
     let (queue, stage) = (JoinableQueue::unbounded().unwrap(), new_stage());
     queue.send(1).unwrap();
     let process = start(method, finish_at, (queue.clone(), &stage));
@@ -315,7 +315,7 @@ fn whoever_joins_hears_of_the_last_one_done_elsewhere(method: StartMethod) {
     process.join().unwrap();
 }
 
-fn a_closed_queue_is_over_when_nobody_can_give_anything_back(method: StartMethod) {
+fn closed_queue_ends_when_no_item_can_come_back(method: StartMethod) {
     let (queue, stage) = (JoinableQueue::unbounded().unwrap(), new_stage());
     queue.send(1).unwrap();
     let process = start(method, finish_at, (queue.clone(), &stage));

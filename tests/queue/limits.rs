@@ -74,7 +74,7 @@ fn put_with_few_on_their_way() {
 }
 
 #[test]
-fn where_too_many_descriptors_are_on_their_way_who_puts_waits_for_room() {
+fn producer_waits_while_too_many_descriptors_are_in_flight() {
     promise(|| put_with_few_on_their_way.spawn().join().unwrap());
 }
 

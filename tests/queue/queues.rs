@@ -22,7 +22,7 @@ under_every_start_method! {
     what_was_put_before_a_process_began_comes_first,
     each_producers_items_come_in_its_order_and_each_comes_once,
     items_of_any_length_come_as_they_were_put,
-    a_simple_queue_is_empty_until_somebody_puts,
+    simple_queue_is_empty_until_a_send,
     signals_neither_lose_items_nor_end_a_wait,
 }
 
@@ -192,7 +192,7 @@ fn put_both(queue: SimpleQueue<bool>) {
     queue.send(false).unwrap();
 }
 
-fn a_simple_queue_is_empty_until_somebody_puts(method: StartMethod) {
+fn simple_queue_is_empty_until_a_send(method: StartMethod) {
     let queue = SimpleQueue::new().unwrap();
     assert!(queue.is_empty());
     assert_eq!(queue.try_recv(), Err(TryRecvError::Empty));

@@ -17,10 +17,10 @@ use serde::{Deserialize, Serialize};
 
 under_every_start_method! {
     within 600 seconds;
-    every_small_item_is_got_once_or_lost_with_its_taker_whoever_is_killed,
-    every_long_item_is_got_once_or_lost_with_its_taker_whoever_is_killed,
-    every_item_with_handles_is_got_once_or_lost_with_its_taker_whoever_is_killed,
-    every_lent_item_is_done_whoever_is_killed,
+    kills_lose_no_small_item_but_the_takers,
+    kills_lose_no_long_item_but_the_takers,
+    kills_lose_no_item_with_handles_but_the_takers,
+    kills_leave_every_lent_item_done,
 }
 
 const PRODUCERS: usize = 3;
@@ -272,15 +272,15 @@ fn storm(method: StartMethod, kind: Kind) {
     });
 }
 
-fn every_small_item_is_got_once_or_lost_with_its_taker_whoever_is_killed(method: StartMethod) {
+fn kills_lose_no_small_item_but_the_takers(method: StartMethod) {
     storm(method, Kind::Small);
 }
 
-fn every_long_item_is_got_once_or_lost_with_its_taker_whoever_is_killed(method: StartMethod) {
+fn kills_lose_no_long_item_but_the_takers(method: StartMethod) {
     storm(method, Kind::Long);
 }
 
-fn every_item_with_handles_is_got_once_or_lost_with_its_taker_whoever_is_killed(method: StartMethod) {
+fn kills_lose_no_item_with_handles_but_the_takers(method: StartMethod) {
     storm(method, Kind::WithHandles);
 }
 
@@ -312,7 +312,7 @@ fn work(jobs: JoinableQueue<Item>, book: Book, who: usize) {
     });
 }
 
-fn every_lent_item_is_done_whoever_is_killed(method: StartMethod) {
+fn kills_leave_every_lent_item_done(method: StartMethod) {
     let (jobs, book) = (JoinableQueue::<Item>::bounded(50).unwrap(), Book::new());
     let before = queue_memory::of_the_only_one();
     let one = |who: usize| -> Process<()> {

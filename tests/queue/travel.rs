@@ -22,8 +22,8 @@ under_every_start_method! {
     every_kind_of_end_is_an_argument_a_result_and_an_item,
     questions_come_with_the_queue_for_their_answer,
     so_many_handles_go_with_one_item_and_no_more,
-    a_socket_full_of_handles_fills_the_queue_until_somebody_gets,
-    what_nobody_got_is_gone_with_the_queue,
+    socket_full_of_handles_fills_the_queue_until_a_recv,
+    unreceived_items_go_with_the_queue,
 }
 
 fn start<T: Task>(method: StartMethod, task: T, args: T::Args<'_>) -> Process<T::Output> {
@@ -194,7 +194,7 @@ fn get_all_slowly(regions: QueueReceiver<Regions>, stage: &Stage) -> usize {
     regions.iter().count()
 }
 
-fn a_socket_full_of_handles_fills_the_queue_until_somebody_gets(method: StartMethod) {
+fn socket_full_of_handles_fills_the_queue_until_a_recv(method: StartMethod) {
     let (queue, stage) = (Queue::unbounded().unwrap(), new_stage());
     let (producer, regions) = queue.split();
     let process = start(method, get_all_slowly, (regions, &stage));
@@ -211,7 +211,7 @@ fn a_socket_full_of_handles_fills_the_queue_until_somebody_gets(method: StartMet
     assert_eq!(process.join().unwrap(), 3 * first + 1);
 }
 
-fn what_nobody_got_is_gone_with_the_queue(method: StartMethod) {
+fn unreceived_items_go_with_the_queue(method: StartMethod) {
     let (queue, region) = (Queue::unbounded().unwrap(), Shared::new(AtomicU64::new(1)).unwrap());
     let memory = inode(&region);
     let inner = Queue::<Regions>::unbounded().unwrap();

@@ -23,16 +23,16 @@ under_every_start_method! {
     a_worker_that_is_killed_while_it_holds_a_lock_is_found_out,
     a_child_that_leaves_without_giving_a_lock_back_is_found_out,
     a_grandchild_ends_with_the_child_and_is_found_out,
-    nobody_is_robbed_when_the_fork_server_is_killed,
-    nobody_is_robbed_while_the_fork_server_stands_still,
+    held_locks_stay_when_the_fork_server_is_killed,
+    held_locks_stay_while_the_fork_server_is_stopped,
     what_a_child_writes_by_mistake_takes_nobodys_lock,
     a_copy_made_by_a_task_is_found_out,
     a_copy_of_the_program_is_found_out_before_it_is_reaped,
     a_child_of_a_copy_is_found_out_when_the_copy_dies,
     a_copy_breaks_a_barrier_only_if_it_is_killed,
     a_copy_that_is_left_gets_what_the_programs_child_held,
-    a_copy_that_is_left_gets_it_also_if_nobody_could_say_a_word,
-    a_copy_that_is_left_robs_nobody,
+    orphaned_copy_gets_the_lock_without_any_report,
+    orphaned_copy_takes_no_held_lock,
 }
 
 /// A lock, and how the one that holds it says that it does.
@@ -124,7 +124,7 @@ fn a_grandchild_ends_with_the_child_and_is_found_out(method: StartMethod) {
     assert!(process.join().is_err());
 }
 
-fn nobody_is_robbed_when_the_fork_server_is_killed(method: StartMethod) {
+fn held_locks_stay_when_the_fork_server_is_killed(method: StartMethod) {
     for _ in 0..support::rounds(10) {
         let prey = Prey::new();
         let process = start(method, &prey);
@@ -146,7 +146,7 @@ fn nobody_is_robbed_when_the_fork_server_is_killed(method: StartMethod) {
     }
 }
 
-fn nobody_is_robbed_while_the_fork_server_stands_still(method: StartMethod) {
+fn held_locks_stay_while_the_fork_server_is_stopped(method: StartMethod) {
     let prey = Prey::new();
     let mut process = start(method, &prey);
     let server = pid_of(fork_server(std::process::id()));
@@ -207,7 +207,7 @@ fn a_copy_that_is_left_gets_what_the_programs_child_held(method: StartMethod) {
     victim.wait_for_the_copy();
 }
 
-fn a_copy_that_is_left_gets_it_also_if_nobody_could_say_a_word(method: StartMethod) {
+fn orphaned_copy_gets_the_lock_without_any_report(method: StartMethod) {
     let mut victim = Victim::start("leaves a copy", method);
     victim.wait_for("waits");
     let server = pid_of(fork_server(victim.child.id()));
@@ -217,7 +217,7 @@ fn a_copy_that_is_left_gets_it_also_if_nobody_could_say_a_word(method: StartMeth
     victim.wait_for_the_copy();
 }
 
-fn a_copy_that_is_left_robs_nobody(method: StartMethod) {
+fn orphaned_copy_takes_no_held_lock(method: StartMethod) {
     let mut victim = Victim::start("leaves a copy", method);
     victim.wait_for("waits");
     let told = |point| fs::read_to_string(victim.on_stage(point)).unwrap().parse::<u32>().unwrap();

@@ -27,7 +27,7 @@ under_every_start_method! { within 120 seconds;
     a_write_to_frozen_memory_is_a_fault_in_its_author_alone,
     many_write_their_own_ranges_and_all_read_the_whole,
     one_range_has_one_writer_at_a_time,
-    a_killed_writer_poisons_his_range_and_no_other,
+    killed_writer_poisons_its_range_only,
     memory_is_frozen_when_the_last_writer_has_let_go,
     memory_is_gone_when_the_last_process_lets_go,
     memory_is_gone_when_its_last_process_is_killed,
@@ -112,7 +112,7 @@ fn a_write_to_frozen_memory_is_a_fault_in_its_author_alone(method: StartMethod) 
 }
 
 #[test]
-fn memory_that_changes_can_neither_be_resized_nor_frozen_by_anybody() {
+fn mutable_memory_can_neither_be_resized_nor_frozen() {
     promise(|| {
         let counter = Shared::new(AtomicU64::new(1)).unwrap();
         let [memory] = &memory_of_this_process()[..] else { panic!("there is one memory") };
@@ -214,7 +214,7 @@ fn die_writing(ranges: &SharedRanges<u64>) {
     values[1] = 7;
 }
 
-fn a_killed_writer_poisons_his_range_and_no_other(method: StartMethod) {
+fn killed_writer_poisons_its_range_only(method: StartMethod) {
     let ranges = SharedMut::<[u64]>::zeroed(12).unwrap().split(4).unwrap();
     run(method, die_writing, &ranges).unwrap_err();
     let half = ranges.write(1).unwrap_err().into_inner();

@@ -12,7 +12,7 @@ use process_task::{ErrorKind, Process, ProcessBuilder, Shareable, Shared, StartM
 
 under_every_start_method! {
     within 600 seconds;
-    a_banks_total_never_changes_whoever_is_killed
+    kills_never_change_the_banks_total
 }
 
 const ACCOUNTS: usize = 8;
@@ -140,7 +140,7 @@ fn employ(method: StartMethod, bank: &Shared<Bank>, number: usize, seed: u64) ->
     .unwrap()
 }
 
-fn a_banks_total_never_changes_whoever_is_killed(method: StartMethod) {
+fn kills_never_change_the_banks_total(method: StartMethod) {
     let seconds = std::env::var("PROCESS_TASK_SOAK_SECONDS").ok().and_then(|seconds| seconds.parse().ok());
     let duration = Duration::from_secs_f64(seconds.unwrap_or(2.0) / 2.0);
     let bank = Shared::new(Bank::new()).unwrap();

@@ -27,9 +27,9 @@ under_every_start_method! {
     a_reset_frees_all_and_the_barrier_is_good_at_once,
     a_barrier_is_good_again_after_an_abort_and_a_reset,
     a_time_out_breaks_the_barrier_for_all,
-    a_single_party_waits_for_nobody,
+    barrier_of_one_does_not_block,
     a_thousand_barriers_work_side_by_side,
-    no_round_is_half_complete_whoever_is_killed,
+    kills_leave_no_round_half_complete,
 }
 
 type Meeting = Shared<Barrier>;
@@ -270,7 +270,7 @@ fn a_time_out_breaks_the_barrier_for_all(method: StartMethod) {
     is_good(method, &meeting);
 }
 
-fn a_single_party_waits_for_nobody(method: StartMethod) {
+fn barrier_of_one_does_not_block(method: StartMethod) {
     for parties in [0, 1] {
         let meeting = meeting(parties);
         assert_eq!(start(method, meet, (&meeting, 2, &new_stage())).join().unwrap(), Ok(2));
@@ -330,7 +330,7 @@ fn keep_meeting(number: usize, ground: &Ground) {
     }
 }
 
-fn no_round_is_half_complete_whoever_is_killed(method: StartMethod) {
+fn kills_leave_no_round_half_complete(method: StartMethod) {
     let words = || [const { AtomicU32::new(0) }; HERD];
     let known = (words(), words(), AtomicU32::new(0), AtomicBool::new(false), AtomicU64::new(0));
     let ground: Ground = Shared::new((Barrier::new(HERD), known)).unwrap();

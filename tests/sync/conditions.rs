@@ -12,14 +12,14 @@ use process_task::sync::{Condvar, Mutex, MutexGuard};
 use process_task::{Process, ProcessBuilder, Shared, StartMethod, Task, process_task};
 
 under_every_start_method! {
-    each_notification_wakes_exactly_one_in_the_order_in_which_they_came,
+    each_notify_one_wakes_one_waiter_in_order,
     so_many_are_woken_as_were_notified,
     all_that_did_not_time_out_are_woken_together,
     a_wait_ends_with_its_time_and_not_before,
     a_waiter_sees_each_change_that_another_process_makes,
     a_notification_of_a_waiter_that_was_killed_goes_to_the_next,
-    a_notification_of_a_waiter_that_was_killed_goes_to_nobody_who_came_later,
-    a_notification_of_a_waiter_that_is_killed_before_it_wakes_goes_to_the_next,
+    notification_of_a_killed_waiter_skips_later_waiters,
+    notification_of_a_killed_waiter_goes_to_the_next,
     killed_waiters_cost_nothing,
     killed_notifiers_cost_nothing,
     a_waiter_that_is_woken_by_a_dead_holders_mutex_hears_of_it,
@@ -88,7 +88,7 @@ fn exactly(woken: &Stage, count: u32) {
     assert_eq!(woken.load(SeqCst), count);
 }
 
-fn each_notification_wakes_exactly_one_in_the_order_in_which_they_came(method: StartMethod) {
+fn each_notify_one_wakes_one_waiter_in_order(method: StartMethod) {
     let (tokens, stage, woken) = (tokens(), new_stage(), [(); 3].map(|()| new_stage()));
     let mut waiters = vec![];
     for (number, woken) in (1..).zip(&woken) {
@@ -232,7 +232,7 @@ fn a_notification_of_a_waiter_that_was_killed_goes_to_the_next(method: StartMeth
 }
 
 /// They have seen what it was about.
-fn a_notification_of_a_waiter_that_was_killed_goes_to_nobody_who_came_later(method: StartMethod) {
+fn notification_of_a_killed_waiter_skips_later_waiters(method: StartMethod) {
     let (tokens, stage, woken) = (tokens(), new_stage(), new_stage());
     let first = start(method, wait_for_a_notification, (&tokens, &stage, &woken));
     until_waiting(&tokens, &stage, 1);
@@ -248,7 +248,7 @@ fn a_notification_of_a_waiter_that_was_killed_goes_to_nobody_who_came_later(meth
 }
 
 /// The same at any moment between the notification and the end of the wait.
-fn a_notification_of_a_waiter_that_is_killed_before_it_wakes_goes_to_the_next(method: StartMethod) {
+fn notification_of_a_killed_waiter_goes_to_the_next(method: StartMethod) {
     for round in 0..support::rounds(20) {
         let (tokens, stage) = (tokens(), new_stage());
         let first = start(method, take_a_token, (&tokens, &stage));

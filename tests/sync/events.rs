@@ -19,12 +19,12 @@ under_every_start_method! {
     a_time_out_is_neither_early_nor_without_end,
     a_killed_waiter_costs_nothing,
     a_thousand_events_work_side_by_side,
-    no_event_is_missed_whoever_is_killed,
+    kills_lose_no_event,
     it_is_done_once_by_one_of_many,
     a_killed_runner_lets_another_one_run_within_a_tenth_of_a_second,
     a_runner_that_exits_lets_another_one_run,
     a_runner_that_panics_poisons,
-    it_is_done_once_whoever_is_killed,
+    kills_leave_a_once_done_once,
 }
 
 type News = Shared<Event>;
@@ -151,7 +151,7 @@ fn keep_listening(number: usize, ground: &Ground) {
     }
 }
 
-fn no_event_is_missed_whoever_is_killed(method: StartMethod) {
+fn kills_lose_no_event(method: StartMethod) {
     let heard = [const { AtomicU64::new(0) }; HERD];
     let ground: Ground = Shared::new((Event::new(), AtomicU32::new(0), heard, AtomicBool::new(false))).unwrap();
     let (event, count, heard, over) = &*ground;
@@ -307,7 +307,7 @@ fn do_all(number: usize, works: &Works) {
     }
 }
 
-fn it_is_done_once_whoever_is_killed(method: StartMethod) {
+fn kills_leave_a_once_done_once(method: StartMethod) {
     let one = || (Once::new(), AtomicU32::new(0), AtomicU32::new(0));
     let mut kills = 0;
     for _ in 0..4 {

@@ -24,12 +24,12 @@ under_every_start_method! {
     a_holder_that_returns_and_forgets_its_guard_poisons,
     a_holder_that_lives_keeps_the_mutex,
     a_copy_made_by_fork_does_not_unlock_and_may_hold_a_lock_itself,
-    a_guard_forgotten_and_its_region_dropped_harm_nobody,
+    forgotten_guard_of_a_dropped_region_does_no_harm,
     a_thousand_primitives_of_one_region_work_side_by_side,
     a_reentrant_mutex_is_held_until_its_last_guard_is_dropped,
-    a_killed_holder_of_a_reentrant_mutex_poisons_however_often_it_had_it,
-    a_mutex_says_who_holds_it,
-    a_word_that_nobody_wrote_by_the_rules_keeps_nobody_for_ever,
+    killed_holder_poisons_a_reentrant_mutex_at_any_depth,
+    mutex_says_which_process_holds_it,
+    corrupt_lock_word_blocks_no_locker_for_ever,
 }
 
 fn start<T: Task>(method: StartMethod, task: T, args: T::Args<'_>) -> Process<T::Output> {
@@ -228,7 +228,7 @@ fn a_copy_made_by_fork_does_not_unlock_and_may_hold_a_lock_itself(method: StartM
     assert!(counter.is_poisoned());
 }
 
-fn a_guard_forgotten_and_its_region_dropped_harm_nobody(method: StartMethod) {
+fn forgotten_guard_of_a_dropped_region_does_no_harm(method: StartMethod) {
     for _ in 0..100 {
         let counter = counter();
         let _forgotten = ManuallyDrop::new(counter.lock().unwrap());
@@ -302,7 +302,7 @@ fn keep(door: &Door, stage: &Stage) {
     until_killed();
 }
 
-fn a_killed_holder_of_a_reentrant_mutex_poisons_however_often_it_had_it(method: StartMethod) {
+fn killed_holder_poisons_a_reentrant_mutex_at_any_depth(method: StartMethod) {
     let door: Door = Shared::new(ReentrantMutex::new(AtomicU64::new(0))).unwrap();
     let stage = new_stage();
     let keeper = start(method, keep, (&door, &stage));
@@ -318,7 +318,7 @@ fn a_killed_holder_of_a_reentrant_mutex_poisons_however_often_it_had_it(method: 
     assert!(format!("{door:?}").contains("held_by: no thread"), "{door:?}");
 }
 
-fn a_mutex_says_who_holds_it(method: StartMethod) {
+fn mutex_says_which_process_holds_it(method: StartMethod) {
     let (counter, stage) = (counter(), new_stage());
     assert_eq!(format!("{:?}", *counter), "Mutex { data: 0, poisoned: false, .. }");
     let guard = counter.lock().unwrap();
@@ -345,7 +345,7 @@ fn scribble_over(counter: &Counter, word: u32) {
     scribble(counter, word);
 }
 
-fn a_word_that_nobody_wrote_by_the_rules_keeps_nobody_for_ever(method: StartMethod) {
+fn corrupt_lock_word_blocks_no_locker_for_ever(method: StartMethod) {
     let counter = counter();
     let is_nobodys = |word: u32| {
         start(method, scribble_over, (&counter, word)).join().unwrap();

@@ -22,13 +22,13 @@ under_every_start_method! {
     a_killed_reader_vanishes_within_a_tenth_of_a_second,
     a_writer_that_returns_with_its_guard_poisons_and_a_reader_does_not,
     a_killed_waiter_costs_nothing,
-    readers_who_come_one_after_the_other_keep_no_writer_waiting,
+    stream_of_readers_does_not_starve_a_writer,
     a_time_out_is_neither_early_nor_without_end,
     a_guard_dropped_in_a_panic_poisons_if_it_was_for_writing,
     a_copy_made_by_fork_gives_nothing_back,
     a_writer_goes_on_as_a_reader,
     a_thousand_locks_work_side_by_side,
-    nobody_sees_half_a_change_without_being_told_whoever_is_killed,
+    kills_show_half_a_change_only_as_poison,
 }
 
 /// Two numbers that are equal, unless somebody is changing them.
@@ -200,7 +200,7 @@ fn keep_reading(book: &Book, stage: &Stage, end: u32) {
     }
 }
 
-fn readers_who_come_one_after_the_other_keep_no_writer_waiting(method: StartMethod) {
+fn stream_of_readers_does_not_starve_a_writer(method: StartMethod) {
     let (book, stage) = (book(), new_stage());
     let readers = [(); 4].map(|()| start(method, keep_reading, (&book, &stage, 5)));
     until(&stage, 4);
@@ -353,7 +353,7 @@ fn read_and_write(number: usize, ground: &Ground) {
     }
 }
 
-fn nobody_sees_half_a_change_without_being_told_whoever_is_killed(method: StartMethod) {
+fn kills_show_half_a_change_only_as_poison(method: StartMethod) {
     let ground: Ground =
         Shared::new((RwLock::new([0; 2]), AtomicU32::new(0), AtomicBool::new(false), AtomicU64::new(0))).unwrap();
     let (book, _, over, turns) = &*ground;

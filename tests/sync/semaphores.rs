@@ -25,9 +25,9 @@ under_every_start_method! {
     a_forgotten_permit_comes_back_by_a_release_and_by_nothing_else,
     a_time_out_is_neither_early_nor_without_end,
     a_copy_made_by_fork_gives_nothing_back,
-    three_hundred_processes_one_after_the_other_leave_room_for_the_next,
+    three_hundred_processes_in_a_row_leave_room_for_the_next,
     a_thousand_semaphores_work_side_by_side,
-    no_permit_is_lost_or_doubled_whoever_is_killed,
+    kills_lose_and_double_no_permit,
 }
 
 type Permits = Shared<Semaphore>;
@@ -219,7 +219,7 @@ fn a_copy_made_by_fork_gives_nothing_back(method: StartMethod) {
     eventually("all are back", PATIENCE, || permits.available() == 2);
 }
 
-fn three_hundred_processes_one_after_the_other_leave_room_for_the_next(method: StartMethod) {
+fn three_hundred_processes_in_a_row_leave_room_for_the_next(method: StartMethod) {
     let permits = permits(1);
     for _ in 0..support::rounds(300) {
         start(method, take_and_give_back, &permits).join().unwrap();
@@ -282,7 +282,7 @@ fn come_and_go(number: usize, ground: &Ground) {
     }
 }
 
-fn no_permit_is_lost_or_doubled_whoever_is_killed(method: StartMethod) {
+fn kills_lose_and_double_no_permit(method: StartMethod) {
     let words = || [const { AtomicU32::new(0) }; HERD];
     let ground: Ground = Shared::new((
         Semaphore::bounded(PERMITS),

@@ -21,28 +21,28 @@
 //!
 //! | what dies | what it costs | shown by |
 //! |---|---|---|
-//! | a process that puts an item into a queue | the item, if it was not there yet: never a part of it, and nothing else | `tests/queue/deaths.rs`: `killed_while_putting_its_item_is_there_or_was_never_put`, `killed_while_putting_the_first_item_of_a_chunk_it_is_there_or_was_never_put` |
-//! | one that puts a long item, also while it is half copied | the same; its memory is found again | `killed_while_putting_a_long_item_it_is_there_whole_or_was_never_put` |
+//! | a process that puts an item into a queue | the item, if it was not there yet: never a part of it, and nothing else | `tests/queue/deaths.rs`: `killed_while_putting_its_item_is_there_or_was_never_put`, `killed_while_sending_a_chunks_first_item_sends_or_not` |
+//! | one that puts a long item, also while it is half copied | the same; its memory is found again | `killed_while_sending_a_long_item_sends_whole_or_nothing` |
 //! | one that has sent the handles of an item, and not put it | the same; the handles are let go of when there is a next item with handles, or a thread waits for one | `killed_while_putting_handles_they_are_there_or_gone` |
-//! | one that gets an item | the item, if it was taken already; else it is still there | `killed_while_getting_the_item_is_still_there_or_was_taken`, `killed_while_getting_the_first_item_of_a_chunk_it_is_still_there_or_was_taken` |
-//! | one that gets a long item, also while it is half copied | the same; its memory is found again | `killed_while_getting_a_long_item_it_is_still_there_whole_or_was_taken` |
+//! | one that gets an item | the item, if it was taken already; else it is still there | `killed_while_getting_the_item_is_still_there_or_was_taken`, `killed_while_receiving_a_chunks_first_item_leaves_or_takes` |
+//! | one that gets a long item, also while it is half copied | the same; its memory is found again | `killed_while_receiving_a_long_item_leaves_or_takes_it` |
 //! | one that gets handles | the same | `killed_while_getting_handles_they_are_still_there_or_gone` |
 //! | one that holds a lock of a queue | nothing: all of the above do, at some moments | the same |
 //! | one that waits for an item, or for room, also if it was woken already | nothing | `tests/queue/ends.rs`: `a_killed_waiter_costs_nothing` |
-//! | the last that has a [`QueueSender`] | consumers get what is there, and then hear that it is closed | `whoever_waits_hears_of_a_killed_side_within_a_tenth_of_a_second`, `a_process_that_ends_in_any_way_lets_go_of_its_ends` |
+//! | the last that has a [`QueueSender`] | consumers get what is there, and then hear that it is closed | `waiter_hears_of_a_killed_side_within_a_tenth_of_a_second`, `a_process_that_ends_in_any_way_lets_go_of_its_ends` |
 //! | the last that has a [`QueueReceiver`] | producers hear that it is closed, and have their items back | the same |
 //! | one of several that have one | nothing | `one_of_several_that_ends_is_not_the_last` |
 //! | one that lets go of an end | nothing: it has let go of it | `tests/queue/deaths.rs`: `killed_while_it_lets_go_of_an_end_it_has` |
 //! | one that closes a queue | it is closed, or it is not | `killed_while_it_closes_the_queue_is_closed_or_is_not` |
 //! | one that borrows an item of a [`JoinableQueue`], or has one | nothing: it comes back | `killed_while_it_borrows_an_item_comes_back`, `tests/queue/joinable.rs`: `what_a_killed_process_had_comes_back_first`, `what_a_process_had_that_ended_in_any_way_comes_back` |
-//! | one that says that an item is done | it is done, or comes back | `tests/queue/deaths.rs`: `killed_while_it_says_that_an_item_is_done_it_is_done_or_comes_back` |
+//! | one that says that an item is done | it is done, or comes back | `tests/queue/deaths.rs`: `killed_while_calling_done_is_done_or_item_comes_back` |
 //! | one that gives an item back | nothing: it comes back | `killed_while_it_gives_an_item_back_it_comes_back` |
 //! | a copy made by `fork()`, which has ends of its own | nothing | `tests/queue/ends.rs`: `a_copy_made_by_fork_has_ends_of_its_own` |
 //! | a process that is stopped, not dead, while it puts | others wait, but not longer than they asked for, and a twentieth of a second | `tests/queue/deaths.rs`: `stopped_while_putting_others_keep_their_time_outs` |
 //! | one that is stopped while it gets a short item | nothing: others get all else | `stopped_while_getting_others_get_all_else` |
 //! | one that is stopped with an end, or with a lent item | it has it | `tests/queue/ends.rs`: `a_process_that_is_stopped_is_still_there`, `tests/queue/joinable.rs`: `a_process_that_lives_keeps_what_it_has` |
-//! | any process that puts or gets, at any moment, for as long as you like | at most the item that each had just taken | `tests/queue/storms.rs`: `every_small_item_is_got_once_or_lost_with_its_taker_whoever_is_killed`, and the same with long items and with handles |
-//! | any process that puts or borrows, likewise | nothing: every item is done at least once | `every_lent_item_is_done_whoever_is_killed` |
+//! | any process that puts or gets, at any moment, for as long as you like | at most the item that each had just taken | `tests/queue/storms.rs`: `kills_lose_no_small_item_but_the_takers`, and the same with long items and with handles |
+//! | any process that puts or borrows, likewise | nothing: every item is done at least once | `kills_leave_every_lent_item_done` |
 //!
 //! # How it is made
 //!

@@ -96,7 +96,7 @@ fn results(bytes: &[u8]) -> Vec<Vec<u8>> {
 }
 
 #[test]
-fn the_results_before_a_death_are_there_wherever_the_answer_was_to_stand() {
+fn results_before_a_death_are_there_wherever_the_answer_stands() {
     for answers_before in 0..80 {
         let (mut parent, mut child) = ends();
         for round in 0..answers_before {
@@ -221,7 +221,7 @@ fn as_many_answers_as_may_be_in_flight_never_meet() {
 }
 
 #[test]
-fn results_that_a_later_item_wrote_over_are_believed_by_nobody() {
+fn results_overwritten_by_a_later_item_are_refused() {
     for published in [false, true] {
         let (mut parent, mut child) = ends();
         let given = ask(&mut parent, &mut child, 5, 1);

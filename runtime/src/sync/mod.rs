@@ -26,11 +26,11 @@
 //! | one that exits with a guard, or forgot it | the same | `a_holder_that_exits_with_a_guard_poisons`, `a_holder_that_returns_and_forgets_its_guard_poisons` |
 //! | a thread that panics with a guard | the same | `a_guard_dropped_in_a_panic_poisons` |
 //! | a process that waits for a mutex, also if it was woken already | nothing | `a_killed_waiter_costs_nothing` |
-//! | one that holds a [`ReentrantMutex`] several times | it is free again, and poisoned | `a_killed_holder_of_a_reentrant_mutex_poisons_however_often_it_had_it` |
+//! | one that holds a [`ReentrantMutex`] several times | it is free again, and poisoned | `killed_holder_poisons_a_reentrant_mutex_at_any_depth` |
 //! | a copy made by `fork()`, which inherited a guard | nothing: it held nothing | `a_copy_made_by_fork_does_not_unlock_and_may_hold_a_lock_itself` |
 //! | a process that is stopped, not dead | all others wait: it holds what it holds | `a_holder_that_lives_keeps_the_mutex` |
 //! | a process that waits at a [`Condvar`] | nothing | `tests/sync/conditions.rs`: `killed_waiters_cost_nothing` |
-//! | one that was notified, and had not returned from its wait | nothing: the next one is woken | `a_notification_of_a_waiter_that_was_killed_goes_to_the_next`, `a_notification_of_a_waiter_that_is_killed_before_it_wakes_goes_to_the_next` |
+//! | one that was notified, and had not returned from its wait | nothing: the next one is woken | `a_notification_of_a_waiter_that_was_killed_goes_to_the_next`, `notification_of_a_killed_waiter_goes_to_the_next` |
 //! | one that notifies | waiters that it did not reach are not notified | `killed_notifiers_cost_nothing` |
 //! | one that holds the mutex for which a woken waiter waits | the wait returns, with an error | `a_waiter_that_is_woken_by_a_dead_holders_mutex_hears_of_it` |
 //! | a process that holds permits of a [`Semaphore`] | they come back | `tests/sync/semaphores.rs`: `a_killed_holders_permits_come_back_within_a_tenth_of_a_second`, `a_permit_of_one_that_is_known_to_be_dead_is_found_without_waiting` |
@@ -38,19 +38,19 @@
 //! | one that has forgotten a permit | nothing comes back, as it had no holder any more | `a_forgotten_permit_comes_back_by_a_release_and_by_nothing_else` |
 //! | one that waits for a permit, also if it was woken already | nothing | `a_killed_waiter_costs_nothing` |
 //! | a copy made by `fork()`, which inherited a permit | nothing: it held nothing | `a_copy_made_by_fork_gives_nothing_back` |
-//! | any process that takes and gives back permits, at any moment | nothing: they are as many as before | `no_permit_is_lost_or_doubled_whoever_is_killed` |
+//! | any process that takes and gives back permits, at any moment | nothing: they are as many as before | `kills_lose_and_double_no_permit` |
 //! | a process that reads what an [`RwLock`] guards | it vanishes | `tests/sync/rwlocks.rs`: `a_killed_reader_vanishes_within_a_tenth_of_a_second` |
 //! | one that writes it | it is free again, and poisoned | `a_killed_writer_poisons_within_a_tenth_of_a_second` |
 //! | a writer that waits, and keeps readers out | they come in again | `a_killed_waiter_costs_nothing` |
-//! | any process that reads or writes, at any moment | a change that was under way, of which the next one is told | `nobody_sees_half_a_change_without_being_told_whoever_is_killed` |
+//! | any process that reads or writes, at any moment | a change that was under way, of which the next one is told | `kills_show_half_a_change_only_as_poison` |
 //! | a process that waits at a [`Barrier`] | it breaks for the others | `tests/sync/barriers.rs`: `a_killed_party_breaks_the_barrier_within_a_tenth_of_a_second` |
 //! | a party that is on its way from one round to the next | it breaks | `a_party_that_is_killed_between_two_rounds_breaks_the_second` |
 //! | one that returned after its last round, or never came | nothing | `a_party_that_returned_after_its_round_breaks_nothing`, `one_that_never_came_breaks_nothing` |
-//! | any party, at any moment | no round is complete for some and not for others | `no_round_is_half_complete_whoever_is_killed` |
-//! | a process that waits for an [`Event`] | nothing | `tests/sync/events.rs`: `a_killed_waiter_costs_nothing`, `no_event_is_missed_whoever_is_killed` |
-//! | one that runs what is to be done [`Once`] | the next one runs | `a_killed_runner_lets_another_one_run_within_a_tenth_of_a_second`, `it_is_done_once_whoever_is_killed` |
+//! | any party, at any moment | no round is complete for some and not for others | `kills_leave_no_round_half_complete` |
+//! | a process that waits for an [`Event`] | nothing | `tests/sync/events.rs`: `a_killed_waiter_costs_nothing`, `kills_lose_no_event` |
+//! | one that runs what is to be done [`Once`] | the next one runs | `a_killed_runner_lets_another_one_run_within_a_tenth_of_a_second`, `kills_leave_a_once_done_once` |
 //! | a closure of it that panics | it is poisoned | `a_runner_that_panics_poisons` |
-//! | any process, at any moment, for as long as you like | a transfer that was under way, which the next one undoes | `tests/sync/bank.rs`: `a_banks_total_never_changes_whoever_is_killed` |
+//! | any process, at any moment, for as long as you like | a transfer that was under way, which the next one undoes | `tests/sync/bank.rs`: `kills_never_change_the_banks_total` |
 //!
 //! How a death becomes known: every process of a tree has an entry in a table, and the process that made it records its
 //! end there. The word of a lock holds its holder's id from that table, and a waiting thread looks again every 50 ms at

@@ -75,7 +75,7 @@ impl Account {
 }
 
 #[test]
-fn one_at_a_time_is_inside_and_nobody_sleeps_for_good() {
+fn lock_excludes_and_leaves_no_thread_asleep() {
     explore(1000, || {
         let account = Account::new();
         let others = [2, 3].map(|number| Process::start(number, FOR_EVER, &account, Account::pay_in));
@@ -86,7 +86,7 @@ fn one_at_a_time_is_inside_and_nobody_sleeps_for_good() {
 }
 
 #[test]
-fn a_time_out_leaves_nobody_asleep() {
+fn timeout_leaves_no_waiter_asleep() {
     explore(1000, || {
         let account = Account::new();
         let waiter = Process::start(2, FOR_EVER, &account, Account::pay_in);
@@ -107,7 +107,7 @@ fn a_time_out_leaves_nobody_asleep() {
 }
 
 #[test]
-fn a_process_that_dies_at_any_step_keeps_the_lock_from_nobody() {
+fn death_at_any_step_leaves_the_lock_available() {
     for steps in 0..LONGEST_PAYMENT {
         explore_with(2, 10, move || {
             let account = Account::new();
@@ -123,7 +123,7 @@ fn a_process_that_dies_at_any_step_keeps_the_lock_from_nobody() {
 }
 
 #[test]
-fn two_that_die_one_after_the_other_keep_it_from_nobody() {
+fn two_deaths_in_a_row_leave_the_lock_available() {
     for steps in [1, 2, 4, 6] {
         explore_with(2, 10, move || {
             let account = Account::new();
@@ -140,7 +140,7 @@ fn two_that_die_one_after_the_other_keep_it_from_nobody() {
 }
 
 #[test]
-fn a_dead_holder_is_reported_to_one_who_comes_next_and_to_no_other() {
+fn dead_holder_is_reported_to_the_next_locker_only() {
     // One exchange takes the lock; the next step is its last.
     explore_with(2, 10, || {
         let account = Account::new();
@@ -159,7 +159,7 @@ fn a_dead_holder_is_reported_to_one_who_comes_next_and_to_no_other() {
 }
 
 #[test]
-fn who_does_not_hold_the_lock_does_not_free_it() {
+fn unlock_by_a_non_holder_frees_nothing() {
     explore(1, || {
         let account = Account::new();
         let _ = account.lock.lock(None);
@@ -252,7 +252,7 @@ fn every_token_finds_its_taker() {
 }
 
 #[test]
-fn a_crowd_is_woken_with_those_who_have_places() {
+fn notify_all_wakes_waiters_beyond_the_slots() {
     explore_with(2, 100, || {
         let tokens = Tokens::new();
         // Who sits here does not move: one place is left.
@@ -265,7 +265,7 @@ fn a_crowd_is_woken_with_those_who_have_places() {
 }
 
 #[test]
-fn who_times_out_takes_no_notification_with_it() {
+fn timeout_loses_no_notification() {
     explore_with(2, 400, || {
         let tokens = Tokens::new();
         let patient = Process::start(2, FOR_EVER, &tokens, |tokens| tokens.take(None));
@@ -285,7 +285,7 @@ fn a_waiter_that_dies_at_any_step_takes_no_notification_with_it() {
 }
 
 #[test]
-fn a_waiter_that_dies_at_any_step_after_both_fell_asleep_takes_no_notification_with_it() {
+fn waiter_death_after_sleep_loses_no_notification() {
     a_waiter_dies(thread::yield_now);
 }
 
@@ -312,7 +312,7 @@ fn a_waiter_dies(meanwhile: fn()) {
 }
 
 #[test]
-fn a_notifier_that_dies_at_any_step_keeps_nobody_from_the_line() {
+fn notifier_death_at_any_step_blocks_no_waiter() {
     for steps in 0..LONGEST_GIVE {
         explore_with(2, 10, move || {
             let tokens = Tokens::new();
@@ -332,7 +332,7 @@ const LONGEST_TAKE: u32 = 72;
 const LONGEST_GIVE: u32 = 36;
 
 #[test]
-fn these_are_more_steps_than_anybody_takes() {
+fn no_process_takes_this_many_steps() {
     explore(1, || {
         let tokens = Tokens::new();
         let taker = Process::start(2, LONGEST_TAKE, &tokens, |tokens| tokens.take(None));
@@ -348,14 +348,14 @@ fn these_are_more_steps_than_anybody_takes() {
 }
 
 the_checker_finds! {
-    who_sleeps_without_a_note: WaitersSetNoFlag, one_at_a_time_is_inside_and_nobody_sleeps_for_good, "exceeded";
-    who_looks_for_a_note_without_a_fence: FencesAreLeftOut, one_at_a_time_is_inside_and_nobody_sleeps_for_good, "deadlock";
-    who_frees_a_lock_and_wakes_nobody: NobodyIsWoken, one_at_a_time_is_inside_and_nobody_sleeps_for_good, "deadlock";
-    who_notifies_and_wakes_nobody: NobodyIsWoken, every_token_finds_its_taker, "deadlock";
-    who_waits_for_a_dead_holder: NoDeathIsKnown, a_process_that_dies_at_any_step_keeps_the_lock_from_nobody, "deadlock";
-    who_hands_over_too_little: ReleaseIsRelaxed, one_at_a_time_is_inside_and_nobody_sleeps_for_good, "Causality violation";
+    sleep_without_waiters_bit_is_found: WaitersSetNoFlag, lock_excludes_and_leaves_no_thread_asleep, "exceeded";
+    missing_fence_is_found: FencesAreLeftOut, lock_excludes_and_leaves_no_thread_asleep, "deadlock";
+    unlock_without_wake_is_found: NobodyIsWoken, lock_excludes_and_leaves_no_thread_asleep, "deadlock";
+    notify_without_wake_is_found: NobodyIsWoken, every_token_finds_its_taker, "deadlock";
+    unnoticed_holder_death_is_found: NoDeathIsKnown, death_at_any_step_leaves_the_lock_available, "deadlock";
+    relaxed_release_is_found: ReleaseIsRelaxed, lock_excludes_and_leaves_no_thread_asleep, "Causality violation";
     who_leaves_before_it_has_the_mutex: LeavesTooEarly,
-        a_waiter_that_dies_at_any_step_after_both_fell_asleep_takes_no_notification_with_it, "deadlock";
+        waiter_death_after_sleep_loses_no_notification, "deadlock";
 }
 
 /// What no model needs, some other one does.

@@ -209,7 +209,7 @@ fn a_death_at_any_step_costs_one_call_at_most() {
 }
 
 #[test]
-fn a_death_in_a_batch_costs_one_item_at_most_and_the_results_before_it_are_there() {
+fn death_in_a_batch_costs_one_item_at_most() {
     for steps in 0..=2 * ITEMS + 1 {
         explore(5, move || {
             let link = Link::new();

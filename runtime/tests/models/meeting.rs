@@ -114,7 +114,7 @@ fn one_round_follows_the_other() {
 }
 
 #[test]
-fn whoever_waits_hears_of_an_abort_and_of_a_reset() {
+fn waiters_hear_of_abort_and_reset() {
     for end in [Barrier::abort, Barrier::reset] {
         explore_with(2, 100, move || {
             let meeting = Meeting::new(3);
@@ -145,7 +145,7 @@ fn a_time_out_breaks_the_barrier_for_all_or_comes_too_late() {
 }
 
 #[test]
-fn a_party_that_dies_at_any_step_leaves_a_round_complete_or_the_barrier_broken() {
+fn party_death_completes_the_round_or_breaks_the_barrier() {
     at_each_step(1, |steps| {
         let meeting = Meeting::new(2);
         let victim = Process::start(2, steps, &meeting, |meeting| meeting.barrier.wait().is_ok());
@@ -215,7 +215,7 @@ impl News {
 }
 
 #[test]
-fn whoever_waits_goes_on_even_if_the_event_is_cleared_at_once() {
+fn set_then_clear_releases_waiters() {
     explore_with(2, 500, || {
         let news = News::new();
         let listeners = [2, 3].map(|number| Process::start(number, FOR_EVER, &news, News::hear));
@@ -231,7 +231,7 @@ fn whoever_waits_goes_on_even_if_the_event_is_cleared_at_once() {
 }
 
 #[test]
-fn whoever_sleeps_already_is_let_go_by_a_set_that_is_cleared_at_once() {
+fn set_then_clear_wakes_sleeping_waiters() {
     explore_with(2, 50, || {
         let news = News::new();
         let listeners = [2, 3].map(|number| Process::start(number, FOR_EVER, &news, News::hear));
@@ -269,7 +269,7 @@ fn an_event_goes_back_and_forth_without_a_loss() {
 }
 
 #[test]
-fn a_waiter_or_one_who_sets_that_dies_at_any_step_keeps_nobody_asleep() {
+fn death_at_any_step_of_an_event_leaves_no_waiter_asleep() {
     for dies in [News::hear, |news: &News| news.event.set()] {
         at_each_step(2, move |steps| {
             let news = News::new();
@@ -333,15 +333,15 @@ fn a_runner_that_dies_at_any_step_lets_another_one_run() {
 }
 
 the_checker_finds! {
-    who_comes_last_and_wakes_nobody: NobodyIsWoken, all_parties_go_on_and_see_what_the_others_wrote, "deadlock";
-    who_sets_an_event_and_wakes_nobody: NobodyIsWoken, an_event_goes_back_and_forth_without_a_loss, "deadlock";
-    who_waits_for_a_dead_party: NoDeathIsKnown, a_party_that_dies_while_it_waits_breaks_the_barrier, "deadlock";
+    last_party_without_wake_is_found: NobodyIsWoken, all_parties_go_on_and_see_what_the_others_wrote, "deadlock";
+    event_set_without_wake_is_found: NobodyIsWoken, an_event_goes_back_and_forth_without_a_loss, "deadlock";
+    unnoticed_party_death_is_found: NoDeathIsKnown, a_party_that_dies_while_it_waits_breaks_the_barrier, "deadlock";
     who_expects_a_dead_party_once_more: NoDeathIsKnown,
         a_party_that_dies_between_two_rounds_breaks_the_second, "deadlock";
-    who_waits_for_a_dead_runner: NoDeathIsKnown, a_runner_that_dies_at_any_step_lets_another_one_run, "deadlock";
+    unnoticed_runner_death_is_found: NoDeathIsKnown, a_runner_that_dies_at_any_step_lets_another_one_run, "deadlock";
     who_goes_on_and_does_not_see_what_the_others_wrote: ReleaseIsRelaxed,
         one_round_follows_the_other, "deadlock";
     who_hears_of_what_is_not_there_yet: ReleaseIsRelaxed,
-        whoever_waits_goes_on_even_if_the_event_is_cleared_at_once, "Causality violation";
-    who_does_not_see_what_was_done_once: ReleaseIsRelaxed, it_is_done_once_and_seen_by_all, "Causality violation";
+        set_then_clear_releases_waiters, "Causality violation";
+    relaxed_once_is_found: ReleaseIsRelaxed, it_is_done_once_and_seen_by_all, "Causality violation";
 }

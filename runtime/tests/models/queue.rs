@@ -73,7 +73,7 @@ fn what_two_have_put_is_got_once_and_in_their_order() {
 }
 
 #[test]
-fn two_who_get_share_what_is_put() {
+fn two_consumers_share_the_items() {
     explore_up_to(2, MANY, || {
         let queue = Queue::of(SHORT, 2);
         let consumers = [2, 3].map(|number| consumer(number, FOR_EVER, &queue, 2));
@@ -86,7 +86,7 @@ fn two_who_get_share_what_is_put() {
 }
 
 #[test]
-fn a_close_wakes_everybody() {
+fn close_wakes_all_waiters() {
     explore_up_to(2, MANY, || {
         let queue = Queue::of(SHORT, 1);
         let producer = producer(2, FOR_EVER, &queue, 2);
@@ -250,12 +250,12 @@ fn what_a_dead_consumer_had_of_long_items_comes_back() {
 }
 
 #[test]
-fn what_is_given_up_comes_back_to_who_waits() {
+fn released_item_goes_to_a_waiter() {
     given_up(&[2]);
 }
 
 #[test]
-fn what_is_given_up_comes_back_to_one_of_those_who_wait() {
+fn released_item_goes_to_one_of_several_waiters() {
     given_up(&[2, 3]);
 }
 
@@ -276,7 +276,7 @@ fn given_up(heirs: &'static [u32]) {
 }
 
 #[test]
-fn who_dies_while_it_gives_up_gives_up() {
+fn death_during_timeout_counts_as_timeout() {
     at_each_step_up_to(1, SOME, |steps| {
         let queue = Queue::lending(SHORT, 2);
         assert!(queue.put(0x11));
@@ -297,7 +297,7 @@ fn who_dies_while_it_gives_up_gives_up() {
 }
 
 #[test]
-fn who_joins_is_woken_by_the_last() {
+fn join_is_woken_by_the_last_done_item() {
     explore_up_to(2, MANY, || {
         let queue = Queue::lending(SHORT, 2);
         let consumers = [2, 3].map(|number| consumer(number, FOR_EVER, &queue, 1));
@@ -310,7 +310,7 @@ fn who_joins_is_woken_by_the_last() {
 }
 
 #[test]
-fn who_dies_while_it_looks_for_lost_chunks_loses_none() {
+fn death_during_chunk_recovery_loses_no_chunk() {
     at_each_step_up_to(1, SOME, |steps| {
         let queue = Queue::of(WIDE, 4);
         // Of one that dies with a chunk of its own.
@@ -330,15 +330,15 @@ fn who_dies_while_it_looks_for_lost_chunks_loses_none() {
 }
 
 the_checker_finds! {
-    who_hands_over_too_little: ReleaseIsRelaxed, what_two_have_put_is_got_once_and_in_their_order, "panicked";
-    who_puts_and_wakes_nobody: NobodyIsWoken, what_two_have_put_is_got_once_and_in_their_order, "deadlock";
-    who_does_not_look_again_before_sleeping: LooksTooEarly, what_two_have_put_is_got_once_and_in_their_order, "deadlock";
-    who_waits_for_a_dead_holder: NoDeathIsKnown, what_a_dead_producer_had_not_put_is_never_seen, "deadlock";
-    who_does_not_look_for_what_the_dead_had: NothingIsSought, what_a_dead_consumer_had_comes_back, "deadlock";
-    who_gives_back_in_silence: GivesBackInSilence, what_is_given_up_comes_back_to_who_waits, "deadlock";
-    who_does_not_look_for_lost_chunks: NothingIsSwept, a_dead_producer_of_long_items_leaves_no_chunk_behind, "is lost";
-    who_keeps_the_memory_of_a_chunk: MemoryIsKept, a_dead_producer_of_long_items_leaves_no_chunk_behind, "of chunk";
-    who_writes_where_there_is_no_memory: NothingIsReserved, items_with_a_chunk_each_follow_the_hops, "no memory";
+    relaxed_release_is_found: ReleaseIsRelaxed, what_two_have_put_is_got_once_and_in_their_order, "panicked";
+    send_without_wake_is_found: NobodyIsWoken, what_two_have_put_is_got_once_and_in_their_order, "deadlock";
+    sleep_without_second_look_is_found: LooksTooEarly, what_two_have_put_is_got_once_and_in_their_order, "deadlock";
+    unnoticed_holder_death_is_found: NoDeathIsKnown, what_a_dead_producer_had_not_put_is_never_seen, "deadlock";
+    missing_item_recovery_is_found: NothingIsSought, what_a_dead_consumer_had_comes_back, "deadlock";
+    release_without_wake_is_found: GivesBackInSilence, released_item_goes_to_a_waiter, "deadlock";
+    missing_chunk_recovery_is_found: NothingIsSwept, a_dead_producer_of_long_items_leaves_no_chunk_behind, "is lost";
+    kept_chunk_memory_is_found: MemoryIsKept, a_dead_producer_of_long_items_leaves_no_chunk_behind, "of chunk";
+    write_without_reserved_memory_is_found: NothingIsReserved, items_with_a_chunk_each_follow_the_hops, "no memory";
 }
 
 /// What no model needs, some other one does.

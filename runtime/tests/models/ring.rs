@@ -226,7 +226,7 @@ fn a_frame_is_read_as_it_was_written_and_its_reply_too() {
 }
 
 #[test]
-fn the_place_of_a_call_that_was_taken_back_is_written_while_nobody_reads_it() {
+fn slot_of_a_withdrawn_call_is_rewritten_without_a_reader() {
     explore_with(2, 1000, || taking_back(Fault::None));
 }
 

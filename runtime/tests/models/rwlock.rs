@@ -79,7 +79,7 @@ impl Door {
 }
 
 #[test]
-fn one_at_a_time_has_the_permit_and_nobody_sleeps_for_good() {
+fn permit_has_one_holder_and_leaves_no_thread_asleep() {
     explore_with(2, 1000, || {
         let door = Door::new(1);
         let others = [2, 3].map(|number| Process::start(number, FOR_EVER, &door, Door::pass));
@@ -107,7 +107,7 @@ fn every_permit_that_is_made_finds_its_taker() {
 }
 
 #[test]
-fn who_times_out_takes_no_permit_with_it() {
+fn timeout_loses_no_permit() {
     explore_with(2, 100, || {
         let door = Door::new(0);
         let patient = Process::start(2, FOR_EVER, &door, |door| door.permits.acquire().forget());
@@ -135,7 +135,7 @@ fn the_permit_of_one_that_dies_at_any_step_comes_back() {
 }
 
 #[test]
-fn one_that_dies_while_it_sees_to_a_dead_process_leaves_that_to_the_next() {
+fn death_during_recovery_leaves_it_to_the_next() {
     at_each_step(1, |steps| {
         let door = Door::new(1);
         let first = Process::start(2, FOR_EVER, &door, |door| {
@@ -218,7 +218,7 @@ impl Book {
 }
 
 #[test]
-fn one_writes_or_several_read_and_nobody_sleeps_for_good() {
+fn rwlock_excludes_and_leaves_no_thread_asleep() {
     for second in [Book::read, Book::write] {
         explore_with(2, 1000, move || {
             let book = Book::new();
@@ -251,7 +251,7 @@ fn a_writer_that_times_out_lets_readers_in_again() {
 }
 
 #[test]
-fn a_reader_that_dies_at_any_step_keeps_no_writer_waiting_and_poisons_nothing() {
+fn reader_death_at_any_step_blocks_and_poisons_nothing() {
     at_each_step(1, |steps| {
         let book = Book::new();
         let victim = Process::start(2, steps, &book, Book::read);
@@ -265,7 +265,7 @@ fn a_reader_that_dies_at_any_step_keeps_no_writer_waiting_and_poisons_nothing() 
 }
 
 #[test]
-fn a_writer_that_dies_at_any_step_keeps_nobody_waiting_and_is_not_forgotten_while_it_wrote() {
+fn writer_death_blocks_none_and_poisons_if_it_wrote() {
     at_each_step(1, |steps| {
         let book = Book::new();
         let victim = Process::start(2, steps, &book, |book| {
@@ -291,7 +291,7 @@ fn a_writer_that_dies_at_any_step_keeps_nobody_waiting_and_is_not_forgotten_whil
 }
 
 #[test]
-fn one_that_dies_while_it_sees_to_a_dead_writer_does_not_hide_its_death() {
+fn death_during_recovery_does_not_hide_a_dead_writer() {
     at_each_step(1, |steps| {
         let book = Book::new();
         let writer = Process::start(2, FOR_EVER, &book, |book| {
@@ -310,17 +310,17 @@ fn one_that_dies_while_it_sees_to_a_dead_writer_does_not_hide_its_death() {
 
 the_checker_finds! {
     who_gives_a_permit_back_and_wakes_nobody: NobodyIsWoken,
-        one_at_a_time_has_the_permit_and_nobody_sleeps_for_good, "deadlock";
+        permit_has_one_holder_and_leaves_no_thread_asleep, "deadlock";
     who_has_had_its_turn_and_wakes_nobody: NobodyIsWoken,
-        one_writes_or_several_read_and_nobody_sleeps_for_good, "deadlock";
+        rwlock_excludes_and_leaves_no_thread_asleep, "deadlock";
     who_believes_that_nobody_sleeps_any_more: WakersMiscount,
         every_permit_that_is_made_finds_its_taker, "deadlock";
     who_waits_for_the_permit_of_a_dead_process: NoDeathIsKnown,
         the_permit_of_one_that_dies_at_any_step_comes_back, "deadlock";
     who_waits_for_a_dead_reader: NoDeathIsKnown,
-        a_reader_that_dies_at_any_step_keeps_no_writer_waiting_and_poisons_nothing, "deadlock";
+        reader_death_at_any_step_blocks_and_poisons_nothing, "deadlock";
     who_hands_a_permit_over_and_too_little_with_it: ReleaseIsRelaxed,
-        one_at_a_time_has_the_permit_and_nobody_sleeps_for_good, "Causality violation";
+        permit_has_one_holder_and_leaves_no_thread_asleep, "Causality violation";
     who_lets_others_read_what_is_not_there_yet: ReleaseIsRelaxed,
-        one_writes_or_several_read_and_nobody_sleeps_for_good, "Causality violation";
+        rwlock_excludes_and_leaves_no_thread_asleep, "Causality violation";
 }

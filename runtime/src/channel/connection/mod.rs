@@ -36,7 +36,7 @@
 //! | none: decoding panics or refuses, in 4 | that message; its parcel is given back | `a_reader_that_panics_while_it_decodes_gives_the_memory_back`, `tests/connection/connections.rs`: `what_cannot_be_decoded_costs_itself_only` |
 //! | none: the receiver has no descriptors left, in 3 | messages that need one, each an error in words | `tests/connection/limits.rs`: `a_full_table_of_descriptors_costs_the_messages_that_need_one` |
 //! | none: the sender has none left, in 1 | the message comes back, if it is long | `a_sender_without_descriptors_gets_its_message_back` |
-//! | none: this user has as many descriptors on their way as may be, in 2 | time, or after a second the message comes back | `where_too_many_descriptors_are_on_their_way_a_sender_waits_for_room` |
+//! | none: this user has as many descriptors on their way as may be, in 2 | time, or after a second the message comes back | `sender_waits_while_too_many_descriptors_are_in_flight` |
 //! | none: a host program calls `fork()` | nothing: its copy has memory of its own for what is long | `a_host_that_forks_shares_no_memory_with_its_copy` |
 //! | none: what comes was not sent by us | that packet | `tests/hostile/connections.rs` |
 //!

@@ -17,7 +17,7 @@ fn sealed_memory_cannot_be_written_through_a_new_mapping_or_shrunk() {
 }
 
 #[test]
-fn frozen_memory_cannot_be_written_by_anybody() {
+fn frozen_memory_cannot_be_written() {
     let fd = create_empty("test").unwrap();
     append(fd.as_fd(), 3, &[MaybeUninit::new(7); 5000]).unwrap();
     let map = Map::new(fd.as_fd(), 5003, Access::Frozen).unwrap();
