@@ -1,7 +1,7 @@
 //! Reads the types in a task's signature: which lifetimes they have, and which forms cannot cross to another process.
 //!
 //! Owns: the one lifetime that stands for all of a call's references. Never: knows what a named type is; that is
-//! at_call_site by trait bounds in the code that [`expand`](crate::expand) writes.
+//! settled by trait bounds in the code that [`expand`](crate::expand) writes.
 //! Runs in: the compiler.
 
 use proc_macro2::Span;
