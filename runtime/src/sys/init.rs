@@ -71,19 +71,19 @@ pub(crate) fn constructor_index() -> usize {
 ///
 /// Runs in: a child, in the middle of our own constructor, once.
 pub(crate) fn run_remaining_constructors() {
-    let Some(args) = MAIN_ARGS.get() else { return };
+    let Some(main) = MAIN_ARGS.get() else { return };
     let (start, end) = bounds();
-    if !(start..end).contains(&args.entry) {
+    if !(start..end).contains(&main.entry) {
         return;
     }
-    let argv = std::ptr::with_exposed_provenance(args.argv);
-    let envp = std::ptr::with_exposed_provenance(args.envp);
-    let mut entry = args.entry + size_of::<Constructor>();
+    let argv = std::ptr::with_exposed_provenance(main.argv);
+    let envp = std::ptr::with_exposed_provenance(main.envp);
+    let mut entry = main.entry + size_of::<Constructor>();
     while entry < end {
         let constructor: *const Option<Constructor> = std::ptr::with_exposed_provenance(entry);
         // SAFETY: between the linker's two marks lies an array of function pointers, and `entry` is one of them.
         if let Some(constructor) = unsafe { constructor.read() } {
-            constructor(args.count, argv, envp);
+            constructor(main.count, argv, envp);
         }
         entry += size_of::<Constructor>();
     }
