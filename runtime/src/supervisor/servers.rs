@@ -101,7 +101,7 @@ impl ForkServers {
         let mut list = self.list();
         // Under this lock: an event is of a server that stands in the list.
         watch(&server)?;
-        Ok(list.make_present(server))
+        Ok(list.make_present(&server))
     }
 
     /// The rights of the server that is present, or was.
@@ -165,15 +165,15 @@ impl ServerList {
             return Some(SelectedServer { server: ServerLease::new(present), replaced: false });
         }
         let other = self.take_other(rights)?;
-        Some(self.make_present(other))
+        Some(self.make_present(&other))
     }
 
-    fn make_present(&mut self, server: Arc<ForkServer>) -> SelectedServer {
+    fn make_present(&mut self, server: &Arc<ForkServer>) -> SelectedServer {
         self.rights = Some(Arc::clone(&server.rights));
-        let before = self.present.replace(Arc::clone(&server));
+        let before = self.present.replace(Arc::clone(server));
         let replaced = before.is_some();
         self.others.extend(before);
-        SelectedServer { server: ServerLease::new(&server), replaced }
+        SelectedServer { server: ServerLease::new(server), replaced }
     }
 
     fn take_other(&mut self, rights: &Rights) -> Option<Arc<ForkServer>> {
