@@ -1,7 +1,6 @@
 //! What the workers of a pool find around them: environment, directory, limits, processors.
 //!
-//! Owns: the setters of [`PoolBuilder`] for that. Runs in: the parent. Never: makes two workers differ, but for their
-//! names and, if they are pinned, their processors.
+//! Runs in: the parent. Workers differ in their names alone and, if they are pinned, in their processors.
 
 use super::builder::PoolBuilder;
 use crate::process::attribute_setters;

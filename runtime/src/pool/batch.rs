@@ -1,7 +1,6 @@
 //! A call that is many: what becomes of it when some of its items were answered and others were not.
 //!
-//! Owns: [`Batch`], the part of a [`Call`] that only such calls have. Runs in: the parent, mostly under the mutex.
-//! Never: settles an item twice, or leaves one out.
+//! Runs in: the parent, mostly under the scheduler's mutex. No item is settled twice, and none is left out.
 //!
 //! A batch is settled as soon as anything is known of it. What is known is the outcome of its first items; the others are
 //! its *rest*, another call, which is linked before the first is settled, so that a thread that sees the
@@ -17,11 +16,10 @@
 //! | it died after the last | their results | none |
 //! | it is unknown what ran; or it never began | the error, of all items | none |
 
-use std::sync::atomic::Ordering::{Relaxed, SeqCst};
+use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, OnceLock};
 
 use super::call::{Call, QueuedCall};
-use super::scheduler::Scheduler;
 use crate::call::outcome;
 use crate::error::{Direction, Error, ErrorKind, Execution, Result};
 use crate::link::batch::{Results, Tally, pass_over};
@@ -149,82 +147,72 @@ fn in_process(record: Option<&ChildHandle>, error: Error) -> Error {
     }
 }
 
-impl Scheduler {
-    /// A worker has answered a batch, or the first items of one.
-    pub(super) fn settle_batch(&mut self, record: Option<&Arc<ChildHandle>>, call: &Arc<Call>, reply: Reply) {
-        let Reply { kind, body, batch } = reply;
-        let Some(batch) = batch else {
-            let outcome = outcome::of_reply(Reply::new(kind, body));
-            return self.settle_call(call, outcome.map_err(|error| in_process(record.map(|record| &**record), error)));
-        };
-        if let Some(rest) = self.split(call, batch.request, batch.tally.answered) {
-            self.backlog.push_front(rest);
-        }
-        call.set_answered(batch.tally, Some(batch.nanos), record);
-        // A parcel that could not be received is an error of all items that it may have answered.
-        let outcome = outcome::of_reply(Reply::new(FrameKind::Done, body));
-        self.settle_call(call, outcome.map_err(|error| in_process(record.map(|record| &**record), error)));
-    }
+/// What a reply says of a batch.
+pub(super) struct BatchReply {
+    /// The outcome of the call.
+    pub(super) outcome: Result<Body>,
+    /// The items that it is not about, linked to the call and not counted yet.
+    pub(super) rest: Option<QueuedCall>,
+}
 
-    /// The worker that was running this batch is dead: settles what is known of it, and returns the items that it had not
-    /// begun. `error` is what becomes of the one that it was running.
-    #[must_use = "items would be lost"]
-    pub(super) fn settle_partial_batch(
-        &mut self,
-        record: &Arc<ChildHandle>,
-        QueuedCall { call, mut payload }: QueuedCall,
-        salvaged: PartialBatch,
-        error: &Error,
-    ) -> Option<QueuedCall> {
-        let PartialBatch { tally, body, running } = salvaged;
-        if let Some(slot) = call.worker().and_then(|number| self.slots.get_mut(number)) {
-            slot.tally.calls += u64::from(tally.answered);
-        }
-        if !running {
-            let rest = self.split(&call, payload, tally.answered);
-            call.set_answered(tally, None, Some(record));
-            self.settle_call(&call, Ok(body));
-            call.set_worker(None);
-            return rest;
-        }
-        let lost = if tally.answered == 0 {
-            Arc::clone(&call)
-        } else {
-            let lost = call.part(call.items() - tally.answered);
-            lost.set_worker(call.worker());
-            call.set_rest(&lost);
-            self.count_one_more();
-            lost
-        };
-        pass_over(payload.small_bytes_mut(), tally.answered);
-        let rest = self.split(&lost, payload, 1);
-        if tally.answered > 0 {
-            call.set_answered(tally, None, Some(record));
-            self.settle_call(&call, Ok(body));
-        }
-        self.settle_call(&lost, Err(error.clone()));
-        call.set_worker(None);
-        lost.set_worker(None);
-        rest
-    }
+/// What is known of a batch whose worker died in it.
+pub(super) struct BatchRemains {
+    /// The results of the items that were answered, if there is anything to say of them.
+    pub(super) answered: Option<Body>,
+    /// The call whose item was running, which has failed: a new one, not counted yet, if items before it were answered.
+    pub(super) lost: Option<Arc<Call>>,
+    /// The items that had not begun, not counted yet.
+    pub(super) rest: Option<QueuedCall>,
+}
 
-    /// Makes a call of those items of a batch that are behind the first `answered`, if there are any. To be queued; the
-    /// batch itself is to be settled. If they are not wanted any more, they are cancelled.
-    fn split(&mut self, call: &Arc<Call>, mut payload: Payload, answered: u32) -> Option<QueuedCall> {
-        let left = call.items().checked_sub(answered).filter(|left| *left > 0)?;
-        pass_over(payload.small_bytes_mut(), answered);
-        let rest = call.part(left);
-        call.set_rest(&rest);
-        self.count_one_more();
-        if rest.abandoned.load(Relaxed) {
-            self.settle_call(&rest, Err(Error::new(ErrorKind::Cancelled, Execution::NotStarted)));
-            return None;
-        }
-        Some(QueuedCall { call: rest, payload })
-    }
+/// A worker has answered a batch, or the first items of one.
+pub(super) fn on_reply(record: Option<&Arc<ChildHandle>>, call: &Arc<Call>, reply: Reply) -> BatchReply {
+    let Reply { kind, body, batch } = reply;
+    let named = |error| in_process(record.map(|record| &**record), error);
+    let Some(batch) = batch else {
+        return BatchReply { outcome: outcome::of_reply(Reply::new(kind, body)).map_err(named), rest: None };
+    };
+    let rest = split(call, batch.request, batch.tally.answered);
+    call.set_answered(batch.tally, Some(batch.nanos), record);
+    // A buffer that could not be received is an error of all items that it may have answered.
+    BatchReply { outcome: outcome::of_reply(Reply::new(FrameKind::Done, body)).map_err(named), rest }
+}
 
-    fn count_one_more(&mut self) {
-        self.outstanding.fetch_add(1, SeqCst);
-        self.limit.force_acquire();
+/// The worker that was running this batch is dead.
+pub(super) fn on_death(
+    record: &Arc<ChildHandle>,
+    call: &Arc<Call>,
+    mut payload: Payload,
+    PartialBatch { tally, body, running }: PartialBatch,
+) -> BatchRemains {
+    if !running {
+        let rest = split(call, payload, tally.answered);
+        call.set_answered(tally, None, Some(record));
+        return BatchRemains { answered: Some(body), lost: None, rest };
     }
+    let lost = if tally.answered == 0 {
+        Arc::clone(call)
+    } else {
+        let lost = call.part(call.items() - tally.answered);
+        lost.set_worker(call.worker());
+        call.set_rest(&lost);
+        lost
+    };
+    pass_over(payload.small_bytes_mut(), tally.answered);
+    let rest = split(&lost, payload, 1);
+    let answered = (tally.answered > 0).then(|| {
+        call.set_answered(tally, None, Some(record));
+        body
+    });
+    BatchRemains { answered, lost: Some(lost), rest }
+}
+
+/// Makes a call of those items of a batch that are behind the first `answered`, if there are any, and links it to the batch,
+/// which is to be settled after this.
+fn split(call: &Arc<Call>, mut payload: Payload, answered: u32) -> Option<QueuedCall> {
+    let left = call.items().checked_sub(answered).filter(|left| *left > 0)?;
+    pass_over(payload.small_bytes_mut(), answered);
+    let rest = call.part(left);
+    call.set_rest(&rest);
+    Some(QueuedCall { call: rest, payload })
 }

@@ -1,7 +1,6 @@
 //! How many items a batch gets: learnt from how long those before took, and how long their results were.
 //!
-//! Owns: the two averages. Runs in: the parent, on the thread that maps. Never: gives a batch more than one item before it
-//! knows what one takes.
+//! Runs in: the parent, on the thread that maps. Until it is known how long an item takes, a batch gets one.
 
 use std::time::Duration;
 
@@ -35,11 +34,11 @@ impl BatchSizer {
         let one = u64::from(nanos / items).max(1);
         self.nanos = if self.is_known() { self.nanos.midpoint(one).max(1) } else { one };
         let one = bytes.div_ceil(items as usize);
-        // Too few items in a frame cost little, too many send the answer by parcel.
+        // Too few items in a frame cost little, too many send the answer in a shared buffer.
         self.bytes = one.max((7 * self.bytes + one) / 8);
     }
 
-    /// How many items the next batch gets, if `left` of them are known to come, and so many workers share them.
+    /// How many items the next batch gets, if `left` of them are known to come, and `workers` workers share them.
     pub(super) fn items(&self, left: Option<usize>, workers: usize) -> usize {
         if !self.is_known() {
             return 1;

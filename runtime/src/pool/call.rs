@@ -1,6 +1,6 @@
 //! One call of a pool: its outcome, and the threads and futures that wait for it.
 //!
-//! Owns: the outcome, set once. Runs in: the parent, on any thread. Never: wakes a thread while a lock is held.
+//! Runs in: the parent, on any thread. The outcome is set once. No thread is woken while a lock is held.
 
 use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
@@ -22,10 +22,10 @@ use crate::task::Options;
 #[derive(Debug)]
 pub(super) struct Call {
     pub(super) task: &'static str,
-    /// The task's place in the registry.
+    /// The task's number in the registry.
     pub(super) index: u32,
     pub(super) options: Options,
-    /// Which worker has it, or [`NO_WORKER`]. Read and written under the schedule's mutex.
+    /// Which worker has it, or [`NO_WORKER`]. Read and written under the scheduler's mutex.
     worker: AtomicUsize,
     pub(super) times: CallTimes,
     /// How many workers died that had it as their next call, and had not begun it as far as their links say.
@@ -55,7 +55,7 @@ enum Waiter {
     Callback(Callback),
 }
 
-/// After so many deaths it is believed that the call is their cause.
+/// A call that was the next one of this many workers that died is taken for the cause.
 const MANY_FALSE_STARTS: usize = 16;
 
 /// No worker has the call.
@@ -144,7 +144,8 @@ impl Call {
         waiters
     }
 
-    /// Has `waker` told; returns the one that was told before. To be followed by a look at [`Call::is_settled`].
+    /// Registers `waker`, to be woken with the outcome; returns the one that it replaces. The caller checks
+    /// [`Call::is_settled`] after this.
     pub(super) fn set_waker(&self, waker: Waker) -> Option<Waker> {
         let mut waiters = self.waiters();
         for waiter in &mut waiters.0 {
@@ -156,7 +157,7 @@ impl Call {
         None
     }
 
-    /// Has `callback` called once the call is settled; gives it back if it is.
+    /// Registers `callback`, to be called with the outcome; gives it back if the call is settled.
     pub(super) fn add_callback(&self, callback: Callback) -> Option<Callback> {
         let mut waiters = self.waiters();
         if self.is_settled() {
@@ -166,7 +167,7 @@ impl Call {
         None
     }
 
-    /// Has `set` told that its call with this number is settled; at once if it is.
+    /// Tells `set` once its call with this number is settled; at once if it is.
     pub(super) fn subscribe(&self, set: &Arc<CompletionQueue>, number: usize) {
         let mut waiters = self.waiters();
         // The thread that settles it takes the waiters after the outcome is set, so this is told once.
@@ -177,7 +178,7 @@ impl Call {
         }
     }
 
-    /// `set` is not to be told any more.
+    /// Tells `set` no more.
     pub(super) fn unsubscribe(&self, set: &Arc<CompletionQueue>) {
         self.waiters().0.retain(|waiter| !matches!(waiter, Waiter::Set(other, _) if Arc::ptr_eq(set, other)));
     }

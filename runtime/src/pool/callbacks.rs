@@ -1,7 +1,7 @@
 //! A thread of its own for what `on_done` calls, so that a callback may do anything: block, submit, wait, drop the pool.
 //!
-//! Owns: the thread, made at first use, and the callbacks that are due. Runs in: the parent. Never: ends with a callback
-//! uncalled, lets a panic out of one, or waits for itself.
+//! Runs in: the parent. The thread is made at first use. It ends with no callback uncalled, lets no panic out of one, and
+//! does not wait for itself.
 
 use std::cell::Cell;
 use std::collections::VecDeque;

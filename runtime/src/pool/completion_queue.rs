@@ -1,17 +1,13 @@
 //! Which calls of a set are settled, in the order in which that became known.
 //!
-//! Owns: their numbers, and the one thread that waits for them. Runs in: the parent; any thread that settles a call writes,
-//! the set's owner reads. Never: looks at a call again. Each is named once, by the thread that settles it, so a set of any
-//! size costs the same for each.
+//! Runs in: the parent; any thread that settles a call writes, the set's owner reads. Each call is named once, by the thread
+//! that settles it, so a call costs the same in a set of any size.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{Thread, ThreadId};
-use std::time::Instant;
 
-use super::leader::ReplyInterest;
-use super::shared::Shared;
-use super::waitable::{Waitable, park};
+use super::waitable::Waitable;
 
 /// The settled calls of a set that its owner has not taken yet.
 #[derive(Debug, Default)]
@@ -26,13 +22,6 @@ struct Inner {
     or_failed: bool,
     failed: bool,
     thread: Option<Thread>,
-}
-
-/// The pools that the calls of a set belong to.
-#[derive(Default)]
-pub(super) struct CompletionWaiter {
-    cores: Vec<Arc<Shared>>,
-    attention: Vec<ReplyInterest>,
 }
 
 impl CompletionQueue {
@@ -85,34 +74,5 @@ impl Waitable for CompletionQueue {
 
     fn strike(&self, _: ThreadId) {
         self.inner().thread = None;
-    }
-}
-
-impl CompletionWaiter {
-    pub(super) fn new(cores: Vec<Arc<Shared>>) -> Self {
-        Self { cores, attention: Vec::new() }
-    }
-
-    /// Waits until there is what the owner of `set` wants; false if `deadline` came first.
-    pub(super) fn wait(&mut self, set: &CompletionQueue, deadline: Option<Instant>) -> bool {
-        if let [shared] = &*self.cores {
-            return set.is_enough() || shared.wait(&|| set.is_enough(), set, deadline);
-        }
-        // No thread can lead several pools. So the reactor listens to all of them, from the first time that this is needed.
-        if self.attention.is_empty() && !set.is_enough() {
-            self.attention = self.cores.iter().map(ReplyInterest::new).collect();
-        }
-        let own = std::thread::current();
-        loop {
-            set.enlist(own.clone());
-            let enough = set.is_enough();
-            if !enough {
-                park(deadline);
-            }
-            set.strike(own.id());
-            if enough || deadline.is_some_and(|at| Instant::now() >= at) {
-                return set.is_enough();
-            }
-        }
     }
 }

@@ -1,6 +1,6 @@
-//! What a pool's workers are to be, and when they come and go.
+//! The settings of a pool: what its workers are, and when they come and go.
 //!
-//! Owns: what the builder was told, for as long as the pool lives. Runs in: the parent. Never: changes.
+//! Runs in: the parent. They do not change once the pool is built.
 
 use std::time::Duration;
 

@@ -42,12 +42,29 @@ pub(super) struct Effects {
     /// When the deadlines are due, and in how long the idle workers.
     pub(super) alarm: Option<Instant>,
     pub(super) idle_alarm: Option<Duration>,
-    /// A call was submitted: links are checked until it has an outcome.
-    pub(super) watch_links: bool,
     /// Memory of a reply is mapped, and is trimmed once it is idle.
     pub(super) trim_memory: bool,
     /// Wakers that were replaced. A waker's destructor is the program's code and must not run under the mutex.
     pub(super) drop_unlocked: Vec<Waker>,
+}
+
+impl Effects {
+    /// Whether there is nothing to do, which is so for most calls that are submitted.
+    #[inline]
+    pub(super) fn is_empty(&self) -> bool {
+        self.events.is_empty()
+            && !self.wake_leader
+            && self.wake.is_empty()
+            && self.follower.is_none()
+            && self.kill.is_empty()
+            && self.end.is_empty()
+            && self.start.is_empty()
+            && !self.workers_changed
+            && self.alarm.is_none()
+            && self.idle_alarm.is_none()
+            && !self.trim_memory
+            && self.drop_unlocked.is_empty()
+    }
 }
 
 /// A child that is to be started.

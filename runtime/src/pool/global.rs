@@ -1,6 +1,6 @@
 //! The pool that a program has without making one.
 //!
-//! Owns: that pool, for the rest of the process's life. Runs in: the parent. Never: is used by a copy made by `fork()`.
+//! Runs in: the parent. It lives as long as its process. A copy made by `fork()` makes its own.
 
 use std::sync::{Mutex, PoisonError};
 

@@ -1,6 +1,6 @@
 //! The way to the result of a call that was submitted.
 //!
-//! Owns: [`JoinHandle`]. Runs in: the parent. Never: cancels the call by being dropped.
+//! Runs in: the parent.
 
 use std::fmt;
 use std::future::Future;

@@ -1,22 +1,24 @@
 //! Results of many calls, in the order of their items, reading a bounded number of items ahead.
 //!
-//! Owns: [`Imap`]. Runs in: the parent, on the thread that asks for the next result.
-//! Never: has more calls on the way than it may read ahead, so an endless input works.
+//! Runs in: the parent, on the thread that asks for the next result. No more calls are on the way than items may be read
+//! ahead, so an endless input works.
 
 use std::collections::VecDeque;
 use std::fmt;
 use std::iter::FusedIterator;
 use std::marker::PhantomData;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::elapsed::Elapsed;
 use super::handle::JoinHandle;
-use super::pool::Pool;
 use super::scheduler::Scheduler;
+use super::shared::Shared;
+use super::submit::submit;
 use crate::error::Result;
 use crate::task::Task;
 
-/// The results of [`Pool::imap`], in the items' order.
+/// The results of [`Pool::imap`](crate::Pool::imap), in the items' order.
 ///
 /// Dropping it takes back the calls that have not begun. Those that run go on to their end, and their results are dropped.
 ///
@@ -42,7 +44,7 @@ pub struct Imap<'p, 'a, T: Task, I> {
 
 /// Items that were submitted, and those that were not.
 struct Prefetch<'p, 'a, T: Task, I> {
-    pool: &'p Pool,
+    shared: &'p Arc<Shared>,
     task: T,
     items: std::iter::Fuse<I>,
     most: usize,
@@ -51,15 +53,15 @@ struct Prefetch<'p, 'a, T: Task, I> {
 }
 
 impl<'p, 'a, T: Task, I: Iterator<Item = T::Args<'a>>> Prefetch<'p, 'a, T, I> {
-    fn new(pool: &'p Pool, task: T, items: I, most: usize) -> Self {
-        Self { pool, task, items: items.fuse(), most, pending: VecDeque::new(), arguments: PhantomData }
+    fn new(shared: &'p Arc<Shared>, task: T, items: I, most: usize) -> Self {
+        Self { shared, task, items: items.fuse(), most, pending: VecDeque::new(), arguments: PhantomData }
     }
 
-    /// Submits items until as many as allowed are on the way.
+    /// Submits items until `most` are on the way.
     fn fill(&mut self) {
         while self.pending.len() < self.most {
             let Some(item) = self.items.next() else { return };
-            self.pending.push_back(self.pool.submit(self.task, item));
+            self.pending.push_back(submit(self.shared, self.task, item));
         }
     }
 
@@ -75,14 +77,14 @@ impl<T: Task, I> Drop for Prefetch<'_, '_, T, I> {
     fn drop(&mut self) {
         if !self.pending.is_empty() {
             self.pending.iter().for_each(|handle| handle.call().abandon());
-            self.pool.shared().update(Scheduler::cancel_abandoned);
+            self.shared.update(Scheduler::cancel_abandoned);
         }
     }
 }
 
 impl<'p, 'a, T: Task, I: Iterator<Item = T::Args<'a>>> Imap<'p, 'a, T, I> {
-    pub(super) fn new(pool: &'p Pool, task: T, items: I, most: usize) -> Self {
-        Self { ahead: Prefetch::new(pool, task, items, most) }
+    pub(super) fn new(shared: &'p Arc<Shared>, task: T, items: I, most: usize) -> Self {
+        Self { ahead: Prefetch::new(shared, task, items, most) }
     }
 
     /// Reads up to `items` items ahead: so many have been read and submitted while their results were not yielded, the one

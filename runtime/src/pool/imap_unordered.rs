@@ -1,7 +1,7 @@
 //! Results of many calls as they come, reading a bounded number of items ahead.
 //!
-//! Owns: [`ImapUnordered`]. Runs in: the parent, on the thread that asks for the next result.
-//! Never: has more calls on the way than it may read ahead, or looks through them for one that is settled.
+//! Runs in: the parent, on the thread that asks for the next result. No more calls are on the way than items may be read
+//! ahead, and none of them is searched for one that is settled.
 
 use std::fmt;
 use std::iter::FusedIterator;
@@ -12,12 +12,13 @@ use std::time::{Duration, Instant};
 use super::completion_queue::CompletionQueue;
 use super::elapsed::Elapsed;
 use super::handle::JoinHandle;
-use super::pool::Pool;
 use super::scheduler::Scheduler;
+use super::shared::Shared;
+use super::submit::submit;
 use crate::error::Result;
 use crate::task::Task;
 
-/// The results of [`Pool::imap_unordered`], as they come.
+/// The results of [`Pool::imap_unordered`](crate::Pool::imap_unordered), as they come.
 ///
 /// Dropping it takes back the calls that have not begun. Those that run go on to their end, and their results are dropped.
 ///
@@ -36,11 +37,11 @@ use crate::task::Task;
 #[must_use = "nothing is submitted until a result is asked for"]
 #[doc(alias = "IMapUnorderedIterator")]
 pub struct ImapUnordered<'p, 'a, T: Task, I> {
-    pool: &'p Pool,
+    shared: &'p Arc<Shared>,
     task: T,
     items: std::iter::Fuse<I>,
     most: usize,
-    /// The calls on the way, each in a place of its own, by the number of which the set knows it.
+    /// The calls on the way, each in a slot of its own, by whose number the set knows it.
     slots: Vec<Option<JoinHandle<T::Output>>>,
     free: Vec<usize>,
     settled: Arc<CompletionQueue>,
@@ -48,9 +49,9 @@ pub struct ImapUnordered<'p, 'a, T: Task, I> {
 }
 
 impl<'p, 'a, T: Task, I: Iterator<Item = T::Args<'a>>> ImapUnordered<'p, 'a, T, I> {
-    pub(super) fn new(pool: &'p Pool, task: T, items: I, most: usize) -> Self {
+    pub(super) fn new(shared: &'p Arc<Shared>, task: T, items: I, most: usize) -> Self {
         Self {
-            pool,
+            shared,
             task,
             items: items.fuse(),
             most,
@@ -122,18 +123,18 @@ impl<'p, 'a, T: Task, I: Iterator<Item = T::Args<'a>>> ImapUnordered<'p, 'a, T, 
         }
         let there = || self.settled.is_enough();
         if !there() {
-            self.pool.shared().wait(&there, &*self.settled, deadline);
+            self.shared.wait(&there, &*self.settled, deadline);
         }
         let first = self.settled.pop().ok_or_else(|| Elapsed::new(self.pending()))?;
         self.free.push(first);
         Ok(self.slots[first].take().map(|handle| handle.result()))
     }
 
-    /// Submits items until as many as allowed are on the way.
+    /// Submits items until `most` are on the way.
     fn fill(&mut self) {
         while self.pending() < self.most {
             let Some(item) = self.items.next() else { return };
-            let handle = self.pool.submit(self.task, item);
+            let handle = submit(self.shared, self.task, item);
             let slot = self.free.pop().unwrap_or_else(|| {
                 self.slots.push(None);
                 self.slots.len() - 1
@@ -172,7 +173,7 @@ impl<T: Task, I> Drop for ImapUnordered<'_, '_, T, I> {
     fn drop(&mut self) {
         if self.pending() > 0 {
             self.slots.iter().flatten().for_each(|handle| handle.call().abandon());
-            self.pool.shared().update(Scheduler::cancel_abandoned);
+            self.shared.update(Scheduler::cancel_abandoned);
         }
     }
 }

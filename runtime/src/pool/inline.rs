@@ -1,7 +1,7 @@
 //! Tasks of pools in the calling process, for debugging: `PROCESS_TASK_INLINE=1`.
 //!
-//! Owns: whether that is so, asked once. Runs in: the parent, on the thread that submits.
-//! Never: holds the mutex while a task runs, so a task may use the pool that runs it.
+//! Runs in: the parent, on the thread that submits. No mutex is held while a task runs, so a task may use the pool that runs
+//! it.
 //!
 //! A call goes the same way as to a worker, but for the link: its arguments are encoded, the task's stub decodes them,
 //! runs the function and encodes what it returned, and the handle decodes that. So a value that cannot travel fails here
@@ -59,7 +59,7 @@ fn run_errand(errand: &EncodedCall) -> Result<()> {
     outcome.map(drop).map_err(|error| error.in_task(name))
 }
 
-/// Makes one call of the task that has this place in the registry.
+/// Makes one call of the task that has this number in the registry.
 pub(super) fn run(task: u32, arguments: &Payload) -> Result<Body> {
     let own = current();
     outcome::of_reply(reply(task, arguments)).map_err(|error| error.in_process(own.name(), own.pid()))

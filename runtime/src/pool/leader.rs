@@ -6,7 +6,8 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::scheduler::{Leader, Scheduler};
+use super::leadership::Leader;
+use super::scheduler::Scheduler;
 use super::shared::Shared;
 use super::waitable::{Waitable, park};
 use crate::link::spin;
@@ -108,7 +109,7 @@ impl Shared {
     pub(super) fn nap(self: &Arc<Self>, done: &dyn Fn() -> bool, waitable: &dyn Waitable, time: Duration) {
         let own = std::thread::current();
         waitable.enlist(own.clone());
-        self.update(Scheduler::refresh_notify_flags);
+        self.update(|_| ());
         if !done() {
             std::thread::park_timeout(time);
         }
@@ -136,7 +137,7 @@ impl Shared {
             }
             let late = deadline.is_some_and(|at| Instant::now() >= at);
             let sleeps = self.update(|scheduler| {
-                let any = scheduler.collect();
+                let any = scheduler.poll();
                 crowded = scheduler.is_crowded();
                 if done() || late {
                     scheduler.step_down();

@@ -1,7 +1,7 @@
-//! Which worker has how many calls: found, and changed, at a cost that does not grow with the number of workers.
+//! Index of workers by load. An update or a look-up costs the same for any number of workers.
 //!
-//! Owns: the workers' numbers, sorted. Runs in: the parent, under the schedule's mutex.
-//! Never: knows what a worker is; it is told each number's load, and answers which has least and which has most.
+//! Runs in: the parent, under the scheduler's mutex. It is told each number's load, and answers which has least and which has
+//! most; it does not know what a worker is.
 
 use crate::link::window::MAX_IN_FLIGHT;
 

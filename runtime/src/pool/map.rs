@@ -1,7 +1,7 @@
 //! `map`: all results of many items, which travel many in a frame.
 //!
-//! Owns: the items that were read and the results that came. Runs in: the parent, on the thread that maps.
-//! Never: reads so far ahead that memory fills, or keeps an item back for long while it waits for the next one.
+//! Runs in: the parent, on the thread that maps. Memory does not fill with items that were read ahead, and no item is kept
+//! back for long while the next one is awaited.
 
 use std::collections::VecDeque;
 use std::mem;
@@ -14,10 +14,9 @@ use super::call::Call;
 use super::imap::Imap;
 use super::inline;
 use super::metrics::{entered, has_spans};
-use super::permit::PendingPermit;
-use super::pool::Pool;
 use super::scheduler::Scheduler;
 use super::shared::Shared;
+use super::submit::PendingPermit;
 use super::waitable::Waitable;
 use crate::call::decode;
 use crate::codec::Writer;
@@ -44,17 +43,17 @@ const MOST_HANDLES: usize = 64;
 pub(super) type Hook<'h> = &'h mut dyn FnMut(usize, Option<usize>);
 
 /// Runs `task` on every item. `hook` is called as results come; the last time, with all of them.
-pub(super) fn map<'a, T, I>(pool: &Pool, task: T, items: I, hook: Hook<'_>) -> Result<Vec<T::Output>>
+pub(super) fn map<'a, T, I>(shared: &Arc<Shared>, task: T, items: I, hook: Hook<'_>) -> Result<Vec<T::Output>>
 where
     T: Task,
     I: Iterator<Item = T::Args<'a>>,
 {
     let _span = has_spans().then(|| entered(true, task.registration().name()));
     let total = exact(&items);
-    let results = if travels_in_batches(pool, task) {
-        MapRun::new(pool, task).run(items, total, hook)?
+    let results = if travels_in_batches(shared, task) {
+        MapRun::new(shared, task).run(items, total, hook)?
     } else {
-        one_by_one(pool, task, items, total, hook)?
+        one_by_one(shared, task, items, total, hook)?
     };
     if total != Some(results.len()) || results.is_empty() {
         hook(results.len(), Some(results.len()));
@@ -63,9 +62,9 @@ where
 }
 
 /// Whether the task's calls are alike, and nothing has to be said or counted for each.
-fn travels_in_batches<T: Task>(pool: &Pool, task: T) -> bool {
+fn travels_in_batches<T: Task>(shared: &Arc<Shared>, task: T) -> bool {
     let alike = task.options() == Options::new() && task.registration().index().is_some();
-    alike && !inline::is_on() && allows_batches(pool.shared())
+    alike && !inline::is_on() && allows_batches(shared)
 }
 
 /// Whether calls need not be counted one by one.
@@ -73,13 +72,19 @@ fn allows_batches(shared: &Shared) -> bool {
     !shared.limit.is_bounded() && shared.config.quota.is_none() && !shared.is_foreign()
 }
 
-fn one_by_one<'a, T, I>(pool: &Pool, task: T, items: I, total: Option<usize>, hook: Hook<'_>) -> Result<Vec<T::Output>>
+fn one_by_one<'a, T, I>(
+    shared: &Arc<Shared>,
+    task: T,
+    items: I,
+    total: Option<usize>,
+    hook: Hook<'_>,
+) -> Result<Vec<T::Output>>
 where
     T: Task,
     I: Iterator<Item = T::Args<'a>>,
 {
     let mut results = Vec::new();
-    for result in Imap::new(pool, task, items, 4 * MAX_IN_FLIGHT as usize * pool.workers()) {
+    for result in Imap::new(shared, task, items, 4 * MAX_IN_FLIGHT as usize * shared.inspect(Scheduler::workers)) {
         results.push(result?);
         hook(results.len(), total);
     }
@@ -94,7 +99,7 @@ fn exact<I: Iterator>(items: &I) -> Option<usize> {
 /// A map under way.
 struct MapRun<'p, T: Task> {
     shared: &'p Arc<Shared>,
-    /// The task's name and its place in the registry.
+    /// The task's name and its number in the registry.
     task: (&'static str, u32),
     workers: usize,
     results: Vec<T::Output>,
@@ -132,23 +137,23 @@ enum BatchEnd {
     NoMore,
     /// This item did not fit.
     NoRoom(Vec<u8>),
-    /// The last item is so many bytes in the parcel.
+    /// The last item is this many bytes in the shared buffer.
     Spilled(usize),
     /// The last item cannot be encoded, for this reason.
     Refused(String),
 }
 
 impl<'p, T: Task> MapRun<'p, T> {
-    fn new(pool: &'p Pool, task: T) -> Self {
-        let shared = pool.shared();
+    fn new(shared: &'p Arc<Shared>, task: T) -> Self {
+        let workers = shared.inspect(Scheduler::workers);
         let registration = task.registration();
         Self {
             shared,
             task: (registration.name(), registration.index().unwrap_or_default()),
-            workers: pool.workers(),
+            workers,
             results: Vec::new(),
             pending: VecDeque::new(),
-            room: 2 * pool.workers(),
+            room: 2 * workers,
             full: false,
             batch: Builder::default(),
             bytes: Vec::with_capacity(INLINE),

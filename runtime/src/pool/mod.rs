@@ -1,39 +1,65 @@
 //! Workers that stay, and calls that are handed to them.
 //!
-//! Owns: [`Pool`], its builder, handles and iterators. Runs in: the parent. Never: loses a call, or runs one twice unless
-//! its task allows it.
+//! Runs in: the parent.
+//!
+//! # Files
+//!
+//! One mutex guards the [`scheduler`]. It is made of parts, each with its own private state:
+//!
+//! | part | state | changed by |
+//! |---|---|---|
+//! | [`slots`], with [`slot`] and [`load_index`] | each worker and its standby; workers by load; slots that were changed | `Slots::change`, which keeps the index right |
+//! | [`dispatcher`], with [`pending_limit`] | the backlog; how many calls there are | the scheduler |
+//! | [`leadership`] | the leader, the followers, when workers notify | the scheduler, for threads in [`leader`] |
+//! | [`timers`] | when deadlines are checked | the scheduler |
+//! | [`departures`], with [`death`] | workers on their way out | the scheduler |
+//! | [`starts`] | starts that failed | the scheduler |
+//! | [`metrics`] | counts, times, events | the scheduler |
+//! | [`effects`] | what is done once the mutex is released | every transition; taken by `Shared::update` |
+//!
+//! [`shared`] has the mutex, with two entrances: `Shared::update` and `Shared::inspect`. A transition changes slots and the
+//! backlog; `Scheduler::settle`, at the end of each update, finds what follows: a vacant slot gets a worker, an idle worker
+//! leaves if it is not needed, calls are given out and evenly spread, workers are told when to notify. Then the mutex is
+//! released and the effects run. Transitions are in [`scheduler`] (calls), [`replies`], [`supervision`] (workers that come
+//! and end) and [`recycle`] (workers that are not needed or take too long).
+//!
+//! # The way of a call
+//!
+//! [`pool`] → [`submit`] (permit, arguments encoded) → [`shared`] → [`scheduler`] → [`dispatcher`] (which worker) → [`slots`] →
+//! the link. Its reply: [`leader`], or the reactor → [`shared`] → [`replies`] → [`call`], which has the outcome → [`handle`].
 //!
 //! # What each thread does
 //!
-//! One mutex guards the [`scheduler`]: which worker has which calls, and which wait. Calls go out from the submitting
-//! thread. Replies are taken by any thread that holds the mutex and looks: a thread that waits for a result (one of them
-//! *leads*, that is, spins and sleeps on behalf of all; the others follow and are woken), a submitting thread that finds
-//! the workers full, or the reactor's thread when a bell rings that no other thread awaits.
+//! Calls go out from the submitting thread. Replies are taken by any thread that holds the mutex and polls: a thread that
+//! waits for a result (one of them *leads*, that is, spins and sleeps on behalf of all; the others follow and are woken), a
+//! submitting thread that finds the workers full, or the reactor's thread when a doorbell, which is an eventfd, rings that no
+//! other thread awaits.
 //!
-//! | a worker's bell rings | when | heard by |
+//! | a worker notifies | when | heard by |
 //! |---|---|---|
-//! | for each reply | `asleep`: the leader sleeps, or there is none and a future, a callback, a deadline or a timeline waits | the leader, else the reactor |
-//! | when it goes to sleep | `hungry`: there is no leader, and calls wait behind others | the reactor |
+//! | for each reply | the leader sleeps; or there is none, and a future, a callback, a deadline or a timeline waits | the leader, else the reactor |
+//! | when it goes to sleep | there is no leader, and calls wait behind others | the reactor |
 //!
-//! Both words are written under the mutex, and after writing one the writer looks at the replies again. Two epoll sets
-//! listen to each bell, the pool's and the reactor's, each exclusively and the pool's first: so the leader hears it if it
-//! sleeps, and the reactor only if there is none.
+//! Both flags are written under the mutex, and after writing one the writer polls for replies again. Two epoll sets watch
+//! each doorbell, the pool's and the reactor's, each exclusively and the pool's first: so the leader hears it if it sleeps,
+//! and the reactor only if there is none.
 //!
 //! # A call is settled
 //!
 //! | what waits | is told by |
 //! |---|---|
-//! | a thread, for one call | being unparked, unless it leads and looks itself |
+//! | a thread, for one call | being unparked, unless it leads and polls itself |
 //! | a thread, for many calls | the call's number in its queue ([`completion_queue`]), written under the mutex; then as above |
 //! | a thread, for calls of several pools | the same; it cannot lead them all, so the reactor listens as it does for futures |
-//! | a thread, for [`pending_limit`] | being unparked, one for each place |
+//! | a thread, for a permit of [`pending_limit`] | being unparked, one for each permit |
 //! | a future | its waker, called with no lock held |
 //! | a callback | the thread that the pool has for [`callbacks`] |
 //!
 //! # A worker dies
 //!
 //! The reactor's thread hears of it and sorts the link's remains: replies that had come are results; the one call that was
-//! claimed fails with `Unknown`, or is made again if its task has retries left; those behind it go back to the front of the backlog. A new worker is asked for.
+//! claimed fails with `Unknown`, or is made again if its task has retries left; those behind it go back to the front of the
+//! backlog. A new worker is started if one is needed. What each death costs stands at the top of [`supervision`] and [`batch`].
 
 mod attributes;
 mod batch;
@@ -43,8 +69,9 @@ mod call;
 mod callbacks;
 mod completion_queue;
 mod config;
-mod deadlines;
+mod death;
 mod departures;
+mod dispatcher;
 mod effects;
 mod elapsed;
 mod global;
@@ -53,23 +80,28 @@ mod imap;
 mod imap_unordered;
 mod inline;
 mod leader;
+mod leadership;
 mod load_index;
 mod map;
 mod metrics;
 mod pending_limit;
-mod permit;
 #[expect(clippy::module_inception, reason = "it is where `Pool` is")]
 mod pool;
 mod progress;
 mod recycle;
 mod replies;
 mod scheduler;
+#[cfg(test)]
+mod scheduler_tests;
 mod shared;
 mod shutdown;
 mod size;
 mod slot;
+mod slots;
 mod starts;
+mod submit;
 mod supervision;
+mod timers;
 mod wait;
 mod waitable;
 mod worker_start;

@@ -1,7 +1,6 @@
-//! How many calls a pool may have that are not settled, and how to wait for a place.
+//! A bound on the calls of a pool that are not settled. Each of them has a permit; without a bound, nothing is counted.
 //!
-//! Owns: the count, where there is a bound; without one it counts nothing. Runs in: the parent, on any thread.
-//! Never: keeps a place for a call that was not made.
+//! Runs in: the parent, on any thread.
 
 use std::fmt;
 use std::sync::atomic::Ordering::{Relaxed, SeqCst};
@@ -12,7 +11,7 @@ use std::thread::{Thread, ThreadId};
 use super::waitable::Waitable;
 use crate::error::Error;
 
-/// The places of a pool.
+/// The permits of a pool.
 #[derive(Debug)]
 pub(super) struct PendingLimit {
     /// `usize::MAX`: no bound.
@@ -80,14 +79,14 @@ impl PendingLimit {
         self.taken.fetch_update(SeqCst, SeqCst, |taken| (taken < most || closed).then_some(taken + 1)).is_ok()
     }
 
-    /// Part of a call is a call of its own from here on, and has a place even if there is none.
+    /// Part of a call is a call of its own from here on, and gets a permit even if there is none.
     pub(super) fn force_acquire(&self) {
         if self.is_bounded() {
             self.taken.fetch_add(1, SeqCst);
         }
     }
 
-    /// A call is settled, or was not submitted: returns a thread that waits for its place.
+    /// A call is settled, or was not submitted: returns a thread that waits for its permit.
     #[must_use = "it would sleep on"]
     pub(super) fn release(&self) -> Option<Thread> {
         if !self.is_bounded() {

@@ -1,22 +1,20 @@
 //! The pool as its users see it.
 //!
-//! Owns: [`Pool`]. Runs in: the parent. Never: ends with calls unsettled.
+//! Runs in: the parent. A pool does not end with calls unsettled.
 
 use std::sync::Arc;
 
 use super::builder::PoolBuilder;
-use super::call::Call;
 use super::handle::JoinHandle;
 use super::imap::Imap;
 use super::imap_unordered::ImapUnordered;
 use super::map::map;
-use super::metrics::{entered, has_spans};
-use super::pending_limit::{self, TrySubmitError};
-use super::permit::PendingPermit;
+use super::metrics::{PoolStats, entered, has_spans, private_memory};
+use super::pending_limit::TrySubmitError;
 use super::scheduler::Scheduler;
 use super::shared::Shared;
-use crate::call::encode;
-use crate::error::{Error, Result};
+use super::submit::{submit, try_submit};
+use crate::error::Result;
 use crate::task::Task;
 
 /// Processes that stay and run one call after the other.
@@ -109,10 +107,7 @@ impl Pool {
     /// [`JoinHandle::join`] reports.
     #[doc(alias = "apply_async")]
     pub fn submit<T: Task>(&self, task: T, args: T::Args<'_>) -> JoinHandle<T::Output> {
-        if self.shared.is_foreign() {
-            return self.refused(task, pending_limit::foreign());
-        }
-        self.submit_to(PendingPermit::acquire(&self.shared), task, args)
+        submit(&self.shared, task, args)
     }
 
     /// As [`submit`](Self::submit), but gives the arguments back, not encoded, if there is no room for the call or the pool
@@ -141,31 +136,7 @@ impl Pool {
         task: T,
         args: T::Args<'a>,
     ) -> std::result::Result<JoinHandle<T::Output>, TrySubmitError<T::Args<'a>>> {
-        let (permit, args) = PendingPermit::try_acquire(&self.shared, args)?;
-        Ok(self.submit_to(permit, task, args))
-    }
-
-    /// Submits a call that has its place. An error, or a panic, of the arguments' own code gives the place back.
-    fn submit_to<T: Task>(&self, permit: PendingPermit<'_>, task: T, args: T::Args<'_>) -> JoinHandle<T::Output> {
-        let registration = task.registration();
-        let Some(index) = registration.index() else {
-            return self.refused(task, Error::unknown_task());
-        };
-        match encode::<T>(args, &self.shared.stock) {
-            Err(error) => self.refused(task, error),
-            Ok(payload) => {
-                let call = Arc::new(Call::new(registration.name(), index, task.options()));
-                permit.submit(Arc::clone(&call), payload);
-                JoinHandle::new(Arc::clone(&self.shared), call, T::decode_output)
-            }
-        }
-    }
-
-    /// The handle of a call that was not made.
-    fn refused<T: Task>(&self, task: T, error: Error) -> JoinHandle<T::Output> {
-        let call = Arc::new(Call::new(task.registration().name(), 0, task.options()));
-        drop(call.settle(Err(error)));
-        JoinHandle::new(Arc::clone(&self.shared), call, T::decode_output)
+        try_submit(&self.shared, task, args)
     }
 
     /// Runs `task` on every item, and waits for all results, which come in the items' order.
@@ -186,7 +157,7 @@ impl Pool {
         T: Task,
         I: IntoIterator<Item = T::Args<'a>>,
     {
-        map(self, task, items.into_iter(), &mut |_, _| {})
+        map(&self.shared, task, items.into_iter(), &mut |_, _| {})
     }
 
     /// As [`map`](Self::map), but yields each result as soon as it and those before it are there, and each error in its
@@ -197,7 +168,7 @@ impl Pool {
         T: Task,
         I: IntoIterator<Item = T::Args<'a>>,
     {
-        Imap::new(self, task, items.into_iter(), self.ahead())
+        Imap::new(&self.shared, task, items.into_iter(), self.ahead())
     }
 
     /// As [`imap`](Self::imap), but yields results in the order in which they are finished.
@@ -206,7 +177,25 @@ impl Pool {
         T: Task,
         I: IntoIterator<Item = T::Args<'a>>,
     {
-        ImapUnordered::new(self, task, items.into_iter(), self.ahead())
+        ImapUnordered::new(&self.shared, task, items.into_iter(), self.ahead())
+    }
+
+    /// What the pool has done so far, and what it is doing. Never waits, whatever the workers do.
+    ///
+    /// # Examples
+    /// See [`PoolStats`].
+    #[must_use]
+    pub fn stats(&self) -> PoolStats {
+        if self.shared.is_foreign() {
+            return PoolStats::default();
+        }
+        let (mut stats, records) = self.shared.update(Scheduler::stats);
+        stats.shared_memory += self.shared.stock.bytes() as u64;
+        for (worker, record) in stats.workers.iter_mut().zip(records) {
+            // Files are read when no thread waits for the mutex.
+            worker.memory = record.and_then(|record| private_memory(&record));
+        }
+        stats
     }
 
     pub(super) fn shared(&self) -> &Arc<Shared> {

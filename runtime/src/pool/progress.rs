@@ -1,6 +1,6 @@
 //! A map that says how far it has come.
 //!
-//! Owns: the caller's hook. Runs in: the parent, on the thread that maps. Never: calls the hook from another thread.
+//! Runs in: the parent. The hook is called on the thread that maps.
 
 use std::fmt;
 
@@ -17,7 +17,7 @@ pub struct OnProgress<'p, F> {
 }
 
 impl Pool {
-    /// Has `hook` called by [`map`](OnProgress::map) as results come, in the calling thread: with the number of items that
+    /// Calls `hook` from [`map`](OnProgress::map) as results come, in the calling thread: with the number of items that
     /// are done, and the number of all items if that is known. The last time, both are equal.
     ///
     /// # Examples
@@ -52,7 +52,7 @@ impl<F: FnMut(usize, Option<usize>)> OnProgress<'_, F> {
         T: Task,
         I: IntoIterator<Item = T::Args<'a>>,
     {
-        map(self.pool, task, items.into_iter(), &mut self.hook)
+        map(self.pool.shared(), task, items.into_iter(), &mut self.hook)
     }
 }
 

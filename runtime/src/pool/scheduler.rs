@@ -1,106 +1,73 @@
-//! Which worker has which calls, and which calls wait: everything that the pool's mutex guards.
+//! Everything that the pool's mutex guards: which worker has which calls, and which calls wait.
 //!
-//! Owns: the places, the backlog, and the office of the leader. Runs in: the parent, under the mutex.
-//! Never: wakes a thread, starts or kills a process itself: what is owed is put into [`Effects`], and paid after the mutex is
-//! released. Only a worker that dozes is woken on the spot, by the call that is given to it.
+//! Runs in: the parent, under the mutex, by way of [`Shared::update`](super::shared::Shared::update).
 //!
-//! | file | what of it |
+//! A transition (a call is submitted or cancelled, replies are taken, a worker comes or ends, a timer fires) changes slots
+//! and the backlog, and nothing else. What follows from that is found by [`Scheduler::settle`], once, at the end of each
+//! update. What is to be done outside of the mutex is pushed to the scheduler's own [`Effects`].
+//!
+//! | part | what it has |
 //! |---|---|
-//! | this one | calls are taken, given out, taken back, and settled |
-//! | `replies` | replies are taken, and which workers have to ring for one |
-//! | `supervision` | workers come, and end |
-//! | `starts` | workers that could not be started are tried again, or the pool closes |
-//! | `recycle` | workers leave that were not killed |
-//! | `departures` | how long those may take that leave or die, and what is settled then |
-//! | `deadlines` | calls are ended that have taken too long, or are not wanted any more |
+//! | [`Slots`] | each worker's slot, the index by load, and which slots were changed |
+//! | [`Dispatcher`] | the calls that no worker has, and how many there are in all |
+//! | [`Leadership`] | the leader, the followers, and when workers notify |
+//! | [`Timers`] | when deadlines are checked |
+//! | [`Departures`] | workers that are on their way out |
+//! | [`Starts`] | starts that failed |
+//! | [`Metrics`] | what is counted, and what observers are told |
+//!
+//! This file is about calls, `replies` about their replies and the leader, `supervision` about workers that come and end, and
+//! `recycle` about those that are not needed or take too long.
 
-use std::collections::VecDeque;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering::Relaxed, Ordering::SeqCst};
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::task::Waker;
-use std::thread::Thread;
 use std::time::{Duration, Instant};
 
 use super::call::{Call, QueuedCall, Waiters};
 use super::callbacks::Callback;
 use super::config::PoolConfig;
-use super::departures::Leaving;
+use super::departures::Departures;
+use super::dispatcher::Dispatcher;
 use super::effects::Effects;
-use super::load_index::LoadIndex;
-use super::metrics::Metrics;
+use super::leadership::{Leader, Leadership};
+use super::metrics::{Metrics, PoolStats, WorkerRef, snapshot};
 use super::pending_limit::PendingLimit;
-use super::slot::{Request, Slot};
+use super::slot::Request;
+use super::slots::Slots;
 use super::starts::Starts;
+use super::timers::Timers;
 use crate::error::{Direction, Error, ErrorKind, Execution, Result, why};
-use crate::link::window::MAX_IN_FLIGHT;
 use crate::link::{Body, FD_RETRY_TIME, Payload, Reply, is_temporary};
+use crate::supervisor::ChildHandle;
 use crate::sys::Errno;
 
-/// After so many calls that were submitted while all workers were busy, the submitting thread looks for replies.
-const RARELY: u32 = MAX_IN_FLIGHT;
-
 /// How soon handles are tried again that could not be sent because too many are under way.
-const SOON: Duration = Duration::from_millis(2);
+const HANDLES_RETRY: Duration = Duration::from_millis(2);
+
+/// How many workers a submitting thread polls.
+const SUBMITTER_POLLS: usize = 4;
 
 /// Everything under the mutex.
 #[derive(Debug)]
 pub(super) struct Scheduler {
     pub(super) config: Arc<PoolConfig>,
-    pub(super) slots: Vec<Slot>,
-    /// Where each worker stands, kept up to date by [`Scheduler::update_load`].
-    pub(super) levels: LoadIndex,
-    pub(super) backlog: VecDeque<QueuedCall>,
-    /// Workers that were sent home or killed, and may not have ended yet.
-    pub(super) leaving: Vec<Leaving>,
-    pub(super) phase: Phase,
-    pub(super) leader: Leader,
-    /// What every worker that has something to answer was told: to ring for each reply, and to ring when it runs dry.
-    pub(super) notify_flags: (bool, bool),
-    /// Threads that wait while another one leads.
-    pub(super) followers: Vec<Thread>,
-    /// Calls with replies that must be taken though no thread waits: futures and callbacks wait for them, or they have
-    /// handles, which are memory that is not given back before.
-    pub(super) interest: usize,
-    /// There is one more since the workers were told.
-    more_interest: bool,
-    /// Since when calls cannot be given out because too many descriptors are under way.
-    refused_since: Option<Instant>,
-    /// Calls with a timeout that workers have: so the next one's time begins when this one's reply is heard of.
-    pub(super) timed: usize,
-    /// When the next look at the deadlines is due, and the next look at idle workers.
-    pub(super) alarm: Option<Instant>,
-    pub(super) idle_alarm: bool,
-    /// The last call went to a worker that had to be woken, so its reply is not near.
-    pub(super) last_worker_was_parked: bool,
+    pub(super) slots: Slots,
+    pub(super) dispatcher: Dispatcher,
+    pub(super) leadership: Leadership,
+    pub(super) timers: Timers,
+    pub(super) departures: Departures,
     pub(super) starts: Starts,
+    pub(super) metrics: Metrics,
+    pub(super) phase: Phase,
     /// The first finalizer that failed after the pool was closed.
     pub(super) finalizer_failure: Option<Error>,
     /// Workers that the builder waits for.
     pub(super) awaiting_ready: Arc<AtomicUsize>,
-    /// Calls that are not settled; also read without the mutex.
-    pub(super) outstanding: Arc<AtomicUsize>,
-    pub(super) limit: Arc<PendingLimit>,
-    /// What is counted and measured, and for which observers.
-    pub(super) metrics: Metrics,
-    /// Workers that were given calls which they do not see yet; empty but for the time in which calls are given out.
-    unpublished: Vec<usize>,
-    /// Calls that were submitted while all were busy, since replies were last looked for.
-    unlooked: u32,
-    /// What is done once the mutex is released; taken by [`Scheduler::take_effects`].
+    /// What is done once the mutex is released.
     pub(super) effects: Effects,
     /// What `collect_from` fills and empties.
     pub(super) replies: Vec<(Request, Reply)>,
-}
-
-/// Whether a thread leads: looks for replies on behalf of all waiting threads.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Leader {
-    /// None does. The reactor hears a worker's bell.
-    None,
-    /// One does, and looks.
-    Polling,
-    /// One does, and sleeps in the pool's epoll set.
-    Parked,
 }
 
 /// What the pool still does.
@@ -118,47 +85,64 @@ impl Scheduler {
     pub(super) fn new(config: Arc<PoolConfig>, slots: usize) -> Self {
         let mut scheduler = Self {
             config,
-            slots: Vec::new(),
-            levels: LoadIndex::default(),
-            backlog: VecDeque::new(),
-            leaving: Vec::new(),
-            phase: Phase::Open,
-            leader: Leader::None,
-            notify_flags: (false, false),
-            followers: Vec::new(),
-            interest: 0,
-            more_interest: false,
-            refused_since: None,
-            timed: 0,
-            alarm: None,
-            idle_alarm: false,
-            last_worker_was_parked: false,
+            slots: Slots::default(),
+            dispatcher: Dispatcher::new(),
+            leadership: Leadership::default(),
+            timers: Timers::default(),
+            departures: Departures::default(),
             starts: Starts::default(),
+            metrics: Metrics::new(),
+            phase: Phase::Open,
             finalizer_failure: None,
             awaiting_ready: Arc::default(),
-            outstanding: Arc::default(),
-            limit: Arc::new(PendingLimit::unbounded()),
-            metrics: Metrics::new(),
-            unpublished: Vec::new(),
-            unlooked: 0,
             effects: Effects::default(),
             replies: Vec::new(),
         };
-        scheduler.make_room(slots);
+        scheduler.slots.grow(slots);
         scheduler
     }
 
-    /// Takes what is to be done once the mutex is released.
-    pub(super) fn take_effects(&mut self) -> Effects {
-        Effects { events: self.metrics.take_events(), ..std::mem::take(&mut self.effects) }
+    /// Finds what follows from the changes since the last time, until nothing more does: vacant slots get a worker, idle
+    /// workers that are not needed leave, calls are given out and evenly spread, and workers are told when to notify.
+    ///
+    /// It looks at what was changed, so its cost does not depend on the number of workers.
+    #[inline]
+    pub(super) fn settle(&mut self) {
+        loop {
+            self.settle_slots();
+            if self.slots.take_changed() | self.dispatcher.take_due() {
+                self.dispatch_backlog();
+                if !self.rebalance() {
+                    self.slots.take_changed();
+                }
+            } else if !self.raise_notify_flags() {
+                return;
+            }
+        }
+    }
+
+    /// Takes what is to be done once the mutex is released, if there is anything.
+    #[inline]
+    pub(super) fn take_effects(&mut self) -> Option<Effects> {
+        if self.metrics.has_events() {
+            self.effects.events = self.metrics.take_events();
+        }
+        (!self.effects.is_empty()).then(|| std::mem::take(&mut self.effects))
     }
 
     pub(super) fn outstanding(&self) -> &Arc<AtomicUsize> {
-        &self.outstanding
+        self.dispatcher.outstanding()
     }
 
     pub(super) fn limit(&self) -> &Arc<PendingLimit> {
-        &self.limit
+        self.dispatcher.limit()
+    }
+
+    /// What the pool has done so far, and the processes whose memory is still to be read.
+    pub(super) fn stats(&mut self) -> (PoolStats, Vec<Option<Arc<ChildHandle>>>) {
+        self.collect();
+        self.settle();
+        snapshot(&self.config, &self.slots, &self.dispatcher, &self.metrics, self.starts.last().cloned())
     }
 
     /// Why the pool takes no more calls, if it takes none.
@@ -169,6 +153,11 @@ impl Scheduler {
         }
     }
 
+    /// Why the pool has ended, if it has.
+    pub(super) fn failure(&self) -> Option<Error> {
+        if let Phase::Ended(error) = &self.phase { Some(error.clone()) } else { None }
+    }
+
     pub(super) fn is_open(&self) -> bool {
         self.phase == Phase::Open
     }
@@ -177,57 +166,25 @@ impl Scheduler {
         matches!(self.phase, Phase::Closing(_))
     }
 
-    /// How many workers the pool is to have.
-    pub(super) fn workers(&self) -> usize {
-        self.slots.iter().filter(|slot| slot.wanted).count()
+    pub(super) fn has_ended(&self) -> bool {
+        matches!(self.phase, Phase::Ended(_))
     }
 
-    /// The first finalizer that failed after the pool was closed.
-    pub(super) fn finalizer_failure(&self) -> Option<Error> {
-        self.finalizer_failure.clone()
-    }
-
-    /// A permit was not used: wakes a thread that waits for one.
-    pub(super) fn release_permit(&mut self) {
-        self.effects.wake.extend(self.limit.release().map(Waiters::of));
-        // The leader may be the thread that waits for a permit.
-        self.effects.wake_leader |= self.leader == Leader::Parked;
-    }
-
-    /// Why the pool has ended, if it has.
-    pub(super) fn failure(&self) -> Option<Error> {
-        if let Phase::Ended(error) = &self.phase { Some(error.clone()) } else { None }
-    }
-
-    /// Has places up to this many.
-    pub(super) fn make_room(&mut self, slots: usize) {
-        while self.slots.len() < slots {
-            self.slots.push(Slot::empty());
-        }
-        self.levels.grow(slots);
-    }
-
-    /// Takes a call, and gives it out if a worker can have it; false if the pool takes none.
+    /// Takes a call; false if the pool takes none.
     pub(super) fn submit(&mut self, queued: QueuedCall) -> bool {
         if !self.admit(&queued.call) {
             return false;
         }
-        self.effects.watch_links = true;
-        self.backlog.push_back(queued);
-        self.dispatch_backlog();
-        if self.leader == Leader::None && self.work_waits() {
-            if self.notify_flags.1 {
-                // Workers will ring when they go idle. Until then, replies are taken now and then: each look takes a cache
-                // line from a worker that is busy.
-                self.unlooked += 1;
-                if self.unlooked >= RARELY {
-                    self.unlooked = 0;
-                    self.collect_some();
-                }
-            } else {
-                self.update_notify_flags();
-            }
+        // Workers notify when they go idle. Until then, replies are taken now and then: each look takes a cache line from a
+        // worker that is busy.
+        if self.leadership.leader() == Leader::None
+            && self.leadership.flags().idle
+            && self.work_waits()
+            && self.dispatcher.polls_now()
+        {
+            self.collect_up_to(SUBMITTER_POLLS);
         }
+        self.dispatcher.push(queued);
         true
     }
 
@@ -238,46 +195,82 @@ impl Scheduler {
             drop(call.settle(Err(error.clone())));
             return false;
         }
-        let others = self.outstanding.fetch_add(1, SeqCst);
+        let others = self.dispatcher.admit();
         self.metrics.submitted(&call.times, others);
         true
     }
 
-    /// Calls were abandoned: those that no worker has claimed are cancelled, also those that were given out.
+    /// Cancels the calls that were abandoned and that no worker has claimed, also those that were given out.
     pub(super) fn cancel_abandoned(&mut self) {
-        for number in self.levels.watched().to_vec() {
+        for number in self.slots.index().watched().to_vec() {
             self.reclaim(number, usize::MAX);
         }
-        let (abandoned, wanted) =
-            self.backlog.drain(..).partition::<Vec<_>, _>(|queued| queued.call.abandoned.load(Relaxed));
-        self.backlog.extend(wanted);
-        for QueuedCall { call, .. } in abandoned {
+        for call in self.dispatcher.take_abandoned() {
             self.settle_call(&call, Err(Error::new(ErrorKind::Cancelled, Execution::NotStarted)));
         }
-        self.dispatch_backlog();
-        // A worker may have answered while it still saw calls behind, and rung no bell.
+        // A worker may have answered while it still saw calls behind, and notified of nothing.
         self.collect();
-        self.rebalance();
     }
 
-    /// Has `waker` told when `call` is settled.
+    /// Cancels the call if it has not started, else, if `running`, kills its worker. True if it is cancelled.
+    pub(super) fn cancel(&mut self, call: &Arc<Call>, running: bool) -> bool {
+        self.collect();
+        if call.is_settled() {
+            return call.was_cancelled();
+        }
+        if let Some(number) = call.worker() {
+            self.reclaim(number, usize::MAX);
+            // What it answered while it still saw calls behind, it may have notified of nothing.
+            self.collect_from(number);
+        }
+        if !call.is_settled() {
+            match call.worker() {
+                None => self.settle_call(call, Err(Error::new(ErrorKind::Cancelled, Execution::NotStarted))),
+                Some(number) if self.is_dying_under(number, call) => return self.cancel_dying(number, call),
+                Some(number) if running => {
+                    let error = self.in_slot(number, Error::new(ErrorKind::Cancelled, Execution::Unknown));
+                    self.kill_worker(number, &error, self.config.grace);
+                    // With handles beside it, it could not be taken back though the worker had not begun it.
+                    if !call.is_settled() && call.worker().is_none() {
+                        self.settle_call(call, Err(Error::new(ErrorKind::Cancelled, Execution::NotStarted)));
+                    }
+                }
+                Some(_) => {}
+            }
+        }
+        call.was_cancelled() || call.worker().is_some_and(|number| self.cancel_dying(number, call))
+    }
+
+    /// Cancels every call that has not started.
+    pub(super) fn cancel_all(&mut self) {
+        for number in self.slots.index().watched().to_vec() {
+            self.reclaim(number, usize::MAX);
+        }
+        self.cancel_all_dying();
+        self.fail_backlog(&Error::new(ErrorKind::Cancelled, Execution::NotStarted));
+    }
+
+    /// Whether a worker runs this call, as far as is known.
+    pub(super) fn is_running(&self, call: &Arc<Call>) -> bool {
+        let Some(number) = call.worker() else { return false };
+        let running = self.slots.worker(number).and_then(|worker| worker.caller.running());
+        matches!(running, Some(Request::Call(running)) if Arc::ptr_eq(running, call))
+            || self.is_dying_under(number, call)
+    }
+
+    /// Registers `waker`, to be woken when `call` is settled.
     pub(super) fn register_waker(&mut self, call: &Arc<Call>, waker: Waker) {
         match call.set_waker(waker) {
             Some(before) => self.effects.drop_unlocked.push(before),
-            None => self.interest += 1,
-        }
-        if self.leader == Leader::None {
-            // Enters the word into every link, and takes what came before it was seen.
-            self.step_down();
+            None => self.leadership.add_interest(),
         }
     }
 
-    /// Has `callback` called once `call` is settled; gives it back if it is.
+    /// Registers `callback`, to be called once `call` is settled; gives it back if it is.
     pub(super) fn register_callback(&mut self, call: &Call, callback: Callback) -> Option<Callback> {
         let back = call.add_callback(callback);
         if back.is_none() {
-            self.interest += 1;
-            self.refresh_notify_flags();
+            self.leadership.add_interest();
         }
         back
     }
@@ -285,115 +278,109 @@ impl Scheduler {
     /// Takes back up to `most` of the calls that a worker has not claimed, never its setup or initializer, which are the
     /// oldest. They go back to the front of the backlog.
     pub(super) fn reclaim(&mut self, number: usize, most: usize) -> usize {
-        let Some(worker) = self.slots[number].worker_mut() else { return 0 };
-        let most = u32::try_from(worker.load().min(most)).unwrap_or(u32::MAX);
-        let back = worker.caller.take_back(most);
-        worker.given -= back.len() as u64;
-        let timed = back.iter().filter(|(asked, _)| asked.is_timed()).count();
-        worker.timed -= timed;
-        self.timed -= timed;
+        let back = self.slots.change_worker(number, |worker| {
+            let most = u32::try_from(worker.load().min(most)).unwrap_or(u32::MAX);
+            let back = worker.caller.take_back(most);
+            worker.given -= back.len() as u64;
+            let timed = back.iter().filter(|(request, _)| request.is_timed()).count();
+            worker.timed -= timed;
+            (back, timed)
+        });
+        let Some((back, timed)) = back else { return 0 };
+        self.timers.remove_timed(timed);
         let count = back.len();
         self.requeue(back);
-        self.update_load(number);
         count
     }
 
     pub(super) fn requeue(&mut self, unclaimed: Vec<(Request, Payload)>) {
-        for (asked, payload) in unclaimed.into_iter().rev() {
-            if let Request::Call(call) = asked {
-                call.set_worker(None);
-                self.backlog.push_front(QueuedCall { call, payload });
-            }
-        }
+        let calls = unclaimed.into_iter().filter_map(|(request, payload)| match request {
+            Request::Call(call) => Some(QueuedCall { call, payload }),
+            _ => None,
+        });
+        self.dispatcher.requeue(calls);
     }
 
-    /// Gives out what waits, as far as there is room: to the idle worker that was used last, else to the least loaded.
-    pub(super) fn dispatch_backlog(&mut self) {
+    /// Gives out the calls that wait, as far as workers have room.
+    fn dispatch_backlog(&mut self) {
         if let Phase::Ended(error) = &self.phase {
             self.fail_backlog(&error.clone());
         }
-        while let Some(first) = self.backlog.front() {
-            if first.call.is_settled() {
-                // It was cancelled where it stood.
-                self.backlog.pop_front();
-                continue;
-            }
-            // Descriptors travel first, which is simplest when nothing else does.
-            let plain = first.payload.is_plain();
-            let number = if plain { self.levels.least() } else { self.levels.idle() };
-            let Some(number) = number else { break };
-            if let Some(queued) = self.backlog.pop_front()
-                && !self.assign(number, queued)
-            {
+        while let Some((number, queued)) = self.dispatcher.next(self.slots.index()) {
+            if !self.assign(number, queued) {
                 break;
             }
         }
-        while let Some(number) = self.unpublished.pop() {
-            if let Some(worker) = self.slots[number].worker_mut() {
-                worker.caller.publish();
-                self.last_worker_was_parked = worker.caller.wake();
+        while let Some(number) = self.dispatcher.next_unpublished() {
+            if let Some(link) = self.slots.link_mut(number) {
+                link.publish();
+                self.leadership.set_far(link.wake());
             }
-        }
-        if std::mem::take(&mut self.more_interest) {
-            self.refresh_notify_flags();
         }
         self.start_for_backlog();
     }
 
-    /// Moves calls from the fullest worker to those that have none.
-    pub(super) fn rebalance(&mut self) {
-        while self.backlog.is_empty() && self.levels.idle().is_some() {
-            let Some((fullest, behind)) = self.levels.fullest() else { return };
-            if self.reclaim(fullest, behind.div_ceil(2)) == 0 {
-                return;
-            }
-            // It rings only when it is dry, and what it answered just now it may have answered before we made it so.
-            self.collect_from(fullest);
-            self.dispatch_backlog();
+    /// Moves calls from the fullest worker to the backlog if another one is idle. True if any were moved.
+    fn rebalance(&mut self) -> bool {
+        let index = self.slots.index();
+        if index.behind() == 0 || index.idle().is_none() || !self.dispatcher.is_empty() {
+            return false;
         }
+        let Some((fullest, behind)) = index.fullest() else { return false };
+        if self.reclaim(fullest, behind.div_ceil(2)) == 0 {
+            return false;
+        }
+        // It notifies only when it is idle, and what it answered just now it may have answered before it became so.
+        self.collect_from(fullest);
+        true
     }
 
     /// Gives a call to a worker. False: it waits again, for some moments.
-    fn assign(&mut self, number: usize, queued: QueuedCall) -> bool {
-        let Some(worker) = self.slots[number].worker_mut() else {
-            self.backlog.push_front(queued);
-            return true;
-        };
-        let QueuedCall { call, payload } = queued;
+    #[inline]
+    fn assign(&mut self, number: usize, QueuedCall { call, payload }: QueuedCall) -> bool {
+        if self.slots.worker(number).is_none() {
+            self.dispatcher.put_back(QueuedCall { call, payload });
+            return false;
+        }
         let limit = call.options.timeout;
-        let first = worker.load() == 0;
-        worker.set_notify_flags(self.notify_flags.0, self.notify_flags.1);
         call.set_worker(Some(number));
         self.metrics.given(&call.times);
         let has_handles = !payload.handles().is_empty();
         if has_handles && !call.reply_watched.load(Relaxed) {
             call.reply_watched.store(true, Relaxed);
-            self.interest += 1;
-            self.more_interest = true;
+            self.leadership.add_interest();
         }
         let (kind, request) = (call.kind(), (call.index, call.options.memory_limit));
-        if let Err((errno, payload, asked)) = worker.caller.write(kind, request, payload, Request::Call(call)) {
-            return self.assign_failed(number, errno, (asked, payload));
+        let flags = self.leadership.flags();
+        let now = limit.map(|_| Instant::now());
+        let written = self.slots.change_worker(number, |worker| {
+            let first = worker.load() == 0;
+            worker.set_notify_flags(flags);
+            if let Err(refused) = worker.caller.write(kind, request, payload, Request::Call(call)) {
+                return Err(refused);
+            }
+            worker.given += 1;
+            if now.is_some() {
+                worker.timed += 1;
+                if first {
+                    worker.since = now;
+                }
+            }
+            Ok(worker.caller.written())
+        });
+        match written {
+            None => return true,
+            Some(Err((errno, payload, request))) => return self.assign_failed(number, errno, (request, payload)),
+            Some(Ok(1)) => self.dispatcher.add_unpublished(number),
+            Some(Ok(_)) => {}
         }
         if has_handles {
-            self.refused_since = None;
+            self.dispatcher.accepted();
         }
-        if worker.caller.written() == 1 {
-            self.unpublished.push(number);
-        }
-        worker.given += 1;
-        if let Some(limit) = limit {
-            let now = Instant::now();
-            worker.timed += 1;
-            self.timed += 1;
-            if first {
-                worker.since = Some(now);
-            }
+        if let (Some(now), Some(limit)) = (now, limit) {
+            self.timers.add_timed();
             self.set_alarm(now.checked_add(limit));
-        }
-        self.update_load(number);
-        if limit.is_some() {
-            self.set_alarm(self.due(number));
+            self.set_alarm(self.next_check(number));
         }
         self.prestart_standby(number);
         true
@@ -401,81 +388,78 @@ impl Scheduler {
 
     /// A call could not be given to a worker. False: it waits again, for some moments.
     #[cold]
-    fn assign_failed(&mut self, number: usize, errno: Errno, (asked, payload): (Request, Payload)) -> bool {
-        let Request::Call(call) = asked else { return true };
+    fn assign_failed(&mut self, number: usize, errno: Errno, (request, payload): (Request, Payload)) -> bool {
+        let Request::Call(call) = request else { return true };
         let now = Instant::now();
         call.set_worker(None);
-        match (errno, self.slots[number].worker_mut()) {
-            (Errno::EPIPE | Errno::ECONNRESET, Some(worker)) => {
-                // It is dead, or as good as dead: its end will be reported, and the call has not begun.
-                worker.shut = true;
-                self.effects.kill.push(Arc::clone(&worker.record));
-                self.backlog.push_front(QueuedCall { call, payload });
-                self.update_load(number);
-            }
-            _ if is_temporary(errno) && self.refused_since.get_or_insert(now).elapsed() < FD_RETRY_TIME => {
-                // Other workers are about to take theirs, or other processes of this user are.
-                self.backlog.push_front(QueuedCall { call, payload });
-                self.set_alarm(now.checked_add(SOON));
-                return false;
-            }
-            _ => {
-                let reason = format!("they cannot be handed over: {}", why(errno));
-                let kind = ErrorKind::CannotEncode { direction: Direction::Arguments, reason };
-                self.settle_call(&call, Err(Error::new(kind, Execution::NotStarted)));
-            }
+        if matches!(errno, Errno::EPIPE | Errno::ECONNRESET) {
+            // It is dead, or as good as dead: its end will be reported, and the call has not begun.
+            let record = self.slots.change_worker(number, |worker| {
+                worker.draining = true;
+                Arc::clone(&worker.record)
+            });
+            self.effects.kill.extend(record);
+            self.dispatcher.put_back(QueuedCall { call, payload });
+            return true;
         }
+        if is_temporary(errno) && self.dispatcher.refused(now, FD_RETRY_TIME) {
+            // Other workers are about to take theirs, or other processes of this user are.
+            self.dispatcher.put_back(QueuedCall { call, payload });
+            self.set_alarm(now.checked_add(HANDLES_RETRY));
+            return false;
+        }
+        let reason = format!("they cannot be handed over: {}", why(errno));
+        let kind = ErrorKind::CannotEncode { direction: Direction::Arguments, reason };
+        self.settle_call(&call, Err(Error::new(kind, Execution::NotStarted)));
         true
     }
 
-    /// Puts a place where it belongs among the others, after anything about it has changed.
-    pub(super) fn update_load(&mut self, number: usize) {
-        let slot = &self.slots[number];
-        let rank = slot.rank();
-        self.levels.watch(number, slot.worker().is_some_and(|worker| worker.caller.in_flight() > 0));
-        let idle = rank.is_some_and(|rank| rank.load == 0);
-        self.levels.put(number, rank);
-        if idle {
-            self.on_idle(number);
-        } else if let Some(worker) = self.slots[number].worker_mut() {
-            worker.idle_since = None;
-        }
-    }
-
+    /// A call has its outcome.
     pub(super) fn settle_call(&mut self, call: &Arc<Call>, outcome: Result<Body>) {
         self.metrics.settled(call);
         if self.metrics.at_calls() {
-            self.see_settled(call, outcome.as_ref().err());
+            let error = outcome.as_ref().err();
+            let worker = self.worker_of(call, error);
+            let slot = call.worker().and_then(|number| self.slots.stats_mut(number));
+            self.metrics.record_settled(call, slot, worker, error);
         }
         let waiters = call.settle(outcome);
-        let reply_watched = call.reply_watched.load(Relaxed);
-        self.interest = self.interest.saturating_sub(waiters.interest() + usize::from(reply_watched));
-        if reply_watched {
+        let watched = call.reply_watched.load(Relaxed);
+        self.leadership.remove_interest(waiters.interest() + usize::from(watched));
+        if watched {
             call.reply_watched.store(false, Relaxed);
         }
         if !waiters.is_empty() {
             self.effects.wake.push(waiters);
         }
-        self.effects.wake.extend(self.limit.release().map(Waiters::of));
-        self.effects.wake_leader |= self.leader == Leader::Parked;
-        self.outstanding.fetch_sub(1, SeqCst);
+        self.effects.wake.extend(self.dispatcher.release().map(Waiters::of));
+        self.wake_leader();
     }
 
     pub(super) fn fail_backlog(&mut self, error: &Error) {
-        while let Some(QueuedCall { call, .. }) = self.backlog.pop_front() {
+        while let Some(QueuedCall { call, .. }) = self.dispatcher.pop() {
             if !call.is_settled() {
                 self.settle_call(&call, Err(error.clone()));
             }
         }
     }
 
-    /// Whether workers need every processor there is.
-    pub(super) fn is_crowded(&self) -> bool {
-        self.levels.watched().len() >= self.config.processors
+    /// The worker that had a call; where it is gone, `error` says which it was.
+    pub(super) fn worker_of(&self, call: &Call, error: Option<&Error>) -> Option<WorkerRef> {
+        let number = call.worker()?;
+        self.slots.get(number).worker_ref(number).or_else(|| WorkerRef::of_error(number, error?))
+    }
+
+    /// Adds to `error` which worker it was.
+    pub(super) fn in_slot(&self, number: usize, error: Error) -> Error {
+        match self.slots.worker(number) {
+            Some(worker) => error.in_process(&worker.record.name(), worker.record.pid),
+            None => error,
+        }
     }
 
     /// Whether calls wait that another worker could run.
     pub(super) fn work_waits(&self) -> bool {
-        !self.backlog.is_empty() || self.levels.behind() > 0
+        !self.dispatcher.is_empty() || self.slots.index().behind() > 0
     }
 }

@@ -102,14 +102,17 @@ impl Shared {
         self.generation != atfork::generation()
     }
 
-    /// Changes the scheduler under the mutex, then runs what the change has caused.
+    /// Changes the scheduler under the mutex, settles what follows from that, and runs the effects.
     pub(super) fn update<R>(self: &Arc<Self>, change: impl FnOnce(&mut Scheduler) -> R) -> R {
         let (result, effects) = {
             let mut scheduler = self.lock();
             let result = change(&mut scheduler);
+            scheduler.settle();
             (result, scheduler.take_effects())
         };
-        self.run_effects(effects);
+        if let Some(effects) = effects {
+            self.run_effects(effects);
+        }
         result
     }
 
@@ -180,9 +183,6 @@ impl Shared {
             let pause = due.saturating_duration_since(Instant::now());
             self.later(pause, |shared| shared.update(Scheduler::check_deadlines));
         }
-        if effects.watch_links {
-            self.watch_later();
-        }
         if effects.trim_memory {
             self.trim_later();
         }
@@ -196,7 +196,9 @@ impl Shared {
         if inline::is_on() {
             return self.run_inline(&call, &payload);
         }
-        self.update(|scheduler| scheduler.submit(QueuedCall { call, payload }))
+        let taken = self.update(|scheduler| scheduler.submit(QueuedCall { call, payload }));
+        self.watch_later();
+        taken
     }
 
     /// Runs a call here and now, and settles it; false if the pool is closed.

@@ -1,6 +1,6 @@
 //! How a pool shrinks, grows, and ends.
 //!
-//! Owns: [`ShutdownMode`]. Runs in: the parent. Never: ends with calls unsettled, or ends the global pool.
+//! Runs in: the parent. A pool does not end with calls unsettled, and the global pool does not end.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering::SeqCst;
@@ -205,7 +205,7 @@ fn finish(shared: &Arc<Shared>, deadline: Option<Instant>) -> bool {
         && shared.inspect(Scheduler::is_closing)
         && let Err(error) = inline::end(&shared.config)
     {
-        shared.update(|scheduler| scheduler.see_failed_finalizer(0, error));
+        shared.update(|scheduler| scheduler.finalizer_failed(0, error));
     }
     loop {
         // A worker that comes meanwhile is sent home the next time.

@@ -1,11 +1,11 @@
 //! How many workers a pool may have.
 //!
-//! Owns: the bounds. Runs in: the parent. Never: asks for a worker.
+//! Runs in: the parent.
 
 use crate::error::{Error, Result};
 use crate::sys::{Errno, limits};
 
-/// The most workers of one pool. A place costs memory and time even where no worker is.
+/// The most workers of one pool. A slot costs memory and time even where no worker is.
 pub(super) const MOST_WORKERS: usize = 1 << 16;
 
 /// How many descriptors a worker costs this process: its two memories, its bell, its socket, and its pidfd.

@@ -1,16 +1,20 @@
-//! One place for a worker in a pool, and where in its life the worker is.
+//! One slot for a worker in a pool, and where in its life the worker is.
 //!
-//! Owns: the states. Runs in: the parent, under the schedule's mutex. Never: is written by a child.
+//! Runs in: the parent, under the scheduler's mutex.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::call::Call;
-use super::departures::Dying;
+use super::death::Dying;
 use super::load_index::Load;
-use super::metrics::SlotStats;
+use super::metrics::{SlotStats, WorkerRef};
 use crate::link::Caller;
 use crate::supervisor::ChildHandle;
+
+/// How often to check a worker that has calls with a timeout and has not begun to work. A worker sends no notification when
+/// its setup is finished.
+const SETUP_CHECK: Duration = Duration::from_millis(5);
 
 /// What a request to a worker was.
 #[derive(Debug)]
@@ -21,7 +25,7 @@ pub(super) enum Request {
     Call(Arc<Call>),
 }
 
-/// A worker's place. It outlives the worker, which may be replaced.
+/// A worker's slot. It outlives the worker, which may be replaced.
 #[derive(Debug)]
 pub(super) struct Slot {
     pub(super) state: SlotState,
@@ -30,9 +34,9 @@ pub(super) struct Slot {
     /// How many children were asked for and are not there yet.
     pub(super) pending_starts: usize,
     /// Whether the pool wants a worker here.
-    pub(super) wanted: bool,
+    pub(super) enabled: bool,
     /// What was done here.
-    pub(super) tally: SlotStats,
+    pub(super) stats: SlotStats,
 }
 
 /// Where a worker is in its life.
@@ -50,13 +54,31 @@ pub(super) enum SlotState {
     Dying(Box<Dying>),
 }
 
+/// What had ended in a slot.
+pub(super) enum Ended {
+    Standby(Box<Worker>),
+    Worker(Box<Worker>),
+    Dying(Box<Dying>),
+    /// Another worker is in the slot by now.
+    Other,
+}
+
+/// When a worker notifies the parent.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct NotifyFlags {
+    /// After each reply.
+    pub(super) reply: bool,
+    /// When it goes idle.
+    pub(super) idle: bool,
+}
+
 /// A worker that can be given calls.
 #[derive(Debug)]
 pub(super) struct Worker {
     pub(super) record: Arc<ChildHandle>,
     pub(super) caller: Caller<Request>,
-    /// What we have last written to the link's two words.
-    notify_flags: (bool, bool),
+    /// What was last written to the link's two flags.
+    notify_flags: NotifyFlags,
     /// How many of its setup and its initializer it has not answered.
     pub(super) setup_pending: usize,
     /// Whether there is an initializer among these.
@@ -67,7 +89,7 @@ pub(super) struct Worker {
     pub(super) given: u64,
     quota: u64,
     /// It gets no more calls for another reason, and goes when it has answered those that it has.
-    pub(super) shut: bool,
+    pub(super) draining: bool,
     /// How many of its calls have a timeout.
     pub(super) timed: usize,
     /// When the oldest of its calls began at the earliest, if an observer wants to know.
@@ -92,13 +114,13 @@ impl Worker {
         Self {
             record,
             caller,
-            notify_flags: (false, false),
+            notify_flags: NotifyFlags::default(),
             setup_pending,
             initializing: setup_pending > 1,
             setup_failed: false,
             given: 0,
             quota: quota.unwrap_or(u64::MAX),
-            shut: false,
+            draining: false,
             timed: 0,
             since: None,
             unresponsive_since: None,
@@ -108,6 +130,7 @@ impl Worker {
 
     /// How many calls it has not answered. Its setup is no call: one that waits behind nothing else is about to run, and
     /// need not be given to another worker.
+    #[inline]
     pub(super) fn load(&self) -> usize {
         self.caller.in_flight().saturating_sub(self.setup_pending)
     }
@@ -127,26 +150,47 @@ impl Worker {
 
     /// How many more calls it may be given.
     pub(super) fn left(&self) -> u64 {
-        if self.shut { 0 } else { self.quota.saturating_sub(self.given) }
+        if self.draining { 0 } else { self.quota.saturating_sub(self.given) }
     }
 
-    /// Says whether it has to ring, for each reply, and when it runs dry.
-    pub(super) fn set_notify_flags(&mut self, asleep: bool, hungry: bool) {
-        let before = std::mem::replace(&mut self.notify_flags, (asleep, hungry));
-        if before.0 != asleep {
-            self.caller.set_notify_reply(asleep);
+    /// Tells it when to notify the parent.
+    pub(super) fn set_notify_flags(&mut self, flags: NotifyFlags) {
+        let before = std::mem::replace(&mut self.notify_flags, flags);
+        if before.reply != flags.reply {
+            self.caller.set_notify_reply(flags.reply);
         }
-        if before.1 != hungry {
-            self.caller.set_notify_idle(hungry);
+        if before.idle != flags.idle {
+            self.caller.set_notify_idle(flags.idle);
         }
+    }
+
+    /// When the call that it is running has taken too long, and how long that may take.
+    pub(super) fn due(&self) -> Option<(Instant, Duration)> {
+        let Request::Call(call) = self.caller.front()? else { return None };
+        let limit = call.options.timeout?;
+        Some((self.since?.checked_add(limit)?, limit))
+    }
+
+    /// As [`due`](Self::due), for anything that it does; an initializer may take `initializer_limit`.
+    pub(super) fn next_check(&self, initializer_limit: Option<Duration>) -> Option<Instant> {
+        if self.initializing
+            && let Some(limit) = initializer_limit
+        {
+            return self.since.map_or_else(|| Some(Instant::now() + SETUP_CHECK), |since| since.checked_add(limit));
+        }
+        if self.setup_pending > 0 && self.timed > 0 {
+            return Some(Instant::now() + SETUP_CHECK);
+        }
+        self.due().map(|(due, _)| due)
     }
 }
 
 impl Slot {
-    pub(super) fn empty() -> Self {
-        Self { state: SlotState::Vacant, standby: None, pending_starts: 0, wanted: true, tally: SlotStats::default() }
+    pub(super) fn vacant() -> Self {
+        Self { state: SlotState::Vacant, standby: None, pending_starts: 0, enabled: true, stats: SlotStats::default() }
     }
 
+    #[inline]
     pub(super) fn worker(&self) -> Option<&Worker> {
         match &self.state {
             SlotState::Ready(worker) => Some(worker),
@@ -154,11 +198,16 @@ impl Slot {
         }
     }
 
+    #[inline]
     pub(super) fn worker_mut(&mut self) -> Option<&mut Worker> {
         match &mut self.state {
             SlotState::Ready(worker) => Some(worker),
             _ => None,
         }
+    }
+
+    pub(super) fn is_vacant(&self) -> bool {
+        matches!(self.state, SlotState::Vacant)
     }
 
     /// The worker and its standby, as far as they are there.
@@ -167,10 +216,42 @@ impl Slot {
         worker.into_iter().chain(&mut self.standby).map(|worker| &mut **worker)
     }
 
-    /// Where it stands among the others: nowhere as long as its worker may still turn out to be unfit.
-    pub(super) fn rank(&self) -> Option<Load> {
+    /// Takes the worker out, if it is there. The slot is vacant then.
+    pub(super) fn take_worker(&mut self) -> Option<Box<Worker>> {
+        match std::mem::replace(&mut self.state, SlotState::Vacant) {
+            SlotState::Ready(worker) => Some(worker),
+            other => {
+                self.state = other;
+                None
+            }
+        }
+    }
+
+    /// Takes the process with this record out, which has ended.
+    pub(super) fn take_ended(&mut self, record: &Arc<ChildHandle>) -> Ended {
+        if let Some(standby) = self.standby.take_if(|standby| Arc::ptr_eq(&standby.record, record)) {
+            return Ended::Standby(standby);
+        }
+        match std::mem::replace(&mut self.state, SlotState::Vacant) {
+            SlotState::Ready(worker) if Arc::ptr_eq(&worker.record, record) => Ended::Worker(worker),
+            SlotState::Dying(dying) if Arc::ptr_eq(&dying.record, record) => Ended::Dying(dying),
+            other => {
+                self.state = other;
+                Ended::Other
+            }
+        }
+    }
+
+    /// The worker's number, name and process id.
+    pub(super) fn worker_ref(&self, number: usize) -> Option<WorkerRef> {
+        Some(WorkerRef::of(number, &self.worker()?.record))
+    }
+
+    /// Where it stands among the others: in no list while its worker may still turn out to be unfit.
+    #[inline]
+    pub(super) fn load(&self) -> Option<Load> {
         let worker = self.worker().filter(|worker| !worker.initializing)?;
-        let open = self.wanted && worker.left() > 0 && worker.caller.has_room();
+        let open = self.enabled && worker.left() > 0 && worker.caller.has_room();
         Some(Load { load: worker.load(), open })
     }
 }

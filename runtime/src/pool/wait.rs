@@ -9,11 +9,13 @@ use std::iter::FusedIterator;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::completion_queue::{CompletionQueue, CompletionWaiter};
+use super::completion_queue::CompletionQueue;
 use super::elapsed::Elapsed;
 use super::handle::JoinHandle;
+use super::leader::ReplyInterest;
 use super::scheduler::Scheduler;
 use super::shared::Shared;
+use super::waitable::{Waitable, park};
 
 /// What [`wait()`] waits for.
 ///
@@ -255,4 +257,40 @@ fn cores_of<'h, R: 'h>(handles: impl IntoIterator<Item = &'h JoinHandle<R>>) -> 
         shared.update(Scheduler::collect);
     }
     cores
+}
+
+/// The pools that the calls of a set belong to.
+#[derive(Default)]
+pub(super) struct CompletionWaiter {
+    cores: Vec<Arc<Shared>>,
+    attention: Vec<ReplyInterest>,
+}
+
+impl CompletionWaiter {
+    pub(super) fn new(cores: Vec<Arc<Shared>>) -> Self {
+        Self { cores, attention: Vec::new() }
+    }
+
+    /// Waits until there is what the owner of `set` wants; false if `deadline` came first.
+    pub(super) fn wait(&mut self, set: &CompletionQueue, deadline: Option<Instant>) -> bool {
+        if let [shared] = &*self.cores {
+            return set.is_enough() || shared.wait(&|| set.is_enough(), set, deadline);
+        }
+        // No thread can lead several pools. So the reactor listens to all of them, from the first time that this is needed.
+        if self.attention.is_empty() && !set.is_enough() {
+            self.attention = self.cores.iter().map(ReplyInterest::new).collect();
+        }
+        let own = std::thread::current();
+        loop {
+            set.enlist(own.clone());
+            let enough = set.is_enough();
+            if !enough {
+                park(deadline);
+            }
+            set.strike(own.id());
+            if enough || deadline.is_some_and(|at| Instant::now() >= at) {
+                return set.is_enough();
+            }
+        }
+    }
 }

@@ -1,7 +1,6 @@
 //! What a worker keeps from one call to the next.
 //!
-//! Owns: one value of each type that was asked for. Runs in: a worker, or whichever process calls a task as a function.
-//! Never: shares a value between threads.
+//! Runs in: a worker, or whichever process calls a task as a function. Each thread has values of its own, one of each type.
 
 use std::any::{Any, TypeId};
 use std::cell::{RefCell, RefMut};

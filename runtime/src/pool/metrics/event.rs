@@ -1,10 +1,11 @@
 //! One thing that happened in a pool.
 //!
-//! Owns: the list of what can happen. Runs in: the parent. Never: is made while there are no observers.
+//! Runs in: the parent. None is made while there are no observers.
 
 use std::time::Duration;
 
 use crate::error::{Error, ErrorKind};
+use crate::supervisor::ChildHandle;
 
 /// Something that happened, to be told once the mutex is released.
 #[derive(Debug)]
@@ -24,10 +25,22 @@ pub(in crate::pool) struct WorkerRef {
     pub(in crate::pool) pid: u32,
 }
 
+impl WorkerRef {
+    /// The process with this record, in this slot.
+    pub(in crate::pool) fn of(slot: usize, record: &ChildHandle) -> Self {
+        Self { slot, name: record.name(), pid: record.pid }
+    }
+
+    /// The process that `error` names, in this slot.
+    pub(in crate::pool) fn of_error(slot: usize, error: &Error) -> Option<Self> {
+        error.process().map(|(name, pid)| Self { slot, name: name.to_owned(), pid })
+    }
+}
+
 /// What happened.
 #[derive(Debug)]
 pub(in crate::pool) enum EventKind {
-    /// The worker was started: the first one in its place, or one more.
+    /// The worker was started: the first one in its slot, or one more.
     Started { again: bool },
     /// The worker was told to end, since it is not needed any more.
     Left,
@@ -41,7 +54,7 @@ pub(in crate::pool) enum EventKind {
     Stuck { waited: Duration },
     /// The worker's finalizer has failed.
     NotFinalized { error: Error },
-    /// A worker could not be started for so many times in a row, and is tried again after a pause.
+    /// A worker could not be started, `failures` times in a row, and is tried again after a pause.
     NotStarted { error: Error, failures: usize, pause: Duration },
     /// The worker was stopped by this signal, while it had this task.
     Stopped { task: Option<&'static str>, signal: i32 },

@@ -1,7 +1,7 @@
 //! How long calls take from their submission until they are settled: a sample of them.
 //!
-//! Owns: the histogram. Runs in: the parent, under the schedule's mutex; what is given out is a copy.
-//! Never: looks at a clock for more than one call in [`SPARSE`] while calls are so short that it would be felt.
+//! Runs in: the parent, under the scheduler's mutex; what is given out is a copy. The clock is read for one call in [`SPARSE`]
+//! while calls are so short that more would be felt.
 //!
 //! The first calls are all measured, and slow ones are as long as there are few at a time. Otherwise one in [`SPARSE`] is,
 //! and counts for as many: so the percentiles are those of all calls, not of those that were measured.
@@ -30,6 +30,14 @@ const DIGITS: u8 = 2;
 /// When a call was submitted, if it is measured.
 #[derive(Debug, Default)]
 pub(super) struct Stamp(AtomicU64);
+
+/// When what happened to a call, as far as an observer wants to know.
+#[derive(Debug, Default)]
+pub(in crate::pool) struct CallTimes {
+    pub(super) submitted: Stamp,
+    /// When a worker got it, in nanoseconds since the pool was made.
+    pub(super) given: AtomicU64,
+}
 
 /// The histogram, and which calls go into it.
 #[derive(Debug)]

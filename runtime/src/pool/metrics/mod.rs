@@ -1,8 +1,7 @@
 //! What a pool does, for observers: counts, times, a log, a timeline.
 //!
-//! Owns: what is counted and measured, and the observers. Runs in: the parent; what is noted is noted under the schedule's
-//! mutex. Never: runs a subscriber's code or writes a file while the mutex is held: a [`PoolEvent`](event::PoolEvent) is put into
-//! what is owed, and told when that is paid, before a thread is woken. Without observers, none is made.
+//! Runs in: the parent, under the scheduler's mutex. A subscriber's code runs, and a file is written, once the mutex is released:
+//! a [`PoolEvent`](event::PoolEvent) is one of the effects, and comes before a thread is woken. Without observers, none is made.
 //!
 //! | observer | sees | costs, for each call |
 //! |---|---|---|
@@ -14,13 +13,18 @@ mod event;
 mod latency;
 mod observe;
 mod recorder;
+mod slot_stats;
 mod stats;
 mod timeline;
 mod tracing;
 
+pub(super) use self::event::WorkerRef;
+pub(super) use self::latency::CallTimes;
 pub use self::latency::Latency;
-pub(super) use self::observe::{CallTimes, Metrics, NotedEvent};
-pub(super) use self::stats::SlotStats;
+pub(super) use self::observe::{Metrics, NotedEvent};
+pub(super) use self::recorder::Recorder;
+pub(super) use self::slot_stats::SlotStats;
 pub use self::stats::{PoolStats, WorkerState, WorkerStats};
+pub(super) use self::stats::{private_memory, snapshot};
 pub use self::timeline::Timeline;
 pub(super) use self::tracing::{emit, entered, has_spans};

@@ -1,7 +1,6 @@
 //! The file of a timeline: Chrome's trace format, which Perfetto opens.
 //!
-//! Owns: the file. Runs in: the parent, on whichever thread has heard of an event, one at a time.
-//! Never: keeps events in memory, but for a buffer's worth. A write that fails is the last one, and is reported at the end.
+//! Runs in: the parent, on whichever thread runs the effects, one at a time. No more events are in memory than a buffer's worth. A write that fails is the last one, and is reported at the end.
 //!
 //! The format is that of "Trace Event Format" by the Chromium project: an object with a list `traceEvents`, with times in
 //! microseconds. Each worker is a thread of our process; its calls are complete events (`X`), and what else happens to it

@@ -1,7 +1,6 @@
 //! What a pool has done so far, in numbers.
 //!
-//! Owns: [`PoolStats`], [`WorkerStats`], and what each place remembers of its workers. Runs in: the parent.
-//! Never: asks a worker. A worker that is stopped or dead answers nothing, and is counted all the same.
+//! Runs in: the parent. No worker is asked: one that is stopped or dead answers nothing, and is counted all the same.
 
 use std::fmt;
 use std::sync::Arc;
@@ -11,13 +10,14 @@ use super::latency::Latency;
 use super::observe::Metrics;
 use crate::error::Error;
 use crate::pool::call::Call;
-use crate::pool::pool::Pool;
-use crate::pool::scheduler::Scheduler;
+use crate::pool::config::PoolConfig;
+use crate::pool::dispatcher::Dispatcher;
 use crate::pool::slot::{Request, Slot, SlotState};
+use crate::pool::slots::Slots;
 use crate::supervisor::ChildHandle;
 use crate::sys::process;
 
-/// A look at a [`Pool`]: what each worker has done, and what is on the way.
+/// A look at a [`Pool`](crate::Pool): what each worker has done, and what is on the way.
 ///
 /// As text it is a small table.
 ///
@@ -40,7 +40,7 @@ use crate::sys::process;
 #[derive(Clone, Debug, Default, PartialEq)]
 #[non_exhaustive]
 pub struct PoolStats {
-    /// The places of the pool, in their order.
+    /// The slots of the pool, in their order.
     pub workers: Vec<WorkerStats>,
     /// Calls that no worker has been given.
     pub queued: usize,
@@ -65,8 +65,8 @@ pub struct PoolStats {
     pub failed_finalizers: u64,
 }
 
-/// A look at one worker of a pool; part of [`PoolStats`]. Calls, times and restarts are those of its place in the pool:
-/// a worker that takes another's place counts on.
+/// A look at one worker of a pool; part of [`PoolStats`]. Calls, times and restarts are those of its slot in the pool:
+/// a worker that takes over a slot counts on.
 ///
 /// # Examples
 /// ```
@@ -102,7 +102,7 @@ pub struct WorkerStats {
     /// The memory that is its own, in bytes: resident, and not shared. `None` while there is no process. What it shares
     /// with the pool is counted by [`PoolStats::shared_memory`].
     pub memory: Option<u64>,
-    /// How many workers were in this place before.
+    /// How many workers were in this slot before.
     pub restarts: u64,
 }
 
@@ -139,146 +139,80 @@ pub enum WorkerState {
     Leaving,
 }
 
-/// What a place remembers of its workers.
-#[derive(Debug, Default)]
-pub(in crate::pool) struct SlotStats {
-    /// Calls that were answered here.
-    pub(in crate::pool) calls: u64,
-    /// How long the earlier workers worked, and how long they were there.
-    busy: Duration,
-    there: Duration,
-    /// Since when the present one is there, in nanoseconds since the pool was made.
-    since: Option<u64>,
-    /// When the last reply was taken.
-    pub(super) last_reply: u64,
-    /// How many workers have been here.
-    workers: u64,
+/// What the parts of a pool's scheduler tell, and the processes whose memory is to be read once the mutex is released.
+pub(in crate::pool) fn snapshot(
+    config: &PoolConfig,
+    slots: &Slots,
+    backlog: &Dispatcher,
+    metrics: &Metrics,
+    start_failure: Option<Error>,
+) -> (PoolStats, Vec<Option<Arc<ChildHandle>>>) {
+    let now = metrics.now();
+    let all = slots.iter().enumerate();
+    let (workers, records) = all.map(|(number, slot)| worker_stats(config, number, slot, now)).unzip();
+    let many = |call: &Call| call.items() as usize;
+    let queued = backlog.iter().map(|queued| many(&queued.call)).sum();
+    let dying = slots.iter().filter_map(|slot| match &slot.state {
+        SlotState::Dying(dying) => Some(dying.running.iter().map(|(queued, _)| many(&queued.call)).sum::<usize>()),
+        _ => None,
+    });
+    let requests = slots.iter().filter_map(Slot::worker).flat_map(|worker| worker.caller.tags());
+    let in_flight = requests.map(|request| if let Request::Call(call) = request { many(call) } else { 0 });
+    let in_flight = in_flight.chain(dying).sum();
+    let arrived = slots.iter().filter_map(Slot::worker).map(|worker| worker.caller.arrived_bytes() as u64);
+    let workers: Vec<WorkerStats> = workers;
+    let stopped = workers.iter().filter(|worker| worker.stopped.is_some()).count();
+    let stats = PoolStats {
+        workers,
+        queued,
+        in_flight,
+        settled: metrics.settled,
+        stopped,
+        shared_memory: arrived.sum(),
+        latency: metrics.sampling.latency(),
+        start_failure,
+        forced_ends: metrics.forced,
+        failed_finalizers: metrics.failed_finalizers,
+    };
+    (stats, records)
 }
 
-impl SlotStats {
-    pub(super) fn arrived(&mut self, now: u64) {
-        self.since = Some(now);
-        self.workers += 1;
-    }
-
-    /// The worker is gone, and was `busy` for so long, if it can be believed.
-    pub(super) fn left(&mut self, busy: Duration, now: u64) {
-        let there = self.present(now);
-        self.busy += busy.min(there);
-        self.there += there;
-        self.since = None;
-    }
-
-    /// How many workers were here before the present one, or the last.
-    pub(super) fn restarts(&self) -> u64 {
-        self.workers.saturating_sub(1)
-    }
-
-    fn present(&self, now: u64) -> Duration {
-        Duration::from_nanos(self.since.map_or(0, |since| now.saturating_sub(since)))
-    }
-
-    /// How long workers were busy here, and how long idle; the present one was `busy` for so long.
-    fn times(&self, busy: Duration, now: u64) -> (Duration, Duration) {
-        let present = self.present(now);
-        let busy = self.busy + busy.min(present);
-        (busy, (self.there + present).saturating_sub(busy))
-    }
-}
-
-impl Pool {
-    /// What the pool has done so far, and what it is doing. Never waits, whatever the workers do.
-    ///
-    /// # Examples
-    /// See [`PoolStats`].
-    #[must_use]
-    pub fn stats(&self) -> PoolStats {
-        let shared = self.shared();
-        if shared.is_foreign() {
-            return PoolStats::default();
+fn worker_stats(config: &PoolConfig, number: usize, slot: &Slot, now: u64) -> (WorkerStats, Option<Arc<ChildHandle>>) {
+    let (state, record) = match &slot.state {
+        SlotState::Vacant | SlotState::Backoff => (WorkerState::Absent, None),
+        SlotState::Starting => (WorkerState::Starting, None),
+        SlotState::Ready(worker) => {
+            let state = if worker.load() > 0 {
+                WorkerState::Busy
+            } else if worker.setup_pending == 0 {
+                WorkerState::Idle
+            } else if worker.is_in_initializer() {
+                WorkerState::Initializing
+            } else {
+                WorkerState::Starting
+            };
+            (state, Some(&worker.record))
         }
-        let (mut stats, records) = shared.update(|scheduler| {
-            scheduler.collect();
-            scheduler.stats()
-        });
-        stats.shared_memory += shared.stock.bytes() as u64;
-        for (worker, record) in stats.workers.iter_mut().zip(records) {
-            // Files are read when no thread waits for the mutex.
-            worker.memory = record.and_then(|record| private_memory(&record));
-        }
-        stats
-    }
-}
-
-impl Scheduler {
-    fn stats(&self) -> (PoolStats, Vec<Option<Arc<ChildHandle>>>) {
-        let slots = self.slots.iter().enumerate();
-        let (workers, records) = slots.map(|(number, slot)| self.worker_stats(number, slot)).unzip();
-        let many = |call: &Call| call.items() as usize;
-        let queued = self.backlog.iter().map(|queued| many(&queued.call)).sum();
-        let dying = self.slots.iter().filter_map(|slot| match &slot.state {
-            SlotState::Dying(dying) => Some(dying.running.iter().map(|(queued, _)| many(&queued.call)).sum::<usize>()),
-            _ => None,
-        });
-        let asked = self.slots.iter().filter_map(Slot::worker).flat_map(|worker| worker.caller.tags());
-        let in_flight = asked.map(|asked| if let Request::Call(call) = asked { many(call) } else { 0 });
-        let in_flight = in_flight.chain(dying).sum();
-        let arrived = self.slots.iter().filter_map(Slot::worker).map(|worker| worker.caller.arrived_bytes() as u64);
-        let Metrics { settled, sampling, forced, failed_finalizers, .. } = &self.metrics;
-        let workers: Vec<WorkerStats> = workers;
-        let stopped = workers.iter().filter(|worker| worker.stopped.is_some()).count();
-        let stats = PoolStats {
-            workers,
-            queued,
-            in_flight,
-            settled: *settled,
-            stopped,
-            shared_memory: arrived.sum(),
-            latency: sampling.latency(),
-            start_failure: self.starts.last.clone(),
-            forced_ends: *forced,
-            failed_finalizers: *failed_finalizers,
-        };
-        (stats, records)
-    }
-
-    fn worker_stats(&self, number: usize, slot: &Slot) -> (WorkerStats, Option<Arc<ChildHandle>>) {
-        let (state, record) = match &slot.state {
-            SlotState::Vacant | SlotState::Backoff => (WorkerState::Absent, None),
-            SlotState::Starting => (WorkerState::Starting, None),
-            SlotState::Ready(worker) => {
-                let state = if worker.load() > 0 {
-                    WorkerState::Busy
-                } else if worker.setup_pending == 0 {
-                    WorkerState::Idle
-                } else if worker.is_in_initializer() {
-                    WorkerState::Initializing
-                } else {
-                    WorkerState::Starting
-                };
-                (state, Some(&worker.record))
-            }
-            SlotState::Dying(dying) => (WorkerState::Leaving, Some(&dying.record)),
-        };
-        let busy = slot.worker().map_or(Duration::ZERO, |worker| worker.caller.busy());
-        let (busy, idle) = slot.tally.times(busy, self.metrics.now());
-        let worker = WorkerStats {
-            name: format!("{}-{number}", self.config.name),
-            pid: record.map(|record| record.pid),
-            state,
-            stopped: record.and_then(|record| record.stopped_by()),
-            calls: slot.tally.calls,
-            busy,
-            idle,
-            memory: None,
-            restarts: slot.tally.restarts(),
-        };
-        (worker, record.cloned())
-    }
+        SlotState::Dying(dying) => (WorkerState::Leaving, Some(&dying.record)),
+    };
+    let busy = slot.worker().map_or(Duration::ZERO, |worker| worker.caller.busy());
+    let (busy, idle) = slot.stats.times(busy, now);
+    let worker = WorkerStats {
+        name: format!("{}-{number}", config.name),
+        pid: record.map(|record| record.pid),
+        state,
+        stopped: record.and_then(|record| record.stopped_by()),
+        calls: slot.stats.calls,
+        busy,
+        idle,
+        memory: None,
+        restarts: slot.stats.restarts(),
+    };
+    (worker, record.cloned())
 }
 
 /// Resident memory that is not shared.
-fn private_memory(record: &ChildHandle) -> Option<u64> {
+pub(in crate::pool) fn private_memory(record: &ChildHandle) -> Option<u64> {
     let used = process::private_memory(record.pid)?;
     // As long as it has not ended, the number was its own.
     record.status().is_none().then_some(used)
@@ -360,18 +294,6 @@ fn short(time: Duration) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_place_sums_up_its_workers() {
-        let (mut tally, ms) = (SlotStats::default(), Duration::from_millis);
-        assert_eq!(tally.times(ms(0), 5_000_000), (ms(0), ms(0)));
-        tally.arrived(10_000_000);
-        assert_eq!(tally.times(ms(3), 20_000_000), (ms(3), ms(7)));
-        tally.left(ms(4), 30_000_000);
-        assert_eq!(tally.times(ms(0), 99_000_000), (ms(4), ms(16)));
-        tally.arrived(100_000_000);
-        assert_eq!(tally.times(ms(70), 150_000_000), (ms(54), ms(16)), "it was busy for longer than it was there");
-    }
 
     #[test]
     fn times_are_short() {

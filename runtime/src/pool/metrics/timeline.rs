@@ -1,6 +1,6 @@
 //! A timeline that is being recorded.
 //!
-//! Owns: [`Timeline`]. Runs in: the parent. Never: lets a pool record two at once.
+//! Runs in: the parent. A pool records one at a time.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -45,7 +45,7 @@ impl Pool {
     /// Records from now on what each worker does, into a file that [Perfetto](https://ui.perfetto.dev) and
     /// `chrome://tracing` open: each call with its task, outcome and times, and each worker's start, death and restart.
     ///
-    /// A row is a place in the pool; the workers that fill it one after the other share it. A call's time is from the
+    /// A row is a slot of the pool; the workers that fill it one after the other share it. A call's time is from the
     /// moment when its worker had it and nothing before it, until its result was taken. Many items of a `map` that
     /// travel in one message are one event. A file of that name is overwritten.
     ///
@@ -62,20 +62,12 @@ impl Pool {
             return Err(Error::closed("it belongs to the process that this one is a `fork()` of"));
         }
         let path = path.as_ref().to_owned();
-        if shared.inspect(|scheduler| scheduler.metrics.recorder.is_some()) {
+        if shared.inspect(|scheduler| scheduler.recorder().is_some()) {
             return Err(busy());
         }
         let recorder = Recorder::create(&path).map_err(|error| Error::cannot_write(&path, &error))?;
         let recorder = Arc::new(recorder);
-        let begun = shared.update(|scheduler| {
-            if scheduler.metrics.recorder.is_some() {
-                return false;
-            }
-            scheduler.metrics.recorder = Some(Arc::clone(&recorder));
-            scheduler.see_who_is_there();
-            scheduler.refresh_notify_flags();
-            true
-        });
+        let begun = shared.update(|scheduler| scheduler.begin_recording(&recorder));
         if begun { Ok(Timeline { shared: Arc::clone(shared), recorder, path }) } else { Err(busy()) }
     }
 }
@@ -95,14 +87,7 @@ impl Timeline {
         if self.shared.is_foreign() {
             return Ok(());
         }
-        self.shared.update(|scheduler| {
-            if scheduler.metrics.recorder.as_ref().is_some_and(|recorder| Arc::ptr_eq(recorder, &self.recorder)) {
-                // What came before counts.
-                scheduler.collect();
-                scheduler.metrics.recorder = None;
-                scheduler.refresh_notify_flags();
-            }
-        });
+        self.shared.update(|scheduler| scheduler.end_recording(&self.recorder));
         // Other threads may have noted something and not told it yet. The bound is for a subscriber that ends up here.
         let late = Instant::now() + LATE;
         while Arc::strong_count(&self.recorder) > 1 && Instant::now() < late {

@@ -1,7 +1,6 @@
 //! Events for `tracing`: one for each thing that happened, with the worker and the task as fields.
 //!
-//! Owns: names, levels and fields. Runs in: the parent, on whichever thread has heard of it.
-//! Never: installs a subscriber, or lets the panic of one out.
+//! Runs in: the parent, on whichever thread runs the effects. No subscriber is installed, and no panic of one gets out.
 //!
 //! | event | level | fields |
 //! |---|---|---|
