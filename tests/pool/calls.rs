@@ -209,7 +209,7 @@ fn map_reports_the_first_error_in_the_items_order(method: StartMethod) {
     let error = pool.map(picky, 1..100).expect_err("five is refused");
     assert!(error.to_string().contains("5 is a multiple of five"), "{error}");
     assert!(
-        matches!(error.kind(), ErrorKind::Panicked { location: Some(at), .. } if at.contains("pool.rs")),
+        matches!(error.kind(), ErrorKind::Panicked { location: Some(at), .. } if at.contains("calls.rs")),
         "{error}"
     );
     assert_eq!((error.execution(), error.task()), (Execution::Finished, Some("pool::calls::picky")));
