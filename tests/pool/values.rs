@@ -338,7 +338,7 @@ fn every_panic_payload_is_reported(method: StartMethod) {
         let ErrorKind::Panicked { message, location, .. } = error.kind() else { panic!("{error}") };
         assert_eq!(message, text);
         // A payload's own panic is the last one seen, and its place is not the task's.
-        assert!(location.as_ref().is_none_or(|at| at.contains("pool_values.rs")), "{error}");
+        assert!(location.as_ref().is_none_or(|at| at.contains("pool/values.rs")), "{error}");
     }
     assert_eq!(pool.call(own_id, ()), Ok(before));
 }
