@@ -277,7 +277,7 @@ impl Scheduler {
         let error = self.in_slot(number, Error::new(kind, Execution::Unknown));
         let error = self.of_initializer(&error);
         // Counted first: the worker's end is no further news.
-        self.retry_initializer(number, error.clone());
+        self.retry_initializer(number, &error);
         self.kill_worker(number, &error, self.config.grace);
     }
 

@@ -353,12 +353,10 @@ impl Scheduler {
         let (kind, request) = (call.kind(), (call.index, call.options.memory_limit));
         let flags = self.leadership.flags();
         let now = limit.map(|_| Instant::now());
-        let written = self.slots.change_worker(number, |worker| {
+        let written = self.slots.change_worker(number, |worker| -> std::result::Result<_, (Errno, Payload, Request)> {
             let first = worker.load() == 0;
             worker.set_notify_flags(flags);
-            if let Err(refused) = worker.caller.write(kind, request, payload, Request::Call(call)) {
-                return Err(refused);
-            }
+            worker.caller.write(kind, request, payload, Request::Call(call))?;
             worker.given += 1;
             if now.is_some() {
                 worker.timed += 1;

@@ -12,7 +12,7 @@ use crate::link::Gone;
 /// All slots, the index, and which slots were changed.
 #[derive(Debug, Default)]
 pub(super) struct Slots {
-    slots: Vec<Slot>,
+    all: Vec<Slot>,
     index: LoadIndex,
     /// Slots that are vacant or idle since they were changed. Each change costs one entry, whatever the number of workers.
     dirty: Vec<usize>,
@@ -23,27 +23,27 @@ pub(super) struct Slots {
 impl Slots {
     /// Makes slots for numbers below `count`.
     pub(super) fn grow(&mut self, count: usize) {
-        while self.slots.len() < count {
-            self.slots.push(Slot::vacant());
+        while self.all.len() < count {
+            self.all.push(Slot::vacant());
         }
         self.index.grow(count);
     }
 
     pub(super) fn len(&self) -> usize {
-        self.slots.len()
+        self.all.len()
     }
 
     pub(super) fn iter(&self) -> impl Iterator<Item = &Slot> {
-        self.slots.iter()
+        self.all.iter()
     }
 
     pub(super) fn get(&self, number: usize) -> &Slot {
-        &self.slots[number]
+        &self.all[number]
     }
 
     #[inline]
     pub(super) fn worker(&self, number: usize) -> Option<&Worker> {
-        self.slots[number].worker()
+        self.all[number].worker()
     }
 
     #[inline]
@@ -53,14 +53,14 @@ impl Slots {
 
     /// Changes a slot, and puts it where it belongs now.
     pub(super) fn change<R>(&mut self, number: usize, change: impl FnOnce(&mut Slot) -> R) -> R {
-        let result = change(&mut self.slots[number]);
+        let result = change(&mut self.all[number]);
         self.reindex(number);
         result
     }
 
     /// As [`change`](Self::change), for the worker in the slot, if there is one.
     pub(super) fn change_worker<R>(&mut self, number: usize, change: impl FnOnce(&mut Worker) -> R) -> Option<R> {
-        let result = self.slots[number].worker_mut().map(change);
+        let result = self.all[number].worker_mut().map(change);
         if result.is_some() {
             self.reindex(number);
         }
@@ -70,25 +70,25 @@ impl Slots {
     /// What the slot counts. No place in the index depends on it.
     #[inline]
     pub(super) fn stats_mut(&mut self, number: usize) -> Option<&mut SlotStats> {
-        self.slots.get_mut(number).map(|slot| &mut slot.stats)
+        self.all.get_mut(number).map(|slot| &mut slot.stats)
     }
 
     /// The worker's half of its link, to publish, wake or check it. No place in the index depends on that.
     #[inline]
     pub(super) fn link_mut(&mut self, number: usize) -> Option<&mut crate::link::Caller<super::slot::Request>> {
-        self.slots[number].worker_mut().map(|worker| &mut worker.caller)
+        self.all[number].worker_mut().map(|worker| &mut worker.caller)
     }
 
     /// Since when the worker in the slot has been idle. No place in the index depends on it.
     pub(super) fn idle_since_mut(&mut self, number: usize) -> Option<&mut Option<std::time::Instant>> {
-        self.slots[number].worker_mut().map(|worker| &mut worker.idle_since)
+        self.all[number].worker_mut().map(|worker| &mut worker.idle_since)
     }
 
     /// Tells each worker that has something to answer when to notify. The others are told when they are given a call, so
     /// the cost does not depend on the number of idle workers.
     pub(super) fn notify(&mut self, flags: NotifyFlags) {
         for number in self.index.watched() {
-            if let Some(worker) = self.slots[*number].worker_mut() {
+            if let Some(worker) = self.all[*number].worker_mut() {
                 worker.set_notify_flags(flags);
             }
         }
@@ -97,7 +97,7 @@ impl Slots {
     /// Tells every worker which buffers are gone, and lets go of theirs. True if some are still mapped.
     pub(super) fn trim(&mut self, gone: &Gone) -> bool {
         let mut any = false;
-        for worker in self.slots.iter_mut().flat_map(Slot::workers_mut) {
+        for worker in self.all.iter_mut().flat_map(Slot::workers_mut) {
             any |= worker.caller.tend(gone);
         }
         any
@@ -117,7 +117,7 @@ impl Slots {
 
     #[inline]
     fn reindex(&mut self, number: usize) {
-        let slot = &mut self.slots[number];
+        let slot = &mut self.all[number];
         let load = slot.load();
         self.index.watch(number, slot.worker().is_some_and(|worker| worker.caller.in_flight() > 0));
         self.index.put(number, load);

@@ -210,7 +210,7 @@ impl Scheduler {
                 if self.initializer_retries() == 0 {
                     self.count_failed_start(number, &died);
                 } else {
-                    self.retry_initializer(number, died);
+                    self.retry_initializer(number, &died);
                 }
             } else {
                 let never_worked = error(&worker.caller, Execution::NotStarted);
@@ -354,13 +354,13 @@ impl Scheduler {
     }
 
     /// An initializer took too long, or its worker died in it.
-    pub(super) fn retry_initializer(&mut self, number: usize, error: Error) {
+    pub(super) fn retry_initializer(&mut self, number: usize, error: &Error) {
         if self.has_ended() {
             return;
         }
         let retries = self.initializer_retries();
         let after = self.starts.count_initializer(error.clone(), retries, self.slots.len());
-        self.after_failed_start(number, &error, after);
+        self.after_failed_start(number, error, after);
     }
 
     fn after_failed_start(&mut self, number: usize, error: &Error, after: AfterFailure) {
