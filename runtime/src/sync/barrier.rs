@@ -362,10 +362,10 @@ impl Barrier {
     }
 
     /// Takes the lock. Breaks the barrier if its last holder has died.
-    fn inside(&self) -> Inside<'_> {
+    fn inside(&self) -> BarrierSection<'_> {
         loop {
             if let Some(taken) = self.lock.lock(None) {
-                let mut inside = Inside { barrier: self, wakes_all: false };
+                let mut inside = BarrierSection { barrier: self, wakes_all: false };
                 if taken == Acquired::OwnerDied {
                     inside.break_barrier();
                     // That holder may have completed a round without waking the waiters.
@@ -378,12 +378,12 @@ impl Barrier {
 }
 
 /// Holds the lock of a barrier until dropped, and says whether all waiters are woken then.
-struct Inside<'a> {
+struct BarrierSection<'a> {
     barrier: &'a Barrier,
     wakes_all: bool,
 }
 
-impl Inside<'_> {
+impl BarrierSection<'_> {
     fn break_barrier(&mut self) {
         let breaks = self.barrier.breaks();
         if breaks.are_over() {
@@ -410,7 +410,7 @@ impl Inside<'_> {
     }
 }
 
-impl Drop for Inside<'_> {
+impl Drop for BarrierSection<'_> {
     fn drop(&mut self) {
         let Barrier { lock, waiters, .. } = self.barrier;
         if !self.wakes_all {

@@ -157,10 +157,10 @@ impl RawRwLock {
     }
 
     /// Takes `lock`, and repairs what a process that died with it left behind.
-    fn inside(&self) -> Inside<'_> {
+    fn inside(&self) -> RwLockSection<'_> {
         loop {
             if let Some(taken) = self.lock.lock(None) {
-                let mut inside = Inside { raw: self, wake: Wake::None };
+                let mut inside = RwLockSection { raw: self, wake: Wake::None };
                 if taken == Acquired::OwnerDied {
                     inside.forget_dead_readers();
                     inside.wake = Wake::All;
@@ -180,12 +180,12 @@ enum Wake {
 }
 
 /// Holds `lock` until dropped, and says which threads are woken then.
-struct Inside<'a> {
+struct RwLockSection<'a> {
     raw: &'a RawRwLock,
     wake: Wake,
 }
 
-impl Inside<'_> {
+impl RwLockSection<'_> {
     fn try_read(&mut self) -> Option<ProcId> {
         let RawRwLock { next_writer, readers, .. } = self.raw;
         self.forget_dead_writer();
@@ -256,7 +256,7 @@ fn is_alive(word: u32) -> bool {
     ProcId::from_bits(word).is_some_and(proc_table::is_alive)
 }
 
-impl Drop for Inside<'_> {
+impl Drop for RwLockSection<'_> {
     fn drop(&mut self) {
         let RawRwLock { lock, reader_waiters, writer_waiters, .. } = self.raw;
         if self.wake == Wake::None {

@@ -222,7 +222,7 @@ impl Semaphore {
         }
     }
 
-    fn inside(&self) -> Inside<'_> {
+    fn inside(&self) -> SemaphoreSection<'_> {
         loop {
             if let Some(inside) = self.inside_until(None) {
                 return inside;
@@ -231,9 +231,9 @@ impl Semaphore {
     }
 
     /// Takes the lock, and repairs what a process that died with it left behind. Returns `None` if the deadline has passed.
-    fn inside_until(&self, deadline: Option<Instant>) -> Option<Inside<'_>> {
+    fn inside_until(&self, deadline: Option<Instant>) -> Option<SemaphoreSection<'_>> {
         let taken = self.lock.lock(deadline)?;
-        let mut inside = Inside { semaphore: self, to_wake: 0 };
+        let mut inside = SemaphoreSection { semaphore: self, to_wake: 0 };
         if taken == Acquired::OwnerDied {
             inside.repair();
         }
@@ -242,12 +242,12 @@ impl Semaphore {
 }
 
 /// Holds the lock of a semaphore until dropped, and then wakes `to_wake` threads.
-struct Inside<'a> {
+struct SemaphoreSection<'a> {
     semaphore: &'a Semaphore,
     to_wake: u32,
 }
 
-impl<'a> Inside<'a> {
+impl<'a> SemaphoreSection<'a> {
     fn try_take(&mut self) -> Option<Permit<'a>> {
         let Semaphore { free, held, .. } = self.semaphore;
         if free.load(Relaxed) == 0 {
@@ -291,7 +291,7 @@ impl<'a> Inside<'a> {
     }
 }
 
-impl Drop for Inside<'_> {
+impl Drop for SemaphoreSection<'_> {
     fn drop(&mut self) {
         let Semaphore { lock, waiters, .. } = self.semaphore;
         if self.to_wake == 0 {
