@@ -148,7 +148,7 @@ fn in_process(record: Option<&ChildHandle>, error: Error) -> Error {
 }
 
 /// What a reply says of a batch.
-pub(super) struct BatchReply {
+pub(super) struct SettledBatch {
     /// The outcome of the call.
     pub(super) outcome: Result<Body>,
     /// The items that it is not about, linked to the call and not counted yet.
@@ -166,16 +166,16 @@ pub(super) struct BatchRemains {
 }
 
 /// A worker has answered a batch, or the first items of one.
-pub(super) fn on_reply(record: Option<&Arc<ChildHandle>>, call: &Arc<Call>, reply: Reply) -> BatchReply {
+pub(super) fn on_reply(record: Option<&Arc<ChildHandle>>, call: &Arc<Call>, reply: Reply) -> SettledBatch {
     let Reply { kind, body, batch } = reply;
     let named = |error| in_process(record.map(|record| &**record), error);
     let Some(batch) = batch else {
-        return BatchReply { outcome: outcome::of_reply(Reply::new(kind, body)).map_err(named), rest: None };
+        return SettledBatch { outcome: outcome::of_reply(Reply::new(kind, body)).map_err(named), rest: None };
     };
     let rest = split(call, batch.request, batch.tally.answered);
     call.set_answered(batch.tally, Some(batch.nanos), record);
     // A buffer that could not be received is an error of all items that it may have answered.
-    BatchReply { outcome: outcome::of_reply(Reply::new(FrameKind::Done, body)).map_err(named), rest }
+    SettledBatch { outcome: outcome::of_reply(Reply::new(FrameKind::Done, body)).map_err(named), rest }
 }
 
 /// The worker that was running this batch is dead.

@@ -37,13 +37,13 @@ impl Drop for ReplyInterest {
 /// What a thread does that waits.
 enum Role {
     Done,
-    Leads(Outlook),
+    Leads(PollHints),
     Follows,
 }
 
 /// What a new leader knows of the replies that it waits for.
 #[derive(Clone, Copy)]
-struct Outlook {
+struct PollHints {
     /// The last call went to a worker that had to be woken, so its reply is not near.
     far: bool,
     /// Workers need every processor.
@@ -73,7 +73,7 @@ impl Shared {
                     return Role::Follows;
                 }
                 scheduler.become_leader();
-                Role::Leads(Outlook { far: scheduler.take_far(), crowded: scheduler.is_crowded() })
+                Role::Leads(PollHints { far: scheduler.take_far(), crowded: scheduler.is_crowded() })
             });
             match role {
                 Role::Done => return true,
@@ -117,9 +117,9 @@ impl Shared {
     }
 
     /// Polls for replies and sleeps until there are some, on behalf of all, until `done`.
-    fn lead(self: &Arc<Self>, done: &dyn Fn() -> bool, deadline: Option<Instant>, outlook: Outlook) {
+    fn lead(self: &Arc<Self>, done: &dyn Fn() -> bool, deadline: Option<Instant>, outlook: PollHints) {
         let mut rang = Vec::new();
-        let Outlook { mut far, mut crowded } = outlook;
+        let PollHints { mut far, mut crowded } = outlook;
         let mut busy = false;
         loop {
             if std::mem::take(&mut busy) {

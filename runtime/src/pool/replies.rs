@@ -9,7 +9,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::thread::{Thread, ThreadId};
 use std::time::Instant;
 
-use super::batch::{self, BatchRemains, BatchReply};
+use super::batch::{self, BatchRemains, SettledBatch};
 use super::call::{QueuedCall, Waiters};
 use super::leadership::Leader;
 use super::metrics::Recorder;
@@ -94,7 +94,7 @@ impl Scheduler {
         };
         if call.is_batch() {
             let record = self.slots.worker(number).map(|worker| Arc::clone(&worker.record));
-            let BatchReply { outcome, rest } = batch::on_reply(record.as_ref(), call, reply);
+            let SettledBatch { outcome, rest } = batch::on_reply(record.as_ref(), call, reply);
             if let Some(rest) = self.admit_part(rest) {
                 self.dispatcher.requeue([rest].into_iter());
             }

@@ -11,7 +11,7 @@
 //! | [`Slots`] | each worker's slot, the index by load, and which slots were changed |
 //! | [`Dispatcher`] | the calls that no worker has, and how many there are in all |
 //! | [`Leadership`] | the leader, the followers, and when workers notify |
-//! | [`Timers`] | when deadlines are checked |
+//! | [`PoolTimers`] | when deadlines are checked |
 //! | [`Departures`] | workers that are on their way out |
 //! | [`Starts`] | starts that failed |
 //! | [`Metrics`] | what is counted, and what observers are told |
@@ -36,7 +36,7 @@ use super::pending_limit::PendingLimit;
 use super::slot::Request;
 use super::slots::Slots;
 use super::starts::Starts;
-use super::timers::Timers;
+use super::timers::PoolTimers;
 use crate::error::{Direction, Error, ErrorKind, Execution, Result, why};
 use crate::link::{Body, FD_RETRY_TIME, Payload, Reply, is_temporary};
 use crate::supervisor::ChildHandle;
@@ -55,7 +55,7 @@ pub(super) struct Scheduler {
     pub(super) slots: Slots,
     pub(super) dispatcher: Dispatcher,
     pub(super) leadership: Leadership,
-    pub(super) timers: Timers,
+    pub(super) timers: PoolTimers,
     pub(super) departures: Departures,
     pub(super) starts: Starts,
     pub(super) metrics: Metrics,
@@ -88,7 +88,7 @@ impl Scheduler {
             slots: Slots::default(),
             dispatcher: Dispatcher::new(),
             leadership: Leadership::default(),
-            timers: Timers::default(),
+            timers: PoolTimers::default(),
             departures: Departures::default(),
             starts: Starts::default(),
             metrics: Metrics::new(),

@@ -6,7 +6,7 @@ use std::time::Instant;
 
 /// The timers that are set.
 #[derive(Debug, Default)]
-pub(super) struct Timers {
+pub(super) struct PoolTimers {
     /// When the deadlines are checked next.
     alarm: Option<Instant>,
     /// Idle workers are checked after some time.
@@ -15,7 +15,7 @@ pub(super) struct Timers {
     timed: usize,
 }
 
-impl Timers {
+impl PoolTimers {
     /// Sees to it that deadlines are checked by `due`. Returns the timer that has to be set for this, if one has.
     pub(super) fn set(&mut self, due: Option<Instant>) -> Option<Instant> {
         let earlier = due.filter(|due| self.alarm.is_none_or(|alarm| *due < alarm))?;
@@ -62,7 +62,7 @@ mod tests {
 
     #[test]
     fn only_an_earlier_deadline_needs_a_timer() {
-        let mut timers = Timers::default();
+        let mut timers = PoolTimers::default();
         let now = Instant::now();
         let later = now + Duration::from_secs(1);
         assert_eq!(timers.set(None), None);
@@ -76,7 +76,7 @@ mod tests {
 
     #[test]
     fn one_timer_serves_all_idle_workers() {
-        let mut timers = Timers::default();
+        let mut timers = PoolTimers::default();
         assert!(timers.set_idle());
         assert!(!timers.set_idle());
         timers.idle_fired();
