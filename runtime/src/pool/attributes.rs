@@ -1,6 +1,9 @@
 //! What the workers of a pool find around them: environment, directory, limits, processors.
 //!
 //! Runs in: the parent. Workers differ in their names alone and, if they are pinned, in their processors.
+//!
+//! Why a pool notes the signal mask of the thread that builds it: the reactor's thread asks for workers, and it
+//! blocks every signal.
 
 use super::builder::PoolBuilder;
 use crate::process::attribute_setters;

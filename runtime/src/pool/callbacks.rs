@@ -2,6 +2,9 @@
 //!
 //! Runs in: the parent. The thread is made at first use. It ends with no callback uncalled, lets no panic out of one, and
 //! does not wait for itself.
+//!
+//! Why not the reactor's thread: a callback may block or end the pool, and that thread must do neither. A pool that
+//! ends waits for its callbacks, unless a callback ends it.
 
 use std::cell::Cell;
 use std::collections::VecDeque;

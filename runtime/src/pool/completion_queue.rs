@@ -2,6 +2,8 @@
 //!
 //! Runs in: the parent; any thread that settles a call writes, the set's owner reads. Each call is named once, by the thread
 //! that settles it, so a call costs the same in a set of any size.
+//!
+//! Why numbers are written under the pool's mutex: the leader looks there before any thread is woken.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

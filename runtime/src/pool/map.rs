@@ -2,6 +2,9 @@
 //!
 //! Runs in: the parent, on the thread that maps. Memory does not fill with items that were read ahead, and no item is kept
 //! back for long while the next one is awaited.
+//!
+//! Why a map waits for several batches, for a millisecond at most: to wake up for each one costs more than its items.
+//! When the first batch is late, it waits for any: not to read on would leave workers without work.
 
 use std::collections::VecDeque;
 use std::mem;

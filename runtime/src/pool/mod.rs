@@ -60,6 +60,23 @@
 //! The reactor's thread hears of it and sorts the link's remains: replies that had come are results; the one call that was
 //! claimed fails with `Unknown`, or is made again if its task has retries left; those behind it go back to the front of the
 //! backlog. A new worker is started if one is needed. What each death costs stands at the top of [`supervision`] and [`batch`].
+//!
+//! # Why
+//!
+//! Why a worker with calls waiting elsewhere notifies when it goes to sleep, and not each time it runs dry: under
+//! load it is given something else within a microsecond. A notification wakes a thread, which takes the processor
+//! from the one that submits.
+//!
+//! Why an eventfd is registered edge-triggered, and exclusively in two epoll sets: a leader that sleeps in the pool's
+//! set is woken alone, and the reactor is woken if there is none. No thread has to read the eventfd.
+//!
+//! Why replies of busy workers are looked at every sixteen calls: each look takes a cache line from a worker.
+//!
+//! Why a long call goes to an idle worker only: the descriptor of its memory may have to travel first.
+//!
+//! Why links are looked at each second while calls have no result: a task may write over any word of its half, also
+//! over the one that says that there is work. The parent finds a window that cannot be, and wakes the child, which
+//! finds the damage and ends.
 
 mod attributes;
 mod batch;

@@ -1,6 +1,9 @@
 //! Submits a call: takes a permit, encodes the arguments, and hands the call to the scheduler.
 //!
 //! Runs in: the parent, on the thread that submits.
+//!
+//! Why a permit is taken before the arguments are encoded: `try_submit` can then give the arguments back as they
+//! were.
 
 use std::sync::Arc;
 
