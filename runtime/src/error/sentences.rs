@@ -60,17 +60,7 @@ impl Error {
         match kind {
             ErrorKind::CouldNotStart { step, errno } => {
                 write!(f, "could not start {who}{}: {step}", While(" for", *task))?;
-                if *errno == 0 {
-                    return Ok(());
-                }
-                write!(f, ": {}", why(Errno::from_raw(*errno)))?;
-                if is_refused_by_a_filter(step, *errno) {
-                    f.write_str(FILTERED)
-                } else if *errno == Errno::EAGAIN as i32 && is_about_processes(step) {
-                    f.write_str(NO_MORE_PROCESSES)
-                } else {
-                    Ok(())
-                }
+                reason_of_start(f, step, *errno)
             }
             ErrorKind::Panicked { message, location, .. } => {
                 write!(f, "{who} panicked{running}")?;
@@ -157,6 +147,21 @@ impl Error {
             ErrorKind::CannotWrite { path, reason } => write!(f, "cannot write `{}`: {reason}", path.display()),
             ErrorKind::InvalidInput { reason } => f.write_str(reason),
         }
+    }
+}
+
+/// Why `step` of a start failed, if the kernel said why.
+fn reason_of_start(f: &mut fmt::Formatter<'_>, step: &str, errno: i32) -> fmt::Result {
+    if errno == 0 {
+        return Ok(());
+    }
+    write!(f, ": {}", why(Errno::from_raw(errno)))?;
+    if is_refused_by_a_filter(step, errno) {
+        f.write_str(FILTERED)
+    } else if errno == Errno::EAGAIN as i32 && is_about_processes(step) {
+        f.write_str(NO_MORE_PROCESSES)
+    } else {
+        Ok(())
     }
 }
 
