@@ -42,7 +42,8 @@ fn start<T: Task>(method: StartMethod, task: T, args: T::Args<'_>) -> Process<T:
 
 #[track_caller]
 fn is_closed<E: PartialEq + std::fmt::Debug + From<SendError<u32>>>(sent: Result<(), E>, item: u32) {
-    assert_eq!(sent, Err(SendError::Disconnected(item).into()));
+    let refused = sent.expect_err("every receiver is gone, or the queue is closed");
+    assert_eq!(refused, SendError::Disconnected(item).into());
 }
 
 /// Puts two, says so, and waits for `gate`.

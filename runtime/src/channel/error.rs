@@ -41,10 +41,10 @@ pub enum SendError<T> {
 /// use process_task::channel::{Queue, TrySendError};
 ///
 /// let queue = Queue::bounded(1)?;
-/// queue.try_send("first")?;
-/// assert_eq!(queue.try_send("second"), Err(TrySendError::Full("second")));
+/// queue.try_send(1)?;
+/// assert_eq!(queue.try_send(2), Err(TrySendError::Full(2)));
 /// queue.close();
-/// assert_eq!(queue.try_send("third"), Err(TrySendError::Disconnected("third")));
+/// assert_eq!(queue.try_send(3), Err(TrySendError::Disconnected(3)));
 /// # process_task::Result::Ok(())
 /// ```
 #[derive(Clone, PartialEq, Eq)]
