@@ -161,7 +161,9 @@ fn calls_between_looks_find_their_memory(method: StartMethod) {
             scope.spawn(move || calls_between(pool, pauses));
         }
     });
-    pools.iter().for_each(|(pool, _)| is_given_back(pool));
+    for (pool, _) in &pools {
+        is_given_back(pool);
+    }
 }
 
 fn calls_between(pool: &Pool, pauses: &[u64]) {
