@@ -225,20 +225,26 @@ impl Scheduler {
         }
         if !call.is_settled() {
             match call.worker() {
-                None => self.settle_call(call, Err(Error::new(ErrorKind::Cancelled, Execution::NotStarted))),
+                None => self.cancel_queued(call),
                 Some(number) if self.is_dying_under(number, call) => return self.cancel_dying(number, call),
                 Some(number) if running => {
                     let error = self.in_slot(number, Error::new(ErrorKind::Cancelled, Execution::Unknown));
                     self.kill_worker(number, &error, self.config.grace);
                     // With handles beside it, it could not be taken back though the worker had not begun it.
                     if !call.is_settled() && call.worker().is_none() {
-                        self.settle_call(call, Err(Error::new(ErrorKind::Cancelled, Execution::NotStarted)));
+                        self.cancel_queued(call);
                     }
                 }
                 Some(_) => {}
             }
         }
         call.was_cancelled() || call.worker().is_some_and(|number| self.cancel_dying(number, call))
+    }
+
+    /// Cancels a call where it stands in the backlog. The dispatcher drops it, and what it holds, once it is the first.
+    fn cancel_queued(&mut self, call: &Arc<Call>) {
+        self.settle_call(call, Err(Error::new(ErrorKind::Cancelled, Execution::NotStarted)));
+        self.dispatcher.try_again();
     }
 
     /// Cancels every call that has not started.
