@@ -18,7 +18,6 @@ mod ends;
 mod exits;
 mod extremes;
 mod futures;
-mod idle;
 mod initializers;
 mod life;
 mod log;

@@ -1,12 +1,13 @@
 //! A pool that has nothing to do uses no processor time: not in the parent, not in a worker, not in the fork server.
 //!
-//! Runs in: the test process, which has no other test. Never: does anything itself while it measures.
+//! Runs in: the test process, which has no other test: what the pools of others leave to be tidied up would be measured too.
+
+mod support;
 
 use std::time::Duration;
 
-use crate::support;
-use crate::support::processes;
 use process_task::{Pool, process_task};
+use support::processes;
 
 #[test]
 fn an_idle_pool_uses_no_processor_time() {
