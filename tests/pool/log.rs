@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use crate::support;
 use crate::support::eventually;
-use process_task::{Pool, ProcessBuilder, StartMethod, process_task};
+use process_task::{Pool, ProcessBuilder, Shared, StartMethod, process_task};
 use tracing::field::{Field, Visit};
 use tracing::span::{Attributes, Id, Record};
 use tracing::{Event, Level, Metadata, Subscriber};
@@ -46,10 +46,12 @@ fn abort() {
     std::process::abort();
 }
 
-/// Stops its own process, and returns when that goes on.
+/// Stops its own process. Returns once that goes on and `told` is set: the kernel does not say of a process that has ended
+/// meanwhile that it went on.
 #[process_task]
-fn stop() {
+fn stop(told: Shared<AtomicBool>) {
     nix::sys::signal::raise(nix::sys::signal::SIGSTOP).unwrap();
+    support::eventually("the test has heard that it goes on", support::PATIENCE, || told.load(SeqCst));
 }
 
 #[process_task]
@@ -283,18 +285,22 @@ fn stopped(message: &str) -> Heard {
 fn stopped_worker_is_a_warning_with_task_and_signal(method: StartMethod) {
     listen();
     let pool = pool(method);
-    let call = pool.submit(stop, ());
+    let told = Shared::new(AtomicBool::new(false)).unwrap();
+    let call = pool.submit(stop, told.clone());
     let stopped = stopped("worker stopped");
     assert_eq!(stopped.fields["worker"], "logged-0");
-    assert_eq!(call.join(), Ok(()));
     eventually("it is told that it goes on", support::PATIENCE, || heard("worker continued").len() == 1);
+    told.store(true, SeqCst);
+    assert_eq!(call.join(), Ok(()));
     assert_eq!(heard("worker continued")[0].fields["pid"], stopped.fields["pid"]);
 }
 
 fn stopped_process_is_a_warning_with_task_and_signal(method: StartMethod) {
     listen();
-    let process = ProcessBuilder::new().name("still").start_method(method).spawn(stop, ()).unwrap();
+    let told = Shared::new(AtomicBool::new(false)).unwrap();
+    let process = ProcessBuilder::new().name("still").start_method(method).spawn(stop, told.clone()).unwrap();
     assert_eq!(stopped("process stopped").fields["process"], "still");
-    assert_eq!(process.join(), Ok(()));
     eventually("it is told that it goes on", support::PATIENCE, || heard("process continued").len() == 1);
+    told.store(true, SeqCst);
+    assert_eq!(process.join(), Ok(()));
 }
