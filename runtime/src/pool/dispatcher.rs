@@ -132,6 +132,8 @@ impl Dispatcher {
         let (abandoned, wanted) =
             self.backlog.drain(..).partition::<Vec<_>, _>(|queued| queued.call.abandoned.load(Relaxed));
         self.backlog.extend(wanted);
+        // Calls that stood behind one of them may be first now.
+        self.due |= !abandoned.is_empty();
         abandoned.into_iter().map(|queued| queued.call).collect()
     }
 

@@ -259,10 +259,13 @@ impl<R> Future for JoinHandle<R> {
     /// See [`JoinHandle::join`].
     fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Result<R>> {
         if !self.call.is_settled() {
-            let waker = context.waker().clone();
+            // Dropped out here if it is not needed: its destructor is the program's code and must not run under the mutex.
+            let mut waker = Some(context.waker().clone());
             self.shared.update(|scheduler| {
                 scheduler.collect();
-                if !self.call.is_settled() {
+                if !self.call.is_settled()
+                    && let Some(waker) = waker.take()
+                {
                     scheduler.register_waker(&self.call, waker);
                 }
             });

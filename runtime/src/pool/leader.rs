@@ -82,8 +82,8 @@ impl Shared {
             });
             match role {
                 Role::Done => return true,
-                Role::Leads(outlook) => {
-                    self.lead(done, deadline, outlook);
+                Role::Leads(hints) => {
+                    self.lead(done, deadline, hints);
                     return done();
                 }
                 Role::Follows => {
@@ -122,9 +122,9 @@ impl Shared {
     }
 
     /// Polls for replies and sleeps until there are some, on behalf of all, until `done`.
-    fn lead(self: &Arc<Self>, done: &dyn Fn() -> bool, deadline: Option<Instant>, outlook: PollHints) {
+    fn lead(self: &Arc<Self>, done: &dyn Fn() -> bool, deadline: Option<Instant>, hints: PollHints) {
         let mut rang = Vec::new();
-        let PollHints { mut far, mut crowded } = outlook;
+        let PollHints { mut far, mut crowded } = hints;
         let mut busy = false;
         loop {
             if std::mem::take(&mut busy) {

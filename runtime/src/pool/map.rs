@@ -240,7 +240,7 @@ impl<'p, T: Task> MapRun<'p, T> {
                 let filling = mem::replace(&mut self.filling, BufferWriter::new(&self.shared.stock));
                 match filling.done(len) {
                     Some(loan) => self.send_alone(Payload::in_buffer(loan).with(handles)),
-                    None => self.refuse("their parcel is gone".to_owned()),
+                    None => self.refuse("their shared memory is gone".to_owned()),
                 }
             }
             BatchEnd::Refused(reason) => self.refuse(reason),

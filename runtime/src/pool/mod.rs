@@ -17,7 +17,7 @@
 //! | [`metrics`] | counts, times, events | the scheduler |
 //! | [`effects`] | what is done once the mutex is released | every transition; taken by `Shared::update` |
 //!
-//! [`shared`] has the mutex, with two entrances: `Shared::update` and `Shared::inspect`. A transition changes slots and the
+//! [`shared`] has the mutex, with one entrance for changes, `Shared::update`. A transition changes slots and the
 //! backlog; `Scheduler::settle`, at the end of each update, finds what follows: a vacant slot gets a worker, an idle worker
 //! leaves if it is not needed, calls are given out and evenly spread, workers are told when to notify. Then the mutex is
 //! released and the effects run. Transitions are in [`scheduler`] (calls), [`replies`], [`supervision`] (workers that come

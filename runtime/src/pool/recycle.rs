@@ -27,7 +27,7 @@ use super::departures::Departure;
 use super::effects::Start;
 use super::metrics::WorkerRef;
 use super::scheduler::{Phase, Scheduler};
-use super::slot::{Request, SlotState, Worker};
+use super::slot::{Request, Slot, SlotState, Worker};
 use crate::error::{Error, ErrorKind, Execution};
 use crate::link::window::MAX_IN_FLIGHT;
 use crate::supervisor::not_dead_note;
@@ -104,7 +104,9 @@ impl Scheduler {
             return;
         }
         let waiting = self.dispatcher.len() + self.slots.index().behind();
-        let mut starting = self.slots.iter().filter(|slot| slot.pending_starts > 0).count();
+        // Also those that were asked for and are not confirmed yet, and those that pause after a failed start.
+        let is_coming = |slot: &&Slot| slot.pending_starts > 0 || matches!(slot.state, SlotState::Backoff);
+        let mut starting = self.slots.iter().filter(is_coming).count();
         for number in 0..self.slots.len() {
             if starting >= waiting {
                 break;
@@ -118,10 +120,11 @@ impl Scheduler {
 
     /// A timer fired: retires workers that have been idle for too long.
     pub(super) fn check_idle(&mut self) {
-        self.timers.idle_fired();
         let Some(timeout) = self.config.idle_timeout else { return };
         self.collect();
         self.settle();
+        // Only now: a worker that has just become idle is among those below, and must not set a timer of its own.
+        self.timers.idle_fired();
         let now = Instant::now();
         let mut next: Option<Duration> = None;
         for number in self.slots.index().all_idle().to_vec() {

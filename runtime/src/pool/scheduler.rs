@@ -2,9 +2,9 @@
 //!
 //! Runs in: the parent, under the mutex, by way of [`Shared::update`](super::shared::Shared::update).
 //!
-//! A transition (a call is submitted or cancelled, replies are taken, a worker comes or ends, a timer fires) changes slots
-//! and the backlog, and nothing else. What follows from that is found by [`Scheduler::settle`], once, at the end of each
-//! update. What is to be done outside of the mutex is pushed to the scheduler's own [`Effects`].
+//! A transition (a call is submitted or cancelled, replies are taken, a worker comes or ends, a timer fires) changes the part
+//! that it is about, and gives out no calls. What follows for slots and the backlog is found by [`Scheduler::settle`], at the
+//! end of each update. What is to be done outside of the mutex is pushed to the scheduler's own [`Effects`].
 //!
 //! | part | what it has |
 //! |---|---|

@@ -79,6 +79,32 @@ fn failed_start_is_tried_again_while_work_waits() {
 }
 
 #[test]
+fn starts_that_are_not_confirmed_yet_count() {
+    let mut scheduler = scheduler(4, false);
+    let _calls = [submit(&mut scheduler), submit(&mut scheduler)];
+    let effects = scheduler.take_effects().unwrap();
+    let [first, second] = effects.start[..] else { panic!("{:?}", effects.start) };
+    assert!(scheduler.confirm_start(first));
+    scheduler.settle();
+    assert!(starts(&mut scheduler).is_empty(), "two calls wait, and two workers come");
+    assert!(scheduler.confirm_start(second));
+    scheduler.start_failed(first.number, &Error::could_not_start("fork", Errno::EAGAIN));
+    scheduler.settle();
+    assert_eq!(starts(&mut scheduler), [first.number], "it is tried again, and no other slot is tried instead");
+}
+
+#[test]
+fn pool_that_was_killed_starts_no_worker() {
+    let mut scheduler = scheduler(1, false);
+    let call = submit(&mut scheduler);
+    let start = scheduler.take_effects().unwrap().start[0];
+    scheduler.terminate(Error::closed("`kill` was called"));
+    scheduler.settle();
+    assert!(call.has_failed());
+    assert!(!scheduler.confirm_start(start));
+}
+
+#[test]
 fn lasting_failure_fails_every_call() {
     let mut scheduler = scheduler(1, false);
     let call = submit(&mut scheduler);

@@ -1,7 +1,7 @@
 //! What a pool's handles, threads and workers share: the scheduler behind its mutex, and what the mutex is not needed for.
 //!
-//! Runs in: the parent, on any thread. The mutex is private to this file and has two entrances: [`Shared::update`] changes
-//! the scheduler and runs the effects, [`Shared::inspect`] reads it.
+//! Runs in: the parent, on any thread. The mutex is private to this file: [`Shared::update`] changes the scheduler and
+//! runs the effects; [`Shared::inspect`], [`Shared::try_inspect`] and [`Shared::wait_for_change`] read it.
 //! Invariant: no user code runs, no thread is woken and no process is started or killed while the mutex is held.
 
 use std::fmt;
@@ -197,7 +197,9 @@ impl Shared {
             return self.run_inline(&call, &payload);
         }
         let taken = self.update(|scheduler| scheduler.submit(QueuedCall { call, payload }));
-        self.watch_later();
+        if taken {
+            self.watch_later();
+        }
         taken
     }
 

@@ -1,7 +1,7 @@
 //! The slots of a pool's workers, and the index of workers by load.
 //!
-//! Runs in: the parent, under the scheduler's mutex. A slot is changed by [`Slots::change`] only, which puts it where it
-//! belongs in the index, and marks it if something may follow from the change.
+//! Runs in: the parent, under the scheduler's mutex. What decides a slot's place in the index is changed by
+//! [`Slots::change`] only, which also marks the slot if something may follow from the change.
 //! Invariant: the index agrees with the slots; a slot without a worker is in no list.
 
 use super::load_index::LoadIndex;

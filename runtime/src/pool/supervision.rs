@@ -69,11 +69,12 @@ impl Scheduler {
     /// It is time to start a worker for this slot; false if none is needed any more.
     pub(super) fn confirm_start(&mut self, start: Start) -> bool {
         let slot = self.slots.get(start.number);
-        let needed = if start.standby {
-            !self.has_ended() && slot.enabled && slot.pending_starts == 0 && slot.standby.is_none()
+        let has_place = if start.standby {
+            slot.enabled && slot.pending_starts == 0 && slot.standby.is_none()
         } else {
             matches!(slot.state, SlotState::Backoff)
         };
+        let needed = has_place && !self.has_ended();
         if needed {
             self.slots.change(start.number, |slot| {
                 slot.pending_starts += 1;

@@ -1,7 +1,6 @@
 //! Waiting for several calls, also of several pools: for all, for the first, or one by one as they are finished.
 //!
-//! Owns: [`wait()`], [`as_completed`] and what they give. Runs in: the parent, on the thread that waits.
-//! Never: looks at a call twice, or cancels one.
+//! Runs in: the parent, on the thread that waits. A call that is late is not cancelled.
 
 use std::collections::HashSet;
 use std::fmt;
@@ -106,7 +105,7 @@ pub fn wait<R>(
     // A time beyond the clock's end is for ever.
     let deadline = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
     let handles: Vec<_> = handles.into_iter().collect();
-    let mut pools = CompletionWaiter::new(cores_of(&handles));
+    let mut pools = CompletionWaiter::new(pools_of(&handles));
     let set = CompletionQueue::new();
     match wait_for {
         WaitFor::First => {}
@@ -150,7 +149,7 @@ pub fn wait<R>(
 /// The call that it was running has failed, and its handle is given out. The others go on.
 pub fn as_completed<R>(handles: impl IntoIterator<Item = JoinHandle<R>>) -> AsCompleted<R> {
     let handles: Vec<_> = handles.into_iter().map(Some).collect();
-    let pools = CompletionWaiter::new(cores_of(handles.iter().flatten()));
+    let pools = CompletionWaiter::new(pools_of(handles.iter().flatten()));
     let set = CompletionQueue::new();
     for (number, handle) in handles.iter().flatten().enumerate() {
         handle.call().subscribe(&set, number);
@@ -249,36 +248,36 @@ impl<R> fmt::Debug for AsCompleted<R> {
 }
 
 /// Each pool once. Takes the replies that are there, so that what is settled is known to be.
-fn cores_of<'h, R: 'h>(handles: impl IntoIterator<Item = &'h JoinHandle<R>>) -> Vec<Arc<Shared>> {
+fn pools_of<'h, R: 'h>(handles: impl IntoIterator<Item = &'h JoinHandle<R>>) -> Vec<Arc<Shared>> {
     let mut seen = HashSet::new();
-    let cores = handles.into_iter().map(JoinHandle::shared).filter(|shared| seen.insert(Arc::as_ptr(shared)));
-    let cores: Vec<_> = cores.cloned().collect();
-    for shared in &cores {
+    let pools = handles.into_iter().map(JoinHandle::shared).filter(|shared| seen.insert(Arc::as_ptr(shared)));
+    let pools: Vec<_> = pools.cloned().collect();
+    for shared in &pools {
         shared.update(Scheduler::collect);
     }
-    cores
+    pools
 }
 
 /// The pools that the calls of a set belong to.
 #[derive(Default)]
 pub(super) struct CompletionWaiter {
-    cores: Vec<Arc<Shared>>,
-    attention: Vec<ReplyInterest>,
+    pools: Vec<Arc<Shared>>,
+    interests: Vec<ReplyInterest>,
 }
 
 impl CompletionWaiter {
-    pub(super) fn new(cores: Vec<Arc<Shared>>) -> Self {
-        Self { cores, attention: Vec::new() }
+    pub(super) fn new(pools: Vec<Arc<Shared>>) -> Self {
+        Self { pools, interests: Vec::new() }
     }
 
     /// Waits until there is what the owner of `set` wants; false if `deadline` came first.
     pub(super) fn wait(&mut self, set: &CompletionQueue, deadline: Option<Instant>) -> bool {
-        if let [shared] = &*self.cores {
+        if let [shared] = &*self.pools {
             return set.is_enough() || shared.wait(&|| set.is_enough(), set, deadline);
         }
         // No thread can lead several pools. So the reactor listens to all of them, from the first time that this is needed.
-        if self.attention.is_empty() && !set.is_enough() {
-            self.attention = self.cores.iter().map(ReplyInterest::new).collect();
+        if self.interests.is_empty() && !set.is_enough() {
+            self.interests = self.pools.iter().map(ReplyInterest::new).collect();
         }
         let own = std::thread::current();
         loop {
