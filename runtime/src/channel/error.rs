@@ -102,7 +102,7 @@ pub enum RecvError {
     #[doc(alias("ShutDown", "EOFError"))]
     Disconnected,
     /// What came [cannot be decoded](ErrorKind::CannotDecode), and is gone; or the kernel refused what was needed, such as
-    /// room for a descriptor, or the other side broke the rules of the channel.
+    /// room for a descriptor, or the other side broke the rules of the channel. What a queue's kernel refused stays in the queue.
     Failed(Error),
 }
 

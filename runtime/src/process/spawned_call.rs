@@ -330,7 +330,7 @@ impl SpawnedCall {
 
     /// Takes the reply if there is one, or finds the process dead.
     fn poll(&self) {
-        // RequestKind before the replies are taken: then a reply that came before the end is not missed.
+        // Asked before the replies are taken: then a reply that came before the end is not missed.
         let ended = self.record.status();
         let mut caller = lock(&self.caller);
         let Some(caller) = &mut *caller else { return };

@@ -2,7 +2,8 @@
 //!
 //! Owns: the epoll set, and through it the order in which events are handled. Runs in: any process; the loop on a thread
 //! of its own, the rest on any.
-//! Invariant: no handler blocks, and no lock of the reactor is held while one runs. Handlers add and remove each other.
+//! Invariant: no lock of the reactor is held while a handler runs. Handlers add and remove each other. None waits for a
+//! task; the one that replaces a fork server waits until that has started.
 //!
 //! The thread starts with the first use and stays. It blocks all signals: a handler of the program's never runs on it.
 //!
@@ -25,7 +26,7 @@ use super::timers::{TimerKey, Timers};
 use crate::error::{Error, Result};
 use crate::sys::held::{self, CloseDetector, HeldFd};
 use crate::sys::poll::{self, Trigger};
-use crate::sys::{self, Errno, atfork, errno_of, fd, identity, signal};
+use crate::sys::{self, Errno, atfork, errno_of, fd, identity, membarrier, signal};
 
 /// Handles the events of descriptors. Called on the reactor's thread, which it must not block.
 pub(crate) trait EventHandler: Send + Sync {
@@ -122,6 +123,10 @@ impl Reactor {
             timers: Mutex::default(),
             last_token: AtomicU64::new(WAKE_UP.0),
         });
+        // Before there is a second thread, or the kernel takes long for it. It may start a thread of its own.
+        let mask = signal::block_all();
+        membarrier::register_in_background();
+        signal::set_mask(mask);
         reactor.start_thread()?;
         Ok(reactor)
     }

@@ -122,7 +122,8 @@ impl ChildHandle {
 
     /// The signal that has stopped it, while it is stopped.
     pub(crate) fn stopped_by(&self) -> Option<i32> {
-        lock(&self.stop).signal.filter(|_| self.status().is_none())
+        let signal = lock(&self.stop).signal;
+        signal.filter(|_| self.status().is_none())
     }
 
     /// Calls `watcher` on the reactor's thread when it is stopped, with the signal, and when it is continued (`None`). Calls it at
@@ -193,7 +194,9 @@ impl ChildHandle {
 
     /// What there is to know of its exit, which had this status.
     pub(crate) fn exit(&self, status: ExitStatus) -> Exit {
-        Exit { status, oom_note: lock(&self.end).oom.clone(), background_signal: lock(&self.stop).for_good }
+        let oom_note = lock(&self.end).oom.clone();
+        let background_signal = lock(&self.stop).for_good;
+        Exit { status, oom_note, background_signal }
     }
 
     /// It has ended: tells the watchers. A second report is ignored.

@@ -1,7 +1,7 @@
 //! What this process knows of its children and of its fork servers, and the events that change it.
 //!
 //! Runs in: the parent; events on the reactor's thread, the rest on any.
-//! Invariant: nothing here waits for a child, or for a lock whose holder waits for one.
+//! Invariant: nothing here waits for a task, or for a child that runs one. To start a fork server takes a wait.
 //!
 //! The host may call `fork()`: the copy finds another generation number than its supervisor's, and starts afresh with a supervisor, a
 //! fork server and spares of its own.
@@ -23,7 +23,7 @@ use crate::reactor::{Hooks, Reactor, lost_error, reactor};
 use crate::shared::proc_table::{self, DEATH_GRACE, ProcId};
 use crate::sys::identity::{self, Unready};
 use crate::sys::poll::{self, Trigger};
-use crate::sys::{Errno, fd, held, membarrier, process, signal, socket};
+use crate::sys::{Errno, fd, held, process, signal, socket};
 
 /// How long the fork server may take to end its children once our end of its socket is closed. It takes milliseconds.
 const CHILDREN_EXIT_TIMEOUT: Duration = Duration::from_secs(2);
@@ -91,10 +91,6 @@ pub(crate) fn supervisor() -> Result<Arc<Supervisor>> {
 
 impl Supervisor {
     fn start() -> Result<Arc<Self>> {
-        // Before there is a second thread, or the kernel takes long for it. It may start a thread of its own.
-        let mask = signal::block_all();
-        membarrier::register_in_background();
-        signal::set_mask(mask);
         let reactor = reactor()?;
         let supervisor = Arc::new(Self {
             reactor: Arc::clone(&reactor),

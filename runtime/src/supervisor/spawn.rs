@@ -117,7 +117,8 @@ impl Supervisor {
         // Entered and sent under one lock, so that requests stand in the table in the order in which they are answered.
         let mut table = self.table();
         let (id, message) = table.enter(&server, how, link, started);
-        let accepted = match exec_context.as_deref().map_or(Ok(Vec::new()), ExecContext::duplicate) {
+        // If this is refused, the fork server's death is about to be reported, and takes this request with it.
+        let _accepted = match exec_context.as_deref().map_or(Ok(Vec::new()), ExecContext::duplicate) {
             Ok(exec_context) => server.send(&message, [theirs].into_iter().chain(exec_context).collect()),
             Err(errno) => {
                 let refused = table.take(id);
@@ -133,9 +134,6 @@ impl Supervisor {
             return late.map_or((), |late| self.request(late.how, rights, late.started));
         }
         drop(table);
-        if !accepted {
-            // Its death is about to be reported, and takes this request with it.
-        }
     }
 
     /// The fork server that was started with these rights, started if there is none.

@@ -90,8 +90,8 @@ pub(crate) fn file_id(fd: BorrowedFd<'_>) -> Option<FileId> {
     Some((stat.st_dev, stat.st_ino, stat.st_mode & libc::S_IFMT))
 }
 
-/// Identifies a directory: the file, and the mount that it was reached by. The same directory may be mounted twice, and
-/// read-only only once.
+/// Identifies a directory: the file, and the mount that it was reached by. The same directory may be mounted twice, of
+/// which once read-only.
 pub(crate) type DirId = (FileId, u64);
 
 /// `STATX_MNT_ID` and, from Linux 6.8, `STATX_MNT_ID_UNIQUE`: a number that is not given out again.
