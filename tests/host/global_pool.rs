@@ -1,4 +1,4 @@
-//! What the pool that everybody shares promises.
+//! What the pool that the whole program shares promises.
 //!
 //! Runs in: a victim, which has such a pool until it ends. Never: makes one in the test process, where it would stay.
 

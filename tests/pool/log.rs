@@ -15,6 +15,7 @@ use crate::support::eventually;
 use process_task::{Pool, ProcessBuilder, Shared, StartMethod, process_task};
 use tracing::field::{Field, Visit};
 use tracing::span::{Attributes, Id, Record};
+use tracing::subscriber::Interest;
 use tracing::{Event, Level, Metadata, Subscriber};
 
 under_every_start_method! {
@@ -68,6 +69,8 @@ struct Heard {
 
 static HEARD: Mutex<Vec<Heard>> = Mutex::new(Vec::new());
 static SPANS: Mutex<BTreeMap<u64, String>> = Mutex::new(BTreeMap::new());
+/// A test of this file runs: those of other files run as without a subscriber.
+static LISTENS: AtomicBool = AtomicBool::new(false);
 static PANICS: AtomicBool = AtomicBool::new(false);
 
 thread_local! {
@@ -78,7 +81,12 @@ struct Listener;
 
 impl Subscriber for Listener {
     fn enabled(&self, metadata: &Metadata<'_>) -> bool {
-        metadata.target() == "process_task"
+        metadata.target() == "process_task" && LISTENS.load(SeqCst)
+    }
+
+    /// Asks again each time: otherwise the first answer would hold for good.
+    fn register_callsite(&self, _: &'static Metadata<'static>) -> Interest {
+        Interest::sometimes()
     }
 
     fn new_span(&self, span: &Attributes<'_>) -> Id {
@@ -127,11 +135,23 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Has this process listen from now on; forgets what it heard before.
-fn listen() {
+/// Listens until it is dropped.
+#[must_use]
+struct Listening;
+
+impl Drop for Listening {
+    fn drop(&mut self) {
+        LISTENS.store(false, SeqCst);
+    }
+}
+
+/// Forgets what was heard before, and listens.
+fn listen() -> Listening {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| tracing::subscriber::set_global_default(Listener).expect("the only subscriber"));
     lock(&HEARD).clear();
+    LISTENS.store(true, SeqCst);
+    Listening
 }
 
 /// What was heard under this message.
@@ -144,7 +164,7 @@ fn pool(method: StartMethod) -> Pool {
 }
 
 fn a_subscriber_hears_of_workers_and_calls(method: StartMethod) {
-    listen();
+    let _listening = listen();
     let pool = pool(method);
     let pid = process_task::active_children()[0].pid().to_string();
     assert_eq!(pool.call(square, 3), Ok(9));
@@ -166,7 +186,7 @@ fn a_subscriber_hears_of_workers_and_calls(method: StartMethod) {
 }
 
 fn a_death_is_a_warning_and_the_next_worker_is_told_of(method: StartMethod) {
-    listen();
+    let _listening = listen();
     let pool = pool(method);
     pool.call(abort, ()).expect_err("an abort");
     assert_eq!(pool.call(square, 3), Ok(9));
@@ -179,7 +199,7 @@ fn a_death_is_a_warning_and_the_next_worker_is_told_of(method: StartMethod) {
 }
 
 fn a_time_out_is_a_warning_and_a_retry_is_told_of(method: StartMethod) {
-    listen();
+    let _listening = listen();
     let pool = pool(method);
     pool.call(sleep.timeout(Duration::from_millis(50)), ()).expect_err("a time-out");
     pool.call(abort.retries(1), ()).expect_err("two aborts");
@@ -192,7 +212,7 @@ fn a_time_out_is_a_warning_and_a_retry_is_told_of(method: StartMethod) {
 }
 
 fn a_cancelled_call_is_no_warning(method: StartMethod) {
-    listen();
+    let _listening = listen();
     let pool = pool(method);
     let call = pool.submit(sleep, ());
     eventually("it runs", support::PATIENCE, || call.is_running());
@@ -210,7 +230,7 @@ fn a_cancelled_call_is_no_warning(method: StartMethod) {
 }
 
 fn death_says_which_task_ran(method: StartMethod) {
-    listen();
+    let _listening = listen();
     let pool = pool(method);
     pool.call(abort, ()).expect_err("an abort");
     assert_eq!(pool.call(square, 3), Ok(9));
@@ -225,7 +245,7 @@ fn death_says_which_task_ran(method: StartMethod) {
 }
 
 fn forced_end_and_failed_finalizer_are_warnings(method: StartMethod) {
-    listen();
+    let _listening = listen();
     let limit = Duration::from_millis(100);
     let builder = Pool::builder().workers(1).start_method(method).name("logged");
     let pool = builder.finalizer(sleep.timeout(limit), ()).build().expect("a pool");
@@ -240,7 +260,7 @@ fn forced_end_and_failed_finalizer_are_warnings(method: StartMethod) {
 }
 
 fn span_is_around_waiting_callers(method: StartMethod) {
-    listen();
+    let _listening = listen();
     let pool = pool(method);
     let seen = || INSIDE.with_borrow(Clone::clone);
     let mut inside = Vec::new();
@@ -255,7 +275,7 @@ fn span_is_around_waiting_callers(method: StartMethod) {
 }
 
 fn panicking_subscriber_leaves_the_pool_working(method: StartMethod) {
-    listen();
+    let _listening = listen();
     let pool = pool(method);
     PANICS.store(true, SeqCst);
     let quiet = std::panic::take_hook();
@@ -283,7 +303,7 @@ fn stopped(message: &str) -> Heard {
 }
 
 fn stopped_worker_is_a_warning_with_task_and_signal(method: StartMethod) {
-    listen();
+    let _listening = listen();
     let pool = pool(method);
     let told = Shared::new(AtomicBool::new(false)).unwrap();
     let call = pool.submit(stop, told.clone());
@@ -296,7 +316,7 @@ fn stopped_worker_is_a_warning_with_task_and_signal(method: StartMethod) {
 }
 
 fn stopped_process_is_a_warning_with_task_and_signal(method: StartMethod) {
-    listen();
+    let _listening = listen();
     let told = Shared::new(AtomicBool::new(false)).unwrap();
     let process = ProcessBuilder::new().name("still").start_method(method).spawn(stop, told.clone()).unwrap();
     assert_eq!(stopped("process stopped").fields["process"], "still");
