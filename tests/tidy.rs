@@ -19,6 +19,7 @@ const LAYERS: &[&[&str]] = &[
     &["call"],
     &["child", "supervisor"],
     &["process", "channel"],
+    &["manager"],
     &["pool"],
 ];
 

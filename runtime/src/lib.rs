@@ -54,6 +54,7 @@ mod child; // what runs only in processes that we started
 mod codec; // values to bytes
 mod error;
 mod link; // what joins a parent and a child
+mod manager; // objects in one process, used from many
 mod pool;
 mod process;
 mod reactor; // epoll, timers and wake-ups of one thread
@@ -81,6 +82,9 @@ pub use self::pool::{
     WaitFor, WaitOutcome, as_completed, wait, worker_state,
 };
 
+// Objects that live in one process and are used from many.
+pub use self::manager::{CallHandle, Manager, ManagerBuilder, ManagerHandle, Proxy};
+
 // Memory that processes share.
 pub use self::shared::{FreezeError, Shareable, Shared, SharedMut};
 pub use self::sync::{RangeGuard, SharedRanges};
@@ -103,6 +107,7 @@ pub mod __private {
         ALIGNMENT, Again, AsBorrowed, AsElements, AsNothing, AsOwned, AsPlain, Borrowable, Codec, CodecError, Encoded,
         Format, Lend, LendCodec, Log, Never, Number, Plain, Reader, Spill, Store, ViaSerde, Writer, codec, loan,
     };
+    pub use crate::manager::{CallHandle, ManagerHandle, Proxy};
     pub use crate::process::spawn;
     pub use crate::task::{Entry, Options, Preload, Registration, StubError, Task};
     pub use inventory;

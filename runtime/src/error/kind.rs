@@ -159,6 +159,18 @@ pub enum ErrorKind {
         /// What the system said.
         reason: String,
     },
+    /// The manager in which the object lived has ended, and the object with it. The error's process names it.
+    #[non_exhaustive]
+    ManagerGone {
+        /// The manager's name.
+        name: String,
+        /// Its process id.
+        pid: u32,
+        /// The signal that ended it, where it is known: in the process that started it.
+        signal: Option<i32>,
+    },
+    /// A method that had the object for itself panicked, and may have left it half changed.
+    Poisoned,
     /// The caller asked for something that makes no sense.
     #[non_exhaustive]
     InvalidInput {

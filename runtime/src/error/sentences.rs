@@ -145,6 +145,20 @@ impl Error {
                 write!(f, "cannot share memory: {step}: {}", why(Errno::from_raw(*errno)))
             }
             ErrorKind::CannotWrite { path, reason } => write!(f, "cannot write `{}`: {reason}", path.display()),
+            ErrorKind::ManagerGone { name, pid, signal } => {
+                write!(f, "manager `{name}` (pid {pid}), in which the object lived, has ended")?;
+                signal.map_or(Ok(()), |signal| write!(f, ": killed by {}", SignalName(signal)))?;
+                match execution {
+                    Execution::NotStarted => write!(f, "; the call{of} did not begin"),
+                    Execution::Finished => Ok(()),
+                    Execution::Unknown => write!(f, "; the call{of} may have run"),
+                }
+            }
+            ErrorKind::Poisoned => write!(
+                f,
+                "the object is poisoned: a method that had it for itself panicked; the call{of} did not begin; look at the \
+                 object and call `clear_poison` on its proxy to go on"
+            ),
             ErrorKind::InvalidInput { reason } => f.write_str(reason),
         }
     }
