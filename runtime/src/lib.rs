@@ -107,10 +107,14 @@ pub mod __private {
         ALIGNMENT, Again, AsBorrowed, AsElements, AsNothing, AsOwned, AsPlain, Borrowable, Codec, CodecError, Encoded,
         Format, Lend, LendCodec, Log, Never, Number, Plain, Reader, Spill, Store, ViaSerde, Writer, codec, loan,
     };
+    pub use crate::manager::scope::{created, exclusive_object, shared_object};
     pub use crate::manager::{CallHandle, ManagerHandle, Proxy};
     pub use crate::process::spawn;
-    pub use crate::task::{Entry, Options, Preload, Registration, StubError, Task};
+    pub use crate::task::{
+        Entry, Object, ObjectRefusal, ObjectType, Options, Preload, Registration, RegistrationKind, StubError, Task,
+    };
     pub use inventory;
+    pub use serde;
 }
 
 /// What the fuzzer calls; see `fuzz/`. Not in any program.

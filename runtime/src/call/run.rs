@@ -86,6 +86,8 @@ fn failed(panic: Option<Box<dyn Any + Send>>, refusal: Option<StubError>, room: 
         (Some(payload), _) => (FrameKind::Panicked, to_bytes(&panics::take_report(payload))),
         (None, Some(StubError::Decode(error))) => (FrameKind::BadArguments, error.to_string().into_bytes()),
         (None, Some(StubError::Encode(error))) => (FrameKind::BadResult, error.to_string().into_bytes()),
+        // Only a manager gives methods to run, and it knows the refusal.
+        (None, Some(StubError::Object(refusal))) => (FrameKind::BadArguments, refusal.to_string().into_bytes()),
         (None, None) => (FrameKind::BadResult, Vec::new()),
     };
     put_failure(kind, &why, room, writer)

@@ -3,8 +3,10 @@
 mod builder;
 mod call_handle;
 mod handle;
+pub(crate) mod instance;
 mod owner;
 mod proxy;
+pub(crate) mod scope;
 
 pub use self::builder::ManagerBuilder;
 pub use self::call_handle::CallHandle;

@@ -247,7 +247,7 @@ impl PoolConfig {
 
 /// Gives a worker its finalizer.
 fn give_finalizer(worker: &mut Worker, finalizer: &EncodedCall) -> Result<()> {
-    let index = finalizer.task().index();
+    let index = finalizer.task().task_index();
     let index = index.ok_or_else(Error::unknown_task)?;
     let at = |step: &'static str| move |errno| Error::could_not_start(step, errno);
     let payload = finalizer.payload().map_err(at("find memory for the finalizer's arguments"))?;

@@ -53,7 +53,7 @@ pub(super) fn end(plan: &PoolConfig) -> Result<()> {
 fn run_errand(errand: &EncodedCall) -> Result<()> {
     let name = errand.task().name();
     let unknown = Error::unknown_task;
-    let index = errand.task().index().ok_or_else(unknown);
+    let index = errand.task().task_index().ok_or_else(unknown);
     let no_memory = |errno| Error::could_not_start("find memory for its arguments", errno);
     let outcome = index.and_then(|index| run(index, &errand.payload().map_err(no_memory)?));
     outcome.map(drop).map_err(|error| error.in_task(name))

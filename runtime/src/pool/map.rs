@@ -66,7 +66,7 @@ where
 
 /// Whether the task's calls are alike, and nothing has to be said or counted for each.
 fn travels_in_batches<T: Task>(shared: &Arc<Shared>, task: T) -> bool {
-    let alike = task.options() == Options::new() && task.registration().index().is_some();
+    let alike = task.options() == Options::new() && task.registration().task_index().is_some();
     alike && !inline::is_on() && allows_batches(shared)
 }
 
@@ -152,7 +152,7 @@ impl<'p, T: Task> MapRun<'p, T> {
         let registration = task.registration();
         Self {
             shared,
-            task: (registration.name(), registration.index().unwrap_or_default()),
+            task: (registration.name(), registration.task_index().unwrap_or_default()),
             workers,
             results: Vec::new(),
             pending: VecDeque::new(),

@@ -39,7 +39,7 @@ pub(super) fn try_submit<'a, T: Task>(
 fn submit_with<T: Task>(permit: PendingPermit<'_>, task: T, args: T::Args<'_>) -> JoinHandle<T::Output> {
     let shared = permit.0;
     let registration = task.registration();
-    let Some(index) = registration.index() else {
+    let Some(index) = registration.task_index() else {
         return refused(shared, task, Error::unknown_task());
     };
     match encode::<T>(args, &shared.stock) {

@@ -135,7 +135,7 @@ fn prepare(
     pushed.map_err(|(errno, ..)| at("hand over the setup")(errno))?;
     if let Some(initializer) = &shared.config.initializer {
         let unknown = || Error::unknown_task().in_task(initializer.task().name());
-        let index = initializer.task().index().ok_or_else(unknown)?;
+        let index = initializer.task().task_index().ok_or_else(unknown)?;
         let payload = initializer.payload().map_err(at("find memory for the initializer's arguments"))?;
         let request = (index, initializer.options().memory_limit);
         let written = caller.write(FrameKind::Call, request, payload, Request::Initializer);

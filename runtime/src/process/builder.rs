@@ -202,7 +202,7 @@ fn launch<T: Task>(options: SpawnAttributes, name: &str, task: T, args: T::Args<
                 "retries act in pools only: submit the call to a pool, or take them back with `.retries(0)`",
             ));
         }
-        let index = registration.index().ok_or_else(Error::unknown_task)?;
+        let index = registration.task_index().ok_or_else(Error::unknown_task)?;
         // A parcel of its own, which goes when the call is done: there will be no other.
         let call = encode::<T>(args, &SharedBufferPool::default())?;
         let supervisor = supervisor()?;

@@ -3,6 +3,7 @@
 //! Runs in: the parent, which encodes arguments and decodes results, and the child, which does the rest in
 //! [`Registration::run`]. Two processes compare the fingerprint to know that they have the same registry.
 
+mod object;
 mod options;
 mod registration;
 mod registry;
@@ -12,10 +13,11 @@ mod tests;
 
 use crate::codec::{CodecError, Writer};
 
+pub use self::object::{Object, ObjectRefusal, ObjectType};
 pub use self::options::Options;
-pub use self::registration::{Registration, StubError};
+pub use self::registration::{Registration, RegistrationKind, StubError};
 pub use self::registry::{Entry, Preload};
-pub(crate) use self::registry::{fingerprint, lookup, preloads};
+pub(crate) use self::registry::{fingerprint, lookup, lookup_method, lookup_object_type, preloads};
 
 /// A function that can run in another process.
 ///

@@ -6,7 +6,8 @@
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::sync::OnceLock;
 
-use super::Registration;
+use super::object::ObjectType;
+use super::{Registration, RegistrationKind};
 
 /// A task, on its way into the registry.
 #[derive(Debug)]
@@ -25,6 +26,7 @@ struct Known {
     /// Where the entry stands that came last: every new one comes before it.
     last: usize,
     tasks: Vec<&'static Registration>,
+    object_types: Vec<&'static ObjectType>,
     fingerprint: OnceLock<u64>,
 }
 
@@ -35,7 +37,10 @@ fn known() -> &'static Known {
     let last = inventory::iter::<Entry>.into_iter().next().map_or(0, |entry| std::ptr::from_ref(entry).addr());
     let mut found = None;
     for place in &KNOWN {
-        let known = place.get_or_init(|| Known { last, tasks: sorted(), fingerprint: OnceLock::new() });
+        let known = place.get_or_init(|| {
+            let tasks = sorted();
+            Known { last, object_types: object_types(&tasks), tasks, fingerprint: OnceLock::new() }
+        });
         found = Some(known);
         if known.last == last {
             break;
@@ -61,9 +66,37 @@ fn sorted() -> Vec<&'static Registration> {
     tasks
 }
 
-/// The task with [`Registration::index`] `index`, a number that another process sent.
+/// The types of which `tasks` has methods or constructors; the place of each is its [`ObjectType::index`].
+fn object_types(tasks: &[&'static Registration]) -> Vec<&'static ObjectType> {
+    let mut types = Vec::new();
+    for of in tasks.iter().filter_map(|task| task.object_type()) {
+        if !types.contains(&of) {
+            types.push(of);
+        }
+    }
+    for (index, of) in (0..).zip(&types) {
+        of.set_index(index);
+    }
+    types
+}
+
+/// The task with [`Registration::index`] `index`, a number that another process sent. Methods are not found.
 pub(crate) fn lookup(index: u32) -> Option<&'static Registration> {
+    registered(index).filter(|task| task.is_task())
+}
+
+/// The method or constructor with [`Registration::index`] `index`, a number that another process sent.
+pub(crate) fn lookup_method(index: u32) -> Option<&'static Registration> {
+    registered(index).filter(|task| !task.is_task())
+}
+
+fn registered(index: u32) -> Option<&'static Registration> {
     registry().get(usize::try_from(index).ok()?).copied()
+}
+
+/// The type with [`ObjectType::index`] `index`, a number that another process sent.
+pub(crate) fn lookup_object_type(index: u32) -> Option<&'static ObjectType> {
+    known().object_types.get(usize::try_from(index).ok()?).copied()
 }
 
 /// The functions that the fork server runs before it makes children, in no particular order.
@@ -73,7 +106,7 @@ pub(crate) fn preloads() -> impl Iterator<Item = fn()> {
 
 /// A number that two processes share if they run the same binary, and hardly ever otherwise.
 ///
-/// It covers this crate's version, and name, place and code offset of every task. A task in a library that is loaded
+/// It covers this crate's version, and name, place, code offset and kind of every task and method. A task in a library that is loaded
 /// on its own, elsewhere in every process, would make it differ.
 pub(crate) fn fingerprint() -> u64 {
     let known = known();
@@ -83,6 +116,13 @@ pub(crate) fn fingerprint() -> u64 {
         env!("CARGO_PKG_VERSION").hash(&mut hasher);
         for task in &known.tasks {
             (task.name(), task.location(), task.offset_from(anchor)).hash(&mut hasher);
+            match task.kind() {
+                RegistrationKind::Task => 0_u8,
+                RegistrationKind::Constructor(_) => 1,
+                RegistrationKind::Method { exclusive, .. } => 2 + u8::from(exclusive),
+            }
+            .hash(&mut hasher);
+            task.object_type().map(ObjectType::name).hash(&mut hasher);
         }
         hasher.finish()
     })

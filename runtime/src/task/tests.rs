@@ -1,7 +1,9 @@
 //! What the registry promises: every task is in it, under a number that depends on nothing but the binary.
 
 use super::registry::registry;
-use super::{Task, fingerprint, lookup, preloads};
+use super::{
+    Entry, Object, ObjectType, Registration, Task, fingerprint, lookup, lookup_method, lookup_object_type, preloads,
+};
 use crate::process_task;
 
 const ABOVE_ALPHA: u32 = line!();
@@ -35,11 +37,27 @@ macro_rules! twins {
 #[crate::preload]
 fn warm() {}
 
+/// A type with one method.
+struct Counter;
+
+impl Object for Counter {
+    fn object_type() -> &'static ObjectType {
+        static COUNTER: ObjectType = ObjectType::new("Counter", file!(), line!());
+        &COUNTER
+    }
+}
+
+static METHOD: Registration =
+    Registration::new("Counter::add", file!(), line!(), |_, _| Ok(())).method(Counter::object_type, true);
+
+inventory::submit! { Entry(&METHOD) }
+
 #[test]
 fn every_task_has_a_number_that_leads_back_to_it() {
     for (index, &task) in (0..).zip(registry()) {
         assert_eq!(task.index(), Some(index));
-        assert!(std::ptr::eq(lookup(index).unwrap(), task));
+        let found = if task.is_task() { lookup(index) } else { lookup_method(index) };
+        assert!(std::ptr::eq(found.unwrap(), task));
     }
     assert!(lookup(u32::MAX).is_none());
     assert!(lookup(u32::try_from(registry().len()).unwrap()).is_none());
@@ -69,4 +87,24 @@ fn the_fingerprint_does_not_change() {
 #[test]
 fn preload_functions_are_found() {
     assert!(preloads().any(|preload| std::ptr::fn_addr_eq(preload, warm as fn())));
+}
+
+#[test]
+fn method_has_no_number_among_tasks() {
+    let index = METHOD.index().unwrap();
+    assert_eq!(METHOD.task_index(), None);
+    assert!(lookup(index).is_none());
+    assert!(std::ptr::eq(lookup_method(index).unwrap(), &raw const METHOD));
+    assert!(lookup_method(alpha.registration().index().unwrap()).is_none());
+    assert_eq!(alpha.registration().task_index(), alpha.registration().index());
+    assert_eq!(alpha.registration().object_type(), None);
+}
+
+#[test]
+fn object_type_has_a_number_that_leads_back_to_it() {
+    let index = Counter::object_type().index().unwrap();
+    assert_eq!(lookup_object_type(index), METHOD.object_type());
+    assert_eq!(lookup_object_type(u32::MAX), None);
+    static UNUSED: ObjectType = ObjectType::new("Unused", file!(), line!());
+    assert_eq!(UNUSED.index(), None);
 }

@@ -1,0 +1,217 @@
+//! One object in a manager: the user's value, and which calls may be in it.
+//!
+//! Runs in: the manager.
+//!
+//! A call is *admitted* first, and then run. So the thread that is about to wait for another call knows that before it
+//! does. Calls of `&self` methods are in an object side by side, those of `&mut self` methods alone.
+//!
+//! A reader waits for a writer that waits, but for no longer than [`MAX_YIELD`]: a `&self` method may be waiting for a task
+//! that calls a `&self` method of the same object, and that must not wait behind a writer that waits for the first.
+
+use std::any::Any;
+use std::fmt;
+use std::panic::{self, AssertUnwindSafe};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock, TryLockError};
+use std::time::{Duration, Instant};
+
+use crate::task::{Object, ObjectRefusal, ObjectType};
+
+/// How long a reader waits for a writer that came before it and waits for other readers.
+const MAX_YIELD: Duration = Duration::from_millis(10);
+
+/// An object, of any type.
+pub(crate) struct Instance {
+    of: &'static ObjectType,
+    /// `None` only while it is dropped.
+    value: Option<Box<dyn Locked>>,
+    inside: Mutex<Inside>,
+    /// Notified when a call has left.
+    left: Condvar,
+}
+
+/// How many calls are in an object.
+#[derive(Debug, Default)]
+struct Inside {
+    readers: usize,
+    writer: bool,
+    /// How many writers wait.
+    waiting_writers: usize,
+}
+
+impl Inside {
+    fn has_room_for(&self, exclusive: bool) -> bool {
+        !self.writer && (!exclusive || self.readers == 0)
+    }
+
+    fn enter(&mut self, exclusive: bool) {
+        if exclusive {
+            self.writer = true;
+        } else {
+            self.readers += 1;
+        }
+    }
+}
+
+impl Instance {
+    /// A new object, which no call is in.
+    pub(crate) fn new<O: Object>(value: O) -> Arc<Self> {
+        Arc::new(Self {
+            of: O::object_type(),
+            value: Some(Box::new(RwLock::new(value))),
+            inside: Mutex::default(),
+            left: Condvar::new(),
+        })
+    }
+
+    /// The object's type.
+    pub(crate) fn object_type(&self) -> &'static ObjectType {
+        self.of
+    }
+
+    /// Whether a method with `&mut self` has panicked.
+    pub(crate) fn is_poisoned(&self) -> bool {
+        self.value.as_ref().is_some_and(|value| value.is_poisoned())
+    }
+
+    /// Forgets that a method has panicked.
+    pub(crate) fn clear_poison(&self) {
+        if let Some(value) = &self.value {
+            value.clear_poison();
+        }
+    }
+
+    /// Lets a call in if it need not wait. `exclusive`: for a method with `&mut self`.
+    pub(crate) fn try_admit(self: &Arc<Self>, exclusive: bool) -> Option<Admission> {
+        let mut inside = self.inside();
+        let has_room = inside.has_room_for(exclusive) && (exclusive || inside.waiting_writers == 0);
+        has_room.then(|| self.admitted(&mut inside, exclusive))
+    }
+
+    /// Lets a call in, as soon as those before it have left.
+    pub(crate) fn admit(self: &Arc<Self>, exclusive: bool) -> Admission {
+        let mut inside = self.inside();
+        if exclusive {
+            inside.waiting_writers += 1;
+            while !inside.has_room_for(true) {
+                inside = self.left.wait(inside).unwrap_or_else(PoisonError::into_inner);
+            }
+            inside.waiting_writers -= 1;
+        } else {
+            let yields_until = Instant::now() + MAX_YIELD;
+            while !inside.has_room_for(false) || inside.waiting_writers > 0 {
+                let rest = yields_until.saturating_duration_since(Instant::now());
+                inside = if inside.has_room_for(false) {
+                    if rest.is_zero() {
+                        break;
+                    }
+                    self.left.wait_timeout(inside, rest).unwrap_or_else(PoisonError::into_inner).0
+                } else {
+                    self.left.wait(inside).unwrap_or_else(PoisonError::into_inner)
+                };
+            }
+        }
+        self.admitted(&mut inside, exclusive)
+    }
+
+    /// Lets in a call that a `&self` method of the same object makes on the same thread, so that another reader is there.
+    pub(super) fn admit_beside(self: &Arc<Self>) -> Admission {
+        self.admitted(&mut self.inside(), false)
+    }
+
+    fn admitted(self: &Arc<Self>, inside: &mut Inside, exclusive: bool) -> Admission {
+        inside.enter(exclusive);
+        Admission { instance: Arc::clone(self), exclusive }
+    }
+
+    fn inside(&self) -> MutexGuard<'_, Inside> {
+        self.inside.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn lock<O: Object>(&self) -> Result<&RwLock<O>, ObjectRefusal> {
+        let value: &dyn Any = &**self.value.as_ref().ok_or(ObjectRefusal::Absent)?;
+        value.downcast_ref().ok_or(ObjectRefusal::Absent)
+    }
+}
+
+impl fmt::Debug for Instance {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Instance").field("of", self.of).finish_non_exhaustive()
+    }
+}
+
+impl Drop for Instance {
+    /// Drops the value. A panic of its destructor stays here: the hook has said what there is to say.
+    fn drop(&mut self) {
+        let value = self.value.take();
+        if let Err(payload) = panic::catch_unwind(AssertUnwindSafe(|| drop(value))) {
+            // The payload's destructor may panic, too.
+            Box::leak(payload);
+        }
+    }
+}
+
+/// A call's leave to be in an object. It leaves when this is dropped.
+#[derive(Debug)]
+pub(crate) struct Admission {
+    instance: Arc<Instance>,
+    exclusive: bool,
+}
+
+impl Admission {
+    /// The object that it is for.
+    pub(crate) fn instance(&self) -> &Arc<Instance> {
+        &self.instance
+    }
+
+    /// Whether it is for a method with `&mut self`.
+    pub(crate) fn is_exclusive(&self) -> bool {
+        self.exclusive
+    }
+
+    /// Runs `method` on the value, unless that is poisoned.
+    pub(super) fn with_shared<O: Object, R>(&self, method: impl FnOnce(&O) -> R) -> Result<R, ObjectRefusal> {
+        match self.instance.lock::<O>()?.try_read() {
+            Ok(value) => Ok(method(&value)),
+            Err(TryLockError::Poisoned(_)) => Err(ObjectRefusal::Poisoned),
+            Err(TryLockError::WouldBlock) => Err(ObjectRefusal::Reentered),
+        }
+    }
+
+    /// Runs `method` on the value, unless that is poisoned. A panic poisons it.
+    pub(super) fn with_exclusive<O: Object, R>(&self, method: impl FnOnce(&mut O) -> R) -> Result<R, ObjectRefusal> {
+        match self.instance.lock::<O>()?.try_write() {
+            Ok(mut value) => Ok(method(&mut value)),
+            Err(TryLockError::Poisoned(_)) => Err(ObjectRefusal::Poisoned),
+            Err(TryLockError::WouldBlock) => Err(ObjectRefusal::Reentered),
+        }
+    }
+}
+
+impl Drop for Admission {
+    fn drop(&mut self) {
+        let mut inside = self.instance.inside();
+        if self.exclusive {
+            inside.writer = false;
+        } else {
+            inside.readers -= 1;
+        }
+        // Without a waiter this is one load.
+        self.instance.left.notify_all();
+    }
+}
+
+/// A value behind its lock, its type forgotten. The admissions see to it that the lock is never waited for.
+trait Locked: Any + Send + Sync {
+    fn is_poisoned(&self) -> bool;
+    fn clear_poison(&self);
+}
+
+impl<O: Object> Locked for RwLock<O> {
+    fn is_poisoned(&self) -> bool {
+        self.is_poisoned()
+    }
+
+    fn clear_poison(&self) {
+        self.clear_poison();
+    }
+}
