@@ -5,19 +5,44 @@
 use proc_macro2::TokenStream;
 use quote::ToTokens;
 
+/// What an item with errors would become.
+#[derive(Clone, Copy)]
+pub(crate) struct Subject {
+    /// What it is called.
+    kind: &'static str,
+    /// The process in which it runs.
+    pub(crate) host: &'static str,
+}
+
+impl Subject {
+    /// A function.
+    pub(crate) const TASK: Self = Self { kind: "process task", host: "the child" };
+    /// An `impl` block.
+    pub(crate) const OBJECT: Self = Self { kind: "process object", host: "the manager" };
+    /// A function of such a block.
+    pub(crate) const METHOD: Self = Self { kind: "method of a process object", host: "the manager" };
+}
+
 /// The errors found so far.
-#[derive(Default)]
-pub(crate) struct Errors(Option<syn::Error>);
+pub(crate) struct Errors {
+    pub(crate) subject: Subject,
+    found: Option<syn::Error>,
+}
 
 impl Errors {
-    /// Adds the error that a task cannot `what`, because `why`, and that the user should do `instead`.
+    /// No errors of a `subject`.
+    pub(crate) const fn of(subject: Subject) -> Self {
+        Self { subject, found: None }
+    }
+
+    /// Adds the error that the subject cannot `what`, because `why`, and that the user should do `instead`.
     pub(crate) fn cannot(&mut self, at: impl ToTokens, what: &str, why: &str, instead: &str) {
-        self.add(syn::Error::new_spanned(at, cannot("process task", what, why, instead)));
+        self.add(syn::Error::new_spanned(at, cannot(self.subject.kind, what, why, instead)));
     }
 
     /// Adds any other error.
     pub(crate) fn add(&mut self, error: syn::Error) {
-        match &mut self.0 {
+        match &mut self.found {
             Some(errors) => errors.combine(error),
             none => *none = Some(error),
         }
@@ -30,7 +55,7 @@ impl Errors {
 
     /// Returns `value`, unless there were errors.
     pub(crate) fn none_or<T>(self, value: T) -> syn::Result<T> {
-        self.0.map_or(Ok(value), Err)
+        self.found.map_or(Ok(value), Err)
     }
 }
 

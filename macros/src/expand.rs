@@ -50,15 +50,15 @@
 //! [`codec::choose`]: https://docs.rs/process-task
 
 use proc_macro2::{Ident, Span, TokenStream};
-use quote::{format_ident, quote, quote_spanned};
+use quote::{format_ident, quote};
+use syn::FnArg;
 use syn::ext::IdentExt as _;
-use syn::spanned::Spanned as _;
-use syn::{FnArg, Type};
 
 use crate::names;
 use crate::preload::PreloadFn;
 use crate::signature::args_lifetime;
-use crate::task::{Parameter, TaskFn, at_call_site};
+use crate::stub::{Stub, one_or_tuple};
+use crate::task::{TaskFn, at_call_site};
 
 /// The items that a task becomes.
 pub(crate) fn task(task: &TaskFn) -> TokenStream {
@@ -69,9 +69,10 @@ pub(crate) fn task(task: &TaskFn) -> TokenStream {
     let krate = &task.options.krate;
     let value = value(task, &names);
     let function = function(task, &names);
-    let formats = formats(task, &names);
-    let run = run(task, &names);
-    let contract = contract(task, &names);
+    let stub = Stub::new(hidden, names.task.unraw().to_string(), &task.parameters, &task.output);
+    let formats = stub.formats();
+    let run = stub.run(|arguments| quote!(#hidden(#(#arguments),*)));
+    let contract = stub.contract(&TokenStream::new(), &quote!(self.options));
     let callable = callable(task, &names);
     let methods = methods(task, &names);
     quote! {
@@ -120,28 +121,13 @@ struct Names {
     task: Ident,
     /// The task's type, and in another namespace its function.
     hidden: Ident,
-    /// What the stubs call the arguments.
-    locals: Vec<Ident>,
-    /// What they call the functions that say how the arguments cross.
-    formats: Vec<Ident>,
-    /// What they call the arguments' types: a type that is written twice is wrong twice.
-    types: Vec<Ident>,
 }
 
 impl Names {
     fn of(task: &TaskFn) -> Self {
         let name = at_call_site(&task.function.signature.ident);
         let hidden = format_ident!("__task_{}", name.unraw(), span = name.span());
-        let locals = (0..task.parameters.len()).map(|index| format_ident!("__process_task_argument_{index}")).collect();
-        let formats = (0..task.parameters.len()).map(|index| format_ident!("__process_task_format_{index}")).collect();
-        let types = (0..task.parameters.len()).map(|index| format_ident!("__ProcessTaskArgument{index}")).collect();
-        Self { task: name, hidden, locals, formats, types }
-    }
-
-    /// The parameters of `task` and what the stubs call what belongs to them.
-    fn arguments<'t>(&'t self, task: &'t TaskFn) -> impl Iterator<Item = Argument<'t>> {
-        let names = self.locals.iter().zip(&self.formats);
-        task.parameters.iter().zip(names).map(|(parameter, (local, format))| Argument { parameter, local, format })
+        Self { task: name, hidden }
     }
 }
 
@@ -187,117 +173,6 @@ fn function(task: &TaskFn, names: &Names) -> TokenStream {
         #(#on_function)*
         #extra
         #signature #body
-    }
-}
-
-/// One function for each value that crosses, which says how.
-fn formats(task: &TaskFn, names: &Names) -> TokenStream {
-    let lifetime = args_lifetime();
-    let choices = choices();
-    let format = |name: &Ident, ty: &Type, alias: &TokenStream| {
-        // If the type cannot cross, that is reported where the user wrote it.
-        quote_spanned! { ty.span().resolved_at(Span::call_site())=>
-            #[inline]
-            fn #name<#lifetime>() -> __process_task::Codec<#lifetime, #alias> {
-                #choices
-                __process_task::codec::<#ty, _>((&&__process_task::by_value::<#ty>()).choose())
-            }
-        }
-    };
-    let arguments = names.arguments(task).zip(&names.types).map(|(argument, alias)| {
-        let ty = &argument.parameter.ty;
-        let format = argument.target().is_none().then(|| format(argument.format, ty, &quote!(#alias<#lifetime>)));
-        quote!(type #alias<#lifetime> = #ty; #format)
-    });
-    let hidden = &names.hidden;
-    let output = format(&output_format(), &task.output, &quote!(<#hidden as __process_task::Task>::Output));
-    quote!(#(#arguments)* #output)
-}
-
-/// What the stubs call the function that says how the result crosses.
-fn output_format() -> Ident {
-    Ident::new("__process_task_output", Span::call_site())
-}
-
-/// The stub that a child runs.
-fn run(task: &TaskFn, names: &Names) -> TokenStream {
-    let Names { hidden, locals, .. } = names;
-    let lifetime = args_lifetime();
-    let choices = choices();
-    let arguments: Vec<_> = names.arguments(task).collect();
-    let take = arguments.iter().map(Argument::take);
-    let pass = arguments.iter().map(Argument::pass);
-    let (output, output_format) = (&task.output, output_format());
-    let again = again(&quote!(#output_format()));
-    quote! {
-        fn __process_task_run<#lifetime>(
-            __process_task_bytes: &#lifetime [u8],
-            __process_task_writer: &mut __process_task::Writer<'_>,
-        ) -> ::core::result::Result<(), __process_task::StubError> {
-            #choices
-            let mut __process_task_reader = __process_task::Reader::new(__process_task_bytes);
-            #(let #locals = #take.map_err(__process_task::StubError::Decode)?;)*
-            __process_task_reader.finish().map_err(__process_task::StubError::Decode)?;
-            let __process_task_result: #output = #hidden(#(#pass),*);
-            #output_format()
-                .encode(&__process_task_result, __process_task_writer, #again)
-                .map_err(__process_task::StubError::Encode)
-        }
-    }
-}
-
-/// The registration and the `Task` implementation.
-fn contract(task: &TaskFn, names: &Names) -> TokenStream {
-    let Names { hidden, locals, types, task: name, .. } = names;
-    let lifetime = args_lifetime();
-    let choices = choices();
-    let args = one_or_tuple(&types.iter().map(|alias| quote!(#alias<#lifetime>)).collect::<Vec<_>>());
-    let pattern = one_or_tuple(locals);
-    let put_each = names.arguments(task).map(|argument| argument.put());
-    let (output, output_format) = (&task.output, output_format());
-    let name = name.unraw().to_string();
-    quote! {
-        static __PROCESS_TASK_REGISTRATION: __process_task::Registration = __process_task::Registration::new(
-            ::core::concat!(::core::module_path!(), "::", #name),
-            ::core::file!(),
-            ::core::line!(),
-            __process_task_run,
-        );
-
-        __process_task::inventory::submit! { __process_task::Entry(&__PROCESS_TASK_REGISTRATION) }
-
-        impl __process_task::Task for #hidden {
-            type Args<#lifetime> = #args;
-            type Output = #output;
-
-            #[inline]
-            fn registration(&self) -> &'static __process_task::Registration {
-                &__PROCESS_TASK_REGISTRATION
-            }
-
-            #[inline]
-            fn options(&self) -> __process_task::Options {
-                self.options
-            }
-
-            #[inline]
-            fn encode<#lifetime>(
-                __process_task_args: Self::Args<#lifetime>,
-                __process_task_writer: &mut __process_task::Writer<'_>,
-            ) -> ::core::result::Result<(), __process_task::CodecError> {
-                #choices
-                let #pattern = __process_task_args;
-                #(#put_each?;)*
-                ::core::result::Result::Ok(())
-            }
-
-            #[inline]
-            fn decode_output(
-                __process_task_bytes: &[u8],
-            ) -> ::core::result::Result<Self::Output, __process_task::CodecError> {
-                #output_format().decode_whole(__process_task_bytes)
-            }
-        }
     }
 }
 
@@ -367,104 +242,5 @@ fn methods(task: &TaskFn, names: &Names) -> TokenStream {
                 __process_task::spawn(self, #args)
             }
         }
-    }
-}
-
-/// A parameter, and what the stubs call it.
-struct Argument<'t> {
-    parameter: &'t Parameter,
-    local: &'t Ident,
-    /// The function that says how it crosses, if it is no reference.
-    format: &'t Ident,
-}
-
-impl Argument<'_> {
-    /// What the parameter borrows, if it is a reference.
-    fn target(&self) -> Option<&Type> {
-        let mut ty = &self.parameter.ty;
-        // A macro may have wrapped the type in a group that cannot be seen.
-        while let Type::Group(group) = ty {
-            ty = &group.elem;
-        }
-        if let Type::Reference(reference) = ty { Some(&reference.elem) } else { None }
-    }
-
-    /// Appends it to the payload.
-    fn put(&self) -> TokenStream {
-        let Self { local, format, .. } = self;
-        match self.target() {
-            None => {
-                let again = again(&quote!(#format()));
-                quote!(#format().encode(&#local, __process_task_writer, #again))
-            }
-            Some(target) => {
-                let loan = loan(target);
-                let again = again(&loan);
-                quote!(#loan.push(#local, __process_task_writer, #again))
-            }
-        }
-    }
-
-    /// Takes it, or what lends it, from the payload.
-    fn take(&self) -> TokenStream {
-        match self.target() {
-            None => {
-                let format = self.format;
-                quote!(#format().decode(&mut __process_task_reader))
-            }
-            Some(target) => {
-                let loan = loan(target);
-                quote!(#loan.pull(&mut __process_task_reader))
-            }
-        }
-    }
-
-    /// Passes it to the function.
-    fn pass(&self) -> TokenStream {
-        let local = self.local;
-        let Some(target) = self.target() else { return quote!(#local) };
-        let loan = loan(target);
-        quote!(#loan.lend(&#local))
-    }
-}
-
-/// Reads a value by `format` and says what is written of it, for any lifetime in its type: what a trial of the sender calls.
-fn again(format: &TokenStream) -> TokenStream {
-    let lifetime = args_lifetime();
-    quote! {
-        {
-            fn __process_task_again<#lifetime>(
-                __process_task_reader: &mut __process_task::Reader<#lifetime>,
-                __process_task_log: &mut __process_task::Log<'_>,
-            ) -> ::core::result::Result<(), __process_task::CodecError> {
-                #format.again(__process_task_reader, __process_task_log)
-            }
-            __process_task_again
-        }
-    }
-}
-
-/// How references to `target` cross. If they cannot, that is reported where the user wrote `target`.
-fn loan(target: &Type) -> TokenStream {
-    quote_spanned! { target.span().resolved_at(Span::call_site())=>
-        __process_task::loan::<#target, _>((&&&&__process_task::by_reference::<#target>()).choose())
-    }
-}
-
-/// Brings the `choose` methods into scope.
-fn choices() -> TokenStream {
-    quote! {
-        use __process_task::{
-            ChooseBorrowed as _, ChooseElements as _, ChooseNothing as _, ChooseOwnedPlain as _, ChooseOwnedSerde as _,
-            ChoosePlain as _, ChooseSerde as _,
-        };
-    }
-}
-
-/// The arguments of a call: one is itself, several are a tuple.
-fn one_or_tuple<T: quote::ToTokens>(items: &[T]) -> TokenStream {
-    match items {
-        [one] => quote!(#one),
-        several => quote!((#(#several),*)),
     }
 }

@@ -17,6 +17,7 @@ mod place;
 mod preload;
 mod shareable;
 mod signature;
+mod stub;
 mod task;
 
 use proc_macro::TokenStream;

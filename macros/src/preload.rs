@@ -11,7 +11,7 @@ use quote::ToTokens;
 use syn::{Error, Path, ReturnType, Safety};
 
 use crate::attributes::Attributes;
-use crate::diag::{Errors, cannot};
+use crate::diag::{Errors, Subject, cannot};
 use crate::options::{AcceptedOptions, AttributeOptions};
 use crate::task::FunctionItem;
 
@@ -27,7 +27,7 @@ pub(crate) struct PreloadFn {
 impl PreloadFn {
     /// Reads the attribute's `args` and its `item`, and reports everything that is wrong with either.
     pub(crate) fn check(args: TokenStream, item: &TokenStream) -> syn::Result<Self> {
-        let mut errors = Errors::default();
+        let mut errors = Errors::of(Subject::TASK);
         let krate = AttributeOptions::read(args, AcceptedOptions::CrateOnly, &mut errors).krate;
         let Some(function) = errors.check(FunctionItem::read(item, "preload function")) else {
             return errors.none_or(()).and(Err(Error::new(Span::call_site(), "not a function")));

@@ -29,7 +29,7 @@ use syn::{
     Attribute, Data, DataEnum, DeriveInput, Error, Fields, GenericParam, Generics, Meta, Path, Token, Type, parse_quote,
 };
 
-use crate::diag::{Errors, cannot};
+use crate::diag::{Errors, Subject, cannot};
 use crate::options::{AcceptedOptions, AttributeOptions};
 
 /// A type that may live in shared memory if its fields may.
@@ -42,7 +42,7 @@ impl ShareableItem {
     /// Reads `item`, and reports everything that is wrong with it.
     pub(crate) fn check(item: TokenStream) -> syn::Result<Self> {
         let item: DeriveInput = syn::parse2(item)?;
-        let mut errors = Errors::default();
+        let mut errors = Errors::of(Subject::TASK);
         let krate =
             AttributeOptions::read(options(&item.attrs, &mut errors), AcceptedOptions::CrateOnly, &mut errors).krate;
         refuse_lifetimes(&item.generics, &mut errors);

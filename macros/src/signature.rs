@@ -30,12 +30,8 @@ pub(crate) fn output(output: &ReturnType, errors: &mut Errors) -> Type {
 }
 
 fn refuse_impl_trait(ty: &syn::TypeImplTrait, errors: &mut Errors) {
-    errors.cannot(
-        ty,
-        "use `impl Trait`",
-        "the child must know the exact type of what it is sent and sends back",
-        "write that type",
-    );
+    let why = format!("{} must know the exact type of what it is sent and sends back", errors.subject.host);
+    errors.cannot(ty, "use `impl Trait`", &why, "write that type");
 }
 
 /// Returns whether no function can have `ty` in its signature: it has no size, or is inferred. The compiler reports that best.
@@ -68,22 +64,15 @@ struct ParameterVisitor<'m> {
 impl VisitMut for ParameterVisitor<'_> {
     fn visit_type_reference_mut(&mut self, reference: &mut syn::TypeReference) {
         if let Some(mutability) = reference.mutability {
-            self.errors.cannot(
-                mutability,
-                "take `&mut`",
-                "the child changes a copy of its own, which the caller never sees",
-                "take the value and return the changed one",
-            );
+            let why = format!("{} changes a copy of its own, which the caller never sees", self.errors.subject.host);
+            self.errors.cannot(mutability, "take `&mut`", &why, "take the value and return the changed one");
         }
         if let Some(lifetime) = &reference.lifetime
             && lifetime.ident == "static"
         {
-            self.errors.cannot(
-                lifetime,
-                "take `'static` references",
-                "in the child, arguments live no longer than the call",
-                "leave the lifetime out, or take an owned value",
-            );
+            let why = format!("in {}, arguments live no longer than the call", self.errors.subject.host);
+            let instead = "leave the lifetime out, or take an owned value";
+            self.errors.cannot(lifetime, "take `'static` references", &why, instead);
         }
         reference.lifetime.get_or_insert_with(|| Lifetime::new("'_", Span::call_site()));
         visit_mut::visit_type_reference_mut(self, reference);
@@ -113,24 +102,20 @@ struct OutputVisitor<'m> {
 
 impl OutputVisitor<'_> {
     fn refuse_borrow(&mut self, at: impl quote::ToTokens) {
-        self.errors.cannot(
-            at,
-            "return a borrowed value",
-            "what it borrows from stays behind in the child",
-            "return an owned one",
-        );
+        let why = format!("what it borrows from stays behind in {}", self.errors.subject.host);
+        self.errors.cannot(at, "return a borrowed value", &why, "return an owned one");
     }
 }
 
 impl VisitMut for OutputVisitor<'_> {
     fn visit_type_reference_mut(&mut self, reference: &mut syn::TypeReference) {
         match &reference.lifetime {
-            Some(lifetime) if lifetime.ident == "static" => self.errors.cannot(
-                lifetime,
-                "return `'static` references",
-                "what they point to is in the child's memory, and the result is read in another process",
-                "return an owned value",
-            ),
+            Some(lifetime) if lifetime.ident == "static" => {
+                let host = self.errors.subject.host;
+                let why =
+                    format!("what they point to is in {host}'s memory, and the result is read in another process");
+                self.errors.cannot(lifetime, "return `'static` references", &why, "return an owned value");
+            }
             Some(lifetime) => self.refuse_borrow(lifetime),
             None => self.refuse_borrow(reference.and_token),
         }

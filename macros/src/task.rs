@@ -18,7 +18,7 @@ use syn::{
 };
 
 use crate::attributes::Attributes;
-use crate::diag::{Errors, cannot};
+use crate::diag::{Errors, Subject, cannot};
 use crate::options::{AcceptedOptions, AttributeOptions};
 use crate::place;
 use crate::signature;
@@ -57,12 +57,15 @@ pub(crate) struct FunctionItem {
 impl TaskFn {
     /// Reads the attribute's `args` and its `item`, and reports everything that is wrong with either.
     pub(crate) fn check(args: TokenStream, item: &TokenStream) -> syn::Result<Self> {
-        let mut errors = Errors::default();
+        let mut errors = Errors::of(Subject::TASK);
         let options = AttributeOptions::read(args, AcceptedOptions::All, &mut errors);
         let Some(function) = errors.check(FunctionItem::read(item, "process task")) else {
             return errors.none_or(()).and(Err(Error::new(Span::call_site(), "not a function")));
         };
-        refuse_qualifiers(&function.signature, &mut errors);
+        refuse_const(&function.signature, &mut errors);
+        refuse_async_and_unsafe(&function.signature, &mut errors);
+        refuse_abi(&function.signature, &mut errors);
+        refuse_main(&function.signature, &mut errors);
         if function.signature.receiver().is_none() && place::is_in_a_block(&function.signature) {
             errors.cannot(
                 &function.signature.ident,
@@ -72,16 +75,11 @@ impl TaskFn {
             );
         }
         refuse_generics(&function.signature, &mut errors);
-        let parameters = read_parameters(&function.signature, &mut errors);
+        refuse_receiver(&function.signature, &mut errors);
+        refuse_own_name(&function.signature, &mut errors);
+        let parameters = read_parameters(&function.signature, |_| (), &mut errors);
         let output = signature::output(&function.signature.output, &mut errors);
-        if let Some(clause) = &function.signature.generics.where_clause {
-            errors.cannot(
-                clause,
-                "have a `where` clause",
-                "there is nothing generic in it to bound",
-                "remove the clause",
-            );
-        }
+        refuse_where_clause(&function.signature, &mut errors);
         let attributes = Attributes::sort(&function.attributes);
         let is_wrong_anyway =
             parameters.iter().map(|parameter| &parameter.ty).chain([&output]).any(signature::is_wrong_in_any_function);
@@ -89,29 +87,43 @@ impl TaskFn {
     }
 }
 
-fn refuse_qualifiers(signature: &Signature, errors: &mut Errors) {
+fn refuse_const(signature: &Signature, errors: &mut Errors) {
     if let Some(token) = signature.constness {
         let instead = "make it a plain fn that calls the const one";
         errors.cannot(token, "be const", "another process cannot run while this one is compiled", instead);
     }
+}
+
+/// Refuses functions that no other process could call as they need to be called.
+pub(crate) fn refuse_async_and_unsafe(signature: &Signature, errors: &mut Errors) {
     if let Some(token) = signature.asyncness {
-        errors.cannot(token, "be async", "the child has no executor", "make it a plain fn and block inside");
+        let why = format!("{} has no executor", errors.subject.host);
+        errors.cannot(token, "be async", &why, "make it a plain fn and block inside");
     }
     if let Safety::Unsafe(token) = signature.safety {
         let instead = "make it a safe fn with an unsafe block inside";
         errors.cannot(token, "be unsafe", "its caller is in another process and can promise nothing", instead);
     }
+}
+
+/// Refuses functions of another language's form.
+pub(crate) fn refuse_abi(signature: &Signature, errors: &mut Errors) {
     if let Some(abi) = &signature.abi {
         let instead = "make it a plain fn that calls the extern one";
         errors.cannot(abi, "be extern", "it is called from Rust, with Rust values", instead);
     }
+}
+
+fn refuse_main(signature: &Signature, errors: &mut Errors) {
     if signature.ident == "main" {
         let instead = "move the work to another function";
         errors.cannot(&signature.ident, "be `main`", "the program itself starts there", instead);
     }
 }
 
-fn refuse_generics(signature: &Signature, errors: &mut Errors) {
+/// Refuses parameters of types and constants, and bounds of lifetimes.
+pub(crate) fn refuse_generics(signature: &Signature, errors: &mut Errors) {
+    let why = format!("{} finds it by name", errors.subject.host);
     for param in &signature.generics.params {
         match param {
             GenericParam::Lifetime(param) if param.bounds.is_empty() => {}
@@ -122,43 +134,62 @@ fn refuse_generics(signature: &Signature, errors: &mut Errors) {
                 "remove the bound",
             ),
             GenericParam::Type(param) => {
-                errors.cannot(&param.ident, "be generic", "the child finds it by name", "wrap one instance per type");
+                errors.cannot(&param.ident, "be generic", &why, "wrap one instance per type");
             }
             GenericParam::Const(param) => errors.cannot(
                 &param.ident,
                 "be generic over constants",
-                "the child finds it by name",
+                &why,
                 "wrap one instance per value, or make it a parameter",
             ),
         }
     }
 }
 
-fn read_parameters(signature: &Signature, errors: &mut Errors) -> Vec<Parameter> {
+/// Refuses a `where` clause.
+pub(crate) fn refuse_where_clause(signature: &Signature, errors: &mut Errors) {
+    if let Some(clause) = &signature.generics.where_clause {
+        errors.cannot(clause, "have a `where` clause", "there is nothing generic in it to bound", "remove the clause");
+    }
+}
+
+fn refuse_receiver(signature: &Signature, errors: &mut Errors) {
+    if let Some(receiver) = signature.receiver() {
+        errors.cannot(
+            receiver.self_token,
+            "be a method",
+            "the object stays behind in this process",
+            "make it a plain fn and pass what it needs",
+        );
+    }
+}
+
+fn refuse_own_name(signature: &Signature, errors: &mut Errors) {
+    for input in &signature.inputs {
+        if let FnArg::Typed(input) = input {
+            OwnName { task: &signature.ident, errors }.visit_pat_mut(&mut input.pat.as_ref().clone());
+        }
+    }
+}
+
+/// Reads the parameters, but for `self`. `adapt` changes their types first.
+pub(crate) fn read_parameters(signature: &Signature, adapt: impl Fn(&mut Type), errors: &mut Errors) -> Vec<Parameter> {
     let mut parameters: Vec<Parameter> = Vec::new();
     for (index, input) in signature.inputs.iter().enumerate() {
-        match input {
-            FnArg::Receiver(receiver) => errors.cannot(
-                receiver.self_token,
-                "be a method",
-                "the object stays behind in this process",
-                "make it a plain fn and pass what it needs",
-            ),
-            FnArg::Typed(input) => {
-                refuse_conditional(input, errors);
-                OwnName { task: &signature.ident, errors }.visit_pat_mut(&mut input.pat.as_ref().clone());
-                if index == MAX_PARAMETERS {
-                    errors.cannot(
-                        &input.pat,
-                        "have more than twelve parameters",
-                        "they travel as one tuple",
-                        "group some in a struct",
-                    );
-                }
-                let ty = signature::parameter(&input.ty, &signature.generics, errors);
-                parameters.push(Parameter { name: name(input, index, &parameters), ty });
-            }
+        let FnArg::Typed(input) = input else { continue };
+        refuse_conditional(input, errors);
+        if parameters.len() == MAX_PARAMETERS {
+            errors.cannot(
+                &input.pat,
+                "have more than twelve parameters",
+                "they travel as one tuple",
+                "group some in a struct",
+            );
         }
+        let mut ty = input.ty.as_ref().clone();
+        adapt(&mut ty);
+        let ty = signature::parameter(&ty, &signature.generics, errors);
+        parameters.push(Parameter { name: name(input, index, &parameters), ty });
     }
     parameters
 }
@@ -238,7 +269,7 @@ impl Parse for FunctionItem {
         let attributes = input.call(Attribute::parse_outer)?;
         let visibility = input.parse()?;
         let signature: Signature = input.parse()?;
-        let mut errors = Errors::default();
+        let mut errors = Errors::of(Subject::TASK);
         if let Some(variadic) = &signature.variadic {
             errors.cannot(variadic, "be variadic", "the child must know how many arguments to read", "take a slice");
         }
@@ -252,7 +283,7 @@ impl Parse for FunctionItem {
 }
 
 /// Returns what an item is called, and the token that says so.
-fn describe(item: &Item) -> (&'static str, Span) {
+pub(crate) fn describe(item: &Item) -> (&'static str, Span) {
     match item {
         Item::Struct(item) => ("a struct", item.struct_token.span()),
         Item::Enum(item) => ("an enum", item.enum_token.span()),
