@@ -12,6 +12,8 @@ mod attributes;
 mod diag;
 mod expand;
 mod names;
+mod object;
+mod object_expand;
 mod options;
 mod place;
 mod preload;
@@ -115,6 +117,16 @@ pub fn process_task(args: TokenStream, item: TokenStream) -> TokenStream {
         Ok(task) if task.is_wrong_anyway => item,
         Ok(task) => expand::task(&task),
         Err(errors) => diag::keep_item(&item, &errors),
+    }
+    .into()
+}
+
+/// Makes a type a *process object*: its values can live in a manager, where other processes call their methods.
+#[proc_macro_attribute]
+pub fn process_object(args: TokenStream, item: TokenStream) -> TokenStream {
+    match object::ObjectImpl::check(args.into(), &item.into()) {
+        Ok(object) => object_expand::object(&object),
+        Err(item_and_errors) => item_and_errors,
     }
     .into()
 }

@@ -67,7 +67,7 @@ mod task; // the Task trait and the registry
 // Marking functions.
 pub use self::codec::{Travels, check};
 pub use self::task::Task;
-pub use process_task_macros::{preload, process_task};
+pub use process_task_macros::{preload, process_object, process_task};
 
 // One process for one call.
 pub use self::link::StartMethod;
