@@ -63,6 +63,11 @@ impl Handles {
         Self(Some(Box::new((0..count).map(|_| tests::event()).collect())))
     }
 
+    /// Each of them, by index.
+    pub(crate) fn each(&self) -> impl Iterator<Item = Arc<dyn Handle>> {
+        self.0.iter().flat_map(|list| list.iter()).map(Arc::clone)
+    }
+
     /// Their descriptors, by index.
     pub(crate) fn descriptors(&self) -> Vec<BorrowedFd<'_>> {
         self.0.iter().flat_map(|list| list.iter()).map(|handle| handle.descriptor()).collect()
@@ -236,6 +241,16 @@ fn any() -> bool {
 #[inline]
 pub(crate) fn collected() -> usize {
     if any() { COLLECTED.with_borrow(|scopes| scopes.last().map_or(0, |(_, handles)| handles.len())) } else { 0 }
+}
+
+/// The handle of kind `H` in the scope of this thread that `is_it` says yes to.
+pub(crate) fn find_collected<H: Handle>(is_it: impl Fn(&H) -> bool) -> Option<Arc<H>> {
+    with_collected(|handles| {
+        handles.each().find_map(|handle| {
+            let handle: Arc<dyn Any + Send + Sync> = handle;
+            handle.downcast::<H>().ok().filter(|handle| is_it(handle))
+        })
+    })
 }
 
 /// Shows `look` the handles in the scope of this thread.

@@ -1,18 +1,95 @@
 //! Describes how a manager is started, and starts it.
+//!
+//! Runs in: the process that starts it.
 
+use std::sync::atomic::Ordering::{Acquire, Relaxed};
+use std::sync::{Arc, Mutex};
+
+use super::client::Client;
+use super::held::{Way, new_address};
+use super::memory::BellMemory;
 use super::owner::Manager;
-use crate::error::Result;
+use super::serve::{Parts, serve};
+use super::wire::{Arrived, ManagerId, Request};
+use crate::channel::Queue;
+use crate::error::{Error, Result};
+use crate::link::StartMethod;
+use crate::process::{Process, ProcessBuilder, attribute_setters};
+use crate::supervisor::SpawnAttributes;
+use crate::sync::futex_wait;
 
-/// Options for a manager.
+/// Options for a manager. Made by [`Manager::builder`].
+///
+/// # Examples
+/// ```
+/// use process_task::Manager;
+///
+/// let manager = Manager::builder().name("counters").start()?;
+/// assert_eq!(manager.name(), "counters");
+/// # process_task::Result::Ok(())
+/// ```
 #[derive(Debug, Default)]
-pub struct ManagerBuilder {}
+#[must_use = "a builder starts nothing until `start` is called"]
+pub struct ManagerBuilder {
+    name: Option<String>,
+    options: SpawnAttributes,
+}
 
 impl ManagerBuilder {
-    /// Starts the manager.
+    /// What the manager is called in errors and (15 bytes of it) in `top`: `manager` unless asked.
+    pub fn name(mut self, name: impl Into<String>) -> Self {
+        self.name = Some(name.into());
+        self
+    }
+
+    /// How the process is made.
+    pub fn start_method(mut self, method: StartMethod) -> Self {
+        self.options.method = method;
+        self
+    }
+
+    attribute_setters! {
+        it: "the manager", its: "the manager's", new: "Manager::builder()", run: "start()?.call(seen, ())?"
+    }
+
+    /// Starts the manager, and waits until it takes calls.
     ///
     /// # Errors
-    /// The process could not be started.
+    /// The process could not be started, or ended before it took calls.
     pub fn start(self) -> Result<Manager> {
-        unimplemented!()
+        let name = self.name.unwrap_or_else(|| "manager".to_owned());
+        let refused = |errno| Error::could_not_start("share memory with a manager", errno);
+        let bell = Arc::new(BellMemory::create().map_err(refused)?);
+        let (sender, receiver) = Queue::<Request>::unbounded()?.split();
+        let id = ManagerId::random();
+        let parts =
+            Parts { id, name: name.clone(), bell: Arrived(Arc::clone(&bell)), receiver, sender: sender.clone() };
+        let builder = ProcessBuilder::new().name(&name).attributes(self.options);
+        let process = wait_until_it_serves(builder.spawn(serve, parts)?, &bell)?;
+        let client = Client::connect(&new_address(id, &name, sender), || Ok(bell))?;
+        let process = Arc::new(Mutex::new(process));
+        let _ = client.process.set(Arc::clone(&process));
+        Ok(Manager::new(Way::Client(client), process))
     }
 }
+
+fn wait_until_it_serves(process: Process<std::result::Result<(), String>>, bell: &BellMemory) -> Result<Started> {
+    let serves = &bell.words().serves;
+    while serves.load(Acquire) == 0 {
+        if process.is_finished() {
+            let (name, pid) = (process.name().to_owned(), process.pid().unwrap_or(0));
+            let reason = match process.join()? {
+                Err(reason) => reason,
+                Ok(()) => "it ended at once".to_owned(),
+            };
+            return Err(Error::could_not_start(reason, crate::sys::Errno::UnknownErrno).in_process(&name, pid));
+        }
+        let _ = futex_wait::sleep(serves, 0, None);
+    }
+    // The thread that wakes up here sees the process that was written before.
+    debug_assert!(bell.words().process.load(Relaxed) != 0);
+    Ok(process)
+}
+
+/// The process of a manager.
+pub(super) type Started = Process<std::result::Result<(), String>>;

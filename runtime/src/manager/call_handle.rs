@@ -1,46 +1,189 @@
 //! [`CallHandle`]: the way to the result of a call that was made by `later`.
+//!
+//! Runs in: the process that called.
 
+use std::fmt;
 use std::future::Future;
-use std::marker::PhantomData;
 use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::{AcqRel, Release};
 use std::task::{Context, Poll};
-use std::time::Duration;
+use std::thread;
+use std::time::{Duration, Instant};
 
-use crate::error::Result;
+use super::client::Client;
+use super::held::{Held, Way};
+use super::pending::Pending;
+use super::proxy::{decode, described, encode};
+use super::wire::Answer;
+use crate::codec::CodecError;
+use crate::error::{Error, Result};
+use crate::sync::futex_wait::MAX_SLEEP;
+use crate::task::Task;
 
-/// The way to a call's result.
-#[derive(Debug)]
+/// A call of a proxy's method that was made by `later`. Dropping it detaches the call, which is made all the same.
+///
+/// It is a future of the result, for use in any executor.
+///
+/// # If the manager dies
+/// Joining fails within a tenth of a second with [`ErrorKind::ManagerGone`](crate::ErrorKind::ManagerGone).
+#[must_use = "the call is made all the same, but nothing hears of its errors"]
+#[doc(alias("AsyncResult", "Future"))]
 pub struct CallHandle<T> {
-    result: PhantomData<fn() -> T>,
+    /// The object lives as long as a call of it may run.
+    held: Arc<Held>,
+    state: CallState,
+    task: &'static str,
+    decode: fn(&[u8]) -> std::result::Result<T, CodecError>,
+}
+
+enum CallState {
+    Made { client: Arc<Client>, number: u64, pending: Arc<Pending>, deadline: Option<Instant> },
+    Settled(Option<Result<Answer>>),
 }
 
 impl<T> CallHandle<T> {
-    /// Waits for the result, as long as it takes.
+    pub(super) fn start<K: Task<Output = T>>(
+        held: &Arc<Held>,
+        task: K,
+        args: K::Args<'_>,
+        deadline: Option<Instant>,
+    ) -> Self {
+        let registration = task.registration();
+        let made = || {
+            let index = registration.index().ok_or_else(Error::unknown_task)?;
+            let (bytes, handles) = encode::<K>(args)?;
+            let what = (index, held.object);
+            Ok(match &held.way {
+                Way::Client(client) => {
+                    let (number, pending) = client.submit(what, (&bytes, &handles))?;
+                    CallState::Made { client: Arc::clone(client), number, pending, deadline }
+                }
+                Way::Own(server) => {
+                    let answer = server.call_here(what.0, what.1, (&bytes, &handles));
+                    CallState::Settled(Some(Ok(answer)))
+                }
+            })
+        };
+        let state = made().unwrap_or_else(|error| CallState::Settled(Some(Err(error))));
+        Self { held: Arc::clone(held), state, task: registration.name(), decode: K::decode_output }
+    }
+
+    /// Waits for the result, as long as it takes, or until the proxy's time is over.
     ///
     /// # Errors
-    /// The call failed.
-    pub fn join(self) -> Result<T> {
-        unimplemented!()
+    /// As the proxy's method, which does not fail itself where this does.
+    #[doc(alias("get", "result"))]
+    pub fn join(mut self) -> Result<T> {
+        let outcome = match std::mem::replace(&mut self.state, CallState::Settled(None)) {
+            CallState::Made { client, number, pending, deadline } => client.wait(number, &pending, deadline),
+            CallState::Settled(outcome) => outcome.unwrap_or_else(|| Err(taken())),
+        };
+        self.result(outcome)
     }
 
     /// As [`join`](Self::join), but gives the handle back after `timeout`.
     ///
     /// # Errors
     /// The handle, if the time is over.
-    pub fn join_timeout(self, _timeout: Duration) -> std::result::Result<Result<T>, Self> {
-        unimplemented!()
+    pub fn join_timeout(self, timeout: Duration) -> std::result::Result<Result<T>, Self> {
+        if self.wait_timeout(timeout) { Ok(self.join()) } else { Err(self) }
+    }
+
+    /// Waits until the result is there, for `timeout` at the most. Returns whether it is.
+    #[must_use]
+    pub fn wait_timeout(&self, timeout: Duration) -> bool {
+        // A time beyond the clock's end is for ever.
+        let until = Instant::now().checked_add(timeout);
+        match &self.state {
+            CallState::Settled(_) => true,
+            CallState::Made { client, pending, deadline, .. } => client.wait_until_answered(pending, until, *deadline),
+        }
     }
 
     /// Whether [`join`](Self::join) would return at once.
+    #[must_use]
     pub fn is_finished(&self) -> bool {
-        unimplemented!()
+        self.wait_timeout(Duration::ZERO)
+    }
+
+    fn result(&self, outcome: Result<Answer>) -> Result<T> {
+        let result = outcome.and_then(|answer| decode(&answer, self.decode));
+        result.map_err(|error| described(error, &self.held.way, self.task))
     }
 }
+
+#[cold]
+fn taken() -> Error {
+    Error::invalid("the result was taken before")
+}
+
+impl<T> Unpin for CallHandle<T> {}
 
 impl<T> Future for CallHandle<T> {
     type Output = Result<T>;
 
-    fn poll(self: Pin<&mut Self>, _context: &mut Context<'_>) -> Poll<Result<T>> {
-        unimplemented!()
+    /// See [`CallHandle::join`].
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Result<T>> {
+        let outcome = match &mut self.state {
+            CallState::Settled(outcome) => outcome.take().unwrap_or_else(|| Err(taken())),
+            CallState::Made { client, number, pending, deadline } => {
+                let is_late = deadline.is_some_and(|deadline| Instant::now() >= deadline);
+                if !is_late && !client.is_over() {
+                    let is_answered = pending.register(context.waker(), *deadline);
+                    if !is_answered && serve_futures(client) {
+                        return Poll::Pending;
+                    }
+                }
+                // It is answered, late or lost; or there is no thread that would wake the future, and this one waits.
+                client.wait(*number, pending, *deadline)
+            }
+        };
+        self.state = CallState::Settled(None);
+        Poll::Ready(self.result(outcome))
     }
+}
+
+impl<T> Drop for CallHandle<T> {
+    fn drop(&mut self) {
+        if let CallState::Made { client, number, .. } = &self.state
+            && !client.is_foreign()
+        {
+            client.inbox.forget(*number);
+        }
+    }
+}
+
+impl<T> fmt::Debug for CallHandle<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let settled = match &self.state {
+            CallState::Settled(_) => true,
+            CallState::Made { pending, .. } => pending.is_answered(),
+        };
+        f.debug_struct("CallHandle").field("task", &self.task).field("settled", &settled).finish_non_exhaustive()
+    }
+}
+
+/// Sees to it that a thread reads answers while futures wait. False: there is none to be had.
+fn serve_futures(client: &Arc<Client>) -> bool {
+    if client.serves_futures.swap(true, AcqRel) {
+        return true;
+    }
+    let reader = Arc::clone(client);
+    let started = thread::Builder::new().name("process-task".to_owned()).spawn(move || {
+        loop {
+            while !reader.inbox.awaited().is_empty() {
+                reader.read_for_futures(Instant::now() + MAX_SLEEP);
+            }
+            reader.serves_futures.store(false, Release);
+            // A future may have come between the look and the store, and have relied on this thread.
+            if reader.inbox.awaited().is_empty() || reader.serves_futures.swap(true, AcqRel) {
+                return;
+            }
+        }
+    });
+    if started.is_err() {
+        client.serves_futures.store(false, Release);
+    }
+    started.is_ok()
 }

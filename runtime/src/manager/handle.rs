@@ -1,13 +1,121 @@
 //! [`ManagerHandle`]: the way to a manager, which any process may have.
+//!
+//! Runs in: any process.
 
-use serde::{Deserialize, Serialize};
+use std::fmt;
+use std::hash::{Hash, Hasher};
 
-/// The way to a manager.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-pub struct ManagerHandle {}
+use serde::de::Error as _;
+use serde::ser::Error as _;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+use super::held::{Address, Way};
+use super::proxy;
+use super::stats::ManagerStats;
+use super::wire::Question;
+use crate::codec::message::from_bytes;
+use crate::error::{Direction, Error, ErrorKind, Execution, Result};
+use crate::task::Task;
+
+/// The way to a [`Manager`](crate::Manager): makes objects there. It can be cloned, and passed to tasks.
+///
+/// It does not keep the manager running.
+#[derive(Clone)]
+pub struct ManagerHandle {
+    way: Way,
+}
+
+impl ManagerHandle {
+    pub(super) fn new(way: Way) -> Self {
+        Self { way }
+    }
+
+    pub(super) fn way(&self) -> &Way {
+        &self.way
+    }
+
+    /// What the manager is called.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        self.way.name()
+    }
+
+    /// The manager's process id.
+    #[must_use]
+    pub fn pid(&self) -> u32 {
+        self.way.pid()
+    }
+
+    /// What the manager does, in numbers.
+    ///
+    /// # Errors
+    /// The manager is gone.
+    pub fn stats(&self) -> Result<ManagerStats> {
+        let answer = self.way.ask(Question::Stats, None)?;
+        let (bytes, _) = answer.checked()?;
+        from_bytes(bytes).map_err(|error| {
+            let kind = ErrorKind::CannotDecode { direction: Direction::Result, reason: error.to_string() };
+            Error::new(kind, Execution::Finished)
+        })
+    }
+
+    /// Runs a task in the manager's process, on one of its threads, beside the calls of its objects.
+    ///
+    /// # Errors
+    /// The manager is gone, the task panicked, or a value could not travel. The task's own options do not act.
+    ///
+    /// # Examples
+    /// ```
+    /// use process_task::{Manager, process_task};
+    ///
+    /// #[process_task]
+    /// fn pid() -> u32 { std::process::id() }
+    ///
+    /// let manager = Manager::start()?;
+    /// assert_eq!(manager.call(pid, ())?, manager.pid());
+    /// # process_task::Result::Ok(())
+    /// ```
+    pub fn call<T: Task>(&self, task: T, args: T::Args<'_>) -> Result<T::Output> {
+        proxy::call(&self.way, (task, 0), args, None).map(|(_, output)| output)
+    }
+}
 
 impl AsRef<ManagerHandle> for ManagerHandle {
     fn as_ref(&self) -> &ManagerHandle {
         self
+    }
+}
+
+impl fmt::Debug for ManagerHandle {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ManagerHandle").field("name", &self.name()).field("pid", &self.pid()).finish_non_exhaustive()
+    }
+}
+
+impl PartialEq for ManagerHandle {
+    /// Whether both are of the same manager.
+    fn eq(&self, other: &Self) -> bool {
+        self.way.id() == other.way.id()
+    }
+}
+
+impl Eq for ManagerHandle {}
+
+impl Hash for ManagerHandle {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.way.id().hash(state);
+    }
+}
+
+impl Serialize for ManagerHandle {
+    fn serialize<S: Serializer>(&self, serializer: S) -> std::result::Result<S::Ok, S::Error> {
+        self.way.travelling().map_err(S::Error::custom)?.serialize(serializer)
+    }
+}
+
+impl<'de> Deserialize<'de> for ManagerHandle {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Self, D::Error> {
+        let address = Address::deserialize(deserializer)?;
+        Way::arrived(&address).map(Self::new).map_err(D::Error::custom)
     }
 }

@@ -1,20 +1,63 @@
-//! [`Manager`]: a process that holds objects.
+//! [`Manager`]: a process that holds objects, in the process that started it.
+//!
+//! Runs in: the process that started the manager.
 
-use super::builder::ManagerBuilder;
+use std::ops::Deref;
+use std::process::ExitStatus;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use super::builder::{ManagerBuilder, Started};
 use super::handle::ManagerHandle;
+use super::held::Way;
+use super::wire::Request;
 use crate::error::Result;
+use crate::sys::atfork;
+use crate::sys::mutex::MutexExt as _;
 
-/// A process that holds objects.
+/// How long a manager that is told to end may take for that.
+const EXIT_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// A process that holds objects, which are used from many.
+///
+/// An object is made by the constructor of its proxy. The proxy has the object's methods, and each call is made in the
+/// manager. Proxies can be cloned, and passed to tasks, through queues and pipes, and to other objects.
+///
+/// It derefs to its [`ManagerHandle`], which other processes can have. When it is dropped, the manager ends, and its
+/// objects with it.
+///
+/// # If the manager dies
+/// All that waits for it hears of that within a tenth of a second, by an error of kind
+/// [`ManagerGone`](crate::ErrorKind::ManagerGone), and so does each later call. Its objects are gone.
 #[derive(Debug)]
+#[must_use = "the manager ends when this is dropped"]
+#[doc(alias("SyncManager", "BaseManager"))]
 pub struct Manager {
     handle: ManagerHandle,
+    process: Arc<Mutex<Started>>,
+    /// See [`atfork::generation`].
+    generation: u64,
 }
 
 impl Manager {
+    pub(super) fn new(way: Way, process: Arc<Mutex<Started>>) -> Self {
+        Self { handle: ManagerHandle::new(way), process, generation: atfork::generation() }
+    }
+
     /// Starts a manager.
     ///
     /// # Errors
     /// The process could not be started.
+    ///
+    /// # Examples
+    /// ```
+    /// use process_task::Manager;
+    ///
+    /// let manager = Manager::start()?;
+    /// assert!(manager.stats()?.objects().is_empty());
+    /// manager.shutdown()?;
+    /// # process_task::Result::Ok(())
+    /// ```
     pub fn start() -> Result<Self> {
         Self::builder().start()
     }
@@ -23,10 +66,73 @@ impl Manager {
     pub fn builder() -> ManagerBuilder {
         ManagerBuilder::default()
     }
+
+    /// Ends the manager: its objects are dropped, and its process exits. One that takes longer than five seconds for
+    /// that is killed, and so is one that is stopped.
+    ///
+    /// # Errors
+    /// The manager had to be killed, and the kernel refuses.
+    #[doc(alias = "stop")]
+    pub fn shutdown(self) -> Result<()> {
+        self.end()
+    }
+
+    /// Ends the manager at once: SIGKILL. Fine if it has ended.
+    ///
+    /// # Errors
+    /// The kernel refuses.
+    pub fn kill(&self) -> Result<()> {
+        self.process.lock_unpoisoned().kill()
+    }
+
+    /// How the manager's process ended, `None` if it has not.
+    ///
+    /// # Errors
+    /// This process is a `fork()` of the one that started it.
+    pub fn try_wait(&self) -> Result<Option<ExitStatus>> {
+        self.process.lock_unpoisoned().try_wait()
+    }
+
+    /// Waits until the manager's process has ended, for `timeout` at the most, and returns how.
+    ///
+    /// # Errors
+    /// As [`try_wait`](Self::try_wait).
+    pub fn wait_timeout(&self, timeout: Duration) -> Result<Option<ExitStatus>> {
+        self.process.lock_unpoisoned().wait_timeout(timeout)
+    }
+
+    fn end(&self) -> Result<()> {
+        if self.generation != atfork::generation() {
+            return Ok(());
+        }
+        if let Way::Client(client) = self.handle.way() {
+            client.tell(Request::Shutdown);
+        }
+        let mut process = self.process.lock_unpoisoned();
+        if process.wait_timeout(EXIT_TIMEOUT)?.is_none() {
+            process.kill()?;
+            process.wait_timeout(EXIT_TIMEOUT)?;
+        }
+        Ok(())
+    }
+}
+
+impl Deref for Manager {
+    type Target = ManagerHandle;
+
+    fn deref(&self) -> &ManagerHandle {
+        &self.handle
+    }
 }
 
 impl AsRef<ManagerHandle> for Manager {
     fn as_ref(&self) -> &ManagerHandle {
         &self.handle
+    }
+}
+
+impl Drop for Manager {
+    fn drop(&mut self) {
+        let _ = self.end();
     }
 }

@@ -1,73 +1,180 @@
 //! [`Proxy`]: a reference to an object that lives in a manager.
+//!
+//! Runs in: any process. What users see of it is the type that `#[process_object]` writes around it.
 
 use std::fmt;
 use std::hash::{Hash, Hasher};
 use std::marker::PhantomData;
-use std::time::Duration;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
+use serde::de::Error as _;
+use serde::ser::Error as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::call_handle::CallHandle;
 use super::handle::ManagerHandle;
-use crate::error::Result;
-use crate::task::Task;
+use super::held::{Address, Held, Way};
+use super::wire::{Answer, Question};
+use crate::codec::handles::{self, Handles};
+use crate::codec::message_format::NoSpill;
+use crate::codec::{CodecError, Encoded, Writer};
+use crate::error::{Direction, Error, ErrorKind, Execution, Result};
+use crate::task::{Object, Task};
 
 /// A reference to an object of type `O` that lives in a manager.
+///
+/// What is made by [`#[process_object]`](macro@crate::process_object), say `CounterProxy` for `Counter`, derefs to this. It
+/// can be cloned, compared, and passed to any process. The object is dropped when its last proxy is, wherever that is,
+/// also if its process is killed.
+///
+/// # If the manager dies
+/// Each call fails within a tenth of a second with [`ErrorKind::ManagerGone`].
+#[doc(alias("BaseProxy", "AutoProxy"))]
 pub struct Proxy<O> {
+    held: Arc<Held>,
+    timeout: Option<Duration>,
     object: PhantomData<fn() -> O>,
 }
 
-impl<O> Proxy<O> {
+/// Makes a call, and waits for its answer. With it, the reference to the object that a constructor made.
+pub(super) fn call<T: Task>(
+    way: &Way,
+    (task, object): (T, u64),
+    args: T::Args<'_>,
+    deadline: Option<Instant>,
+) -> Result<(Option<Arc<Held>>, T::Output)> {
+    let registration = task.registration();
+    let made = || {
+        let index = registration.index().ok_or_else(Error::unknown_task)?;
+        let (bytes, handles) = encode::<T>(args)?;
+        let answer = way.call((index, object), (&bytes, &handles), deadline)?;
+        keep(bytes);
+        let held = (answer.object != 0).then(|| way.adopt(answer.object));
+        Ok((held, decode(&answer, T::decode_output)?))
+    };
+    made().map_err(|error: Error| described(error, way, registration.name()))
+}
+
+/// Adds to an error where and in what it happened.
+pub(super) fn described(error: Error, way: &Way, task: &'static str) -> Error {
+    error.in_process(way.name(), way.pid()).in_task(task)
+}
+
+thread_local! {
+    /// What arguments are encoded into.
+    static ENCODED: std::cell::Cell<Vec<u8>> = const { std::cell::Cell::new(Vec::new()) };
+}
+
+/// Longer memory is not kept for the next call.
+const MAX_KEPT_BYTES: usize = 1 << 16;
+
+fn keep(bytes: Vec<u8>) {
+    if bytes.capacity() <= MAX_KEPT_BYTES {
+        ENCODED.set(bytes);
+    }
+}
+
+pub(super) fn encode<T: Task>(args: T::Args<'_>) -> Result<(Vec<u8>, Handles)> {
+    let mut handles = Handles::default();
+    let mut spill = NoSpill;
+    let mut writer = Writer::new(ENCODED.take(), usize::MAX, &mut spill);
+    let encoded = handles::collect(&mut handles, || T::encode(args, &mut writer)).and_then(|()| writer.finish());
+    match encoded {
+        Ok(Encoded::Small(bytes)) => Ok((bytes, handles)),
+        Ok(Encoded::Spilled(_)) => Err(refused("they are too long")),
+        Err(error) => Err(refused(error.to_string())),
+    }
+}
+
+fn refused(reason: impl Into<String>) -> Error {
+    let kind = ErrorKind::CannotEncode { direction: Direction::Arguments, reason: reason.into() };
+    Error::new(kind, Execution::NotStarted)
+}
+
+/// The result that an answer holds.
+pub(super) fn decode<R>(answer: &Answer, decode: fn(&[u8]) -> std::result::Result<R, CodecError>) -> Result<R> {
+    let (bytes, received) = answer.checked()?;
+    handles::provide(received, || decode(bytes)).map_err(|error| {
+        let kind = ErrorKind::CannotDecode { direction: Direction::Result, reason: error.to_string() };
+        Error::new(kind, Execution::Finished)
+    })
+}
+
+impl<O: Object> Proxy<O> {
+    fn of(held: Arc<Held>) -> Self {
+        Self { held, timeout: None, object: PhantomData }
+    }
+
     /// Makes an object by constructor `task`.
     ///
     /// # Errors
-    /// The manager is gone, or the constructor failed.
-    pub fn create<T: Task>(_manager: &ManagerHandle, _task: T, _args: T::Args<'_>) -> Result<(Self, T::Output)> {
-        unimplemented!()
+    /// The manager is gone, the constructor panicked, or a value could not travel.
+    pub fn create<T: Task>(manager: &ManagerHandle, task: T, args: T::Args<'_>) -> Result<(Self, T::Output)> {
+        let (held, output) = call(manager.way(), (task, 0), args, None)?;
+        let held = held.ok_or_else(|| Error::invalid("the constructor has made no object"))?;
+        Ok((Self::of(held), output))
     }
 
     /// As [`create`](Self::create) for a constructor that may refuse.
     ///
     /// # Errors
     /// As [`create`](Self::create).
-    pub fn try_create<T, E>(_manager: &ManagerHandle, _task: T, _args: T::Args<'_>) -> Result<std::result::Result<Self, E>>
+    pub fn try_create<T, E>(
+        manager: &ManagerHandle,
+        task: T,
+        args: T::Args<'_>,
+    ) -> Result<std::result::Result<Self, E>>
     where
         T: Task<Output = std::result::Result<(), E>>,
     {
-        unimplemented!()
+        let (held, output) = call(manager.way(), (task, 0), args, None)?;
+        match (held, output) {
+            (Some(held), Ok(())) => Ok(Ok(Self::of(held))),
+            (_, Err(error)) => Ok(Err(error)),
+            (None, Ok(())) => Err(Error::invalid("the constructor has made no object")),
+        }
     }
 
-    /// Calls method `task`.
+    /// Calls method `task`, and waits for its result.
     ///
     /// # Errors
-    /// The call failed.
-    pub fn call<T: Task>(&self, _task: T, _args: T::Args<'_>) -> Result<T::Output> {
-        unimplemented!()
+    /// The manager is gone, the method panicked, a value could not travel, the object is poisoned, or the
+    /// [time](Self::with_timeout) is over.
+    #[inline]
+    pub fn call<T: Task>(&self, task: T, args: T::Args<'_>) -> Result<T::Output> {
+        call(&self.held.way, (task, self.held.object), args, self.deadline()).map(|(_, output)| output)
     }
 
-    /// Calls method `task` and does not wait.
-    pub fn later<T: Task>(&self, _task: T, _args: T::Args<'_>) -> CallHandle<T::Output> {
-        unimplemented!()
+    /// Calls method `task`, and does not wait for its result.
+    pub fn later<T: Task>(&self, task: T, args: T::Args<'_>) -> CallHandle<T::Output> {
+        CallHandle::start(&self.held, task, args, self.deadline())
     }
 
-    /// The same object, where each call ends after `timeout`.
+    fn deadline(&self) -> Option<Instant> {
+        // A time beyond the clock's end is for ever.
+        self.timeout.and_then(|timeout| Instant::now().checked_add(timeout))
+    }
+
+    /// The same object, where each call ends after `timeout` with [`ErrorKind::Elapsed`]. Its
+    /// [`execution`](crate::Error::execution) says whether the method may have run, or may run later.
     #[must_use]
-    pub fn with_timeout(&self, _timeout: Duration) -> Self {
-        unimplemented!()
+    pub fn with_timeout(&self, timeout: Duration) -> Self {
+        Self { timeout: Some(timeout), ..self.clone() }
     }
 
     /// The manager in which the object lives.
     #[must_use]
     pub fn manager(&self) -> ManagerHandle {
-        unimplemented!()
+        ManagerHandle::new(self.held.way.clone())
     }
 
-    /// Whether a method panicked while it had the object for itself.
+    /// Whether a method with `&mut self` has panicked, so that each call fails with [`ErrorKind::Poisoned`].
     ///
     /// # Errors
     /// The manager is gone.
     pub fn is_poisoned(&self) -> Result<bool> {
-        unimplemented!()
+        self.ask(Question::IsPoisoned { object: self.held.object }).map(|bytes| bytes.first() == Some(&1))
     }
 
     /// Lets calls reach a poisoned object again.
@@ -75,44 +182,78 @@ impl<O> Proxy<O> {
     /// # Errors
     /// The manager is gone.
     pub fn clear_poison(&self) -> Result<()> {
-        unimplemented!()
+        self.ask(Question::ClearPoison { object: self.held.object }).map(drop)
+    }
+
+    fn ask(&self, question: Question) -> Result<Vec<u8>> {
+        let way = &self.held.way;
+        let asked = way.ask(question, self.deadline()).and_then(|answer| Ok(answer.checked()?.0.to_vec()));
+        asked.map_err(|error| error.in_process(way.name(), way.pid()))
+    }
+
+    fn is_same(&self, other: &Self) -> bool {
+        (self.held.way.id(), self.held.object) == (other.held.way.id(), other.held.object)
     }
 }
 
 impl<O> Clone for Proxy<O> {
+    /// Another proxy of the same object.
     fn clone(&self) -> Self {
-        unimplemented!()
+        Self { held: Arc::clone(&self.held), timeout: self.timeout, object: PhantomData }
     }
 }
 
-impl<O> fmt::Debug for Proxy<O> {
-    fn fmt(&self, _f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        unimplemented!()
+impl<O: Object> fmt::Debug for Proxy<O> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Held { way, object, .. } = &*self.held;
+        write!(f, "{} {object} in manager `{}` (pid {})", O::object_type().name(), way.name(), way.pid())
     }
 }
 
-impl<O> PartialEq for Proxy<O> {
-    fn eq(&self, _other: &Self) -> bool {
-        unimplemented!()
+impl<O: Object> PartialEq for Proxy<O> {
+    /// Whether both are of the same object.
+    fn eq(&self, other: &Self) -> bool {
+        self.is_same(other)
     }
 }
 
-impl<O> Eq for Proxy<O> {}
+impl<O: Object> Eq for Proxy<O> {}
 
-impl<O> Hash for Proxy<O> {
-    fn hash<H: Hasher>(&self, _state: &mut H) {
-        unimplemented!()
+impl<O: Object> Hash for Proxy<O> {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        (self.held.way.id(), self.held.object).hash(state);
     }
 }
 
-impl<O> Serialize for Proxy<O> {
-    fn serialize<S: Serializer>(&self, _serializer: S) -> std::result::Result<S::Ok, S::Error> {
-        unimplemented!()
+/// How a proxy travels.
+#[derive(Serialize, Deserialize)]
+struct Travelling {
+    address: Address,
+    object: u64,
+    /// The number of its type.
+    of: u32,
+    timeout: Option<Duration>,
+    ticket: u32,
+}
+
+impl<O: Object> Serialize for Proxy<O> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> std::result::Result<S::Ok, S::Error> {
+        let of = O::object_type().index().ok_or_else(|| S::Error::custom("its type is not registered"))?;
+        let address = self.held.way.travelling().map_err(S::Error::custom)?;
+        let ticket = self.held.travelling().map_err(S::Error::custom)?;
+        let travelling = Travelling { address, object: self.held.object, of, timeout: self.timeout, ticket };
+        travelling.serialize(serializer)
     }
 }
 
-impl<'de, O> Deserialize<'de> for Proxy<O> {
-    fn deserialize<D: Deserializer<'de>>(_deserializer: D) -> std::result::Result<Self, D::Error> {
-        unimplemented!()
+impl<'de, O: Object> Deserialize<'de> for Proxy<O> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Self, D::Error> {
+        let Travelling { address, object, of, timeout, ticket } = Deserialize::deserialize(deserializer)?;
+        if O::object_type().index() != Some(of) {
+            return Err(D::Error::custom("a proxy of an object of another type was read"));
+        }
+        let way = Way::arrived(&address).map_err(D::Error::custom)?;
+        let held = Held::arrived(&way, object, ticket).map_err(D::Error::custom)?;
+        Ok(Self { timeout, ..Self::of(held) })
     }
 }

@@ -73,6 +73,12 @@ impl ProcessBuilder {
         self
     }
 
+    /// All attributes at once.
+    pub(crate) fn attributes(mut self, attributes: SpawnAttributes) -> Self {
+        self.options = attributes;
+        self
+    }
+
     /// Its standard input; `/dev/null` unless asked.
     pub fn stdin(mut self, stdio: impl Into<Stdio>) -> Self {
         self.stdin = Some(stdio.into());

@@ -1,0 +1,293 @@
+//! References to objects: how a process has one, and how one travels.
+//!
+//! Runs in: any process. Invariant: the manager has counted each reference before the one that it was made from can be gone.
+//!
+//! A process has one reference to each object, however many proxies share it; when the last proxy is dropped, it says
+//! so to the manager. A proxy that travels is held by a **ticket** of its message: one end of a socket pair goes with the
+//! message, and the manager watches the other. So the object is held until the message is gone, wherever it is lost.
+//! The process that decodes the proxy claims a reference of its own first, and lets go of the ticket after that.
+//! What one process sends to the manager is handled in order.
+
+use std::collections::HashSet;
+use std::collections::hash_map::Entry;
+use std::fmt;
+use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
+use std::sync::{Arc, Mutex, Weak};
+use std::time::Instant;
+
+use serde::{Deserialize, Serialize};
+
+use super::client::Client;
+use super::memory::BellMemory;
+use super::server::Server;
+use super::wire::{Answer, Arrived, FromDescriptor, ManagerId, Question, Request};
+use crate::channel::{Descriptor, QueueSender};
+use crate::codec::CodecError;
+use crate::codec::handles::{self, Handle, Handles};
+use crate::error::Result;
+use crate::sys::mutex::MutexExt as _;
+use crate::sys::{atfork, socket};
+
+/// Where a manager is: what a process needs to become its client.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Address {
+    pub(super) id: ManagerId,
+    pub(super) name: String,
+    pub(super) requests: QueueSender<Request>,
+    /// The handle of the memory of its bell, by index: it is opened by processes that are no clients yet.
+    bell: u32,
+}
+
+/// How this process reaches a manager.
+#[derive(Clone, Debug)]
+pub(crate) enum Way {
+    Client(Arc<Client>),
+    /// This process is the manager.
+    Own(Arc<Server>),
+}
+
+impl Way {
+    pub(super) fn id(&self) -> ManagerId {
+        match self {
+            Self::Client(client) => client.id,
+            Self::Own(server) => server.id,
+        }
+    }
+
+    pub(super) fn name(&self) -> &str {
+        match self {
+            Self::Client(client) => &client.name,
+            Self::Own(server) => &server.name,
+        }
+    }
+
+    pub(super) fn pid(&self) -> u32 {
+        match self {
+            Self::Client(client) => client.pid,
+            Self::Own(_) => std::process::id(),
+        }
+    }
+
+    /// The way to the manager whose parts came with the payload that this thread decodes.
+    pub(super) fn arrived(address: &Address) -> std::result::Result<Self, CodecError> {
+        if let Some(server) = Server::own().filter(|server| server.id == address.id) {
+            return Ok(Self::Own(Arc::clone(server)));
+        }
+        let bell = || {
+            let opened = handles::open(address.bell, |fd| BellMemory::from_descriptor(fd).map(Arc::new));
+            opened.map_err(|error| crate::error::Error::invalid(error.to_string()))
+        };
+        let client = Client::connect(address, bell).map_err(|error| CodecError::new(error.to_string()))?;
+        Ok(Self::Client(client))
+    }
+
+    /// The manager's parts, for the payload that this thread encodes.
+    pub(super) fn travelling(&self) -> std::result::Result<Address, CodecError> {
+        let (bell, requests) = match self {
+            Self::Client(client) => (&client.bell, &client.requests),
+            Self::Own(server) => (&server.bell, &server.sender),
+        };
+        let bell = handles::attach(Arc::clone(bell) as Arc<dyn Handle>)?;
+        Ok(Address { id: self.id(), name: self.name().to_owned(), requests: requests.clone(), bell })
+    }
+
+    /// Makes a call, and waits for its answer.
+    ///
+    /// # Errors
+    /// As [`Client::call`].
+    pub(super) fn call(
+        &self,
+        what: (u32, u64),
+        arguments: (&[u8], &Handles),
+        deadline: Option<Instant>,
+    ) -> Result<Answer> {
+        match self {
+            Self::Client(client) => client.call(what, arguments, deadline),
+            Self::Own(server) => Ok(server.call_here(what.0, what.1, arguments)),
+        }
+    }
+
+    /// Asks the manager itself.
+    ///
+    /// # Errors
+    /// As [`Client::call`].
+    pub(super) fn ask(&self, question: Question, deadline: Option<Instant>) -> Result<Answer> {
+        match self {
+            Self::Client(client) => client.ask(question, deadline),
+            Self::Own(server) => {
+                let (status, bytes) = server.ask(question);
+                let bytes = super::wire::AlignedBytes::copied(&bytes);
+                Ok(Answer { status, object: 0, bytes, received: handles::Received::default() })
+            }
+        }
+    }
+
+    /// The reference to an object that the manager has counted for this process: a constructor's answer brought it.
+    pub(super) fn adopt(&self, object: u64) -> Arc<Held> {
+        let held = Held::new(self.clone(), object);
+        if let Self::Client(client) = self {
+            client.held.lock_unpoisoned().insert(object, Arc::downgrade(&held));
+        }
+        held
+    }
+
+    /// A reference to an object that a message on its way holds.
+    fn claim(&self, object: u64) -> Arc<Held> {
+        match self {
+            Self::Own(server) => {
+                server.tables.lock_unpoisoned().claim_here(object);
+                Held::new(self.clone(), object)
+            }
+            Self::Client(client) => {
+                let mut held = client.held.lock_unpoisoned();
+                if let Some(known) = held.get(&object).and_then(Weak::upgrade) {
+                    return known;
+                }
+                let new = Held::new(self.clone(), object);
+                held.insert(object, Arc::downgrade(&new));
+                client.tell(Request::Claim { client: client.number, object });
+                new
+            }
+        }
+    }
+}
+
+/// This process's reference to an object.
+pub(crate) struct Held {
+    pub(super) way: Way,
+    pub(super) object: u64,
+    /// See [`atfork::generation`].
+    generation: u64,
+}
+
+impl Held {
+    fn new(way: Way, object: u64) -> Arc<Self> {
+        Arc::new(Self { way, object, generation: atfork::generation() })
+    }
+
+    /// Has the message that this thread encodes hold the object. The index of the message's ticket.
+    ///
+    /// # Errors
+    /// This thread encodes no message, or there is no descriptor for a ticket.
+    pub(super) fn travelling(&self) -> std::result::Result<u32, CodecError> {
+        let id = self.way.id();
+        let known = handles::find_collected(|ticket: &Ticket| ticket.own.as_ref().is_some_and(|own| own.manager == id));
+        let ticket = match known {
+            Some(ticket) => {
+                ticket.hold(self);
+                ticket
+            }
+            None => Arc::new(Ticket::new(self)?),
+        };
+        handles::attach(ticket)
+    }
+
+    /// The reference to the object whose proxy came with the payload that this thread decodes, held by the ticket of that index.
+    ///
+    /// # Errors
+    /// There is no such ticket.
+    pub(super) fn arrived(way: &Way, object: u64, ticket: u32) -> std::result::Result<Arc<Self>, CodecError> {
+        let _holds_meanwhile = handles::open(ticket, |fd| Ticket::from_descriptor(fd).map(Arc::new))?;
+        Ok(way.claim(object))
+    }
+}
+
+impl fmt::Debug for Held {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Held").field("manager", &self.way.name()).field("object", &self.object).finish_non_exhaustive()
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        if self.generation != atfork::generation() {
+            return;
+        }
+        match &self.way {
+            Way::Own(server) => {
+                let dropped = server.tables.lock_unpoisoned().release_here(self.object);
+                drop(dropped);
+            }
+            Way::Client(client) => {
+                let mut held = client.held.lock_unpoisoned();
+                if let Entry::Occupied(known) = held.entry(self.object)
+                    && known.get().strong_count() == 0
+                {
+                    known.remove();
+                }
+                drop(held);
+                client.tell(Request::Release { client: client.number, object: self.object });
+            }
+        }
+    }
+}
+
+/// What holds the objects whose proxies are in a message.
+#[derive(Debug)]
+struct Ticket {
+    end: OwnedFd,
+    /// In the process that made it.
+    own: Option<OwnTicket>,
+}
+
+#[derive(Debug)]
+struct OwnTicket {
+    manager: ManagerId,
+    number: u64,
+    /// The objects that it holds.
+    objects: Mutex<HashSet<u64>>,
+}
+
+impl Ticket {
+    fn new(held: &Held) -> std::result::Result<Self, CodecError> {
+        let object = held.object;
+        let refused = |errno| CodecError::new(format!("a proxy cannot travel: {}", crate::error::why(errno)));
+        let (number, end) = match &held.way {
+            Way::Own(server) => server.new_ticket(object).map_err(refused)?,
+            Way::Client(client) => {
+                let (ours, theirs) = socket::pair().map_err(refused)?;
+                let ticket = client.next_ticket();
+                client.tell(Request::Hold { ticket, object, end: Some(Descriptor::new(ours)) });
+                (ticket, theirs)
+            }
+        };
+        let own = OwnTicket { manager: held.way.id(), number, objects: Mutex::new(HashSet::from([object])) };
+        Ok(Self { end, own: Some(own) })
+    }
+
+    fn hold(&self, held: &Held) {
+        let Some(own) = &self.own else { return };
+        let object = held.object;
+        if own.objects.lock_unpoisoned().insert(object) {
+            match &held.way {
+                Way::Own(server) => server.hold_more(own.number, object),
+                Way::Client(client) => client.tell(Request::Hold { ticket: own.number, object, end: None }),
+            }
+        }
+    }
+}
+
+impl FromDescriptor for Ticket {
+    fn from_descriptor(descriptor: OwnedFd) -> std::result::Result<Self, CodecError> {
+        Ok(Self { end: descriptor, own: None })
+    }
+}
+
+impl Handle for Ticket {
+    fn descriptor(&self) -> BorrowedFd<'_> {
+        self.end.as_fd()
+    }
+
+    /// It ends with the message, and not before: another proxy in it may not be decoded yet.
+    fn is_cacheable(&self) -> bool {
+        false
+    }
+}
+
+/// Makes the address of a manager that this process starts.
+pub(super) fn new_address(id: ManagerId, name: &str, requests: QueueSender<Request>) -> Address {
+    Address { id, name: name.to_owned(), requests, bell: 0 }
+}
+
+/// The memory of a bell, on its way to the manager that is started.
+pub(super) type ArrivedBell = Arrived<BellMemory>;

@@ -1,0 +1,301 @@
+//! The threads of a manager: one leads, and takes requests; the others wait, or run long calls.
+//!
+//! Runs in: the manager.
+
+use std::sync::atomic::Ordering::Relaxed;
+use std::sync::{Arc, Mutex};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use super::bell::{self, GROUPS, QUEUE};
+use super::run::{self, Call, Outcome};
+use super::server::{Server, TICKET};
+use super::slots::{self, Head, SLOT_BYTES, SLOTS};
+use super::tables::{Dropped, Peer};
+use super::turn::Lead;
+use super::wire::{AlignedBytes, Body, Reply, Request, Status};
+use crate::channel::SendTimeoutError;
+use crate::codec::handles::{Handles, Received};
+use crate::link::Spin;
+use crate::sync::futex_wait;
+use crate::sys::mutex::MutexExt as _;
+
+/// How often a thread that waits for room in a client's queue of replies looks whether the client lives.
+const ROOM_CHECK_INTERVAL: Duration = Duration::from_millis(100);
+
+/// What the leader has seen and not handled yet. It goes from leader to leader.
+#[derive(Debug, Default)]
+pub(super) struct Seen {
+    /// The bits that were taken from the bell.
+    bits: u32,
+    /// Whether a call in memory is to be looked for before the queue.
+    slots_first: bool,
+}
+
+/// Something to do.
+enum Job {
+    Request(Request),
+    Slot(Arc<Peer>, usize, Head),
+}
+
+/// What the threads share beside the server.
+#[derive(Debug)]
+pub(super) struct Workers {
+    server: Arc<Server>,
+    seen: Mutex<Seen>,
+    spin: Spin,
+}
+
+/// What a thread uses again and again.
+#[derive(Debug, Default)]
+struct Scratch {
+    arguments: AlignedBytes,
+    result: Vec<u8>,
+}
+
+/// Starts the first thread, and the one that watches clients.
+///
+/// # Errors
+/// There is no thread to be had.
+pub(super) fn start(server: &Arc<Server>) -> std::io::Result<()> {
+    let workers = Workers { server: Arc::clone(server), seen: Mutex::default(), spin: Spin::new() };
+    spawn(&Arc::new(workers))?;
+    let server = Arc::clone(server);
+    thread::Builder::new().name("process-task watch".to_owned()).spawn(move || watch(&server))?;
+    Ok(())
+}
+
+fn spawn(workers: &Arc<Workers>) -> std::io::Result<()> {
+    let workers = Arc::clone(workers);
+    thread::Builder::new().name("process-task".to_owned()).spawn(move || work(&workers)).map(drop)
+}
+
+/// Tells the leader of clients and messages that are gone.
+fn watch(server: &Server) {
+    let mut tokens = Vec::new();
+    loop {
+        tokens.clear();
+        if server.watched.wait(&mut tokens, None).is_err() {
+            // It cannot fail for long: the set is there, and there is memory for its answer.
+            thread::sleep(Duration::from_millis(10));
+        }
+        for token in &tokens {
+            server.tell(match token & TICKET {
+                0 => Request::ClientGone { client: u32::try_from(*token).unwrap_or(0) },
+                _ => Request::TicketGone { ticket: token & !TICKET },
+            });
+        }
+    }
+}
+
+fn work(workers: &Arc<Workers>) {
+    let server = &workers.server;
+    let mut scratch = Scratch::default();
+    while let Some(mut lead) = server.turn.wait(&server.bell) {
+        if server.turn.lacks_standby() {
+            // Without one the next long call keeps the others waiting; then it is tried again.
+            let _ = spawn(workers);
+        }
+        while workers.lead(&mut lead, &mut scratch) {}
+    }
+}
+
+impl Workers {
+    /// Does one thing, or waits for one. False: this thread is not the leader any more.
+    fn lead(&self, lead: &mut Lead, scratch: &mut Scratch) -> bool {
+        let server = &self.server;
+        match self.next() {
+            None => {
+                self.wait();
+                true
+            }
+            Some(Job::Slot(peer, at, head)) => {
+                server.turn.begin(lead);
+                self.call_in_slot(&peer, (at, head), scratch, lead);
+                server.turn.end(lead)
+            }
+            Some(Job::Request(Request::Call { client, call, method, object, body })) => {
+                server.turn.begin(lead);
+                self.call_in_queue(client, call, (method, object, body), lead);
+                server.turn.end(lead)
+            }
+            Some(Job::Request(Request::Ask { client, call, question })) => {
+                if let Some(peer) = server.tables.lock_unpoisoned().peer(client) {
+                    let (status, bytes) = server.ask(question);
+                    server.turn.begin(lead);
+                    send(server, &peer, (call, status, 0), (&bytes, &Handles::default()));
+                    return server.turn.end(lead);
+                }
+                true
+            }
+            Some(Job::Request(request)) => {
+                let is_end = matches!(request, Request::Shutdown);
+                let dropped = server.control(request);
+                if is_end || !dropped.is_empty() {
+                    server.turn.begin(lead);
+                    drop_all(dropped);
+                    if is_end {
+                        server.end();
+                    }
+                    return server.turn.end(lead);
+                }
+                true
+            }
+        }
+    }
+
+    /// The next thing to do.
+    fn next(&self) -> Option<Job> {
+        let server = &self.server;
+        let mut seen = self.seen.lock_unpoisoned();
+        seen.bits |= bell::take(&server.bell.words().bell);
+        if seen.bits == 0 {
+            return None;
+        }
+        seen.slots_first = !seen.slots_first;
+        if seen.slots_first
+            && let Some(job) = next_in_slots(server, &mut seen)
+        {
+            return Some(job);
+        }
+        if seen.bits & QUEUE != 0 {
+            match server.receiver.try_recv() {
+                Ok(request) => return Some(Job::Request(request)),
+                // What cannot be received now is tried again when the bell rings next; what cannot be decoded is gone.
+                Err(_) if server.receiver.is_empty() => seen.bits &= !QUEUE,
+                Err(_) => {}
+            }
+        }
+        next_in_slots(server, &mut seen)
+    }
+
+    /// Waits until the bell rings.
+    fn wait(&self) {
+        let bell = &self.server.bell;
+        let word = &bell.words().bell;
+        if self.spin.until(|| word.load(Relaxed) != 0) {
+            return;
+        }
+        if bell::park(word) {
+            let since = Instant::now();
+            bell.sleep();
+            self.spin.slept(since);
+        }
+    }
+
+    fn call_in_slot(&self, peer: &Arc<Peer>, (at, head): (usize, Head), scratch: &mut Scratch, lead: &Lead) {
+        let server = &self.server;
+        let len = (head.len as usize).min(SLOT_BYTES);
+        peer.memory.read(at, scratch.arguments.of_len(len));
+        let none = Received::default();
+        let call = Call {
+            method: head.what,
+            object: head.object,
+            arguments: scratch.arguments.as_slice(),
+            received: &none,
+        };
+        server.calls.fetch_add(1, Relaxed);
+        let outcome = run::run(server, call, std::mem::take(&mut scratch.result), || {
+            server.turn.give_up(lead, &server.bell);
+        });
+        let outcome = made_known(server, peer, outcome);
+        let (status, object, Outcome { bytes, handles, .. }) = outcome;
+        let fits = handles.is_empty() && bytes.len() <= SLOT_BYTES;
+        let answer = if fits {
+            peer.memory.write(at, &bytes);
+            Head { what: status as u32, object, call: head.call, len: u32::try_from(bytes.len()).unwrap_or(0) }
+        } else {
+            send(server, peer, (head.call, status, object), (&bytes, &handles));
+            Head { what: Status::Elsewhere as u32, object: 0, call: head.call, len: 0 }
+        };
+        if let Some(slot) = peer.memory.words().slots.get(at)
+            && slot.reply(answer)
+        {
+            futex_wait::wake_one(&slot.state);
+        }
+        if bytes.capacity() <= 2 * SLOT_BYTES {
+            scratch.result = bytes;
+        }
+    }
+
+    fn call_in_queue(&self, client: u32, number: u64, (method, object, body): (u32, u64, Body), lead: &Lead) {
+        let server = &self.server;
+        let Some(peer) = server.tables.lock_unpoisoned().peer(client) else { return };
+        let (arguments, received) = body.unpack();
+        let call = Call { method, object, arguments: arguments.as_slice(), received: &received };
+        server.calls.fetch_add(1, Relaxed);
+        let outcome = run::run(server, call, Vec::new(), || server.turn.give_up(lead, &server.bell));
+        // What came beside the arguments is let go of before the caller has the result.
+        received.release();
+        drop(received);
+        let (status, object, outcome) = made_known(server, &peer, outcome);
+        send(server, &peer, (number, status, object), (&outcome.bytes, &outcome.handles));
+    }
+}
+
+/// Counts the object that a call has made as its client's. Its number is 0 if there is none.
+fn made_known(server: &Server, peer: &Peer, mut outcome: Outcome) -> (Status, u64, Outcome) {
+    let made = outcome.made.take().map(|made| server.tables.lock_unpoisoned().add_object(Some(peer.number), made));
+    match made {
+        None => (outcome.status, 0, outcome),
+        Some(Ok(object)) => (outcome.status, object, outcome),
+        Some(Err(made)) => {
+            // The client is gone.
+            drop(made);
+            (outcome.status, 0, outcome)
+        }
+    }
+}
+
+/// Takes one call that was announced in a client's memory.
+fn next_in_slots(server: &Server, seen: &mut Seen) -> Option<Job> {
+    let mut groups = seen.bits & !QUEUE;
+    while groups != 0 {
+        let number = groups.trailing_zeros();
+        if number >= GROUPS {
+            break;
+        }
+        let group = server.tables.lock_unpoisoned().group(number);
+        for peer in &*group {
+            let words = peer.memory.words();
+            while let Some(at) = slots::next(&words.ready) {
+                if let Some(head) = (at < SLOTS).then(|| words.slots.get(at)).flatten().and_then(slots::Slot::take) {
+                    return Some(Job::Slot(Arc::clone(peer), at, head));
+                }
+            }
+        }
+        seen.bits &= !(1 << number);
+        groups &= !(1 << number);
+    }
+    None
+}
+
+/// Answers through the client's queue.
+fn send(server: &Server, peer: &Peer, (call, status, object): (u64, Status, u64), result: (&[u8], &Handles)) {
+    let mut reply = Reply { call, status: status as u32, object, body: Body::new(result.0, result.1) };
+    let mut is_second = false;
+    loop {
+        reply = match peer.replies.send_timeout(reply, ROOM_CHECK_INTERVAL) {
+            Ok(()) | Err(SendTimeoutError::Disconnected(_)) => return,
+            // A client that does not read keeps this thread, and no other.
+            Err(SendTimeoutError::Timeout(reply)) => {
+                if server.tables.lock_unpoisoned().peer(peer.number).is_none() {
+                    return;
+                }
+                reply
+            }
+            Err(SendTimeoutError::Failed(..)) if is_second => return,
+            Err(SendTimeoutError::Failed(_, error)) => {
+                is_second = true;
+                let body = Body::new(error.to_string().as_bytes(), &Handles::default());
+                Reply { call, status: Status::BadResult as u32, object, body }
+            }
+        };
+    }
+}
+
+fn drop_all(dropped: Dropped) {
+    for instance in dropped {
+        drop(instance);
+    }
+}

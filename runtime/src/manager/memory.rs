@@ -1,0 +1,171 @@
+//! The memory that a manager shares with all of its clients, and the memory that it shares with each one.
+//!
+//! Runs in: the manager, and each client.
+//! Invariant: another process may write any of these words at any time; the manager believes none of them.
+
+use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
+
+use super::bell;
+use super::slots::{SLOT_BYTES, SLOTS, SlotWords};
+use super::wire::FromDescriptor;
+use crate::codec::CodecError;
+use crate::codec::handles::Handle;
+use crate::shared::{MappedHeader, words};
+use crate::sync::atomic::{AtomicU32, Ordering::Acquire};
+use crate::sync::futex_wait;
+use crate::sys::memory::{self, Access};
+use crate::sys::{self, Errno, futex};
+
+/// What a manager shares with all clients.
+#[derive(Debug)]
+pub(crate) struct BellWords {
+    /// See [`bell`].
+    pub(super) bell: AtomicU32,
+    /// Changes when a thread of the manager that has nothing to do should look whether there is something.
+    pub(super) nudges: AtomicU32,
+    /// Not 0: the manager takes requests.
+    pub(super) serves: AtomicU32,
+    /// The manager in the table of processes.
+    pub(super) process: AtomicU32,
+    /// The manager's process id.
+    pub(super) pid: AtomicU32,
+    /// The number of the client that came last.
+    pub(super) clients: AtomicU32,
+}
+
+words!(BellWords {
+    bell: AtomicU32,
+    nudges: AtomicU32,
+    serves: AtomicU32,
+    process: AtomicU32,
+    pid: AtomicU32,
+    clients: AtomicU32,
+});
+
+words!(SlotWords { ready: AtomicU32, slots: [super::slots::Slot; SLOTS] });
+
+/// See [`BellWords`].
+#[derive(Debug)]
+pub(crate) struct BellMemory {
+    descriptor: OwnedFd,
+    memory: MappedHeader<BellWords>,
+}
+
+impl BellMemory {
+    pub(super) fn create() -> sys::Result<Self> {
+        let len = MappedHeader::<BellWords>::size_with(PAGE);
+        Self::of(memory::create("process-task-manager", len)?)
+    }
+
+    fn of(descriptor: OwnedFd) -> sys::Result<Self> {
+        let memory = MappedHeader::map(descriptor.as_fd(), PAGE, Access::Write)?;
+        Ok(Self { descriptor, memory })
+    }
+
+    #[inline]
+    pub(super) fn words(&self) -> &BellWords {
+        self.memory.words()
+    }
+
+    /// Announces what was brought, and wakes the leader if it sleeps.
+    #[inline]
+    pub(super) fn ring(&self, bits: u32) {
+        let word = &self.words().bell;
+        if bell::ring(word, bits) {
+            futex_wait::wake_one(word);
+        }
+    }
+
+    /// Sleeps until something is announced. The caller has [parked](bell::park).
+    pub(super) fn sleep(&self) {
+        let word = &self.words().bell;
+        while word.load(Acquire) == bell::PARKED {
+            futex::wait(word, bell::PARKED);
+        }
+    }
+}
+
+/// One page behind the words: a mapping of nothing but words is not foreseen.
+const PAGE: usize = 4096;
+
+impl Handle for BellMemory {
+    fn descriptor(&self) -> BorrowedFd<'_> {
+        self.descriptor.as_fd()
+    }
+
+    fn is_cacheable(&self) -> bool {
+        true
+    }
+}
+
+impl FromDescriptor for BellMemory {
+    fn from_descriptor(descriptor: OwnedFd) -> Result<Self, CodecError> {
+        is_as_long(&descriptor, MappedHeader::<BellWords>::size_with(PAGE))?;
+        Self::of(descriptor).map_err(cannot_map)
+    }
+}
+
+/// Where a client's short calls are.
+#[derive(Debug)]
+pub(crate) struct ClientMemory {
+    descriptor: OwnedFd,
+    memory: MappedHeader<SlotWords>,
+}
+
+impl ClientMemory {
+    pub(super) fn create() -> sys::Result<Self> {
+        let len = MappedHeader::<SlotWords>::size_with(SLOTS * SLOT_BYTES);
+        Self::of(memory::create("process-task-calls", len)?)
+    }
+
+    fn of(descriptor: OwnedFd) -> sys::Result<Self> {
+        let memory = MappedHeader::map(descriptor.as_fd(), SLOTS * SLOT_BYTES, Access::Write)?;
+        Ok(Self { descriptor, memory })
+    }
+
+    #[inline]
+    pub(super) fn words(&self) -> &SlotWords {
+        self.memory.words()
+    }
+
+    /// Copies what is in a slot.
+    #[inline]
+    pub(super) fn read(&self, slot: usize, into: &mut [u8]) {
+        self.memory.read(slot * SLOT_BYTES, into);
+    }
+
+    /// Writes into a slot.
+    #[inline]
+    pub(super) fn write(&self, slot: usize, bytes: &[u8]) {
+        self.memory.write(slot * SLOT_BYTES, bytes);
+    }
+}
+
+impl Handle for ClientMemory {
+    fn descriptor(&self) -> BorrowedFd<'_> {
+        self.descriptor.as_fd()
+    }
+
+    fn is_cacheable(&self) -> bool {
+        true
+    }
+}
+
+impl FromDescriptor for ClientMemory {
+    fn from_descriptor(descriptor: OwnedFd) -> Result<Self, CodecError> {
+        is_as_long(&descriptor, MappedHeader::<SlotWords>::size_with(SLOTS * SLOT_BYTES))?;
+        Self::of(descriptor).map_err(cannot_map)
+    }
+}
+
+/// Refuses memory that another process could make shorter, or that is none of ours.
+fn is_as_long(descriptor: &OwnedFd, len: usize) -> Result<(), CodecError> {
+    match memory::checked_len_present(descriptor.as_fd()) {
+        Ok(found) if found == len => Ok(()),
+        _ => Err(CodecError::new("the payload is corrupt: what came with it is no memory of a manager")),
+    }
+}
+
+fn cannot_map(errno: Errno) -> CodecError {
+    CodecError::new(format!("cannot map the memory of a manager: {}", errno.desc()))
+}

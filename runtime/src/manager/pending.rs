@@ -1,0 +1,276 @@
+//! Answers that come by a client's queue: which call they are for, and which thread reads them.
+//!
+//! Runs in: a client.
+//! Invariant: one thread at a time reads the queue, for all threads that wait.
+
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+use std::sync::atomic::Ordering::{Acquire, Release, SeqCst};
+use std::sync::atomic::{AtomicBool, AtomicUsize};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, TryLockError};
+use std::task::Waker;
+use std::time::Instant;
+
+use super::wire::{Answer, Reply, Status};
+use crate::channel::{QueueReceiver, RecvTimeoutError};
+use crate::sys::mutex::MutexExt as _;
+
+/// One call whose answer comes by the queue.
+#[derive(Debug, Default)]
+pub(crate) struct Pending {
+    state: Mutex<State>,
+    changed: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    answer: Option<Answer>,
+    waker: Option<Waker>,
+    deadline: Option<Instant>,
+    /// No thread waits for it: what comes is thrown away.
+    ignored: bool,
+    /// A thread sleeps until it changes.
+    sleeps: bool,
+}
+
+impl Pending {
+    /// The answer, if it is there; the first time only.
+    pub(super) fn take(&self) -> Option<Answer> {
+        self.state.lock_unpoisoned().answer.take()
+    }
+
+    pub(super) fn is_answered(&self) -> bool {
+        self.state.lock_unpoisoned().answer.is_some()
+    }
+
+    /// Has `waker` woken when the answer is there, or at `deadline`. True: it is there.
+    pub(super) fn register(&self, waker: &Waker, deadline: Option<Instant>) -> bool {
+        let mut state = self.state.lock_unpoisoned();
+        if state.answer.is_none() {
+            state.waker = Some(waker.clone());
+            state.deadline = deadline;
+        }
+        state.answer.is_some()
+    }
+
+    /// When the future that waits for it is to be woken at the latest.
+    pub(super) fn deadline(&self) -> Option<Instant> {
+        self.state.lock_unpoisoned().deadline
+    }
+
+    pub(super) fn has_waker(&self) -> bool {
+        self.state.lock_unpoisoned().waker.is_some()
+    }
+
+    pub(super) fn wake(&self) {
+        let mut state = self.state.lock_unpoisoned();
+        let waker = state.waker.take();
+        state.sleeps = false;
+        self.changed.notify_all();
+        drop(state);
+        if let Some(waker) = waker {
+            waker.wake();
+        }
+    }
+
+    /// Asks a thread that sleeps to look whether it should read. True: there is one.
+    fn stir(&self) -> bool {
+        let mut state = self.state.lock_unpoisoned();
+        let sleeps = std::mem::take(&mut state.sleeps);
+        if sleeps {
+            self.changed.notify_all();
+        }
+        sleeps
+    }
+}
+
+/// See the [module](self).
+#[derive(Debug)]
+pub(crate) struct Inbox {
+    replies: QueueReceiver<Reply>,
+    /// Held by the thread that reads.
+    reading: Mutex<()>,
+    pending: Mutex<HashMap<u64, Arc<Pending>>>,
+    /// Number of threads that sleep, or are about to.
+    sleepers: AtomicUsize,
+    /// The manager has no end of the queue any more.
+    is_over: AtomicBool,
+}
+
+/// See [`Inbox::sleeper`].
+struct Sleeper<'i>(&'i AtomicUsize);
+
+impl Drop for Sleeper<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, SeqCst);
+    }
+}
+
+/// Marks the number of a call that stands in memory, and whose answer comes by the queue only if it does not fit there.
+pub(super) const IN_SLOT: u64 = 1 << 63;
+
+impl Inbox {
+    pub(super) fn new(replies: QueueReceiver<Reply>) -> Self {
+        Self {
+            replies,
+            reading: Mutex::new(()),
+            pending: Mutex::default(),
+            sleepers: AtomicUsize::new(0),
+            is_over: AtomicBool::new(false),
+        }
+    }
+
+    /// Whether nothing will come any more.
+    pub(super) fn is_over(&self) -> bool {
+        self.is_over.load(Acquire)
+    }
+
+    /// Where the answer to that call will be, or is.
+    pub(super) fn expect(&self, call: u64) -> Arc<Pending> {
+        Arc::clone(self.pending.lock_unpoisoned().entry(call).or_default())
+    }
+
+    /// The call is over, or no thread waits for it.
+    pub(super) fn forget(&self, call: u64) -> Option<Arc<Pending>> {
+        self.pending.lock_unpoisoned().remove(&call)
+    }
+
+    /// An answer will come that no thread waits for. It is returned if it has come.
+    pub(super) fn ignore(&self, call: u64) -> Option<Answer> {
+        match self.pending.lock_unpoisoned().entry(call) {
+            Entry::Occupied(known) => known.remove().take(),
+            Entry::Vacant(place) => {
+                place.insert(Arc::default()).state.lock_unpoisoned().ignored = true;
+                None
+            }
+        }
+    }
+
+    /// The calls that futures wait for.
+    pub(super) fn awaited(&self) -> Vec<Arc<Pending>> {
+        self.pending.lock_unpoisoned().values().filter(|pending| pending.has_waker()).map(Arc::clone).collect()
+    }
+
+    /// Waits for the answer until `deadline`, reading for all. What comes for a call of which nothing is known is told to
+    /// `unclaimed`, with the object that it brought.
+    pub(super) fn wait(&self, pending: &Pending, deadline: Instant, unclaimed: impl Fn(u64, u64)) -> Option<Answer> {
+        self.look(pending, deadline, unclaimed);
+        pending.take()
+    }
+
+    /// As [`wait`](Self::wait), but the answer stays where it is.
+    pub(super) fn look(&self, pending: &Pending, deadline: Instant, unclaimed: impl Fn(u64, u64)) {
+        let read = |reading: MutexGuard<'_, ()>| {
+            self.read_until(deadline, &unclaimed, || pending.is_answered());
+            drop(reading);
+            self.pass_on();
+        };
+        loop {
+            if pending.is_answered() {
+                return;
+            }
+            if let Some(reading) = self.lead() {
+                return read(reading);
+            }
+            let _sleeper = self.sleeper();
+            pending.state.lock_unpoisoned().sleeps = true;
+            // The thread that reads may have left before it could see that this one is about to sleep.
+            if let Some(reading) = self.lead() {
+                return read(reading);
+            }
+            let mut state = pending.state.lock_unpoisoned();
+            while state.answer.is_none() && state.sleeps {
+                let left = deadline.saturating_duration_since(Instant::now());
+                if left.is_zero() {
+                    return;
+                }
+                state = pending.changed.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0;
+            }
+        }
+    }
+
+    /// One more thread that sleeps until another one has read, or has left.
+    fn sleeper(&self) -> Sleeper<'_> {
+        self.sleepers.fetch_add(1, SeqCst);
+        Sleeper(&self.sleepers)
+    }
+
+    /// Reads for all until `deadline`, or until there is no call that a future waits for.
+    pub(super) fn serve_futures(&self, deadline: Instant, unclaimed: impl Fn(u64, u64)) {
+        if let Some(reading) = self.lead() {
+            self.read_until(deadline, &unclaimed, || self.awaited().is_empty());
+            drop(reading);
+            self.pass_on();
+        } else {
+            std::thread::sleep(std::time::Duration::from_millis(1));
+        }
+    }
+
+    fn lead(&self) -> Option<MutexGuard<'_, ()>> {
+        match self.reading.try_lock() {
+            Ok(reading) => Some(reading),
+            Err(TryLockError::Poisoned(poisoned)) => Some(poisoned.into_inner()),
+            Err(TryLockError::WouldBlock) => None,
+        }
+    }
+
+    /// Reads until `done`, until `deadline`, or until nothing will come any more.
+    fn read_until(&self, deadline: Instant, unclaimed: &impl Fn(u64, u64), done: impl Fn() -> bool) {
+        while !done() {
+            match self.replies.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
+                Ok(reply) => self.deliver(reply, unclaimed),
+                Err(RecvTimeoutError::Timeout) => return,
+                Err(RecvTimeoutError::Disconnected) => {
+                    self.is_over.store(true, Release);
+                    return;
+                }
+                // What cannot be decoded is of no call that can be told; what could not be received is tried again.
+                Err(RecvTimeoutError::Failed(_)) => {
+                    if Instant::now() >= deadline {
+                        return;
+                    }
+                }
+            }
+        }
+    }
+
+    fn deliver(&self, reply: Reply, unclaimed: &impl Fn(u64, u64)) {
+        let Reply { call, status, object, body } = reply;
+        let status = Status::from_number(status).unwrap_or(Status::BadResult);
+        let (bytes, received) = body.unpack();
+        let answer = Answer { status, object, bytes, received };
+        let pending = match self.pending.lock_unpoisoned().entry(call) {
+            Entry::Occupied(known) => Some(Arc::clone(known.get())),
+            // Its thread does not know yet that the answer comes by the queue.
+            Entry::Vacant(place) if call & IN_SLOT != 0 => Some(Arc::clone(place.insert(Arc::default()))),
+            Entry::Vacant(_) => None,
+        };
+        let Some(pending) = pending else {
+            if answer.status == Status::Done {
+                unclaimed(call, object);
+            }
+            return;
+        };
+        let mut state = pending.state.lock_unpoisoned();
+        if state.ignored {
+            drop(state);
+            self.forget(call);
+            if answer.status == Status::Done {
+                unclaimed(call, object);
+            }
+            return;
+        }
+        state.answer = Some(answer);
+        drop(state);
+        pending.wake();
+    }
+
+    /// Lets another thread read, if one waits.
+    fn pass_on(&self) {
+        if self.sleepers.load(SeqCst) == 0 {
+            return;
+        }
+        let waiting: Vec<_> = self.pending.lock_unpoisoned().values().map(Arc::clone).collect();
+        let _ = waiting.iter().any(|pending| pending.stir());
+    }
+}

@@ -1,0 +1,217 @@
+//! A manager's side: takes requests, runs calls, and answers.
+//!
+//! Runs in: the manager.
+
+use std::collections::BTreeMap;
+use std::os::fd::{AsFd as _, OwnedFd};
+use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64};
+use std::sync::{Arc, Condvar, Mutex, OnceLock, PoisonError};
+
+use super::bell;
+use super::memory::BellMemory;
+use super::run::{self, Call};
+use super::stats::ManagerStats;
+use super::tables::{Dropped, Peer, Tables};
+use super::turn::Turn;
+use super::wire::{AlignedBytes, Answer, Hello, ManagerId, Question, Request, Status};
+use crate::channel::{QueueReceiver, QueueSender};
+use crate::codec::handles::{Handles, Received};
+use crate::codec::message::to_bytes;
+use crate::sys::mutex::MutexExt as _;
+use crate::sys::poll::{Epoll, Trigger};
+use crate::sys::{self, socket};
+
+/// The manager that this process is.
+static SERVER: OnceLock<Arc<Server>> = OnceLock::new();
+
+/// See the [module](self).
+#[derive(Debug)]
+pub(crate) struct Server {
+    pub(super) id: ManagerId,
+    pub(super) name: String,
+    pub(super) bell: Arc<BellMemory>,
+    pub(super) receiver: QueueReceiver<Request>,
+    pub(super) sender: QueueSender<Request>,
+    pub(super) tables: Mutex<Tables>,
+    pub(super) turn: Turn,
+    /// What tells that a client's process, or a message on its way, is gone.
+    pub(super) watched: Epoll,
+    /// Number of the message that was sent last with proxies of this manager.
+    tickets: AtomicU32,
+    pub(super) calls: AtomicU64,
+    has_ended: AtomicBool,
+    end: (Mutex<()>, Condvar),
+}
+
+/// Marks what is watched as a message on its way: the rest of the token is its number.
+pub(super) const TICKET: u64 = 1 << 63;
+
+impl Server {
+    pub(super) fn new(
+        (id, name): (ManagerId, String),
+        bell: Arc<BellMemory>,
+        (receiver, sender): (QueueReceiver<Request>, QueueSender<Request>),
+    ) -> sys::Result<Self> {
+        Ok(Self {
+            id,
+            name,
+            bell,
+            receiver,
+            sender,
+            tables: Mutex::new(Tables::new()),
+            turn: Turn::new(),
+            watched: Epoll::new()?,
+            tickets: AtomicU32::new(0),
+            calls: AtomicU64::new(0),
+            has_ended: AtomicBool::new(false),
+            end: (Mutex::new(()), Condvar::new()),
+        })
+    }
+
+    /// The manager that this process is, if it is one.
+    pub(super) fn own() -> Option<&'static Arc<Self>> {
+        SERVER.get()
+    }
+
+    /// Makes this process the manager `server`.
+    pub(super) fn become_own(server: &Arc<Self>) {
+        let _ = SERVER.set(Arc::clone(server));
+    }
+
+    pub(super) fn has_ended(&self) -> bool {
+        self.has_ended.load(Acquire)
+    }
+
+    pub(super) fn end(&self) {
+        let _guard = self.end.0.lock_unpoisoned();
+        self.has_ended.store(true, std::sync::atomic::Ordering::Release);
+        self.end.1.notify_all();
+    }
+
+    pub(super) fn wait_for_end(&self) {
+        let mut guard = self.end.0.lock_unpoisoned();
+        while !self.has_ended() {
+            guard = self.end.1.wait(guard).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+
+    /// Tells the leader, in order behind what was sent before.
+    pub(super) fn tell(&self, request: Request) {
+        let _ = self.sender.send(request);
+        self.bell.ring(bell::QUEUE);
+    }
+
+    /// Handles a request that is no call. The objects to which it took the last reference are to be dropped.
+    ///
+    /// Runs in: the leader, which is not busy, so that requests take effect in their order.
+    pub(super) fn control(&self, request: Request) -> Dropped {
+        let mut tables = self.tables.lock_unpoisoned();
+        match request {
+            Request::Hello(hello) => {
+                self.welcome(&mut tables, hello);
+                Dropped::new()
+            }
+            Request::Goodbye { client } | Request::ClientGone { client } => {
+                let removed = tables.remove_client(client);
+                removed.map(|(process, dropped)| self.forget(&process, dropped)).unwrap_or_default()
+            }
+            Request::Hold { ticket, object, end } => {
+                let end = end.and_then(|end| end.into_owned().ok());
+                self.hold(&mut tables, ticket, object, end);
+                Dropped::new()
+            }
+            Request::TicketGone { ticket } => {
+                let removed = tables.remove_ticket(ticket);
+                removed.map(|(end, dropped)| self.forget(&end, dropped)).unwrap_or_default()
+            }
+            Request::Claim { client, object } => {
+                tables.claim(client, object);
+                Dropped::new()
+            }
+            Request::Release { client, object } => tables.release(client, object).into_iter().collect(),
+            Request::Shutdown => tables.take_objects(),
+            Request::Cancel { .. } | Request::Call { .. } | Request::Ask { .. } => Dropped::new(),
+        }
+    }
+
+    fn welcome(&self, tables: &mut Tables, hello: Hello) {
+        let Hello { client, replies, process, memory } = hello;
+        let Ok(process) = process.into_owned() else { return };
+        let peer = Peer { number: client, memory: memory.0, replies };
+        if client != 0 && tables.add_client(peer, process) {
+            tables.with_process(client, |process| {
+                let _ = self.watched.add(process.as_fd(), client.into(), Trigger::OneShot);
+            });
+        }
+    }
+
+    fn hold(&self, tables: &mut Tables, ticket: u64, object: u64, end: Option<OwnedFd>) {
+        let ticket = ticket & !TICKET;
+        if tables.hold(ticket, object, end) {
+            tables.with_ticket(ticket, |end| {
+                let _ = self.watched.add(end.as_fd(), TICKET | ticket, Trigger::OneShot);
+            });
+        }
+    }
+
+    fn forget(&self, watched: &OwnedFd, dropped: Dropped) -> Dropped {
+        self.watched.remove(watched.as_fd());
+        dropped
+    }
+
+    /// A new message is on its way with proxies of this manager: its number, and the end that travels.
+    pub(super) fn new_ticket(&self, object: u64) -> sys::Result<(u64, OwnedFd)> {
+        let (ours, theirs) = socket::pair()?;
+        // Clients have numbers from 1 on, which stand in the upper half.
+        let ticket = u64::from(self.tickets.fetch_add(1, Relaxed));
+        self.hold(&mut self.tables.lock_unpoisoned(), ticket, object, Some(ours));
+        Ok((ticket, theirs))
+    }
+
+    /// The message holds one more object.
+    pub(super) fn hold_more(&self, ticket: u64, object: u64) {
+        self.hold(&mut self.tables.lock_unpoisoned(), ticket, object, None);
+    }
+
+    /// Answers a question about the manager itself.
+    pub(super) fn ask(&self, question: Question) -> (Status, Vec<u8>) {
+        let tables = self.tables.lock_unpoisoned();
+        let of_object = |object, look: &dyn Fn(&super::instance::Instance) -> Vec<u8>| {
+            tables.object(object).map_or((Status::NoObject, Vec::new()), |instance| (Status::Done, look(&instance)))
+        };
+        match question {
+            Question::IsPoisoned { object } => of_object(object, &|instance| vec![u8::from(instance.is_poisoned())]),
+            Question::ClearPoison { object } => of_object(object, &|instance| {
+                instance.clear_poison();
+                Vec::new()
+            }),
+            Question::Stats => {
+                let objects = tables.objects_by_type().into_iter().map(|(name, count)| (name.to_owned(), count));
+                let stats = ManagerStats {
+                    objects: objects.collect::<BTreeMap<_, _>>(),
+                    calls: self.calls.load(Relaxed),
+                    clients: tables.clients(),
+                    travelling: tables.tickets(),
+                    queued: self.receiver.len(),
+                };
+                (Status::Done, to_bytes(&stats))
+            }
+        }
+    }
+
+    /// Makes a call that a thread of the manager itself asks for.
+    pub(super) fn call_here(&self, method: u32, object: u64, (bytes, handles): (&[u8], &Handles)) -> Answer {
+        self.calls.fetch_add(1, AcqRel);
+        let (arguments, received) = (AlignedBytes::copied(bytes), Received::of_own(handles));
+        let call = Call { method, object, arguments: arguments.as_slice(), received: &received };
+        let mut outcome = run::run(self, call, Vec::new(), || ());
+        let made = outcome.made.take().and_then(|made| self.tables.lock_unpoisoned().add_object(None, made).ok());
+        Answer {
+            status: outcome.status,
+            object: made.unwrap_or(0),
+            bytes: AlignedBytes::copied(&outcome.bytes),
+            received: Received::of_own(&outcome.handles),
+        }
+    }
+}

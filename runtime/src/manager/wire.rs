@@ -1,0 +1,335 @@
+//! What travels between a manager and its clients through queues, and what each answer means.
+//!
+//! Runs in: the manager, and each client.
+//! Invariant: an item of a client changes nothing before its numbers were looked up.
+
+use std::fmt;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
+
+use serde::de::{Error as _, Visitor};
+use serde::ser::Error as _;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+use super::memory::ClientMemory;
+use crate::channel::{Descriptor, QueueSender};
+use crate::codec::CodecError;
+use crate::codec::handles::{self, Handle, Handles, Received};
+use crate::codec::message::from_bytes;
+use crate::error::{Direction, Error, ErrorKind, Execution, Result};
+use crate::link::message::PanicReport;
+
+/// Which of all managers it is. It is made of random numbers, for a process id comes back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub(crate) struct ManagerId(u64, u64);
+
+impl ManagerId {
+    pub(super) fn random() -> Self {
+        use std::hash::{BuildHasher as _, RandomState};
+        let number = || RandomState::new().hash_one(std::process::id());
+        Self(number(), number())
+    }
+}
+
+/// What a manager is told. Items of one process are handled in the order in which it sent them.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) enum Request {
+    /// A process is a client from now on.
+    Hello(Hello),
+    /// It is none any more.
+    Goodbye { client: u32 },
+    /// Runs a method, a constructor (`object` is 0), or a task (likewise).
+    Call { client: u32, call: u64, method: u32, object: u64, body: Body },
+    /// Asks the manager itself.
+    Ask { client: u32, call: u64, question: Question },
+    /// The object is on its way, in a message whose ticket ends when the message is gone. `end` comes with the first object of
+    /// the message.
+    Hold { ticket: u64, object: u64, end: Option<Descriptor> },
+    /// The client has one more reference to the object.
+    Claim { client: u32, object: u64 },
+    /// The client has one less.
+    Release { client: u32, object: u64 },
+    /// The client does not wait for this call any more.
+    Cancel { client: u32, call: u64 },
+    /// A client's process has ended. The manager's own thread says so.
+    ClientGone { client: u32 },
+    /// A message is gone. The manager's own thread says so.
+    TicketGone { ticket: u64 },
+    /// The manager is to end.
+    Shutdown,
+}
+
+/// How a process becomes a client.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Hello {
+    pub(super) client: u32,
+    pub(super) replies: QueueSender<Reply>,
+    /// Its pidfd.
+    pub(super) process: Descriptor,
+    /// Where its short calls are.
+    pub(super) memory: Arrived<ClientMemory>,
+}
+
+/// What the manager itself is asked.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+pub(crate) enum Question {
+    Stats,
+    IsPoisoned { object: u64 },
+    ClearPoison { object: u64 },
+}
+
+/// An answer to a [`Request::Call`] or [`Request::Ask`], or one that does not fit where the call was.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Reply {
+    pub(super) call: u64,
+    pub(super) status: u32,
+    /// The object that a constructor made, which the client has one reference to; 0 if none was made.
+    pub(super) object: u64,
+    pub(super) body: Body,
+}
+
+/// How a call went.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+pub(crate) enum Status {
+    Done = 1,
+    Panicked,
+    BadArguments,
+    BadResult,
+    UnknownTask,
+    Poisoned,
+    /// The method is not one of this object's type.
+    WrongType,
+    /// There is no such object.
+    NoObject,
+    /// It would wait for its own thread.
+    Reentered,
+    /// The answer does not fit, and comes through the queue of replies.
+    Elsewhere,
+}
+
+impl Status {
+    pub(super) fn from_number(number: u32) -> Option<Self> {
+        const ALL: [Status; 10] = [
+            Status::Done,
+            Status::Panicked,
+            Status::BadArguments,
+            Status::BadResult,
+            Status::UnknownTask,
+            Status::Poisoned,
+            Status::WrongType,
+            Status::NoObject,
+            Status::Reentered,
+            Status::Elsewhere,
+        ];
+        ALL.into_iter().find(|status| *status as u32 == number)
+    }
+}
+
+/// What came of a call, as its caller has it.
+#[derive(Debug)]
+pub(crate) struct Answer {
+    pub(super) status: Status,
+    pub(super) object: u64,
+    pub(super) bytes: AlignedBytes,
+    pub(super) received: Received,
+}
+
+impl Answer {
+    /// The result's bytes and handles.
+    ///
+    /// # Errors
+    /// There is no result, for this reason.
+    pub(super) fn checked(&self) -> Result<(&[u8], &Received)> {
+        let bytes = self.bytes.as_slice();
+        let text = || String::from_utf8_lossy(bytes).into_owned();
+        let (kind, execution) = match self.status {
+            Status::Done => return Ok((bytes, &self.received)),
+            Status::Panicked => {
+                let PanicReport { message, location, backtrace } = from_bytes(bytes).unwrap_or_default();
+                (ErrorKind::Panicked { message, location, backtrace }, Execution::Finished)
+            }
+            Status::BadArguments => {
+                let kind = ErrorKind::CannotDecode { direction: Direction::Arguments, reason: text() };
+                (kind, Execution::NotStarted)
+            }
+            Status::BadResult => {
+                let kind = ErrorKind::CannotEncode { direction: Direction::Result, reason: text() };
+                (kind, Execution::Finished)
+            }
+            Status::UnknownTask => (ErrorKind::UnknownTask, Execution::NotStarted),
+            Status::Poisoned => (ErrorKind::Poisoned, Execution::NotStarted),
+            Status::WrongType => return Err(Error::invalid("the object has another type than its proxy")),
+            Status::NoObject => return Err(Error::invalid("the manager has no such object any more")),
+            Status::Reentered => {
+                return Err(Error::invalid(
+                    "the object is in use by the method that makes this call, and one of them has `&mut self`, so the call \
+                     would wait for itself; call the object's own methods directly",
+                ));
+            }
+            Status::Elsewhere => {
+                let reason = "an answer that is elsewhere twice".to_owned();
+                (ErrorKind::ProtocolViolation { reason }, Execution::Unknown)
+            }
+        };
+        Err(Error::new(kind, execution))
+    }
+}
+
+/// Bytes that begin where a payload has to.
+#[derive(Clone, Default)]
+pub(crate) struct AlignedBytes {
+    words: Vec<u128>,
+    len: usize,
+}
+
+impl AlignedBytes {
+    pub(super) fn as_slice(&self) -> &[u8] {
+        bytemuck::cast_slice(&self.words).get(..self.len).unwrap_or_default()
+    }
+
+    /// Makes place for `len` bytes, and returns it. What was there is gone.
+    pub(super) fn of_len(&mut self, len: usize) -> &mut [u8] {
+        let words = len.div_ceil(size_of::<u128>());
+        if self.words.len() < words {
+            self.words.resize(words, 0);
+        }
+        self.len = len;
+        bytemuck::cast_slice_mut(&mut self.words).get_mut(..len).unwrap_or_default()
+    }
+
+    pub(super) fn copied(bytes: &[u8]) -> Self {
+        let mut copy = Self::default();
+        copy.of_len(bytes.len()).copy_from_slice(bytes);
+        copy
+    }
+}
+
+impl fmt::Debug for AlignedBytes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} bytes", self.len)
+    }
+}
+
+impl Serialize for AlignedBytes {
+    fn serialize<S: Serializer>(&self, serializer: S) -> std::result::Result<S::Ok, S::Error> {
+        serializer.serialize_bytes(self.as_slice())
+    }
+}
+
+impl<'de> Deserialize<'de> for AlignedBytes {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Self, D::Error> {
+        struct Copies;
+
+        impl Visitor<'_> for Copies {
+            type Value = AlignedBytes;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("bytes")
+            }
+
+            fn visit_bytes<E: serde::de::Error>(self, bytes: &[u8]) -> std::result::Result<AlignedBytes, E> {
+                Ok(AlignedBytes::copied(bytes))
+            }
+        }
+
+        deserializer.deserialize_bytes(Copies)
+    }
+}
+
+/// A payload inside an item: its bytes, and the handles beside it.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub(crate) struct Body {
+    bytes: AlignedBytes,
+    handles: Vec<Arrived<Carrier>>,
+}
+
+impl Body {
+    pub(super) fn new(bytes: &[u8], handles: &Handles) -> Self {
+        let carried = handles.each().map(|handle| Arrived(Arc::new(Carrier::Own(handle))));
+        Self { bytes: AlignedBytes::copied(bytes), handles: carried.collect() }
+    }
+
+    /// The bytes, and the handles that came beside them.
+    pub(super) fn unpack(self) -> (AlignedBytes, Received) {
+        let count = self.handles.len();
+        let carriers = self.handles.into_iter().filter_map(|carried| Arc::into_inner(carried.0));
+        let descriptors = carriers.filter_map(|carrier| match carrier {
+            Carrier::Came(descriptor) => Some(descriptor),
+            Carrier::Own(_) => None,
+        });
+        let descriptors: Vec<_> = descriptors.collect();
+        let whole = descriptors.len() == count;
+        (self.bytes, if whole { Received::new(descriptors) } else { Received::lost(count, "it was taken before") })
+    }
+}
+
+/// A handle of a payload that is inside an item.
+#[derive(Debug)]
+enum Carrier {
+    /// One that is sent.
+    Own(Arc<dyn Handle>),
+    /// One that came.
+    Came(OwnedFd),
+}
+
+impl Handle for Carrier {
+    fn descriptor(&self) -> BorrowedFd<'_> {
+        match self {
+            Self::Own(handle) => handle.descriptor(),
+            Self::Came(descriptor) => descriptor.as_fd(),
+        }
+    }
+
+    fn is_cacheable(&self) -> bool {
+        false
+    }
+
+    /// It belongs to the payload inside, and to nothing else.
+    fn is_end(&self) -> bool {
+        true
+    }
+}
+
+impl FromDescriptor for Carrier {
+    fn from_descriptor(descriptor: OwnedFd) -> std::result::Result<Self, CodecError> {
+        Ok(Self::Came(descriptor))
+    }
+}
+
+/// A handle that is made of nothing but the descriptor that came.
+pub(crate) trait FromDescriptor: Handle + Sized {
+    /// Makes one of a descriptor that another process sent.
+    ///
+    /// # Errors
+    /// It is of something else.
+    fn from_descriptor(descriptor: OwnedFd) -> std::result::Result<Self, CodecError>;
+}
+
+/// A handle that travels beside the payload in which this stands.
+pub(crate) struct Arrived<H>(pub(super) Arc<H>);
+
+impl<H> Clone for Arrived<H> {
+    fn clone(&self) -> Self {
+        Self(Arc::clone(&self.0))
+    }
+}
+
+impl<H: fmt::Debug> fmt::Debug for Arrived<H> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl<H: Handle> Serialize for Arrived<H> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> std::result::Result<S::Ok, S::Error> {
+        handles::attach(Arc::clone(&self.0) as Arc<dyn Handle>).map_err(S::Error::custom)?.serialize(serializer)
+    }
+}
+
+impl<'de, H: FromDescriptor> Deserialize<'de> for Arrived<H> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Self, D::Error> {
+        let index = u32::deserialize(deserializer)?;
+        handles::open(index, |fd| H::from_descriptor(fd).map(Arc::new)).map(Self).map_err(D::Error::custom)
+    }
+}
