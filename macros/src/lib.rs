@@ -121,7 +121,123 @@ pub fn process_task(args: TokenStream, item: TokenStream) -> TokenStream {
     .into()
 }
 
-/// Makes a type a *process object*: its values can live in a manager, where other processes call their methods.
+/// Makes a type a *process object*: its values can live in a manager, where this and other processes call their methods.
+///
+/// The attribute stands on the `impl` block with the type's methods, which stays as it is. Beside it, the attribute writes a
+/// *proxy*, called as the type with `Proxy` behind it. The proxy has the same methods, each of which returns a `Result`.
+///
+/// ```
+/// use process_task::{Manager, process_object};
+///
+/// #[derive(Default)]
+/// pub struct Counter { value: i64 }
+///
+/// #[process_object]
+/// impl Counter {
+///     pub fn new(value: i64) -> Self { Self { value } }
+///     pub fn add(&mut self, n: i64) -> i64 { self.value += n; self.value }
+///     pub fn get(&self) -> i64 { self.value }
+///     fn helper(&self) {}                                      // private: not called by others
+/// }
+///
+/// let manager = Manager::start()?;                             // a process
+/// let counter = CounterProxy::new(&manager, 3)?;               // an object in it
+/// assert_eq!(counter.add(4)?, 7);
+/// let later = counter.later().add(1);                          // does not wait
+/// assert_eq!(later.join()?, 8);
+/// assert_eq!(counter.clone().get()?, 8);                       // the same object
+/// # process_task::Result::Ok(())
+/// ```
+///
+/// A proxy can be cloned, sent to tasks and through channels, and kept in other objects. The object is dropped with its
+/// last proxy.
+///
+/// # Methods
+///
+/// Functions with a visibility (`pub`, `pub(crate)`, …) become functions of the proxy, with the same one. The proxy has
+/// the widest of them. `#[local]` leaves one out, and so does having no visibility.
+///
+/// * **Constructors** have no `self` and return `Self` or `Result<Self, E>`. Those of the proxy take the manager first. They
+///   return `Result<CounterProxy>`, or a `Result<Result<CounterProxy, E>>`.
+/// * **Methods with `&self`** run side by side.
+/// * **Methods with `&mut self`** run alone. A panic in one *poisons* the object: calls of it fail until `clear_poison`. It may
+///   be half changed.
+///
+/// Parameters and results are as those of tasks ([`process_task`](macro@process_task)): up to twelve, owned or borrowed,
+/// of types that have serde's two traits. A method that returns a `Result<T, E>` gives a `Result<Result<T, E>>`: the outer one says whether
+/// the call worked.
+///
+/// ```
+/// # use process_task::{Manager, process_object};
+/// pub struct Journal { lines: Vec<String> }
+///
+/// #[process_object]
+/// impl Journal {
+///     pub fn starting_with(line: &str) -> Result<Self, String> {
+///         if line.is_empty() { return Err("the first line is empty".to_owned()) }
+///         Ok(Self { lines: vec![line.to_owned()] })
+///     }
+///     pub fn line(&self, number: usize) -> Result<String, String> {
+///         self.lines.get(number).cloned().ok_or_else(|| format!("there is no line {number}"))
+///     }
+///     #[local]
+///     pub fn lines(self) -> Vec<String> { self.lines }
+/// }
+///
+/// let manager = Manager::start()?;
+/// assert!(JournalProxy::starting_with(&manager, "")?.is_err());
+/// let journal = JournalProxy::starting_with(&manager, "one")?.unwrap();
+/// assert_eq!(journal.line(0)?, Ok("one".to_owned()));
+/// assert_eq!(journal.line(7)?, Err("there is no line 7".to_owned()));
+/// # process_task::Result::Ok(())
+/// ```
+///
+/// Every proxy also has `later`, `with_timeout`, `manager`, `is_poisoned` and `clear_poison`. No method can have one of
+/// these names.
+///
+/// # Traits
+///
+/// On the `impl` block of a trait the attribute adds the trait's methods to the proxy, as `pub` functions. So the type's own
+/// block has the attribute too: it makes the proxy. Where the two blocks are in different modules, the type is
+/// named by its path, or the proxy and its `Later` are imported beside it.
+///
+/// ```
+/// # use process_task::{Manager, process_object};
+/// # use std::collections::BTreeMap;
+/// trait Store {
+///     fn put(&mut self, key: &str, value: u64);
+///     fn get(&self, key: &str) -> Option<u64>;
+/// }
+///
+/// struct Memory(BTreeMap<String, u64>);
+///
+/// #[process_object]
+/// impl Memory {
+///     pub fn new() -> Self { Self(BTreeMap::new()) }
+/// }
+///
+/// #[process_object]
+/// impl Store for Memory {
+///     fn put(&mut self, key: &str, value: u64) { self.0.insert(key.to_owned(), value); }
+///     fn get(&self, key: &str) -> Option<u64> { self.0.get(key).copied() }
+/// }
+///
+/// let manager = Manager::start()?;
+/// let memory = MemoryProxy::new(&manager)?;
+/// memory.put("one", 1)?;
+/// assert_eq!(memory.get("one")?, Some(1));
+/// # process_task::Result::Ok(())
+/// ```
+///
+/// # Options
+///
+/// * `crate = path`: where `process_task` is, if not at `::process_task`.
+///
+/// # What cannot be a method
+///
+/// Functions that are generic, `async`, `unsafe` or `extern`, that take `self` by value or in a box, or that have a `where`
+/// clause, `impl Trait`, `&mut` parameters, `'static` references or borrowed results. The block cannot be generic: an object's
+/// type is one type. Each has its own message, which says what to do instead.
 #[proc_macro_attribute]
 pub fn process_object(args: TokenStream, item: TokenStream) -> TokenStream {
     match object::ObjectImpl::check(args.into(), &item.into()) {

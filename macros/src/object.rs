@@ -265,7 +265,7 @@ impl OwnType<'_> {
         let why = "the object stays in its manager, where other calls use it";
         let instead = "take `&self` or `&mut self`, or mark the method `#[local]`";
         match typed {
-            Some(ty) => errors.cannot(ty, &format!("take `self` as `{}`", tokens(ty)), why, instead),
+            Some(ty) => errors.cannot(ty, "take `self` as another type", why, instead),
             None => errors.cannot(receiver.self_token, "take `self` by value", why, instead),
         }
         None

@@ -285,6 +285,7 @@ impl Parse for FunctionItem {
 /// Returns what an item is called, and the token that says so.
 pub(crate) fn describe(item: &Item) -> (&'static str, Span) {
     match item {
+        Item::Fn(item) => ("a function", item.sig.fn_token.span()),
         Item::Struct(item) => ("a struct", item.struct_token.span()),
         Item::Enum(item) => ("an enum", item.enum_token.span()),
         Item::Union(item) => ("a union", item.union_token.span()),

@@ -24,6 +24,8 @@ mod held;
 pub(crate) mod instance;
 mod leader;
 mod memory;
+#[cfg(test)]
+mod object_tests;
 mod owner;
 mod pending;
 mod proxy;

@@ -11,6 +11,11 @@ use super::registry::registry;
 const UNLISTED: u32 = u32::MAX;
 
 /// A type whose values a manager can hold. Only `#[process_object]` implements it.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is not a process object",
+    label = "not a process object",
+    note = "put `#[process_object]` on the `impl` block with the type's own methods, too: it makes the proxy"
+)]
 pub trait Object: Send + Sync + Sized + 'static {
     /// The type's identity, of which there is one.
     fn object_type() -> &'static ObjectType;
