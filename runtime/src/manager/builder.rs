@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering::{Acquire, Relaxed};
 use std::sync::{Arc, Mutex};
 
 use super::client::Client;
-use super::held::{Way, new_address};
+use super::held::Way;
 use super::memory::BellMemory;
 use super::owner::Manager;
 use super::serve::{Parts, serve};
@@ -66,7 +66,7 @@ impl ManagerBuilder {
             Parts { id, name: name.clone(), bell: Arrived(Arc::clone(&bell)), receiver, sender: sender.clone() };
         let builder = ProcessBuilder::new().name(&name).attributes(self.options);
         let process = wait_until_it_serves(builder.spawn(serve, parts)?, &bell)?;
-        let client = Client::connect(&new_address(id, &name, sender), || Ok(bell))?;
+        let client = Client::connect((id, &name), || Ok((sender, bell)))?;
         let process = Arc::new(Mutex::new(process));
         let _ = client.process.set(Arc::clone(&process));
         Ok(Manager::new(Way::Client(client), process))

@@ -57,6 +57,7 @@ impl<T> CallHandle<T> {
             Ok(match &held.way {
                 Way::Client(client) => {
                     let (number, pending) = client.submit(what, (&bytes, &handles))?;
+                    client.hurry();
                     CallState::Made { client: Arc::clone(client), number, pending, deadline }
                 }
                 Way::Own(server) => {

@@ -7,14 +7,14 @@
 //! and its answer by the queue of replies of this process, which one of the threads that wait reads for all.
 
 use std::collections::HashMap;
-use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release};
+use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release, SeqCst};
 use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::sync::{Arc, Mutex, OnceLock, Weak};
 use std::time::{Duration, Instant};
 
 use super::bell;
 use super::builder::Started;
-use super::held::{Address, Held};
+use super::held::Held;
 use super::memory::{BellMemory, ClientMemory};
 use super::pending::{IN_SLOT, Inbox, Pending};
 use super::slots::{self, Head, SLOT_BYTES, SLOTS, Slot};
@@ -67,17 +67,20 @@ pub(crate) struct Client {
 }
 
 impl Client {
-    /// Finds this process's connection to the manager at `address`, or becomes a client of it.
+    /// Finds this process's connection to that manager, or becomes a client of it by what `open` gives.
     ///
     /// # Errors
     /// There is no memory, or no descriptor, for it.
-    pub(super) fn connect(address: &Address, bell: impl FnOnce() -> Result<Arc<BellMemory>>) -> Result<Arc<Self>> {
+    pub(super) fn connect(
+        (id, name): (ManagerId, &str),
+        open: impl FnOnce() -> Result<(QueueSender<Request>, Arc<BellMemory>)>,
+    ) -> Result<Arc<Self>> {
         let generation = atfork::generation();
         let mut clients = CLIENTS.lock_unpoisoned();
         let mut found = None;
         clients.retain(|client| {
             let Some(client) = client.upgrade() else { return false };
-            if client.id == address.id && client.generation == generation {
+            if client.id == id && client.generation == generation {
                 found = Some(client);
             }
             true
@@ -85,12 +88,16 @@ impl Client {
         if let Some(found) = found {
             return Ok(found);
         }
-        let client = Arc::new(Self::new(address, bell()?, generation)?);
+        let client = Arc::new(Self::new((id, name), open()?, generation)?);
         clients.push(Arc::downgrade(&client));
         Ok(client)
     }
 
-    fn new(address: &Address, bell: Arc<BellMemory>, generation: u64) -> Result<Self> {
+    fn new(
+        (id, name): (ManagerId, &str),
+        (requests, bell): (QueueSender<Request>, Arc<BellMemory>),
+        generation: u64,
+    ) -> Result<Self> {
         let refused = |errno| Error::cannot_share("become a client of a manager", errno);
         proc_table::prepare().map_err(refused)?;
         let memory = Arc::new(ClientMemory::create().map_err(refused)?);
@@ -99,14 +106,14 @@ impl Client {
         let words = bell.words();
         let number = words.clients.fetch_add(1, Relaxed) + 1;
         let client = Self {
-            id: address.id,
-            name: address.name.clone(),
+            id,
+            name: name.to_owned(),
             number,
             generation,
             manager: ProcId::from_bits(words.process.load(Acquire)),
             pid: words.pid.load(Relaxed),
             bell,
-            requests: address.requests.clone(),
+            requests,
             memory: Arc::clone(&memory),
             free: AtomicU32::new(u32::MAX),
             abandoned: AtomicU32::new(0),
@@ -244,6 +251,13 @@ impl Client {
         }
         self.bell.ring(bell::QUEUE);
         Ok((number, pending))
+    }
+
+    /// Has a thread of the manager see to it that a call for which no thread waits is not kept by a long one before it.
+    pub(super) fn hurry(&self) {
+        if self.bell.words().ticks.load(SeqCst) == 0 {
+            nudge(&self.bell);
+        }
     }
 
     /// Waits for the answer to a call that was made by the queue.

@@ -21,10 +21,10 @@ use super::client::Client;
 use super::memory::BellMemory;
 use super::server::Server;
 use super::wire::{Answer, Arrived, FromDescriptor, ManagerId, Question, Request};
-use crate::channel::{Descriptor, QueueSender};
+use crate::channel::{Descriptor, QueueSender, Travelling};
 use crate::codec::CodecError;
 use crate::codec::handles::{self, Handle, Handles};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::sys::mutex::MutexExt as _;
 use crate::sys::{atfork, socket};
 
@@ -33,9 +33,19 @@ use crate::sys::{atfork, socket};
 pub(crate) struct Address {
     pub(super) id: ManagerId,
     pub(super) name: String,
-    pub(super) requests: QueueSender<Request>,
-    /// The handle of the memory of its bell, by index: it is opened by processes that are no clients yet.
+    /// The queue of its requests and the memory of its bell, by the indices of their handles. Only a process that is no
+    /// client yet opens them.
+    requests: Travelling,
     bell: u32,
+}
+
+impl Address {
+    /// Opens what a client needs.
+    fn open(&self) -> Result<(QueueSender<Request>, Arc<BellMemory>)> {
+        let bell = || handles::open(self.bell, |fd| BellMemory::from_descriptor(fd).map(Arc::new));
+        let opened = QueueSender::arrived(self.requests).and_then(|requests| Ok((requests, bell()?)));
+        opened.map_err(|error| Error::invalid(error.to_string()))
+    }
 }
 
 /// How this process reaches a manager.
@@ -73,11 +83,8 @@ impl Way {
         if let Some(server) = Server::own().filter(|server| server.id == address.id) {
             return Ok(Self::Own(Arc::clone(server)));
         }
-        let bell = || {
-            let opened = handles::open(address.bell, |fd| BellMemory::from_descriptor(fd).map(Arc::new));
-            opened.map_err(|error| crate::error::Error::invalid(error.to_string()))
-        };
-        let client = Client::connect(address, bell).map_err(|error| CodecError::new(error.to_string()))?;
+        let client = Client::connect((address.id, &address.name), || address.open());
+        let client = client.map_err(|error| CodecError::new(error.to_string()))?;
         Ok(Self::Client(client))
     }
 
@@ -87,8 +94,8 @@ impl Way {
             Self::Client(client) => (&client.bell, &client.requests),
             Self::Own(server) => (&server.bell, &server.sender),
         };
-        let bell = handles::attach(Arc::clone(bell) as Arc<dyn Handle>)?;
-        Ok(Address { id: self.id(), name: self.name().to_owned(), requests: requests.clone(), bell })
+        let (requests, bell) = (requests.travelling()?, handles::attach(Arc::clone(bell) as Arc<dyn Handle>)?);
+        Ok(Address { id: self.id(), name: self.name().to_owned(), requests, bell })
     }
 
     /// Makes a call, and waits for its answer.
@@ -282,11 +289,6 @@ impl Handle for Ticket {
     fn is_cacheable(&self) -> bool {
         false
     }
-}
-
-/// Makes the address of a manager that this process starts.
-pub(super) fn new_address(id: ManagerId, name: &str, requests: QueueSender<Request>) -> Address {
-    Address { id, name: name.to_owned(), requests, bell: 0 }
 }
 
 /// The memory of a bell, on its way to the manager that is started.

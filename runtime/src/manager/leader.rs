@@ -120,7 +120,8 @@ impl Workers {
                 server.turn.end(lead)
             }
             Some(Job::Request(Request::Ask { client, call, question })) => {
-                if let Some(peer) = server.tables.lock_unpoisoned().peer(client) {
+                let peer = server.tables.lock_unpoisoned().peer(client);
+                if let Some(peer) = peer {
                     let (status, bytes) = server.ask(question);
                     server.turn.begin(lead);
                     send(server, &peer, (call, status, 0), (&bytes, &Handles::default()));
@@ -188,12 +189,8 @@ impl Workers {
         let len = (head.len as usize).min(SLOT_BYTES);
         peer.memory.read(at, scratch.arguments.of_len(len));
         let none = Received::default();
-        let call = Call {
-            method: head.what,
-            object: head.object,
-            arguments: scratch.arguments.as_slice(),
-            received: &none,
-        };
+        let call =
+            Call { method: head.what, object: head.object, arguments: scratch.arguments.as_slice(), received: &none };
         server.calls.fetch_add(1, Relaxed);
         let outcome = run::run(server, call, std::mem::take(&mut scratch.result), || {
             server.turn.give_up(lead, &server.bell);

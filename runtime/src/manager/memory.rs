@@ -23,6 +23,8 @@ pub(crate) struct BellWords {
     pub(super) bell: AtomicU32,
     /// Changes when a thread of the manager that has nothing to do should look whether there is something.
     pub(super) nudges: AtomicU32,
+    /// Not 0 while a thread of the manager looks again and again whether the leader is stuck.
+    pub(super) ticks: AtomicU32,
     /// Not 0: the manager takes requests.
     pub(super) serves: AtomicU32,
     /// The manager in the table of processes.
@@ -36,6 +38,7 @@ pub(crate) struct BellWords {
 words!(BellWords {
     bell: AtomicU32,
     nudges: AtomicU32,
+    ticks: AtomicU32,
     serves: AtomicU32,
     process: AtomicU32,
     pid: AtomicU32,

@@ -120,11 +120,7 @@ impl<O: Object> Proxy<O> {
     ///
     /// # Errors
     /// As [`create`](Self::create).
-    pub fn try_create<T, E>(
-        manager: &ManagerHandle,
-        task: T,
-        args: T::Args<'_>,
-    ) -> Result<std::result::Result<Self, E>>
+    pub fn try_create<T, E>(manager: &ManagerHandle, task: T, args: T::Args<'_>) -> Result<std::result::Result<Self, E>>
     where
         T: Task<Output = std::result::Result<(), E>>,
     {

@@ -5,15 +5,17 @@
 //!
 //! The leader runs the calls that it takes, so that a short call costs no wake-up of another thread. While it runs code of
 //! the program's, it is *busy*, and may lose the leadership: a standby thread that finds it in the same call a
-//! [`TICK`] later takes over. A standby thread looks when it is nudged, which clients do that wait for longer than a
-//! millisecond. So no thread has to tick, and an idle manager uses no processor.
+//! [`TICK`] later takes over. One standby thread *ticks*, that is, looks each tick, from the time it is nudged until the leader
+//! sleeps. Clients nudge if they wait for longer than a millisecond, or make calls for which they do not wait. So short calls
+//! and an idle manager cost no tick.
 //!
 //! A leader that is about to wait for another call gives the leadership away first.
 
-use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release};
+use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release, SeqCst};
 use std::sync::atomic::{AtomicU64, AtomicUsize};
 use std::time::{Duration, Instant};
 
+use super::bell::PARKED;
 use super::memory::BellMemory;
 use crate::sync::futex_wait;
 use crate::sys::futex;
@@ -55,25 +57,12 @@ impl Turn {
     pub(super) fn wait(&self, bell: &BellMemory) -> Option<Lead> {
         let nudges = &bell.words().nudges;
         self.standby.fetch_add(1, AcqRel);
-        let mut busy_since: Option<(u64, Instant)> = None;
         loop {
             let nudged = nudges.load(Acquire);
-            let word = self.word.load(Acquire);
-            let is_stuck = busy_since.is_some_and(|(seen, since)| seen == word && since.elapsed() >= TICK);
-            if word & VACANT != 0 || is_stuck {
-                let next = (word & !(BUSY | VACANT)) + STEP;
-                if self.word.compare_exchange(word, next, AcqRel, Relaxed).is_ok() {
-                    self.standby.fetch_sub(1, AcqRel);
-                    return Some(Lead(next));
-                }
-                continue;
+            if let Some(lead) = self.tick(bell) {
+                self.standby.fetch_sub(1, AcqRel);
+                return Some(lead);
             }
-            if word & BUSY != 0 && busy_since.is_none_or(|(seen, _)| seen == word) {
-                let (_, since) = *busy_since.get_or_insert_with(|| (word, Instant::now()));
-                futex::wait_until(nudges, nudged, TICK.saturating_sub(since.elapsed()));
-                continue;
-            }
-            busy_since = None;
             if self.standby.load(Relaxed) <= KEPT_STANDBY {
                 futex::wait(nudges, nudged);
                 continue;
@@ -82,6 +71,52 @@ impl Turn {
             let fewer = |standby: usize| (standby > KEPT_STANDBY).then(|| standby - 1);
             if nudges.load(Acquire) == nudged && self.standby.fetch_update(AcqRel, Relaxed, fewer).is_ok() {
                 return None;
+            }
+        }
+    }
+
+    /// Takes the leadership if it is vacant, or as soon as the leader is stuck. `None`: the leader sleeps, or another thread
+    /// ticks.
+    fn tick(&self, bell: &BellMemory) -> Option<Lead> {
+        let words = bell.words();
+        let mut ticks = false;
+        let mut last = None;
+        loop {
+            let word = self.word.load(Acquire);
+            let is_stuck = word & BUSY != 0 && last == Some(word);
+            if word & VACANT != 0 || is_stuck {
+                let next = (word & !(BUSY | VACANT)) + STEP;
+                if self.word.compare_exchange(word, next, AcqRel, Relaxed).is_err() {
+                    continue;
+                }
+                if ticks {
+                    words.ticks.store(0, SeqCst);
+                }
+                // Should this thread get stuck in turn, another one is to see it.
+                nudge(bell);
+                return Some(Lead(next));
+            }
+            if words.bell.load(SeqCst) == PARKED {
+                if !std::mem::take(&mut ticks) {
+                    return None;
+                }
+                words.ticks.store(0, SeqCst);
+                // What a client brought before it could see that is in the bell.
+                continue;
+            }
+            if !ticks {
+                if words.ticks.swap(1, SeqCst) != 0 {
+                    return None;
+                }
+                ticks = true;
+            }
+            last = Some(word);
+            let since = Instant::now();
+            while let Some(left) = TICK.checked_sub(since.elapsed()).filter(|left| !left.is_zero()) {
+                futex::wait_until(&words.nudges, words.nudges.load(Relaxed), left);
+                if self.word.load(Relaxed) & VACANT != 0 {
+                    break;
+                }
             }
         }
     }

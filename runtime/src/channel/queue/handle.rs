@@ -15,8 +15,9 @@ use super::endpoint::EndKind;
 use super::future::Getting;
 use super::iter::{QueueIter, goes_through};
 use super::methods::{closes, gets, handle, puts};
+use super::transfer::Travelling;
 use crate::channel::error::{RecvError, RecvTimeoutError, SendError, SendTimeoutError, TryRecvError, TrySendError};
-use crate::codec::Message;
+use crate::codec::{CodecError, Message};
 use crate::error::Result;
 use crate::sync::deadline::Deadline;
 
@@ -220,6 +221,25 @@ impl<T> Queue<T> {
     #[must_use]
     pub fn receiver(&self) -> QueueReceiver<T> {
         QueueReceiver { core: self.core.only(EndKind::Gets), items: PhantomData }
+    }
+}
+
+impl<T: 'static> QueueSender<T> {
+    /// What it serialises as, for code that opens it only if it needs it.
+    ///
+    /// # Errors
+    /// This thread encodes no payload, or it has too many handles.
+    pub(crate) fn travelling(&self) -> std::result::Result<Travelling, CodecError> {
+        self.core.travelling()
+    }
+
+    /// The sender that came beside the payload that this thread decodes.
+    ///
+    /// # Errors
+    /// There is none of this type.
+    pub(crate) fn arrived(travelling: Travelling) -> std::result::Result<Self, CodecError> {
+        let core = QueueCore::arrived::<Queue<T>>(travelling, (true, false), false)?;
+        Ok(Self { core, items: PhantomData })
     }
 }
 

@@ -46,3 +46,4 @@ pub use self::handle::{Queue, QueueReceiver, QueueSender};
 pub use self::iter::QueueIter;
 pub use self::joinable::{Item, JoinableQueue};
 pub use self::simple::SimpleQueue;
+pub(crate) use self::transfer::Travelling;

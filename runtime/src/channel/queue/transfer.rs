@@ -12,7 +12,7 @@ use crate::codec::CodecError;
 use crate::codec::handles;
 
 /// How the queue goes to another process: its memory, and the ends.
-type Travelling = (u32, Option<u32>, Option<u32>);
+pub(crate) type Travelling = (u32, Option<u32>, Option<u32>);
 
 impl QueueCore {
     /// Puts it beside the payload that this thread encodes.

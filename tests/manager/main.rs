@@ -1,0 +1,14 @@
+//! Managers: objects in one process that many use.
+//!
+//! Runs in: the test process, and the processes that it starts. One test at a time, between two censuses.
+
+#[macro_use]
+#[path = "../support/mod.rs"]
+mod support;
+
+mod calls;
+mod counting;
+mod deaths;
+mod objects;
+mod times;
+mod travel;

@@ -1,0 +1,105 @@
+//! Deadlines of proxies, and managers that do not answer.
+//!
+//! Runs in: the test process, and managers.
+
+use std::thread;
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+use crate::objects::{CounterProxy, manager};
+use crate::support::executor::block_on;
+use crate::support::shared_counter::{reach, stage as new_stage, until};
+use process_task::{ErrorKind, Execution, Manager, StartMethod};
+
+under_every_start_method! {
+    call_of_a_long_method_ends_in_time,
+    stopped_manager_keeps_deadlines,
+    late_answers_confuse_no_later_call,
+    calls_are_awaited,
+    awaited_calls_end_in_time_and_with_the_manager,
+}
+
+const SHORT: Duration = Duration::from_millis(60);
+
+fn call_of_a_long_method_ends_in_time(method: StartMethod) {
+    let manager = manager(method);
+    let counter = CounterProxy::new(&manager, 0).unwrap();
+    let since = Instant::now();
+    let error = counter.with_timeout(SHORT).sleep(Duration::from_secs(2)).unwrap_err();
+    assert_eq!((error.kind(), error.execution()), (&ErrorKind::Elapsed, Execution::Unknown));
+    assert!(since.elapsed() >= SHORT && since.elapsed() < Duration::from_secs(2));
+    let stage = new_stage();
+    let error = counter.with_timeout(SHORT).stay(&stage, 2).unwrap_err();
+    assert_eq!((error.kind(), error.execution()), (&ErrorKind::Elapsed, Execution::Unknown));
+    let error = counter.with_timeout(SHORT).later().stay(&stage, 9).join().unwrap_err();
+    assert_eq!(error.kind(), &ErrorKind::Elapsed);
+    (0..9).for_each(|_| reach(&stage));
+    assert_eq!(counter.with_timeout(Duration::from_secs(40)).get().unwrap(), 0);
+}
+
+fn signal(manager: &Manager, signal: Signal) {
+    kill(Pid::from_raw(manager.pid().cast_signed()), signal).unwrap();
+}
+
+fn stopped_manager_keeps_deadlines(method: StartMethod) {
+    let manager = manager(method);
+    let counter = CounterProxy::new(&manager, 0).unwrap();
+    signal(&manager, Signal::SIGSTOP);
+    let error = counter.with_timeout(SHORT).add(1).unwrap_err();
+    assert_eq!((error.kind(), error.execution()), (&ErrorKind::Elapsed, Execution::NotStarted));
+    let error = counter.with_timeout(SHORT).echo(vec![0; 5000]).unwrap_err();
+    assert_eq!(error.kind(), &ErrorKind::Elapsed);
+    let error = counter.with_timeout(SHORT).later().get().join().unwrap_err();
+    assert_eq!(error.kind(), &ErrorKind::Elapsed);
+    let more = CounterProxy::clone(&counter);
+    drop(more);
+    signal(&manager, Signal::SIGCONT);
+    assert_eq!(counter.get().unwrap(), 0, "the call that was taken back was not made");
+}
+
+fn late_answers_confuse_no_later_call(method: StartMethod) {
+    let manager = manager(method);
+    let counter = CounterProxy::new(&manager, 0).unwrap();
+    for _ in 0..40 {
+        // On a busy machine the answer may come before this thread looks at the clock.
+        let _ = counter.with_timeout(Duration::from_millis(2)).sleep(Duration::from_millis(6));
+        assert_eq!(counter.echo(vec![3; 10]).unwrap(), [3; 10]);
+    }
+    for len in [10, 5000] {
+        thread::sleep(Duration::from_millis(20));
+        for _ in 0..40 {
+            assert_eq!(counter.echo(vec![4; len]).unwrap(), vec![4; len]);
+        }
+    }
+}
+
+fn calls_are_awaited(method: StartMethod) {
+    let manager = manager(method);
+    let counter = CounterProxy::new(&manager, 0).unwrap();
+    block_on(async {
+        let calls: Vec<_> = (1..=20).map(|more| counter.later().add(more)).collect();
+        for (call, number) in calls.into_iter().zip(1..) {
+            assert_eq!(call.await.unwrap(), number * (number + 1) / 2);
+        }
+    });
+}
+
+fn awaited_calls_end_in_time_and_with_the_manager(method: StartMethod) {
+    let manager = manager(method);
+    let counter = CounterProxy::new(&manager, 0).unwrap();
+    let stage = new_stage();
+    let error = block_on(counter.with_timeout(SHORT).later().stay(&stage, 9)).unwrap_err();
+    assert_eq!(error.kind(), &ErrorKind::Elapsed);
+    let call = counter.later().stay(&stage, 9);
+    until(&stage, 2);
+    let killer = thread::spawn(move || {
+        thread::sleep(SHORT);
+        manager.kill().unwrap();
+        manager
+    });
+    let error = block_on(call).unwrap_err();
+    assert!(matches!(error.kind(), ErrorKind::ManagerGone { .. }), "{error}");
+    drop(killer.join().unwrap());
+}
