@@ -83,6 +83,7 @@ pub use self::pool::{
 };
 
 // Objects that live in one process and are used from many.
+pub use self::manager::managed;
 pub use self::manager::{CallHandle, Manager, ManagerBuilder, ManagerHandle, ManagerStats, Proxy};
 
 // Memory that processes share.

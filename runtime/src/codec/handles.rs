@@ -63,6 +63,11 @@ impl Handles {
         Self(Some(Box::new((0..count).map(|_| tests::event()).collect())))
     }
 
+    /// These, by index.
+    pub(crate) fn of(list: Vec<Arc<dyn Handle>>) -> Self {
+        Self((!list.is_empty()).then(|| Box::new(list)))
+    }
+
     /// Each of them, by index.
     pub(crate) fn each(&self) -> impl Iterator<Item = Arc<dyn Handle>> {
         self.0.iter().flat_map(|list| list.iter()).map(Arc::clone)

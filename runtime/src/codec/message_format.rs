@@ -128,6 +128,32 @@ fn take<T: Message>(reader: &mut Reader<'_>) -> Result<T, CodecError> {
     }
 }
 
+/// Appends a value or none, as the parameter or the result of a task of type `Option<T>`.
+///
+/// Where `T` is plain but none of `plain_types`, such a task writes it otherwise, and cannot read this.
+pub(crate) fn put_option<T: Message>(value: Option<T>, writer: &mut Writer<'_>) -> Result<(), CodecError> {
+    match value {
+        value if !is_plain::<T>() => via_serde::put(&value, writer, via_serde::again::<Option<T>>),
+        None => writer.put_bytes(&[0]),
+        Some(value) => {
+            writer.put_bytes(&[1])?;
+            put(&value, writer)
+        }
+    }
+}
+
+/// Takes what [`put_option`] appended.
+pub(crate) fn take_option<T: Message>(reader: &mut Reader<'_>) -> Result<Option<T>, CodecError> {
+    if !is_plain::<T>() {
+        return via_serde::take(reader);
+    }
+    match reader.take_array()? {
+        [0] => Ok(None),
+        [1] => take(reader).map(Some),
+        [other] => Err(CodecError::bad_variant("variant of Option", other)),
+    }
+}
+
 /// Encodes a message: up to `threshold` bytes into `buffer`, which is used again, else into `spill`. With the handles
 /// beside it.
 ///
@@ -272,6 +298,43 @@ mod tests {
         assert_eq!(as_bytes(&-7i32).unwrap(), bytes_of(&-7i32));
         assert_eq!(as_bytes(&[0.5f64, 1.5, 2.5]).unwrap(), bytes_of(&[0.5f64, 1.5, 2.5]));
         assert!(as_bytes(&'c').is_none() && as_bytes(&vec![7u8]).is_none());
+    }
+
+    #[test]
+    fn option_is_written_as_a_task_writes_it() {
+        fn check<T: Message + Clone + PartialEq + std::fmt::Debug>(
+            value: &T,
+            by_task: &dyn Fn(&Option<T>, &mut Writer<'_>),
+        ) {
+            for value in [None, Some(value.clone())] {
+                let write = |put: &dyn Fn(&mut Writer<'_>)| {
+                    let mut none = NoSpill;
+                    let mut writer = Writer::new(Vec::new(), usize::MAX, &mut none);
+                    put(&mut writer);
+                    match writer.finish().unwrap() {
+                        Encoded::Small(bytes) => bytes,
+                        Encoded::Spilled(_) => unreachable!("there is no spill"),
+                    }
+                };
+                let bytes = write(&|writer| put_option(value.clone(), writer).unwrap());
+                assert_eq!(bytes, write(&|writer| by_task(&value, writer)));
+                let mut reader = Reader::new(&bytes);
+                assert_eq!(take_option::<T>(&mut reader).unwrap(), value);
+                reader.finish().unwrap();
+            }
+        }
+        fn plain<T: Plain>(value: &Option<T>, writer: &mut Writer<'_>) {
+            value.put(writer).unwrap();
+        }
+        fn serde<T: Message>(value: &Option<T>, writer: &mut Writer<'_>) {
+            via_serde::put(value, writer, via_serde::again::<Option<T>>).unwrap();
+        }
+        check(&7_u64, &plain);
+        check(&"text".to_owned(), &plain);
+        check(&vec![1.5_f64, 2.5], &plain);
+        check(&(), &plain);
+        check(&Point { name: "p".to_owned(), at: (-1, None) }, &serde);
+        check(&vec!["a".to_owned()], &serde);
     }
 
     #[test]

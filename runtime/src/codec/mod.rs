@@ -50,7 +50,7 @@ mod named;
 mod number;
 mod paths;
 mod plain;
-mod reader;
+pub(crate) mod reader;
 mod sites;
 mod strict;
 mod trial;

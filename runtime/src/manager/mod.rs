@@ -23,6 +23,7 @@ mod handle;
 mod held;
 pub(crate) mod instance;
 mod leader;
+pub mod managed;
 mod memory;
 #[cfg(test)]
 mod object_tests;

@@ -17,7 +17,7 @@ pub use self::object::{Object, ObjectRefusal, ObjectType};
 pub use self::options::Options;
 pub use self::registration::{Registration, RegistrationKind, StubError};
 pub use self::registry::{Entry, Preload};
-pub(crate) use self::registry::{fingerprint, lookup, lookup_method, lookup_object_type, preloads};
+pub(crate) use self::registry::{fingerprint, lookup, lookup_method, preloads};
 
 /// A function that can run in another process.
 ///

@@ -26,7 +26,6 @@ struct Known {
     /// Where the entry stands that came last: every new one comes before it.
     last: usize,
     tasks: Vec<&'static Registration>,
-    object_types: Vec<&'static ObjectType>,
     fingerprint: OnceLock<u64>,
 }
 
@@ -37,10 +36,7 @@ fn known() -> &'static Known {
     let last = inventory::iter::<Entry>.into_iter().next().map_or(0, |entry| std::ptr::from_ref(entry).addr());
     let mut found = None;
     for place in &KNOWN {
-        let known = place.get_or_init(|| {
-            let tasks = sorted();
-            Known { last, object_types: object_types(&tasks), tasks, fingerprint: OnceLock::new() }
-        });
+        let known = place.get_or_init(|| Known { last, tasks: sorted(), fingerprint: OnceLock::new() });
         found = Some(known);
         if known.last == last {
             break;
@@ -63,21 +59,21 @@ fn sorted() -> Vec<&'static Registration> {
     for (index, task) in (0..).zip(&tasks) {
         task.set_index(index);
     }
+    number_object_types(&tasks);
     tasks
 }
 
-/// The types of which `tasks` has methods or constructors; the place of each is its [`ObjectType::index`].
-fn object_types(tasks: &[&'static Registration]) -> Vec<&'static ObjectType> {
-    let mut types = Vec::new();
+/// Numbers the types of which `tasks` has methods or constructors, in their order.
+fn number_object_types(tasks: &[&'static Registration]) {
+    let mut types: Vec<&'static ObjectType> = Vec::new();
     for of in tasks.iter().filter_map(|task| task.object_type()) {
         if !types.contains(&of) {
             types.push(of);
         }
     }
-    for (index, of) in (0..).zip(&types) {
+    for (index, of) in (0..).zip(types) {
         of.set_index(index);
     }
-    types
 }
 
 /// The task with [`Registration::index`] `index`, a number that another process sent. Methods are not found.
@@ -92,11 +88,6 @@ pub(crate) fn lookup_method(index: u32) -> Option<&'static Registration> {
 
 fn registered(index: u32) -> Option<&'static Registration> {
     registry().get(usize::try_from(index).ok()?).copied()
-}
-
-/// The type with [`ObjectType::index`] `index`, a number that another process sent.
-pub(crate) fn lookup_object_type(index: u32) -> Option<&'static ObjectType> {
-    known().object_types.get(usize::try_from(index).ok()?).copied()
 }
 
 /// The functions that the fork server runs before it makes children, in no particular order.

@@ -1,0 +1,239 @@
+//! A dictionary as a manager keeps it: encoded keys, encoded values, in the order in which keys came.
+//!
+//! Runs in: the manager.
+
+use std::collections::{BTreeMap, HashMap};
+use std::ops::Bound;
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use super::stored::Stored;
+use super::update::{Updatable, UpdateCall, UpdateError};
+use crate::process_object;
+
+type Key = Arc<[u8]>;
+
+/// See the [module](self).
+#[derive(Debug)]
+pub(crate) struct RawDict {
+    entries: Updatable<Entries, Key>,
+}
+
+/// Some entries, and where the next ones are.
+#[derive(Debug, Default, Serialize, Deserialize)]
+pub(crate) struct DictPage {
+    /// Keys, which have no handles, and values.
+    pub(super) entries: Vec<(Stored, Stored)>,
+    /// `None`: there are no more.
+    pub(super) next: Option<u64>,
+}
+
+/// The most bytes of a page that has more than one entry.
+const MAX_PAGE_BYTES: usize = 64 << 10;
+
+/// The most handles of a page that has more than one entry: a message has a bound.
+const MAX_PAGE_HANDLES: usize = 256;
+
+/// Keys and values, by key and by age.
+#[derive(Debug, Default)]
+struct Entries {
+    numbers: HashMap<Key, u64>,
+    by_age: BTreeMap<u64, (Key, Stored)>,
+    last: u64,
+}
+
+impl Entries {
+    fn get(&self, key: &[u8]) -> Option<&Stored> {
+        self.by_age.get(self.numbers.get(key)?).map(|(_, value)| value)
+    }
+
+    /// Puts `value` where the key is, or at the end. Returns what was there.
+    fn insert(&mut self, key: &[u8], value: Stored) -> Option<Stored> {
+        if let Some((_, there)) = self.numbers.get(key).and_then(|number| self.by_age.get_mut(number)) {
+            return Some(std::mem::replace(there, value));
+        }
+        self.last += 1;
+        let key: Key = key.into();
+        self.numbers.insert(Arc::clone(&key), self.last);
+        self.by_age.insert(self.last, (key, value));
+        None
+    }
+
+    fn remove(&mut self, key: &[u8]) -> Option<Stored> {
+        let number = self.numbers.remove(key)?;
+        self.by_age.remove(&number).map(|(_, value)| value)
+    }
+
+    fn put(&mut self, key: &[u8], value: Option<Stored>) {
+        match value {
+            Some(value) => drop(self.insert(key, value)),
+            None => drop(self.remove(key)),
+        }
+    }
+
+    fn page(&self, after: u64, most: usize) -> DictPage {
+        let (mut page, mut bytes, mut handles, mut last) = (DictPage::default(), 0_usize, 0, after);
+        for (number, (key, value)) in self.by_age.range((Bound::Excluded(after), Bound::Unbounded)) {
+            bytes = bytes.saturating_add(key.len()).saturating_add(value.bytes().len());
+            handles += value.handles();
+            let is_full = page.entries.len() >= most || bytes > MAX_PAGE_BYTES || handles > MAX_PAGE_HANDLES;
+            if is_full && !page.entries.is_empty() {
+                page.next = Some(last);
+                break;
+            }
+            page.entries.push((Stored::shared(Arc::clone(key)), value.clone()));
+            last = *number;
+        }
+        page
+    }
+}
+
+#[process_object(crate = crate)]
+impl RawDict {
+    pub(crate) fn new() -> Self {
+        Self { entries: Updatable::new(Entries::default()) }
+    }
+
+    pub(crate) fn get(&self, key: &[u8]) -> Option<Stored> {
+        self.entries.read(|entries| entries.get(key).cloned())
+    }
+
+    pub(crate) fn contains_key(&self, key: &[u8]) -> bool {
+        self.entries.read(|entries| entries.numbers.contains_key(key))
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.entries.read(|entries| entries.numbers.len())
+    }
+
+    pub(crate) fn insert(&self, key: &[u8], value: Stored) -> Result<Option<Stored>, UpdateError> {
+        self.entries.write(|other| **other == *key, |entries| entries.insert(key, value))
+    }
+
+    pub(crate) fn remove(&self, key: &[u8]) -> Result<Option<Stored>, UpdateError> {
+        self.entries.write(|other| **other == *key, |entries| entries.remove(key))
+    }
+
+    pub(crate) fn pop_last(&self) -> Result<Option<(Stored, Stored)>, UpdateError> {
+        self.entries.write(
+            |_| true,
+            |entries| {
+                let (_, (key, value)) = entries.by_age.pop_last()?;
+                entries.numbers.remove(&key);
+                Some((Stored::shared(key), value))
+            },
+        )
+    }
+
+    pub(crate) fn get_or_insert(&self, key: &[u8], value: Stored) -> Result<Stored, UpdateError> {
+        self.entries.write(
+            |other| **other == *key,
+            |entries| match entries.get(key) {
+                Some(value) => value.clone(),
+                None => {
+                    entries.insert(key, value.clone());
+                    value
+                }
+            },
+        )
+    }
+
+    /// Inserts all at once.
+    pub(crate) fn extend(&self, pairs: Vec<(Stored, Stored)>) -> Result<(), UpdateError> {
+        let touches = |other: &Key| pairs.iter().any(|(key, _)| *key.bytes() == **other);
+        self.entries.write(touches, |entries| {
+            for (key, value) in &pairs {
+                entries.insert(key.bytes(), value.clone());
+            }
+        })
+    }
+
+    pub(crate) fn clear(&self) -> Result<(), UpdateError> {
+        let all = self.entries.write(|_| true, std::mem::take)?;
+        // Not under the lock: there may be many.
+        drop(all);
+        Ok(())
+    }
+
+    /// The entries behind `after`, at most so many, in the order in which their keys came.
+    pub(crate) fn page(&self, after: u64, most: usize) -> DictPage {
+        self.entries.read(|entries| entries.page(after, most))
+    }
+
+    /// All keys at one moment.
+    pub(crate) fn keys(&self) -> Vec<Stored> {
+        let key = |(key, _): &(Key, Stored)| Stored::shared(Arc::clone(key));
+        self.entries.read(|entries| entries.by_age.values().map(key).collect())
+    }
+
+    /// All entries at one moment.
+    pub(crate) fn snapshot(&self) -> Vec<(Stored, Stored)> {
+        let pairs = |(key, value): &(Key, Stored)| (Arc::clone(key), value.clone());
+        let pairs: Vec<_> = self.entries.read(|entries| entries.by_age.values().map(pairs).collect());
+        pairs.into_iter().map(|(key, value)| (Stored::shared(key), value)).collect()
+    }
+
+    pub(crate) fn update(&self, key: &[u8], call: UpdateCall) -> Result<Option<Stored>, UpdateError> {
+        let find = |entries: &Entries| Ok(entries.get(key).cloned());
+        self.entries.update(&key.into(), &call, find, |entries, value| entries.put(key, value))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn stored(byte: u8) -> Stored {
+        Stored::new(&[byte], <_>::default())
+    }
+
+    fn keys(page: &DictPage) -> Vec<u8> {
+        page.entries.iter().map(|(key, _)| key.bytes()[0]).collect()
+    }
+
+    #[test]
+    fn pages_are_in_order_of_insertion_and_miss_nothing_that_stays() {
+        let dict = RawDict::new();
+        for key in 0..10 {
+            dict.insert(&[key], stored(key)).unwrap();
+        }
+        let first = dict.page(0, 4);
+        assert_eq!(keys(&first), [0, 1, 2, 3]);
+        dict.remove(&[3]).unwrap();
+        dict.remove(&[5]).unwrap();
+        dict.insert(&[4], stored(44)).unwrap();
+        dict.insert(&[0], stored(100)).unwrap();
+        dict.insert(&[3], stored(33)).unwrap();
+        let second = dict.page(first.next.unwrap(), 100);
+        assert_eq!(keys(&second), [4, 6, 7, 8, 9, 3], "what was removed and came again is new");
+        assert_eq!(second.entries[0].1.bytes(), [44]);
+        assert_eq!(second.next, None);
+        assert_eq!(keys(&dict.page(0, 0)), [0], "a page has an entry if there is one");
+    }
+
+    #[test]
+    fn pages_are_bounded_by_bytes() {
+        let dict = RawDict::new();
+        for key in 0..3 {
+            dict.insert(&[key], Stored::new(&vec![0; MAX_PAGE_BYTES - 100], <_>::default())).unwrap();
+        }
+        let page = dict.page(0, 100);
+        assert_eq!((keys(&page), page.next.is_some()), (vec![0], true));
+        let page = dict.page(page.next.unwrap(), 100);
+        assert_eq!((keys(&page), page.next.is_some()), (vec![1], true));
+    }
+
+    #[test]
+    fn entry_that_is_there_keeps_its_place() {
+        let dict = RawDict::new();
+        dict.extend(vec![(stored(1), stored(1)), (stored(2), stored(2)), (stored(1), stored(3))]).unwrap();
+        assert_eq!(keys(&dict.page(0, 9)), [1, 2]);
+        assert_eq!(dict.get(&[1]).unwrap().bytes(), [3]);
+        assert_eq!(dict.get_or_insert(&[1], stored(9)).unwrap().bytes(), [3]);
+        let (key, value) = dict.pop_last().unwrap().unwrap();
+        assert_eq!((key.bytes(), value.bytes(), dict.len()), (&[2][..], &[2][..], 1));
+        dict.clear().unwrap();
+        assert!(dict.pop_last().unwrap().is_none() && dict.snapshot().is_empty());
+    }
+}

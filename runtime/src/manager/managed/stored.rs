@@ -1,0 +1,211 @@
+//! A value as a manager keeps it: encoded, with its handles.
+//!
+//! Runs in: the manager, which keeps and copies it, and clients, which encode and decode it.
+//! Never: decoded in the manager, but for the task of an update.
+
+use std::fmt;
+use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
+use std::sync::Arc;
+
+use serde::de::{Error as _, SeqAccess, Visitor};
+use serde::ser::{Error as _, SerializeTuple as _};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+use crate::codec::handles::{self, Handle, Handles, Received};
+use crate::codec::message_format::{NoSpill, put_option, take_option, to_message};
+use crate::codec::{CodecError, Encoded, Message, Reader, Writer};
+use crate::error::{Direction, Error, ErrorKind, Execution, Result};
+use crate::sys::Errno;
+
+/// Bytes of a value, and what travels beside them. A clone shares both.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Stored {
+    bytes: Arc<[u8]>,
+    handles: Handles,
+}
+
+/// A descriptor that came with a value, of whatever kind. A process that decodes the value makes the handle of it.
+#[derive(Debug)]
+struct KeptDescriptor(OwnedFd);
+
+impl Handle for KeptDescriptor {
+    fn descriptor(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+
+    fn is_cacheable(&self) -> bool {
+        false
+    }
+
+    /// It may be an end, or hold an object: no forgotten copy may stay.
+    fn is_end(&self) -> bool {
+        true
+    }
+}
+
+impl Stored {
+    /// These bytes and handles.
+    pub(crate) fn new(bytes: &[u8], handles: Handles) -> Self {
+        Self { bytes: bytes.into(), handles }
+    }
+
+    /// These bytes, which have no handles.
+    pub(super) fn shared(bytes: Arc<[u8]>) -> Self {
+        Self { bytes, handles: Handles::default() }
+    }
+
+    /// The encoding of `value`, as a task would write its `Option`.
+    ///
+    /// # Errors
+    /// The value refuses.
+    pub(crate) fn of<V: Message>(value: V) -> Result<Self> {
+        let (mut handles, mut none) = (Handles::default(), NoSpill);
+        let mut writer = Writer::new(Vec::new(), usize::MAX, &mut none);
+        let put = || put_option(Some(value), &mut writer);
+        match handles::collect(&mut handles, put).and_then(|()| writer.finish()) {
+            Ok(Encoded::Small(bytes)) => Ok(Self::new(&bytes, handles)),
+            Ok(Encoded::Spilled(_)) => Err(cannot_encode("it is too long")),
+            Err(error) => Err(cannot_encode(error.to_string())),
+        }
+    }
+
+    /// The value that this is.
+    ///
+    /// # Errors
+    /// It is none of this type, or a descriptor of it cannot be copied.
+    pub(crate) fn value<V: Message>(&self) -> Result<V> {
+        let received = self.received().map_err(|errno| cannot_decode(errno.to_string()))?;
+        let mut reader = Reader::new(&self.bytes);
+        let value = handles::provide(&received, || take_option(&mut reader)).and_then(|value| {
+            reader.finish()?;
+            value.ok_or_else(|| CodecError::new("there is no value"))
+        });
+        value.map_err(|error| cannot_decode(error.to_string()))
+    }
+
+    /// The same with `head` before the bytes, whose length is a multiple of the alignment.
+    pub(super) fn behind(&self, head: &[u8]) -> Self {
+        Self { bytes: [head, &self.bytes].concat().into(), handles: self.handles.clone() }
+    }
+
+    /// The same without the `head` that the bytes begin with. `None`: they do not.
+    pub(super) fn without(&self, head: &[u8]) -> Option<Self> {
+        Some(Self { bytes: self.bytes.strip_prefix(head)?.into(), handles: self.handles.clone() })
+    }
+
+    /// The bytes.
+    pub(crate) fn bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+
+    /// How many handles there are.
+    pub(crate) fn handles(&self) -> usize {
+        self.handles.len()
+    }
+
+    /// The handles, for one who decodes the value: it gets descriptors of its own.
+    ///
+    /// # Errors
+    /// The kernel has no more.
+    pub(crate) fn received(&self) -> std::result::Result<Received, Errno> {
+        if self.handles.is_empty() {
+            return Ok(Received::default());
+        }
+        let copies = self.handles.descriptors().into_iter().map(|fd| fd.try_clone_to_owned());
+        let copies = copies.collect::<std::io::Result<Vec<_>>>();
+        copies.map(Received::new).map_err(|error| Errno::from_raw(error.raw_os_error().unwrap_or(0)))
+    }
+}
+
+/// The encoding of a key. Keys are compared by it.
+///
+/// # Errors
+/// The key refuses, or its encoding is not the same each time.
+pub(crate) fn key_bytes<K: Message>(key: &K) -> Result<Vec<u8>> {
+    let name = std::any::type_name::<K>();
+    if name.contains("::hash::") || name.contains("HashMap<") || name.contains("HashSet<") {
+        let reason =
+            format!("`{name}` cannot be a key: its order is another each time; use a `BTreeMap` or a `BTreeSet`");
+        return Err(Error::invalid(reason));
+    }
+    match to_message(key, Vec::new(), (usize::MAX, &mut NoSpill)) {
+        Ok((Encoded::Small(bytes), handles)) if handles.is_empty() => Ok(bytes),
+        Ok(_) => Err(cannot_encode("a key cannot have handles: it is compared by its bytes")),
+        Err(error) => Err(cannot_encode(error.to_string())),
+    }
+}
+
+pub(super) fn cannot_encode(reason: impl Into<String>) -> Error {
+    let kind = ErrorKind::CannotEncode { direction: Direction::Arguments, reason: reason.into() };
+    Error::new(kind, Execution::NotStarted)
+}
+
+pub(super) fn cannot_decode(reason: impl Into<String>) -> Error {
+    let kind = ErrorKind::CannotDecode { direction: Direction::Result, reason: reason.into() };
+    Error::new(kind, Execution::Finished)
+}
+
+/// Bytes as serde knows them, not as a sequence of numbers.
+struct Bytes<T>(T);
+
+impl Serialize for Bytes<&[u8]> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> std::result::Result<S::Ok, S::Error> {
+        serializer.serialize_bytes(self.0)
+    }
+}
+
+impl<'de> Deserialize<'de> for Bytes<Arc<[u8]>> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Self, D::Error> {
+        struct Copies;
+
+        impl Visitor<'_> for Copies {
+            type Value = Bytes<Arc<[u8]>>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("bytes")
+            }
+
+            fn visit_bytes<E: serde::de::Error>(self, bytes: &[u8]) -> std::result::Result<Self::Value, E> {
+                Ok(Bytes(bytes.into()))
+            }
+        }
+
+        deserializer.deserialize_bytes(Copies)
+    }
+}
+
+impl Serialize for Stored {
+    fn serialize<S: Serializer>(&self, serializer: S) -> std::result::Result<S::Ok, S::Error> {
+        let attached: std::result::Result<Vec<u32>, _> = self.handles.each().map(handles::attach).collect();
+        let mut parts = serializer.serialize_tuple(2)?;
+        parts.serialize_element(&Bytes(&*self.bytes))?;
+        parts.serialize_element(&attached.map_err(S::Error::custom)?)?;
+        parts.end()
+    }
+}
+
+impl<'de> Deserialize<'de> for Stored {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Self, D::Error> {
+        struct Parts;
+
+        impl<'de> Visitor<'de> for Parts {
+            type Value = Stored;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an encoded value and its handles")
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, mut parts: A) -> std::result::Result<Stored, A::Error> {
+                let short = || A::Error::custom("an encoded value ends too early");
+                let Bytes(bytes) = parts.next_element::<Bytes<Arc<[u8]>>>()?.ok_or_else(short)?;
+                let attached: Vec<u32> = parts.next_element()?.ok_or_else(short)?;
+                let open = |index| handles::open(index, |fd| Ok(Arc::new(KeptDescriptor(fd))));
+                let opened = attached.into_iter().map(|index| open(index).map(|handle| handle as Arc<dyn Handle>));
+                let handles = opened.collect::<std::result::Result<_, _>>().map_err(A::Error::custom)?;
+                Ok(Stored { bytes, handles: Handles::of(handles) })
+            }
+        }
+
+        deserializer.deserialize_tuple(2, Parts)
+    }
+}
