@@ -9,6 +9,8 @@ mod support;
 mod calls;
 mod counting;
 mod deaths;
+mod managed;
+mod object;
 mod objects;
 mod times;
 mod travel;
