@@ -23,12 +23,12 @@ use super::wire::{AlignedBytes, Answer, Arrived, Body, Hello, ManagerId, Questio
 use crate::channel::{Descriptor, Queue, QueueSender, SendTimeoutError};
 use crate::codec::handles::{Handles, Received};
 use crate::error::{Error, ErrorKind, Execution, Result};
-use crate::link::Spin;
+use crate::link::{CpuCollision, Spin};
 use crate::shared::proc_table::{self, ProcId};
 use crate::sync::atomic::AtomicU32;
 use crate::sync::futex_wait::MAX_SLEEP;
 use crate::sys::mutex::MutexExt as _;
-use crate::sys::{Errno, atfork, fd, futex, process};
+use crate::sys::{Errno, atfork, fd, futex, limits, process};
 
 /// How long a thread waits before it asks whether the manager's leader is stuck.
 const PATIENCE: Duration = Duration::from_millis(1);
@@ -55,6 +55,8 @@ pub(crate) struct Client {
     free: AtomicU32,
     abandoned: AtomicU32,
     spin: Spin,
+    /// Whether the threads of this process share a processor with the manager's leader.
+    collision: Mutex<CpuCollision>,
     pub(super) inbox: Inbox,
     calls: AtomicU64,
     tickets: AtomicU32,
@@ -118,6 +120,7 @@ impl Client {
             free: AtomicU32::new(u32::MAX),
             abandoned: AtomicU32::new(0),
             spin: Spin::new(),
+            collision: Mutex::new(CpuCollision::new()),
             inbox: Inbox::new(receiver),
             calls: AtomicU64::new(0),
             tickets: AtomicU32::new(0),
@@ -359,7 +362,7 @@ impl Client {
         slot.request(Head { what: method, object, call, len: u32::try_from(bytes.len()).unwrap_or(0) });
         slots::announce(&words.ready, at);
         self.bell.ring(bell::group_bit(self.number));
-        if !self.spin.until(|| slot.is_answered()) {
+        if self.shares_processor() || !self.spin.until(|| slot.is_answered()) {
             self.wait_in_slot(at, slot, deadline)?;
         }
         let Head { what, object, len, .. } = slot.head();
@@ -378,6 +381,19 @@ impl Client {
                 Err(Error::new(ErrorKind::ProtocolViolation { reason }, Execution::Unknown))
             }
         }
+    }
+
+    /// Whether the manager's leader was last seen where this thread runs: then looking would only keep it from running.
+    fn shares_processor(&self) -> bool {
+        let here = limits::current_cpu();
+        note(&self.memory.words().cpu, here + 1);
+        let leaders = self.bell.words().cpu.load(Relaxed).checked_sub(1);
+        let shares = leaders == Some(here);
+        // Another thread that calls will see to it.
+        if let Ok(mut collision) = self.collision.try_lock() {
+            if shares { collision.met(leaders) } else { collision.apart() }
+        }
+        shares
     }
 
     #[cold]
@@ -468,6 +484,13 @@ impl Client {
 impl Drop for Client {
     fn drop(&mut self) {
         self.tell(Request::Goodbye { client: self.number });
+    }
+}
+
+/// Writes a word that others read, if it is not there already.
+pub(super) fn note(word: &AtomicU32, number: u32) {
+    if word.load(Relaxed) != number {
+        word.store(number, Relaxed);
     }
 }
 

@@ -2,12 +2,14 @@
 //!
 //! Runs in: the manager.
 
+use std::sync::atomic::AtomicU32;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use super::bell::{self, GROUPS, QUEUE};
+use super::client::note;
 use super::run::{self, Call, Outcome};
 use super::server::{Server, TICKET};
 use super::slots::{self, Head, SLOT_BYTES, SLOTS};
@@ -18,6 +20,7 @@ use crate::channel::SendTimeoutError;
 use crate::codec::handles::{Handles, Received};
 use crate::link::Spin;
 use crate::sync::futex_wait;
+use crate::sys::limits;
 use crate::sys::mutex::MutexExt as _;
 
 /// How often a thread that waits for room in a client's queue of replies looks whether the client lives.
@@ -44,6 +47,8 @@ pub(super) struct Workers {
     server: Arc<Server>,
     seen: Mutex<Seen>,
     spin: Spin,
+    /// The processor, and 1, of the client that last made a call in memory.
+    last_caller: AtomicU32,
 }
 
 /// What a thread uses again and again.
@@ -58,7 +63,12 @@ struct Scratch {
 /// # Errors
 /// There is no thread to be had.
 pub(super) fn start(server: &Arc<Server>) -> std::io::Result<()> {
-    let workers = Workers { server: Arc::clone(server), seen: Mutex::default(), spin: Spin::new() };
+    let workers = Workers {
+        server: Arc::clone(server),
+        seen: Mutex::default(),
+        spin: Spin::new(),
+        last_caller: AtomicU32::new(0),
+    };
     spawn(&Arc::new(workers))?;
     let server = Arc::clone(server);
     thread::Builder::new().name("process-task watch".to_owned()).spawn(move || watch(&server))?;
@@ -110,6 +120,7 @@ impl Workers {
                 true
             }
             Some(Job::Slot(peer, at, head)) => {
+                note(&self.last_caller, peer.memory.words().cpu.load(Relaxed));
                 server.turn.begin(lead);
                 self.call_in_slot(&peer, (at, head), scratch, lead);
                 server.turn.end(lead)
@@ -174,7 +185,10 @@ impl Workers {
     fn wait(&self) {
         let bell = &self.server.bell;
         let word = &bell.words().bell;
-        if self.spin.until(|| word.load(Relaxed) != 0) {
+        let here = limits::current_cpu() + 1;
+        note(&bell.words().cpu, here);
+        // Where the last caller runs on this processor, looking would only keep it from running.
+        if self.last_caller.load(Relaxed) != here && self.spin.until(|| word.load(Relaxed) != 0) {
             return;
         }
         if bell::park(word) {

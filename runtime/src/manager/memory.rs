@@ -25,6 +25,8 @@ pub(crate) struct BellWords {
     pub(super) nudges: AtomicU32,
     /// Not 0 while a thread of the manager looks again and again whether the leader is stuck.
     pub(super) ticks: AtomicU32,
+    /// The processor, and 1, on which the leader last looked for requests.
+    pub(super) cpu: AtomicU32,
     /// Not 0: the manager takes requests.
     pub(super) serves: AtomicU32,
     /// The manager in the table of processes.
@@ -39,13 +41,14 @@ words!(BellWords {
     bell: AtomicU32,
     nudges: AtomicU32,
     ticks: AtomicU32,
+    cpu: AtomicU32,
     serves: AtomicU32,
     process: AtomicU32,
     pid: AtomicU32,
     clients: AtomicU32,
 });
 
-words!(SlotWords { ready: AtomicU32, slots: [super::slots::Slot; SLOTS] });
+words!(SlotWords { ready: AtomicU32, cpu: AtomicU32, slots: [super::slots::Slot; SLOTS] });
 
 /// See [`BellWords`].
 #[derive(Debug)]

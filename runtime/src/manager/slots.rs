@@ -42,6 +42,8 @@ const SLEEPS: u32 = 4;
 pub(crate) struct SlotWords {
     /// A bit for each slot in which a request was put.
     pub(super) ready: AtomicU32,
+    /// The processor, and 1, on which a thread of the client last made a call.
+    pub(super) cpu: AtomicU32,
     pub(super) slots: [Slot; SLOTS],
 }
 
