@@ -400,8 +400,7 @@ impl Client {
     fn wait_in_slot(&self, at: usize, slot: &Slot, deadline: Option<Instant>) -> Result<()> {
         let since = Instant::now();
         let mut longest = PATIENCE;
-        loop {
-            let Some(asleep) = slot.prepare_sleep() else { break };
+        while let Some(asleep) = slot.prepare_sleep() {
             let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
             futex::wait_until(&slot.state, asleep, left.map_or(longest, |left| left.min(longest)));
             if slot.is_answered() {

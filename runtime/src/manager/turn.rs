@@ -58,18 +58,18 @@ impl Turn {
         let nudges = &bell.words().nudges;
         self.standby.fetch_add(1, AcqRel);
         loop {
-            let nudged = nudges.load(Acquire);
+            let seen = nudges.load(Acquire);
             if let Some(lead) = self.tick(bell) {
                 self.standby.fetch_sub(1, AcqRel);
                 return Some(lead);
             }
             if self.standby.load(Relaxed) <= KEPT_STANDBY {
-                futex::wait(nudges, nudged);
+                futex::wait(nudges, seen);
                 continue;
             }
-            futex::wait_until(nudges, nudged, IDLE_TIME);
+            futex::wait_until(nudges, seen, IDLE_TIME);
             let fewer = |standby: usize| (standby > KEPT_STANDBY).then(|| standby - 1);
-            if nudges.load(Acquire) == nudged && self.standby.fetch_update(AcqRel, Relaxed, fewer).is_ok() {
+            if nudges.load(Acquire) == seen && self.standby.fetch_update(AcqRel, Relaxed, fewer).is_ok() {
                 return None;
             }
         }
@@ -128,7 +128,7 @@ impl Turn {
 
     /// The leader begins to run code of the program's.
     pub(super) fn begin(&self, lead: &mut Lead) {
-        lead.0 = lead.0 + STEP | BUSY;
+        lead.0 = (lead.0 + STEP) | BUSY;
         self.word.store(lead.0, Release);
     }
 
@@ -143,7 +143,7 @@ impl Turn {
 
     /// The leader, which is busy, gives the leadership away, unless it has lost it already.
     pub(super) fn give_up(&self, lead: &Lead, bell: &BellMemory) {
-        let next = (lead.0 & !BUSY) + STEP | VACANT;
+        let next = ((lead.0 & !BUSY) + STEP) | VACANT;
         if self.word.compare_exchange(lead.0, next, AcqRel, Relaxed).is_ok() {
             nudge(bell);
         }

@@ -22,8 +22,13 @@ impl Bed {
 
     /// `FUTEX_WAIT`: sleeps if the word still has that value.
     pub(crate) fn wait_on(&self, word: &AtomicU32, expected: u32) {
+        self.wait_on_unless(word, expected, || false);
+    }
+
+    /// The same, of a sleep that ends by itself, sooner or later, once that is true. Then a wake-up follows.
+    pub(crate) fn wait_on_unless(&self, word: &AtomicU32, expected: u32, ends: impl FnOnce() -> bool) {
         let bell = self.rung.lock().unwrap();
-        if word.load(SeqCst) == expected {
+        if word.load(SeqCst) == expected && !ends() {
             drop(self.waking.wait(bell).unwrap());
         }
     }

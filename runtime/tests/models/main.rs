@@ -8,6 +8,7 @@ mod mortal;
 
 mod condvar;
 mod link;
+mod manager;
 mod meeting;
 mod proc_table;
 mod queue;

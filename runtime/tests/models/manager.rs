@@ -1,0 +1,273 @@
+//! The words of a manager's bell and of short calls under every interleaving, with the death of either side as a step.
+//!
+//! The two files that hold the rules are compiled here a second time, with a model checker's atomics. A sleep is the kernel's
+//! futex wait, as in `link`. A thread that sleeps for good is a deadlock, which the checker reports.
+//! Runs in: one process, without children.
+
+mod atomic {
+    pub(crate) use loom::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+}
+#[path = "../../src/manager/bell.rs"]
+mod bell;
+#[expect(dead_code, reason = "the memory in which the slots stand is not modelled")]
+#[path = "../../src/manager/slots.rs"]
+mod slots;
+
+use crate::checker::{Bed, explore, explore_up_to};
+use crate::mortal::{Fault, the_checker_finds};
+use loom::sync::Arc;
+use loom::sync::atomic::Ordering::SeqCst;
+use loom::sync::atomic::{AtomicU32, AtomicU64};
+use loom::thread;
+use slots::{Head, Slot};
+
+const FOR_EVER: usize = usize::MAX;
+
+/// Steps until a death.
+struct Life(usize);
+
+impl Life {
+    /// Whether there is one more step.
+    fn goes_on(&mut self) -> bool {
+        let goes_on = self.0 > 0;
+        self.0 = self.0.saturating_sub(1);
+        goes_on
+    }
+}
+
+/// A manager and two clients, each with one slot and a word that announces it.
+struct World {
+    bell: AtomicU32,
+    ready: [AtomicU32; 2],
+    slots: [Slot; 2],
+    has_ended: AtomicU32,
+    leader_bed: Bed,
+    client_beds: [Bed; 2],
+}
+
+/// How a client's call went.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Went {
+    Answered,
+    NotStarted,
+    Unknown,
+    /// The client died.
+    Died,
+}
+
+impl World {
+    fn new() -> Arc<Self> {
+        let slot = |_| Slot {
+            state: AtomicU32::new(0),
+            what: AtomicU32::new(0),
+            object: AtomicU64::new(0),
+            call: AtomicU64::new(0),
+            len: AtomicU32::new(0),
+        };
+        Arc::new(Self {
+            bell: AtomicU32::new(0),
+            ready: [0, 1].map(|_| AtomicU32::new(0)),
+            slots: [0, 1].map(slot),
+            has_ended: AtomicU32::new(0),
+            leader_bed: Bed::new(),
+            client_beds: [0, 1].map(|_| Bed::new()),
+        })
+    }
+
+    fn ring(&self, bits: u32) {
+        if bell::ring(&self.bell, bits) && !Fault::NobodyIsWoken.is_made() {
+            self.leader_bed.wake();
+        }
+    }
+
+    /// The leader: answers until it is told to end, or dies.
+    fn lead(&self, steps: usize) {
+        let mut life = Life(steps);
+        while life.goes_on() {
+            let bits = bell::take(&self.bell);
+            if bits == 0 {
+                if Fault::LooksTooEarly.is_made() {
+                    self.bell.store(bell::PARKED, SeqCst);
+                    self.leader_bed.wait_on(&self.bell, bell::PARKED);
+                } else if bell::park(&self.bell) {
+                    self.leader_bed.wait_on(&self.bell, bell::PARKED);
+                }
+                continue;
+            }
+            for (ready, (slot, bed)) in self.ready.iter().zip(self.slots.iter().zip(&self.client_beds)) {
+                while let Some(at) = slots::next(ready) {
+                    assert_eq!(at, 0);
+                    if !life.goes_on() {
+                        return;
+                    }
+                    let Some(head) = slot.take() else { continue };
+                    if !life.goes_on() {
+                        return;
+                    }
+                    let wakes = slot.reply(Head { what: head.what + 1, ..head });
+                    if !life.goes_on() {
+                        return;
+                    }
+                    if wakes {
+                        bed.wake();
+                    }
+                }
+            }
+            if bits & bell::QUEUE != 0 && self.has_ended.load(SeqCst) != 0 {
+                return;
+            }
+        }
+    }
+
+    /// A client: makes one call, and waits for its answer as long as the manager lives.
+    fn call(&self, number: usize, steps: usize) -> Went {
+        let mut life = Life(steps);
+        let slot = &self.slots[number];
+        if !life.goes_on() {
+            return Went::Died;
+        }
+        slot.request(Head { what: 7, object: 8, call: 9, len: 0 });
+        if !life.goes_on() {
+            return Went::Died;
+        }
+        slots::announce(&self.ready[number], 0);
+        if !life.goes_on() {
+            return Went::Died;
+        }
+        let must_wake = bell::ring(&self.bell, bell::group_bit(u32::try_from(number).unwrap()));
+        if !life.goes_on() {
+            return Went::Died;
+        }
+        if must_wake && !Fault::NobodyIsWoken.is_made() {
+            self.leader_bed.wake();
+        }
+        while let Some(asleep) = slot.prepare_sleep() {
+            if !life.goes_on() {
+                return Went::Died;
+            }
+            if self.has_ended.load(SeqCst) == 2 {
+                return self.give_up(number);
+            }
+            self.client_beds[number].wait_on_unless(&slot.state, asleep, || self.has_ended.load(SeqCst) == 2);
+            if self.has_ended.load(SeqCst) == 2 {
+                return self.give_up(number);
+            }
+        }
+        self.answered(number)
+    }
+
+    /// The manager is known to be dead.
+    fn give_up(&self, number: usize) -> Went {
+        match &self.slots[number] {
+            slot if slot.is_answered() => self.answered(number),
+            slot if slot.take_back() => Went::NotStarted,
+            _ => Went::Unknown,
+        }
+    }
+
+    fn answered(&self, number: usize) -> Went {
+        let slot = &self.slots[number];
+        assert_eq!(slot.head(), Head { what: 8, object: 8, call: 9, len: 0 }, "the answer is whole");
+        slot.free();
+        Went::Answered
+    }
+
+    fn end(&self) {
+        self.has_ended.store(1, SeqCst);
+        self.ring(bell::QUEUE);
+    }
+
+    fn with_leader(steps: usize) -> (Arc<Self>, thread::JoinHandle<()>) {
+        let world = Self::new();
+        let its = Arc::clone(&world);
+        (world, thread::spawn(move || its.lead(steps)))
+    }
+}
+
+#[test]
+fn no_side_sleeps_over_what_the_other_brought() {
+    explore(300, || {
+        let (world, leader) = World::with_leader(FOR_EVER);
+        assert_eq!(world.call(0, FOR_EVER), Went::Answered);
+        assert_eq!(world.call(0, FOR_EVER), Went::Answered);
+        world.end();
+        leader.join().unwrap();
+    });
+}
+
+#[test]
+fn two_clients_are_answered() {
+    explore_up_to(2, 5000, || {
+        let (world, leader) = World::with_leader(FOR_EVER);
+        let its = Arc::clone(&world);
+        let other = thread::spawn(move || its.call(1, FOR_EVER));
+        assert_eq!(world.call(0, FOR_EVER), Went::Answered);
+        assert_eq!(other.join().unwrap(), Went::Answered);
+        world.end();
+        leader.join().unwrap();
+    });
+}
+
+#[test]
+fn client_killed_at_any_step_keeps_no_other_waiting() {
+    for steps in 0..6 {
+        explore_up_to(2, 2000, move || {
+            let (world, leader) = World::with_leader(FOR_EVER);
+            let its = Arc::clone(&world);
+            let killed = thread::spawn(move || its.call(1, steps));
+            // No timer and no news of the death helps it.
+            assert_eq!(world.call(0, FOR_EVER), Went::Answered);
+            let _ = killed.join().unwrap();
+            world.end();
+            leader.join().unwrap();
+        });
+    }
+}
+
+#[test]
+fn manager_killed_at_any_step_leaves_a_call_that_is_told_apart() {
+    let all = std::sync::Arc::new(std::sync::Mutex::new(Vec::new()));
+    for steps in 0..6 {
+        let noted = std::sync::Arc::clone(&all);
+        explore_up_to(2, 2000, move || {
+            let (world, leader) = World::with_leader(steps);
+            let its = Arc::clone(&world);
+            let client = thread::spawn(move || its.call(0, FOR_EVER));
+            // If the leader outlives the call, it sleeps until the end.
+            world.end();
+            leader.join().unwrap();
+            // The death becomes known, and the client looks again.
+            world.has_ended.store(2, SeqCst);
+            world.client_beds[0].wake();
+            let went = client.join().unwrap();
+            noted.lock().unwrap().push(went);
+            let state = world.slots[0].state.load(SeqCst);
+            assert_eq!(state & 3 == 2, went == Went::Unknown, "{went:?}, {state}, {steps} steps");
+        });
+    }
+    let seen = all.lock().unwrap();
+    for went in [Went::Answered, Went::NotStarted, Went::Unknown] {
+        assert!(seen.contains(&went), "no execution ended so: {went:?}");
+    }
+}
+
+#[test]
+fn call_is_taken_or_taken_back_and_never_both() {
+    explore(20, || {
+        let (world, leader) = World::with_leader(FOR_EVER);
+        let slot = &world.slots[0];
+        slot.request(Head { what: 7, object: 8, call: 9, len: 0 });
+        slots::announce(&world.ready[0], 0);
+        world.ring(bell::group_bit(0));
+        let back = slot.take_back();
+        world.end();
+        leader.join().unwrap();
+        assert_eq!(slot.is_answered(), !back);
+        assert!(!slot.is_untouched());
+    });
+}
+
+the_checker_finds! {
+    leader_that_is_not_woken_is_found: NobodyIsWoken, no_side_sleeps_over_what_the_other_brought, "deadlock";
+    leader_that_parks_without_a_look_is_found: LooksTooEarly, no_side_sleeps_over_what_the_other_brought, "deadlock";
+}
