@@ -7,11 +7,13 @@
 //! types of one test go together in a struct: by reference, to a process of its own, as items of `map`, through queues and
 //! both ends of a pipe. Small values go first: an `Option` is `None`, a vector is empty, an enum has its variant without fields.
 //! So the first value of a type never tells what later ones need.
+//!
+//! [`Shelf`] is an object of a dependency, for programs that use it in a manager.
 
 use std::fmt::Debug;
 
 use process_task::channel::{Connection, Message, Queue, QueueReceiver, QueueSender, pipe};
-use process_task::{Direction, Error, ErrorKind, Pool, Result, StartMethod};
+use process_task::{Direction, Error, ErrorKind, Pool, Result, StartMethod, process_object};
 use serde::{Deserialize, Serialize};
 
 /// A type with serde's derive that has values between others, so that a byte too many or too few is seen.
@@ -50,6 +52,48 @@ pub enum Choice<T> {
 
 /// A message that may have a value, both ways.
 pub type End<T> = Connection<Option<T>, Option<T>>;
+
+/// Keeps values in order.
+#[derive(Debug, Default)]
+pub struct Shelf {
+    values: Vec<Kept<String>>,
+}
+
+#[process_object]
+impl Shelf {
+    /// An empty one.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Puts a value at the end, and returns how many there are.
+    pub fn put(&mut self, value: Kept<String>) -> usize {
+        self.values.push(value);
+        self.values.len()
+    }
+
+    /// The value at this place.
+    ///
+    /// # Errors
+    /// There is none.
+    pub fn get(&self, at: usize) -> std::result::Result<Kept<String>, String> {
+        self.values.get(at).cloned().ok_or_else(|| format!("nothing is at {at}"))
+    }
+}
+
+/// What has a size.
+pub trait Measured {
+    /// How large it is.
+    fn size(&self, unit: &str) -> String;
+}
+
+#[process_object]
+impl Measured for Shelf {
+    fn size(&self, unit: &str) -> String {
+        format!("{} {unit}", self.values.len())
+    }
+}
 
 /// A pool of one worker, so that what it has learnt from one value is there for the next.
 ///

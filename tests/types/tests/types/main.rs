@@ -10,6 +10,7 @@ mod attributes;
 mod by_hand;
 mod crates;
 mod first_values;
+mod objects;
 mod refusals;
 mod shapes;
 mod std_types;
