@@ -14,3 +14,4 @@ mod object;
 mod objects;
 mod times;
 mod travel;
+mod waiting;

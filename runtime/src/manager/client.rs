@@ -415,6 +415,8 @@ impl Client {
                     Execution::NotStarted
                 } else {
                     self.abandoned.fetch_or(1 << at, AcqRel);
+                    // A call that gives something to this process takes it back.
+                    self.tell(Request::Cancel { client: self.number, call: slot.head().call });
                     Execution::Unknown
                 };
                 return Err(if is_gone { self.gone(execution) } else { self.late(execution) });

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use super::bell::{self, GROUPS, QUEUE};
 use super::client::note;
+use super::deferred::{self, AnswerPlace, Answering, Caller};
 use super::run::{self, Call, Outcome};
 use super::server::{Server, TICKET};
 use super::slots::{self, Head, SLOT_BYTES, SLOTS};
@@ -206,8 +207,9 @@ impl Workers {
         let call =
             Call { method: head.what, object: head.object, arguments: scratch.arguments.as_slice(), received: &none };
         server.calls.fetch_add(1, Relaxed);
-        let outcome = run::run(server, call, std::mem::take(&mut scratch.result), || {
-            server.turn.give_up(lead, &server.bell);
+        let caller = Caller { client: peer.number, call: head.call };
+        let (outcome, _) = deferred::with_caller(caller, AnswerPlace::Slot, || {
+            run::run(server, call, std::mem::take(&mut scratch.result), || server.turn.give_up(lead, &server.bell))
         });
         let outcome = made_known(server, peer, outcome);
         let (status, object, Outcome { bytes, handles, .. }) = outcome;
@@ -235,10 +237,16 @@ impl Workers {
         let (arguments, received) = body.unpack();
         let call = Call { method, object, arguments: arguments.as_slice(), received: &received };
         server.calls.fetch_add(1, Relaxed);
-        let outcome = run::run(server, call, Vec::new(), || server.turn.give_up(lead, &server.bell));
+        let caller = Caller { client, call: number };
+        let (outcome, answering) = deferred::with_caller(caller, AnswerPlace::Queue, || {
+            run::run(server, call, Vec::new(), || server.turn.give_up(lead, &server.bell))
+        });
         // What came beside the arguments is let go of before the caller has the result.
         received.release();
         drop(received);
+        if let Answering::Later = answering {
+            return;
+        }
         let (status, object, outcome) = made_known(server, &peer, outcome);
         send(server, &peer, (number, status, object), (&outcome.bytes, &outcome.handles));
     }
@@ -282,7 +290,12 @@ fn next_in_slots(server: &Server, seen: &mut Seen) -> Option<Job> {
 }
 
 /// Answers through the client's queue.
-fn send(server: &Server, peer: &Peer, (call, status, object): (u64, Status, u64), result: (&[u8], &Handles)) {
+pub(super) fn send(
+    server: &Server,
+    peer: &Peer,
+    (call, status, object): (u64, Status, u64),
+    result: (&[u8], &Handles),
+) {
     let mut reply = Reply { call, status: status as u32, object, body: Body::new(result.0, result.1) };
     let mut is_second = false;
     loop {

@@ -7,6 +7,7 @@
 //! | `held` | who has a reference, and how one travels |
 //! | `client`, `pending` | the client's side of calls, in memory and by queue |
 //! | `serve`, `server`, `tables` | the manager's side: what it knows, and how requests change that |
+//! | `deferred` | calls that are answered later, and what belongs to a process |
 //! | `leader`, `turn`, `run` | the manager's threads, and how one runs a call |
 //! | `instance`, `scope` | the object itself, and how a stub gets it |
 //! | `wire`, `memory`, `bell`, `slots` | what the two sides share: items, words, and the rules for these |
@@ -19,6 +20,7 @@ mod bell;
 mod builder;
 mod call_handle;
 mod client;
+mod deferred;
 mod handle;
 mod held;
 pub(crate) mod instance;

@@ -147,6 +147,11 @@ impl<O: Object> Proxy<O> {
         CallHandle::start(&self.held, task, args, self.deadline())
     }
 
+    /// Whether a call may be given up.
+    pub(crate) fn has_timeout(&self) -> bool {
+        self.timeout.is_some()
+    }
+
     fn deadline(&self) -> Option<Instant> {
         // A time beyond the clock's end is for ever.
         self.timeout.and_then(|timeout| Instant::now().checked_add(timeout))

@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64};
 use std::sync::{Arc, Condvar, Mutex, OnceLock, PoisonError};
 
 use super::bell;
+use super::deferred::{self, AnswerPlace, Answering, Caller};
 use super::memory::BellMemory;
 use super::run::{self, Call};
 use super::stats::ManagerStats;
@@ -106,6 +107,21 @@ impl Server {
     ///
     /// Runs in: the leader, which is not busy, so that requests take effect in their order.
     pub(super) fn control(&self, request: Request) -> Dropped {
+        match request {
+            Request::Cancel { client, call } => {
+                deferred::cancel(Caller { client, call });
+                Dropped::new()
+            }
+            Request::Goodbye { client } | Request::ClientGone { client } => {
+                let dropped = self.control_tables(request);
+                deferred::client_gone(client);
+                dropped
+            }
+            request => self.control_tables(request),
+        }
+    }
+
+    fn control_tables(&self, request: Request) -> Dropped {
         let mut tables = self.tables.lock_unpoisoned();
         match request {
             Request::Hello(hello) => {
@@ -205,7 +221,12 @@ impl Server {
         self.calls.fetch_add(1, AcqRel);
         let (arguments, received) = (AlignedBytes::copied(bytes), Received::of_own(handles));
         let call = Call { method, object, arguments: arguments.as_slice(), received: &received };
-        let mut outcome = run::run(self, call, Vec::new(), || ());
+        let caller = Caller { client: 0, call: self.calls.load(Relaxed) };
+        let run = || run::run(self, call, Vec::new(), || ());
+        let (mut outcome, answering) = deferred::with_caller(caller, AnswerPlace::Own, run);
+        if let Answering::Own(answer) = answering {
+            (outcome.status, outcome.bytes, outcome.handles) = answer.wait();
+        }
         let made = outcome.made.take().and_then(|made| self.tables.lock_unpoisoned().add_object(None, made).ok());
         Answer {
             status: outcome.status,

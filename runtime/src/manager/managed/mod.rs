@@ -9,7 +9,7 @@
 //! use process_task::{Manager, Pool, process_task};
 //!
 //! #[process_task]
-//! fn plus(count: Option<u64>, more: u64) -> Option<u64> { Some(count.unwrap_or(0) + more) }
+//! fn plus(old: Option<u64>, more: u64) -> Option<u64> { Some(old.unwrap_or(0) + more) }
 //!
 //! #[process_task]
 //! fn count(text: &str, counts: &Dict<String, u64>) {
@@ -37,12 +37,21 @@
 
 mod array;
 mod dict;
+mod event;
 mod key;
 mod list;
+mod lock;
 mod namespace;
+mod queue;
 mod raw_dict;
+mod raw_event;
 mod raw_list;
+mod raw_lock;
+mod raw_queue;
+mod raw_semaphore;
 mod raw_value;
+mod registrations;
+mod semaphore;
 mod set;
 mod stored;
 mod typed;
@@ -51,8 +60,12 @@ mod value;
 
 pub use self::array::Array;
 pub use self::dict::{Dict, DictIter};
+pub use self::event::{Barrier, Event};
 pub use self::key::AsKey;
 pub use self::list::{List, ListIter};
+pub use self::lock::{Condition, Lock, LockGuard, ReentrantLock};
 pub use self::namespace::Namespace;
+pub use self::queue::{JoinableQueue, LentItem, Queue};
+pub use self::semaphore::{ManagedPermit, Semaphore};
 pub use self::set::{Set, SetIter};
 pub use self::value::Value;
