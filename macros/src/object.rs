@@ -58,7 +58,7 @@ pub(crate) struct Method {
 /// What a method needs of the object.
 pub(crate) enum MethodKind {
     /// It makes one. If it may refuse, this is the type of what it returns, for a `Self` that is the proxy.
-    Constructor(Option<Type>),
+    Constructor(Option<Box<Type>>),
     /// `&self`.
     Shared,
     /// `&mut self`.
@@ -279,7 +279,7 @@ impl OwnType<'_> {
             if made_by_result(ty).is_some_and(|made| self.is(made)) {
                 let mut fallible = self.with_self_as(ty, &syn::parse_quote!(Self));
                 Replace::but_alone(self).visit_type_mut(&mut fallible);
-                return Some(MethodKind::Constructor(Some(fallible)));
+                return Some(MethodKind::Constructor(Some(Box::new(fallible))));
             }
         }
         errors.cannot(

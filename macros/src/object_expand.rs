@@ -172,10 +172,8 @@ fn task(object: &ObjectImpl, names: &Names, method: &Method) -> TokenStream {
     let everywhere = &method.attributes.everywhere;
     let allow = method.attributes.extra_on_function();
     let name = at_call_site(&method.name);
-    let function = match &object.of_trait {
-        Some(of_trait) => quote!(<#ty as #of_trait>::#name),
-        None => quote!(<#ty>::#name),
-    };
+    let of_trait = object.of_trait.as_ref().map(|of_trait| quote!(as #of_trait));
+    let function = quote!(<#ty #of_trait>::#name);
     let stub = Stub::new(&hidden, names.full(method), &method.parameters, &method.output);
     let formats = stub.formats();
     let run = stub.run(|arguments| match &method.kind {

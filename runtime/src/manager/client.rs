@@ -216,8 +216,7 @@ impl Client {
         (method, object): (u32, u64),
         (bytes, handles): (&[u8], &Handles),
     ) -> Result<(u64, Arc<Pending>)> {
-        let body = Body::new(bytes, handles);
-        self.request(|client, call| Request::Call { client, call, method, object, body })
+        self.request(|client, call| Request::Call { client, call, method, object, body: Body::new(bytes, handles) })
     }
 
     /// Asks the manager itself.
@@ -341,7 +340,7 @@ impl Client {
         self.tell(Request::Cancel { client: self.number, call: number });
     }
 
-    /// An answer came that no thread waits for: the object that it may have brought is let go of.
+    /// An answer came that no thread waits for. The object that it may have brought is let go of.
     fn unclaimed(&self, _call: u64, object: u64) {
         if object != 0 {
             self.tell(Request::Release { client: self.number, object });
@@ -415,7 +414,6 @@ impl Client {
                     Execution::NotStarted
                 } else {
                     self.abandoned.fetch_or(1 << at, AcqRel);
-                    // A call that gives something to this process takes it back.
                     self.tell(Request::Cancel { client: self.number, call: slot.head().call });
                     Execution::Unknown
                 };

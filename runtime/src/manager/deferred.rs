@@ -131,7 +131,7 @@ impl Deferred {
         match to_message(value, Vec::new(), (usize::MAX, &mut NoSpill)) {
             Ok((Encoded::Small(bytes), handles)) => self.send(Status::Done, bytes, handles),
             Ok((Encoded::Spilled(_), _)) => {
-                self.send(Status::BadResult, b"it is too long".to_vec(), Handles::default())
+                self.send(Status::BadResult, b"it is too long".to_vec(), Handles::default());
             }
             Err(error) => self.send(Status::BadResult, error.to_string().into_bytes(), Handles::default()),
         }

@@ -104,7 +104,7 @@ impl<T: Message> Array<T> {
         K: Task<Args<'a> = (Option<T>, A), Output = Option<T>>,
     {
         let call = UpdateCall::of::<T, A, K>(task, arg)?;
-        decoded(self.settled(self.raw.update(index, call, false))?)
+        decoded(self.settled(self.raw.update(index, &call, false))?)
     }
 
     /// All elements as they are at one moment.

@@ -120,7 +120,7 @@ impl<K: Message, V: Message> Dict<K, V> {
         T: Task<Args<'a> = (Option<V>, A), Output = Option<V>>,
     {
         let (key, call) = (key.key_bytes()?, UpdateCall::of::<V, A, T>(task, arg)?);
-        decoded(self.settled(self.raw.update(&key, call))?)
+        decoded(self.settled(self.raw.update(&key, &call))?)
     }
 
     /// Puts all these entries in, at one moment.
@@ -130,8 +130,8 @@ impl<K: Message, V: Message> Dict<K, V> {
     #[doc(alias = "update")]
     pub fn extend(&self, entries: impl IntoIterator<Item = (K, V)>) -> Result<()> {
         let encode = |(key, value): (K, V)| Ok((Stored::new(&key_bytes(&key)?, <_>::default()), Stored::of(value)?));
-        let pairs = entries.into_iter().map(encode).collect::<Result<_>>()?;
-        self.settled(self.raw.extend(pairs))
+        let pairs = entries.into_iter().map(encode).collect::<Result<Vec<_>>>()?;
+        self.settled(self.raw.extend(&pairs))
     }
 
     /// Whether there is an entry at `key`.

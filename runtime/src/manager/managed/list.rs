@@ -162,7 +162,7 @@ impl<T: Message> List<T> {
         K: Task<Args<'a> = (Option<T>, A), Output = Option<T>>,
     {
         let call = UpdateCall::of::<T, A, K>(task, arg)?;
-        decoded(self.settled(self.raw.update(index, call, true))?)
+        decoded(self.settled(self.raw.update(index, &call, true))?)
     }
 
     /// Exchanges two elements.

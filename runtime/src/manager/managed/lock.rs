@@ -83,7 +83,7 @@ fn thread_owner() -> u64 {
     OWN.get()
 }
 
-fn locked<'l>(raw: &'l RawLockProxy, owner: u64, poisoned: bool) -> LockResult<LockGuard<'l>> {
+fn locked(raw: &RawLockProxy, owner: u64, poisoned: bool) -> LockResult<LockGuard<'_>> {
     let guard = LockGuard { raw, owner, was_panicking: thread::panicking(), not_send: PhantomData };
     if poisoned { Err(PoisonError::new(guard)) } else { Ok(guard) }
 }

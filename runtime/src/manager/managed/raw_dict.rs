@@ -12,12 +12,12 @@ use super::stored::Stored;
 use super::update::{Updatable, UpdateCall, UpdateError};
 use crate::process_object;
 
-type Key = Arc<[u8]>;
+type EncodedKey = Arc<[u8]>;
 
 /// See the [module](self).
 #[derive(Debug)]
 pub(crate) struct RawDict {
-    entries: Updatable<Entries, Key>,
+    entries: Updatable<Entries, EncodedKey>,
 }
 
 /// Some entries, and where the next ones are.
@@ -38,8 +38,8 @@ const MAX_PAGE_HANDLES: usize = 256;
 /// Keys and values, by key and by age.
 #[derive(Debug, Default)]
 struct Entries {
-    numbers: HashMap<Key, u64>,
-    by_age: BTreeMap<u64, (Key, Stored)>,
+    numbers: HashMap<EncodedKey, u64>,
+    by_age: BTreeMap<u64, (EncodedKey, Stored)>,
     last: u64,
 }
 
@@ -54,7 +54,7 @@ impl Entries {
             return Some(std::mem::replace(there, value));
         }
         self.last += 1;
-        let key: Key = key.into();
+        let key: EncodedKey = key.into();
         self.numbers.insert(Arc::clone(&key), self.last);
         self.by_age.insert(self.last, (key, value));
         None
@@ -127,23 +127,21 @@ impl RawDict {
     }
 
     pub(crate) fn get_or_insert(&self, key: &[u8], value: Stored) -> Result<Stored, UpdateError> {
-        self.entries.write(
-            |other| **other == *key,
-            |entries| match entries.get(key) {
-                Some(value) => value.clone(),
-                None => {
-                    entries.insert(key, value.clone());
-                    value
-                }
-            },
-        )
+        let get_or_insert = |entries: &mut Entries| {
+            if let Some(value) = entries.get(key) {
+                return value.clone();
+            }
+            entries.insert(key, value.clone());
+            value
+        };
+        self.entries.write(|other| **other == *key, get_or_insert)
     }
 
     /// Inserts all at once.
-    pub(crate) fn extend(&self, pairs: Vec<(Stored, Stored)>) -> Result<(), UpdateError> {
-        let touches = |other: &Key| pairs.iter().any(|(key, _)| *key.bytes() == **other);
+    pub(crate) fn extend(&self, pairs: &[(Stored, Stored)]) -> Result<(), UpdateError> {
+        let touches = |other: &EncodedKey| pairs.iter().any(|(key, _)| *key.bytes() == **other);
         self.entries.write(touches, |entries| {
-            for (key, value) in &pairs {
+            for (key, value) in pairs {
                 entries.insert(key.bytes(), value.clone());
             }
         })
@@ -163,20 +161,20 @@ impl RawDict {
 
     /// All keys at one moment.
     pub(crate) fn keys(&self) -> Vec<Stored> {
-        let key = |(key, _): &(Key, Stored)| Stored::shared(Arc::clone(key));
+        let key = |(key, _): &(EncodedKey, Stored)| Stored::shared(Arc::clone(key));
         self.entries.read(|entries| entries.by_age.values().map(key).collect())
     }
 
     /// All entries at one moment.
     pub(crate) fn snapshot(&self) -> Vec<(Stored, Stored)> {
-        let pairs = |(key, value): &(Key, Stored)| (Arc::clone(key), value.clone());
+        let pairs = |(key, value): &(EncodedKey, Stored)| (Arc::clone(key), value.clone());
         let pairs: Vec<_> = self.entries.read(|entries| entries.by_age.values().map(pairs).collect());
         pairs.into_iter().map(|(key, value)| (Stored::shared(key), value)).collect()
     }
 
-    pub(crate) fn update(&self, key: &[u8], call: UpdateCall) -> Result<Option<Stored>, UpdateError> {
+    pub(crate) fn update(&self, key: &[u8], call: &UpdateCall) -> Result<Option<Stored>, UpdateError> {
         let find = |entries: &Entries| Ok(entries.get(key).cloned());
-        self.entries.update(&key.into(), &call, find, |entries, value| entries.put(key, value))
+        self.entries.update(&key.into(), call, find, |entries, value| entries.put(key, value))
     }
 }
 
@@ -227,7 +225,7 @@ mod tests {
     #[test]
     fn entry_that_is_there_keeps_its_place() {
         let dict = RawDict::new();
-        dict.extend(vec![(stored(1), stored(1)), (stored(2), stored(2)), (stored(1), stored(3))]).unwrap();
+        dict.extend(&[(stored(1), stored(1)), (stored(2), stored(2)), (stored(1), stored(3))]).unwrap();
         assert_eq!(keys(&dict.page(0, 9)), [1, 2]);
         assert_eq!(dict.get(&[1]).unwrap().bytes(), [3]);
         assert_eq!(dict.get_or_insert(&[1], stored(9)).unwrap().bytes(), [3]);

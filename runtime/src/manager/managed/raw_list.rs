@@ -196,9 +196,9 @@ impl RawList {
     }
 
     /// An update that makes no value takes the element out, if `removes`.
-    pub(crate) fn update(&self, index: usize, call: UpdateCall, removes: bool) -> Result<Option<Stored>, UpdateError> {
+    pub(crate) fn update(&self, index: usize, call: &UpdateCall, removes: bool) -> Result<Option<Stored>, UpdateError> {
         let find = |elements: &Elements| elements.index(index).map(|index| elements.list.get(index).cloned());
-        self.elements.update(&(), &call, find, |elements, value| {
+        self.elements.update(&(), call, find, |elements, value| {
             elements.version += 1;
             match value {
                 Some(value) => elements.list[index] = value,

@@ -39,9 +39,9 @@ impl RawValue {
     }
 
     /// An update that makes no value leaves the one that is there.
-    pub(crate) fn update(&self, call: UpdateCall) -> Result<Option<Stored>, UpdateError> {
+    pub(crate) fn update(&self, call: &UpdateCall) -> Result<Option<Stored>, UpdateError> {
         let find = |value: &Stored| Ok(Some(value.clone()));
-        self.value.update(&(), &call, find, |value, made| {
+        self.value.update(&(), call, find, |value, made| {
             if let Some(made) = made {
                 *value = made;
             }

@@ -64,8 +64,8 @@ impl<T: Message> Set<T> {
     #[doc(alias = "update")]
     pub fn extend(&self, values: impl IntoIterator<Item = T>) -> Result<()> {
         let encode = |value: T| Ok((Stored::new(&key_bytes(&value)?, <_>::default()), Stored::default()));
-        let pairs = values.into_iter().map(encode).collect::<Result<_>>()?;
-        self.settled(self.raw.extend(pairs))
+        let pairs = values.into_iter().map(encode).collect::<Result<Vec<_>>>()?;
+        self.settled(self.raw.extend(&pairs))
     }
 
     /// Takes `value` out. Returns whether it was there.

@@ -207,12 +207,12 @@ impl<S, K: Clone + PartialEq> Updatable<S, K> {
     fn wait(&self, touches: impl Fn(&K) -> bool) -> std::result::Result<MutexGuard<'_, Inner<S, K>>, UpdateError> {
         let mut inner = self.inner.lock_unpoisoned();
         loop {
-            let mut touched = inner.updating.iter().filter(|(key, _)| touches(key)).peekable();
-            if touched.peek().is_none() {
-                drop(touched);
+            let mut locked = inner.updating.iter().filter(|(key, _)| touches(key)).peekable();
+            if locked.peek().is_none() {
+                drop(locked);
                 return Ok(inner);
             }
-            if touched.any(|(_, by)| *by == thread::current().id()) {
+            if locked.any(|(_, by)| *by == thread::current().id()) {
                 return Err(UpdateError::Reentered);
             }
             inner = self.ended.wait(inner).unwrap_or_else(PoisonError::into_inner);

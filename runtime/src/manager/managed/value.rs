@@ -96,6 +96,6 @@ impl<T: Message> Value<T> {
         K: Task<Args<'a> = (Option<T>, A), Output = Option<T>>,
     {
         let call = UpdateCall::of::<T, A, K>(task, arg)?;
-        self.settled(self.raw.update(call))?.map(|value| value.value()).transpose()
+        self.settled(self.raw.update(&call))?.map(|value| value.value()).transpose()
     }
 }
