@@ -140,6 +140,10 @@ impl Keeper {
     pub(crate) fn forget(&mut self) {
         self.counters.clear();
     }
+
+    pub(crate) fn forget_keepers(&mut self) {
+        self.keepers.clear();
+    }
 }
 
 impl Drop for Keeper {

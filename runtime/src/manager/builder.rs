@@ -33,6 +33,7 @@ use crate::sync::futex_wait;
 pub struct ManagerBuilder {
     name: Option<String>,
     options: SpawnAttributes,
+    max_pending: Option<u32>,
 }
 
 impl ManagerBuilder {
@@ -48,6 +49,13 @@ impl ManagerBuilder {
         self
     }
 
+    /// The most calls that each process may have in flight by [`later`](crate::Proxy::later), or with long arguments: more wait
+    /// until there are fewer. As many as there is memory for unless asked.
+    pub fn max_pending(mut self, calls: u32) -> Self {
+        self.max_pending = Some(calls);
+        self
+    }
+
     attribute_setters! {
         it: "the manager", its: "the manager's", new: "Manager::builder()", run: "start()?.call(seen, ())?"
     }
@@ -60,6 +68,10 @@ impl ManagerBuilder {
         let name = self.name.unwrap_or_else(|| "manager".to_owned());
         let refused = |errno| Error::could_not_start("share memory with a manager", errno);
         let bell = Arc::new(BellMemory::create().map_err(refused)?);
+        if self.max_pending == Some(0) {
+            return Err(Error::invalid("max_pending must be at least 1; leave it out for no limit"));
+        }
+        bell.words().most_calls.store(self.max_pending.unwrap_or(0), Relaxed);
         let (sender, receiver) = Queue::<Request>::unbounded()?.split();
         let id = ManagerId::random();
         let parts =

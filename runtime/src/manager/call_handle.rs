@@ -56,7 +56,7 @@ impl<T> CallHandle<T> {
             let what = (index, held.object);
             Ok(match &held.way {
                 Way::Client(client) => {
-                    let (number, pending) = client.submit(what, (&bytes, &handles))?;
+                    let (number, pending) = client.submit(what, (&bytes, &handles), deadline)?;
                     client.hurry();
                     CallState::Made { client: Arc::clone(client), number, pending, deadline }
                 }

@@ -7,7 +7,7 @@
 //! and its answer by the queue of replies of this process, which one of the threads that wait reads for all.
 
 use std::collections::HashMap;
-use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release, SeqCst};
+use std::sync::atomic::Ordering::{Acquire, Relaxed, SeqCst};
 use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::sync::{Arc, Mutex, OnceLock, Weak};
 use std::time::{Duration, Instant};
@@ -16,25 +16,26 @@ use super::bell;
 use super::builder::Started;
 use super::held::Held;
 use super::memory::{BellMemory, ClientMemory};
-use super::pending::{IN_SLOT, Inbox, Pending};
-use super::slots::{self, Head, SLOT_BYTES, SLOTS, Slot};
+use super::pending::{Inbox, Pending};
+use super::slots::SLOT_BYTES;
 use super::turn::nudge;
-use super::wire::{AlignedBytes, Answer, Arrived, Body, Hello, ManagerId, Question, Request, Status};
+use super::wire::{Answer, Arrived, Body, Hello, ManagerId, Question, Request, Status};
 use crate::channel::{Descriptor, Queue, QueueSender, SendTimeoutError};
-use crate::codec::handles::{Handles, Received};
+use crate::codec::handles::Handles;
 use crate::error::{Error, ErrorKind, Execution, Result};
 use crate::link::{CpuCollision, Spin};
+use crate::shared::MappingCache;
 use crate::shared::proc_table::{self, ProcId};
 use crate::sync::atomic::AtomicU32;
 use crate::sync::futex_wait::MAX_SLEEP;
 use crate::sys::mutex::MutexExt as _;
-use crate::sys::{Errno, atfork, fd, futex, limits, process};
+use crate::sys::{Errno, atfork, fd, process};
 
 /// How long a thread waits before it asks whether the manager's leader is stuck.
-const PATIENCE: Duration = Duration::from_millis(1);
+pub(super) const PATIENCE: Duration = Duration::from_millis(1);
 
 /// The managers that this process is a client of.
-static CLIENTS: Mutex<Vec<Weak<Client>>> = Mutex::new(Vec::new());
+static CLIENTS: MappingCache<Client, ManagerId> = MappingCache::new();
 
 /// See the [module](self).
 #[derive(Debug)]
@@ -50,13 +51,13 @@ pub(crate) struct Client {
     /// The manager in the table of processes.
     manager: Option<ProcId>,
     pub(super) pid: u32,
-    memory: Arc<ClientMemory>,
+    pub(super) memory: Arc<ClientMemory>,
     /// A bit for each slot that is free, and for each whose answer no thread waits for.
-    free: AtomicU32,
-    abandoned: AtomicU32,
-    spin: Spin,
+    pub(super) free: AtomicU32,
+    pub(super) abandoned: AtomicU32,
+    pub(super) spin: Spin,
     /// Whether the threads of this process share a processor with the manager's leader.
-    collision: Mutex<CpuCollision>,
+    pub(super) collision: Mutex<CpuCollision>,
     pub(super) inbox: Inbox,
     calls: AtomicU64,
     tickets: AtomicU32,
@@ -77,29 +78,10 @@ impl Client {
         (id, name): (ManagerId, &str),
         open: impl FnOnce() -> Result<(QueueSender<Request>, Arc<BellMemory>)>,
     ) -> Result<Arc<Self>> {
-        let generation = atfork::generation();
-        let mut clients = CLIENTS.lock_unpoisoned();
-        let mut found = None;
-        clients.retain(|client| {
-            let Some(client) = client.upgrade() else { return false };
-            if client.id == id && client.generation == generation {
-                found = Some(client);
-            }
-            true
-        });
-        if let Some(found) = found {
-            return Ok(found);
-        }
-        let client = Arc::new(Self::new((id, name), open()?, generation)?);
-        clients.push(Arc::downgrade(&client));
-        Ok(client)
+        CLIENTS.find_or_insert(id, || Self::new((id, name), open()?))
     }
 
-    fn new(
-        (id, name): (ManagerId, &str),
-        (requests, bell): (QueueSender<Request>, Arc<BellMemory>),
-        generation: u64,
-    ) -> Result<Self> {
+    fn new((id, name): (ManagerId, &str), (requests, bell): (QueueSender<Request>, Arc<BellMemory>)) -> Result<Self> {
         let refused = |errno| Error::cannot_share("become a client of a manager", errno);
         proc_table::prepare().map_err(refused)?;
         let memory = Arc::new(ClientMemory::create().map_err(refused)?);
@@ -111,7 +93,7 @@ impl Client {
             id,
             name: name.to_owned(),
             number,
-            generation,
+            generation: atfork::generation(),
             manager: ProcId::from_bits(words.process.load(Acquire)),
             pid: words.pid.load(Relaxed),
             bell,
@@ -158,7 +140,7 @@ impl Client {
         u64::from(self.number) << 32 | u64::from(self.tickets.fetch_add(1, Relaxed))
     }
 
-    fn next_call(&self) -> u64 {
+    pub(super) fn next_call(&self) -> u64 {
         self.calls.fetch_add(1, Relaxed) + 1
     }
 
@@ -171,6 +153,15 @@ impl Client {
     pub(super) fn gone(&self, execution: Execution) -> Error {
         use std::os::unix::process::ExitStatusExt as _;
         let mut signal = None;
+        // The kernel closes the manager's descriptors a moment before its end is in the table.
+        let end = Instant::now() + MAX_SLEEP;
+        while self.inbox.is_over() && self.is_manager_alive() && Instant::now() < end {
+            std::thread::sleep(PATIENCE);
+        }
+        if self.is_manager_alive() && self.inbox.is_over() {
+            let reason = format!("become a client of manager `{}`, which has no descriptors left", self.name);
+            return Error::new(ErrorKind::ChannelFailed { step: reason, errno: Errno::EMFILE as i32 }, execution);
+        }
         if let Some(process) = self.process.get() {
             // The table says it a moment before the supervisor does.
             let status = process.lock_unpoisoned().wait_timeout(MAX_SLEEP);
@@ -203,7 +194,7 @@ impl Client {
         {
             return self.call_in_slot(at, (method, object), bytes, deadline);
         }
-        let (number, pending) = self.submit((method, object), (bytes, handles))?;
+        let (number, pending) = self.submit((method, object), (bytes, handles), deadline)?;
         self.wait(number, &pending, deadline)
     }
 
@@ -215,8 +206,10 @@ impl Client {
         &self,
         (method, object): (u32, u64),
         (bytes, handles): (&[u8], &Handles),
+        deadline: Option<Instant>,
     ) -> Result<(u64, Arc<Pending>)> {
-        self.request(|client, call| Request::Call { client, call, method, object, body: Body::new(bytes, handles) })
+        let make = |client, call| Request::Call { client, call, method, object, body: Body::new(bytes, handles) };
+        self.request(make, deadline)
     }
 
     /// Asks the manager itself.
@@ -224,23 +217,32 @@ impl Client {
     /// # Errors
     /// As [`call`](Self::call).
     pub(super) fn ask(&self, question: Question, deadline: Option<Instant>) -> Result<Answer> {
-        let (number, pending) = self.request(|client, call| Request::Ask { client, call, question })?;
+        let (number, pending) = self.request(|client, call| Request::Ask { client, call, question }, deadline)?;
         self.wait(number, &pending, deadline)
     }
 
-    fn request(&self, make: impl FnOnce(u32, u64) -> Request) -> Result<(u64, Arc<Pending>)> {
+    fn request(
+        &self,
+        make: impl FnOnce(u32, u64) -> Request,
+        deadline: Option<Instant>,
+    ) -> Result<(u64, Arc<Pending>)> {
         if self.is_foreign() {
             return Err(foreign());
         }
+        self.wait_for_room(deadline)?;
         let number = self.next_call();
         let pending = self.inbox.expect(number);
         let mut request = make(self.number, number);
         loop {
-            let refused = match self.requests.send_timeout(request, MAX_SLEEP) {
+            let left = deadline.map_or(MAX_SLEEP, |deadline| deadline.saturating_duration_since(Instant::now()));
+            let refused = match self.requests.send_timeout(request, left.min(MAX_SLEEP)) {
                 Ok(()) => break,
                 Err(refused) => refused,
             };
             let error = match refused {
+                SendTimeoutError::Timeout(_) if deadline.is_some_and(|deadline| Instant::now() >= deadline) => {
+                    self.late(Execution::NotStarted)
+                }
                 SendTimeoutError::Timeout(again) if self.is_manager_alive() => {
                     request = again;
                     continue;
@@ -253,6 +255,23 @@ impl Client {
         }
         self.bell.ring(bell::QUEUE);
         Ok((number, pending))
+    }
+
+    /// Waits while this process has as many calls in flight as it may have.
+    fn wait_for_room(&self, deadline: Option<Instant>) -> Result<()> {
+        let most = self.bell.words().most_calls.load(Relaxed) as usize;
+        while most != 0 && self.inbox.in_flight() >= most {
+            if self.is_over() {
+                return Err(self.gone(Execution::NotStarted));
+            }
+            if deadline.is_some_and(|deadline| Instant::now() >= deadline) {
+                return Err(self.late(Execution::NotStarted));
+            }
+            self.hurry();
+            let room = || self.inbox.in_flight() < most;
+            self.inbox.read_for_room(Instant::now() + MAX_SLEEP, room, |call, object| self.unclaimed(call, object));
+        }
+        Ok(())
     }
 
     /// Has a thread of the manager see to it that a call for which no thread waits is not kept by a long one before it.
@@ -285,6 +304,10 @@ impl Client {
                 let last = self.inbox.wait(pending, Instant::now(), |call, object| self.unclaimed(call, object));
                 self.inbox.forget(number);
                 return last.ok_or_else(|| self.gone(Execution::Unknown));
+            }
+            if let Some(error) = self.inbox.failure() {
+                self.abandon(number);
+                return Err(error);
             }
             until = None;
             self.bell.ring(bell::QUEUE);
@@ -340,156 +363,18 @@ impl Client {
         self.tell(Request::Cancel { client: self.number, call: number });
     }
 
-    /// An answer came that no thread waits for. The object that it may have brought is let go of.
-    fn unclaimed(&self, _call: u64, object: u64) {
+    /// An answer came that no thread waits for: the object that it may have brought is let go of.
+    pub(super) fn unclaimed(&self, _call: u64, object: u64) {
         if object != 0 {
             self.tell(Request::Release { client: self.number, object });
         }
-    }
-
-    fn call_in_slot(
-        &self,
-        at: usize,
-        (method, object): (u32, u64),
-        bytes: &[u8],
-        deadline: Option<Instant>,
-    ) -> Result<Answer> {
-        let words = self.memory.words();
-        let slot = &words.slots[at];
-        let call = self.next_call() | IN_SLOT;
-        self.memory.write(at, bytes);
-        slot.request(Head { what: method, object, call, len: u32::try_from(bytes.len()).unwrap_or(0) });
-        slots::announce(&words.ready, at);
-        self.bell.ring(bell::group_bit(self.number));
-        if self.shares_processor() || !self.spin.until(|| slot.is_answered()) {
-            self.wait_in_slot(at, slot, deadline)?;
-        }
-        let Head { what, object, len, .. } = slot.head();
-        let len = (len as usize).min(SLOT_BYTES);
-        let mut bytes = AlignedBytes::default();
-        self.memory.read(at, bytes.of_len(len));
-        self.give_back(at, slot);
-        match Status::from_number(what) {
-            Some(Status::Elsewhere) => {
-                let pending = self.inbox.expect(call);
-                self.wait(call, &pending, deadline)
-            }
-            Some(status) => Ok(Answer { status, object, bytes, received: Received::default() }),
-            None => {
-                let reason = "an answer of an unknown kind".to_owned();
-                Err(Error::new(ErrorKind::ProtocolViolation { reason }, Execution::Unknown))
-            }
-        }
-    }
-
-    /// Whether the manager's leader was last seen where this thread runs: then looking would only keep it from running.
-    fn shares_processor(&self) -> bool {
-        let here = limits::current_cpu();
-        note(&self.memory.words().cpu, here + 1);
-        let leaders = self.bell.words().cpu.load(Relaxed).checked_sub(1);
-        let shares = leaders == Some(here);
-        // Another thread that calls will see to it.
-        if let Ok(mut collision) = self.collision.try_lock() {
-            if shares { collision.met(leaders) } else { collision.apart() }
-        }
-        shares
-    }
-
-    #[cold]
-    fn wait_in_slot(&self, at: usize, slot: &Slot, deadline: Option<Instant>) -> Result<()> {
-        let since = Instant::now();
-        let mut longest = PATIENCE;
-        while let Some(asleep) = slot.prepare_sleep() {
-            let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
-            futex::wait_until(&slot.state, asleep, left.map_or(longest, |left| left.min(longest)));
-            if slot.is_answered() {
-                break;
-            }
-            let is_late = deadline.is_some_and(|deadline| Instant::now() >= deadline);
-            let is_gone = !self.is_manager_alive();
-            // It may have answered before it ended.
-            if (is_late || is_gone) && !slot.is_answered() {
-                let execution = if slot.take_back() {
-                    self.give_back(at, slot);
-                    Execution::NotStarted
-                } else {
-                    self.abandoned.fetch_or(1 << at, AcqRel);
-                    self.tell(Request::Cancel { client: self.number, call: slot.head().call });
-                    Execution::Unknown
-                };
-                return Err(if is_gone { self.gone(execution) } else { self.late(execution) });
-            }
-            if slot.is_untouched() {
-                slots::announce(&self.memory.words().ready, at);
-                self.bell.ring(bell::group_bit(self.number));
-                nudge(&self.bell);
-            }
-            longest = MAX_SLEEP;
-        }
-        self.spin.slept(since);
-        Ok(())
-    }
-
-    /// Takes a free slot.
-    fn take_slot(&self) -> Option<usize> {
-        let mut free = self.free.load(Relaxed);
-        loop {
-            if free == 0 {
-                free = self.reclaim()?;
-                continue;
-            }
-            let at = free.trailing_zeros();
-            match self.free.compare_exchange_weak(free, free & !(1 << at), Acquire, Relaxed) {
-                Ok(_) => return Some(at as usize),
-                Err(now) => free = now,
-            }
-        }
-    }
-
-    fn give_back(&self, at: usize, slot: &Slot) {
-        slot.free();
-        self.free.fetch_or(1 << at, Release);
-    }
-
-    /// Frees slots of calls that no thread waits for and that are answered now. What is free then, if something is.
-    #[cold]
-    fn reclaim(&self) -> Option<u32> {
-        let words = self.memory.words();
-        for at in 0..SLOTS {
-            let bit = 1 << at;
-            let slot = &words.slots[at];
-            if self.abandoned.load(Acquire) & bit == 0
-                || !slot.is_answered()
-                || self.abandoned.fetch_and(!bit, AcqRel) & bit == 0
-            {
-                continue;
-            }
-            let head = slot.head();
-            match Status::from_number(head.what) {
-                Some(Status::Done) => self.unclaimed(head.call, head.object),
-                Some(Status::Elsewhere) => {
-                    if let Some(answer) = self.inbox.ignore(head.call).filter(|answer| answer.status == Status::Done) {
-                        self.unclaimed(head.call, answer.object);
-                    }
-                }
-                _ => {}
-            }
-            self.give_back(at, slot);
-        }
-        Some(self.free.load(Acquire)).filter(|free| *free != 0)
     }
 }
 
 impl Drop for Client {
     fn drop(&mut self) {
+        CLIENTS.remove(self.id, self);
         self.tell(Request::Goodbye { client: self.number });
-    }
-}
-
-/// Writes a word that others read, if it is not there already.
-pub(super) fn note(word: &AtomicU32, number: u32) {
-    if word.load(Relaxed) != number {
-        word.store(number, Relaxed);
     }
 }
 

@@ -9,10 +9,10 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use super::bell::{self, GROUPS, QUEUE};
-use super::client::note;
 use super::deferred::{self, AnswerPlace, Answering, Caller};
 use super::run::{self, Call, Outcome};
 use super::server::{Server, TICKET};
+use super::short_calls::note;
 use super::slots::{self, Head, SLOT_BYTES, SLOTS};
 use super::tables::{Dropped, Peer};
 use super::turn::Lead;
@@ -172,11 +172,10 @@ impl Workers {
             return Some(job);
         }
         if seen.bits & QUEUE != 0 {
-            match server.receiver.try_recv() {
-                Ok(request) => return Some(Job::Request(request)),
-                // What cannot be received now is tried again when the bell rings next; what cannot be decoded is gone.
-                Err(_) if server.receiver.is_empty() => seen.bits &= !QUEUE,
-                Err(_) => {}
+            if server.receiver.is_empty() {
+                seen.bits &= !QUEUE;
+            } else if let Some(request) = server.receive() {
+                return Some(Job::Request(request));
             }
         }
         next_in_slots(server, &mut seen)

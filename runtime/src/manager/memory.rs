@@ -33,6 +33,8 @@ pub(crate) struct BellWords {
     pub(super) process: AtomicU32,
     /// The manager's process id.
     pub(super) pid: AtomicU32,
+    /// How many calls by the queue each client may have in flight; 0 if there is no limit.
+    pub(super) most_calls: AtomicU32,
     /// The number of the client that came last.
     pub(super) clients: AtomicU32,
 }
@@ -45,6 +47,7 @@ words!(BellWords {
     serves: AtomicU32,
     process: AtomicU32,
     pid: AtomicU32,
+    most_calls: AtomicU32,
     clients: AtomicU32,
 });
 

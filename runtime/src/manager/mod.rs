@@ -5,7 +5,7 @@
 //! | `builder`, `owner`, `handle` | starting a manager, ending it, and the way to it |
 //! | `proxy`, `call_handle` | a reference to an object, and calls through it |
 //! | `held` | who has a reference, and how one travels |
-//! | `client`, `pending` | the client's side of calls, in memory and by queue |
+//! | `client`, `short_calls`, `pending` | the client's side of calls, in memory and by queue |
 //! | `serve`, `server`, `tables` | the manager's side: what it knows, and how requests change that |
 //! | `deferred` | calls that are answered later, and what belongs to a process |
 //! | `leader`, `turn`, `run` | the manager's threads, and how one runs a call |
@@ -36,6 +36,7 @@ mod run;
 pub(crate) mod scope;
 mod serve;
 mod server;
+mod short_calls;
 mod slots;
 mod stats;
 mod tables;

@@ -8,9 +8,9 @@ use std::sync::Arc;
 use super::instance::Instance;
 use super::scope::{with_constructor, with_object};
 use crate::codec::{Encoded, Spill, Writer};
-use crate::task::{Object, ObjectRefusal, Registration, RegistrationKind, StubError, Task, lookup_method};
 use crate::process_object;
 use crate::process_task;
+use crate::task::{Object, ObjectRefusal, Registration, RegistrationKind, StubError, Task, lookup_method};
 
 struct Counter {
     value: i64,

@@ -9,11 +9,15 @@ use std::sync::atomic::Ordering::{Acquire, Release, SeqCst};
 use std::sync::atomic::{AtomicBool, AtomicUsize};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, TryLockError};
 use std::task::Waker;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::wire::{Answer, Reply, Status};
 use crate::channel::{QueueReceiver, RecvTimeoutError};
+use crate::error::Error;
 use crate::sys::mutex::MutexExt as _;
+
+/// How long to try again where the kernel refuses what the next answer needs, such as room for descriptors.
+const MAX_FAILURE: Duration = Duration::from_secs(1);
 
 /// One call whose answer comes by the queue.
 #[derive(Debug, Default)]
@@ -25,6 +29,8 @@ pub(crate) struct Pending {
 #[derive(Debug, Default)]
 struct State {
     answer: Option<Answer>,
+    /// The answer has come, even if it was taken.
+    was_answered: bool,
     waker: Option<Waker>,
     deadline: Option<Instant>,
     /// No thread waits for it: what comes is thrown away.
@@ -91,8 +97,12 @@ pub(crate) struct Inbox {
     /// Held by the thread that reads.
     reading: Mutex<()>,
     pending: Mutex<HashMap<u64, Arc<Pending>>>,
+    /// Number of calls in `pending` that are not answered.
+    in_flight: AtomicUsize,
     /// Number of threads that sleep, or are about to.
     sleepers: AtomicUsize,
+    /// The first answer that waits cannot be received, for this reason, since then.
+    failure: Mutex<Option<(Instant, Error)>>,
     /// The manager has no end of the queue any more.
     is_over: AtomicBool,
 }
@@ -115,9 +125,17 @@ impl Inbox {
             replies,
             reading: Mutex::new(()),
             pending: Mutex::default(),
+            in_flight: AtomicUsize::new(0),
             sleepers: AtomicUsize::new(0),
+            failure: Mutex::default(),
             is_over: AtomicBool::new(false),
         }
+    }
+
+    /// Why no answer can be received, if that has been so for longer than [`MAX_FAILURE`].
+    pub(super) fn failure(&self) -> Option<Error> {
+        let failure = self.failure.lock_unpoisoned();
+        failure.as_ref().filter(|(since, _)| since.elapsed() >= MAX_FAILURE).map(|(_, error)| error.clone())
     }
 
     /// Whether nothing will come any more.
@@ -127,12 +145,27 @@ impl Inbox {
 
     /// Where the answer to that call will be, or is.
     pub(super) fn expect(&self, call: u64) -> Arc<Pending> {
-        Arc::clone(self.pending.lock_unpoisoned().entry(call).or_default())
+        match self.pending.lock_unpoisoned().entry(call) {
+            Entry::Occupied(known) => Arc::clone(known.get()),
+            Entry::Vacant(place) => {
+                self.in_flight.fetch_add(1, SeqCst);
+                Arc::clone(place.insert(Arc::default()))
+            }
+        }
     }
 
     /// The call is over, or no thread waits for it.
     pub(super) fn forget(&self, call: u64) -> Option<Arc<Pending>> {
-        self.pending.lock_unpoisoned().remove(&call)
+        let pending = self.pending.lock_unpoisoned().remove(&call)?;
+        if !pending.state.lock_unpoisoned().was_answered {
+            self.in_flight.fetch_sub(1, SeqCst);
+        }
+        Some(pending)
+    }
+
+    /// How many calls are not answered.
+    pub(super) fn in_flight(&self) -> usize {
+        self.in_flight.load(SeqCst)
     }
 
     /// An answer will come that no thread waits for. It is returned if it has come.
@@ -140,6 +173,7 @@ impl Inbox {
         match self.pending.lock_unpoisoned().entry(call) {
             Entry::Occupied(known) => known.remove().take(),
             Entry::Vacant(place) => {
+                self.in_flight.fetch_add(1, SeqCst);
                 place.insert(Arc::default()).state.lock_unpoisoned().ignored = true;
                 None
             }
@@ -197,12 +231,17 @@ impl Inbox {
 
     /// Reads for all until `deadline`, or until there is no call that a future waits for.
     pub(super) fn serve_futures(&self, deadline: Instant, unclaimed: impl Fn(u64, u64)) {
+        self.read_for_room(deadline, || self.awaited().is_empty(), unclaimed);
+    }
+
+    /// Reads for all until `deadline`, or until `done`; or lets another thread read for a moment.
+    pub(super) fn read_for_room(&self, deadline: Instant, done: impl Fn() -> bool, unclaimed: impl Fn(u64, u64)) {
         if let Some(reading) = self.lead() {
-            self.read_until(deadline, &unclaimed, || self.awaited().is_empty());
+            self.read_until(deadline, &unclaimed, done);
             drop(reading);
             self.pass_on();
         } else {
-            std::thread::sleep(std::time::Duration::from_millis(1));
+            std::thread::sleep(Duration::from_millis(1));
         }
     }
 
@@ -218,17 +257,19 @@ impl Inbox {
     fn read_until(&self, deadline: Instant, unclaimed: &impl Fn(u64, u64), done: impl Fn() -> bool) {
         while !done() {
             match self.replies.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
-                Ok(reply) => self.deliver(reply, unclaimed),
+                Ok(reply) => {
+                    self.failure.lock_unpoisoned().take();
+                    self.deliver(reply, unclaimed);
+                }
                 Err(RecvTimeoutError::Timeout) => return,
                 Err(RecvTimeoutError::Disconnected) => {
                     self.is_over.store(true, Release);
                     return;
                 }
                 // What cannot be decoded is of no call that can be told; what could not be received is tried again.
-                Err(RecvTimeoutError::Failed(_)) => {
-                    if Instant::now() >= deadline {
-                        return;
-                    }
+                Err(RecvTimeoutError::Failed(error)) => {
+                    self.failure.lock_unpoisoned().get_or_insert_with(|| (Instant::now(), error));
+                    std::thread::sleep(Duration::from_millis(1));
                 }
             }
         }
@@ -242,7 +283,10 @@ impl Inbox {
         let pending = match self.pending.lock_unpoisoned().entry(call) {
             Entry::Occupied(known) => Some(Arc::clone(known.get())),
             // Its thread does not know yet that the answer comes by the queue.
-            Entry::Vacant(place) if call & IN_SLOT != 0 => Some(Arc::clone(place.insert(Arc::default()))),
+            Entry::Vacant(place) if call & IN_SLOT != 0 => {
+                self.in_flight.fetch_add(1, SeqCst);
+                Some(Arc::clone(place.insert(Arc::default())))
+            }
             Entry::Vacant(_) => None,
         };
         let Some(pending) = pending else {
@@ -261,6 +305,9 @@ impl Inbox {
             return;
         }
         state.answer = Some(answer);
+        if !std::mem::replace(&mut state.was_answered, true) {
+            self.in_flight.fetch_sub(1, SeqCst);
+        }
         drop(state);
         pending.wake();
     }

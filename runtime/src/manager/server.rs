@@ -7,6 +7,7 @@ use std::os::fd::{AsFd as _, OwnedFd};
 use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed};
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64};
 use std::sync::{Arc, Condvar, Mutex, OnceLock, PoisonError};
+use std::time::Duration;
 
 use super::bell;
 use super::deferred::{self, AnswerPlace, Answering, Caller};
@@ -16,12 +17,13 @@ use super::stats::ManagerStats;
 use super::tables::{Dropped, Peer, Tables};
 use super::turn::Turn;
 use super::wire::{AlignedBytes, Answer, Hello, ManagerId, Question, Request, Status};
-use crate::channel::{QueueReceiver, QueueSender};
+use crate::channel::{QueueReceiver, QueueSender, TryRecvError};
 use crate::codec::handles::{Handles, Received};
 use crate::codec::message::to_bytes;
+use crate::error::ErrorKind;
 use crate::sys::mutex::MutexExt as _;
 use crate::sys::poll::{Epoll, Trigger};
-use crate::sys::{self, socket};
+use crate::sys::{self, fd, socket};
 
 /// The manager that this process is.
 static SERVER: OnceLock<Arc<Server>> = OnceLock::new();
@@ -40,9 +42,22 @@ pub(crate) struct Server {
     pub(super) watched: Epoll,
     /// Number of the message that was sent last with proxies of this manager.
     tickets: AtomicU32,
+    /// Descriptors that are there to be given up.
+    spare: Mutex<Vec<OwnedFd>>,
     pub(super) calls: AtomicU64,
     has_ended: AtomicBool,
     end: (Mutex<()>, Condvar),
+}
+
+/// How many descriptors are kept for times when there are no more: twice as many as come with one request, which has four
+/// and those of a call's arguments.
+const SPARE_DESCRIPTORS: usize = 16;
+
+/// How long to wait where even those are too few.
+const SHORTAGE_PAUSE: Duration = Duration::from_millis(10);
+
+fn spare_descriptors() -> Vec<OwnedFd> {
+    (0..SPARE_DESCRIPTORS).map_while(|_| fd::dev_null().ok()).collect()
 }
 
 /// Marks what is watched as a message on its way: the rest of the token is its number.
@@ -64,6 +79,7 @@ impl Server {
             turn: Turn::new(),
             watched: Epoll::new()?,
             tickets: AtomicU32::new(0),
+            spare: Mutex::new(spare_descriptors()),
             calls: AtomicU64::new(0),
             has_ended: AtomicBool::new(false),
             end: (Mutex::new(()), Condvar::new()),
@@ -95,6 +111,34 @@ impl Server {
         while !self.has_ended() {
             guard = self.end.1.wait(guard).unwrap_or_else(PoisonError::into_inner);
         }
+    }
+
+    /// Takes the first request out of the queue, if it can be received.
+    ///
+    /// Where descriptors have run out, those that were kept for this make it possible. What this process then has to keep, such
+    /// as the end of a ticket, it lets go of again: a new client is refused, and a proxy on its way is lost. All else goes on.
+    pub(super) fn receive(&self) -> Option<Request> {
+        let mut spare = self.spare.lock_unpoisoned();
+        let error = match self.receiver.try_recv() {
+            Ok(request) => return Some(request),
+            Err(TryRecvError::Failed(error)) => error,
+            Err(_) => return None,
+        };
+        if !matches!(error.kind(), ErrorKind::ChannelFailed { .. }) {
+            // It could not be decoded, and is gone.
+            return None;
+        }
+        spare.clear();
+        let request = match self.receiver.try_recv() {
+            Ok(Request::Hello(_) | Request::Hold { end: Some(_), .. }) => None,
+            Ok(request) => Some(request),
+            Err(_) => {
+                std::thread::sleep(SHORTAGE_PAUSE);
+                None
+            }
+        };
+        *spare = spare_descriptors();
+        request
     }
 
     /// Tells the leader, in order behind what was sent before.

@@ -20,7 +20,7 @@ use crate::error::{Direction, Error, ErrorKind, Execution, Result};
 use crate::link::message::PanicReport;
 
 /// Which of all managers it is. It is made of random numbers, for a process id comes back.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub(crate) struct ManagerId(u64, u64);
 
 impl ManagerId {

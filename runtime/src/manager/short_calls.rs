@@ -1,0 +1,166 @@
+//! Short calls of a client, which stand in memory that it shares with the manager.
+//!
+//! Runs in: each process that has a handle or a proxy, on the threads that call.
+
+use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release};
+use std::time::Instant;
+
+use super::bell;
+use super::client::{Client, PATIENCE};
+use super::pending::IN_SLOT;
+use super::slots::{self, Head, SLOT_BYTES, SLOTS, Slot};
+use super::turn::nudge;
+use super::wire::{AlignedBytes, Answer, Request, Status};
+use crate::codec::handles::Received;
+use crate::error::{Error, ErrorKind, Execution, Result};
+use crate::sync::atomic::AtomicU32;
+use crate::sync::futex_wait::MAX_SLEEP;
+use crate::sys::{futex, limits};
+
+impl Client {
+    pub(super) fn call_in_slot(
+        &self,
+        at: usize,
+        (method, object): (u32, u64),
+        bytes: &[u8],
+        deadline: Option<Instant>,
+    ) -> Result<Answer> {
+        let words = self.memory.words();
+        let slot = &words.slots[at];
+        let call = self.next_call() | IN_SLOT;
+        self.memory.write(at, bytes);
+        slot.request(Head { what: method, object, call, len: u32::try_from(bytes.len()).unwrap_or(0) });
+        slots::announce(&words.ready, at);
+        self.bell.ring(bell::group_bit(self.number));
+        if self.shares_processor() || !self.spin.until(|| slot.is_answered()) {
+            self.wait_in_slot(at, slot, deadline)?;
+        }
+        let Head { what, object, len, .. } = slot.head();
+        let len = (len as usize).min(SLOT_BYTES);
+        let mut bytes = AlignedBytes::default();
+        self.memory.read(at, bytes.of_len(len));
+        self.give_back(at, slot);
+        match Status::from_number(what) {
+            Some(Status::Elsewhere) => {
+                let pending = self.inbox.expect(call);
+                self.wait(call, &pending, deadline)
+            }
+            Some(status) => Ok(Answer { status, object, bytes, received: Received::default() }),
+            None => {
+                let reason = "an answer of an unknown kind".to_owned();
+                Err(Error::new(ErrorKind::ProtocolViolation { reason }, Execution::Unknown))
+            }
+        }
+    }
+
+    /// Whether the manager lives and has let go of this client, since it had no descriptors left.
+    fn is_refused(&self) -> bool {
+        let nothing = || false;
+        self.inbox.read_for_room(Instant::now(), nothing, |call, object| self.unclaimed(call, object));
+        self.inbox.is_over()
+    }
+
+    /// Whether the manager's leader was last seen where this thread runs: then looking would only keep it from running.
+    fn shares_processor(&self) -> bool {
+        let here = limits::current_cpu();
+        note(&self.memory.words().cpu, here + 1);
+        let leaders = self.bell.words().cpu.load(Relaxed).checked_sub(1);
+        let shares = leaders == Some(here);
+        // Another thread that calls will see to it.
+        if let Ok(mut collision) = self.collision.try_lock() {
+            if shares { collision.met(leaders) } else { collision.apart() }
+        }
+        shares
+    }
+
+    #[cold]
+    fn wait_in_slot(&self, at: usize, slot: &Slot, deadline: Option<Instant>) -> Result<()> {
+        let since = Instant::now();
+        let mut longest = PATIENCE;
+        while let Some(asleep) = slot.prepare_sleep() {
+            let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
+            futex::wait_until(&slot.state, asleep, left.map_or(longest, |left| left.min(longest)));
+            if slot.is_answered() {
+                break;
+            }
+            let is_late = deadline.is_some_and(|deadline| Instant::now() >= deadline);
+            let is_gone = !self.is_manager_alive() || self.is_refused();
+            // It may have answered before it ended.
+            if (is_late || is_gone) && !slot.is_answered() {
+                let execution = if slot.take_back() {
+                    self.give_back(at, slot);
+                    Execution::NotStarted
+                } else {
+                    self.abandoned.fetch_or(1 << at, AcqRel);
+                    self.tell(Request::Cancel { client: self.number, call: slot.head().call });
+                    Execution::Unknown
+                };
+                return Err(if is_gone { self.gone(execution) } else { self.late(execution) });
+            }
+            if slot.is_untouched() {
+                slots::announce(&self.memory.words().ready, at);
+                self.bell.ring(bell::group_bit(self.number));
+                nudge(&self.bell);
+            }
+            longest = MAX_SLEEP;
+        }
+        self.spin.slept(since);
+        Ok(())
+    }
+
+    /// Takes a free slot.
+    pub(super) fn take_slot(&self) -> Option<usize> {
+        let mut free = self.free.load(Relaxed);
+        loop {
+            if free == 0 {
+                free = self.reclaim()?;
+                continue;
+            }
+            let at = free.trailing_zeros();
+            match self.free.compare_exchange_weak(free, free & !(1 << at), Acquire, Relaxed) {
+                Ok(_) => return Some(at as usize),
+                Err(now) => free = now,
+            }
+        }
+    }
+
+    fn give_back(&self, at: usize, slot: &Slot) {
+        slot.free();
+        self.free.fetch_or(1 << at, Release);
+    }
+
+    /// Frees slots of calls that no thread waits for and that are answered now. What is free then, if something is.
+    #[cold]
+    fn reclaim(&self) -> Option<u32> {
+        let words = self.memory.words();
+        for at in 0..SLOTS {
+            let bit = 1 << at;
+            let slot = &words.slots[at];
+            if self.abandoned.load(Acquire) & bit == 0
+                || !slot.is_answered()
+                || self.abandoned.fetch_and(!bit, AcqRel) & bit == 0
+            {
+                continue;
+            }
+            let head = slot.head();
+            match Status::from_number(head.what) {
+                Some(Status::Done) => self.unclaimed(head.call, head.object),
+                Some(Status::Elsewhere) => {
+                    if let Some(answer) = self.inbox.ignore(head.call).filter(|answer| answer.status == Status::Done) {
+                        self.unclaimed(head.call, answer.object);
+                    }
+                }
+                _ => {}
+            }
+            self.give_back(at, slot);
+        }
+        Some(self.free.load(Acquire)).filter(|free| *free != 0)
+    }
+}
+
+/// Writes a word that others read, if it is not there already.
+pub(super) fn note(word: &AtomicU32, number: u32) {
+    if word.load(Relaxed) != number {
+        word.store(number, Relaxed);
+    }
+}
