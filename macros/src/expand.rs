@@ -57,7 +57,7 @@ use syn::ext::IdentExt as _;
 use crate::names;
 use crate::preload::PreloadFn;
 use crate::signature::args_lifetime;
-use crate::stub::{Stub, one_or_tuple};
+use crate::stub::{StubCode, one_or_tuple};
 use crate::task::{TaskFn, at_call_site};
 
 /// The items that a task becomes.
@@ -69,7 +69,7 @@ pub(crate) fn task(task: &TaskFn) -> TokenStream {
     let krate = &task.options.krate;
     let value = value(task, &names);
     let function = function(task, &names);
-    let stub = Stub::new(hidden, names.task.unraw().to_string(), &task.parameters, &task.output);
+    let stub = StubCode::new(hidden, names.task.unraw().to_string(), &task.parameters, &task.output);
     let formats = stub.formats();
     let run = stub.run(|arguments| quote!(#hidden(#(#arguments),*)));
     let contract = stub.contract(&TokenStream::new(), &quote!(self.options));

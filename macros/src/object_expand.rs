@@ -41,14 +41,14 @@ use syn::{Path, Type, Visibility};
 
 use crate::object::{Method, MethodKind, ObjectImpl};
 use crate::signature::args_lifetime;
-use crate::stub::{Stub, one_or_tuple};
+use crate::stub::{StubCode, one_or_tuple};
 use crate::task::{Parameter, at_call_site};
 
 /// The items that a block becomes.
 pub(crate) fn object(object: &ObjectImpl) -> TokenStream {
     let ObjectImpl { krate, item, .. } = object;
     let everywhere = &object.attributes.everywhere;
-    let names = Names::of(object);
+    let names = ObjectNames::of(object);
     let is_inherent = object.of_trait.is_none();
     let types = is_inherent.then(|| types(object, &names));
     let identity = is_inherent.then(|| identity(object));
@@ -57,7 +57,7 @@ pub(crate) fn object(object: &ObjectImpl) -> TokenStream {
     let tasks = object.methods.iter().map(|method| task(object, &names, method));
     let proxied = object.methods.iter().map(|method| proxied(object, &names, method));
     let later = object.methods.iter().filter_map(|method| later(object, &names, method));
-    let Names { proxy_path, later_path, .. } = &names;
+    let ObjectNames { proxy_path, later_path, .. } = &names;
     quote! {
         #item
 
@@ -84,7 +84,7 @@ pub(crate) fn object(object: &ObjectImpl) -> TokenStream {
 }
 
 /// The names that the pieces share.
-struct Names {
+struct ObjectNames {
     /// The object's type, without its module.
     object: Ident,
     proxy: Ident,
@@ -94,7 +94,7 @@ struct Names {
     later_path: Path,
 }
 
-impl Names {
+impl ObjectNames {
     fn of(object: &ObjectImpl) -> Self {
         let path = &object.ty.path;
         let name = path.segments.last().map_or_else(|| format_ident!("Object"), |last| at_call_site(&last.ident));
@@ -123,9 +123,9 @@ fn hidden(method: &Method) -> Ident {
 }
 
 /// The types that users see.
-fn types(object: &ObjectImpl, names: &Names) -> TokenStream {
+fn types(object: &ObjectImpl, names: &ObjectNames) -> TokenStream {
     let ObjectImpl { krate, ty, .. } = object;
-    let Names { object: name, proxy, later, .. } = names;
+    let ObjectNames { object: name, proxy, later, .. } = names;
     let visibility = shown(&object.visibility);
     let everywhere = &object.attributes.everywhere;
     let of_proxy = format!(" A proxy of a `{name}` that lives in a manager. Its methods call those of the object.");
@@ -166,7 +166,7 @@ fn identity(object: &ObjectImpl) -> TokenStream {
 }
 
 /// The hidden task that runs `method`.
-fn task(object: &ObjectImpl, names: &Names, method: &Method) -> TokenStream {
+fn task(object: &ObjectImpl, names: &ObjectNames, method: &Method) -> TokenStream {
     let ty = &object.ty;
     let hidden = hidden(method);
     let everywhere = &method.attributes.everywhere;
@@ -174,7 +174,7 @@ fn task(object: &ObjectImpl, names: &Names, method: &Method) -> TokenStream {
     let name = at_call_site(&method.name);
     let of_trait = object.of_trait.as_ref().map(|of_trait| quote!(as #of_trait));
     let function = quote!(<#ty #of_trait>::#name);
-    let stub = Stub::new(&hidden, names.full(method), &method.parameters, &method.output);
+    let stub = StubCode::new(&hidden, names.full(method), &method.parameters, &method.output);
     let formats = stub.formats();
     let run = stub.run(|arguments| match &method.kind {
         MethodKind::Constructor(None) => quote!(__process_task::created::<#ty>(#function(#(#arguments),*))?),
@@ -220,7 +220,7 @@ fn task(object: &ObjectImpl, names: &Names, method: &Method) -> TokenStream {
 }
 
 /// The method of the proxy that calls `method`.
-fn proxied(object: &ObjectImpl, names: &Names, method: &Method) -> TokenStream {
+fn proxied(object: &ObjectImpl, names: &ObjectNames, method: &Method) -> TokenStream {
     let ObjectImpl { krate, ty, .. } = object;
     let Method { kind, parameters, output, .. } = method;
     let hidden = hidden(method);
@@ -265,7 +265,7 @@ fn proxied(object: &ObjectImpl, names: &Names, method: &Method) -> TokenStream {
 }
 
 /// The method that calls `method` and does not wait; none for a constructor.
-fn later(object: &ObjectImpl, names: &Names, method: &Method) -> Option<TokenStream> {
+fn later(object: &ObjectImpl, names: &ObjectNames, method: &Method) -> Option<TokenStream> {
     if matches!(method.kind, MethodKind::Constructor(_)) {
         return None;
     }
@@ -283,7 +283,7 @@ fn later(object: &ObjectImpl, names: &Names, method: &Method) -> Option<TokenStr
 }
 
 /// Everything of a method of a proxy before its parameters.
-fn head(names: &Names, method: &Method, ending: &str) -> TokenStream {
+fn head(names: &ObjectNames, method: &Method, ending: &str) -> TokenStream {
     let attributes = &method.attributes;
     let visibility = shown(&method.visibility);
     let (everywhere, on_value) = (&attributes.everywhere, &attributes.on_value);
@@ -328,9 +328,9 @@ fn manager(parameters: &[Parameter]) -> Ident {
 }
 
 /// What all proxies have, and what the code of other blocks uses.
-fn common(object: &ObjectImpl, names: &Names) -> TokenStream {
+fn common(object: &ObjectImpl, names: &ObjectNames) -> TokenStream {
     let ObjectImpl { krate, ty, .. } = object;
-    let Names { proxy, later, .. } = names;
+    let ObjectNames { proxy, later, .. } = names;
     let visibility = shown(&object.visibility);
     quote! {
         impl #proxy {
@@ -383,7 +383,7 @@ fn common(object: &ObjectImpl, names: &Names) -> TokenStream {
 }
 
 /// What lets proxies travel.
-fn serde(names: &Names) -> TokenStream {
+fn serde(names: &ObjectNames) -> TokenStream {
     let proxy = &names.proxy;
     quote! {
         impl __process_task::serde::Serialize for #proxy {

@@ -16,7 +16,7 @@ use crate::signature::args_lifetime;
 use crate::task::Parameter;
 
 /// A task as the runtime sees it.
-pub(crate) struct Stub<'t> {
+pub(crate) struct StubCode<'t> {
     /// The type that implements `Task`.
     hidden: &'t Ident,
     /// Its name in the registry, below its module.
@@ -31,7 +31,7 @@ pub(crate) struct Stub<'t> {
     types: Vec<Ident>,
 }
 
-impl<'t> Stub<'t> {
+impl<'t> StubCode<'t> {
     /// The stub of the task of type `hidden`, called `name`.
     pub(crate) fn new(hidden: &'t Ident, name: String, parameters: &'t [Parameter], output: &'t Type) -> Self {
         let locals = (0..parameters.len()).map(|index| format_ident!("__process_task_argument_{index}")).collect();

@@ -6,11 +6,11 @@ use std::sync::atomic::Ordering::{Acquire, Relaxed};
 use std::sync::{Arc, Mutex};
 
 use super::client::Client;
-use super::held::Way;
+use super::held::Route;
 use super::memory::BellMemory;
 use super::owner::Manager;
 use super::serve::{Parts, serve};
-use super::wire::{Arrived, ManagerId, Request};
+use super::wire::{ClientRequest, ManagerId, TravellingHandle};
 use crate::channel::Queue;
 use crate::error::{Error, Result};
 use crate::link::StartMethod;
@@ -72,16 +72,21 @@ impl ManagerBuilder {
             return Err(Error::invalid("max_pending must be at least 1; leave it out for no limit"));
         }
         bell.words().most_calls.store(self.max_pending.unwrap_or(0), Relaxed);
-        let (sender, receiver) = Queue::<Request>::unbounded()?.split();
+        let (sender, receiver) = Queue::<ClientRequest>::unbounded()?.split();
         let id = ManagerId::random();
-        let parts =
-            Parts { id, name: name.clone(), bell: Arrived(Arc::clone(&bell)), receiver, sender: sender.clone() };
+        let parts = Parts {
+            id,
+            name: name.clone(),
+            bell: TravellingHandle(Arc::clone(&bell)),
+            receiver,
+            sender: sender.clone(),
+        };
         let builder = ProcessBuilder::new().name(&name).attributes(self.options);
         let process = wait_until_it_serves(builder.spawn(serve, parts)?, &bell)?;
         let client = Client::connect((id, &name), || Ok((sender, bell)))?;
         let process = Arc::new(Mutex::new(process));
         let _ = client.process.set(Arc::clone(&process));
-        Ok(Manager::new(Way::Client(client), process))
+        Ok(Manager::new(Route::Client(client), process))
     }
 }
 

@@ -12,7 +12,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use super::client::Client;
-use super::held::{Held, Way};
+use super::held::{Held, Route};
 use super::pending::Pending;
 use super::proxy::{decode, described, encode};
 use super::wire::Answer;
@@ -55,12 +55,12 @@ impl<T> CallHandle<T> {
             let (bytes, handles) = encode::<K>(args)?;
             let what = (index, held.object);
             Ok(match &held.way {
-                Way::Client(client) => {
+                Route::Client(client) => {
                     let (number, pending) = client.submit(what, (&bytes, &handles), deadline)?;
                     client.hurry();
                     CallState::Made { client: Arc::clone(client), number, pending, deadline }
                 }
-                Way::Own(server) => {
+                Route::Own(server) => {
                     let answer = server.call_here(what.0, what.1, (&bytes, &handles));
                     CallState::Settled(Some(Ok(answer)))
                 }

@@ -19,7 +19,7 @@ use super::memory::{BellMemory, ClientMemory};
 use super::pending::{Inbox, Pending};
 use super::slots::SLOT_BYTES;
 use super::turn::nudge;
-use super::wire::{Answer, Arrived, Body, Hello, ManagerId, Question, Request, Status};
+use super::wire::{Answer, CallPayload, ClientRequest, Hello, ManagerId, ManagerQuestion, Status, TravellingHandle};
 use crate::channel::{Descriptor, Queue, QueueSender, SendTimeoutError};
 use crate::codec::handles::Handles;
 use crate::error::{Error, ErrorKind, Execution, Result};
@@ -47,7 +47,7 @@ pub(crate) struct Client {
     /// How many `fork()`s of the host program came before: a copy has no connection.
     generation: u64,
     pub(super) bell: Arc<BellMemory>,
-    pub(super) requests: QueueSender<Request>,
+    pub(super) requests: QueueSender<ClientRequest>,
     /// The manager in the table of processes.
     manager: Option<ProcId>,
     pub(super) pid: u32,
@@ -76,12 +76,15 @@ impl Client {
     /// There is no memory, or no descriptor, for it.
     pub(super) fn connect(
         (id, name): (ManagerId, &str),
-        open: impl FnOnce() -> Result<(QueueSender<Request>, Arc<BellMemory>)>,
+        open: impl FnOnce() -> Result<(QueueSender<ClientRequest>, Arc<BellMemory>)>,
     ) -> Result<Arc<Self>> {
         CLIENTS.find_or_insert(id, || Self::new((id, name), open()?))
     }
 
-    fn new((id, name): (ManagerId, &str), (requests, bell): (QueueSender<Request>, Arc<BellMemory>)) -> Result<Self> {
+    fn new(
+        (id, name): (ManagerId, &str),
+        (requests, bell): (QueueSender<ClientRequest>, Arc<BellMemory>),
+    ) -> Result<Self> {
         let refused = |errno| Error::cannot_share("become a client of a manager", errno);
         proc_table::prepare().map_err(refused)?;
         let memory = Arc::new(ClientMemory::create().map_err(refused)?);
@@ -110,9 +113,10 @@ impl Client {
             held: Mutex::default(),
             process: OnceLock::new(),
         };
-        let hello = Hello { client: number, replies, process: Descriptor::new(process), memory: Arrived(memory) };
+        let hello =
+            Hello { client: number, replies, process: Descriptor::new(process), memory: TravellingHandle(memory) };
         // To a manager that is gone, the first call says so.
-        client.tell(Request::Hello(hello));
+        client.tell(ClientRequest::Hello(hello));
         Ok(client)
     }
 
@@ -122,7 +126,7 @@ impl Client {
     }
 
     /// Sends a request that needs no answer. If the manager is gone, there is nothing to tell it.
-    pub(super) fn tell(&self, mut request: Request) {
+    pub(super) fn tell(&self, mut request: ClientRequest) {
         if self.is_foreign() {
             return;
         }
@@ -208,7 +212,8 @@ impl Client {
         (bytes, handles): (&[u8], &Handles),
         deadline: Option<Instant>,
     ) -> Result<(u64, Arc<Pending>)> {
-        let make = |client, call| Request::Call { client, call, method, object, body: Body::new(bytes, handles) };
+        let make =
+            |client, call| ClientRequest::Call { client, call, method, object, body: CallPayload::new(bytes, handles) };
         self.request(make, deadline)
     }
 
@@ -216,14 +221,14 @@ impl Client {
     ///
     /// # Errors
     /// As [`call`](Self::call).
-    pub(super) fn ask(&self, question: Question, deadline: Option<Instant>) -> Result<Answer> {
-        let (number, pending) = self.request(|client, call| Request::Ask { client, call, question }, deadline)?;
+    pub(super) fn ask(&self, question: ManagerQuestion, deadline: Option<Instant>) -> Result<Answer> {
+        let (number, pending) = self.request(|client, call| ClientRequest::Ask { client, call, question }, deadline)?;
         self.wait(number, &pending, deadline)
     }
 
     fn request(
         &self,
-        make: impl FnOnce(u32, u64) -> Request,
+        make: impl FnOnce(u32, u64) -> ClientRequest,
         deadline: Option<Instant>,
     ) -> Result<(u64, Arc<Pending>)> {
         if self.is_foreign() {
@@ -360,13 +365,13 @@ impl Client {
         if let Some(answer) = self.inbox.forget(number).and_then(|pending| pending.take()) {
             self.unclaimed(number, if answer.status == Status::Done { answer.object } else { 0 });
         }
-        self.tell(Request::Cancel { client: self.number, call: number });
+        self.tell(ClientRequest::Cancel { client: self.number, call: number });
     }
 
     /// An answer came that no thread waits for: the object that it may have brought is let go of.
     pub(super) fn unclaimed(&self, _call: u64, object: u64) {
         if object != 0 {
-            self.tell(Request::Release { client: self.number, object });
+            self.tell(ClientRequest::Release { client: self.number, object });
         }
     }
 }
@@ -374,7 +379,7 @@ impl Client {
 impl Drop for Client {
     fn drop(&mut self) {
         CLIENTS.remove(self.id, self);
-        self.tell(Request::Goodbye { client: self.number });
+        self.tell(ClientRequest::Goodbye { client: self.number });
     }
 }
 

@@ -2,7 +2,7 @@
 //!
 //! Runs in: the manager. No thread waits for such a call: it stands in a list of the object that it waits for.
 //!
-//! An object whose calls wait, or whose state belongs to a process, is a [`Waitable`]. It hears of a client that has ended, and
+//! An object whose calls wait, or whose state belongs to a process, is a [`ClientBound`]. It hears of a client that has ended, and
 //! of a call that its client does not wait for any more. Such news may come before the call does, by another thread: so what is
 //! given to a call is given first, and checked with [`is_cancelled`] after that.
 
@@ -23,7 +23,7 @@ use crate::sys::poll;
 
 /// Which call of which client. Client 0 is the manager itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(crate) struct Caller {
+pub(crate) struct CallId {
     pub(crate) client: u32,
     pub(crate) call: u64,
 }
@@ -41,7 +41,7 @@ pub(super) enum AnswerPlace {
 
 thread_local! {
     /// The call that this thread runs.
-    static CURRENT: Cell<Option<(Caller, AnswerPlace)>> = const { Cell::new(None) };
+    static CURRENT: Cell<Option<(CallId, AnswerPlace)>> = const { Cell::new(None) };
     /// Whether it is answered later.
     static IS_DEFERRED: Cell<bool> = const { Cell::new(false) };
     /// Where it will be answered, if it is of the manager's own.
@@ -76,8 +76,8 @@ pub(super) enum Answering {
 }
 
 /// Runs `call`, in which a method can ask for its [`caller`] and [`defer`] its answer.
-pub(super) fn with_caller<R>(caller: Caller, place: AnswerPlace, call: impl FnOnce() -> R) -> (R, Answering) {
-    struct Scope(Option<(Caller, AnswerPlace)>, bool, Option<Arc<OwnAnswer>>);
+pub(super) fn with_caller<R>(caller: CallId, place: AnswerPlace, call: impl FnOnce() -> R) -> (R, Answering) {
+    struct Scope(Option<(CallId, AnswerPlace)>, bool, Option<Arc<OwnAnswer>>);
     impl Drop for Scope {
         fn drop(&mut self) {
             CURRENT.set(self.0);
@@ -96,8 +96,8 @@ pub(super) fn with_caller<R>(caller: Caller, place: AnswerPlace, call: impl FnOn
 }
 
 /// The call that this thread runs. Outside of one, the manager itself.
-pub(crate) fn caller() -> Caller {
-    CURRENT.get().map_or(Caller { client: 0, call: 0 }, |(caller, _)| caller)
+pub(crate) fn caller() -> CallId {
+    CURRENT.get().map_or(CallId { client: 0, call: 0 }, |(caller, _)| caller)
 }
 
 /// Takes the duty to answer the call that this thread runs: what its method returns is not sent. `None`: the method has to
@@ -115,13 +115,13 @@ pub(crate) fn defer() -> Option<Deferred> {
 /// The duty to answer a call. One that is dropped tells the caller that there is no answer.
 #[derive(Debug)]
 pub(crate) struct Deferred {
-    caller: Caller,
+    caller: CallId,
     own: Option<Arc<OwnAnswer>>,
     is_answered: bool,
 }
 
 impl Deferred {
-    pub(crate) fn caller(&self) -> Caller {
+    pub(crate) fn caller(&self) -> CallId {
         self.caller
     }
 
@@ -160,9 +160,9 @@ impl Drop for Deferred {
 }
 
 /// Something that calls wait for, or that processes hold.
-pub(crate) trait Waitable: Send + Sync {
+pub(crate) trait ClientBound: Send + Sync {
     /// The client does not wait for this call any more: what was given to it is taken back.
-    fn cancelled(&self, caller: Caller);
+    fn cancelled(&self, caller: CallId);
 
     /// The client has ended.
     fn client_gone(&self, client: u32);
@@ -172,7 +172,7 @@ pub(crate) trait Waitable: Send + Sync {
 #[derive(Default)]
 struct Waits {
     /// What it waits for or holds.
-    waitables: Vec<Weak<dyn Waitable>>,
+    waitables: Vec<Weak<dyn ClientBound>>,
     /// Its last calls that it does not wait for any more.
     cancelled: VecDeque<u64>,
 }
@@ -183,7 +183,7 @@ const MAX_CANCELLED: usize = 256;
 static WAITS: LazyLock<Mutex<HashMap<u32, Waits>>> = LazyLock::new(Mutex::default);
 
 /// Has `waitable` hear of that client from now on. Once for each client is enough.
-pub(crate) fn register(client: u32, waitable: Weak<dyn Waitable>) {
+pub(crate) fn register(client: u32, waitable: Weak<dyn ClientBound>) {
     if client != 0 {
         let mut waits = WAITS.lock_unpoisoned();
         let waitables = &mut waits.entry(client).or_default().waitables;
@@ -195,7 +195,7 @@ pub(crate) fn register(client: u32, waitable: Weak<dyn Waitable>) {
 }
 
 /// Whether nothing must be given to that call: its client has ended, or does not wait for it.
-pub(crate) fn is_cancelled(caller: Caller) -> bool {
+pub(crate) fn is_cancelled(caller: CallId) -> bool {
     if caller.client == 0 {
         return false;
     }
@@ -217,7 +217,7 @@ pub(crate) fn is_alive(client: u32) -> bool {
 /// A client does not wait for a call any more.
 ///
 /// Runs in: the leader, without a lock.
-pub(super) fn cancel(caller: Caller) {
+pub(super) fn cancel(caller: CallId) {
     if !is_client(caller.client) {
         return;
     }

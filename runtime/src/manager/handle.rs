@@ -9,10 +9,10 @@ use serde::de::Error as _;
 use serde::ser::Error as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use super::held::{Address, Way};
+use super::held::{Address, Route};
 use super::proxy;
 use super::stats::ManagerStats;
-use super::wire::Question;
+use super::wire::ManagerQuestion;
 use crate::codec::message::from_bytes;
 use crate::error::{Direction, Error, ErrorKind, Execution, Result};
 use crate::task::Task;
@@ -22,15 +22,15 @@ use crate::task::Task;
 /// It does not keep the manager running.
 #[derive(Clone)]
 pub struct ManagerHandle {
-    way: Way,
+    way: Route,
 }
 
 impl ManagerHandle {
-    pub(super) fn new(way: Way) -> Self {
+    pub(super) fn new(way: Route) -> Self {
         Self { way }
     }
 
-    pub(super) fn way(&self) -> &Way {
+    pub(super) fn way(&self) -> &Route {
         &self.way
     }
 
@@ -51,7 +51,7 @@ impl ManagerHandle {
     /// # Errors
     /// The manager is gone.
     pub fn stats(&self) -> Result<ManagerStats> {
-        let answer = self.way.ask(Question::Stats, None)?;
+        let answer = self.way.ask(ManagerQuestion::Stats, None)?;
         let (bytes, _) = answer.checked()?;
         from_bytes(bytes).map_err(|error| {
             let kind = ErrorKind::CannotDecode { direction: Direction::Result, reason: error.to_string() };
@@ -116,6 +116,6 @@ impl Serialize for ManagerHandle {
 impl<'de> Deserialize<'de> for ManagerHandle {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Self, D::Error> {
         let address = Address::deserialize(deserializer)?;
-        Way::arrived(&address).map(Self::new).map_err(D::Error::custom)
+        Route::arrived(&address).map(Self::new).map_err(D::Error::custom)
     }
 }

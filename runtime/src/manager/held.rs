@@ -20,7 +20,7 @@ use serde::{Deserialize, Serialize};
 use super::client::Client;
 use super::memory::BellMemory;
 use super::server::Server;
-use super::wire::{Answer, Arrived, FromDescriptor, ManagerId, Question, Request};
+use super::wire::{Answer, ClientRequest, FromDescriptor, ManagerId, ManagerQuestion, TravellingHandle};
 use crate::channel::{Descriptor, QueueSender, Travelling};
 use crate::codec::CodecError;
 use crate::codec::handles::{self, Handle, Handles};
@@ -41,7 +41,7 @@ pub(crate) struct Address {
 
 impl Address {
     /// Opens what a client needs.
-    fn open(&self) -> Result<(QueueSender<Request>, Arc<BellMemory>)> {
+    fn open(&self) -> Result<(QueueSender<ClientRequest>, Arc<BellMemory>)> {
         let bell = || handles::open(self.bell, |fd| BellMemory::from_descriptor(fd).map(Arc::new));
         let opened = QueueSender::arrived(self.requests).and_then(|requests| Ok((requests, bell()?)));
         opened.map_err(|error| Error::invalid(error.to_string()))
@@ -50,13 +50,13 @@ impl Address {
 
 /// How this process reaches a manager.
 #[derive(Clone, Debug)]
-pub(crate) enum Way {
+pub(crate) enum Route {
     Client(Arc<Client>),
     /// This process is the manager.
     Own(Arc<Server>),
 }
 
-impl Way {
+impl Route {
     pub(super) fn id(&self) -> ManagerId {
         match self {
             Self::Client(client) => client.id,
@@ -118,7 +118,7 @@ impl Way {
     ///
     /// # Errors
     /// As [`Client::call`].
-    pub(super) fn ask(&self, question: Question, deadline: Option<Instant>) -> Result<Answer> {
+    pub(super) fn ask(&self, question: ManagerQuestion, deadline: Option<Instant>) -> Result<Answer> {
         match self {
             Self::Client(client) => client.ask(question, deadline),
             Self::Own(server) => {
@@ -152,7 +152,7 @@ impl Way {
                 }
                 let new = Held::new(self.clone(), object);
                 held.insert(object, Arc::downgrade(&new));
-                client.tell(Request::Claim { client: client.number, object });
+                client.tell(ClientRequest::Claim { client: client.number, object });
                 new
             }
         }
@@ -161,14 +161,14 @@ impl Way {
 
 /// This process's reference to an object.
 pub(crate) struct Held {
-    pub(super) way: Way,
+    pub(super) way: Route,
     pub(super) object: u64,
     /// See [`atfork::generation`].
     generation: u64,
 }
 
 impl Held {
-    fn new(way: Way, object: u64) -> Arc<Self> {
+    fn new(way: Route, object: u64) -> Arc<Self> {
         Arc::new(Self { way, object, generation: atfork::generation() })
     }
 
@@ -193,7 +193,7 @@ impl Held {
     ///
     /// # Errors
     /// There is no such ticket.
-    pub(super) fn arrived(way: &Way, object: u64, ticket: u32) -> std::result::Result<Arc<Self>, CodecError> {
+    pub(super) fn arrived(way: &Route, object: u64, ticket: u32) -> std::result::Result<Arc<Self>, CodecError> {
         let _holds_meanwhile = handles::open(ticket, |fd| Ticket::from_descriptor(fd).map(Arc::new))?;
         Ok(way.claim(object))
     }
@@ -211,11 +211,11 @@ impl Drop for Held {
             return;
         }
         match &self.way {
-            Way::Own(server) => {
+            Route::Own(server) => {
                 let dropped = server.tables.lock_unpoisoned().release_here(self.object);
                 drop(dropped);
             }
-            Way::Client(client) => {
+            Route::Client(client) => {
                 let mut held = client.held.lock_unpoisoned();
                 if let Entry::Occupied(known) = held.entry(self.object)
                     && known.get().strong_count() == 0
@@ -223,7 +223,7 @@ impl Drop for Held {
                     known.remove();
                 }
                 drop(held);
-                client.tell(Request::Release { client: client.number, object: self.object });
+                client.tell(ClientRequest::Release { client: client.number, object: self.object });
             }
         }
     }
@@ -250,11 +250,11 @@ impl Ticket {
         let object = held.object;
         let refused = |errno| CodecError::new(format!("a proxy cannot travel: {}", crate::error::why(errno)));
         let (number, end) = match &held.way {
-            Way::Own(server) => server.new_ticket(object).map_err(refused)?,
-            Way::Client(client) => {
+            Route::Own(server) => server.new_ticket(object).map_err(refused)?,
+            Route::Client(client) => {
                 let (ours, theirs) = socket::pair().map_err(refused)?;
                 let ticket = client.next_ticket();
-                client.tell(Request::Hold { ticket, object, end: Some(Descriptor::new(ours)) });
+                client.tell(ClientRequest::Hold { ticket, object, end: Some(Descriptor::new(ours)) });
                 (ticket, theirs)
             }
         };
@@ -267,8 +267,8 @@ impl Ticket {
         let object = held.object;
         if own.objects.lock_unpoisoned().insert(object) {
             match &held.way {
-                Way::Own(server) => server.hold_more(own.number, object),
-                Way::Client(client) => client.tell(Request::Hold { ticket: own.number, object, end: None }),
+                Route::Own(server) => server.hold_more(own.number, object),
+                Route::Client(client) => client.tell(ClientRequest::Hold { ticket: own.number, object, end: None }),
             }
         }
     }
@@ -292,4 +292,4 @@ impl Handle for Ticket {
 }
 
 /// The memory of a bell, on its way to the manager that is started.
-pub(super) type ArrivedBell = Arrived<BellMemory>;
+pub(super) type TravellingBell = TravellingHandle<BellMemory>;

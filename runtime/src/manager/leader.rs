@@ -9,14 +9,14 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use super::bell::{self, GROUPS, QUEUE};
-use super::deferred::{self, AnswerPlace, Answering, Caller};
-use super::run::{self, Call, Outcome};
+use super::deferred::{self, AnswerPlace, Answering, CallId};
+use super::run::{self, MethodCall, Outcome};
 use super::server::{Server, TICKET};
 use super::short_calls::note;
 use super::slots::{self, Head, SLOT_BYTES, SLOTS};
 use super::tables::{Dropped, Peer};
 use super::turn::Lead;
-use super::wire::{AlignedBytes, Body, Reply, Request, Status};
+use super::wire::{AlignedBytes, CallPayload, CallReply, ClientRequest, Status};
 use crate::channel::SendTimeoutError;
 use crate::codec::handles::{Handles, Received};
 use crate::link::Spin;
@@ -38,7 +38,7 @@ pub(super) struct Seen {
 
 /// Something to do.
 enum Job {
-    Request(Request),
+    Request(ClientRequest),
     Slot(Arc<Peer>, usize, Head),
 }
 
@@ -54,7 +54,7 @@ pub(super) struct Workers {
 
 /// What a thread uses again and again.
 #[derive(Debug, Default)]
-struct Scratch {
+struct CallBuffers {
     arguments: AlignedBytes,
     result: Vec<u8>,
 }
@@ -92,8 +92,8 @@ fn watch(server: &Server) {
         }
         for token in &tokens {
             server.tell(match token & TICKET {
-                0 => Request::ClientGone { client: u32::try_from(*token).unwrap_or(0) },
-                _ => Request::TicketGone { ticket: token & !TICKET },
+                0 => ClientRequest::ClientGone { client: u32::try_from(*token).unwrap_or(0) },
+                _ => ClientRequest::TicketGone { ticket: token & !TICKET },
             });
         }
     }
@@ -101,7 +101,7 @@ fn watch(server: &Server) {
 
 fn work(workers: &Arc<Workers>) {
     let server = &workers.server;
-    let mut scratch = Scratch::default();
+    let mut scratch = CallBuffers::default();
     while let Some(mut lead) = server.turn.wait(&server.bell) {
         if server.turn.lacks_standby() {
             // Without one the next long call keeps the others waiting; then it is tried again.
@@ -113,7 +113,7 @@ fn work(workers: &Arc<Workers>) {
 
 impl Workers {
     /// Does one thing, or waits for one. False: this thread is not the leader any more.
-    fn lead(&self, lead: &mut Lead, scratch: &mut Scratch) -> bool {
+    fn lead(&self, lead: &mut Lead, scratch: &mut CallBuffers) -> bool {
         let server = &self.server;
         match self.next() {
             None => {
@@ -126,12 +126,12 @@ impl Workers {
                 self.call_in_slot(&peer, (at, head), scratch, lead);
                 server.turn.end(lead)
             }
-            Some(Job::Request(Request::Call { client, call, method, object, body })) => {
+            Some(Job::Request(ClientRequest::Call { client, call, method, object, body })) => {
                 server.turn.begin(lead);
                 self.call_in_queue(client, call, (method, object, body), lead);
                 server.turn.end(lead)
             }
-            Some(Job::Request(Request::Ask { client, call, question })) => {
+            Some(Job::Request(ClientRequest::Ask { client, call, question })) => {
                 let peer = server.tables.lock_unpoisoned().peer(client);
                 if let Some(peer) = peer {
                     let (status, bytes) = server.ask(question);
@@ -142,7 +142,7 @@ impl Workers {
                 true
             }
             Some(Job::Request(request)) => {
-                let is_end = matches!(request, Request::Shutdown);
+                let is_end = matches!(request, ClientRequest::Shutdown);
                 let dropped = server.control(request);
                 if is_end || !dropped.is_empty() {
                     server.turn.begin(lead);
@@ -198,15 +198,19 @@ impl Workers {
         }
     }
 
-    fn call_in_slot(&self, peer: &Arc<Peer>, (at, head): (usize, Head), scratch: &mut Scratch, lead: &Lead) {
+    fn call_in_slot(&self, peer: &Arc<Peer>, (at, head): (usize, Head), scratch: &mut CallBuffers, lead: &Lead) {
         let server = &self.server;
         let len = (head.len as usize).min(SLOT_BYTES);
         peer.memory.read(at, scratch.arguments.of_len(len));
         let none = Received::default();
-        let call =
-            Call { method: head.what, object: head.object, arguments: scratch.arguments.as_slice(), received: &none };
+        let call = MethodCall {
+            method: head.what,
+            object: head.object,
+            arguments: scratch.arguments.as_slice(),
+            received: &none,
+        };
         server.calls.fetch_add(1, Relaxed);
-        let caller = Caller { client: peer.number, call: head.call };
+        let caller = CallId { client: peer.number, call: head.call };
         let (outcome, _) = deferred::with_caller(caller, AnswerPlace::Slot, || {
             run::run(server, call, std::mem::take(&mut scratch.result), || server.turn.give_up(lead, &server.bell))
         });
@@ -230,13 +234,13 @@ impl Workers {
         }
     }
 
-    fn call_in_queue(&self, client: u32, number: u64, (method, object, body): (u32, u64, Body), lead: &Lead) {
+    fn call_in_queue(&self, client: u32, number: u64, (method, object, body): (u32, u64, CallPayload), lead: &Lead) {
         let server = &self.server;
         let Some(peer) = server.tables.lock_unpoisoned().peer(client) else { return };
         let (arguments, received) = body.unpack();
-        let call = Call { method, object, arguments: arguments.as_slice(), received: &received };
+        let call = MethodCall { method, object, arguments: arguments.as_slice(), received: &received };
         server.calls.fetch_add(1, Relaxed);
-        let caller = Caller { client, call: number };
+        let caller = CallId { client, call: number };
         let (outcome, answering) = deferred::with_caller(caller, AnswerPlace::Queue, || {
             run::run(server, call, Vec::new(), || server.turn.give_up(lead, &server.bell))
         });
@@ -277,7 +281,8 @@ fn next_in_slots(server: &Server, seen: &mut Seen) -> Option<Job> {
         for peer in &*group {
             let words = peer.memory.words();
             while let Some(at) = slots::next(&words.ready) {
-                if let Some(head) = (at < SLOTS).then(|| words.slots.get(at)).flatten().and_then(slots::Slot::take) {
+                if let Some(head) = (at < SLOTS).then(|| words.slots.get(at)).flatten().and_then(slots::CallSlot::take)
+                {
                     return Some(Job::Slot(Arc::clone(peer), at, head));
                 }
             }
@@ -295,7 +300,7 @@ pub(super) fn send(
     (call, status, object): (u64, Status, u64),
     result: (&[u8], &Handles),
 ) {
-    let mut reply = Reply { call, status: status as u32, object, body: Body::new(result.0, result.1) };
+    let mut reply = CallReply { call, status: status as u32, object, body: CallPayload::new(result.0, result.1) };
     let mut is_second = false;
     loop {
         reply = match peer.replies.send_timeout(reply, ROOM_CHECK_INTERVAL) {
@@ -310,8 +315,8 @@ pub(super) fn send(
             Err(SendTimeoutError::Failed(..)) if is_second => return,
             Err(SendTimeoutError::Failed(_, error)) => {
                 is_second = true;
-                let body = Body::new(error.to_string().as_bytes(), &Handles::default());
-                Reply { call, status: Status::BadResult as u32, object, body }
+                let body = CallPayload::new(error.to_string().as_bytes(), &Handles::default());
+                CallReply { call, status: Status::BadResult as u32, object, body }
             }
         };
     }

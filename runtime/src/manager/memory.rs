@@ -51,7 +51,7 @@ words!(BellWords {
     clients: AtomicU32,
 });
 
-words!(SlotWords { ready: AtomicU32, cpu: AtomicU32, slots: [super::slots::Slot; SLOTS] });
+words!(SlotWords { ready: AtomicU32, cpu: AtomicU32, slots: [super::slots::CallSlot; SLOTS] });
 
 /// See [`BellWords`].
 #[derive(Debug)]

@@ -1,16 +1,56 @@
 //! Managers: objects that live in one process and are used from many.
 //!
+//! A manager is a child process. A process that has a [`Proxy`] of one of its objects, or a [`ManagerHandle`], is a
+//! *client*. Each call is made in the manager: by memory that the two share, if it is short, and else by queues.
+//!
+//! # When a process dies
+//!
+//! Whichever process dies, however, and in the middle of whatever: no thread waits for it for longer than a tenth of a
+//! second, and no object, lock or call of a dead client stays. Each line is tested with kill -9, by the test beside it.
+//!
+//! | what dies | what it costs | shown by |
+//! |---|---|---|
+//! | the manager, at any moment | its objects; each call that waits, and each later one, fails with `ManagerGone` | `tests/manager/deaths.rs`: `killed_manager_fails_every_call_within_a_tenth_of_a_second`, `managers_killed_at_any_moment_hang_no_call`, `tests/manager/storms.rs`: `killed_managers_answer_or_are_gone` |
+//! | the manager, as other processes see it | the same there | `tests/manager/deaths.rs`: `killed_manager_is_told_of_in_other_processes` |
+//! | the manager, while a future waits | the future is woken, with the same error | `tests/manager/times.rs`: `awaited_calls_end_in_time_and_with_the_manager` |
+//! | the manager, by `exit` in a method | the same | `tests/manager/deaths.rs`: `manager_that_exits_in_a_method_is_gone` |
+//! | a method, by a panic | that call; the object is poisoned if it was `&mut self` | `tests/manager/calls.rs`: `panic_reaches_the_caller_and_poisons_if_exclusive` |
+//! | the manager is stopped, not dead | calls wait, but not longer than their proxy says | `tests/manager/times.rs`: `stopped_manager_keeps_deadlines` |
+//! | a client that has proxies | its references: objects that no other process has are dropped | `tests/manager/counting.rs`: `object_of_a_killed_client_is_dropped` |
+//! | a client in the middle of a call | the call is made, or was not announced; its answer is thrown away | `killed_clients_leave_no_object` |
+//! | a client, at any moment, for as long as you like | the same, and nothing else | `tests/manager/storms.rs`: `killed_clients_leave_nothing` |
+//! | a message with a proxy, on its way | the reference that it held | `tests/manager/counting.rs`: `object_whose_message_was_lost_is_dropped` |
+//! | a client is stopped, not dead | others go on; but one that is stopped in the few instructions in which it puts a request keeps others from putting long ones | `tests/manager/limits.rs`: `stopped_client_keeps_no_other_waiting` |
+//! | a copy made by `fork()` | nothing: it has no connection and no reference | `tests/manager/counting.rs`: `copy_made_by_fork_has_no_reference` |
+//! | a client that holds a lock | the lock is released, and poisoned | `tests/manager/waiting.rs`: `lock_of_a_killed_holder_is_released_and_poisoned` |
+//! | a client that waits for a lock | nothing: the next one gets it | `lock_of_a_killed_waiter_goes_to_the_next` |
+//! | a client that has permits, or has borrowed items | they come back | `permits_of_a_killed_holder_come_back`, `items_of_a_killed_borrower_come_back` |
+//! | a client that was notified and did not return | nothing: the notification goes to the next one | `notification_of_a_killed_waiter_goes_to_the_next` |
+//!
+//! Under a model checker each side of the memory for short calls dies at each step: `manager` in `runtime/tests/models/`.
+//!
+//! # How it is made
+//!
 //! | file | what it owns |
 //! |---|---|
 //! | `builder`, `owner`, `handle` | starting a manager, ending it, and the way to it |
 //! | `proxy`, `call_handle` | a reference to an object, and calls through it |
-//! | `held` | who has a reference, and how one travels |
+//! | `held` | which process has a reference, and how one travels |
 //! | `client`, `short_calls`, `pending` | the client's side of calls, in memory and by queue |
 //! | `serve`, `server`, `tables` | the manager's side: what it knows, and how requests change that |
 //! | `deferred` | calls that are answered later, and what belongs to a process |
 //! | `leader`, `turn`, `run` | the manager's threads, and how one runs a call |
 //! | `instance`, `scope` | the object itself, and how a stub gets it |
 //! | `wire`, `memory`, `bell`, `slots` | what the two sides share: items, words, and the rules for these |
+//!
+//! Why references are counted by requests of one queue: its order is what makes the counts right. A process claims its own
+//! reference before it lets go of the ticket of the message that brought the proxy, and the end of a ticket is told by the
+//! same queue.
+//!
+//! Why an end of a socket travels with each message that has proxies: the kernel closes it when the message is lost, and
+//! nothing of ours could know that as surely.
+//!
+//! Why the leader runs calls itself: a call in another thread would cost a wake-up, which takes longer than most methods.
 
 /// The atomics of the files that are model-checked. The model checker has its own.
 mod atomic {

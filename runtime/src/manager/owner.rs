@@ -9,8 +9,8 @@ use std::time::Duration;
 
 use super::builder::{ManagerBuilder, Started};
 use super::handle::ManagerHandle;
-use super::held::Way;
-use super::wire::Request;
+use super::held::Route;
+use super::wire::ClientRequest;
 use crate::error::Result;
 use crate::sys::atfork;
 use crate::sys::mutex::MutexExt as _;
@@ -40,7 +40,7 @@ pub struct Manager {
 }
 
 impl Manager {
-    pub(super) fn new(way: Way, process: Arc<Mutex<Started>>) -> Self {
+    pub(super) fn new(way: Route, process: Arc<Mutex<Started>>) -> Self {
         Self { handle: ManagerHandle::new(way), process, generation: atfork::generation() }
     }
 
@@ -105,8 +105,8 @@ impl Manager {
         if self.generation != atfork::generation() {
             return Ok(());
         }
-        if let Way::Client(client) = self.handle.way() {
-            client.tell(Request::Shutdown);
+        if let Route::Client(client) = self.handle.way() {
+            client.tell(ClientRequest::Shutdown);
         }
         let mut process = self.process.lock_unpoisoned();
         if process.wait_timeout(EXIT_TIMEOUT)?.is_none() {

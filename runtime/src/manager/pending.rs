@@ -11,7 +11,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, TryLockError};
 use std::task::Waker;
 use std::time::{Duration, Instant};
 
-use super::wire::{Answer, Reply, Status};
+use super::wire::{Answer, CallReply, Status};
 use crate::channel::{QueueReceiver, RecvTimeoutError};
 use crate::error::Error;
 use crate::sys::mutex::MutexExt as _;
@@ -93,7 +93,7 @@ impl Pending {
 /// See the [module](self).
 #[derive(Debug)]
 pub(crate) struct Inbox {
-    replies: QueueReceiver<Reply>,
+    replies: QueueReceiver<CallReply>,
     /// Held by the thread that reads.
     reading: Mutex<()>,
     pending: Mutex<HashMap<u64, Arc<Pending>>>,
@@ -120,7 +120,7 @@ impl Drop for Sleeper<'_> {
 pub(super) const IN_SLOT: u64 = 1 << 63;
 
 impl Inbox {
-    pub(super) fn new(replies: QueueReceiver<Reply>) -> Self {
+    pub(super) fn new(replies: QueueReceiver<CallReply>) -> Self {
         Self {
             replies,
             reading: Mutex::new(()),
@@ -275,8 +275,8 @@ impl Inbox {
         }
     }
 
-    fn deliver(&self, reply: Reply, unclaimed: &impl Fn(u64, u64)) {
-        let Reply { call, status, object, body } = reply;
+    fn deliver(&self, reply: CallReply, unclaimed: &impl Fn(u64, u64)) {
+        let CallReply { call, status, object, body } = reply;
         let status = Status::from_number(status).unwrap_or(Status::BadResult);
         let (bytes, received) = body.unpack();
         let answer = Answer { status, object, bytes, received };

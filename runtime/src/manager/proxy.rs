@@ -14,8 +14,8 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::call_handle::CallHandle;
 use super::handle::ManagerHandle;
-use super::held::{Address, Held, Way};
-use super::wire::{Answer, Question};
+use super::held::{Address, Held, Route};
+use super::wire::{Answer, ManagerQuestion};
 use crate::codec::handles::{self, Handles};
 use crate::codec::message_format::NoSpill;
 use crate::codec::{CodecError, Encoded, Writer};
@@ -39,7 +39,7 @@ pub struct Proxy<O> {
 
 /// Makes a call, and waits for its answer. With it, the reference to the object that a constructor made.
 pub(super) fn call<T: Task>(
-    way: &Way,
+    way: &Route,
     (task, object): (T, u64),
     args: T::Args<'_>,
     deadline: Option<Instant>,
@@ -57,7 +57,7 @@ pub(super) fn call<T: Task>(
 }
 
 /// Adds to an error where and in what it happened.
-pub(super) fn described(error: Error, way: &Way, task: &'static str) -> Error {
+pub(super) fn described(error: Error, way: &Route, task: &'static str) -> Error {
     error.in_process(way.name(), way.pid()).in_task(task)
 }
 
@@ -175,7 +175,7 @@ impl<O: Object> Proxy<O> {
     /// # Errors
     /// The manager is gone.
     pub fn is_poisoned(&self) -> Result<bool> {
-        self.ask(Question::IsPoisoned { object: self.held.object }).map(|bytes| bytes.first() == Some(&1))
+        self.ask(ManagerQuestion::IsPoisoned { object: self.held.object }).map(|bytes| bytes.first() == Some(&1))
     }
 
     /// Lets calls reach a poisoned object again.
@@ -183,10 +183,10 @@ impl<O: Object> Proxy<O> {
     /// # Errors
     /// The manager is gone.
     pub fn clear_poison(&self) -> Result<()> {
-        self.ask(Question::ClearPoison { object: self.held.object }).map(drop)
+        self.ask(ManagerQuestion::ClearPoison { object: self.held.object }).map(drop)
     }
 
-    fn ask(&self, question: Question) -> Result<Vec<u8>> {
+    fn ask(&self, question: ManagerQuestion) -> Result<Vec<u8>> {
         let way = &self.held.way;
         let asked = way.ask(question, self.deadline()).and_then(|answer| Ok(answer.checked()?.0.to_vec()));
         asked.map_err(|error| error.in_process(way.name(), way.pid()))
@@ -253,7 +253,7 @@ impl<'de, O: Object> Deserialize<'de> for Proxy<O> {
         if O::object_type().index() != Some(of) {
             return Err(D::Error::custom("a proxy of an object of another type was read"));
         }
-        let way = Way::arrived(&address).map_err(D::Error::custom)?;
+        let way = Route::arrived(&address).map_err(D::Error::custom)?;
         let held = Held::arrived(&way, object, ticket).map_err(D::Error::custom)?;
         Ok(Self { timeout, ..Self::of(held) })
     }

@@ -21,7 +21,7 @@ use crate::task::{Registration, RegistrationKind, lookup, lookup_method};
 
 /// A call: which method of which object, and its arguments.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Call<'a> {
+pub(super) struct MethodCall<'a> {
     pub(super) method: u32,
     pub(super) object: u64,
     pub(super) arguments: &'a [u8],
@@ -47,7 +47,7 @@ impl Outcome {
 }
 
 /// Runs a call. The result goes into `buffer`. `before_wait` runs before this thread waits for another call.
-pub(super) fn run(server: &Server, call: Call<'_>, buffer: Vec<u8>, before_wait: impl FnOnce()) -> Outcome {
+pub(super) fn run(server: &Server, call: MethodCall<'_>, buffer: Vec<u8>, before_wait: impl FnOnce()) -> Outcome {
     let Some(task) = lookup_method(call.method).or_else(|| lookup(call.method)) else {
         return Outcome::without_result(Status::UnknownTask, buffer);
     };
@@ -83,8 +83,8 @@ pub(super) fn run(server: &Server, call: Call<'_>, buffer: Vec<u8>, before_wait:
     }
 }
 
-fn execute(task: &Registration, call: Call<'_>, buffer: Vec<u8>) -> Outcome {
-    let mut sink = One { generation: atfork::generation(), result: None };
+fn execute(task: &Registration, call: MethodCall<'_>, buffer: Vec<u8>) -> Outcome {
+    let mut sink = SingleResult { generation: atfork::generation(), result: None };
     let (mut spill, mut handles) = (NoSpill, Handles::default());
     let mut writer = Writer::new(buffer, usize::MAX, &mut spill);
     handles::provide(call.received, || {
@@ -95,12 +95,12 @@ fn execute(task: &Registration, call: Call<'_>, buffer: Vec<u8>) -> Outcome {
 }
 
 /// The result of a single call.
-struct One {
+struct SingleResult {
     generation: u64,
     result: Option<Outcome>,
 }
 
-impl ResultSink for One {
+impl ResultSink for SingleResult {
     fn begin(&mut self) -> Option<usize> {
         Some(usize::MAX)
     }

@@ -7,10 +7,10 @@ use std::sync::atomic::Ordering::{Relaxed, Release};
 
 use serde::{Deserialize, Serialize};
 
-use super::held::ArrivedBell;
+use super::held::TravellingBell;
 use super::leader;
 use super::server::Server;
-use super::wire::{ManagerId, Request};
+use super::wire::{ClientRequest, ManagerId};
 use crate::channel::{QueueReceiver, QueueSender};
 use crate::process_task;
 use crate::shared::proc_table;
@@ -22,9 +22,9 @@ use crate::sys::limits;
 pub(super) struct Parts {
     pub(super) id: ManagerId,
     pub(super) name: String,
-    pub(super) bell: ArrivedBell,
-    pub(super) receiver: QueueReceiver<Request>,
-    pub(super) sender: QueueSender<Request>,
+    pub(super) bell: TravellingBell,
+    pub(super) receiver: QueueReceiver<ClientRequest>,
+    pub(super) sender: QueueSender<ClientRequest>,
 }
 
 /// Is a manager until it is told to end. Says why it could not become one.

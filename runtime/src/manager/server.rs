@@ -10,13 +10,13 @@ use std::sync::{Arc, Condvar, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use super::bell;
-use super::deferred::{self, AnswerPlace, Answering, Caller};
+use super::deferred::{self, AnswerPlace, Answering, CallId};
 use super::memory::BellMemory;
-use super::run::{self, Call};
+use super::run::{self, MethodCall};
 use super::stats::ManagerStats;
 use super::tables::{Dropped, Peer, Tables};
 use super::turn::Turn;
-use super::wire::{AlignedBytes, Answer, Hello, ManagerId, Question, Request, Status};
+use super::wire::{AlignedBytes, Answer, ClientRequest, Hello, ManagerId, ManagerQuestion, Status};
 use crate::channel::{QueueReceiver, QueueSender, TryRecvError};
 use crate::codec::handles::{Handles, Received};
 use crate::codec::message::to_bytes;
@@ -34,8 +34,8 @@ pub(crate) struct Server {
     pub(super) id: ManagerId,
     pub(super) name: String,
     pub(super) bell: Arc<BellMemory>,
-    pub(super) receiver: QueueReceiver<Request>,
-    pub(super) sender: QueueSender<Request>,
+    pub(super) receiver: QueueReceiver<ClientRequest>,
+    pub(super) sender: QueueSender<ClientRequest>,
     pub(super) tables: Mutex<Tables>,
     pub(super) turn: Turn,
     /// What tells that a client's process, or a message on its way, is gone.
@@ -67,7 +67,7 @@ impl Server {
     pub(super) fn new(
         (id, name): (ManagerId, String),
         bell: Arc<BellMemory>,
-        (receiver, sender): (QueueReceiver<Request>, QueueSender<Request>),
+        (receiver, sender): (QueueReceiver<ClientRequest>, QueueSender<ClientRequest>),
     ) -> sys::Result<Self> {
         Ok(Self {
             id,
@@ -117,7 +117,7 @@ impl Server {
     ///
     /// Where descriptors have run out, those that were kept for this make it possible. What this process then has to keep, such
     /// as the end of a ticket, it lets go of again: a new client is refused, and a proxy on its way is lost. All else goes on.
-    pub(super) fn receive(&self) -> Option<Request> {
+    pub(super) fn receive(&self) -> Option<ClientRequest> {
         let mut spare = self.spare.lock_unpoisoned();
         let error = match self.receiver.try_recv() {
             Ok(request) => return Some(request),
@@ -130,7 +130,7 @@ impl Server {
         }
         spare.clear();
         let request = match self.receiver.try_recv() {
-            Ok(Request::Hello(_) | Request::Hold { end: Some(_), .. }) => None,
+            Ok(ClientRequest::Hello(_) | ClientRequest::Hold { end: Some(_), .. }) => None,
             Ok(request) => Some(request),
             Err(_) => {
                 std::thread::sleep(SHORTAGE_PAUSE);
@@ -142,7 +142,7 @@ impl Server {
     }
 
     /// Tells the leader, in order behind what was sent before.
-    pub(super) fn tell(&self, request: Request) {
+    pub(super) fn tell(&self, request: ClientRequest) {
         let _ = self.sender.send(request);
         self.bell.ring(bell::QUEUE);
     }
@@ -150,13 +150,13 @@ impl Server {
     /// Handles a request that is no call. The objects to which it took the last reference are to be dropped.
     ///
     /// Runs in: the leader, which is not busy, so that requests take effect in their order.
-    pub(super) fn control(&self, request: Request) -> Dropped {
+    pub(super) fn control(&self, request: ClientRequest) -> Dropped {
         match request {
-            Request::Cancel { client, call } => {
-                deferred::cancel(Caller { client, call });
+            ClientRequest::Cancel { client, call } => {
+                deferred::cancel(CallId { client, call });
                 Dropped::new()
             }
-            Request::Goodbye { client } | Request::ClientGone { client } => {
+            ClientRequest::Goodbye { client } | ClientRequest::ClientGone { client } => {
                 let dropped = self.control_tables(request);
                 deferred::client_gone(client);
                 dropped
@@ -165,33 +165,33 @@ impl Server {
         }
     }
 
-    fn control_tables(&self, request: Request) -> Dropped {
+    fn control_tables(&self, request: ClientRequest) -> Dropped {
         let mut tables = self.tables.lock_unpoisoned();
         match request {
-            Request::Hello(hello) => {
+            ClientRequest::Hello(hello) => {
                 self.welcome(&mut tables, hello);
                 Dropped::new()
             }
-            Request::Goodbye { client } | Request::ClientGone { client } => {
+            ClientRequest::Goodbye { client } | ClientRequest::ClientGone { client } => {
                 let removed = tables.remove_client(client);
                 removed.map(|(process, dropped)| self.forget(&process, dropped)).unwrap_or_default()
             }
-            Request::Hold { ticket, object, end } => {
+            ClientRequest::Hold { ticket, object, end } => {
                 let end = end.and_then(|end| end.into_owned().ok());
                 self.hold(&mut tables, ticket, object, end);
                 Dropped::new()
             }
-            Request::TicketGone { ticket } => {
+            ClientRequest::TicketGone { ticket } => {
                 let removed = tables.remove_ticket(ticket);
                 removed.map(|(end, dropped)| self.forget(&end, dropped)).unwrap_or_default()
             }
-            Request::Claim { client, object } => {
+            ClientRequest::Claim { client, object } => {
                 tables.claim(client, object);
                 Dropped::new()
             }
-            Request::Release { client, object } => tables.release(client, object).into_iter().collect(),
-            Request::Shutdown => tables.take_objects(),
-            Request::Cancel { .. } | Request::Call { .. } | Request::Ask { .. } => Dropped::new(),
+            ClientRequest::Release { client, object } => tables.release(client, object).into_iter().collect(),
+            ClientRequest::Shutdown => tables.take_objects(),
+            ClientRequest::Cancel { .. } | ClientRequest::Call { .. } | ClientRequest::Ask { .. } => Dropped::new(),
         }
     }
 
@@ -235,18 +235,20 @@ impl Server {
     }
 
     /// Answers a question about the manager itself.
-    pub(super) fn ask(&self, question: Question) -> (Status, Vec<u8>) {
+    pub(super) fn ask(&self, question: ManagerQuestion) -> (Status, Vec<u8>) {
         let tables = self.tables.lock_unpoisoned();
         let of_object = |object, look: &dyn Fn(&super::instance::Instance) -> Vec<u8>| {
             tables.object(object).map_or((Status::NoObject, Vec::new()), |instance| (Status::Done, look(&instance)))
         };
         match question {
-            Question::IsPoisoned { object } => of_object(object, &|instance| vec![u8::from(instance.is_poisoned())]),
-            Question::ClearPoison { object } => of_object(object, &|instance| {
+            ManagerQuestion::IsPoisoned { object } => {
+                of_object(object, &|instance| vec![u8::from(instance.is_poisoned())])
+            }
+            ManagerQuestion::ClearPoison { object } => of_object(object, &|instance| {
                 instance.clear_poison();
                 Vec::new()
             }),
-            Question::Stats => {
+            ManagerQuestion::Stats => {
                 let objects = tables.objects_by_type().into_iter().map(|(name, count)| (name.to_owned(), count));
                 let stats = ManagerStats {
                     objects: objects.collect::<BTreeMap<_, _>>(),
@@ -264,8 +266,8 @@ impl Server {
     pub(super) fn call_here(&self, method: u32, object: u64, (bytes, handles): (&[u8], &Handles)) -> Answer {
         self.calls.fetch_add(1, AcqRel);
         let (arguments, received) = (AlignedBytes::copied(bytes), Received::of_own(handles));
-        let call = Call { method, object, arguments: arguments.as_slice(), received: &received };
-        let caller = Caller { client: 0, call: self.calls.load(Relaxed) };
+        let call = MethodCall { method, object, arguments: arguments.as_slice(), received: &received };
+        let caller = CallId { client: 0, call: self.calls.load(Relaxed) };
         let run = || run::run(self, call, Vec::new(), || ());
         let (mut outcome, answering) = deferred::with_caller(caller, AnswerPlace::Own, run);
         if let Answering::Own(answer) = answering {

@@ -8,9 +8,9 @@ use std::time::Instant;
 use super::bell;
 use super::client::{Client, PATIENCE};
 use super::pending::IN_SLOT;
-use super::slots::{self, Head, SLOT_BYTES, SLOTS, Slot};
+use super::slots::{self, CallSlot, Head, SLOT_BYTES, SLOTS};
 use super::turn::nudge;
-use super::wire::{AlignedBytes, Answer, Request, Status};
+use super::wire::{AlignedBytes, Answer, ClientRequest, Status};
 use crate::codec::handles::Received;
 use crate::error::{Error, ErrorKind, Execution, Result};
 use crate::sync::atomic::AtomicU32;
@@ -74,7 +74,7 @@ impl Client {
     }
 
     #[cold]
-    fn wait_in_slot(&self, at: usize, slot: &Slot, deadline: Option<Instant>) -> Result<()> {
+    fn wait_in_slot(&self, at: usize, slot: &CallSlot, deadline: Option<Instant>) -> Result<()> {
         let since = Instant::now();
         let mut longest = PATIENCE;
         while let Some(asleep) = slot.prepare_sleep() {
@@ -92,7 +92,7 @@ impl Client {
                     Execution::NotStarted
                 } else {
                     self.abandoned.fetch_or(1 << at, AcqRel);
-                    self.tell(Request::Cancel { client: self.number, call: slot.head().call });
+                    self.tell(ClientRequest::Cancel { client: self.number, call: slot.head().call });
                     Execution::Unknown
                 };
                 return Err(if is_gone { self.gone(execution) } else { self.late(execution) });
@@ -124,7 +124,7 @@ impl Client {
         }
     }
 
-    fn give_back(&self, at: usize, slot: &Slot) {
+    fn give_back(&self, at: usize, slot: &CallSlot) {
         slot.free();
         self.free.fetch_or(1 << at, Release);
     }

@@ -44,13 +44,13 @@ pub(crate) struct SlotWords {
     pub(super) ready: AtomicU32,
     /// The processor, and 1, on which a thread of the client last made a call.
     pub(super) cpu: AtomicU32,
-    pub(super) slots: [Slot; SLOTS],
+    pub(super) slots: [CallSlot; SLOTS],
 }
 
 /// One call, but for its bytes.
 #[derive(Debug)]
 #[repr(C, align(64))]
-pub(crate) struct Slot {
+pub(crate) struct CallSlot {
     pub(super) state: AtomicU32,
     /// The method of a request, the status of a reply.
     pub(super) what: AtomicU32,
@@ -71,7 +71,7 @@ pub(super) struct Head {
     pub(super) len: u32,
 }
 
-impl Slot {
+impl CallSlot {
     fn put(&self, head: Head) {
         self.what.store(head.what, Relaxed);
         self.object.store(head.object, Relaxed);

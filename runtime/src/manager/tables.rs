@@ -12,7 +12,7 @@ use std::sync::Arc;
 use super::bell::GROUPS;
 use super::instance::Instance;
 use super::memory::ClientMemory;
-use super::wire::Reply;
+use super::wire::CallReply;
 use crate::channel::QueueSender;
 
 /// A client, as the threads of the manager that answer it have it.
@@ -20,18 +20,18 @@ use crate::channel::QueueSender;
 pub(super) struct Peer {
     pub(super) number: u32,
     pub(super) memory: Arc<ClientMemory>,
-    pub(super) replies: QueueSender<Reply>,
+    pub(super) replies: QueueSender<CallReply>,
 }
 
 #[derive(Debug)]
-struct Counted {
+struct CountedObject {
     instance: Arc<Instance>,
     /// How many references there are, wherever they are.
     references: u64,
 }
 
 #[derive(Debug)]
-struct Client {
+struct ClientEntry {
     peer: Arc<Peer>,
     /// Its pidfd, which is watched.
     process: OwnedFd,
@@ -40,7 +40,7 @@ struct Client {
 }
 
 #[derive(Debug)]
-struct Ticket {
+struct TicketEntry {
     /// The end that is watched.
     end: OwnedFd,
     objects: Vec<u64>,
@@ -55,11 +55,11 @@ pub(super) type Group = Arc<Vec<Arc<Peer>>>;
 /// See the [module](self).
 #[derive(Debug)]
 pub(super) struct Tables {
-    objects: HashMap<u64, Counted>,
+    objects: HashMap<u64, CountedObject>,
     last_object: u64,
-    clients: HashMap<u32, Client>,
+    clients: HashMap<u32, ClientEntry>,
     groups: Vec<Group>,
-    tickets: HashMap<u64, Ticket>,
+    tickets: HashMap<u64, TicketEntry>,
 }
 
 impl Tables {
@@ -109,7 +109,7 @@ impl Tables {
         let number = peer.number;
         let Entry::Vacant(place) = self.clients.entry(number) else { return false };
         let peer = Arc::new(peer);
-        place.insert(Client { peer: Arc::clone(&peer), process, references: HashMap::new() });
+        place.insert(ClientEntry { peer: Arc::clone(&peer), process, references: HashMap::new() });
         if let Some(group) = self.groups.get_mut((number % GROUPS) as usize) {
             Arc::make_mut(group).push(peer);
         }
@@ -148,7 +148,7 @@ impl Tables {
             client.references.insert(number, 1);
         }
         self.last_object = number;
-        self.objects.insert(number, Counted { instance, references: 1 });
+        self.objects.insert(number, CountedObject { instance, references: 1 });
         Ok(number)
     }
 
@@ -186,7 +186,7 @@ impl Tables {
         let is_new = end.is_some();
         let ticket = match (self.tickets.entry(ticket), end) {
             (Entry::Occupied(known), None) => known.into_mut(),
-            (Entry::Vacant(place), Some(end)) => place.insert(Ticket { end, objects: Vec::new() }),
+            (Entry::Vacant(place), Some(end)) => place.insert(TicketEntry { end, objects: Vec::new() }),
             // A client that says otherwise breaks the rules, and is not heard.
             (Entry::Occupied(_), Some(_)) | (Entry::Vacant(_), None) => return false,
         };

@@ -33,15 +33,15 @@ impl ManagerId {
 
 /// What a manager is told. Items of one process are handled in the order in which it sent them.
 #[derive(Debug, Serialize, Deserialize)]
-pub(crate) enum Request {
+pub(crate) enum ClientRequest {
     /// A process is a client from now on.
     Hello(Hello),
     /// It is none any more.
     Goodbye { client: u32 },
     /// Runs a method, a constructor (`object` is 0), or a task (likewise).
-    Call { client: u32, call: u64, method: u32, object: u64, body: Body },
+    Call { client: u32, call: u64, method: u32, object: u64, body: CallPayload },
     /// Asks the manager itself.
-    Ask { client: u32, call: u64, question: Question },
+    Ask { client: u32, call: u64, question: ManagerQuestion },
     /// The object is on its way, in a message whose ticket ends when the message is gone. `end` comes with the first object of
     /// the message.
     Hold { ticket: u64, object: u64, end: Option<Descriptor> },
@@ -63,29 +63,29 @@ pub(crate) enum Request {
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Hello {
     pub(super) client: u32,
-    pub(super) replies: QueueSender<Reply>,
+    pub(super) replies: QueueSender<CallReply>,
     /// Its pidfd.
     pub(super) process: Descriptor,
     /// Where its short calls are.
-    pub(super) memory: Arrived<ClientMemory>,
+    pub(super) memory: TravellingHandle<ClientMemory>,
 }
 
 /// What the manager itself is asked.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
-pub(crate) enum Question {
+pub(crate) enum ManagerQuestion {
     Stats,
     IsPoisoned { object: u64 },
     ClearPoison { object: u64 },
 }
 
-/// An answer to a [`Request::Call`] or [`Request::Ask`], or one that does not fit where the call was.
+/// An answer to a [`ClientRequest::Call`] or [`ClientRequest::Ask`], or one that does not fit where the call was.
 #[derive(Debug, Serialize, Deserialize)]
-pub(crate) struct Reply {
+pub(crate) struct CallReply {
     pub(super) call: u64,
     pub(super) status: u32,
     /// The object that a constructor made, which the client has one reference to; 0 if none was made.
     pub(super) object: u64,
-    pub(super) body: Body,
+    pub(super) body: CallPayload,
 }
 
 /// How a call went.
@@ -239,14 +239,14 @@ impl<'de> Deserialize<'de> for AlignedBytes {
 
 /// A payload inside an item: its bytes, and the handles beside it.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
-pub(crate) struct Body {
+pub(crate) struct CallPayload {
     bytes: AlignedBytes,
-    handles: Vec<Arrived<Carrier>>,
+    handles: Vec<TravellingHandle<Carrier>>,
 }
 
-impl Body {
+impl CallPayload {
     pub(super) fn new(bytes: &[u8], handles: &Handles) -> Self {
-        let carried = handles.each().map(|handle| Arrived(Arc::new(Carrier::Own(handle))));
+        let carried = handles.each().map(|handle| TravellingHandle(Arc::new(Carrier::Own(handle))));
         Self { bytes: AlignedBytes::copied(bytes), handles: carried.collect() }
     }
 
@@ -307,27 +307,27 @@ pub(crate) trait FromDescriptor: Handle + Sized {
 }
 
 /// A handle that travels beside the payload in which this stands.
-pub(crate) struct Arrived<H>(pub(super) Arc<H>);
+pub(crate) struct TravellingHandle<H>(pub(super) Arc<H>);
 
-impl<H> Clone for Arrived<H> {
+impl<H> Clone for TravellingHandle<H> {
     fn clone(&self) -> Self {
         Self(Arc::clone(&self.0))
     }
 }
 
-impl<H: fmt::Debug> fmt::Debug for Arrived<H> {
+impl<H: fmt::Debug> fmt::Debug for TravellingHandle<H> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.fmt(f)
     }
 }
 
-impl<H: Handle> Serialize for Arrived<H> {
+impl<H: Handle> Serialize for TravellingHandle<H> {
     fn serialize<S: Serializer>(&self, serializer: S) -> std::result::Result<S::Ok, S::Error> {
         handles::attach(Arc::clone(&self.0) as Arc<dyn Handle>).map_err(S::Error::custom)?.serialize(serializer)
     }
 }
 
-impl<'de, H: FromDescriptor> Deserialize<'de> for Arrived<H> {
+impl<'de, H: FromDescriptor> Deserialize<'de> for TravellingHandle<H> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Self, D::Error> {
         let index = u32::deserialize(deserializer)?;
         handles::open(index, |fd| H::from_descriptor(fd).map(Arc::new)).map(Self).map_err(D::Error::custom)

@@ -19,7 +19,7 @@ use loom::sync::Arc;
 use loom::sync::atomic::Ordering::SeqCst;
 use loom::sync::atomic::{AtomicU32, AtomicU64};
 use loom::thread;
-use slots::{Head, Slot};
+use slots::{CallSlot, Head};
 
 const FOR_EVER: usize = usize::MAX;
 
@@ -39,7 +39,7 @@ impl Life {
 struct World {
     bell: AtomicU32,
     ready: [AtomicU32; 2],
-    slots: [Slot; 2],
+    slots: [CallSlot; 2],
     has_ended: AtomicU32,
     leader_bed: Bed,
     client_beds: [Bed; 2],
@@ -57,7 +57,7 @@ enum Went {
 
 impl World {
     fn new() -> Arc<Self> {
-        let slot = |_| Slot {
+        let slot = |_| CallSlot {
             state: AtomicU32::new(0),
             what: AtomicU32::new(0),
             object: AtomicU64::new(0),

@@ -17,7 +17,7 @@ type EncodedKey = Arc<[u8]>;
 /// See the [module](self).
 #[derive(Debug)]
 pub(crate) struct RawDict {
-    entries: Updatable<Entries, EncodedKey>,
+    entries: Updatable<DictEntries, EncodedKey>,
 }
 
 /// Some entries, and where the next ones are.
@@ -37,13 +37,13 @@ const MAX_PAGE_HANDLES: usize = 256;
 
 /// Keys and values, by key and by age.
 #[derive(Debug, Default)]
-struct Entries {
+struct DictEntries {
     numbers: HashMap<EncodedKey, u64>,
     by_age: BTreeMap<u64, (EncodedKey, Stored)>,
     last: u64,
 }
 
-impl Entries {
+impl DictEntries {
     fn get(&self, key: &[u8]) -> Option<&Stored> {
         self.by_age.get(self.numbers.get(key)?).map(|(_, value)| value)
     }
@@ -92,7 +92,7 @@ impl Entries {
 #[process_object(crate = crate)]
 impl RawDict {
     pub(crate) fn new() -> Self {
-        Self { entries: Updatable::new(Entries::default()) }
+        Self { entries: Updatable::new(DictEntries::default()) }
     }
 
     pub(crate) fn get(&self, key: &[u8]) -> Option<Stored> {
@@ -127,7 +127,7 @@ impl RawDict {
     }
 
     pub(crate) fn get_or_insert(&self, key: &[u8], value: Stored) -> Result<Stored, UpdateError> {
-        let get_or_insert = |entries: &mut Entries| {
+        let get_or_insert = |entries: &mut DictEntries| {
             if let Some(value) = entries.get(key) {
                 return value.clone();
             }
@@ -173,7 +173,7 @@ impl RawDict {
     }
 
     pub(crate) fn update(&self, key: &[u8], call: &UpdateCall) -> Result<Option<Stored>, UpdateError> {
-        let find = |entries: &Entries| Ok(entries.get(key).cloned());
+        let find = |entries: &DictEntries| Ok(entries.get(key).cloned());
         self.entries.update(&key.into(), call, find, |entries, value| entries.put(key, value))
     }
 }

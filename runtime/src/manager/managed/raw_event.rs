@@ -12,7 +12,7 @@ use std::sync::{Arc, Mutex, MutexGuard, Weak};
 use serde::{Deserialize, Serialize};
 
 use super::registrations::Registrations;
-use crate::manager::deferred::{self, Caller, Deferred, Waitable, is_cancelled};
+use crate::manager::deferred::{self, CallId, ClientBound, Deferred, is_cancelled};
 use crate::process_object;
 use crate::sys::mutex::MutexExt as _;
 
@@ -43,7 +43,7 @@ pub(crate) enum EventAnswer {
 }
 
 impl EventCore {
-    fn take_out(&self, is_one: impl Fn(Caller) -> bool) {
+    fn take_out(&self, is_one: impl Fn(CallId) -> bool) {
         let mut state = self.state.lock_unpoisoned();
         let (gone, stay): (Vec<_>, _) = state.waiters.drain(..).partition(|waiter| is_one(waiter.caller()));
         state.waiters = stay;
@@ -52,8 +52,8 @@ impl EventCore {
     }
 }
 
-impl Waitable for EventCore {
-    fn cancelled(&self, caller: Caller) {
+impl ClientBound for EventCore {
+    fn cancelled(&self, caller: CallId) {
         self.take_out(|other| other == caller);
     }
 
@@ -143,7 +143,7 @@ pub(crate) enum BarrierAnswer {
 
 impl BarrierCore {
     /// Breaks the barrier if a call that waits there is one of those, or in any case.
-    fn break_it(&self, because_of: impl Fn(Caller) -> bool, always: bool) {
+    fn break_it(&self, because_of: impl Fn(CallId) -> bool, always: bool) {
         let mut state = self.state.lock_unpoisoned();
         if !always && !state.arrived.iter().any(|waiter| because_of(waiter.caller())) {
             return;
@@ -161,8 +161,8 @@ impl BarrierCore {
     }
 }
 
-impl Waitable for BarrierCore {
-    fn cancelled(&self, caller: Caller) {
+impl ClientBound for BarrierCore {
+    fn cancelled(&self, caller: CallId) {
         self.break_it(|other| other == caller, false);
     }
 

@@ -13,11 +13,11 @@ use crate::process_object;
 /// See the [module](self).
 #[derive(Debug)]
 pub(crate) struct RawList {
-    elements: Updatable<Elements, ()>,
+    elements: Updatable<ListElements, ()>,
 }
 
 #[derive(Debug, Default)]
-struct Elements {
+struct ListElements {
     list: VecDeque<Stored>,
     /// How often the list was changed.
     version: u64,
@@ -36,7 +36,7 @@ const MAX_PAGE_BYTES: usize = 64 << 10;
 /// The most handles of a page that has more than one element: a message has a bound.
 const MAX_PAGE_HANDLES: usize = 256;
 
-impl Elements {
+impl ListElements {
     fn index(&self, index: usize) -> Result<usize, UpdateError> {
         let len = self.list.len();
         if index < len { Ok(index) } else { Err(UpdateError::OutOfRange { index, len }) }
@@ -84,7 +84,7 @@ impl RawList {
 #[process_object(crate = crate)]
 impl RawList {
     pub(crate) fn new(elements: Vec<Stored>) -> Self {
-        Self { elements: Updatable::new(Elements { list: elements.into(), version: 0 }) }
+        Self { elements: Updatable::new(ListElements { list: elements.into(), version: 0 }) }
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -172,7 +172,7 @@ impl RawList {
 
     /// The elements from `from` on, at most so many, at one moment, and the list's version.
     pub(crate) fn snapshot(&self, from: usize, most: usize) -> (Vec<Stored>, u64) {
-        let taken = |elements: &Elements| elements.list.iter().skip(from).take(most).cloned().collect();
+        let taken = |elements: &ListElements| elements.list.iter().skip(from).take(most).cloned().collect();
         self.elements.read(|elements| (taken(elements), elements.version))
     }
 
@@ -183,7 +183,7 @@ impl RawList {
             |present| {
                 let is_same = present.version == version;
                 if is_same {
-                    *present = Elements { list: elements.into(), version: version + 1 };
+                    *present = ListElements { list: elements.into(), version: version + 1 };
                 }
                 is_same
             },
@@ -197,7 +197,7 @@ impl RawList {
 
     /// An update that makes no value takes the element out, if `removes`.
     pub(crate) fn update(&self, index: usize, call: &UpdateCall, removes: bool) -> Result<Option<Stored>, UpdateError> {
-        let find = |elements: &Elements| elements.index(index).map(|index| elements.list.get(index).cloned());
+        let find = |elements: &ListElements| elements.index(index).map(|index| elements.list.get(index).cloned());
         self.elements.update(&(), call, find, |elements, value| {
             elements.version += 1;
             match value {

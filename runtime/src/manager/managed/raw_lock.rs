@@ -14,7 +14,7 @@ use std::sync::{Arc, Mutex, MutexGuard, Weak};
 use serde::{Deserialize, Serialize};
 
 use super::registrations::Registrations;
-use crate::manager::deferred::{self, Caller, Deferred, Waitable, is_cancelled};
+use crate::manager::deferred::{self, CallId, ClientBound, Deferred, is_cancelled};
 use crate::process_object;
 use crate::sys::mutex::MutexExt as _;
 
@@ -73,7 +73,7 @@ struct LockWaiter {
 }
 
 impl LockWaiter {
-    fn caller(&self) -> Caller {
+    fn caller(&self) -> CallId {
         self.deferred.caller()
     }
 }
@@ -90,7 +90,7 @@ impl LockState {
     }
 
     /// Takes back what that call got.
-    fn take_back(&mut self, caller: Caller) {
+    fn take_back(&mut self, caller: CallId) {
         if let Some(holder) = self.holder.as_mut().filter(|holder| holder.owner.0 == caller.client) {
             holder.grants.retain(|call| *call != caller.call);
             if holder.grants.is_empty() {
@@ -116,7 +116,7 @@ impl LockState {
     }
 
     /// Takes out the waiters that `is_one` says yes to. They are to be dropped without the lock.
-    fn take_out(&mut self, is_one: impl Fn(Caller) -> bool) -> Vec<LockWaiter> {
+    fn take_out(&mut self, is_one: impl Fn(CallId) -> bool) -> Vec<LockWaiter> {
         let mut out = Vec::new();
         for list in self.lists() {
             let (gone, stay) = list.drain(..).partition(|waiter| is_one(waiter.caller()));
@@ -144,7 +144,7 @@ impl LockCore {
     }
 
     /// What is left to do when the lock was given to a call: the call may be over.
-    fn given(&self, caller: Caller) {
+    fn given(&self, caller: CallId) {
         if is_cancelled(caller) {
             let mut state = self.locked();
             state.take_back(caller);
@@ -174,8 +174,8 @@ impl LockCore {
     }
 }
 
-impl Waitable for LockCore {
-    fn cancelled(&self, caller: Caller) {
+impl ClientBound for LockCore {
+    fn cancelled(&self, caller: CallId) {
         let mut state = self.locked();
         let out = state.take_out(|other| other == caller);
         state.take_back(caller);

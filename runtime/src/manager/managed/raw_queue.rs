@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use super::registrations::Registrations;
 use super::stored::Stored;
-use crate::manager::deferred::{self, Caller, Deferred, Waitable, is_cancelled};
+use crate::manager::deferred::{self, CallId, ClientBound, Deferred, is_cancelled};
 use crate::process_object;
 use crate::sys::mutex::MutexExt as _;
 
@@ -55,7 +55,7 @@ struct ItemsCore {
 struct ItemsState {
     items: VecDeque<Stored>,
     /// By ticket, so that they come back in order.
-    lent: BTreeMap<u64, (Caller, Stored)>,
+    lent: BTreeMap<u64, (CallId, Stored)>,
     last_ticket: u64,
     /// Number of items that were put and are not done.
     unfinished: usize,
@@ -72,14 +72,14 @@ enum Due {
 }
 
 impl ItemsState {
-    fn lend(&mut self, caller: Caller, item: Stored) -> GetAnswer {
+    fn lend(&mut self, caller: CallId, item: Stored) -> GetAnswer {
         self.last_ticket += 1;
         self.lent.insert(self.last_ticket, (caller, item.clone()));
         GetAnswer::Got { item, ticket: self.last_ticket }
     }
 
     /// Has what calls and processes of `is_one` had come back, and takes their waiting calls out.
-    fn take_back(&mut self, is_one: impl Fn(Caller) -> bool) -> Vec<Deferred> {
+    fn take_back(&mut self, is_one: impl Fn(CallId) -> bool) -> Vec<Deferred> {
         let lent: Vec<u64> =
             self.lent.iter().filter(|(_, (caller, _))| is_one(*caller)).map(|(ticket, _)| *ticket).collect();
         for ticket in lent.into_iter().rev() {
@@ -174,7 +174,7 @@ impl ItemsCore {
     }
 
     /// Settles, once a call was put into a list. It may have been cancelled before.
-    fn settle_with(&self, caller: Caller, state: MutexGuard<'_, ItemsState>) {
+    fn settle_with(&self, caller: CallId, state: MutexGuard<'_, ItemsState>) {
         drop(state);
         self.settle(self.locked());
         if is_cancelled(caller) {
@@ -183,8 +183,8 @@ impl ItemsCore {
     }
 }
 
-impl Waitable for ItemsCore {
-    fn cancelled(&self, caller: Caller) {
+impl ClientBound for ItemsCore {
+    fn cancelled(&self, caller: CallId) {
         let mut state = self.locked();
         let out = state.take_back(|other| other == caller);
         self.settle(state);

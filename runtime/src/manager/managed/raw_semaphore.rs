@@ -14,7 +14,7 @@ use std::sync::{Arc, Mutex, MutexGuard, Weak};
 use serde::{Deserialize, Serialize};
 
 use super::registrations::Registrations;
-use crate::manager::deferred::{self, Caller, Deferred, Waitable, is_cancelled};
+use crate::manager::deferred::{self, CallId, ClientBound, Deferred, is_cancelled};
 use crate::process_object;
 use crate::sys::mutex::MutexExt as _;
 
@@ -49,13 +49,13 @@ struct SemaphoreCore {
 struct SemaphoreState {
     free: u64,
     /// Who has got which permit, by which call.
-    held: HashMap<u64, Caller>,
+    held: HashMap<u64, CallId>,
     last: u64,
     waiters: VecDeque<Deferred>,
 }
 
 impl SemaphoreState {
-    fn take(&mut self, caller: Caller) -> Option<u64> {
+    fn take(&mut self, caller: CallId) -> Option<u64> {
         self.free = self.free.checked_sub(1)?;
         self.last += 1;
         self.held.insert(self.last, caller);
@@ -63,7 +63,7 @@ impl SemaphoreState {
     }
 
     /// Permits of callers that `is_one` says yes to come back.
-    fn take_back(&mut self, is_one: impl Fn(Caller) -> bool) -> VecDeque<Deferred> {
+    fn take_back(&mut self, is_one: impl Fn(CallId) -> bool) -> VecDeque<Deferred> {
         let before = self.held.len();
         self.held.retain(|_, caller| !is_one(*caller));
         self.free += (before - self.held.len()) as u64;
@@ -105,8 +105,8 @@ impl SemaphoreCore {
     }
 }
 
-impl Waitable for SemaphoreCore {
-    fn cancelled(&self, caller: Caller) {
+impl ClientBound for SemaphoreCore {
+    fn cancelled(&self, caller: CallId) {
         let mut state = self.locked();
         let out = state.take_back(|other| other == caller);
         self.pass_on(state);

@@ -5,7 +5,7 @@
 use std::collections::HashSet;
 use std::sync::{Mutex, Weak};
 
-use crate::manager::deferred::{self, Waitable};
+use crate::manager::deferred::{self, ClientBound};
 use crate::sys::mutex::MutexExt as _;
 
 /// See the [module](self).
@@ -14,7 +14,7 @@ pub(super) struct Registrations(Mutex<HashSet<u32>>);
 
 impl Registrations {
     /// Has `waitable` hear of that client, if it does not yet.
-    pub(super) fn add(&self, client: u32, waitable: impl FnOnce() -> Weak<dyn Waitable>) {
+    pub(super) fn add(&self, client: u32, waitable: impl FnOnce() -> Weak<dyn ClientBound>) {
         if client != 0 && self.0.lock_unpoisoned().insert(client) {
             deferred::register(client, waitable());
         }

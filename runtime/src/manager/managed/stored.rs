@@ -146,27 +146,27 @@ pub(super) fn cannot_decode(reason: impl Into<String>) -> Error {
 }
 
 /// Bytes as serde knows them, not as a sequence of numbers.
-struct Bytes<T>(T);
+struct StoredBytes<T>(T);
 
-impl Serialize for Bytes<&[u8]> {
+impl Serialize for StoredBytes<&[u8]> {
     fn serialize<S: Serializer>(&self, serializer: S) -> std::result::Result<S::Ok, S::Error> {
         serializer.serialize_bytes(self.0)
     }
 }
 
-impl<'de> Deserialize<'de> for Bytes<Arc<[u8]>> {
+impl<'de> Deserialize<'de> for StoredBytes<Arc<[u8]>> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Self, D::Error> {
         struct Copies;
 
         impl Visitor<'_> for Copies {
-            type Value = Bytes<Arc<[u8]>>;
+            type Value = StoredBytes<Arc<[u8]>>;
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 f.write_str("bytes")
             }
 
             fn visit_bytes<E: serde::de::Error>(self, bytes: &[u8]) -> std::result::Result<Self::Value, E> {
-                Ok(Bytes(bytes.into()))
+                Ok(StoredBytes(bytes.into()))
             }
         }
 
@@ -178,7 +178,7 @@ impl Serialize for Stored {
     fn serialize<S: Serializer>(&self, serializer: S) -> std::result::Result<S::Ok, S::Error> {
         let attached: std::result::Result<Vec<u32>, _> = self.handles.each().map(handles::attach).collect();
         let mut parts = serializer.serialize_tuple(2)?;
-        parts.serialize_element(&Bytes(&*self.bytes))?;
+        parts.serialize_element(&StoredBytes(&*self.bytes))?;
         parts.serialize_element(&attached.map_err(S::Error::custom)?)?;
         parts.end()
     }
@@ -197,7 +197,7 @@ impl<'de> Deserialize<'de> for Stored {
 
             fn visit_seq<A: SeqAccess<'de>>(self, mut parts: A) -> std::result::Result<Stored, A::Error> {
                 let short = || A::Error::custom("an encoded value ends too early");
-                let Bytes(bytes) = parts.next_element::<Bytes<Arc<[u8]>>>()?.ok_or_else(short)?;
+                let StoredBytes(bytes) = parts.next_element::<StoredBytes<Arc<[u8]>>>()?.ok_or_else(short)?;
                 let attached: Vec<u32> = parts.next_element()?.ok_or_else(short)?;
                 let open = |index| handles::open(index, |fd| Ok(Arc::new(KeptDescriptor(fd))));
                 let opened = attached.into_iter().map(|index| open(index).map(|handle| handle as Arc<dyn Handle>));
