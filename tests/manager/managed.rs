@@ -215,6 +215,13 @@ fn list_has_the_operations_of_a_sequence(method: StartMethod) {
     list.truncate(3).unwrap();
     assert_eq!(list.iter().map(Result::unwrap).collect::<Vec<_>>(), [2, 4, 5]);
     assert_eq!(list.len().unwrap(), 3);
+    list.repeat(2).unwrap();
+    assert_eq!(list.to_vec().unwrap(), [2, 4, 5, 2, 4, 5]);
+    list.repeat(1).unwrap();
+    assert_eq!(list.len().unwrap(), 6);
+    list.repeat(0).unwrap();
+    assert!(list.is_empty().unwrap());
+    list.push(1).unwrap();
     list.clear().unwrap();
     assert_eq!((list.is_empty().unwrap(), list.pop().unwrap(), list.pop_front().unwrap()), (true, None, None));
 }
@@ -291,6 +298,22 @@ fn set_has_the_operations_of_a_set(method: StartMethod) {
     assert_eq!((set.pop().unwrap(), set.len().unwrap()), (Some("c".to_owned()), 1));
     set.clear().unwrap();
     assert_eq!((set.is_empty().unwrap(), set.pop().unwrap()), (true, None));
+}
+
+fn set_has_the_operators_and_comparisons_of_sets(method: StartMethod) {
+    let manager = manager(method);
+    let set: Set<u32> = Set::new(&manager).unwrap();
+    set.extend(0..6).unwrap();
+    assert_eq!(set.remove_all([0, 1, 9]).unwrap(), 2);
+    assert_eq!(set.retain_all([2, 3, 4, 9]).unwrap(), 1);
+    assert_eq!(set.to_vec().unwrap(), [2, 3, 4]);
+    set.toggle_all([4, 5]).unwrap();
+    assert_eq!(set.to_vec().unwrap(), [2, 3, 5]);
+    assert!(set.is_subset([5, 3, 2, 1]).unwrap() && !set.is_subset([2, 3]).unwrap());
+    assert!(set.is_superset([3, 3, 2]).unwrap() && !set.is_superset([3, 4]).unwrap());
+    assert!(set.is_disjoint([7, 8]).unwrap() && !set.is_disjoint([7, 5]).unwrap());
+    let here: BTreeSet<u32> = set.to_vec().unwrap().into_iter().collect();
+    assert_eq!(&here | &BTreeSet::from([9]), BTreeSet::from([2, 3, 5, 9]), "what it is here has Rust's operators");
 }
 
 fn value_is_read_replaced_and_updated(method: StartMethod) {
@@ -406,6 +429,7 @@ under_every_start_method! {
     nested_collections_are_proxies,
     list_that_contains_itself_can_be_emptied_and_dropped,
     set_has_the_operations_of_a_set,
+    set_has_the_operators_and_comparisons_of_sets,
     value_is_read_replaced_and_updated,
     array_keeps_its_length,
     namespace_has_values_of_any_types_by_name,

@@ -181,6 +181,15 @@ impl<T: Message> List<T> {
         self.settled(self.raw.reverse())
     }
 
+    /// Puts the elements so many times one after another: with 0, there are none left.
+    ///
+    /// # Errors
+    /// The manager is gone.
+    #[doc(alias = "__imul__")]
+    pub fn repeat(&self, times: usize) -> Result<()> {
+        self.settled(self.raw.repeat(times))
+    }
+
     /// Takes out all elements behind the first `len`.
     ///
     /// # Errors

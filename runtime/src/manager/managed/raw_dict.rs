@@ -2,7 +2,7 @@
 //!
 //! Runs in: the manager.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::ops::Bound;
 use std::sync::Arc;
 
@@ -144,6 +144,46 @@ impl RawDict {
             for (key, value) in pairs {
                 entries.insert(key.bytes(), value.clone());
             }
+        })
+    }
+
+    /// Takes out the entries at these keys. Returns how many there were.
+    pub(crate) fn remove_all(&self, keys: &[Stored]) -> Result<usize, UpdateError> {
+        let touches = |other: &EncodedKey| keys.iter().any(|key| *key.bytes() == **other);
+        self.entries.write(touches, |entries| keys.iter().filter(|key| entries.remove(key.bytes()).is_some()).count())
+    }
+
+    /// Takes out the entries at all other keys. Returns how many there were.
+    pub(crate) fn retain_all(&self, keys: &[Stored]) -> Result<usize, UpdateError> {
+        let keys: HashSet<_> = keys.iter().map(Stored::bytes).collect();
+        let retain = |entries: &mut Entries| {
+            let before = entries.numbers.len();
+            entries.numbers.retain(|key, _| keys.contains(&**key));
+            entries.by_age.retain(|_, (key, _)| keys.contains(&**key));
+            before - entries.numbers.len()
+        };
+        self.entries.write(|other| !keys.contains(&**other), retain)
+    }
+
+    /// Takes out the entries at these keys, and puts those in that were not there, without values.
+    pub(crate) fn toggle_all(&self, keys: &[Stored]) -> Result<(), UpdateError> {
+        let keys: HashSet<_> = keys.iter().map(Stored::bytes).collect();
+        let toggle = |entries: &mut Entries| {
+            for key in &keys {
+                if entries.remove(key).is_none() {
+                    entries.insert(key, Stored::default());
+                }
+            }
+        };
+        self.entries.write(|other| keys.contains(&**other), toggle)
+    }
+
+    /// How many of these keys there are, and how many entries.
+    pub(crate) fn count_common(&self, keys: &[Stored]) -> (usize, usize) {
+        let keys: HashSet<_> = keys.iter().map(Stored::bytes).collect();
+        self.entries.read(|entries| {
+            let common = keys.iter().filter(|key| entries.numbers.contains_key(**key)).count();
+            (common, entries.numbers.len())
         })
     }
 

@@ -190,6 +190,16 @@ impl RawList {
         )
     }
 
+    /// Puts the elements so many times one after another.
+    pub(crate) fn repeat(&self, times: usize) -> Result<(), UpdateError> {
+        self.change(|list| {
+            let once: Vec<_> = if times == 0 { std::mem::take(list).into() } else { list.iter().cloned().collect() };
+            for _ in 1..times {
+                list.extend(once.iter().cloned());
+            }
+        })
+    }
+
     pub(crate) fn clear(&self) -> Result<(), UpdateError> {
         // Not under the lock: there may be many.
         self.change(std::mem::take).map(drop)

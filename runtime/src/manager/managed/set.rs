@@ -68,6 +68,66 @@ impl<T: Message> Set<T> {
         self.settled(self.raw.extend(&pairs))
     }
 
+    /// Takes all these values out, at one moment. Returns how many there were.
+    ///
+    /// # Errors
+    /// As [`insert`](Self::insert).
+    #[doc(alias("difference_update", "__isub__"))]
+    pub fn remove_all(&self, values: impl IntoIterator<Item = T>) -> Result<usize> {
+        self.settled(self.raw.remove_all(&encoded(values)?))
+    }
+
+    /// Takes all other values out, at one moment. Returns how many there were.
+    ///
+    /// # Errors
+    /// As [`insert`](Self::insert).
+    #[doc(alias("intersection_update", "__iand__"))]
+    pub fn retain_all(&self, values: impl IntoIterator<Item = T>) -> Result<usize> {
+        self.settled(self.raw.retain_all(&encoded(values)?))
+    }
+
+    /// Takes those of these values out that are there, and puts the others in, at one moment.
+    ///
+    /// # Errors
+    /// As [`insert`](Self::insert).
+    #[doc(alias("symmetric_difference_update", "__ixor__"))]
+    pub fn toggle_all(&self, values: impl IntoIterator<Item = T>) -> Result<()> {
+        self.settled(self.raw.toggle_all(&encoded(values)?))
+    }
+
+    /// Whether each value of this set is among these.
+    ///
+    /// # Errors
+    /// As [`insert`](Self::insert).
+    #[doc(alias = "issubset")]
+    pub fn is_subset(&self, values: impl IntoIterator<Item = T>) -> Result<bool> {
+        let (common, len) = self.raw.count_common(&encoded(values)?)?;
+        Ok(common == len)
+    }
+
+    /// Whether each of these values is in this set.
+    ///
+    /// # Errors
+    /// As [`insert`](Self::insert).
+    #[doc(alias = "issuperset")]
+    pub fn is_superset(&self, values: impl IntoIterator<Item = T>) -> Result<bool> {
+        let mut values = encoded(values)?;
+        values.sort_by(|one, other| one.bytes().cmp(other.bytes()));
+        values.dedup_by(|one, other| one.bytes() == other.bytes());
+        let (common, _) = self.raw.count_common(&values)?;
+        Ok(common == values.len())
+    }
+
+    /// Whether none of these values is in this set.
+    ///
+    /// # Errors
+    /// As [`insert`](Self::insert).
+    #[doc(alias = "isdisjoint")]
+    pub fn is_disjoint(&self, values: impl IntoIterator<Item = T>) -> Result<bool> {
+        let (common, _) = self.raw.count_common(&encoded(values)?)?;
+        Ok(common == 0)
+    }
+
     /// Takes `value` out. Returns whether it was there.
     ///
     /// # Errors
@@ -135,6 +195,11 @@ impl<T: Message> Set<T> {
     pub fn iter(&self) -> SetIter<T> {
         SetIter { set: self.clone(), page: VecDeque::new(), next: Some(0) }
     }
+}
+
+/// The encodings of `values`, as keys.
+fn encoded<T: Message>(values: impl IntoIterator<Item = T>) -> Result<Vec<Stored>> {
+    values.into_iter().map(|value| Ok(Stored::new(&key_bytes(&value)?, <_>::default()))).collect()
 }
 
 /// The values of a set, some at a time. See [`Set::iter`].
