@@ -156,7 +156,7 @@ impl RawDict {
     /// Takes out the entries at all other keys. Returns how many there were.
     pub(crate) fn retain_all(&self, keys: &[Stored]) -> Result<usize, UpdateError> {
         let keys: HashSet<_> = keys.iter().map(Stored::bytes).collect();
-        let retain = |entries: &mut Entries| {
+        let retain = |entries: &mut DictEntries| {
             let before = entries.numbers.len();
             entries.numbers.retain(|key, _| keys.contains(&**key));
             entries.by_age.retain(|_, (key, _)| keys.contains(&**key));
@@ -168,7 +168,7 @@ impl RawDict {
     /// Takes out the entries at these keys, and puts those in that were not there, without values.
     pub(crate) fn toggle_all(&self, keys: &[Stored]) -> Result<(), UpdateError> {
         let keys: HashSet<_> = keys.iter().map(Stored::bytes).collect();
-        let toggle = |entries: &mut Entries| {
+        let toggle = |entries: &mut DictEntries| {
             for key in &keys {
                 if entries.remove(key).is_none() {
                     entries.insert(key, Stored::default());
