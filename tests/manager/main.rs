@@ -13,6 +13,7 @@ mod limits;
 mod managed;
 mod object;
 mod objects;
+mod remote;
 mod storms;
 mod times;
 mod travel;

@@ -9,6 +9,7 @@ use super::client::Client;
 use super::held::Route;
 use super::memory::BellMemory;
 use super::owner::Manager;
+use super::remote::ListenAt;
 use super::serve::{Parts, serve};
 use super::wire::{ClientRequest, ManagerId, TravellingHandle};
 use crate::channel::Queue;
@@ -34,6 +35,7 @@ pub struct ManagerBuilder {
     name: Option<String>,
     options: SpawnAttributes,
     max_pending: Option<u32>,
+    listen: Vec<ListenAt>,
 }
 
 impl ManagerBuilder {
@@ -53,6 +55,43 @@ impl ManagerBuilder {
     /// until there are fewer. As many as there is memory for unless asked.
     pub fn max_pending(mut self, calls: u32) -> Self {
         self.max_pending = Some(calls);
+        self
+    }
+
+    /// Has the manager listen at `path` for processes of this user that are no relatives: they
+    /// [connect](Manager::connect_unix). Each must be of the same build of this program.
+    ///
+    /// # Examples
+    /// ```no_run
+    /// use process_task::Manager;
+    ///
+    /// let manager = Manager::builder().listen_unix("/run/user/1000/counters").start()?;
+    /// let elsewhere = Manager::connect_unix("/run/user/1000/counters")?;
+    /// assert_eq!(elsewhere, *manager);
+    /// # process_task::Result::Ok(())
+    /// ```
+    pub fn listen_unix(mut self, path: impl Into<std::path::PathBuf>) -> Self {
+        self.listen.push(ListenAt::Unix(path.into()));
+        self
+    }
+
+    /// Has the manager listen at a port for processes that have the same key, on this machine or another: they
+    /// [connect](Manager::connect_tcp). What goes over the network is encrypted.
+    ///
+    /// # Examples
+    /// ```
+    /// use process_task::Manager;
+    /// use process_task::channel::Key;
+    ///
+    /// let key = Key::random()?;
+    /// let manager = Manager::builder().listen_tcp("127.0.0.1:0", &key).start()?;
+    /// let elsewhere = Manager::connect_tcp(&manager.addresses()?[0], &key)?;
+    /// assert_eq!(elsewhere.pid(), manager.pid());
+    /// # process_task::Result::Ok(())
+    /// ```
+    #[cfg(feature = "tcp")]
+    pub fn listen_tcp(mut self, address: impl Into<String>, key: &crate::channel::Key) -> Self {
+        self.listen.push(ListenAt::Tcp(address.into(), key.secret().to_vec()));
         self
     }
 
@@ -80,6 +119,7 @@ impl ManagerBuilder {
             bell: TravellingHandle(Arc::clone(&bell)),
             receiver,
             sender: sender.clone(),
+            listen: self.listen,
         };
         let builder = ProcessBuilder::new().name(&name).attributes(self.options);
         let process = wait_until_it_serves(builder.spawn(serve, parts)?, &bell)?;

@@ -19,8 +19,10 @@ use super::memory::{BellMemory, ClientMemory};
 use super::pending::{Inbox, Pending};
 use super::slots::SLOT_BYTES;
 use super::turn::nudge;
-use super::wire::{Answer, CallPayload, ClientRequest, Hello, ManagerId, ManagerQuestion, Status, TravellingHandle};
-use crate::channel::{Descriptor, Queue, QueueSender, SendTimeoutError};
+use super::wire::{
+    Answer, CallPayload, CallReply, ClientRequest, Hello, ManagerId, ManagerQuestion, Status, TravellingHandle,
+};
+use crate::channel::{Connection, Descriptor, Queue, QueueSender, SendTimeoutError};
 use crate::codec::handles::Handles;
 use crate::error::{Error, ErrorKind, Execution, Result};
 use crate::link::{CpuCollision, Spin};
@@ -46,19 +48,17 @@ pub(crate) struct Client {
     pub(super) number: u32,
     /// How many `fork()`s of the host program came before: a copy has no connection.
     generation: u64,
-    pub(super) bell: Arc<BellMemory>,
-    pub(super) requests: QueueSender<ClientRequest>,
+    pub(super) link: ClientLink,
     /// The manager in the table of processes.
     manager: Option<ProcId>,
     pub(super) pid: u32,
-    pub(super) memory: Arc<ClientMemory>,
     /// A bit for each slot that is free, and for each whose answer no thread waits for.
     pub(super) free: AtomicU32,
     pub(super) abandoned: AtomicU32,
     pub(super) spin: Spin,
     /// Whether the threads of this process share a processor with the manager's leader.
     pub(super) collision: Mutex<CpuCollision>,
-    pub(super) inbox: Inbox,
+    pub(super) inbox: Arc<Inbox>,
     calls: AtomicU64,
     tickets: AtomicU32,
     /// Whether a thread reads answers for futures.
@@ -67,6 +67,26 @@ pub(crate) struct Client {
     pub(super) held: Mutex<HashMap<u64, Weak<Held>>>,
     /// The manager's process, in the process that started it.
     pub(super) process: OnceLock<Arc<Mutex<Started>>>,
+}
+
+/// The ways from a client to its manager.
+#[derive(Debug)]
+pub(crate) enum ClientLink {
+    /// The manager is a process of the same tree.
+    Local(LocalLink),
+    /// The client has connected.
+    Connected(Arc<ClientConnection>),
+}
+
+/// A connection, as a client has it.
+pub(super) type ClientConnection = Connection<ClientRequest, CallReply>;
+
+/// Queues and memory that a client and its manager share.
+#[derive(Debug)]
+pub(crate) struct LocalLink {
+    pub(super) requests: QueueSender<ClientRequest>,
+    pub(super) bell: Arc<BellMemory>,
+    pub(super) memory: Arc<ClientMemory>,
 }
 
 impl Client {
@@ -92,32 +112,75 @@ impl Client {
         let process = fd::pidfd(process::own_pid()).map_err(refused)?;
         let words = bell.words();
         let number = words.clients.fetch_add(1, Relaxed) + 1;
-        let client = Self {
-            id,
-            name: name.to_owned(),
-            number,
-            generation: atfork::generation(),
-            manager: ProcId::from_bits(words.process.load(Acquire)),
-            pid: words.pid.load(Relaxed),
-            bell,
-            requests,
-            memory: Arc::clone(&memory),
-            free: AtomicU32::new(u32::MAX),
-            abandoned: AtomicU32::new(0),
-            spin: Spin::new(),
-            collision: Mutex::new(CpuCollision::new()),
-            inbox: Inbox::new(receiver),
-            calls: AtomicU64::new(0),
-            tickets: AtomicU32::new(0),
-            serves_futures: AtomicBool::new(false),
-            held: Mutex::default(),
-            process: OnceLock::new(),
-        };
+        let (manager, pid) = (ProcId::from_bits(words.process.load(Acquire)), words.pid.load(Relaxed));
+        let link = ClientLink::Local(LocalLink { requests, bell, memory: Arc::clone(&memory) });
+        let client = Self::of((id, name, pid), number, (link, Arc::new(Inbox::new(Some(receiver)))), manager);
         let hello =
             Hello { client: number, replies, process: Descriptor::new(process), memory: TravellingHandle(memory) };
         // To a manager that is gone, the first call says so.
         client.tell(ClientRequest::Hello(hello));
         Ok(client)
+    }
+
+    /// A client of the manager at the other end of a connection, which calls it `number`.
+    pub(super) fn connected(
+        manager: (ManagerId, &str, u32),
+        number: u32,
+        (connection, inbox): (Arc<ClientConnection>, Arc<Inbox>),
+    ) -> Self {
+        Self::of(manager, number, (ClientLink::Connected(connection), inbox), None)
+    }
+
+    fn of(
+        (id, name, pid): (ManagerId, &str, u32),
+        number: u32,
+        (link, inbox): (ClientLink, Arc<Inbox>),
+        manager: Option<ProcId>,
+    ) -> Self {
+        Self {
+            id,
+            name: name.to_owned(),
+            number,
+            generation: atfork::generation(),
+            link,
+            manager,
+            pid,
+            free: AtomicU32::new(u32::MAX),
+            abandoned: AtomicU32::new(0),
+            spin: Spin::new(),
+            collision: Mutex::new(CpuCollision::new()),
+            inbox,
+            calls: AtomicU64::new(0),
+            tickets: AtomicU32::new(0),
+            serves_futures: AtomicBool::new(false),
+            held: Mutex::default(),
+            process: OnceLock::new(),
+        }
+    }
+
+    fn send(
+        &self,
+        request: ClientRequest,
+        timeout: Duration,
+    ) -> std::result::Result<(), SendTimeoutError<ClientRequest>> {
+        match &self.link {
+            ClientLink::Local(local) => local.requests.send_timeout(request, timeout),
+            ClientLink::Connected(connection) => connection.send_timeout(request, timeout),
+        }
+    }
+
+    /// Announces that something is in the queue of requests.
+    fn ring(&self) {
+        if let ClientLink::Local(local) = &self.link {
+            local.bell.ring(bell::QUEUE);
+        }
+    }
+
+    /// Asks a thread of the manager to look whether the leader is stuck.
+    fn nudge(&self) {
+        if let ClientLink::Local(local) = &self.link {
+            nudge(&local.bell);
+        }
     }
 
     /// Whether this is a copy made by `fork()`.
@@ -131,13 +194,13 @@ impl Client {
             return;
         }
         // Counting depends on it, so it is not given up while the manager lives.
-        while let Err(SendTimeoutError::Timeout(again)) = self.requests.send_timeout(request, MAX_SLEEP) {
-            if !self.is_manager_alive() {
+        while let Err(SendTimeoutError::Timeout(again)) = self.send(request, MAX_SLEEP) {
+            if self.inbox.is_over() || !self.is_manager_alive() {
                 return;
             }
             request = again;
         }
-        self.bell.ring(bell::QUEUE);
+        self.ring();
     }
 
     pub(super) fn next_ticket(&self) -> u64 {
@@ -159,10 +222,11 @@ impl Client {
         let mut signal = None;
         // The kernel closes the manager's descriptors a moment before its end is in the table.
         let end = Instant::now() + MAX_SLEEP;
-        while self.inbox.is_over() && self.is_manager_alive() && Instant::now() < end {
+        while self.manager.is_some() && self.inbox.is_over() && self.is_manager_alive() && Instant::now() < end {
             std::thread::sleep(PATIENCE);
         }
-        if self.is_manager_alive() && self.inbox.is_over() {
+        let is_local = matches!(self.link, ClientLink::Local(_));
+        if is_local && self.is_manager_alive() && self.inbox.is_over() {
             let reason = format!("become a client of manager `{}`, which has no descriptors left", self.name);
             return Error::new(ErrorKind::ChannelFailed { step: reason, errno: Errno::EMFILE as i32 }, execution);
         }
@@ -192,11 +256,12 @@ impl Client {
         if self.is_foreign() {
             return Err(foreign());
         }
-        if handles.is_empty()
+        if let ClientLink::Local(local) = &self.link
+            && handles.is_empty()
             && bytes.len() <= SLOT_BYTES
-            && let Some(at) = self.take_slot()
+            && let Some(at) = self.take_slot(local)
         {
-            return self.call_in_slot(at, (method, object), bytes, deadline);
+            return self.call_in_slot(local, (at, method, object), bytes, deadline);
         }
         let (number, pending) = self.submit((method, object), (bytes, handles), deadline)?;
         self.wait(number, &pending, deadline)
@@ -240,7 +305,7 @@ impl Client {
         let mut request = make(self.number, number);
         loop {
             let left = deadline.map_or(MAX_SLEEP, |deadline| deadline.saturating_duration_since(Instant::now()));
-            let refused = match self.requests.send_timeout(request, left.min(MAX_SLEEP)) {
+            let refused = match self.send(request, left.min(MAX_SLEEP)) {
                 Ok(()) => break,
                 Err(refused) => refused,
             };
@@ -258,13 +323,14 @@ impl Client {
             self.inbox.forget(number);
             return Err(error);
         }
-        self.bell.ring(bell::QUEUE);
+        self.ring();
         Ok((number, pending))
     }
 
     /// Waits while this process has as many calls in flight as it may have.
     fn wait_for_room(&self, deadline: Option<Instant>) -> Result<()> {
-        let most = self.bell.words().most_calls.load(Relaxed) as usize;
+        let ClientLink::Local(local) = &self.link else { return Ok(()) };
+        let most = local.bell.words().most_calls.load(Relaxed) as usize;
         while most != 0 && self.inbox.in_flight() >= most {
             if self.is_over() {
                 return Err(self.gone(Execution::NotStarted));
@@ -281,8 +347,10 @@ impl Client {
 
     /// Has a thread of the manager see to it that a call for which no thread waits is not kept by a long one before it.
     pub(super) fn hurry(&self) {
-        if self.bell.words().ticks.load(SeqCst) == 0 {
-            nudge(&self.bell);
+        if let ClientLink::Local(local) = &self.link
+            && local.bell.words().ticks.load(SeqCst) == 0
+        {
+            nudge(&local.bell);
         }
     }
 
@@ -315,8 +383,8 @@ impl Client {
                 return Err(error);
             }
             until = None;
-            self.bell.ring(bell::QUEUE);
-            nudge(&self.bell);
+            self.ring();
+            self.nudge();
         }
     }
 
@@ -356,8 +424,8 @@ impl Client {
                 pending.wake();
             }
         }
-        self.bell.ring(bell::QUEUE);
-        nudge(&self.bell);
+        self.ring();
+        self.nudge();
     }
 
     /// No thread waits for this call any more.

@@ -5,7 +5,7 @@
 use std::fmt;
 use std::hash::{Hash, Hasher};
 
-use serde::de::Error as _;
+use serde::de::{DeserializeOwned, Error as _};
 use serde::ser::Error as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
@@ -51,7 +51,20 @@ impl ManagerHandle {
     /// # Errors
     /// The manager is gone.
     pub fn stats(&self) -> Result<ManagerStats> {
-        let answer = self.way.ask(ManagerQuestion::Stats, None)?;
+        self.ask(ManagerQuestion::Stats)
+    }
+
+    /// Where the manager listens, in the order in which its builder was told.
+    ///
+    /// # Errors
+    /// The manager is gone.
+    #[doc(alias = "address")]
+    pub fn addresses(&self) -> Result<Vec<String>> {
+        self.ask(ManagerQuestion::Addresses)
+    }
+
+    fn ask<T: DeserializeOwned>(&self, question: ManagerQuestion) -> Result<T> {
+        let answer = self.way.ask(question, None)?;
         let (bytes, _) = answer.checked()?;
         from_bytes(bytes).map_err(|error| {
             let kind = ErrorKind::CannotDecode { direction: Direction::Result, reason: error.to_string() };

@@ -17,7 +17,7 @@ use std::time::Instant;
 
 use serde::{Deserialize, Serialize};
 
-use super::client::Client;
+use super::client::{Client, ClientLink};
 use super::memory::BellMemory;
 use super::server::Server;
 use super::wire::{Answer, ClientRequest, FromDescriptor, ManagerId, ManagerQuestion, TravellingHandle};
@@ -91,7 +91,15 @@ impl Route {
     /// The manager's parts, for the payload that this thread encodes.
     pub(super) fn travelling(&self) -> std::result::Result<Address, CodecError> {
         let (bell, requests) = match self {
-            Self::Client(client) => (&client.bell, &client.requests),
+            Self::Client(client) => match &client.link {
+                ClientLink::Local(local) => (&local.bell, &local.requests),
+                ClientLink::Connected(_) => {
+                    return Err(CodecError::new(
+                        "a proxy, or a handle, of a manager that this process has connected to cannot travel; connect to the \
+                         manager from the other process",
+                    ));
+                }
+            },
             Self::Own(server) => (&server.bell, &server.sender),
         };
         let (requests, bell) = (requests.travelling()?, handles::attach(Arc::clone(bell) as Arc<dyn Handle>)?);

@@ -10,11 +10,12 @@ use std::time::{Duration, Instant};
 
 use super::bell::{self, GROUPS, QUEUE};
 use super::deferred::{self, AnswerPlace, Answering, CallId};
+use super::memory::ClientMemory;
 use super::run::{self, MethodCall, Outcome};
 use super::server::{Server, TICKET};
 use super::short_calls::note;
 use super::slots::{self, Head, SLOT_BYTES, SLOTS};
-use super::tables::{Dropped, Peer};
+use super::tables::{Dropped, Peer, PeerLink};
 use super::turn::Lead;
 use super::wire::{AlignedBytes, CallPayload, CallReply, ClientRequest, Status};
 use crate::channel::SendTimeoutError;
@@ -39,7 +40,7 @@ pub(super) struct Seen {
 /// Something to do.
 enum Job {
     Request(ClientRequest),
-    Slot(Arc<Peer>, usize, Head),
+    Slot(Arc<Peer>, Arc<ClientMemory>, usize, Head),
 }
 
 /// What the threads share beside the server.
@@ -120,10 +121,10 @@ impl Workers {
                 self.wait();
                 true
             }
-            Some(Job::Slot(peer, at, head)) => {
-                note(&self.last_caller, peer.memory.words().cpu.load(Relaxed));
+            Some(Job::Slot(peer, memory, at, head)) => {
+                note(&self.last_caller, memory.words().cpu.load(Relaxed));
                 server.turn.begin(lead);
-                self.call_in_slot(&peer, (at, head), scratch, lead);
+                self.call_in_slot((&peer, &memory), (at, head), scratch, lead);
                 server.turn.end(lead)
             }
             Some(Job::Request(ClientRequest::Call { client, call, method, object, body })) => {
@@ -198,16 +199,23 @@ impl Workers {
         }
     }
 
-    fn call_in_slot(&self, peer: &Arc<Peer>, (at, head): (usize, Head), scratch: &mut CallBuffers, lead: &Lead) {
+    fn call_in_slot(
+        &self,
+        (peer, memory): (&Peer, &ClientMemory),
+        (at, head): (usize, Head),
+        scratch: &mut CallBuffers,
+        lead: &Lead,
+    ) {
         let server = &self.server;
         let len = (head.len as usize).min(SLOT_BYTES);
-        peer.memory.read(at, scratch.arguments.of_len(len));
+        memory.read(at, scratch.arguments.of_len(len));
         let none = Received::default();
         let call = MethodCall {
             method: head.what,
             object: head.object,
             arguments: scratch.arguments.as_slice(),
             received: &none,
+            tasks: true,
         };
         server.calls.fetch_add(1, Relaxed);
         let caller = CallId { client: peer.number, call: head.call };
@@ -218,13 +226,13 @@ impl Workers {
         let (status, object, Outcome { bytes, handles, .. }) = outcome;
         let fits = handles.is_empty() && bytes.len() <= SLOT_BYTES;
         let answer = if fits {
-            peer.memory.write(at, &bytes);
+            memory.write(at, &bytes);
             Head { what: status as u32, object, call: head.call, len: u32::try_from(bytes.len()).unwrap_or(0) }
         } else {
             send(server, peer, (head.call, status, object), (&bytes, &handles));
             Head { what: Status::Elsewhere as u32, object: 0, call: head.call, len: 0 }
         };
-        if let Some(slot) = peer.memory.words().slots.get(at)
+        if let Some(slot) = memory.words().slots.get(at)
             && slot.reply(answer)
         {
             futex_wait::wake_one(&slot.state);
@@ -238,7 +246,7 @@ impl Workers {
         let server = &self.server;
         let Some(peer) = server.tables.lock_unpoisoned().peer(client) else { return };
         let (arguments, received) = body.unpack();
-        let call = MethodCall { method, object, arguments: arguments.as_slice(), received: &received };
+        let call = MethodCall { method, object, arguments: arguments.as_slice(), received: &received, tasks: true };
         server.calls.fetch_add(1, Relaxed);
         let caller = CallId { client, call: number };
         let (outcome, answering) = deferred::with_caller(caller, AnswerPlace::Queue, || {
@@ -256,7 +264,7 @@ impl Workers {
 }
 
 /// Counts the object that a call has made as its client's. Its number is 0 if there is none.
-fn made_known(server: &Server, peer: &Peer, mut outcome: Outcome) -> (Status, u64, Outcome) {
+pub(super) fn made_known(server: &Server, peer: &Peer, mut outcome: Outcome) -> (Status, u64, Outcome) {
     let made = outcome.made.take().map(|made| server.tables.lock_unpoisoned().add_object(Some(peer.number), made));
     match made {
         None => (outcome.status, 0, outcome),
@@ -279,11 +287,12 @@ fn next_in_slots(server: &Server, seen: &mut Seen) -> Option<Job> {
         }
         let group = server.tables.lock_unpoisoned().group(number);
         for peer in &*group {
-            let words = peer.memory.words();
+            let PeerLink::Local { memory, .. } = &peer.link else { continue };
+            let words = memory.words();
             while let Some(at) = slots::next(&words.ready) {
                 if let Some(head) = (at < SLOTS).then(|| words.slots.get(at)).flatten().and_then(slots::CallSlot::take)
                 {
-                    return Some(Job::Slot(Arc::clone(peer), at, head));
+                    return Some(Job::Slot(Arc::clone(peer), Arc::clone(memory), at, head));
                 }
             }
         }
@@ -303,7 +312,7 @@ pub(super) fn send(
     let mut reply = CallReply { call, status: status as u32, object, body: CallPayload::new(result.0, result.1) };
     let mut is_second = false;
     loop {
-        reply = match peer.replies.send_timeout(reply, ROOM_CHECK_INTERVAL) {
+        reply = match peer.send(reply, ROOM_CHECK_INTERVAL) {
             Ok(()) | Err(SendTimeoutError::Disconnected(_)) => return,
             // A client that does not read keeps this thread, and no other.
             Err(SendTimeoutError::Timeout(reply)) => {
@@ -322,7 +331,7 @@ pub(super) fn send(
     }
 }
 
-fn drop_all(dropped: Dropped) {
+pub(super) fn drop_all(dropped: Dropped) {
     for instance in dropped {
         drop(instance);
     }

@@ -39,6 +39,7 @@
 //! | `client`, `short_calls`, `pending` | the client's side of calls, in memory and by queue |
 //! | `serve`, `server`, `tables` | the manager's side: what it knows, and how requests change that |
 //! | `deferred` | calls that are answered later, and what belongs to a process |
+//! | `remote`, `connect` | the two sides of a connection to a manager |
 //! | `leader`, `turn`, `run` | the manager's threads, and how one runs a call |
 //! | `instance`, `scope` | the object itself, and how a stub gets it |
 //! | `wire`, `memory`, `bell`, `slots` | what the two sides share: items, words, and the rules for these |
@@ -60,6 +61,7 @@ mod bell;
 mod builder;
 mod call_handle;
 mod client;
+mod connect;
 mod deferred;
 mod handle;
 mod held;
@@ -72,6 +74,7 @@ mod object_tests;
 mod owner;
 mod pending;
 mod proxy;
+mod remote;
 mod run;
 pub(crate) mod scope;
 mod serve;

@@ -18,6 +18,9 @@ use crate::sys::mutex::MutexExt as _;
 /// How long a manager that is told to end may take for that.
 const EXIT_TIMEOUT: Duration = Duration::from_secs(5);
 
+/// How long a thread that waits for the end keeps others from asking.
+const LOOK_INTERVAL: Duration = Duration::from_millis(20);
+
 /// A process that holds objects, which are used from many.
 ///
 /// An object is made by the constructor of its proxy. The proxy has the object's methods, and each call is made in the
@@ -99,6 +102,20 @@ impl Manager {
     /// As [`try_wait`](Self::try_wait).
     pub fn wait_timeout(&self, timeout: Duration) -> Result<Option<ExitStatus>> {
         self.process.lock_unpoisoned().wait_timeout(timeout)
+    }
+
+    /// Waits until the manager's process has ended, and returns how: for a program that is nothing but a manager.
+    ///
+    /// # Errors
+    /// As [`try_wait`](Self::try_wait).
+    #[doc(alias = "serve_forever")]
+    pub fn wait(&self) -> Result<ExitStatus> {
+        loop {
+            // Not for as long as it takes at once: other threads ask, too.
+            if let Some(status) = self.wait_timeout(LOOK_INTERVAL)? {
+                return Ok(status);
+            }
+        }
     }
 
     fn end(&self) -> Result<()> {

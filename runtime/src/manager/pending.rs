@@ -93,7 +93,8 @@ impl Pending {
 /// See the [module](self).
 #[derive(Debug)]
 pub(crate) struct Inbox {
-    replies: QueueReceiver<CallReply>,
+    /// `None` if a thread of its own brings the answers.
+    replies: Option<QueueReceiver<CallReply>>,
     /// Held by the thread that reads.
     reading: Mutex<()>,
     pending: Mutex<HashMap<u64, Arc<Pending>>>,
@@ -120,7 +121,7 @@ impl Drop for Sleeper<'_> {
 pub(super) const IN_SLOT: u64 = 1 << 63;
 
 impl Inbox {
-    pub(super) fn new(replies: QueueReceiver<CallReply>) -> Self {
+    pub(super) fn new(replies: Option<QueueReceiver<CallReply>>) -> Self {
         Self {
             replies,
             reading: Mutex::new(()),
@@ -246,6 +247,7 @@ impl Inbox {
     }
 
     fn lead(&self) -> Option<MutexGuard<'_, ()>> {
+        self.replies.as_ref()?;
         match self.reading.try_lock() {
             Ok(reading) => Some(reading),
             Err(TryLockError::Poisoned(poisoned)) => Some(poisoned.into_inner()),
@@ -255,8 +257,9 @@ impl Inbox {
 
     /// Reads until `done`, until `deadline`, or until nothing will come any more.
     fn read_until(&self, deadline: Instant, unclaimed: &impl Fn(u64, u64), done: impl Fn() -> bool) {
+        let Some(replies) = &self.replies else { return };
         while !done() {
-            match self.replies.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
+            match replies.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
                 Ok(reply) => {
                     self.failure.lock_unpoisoned().take();
                     self.deliver(reply, unclaimed);
@@ -275,7 +278,17 @@ impl Inbox {
         }
     }
 
-    fn deliver(&self, reply: CallReply, unclaimed: &impl Fn(u64, u64)) {
+    /// Nothing will come any more.
+    pub(super) fn end(&self) {
+        self.is_over.store(true, Release);
+        let waiting: Vec<_> = self.pending.lock_unpoisoned().values().map(Arc::clone).collect();
+        for pending in waiting {
+            pending.wake();
+        }
+    }
+
+    /// Gives an answer to the call that it is for.
+    pub(super) fn deliver(&self, reply: CallReply, unclaimed: &impl Fn(u64, u64)) {
         let CallReply { call, status, object, body } = reply;
         let status = Status::from_number(status).unwrap_or(Status::BadResult);
         let (bytes, received) = body.unpack();

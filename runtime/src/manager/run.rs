@@ -26,6 +26,8 @@ pub(super) struct MethodCall<'a> {
     pub(super) object: u64,
     pub(super) arguments: &'a [u8],
     pub(super) received: &'a Received,
+    /// Whether it may be a task that is no method.
+    pub(super) tasks: bool,
 }
 
 /// What came of it.
@@ -48,7 +50,7 @@ impl Outcome {
 
 /// Runs a call. The result goes into `buffer`. `before_wait` runs before this thread waits for another call.
 pub(super) fn run(server: &Server, call: MethodCall<'_>, buffer: Vec<u8>, before_wait: impl FnOnce()) -> Outcome {
-    let Some(task) = lookup_method(call.method).or_else(|| lookup(call.method)) else {
+    let Some(task) = lookup_method(call.method).or_else(|| lookup(call.method).filter(|_| call.tasks)) else {
         return Outcome::without_result(Status::UnknownTask, buffer);
     };
     match task.kind() {

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::held::TravellingBell;
 use super::leader;
+use super::remote::{self, ListenAt};
 use super::server::Server;
 use super::wire::{ClientRequest, ManagerId};
 use crate::channel::{QueueReceiver, QueueSender};
@@ -25,12 +26,13 @@ pub(super) struct Parts {
     pub(super) bell: TravellingBell,
     pub(super) receiver: QueueReceiver<ClientRequest>,
     pub(super) sender: QueueSender<ClientRequest>,
+    pub(super) listen: Vec<ListenAt>,
 }
 
 /// Is a manager until it is told to end. Says why it could not become one.
 #[process_task]
 pub(super) fn serve(parts: Parts) -> Result<(), String> {
-    let Parts { id, name, bell, receiver, sender } = parts;
+    let Parts { id, name, bell, receiver, sender, listen } = parts;
     let bell = bell.0;
     // Each message on its way with a proxy in it takes a descriptor here.
     let (_, most) = limits::current()[limits::OPEN_FILES];
@@ -39,6 +41,8 @@ pub(super) fn serve(parts: Parts) -> Result<(), String> {
     let server = Arc::new(server.map_err(|errno| format!("make an epoll set: {}", errno.desc()))?);
     Server::become_own(&server);
     leader::start(&server).map_err(|error| format!("start a thread: {error}"))?;
+    let addresses = remote::listen(&server, &listen)?;
+    let _ = server.addresses.set(addresses);
     let words = bell.words();
     words.pid.store(std::process::id(), Relaxed);
     words.process.store(proc_table::current().bits(), Relaxed);

@@ -14,7 +14,7 @@ use super::deferred::{self, AnswerPlace, Answering, CallId};
 use super::memory::BellMemory;
 use super::run::{self, MethodCall};
 use super::stats::ManagerStats;
-use super::tables::{Dropped, Peer, Tables};
+use super::tables::{Dropped, Peer, PeerLink, Tables};
 use super::turn::Turn;
 use super::wire::{AlignedBytes, Answer, ClientRequest, Hello, ManagerId, ManagerQuestion, Status};
 use crate::channel::{QueueReceiver, QueueSender, TryRecvError};
@@ -45,6 +45,8 @@ pub(crate) struct Server {
     /// Descriptors that are there to be given up.
     spare: Mutex<Vec<OwnedFd>>,
     pub(super) calls: AtomicU64,
+    /// Where it listens.
+    pub(super) addresses: OnceLock<Vec<String>>,
     has_ended: AtomicBool,
     end: (Mutex<()>, Condvar),
 }
@@ -81,6 +83,7 @@ impl Server {
             tickets: AtomicU32::new(0),
             spare: Mutex::new(spare_descriptors()),
             calls: AtomicU64::new(0),
+            addresses: OnceLock::new(),
             has_ended: AtomicBool::new(false),
             end: (Mutex::new(()), Condvar::new()),
         })
@@ -174,7 +177,8 @@ impl Server {
             }
             ClientRequest::Goodbye { client } | ClientRequest::ClientGone { client } => {
                 let removed = tables.remove_client(client);
-                removed.map(|(process, dropped)| self.forget(&process, dropped)).unwrap_or_default()
+                let (process, dropped) = removed.unwrap_or_default();
+                self.forget(process.as_ref(), dropped)
             }
             ClientRequest::Hold { ticket, object, end } => {
                 let end = end.and_then(|end| end.into_owned().ok());
@@ -183,7 +187,7 @@ impl Server {
             }
             ClientRequest::TicketGone { ticket } => {
                 let removed = tables.remove_ticket(ticket);
-                removed.map(|(end, dropped)| self.forget(&end, dropped)).unwrap_or_default()
+                removed.map(|(end, dropped)| self.forget(Some(&end), dropped)).unwrap_or_default()
             }
             ClientRequest::Claim { client, object } => {
                 tables.claim(client, object);
@@ -191,15 +195,18 @@ impl Server {
             }
             ClientRequest::Release { client, object } => tables.release(client, object).into_iter().collect(),
             ClientRequest::Shutdown => tables.take_objects(),
-            ClientRequest::Cancel { .. } | ClientRequest::Call { .. } | ClientRequest::Ask { .. } => Dropped::new(),
+            ClientRequest::Introduce(_)
+            | ClientRequest::Cancel { .. }
+            | ClientRequest::Call { .. }
+            | ClientRequest::Ask { .. } => Dropped::new(),
         }
     }
 
     fn welcome(&self, tables: &mut Tables, hello: Hello) {
         let Hello { client, replies, process, memory } = hello;
         let Ok(process) = process.into_owned() else { return };
-        let peer = Peer { number: client, memory: memory.0, replies };
-        if client != 0 && tables.add_client(peer, process) {
+        let peer = Peer { number: client, link: PeerLink::Local { memory: memory.0, replies } };
+        if client != 0 && tables.add_client(peer, Some(process)) {
             tables.with_process(client, |process| {
                 let _ = self.watched.add(process.as_fd(), client.into(), Trigger::OneShot);
             });
@@ -215,8 +222,10 @@ impl Server {
         }
     }
 
-    fn forget(&self, watched: &OwnedFd, dropped: Dropped) -> Dropped {
-        self.watched.remove(watched.as_fd());
+    fn forget(&self, watched: Option<&OwnedFd>, dropped: Dropped) -> Dropped {
+        if let Some(watched) = watched {
+            self.watched.remove(watched.as_fd());
+        }
         dropped
     }
 
@@ -248,6 +257,7 @@ impl Server {
                 instance.clear_poison();
                 Vec::new()
             }),
+            ManagerQuestion::Addresses => (Status::Done, to_bytes(self.addresses.get_or_init(Vec::new))),
             ManagerQuestion::Stats => {
                 let objects = tables.objects_by_type().into_iter().map(|(name, count)| (name.to_owned(), count));
                 let stats = ManagerStats {
@@ -266,7 +276,7 @@ impl Server {
     pub(super) fn call_here(&self, method: u32, object: u64, (bytes, handles): (&[u8], &Handles)) -> Answer {
         self.calls.fetch_add(1, AcqRel);
         let (arguments, received) = (AlignedBytes::copied(bytes), Received::of_own(handles));
-        let call = MethodCall { method, object, arguments: arguments.as_slice(), received: &received };
+        let call = MethodCall { method, object, arguments: arguments.as_slice(), received: &received, tasks: true };
         let caller = CallId { client: 0, call: self.calls.load(Relaxed) };
         let run = || run::run(self, call, Vec::new(), || ());
         let (mut outcome, answering) = deferred::with_caller(caller, AnswerPlace::Own, run);

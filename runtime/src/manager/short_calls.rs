@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release};
 use std::time::Instant;
 
 use super::bell;
-use super::client::{Client, PATIENCE};
+use super::client::{Client, LocalLink, PATIENCE};
 use super::pending::IN_SLOT;
 use super::slots::{self, CallSlot, Head, SLOT_BYTES, SLOTS};
 use super::turn::nudge;
@@ -20,25 +20,25 @@ use crate::sys::{futex, limits};
 impl Client {
     pub(super) fn call_in_slot(
         &self,
-        at: usize,
-        (method, object): (u32, u64),
+        local: &LocalLink,
+        (at, method, object): (usize, u32, u64),
         bytes: &[u8],
         deadline: Option<Instant>,
     ) -> Result<Answer> {
-        let words = self.memory.words();
+        let words = local.memory.words();
         let slot = &words.slots[at];
         let call = self.next_call() | IN_SLOT;
-        self.memory.write(at, bytes);
+        local.memory.write(at, bytes);
         slot.request(Head { what: method, object, call, len: u32::try_from(bytes.len()).unwrap_or(0) });
         slots::announce(&words.ready, at);
-        self.bell.ring(bell::group_bit(self.number));
-        if self.shares_processor() || !self.spin.until(|| slot.is_answered()) {
-            self.wait_in_slot(at, slot, deadline)?;
+        local.bell.ring(bell::group_bit(self.number));
+        if self.shares_processor(local) || !self.spin.until(|| slot.is_answered()) {
+            self.wait_in_slot(local, (at, slot), deadline)?;
         }
         let Head { what, object, len, .. } = slot.head();
         let len = (len as usize).min(SLOT_BYTES);
         let mut bytes = AlignedBytes::default();
-        self.memory.read(at, bytes.of_len(len));
+        local.memory.read(at, bytes.of_len(len));
         self.give_back(at, slot);
         match Status::from_number(what) {
             Some(Status::Elsewhere) => {
@@ -61,10 +61,10 @@ impl Client {
     }
 
     /// Whether the manager's leader was last seen where this thread runs: then looking would only keep it from running.
-    fn shares_processor(&self) -> bool {
+    fn shares_processor(&self, local: &LocalLink) -> bool {
         let here = limits::current_cpu();
-        note(&self.memory.words().cpu, here + 1);
-        let leaders = self.bell.words().cpu.load(Relaxed).checked_sub(1);
+        note(&local.memory.words().cpu, here + 1);
+        let leaders = local.bell.words().cpu.load(Relaxed).checked_sub(1);
         let shares = leaders == Some(here);
         // Another thread that calls will see to it.
         if let Ok(mut collision) = self.collision.try_lock() {
@@ -74,7 +74,7 @@ impl Client {
     }
 
     #[cold]
-    fn wait_in_slot(&self, at: usize, slot: &CallSlot, deadline: Option<Instant>) -> Result<()> {
+    fn wait_in_slot(&self, local: &LocalLink, (at, slot): (usize, &CallSlot), deadline: Option<Instant>) -> Result<()> {
         let since = Instant::now();
         let mut longest = PATIENCE;
         while let Some(asleep) = slot.prepare_sleep() {
@@ -98,9 +98,9 @@ impl Client {
                 return Err(if is_gone { self.gone(execution) } else { self.late(execution) });
             }
             if slot.is_untouched() {
-                slots::announce(&self.memory.words().ready, at);
-                self.bell.ring(bell::group_bit(self.number));
-                nudge(&self.bell);
+                slots::announce(&local.memory.words().ready, at);
+                local.bell.ring(bell::group_bit(self.number));
+                nudge(&local.bell);
             }
             longest = MAX_SLEEP;
         }
@@ -109,11 +109,11 @@ impl Client {
     }
 
     /// Takes a free slot.
-    pub(super) fn take_slot(&self) -> Option<usize> {
+    pub(super) fn take_slot(&self, local: &LocalLink) -> Option<usize> {
         let mut free = self.free.load(Relaxed);
         loop {
             if free == 0 {
-                free = self.reclaim()?;
+                free = self.reclaim(local)?;
                 continue;
             }
             let at = free.trailing_zeros();
@@ -131,8 +131,8 @@ impl Client {
 
     /// Frees slots of calls that no thread waits for and that are answered now. What is free then, if something is.
     #[cold]
-    fn reclaim(&self) -> Option<u32> {
-        let words = self.memory.words();
+    fn reclaim(&self, local: &LocalLink) -> Option<u32> {
+        let words = local.memory.words();
         for at in 0..SLOTS {
             let bit = 1 << at;
             let slot = &words.slots[at];

@@ -8,19 +8,41 @@ use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::bell::GROUPS;
 use super::instance::Instance;
 use super::memory::ClientMemory;
-use super::wire::CallReply;
-use crate::channel::QueueSender;
+use super::wire::{CallReply, ClientRequest};
+use crate::channel::{Connection, QueueSender, SendTimeoutError};
 
 /// A client, as the threads of the manager that answer it have it.
 #[derive(Debug)]
 pub(super) struct Peer {
     pub(super) number: u32,
-    pub(super) memory: Arc<ClientMemory>,
-    pub(super) replies: QueueSender<CallReply>,
+    pub(super) link: PeerLink,
+}
+
+/// The ways to a client.
+#[derive(Debug)]
+pub(super) enum PeerLink {
+    /// A process of the manager's tree.
+    Local { memory: Arc<ClientMemory>, replies: QueueSender<CallReply> },
+    /// One that has connected.
+    Connected(Arc<ServedConnection>),
+}
+
+/// A connection, as the manager has it.
+pub(super) type ServedConnection = Connection<CallReply, ClientRequest>;
+
+impl Peer {
+    /// Sends an answer through the client's queue, or its connection.
+    pub(super) fn send(&self, reply: CallReply, timeout: Duration) -> Result<(), SendTimeoutError<CallReply>> {
+        match &self.link {
+            PeerLink::Local { replies, .. } => replies.send_timeout(reply, timeout),
+            PeerLink::Connected(connection) => connection.send_timeout(reply, timeout),
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -33,8 +55,8 @@ struct CountedObject {
 #[derive(Debug)]
 struct ClientEntry {
     peer: Arc<Peer>,
-    /// Its pidfd, which is watched.
-    process: OwnedFd,
+    /// Its pidfd, which is watched; of one that has connected, the connection is.
+    process: Option<OwnedFd>,
     /// How many references to which object it has.
     references: HashMap<u64, u64>,
 }
@@ -105,19 +127,20 @@ impl Tables {
     }
 
     /// Adds a client, unless there is one with its number.
-    pub(super) fn add_client(&mut self, peer: Peer, process: OwnedFd) -> bool {
+    pub(super) fn add_client(&mut self, peer: Peer, process: Option<OwnedFd>) -> bool {
         let number = peer.number;
         let Entry::Vacant(place) = self.clients.entry(number) else { return false };
         let peer = Arc::new(peer);
+        let has_memory = matches!(peer.link, PeerLink::Local { .. });
         place.insert(ClientEntry { peer: Arc::clone(&peer), process, references: HashMap::new() });
-        if let Some(group) = self.groups.get_mut((number % GROUPS) as usize) {
+        if has_memory && let Some(group) = self.groups.get_mut((number % GROUPS) as usize) {
             Arc::make_mut(group).push(peer);
         }
         true
     }
 
     /// Removes a client and all references that it has. Its pidfd is not to be watched any more.
-    pub(super) fn remove_client(&mut self, number: u32) -> Option<(OwnedFd, Dropped)> {
+    pub(super) fn remove_client(&mut self, number: u32) -> Option<(Option<OwnedFd>, Dropped)> {
         let client = self.clients.remove(&number)?;
         if let Some(group) = self.groups.get_mut((number % GROUPS) as usize) {
             Arc::make_mut(group).retain(|peer| peer.number != number);
@@ -131,7 +154,7 @@ impl Tables {
 
     /// Calls `watch` with what is to be watched for that client.
     pub(super) fn with_process<R>(&self, client: u32, watch: impl FnOnce(&OwnedFd) -> R) -> Option<R> {
-        self.clients.get(&client).map(|client| watch(&client.process))
+        self.clients.get(&client).and_then(|client| client.process.as_ref()).map(watch)
     }
 
     /// As [`with_process`](Self::with_process), for a message on its way.

@@ -36,6 +36,8 @@ impl ManagerId {
 pub(crate) enum ClientRequest {
     /// A process is a client from now on.
     Hello(Hello),
+    /// The same of one that has connected, which is of this build or is refused.
+    Introduce(Introduction),
     /// It is none any more.
     Goodbye { client: u32 },
     /// Runs a method, a constructor (`object` is 0), or a task (likewise).
@@ -70,10 +72,22 @@ pub(crate) struct Hello {
     pub(super) memory: TravellingHandle<ClientMemory>,
 }
 
+/// What the two ends of a connection tell each other first.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Introduction {
+    /// See [`fingerprint`](crate::task::fingerprint).
+    pub(super) fingerprint: u64,
+    /// The name of the program.
+    pub(super) program: String,
+    /// The manager's, of its answer.
+    pub(super) manager: Option<(ManagerId, String, u32)>,
+}
+
 /// What the manager itself is asked.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub(crate) enum ManagerQuestion {
     Stats,
+    Addresses,
     IsPoisoned { object: u64 },
     ClearPoison { object: u64 },
 }
@@ -104,13 +118,15 @@ pub(crate) enum Status {
     NoObject,
     /// It would wait for its own thread.
     Reentered,
+    /// The process at the other end of the connection is of another build.
+    OtherBuild,
     /// The answer does not fit, and comes through the queue of replies.
     Elsewhere,
 }
 
 impl Status {
     pub(super) fn from_number(number: u32) -> Option<Self> {
-        const ALL: [Status; 10] = [
+        const ALL: [Status; 11] = [
             Status::Done,
             Status::Panicked,
             Status::BadArguments,
@@ -120,6 +136,7 @@ impl Status {
             Status::WrongType,
             Status::NoObject,
             Status::Reentered,
+            Status::OtherBuild,
             Status::Elsewhere,
         ];
         ALL.into_iter().find(|status| *status as u32 == number)
@@ -167,6 +184,7 @@ impl Answer {
                      would wait for itself; call the object's own methods directly",
                 ));
             }
+            Status::OtherBuild => (ErrorKind::BinaryMismatch, Execution::NotStarted),
             Status::Elsewhere => {
                 let reason = "an answer that is elsewhere twice".to_owned();
                 (ErrorKind::ProtocolViolation { reason }, Execution::Unknown)

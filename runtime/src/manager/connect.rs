@@ -1,0 +1,108 @@
+//! Managers that are connected to: the client's side.
+//!
+//! Runs in: any process. A thread of each connection brings the answers to those that wait.
+
+#[cfg(feature = "tcp")]
+use std::net::ToSocketAddrs;
+use std::path::Path;
+use std::sync::{Arc, Weak};
+use std::thread;
+use std::time::Duration;
+
+use super::client::{Client, ClientConnection};
+use super::handle::ManagerHandle;
+use super::held::Route;
+use super::owner::Manager;
+use super::pending::Inbox;
+use super::remote::introduction;
+use super::wire::{ClientRequest, Introduction, Status};
+#[cfg(feature = "tcp")]
+use crate::channel::{Key, connect_tcp};
+use crate::channel::{RecvTimeoutError, connect_unix};
+use crate::codec::message::from_bytes;
+use crate::error::{Error, ErrorKind, Execution, Result};
+
+/// How long the manager may take to say of which build it is.
+const INTRODUCTION_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// How often a thread that waits for answers looks whether the connection is still wanted.
+const LOOK_INTERVAL: Duration = Duration::from_millis(200);
+
+impl Manager {
+    /// Connects to a manager that [listens](crate::ManagerBuilder::listen_unix) at `path`: one of this user, and of the
+    /// same build of this program.
+    ///
+    /// # Errors
+    /// As [`connect_unix`](crate::channel::connect_unix); and [`ErrorKind::BinaryMismatch`] if the manager is of another
+    /// build, which the error names.
+    ///
+    /// # If the manager dies
+    /// As that of any: each call fails with [`ErrorKind::ManagerGone`], also where it ended this process's connection only.
+    pub fn connect_unix(path: impl AsRef<Path>) -> Result<ManagerHandle> {
+        over(connect_unix(path)?)
+    }
+
+    /// Connects to a manager that [listens](crate::ManagerBuilder::listen_tcp) at this address, and that has the same key
+    /// and is of the same build of this program.
+    ///
+    /// # Errors
+    /// As [`connect_tcp`](crate::channel::connect_tcp); and [`ErrorKind::BinaryMismatch`] if the manager is of another
+    /// build, which the error names.
+    ///
+    /// # If the manager dies
+    /// As with [`connect_unix`](Self::connect_unix).
+    #[cfg(feature = "tcp")]
+    #[doc(alias = "connect")]
+    pub fn connect_tcp(address: impl ToSocketAddrs, key: &Key) -> Result<ManagerHandle> {
+        over(connect_tcp(address, key)?)
+    }
+}
+
+fn over(connection: ClientConnection) -> Result<ManagerHandle> {
+    let refused = |reason: &str| {
+        let reason = format!("connect to a manager: {reason}");
+        Error::new(ErrorKind::Refused { reason }, Execution::NotStarted)
+    };
+    let ours = introduction();
+    let sent = connection.send_timeout(ClientRequest::Introduce(ours.clone()), INTRODUCTION_TIMEOUT);
+    sent.map_err(|_| refused("the other side has closed the connection"))?;
+    let reply = connection.recv_timeout(INTRODUCTION_TIMEOUT);
+    let reply =
+        reply.map_err(|_| refused("the other side does not answer as a manager of this crate's version does"))?;
+    let (bytes, _) = reply.body.unpack();
+    let theirs: Option<Introduction> = from_bytes(bytes.as_slice()).ok();
+    let theirs = theirs.ok_or_else(|| refused("the other side does not say of which build it is"))?;
+    if reply.status != Status::Done as u32 || theirs.fingerprint != ours.fingerprint {
+        let note = format!(
+            "the manager is `{}` of build {:016x}, and this is `{}` of build {:016x}",
+            theirs.program, theirs.fingerprint, ours.program, ours.fingerprint
+        );
+        return Err(Error::new(ErrorKind::BinaryMismatch, Execution::NotStarted).with_note(note));
+    }
+    let (id, name, pid) = theirs.manager.ok_or_else(|| refused("the other side does not say which manager it is"))?;
+    let number = u32::try_from(reply.object).unwrap_or(0);
+    let (connection, inbox) = (Arc::new(connection), Arc::new(Inbox::new(None)));
+    let client = Client::connected((id, &name, pid), number, (Arc::clone(&connection), Arc::clone(&inbox)));
+    let client = Arc::new(client);
+    let (own, reader) = (Arc::downgrade(&client), thread::Builder::new().name("process-task".to_owned()));
+    let read = move || read(&own, &connection, &inbox);
+    reader.spawn(read).map_err(|error| Error::could_not_start("start a thread", crate::sys::errno_of(&error)))?;
+    Ok(ManagerHandle::new(Route::Client(client)))
+}
+
+/// Brings answers to those that wait, until the connection ends or is not wanted any more.
+fn read(client: &Weak<Client>, connection: &ClientConnection, inbox: &Inbox) {
+    let unclaimed = |_, object| {
+        if let Some(client) = client.upgrade() {
+            client.unclaimed(0, object);
+        }
+    };
+    while client.strong_count() > 0 {
+        match connection.recv_timeout(LOOK_INTERVAL) {
+            Ok(reply) => inbox.deliver(reply, &unclaimed),
+            Err(RecvTimeoutError::Timeout) => {}
+            Err(_) => break,
+        }
+    }
+    inbox.end();
+}

@@ -1,0 +1,159 @@
+//! Managers that processes connect to, by a path and by a port.
+//!
+//! Runs in: the test process, which connects to managers as if it were no relative, its tasks, and managers.
+
+use std::thread;
+use std::time::Duration;
+
+use crate::objects::{CounterProxy, KeeperProxy, until_objects};
+use crate::support::scratch::Scratch;
+use crate::support::shared_counter::{reach, stage as new_stage, until, until_killed};
+use crate::support::{PATIENCE, eventually};
+use process_task::channel::{Key, connect_tcp, connect_unix};
+use process_task::{ErrorKind, Manager, ManagerHandle, ProcessBuilder, StartMethod, process_task};
+
+under_every_start_method! {
+    connected_process_makes_and_calls_objects,
+    calls_of_one_connection_run_side_by_side,
+    key_is_needed_to_connect,
+    killed_client_is_let_go_of,
+    killed_manager_is_gone_for_those_connected,
+    calls_may_be_made_later_and_end_in_time,
+    tasks_and_handles_are_refused,
+    strangers_and_babble_harm_no_other,
+}
+
+fn listening(method: StartMethod, key: &Key) -> Manager {
+    Manager::builder().name("remote").start_method(method).listen_tcp("127.0.0.1:0", key).start().unwrap()
+}
+
+fn connected(manager: &ManagerHandle, key: &Key) -> ManagerHandle {
+    Manager::connect_tcp(&manager.addresses().unwrap()[0], key).unwrap()
+}
+
+fn connected_process_makes_and_calls_objects(method: StartMethod) {
+    let (key, scratch) = (Key::random().unwrap(), Scratch::new());
+    let path = scratch.path().join("own").join("manager");
+    let builder = Manager::builder().name("remote").start_method(method).listen_unix(&path);
+    let manager = builder.listen_tcp("127.0.0.1:0", &key).start().unwrap();
+    let by_path = Manager::connect_unix(&path).unwrap();
+    let by_port = Manager::connect_tcp(&manager.addresses().unwrap()[1], &key).unwrap();
+    for there in [by_path, by_port] {
+        assert_eq!((there.name(), there.pid()), ("remote", manager.pid()));
+        assert_eq!(there, *manager);
+        let counter = CounterProxy::new(&there, 5).unwrap();
+        assert_eq!(counter.add(3).unwrap(), 8);
+        assert_eq!(counter.checked_div(0).unwrap().unwrap_err(), "division by zero");
+        let error = counter.panic_shared().unwrap_err();
+        assert!(matches!(error.kind(), ErrorKind::Panicked { .. }), "{error}");
+        for len in [0, 5000, 3 << 20] {
+            assert_eq!(counter.echo(vec![7; len]).unwrap().len(), len);
+        }
+        assert_eq!(there.stats().unwrap().objects().len(), 1);
+        drop(counter);
+        until_objects(&manager, 0);
+    }
+    eventually("the clients are gone", PATIENCE, || manager.stats().unwrap().clients() == 1);
+}
+
+fn calls_of_one_connection_run_side_by_side(method: StartMethod) {
+    let key = Key::random().unwrap();
+    let manager = listening(method, &key);
+    let counter = CounterProxy::new(&connected(&manager, &key), 5).unwrap();
+    thread::scope(|scope| {
+        let calls: Vec<_> = (0..8).map(|_| scope.spawn(|| counter.sleep(Duration::from_millis(100)))).collect();
+        assert_eq!(counter.get().unwrap(), 5);
+        calls.into_iter().for_each(|call| call.join().unwrap().unwrap());
+    });
+}
+
+fn key_is_needed_to_connect(method: StartMethod) {
+    let key = Key::random().unwrap();
+    let manager = listening(method, &key);
+    let address = &manager.addresses().unwrap()[0];
+    let error = Manager::connect_tcp(address, &Key::random().unwrap()).unwrap_err();
+    assert!(matches!(error.kind(), ErrorKind::Refused { .. }), "{error}");
+    assert!(CounterProxy::new(&connected(&manager, &key), 1).is_ok());
+}
+
+#[process_task]
+fn hold(address: String, secret: Vec<u8>, stage: &crate::support::shared_counter::Stage) {
+    let there = Manager::connect_tcp(&address, &Key::new(secret).unwrap()).unwrap();
+    let _counters: Vec<_> = (0..10).map(|start| CounterProxy::new(&there, start).unwrap()).collect();
+    reach(stage);
+    until_killed();
+}
+
+fn killed_client_is_let_go_of(method: StartMethod) {
+    let key = Key::random().unwrap();
+    let manager = listening(method, &key);
+    let stage = new_stage();
+    let args = (manager.addresses().unwrap()[0].clone(), key.secret().to_vec(), &stage);
+    let process = ProcessBuilder::new().start_method(method).spawn(hold, args).unwrap();
+    until(&stage, 1);
+    assert_eq!(manager.stats().unwrap().objects().values().sum::<usize>(), 10);
+    process.kill().unwrap();
+    process.join().unwrap_err();
+    until_objects(&manager, 0);
+}
+
+fn killed_manager_is_gone_for_those_connected(method: StartMethod) {
+    let key = Key::random().unwrap();
+    let manager = listening(method, &key);
+    let counter = CounterProxy::new(&connected(&manager, &key), 1).unwrap();
+    thread::scope(|scope| {
+        let waits = scope.spawn(|| counter.sleep(Duration::from_secs(50)).unwrap_err());
+        while manager.stats().unwrap().calls() < 2 {}
+        manager.kill().unwrap();
+        let error = waits.join().unwrap();
+        assert!(matches!(error.kind(), ErrorKind::ManagerGone { .. }), "{error}");
+        let error = counter.get().unwrap_err();
+        assert!(matches!(error.kind(), ErrorKind::ManagerGone { .. }), "{error}");
+    });
+}
+
+fn calls_may_be_made_later_and_end_in_time(method: StartMethod) {
+    let key = Key::random().unwrap();
+    let manager = listening(method, &key);
+    let counter = CounterProxy::new(&connected(&manager, &key), 0).unwrap();
+    let calls: Vec<_> = (0..100).map(|_| counter.later().add(1)).collect();
+    assert_eq!(calls.into_iter().map(|call| call.join().unwrap()).max(), Some(100));
+    let error = counter.with_timeout(Duration::from_millis(40)).sleep(Duration::from_millis(400)).unwrap_err();
+    assert_eq!(error.kind(), &ErrorKind::Elapsed);
+    let awaited = crate::support::executor::block_on(counter.later().get());
+    assert_eq!(awaited.unwrap(), 100);
+}
+
+#[process_task]
+fn nothing() {}
+
+fn tasks_and_handles_are_refused(method: StartMethod) {
+    let key = Key::random().unwrap();
+    let manager = listening(method, &key);
+    let there = connected(&manager, &key);
+    assert_eq!(there.call(nothing, ()).unwrap_err().kind(), &ErrorKind::UnknownTask);
+    let keeper = KeeperProxy::new(&there, None).unwrap();
+    let error = keeper.keep(CounterProxy::new(&there, 1).unwrap()).unwrap_err();
+    assert!(error.to_string().contains("cannot travel"), "{error}");
+    let error = keeper.keep(CounterProxy::new(&manager, 1).unwrap()).unwrap_err();
+    assert!(matches!(error.kind(), ErrorKind::CannotEncode { .. }), "{error}");
+    assert_eq!(keeper.sum().unwrap(), 0);
+}
+
+fn strangers_and_babble_harm_no_other(method: StartMethod) {
+    let (key, scratch) = (Key::random().unwrap(), Scratch::new());
+    let path = scratch.path().join("own").join("manager");
+    let builder = Manager::builder().start_method(method).listen_unix(&path);
+    let manager = builder.listen_tcp("127.0.0.1:0", &key).start().unwrap();
+    let address = &manager.addresses().unwrap()[1];
+    let counter = CounterProxy::new(&Manager::connect_unix(&path).unwrap(), 1).unwrap();
+    let silent = connect_unix::<String, String>(&path).unwrap();
+    for round in 0..20_u8 {
+        let babbles = connect_tcp::<Vec<u8>, Vec<u8>>(address, &key).unwrap();
+        let _ = babbles.send((0..round).map(|at| at.wrapping_mul(37)).collect());
+        assert!(babbles.recv().is_err() || round > 0);
+        assert_eq!(counter.get().unwrap(), 1);
+    }
+    drop(silent);
+    assert_eq!(counter.add(1).unwrap(), 2);
+}
