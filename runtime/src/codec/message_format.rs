@@ -266,7 +266,7 @@ mod tests {
         assert!(bytes.is_empty() || of_message::<T>(&bytes[1..], &Received::default()).is_err());
     }
 
-    #[derive(Serialize, Deserialize, PartialEq, Debug)]
+    #[derive(Clone, Serialize, Deserialize, PartialEq, Debug)]
     struct Point {
         name: String,
         at: (i32, Option<char>),

@@ -50,12 +50,12 @@ mod named;
 mod number;
 mod paths;
 mod plain;
-pub(crate) mod reader;
+mod reader;
 mod sites;
 mod strict;
 mod trial;
 mod via_serde;
-mod writer;
+pub(crate) mod writer;
 
 #[cfg(test)]
 mod tests;

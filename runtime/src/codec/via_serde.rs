@@ -193,9 +193,6 @@ pub(super) fn take<'a, T: Deserialize<'a>>(reader: &mut Reader<'a>) -> Result<T,
 
 #[cold]
 fn take_named<'a, T: Deserialize<'a>>(reader: &mut Reader<'a>) -> Result<T, CodecError> {
-    if reader.rest().is_empty() && reader.step_over() {
-        return take(reader);
-    }
     let [mark] = reader.take_array()?;
     if mark != BY_NAME && !(mark == LOGGED && trial::is_on()) {
         return Err(CodecError::bad_variant("way to write a value", mark));

@@ -10,6 +10,7 @@
 //! the [`Spill`], and the emptied buffer stages what follows. So one big piece costs one reservation of exactly its
 //! size and one copy, while a million small ones cost one call of the spill for each bufferful, and amortised doubling.
 
+use std::cell::{Cell, RefCell};
 use std::fmt;
 use std::io;
 
@@ -34,6 +35,45 @@ pub enum Encoded {
     Small(Vec<u8>),
     /// This many at the start of the [`Spill`].
     Spilled(usize),
+}
+
+/// Where a payload has bytes of padding, so that what follows is aligned.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Padding {
+    pub(crate) from: usize,
+    pub(crate) to: usize,
+}
+
+thread_local! {
+    /// Whether this thread notes where it writes padding, and where it did.
+    static NOTES: Cell<bool> = const { Cell::new(false) };
+    static PADDINGS: RefCell<Vec<Padding>> = const { RefCell::new(Vec::new()) };
+}
+
+/// Runs `encode`, which writes one payload, and returns also where padding is in it: so that the payload can be put behind
+/// another one, where it needs other padding ([`append`]).
+pub(crate) fn noting_paddings<R>(encode: impl FnOnce() -> R) -> (R, Vec<Padding>) {
+    struct Scope(bool, Vec<Padding>);
+    impl Drop for Scope {
+        fn drop(&mut self) {
+            NOTES.set(self.0);
+            PADDINGS.set(std::mem::take(&mut self.1));
+        }
+    }
+    let _scope = Scope(NOTES.replace(true), PADDINGS.take());
+    let encoded = encode();
+    (encoded, PADDINGS.take())
+}
+
+/// Appends the bytes of `payload` from `from` on, which had these paddings, to those of another payload in `bytes`.
+pub(crate) fn append(bytes: &mut Vec<u8>, (payload, from): (&[u8], usize), paddings: &[Padding]) {
+    let mut at = from;
+    for padding in paddings {
+        bytes.extend_from_slice(payload.get(at..padding.from).unwrap_or_default());
+        bytes.resize(bytes.len().next_multiple_of(ALIGNMENT), 0);
+        at = padding.to;
+    }
+    bytes.extend_from_slice(payload.get(at..).unwrap_or_default());
 }
 
 /// A payload under construction.
@@ -109,8 +149,17 @@ impl<'s> Writer<'s> {
     #[inline]
     pub fn put_aligned(&mut self, bytes: &[u8]) -> Result<(), CodecError> {
         let padding = self.len().next_multiple_of(ALIGNMENT) - self.len();
+        if NOTES.get() {
+            self.note(padding);
+        }
         self.put_bytes(&[0; ALIGNMENT][..padding])?;
         self.put_bytes(bytes)
+    }
+
+    #[cold]
+    fn note(&self, padding: usize) {
+        let from = self.len();
+        PADDINGS.with_borrow_mut(|paddings| paddings.push(Padding { from, to: from + padding }));
     }
 
     /// Appends a length or a count, as `u64`.
@@ -221,5 +270,78 @@ impl<'s> Writer<'s> {
 impl fmt::Debug for Writer<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Writer").field("len", &self.len()).field("small", &(self.capacity == 0)).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::codec::message_format::NoSpill;
+    use crate::codec::{Plain as _, Reader};
+
+    /// The payload of `write`, and its paddings.
+    fn payload(write: impl FnOnce(&mut Writer<'_>)) -> (Vec<u8>, Vec<Padding>) {
+        let mut none = NoSpill;
+        let mut writer = Writer::new(Vec::new(), usize::MAX, &mut none);
+        let ((), paddings) = noting_paddings(|| write(&mut writer));
+        match writer.finish().unwrap() {
+            Encoded::Small(bytes) => (bytes, paddings),
+            Encoded::Spilled(_) => unreachable!("there is no spill"),
+        }
+    }
+
+    #[test]
+    fn payload_behind_another_is_padded_as_if_written_there() {
+        let values = (vec![1.5_f64, 2.5], "text".to_owned(), [3_u16; 5], Vec::<u64>::new(), 9_u8);
+        let put = |writer: &mut Writer<'_>| {
+            values.0.put(writer).unwrap();
+            values.1.put(writer).unwrap();
+            values.2.put(writer).unwrap();
+            values.3.put(writer).unwrap();
+            values.4.put(writer).unwrap();
+        };
+        let before = |writer: &mut Writer<'_>, len: usize| writer.put_bytes(&vec![0xEE; len]).unwrap();
+        for encoded_behind in [0, 1, 2, 16] {
+            let (alone, paddings) = payload(|writer| {
+                before(writer, encoded_behind);
+                put(writer);
+            });
+            assert_eq!(paddings.len(), 3);
+            for len in 0..33 {
+                let (together, _) = payload(|writer| {
+                    before(writer, len);
+                    put(writer);
+                });
+                let mut bytes = vec![0xEE; len];
+                append(&mut bytes, (&alone, encoded_behind), &paddings);
+                assert_eq!(bytes, together, "{len} bytes come before, and {encoded_behind} came before");
+                let mut reader = Reader::new(&bytes);
+                reader.take(len).unwrap();
+                assert_eq!(Vec::<f64>::get(&mut reader).unwrap(), values.0);
+                assert_eq!(String::get(&mut reader).unwrap(), values.1);
+            }
+        }
+    }
+
+    #[test]
+    fn paddings_are_noted_only_where_they_are_asked_for() {
+        let (_, paddings) = payload(|writer| {
+            writer.put_bytes(&[1]).unwrap();
+            let ((), inner) = noting_paddings(|| writer.put_aligned(&[2]).unwrap());
+            assert_eq!(inner, [Padding { from: 1, to: 16 }]);
+        });
+        assert!(paddings.is_empty());
+        let mut none = NoSpill;
+        let mut writer = Writer::new(Vec::new(), usize::MAX, &mut none);
+        writer.put_aligned(&[1]).unwrap();
+        assert_eq!(noting_paddings(|| ()).1, []);
+    }
+
+    #[test]
+    fn paddings_that_make_no_sense_are_no_panic() {
+        let mut bytes = Vec::new();
+        append(&mut bytes, (&[1, 2, 3], 2), &[Padding { from: 1, to: 9 }, Padding { from: 2, to: 0 }]);
+        append(&mut bytes, (&[1, 2, 3], 9), &[]);
+        assert!(bytes.len() <= 4);
     }
 }

@@ -2,8 +2,8 @@
 //!
 //! Runs in: the manager. Clients encode the task's arguments here ([`UpdateCall::of`]).
 //!
-//! The task takes the value that there is, as an `Option`, and an argument. Value and argument were encoded apart, so
-//! the task reads them with a [gap](Gap) between.
+//! The task takes the value that there is, as an `Option`, and an argument. Value and argument were encoded apart. The
+//! argument is put behind the value here, with the [padding](Padding) that it needs there.
 
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, ThreadId};
@@ -13,8 +13,8 @@ use serde::{Deserialize, Serialize};
 use super::stored::{Stored, cannot_encode};
 use crate::codec::handles::{self, Handles, Received};
 use crate::codec::message_format::{NoSpill, take_option};
-use crate::codec::reader::{Gap, with_gap};
-use crate::codec::{ALIGNMENT, Encoded, Message, Reader, Writer};
+use crate::codec::writer::{Padding, append, noting_paddings};
+use crate::codec::{Encoded, Message, Reader, Writer};
 use crate::error::{Direction, Error, ErrorKind, Execution, Result};
 use crate::manager::wire::AlignedBytes;
 use crate::sys::mutex::MutexExt as _;
@@ -71,6 +71,8 @@ pub(crate) struct UpdateCall {
     arguments: Stored,
     /// Where the argument begins.
     from: usize,
+    /// Where it has padding.
+    paddings: Vec<(usize, usize)>,
 }
 
 impl UpdateCall {
@@ -86,7 +88,8 @@ impl UpdateCall {
         let task = task.registration().task_index().ok_or_else(Error::unknown_task)?;
         let (mut handles, mut none) = (Handles::default(), NoSpill);
         let mut writer = Writer::new(Vec::new(), usize::MAX, &mut none);
-        let encoded = handles::collect(&mut handles, || T::encode((None, arg), &mut writer));
+        let encode = || handles::collect(&mut handles, || T::encode((None, arg), &mut writer));
+        let (encoded, paddings) = noting_paddings(encode);
         let bytes = match encoded.and_then(|()| writer.finish()).map_err(|error| cannot_encode(error.to_string()))? {
             Encoded::Small(bytes) => bytes,
             Encoded::Spilled(_) => return Err(cannot_encode("the argument is too long")),
@@ -97,7 +100,8 @@ impl UpdateCall {
             return Err(cannot_encode("an absent value is not encoded as one"));
         }
         let from = reader.position();
-        Ok(Self { task, arguments: Stored::new(&bytes, handles), from })
+        let paddings = paddings.into_iter().map(|padding| (padding.from, padding.to)).collect();
+        Ok(Self { task, arguments: Stored::new(&bytes, handles), from, paddings })
     }
 
     /// Runs the task on `value`, and returns what it made of it.
@@ -106,11 +110,13 @@ impl UpdateCall {
         let bytes = self.arguments.bytes();
         let (absent, _) = bytes.split_at_checked(self.from).ok_or(UpdateError::UnknownTask)?;
         let received = self.received(value)?;
-        let mut payload = AlignedBytes::default();
-        let gap = lay_out(&mut payload, value.map_or(absent, Stored::bytes), (bytes, self.from));
+        let mut payload = value.map_or(absent, Stored::bytes).to_vec();
+        let paddings: Vec<_> = self.paddings.iter().map(|&(from, to)| Padding { from, to }).collect();
+        append(&mut payload, (bytes, self.from), &paddings);
+        let payload = AlignedBytes::copied(&payload);
         let (mut handles, mut none) = (Handles::default(), NoSpill);
         let mut writer = Writer::new(Vec::new(), usize::MAX, &mut none);
-        let run = || with_gap(payload.as_slice(), gap, || task.run(payload.as_slice(), &mut writer));
+        let run = || task.run(payload.as_slice(), &mut writer);
         let ran = handles::provide(&received, || handles::collect(&mut handles, run));
         let finished = ran.and_then(|()| writer.finish().map_err(StubError::Encode));
         match finished {
@@ -135,16 +141,6 @@ impl UpdateCall {
             }
         }
     }
-}
-
-/// Puts `first` and what is behind `from` in `second` into `payload`, each aligned as it was.
-fn lay_out(payload: &mut AlignedBytes, first: &[u8], (second, from): (&[u8], usize)) -> Gap {
-    let to = first.len().next_multiple_of(ALIGNMENT) + from % ALIGNMENT;
-    let rest = &second[from..];
-    let place = payload.of_len(to + rest.len());
-    place[..first.len()].copy_from_slice(first);
-    place[to..].copy_from_slice(rest);
-    Gap { from: first.len(), to }
 }
 
 /// A collection, of which updates lock parts called `K`.
