@@ -15,9 +15,19 @@ use crate::support::programs::{example, watched};
 #[test]
 fn small_examples_print_what_their_headers_say() {
     watched("headers", |mark| {
-        for name in
-            ["square", "spawn", "crash", "timeouts", "worker_state", "await_result", "shared_counter", "barrier_phases"]
-        {
+        for name in [
+            "square",
+            "spawn",
+            "crash",
+            "timeouts",
+            "worker_state",
+            "await_result",
+            "shared_counter",
+            "barrier_phases",
+            "actor",
+            "manager_dict",
+            "remote_manager",
+        ] {
             let source = fs::read_to_string(format!("{}/examples/{name}.rs", env!("CARGO_MANIFEST_DIR"))).unwrap();
             assert!(source.lines().count() < 100, "{name} is not small any more");
             assert!(

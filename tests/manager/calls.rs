@@ -54,7 +54,7 @@ fn arguments_may_be_borrowed_and_long(method: StartMethod) {
     let counter = CounterProxy::new(&manager, 0).unwrap();
     assert_eq!(counter.length("four", &[1, 2, 3]).unwrap(), 7);
     for len in [0, 1, 100, 4000, 4096, 4097, 5000, 1 << 16, 5 << 20] {
-        let bytes: Vec<u8> = (0..len).map(|at| at as u8).collect();
+        let bytes: Vec<u8> = (0..len).map(|at: usize| at.to_le_bytes()[0]).collect();
         assert_eq!(counter.echo(bytes.clone()).unwrap(), bytes, "{len} bytes");
     }
     assert_eq!(counter.length(&"x".repeat(100_000), &vec![7; 100_000]).unwrap(), 200_000);

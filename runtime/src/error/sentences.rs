@@ -52,6 +52,7 @@ impl fmt::Display for Error {
 
 impl Error {
     /// What happened to this attempt.
+    #[expect(clippy::too_many_lines, reason = "one arm for each kind")]
     fn sentence(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Inner { kind, execution, task, process, .. } = &*self.0;
         let who = Who(process.as_ref());

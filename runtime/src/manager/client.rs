@@ -158,6 +158,7 @@ impl Client {
         }
     }
 
+    #[expect(clippy::result_large_err, reason = "as with queues and connections, the item comes back")]
     fn send(
         &self,
         request: ClientRequest,
@@ -446,7 +447,7 @@ impl Client {
 
 impl Drop for Client {
     fn drop(&mut self) {
-        CLIENTS.remove(self.id, self);
+        CLIENTS.remove(&self.id, self);
         self.tell(ClientRequest::Goodbye { client: self.number });
     }
 }

@@ -106,3 +106,50 @@ fn read(client: &Weak<Client>, connection: &ClientConnection, inbox: &Inbox) {
     }
     inbox.end();
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::channel::pipe;
+    use crate::codec::handles::Handles;
+    use crate::codec::message::to_bytes;
+    use crate::manager::wire::{CallPayload, CallReply};
+
+    /// What a client hears of another side that answers so.
+    fn told_by(answer: impl FnOnce(Introduction) -> Option<(Status, Vec<u8>)> + Send) -> Error {
+        let (client, manager) = pipe::<ClientRequest, CallReply>().unwrap();
+        thread::scope(|scope| {
+            scope.spawn(move || {
+                let Ok(ClientRequest::Introduce(theirs)) = manager.recv() else { panic!("no introduction") };
+                if let Some((status, bytes)) = answer(theirs) {
+                    let body = CallPayload::new(&bytes, &Handles::default());
+                    manager.send(CallReply { call: 0, status: status as u32, object: 1, body }).unwrap();
+                }
+            });
+            over(client).unwrap_err()
+        })
+    }
+
+    #[test]
+    fn other_build_is_named_on_both_sides() {
+        for status in [Status::OtherBuild, Status::Done] {
+            let error = told_by(|theirs| {
+                assert!(!theirs.program.is_empty() && theirs.manager.is_none());
+                let fingerprint = theirs.fingerprint ^ 1;
+                let ours = Introduction { fingerprint, program: "older".to_owned(), manager: None };
+                Some((status, to_bytes(&ours)))
+            });
+            assert_eq!(error.kind(), &ErrorKind::BinaryMismatch);
+            let own = format!("{:016x}", introduction().fingerprint);
+            let text = error.to_string();
+            assert!(text.contains("`older` of build") && text.contains(&own), "{text}");
+        }
+    }
+
+    #[test]
+    fn other_side_that_is_no_manager_is_refused() {
+        for error in [told_by(|_| None), told_by(|_| Some((Status::Done, vec![7; 3])))] {
+            assert!(matches!(error.kind(), ErrorKind::Refused { .. }), "{error}");
+        }
+    }
+}

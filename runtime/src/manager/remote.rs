@@ -1,8 +1,7 @@
 //! Managers that are connected to: the manager's side.
 //!
 //! Runs in: the manager. A thread accepts, one for each connection reads, and others run its calls.
-//! Invariant: what comes is believed to be nothing but bytes. Only methods and constructors can be named, and only objects of
-//! which the client has a reference... are counted as its.
+//! Invariant: what comes is believed to be nothing but bytes. Only methods and constructors can be named.
 //!
 //! A connection's end is its client's death: its references, locks and calls go. The network's own keep-alive ends the
 //! connection of a host that has vanished.
@@ -98,11 +97,11 @@ fn admit(server: &Arc<Server>, connection: ServedConnection, open: &Arc<Mutex<us
         return;
     }
     let (server, open) = (Arc::clone(server), Arc::clone(open));
-    let serves = move || {
+    let runs = move || {
         serve(&server, connection);
         *open.lock_unpoisoned() -= 1;
     };
-    if thread::Builder::new().name("process-task".to_owned()).spawn(serves).is_ok() {
+    if thread::Builder::new().name("process-task".to_owned()).spawn(runs).is_ok() {
         *count += 1;
     }
 }

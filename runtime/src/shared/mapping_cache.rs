@@ -51,10 +51,10 @@ impl<T, K: Ord> MappingCache<T, K> {
     }
 
     /// Removes a mapping that is being dropped, unless another one has taken its place since its last holder dropped it.
-    pub(crate) fn remove(&self, identity: K, one: &T) {
+    pub(crate) fn remove(&self, identity: &K, one: &T) {
         let mut entries = self.entries();
-        if entries.get(&identity).is_some_and(|found| std::ptr::eq(found.as_ptr(), one)) {
-            entries.remove(&identity);
+        if entries.get(identity).is_some_and(|found| std::ptr::eq(found.as_ptr(), one)) {
+            entries.remove(identity);
         }
     }
 

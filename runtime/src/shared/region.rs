@@ -322,7 +322,7 @@ impl fmt::Debug for Region {
 
 impl Drop for Region {
     fn drop(&mut self) {
-        REGIONS.remove(self.identity, self);
+        REGIONS.remove(&self.identity, self);
     }
 }
 

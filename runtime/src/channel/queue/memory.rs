@@ -291,6 +291,6 @@ impl Handle for QueueMemory {
 
 impl Drop for QueueMemory {
     fn drop(&mut self) {
-        MEMORIES.remove(self.identity, self);
+        MEMORIES.remove(&self.identity, self);
     }
 }
