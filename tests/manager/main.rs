@@ -10,6 +10,7 @@ mod calls;
 mod counting;
 mod deaths;
 mod limits;
+mod lock_storms;
 mod managed;
 mod object;
 mod objects;
