@@ -108,7 +108,11 @@ fn work(workers: &Arc<Workers>) {
             // Without one the next long call keeps the others waiting; then it is tried again.
             let _ = spawn(workers);
         }
-        while workers.lead(&mut lead, &mut scratch) {}
+        while workers.lead(&mut lead, &mut scratch) {
+            if server.has_ended() {
+                return;
+            }
+        }
     }
 }
 

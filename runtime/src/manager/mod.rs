@@ -65,6 +65,8 @@ mod connect;
 mod deferred;
 mod handle;
 mod held;
+#[cfg(test)]
+mod hostile_tests;
 pub(crate) mod instance;
 mod leader;
 pub mod managed;
