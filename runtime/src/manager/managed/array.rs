@@ -44,7 +44,7 @@ impl<T: Message> Array<T> {
     }
 
     fn settled<R>(&self, outcome: Result<std::result::Result<R, UpdateError>>) -> Result<R> {
-        settled(outcome, &self.manager())
+        settled(outcome, || self.manager())
     }
 
     /// Number of elements.

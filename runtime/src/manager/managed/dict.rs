@@ -6,7 +6,7 @@ use std::collections::VecDeque;
 
 use super::key::AsKey;
 use super::raw_dict::{DictPage, RawDictProxy};
-use super::stored::{Stored, key_bytes};
+use super::stored::{Stored, key_bytes, value_of};
 use super::typed::{managed_type, settled};
 use super::update::{UpdateCall, UpdateError};
 use crate::channel::Message;
@@ -55,7 +55,7 @@ impl<K: Message, V: Message> Dict<K, V> {
     }
 
     fn settled<T>(&self, outcome: Result<std::result::Result<T, UpdateError>>) -> Result<T> {
-        settled(outcome, &self.manager())
+        settled(outcome, || self.manager())
     }
 
     /// Puts `value` in at `key`. Returns what was there.
@@ -65,6 +65,11 @@ impl<K: Message, V: Message> Dict<K, V> {
     #[doc(alias("__setitem__", "set"))]
     pub fn insert(&self, key: &(impl AsKey<K> + ?Sized), value: V) -> Result<Option<V>> {
         let (key, value) = (key.key_bytes()?, Stored::of(value)?);
+        if value.is_plain()
+            && let Ok(before) = self.raw.insert_bytes(&key, value.bytes())?
+        {
+            return decoded_bytes(before);
+        }
         decoded(self.settled(self.raw.insert(&key, value))?)
     }
 
@@ -74,7 +79,11 @@ impl<K: Message, V: Message> Dict<K, V> {
     /// The key cannot travel, or the manager is gone.
     #[doc(alias("__getitem__"))]
     pub fn get(&self, key: &(impl AsKey<K> + ?Sized)) -> Result<Option<V>> {
-        decoded(self.raw.get(&key.key_bytes()?)?)
+        let key = key.key_bytes()?;
+        match self.raw.get_bytes(&key)? {
+            Ok(value) => decoded_bytes(value),
+            Err(()) => decoded(self.raw.get(&key)?),
+        }
     }
 
     /// The value at `key`, which is `value` if there was none.
@@ -131,7 +140,13 @@ impl<K: Message, V: Message> Dict<K, V> {
     pub fn extend(&self, entries: impl IntoIterator<Item = (K, V)>) -> Result<()> {
         let encode = |(key, value): (K, V)| Ok((Stored::new(&key_bytes(&key)?, <_>::default()), Stored::of(value)?));
         let pairs = entries.into_iter().map(encode).collect::<Result<Vec<_>>>()?;
-        self.settled(self.raw.extend(&pairs))
+        if !pairs.iter().all(|(_, value)| value.is_plain()) {
+            return self.settled(self.raw.extend(&pairs));
+        }
+        let pieces = || pairs.iter().flat_map(|(key, value)| [key.bytes(), value.bytes()]);
+        let bytes = pieces().collect::<Vec<_>>().concat();
+        let lengths: Vec<u64> = pieces().map(|piece| piece.len() as u64).collect();
+        self.settled(self.raw.extend_bytes(&bytes, &lengths))
     }
 
     /// Whether there is an entry at `key`.
@@ -196,6 +211,10 @@ impl<K: Message, V: Message> Dict<K, V> {
     pub fn values(&self) -> impl Iterator<Item = Result<V>> + use<K, V> {
         self.iter().map(|entry| entry.map(|(_, value)| value))
     }
+}
+
+fn decoded_bytes<V: Message>(value: Option<Vec<u8>>) -> Result<Option<V>> {
+    value.map(|bytes| value_of(&bytes, &Received::default())).transpose()
 }
 
 fn decoded<V: Message>(value: Option<Stored>) -> Result<Option<V>> {

@@ -50,7 +50,7 @@ impl Namespace {
     }
 
     fn settled<R>(&self, outcome: Result<std::result::Result<R, UpdateError>>) -> Result<R> {
-        settled(outcome, &self.manager())
+        settled(outcome, || self.manager())
     }
 
     /// Gives `name` this value.

@@ -99,6 +99,44 @@ impl RawDict {
         self.entries.read(|entries| entries.get(key).cloned())
     }
 
+    /// As [`get`](Self::get), where the value has no handles. Else nothing is done.
+    pub(crate) fn get_bytes(&self, key: &[u8]) -> Result<Option<Vec<u8>>, ()> {
+        self.entries.read(|entries| match entries.get(key) {
+            Some(value) if !value.is_plain() => Err(()),
+            value => Ok(value.map(|value| value.bytes().to_vec())),
+        })
+    }
+
+    /// As [`insert`](Self::insert), where neither value has handles, and nothing updates the entry. Else nothing is done.
+    pub(crate) fn insert_bytes(&self, key: &[u8], value: &[u8]) -> Result<Option<Vec<u8>>, ()> {
+        let insert = |entries: &mut DictEntries| {
+            if entries.get(key).is_some_and(|there| !there.is_plain()) {
+                return Err(());
+            }
+            let before = entries.insert(key, Stored::new(value, <_>::default()));
+            Ok(before.map(|before| before.bytes().to_vec()))
+        };
+        self.entries.write(|other| **other == *key, insert).map_err(drop)?
+    }
+
+    /// As [`extend`](Self::extend): `bytes` are a key, its value, and so on, each of the length that `lengths` says.
+    pub(crate) fn extend_bytes(&self, bytes: &[u8], lengths: &[u64]) -> Result<(), UpdateError> {
+        let mut rest = bytes;
+        let pieces = lengths.iter().map_while(|length| {
+            let (piece, behind) = rest.split_at_checked(usize::try_from(*length).ok()?)?;
+            rest = behind;
+            Some(piece)
+        });
+        let pieces: Vec<_> = pieces.collect();
+        let (pairs, _) = pieces.as_chunks::<2>();
+        let touches = |other: &EncodedKey| pairs.iter().any(|[key, _]| *key == &**other);
+        self.entries.write(touches, |entries| {
+            for [key, value] in pairs {
+                entries.insert(key, Stored::new(value, <_>::default()));
+            }
+        })
+    }
+
     pub(crate) fn contains_key(&self, key: &[u8]) -> bool {
         self.entries.read(|entries| entries.numbers.contains_key(key))
     }

@@ -44,7 +44,7 @@ impl<T: Message> Set<T> {
     }
 
     fn settled<R>(&self, outcome: Result<std::result::Result<R, UpdateError>>) -> Result<R> {
-        settled(outcome, &self.manager())
+        settled(outcome, || self.manager())
     }
 
     /// Puts `value` in. Returns whether it is new.

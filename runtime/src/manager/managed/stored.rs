@@ -75,12 +75,12 @@ impl Stored {
     /// It is none of this type, or a descriptor of it cannot be copied.
     pub(crate) fn value<V: Message>(&self) -> Result<V> {
         let received = self.received().map_err(|errno| cannot_decode(errno.to_string()))?;
-        let mut reader = Reader::new(&self.bytes);
-        let value = handles::provide(&received, || take_option(&mut reader)).and_then(|value| {
-            reader.finish()?;
-            value.ok_or_else(|| CodecError::new("there is no value"))
-        });
-        value.map_err(|error| cannot_decode(error.to_string()))
+        value_of(&self.bytes, &received)
+    }
+
+    /// Whether there are bytes alone, which can travel as they are.
+    pub(crate) fn is_plain(&self) -> bool {
+        self.handles.is_empty()
     }
 
     /// The same with `head` before the bytes, whose length is a multiple of the alignment.
@@ -115,6 +115,19 @@ impl Stored {
         let copies = copies.collect::<std::io::Result<Vec<_>>>();
         copies.map(Received::new).map_err(|error| Errno::from_raw(error.raw_os_error().unwrap_or(0)))
     }
+}
+
+/// The value that these bytes are.
+///
+/// # Errors
+/// They are none of this type.
+pub(crate) fn value_of<V: Message>(bytes: &[u8], received: &Received) -> Result<V> {
+    let mut reader = Reader::new(bytes);
+    let value = handles::provide(received, || take_option(&mut reader)).and_then(|value| {
+        reader.finish()?;
+        value.ok_or_else(|| CodecError::new("there is no value"))
+    });
+    value.map_err(|error| cannot_decode(error.to_string()))
 }
 
 /// The encoding of a key. Keys are compared by it.

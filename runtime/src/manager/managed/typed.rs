@@ -82,8 +82,12 @@ macro_rules! managed_type {
 pub(super) use managed_type;
 
 /// The result of a call that a collection may refuse.
-pub(super) fn settled<T>(outcome: Result<std::result::Result<T, UpdateError>>, manager: &ManagerHandle) -> Result<T> {
-    outcome?.map_err(|refused| of_refusal(refused, manager))
+#[inline]
+pub(super) fn settled<T>(
+    outcome: Result<std::result::Result<T, UpdateError>>,
+    manager: impl FnOnce() -> ManagerHandle,
+) -> Result<T> {
+    outcome?.map_err(|refused| of_refusal(refused, &manager()))
 }
 
 #[cold]

@@ -44,7 +44,7 @@ impl<T: Message> Value<T> {
     }
 
     fn settled<R>(&self, outcome: Result<std::result::Result<R, UpdateError>>) -> Result<R> {
-        settled(outcome, &self.manager())
+        settled(outcome, || self.manager())
     }
 
     /// The value. While it is [updated](Self::update), that is the one before.
