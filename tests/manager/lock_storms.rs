@@ -2,6 +2,7 @@
 //!
 //! Runs in: the test process, its tasks, and managers.
 
+use std::sync::PoisonError;
 use std::thread;
 use std::time::Duration;
 
@@ -32,6 +33,7 @@ struct Given {
 }
 
 #[process_task]
+#[expect(clippy::unnecessary_wraps, reason = "an update may take the value out")]
 fn add(old: Option<u64>, more: u64) -> Option<u64> {
     Some(old.unwrap_or(0) + more)
 }
@@ -53,7 +55,7 @@ fn may_be_late<T>(outcome: process_task::Result<T>) -> Option<T> {
 fn take_and_wait(given: &Given) {
     let hasty = given.lock.with_timeout(SHORT);
     for round in 0_u64.. {
-        let guard = may_be_late(hasty.lock()).map(|locked| locked.unwrap_or_else(|poisoned| poisoned.into_inner()));
+        let guard = may_be_late(hasty.lock()).map(|locked| locked.unwrap_or_else(PoisonError::into_inner));
         if let Some(guard) = guard {
             given.changed.notify_one().unwrap();
             if round % 3 == 0 {

@@ -30,16 +30,19 @@ fn until_objects_kept(manager: &ManagerHandle, count: usize) {
 }
 
 #[process_task]
+#[expect(clippy::unnecessary_wraps, reason = "an update may take the value out")]
 fn plus(old: Option<u64>, more: u64) -> Option<u64> {
     Some(old.unwrap_or(0) + more)
 }
 
 #[process_task]
+#[expect(clippy::unnecessary_wraps, reason = "an update may take the value out")]
 fn append(old: Option<String>, more: &str) -> Option<String> {
     Some(old.unwrap_or_default() + more)
 }
 
 #[process_task]
+#[expect(clippy::unnecessary_wraps, reason = "an update may take the value out")]
 fn moved(old: Option<Point>, (by, name): (i32, String)) -> Option<Point> {
     Some(Point { x: old.map_or(0, |old| old.x) + by, name })
 }
@@ -143,7 +146,9 @@ fn dict_updates_of_many_processes_lose_none(method: StartMethod) {
     let pool = Pool::builder().workers(3).start_method(method).build().unwrap();
     let text = "a b a c ".repeat(50);
     let calls: Vec<_> = (0..6).map(|_| pool.submit(count_words, (&text, &counts))).collect();
-    calls.into_iter().for_each(|call| call.join().unwrap());
+    for call in calls {
+        call.join().unwrap();
+    }
     let mut all = counts.to_vec().unwrap();
     all.sort();
     assert_eq!(all, [("a".to_owned(), 600), ("b".to_owned(), 300), ("c".to_owned(), 300)]);
@@ -401,7 +406,11 @@ fn value_that_refuses_is_the_callers_error(method: StartMethod) {
 
     impl Serialize for Odd {
         fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-            if self.0 % 2 == 0 { Err(serde::ser::Error::custom("it is even")) } else { serializer.serialize_u8(self.0) }
+            if self.0.is_multiple_of(2) {
+                Err(serde::ser::Error::custom("it is even"))
+            } else {
+                serializer.serialize_u8(self.0)
+            }
         }
     }
 

@@ -63,7 +63,7 @@ impl Journal {
         found.cloned().ok_or_else(|| format!("`{}` has no entry {at}", self.name))
     }
 
-    pub(crate) fn looks(self: &Self) -> usize {
+    pub(crate) fn looks(&self) -> usize {
         self.looks.load(SeqCst)
     }
 
@@ -102,7 +102,7 @@ impl Memory {
     }
 }
 
-#[derive(Serialize, Deserialize)]
+#[derive(Clone, Copy, Serialize, Deserialize)]
 struct Plain(usize);
 
 mod elsewhere {
@@ -135,16 +135,16 @@ mod elsewhere {
 mod one {
     use process_task::process_object;
 
-    pub(crate) struct Same;
+    pub(crate) struct Same(u8);
 
     #[process_object]
     impl Same {
         pub(crate) fn new() -> Self {
-            Self
+            Self(1)
         }
 
         pub(crate) fn which(&self) -> u8 {
-            1
+            self.0
         }
     }
 }
@@ -152,16 +152,16 @@ mod one {
 mod two {
     use process_task::process_object;
 
-    pub(crate) struct Same;
+    pub(crate) struct Same(u8);
 
     #[process_object]
     impl Same {
         pub(crate) fn new() -> Self {
-            Self
+            Self(2)
         }
 
         pub(crate) fn which(&self) -> u8 {
-            2
+            self.0
         }
     }
 }
@@ -241,6 +241,7 @@ fn panic_is_told_with_its_place_and_poisons(method: StartMethod) {
     assert_eq!(journal.entry(0).unwrap(), Err("`three` has no entry 0".to_owned()), "what it did stays");
 }
 
+#[expect(clippy::mutable_key_type, reason = "a proxy is hashed by what does not change")]
 fn proxy_is_equal_to_its_clone_alone(method: StartMethod) {
     let manager = manager(method);
     let journal = JournalProxy::new(&manager, "same").unwrap();

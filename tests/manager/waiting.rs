@@ -44,7 +44,9 @@ fn lock_excludes_other_processes_and_threads(method: StartMethod) {
             scope.spawn(|| add_slowly(&lock, &value, 20));
         }
     });
-    processes.into_iter().for_each(|process| process.join().unwrap());
+    for process in processes {
+        process.join().unwrap();
+    }
     assert_eq!(value.get().unwrap(), 120);
     assert!(!lock.is_locked().unwrap());
 }
@@ -173,7 +175,9 @@ fn event_wakes_all_that_wait(method: StartMethod) {
     assert!(is_late(&event.with_timeout(SHORT).wait().unwrap_err()));
     let processes: Vec<_> = (0..3).map(|_| waits_for.spawn(&event)).collect();
     event.set().unwrap();
-    processes.into_iter().for_each(|process| process.join().unwrap());
+    for process in processes {
+        process.join().unwrap();
+    }
     event.wait().unwrap();
     event.clear().unwrap();
     assert!(!event.is_set().unwrap());
@@ -233,7 +237,9 @@ fn condition_wakes_one_that_waits(method: StartMethod) {
     let guard = changed.wait_until(guard, || Ok(value.get()? == 3)).unwrap().unwrap();
     assert!(lock.try_lock().unwrap().is_none());
     drop(guard);
-    processes.into_iter().for_each(|process| process.join().unwrap());
+    for process in processes {
+        process.join().unwrap();
+    }
     assert_eq!(changed.notify_all().unwrap(), 0);
     let other = Lock::new(&manager).unwrap();
     let error = changed.wait(other.lock().unwrap().unwrap()).unwrap_err();
@@ -293,7 +299,9 @@ fn barrier_lets_all_pass_or_breaks(method: StartMethod) {
     for _ in 0..2 {
         let others: Vec<_> = (0..2).map(|_| meets.spawn(&barrier, &stage)).collect();
         assert!(barrier.wait().unwrap().is_ok());
-        others.into_iter().for_each(|other| assert!(other.join().unwrap()));
+        for other in others {
+            assert!(other.join().unwrap());
+        }
     }
     assert_eq!((barrier.parties().unwrap(), barrier.waiting().unwrap()), (3, 0));
     let killed = meets.spawn(&barrier, &stage);
