@@ -2,8 +2,8 @@
 //!
 //! Runs in: the manager.
 
-use std::sync::atomic::AtomicU32;
 use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::{AtomicBool, AtomicU32};
 use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -22,8 +22,8 @@ use crate::channel::SendTimeoutError;
 use crate::codec::handles::{Handles, Received};
 use crate::link::Spin;
 use crate::sync::futex_wait;
-use crate::sys::limits;
 use crate::sys::mutex::MutexExt as _;
+use crate::sys::{limits, process};
 
 /// How often a thread that waits for room in a client's queue of replies looks whether the client lives.
 const ROOM_CHECK_INTERVAL: Duration = Duration::from_millis(100);
@@ -51,6 +51,8 @@ pub(super) struct Workers {
     spin: Spin,
     /// The processor, and 1, of the client that last made a call in memory.
     last_caller: AtomicU32,
+    /// Whether something that needs no answer was handled since the leader last waited.
+    yields: AtomicBool,
 }
 
 /// What a thread uses again and again.
@@ -70,6 +72,7 @@ pub(super) fn start(server: &Arc<Server>) -> std::io::Result<()> {
         seen: Mutex::default(),
         spin: Spin::new(),
         last_caller: AtomicU32::new(0),
+        yields: AtomicBool::new(false),
     };
     spawn(&Arc::new(workers))?;
     let server = Arc::clone(server);
@@ -147,6 +150,7 @@ impl Workers {
                 true
             }
             Some(Job::Request(request)) => {
+                self.yields.store(true, Relaxed);
                 let is_end = matches!(request, ClientRequest::Shutdown);
                 let dropped = server.control(request);
                 if is_end || !dropped.is_empty() {
@@ -190,6 +194,13 @@ impl Workers {
     fn wait(&self) {
         let bell = &self.server.bell;
         let word = &bell.words().bell;
+        if self.yields.swap(false, Relaxed) {
+            // Such requests come in numbers, and a client that runs on this processor cannot bring the next one meanwhile.
+            process::yield_now();
+            if word.load(Relaxed) != 0 {
+                return;
+            }
+        }
         let here = limits::current_cpu() + 1;
         note(&bell.words().cpu, here);
         // Where the last caller runs on this processor, looking would only keep it from running.
