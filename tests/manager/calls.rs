@@ -22,6 +22,7 @@ under_every_start_method! {
     manager_that_is_shut_down_is_gone,
     several_managers_live_side_by_side,
     tasks_run_in_a_manager,
+    method_may_ask_a_task_that_asks_the_manager,
 }
 
 fn methods_are_called_in_the_manager(method: StartMethod) {
@@ -193,4 +194,12 @@ fn own_pid() -> u32 {
 fn tasks_run_in_a_manager(method: StartMethod) {
     let manager: Manager = manager(method);
     assert_eq!(manager.call(own_pid, ()).unwrap(), manager.pid());
+}
+
+fn method_may_ask_a_task_that_asks_the_manager(method: StartMethod) {
+    let manager = manager(method);
+    let (one, other) = (CounterProxy::new(&manager, 1).unwrap(), CounterProxy::new(&manager, 40).unwrap());
+    assert_eq!(one.by_a_task(other).unwrap(), 41);
+    // Also of the same object, which `&self` methods share.
+    assert_eq!(one.by_a_task(one.clone()).unwrap(), 2);
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use crate::support::shared_counter::{Stage, reach, until};
 use crate::support::{PATIENCE, eventually};
-use process_task::{Manager, ManagerHandle, StartMethod, process_object};
+use process_task::{Manager, ManagerHandle, StartMethod, process_object, process_task};
 
 pub(crate) fn manager(method: StartMethod) -> Manager {
     Manager::builder().name("objects").start_method(method).start().unwrap()
@@ -90,9 +90,19 @@ impl Counter {
         std::thread::sleep(time);
     }
 
+    /// Asks a process of the manager's own, which asks the manager again.
+    pub(crate) fn by_a_task(&self, counter: CounterProxy) -> i64 {
+        read.spawn(counter).join().unwrap() + self.count
+    }
+
     pub(crate) fn exit(&self) {
         std::process::exit(7)
     }
+}
+
+#[process_task]
+fn read(counter: CounterProxy) -> i64 {
+    counter.get().unwrap()
 }
 
 /// Tells a stage when it is dropped, and keeps proxies.

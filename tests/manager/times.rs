@@ -2,6 +2,7 @@
 //!
 //! Runs in: the test process, and managers.
 
+use std::fs;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -11,6 +12,7 @@ use nix::unistd::Pid;
 use crate::objects::{CounterProxy, manager};
 use crate::support::executor::block_on;
 use crate::support::shared_counter::{reach, stage as new_stage, until};
+use crate::support::{PATIENCE, eventually};
 use process_task::{ErrorKind, Execution, Manager, StartMethod};
 
 under_every_start_method! {
@@ -19,6 +21,7 @@ under_every_start_method! {
     late_answers_confuse_no_later_call,
     calls_are_awaited,
     awaited_calls_end_in_time_and_with_the_manager,
+    idle_manager_does_nothing,
 }
 
 const SHORT: Duration = Duration::from_millis(60);
@@ -43,10 +46,17 @@ fn signal(manager: &Manager, signal: Signal) {
     kill(Pid::from_raw(manager.pid().cast_signed()), signal).unwrap();
 }
 
+fn all_threads_are_stopped(pid: u32) -> bool {
+    let threads = fs::read_dir(format!("/proc/{pid}/task")).unwrap();
+    let stats = threads.map(|thread| fs::read_to_string(thread.unwrap().path().join("stat")).unwrap());
+    stats.into_iter().all(|stat| stat.rsplit_once(") ").is_some_and(|(_, rest)| rest.starts_with('T')))
+}
+
 fn stopped_manager_keeps_deadlines(method: StartMethod) {
     let manager = manager(method);
     let counter = CounterProxy::new(&manager, 0).unwrap();
     signal(&manager, Signal::SIGSTOP);
+    eventually("each thread of the manager has stopped", PATIENCE, || all_threads_are_stopped(manager.pid()));
     let error = counter.with_timeout(SHORT).add(1).unwrap_err();
     assert_eq!((error.kind(), error.execution()), (&ErrorKind::Elapsed, Execution::NotStarted));
     let error = counter.with_timeout(SHORT).echo(vec![0; 5000]).unwrap_err();
@@ -102,4 +112,31 @@ fn awaited_calls_end_in_time_and_with_the_manager(method: StartMethod) {
     let error = block_on(call).unwrap_err();
     assert!(matches!(error.kind(), ErrorKind::ManagerGone { .. }), "{error}");
     drop(killer.join().unwrap());
+}
+
+/// How often the threads of a process have gone to sleep, in all.
+fn sleeps(pid: u32) -> u64 {
+    let threads = fs::read_dir(format!("/proc/{pid}/task")).unwrap();
+    let statuses = threads.filter_map(|thread| fs::read_to_string(thread.ok()?.path().join("status")).ok());
+    let counts = statuses.filter_map(|status| {
+        let line = status.lines().find(|line| line.starts_with("voluntary_ctxt_switches:"))?;
+        line.split_whitespace().nth(1)?.parse::<u64>().ok()
+    });
+    counts.sum()
+}
+
+fn idle_manager_does_nothing(method: StartMethod) {
+    let manager = manager(method);
+    let counter = CounterProxy::new(&manager, 0).unwrap();
+    for _ in 0..10 {
+        counter.add(1).unwrap();
+        counter.later().add(1).join().unwrap();
+    }
+    // Threads that were needed for a moment end after a second.
+    eventually("no thread of the manager wakes up for half a second", PATIENCE, || {
+        let before = sleeps(manager.pid());
+        thread::sleep(Duration::from_millis(500));
+        sleeps(manager.pid()) == before
+    });
+    assert_eq!(counter.get().unwrap(), 20);
 }
