@@ -10,6 +10,7 @@ use crate::support::scratch::Scratch;
 use crate::support::shared_counter::{reach, stage as new_stage, until, until_killed};
 use crate::support::{PATIENCE, eventually};
 use process_task::channel::{Key, connect_tcp, connect_unix};
+use process_task::managed::{Dict, Lock, Queue};
 use process_task::{ErrorKind, Manager, ManagerHandle, ProcessBuilder, StartMethod, process_task};
 
 under_every_start_method! {
@@ -21,6 +22,7 @@ under_every_start_method! {
     calls_may_be_made_later_and_end_in_time,
     tasks_and_handles_are_refused,
     strangers_and_babble_harm_no_other,
+    connected_client_waits_as_others_do,
 }
 
 fn listening(method: StartMethod, key: &Key) -> Manager {
@@ -156,4 +158,36 @@ fn strangers_and_babble_harm_no_other(method: StartMethod) {
     }
     drop(silent);
     assert_eq!(counter.add(1).unwrap(), 2);
+}
+
+#[process_task]
+fn replace(_: Option<u64>, by: u64) -> Option<u64> {
+    (by > 0).then_some(by)
+}
+
+fn connected_client_waits_as_others_do(method: StartMethod) {
+    let scratch = Scratch::new();
+    let path = scratch.path().join("own").join("manager");
+    let manager = Manager::builder().start_method(method).listen_unix(&path).start().unwrap();
+    let there = Manager::connect_unix(&path).unwrap();
+    let (lock, queue) = (Lock::new(&there).unwrap(), Queue::<u64>::unbounded(&there).unwrap());
+    let guard = lock.lock().unwrap().unwrap();
+    assert!(lock.with_timeout(Duration::from_millis(40)).lock().unwrap_err().kind() == &ErrorKind::Elapsed);
+    thread::scope(|scope| {
+        let locker = scope.spawn(|| drop(lock.lock().unwrap().unwrap()));
+        let getter = scope.spawn(|| queue.recv().unwrap());
+        thread::sleep(Duration::from_millis(40));
+        drop(guard);
+        queue.send(7).unwrap();
+        locker.join().unwrap();
+        assert_eq!(getter.join().unwrap(), 7);
+    });
+    assert!(!lock.is_locked().unwrap());
+    let dict: Dict<u8, u64> = Dict::new(&there).unwrap();
+    dict.insert(&1, 1).unwrap();
+    let error = dict.update(&1, replace, 2).unwrap_err();
+    assert_eq!(error.kind(), &ErrorKind::UnknownTask, "one from elsewhere names no tasks");
+    assert_eq!(dict.get(&1).unwrap(), Some(1));
+    drop((lock, queue, dict, there));
+    eventually("the connection has ended", PATIENCE, || manager.stats().unwrap().clients() == 1);
 }

@@ -35,6 +35,8 @@ pub(super) enum AnswerPlace {
     Slot,
     /// The client's queue of replies.
     Queue,
+    /// The connection by which the client came from elsewhere.
+    Connection,
     /// The thread of the manager that makes the call.
     Own,
 }
@@ -98,6 +100,11 @@ pub(super) fn with_caller<R>(caller: CallId, place: AnswerPlace, call: impl FnOn
 /// The call that this thread runs. Outside of one, the manager itself.
 pub(crate) fn caller() -> CallId {
     CURRENT.get().map_or(CallId { client: 0, call: 0 }, |(caller, _)| caller)
+}
+
+/// Whether the call that this thread runs came by a connection, so that it may name methods, but no tasks.
+pub(crate) fn is_from_elsewhere() -> bool {
+    CURRENT.get().is_some_and(|(_, place)| place == AnswerPlace::Connection)
 }
 
 /// Takes the duty to answer the call that this thread runs: what its method returns is not sent. `None`: the method has to
@@ -211,7 +218,9 @@ fn is_client(client: u32) -> bool {
 pub(crate) fn is_alive(client: u32) -> bool {
     let has_ended = |process: &OwnedFd| poll::readable([process.as_fd()], Some(Instant::now())).is_ok_and(|[it]| it);
     let Some(server) = Server::own().filter(|_| client != 0) else { return true };
-    server.tables.lock_unpoisoned().with_process(client, has_ended) == Some(false)
+    let tables = server.tables.lock_unpoisoned();
+    // The process of one that has connected is not known: the connection ends with it.
+    tables.peer(client).is_some() && tables.with_process(client, has_ended) != Some(true)
 }
 
 /// A client does not wait for a call any more.

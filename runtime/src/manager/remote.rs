@@ -211,7 +211,7 @@ impl Calls {
             let call = MethodCall { method, object, arguments, received: &received, tasks: false };
             server.calls.fetch_add(1, Relaxed);
             let (outcome, answering) =
-                deferred::with_caller(CallId { client, call: number }, AnswerPlace::Queue, || {
+                deferred::with_caller(CallId { client, call: number }, AnswerPlace::Connection, || {
                     run::run(server, call, Vec::new(), || ())
                 });
             if let Answering::Later = answering {

@@ -28,6 +28,9 @@
 //! # process_task::Result::Ok(())
 //! ```
 //!
+//! A client that has connected from elsewhere cannot name tasks: its `update` fails with
+//! [`ErrorKind::UnknownTask`](crate::ErrorKind::UnknownTask).
+//!
 //! Values are encoded by the process that has them. The manager keeps the bytes, and never looks into them. So values
 //! are equal if their bytes are: a float is equal to itself, also if it is not a number, and `0.0` is not equal to `-0.0`.
 //! Types whose order is another each time, such as `HashMap`, are refused as keys.

@@ -16,6 +16,7 @@ use crate::codec::message_format::{NoSpill, take_option};
 use crate::codec::writer::{Padding, append, noting_paddings};
 use crate::codec::{Encoded, Message, Reader, Writer};
 use crate::error::{Direction, Error, ErrorKind, Execution, Result};
+use crate::manager::deferred;
 use crate::manager::wire::AlignedBytes;
 use crate::sys::mutex::MutexExt as _;
 use crate::task::{StubError, Task, lookup};
@@ -106,6 +107,9 @@ impl UpdateCall {
 
     /// Runs the task on `value`, and returns what it made of it.
     fn run(&self, value: Option<&Stored>) -> std::result::Result<Option<Stored>, UpdateError> {
+        if deferred::is_from_elsewhere() {
+            return Err(UpdateError::UnknownTask);
+        }
         let task = lookup(self.task).ok_or(UpdateError::UnknownTask)?;
         let bytes = self.arguments.bytes();
         let (absent, _) = bytes.split_at_checked(self.from).ok_or(UpdateError::UnknownTask)?;
