@@ -44,7 +44,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     if let Ok(secret) = std::env::var(KEY) {
         return Ok(serve(&Key::new(secret)?)?);
     }
-    let secret: String = Key::random()?.secret().iter().map(|byte| format!("{byte:02x}")).collect();
+    let secret = Key::random()?.secret().iter().fold(String::new(), |secret, byte| secret + &format!("{byte:02x}"));
     let program = std::env::current_exe()?;
     let mut server = Command::new(program).env(KEY, &secret).stdout(Stdio::piped()).spawn()?;
     let mut address = String::new();

@@ -177,10 +177,11 @@ fn manager_that_is_shut_down_is_gone(method: StartMethod) {
 
 fn several_managers_live_side_by_side(method: StartMethod) {
     let managers = [(); 3].map(|()| manager(method));
-    let counters = [0, 1, 2].map(|at| CounterProxy::new(&managers[at], at as i64).unwrap());
-    for (at, counter) in counters.iter().enumerate() {
-        assert_eq!(counter.get().unwrap(), at as i64);
-        assert_eq!(counter.manager(), **managers.get(at).unwrap());
+    let counters: Vec<_> =
+        managers.iter().zip(0..).map(|(manager, at)| CounterProxy::new(manager, at).unwrap()).collect();
+    for ((at, counter), manager) in (0..).zip(&counters).zip(&managers) {
+        assert_eq!(counter.get().unwrap(), at);
+        assert_eq!(counter.manager(), **manager);
     }
     assert_ne!(counters[0], counters[1]);
     assert_eq!(counters[1], counters[1].clone());

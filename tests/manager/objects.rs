@@ -1,6 +1,7 @@
 //! The objects of these tests, and how a manager is started for them.
 //!
 //! Runs in: the test process, which starts managers, and managers, where the methods run.
+#![expect(clippy::unused_self, reason = "what is tested is the call, not what it does with the object")]
 
 use std::sync::atomic::{AtomicU32, Ordering::SeqCst};
 use std::time::Duration;

@@ -65,7 +65,9 @@ fn calls_of_one_connection_run_side_by_side(method: StartMethod) {
     thread::scope(|scope| {
         let calls: Vec<_> = (0..8).map(|_| scope.spawn(|| counter.sleep(Duration::from_millis(100)))).collect();
         assert_eq!(counter.get().unwrap(), 5);
-        calls.into_iter().for_each(|call| call.join().unwrap().unwrap());
+        for call in calls {
+            call.join().unwrap().unwrap();
+        }
     });
 }
 

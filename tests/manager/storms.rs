@@ -30,7 +30,9 @@ fn killed_managers_answer_or_are_gone(method: StartMethod) {
             scope.spawn(|| gone(&(0..).find_map(|_| CounterProxy::new(&manager, 1).err()).unwrap()));
             scope.spawn(|| {
                 let calls: Vec<_> = (0..20).map(|_| counter.later().sleep(Duration::from_millis(30))).collect();
-                calls.into_iter().for_each(|call| drop(call.join()));
+                for call in calls {
+                    drop(call.join());
+                }
             });
             scope.spawn(|| {
                 let queue = Queue::unbounded().unwrap();
