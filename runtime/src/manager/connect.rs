@@ -33,7 +33,7 @@ impl Manager {
     /// same build of this program.
     ///
     /// # Errors
-    /// As [`connect_unix`](crate::channel::connect_unix); and [`ErrorKind::BinaryMismatch`] if the manager is of another
+    /// As [`channel::connect_unix`](crate::channel::connect_unix); and [`ErrorKind::BinaryMismatch`] if the manager is of another
     /// build, which the error names.
     ///
     /// # If the manager dies
@@ -46,7 +46,7 @@ impl Manager {
     /// and is of the same build of this program.
     ///
     /// # Errors
-    /// As [`connect_tcp`](crate::channel::connect_tcp); and [`ErrorKind::BinaryMismatch`] if the manager is of another
+    /// As [`channel::connect_tcp`](crate::channel::connect_tcp); and [`ErrorKind::BinaryMismatch`] if the manager is of another
     /// build, which the error names.
     ///
     /// # If the manager dies

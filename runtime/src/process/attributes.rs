@@ -12,7 +12,7 @@ macro_rules! attribute_setters {
         ///
         /// # Examples
         /// ```
-        /// # use process_task::{Pool, ProcessBuilder, process_task};
+        /// # use process_task::{Manager, Pool, ProcessBuilder, process_task};
         /// #[process_task]
         /// fn seen() -> Option<String> { std::env::var("MODE").ok() }
         ///
@@ -32,7 +32,7 @@ macro_rules! attribute_setters {
         ///
         /// # Examples
         /// ```
-        /// # use process_task::{Pool, ProcessBuilder, process_task};
+        /// # use process_task::{Manager, Pool, ProcessBuilder, process_task};
         /// #[process_task]
         /// fn seen() -> Option<String> { std::env::var("PATH").ok() }
         ///
@@ -48,7 +48,7 @@ macro_rules! attribute_setters {
         ///
         /// # Examples
         /// ```
-        /// # use process_task::{Pool, ProcessBuilder, process_task};
+        /// # use process_task::{Manager, Pool, ProcessBuilder, process_task};
         /// #[process_task]
         /// fn seen() -> usize { std::env::vars_os().count() }
         ///
@@ -65,7 +65,7 @@ macro_rules! attribute_setters {
         ///
         /// # Examples
         /// ```
-        /// # use process_task::{Pool, ProcessBuilder, process_task};
+        /// # use process_task::{Manager, Pool, ProcessBuilder, process_task};
         /// # use std::path::{Path, PathBuf};
         /// #[process_task]
         /// fn seen() -> PathBuf { std::env::current_dir().unwrap() }
@@ -84,7 +84,7 @@ macro_rules! attribute_setters {
         ///
         /// # Examples
         /// ```
-        /// # use process_task::{Pool, ProcessBuilder, process_task};
+        /// # use process_task::{Manager, Pool, ProcessBuilder, process_task};
         /// #[process_task]
         /// fn seen() -> bool { Vec::<u8>::new().try_reserve(2 << 30).is_ok() }
         ///
@@ -102,7 +102,7 @@ macro_rules! attribute_setters {
         /// # Examples
         /// ```
         /// # use std::time::Duration;
-        /// # use process_task::{Pool, ProcessBuilder, process_task};
+        /// # use process_task::{Manager, Pool, ProcessBuilder, process_task};
         /// #[process_task]
         /// fn seen() -> u32 { (0..1000).sum() }
         ///
@@ -118,7 +118,7 @@ macro_rules! attribute_setters {
         ///
         /// # Examples
         /// ```
-        /// # use process_task::{Pool, ProcessBuilder, process_task};
+        /// # use process_task::{Manager, Pool, ProcessBuilder, process_task};
         /// # use std::fs::File;
         /// #[process_task]
         /// fn seen() -> bool {
@@ -139,7 +139,7 @@ macro_rules! attribute_setters {
         ///
         /// # Examples
         /// ```
-        /// # use process_task::{Pool, ProcessBuilder, process_task};
+        /// # use process_task::{Manager, Pool, ProcessBuilder, process_task};
         /// #[process_task]
         /// fn seen() -> Option<String> {
         ///     let stat = std::fs::read_to_string("/proc/self/stat").ok()?;
@@ -158,7 +158,7 @@ macro_rules! attribute_setters {
         ///
         /// # Examples
         /// ```
-        /// # use process_task::{Pool, ProcessBuilder, process_task};
+        /// # use process_task::{Manager, Pool, ProcessBuilder, process_task};
         /// #[process_task]
         /// fn seen() -> usize { process_task::available_parallelism() }
         ///
@@ -184,7 +184,7 @@ macro_rules! attribute_setters {
         ///
         /// # Examples
         /// ```
-        /// # use process_task::{Pool, ProcessBuilder, process_task};
+        /// # use process_task::{Manager, Pool, ProcessBuilder, process_task};
         /// #[process_task]
         /// fn seen() -> bool {
         ///     let status = std::fs::read_to_string("/proc/self/status").unwrap();
