@@ -22,6 +22,7 @@ use crate::error::{Error, Result};
 use crate::link::message::{Attached, Setup};
 use crate::link::{Caller, StartMethod};
 use crate::sys::attributes::{self, Attribute};
+use crate::sys::cpu;
 use crate::sys::fd::{self, DirId, FileId};
 use crate::sys::limits::{self, ResourceLimits};
 use crate::sys::rights::{self, Capabilities, Rights};
@@ -137,7 +138,7 @@ impl SpawnAttributes {
                 "choose its processors: a worker needs at least one to run on, and an empty list was given",
             ));
         }
-        let (possible, online) = (limits::possible_cpus(), limits::online_cpus());
+        let (possible, online) = (cpu::possible(), cpu::online());
         let listed = |cpus: &[RangeInclusive<usize>], cpu: &usize| cpus.iter().any(|range| range.contains(cpu));
         if let Some(missing) = asked.iter().find(|cpu| !listed(&possible, cpu)) {
             return Err(Error::invalid(format!(
@@ -182,7 +183,7 @@ impl SpawnAttributes {
         Self {
             mask: Some(signal::mask()),
             attributes: Some(attributes::of_thread(None)),
-            cpus: self.cpus.or_else(|| self.pin.then(limits::cpus)),
+            cpus: self.cpus.or_else(|| self.pin.then(cpu::allowed)),
             ..self
         }
     }
