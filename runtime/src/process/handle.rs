@@ -57,7 +57,7 @@ pub struct Process<R> {
 }
 
 enum HandleState {
-    SpawnedCall(Arc<SpawnedCall>),
+    Started(Arc<SpawnedCall>),
     /// It could not be started. The descriptor is readable, as that of a process that has ended.
     Failed(Error, Option<OwnedFd>),
 }
@@ -87,7 +87,7 @@ impl<R> Process<R> {
         decode: fn(&[u8]) -> std::result::Result<R, CodecError>,
     ) -> Self {
         let state = match started {
-            Ok(running) => HandleState::SpawnedCall(running),
+            Ok(running) => HandleState::Started(running),
             Err(error) => {
                 let ended = fd::eventfd().ok();
                 if let Some(event) = &ended {
@@ -102,7 +102,7 @@ impl<R> Process<R> {
     /// The error of a start that failed.
     pub(super) fn failure(&self) -> Option<&Error> {
         match &self.state {
-            HandleState::SpawnedCall(_) => None,
+            HandleState::Started(_) => None,
             HandleState::Failed(error, _) => Some(error),
         }
     }
@@ -296,10 +296,10 @@ impl<R> Process<R> {
 
     fn running(&self) -> Result<&Arc<SpawnedCall>> {
         match &self.state {
-            HandleState::SpawnedCall(_) if self.generation != atfork::generation() => {
+            HandleState::Started(_) if self.generation != atfork::generation() => {
                 Err(Error::invalid("the process was started by the process that this one is a `fork()` of"))
             }
-            HandleState::SpawnedCall(running) => Ok(running.latest()),
+            HandleState::Started(running) => Ok(running.latest()),
             HandleState::Failed(error, _) => Err(error.clone()),
         }
     }
@@ -346,7 +346,7 @@ impl<R> AsFd for Process<R> {
     /// A descriptor that is readable once the process has ended: its pidfd.
     fn as_fd(&self) -> BorrowedFd<'_> {
         match &self.state {
-            HandleState::SpawnedCall(running) => running.latest().record.pidfd(),
+            HandleState::Started(running) => running.latest().record.pidfd(),
             HandleState::Failed(_, Some(ended)) => ended.as_fd(),
             // Not even an eventfd could be had; /dev/null's owner is always readable, as is any closed stream's.
             HandleState::Failed(_, None) => fd::stdio(0),
@@ -357,7 +357,7 @@ impl<R> AsFd for Process<R> {
 impl<R> Drop for Process<R> {
     fn drop(&mut self) {
         // In a copy made by `fork()`, the epoll set is still the original's, too.
-        if let HandleState::SpawnedCall(running) = &self.state
+        if let HandleState::Started(running) = &self.state
             && self.generation == atfork::generation()
         {
             running.latest().release();
