@@ -1,6 +1,6 @@
 //! How a pool is to be made.
 //!
-//! Owns: [`PoolBuilder`]. Runs in: the parent. Never: leaves a worker behind if not all could be started.
+//! Runs in: the parent. If not all workers could be started, none is left.
 
 use std::sync::Arc;
 use std::time::Duration;

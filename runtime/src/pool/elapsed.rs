@@ -1,6 +1,6 @@
 //! The time was over before there was anything to give.
 //!
-//! Owns: [`Elapsed`]. Runs in: the parent. Never: ends what is still on the way.
+//! Runs in: the parent. What is still on the way goes on.
 
 use std::fmt;
 

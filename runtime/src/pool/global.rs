@@ -2,11 +2,12 @@
 //!
 //! Runs in: the parent. It lives as long as its process. A copy made by `fork()` makes its own.
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::Mutex;
 
 use super::pool::Pool;
 use crate::error::Result;
 use crate::sys::atfork;
+use crate::sys::mutex::MutexExt as _;
 
 /// The generation of the process that made it, and the pool.
 static GLOBAL: Mutex<Option<(u64, &'static Pool)>> = Mutex::new(None);
@@ -31,7 +32,7 @@ impl Pool {
     /// # Errors
     /// A worker could not be started. The next call tries again.
     pub fn global() -> Result<&'static Self> {
-        let mut global = GLOBAL.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut global = GLOBAL.lock_unpoisoned();
         if let Some((generation, pool)) = *global
             && generation == atfork::generation()
         {

@@ -5,11 +5,12 @@
 use std::fmt;
 use std::sync::atomic::Ordering::{Relaxed, SeqCst};
 use std::sync::atomic::{AtomicBool, AtomicUsize};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard};
 use std::thread::{Thread, ThreadId};
 
 use super::waitable::Waitable;
 use crate::error::Error;
+use crate::sys::mutex::MutexExt as _;
 
 /// The permits of a pool.
 #[derive(Debug)]
@@ -112,7 +113,7 @@ impl PendingLimit {
     }
 
     fn waiters(&self) -> MutexGuard<'_, Vec<Thread>> {
-        self.waiters.lock().unwrap_or_else(PoisonError::into_inner)
+        self.waiters.lock_unpoisoned()
     }
 }
 

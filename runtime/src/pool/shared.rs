@@ -24,6 +24,7 @@ use crate::link::{BUFFER_IDLE_TIME, Payload, SharedBufferPool, Spin};
 use crate::reactor::{EventHandler, Token};
 use crate::supervisor::{ChildHandle, Supervisor};
 use crate::sys::held::HeldFd;
+use crate::sys::mutex::MutexExt as _;
 use crate::sys::poll::{self, Trigger};
 use crate::sys::{Errno, atfork, fd, signal};
 
@@ -151,7 +152,7 @@ impl Shared {
     }
 
     fn lock(&self) -> MutexGuard<'_, Scheduler> {
-        self.scheduler.lock().unwrap_or_else(PoisonError::into_inner)
+        self.scheduler.lock_unpoisoned()
     }
 
     /// Runs effects, with no lock held. [`Effects`] has the order.
