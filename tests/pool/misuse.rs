@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use process_task::channel::Queue;
+use process_task::channel::{Queue, QueueLimits};
 use process_task::{Pool, SharedMut, StartMethod, process_task};
 
 under_every_start_method! {
@@ -34,7 +34,10 @@ fn sentence_about_a_mistake_says_what_would_be_right(method: StartMethod) {
         (pool.join().unwrap_err().to_string(), "`close` it before `join`"),
         (square.retries(1).spawn(1).join().unwrap_err().to_string(), "`.retries(0)`"),
         (Queue::<u32>::bounded(0).unwrap_err().to_string(), "use `unbounded` for no limit"),
-        (Queue::<u32>::bounded_by(1, 0).unwrap_err().to_string(), "1 items in 0 bytes were asked for"),
+        (
+            Queue::<u32>::with_limits(QueueLimits { items: 1, bytes: 0 }).unwrap_err().to_string(),
+            "not 1 items and 0 bytes",
+        ),
         (full.try_send(2).unwrap_err().to_string(), "is full"),
         (full.send_timeout(2, soon).unwrap_err().to_string(), "timed out"),
         (empty.try_recv().unwrap_err().to_string(), "is empty"),

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use crate::support::fork_copy;
 use crate::support::shared_counter::{Stage, reach, stage as new_stage, until, until_killed};
 use crate::support::{PATIENCE, eventually, promise};
-use process_task::channel::{Item, JoinableQueue, RecvError, RecvTimeoutError, TryRecvError};
+use process_task::channel::{Item, JoinableQueue, QueueLimits, RecvError, RecvTimeoutError, TryRecvError};
 use process_task::{Error, ErrorKind, Pool, Process, ProcessBuilder, Shared, StartMethod, Task, process_task};
 use serde::{Deserialize, Deserializer, Serialize, de};
 
@@ -140,7 +140,7 @@ fn limits_count_what_waits_and_not_what_is_lent() {
         assert_eq!((queue.unfinished(), queue.len()), (3, 2));
         assert_eq!([(); 3].map(|()| finish(queue.recv().unwrap())), [1, 2, 3]);
 
-        let queue = JoinableQueue::bounded_by(100, 1100).unwrap();
+        let queue = JoinableQueue::with_limits(QueueLimits { items: 100, bytes: 1100 }).unwrap();
         assert_eq!((0..100).take_while(|_| queue.try_send(vec![1u8; 300]).is_ok()).count(), 3);
         let lent: Vec<_> = (0..3).map(|_| queue.recv().unwrap()).collect();
         assert_eq!((0..100).take_while(|_| queue.try_send(vec![2u8; 300]).is_ok()).count(), 3);

@@ -16,7 +16,7 @@ use crate::support::subprocess::{self, reached};
 use nix::errno::Errno;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::unistd::{Uid, setuid};
-use process_task::channel::{JoinableQueue, Queue, RecvError, SimpleQueue, TryRecvError};
+use process_task::channel::{JoinableQueue, Queue, QueueLimits, RecvError, SimpleQueue, TryRecvError};
 use process_task::{Error, ErrorKind, Shared, StartMethod, process_task};
 
 #[test]
@@ -132,7 +132,7 @@ fn no_descriptors() {
         with_more_descriptors(more, || {
             let errors = [
                 Queue::<u8>::unbounded().map(drop).unwrap_err(),
-                Queue::<u8>::bounded_by(3, 1000).map(drop).unwrap_err(),
+                Queue::<u8>::with_limits(QueueLimits { items: 3, bytes: 1000 }).map(drop).unwrap_err(),
                 SimpleQueue::<u8>::new().map(drop).unwrap_err(),
                 JoinableQueue::<u8>::unbounded().map(drop).unwrap_err(),
             ];

@@ -11,7 +11,9 @@ use crate::support::queue_memory;
 use crate::support::regions::inode;
 use crate::support::shared_counter::{Stage, reach, stage as new_stage, until};
 use crate::support::{self, PATIENCE, promise};
-use process_task::channel::{JoinableQueue, Queue, QueueReceiver, QueueSender, RecvError, SimpleQueue, TryRecvError};
+use process_task::channel::{
+    JoinableQueue, Queue, QueueLimits, QueueReceiver, QueueSender, RecvError, SimpleQueue, TryRecvError,
+};
 use process_task::sync::Mutex;
 use process_task::{Error, ErrorKind, Pool, Process, ProcessBuilder, Shared, StartMethod, Task, process_task};
 use serde::{Deserialize, Deserializer, Serialize};
@@ -108,7 +110,7 @@ fn use_all(all: Everything, on: Queue<Everything>) -> Everything {
 }
 
 fn every_kind_of_end_is_an_argument_a_result_and_an_item(method: StartMethod) {
-    let (producer, consumer) = Queue::bounded_by(10, 1 << 20).unwrap().split();
+    let (producer, consumer) = Queue::with_limits(QueueLimits { items: 10, bytes: 1 << 20 }).unwrap().split();
     let simple = SimpleQueue::new().unwrap();
     let all = Everything {
         queue: Queue::bounded(3).unwrap(),
