@@ -149,10 +149,10 @@ fn hanging_exit_handler_does_not_keep_a_join_waiting(method: StartMethod) {
         let worker = pool.call(hang_when_exiting, ()).unwrap();
         match way {
             0 => pool.shutdown(ShutdownMode::Finish).unwrap(),
-            1 => pool.close().and_then(|()| pool.join()).unwrap(),
+            1 => pool.close().and_then(|()| pool.wait_ended()).unwrap(),
             _ => {
                 pool.close().unwrap();
-                assert!(pool.join_timeout(Duration::MAX).unwrap());
+                assert!(pool.wait_ended_timeout(Duration::MAX).unwrap());
             }
         }
         assert!(!alive(worker));
@@ -194,14 +194,14 @@ fn hanging_finalizer_times_out_by_its_own_timeout(method: StartMethod) {
     let stats = pool.stats();
     assert_eq!((stats.failed_finalizers, stats.forced_ends), (2, 2));
     // It is the same each time, and what is dropped says nothing.
-    assert_eq!(pool.join().unwrap_err(), error);
+    assert_eq!(pool.wait_ended().unwrap_err(), error);
 }
 
 fn hanging_finalizer_times_out_by_the_pools(method: StartMethod) {
     let pool = builder(method, 1).finalizer(hang, ()).exit_timeout(SHORT).build().unwrap();
     let worker = pool.call(own_id, ()).unwrap();
     pool.close().unwrap();
-    let error = pool.join().unwrap_err();
+    let error = pool.wait_ended().unwrap_err();
     assert!(matches!(error.kind(), ErrorKind::TimedOut { .. }) && !alive(worker), "{error}");
 }
 
@@ -231,9 +231,9 @@ fn kill_waits_for_no_finalizer(method: StartMethod) {
     let pool = builder(method, 1).finalizer(hang.timeout(Duration::MAX), ()).build().unwrap();
     pool.call(own_id, ()).unwrap();
     pool.close().unwrap();
-    assert!(!pool.join_timeout(SHORT).unwrap());
+    assert!(!pool.wait_ended_timeout(SHORT).unwrap());
     pool.kill().unwrap();
-    pool.join().unwrap();
+    pool.wait_ended().unwrap();
     assert_eq!(pool.stats().failed_finalizers, 0);
 }
 

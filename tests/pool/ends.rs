@@ -97,7 +97,7 @@ fn a_shutdown_cancels_what_has_not_begun(method: StartMethod) {
 
 fn an_open_pool_is_not_joined(method: StartMethod) {
     let pool = pool(method, 1);
-    for refused in [pool.join(), pool.join_timeout(Duration::ZERO).map(drop)] {
+    for refused in [pool.wait_ended(), pool.wait_ended_timeout(Duration::ZERO).map(drop)] {
         let error = refused.expect_err("it is open");
         assert!(matches!(error.kind(), ErrorKind::InvalidInput { .. }), "{error}");
     }
@@ -110,13 +110,13 @@ fn a_closed_pool_is_joined_as_long_as_told(method: StartMethod) {
     let handle = pool.submit(pass, (directory(&scratch), 1));
     pool.close().unwrap();
     let start = Instant::now();
-    assert_eq!(pool.join_timeout(Duration::from_millis(30)), Ok(false));
+    assert_eq!(pool.wait_ended_timeout(Duration::from_millis(30)), Ok(false));
     assert!(start.elapsed() >= Duration::from_millis(30));
     assert!(!handle.is_finished());
     open_gate(&scratch);
-    assert_eq!(pool.join_timeout(Duration::MAX), Ok(true));
+    assert_eq!(pool.wait_ended_timeout(Duration::MAX), Ok(true));
     assert!(handle.is_finished() && active_children().is_empty());
-    assert_eq!((pool.join(), pool.join_timeout(Duration::ZERO)), (Ok(()), Ok(true)));
+    assert_eq!((pool.wait_ended(), pool.wait_ended_timeout(Duration::ZERO)), (Ok(()), Ok(true)));
 }
 
 fn joining_waits_for_callbacks(method: StartMethod) {
@@ -132,10 +132,10 @@ fn joining_waits_for_callbacks(method: StartMethod) {
     }
     open_gate(&scratch);
     pool.close().unwrap();
-    assert_eq!(pool.join_timeout(Duration::from_millis(30)), Ok(false), "a callback has not returned");
+    assert_eq!(pool.wait_ended_timeout(Duration::from_millis(30)), Ok(false), "a callback has not returned");
     assert!(handle.is_finished());
     open.send(()).expect("somebody who waits");
-    pool.join().unwrap();
+    pool.wait_ended().unwrap();
     assert_eq!(called.load(SeqCst), 10);
 }
 
@@ -152,7 +152,7 @@ fn threads_join_one_pool(method: StartMethod) {
         let threads: Vec<_> = (0..4)
             .map(|_| {
                 scope.spawn(|| {
-                    pool.join().unwrap();
+                    pool.wait_ended().unwrap();
                     called.load(SeqCst)
                 })
             })
@@ -217,10 +217,10 @@ fn a_pool_ends_once_however_often_it_is_told(method: StartMethod) {
     pool.shutdown(ShutdownMode::Finish).unwrap();
     pool.shutdown(ShutdownMode::Cancel).unwrap();
     pool.close().unwrap();
-    pool.join().unwrap();
+    pool.wait_ended().unwrap();
     pool.kill().unwrap();
     pool.kill().unwrap();
-    pool.join().unwrap();
+    pool.wait_ended().unwrap();
     assert_eq!(handle.join(), Ok(36));
     assert!(is_closed(&pool.resize(3).expect_err("it has ended")));
     drop(pool);

@@ -111,7 +111,7 @@ fn endless_times_are_waited_for(method: StartMethod) {
     let call = pool.submit(square, 5);
     assert!(call.wait_timeout(Duration::MAX) && call.join() == Ok(25));
     pool.close().unwrap();
-    assert!(pool.join_timeout(Duration::MAX).unwrap());
+    assert!(pool.wait_ended_timeout(Duration::MAX).unwrap());
     let process = ProcessBuilder::new().start_method(method).spawn(square.timeout(Duration::MAX), 5).unwrap();
     assert_eq!(process.join(), Ok(25));
 }

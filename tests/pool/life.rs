@@ -356,7 +356,7 @@ fn a_pool_of_none_is_refused(method: StartMethod) {
 
 fn an_open_pool_cannot_be_joined(method: StartMethod) {
     let pool = builder(method, 1).build().unwrap();
-    assert!(matches!(pool.join().unwrap_err().kind(), ErrorKind::InvalidInput { .. }));
+    assert!(matches!(pool.wait_ended().unwrap_err().kind(), ErrorKind::InvalidInput { .. }));
     goes_on(&pool);
 }
 
@@ -365,11 +365,11 @@ fn a_closed_pool_is_joined_as_often_as_one_likes(method: StartMethod) {
     let calls: Vec<_> = (0..40).map(|x| pool.submit(square, x)).collect();
     pool.close().unwrap();
     std::thread::scope(|scope| {
-        (0..3).for_each(|_| drop(scope.spawn(|| pool.join().unwrap())));
+        (0..3).for_each(|_| drop(scope.spawn(|| pool.wait_ended().unwrap())));
     });
     assert!(calls.iter().all(process_task::JoinHandle::is_finished));
     assert!(active_children().is_empty());
-    pool.join().unwrap();
+    pool.wait_ended().unwrap();
     pool.shutdown(ShutdownMode::Finish).unwrap();
     pool.kill().unwrap();
 }
@@ -379,9 +379,9 @@ fn a_join_waits_no_longer_than_told(method: StartMethod) {
     let pool = builder(method, 1).build().unwrap();
     let call = pool.submit(pass, &scratch.file("gate"));
     pool.close().unwrap();
-    assert!(!pool.join_timeout(Duration::from_millis(20)).unwrap());
+    assert!(!pool.wait_ended_timeout(Duration::from_millis(20)).unwrap());
     open_gate(&scratch);
-    assert!(pool.join_timeout(Duration::from_secs(20)).unwrap());
+    assert!(pool.wait_ended_timeout(Duration::from_secs(20)).unwrap());
     assert!(call.is_finished());
 }
 

@@ -31,7 +31,7 @@ fn sentence_about_a_mistake_says_what_would_be_right(method: StartMethod) {
         (builder().max_calls_per_worker(0).build().unwrap_err().to_string(), "at least one call"),
         (builder().env("A=B", "").build().map(|pool| pool.call(square, 1)).unwrap_err().to_string(), "holds `=`"),
         (pool.resize(0).unwrap_err().to_string(), "at least one worker"),
-        (pool.join().unwrap_err().to_string(), "`close` it before `join`"),
+        (pool.wait_ended().unwrap_err().to_string(), "call `close` first"),
         (square.retries(1).spawn(1).join().unwrap_err().to_string(), "`.retries(0)`"),
         (Queue::<u32>::bounded(0).unwrap_err().to_string(), "use `unbounded` for no limit"),
         (

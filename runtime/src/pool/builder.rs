@@ -107,7 +107,7 @@ impl PoolBuilder {
     /// It may take as long as its task's `timeout`, else the [`exit_timeout`](Self::exit_timeout), else ten seconds; then the
     /// worker is killed. `memory_limit` is as for a call; `retries` are refused, because a worker that died has nothing left
     /// to finish. A finalizer that fails is counted in [`PoolStats`](crate::PoolStats::failed_finalizers) and told to
-    /// `tracing`; one that fails after the pool was closed is what [`Pool::shutdown`] and [`Pool::join`] return.
+    /// `tracing`; one that fails after the pool was closed is what [`Pool::shutdown`] and [`Pool::wait_ended`] return.
     ///
     /// # Examples
     /// ```

@@ -60,7 +60,7 @@ impl Pool {
     /// let pool = Pool::new()?;
     /// let last = pool.submit(square, 3);
     /// pool.close()?;
-    /// pool.join()?;
+    /// pool.wait_ended()?;
     /// assert!(last.is_finished());
     /// # process_task::Result::Ok(())
     /// ```
@@ -72,17 +72,18 @@ impl Pool {
     ///
     /// # If the other process dies
     /// See [`Pool`]: every call is settled, whatever its worker does.
-    pub fn join(&self) -> Result<()> {
-        self.join_until(None).map(|_| ())
+    #[doc(alias = "join")]
+    pub fn wait_ended(&self) -> Result<()> {
+        self.ended_until(None).map(|_| ())
     }
 
-    /// As [`join`](Self::join), for `timeout` at the most; says whether the pool has ended.
+    /// As [`wait_ended`](Self::wait_ended), for `timeout` at the most; says whether the pool has ended.
     ///
     /// # Errors
-    /// As [`join`](Self::join).
-    pub fn join_timeout(&self, timeout: Duration) -> Result<bool> {
+    /// As [`wait_ended`](Self::wait_ended).
+    pub fn wait_ended_timeout(&self, timeout: Duration) -> Result<bool> {
         // A time beyond the clock's end is for ever.
-        self.join_until(Instant::now().checked_add(timeout))
+        self.ended_until(Instant::now().checked_add(timeout))
     }
 
     /// Takes no more calls, finishes or cancels those that have not begun, and waits for those that run and for the
@@ -100,14 +101,14 @@ impl Pool {
     /// ```
     ///
     /// # Errors
-    /// It is the [global pool](Self::global), or a finalizer failed, as [`join`](Self::join) has it.
+    /// It is the [global pool](Self::global), or a finalizer failed, as [`wait_ended`](Self::wait_ended) has it.
     pub fn shutdown(&self, mode: ShutdownMode) -> Result<()> {
         self.may_end("shutdown")?;
         self.close()?;
         if mode == ShutdownMode::Cancel && !self.shared().is_foreign() {
             self.shared().update(Scheduler::cancel_all);
         }
-        self.join()
+        self.wait_ended()
     }
 
     /// Ends everything now: calls that have not begun fail with [`ErrorKind::Cancelled`](crate::ErrorKind::Cancelled),
@@ -167,13 +168,15 @@ impl Pool {
         })
     }
 
-    fn join_until(&self, deadline: Option<Instant>) -> Result<bool> {
+    fn ended_until(&self, deadline: Option<Instant>) -> Result<bool> {
         if self.shared().is_foreign() {
             return Ok(true);
         }
-        self.may_end("join")?;
+        self.may_end("wait_ended")?;
         if self.shared().inspect(Scheduler::is_open) {
-            return Err(Error::invalid("the pool still takes calls, so it will not end: `close` it before `join`"));
+            return Err(Error::invalid(
+                "the pool still takes calls, so `wait_ended` would wait for ever: call `close` first",
+            ));
         }
         let ended = finish(self.shared(), deadline);
         match self.shared().inspect(Scheduler::finalizer_failure).filter(|_| ended) {

@@ -54,7 +54,7 @@ use crate::sync::futex_wait;
 /// for job in 1..=10 {
 ///     jobs.send(job)?;
 /// }
-/// jobs.join();
+/// jobs.wait_all_done();
 /// jobs.close();
 /// let sums = workers.into_iter().map(|worker| worker.join());
 /// assert_eq!(sums.sum::<process_task::Result<u32>>()?, 55);
@@ -170,11 +170,12 @@ impl<T> JoinableQueue<T> {
         item.done();
     }
 
-    /// Waits until every item that was put is done, as long as it takes.
+    /// Waits until every item that was sent is done, as long as it takes.
     ///
     /// # If the other process dies
     /// Its items come back and are not done; another consumer has to get them for this to return.
-    pub fn join(&self) {
+    #[doc(alias = "join")]
+    pub fn wait_all_done(&self) {
         while !self.core.join(None) {}
     }
 
@@ -187,17 +188,17 @@ impl<T> JoinableQueue<T> {
     ///
     /// let queue = JoinableQueue::unbounded()?;
     /// queue.send(1)?;
-    /// assert!(!queue.join_timeout(Duration::from_millis(1)));
+    /// assert!(!queue.wait_all_done_timeout(Duration::from_millis(1)));
     /// # process_task::Result::Ok(())
     /// ```
     ///
     /// # If the other process dies
-    /// As with [`join`](Self::join).
+    /// As with [`wait_all_done`](Self::wait_all_done).
     #[must_use = "not all may be done"]
-    pub fn join_timeout(&self, timeout: Duration) -> bool {
+    pub fn wait_all_done_timeout(&self, timeout: Duration) -> bool {
         match futex_wait::deadline_after(timeout) {
             None => {
-                self.join();
+                self.wait_all_done();
                 true
             }
             deadline => self.core.join(deadline),
