@@ -77,8 +77,8 @@ pub use self::process::{
 
 // Many calls in processes that stay.
 pub use self::pool::{
-    AsCompleted, Elapsed, Imap, ImapUnordered, JoinHandle, OnProgress, Pool, PoolBuilder, ShutdownMode, TrySubmitError,
-    WaitFor, WaitOutcome, as_completed, wait, worker_state,
+    AsCompleted, Elapsed, GlobalPool, Imap, ImapUnordered, JoinHandle, OnProgress, Pool, PoolBuilder, ShutdownMode,
+    TrySubmitError, WaitFor, WaitOutcome, as_completed, wait, worker_state,
 };
 
 // Memory that processes share.

@@ -133,12 +133,12 @@ fn transcript() -> Vec<String> {
     let handles: Vec<JoinHandle<i64>> = (0..5).map(|x| pool.submit(square, x)).collect();
     lines.extend(handles.into_iter().map(|handle| line(handle.join())));
     let last = pool.submit(square, 9);
-    pool.close().unwrap();
+    pool.close();
     lines.push(line(pool.call(square, 1)));
     lines.push(line(last.join()));
     drop(pool);
     let pool = Pool::builder().workers(1).build().unwrap();
-    pool.kill().unwrap();
+    pool.kill();
     lines.push(line(pool.call(square, 1)));
     drop(pool);
     let scratch = Scratch::new();

@@ -170,7 +170,7 @@ fn what_is_settled_is_called_back_at_once_on_this_thread(method: StartMethod) {
     let done = pool.submit(square, 3);
     assert!(done.wait_timeout(Duration::MAX));
     assert_eq!((call_back(&done), call_back(&done)), (Ok(9), Ok(9)));
-    pool.close().unwrap();
+    pool.close();
     let refused = call_back(&pool.submit(square, 3)).expect_err("the pool is closed");
     assert!(matches!(refused.kind(), ErrorKind::Closed { .. }), "{refused}");
     drop(pool);
@@ -375,7 +375,7 @@ fn a_callback_may_close_the_pool(method: StartMethod) {
     let inner = Arc::clone(&pool);
     let (sender, receiver) = channel();
     handles[0].on_done(move |_| {
-        inner.close().unwrap();
+        inner.close();
         sender.send(inner.call(square, 2)).expect("somebody who listens");
     });
     open_gate(&scratch);
@@ -394,7 +394,7 @@ fn a_callback_may_terminate_the_pool(method: StartMethod) {
         handle.on_done(send(&sender));
     }
     let inner = Arc::clone(&pool);
-    trigger.on_done(move |_| inner.kill().unwrap());
+    trigger.on_done(move |_| inner.kill());
     open_gate(&first);
     for _ in 0..20 {
         let error = next(&receiver).expect_err("the gate is shut");

@@ -350,8 +350,8 @@ fn a_closed_pool_finishes_and_refuses(method: StartMethod) {
     let scratch = Scratch::new();
     let first = pool.submit(pass, &scratch.file("gate"));
     let queued: Vec<_> = (0..40).map(|x| pool.submit(square, x)).collect();
-    pool.close().unwrap();
-    pool.close().unwrap();
+    pool.close();
+    pool.close();
     let refused = [pool.call(square, 1).map(drop), pool.map(square, 0..3).map(drop)];
     for error in refused.map(|result| result.expect_err("the pool is closed")) {
         assert!(matches!(error.kind(), ErrorKind::Closed { .. }), "{error}");
@@ -377,8 +377,8 @@ fn a_killed_pool_kills_and_cancels(method: StartMethod) {
     let pool = pool(method, 2);
     let handles: Vec<_> = (0..50).map(|_| pool.submit(pass, &scratch.file("gate"))).collect();
     eventually("both workers run something", Duration::from_secs(20), || entries(&scratch) == 2);
-    pool.kill().unwrap();
-    pool.kill().unwrap();
+    pool.kill();
+    pool.kill();
     let errors: Vec<_> = handles.into_iter().map(|handle| handle.join().expect_err("the gate is shut")).collect();
     let killed = errors.iter().filter(|error| matches!(error.kind(), ErrorKind::Killed { signal: 9, .. })).count();
     let cancelled = errors.iter().filter(|error| *error.kind() == ErrorKind::Cancelled).count();

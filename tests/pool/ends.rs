@@ -108,7 +108,7 @@ fn a_closed_pool_is_joined_as_long_as_told(method: StartMethod) {
     let pool = pool(method, 1);
     let scratch = Scratch::new();
     let handle = pool.submit(pass, (directory(&scratch), 1));
-    pool.close().unwrap();
+    pool.close();
     let start = Instant::now();
     assert_eq!(pool.wait_ended_timeout(Duration::from_millis(30)), Ok(false));
     assert!(start.elapsed() >= Duration::from_millis(30));
@@ -131,7 +131,7 @@ fn joining_waits_for_callbacks(method: StartMethod) {
         handle.on_done(move |_| _ = called.fetch_add(1, SeqCst));
     }
     open_gate(&scratch);
-    pool.close().unwrap();
+    pool.close();
     assert_eq!(pool.wait_ended_timeout(Duration::from_millis(30)), Ok(false), "a callback has not returned");
     assert!(handle.is_finished());
     open.send(()).expect("somebody who waits");
@@ -147,7 +147,7 @@ fn threads_join_one_pool(method: StartMethod) {
         let called = Arc::clone(&called);
         pool.submit(pass, (directory(&scratch), item)).on_done(move |_| _ = called.fetch_add(1, SeqCst));
     }
-    pool.close().unwrap();
+    pool.close();
     thread::scope(|scope| {
         let threads: Vec<_> = (0..4)
             .map(|_| {
@@ -213,13 +213,13 @@ fn a_lazy_map_is_told_of_the_shutdown(method: StartMethod) {
 fn a_pool_ends_once_however_often_it_is_told(method: StartMethod) {
     let pool = pool(method, 2);
     let handle = pool.submit(square, 6);
-    pool.close().unwrap();
+    pool.close();
     pool.shutdown(ShutdownMode::Finish).unwrap();
     pool.shutdown(ShutdownMode::Cancel).unwrap();
-    pool.close().unwrap();
+    pool.close();
     pool.wait_ended().unwrap();
-    pool.kill().unwrap();
-    pool.kill().unwrap();
+    pool.kill();
+    pool.kill();
     pool.wait_ended().unwrap();
     assert_eq!(handle.join(), Ok(36));
     assert!(is_closed(&pool.resize(3).expect_err("it has ended")));
@@ -237,7 +237,7 @@ fn a_pool_is_killed_while_others_wait_for_it(method: StartMethod) {
         let shutdowns =
             [ShutdownMode::Finish, ShutdownMode::Cancel].map(|rest| scope.spawn(move || pool.shutdown(rest)));
         let waiting = scope.spawn(|| handles[0].wait_timeout(Duration::MAX));
-        pool.kill().unwrap();
+        pool.kill();
         assert!(shutdowns.into_iter().all(|thread| thread.join().expect("a thread").is_ok()));
         assert!(waiting.join().expect("a thread"));
     });
@@ -247,7 +247,7 @@ fn a_pool_is_killed_while_others_wait_for_it(method: StartMethod) {
 
 fn a_pool_that_did_nothing_ends(method: StartMethod) {
     drop(pool(method, 3));
-    pool(method, 3).kill().unwrap();
+    pool(method, 3).kill();
     pool(method, 3).shutdown(ShutdownMode::Cancel).unwrap();
     let lazy = Pool::builder().workers(3).lazy().start_method(method).build().expect("a pool");
     lazy.shutdown(ShutdownMode::Finish).unwrap();

@@ -168,7 +168,7 @@ fn waiting_for_all_counts_failures_too(method: StartMethod) {
     assert_eq!((&done[0], &done[3], pending), (&Ok(1), &Ok(4), 0), "in the order in which they were given");
     assert!(matches!(done[1].as_ref().map_err(Error::kind), Err(ErrorKind::Panicked { .. })), "{done:?}");
     assert!(matches!(done[2].as_ref().map_err(Error::kind), Err(ErrorKind::Killed { .. })), "{done:?}");
-    pool.close().unwrap();
+    pool.close();
     let refused = wait((0..3).map(|x| pool.submit(square, x)), WaitFor::First, None);
     assert_eq!((refused.done.len(), refused.pending.len()), (3, 0));
 }
@@ -457,7 +457,7 @@ fn closing_amid_submissions_gives_a_value_or_says_so(method: StartMethod) {
             let submitters: Vec<_> =
                 (0..3).map(|_| scope.spawn(|| (0..400).map(|x| pool.submit(square, x)).collect::<Vec<_>>())).collect();
             eventually("somebody has begun", Duration::from_secs(20), || pool.call(square, 1).is_ok());
-            pool.close().unwrap();
+            pool.close();
             for handles in submitters.into_iter().map(|thread| thread.join().expect("a thread")) {
                 for (x, result) in (0i64..).zip(handles.into_iter().map(JoinHandle::join)) {
                     match result {

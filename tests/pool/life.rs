@@ -350,7 +350,7 @@ fn a_pool_of_none_is_refused(method: StartMethod) {
     let pool = builder(method, 1).build().unwrap();
     assert!(matches!(pool.resize(0).unwrap_err().kind(), ErrorKind::InvalidInput { .. }));
     assert_eq!(pool.workers(), 1);
-    pool.close().unwrap();
+    pool.close();
     assert!(matches!(pool.resize(2).unwrap_err().kind(), ErrorKind::Closed { .. }));
 }
 
@@ -363,7 +363,7 @@ fn an_open_pool_cannot_be_joined(method: StartMethod) {
 fn a_closed_pool_is_joined_as_often_as_one_likes(method: StartMethod) {
     let pool = builder(method, 2).build().unwrap();
     let calls: Vec<_> = (0..40).map(|x| pool.submit(square, x)).collect();
-    pool.close().unwrap();
+    pool.close();
     std::thread::scope(|scope| {
         (0..3).for_each(|_| drop(scope.spawn(|| pool.wait_ended().unwrap())));
     });
@@ -371,14 +371,14 @@ fn a_closed_pool_is_joined_as_often_as_one_likes(method: StartMethod) {
     assert!(active_children().is_empty());
     pool.wait_ended().unwrap();
     pool.shutdown(ShutdownMode::Finish).unwrap();
-    pool.kill().unwrap();
+    pool.kill();
 }
 
 fn a_join_waits_no_longer_than_told(method: StartMethod) {
     let scratch = Scratch::new();
     let pool = builder(method, 1).build().unwrap();
     let call = pool.submit(pass, &scratch.file("gate"));
-    pool.close().unwrap();
+    pool.close();
     assert!(!pool.wait_ended_timeout(Duration::from_millis(20)).unwrap());
     open_gate(&scratch);
     assert!(pool.wait_ended_timeout(Duration::from_secs(20)).unwrap());

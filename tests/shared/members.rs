@@ -103,7 +103,7 @@ fn a_worker_that_is_killed_while_it_holds_a_lock_is_found_out(method: StartMetho
     prey.until_held();
     let free: u64 = pool.call(tries, &prey).unwrap();
     assert_eq!(free, 0, "the other worker sees that it is held");
-    let _ = pool.kill();
+    pool.kill();
     prey.is_taken_from_the_dead();
     assert!(call.join().is_err());
 }

@@ -209,7 +209,7 @@ pub enum Direction {
 /// fn pay(amount: u32) -> u32 { amount }
 ///
 /// let pool = Pool::new()?;
-/// pool.close()?;
+/// pool.close();
 /// let error = pool.call(pay, 100).unwrap_err();
 /// assert_eq!(error.execution(), Execution::NotStarted);       // safe to try elsewhere
 /// # process_task::Result::Ok(())

@@ -19,7 +19,7 @@ use std::fmt;
 /// let elapsed = results.next_timeout(Duration::from_millis(5)).unwrap_err();
 /// assert_eq!(elapsed.unfinished(), 1);
 /// assert_eq!(elapsed.to_string(), "the time was over with 1 call unfinished");
-/// pool.kill()?;
+/// pool.kill();
 /// # process_task::Result::Ok(())
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

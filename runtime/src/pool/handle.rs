@@ -102,7 +102,7 @@ impl<R> JoinHandle<R> {
     /// let (first, second) = (pool.submit(nap, 600), pool.submit(nap, 600));
     /// while !first.is_running() { std::thread::yield_now() }
     /// assert!(!second.is_running());
-    /// pool.kill()?;
+    /// pool.kill();
     /// # process_task::Result::Ok(())
     /// ```
     #[must_use]
@@ -126,7 +126,7 @@ impl<R> JoinHandle<R> {
     /// while !first.is_running() { std::thread::yield_now() }
     /// assert!(!first.cancel() && second.cancel());
     /// assert_eq!(second.join().unwrap_err().kind(), &ErrorKind::Cancelled);
-    /// pool.kill()?;
+    /// pool.kill();
     /// # process_task::Result::Ok(())
     /// ```
     #[expect(clippy::must_use_candidate, reason = "whoever cancels need not care whether it was in time")]

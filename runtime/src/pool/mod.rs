@@ -126,6 +126,7 @@ mod worker_state;
 
 pub use self::builder::PoolBuilder;
 pub use self::elapsed::Elapsed;
+pub use self::global::GlobalPool;
 pub use self::handle::JoinHandle;
 pub use self::imap::Imap;
 pub use self::imap_unordered::ImapUnordered;

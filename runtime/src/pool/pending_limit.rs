@@ -33,7 +33,7 @@ pub(super) struct PendingLimit {
 /// fn length(text: String) -> usize { text.len() }
 ///
 /// let pool = Pool::new()?;
-/// pool.close()?;
+/// pool.close();
 /// match pool.try_submit(length, "text".to_owned()) {
 ///     Err(TrySubmitError::Closed(text, error)) => {
 ///         assert_eq!(text, "text");

@@ -48,8 +48,6 @@ use crate::task::Task;
 #[doc(alias("ProcessPoolExecutor", "Executor"))]
 pub struct Pool {
     shared: Arc<Shared>,
-    /// It is the program's only one, and cannot be ended.
-    is_global: bool,
 }
 
 impl Pool {
@@ -67,17 +65,7 @@ impl Pool {
     }
 
     pub(super) fn of(shared: Arc<Shared>) -> Self {
-        Self { shared, is_global: false }
-    }
-
-    /// The same pool, which cannot be ended from now on.
-    pub(super) fn for_all(mut self) -> Self {
-        self.is_global = true;
-        self
-    }
-
-    pub(super) fn is_global(&self) -> bool {
-        self.is_global
+        Self { shared }
     }
 
     /// How many workers the pool has.
@@ -127,7 +115,7 @@ impl Pool {
     /// let pool = Pool::builder().workers(1).max_pending(1).build()?;
     /// let first = pool.try_submit(nap, 600).unwrap();
     /// assert!(matches!(pool.try_submit(nap, 601), Err(TrySubmitError::Full(601))));
-    /// pool.kill()?;
+    /// pool.kill();
     /// assert!(first.join().is_err());
     /// # process_task::Result::Ok(())
     /// ```

@@ -1,6 +1,6 @@
 //! How a pool shrinks, grows, and ends.
 //!
-//! Runs in: the parent. A pool does not end with calls unsettled, and the global pool does not end.
+//! Runs in: the parent. A pool does not end with calls unsettled.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering::SeqCst;
@@ -37,18 +37,13 @@ impl Pool {
     /// # #[process_task] fn square(x: i64) -> i64 { x * x }
     /// let pool = Pool::new()?;
     /// let last = pool.submit(square, 3);
-    /// pool.close()?;
+    /// pool.close();
     /// assert!(pool.call(square, 4).is_err());
     /// assert_eq!(last.join()?, 9);
     /// # process_task::Result::Ok(())
     /// ```
-    ///
-    /// # Errors
-    /// It is the [global pool](Self::global).
-    pub fn close(&self) -> Result<()> {
-        self.may_end("close")?;
+    pub fn close(&self) {
         self.shared().update(|scheduler| scheduler.close(Error::closed("`close` was called")));
-        Ok(())
     }
 
     /// Waits until the calls of a closed pool are made and its workers have ended.
@@ -59,15 +54,14 @@ impl Pool {
     /// # #[process_task] fn square(x: i64) -> i64 { x * x }
     /// let pool = Pool::new()?;
     /// let last = pool.submit(square, 3);
-    /// pool.close()?;
+    /// pool.close();
     /// pool.wait_ended()?;
     /// assert!(last.is_finished());
     /// # process_task::Result::Ok(())
     /// ```
     ///
     /// # Errors
-    /// The pool still takes calls, so that there is no end to wait for, or is the [global pool](Self::global), which has none.
-    /// Or a [finalizer](crate::PoolBuilder::finalizer) has failed since the pool was closed: then the error is that of the
+    /// The pool still takes calls, so that there is no end to wait for. Or a [finalizer](crate::PoolBuilder::finalizer) has failed since the pool was closed: then the error is that of the
     /// first one, and the pool has ended all the same.
     ///
     /// # If the other process dies
@@ -101,10 +95,9 @@ impl Pool {
     /// ```
     ///
     /// # Errors
-    /// It is the [global pool](Self::global), or a finalizer failed, as [`wait_ended`](Self::wait_ended) has it.
+    /// A finalizer failed, as [`wait_ended`](Self::wait_ended) has it.
     pub fn shutdown(&self, mode: ShutdownMode) -> Result<()> {
-        self.may_end("shutdown")?;
-        self.close()?;
+        self.close();
         if mode == ShutdownMode::Cancel && !self.shared().is_foreign() {
             self.shared().update(Scheduler::cancel_all);
         }
@@ -121,21 +114,16 @@ impl Pool {
     /// # #[process_task] fn for_ever() { loop { std::thread::sleep(Duration::from_secs(1)) } }
     /// let pool = Pool::builder().workers(1).build()?;
     /// let running = pool.submit(for_ever, ());
-    /// pool.kill()?;
+    /// pool.kill();
     /// let error = running.join().unwrap_err();
     /// assert!(matches!(error.kind(), ErrorKind::Killed { .. } | ErrorKind::Cancelled));
     /// # process_task::Result::Ok(())
     /// ```
-    ///
-    /// # Errors
-    /// It is the [global pool](Self::global).
     #[doc(alias("terminate", "terminate_workers", "kill_workers"))]
-    pub fn kill(&self) -> Result<()> {
-        self.may_end("kill")?;
+    pub fn kill(&self) {
         if !self.shared().is_foreign() {
             self.shared().terminate();
         }
-        Ok(())
     }
 
     /// Has the pool have this many workers, at least 1, and at most as [`PoolBuilder::workers`](crate::PoolBuilder::workers) says. New ones are started; those that are too many finish the call
@@ -172,7 +160,6 @@ impl Pool {
         if self.shared().is_foreign() {
             return Ok(true);
         }
-        self.may_end("wait_ended")?;
         if self.shared().inspect(Scheduler::is_open) {
             return Err(Error::invalid(
                 "the pool still takes calls, so `wait_ended` would wait for ever: call `close` first",
@@ -183,15 +170,6 @@ impl Pool {
             Some(failure) => Err(failure),
             None => Ok(ended),
         }
-    }
-
-    fn may_end(&self, what: &str) -> Result<()> {
-        if self.is_global() {
-            return Err(Error::invalid(format!(
-                "the global pool is for the whole program, so `{what}` is refused; make a `Pool` of your own to end it when you like"
-            )));
-        }
-        Ok(())
     }
 }
 

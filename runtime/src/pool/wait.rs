@@ -28,7 +28,7 @@ use super::waitable::{Waitable, park};
 /// let pool = Pool::builder().workers(2).build()?;
 /// let waited = wait([600, 0].map(|seconds| pool.submit(nap, seconds)), WaitFor::First, None);
 /// assert_eq!((waited.done.len(), waited.pending.len()), (1, 1));
-/// pool.kill()?;
+/// pool.kill();
 /// # process_task::Result::Ok(())
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -63,7 +63,7 @@ pub enum WaitFor {
 /// for handle in waited.done {
 ///     assert_eq!(handle.join()?, 0);
 /// }
-/// pool.kill()?;
+/// pool.kill();
 /// # process_task::Result::Ok(())
 /// ```
 #[derive(Debug)]
@@ -201,7 +201,7 @@ impl<R> AsCompleted<R> {
     /// assert!(completed.next().is_some());
     /// let elapsed = completed.next_timeout(Duration::from_millis(5)).unwrap_err();
     /// assert_eq!(elapsed.unfinished(), 1);
-    /// pool.kill()?;
+    /// pool.kill();
     /// # process_task::Result::Ok(())
     /// ```
     pub fn next_timeout(&mut self, timeout: Duration) -> Result<Option<JoinHandle<R>>, Elapsed> {
