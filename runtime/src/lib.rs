@@ -77,7 +77,7 @@ pub use self::process::{
 
 // Many calls in processes that stay.
 pub use self::pool::{
-    AsCompleted, Elapsed, GlobalPool, Imap, ImapUnordered, JoinHandle, OnProgress, Pool, PoolBuilder, ShutdownMode,
+    AsCompleted, GlobalPool, Imap, ImapUnordered, JoinHandle, OnProgress, Pool, PoolBuilder, ShutdownMode,
     TrySubmitError, WaitFor, WaitOutcome, as_completed, wait, worker_state,
 };
 
@@ -90,7 +90,7 @@ pub use process_task_macros::Shareable;
 pub use self::pool::{Latency, PoolStats, Timeline, WorkerState, WorkerStats};
 
 // What can go wrong.
-pub use self::error::{Direction, Error, ErrorKind, Execution, Result};
+pub use self::error::{Direction, Elapsed, Error, ErrorKind, Execution, Result};
 
 /// What generated code names. Not for people: it changes without notice.
 #[doc(hidden)]

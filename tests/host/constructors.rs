@@ -177,8 +177,8 @@ fn scene() {
         "many ends" => {
             for x in 0..support::rounds(150) {
                 let mut process = builder().spawn(square, i64::try_from(x).unwrap()).unwrap();
-                let status = process.wait_timeout(Duration::from_secs(30)).unwrap();
-                assert_eq!(status.and_then(|status| status.code()), Some(0), "the end of process {x}");
+                let status = process.wait_timeout(Duration::from_secs(30)).unwrap().unwrap();
+                assert_eq!(status.code(), Some(0), "the end of process {x}");
             }
         }
         other => unreachable!("no scene {other}"),

@@ -169,13 +169,11 @@ fn scene() {
         }
         "ends" => {
             let mut process = spawn().spawn(leave, 7).unwrap();
-            assert_eq!(
-                process.wait_timeout(Duration::from_secs(20)).unwrap().and_then(|status| status.code()),
-                Some(7)
-            );
+            let status = process.wait_timeout(Duration::from_secs(20)).unwrap().unwrap();
+            assert_eq!(status.code(), Some(7));
             let mut process = spawn().spawn(send_itself, libc::SIGKILL).unwrap();
-            let status = process.wait_timeout(Duration::from_secs(20)).unwrap();
-            assert_eq!(status.and_then(|status| status.signal()), Some(9));
+            let status = process.wait_timeout(Duration::from_secs(20)).unwrap().unwrap();
+            assert_eq!(status.signal(), Some(9));
         }
         other => unreachable!("no scene {other}"),
     }

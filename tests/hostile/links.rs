@@ -98,7 +98,7 @@ fn attack(method: StartMethod, kinds: &[u8], later: bool) {
                     continue;
                 }
                 _ => {
-                    assert!(call.wait_timeout(PATIENCE), "{what}: a call is not settled");
+                    assert!(call.wait_timeout(PATIENCE).is_ok(), "{what}: a call is not settled");
                     block_on(call)
                 }
             };

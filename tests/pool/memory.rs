@@ -127,7 +127,7 @@ fn busy_workers_give_memory_back_too(method: StartMethod) {
 fn result_that_is_read_late_is_given_back_then(method: StartMethod) {
     let pool = pool(method, 1);
     let unread = pool.submit(made, (1 << 20, 5));
-    assert!(unread.wait_timeout(PATIENCE));
+    assert!(unread.wait_timeout(PATIENCE).is_ok());
     assert!(pool.stats().shared_memory >= 1 << 20);
     // Long enough that both sides have looked, and found that it is in use.
     std::thread::sleep(std::time::Duration::from_millis(2500));

@@ -162,7 +162,7 @@ fn refused_fork_is_waited_for_and_names_the_limits(method: StartMethod) {
         error.is_some()
     });
     assert!(error.as_ref().is_some_and(|error| error.to_string().contains("pids.max")), "{error:?}");
-    assert!(!waiting.wait_timeout(Duration::from_millis(500)));
+    assert!(waiting.wait_timeout(Duration::from_millis(500)).is_err());
     drop(bounded);
     assert_eq!(waiting.join(), Ok(25));
     drop(pool);

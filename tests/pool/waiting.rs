@@ -258,7 +258,7 @@ fn close_wakes_submitters_blocked_for_room(method: StartMethod) {
         thread::scope(|scope| {
             // The pauses only make it likely that the threads wait in this order, which is the one that may go wrong.
             let pause = || thread::sleep(Duration::from_millis(20));
-            let leader = somebody_leads.then(|| scope.spawn(|| first.wait_timeout(Duration::MAX)));
+            let leader = somebody_leads.then(|| scope.spawn(|| first.wait_timeout(Duration::MAX).is_ok()));
             pause();
             let waiting: Vec<_> = (0..5).map(|_| scope.spawn(|| pool.call(square, 3))).collect();
             pause();

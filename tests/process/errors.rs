@@ -175,7 +175,7 @@ fn a_failed_process_can_be_asked_everything(_: StartMethod) {
     let text = "cannot encode the arguments of `process::errors::never_starts`: I stay";
     assert_eq!(process.wait().unwrap_err().to_string(), text);
     assert_eq!(process.try_wait().unwrap_err().to_string(), text);
-    assert_eq!(process.wait_timeout(Duration::MAX).unwrap_err().to_string(), text);
+    assert_eq!(process.wait_timeout(Duration::MAX).unwrap().unwrap_err().to_string(), text);
     assert_eq!(process.terminate().unwrap_err().to_string(), text);
     assert_eq!(process.kill().unwrap_err().to_string(), text);
     assert_eq!(process.interrupt().unwrap_err().to_string(), text);

@@ -44,7 +44,7 @@ where
 fn an_item_counts_until_it_is_dropped_after_it_was_done() {
     promise(|| {
         let queue = JoinableQueue::unbounded().unwrap();
-        assert!(queue.wait_all_done_timeout(Duration::ZERO), "nothing was ever put");
+        assert!(queue.wait_all_done_timeout(Duration::ZERO).is_ok(), "nothing was ever put");
         queue.wait_all_done();
         (1..=3).for_each(|number| queue.send(number).unwrap());
         assert_eq!((queue.len(), queue.unfinished()), (3, 3));
@@ -61,14 +61,16 @@ fn an_item_counts_until_it_is_dropped_after_it_was_done() {
         *first += 100;
         drop(first);
         let since = Instant::now();
-        assert!(!queue.wait_all_done_timeout(A_WHILE));
+        assert!(queue.wait_all_done_timeout(A_WHILE).is_err());
         assert!(since.elapsed() >= A_WHILE);
         let first = queue.recv_timeout(Duration::ZERO).unwrap();
         assert_eq!(*first, 1);
         queue.task_done(first);
         assert_eq!(finish(queue.recv().unwrap()), 3);
         assert_eq!((queue.len(), queue.unfinished()), (0, 0));
-        assert!(queue.wait_all_done_timeout(Duration::ZERO) && queue.wait_all_done_timeout(Duration::MAX));
+        assert!(
+            queue.wait_all_done_timeout(Duration::ZERO).is_ok() && queue.wait_all_done_timeout(Duration::MAX).is_ok()
+        );
         assert_eq!(queue.try_recv().map(|_| ()), Err(TryRecvError::Empty));
     });
 }
@@ -262,7 +264,7 @@ fn a_process_that_lives_keeps_what_it_has(method: StartMethod) {
     for signal in [nix::sys::signal::SIGSTOP, nix::sys::signal::SIGCONT] {
         nix::sys::signal::kill(pid, signal).unwrap();
         assert_eq!(queue.recv_timeout(Duration::from_millis(200)).map(|_| ()), Err(RecvTimeoutError::Timeout));
-        assert!(!queue.wait_all_done_timeout(A_WHILE));
+        assert!(queue.wait_all_done_timeout(A_WHILE).is_err());
     }
     process.kill().unwrap();
     assert_eq!(finish(queue.recv().unwrap()), 1);
@@ -307,7 +309,7 @@ fn join_hears_of_the_last_item_done_elsewhere(method: StartMethod) {
     until(&stage, 1);
     let joins: Vec<_> =
         (0..3).map(|_| queue.clone()).map(|queue| thread::spawn(move || queue.wait_all_done())).collect();
-    assert!(!queue.wait_all_done_timeout(A_WHILE));
+    assert!(queue.wait_all_done_timeout(A_WHILE).is_err());
     reach(&stage);
     for join in joins {
         join.join().unwrap();
@@ -339,7 +341,7 @@ fn a_process_that_waits_on_a_closed_queue_gets_what_comes_back(method: StartMeth
     until(&stage, 1);
     queue.close();
     let worker = start(method, work, queue.clone());
-    assert!(!queue.wait_all_done_timeout(A_WHILE));
+    assert!(queue.wait_all_done_timeout(A_WHILE).is_err());
     process.kill().unwrap();
     queue.wait_all_done();
     assert_eq!(worker.join().unwrap(), 3);

@@ -2,6 +2,7 @@
 //!
 //! Runs in: any process.
 
+pub(crate) mod elapsed;
 mod kind;
 mod sentences;
 
@@ -11,6 +12,7 @@ use nix::errno::Errno;
 
 use crate::sys::process;
 
+pub use self::elapsed::Elapsed;
 pub use self::kind::{Direction, ErrorKind, Execution};
 pub(crate) use self::sentences::why;
 
@@ -169,3 +171,10 @@ impl Error {
 }
 
 impl std::error::Error for Error {}
+
+impl<T> From<Elapsed<T>> for Error {
+    /// What was given is dropped, and the number of calls is not kept.
+    fn from(_: Elapsed<T>) -> Self {
+        Self::new(ErrorKind::Elapsed, Execution::NotStarted)
+    }
+}

@@ -16,7 +16,7 @@ use super::scheduler::Scheduler;
 use super::shared::Shared;
 use crate::call::decode;
 use crate::codec::CodecError;
-use crate::error::{Direction, Error, ErrorKind, Execution, Result};
+use crate::error::{Direction, Elapsed, Error, ErrorKind, Execution, Result};
 
 /// A call in a [`Pool`](crate::Pool). Dropping it detaches the call, which is made all the same.
 ///
@@ -65,19 +65,25 @@ impl<R> JoinHandle<R> {
         self.result()
     }
 
-    /// Waits until the call is settled, for `timeout` at the most; says whether it is.
-    #[must_use]
-    pub fn wait_timeout(&self, timeout: Duration) -> bool {
-        // A time beyond the clock's end is for ever.
-        self.wait_until(Instant::now().checked_add(timeout))
-    }
-
-    /// As [`join`](Self::join), but gives the handle back after `timeout`.
+    /// Waits until the call is settled, for `timeout` at the most. The result stays for [`join`](Self::join).
     ///
     /// # Errors
-    /// The handle, if the time is over.
-    pub fn join_timeout(self, timeout: Duration) -> std::result::Result<Result<R>, Self> {
-        if self.wait_timeout(timeout) { Ok(self.result()) } else { Err(self) }
+    /// [`Elapsed`]: the time is over. The call goes on.
+    pub fn wait_timeout(&self, timeout: Duration) -> std::result::Result<(), Elapsed> {
+        // A time beyond the clock's end is for ever.
+        if self.wait_until(Instant::now().checked_add(timeout)) { Ok(()) } else { Err(Elapsed::with((), 1)) }
+    }
+
+    /// As [`join`](Self::join), but gives the handle back after `timeout`: `join_timeout(limit)??` is the result where that
+    /// is not wanted.
+    ///
+    /// # Errors
+    /// [`Elapsed`] with the handle inside: the time is over. The call goes on.
+    pub fn join_timeout(self, timeout: Duration) -> std::result::Result<Result<R>, Elapsed<Self>> {
+        match self.wait_timeout(timeout) {
+            Ok(()) => Ok(self.result()),
+            Err(_) => Err(Elapsed::with(self, 1)),
+        }
     }
 
     /// Whether [`join`](Self::join) would return at once.

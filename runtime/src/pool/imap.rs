@@ -10,12 +10,11 @@ use std::marker::PhantomData;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::elapsed::Elapsed;
 use super::handle::JoinHandle;
 use super::scheduler::Scheduler;
 use super::shared::Shared;
 use super::submit::submit;
-use crate::error::Result;
+use crate::error::{Elapsed, Result};
 use crate::task::Task;
 
 /// The results of [`Pool::imap`](crate::Pool::imap), in the items' order.
@@ -141,7 +140,7 @@ impl<'p, 'a, T: Task, I: Iterator<Item = T::Args<'a>>> Imap<'p, 'a, T, I> {
         let deadline = Instant::now().checked_add(timeout);
         self.ahead.fill();
         match self.ahead.pending.front() {
-            Some(first) if !first.wait_until(deadline) => Err(Elapsed::new(self.ahead.pending.len())),
+            Some(first) if !first.wait_until(deadline) => Err(Elapsed::with((), self.ahead.pending.len())),
             _ => Ok(self.ahead.pending.pop_front().map(|handle| handle.result())),
         }
     }

@@ -10,12 +10,11 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::completion_queue::CompletionQueue;
-use super::elapsed::Elapsed;
 use super::handle::JoinHandle;
 use super::scheduler::Scheduler;
 use super::shared::Shared;
 use super::submit::submit;
-use crate::error::Result;
+use crate::error::{Elapsed, Result};
 use crate::task::Task;
 
 /// The results of [`Pool::imap_unordered`](crate::Pool::imap_unordered), as they come.
@@ -125,7 +124,7 @@ impl<'p, 'a, T: Task, I: Iterator<Item = T::Args<'a>>> ImapUnordered<'p, 'a, T, 
         if !there() {
             self.shared.wait(&there, &*self.settled, deadline);
         }
-        let first = self.settled.pop().ok_or_else(|| Elapsed::new(self.pending()))?;
+        let first = self.settled.pop().ok_or_else(|| Elapsed::with((), self.pending()))?;
         self.free.push(first);
         Ok(self.slots[first].take().map(|handle| handle.result()))
     }

@@ -90,7 +90,6 @@ mod death;
 mod departures;
 mod dispatcher;
 mod effects;
-mod elapsed;
 mod global;
 mod handle;
 mod imap;
@@ -125,7 +124,6 @@ mod worker_start;
 mod worker_state;
 
 pub use self::builder::PoolBuilder;
-pub use self::elapsed::Elapsed;
 pub use self::global::GlobalPool;
 pub use self::handle::JoinHandle;
 pub use self::imap::Imap;

@@ -13,7 +13,7 @@ use super::scheduler::Scheduler;
 use super::shared::Shared;
 use super::size::check_size;
 use super::waitable::AllCalls;
-use crate::error::{Error, Result};
+use crate::error::{Elapsed, Error, Result};
 
 /// What [`Pool::shutdown`] does with calls that have not begun.
 ///
@@ -68,16 +68,26 @@ impl Pool {
     /// See [`Pool`]: every call is settled, whatever its worker does.
     #[doc(alias = "join")]
     pub fn wait_ended(&self) -> Result<()> {
-        self.ended_until(None).map(|_| ())
+        self.ended_until(None).map(Option::unwrap_or_default)
     }
 
-    /// As [`wait_ended`](Self::wait_ended), for `timeout` at the most; says whether the pool has ended.
+    /// As [`wait_ended`](Self::wait_ended), for `timeout` at the most.
     ///
     /// # Errors
-    /// As [`wait_ended`](Self::wait_ended).
-    pub fn wait_ended_timeout(&self, timeout: Duration) -> Result<bool> {
+    /// [`Elapsed`]: the pool has not ended in time. Inside, as [`wait_ended`](Self::wait_ended).
+    ///
+    /// # Examples
+    /// ```
+    /// # use std::time::Duration;
+    /// # use process_task::Pool;
+    /// let pool = Pool::builder().workers(1).build()?;
+    /// pool.close();
+    /// pool.wait_ended_timeout(Duration::from_secs(60))??;
+    /// # process_task::Result::Ok(())
+    /// ```
+    pub fn wait_ended_timeout(&self, timeout: Duration) -> std::result::Result<Result<()>, Elapsed> {
         // A time beyond the clock's end is for ever.
-        self.ended_until(Instant::now().checked_add(timeout))
+        self.ended_until(Instant::now().checked_add(timeout)).transpose().ok_or_else(Elapsed::new)
     }
 
     /// Takes no more calls, finishes or cancels those that have not begun, and waits for those that run and for the
@@ -156,9 +166,10 @@ impl Pool {
         })
     }
 
-    fn ended_until(&self, deadline: Option<Instant>) -> Result<bool> {
+    /// `None`: the deadline is over.
+    fn ended_until(&self, deadline: Option<Instant>) -> Result<Option<()>> {
         if self.shared().is_foreign() {
-            return Ok(true);
+            return Ok(Some(()));
         }
         if self.shared().inspect(Scheduler::is_open) {
             return Err(Error::invalid(
@@ -168,7 +179,7 @@ impl Pool {
         let ended = finish(self.shared(), deadline);
         match self.shared().inspect(Scheduler::finalizer_failure).filter(|_| ended) {
             Some(failure) => Err(failure),
-            None => Ok(ended),
+            None => Ok(ended.then_some(())),
         }
     }
 }

@@ -17,7 +17,7 @@ use super::output::{Output, Pipes};
 use super::spawned_call::SpawnedCall;
 use crate::call::decode;
 use crate::codec::CodecError;
-use crate::error::{Error, Result};
+use crate::error::{Elapsed, Error, Result};
 use crate::reactor::reactor;
 use crate::sys::{self, atfork, fd, signal};
 
@@ -220,14 +220,29 @@ impl<R> Process<R> {
         self.end(Some(Instant::now()))
     }
 
-    /// As [`wait`](Self::wait), but `None` after `timeout`. It closes and reads no pipe: a process with a full pipe does
-    /// not end before something is read, by [`take_stdout`](Self::take_stdout) say.
+    /// As [`wait`](Self::wait), for `timeout` at the most. It closes and reads no pipe: a process with a full pipe does not
+    /// end before something is read, by [`take_stdout`](Self::take_stdout) say.
+    ///
+    /// # Examples
+    /// ```
+    /// use std::time::Duration;
+    /// use process_task::process_task;
+    ///
+    /// #[process_task]
+    /// fn nap(seconds: u64) { std::thread::sleep(Duration::from_secs(seconds)) }
+    ///
+    /// let mut process = nap.spawn(600);
+    /// assert!(process.wait_timeout(Duration::from_millis(5)).is_err());
+    /// process.kill()?;
+    /// assert!(!process.wait_timeout(Duration::from_secs(60))??.success());
+    /// # process_task::Result::Ok(())
+    /// ```
     ///
     /// # Errors
-    /// The process could not be started.
-    pub fn wait_timeout(&mut self, timeout: Duration) -> Result<Option<ExitStatus>> {
+    /// [`Elapsed`]: the process has not ended in time. Inside: it could not be started.
+    pub fn wait_timeout(&mut self, timeout: Duration) -> std::result::Result<Result<ExitStatus>, Elapsed> {
         // A time beyond the clock's end is for ever.
-        self.end(Instant::now().checked_add(timeout))
+        self.end(Instant::now().checked_add(timeout)).transpose().ok_or_else(Elapsed::new)
     }
 
     /// Asks the process, and its whole group, to end: SIGTERM. Fine if it has ended. A process that

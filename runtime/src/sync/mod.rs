@@ -255,6 +255,7 @@ mod semaphore;
 mod tests;
 mod wait_queue;
 
+use crate::error::elapsed;
 use crate::shared::proc_table;
 
 pub use self::barrier::{Barrier, BarrierWaitResult, BrokenBarrier};

@@ -21,7 +21,7 @@ use super::error::channel_failed;
 #[cfg(feature = "tcp")]
 use super::remote::{EncryptedStream, Key};
 use crate::channel::Connection;
-use crate::error::{Error, ErrorKind, Execution, Result};
+use crate::error::{Elapsed, Error, ErrorKind, Execution, Result};
 use crate::sync::deadline::Deadline;
 use crate::sys::{Errno, poll};
 #[cfg(feature = "tcp")]
@@ -194,18 +194,18 @@ impl Listener {
     /// Before it is authenticated, it is refused, or was never there. After, it is accepted: what it sent is still to be
     /// received.
     pub fn accept<A, B>(&self) -> Result<Connection<A, B>> {
-        self.accept_within(Deadline::Never)
+        self.accept_within(Deadline::Never).unwrap_or_else(|| Err(Error::new(ErrorKind::Empty, Execution::NotStarted)))
     }
 
     /// As [`accept`](Self::accept), but waits no longer than `timeout`.
     ///
     /// # Errors
-    /// As [`accept`](Self::accept); [`ErrorKind::Empty`] if no peer came.
+    /// [`Elapsed`]: no peer came in time. Inside, as [`accept`](Self::accept).
     ///
     /// # If the other process dies
     /// As with [`accept`](Self::accept).
-    pub fn accept_timeout<A, B>(&self, timeout: Duration) -> Result<Connection<A, B>> {
-        self.accept_within(Deadline::after(timeout))
+    pub fn accept_timeout<A, B>(&self, timeout: Duration) -> std::result::Result<Result<Connection<A, B>>, Elapsed> {
+        self.accept_within(Deadline::after(timeout)).ok_or_else(Elapsed::new)
     }
 
     /// As [`accept`](Self::accept), but does not wait.
@@ -216,17 +216,19 @@ impl Listener {
     /// # If the other process dies
     /// As with [`accept`](Self::accept).
     pub fn try_accept<A, B>(&self) -> Result<Connection<A, B>> {
-        self.accept_within(Deadline::Now)
+        self.accept_within(Deadline::Now).unwrap_or_else(|| Err(Error::new(ErrorKind::Empty, Execution::NotStarted)))
     }
 
-    fn accept_within<A, B>(&self, deadline: Deadline) -> Result<Connection<A, B>> {
+    /// `None`: no peer came as long as `deadline` allows.
+    fn accept_within<A, B>(&self, deadline: Deadline) -> Option<Result<Connection<A, B>>> {
         loop {
             if let Some(guest) = self.acceptor.look() {
-                return guest.and_then(seat);
+                return Some(guest.and_then(seat));
             }
-            let waited = poll::readable([self.acceptor.as_fd()], deadline.instant());
-            if waited.map_err(|errno| channel_failed("wait for those who connect", errno))? == [false] {
-                return Err(Error::new(ErrorKind::Empty, Execution::NotStarted));
+            match poll::readable([self.acceptor.as_fd()], deadline.instant()) {
+                Ok([false]) => return None,
+                Ok([true]) => {}
+                Err(errno) => return Some(Err(channel_failed("wait for a peer to connect", errno))),
             }
         }
     }

@@ -17,7 +17,7 @@ use super::limits::QueueLimits;
 use super::methods::{closes, handle, puts};
 use crate::channel::error::{RecvError, RecvTimeoutError, SendError, SendTimeoutError, TryRecvError, TrySendError};
 use crate::codec::Message;
-use crate::error::Result;
+use crate::error::{Elapsed, Result};
 use crate::sync::deadline::Deadline;
 use crate::sync::futex_wait;
 
@@ -179,7 +179,10 @@ impl<T> JoinableQueue<T> {
         while !self.core.join(None) {}
     }
 
-    /// Waits until every item that was put is done, for so long at most. False: the time is over.
+    /// As [`wait_all_done`](Self::wait_all_done), for `timeout` at the most.
+    ///
+    /// # Errors
+    /// [`Elapsed`]: some are not done in time.
     ///
     /// # Examples
     /// ```
@@ -188,20 +191,20 @@ impl<T> JoinableQueue<T> {
     ///
     /// let queue = JoinableQueue::unbounded()?;
     /// queue.send(1)?;
-    /// assert!(!queue.wait_all_done_timeout(Duration::from_millis(1)));
+    /// assert!(queue.wait_all_done_timeout(Duration::from_millis(1)).is_err());
     /// # process_task::Result::Ok(())
     /// ```
     ///
     /// # If the other process dies
     /// As with [`wait_all_done`](Self::wait_all_done).
-    #[must_use = "not all may be done"]
-    pub fn wait_all_done_timeout(&self, timeout: Duration) -> bool {
+    pub fn wait_all_done_timeout(&self, timeout: Duration) -> std::result::Result<(), Elapsed> {
         match futex_wait::deadline_after(timeout) {
             None => {
                 self.wait_all_done();
-                true
+                Ok(())
             }
-            deadline => self.core.join(deadline),
+            deadline if self.core.join(deadline) => Ok(()),
+            _ => Err(Elapsed::new()),
         }
     }
 
