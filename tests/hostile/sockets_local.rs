@@ -72,7 +72,7 @@ fn packet(message: &[u8]) -> Vec<u8> {
 
 fn refused<T>(result: Result<T, Error>) -> String {
     match result.map_err(|error| error.kind().clone()) {
-        Err(ErrorKind::Refused { reason, .. }) => reason,
+        Err(ErrorKind::PeerRefused { reason, .. }) => reason,
         Err(other) => panic!("{other:?}"),
         Ok(_) => panic!("somebody was let in"),
     }

@@ -59,7 +59,7 @@ fn kind_of<T>(result: Result<T, Error>) -> ErrorKind {
 /// What an error of this kind says.
 fn reason(kind: &ErrorKind) -> &str {
     match kind {
-        ErrorKind::InvalidInput { reason, .. } | ErrorKind::Refused { reason, .. } => reason,
+        ErrorKind::InvalidInput { reason, .. } | ErrorKind::PeerRefused { reason, .. } => reason,
         other => panic!("{other:?}"),
     }
 }

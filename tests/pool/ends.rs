@@ -172,7 +172,7 @@ fn a_callback_may_shut_its_pool_down(method: StartMethod) {
         let left: Vec<_> = (0..10).map(|x| inner.submit(square, x)).collect();
         let ended = inner.shutdown(ShutdownMode::Finish);
         let squares = left.into_iter().map(JoinHandle::join).collect::<Result<Vec<_>, _>>();
-        sender.send((ended, inner.join(), squares)).expect("somebody who listens");
+        sender.send((ended, inner.wait_ended(), squares)).expect("somebody who listens");
     });
     open_gate(&scratch);
     let expected = (Ok(()), Ok(()), Ok((0..10).map(|x| x * x).collect()));
@@ -290,14 +290,14 @@ fn threads_end_a_pool_while_others_use_it(method: StartMethod) {
                     let pool = &pool;
                     scope.spawn(move || match (round + ender) % 4 {
                         0 => pool.close(),
-                        1 => pool.shutdown(ShutdownMode::Finish),
-                        2 => pool.shutdown(ShutdownMode::Cancel),
+                        1 => pool.shutdown(ShutdownMode::Finish).unwrap(),
+                        2 => pool.shutdown(ShutdownMode::Cancel).unwrap(),
                         _ => pool.kill(),
                     })
                 })
                 .collect();
             for ender in enders {
-                ender.join().expect("a thread").unwrap();
+                ender.join().expect("a thread");
             }
             let count = users.len();
             for user in users {

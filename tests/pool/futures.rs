@@ -259,7 +259,7 @@ fn as_completed_goes_on_after_the_time_is_over(method: StartMethod) {
     assert_eq!(first.join(), Ok(1));
     for _ in 0..3 {
         let elapsed = completed.next_timeout(Duration::from_millis(3)).expect_err("the gate is shut");
-        assert_eq!(elapsed.to_string(), "the time was over with 1 call unfinished");
+        assert_eq!(elapsed.to_string(), "timed out with 1 call unfinished");
     }
     open_gate(&scratch);
     let last = completed.next_timeout(Duration::MAX).expect("the gate is open").expect("two of two");

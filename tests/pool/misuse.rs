@@ -26,11 +26,14 @@ fn sentence_about_a_mistake_says_what_would_be_right(method: StartMethod) {
     closed.close();
     let soon = Duration::from_millis(1);
     let said = [
-        (builder().workers(0).build().unwrap_err().to_string(), "at least one worker"),
+        (builder().workers(0).build().unwrap_err().to_string(), "`workers` must be at least 1"),
         (builder().max_pending(0).build().unwrap_err().to_string(), "leave it out for no limit"),
-        (builder().max_calls_per_worker(0).build().unwrap_err().to_string(), "at least one call"),
+        (
+            builder().max_calls_per_worker(0).build().unwrap_err().to_string(),
+            "`max_calls_per_worker` must be at least 1",
+        ),
         (builder().env("A=B", "").build().map(|pool| pool.call(square, 1)).unwrap_err().to_string(), "holds `=`"),
-        (pool.resize(0).unwrap_err().to_string(), "at least one worker"),
+        (pool.resize(0).unwrap_err().to_string(), "`workers` must be at least 1"),
         (pool.wait_ended().unwrap_err().to_string(), "call `close` first"),
         (square.retries(1).spawn(1).join().unwrap_err().to_string(), "`.retries(0)`"),
         (Queue::<u32>::bounded(0).unwrap_err().to_string(), "use `unbounded` for no limit"),
@@ -44,7 +47,10 @@ fn sentence_about_a_mistake_says_what_would_be_right(method: StartMethod) {
         (empty.recv_timeout(soon).unwrap_err().to_string(), "timed out"),
         (closed.send(1).unwrap_err().to_string(), "the queue is closed"),
         (closed.recv().unwrap_err().to_string(), "the queue is closed"),
-        (SharedMut::<[u8]>::zeroed(10).unwrap().split(0).unwrap_err().to_string(), "at least 1 value"),
+        (
+            SharedMut::<[u8]>::zeroed(10).unwrap().split(0).unwrap_err().to_string(),
+            "length of a range must be at least 1",
+        ),
     ];
     for (sentence, right) in said {
         assert!(sentence.contains(right), "`{sentence}` does not say `{right}`");

@@ -42,7 +42,7 @@ pub(crate) const OTHER_VERSION: &str = "it speaks another version of the protoco
 #[track_caller]
 pub(crate) fn refused<T>(result: Result<T, Error>) -> String {
     match result.map_err(|error| error.kind().clone()) {
-        Err(ErrorKind::Refused { reason, .. }) => reason,
+        Err(ErrorKind::PeerRefused { reason, .. }) => reason,
         Err(other) => panic!("{other:?}"),
         Ok(_) => panic!("somebody was let in"),
     }
@@ -240,7 +240,7 @@ pub(crate) fn is_open(listener: &Listener, key: &Key) {
         let server: Connection<String, String> = loop {
             match listener.accept() {
                 Ok(server) => break server,
-                Err(error) => assert!(matches!(error.kind(), ErrorKind::Refused { .. }), "{error}"),
+                Err(error) => assert!(matches!(error.kind(), ErrorKind::PeerRefused { .. }), "{error}"),
             }
         };
         client.join().unwrap().unwrap().send("hello".to_owned()).unwrap();

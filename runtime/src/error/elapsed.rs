@@ -9,10 +9,10 @@ use std::fmt;
 /// Nothing is lost, and nothing is ended: what was waited for may still happen, and calling again goes on waiting. What
 /// the call took by value is inside: [`into_inner`](Self::into_inner) gives it back.
 ///
-/// Three kinds of types have time-outs of another shape. Channels have crossbeam's errors, such as
-/// [`RecvTimeoutError`](https://docs.rs/crossbeam-channel/latest/crossbeam_channel/enum.RecvTimeoutError.html). The twins of std's types have std's: `TryLockError` of locks,
-/// `WaitTimeoutResult` of `Condvar`. Functions that answer with a list or a yes or no, such as `wait`, answer when the time
-/// is over.
+/// Three groups have time-outs of another shape. Channels have crossbeam's errors, such as
+/// [`RecvTimeoutError`](crate::channel::RecvTimeoutError). The twins of std's types have std's: `TryLockError` of locks, and
+/// `WaitTimeoutResult` of `Condvar`. Functions that answer with a list, or with yes or no, such as
+/// [`wait`](crate::wait()), answer when the time is over.
 ///
 /// # Examples
 /// ```

@@ -123,9 +123,11 @@ pub enum ErrorKind {
         /// How long it may be.
         limit: usize,
     },
-    /// The other side of a connection between machines could not show that it has the key, or was not let in.
+    /// The peer of a connection to, or from, a process that shares no ancestor could not show that it has the key, or was not
+    /// let in.
+    #[doc(alias = "AuthenticationError")]
     #[non_exhaustive]
-    Refused {
+    PeerRefused {
         /// What it could not show.
         reason: String,
     },
@@ -159,12 +161,27 @@ pub enum ErrorKind {
         /// What the system said.
         reason: String,
     },
-    /// The caller asked for something that makes no sense.
+    /// The caller asked for something that makes no sense, such as a number of 0 where at least 1 is needed.
+    ///
+    /// One rule holds for such a 0, of workers, calls, items, bytes or descriptors: it is this error, and no panic. It comes
+    /// from the function that gets the number, or, where a builder collects numbers, from `build` or `spawn`.
     #[non_exhaustive]
     InvalidInput {
         /// What, and what would be right.
         reason: String,
     },
+}
+
+impl ErrorKind {
+    /// The error number of the kernel, for the kinds that have one.
+    pub(super) fn errno(&self) -> Option<i32> {
+        match self {
+            Self::CouldNotStart { errno, .. } | Self::ChannelFailed { errno, .. } | Self::CannotShare { errno, .. } => {
+                Some(*errno)
+            }
+            _ => None,
+        }
+    }
 }
 
 /// Which way a value was going when it could not be encoded or decoded.

@@ -293,12 +293,10 @@ impl PoolBuilder {
         self.options.check_for_many()?;
         let may_be_refused = self.options.may_be_refused();
         if self.max_calls == Some(0) {
-            return Err(Error::invalid(
-                "a worker has to make at least one call before it is replaced, and 0 were asked for",
-            ));
+            return Err(Error::invalid("`max_calls_per_worker` must be at least 1, not 0; leave it out for no limit"));
         }
         if self.max_pending == Some(0) {
-            return Err(Error::invalid("`max_pending` must be at least 1; leave it out for no limit"));
+            return Err(Error::invalid("`max_pending` must be at least 1, not 0; leave it out for no limit"));
         }
         let finalizer = self.finalizer.transpose()?;
         if let Some(repeated) = finalizer.as_ref().filter(|finalizer| finalizer.options().retries > 0) {

@@ -51,6 +51,26 @@ pub enum TrySubmitError<A> {
     Closed(A, Error),
 }
 
+impl<A> TrySubmitError<A> {
+    /// The arguments, as they were.
+    ///
+    /// # Examples
+    /// ```
+    /// # use process_task::{Pool, process_task};
+    /// # #[process_task] fn length(text: String) -> usize { text.len() }
+    /// let pool = Pool::builder().workers(1).build()?;
+    /// pool.close();
+    /// assert_eq!(pool.try_submit(length, "text".to_owned()).unwrap_err().into_inner(), "text");
+    /// # process_task::Result::Ok(())
+    /// ```
+    #[must_use]
+    pub fn into_inner(self) -> A {
+        match self {
+            Self::Full(args) | Self::Closed(args, _) => args,
+        }
+    }
+}
+
 impl PendingLimit {
     pub(super) fn unbounded() -> Self {
         Self {
@@ -146,7 +166,9 @@ impl<A> fmt::Debug for TrySubmitError<A> {
 impl<A> fmt::Display for TrySubmitError<A> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Full(_) => f.write_str("the pool has as many calls as it may have"),
+            Self::Full(_) => f.write_str(
+                "the pool's limit of pending calls is reached: wait for one of them, or raise `max_pending`",
+            ),
             Self::Closed(_, error) => error.fmt(f),
         }
     }

@@ -17,10 +17,10 @@ const DESCRIPTORS: usize = 5;
 /// It is 0, or more than [`MOST_WORKERS`], or more than this process has descriptors for.
 pub(super) fn check_size(workers: usize, eager: bool) -> Result<()> {
     if workers == 0 {
-        return Err(Error::invalid("a pool needs at least one worker, and 0 were asked for"));
+        return Err(Error::invalid("`workers` must be at least 1, not 0; leave it out for one worker per usable core"));
     }
     if workers > MOST_WORKERS {
-        return Err(Error::invalid(format!("a pool has at most {MOST_WORKERS} workers, and {workers} were asked for")));
+        return Err(Error::invalid(format!("`workers` must be at most {MOST_WORKERS}, not {workers}")));
     }
     let needed = (workers * DESCRIPTORS) as u64;
     let (allowed, _) = limits::current()[limits::OPEN_FILES];

@@ -121,7 +121,9 @@ impl SpawnAttributes {
     /// A number is out of its range.
     pub(crate) fn check(&self) -> Result<()> {
         if self.open_files == Some(0) {
-            return Err(Error::invalid("a process that may have 0 open files could not even receive its arguments"));
+            return Err(Error::invalid(
+                "`open_files_limit` must be at least 1, not 0: the process could not receive its arguments",
+            ));
         }
         Ok(())
     }

@@ -219,7 +219,10 @@ impl Supervisor {
         }
         let (again, tried_twice) = self.table().fail_over(epoch);
         for started in tried_twice {
-            started(Err(Error::could_not_start("ask the fork server, which was killed twice", Errno::ECONNRESET)));
+            started(Err(Error::could_not_start(
+                "ask two fork servers for it, of which both were killed",
+                Errno::ECONNRESET,
+            )));
         }
         for (how, started) in again {
             self.request(how, Arc::clone(&server.rights), started);

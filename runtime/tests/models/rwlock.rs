@@ -15,7 +15,7 @@
 #[expect(dead_code, reason = "a part of the crate, of which a model needs some")]
 #[path = "../../src/sync/deadline.rs"]
 mod deadline;
-#[expect(dead_code, reason = "what others use of it")]
+#[expect(unreachable_pub, dead_code, reason = "a part of the crate, of which a model needs some")]
 #[path = "../../src/error/elapsed.rs"]
 mod elapsed;
 #[expect(dead_code, reason = "queues have more use for it")]

@@ -270,7 +270,7 @@ fn read_head(packet: &[u8]) -> Result<(u64, usize), TryRecvError> {
 
 #[cold]
 fn broken() -> TryRecvError {
-    TryRecvError::failed("read a message, which the other side did not write as one,", Errno::EPROTO)
+    TryRecvError::failed("read a message: what came was not sent by a `Connection`", Errno::EPROTO)
 }
 
 #[cold]

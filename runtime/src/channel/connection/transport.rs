@@ -27,8 +27,8 @@ pub(crate) trait Remote: fmt::Debug + Send + Sync + UnwindSafe + RefUnwindSafe {
     /// Sends a message of at most [`longest`](Self::longest) bytes, whole.
     ///
     /// # Errors
-    /// [`NotSent::Full`] if it would have to wait longer than `deadline`, and then nothing was sent;
-    /// [`NotSent::Disconnected`]; [`NotSent::Failed`].
+    /// `NotSent::Full` if it would have to wait longer than `deadline`, and then nothing was sent;
+    /// `NotSent::Disconnected`; `NotSent::Failed`.
     fn send_bytes(&self, bytes: &[u8], deadline: Deadline) -> Result<(), NotSent>;
 
     /// Receives a message into `bytes`, which is what it consists of afterwards.

@@ -33,7 +33,7 @@ use std::os::fd::AsFd as _;
 /// # Errors
 /// [`ErrorKind::ChannelFailed`](crate::ErrorKind::ChannelFailed): no process listens there.
 /// [`ErrorKind::InvalidInput`](crate::ErrorKind::InvalidInput): others than this user can use the directory.
-/// [`ErrorKind::Refused`](crate::ErrorKind::Refused): the listening process is another user's.
+/// [`ErrorKind::PeerRefused`](crate::ErrorKind::PeerRefused): the listening process is another user's.
 ///
 /// # If the other process dies
 /// Before, no process listens there. While this waits because too many others connect, it ends with an error. After, the
@@ -91,7 +91,7 @@ mod tcp {
     /// [`ErrorKind::ChannelFailed`](crate::ErrorKind::ChannelFailed): no process listens there, or the network does not
     /// lead there.
     /// [`ErrorKind::InvalidInput`](crate::ErrorKind::InvalidInput): that is no address.
-    /// [`ErrorKind::Refused`](crate::ErrorKind::Refused): the listening side has another key, speaks something else, or
+    /// [`ErrorKind::PeerRefused`](crate::ErrorKind::PeerRefused): the listening side has another key, speaks something else, or
     /// took too long.
     ///
     /// # If the other process dies

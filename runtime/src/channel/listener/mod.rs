@@ -70,11 +70,11 @@ const MAX_PENDING_PEERS: usize = 64;
 ///     match listener.accept::<u32, u32>() {
 ///         Ok(_connection) => unreachable!("it has another key"),
 ///         // A peer was not let in, which says nothing about the next.
-///         Err(error) if matches!(error.kind(), ErrorKind::Refused { .. }) => break,
+///         Err(error) if matches!(error.kind(), ErrorKind::PeerRefused { .. }) => break,
 ///         Err(error) => return Err(error),
 ///     }
 /// }
-/// assert!(matches!(stranger.join().unwrap().unwrap_err().kind(), ErrorKind::Refused { .. }));
+/// assert!(matches!(stranger.join().unwrap().unwrap_err().kind(), ErrorKind::PeerRefused { .. }));
 /// # Ok(())
 /// # }
 /// ```
@@ -187,7 +187,7 @@ impl Listener {
     /// See [`connect_unix`] and `connect_tcp`.
     ///
     /// # Errors
-    /// [`ErrorKind::Refused`]: a peer was not let in, once for each of them; accept again for the next.
+    /// [`ErrorKind::PeerRefused`]: a peer was not let in, once for each of them; accept again for the next.
     /// [`ErrorKind::ChannelFailed`]: the kernel refuses, for example because too many files are open.
     ///
     /// # If the other process dies
@@ -317,5 +317,5 @@ fn failed(step: impl Into<String>, errno: Errno) -> Error {
 }
 
 fn refused(reason: impl Into<String>) -> Error {
-    Error::new(ErrorKind::Refused { reason: reason.into() }, Execution::NotStarted)
+    Error::new(ErrorKind::PeerRefused { reason: reason.into() }, Execution::NotStarted)
 }
