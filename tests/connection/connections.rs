@@ -12,9 +12,10 @@ use std::sync::atomic::Ordering::SeqCst;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use crate::support::process_builder as builder;
 use crate::support::{PATIENCE, eventually};
 use process_task::channel::{Connection, Receiver, RecvError, RecvTimeoutError, Sender, TryRecvError, one_way, pipe};
-use process_task::{Error, ErrorKind, Pool, ProcessBuilder, Shared, StartMethod, process_task};
+use process_task::{Error, ErrorKind, Pool, Shared, StartMethod, process_task};
 use serde::{Deserialize, Serialize};
 
 under_every_start_method! {
@@ -36,10 +37,6 @@ under_every_start_method! {
     every_message_goes_to_one_of_many_threads,
     a_loop_over_an_end_ends_with_it,
     connection_between_two_children_needs_no_parent,
-}
-
-fn builder(method: StartMethod) -> ProcessBuilder {
-    ProcessBuilder::new().start_method(method)
 }
 
 /// Sends back what comes, until nothing more does.

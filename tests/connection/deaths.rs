@@ -10,12 +10,13 @@ use std::sync::atomic::Ordering::SeqCst;
 use std::thread;
 use std::time::Duration;
 
+use crate::support::process_builder as builder;
 use crate::support::shared_counter::{Stage, reach, stage, until, until_killed};
 use crate::support::{PATIENCE, eventually, processes, rounds};
 use nix::sys::signal::{Signal, raise};
 use nix::unistd::Pid;
 use process_task::channel::{Connection, Receiver, RecvError, RecvTimeoutError, Sender, TryRecvError, one_way, pipe};
-use process_task::{Process, ProcessBuilder, StartMethod, process_task};
+use process_task::{Process, StartMethod, process_task};
 use serde::{Deserialize, Serialize};
 
 under_every_start_method! {
@@ -31,10 +32,6 @@ under_every_start_method! {
     a_reader_that_panics_while_it_decodes_gives_the_memory_back,
     a_stopped_process_costs_time_only,
     a_drop_in_the_middle_of_a_call_is_heard_when_the_call_ends,
-}
-
-fn builder(method: StartMethod) -> ProcessBuilder {
-    ProcessBuilder::new().start_method(method)
 }
 
 /// Kills a process whose call is not to be given to another one, however early this is.

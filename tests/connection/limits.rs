@@ -10,6 +10,7 @@ use std::thread;
 use std::time::Duration;
 
 use crate::support::fork_copy;
+use crate::support::process_builder as builder;
 use crate::support::shared_counter::{Stage, reach, stage, until};
 use crate::support::signal_storm;
 use crate::support::{PATIENCE, eventually, rounds};
@@ -17,7 +18,7 @@ use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::signal::{SigHandler, Signal, signal};
 use nix::unistd::{Uid, setuid};
 use process_task::channel::{Connection, Receiver, RecvError, Sender, one_way, pipe};
-use process_task::{Error, ErrorKind, ProcessBuilder, Shared, StartMethod, process_task};
+use process_task::{Error, ErrorKind, Shared, StartMethod, process_task};
 
 under_every_start_method! {
     within 100 seconds;
@@ -31,10 +32,6 @@ under_every_start_method! {
     memory_for_long_messages_goes_when_none_come_any_more,
     memory_for_a_very_long_message_goes_when_it_is_read,
     a_host_that_forks_shares_no_memory_with_its_copy,
-}
-
-fn builder(method: StartMethod) -> ProcessBuilder {
-    ProcessBuilder::new().start_method(method)
 }
 
 fn open_descriptors() -> u64 {

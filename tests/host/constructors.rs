@@ -14,7 +14,7 @@ use crate::support;
 use crate::support::library::{library, preloading};
 use crate::support::scratch::Scratch;
 use crate::support::subprocess::{self, Victim, reached};
-use process_task::{Pool, ProcessBuilder, StartMethod, process_task};
+use process_task::{Pool, StartMethod, process_task};
 
 under_every_start_method! {
     within 120 seconds;
@@ -159,7 +159,7 @@ fn scene() {
     let Some((scene, method)) = subprocess::scene() else { return };
     subprocess::say_panics();
     let (spawned, worker) = (subprocess::stage().join("spawned"), subprocess::stage().join("worker"));
-    let builder = || ProcessBuilder::new().start_method(method);
+    let builder = || support::process_builder(method);
     match scene.as_str() {
         "logs" => {
             save(&subprocess::stage().join("here"), "here");

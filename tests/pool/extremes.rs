@@ -5,6 +5,7 @@
 
 use std::time::Duration;
 
+use crate::support::process_builder;
 use process_task::{ErrorKind, Pool, PoolBuilder, ProcessBuilder, ShutdownMode, StartMethod, process_task};
 
 under_every_start_method! {
@@ -72,16 +73,18 @@ fn builders_of_pools_take_every_number_that_makes_sense(method: StartMethod) {
 }
 
 fn builders_of_processes_take_every_number_that_makes_sense(method: StartMethod) {
-    let builder = || ProcessBuilder::new().start_method(method);
-    let fine = [
-        builder().memory_limit(u64::MAX),
-        builder().cpu_time_limit(Duration::ZERO),
-        builder().cpu_time_limit(Duration::MAX),
-        builder().open_files_limit(u64::MAX),
-        builder().exit_timeout(Duration::MAX),
-        builder().exit_timeout(Duration::ZERO),
+    let builder = || process_builder(method);
+    let fine: [fn(&mut ProcessBuilder) -> &mut ProcessBuilder; _] = [
+        |builder| builder.memory_limit(u64::MAX),
+        |builder| builder.cpu_time_limit(Duration::ZERO),
+        |builder| builder.cpu_time_limit(Duration::MAX),
+        |builder| builder.open_files_limit(u64::MAX),
+        |builder| builder.exit_timeout(Duration::MAX),
+        |builder| builder.exit_timeout(Duration::ZERO),
     ];
-    for builder in fine {
+    for set in fine {
+        let mut builder = builder();
+        set(&mut builder);
         let text = format!("{builder:?}");
         assert_eq!(builder.spawn(square, 3).and_then(process_task::Process::join), Ok(9), "{text}");
     }

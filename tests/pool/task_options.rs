@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use crate::support::executor::block_on;
 use crate::support::file_barrier::{directory, open_gate, wait_for};
+use crate::support::process_builder as builder;
 use crate::support::processes::alive;
 use crate::support::scratch::Scratch;
 use crate::support::{PATIENCE, eventually, rounds};
@@ -40,10 +41,6 @@ under_every_start_method! {
     a_call_in_a_pool_has_its_own_limit_on_memory,
     a_call_in_a_pool_that_exceeds_its_memory_fails_alone,
     a_limit_on_memory_is_lifted_however_the_call_ends,
-}
-
-fn builder(method: StartMethod) -> ProcessBuilder {
-    ProcessBuilder::new().start_method(method)
 }
 
 const SHORT: Duration = Duration::from_millis(60);
@@ -299,10 +296,10 @@ fn address_space() -> (u64, u64) {
 
 fn the_smaller_limit_on_memory_counts(method: StartMethod) {
     let (small, large) = (3 << 30, 5 << 30);
-    let seen = |builder: ProcessBuilder, limit| {
+    let seen = |builder: &ProcessBuilder, limit| {
         builder.spawn(address_space.memory_limit(limit), ()).unwrap().join().unwrap().0
     };
-    assert_eq!(seen(builder(method), small), small);
+    assert_eq!(seen(&builder(method), small), small);
     assert_eq!(seen(builder(method).memory_limit(large), small), small);
     assert_eq!(seen(builder(method).memory_limit(small), large), small);
     assert_eq!(address_space.memory_limit(small).spawn().join().unwrap().0, small);

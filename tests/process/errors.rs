@@ -29,7 +29,9 @@ under_every_start_method! {
 }
 
 fn builder(method: StartMethod) -> ProcessBuilder {
-    ProcessBuilder::new().start_method(method).stderr(Stdio::null())
+    let mut builder = ProcessBuilder::new();
+    builder.start_method(method).stderr(Stdio::null());
+    builder
 }
 
 #[process_task]

@@ -8,12 +8,11 @@ use std::io::{Read as _, Write as _};
 use std::thread::sleep;
 use std::time::Duration;
 
+use crate::support::process_builder as builder;
 use crate::support::processes::alive;
 use crate::support::scratch::Scratch;
 use crate::support::{PATIENCE, eventually};
-use process_task::{
-    Pool, Process, ProcessBuilder, ProcessInfo, StartMethod, Stdio, active_children, current, process_task,
-};
+use process_task::{Pool, Process, ProcessInfo, StartMethod, Stdio, active_children, current, process_task};
 
 under_every_start_method! {
     the_result_of_a_task_is_what_it_returned,
@@ -32,10 +31,6 @@ under_every_start_method! {
     a_hundred_short_processes_all_give_their_results,
     children_started_in_a_row_hold_equally_many_descriptors,
     processes_may_be_joined_in_any_order_and_from_any_thread,
-}
-
-fn builder(method: StartMethod) -> ProcessBuilder {
-    ProcessBuilder::new().start_method(method)
 }
 
 #[process_task]

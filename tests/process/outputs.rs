@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use crate::support;
 use crate::support::executor::block_on;
+use crate::support::process_builder as builder;
 use process_task::{ErrorKind, Output, Process, ProcessBuilder, StartMethod, Stdio, process_task};
 
 under_every_start_method! {
@@ -27,12 +28,10 @@ under_every_start_method! {
 /// More than any pipe holds.
 const MUCH: usize = 3 << 20;
 
-fn builder(method: StartMethod) -> ProcessBuilder {
-    ProcessBuilder::new().start_method(method)
-}
-
 fn piped(method: StartMethod) -> ProcessBuilder {
-    builder(method).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped())
+    let mut builder = builder(method);
+    builder.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    builder
 }
 
 /// Writes so many bytes to stdout, and one less to stderr, in turns.

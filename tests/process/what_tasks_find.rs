@@ -15,12 +15,13 @@ use std::sync::{Mutex, OnceLock};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use crate::support::process_builder as builder;
 use crate::support::scratch::Scratch;
 use crate::support::{self, PATIENCE, eventually};
 use nix::libc;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::stat::{Mode, umask};
-use process_task::{ErrorKind, Pool, ProcessBuilder, StartMethod, process_task};
+use process_task::{ErrorKind, Pool, StartMethod, process_task};
 
 under_every_start_method! {
     within 120 seconds;
@@ -35,10 +36,6 @@ under_every_start_method! {
     dropped_future_leaves_its_call_running,
     call_that_tokio_gave_up_waiting_for_can_be_ended,
     values_of_std_lose_what_serde_leaves_out,
-}
-
-fn builder(method: StartMethod) -> ProcessBuilder {
-    ProcessBuilder::new().start_method(method)
 }
 
 fn pool(method: StartMethod, workers: usize) -> Pool {

@@ -38,7 +38,7 @@ use std::sync::{Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use process_task::process_task;
+use process_task::{ProcessBuilder, StartMethod, process_task};
 
 /// How long a condition may take to come true, within the limit of [`promise`]. Generous: debug builds run on small,
 /// loaded machines.
@@ -183,3 +183,10 @@ pub(crate) fn spares_are_ready(running: usize) {
 
 #[process_task]
 fn nothing() {}
+
+/// Describes processes that are made by `method`.
+pub(crate) fn process_builder(method: StartMethod) -> ProcessBuilder {
+    let mut builder = ProcessBuilder::new();
+    builder.start_method(method);
+    builder
+}

@@ -7,8 +7,9 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed, Ordering::SeqC
 use std::time::{Duration, Instant};
 
 use crate::support::PATIENCE;
+use crate::support::process_builder;
 use process_task::sync::{Condvar, LockResult, Mutex, MutexGuard};
-use process_task::{ErrorKind, Process, ProcessBuilder, Shareable, Shared, StartMethod, process_task};
+use process_task::{ErrorKind, Process, Shareable, Shared, StartMethod, process_task};
 
 under_every_start_method! {
     within 600 seconds;
@@ -132,7 +133,7 @@ fn random(seed: &mut u64) -> usize {
 }
 
 fn employ(method: StartMethod, bank: &Shared<Bank>, number: usize, seed: u64) -> Process<()> {
-    let builder = ProcessBuilder::new().start_method(method);
+    let builder = process_builder(method);
     match number % 2 {
         0 => builder.spawn(move_money, (bank, seed | 1)),
         _ => builder.spawn(watch_money, bank),

@@ -100,7 +100,7 @@ impl<R> Process<R> {
     }
 
     /// The error of a start that failed.
-    pub(super) fn failure(&self) -> Option<&Error> {
+    fn failure(&self) -> Option<&Error> {
         match &self.state {
             HandleState::Started(_) => None,
             HandleState::Failed(error, _) => Some(error),

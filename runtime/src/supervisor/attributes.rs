@@ -84,15 +84,15 @@ fn env_of_copy() -> Vec<(OsString, OsString)> {
 const EXIT_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// What was asked for, beside what the parent itself has.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct SpawnAttributes {
     pub(crate) method: StartMethod,
     pub(crate) clear_env: bool,
     /// In order; `None` removes.
     pub(crate) env: Vec<(OsString, Option<OsString>)>,
     pub(crate) directory: Option<PathBuf>,
-    /// Standard streams by number.
-    pub(crate) stdio: [Option<OwnedFd>; 3],
+    /// Standard streams by number. The builder may have a file that its caller gave, too.
+    pub(crate) stdio: [Option<Arc<OwnedFd>>; 3],
     pub(crate) memory: Option<u64>,
     pub(crate) cpu_time: Option<Duration>,
     pub(crate) open_files: Option<u64>,
