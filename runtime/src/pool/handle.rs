@@ -1,6 +1,9 @@
-//! The way to the result of a call that was submitted.
+//! Submits calls, and the way to their results.
 //!
-//! Runs in: the parent.
+//! Runs in: the parent, on the thread that submits, or that waits.
+//!
+//! Why a permit is taken before the arguments are encoded: `try_submit` can then give the arguments back as they
+//! were.
 
 use std::fmt;
 use std::future::Future;
@@ -12,11 +15,55 @@ use std::time::{Duration, Instant};
 
 use super::call::Call;
 use super::callbacks::{self, Callback};
+use super::pending_limit::{TrySubmitError, foreign};
 use super::scheduler::Scheduler;
-use super::shared::Shared;
-use crate::call::decode;
+use super::shared::{PendingPermit, Shared};
+use crate::call::{decode, encode};
 use crate::codec::CodecError;
 use crate::error::{Direction, Elapsed, Error, ErrorKind, Execution, Result};
+use crate::task::Task;
+
+/// Submits a call, once there is a permit. What cannot be submitted fails.
+pub(super) fn submit<T: Task>(shared: &Arc<Shared>, task: T, args: T::Args<'_>) -> JoinHandle<T::Output> {
+    if shared.is_foreign() {
+        return refused(shared, task, foreign());
+    }
+    submit_with(PendingPermit::acquire(shared), task, args)
+}
+
+/// Submits a call if there is a permit now, and the pool takes calls.
+pub(super) fn try_submit<'a, T: Task>(
+    shared: &Arc<Shared>,
+    task: T,
+    args: T::Args<'a>,
+) -> std::result::Result<JoinHandle<T::Output>, TrySubmitError<T::Args<'a>>> {
+    let (permit, args) = PendingPermit::try_acquire(shared, args)?;
+    Ok(submit_with(permit, task, args))
+}
+
+/// Submits a call that has its permit. An error, or a panic, of the arguments' own code releases it.
+fn submit_with<T: Task>(permit: PendingPermit<'_>, task: T, args: T::Args<'_>) -> JoinHandle<T::Output> {
+    let shared = permit.shared();
+    let registration = task.registration();
+    let Some(index) = registration.index() else {
+        return refused(shared, task, Error::unknown_task());
+    };
+    match encode::<T>(args, &shared.stock) {
+        Err(error) => refused(shared, task, error),
+        Ok(payload) => {
+            let call = Arc::new(Call::new(registration.name(), index, task.options()));
+            permit.submit(Arc::clone(&call), payload);
+            JoinHandle::new(Arc::clone(shared), call, T::decode_output)
+        }
+    }
+}
+
+/// The handle of a call that was not made.
+fn refused<T: Task>(shared: &Arc<Shared>, task: T, error: Error) -> JoinHandle<T::Output> {
+    let call = Arc::new(Call::new(task.registration().name(), 0, task.options()));
+    drop(call.settle(Err(error)));
+    JoinHandle::new(Arc::clone(shared), call, T::decode_output)
+}
 
 /// A call in a [`Pool`](crate::Pool). Dropping it detaches the call, which is made all the same.
 ///

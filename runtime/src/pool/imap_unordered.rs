@@ -10,10 +10,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::completion_queue::CompletionQueue;
-use super::handle::JoinHandle;
+use super::handle::{JoinHandle, submit};
 use super::scheduler::Scheduler;
 use super::shared::Shared;
-use super::submit::submit;
 use crate::error::{Elapsed, Result};
 use crate::task::Task;
 

@@ -5,7 +5,7 @@
 use std::sync::Arc;
 
 use super::builder::PoolBuilder;
-use super::handle::JoinHandle;
+use super::handle::{JoinHandle, submit, try_submit};
 use super::imap::Imap;
 use super::imap_unordered::ImapUnordered;
 use super::map::map;
@@ -13,7 +13,6 @@ use super::metrics::{PoolStats, entered, has_spans, private_memory};
 use super::pending_limit::TrySubmitError;
 use super::scheduler::Scheduler;
 use super::shared::Shared;
-use super::submit::{submit, try_submit};
 use crate::error::Result;
 use crate::task::Task;
 
@@ -71,7 +70,7 @@ impl Pool {
     /// How many workers the pool has.
     #[must_use]
     pub fn workers(&self) -> usize {
-        self.shared.inspect(Scheduler::workers)
+        self.shared.workers()
     }
 
     /// Runs `task` with `args` in a worker, and waits for its result. `args` is the argument itself for a task of one

@@ -158,7 +158,7 @@ impl Pool {
         }
         check_size(workers, self.shared().config.eager)?;
         self.shared().update(|scheduler| {
-            if let Some(error) = scheduler.refusal() {
+            if let Some(error) = scheduler.workers.refusal() {
                 return Err(error.clone());
             }
             scheduler.resize(workers);
@@ -171,13 +171,13 @@ impl Pool {
         if self.shared().is_foreign() {
             return Ok(Some(()));
         }
-        if self.shared().inspect(Scheduler::is_open) {
+        if self.shared().inspect(|scheduler| scheduler.workers.is_open()) {
             return Err(Error::invalid(
                 "the pool still takes calls, so `wait_ended` would wait for ever: call `close` first",
             ));
         }
         let ended = finish(self.shared(), deadline);
-        match self.shared().inspect(Scheduler::finalizer_failure).filter(|_| ended) {
+        match self.shared().inspect(|scheduler| scheduler.workers.finalizer_failure()).filter(|_| ended) {
             Some(failure) => Err(failure),
             None => Ok(ended.then_some(())),
         }
@@ -194,15 +194,15 @@ fn finish(shared: &Arc<Shared>, deadline: Option<Instant>) -> bool {
         }
     }
     if inline::is_on()
-        && shared.inspect(Scheduler::is_closing)
+        && shared.inspect(|scheduler| scheduler.workers.is_closing())
         && let Err(error) = inline::end(&shared.config)
     {
-        shared.update(|scheduler| scheduler.finalizer_failed(0, error));
+        shared.update(|scheduler| scheduler.workers.finalizer_failed(0, error));
     }
     loop {
         // A worker that comes meanwhile is sent home the next time.
-        shared.update(Scheduler::stop_all);
-        match shared.wait_for_change(Scheduler::has_no_process, deadline) {
+        shared.update(|scheduler| scheduler.workers.stop_all());
+        match shared.wait_for_change(|scheduler| scheduler.workers.has_no_process(), deadline) {
             Some(true) => break,
             Some(false) => {}
             None => return false,

@@ -28,13 +28,13 @@ const SETUP_POLL_INTERVAL: Duration = Duration::from_millis(1);
 
 /// Starts a worker for a slot, if that still needs one.
 pub(super) fn start(shared: &Arc<Shared>, start: Start) {
-    if !shared.update(|scheduler| scheduler.confirm_start(start)) {
+    if !shared.update(|scheduler| scheduler.workers.confirm_start(start)) {
         return;
     }
     let (own, number) = (Arc::clone(shared), start.number);
     let started = move |child| {
         if let Err(error) = attach(&own, number, child) {
-            own.update(|scheduler| scheduler.start_failed(number, &error));
+            own.update(|scheduler| scheduler.workers.start_failed(number, &error));
         }
     };
     ask(shared, Box::new(started));
@@ -46,13 +46,13 @@ pub(super) fn start_all(shared: &Arc<Shared>, workers: usize) -> Result<()> {
         return inline::begin(&shared.config);
     }
     let (sender, receiver) = channel();
-    let awaiting_ready = shared.update(|scheduler| scheduler.confirm_first_starts(workers));
+    let awaiting_ready = shared.update(|scheduler| scheduler.workers.confirm_first_starts(workers));
     for number in 0..workers {
         let (own, sender) = (Arc::clone(shared), sender.clone());
         let started = move |child| {
             let result = attach(&own, number, child);
             if result.is_err() {
-                own.update(|scheduler| scheduler.first_start_failed(number));
+                own.update(|scheduler| scheduler.workers.first_start_failed(number));
             }
             drop(sender.send(result));
         };
@@ -66,7 +66,7 @@ pub(super) fn start_all(shared: &Arc<Shared>, workers: usize) -> Result<()> {
     // A worker sends no notification when its setup is finished.
     let poll_again = || shared.config.initializer.is_none().then(|| Instant::now() + SETUP_POLL_INTERVAL);
     while !shared.wait(&|| awaiting_ready.load(SeqCst) == 0, &AllCalls, poll_again()) {}
-    shared.inspect(|scheduler| scheduler.failure().map_or(Ok(()), Err))
+    shared.inspect(|scheduler| scheduler.workers.failure().cloned().map_or(Ok(()), Err))
 }
 
 /// Asks for a child.
@@ -105,7 +105,7 @@ fn attach(shared: &Arc<Shared>, number: usize, child: Result<SpawnedChild>) -> R
     let (own, stopped) = (Arc::downgrade(shared), Arc::downgrade(&record));
     record.on_stop(move |signal| {
         if let (Some(own), Some(record)) = (own.upgrade(), stopped.upgrade()) {
-            own.update(|scheduler| scheduler.on_worker_stop(number, &record, signal));
+            own.update(|scheduler| scheduler.workers.on_stop(number, &record, signal));
         }
     });
     let (own, ended) = (Arc::downgrade(shared), Arc::clone(&record));
