@@ -14,7 +14,7 @@ use crate::supervisor::ChildHandle;
 
 /// How often to check a worker that has calls with a timeout and has not begun to work. A worker sends no notification when
 /// its setup is finished.
-const SETUP_CHECK: Duration = Duration::from_millis(5);
+pub(super) const SETUP_CHECK: Duration = Duration::from_millis(5);
 
 /// What a request to a worker was.
 #[derive(Debug)]

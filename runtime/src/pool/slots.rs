@@ -236,12 +236,15 @@ impl Slots {
         self.all[number].worker_mut().map(|worker| &mut worker.caller)
     }
 
-    /// The worker in the slot has nothing to do. False if that was known. No place in the index depends on that.
+    /// The worker in the slot has nothing to do. False if that was known. A worker that sets itself up is not idle before it
+    /// has answered. No place in the index depends on that.
     pub(super) fn begin_idle(&mut self, number: usize) -> bool {
         let Some(worker) = self.all[number].worker_mut().filter(|worker| worker.idle_since.is_none()) else {
             return false;
         };
-        worker.idle_since = Some(Instant::now());
+        if worker.setup_pending == 0 {
+            worker.idle_since = Some(Instant::now());
+        }
         true
     }
 

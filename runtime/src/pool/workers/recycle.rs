@@ -28,7 +28,7 @@ use crate::pool::death::{DeathCheck, Dying};
 use crate::pool::departures::Departure;
 use crate::pool::effects::Start;
 use crate::pool::metrics::WorkerRef;
-use crate::pool::slot::{InFlight, Request, Slot, SlotState, Worker};
+use crate::pool::slot::{InFlight, Request, SETUP_CHECK, Slot, SlotState, Worker};
 use crate::supervisor::ChildHandle;
 
 /// How long a worker may leave calls with a timeout unclaimed.
@@ -145,8 +145,12 @@ impl Workers {
         let now = Instant::now();
         let mut next: Option<Duration> = None;
         for number in self.slots.index().all_idle().to_vec() {
-            let Some(since) = self.slots.worker(number).and_then(|worker| worker.idle_since) else { continue };
-            let left = (since + timeout).saturating_duration_since(now);
+            let Some(worker) = self.slots.worker(number) else { continue };
+            let left = match worker.idle_since {
+                Some(since) => (since + timeout).saturating_duration_since(now),
+                // It sets itself up, which it does not notify of when it has.
+                None => timeout.max(SETUP_CHECK),
+            };
             if left.is_zero() {
                 self.retire(number);
             } else {
