@@ -66,7 +66,8 @@ impl Shared {
     ) -> bool {
         loop {
             let role = self.update(|scheduler| {
-                scheduler.collect();
+                // Also what follows from the replies: how busy the workers are is read below.
+                scheduler.poll();
                 if done() {
                     // This may be the follower that was to become the leader; then another one must.
                     scheduler.promote_follower();
