@@ -306,7 +306,7 @@ impl PoolBuilder {
             )
             .in_task(repeated.task().name()));
         }
-        let plan = PoolConfig {
+        let config = PoolConfig {
             processors,
             name: self.name.unwrap_or_else(|| "worker".to_owned()),
             // Noted here, because the workers are asked for by the reactor's thread, also when they replace others.
@@ -320,7 +320,7 @@ impl PoolBuilder {
             grace: self.grace,
             exit_timeout: self.exit_timeout,
         };
-        let shared = Shared::new(supervisor()?, plan, workers)?;
+        let shared = Shared::new(supervisor()?, config, workers)?;
         if let Some(most) = self.max_pending {
             shared.limit.bound(most);
         }

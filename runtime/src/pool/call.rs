@@ -45,7 +45,7 @@ pub(super) struct Call {
 
 /// What is told when a call is settled: any number of threads that share its handle, a future that awaits it, and so on.
 #[derive(Debug, Default)]
-#[must_use = "whoever waits would sleep on"]
+#[must_use = "a waiting thread would sleep on"]
 pub(super) struct Waiters(Vec<Waiter>);
 
 enum Waiter {

@@ -48,7 +48,7 @@ struct Leaving {
 enum Stage {
     /// It runs its finalizer, which may take until the second moment.
     Finalizing(Duration, Option<Instant>),
-    /// It exits, likewise.
+    /// It exits, which may take until the second moment.
     Exiting(Duration, Option<Instant>),
     /// It was killed.
     Killed(Death),

@@ -182,7 +182,7 @@ impl<R> JoinHandle<R> {
     /// pool.kill();
     /// # process_task::Result::Ok(())
     /// ```
-    #[expect(clippy::must_use_candidate, reason = "whoever cancels need not care whether it was in time")]
+    #[expect(clippy::must_use_candidate, reason = "a caller that cancels need not care whether it was in time")]
     pub fn cancel(&self) -> bool {
         self.cancel_call(false)
     }
@@ -206,7 +206,7 @@ impl<R> JoinHandle<R> {
     /// assert_eq!(pool.call(nap, 0), Ok(()));
     /// # process_task::Result::Ok(())
     /// ```
-    #[expect(clippy::must_use_candidate, reason = "whoever cancels need not care whether it was in time")]
+    #[expect(clippy::must_use_candidate, reason = "a caller that cancels need not care whether it was in time")]
     pub fn cancel_running(&self) -> bool {
         self.cancel_call(true)
     }

@@ -8,7 +8,7 @@
 //!
 //! | part | state |
 //! |---|---|
-//! | [`workers`] | who works: slots, starts, exits, deadlines; counts and events |
+//! | [`workers`] | slots, starts, exits, deadlines; counts and events |
 //! | [`dispatcher`], with [`pending_limit`] | the backlog; how many calls there are |
 //! | [`leadership`] | the leader, the followers, when workers notify |
 //!
@@ -40,8 +40,8 @@
 //!
 //! Calls go out from the submitting thread. Replies are taken by any thread that holds the mutex and polls: a thread that
 //! waits for a result (one of them *leads*, that is, spins and sleeps on behalf of all; the others follow and are woken), a
-//! submitting thread that finds the workers full, or the reactor's thread when a doorbell, which is an eventfd, rings that no
-//! other thread awaits.
+//! submitting thread that finds the workers full, or the reactor's thread, when a worker notifies its doorbell, which is an
+//! eventfd, and no other thread awaits it.
 //!
 //! | a worker notifies | when | heard by |
 //! |---|---|---|
@@ -71,7 +71,7 @@
 //!
 //! # Why
 //!
-//! Why a worker with calls waiting elsewhere notifies when it goes to sleep, and not each time it runs dry: under
+//! Why a worker with calls waiting elsewhere notifies when it goes to sleep, and not each time it has answered all: under
 //! load it is given something else within a microsecond. A notification wakes a thread, which takes the processor
 //! from the one that submits.
 //!

@@ -147,7 +147,7 @@ impl Waitable for PendingLimit {
     }
 }
 
-/// This process is a copy of the one that has the pool.
+/// The error of a process that is a copy of the one that has the pool.
 pub(super) fn foreign() -> Error {
     Error::closed("it belongs to the process that this one is a `fork()` of")
 }

@@ -8,7 +8,7 @@ use crate::sys::{Errno, limits};
 /// The most workers of one pool. A slot costs memory and time even where no worker is.
 pub(super) const MOST_WORKERS: usize = 1 << 16;
 
-/// How many descriptors a worker costs this process: its two memories, its bell, its socket, and its pidfd.
+/// How many descriptors a worker costs this process: its two memories, its eventfd, its socket, and its pidfd.
 const DESCRIPTORS: usize = 5;
 
 /// Refuses a number of workers that a pool cannot have. An `eager` pool starts them all.

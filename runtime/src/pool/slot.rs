@@ -95,7 +95,7 @@ pub(super) struct Worker {
     pub(super) initializing: bool,
     /// Its setup or its initializer failed, and it has said so: its exit is not reported again.
     pub(super) setup_failed: bool,
-    /// How many calls it was given, and did not give back; and how many it may be given.
+    /// How many calls it was given and did not give back; below, how many it may be given.
     pub(super) given: u64,
     quota: u64,
     /// It gets no more calls for another reason, and goes when it has answered those that it has.
@@ -106,7 +106,7 @@ pub(super) struct Worker {
     pub(super) since: Option<Instant>,
     /// Since when it has claimed no call though it had some, and how many it had claimed then, once that is noticed.
     pub(super) unresponsive_since: Option<(Instant, u32)>,
-    /// Since when it has had nothing to do, likewise.
+    /// Since when it has had nothing to do, if idle workers are to leave.
     pub(super) idle_since: Option<Instant>,
 }
 

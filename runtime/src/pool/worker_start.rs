@@ -84,13 +84,13 @@ fn attach(shared: &Arc<Shared>, number: usize, child: Result<SpawnedChild>) -> R
     let name = format!("{}-{number}", shared.config.name);
     let SpawnedChild { record, link } = child.map_err(|error| error.in_process(&name, 0))?;
     record.set_name(&name);
-    let bell = Arc::clone(link.bell());
+    let doorbell = Arc::clone(link.bell());
     let link = link.for_worker().map_err(|errno| {
         let _ = record.signal(signal::KILL);
         Error::could_not_start("reserve the link's memory", errno).in_process(&name, record.pid)
     })?;
     let mut caller = Caller::new(link);
-    let prepared = prepare(shared, &record, &mut caller, (&name, number), bell.as_fd());
+    let prepared = prepare(shared, &record, &mut caller, (&name, number), doorbell.as_fd());
     if let Err(error) = prepared {
         let _ = record.signal(signal::KILL);
         return Err(error.in_process(&name, record.pid));
@@ -111,7 +111,7 @@ fn attach(shared: &Arc<Shared>, number: usize, child: Result<SpawnedChild>) -> R
     let (own, ended) = (Arc::downgrade(shared), Arc::clone(&record));
     record.on_exit(move || {
         if let Some(own) = own.upgrade() {
-            own.supervisor.reactor().deregister(bell.as_fd());
+            own.supervisor.reactor().deregister(doorbell.as_fd());
             let status = ended.status().unwrap_or(ExitStatus::from_raw(signal::KILL));
             own.update(|scheduler| scheduler.on_worker_exit(number, &ended, status));
         }
@@ -124,7 +124,7 @@ fn prepare(
     record: &ChildHandle,
     caller: &mut Caller<Request>,
     (name, number): (&str, usize),
-    bell: BorrowedFd<'_>,
+    doorbell: BorrowedFd<'_>,
 ) -> Result<()> {
     let at = |step: &'static str| move |errno: Errno| Error::could_not_start(step, errno);
     let worker = SetupFor { base: record.server().base(), name, once: false, umask: rights::umask() };
@@ -143,9 +143,9 @@ fn prepare(
         caller.publish();
     }
     // The pool's own set first: a leader that sleeps there is woken rather than the reactor.
-    shared.set.add(bell, 0, Trigger::EdgeExclusive).map_err(at("watch a worker"))?;
+    shared.set.add(doorbell, 0, Trigger::EdgeExclusive).map_err(at("watch a worker"))?;
     let token = shared.token.get();
     let watched =
-        token.map_or(Ok(()), |token| shared.supervisor.reactor().register(bell, *token, Trigger::EdgeExclusive));
+        token.map_or(Ok(()), |token| shared.supervisor.reactor().register(doorbell, *token, Trigger::EdgeExclusive));
     watched.map_err(at("watch a worker"))
 }

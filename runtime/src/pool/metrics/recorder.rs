@@ -104,13 +104,13 @@ impl Recorder {
         let mut out = self.out();
         let Some(out) = out.as_mut() else { return };
         // Thread 0 is the pool itself.
-        let tid = event.who.as_ref().map_or(0, |who| who.slot as u64 + 1);
+        let tid = event.worker.as_ref().map_or(0, |worker| worker.slot as u64 + 1);
         if out.named.insert(tid) {
-            let name = event.who.as_ref().map_or("pool", |who| who.name.as_str());
+            let name = event.worker.as_ref().map_or("pool", |worker| worker.name.as_str());
             out.name("thread_name", tid, Args { name: Some(name), ..Args::default() });
             out.name("thread_sort_index", tid, Args { sort_index: Some(tid), ..Args::default() });
         }
-        let own = Args { pid: event.who.as_ref().map(|who| who.pid), ..Args::default() };
+        let own = Args { pid: event.worker.as_ref().map(|worker| worker.pid), ..Args::default() };
         match &event.what {
             EventKind::Started { again: false } => out.mark("started", tid, event.at, own),
             EventKind::Started { again: true } => out.mark("restarted", tid, event.at, own),

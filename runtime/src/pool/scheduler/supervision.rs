@@ -9,7 +9,7 @@
 //! | before its setup is answered | one failed start; what follows is up to [`Starts`](crate::pool::starts::Starts) |
 //! | with no call claimed | nothing: its calls go back to the front of the backlog |
 //! | in a call | that call fails, or is made again if its task has retries left; those behind go back to the backlog |
-//! | in a batch | the one item that it was running, likewise; results before it count |
+//! | in a batch | the one item that it was running fails, or is made again; results before it count |
 //! | while it is a standby | nothing |
 //! | on its way out | nothing; its finalizer has failed if it had not answered |
 
