@@ -64,7 +64,7 @@ pub(super) enum Ended {
 }
 
 /// What a worker had when it ended, or was about to be killed.
-pub(super) struct InFlight {
+pub(super) struct CallsAtExit {
     /// What it was running; more than one call if it cannot be believed.
     pub(super) running: Vec<QueuedCall>,
     /// What was answered of a batch that it was running.
@@ -203,7 +203,7 @@ impl Worker {
     }
 
     /// Sorts what it has, once it is dead and its last replies are collected; or when it is about to be killed.
-    pub(super) fn in_flight_at_exit(self) -> InFlight {
+    pub(super) fn in_flight_at_exit(self) -> CallsAtExit {
         let InFlightAtExit { mut running, salvaged, mut unclaimed } = self.caller.in_flight_at_exit();
         let next = unclaimed.first().filter(|_| running.is_empty() && self.setup_pending == 0);
         if let Some((Request::Call(call), _)) = next
@@ -214,7 +214,7 @@ impl Worker {
         let calls = |requests: Vec<(Request, Payload)>| {
             requests.into_iter().filter_map(|(request, payload)| request.into_call(payload)).collect()
         };
-        InFlight { running: calls(running), salvaged, unclaimed: calls(unclaimed) }
+        CallsAtExit { running: calls(running), salvaged, unclaimed: calls(unclaimed) }
     }
 
     /// Since when it has claimed no call though it had some: since the last check that found it so, or else since `given`.

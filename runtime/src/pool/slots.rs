@@ -11,7 +11,7 @@ use super::call::{Call, QueuedCall};
 use super::death::{DeathCheck, Dying};
 use super::load_index::LoadIndex;
 use super::metrics::SlotStats;
-use super::slot::{InFlight, NotifyFlags, Request, Slot, SlotState, Worker};
+use super::slot::{CallsAtExit, NotifyFlags, Request, Slot, SlotState, Worker};
 use crate::link::{Caller, Gone, Reply};
 use crate::supervisor::ChildHandle;
 use crate::sys::Errno;
@@ -155,7 +155,7 @@ impl Slots {
     }
 
     /// Sorts what a worker has that was taken out of its slot.
-    pub(super) fn in_flight_at_exit(&mut self, worker: Worker) -> InFlight {
+    pub(super) fn in_flight_at_exit(&mut self, worker: Worker) -> CallsAtExit {
         self.timed -= worker.timed;
         worker.in_flight_at_exit()
     }

@@ -29,7 +29,7 @@ use crate::pool::call::{Call, QueuedCall};
 use crate::pool::callbacks::Callback;
 use crate::pool::leadership::Leader;
 use crate::pool::metrics::Recorder;
-use crate::pool::slot::{Ended, InFlight, NotifyFlags, Request, Worker};
+use crate::pool::slot::{CallsAtExit, Ended, NotifyFlags, Request, Worker};
 use crate::supervisor::{ChildHandle, not_dead_note};
 use crate::sys::signal;
 
@@ -167,7 +167,7 @@ impl Scheduler {
     fn on_worker_death(&mut self, number: usize, worker: Worker, status: ExitStatus) {
         let unknown = self.workers.record_death(number, &worker, status);
         let record = Arc::clone(&worker.record);
-        let InFlight { running, mut salvaged, unclaimed } = self.workers.slots.in_flight_at_exit(worker);
+        let CallsAtExit { running, mut salvaged, unclaimed } = self.workers.slots.in_flight_at_exit(worker);
         self.dispatcher.requeue(unclaimed.into_iter());
         let mut again = Vec::new();
         for queued in running {

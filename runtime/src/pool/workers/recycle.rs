@@ -28,7 +28,7 @@ use crate::pool::death::{DeathCheck, Dying};
 use crate::pool::departures::Departure;
 use crate::pool::effects::Start;
 use crate::pool::metrics::WorkerRef;
-use crate::pool::slot::{InFlight, Request, SETUP_CHECK, Slot, SlotState, Worker};
+use crate::pool::slot::{CallsAtExit, Request, SETUP_CHECK, Slot, SlotState, Worker};
 use crate::supervisor::ChildHandle;
 
 /// How long a worker may leave calls with a timeout unclaimed.
@@ -179,7 +179,7 @@ impl Workers {
         let Some(worker) = self.slots.change(number, Slot::take_worker) else { return Vec::new() };
         self.record_departure(number, &worker);
         let record = Arc::clone(&worker.record);
-        let InFlight { running, unclaimed, .. } = self.slots.in_flight_at_exit(*worker);
+        let CallsAtExit { running, unclaimed, .. } = self.slots.in_flight_at_exit(*worker);
         let running = running.into_iter().map(|queued| (queued, error.clone())).collect();
         match grace {
             None => self.effects.kill.push(Arc::clone(&record)),
