@@ -39,7 +39,7 @@ pub(in crate::pool) struct Ends {
     /// Processes that have ended, with the numbers of their slots. Their fork servers, which would report it, do not.
     pub(in crate::pool) dead: Vec<(usize, Arc<ChildHandle>)>,
     /// Workers that were killed and do not die. Their slots are vacant.
-    pub(in crate::pool) stuck: Vec<Box<Dying>>,
+    pub(in crate::pool) stuck: Vec<Dying>,
 }
 
 impl Workers {
@@ -280,7 +280,7 @@ impl Workers {
                 DeathCheck::Dead => ends.dead.push((number, record)),
                 DeathCheck::Stuck => {
                     self.metrics.record_stuck(WorkerRef::of(number, &record));
-                    ends.stuck.extend(self.slots.change(number, Slot::take_dying));
+                    ends.stuck.extend(self.slots.change(number, Slot::take_dying).map(|dying| *dying));
                 }
                 DeathCheck::Waiting => {}
             }
