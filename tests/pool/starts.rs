@@ -222,7 +222,7 @@ fn too_many_workers_are_refused(method: StartMethod) {
     for workers in [65_537, usize::MAX] {
         is_invalid(&pool.resize(workers).unwrap_err(), &["at most 65536"]);
     }
-    is_invalid(&pool.resize(0).unwrap_err(), &["at least 1, not 0"]);
+    is_invalid(&pool.resize(0).unwrap_err(), &["at least 1, not 0", "`close`"]);
     // More than this process has descriptors for.
     let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
     setrlimit(Resource::RLIMIT_NOFILE, 1024, hard).unwrap();
@@ -243,7 +243,11 @@ fn processors_that_are_not_there_are_refused(method: StartMethod) {
     for (cpus, words) in [(vec![], "at least one"), (vec![9999], "9999"), (vec![0, usize::MAX], "no processor")] {
         is_invalid(&builder(method, 1).cpus(cpus.clone()).build().unwrap_err(), &[words]);
         is_invalid(&builder(method, 1).cpus(cpus.clone()).lazy().build().unwrap_err(), &[words]);
+        let is_empty = cpus.is_empty();
         let spawned = ProcessBuilder::new().start_method(method).cpus(cpus).spawn(square, 3);
+        if is_empty {
+            is_invalid(spawned.as_ref().unwrap_err(), &[words]);
+        }
         let error = spawned.and_then(process_task::Process::join).unwrap_err();
         assert!(error.to_string().contains("choose its processors"), "{error}");
     }

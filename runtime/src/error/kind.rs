@@ -163,8 +163,9 @@ pub enum ErrorKind {
     },
     /// The caller asked for something that makes no sense, such as a number of 0 where at least 1 is needed.
     ///
-    /// One rule holds for such a 0, of workers, calls, items, bytes or descriptors: it is this error, and no panic. It comes
-    /// from the function that gets the number, or, where a builder collects numbers, from `build` or `spawn`.
+    /// One rule holds for such a 0, of workers, calls, items, bytes, processors or peers: it is this error, and no panic. It
+    /// comes from the function that gets the number and returns a `Result`, else from the one that uses it: `build` and `spawn`
+    /// of a builder, `accept` of a listener, and the results of `imap`. A [`Duration`] of 0 is no mistake.
     #[non_exhaustive]
     InvalidInput {
         /// What, and what would be right.

@@ -289,7 +289,7 @@ impl PoolBuilder {
         let processors = available_parallelism();
         let workers = self.workers.unwrap_or(processors);
         let eager = !self.lazy && self.idle_timeout.is_none();
-        check_size(workers, !self.lazy)?;
+        check_size(workers, !self.lazy, "leave it out for one worker per usable core")?;
         self.options.check_for_many()?;
         let may_be_refused = self.options.may_be_refused();
         if self.max_calls == Some(0) {

@@ -156,7 +156,7 @@ impl Pool {
         if self.shared().is_foreign() {
             return Err(pending_limit::foreign());
         }
-        check_size(workers, self.shared().config.eager)?;
+        check_size(workers, self.shared().config.eager, "`close` ends all workers, `idle_timeout` those without work")?;
         self.shared().update(|scheduler| {
             if let Some(error) = scheduler.workers.refusal() {
                 return Err(error.clone());

@@ -14,10 +14,10 @@ const DESCRIPTORS: usize = 5;
 /// Refuses a number of workers that a pool cannot have. An `eager` pool starts them all.
 ///
 /// # Errors
-/// It is 0, or more than [`MOST_WORKERS`], or more than this process has descriptors for.
-pub(super) fn check_size(workers: usize, eager: bool) -> Result<()> {
+/// It is 0, for which `instead` says what to do, or more than [`MOST_WORKERS`], or more than this process has descriptors for.
+pub(super) fn check_size(workers: usize, eager: bool, instead: &str) -> Result<()> {
     if workers == 0 {
-        return Err(Error::invalid("`workers` must be at least 1, not 0; leave it out for one worker per usable core"));
+        return Err(Error::invalid(format!("`workers` must be at least 1, not 0; {instead}")));
     }
     if workers > MOST_WORKERS {
         return Err(Error::invalid(format!("`workers` must be at most {MOST_WORKERS}, not {workers}")));

@@ -125,6 +125,12 @@ impl SpawnAttributes {
                 "`open_files_limit` must be at least 1, not 0: the process could not receive its arguments",
             ));
         }
+        if self.cpus.as_ref().is_some_and(Vec::is_empty) {
+            return Err(Error::invalid(
+                "choose its processors: a process needs at least one to run on, and `cpus` was given 0; leave it out for \
+                 those that it has anyway",
+            ));
+        }
         Ok(())
     }
 
@@ -135,11 +141,6 @@ impl SpawnAttributes {
     pub(crate) fn check_for_many(&self) -> Result<()> {
         self.check()?;
         let Some(asked) = &self.cpus else { return Ok(()) };
-        if asked.is_empty() {
-            return Err(Error::invalid(
-                "choose its processors: a worker needs at least one to run on, and an empty list was given",
-            ));
-        }
         let (possible, online) = (cpu::possible(), cpu::online());
         let listed = |cpus: &[RangeInclusive<usize>], cpu: &usize| cpus.iter().any(|range| range.contains(cpu));
         if let Some(missing) = asked.iter().find(|cpu| !listed(&possible, cpu)) {

@@ -142,6 +142,12 @@ impl Acceptor {
 
     /// Does what needs no waiting, until a peer is accepted or refused. `None`: no peer is yet.
     pub(super) fn look(&self) -> Option<Result<Accepted>> {
+        if self.limits.pending == 0 {
+            return Some(Err(Error::invalid(format!(
+                "`max_handshakes` must be at least 1, not 0; leave it out for {}",
+                super::MAX_PENDING_PEERS
+            ))));
+        }
         let view = match self.view() {
             Ok(view) => view,
             Err(errno) => return Some(Err(cannot_wait(errno))),
@@ -198,7 +204,7 @@ impl Acceptor {
         peers
             .waiting
             .insert(number, PendingPeer { until: Instant::now() + self.limits.timeout.min(MAX_TIMER), handshake });
-        if peers.waiting.len() <= self.limits.pending.max(1) {
+        if peers.waiting.len() <= self.limits.pending {
             return None;
         }
         view.refuse_first(peers, "it had said nothing for so long that others took its place")

@@ -170,8 +170,8 @@ impl Listener {
         self
     }
 
-    /// The most peers that may be authenticating at once, at least one; 64 by default. For one more, the one that has taken
-    /// longest is refused.
+    /// The most peers that may be authenticating at once, at least 1; 64 by default. For one more, the one that has taken
+    /// longest is refused. With 0, [`accept`](Self::accept) is an error.
     #[must_use]
     pub fn max_handshakes(mut self, most: usize) -> Self {
         self.acceptor.limits.pending = most;
@@ -189,6 +189,7 @@ impl Listener {
     /// # Errors
     /// [`ErrorKind::PeerRefused`]: a peer was not let in, once for each of them; accept again for the next.
     /// [`ErrorKind::ChannelFailed`]: the kernel refuses, for example because too many files are open.
+    /// [`ErrorKind::InvalidInput`]: [`max_handshakes`](Self::max_handshakes) is 0.
     ///
     /// # If the other process dies
     /// Before it is authenticated, it is refused, or was never there. After, it is accepted: what it sent is still to be
