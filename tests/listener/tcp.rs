@@ -278,8 +278,8 @@ fn a_killed_process_is_cut_off_after_all_that_it_sent() {
         let error = end.recv().unwrap_err();
         assert!(is_cut_off(&error), "{error:?}");
     }
-    let sentence = "cannot use the channel: read on, since the stream was cut off before the other side closed it: \
-                    Connection reset by peer";
+    let sentence = "cannot use the channel: receive a message (the stream was cut off before the other side closed it; \
+                    connect again): Connection reset by peer";
     assert_eq!(end.recv().unwrap_err().to_string(), sentence);
     assert_eq!(end.iter().map(|message| message.is_err()).take(2).collect::<Vec<_>>(), [true], "a loop ends");
     assert!(end.send(7).unwrap_err().is_disconnected());

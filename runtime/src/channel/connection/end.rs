@@ -330,7 +330,9 @@ impl<A, B> Serialize for Connection<A, B> {
     fn serialize<S: Serializer>(&self, serializer: S) -> std::result::Result<S::Ok, S::Error> {
         let index = match &self.transport {
             Transport::Local(local) => handles::attach(Arc::clone(local) as Arc<dyn Handle>),
-            Transport::Remote(_) => Err(CodecError::new("a connection to another machine cannot travel")),
+            Transport::Remote(_) => Err(CodecError::new(
+                "a connection to another machine cannot travel; open one in the process that needs it",
+            )),
         };
         index.map_err(S::Error::custom)?.serialize(serializer)
     }

@@ -114,7 +114,9 @@ fn send_far<T: Message>(remote: &dyn Remote, value: &T, deadline: Deadline) -> R
         None => error.into(),
     })?;
     if !handles.is_empty() {
-        return Err(CodecError::new("what processes share cannot go to another machine").into());
+        return Err(
+            CodecError::new("what processes share cannot go to another machine; send a copy of the value").into()
+        );
     }
     let Encoded::Small(bytes) = payload else { return Err(CodecError::new("it does not fit").into()) };
     let sent = remote.send_bytes(&bytes, deadline);

@@ -295,9 +295,10 @@ fn seat<A, B>(guest: Accepted) -> Result<Connection<A, B>> {
 /// What an address leads to: one place, or several.
 #[cfg(feature = "tcp")]
 fn addresses(address: impl ToSocketAddrs) -> Result<Vec<SocketAddr>> {
-    let nowhere = |why: &dyn fmt::Display| Error::invalid(format!("the address leads nowhere: {why}"));
+    let nowhere =
+        |why: &dyn fmt::Display| Error::invalid(format!("the address leads nowhere: {why}; check its host and port"));
     let found: Vec<_> = address.to_socket_addrs().map_err(|error| nowhere(&error))?.collect();
-    if found.is_empty() { Err(nowhere(&"there is none")) } else { Ok(found) }
+    if found.is_empty() { Err(nowhere(&"no socket address belongs to it")) } else { Ok(found) }
 }
 
 /// Makes a TCP socket what both sides want it to be: one that never blocks, sends at once, and notices a dead machine.

@@ -46,7 +46,7 @@ impl Key {
         if secret.len() < MIN_KEY_BYTES {
             let len = secret.len();
             return Err(Error::invalid(format!(
-                "a key has {MIN_KEY_BYTES} or more random bytes, and this one has {len}, which others could find by trying; \
+                "a key must have at least {MIN_KEY_BYTES} random bytes, not {len}, which others could find by trying; \
                  `Key::random` makes one"
             )));
         }
