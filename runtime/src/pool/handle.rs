@@ -112,7 +112,12 @@ impl<R> JoinHandle<R> {
         self.result()
     }
 
-    /// Waits until the call is settled, for `timeout` at the most. The result stays for [`join`](Self::join).
+    /// Waits until the call is settled, as long as it takes. The result stays for [`join`](Self::join).
+    pub fn wait(&self) {
+        self.wait_until(None);
+    }
+
+    /// As [`wait`](Self::wait), but for `timeout` at the most.
     ///
     /// # Errors
     /// [`Elapsed`]: the time is over. The call goes on.

@@ -42,6 +42,10 @@ use crate::sys::{self, atfork, fd, signal};
 /// # process_task::Result::Ok(())
 /// ```
 ///
+/// # If it cannot be started
+/// `task.spawn(…)` gives a handle nevertheless, and [`join`](Self::join), [`wait`](Self::wait) and `.await` give the error, as do the
+/// methods that signal; [`pid`](Self::pid) is `None`. [`ProcessBuilder::spawn`] gives the error itself, and no handle.
+///
 /// # If the other process dies
 /// [`join`](Self::join) says how; see [`ErrorKind`](crate::ErrorKind).
 #[must_use = "the process goes on by itself when this is dropped; say `detach()` if that is meant"]
