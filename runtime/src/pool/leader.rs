@@ -66,8 +66,7 @@ impl Shared {
     ) -> bool {
         loop {
             let role = self.update(|scheduler| {
-                // Also what follows from the replies: how busy the workers are is read below.
-                scheduler.poll();
+                scheduler.collect();
                 if done() {
                     // This may be the follower that was to become the leader; then another one must.
                     scheduler.promote_follower();
@@ -79,6 +78,9 @@ impl Shared {
                     return Role::Follows;
                 }
                 scheduler.become_leader();
+                // What follows from the replies: how busy the workers are is read below. Now that there is a leader, no
+                // worker is told to notify.
+                scheduler.settle();
                 Role::Leads(PollHints { far: scheduler.leadership.take_far(), crowded: scheduler.is_crowded() })
             });
             match role {
