@@ -51,7 +51,7 @@ fn numbered(number: u64, len: usize) -> Numbered {
 }
 
 fn is_whole((number, bytes): &Numbered, len: usize) -> bool {
-    bytes.len() == len && bytes.iter().all(|byte| *byte == *number as u8 ^ 0x5a)
+    *bytes == vec![*number as u8 ^ 0x5a; len]
 }
 
 /// Sends numbered messages of that length, without end.
@@ -77,7 +77,7 @@ fn drain(from: &Receiver<Numbered>, len: usize) -> u64 {
 
 fn a_sender_killed_at_any_moment_costs_what_it_had_not_sent(method: StartMethod) {
     let mut most = 0;
-    for round in 0..rounds(15) {
+    for round in 0..rounds(5) {
         let len = [0, 100, 30_000, 40_000, 3_000_000][round % 5];
         let (sender, receiver) = one_way().unwrap();
         let process = builder(method).spawn(pour, (sender, len)).unwrap();
@@ -99,7 +99,7 @@ fn a_sender_killed_at_any_moment_costs_what_it_had_not_sent(method: StartMethod)
 
 fn a_process_killed_inside_a_very_long_send_leaves_no_part_of_it(method: StartMethod) {
     const LONG: usize = 100 << 20;
-    for round in 0..rounds(4).min(60) {
+    for round in 0..rounds(2).min(60) {
         let (sender, receiver) = one_way().unwrap();
         let process = builder(method).spawn(pour, (sender, LONG)).unwrap();
         // It has claimed memory for the first, and is filling it.
@@ -124,7 +124,7 @@ fn drink(from: Receiver<Numbered>, stage: &Stage, len: usize) -> u64 {
 }
 
 fn a_receiver_killed_at_any_moment_is_the_end_for_the_sender(method: StartMethod) {
-    for round in 0..rounds(15) {
+    for round in 0..rounds(5) {
         let len = [0, 100, 30_000, 40_000, 3_000_000][round % 5];
         let (sender, receiver) = one_way().unwrap();
         let stage = stage();
@@ -222,7 +222,7 @@ fn chat(end: Connection<Numbered, Numbered>, stage: &Stage, len: usize) -> u64 {
 }
 
 fn a_child_hears_of_the_death_of_another(method: StartMethod) {
-    for round in 0..rounds(15) {
+    for round in 0..rounds(5) {
         let len = [8, 70_000][round % 2];
         let (one, other) = pipe().unwrap();
         let stage = stage();

@@ -34,7 +34,7 @@ fn idle_pool_fails_when_all_is_closed(method: StartMethod) {
 }
 
 fn uses_in_the_moment_of_closing_all_end(method: StartMethod) {
-    for _ in 0..support::rounds(5) {
+    for _ in 0..support::rounds(2) {
         plays("at once", method);
     }
 }

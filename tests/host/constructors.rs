@@ -175,7 +175,7 @@ fn scene() {
             assert_eq!(pool.map(square, 0..100).unwrap()[99], 9801);
         }
         "many ends" => {
-            for x in 0..support::rounds(150) {
+            for x in 0..support::rounds(40) {
                 let mut process = builder().spawn(square, i64::try_from(x).unwrap()).unwrap();
                 let status = process.wait_timeout(Duration::from_secs(30)).unwrap().unwrap();
                 assert_eq!(status.code(), Some(0), "the end of process {x}");

@@ -74,7 +74,7 @@ fn attack(method: StartMethod, kinds: &[u8], later: bool) {
     let mut random = Random(0x11a5 + method as u64 + u64::from(later));
     let new = |workers| Pool::builder().workers(workers).start_method(method).build().expect("a pool");
     let mut pool = new(1);
-    for round in 0..rounds(60) {
+    for round in 0..rounds(20) {
         if round % 10 == 0 {
             pool = new(1 + round / 10 % 2);
         }

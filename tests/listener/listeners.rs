@@ -335,7 +335,7 @@ fn what_a_killed_listener_left_is_replaced_and_nothing_else() {
 fn of_many_that_begin_at_once_one_listens() {
     let scratch = Scratch::new();
     let path = scratch.path().join("ours").join("socket");
-    for round in 0..support::rounds(20) {
+    for round in 0..support::rounds(6) {
         // With and without a name that a dead one left, and a directory that others make and remove.
         let (together, before) = (Barrier::new(8), path.parent().unwrap());
         if round % 2 == 0 {

@@ -287,7 +287,7 @@ fn calls_of_a_stopped_worker_are_cancelled(method: StartMethod) {
 
 fn cancelling_races_the_start(method: StartMethod) {
     let pool = pool(method, 2);
-    for _ in 0..support::rounds(4) {
+    for _ in 0..support::rounds(2) {
         let scratch = Scratch::new();
         let handles: Vec<_> = (0..600).map(|item| pool.submit(mark, (directory(&scratch), item))).collect();
         let cancelled: Vec<bool> = thread::scope(|scope| {
@@ -308,7 +308,7 @@ fn cancelling_races_the_start(method: StartMethod) {
 
 fn killing_races_the_end(method: StartMethod) {
     let pool = pool(method, 2);
-    for _ in 0..support::rounds(15) {
+    for _ in 0..support::rounds(5) {
         let handles: Vec<_> = (0..40).map(|x| pool.submit(square, x)).collect();
         let mut killed = 0;
         for handle in handles.iter().skip(3).step_by(7) {

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use crate::support::processes::{alive, descendants};
 use crate::support::scratch::Scratch;
-use crate::support::{PATIENCE, eventually, promise_within, rounds};
+use crate::support::{PATIENCE, eventually, promise_apart, rounds};
 use nix::sys::signal::{SigHandler, Signal, kill, signal};
 use nix::unistd::Pid;
 use process_task::{
@@ -21,7 +21,6 @@ use process_task::{
 
 under_every_start_method! {
     within 120 seconds;
-    hanging_exit_handler_does_not_keep_drop_waiting,
     hanging_exit_handler_does_not_keep_a_join_waiting,
     hanging_exit_of_a_replaced_worker_is_bounded,
     hanging_thread_local_destructor_is_bounded,
@@ -32,11 +31,16 @@ under_every_start_method! {
     kill_waits_for_no_finalizer,
     timed_out_call_is_settled_when_its_process_is_dead,
     timed_out_call_with_a_grace_is_settled_when_its_process_is_dead,
-    cancelled_call_is_settled_when_its_process_is_dead,
-    a_retry_starts_only_when_the_first_attempt_is_dead,
-    a_retry_that_waits_for_a_death_is_cancelled,
     kill_ends_a_grace,
     a_dead_process_whose_fork_server_is_stopped_is_noticed,
+}
+
+under_every_start_method! {
+    apart within 120 seconds;
+    hanging_exit_handler_does_not_keep_drop_waiting,
+    a_retry_that_waits_for_a_death_is_cancelled,
+    cancelled_call_is_settled_when_its_process_is_dead,
+    a_retry_starts_only_when_the_first_attempt_is_dead,
 }
 
 const SHORT: Duration = Duration::from_millis(100);
@@ -254,7 +258,7 @@ fn dead_when_settled<R>(handle: JoinHandle<R>) -> (Error, bool) {
 
 fn timed_out_call_is_settled_when_its_process_is_dead(method: StartMethod) {
     let pool = builder(method, 1).build().unwrap();
-    for _ in 0..rounds(20) {
+    for _ in 0..rounds(5) {
         let (error, dead) = dead_when_settled(pool.submit(hang.timeout(Duration::from_millis(5)), ()));
         assert!(dead && matches!(error.kind(), ErrorKind::TimedOut { .. }), "{error}");
     }
@@ -367,7 +371,7 @@ impl Drop for Frozen {
 /// Waiting takes half a minute, so all that is given up is waited for at the same time.
 #[test]
 fn process_that_cannot_be_killed_is_given_up() {
-    promise_within(Duration::from_mins(2), || {
+    promise_apart(Duration::from_mins(2), || {
         std::thread::scope(|scope| {
             for method in [StartMethod::ForkServer, StartMethod::Exec] {
                 scope.spawn(move || worker_is_given_up(method));

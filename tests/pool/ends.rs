@@ -181,7 +181,7 @@ fn a_callback_may_shut_its_pool_down(method: StartMethod) {
 }
 
 fn a_map_that_began_before_the_shutdown_is_whole(method: StartMethod) {
-    for _ in 0..support::rounds(10) {
+    for _ in 0..support::rounds(4) {
         let pool = pool(method, 2);
         let (sender, receiver) = channel();
         thread::scope(|scope| {
@@ -256,7 +256,7 @@ fn a_pool_that_did_nothing_ends(method: StartMethod) {
 
 /// Every call is settled, whoever ends the pool and however: with its result, or with why there is none.
 fn threads_end_a_pool_while_others_use_it(method: StartMethod) {
-    for round in 0..support::rounds(12) {
+    for round in 0..support::rounds(4) {
         let pool = pool(method, 2);
         let called = Arc::new(AtomicUsize::new(0));
         let submitted = thread::scope(|scope| {

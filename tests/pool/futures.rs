@@ -451,7 +451,7 @@ fn a_map_waits_no_longer_than_told(method: StartMethod) {
 }
 
 fn closing_amid_submissions_gives_a_value_or_says_so(method: StartMethod) {
-    for _ in 0..support::rounds(5) {
+    for _ in 0..support::rounds(2) {
         let pool = pool(method, 2);
         thread::scope(|scope| {
             let submitters: Vec<_> =

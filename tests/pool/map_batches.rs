@@ -248,7 +248,7 @@ fn log_slowly(path: &str, item: u32) -> u32 {
 
 fn a_worker_killed_from_outside_costs_one_item(method: StartMethod) {
     let pool = pool(method, 2);
-    for round in 0..rounds(12) {
+    for round in 0..rounds(4) {
         let scratch = Scratch::new();
         let path = scratch.file("log");
         let (mut done, killed) = (0, Cell::new(None));

@@ -8,6 +8,7 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use crate::support::processes::descendants;
+use crate::support::restore;
 use crate::support::scratch::Scratch;
 use crate::support::{self, PATIENCE, eventually};
 use nix::errno::Errno;
@@ -18,14 +19,18 @@ use process_task::{Error, ErrorKind, Pool, PoolBuilder, ProcessBuilder, StartMet
 
 under_every_start_method! {
     within 150 seconds;
-    full_descriptor_table_is_waited_for,
-    refused_fork_is_waited_for_and_names_the_limits,
     lasting_failure_closes_the_pool_at_once,
     too_many_workers_are_refused,
     processors_that_are_not_there_are_refused,
     numbers_out_of_range_are_refused,
     memory_limit_below_what_is_mapped_is_refused,
     refused_options_are_what_build_reports,
+}
+
+under_every_start_method! {
+    apart within 150 seconds;
+    full_descriptor_table_is_waited_for,
+    refused_fork_is_waited_for_and_names_the_limits,
 }
 
 #[process_task]
@@ -173,7 +178,7 @@ fn refused_fork_is_waited_for_and_names_the_limits(method: StartMethod) {
 /// A pool of each start method, without a worker and without a descriptor for a minute.
 #[test]
 fn pool_that_has_no_worker_for_a_minute_closes() {
-    support::promise_within(Duration::from_mins(3), || {
+    support::promise_apart(Duration::from_mins(3), || {
         let pools = [StartMethod::ForkServer, StartMethod::Exec].map(|method| builder(method, 1).build().unwrap());
         let mut full = FullTable::new();
         for pool in &pools {
@@ -224,11 +229,10 @@ fn too_many_workers_are_refused(method: StartMethod) {
     }
     is_invalid(&pool.resize(0).unwrap_err(), &["at least 1, not 0", "`close`"]);
     // More than this process has descriptors for.
-    let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
-    setrlimit(Resource::RLIMIT_NOFILE, 1024, hard).unwrap();
+    let back = restore::soft_limit(Resource::RLIMIT_NOFILE, 1024);
     let (built, resized) = (builder(method, 1000).build(), pool.resize(1000));
     let lazy = builder(method, 1000).lazy().build();
-    setrlimit(Resource::RLIMIT_NOFILE, soft, hard).unwrap();
+    drop(back);
     for error in [built.unwrap_err(), resized.unwrap_err()] {
         assert!(
             ["1000 workers", "RLIMIT_NOFILE", "1024"].iter().all(|word| error.to_string().contains(word)),

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use crate::support::file_barrier::{directory, open_gate, wait_for};
 use crate::support::scratch::Scratch;
-use crate::support::{self, PATIENCE, eventually};
+use crate::support::{self, PATIENCE, eventually, rounds};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use process_task::channel::{JoinableQueue, Listener};
@@ -244,7 +244,7 @@ fn a_map_that_loses_a_worker_makes_no_room_for_others(method: StartMethod) {
     let gate = scratch.file("gate");
     let submit = |item| pool.try_submit(pass, (gate.as_str(), item));
     let mut held: Vec<_> = (0..2).map(|item| submit(item).expect("there is room")).collect();
-    for _ in 0..5 {
+    for _ in 0..rounds(2) {
         assert_eq!(pool.map(square, 0..100), Ok((0..100).map(|x| x * x).collect()));
         assert!(pool.map(die_at, (0..30_000).map(|item| (item, 15_000))).is_err());
     }

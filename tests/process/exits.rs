@@ -106,7 +106,7 @@ fn panicked_task_that_hangs_when_it_exits_is_killed(method: StartMethod) {
 }
 
 fn timed_out_process_is_dead_when_it_is_joined(method: StartMethod) {
-    for _ in 0..support::rounds(10) {
+    for _ in 0..support::rounds(4) {
         let process =
             ProcessBuilder::new().start_method(method).spawn(hang.timeout(Duration::from_millis(5)), ()).unwrap();
         while !process.is_finished() {

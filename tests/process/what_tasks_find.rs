@@ -16,10 +16,11 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::support::process_builder as builder;
+use crate::support::restore;
 use crate::support::scratch::Scratch;
 use crate::support::{self, PATIENCE, eventually};
 use nix::libc;
-use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use nix::sys::resource::Resource;
 use nix::sys::stat::{Mode, umask};
 use process_task::{ErrorKind, Pool, StartMethod, process_task};
 
@@ -143,13 +144,13 @@ fn threads_of_a_task_have_stacks_of_their_own_size(method: StartMethod) {
 }
 
 fn raised_stack_limit_reaches_children(method: StartMethod) {
-    let (soft, hard) = getrlimit(Resource::RLIMIT_STACK).unwrap();
-    setrlimit(Resource::RLIMIT_STACK, (1 << 20).min(hard), hard).unwrap();
+    let back = restore::soft_limit(Resource::RLIMIT_STACK, 1 << 20);
     let low = builder(method).stderr(process_task::Stdio::null()).spawn(deep, DEEP).unwrap().join();
-    setrlimit(Resource::RLIMIT_STACK, (4 * DEEP as u64).min(hard), hard).unwrap();
+    drop(back);
+    let back = restore::soft_limit(Resource::RLIMIT_STACK, 4 * DEEP as u64);
     let spawned = builder(method).spawn(deep, DEEP).unwrap().join();
     let pooled = pool(method, 1).call(deep, DEEP);
-    setrlimit(Resource::RLIMIT_STACK, soft, hard).unwrap();
+    drop(back);
     let error = low.unwrap_err();
     assert_eq!(*error.kind(), ErrorKind::StackOverflow);
     assert!(error.to_string().contains("RLIMIT_STACK"), "{error}");

@@ -12,9 +12,10 @@ use std::time::Duration;
 use crate::support;
 use crate::support::promise;
 use crate::support::queue_memory;
+use crate::support::restore;
 use crate::support::subprocess::{self, reached};
 use nix::errno::Errno;
-use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use nix::sys::resource::{Resource, setrlimit};
 use nix::unistd::{Uid, setuid};
 use process_task::channel::{JoinableQueue, Queue, QueueLimits, RecvError, SimpleQueue, TryRecvError};
 use process_task::{Error, ErrorKind, Shared, StartMethod, process_task};
@@ -99,15 +100,7 @@ fn scene() {
 }
 
 fn with<R>(resource: Resource, most: u64, what: impl FnOnce() -> R) -> R {
-    struct Restore(Resource, (u64, u64));
-    impl Drop for Restore {
-        fn drop(&mut self) {
-            setrlimit(self.0, self.1.0, self.1.1).unwrap();
-        }
-    }
-    let before = getrlimit(resource).unwrap();
-    let _restore = Restore(resource, before);
-    setrlimit(resource, most, before.1).unwrap();
+    let _back = restore::soft_limit(resource, most);
     what()
 }
 

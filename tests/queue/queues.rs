@@ -391,7 +391,7 @@ fn long_items_never_get_memory_in_which_others_stand() {
 fn a_queue_does_what_a_list_does_whatever_the_order() {
     promise(|| {
         let mut random = Random::new(11);
-        for round in 0..rounds(40) {
+        for round in 0..rounds(10) {
             let items = 1 + random.below(200);
             let queue = if round % 2 == 0 { Queue::unbounded() } else { Queue::bounded(items) }.unwrap();
             let (mut list, mut next) = (VecDeque::new(), 0u8);

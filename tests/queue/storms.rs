@@ -2,7 +2,7 @@
 //! lost with whom is counted exactly.
 //!
 //! Runs in: the test process; producers and consumers in children, which note before and after each step what they do.
-//! Never: takes an item for lost without knowing who had it. Two seconds each, or `PROCESS_TASK_SOAK_SECONDS`.
+//! Never: takes an item for lost without knowing who had it. Each takes what [`seconds`] says.
 
 use std::sync::atomic::Ordering::SeqCst;
 use std::sync::atomic::{AtomicU8, AtomicU64};

@@ -6,6 +6,7 @@
 //! A census only means something while no other test of the same process runs, so [`promise`] holds one lock for all.
 #![expect(dead_code, reason = "each test program needs a part")]
 
+pub(crate) mod apart;
 pub(crate) mod census;
 pub(crate) mod chaos;
 pub(crate) mod executor;
@@ -23,6 +24,7 @@ pub(crate) mod programs;
 pub(crate) mod pty;
 pub(crate) mod queue_memory;
 pub(crate) mod regions;
+pub(crate) mod restore;
 pub(crate) mod restrict;
 pub(crate) mod scratch;
 pub(crate) mod shared_counter;
@@ -50,23 +52,29 @@ pub(crate) const LIMIT: Duration = Duration::from_mins(1);
 /// Makes `fork_server::name` and `exec::name` of every `fn name(StartMethod)`, each a [`promise`].
 ///
 /// `under_every_start_method! { a_promise, another }`, or with a limit of their own
-/// `under_every_start_method! { within 300 seconds; a_long_one }`.
+/// `under_every_start_method! { within 300 seconds; a_long_one }`. After `apart`, each is a [`promise_apart`].
 #[macro_export]
 macro_rules! under_every_start_method {
     ($($name:ident),+ $(,)?) => {
         $crate::under_every_start_method! { within 60 seconds; $($name),+ }
     };
     (within $seconds:literal seconds; $($name:ident),+ $(,)?) => {
-        mod fork_server {
+        $crate::under_every_start_method! { @ promise_within, fork_server, exec, $seconds; $($name),+ }
+    };
+    (apart within $seconds:literal seconds; $($name:ident),+ $(,)?) => {
+        $crate::under_every_start_method! { @ promise_apart, apart_fork_server, apart_exec, $seconds; $($name),+ }
+    };
+    (@ $promise:ident, $fork_server:ident, $exec:ident, $seconds:literal; $($name:ident),+) => {
+        mod $fork_server {
             $(#[test] fn $name() {
                 let limit = std::time::Duration::from_secs($seconds);
-                $crate::support::promise_within(limit, || super::$name(process_task::StartMethod::ForkServer));
+                $crate::support::$promise(limit, || super::$name(process_task::StartMethod::ForkServer));
             })+
         }
-        mod exec {
+        mod $exec {
             $(#[test] fn $name() {
                 let limit = std::time::Duration::from_secs($seconds);
-                $crate::support::promise_within(limit, || super::$name(process_task::StartMethod::Exec));
+                $crate::support::$promise(limit, || super::$name(process_task::StartMethod::Exec));
             })+
         }
     };
@@ -94,6 +102,15 @@ pub(crate) fn promise_within(limit: Duration, test: impl FnOnce()) {
         test();
         census::clean(&before);
     });
+}
+
+/// [`promise_within`], in a process of its own, beside the other tests of this one: for a test that mostly waits.
+pub(crate) fn promise_apart(limit: Duration, test: impl FnOnce()) {
+    if apart::is_here() {
+        promise_within(limit, test);
+    } else {
+        apart::run();
+    }
 }
 
 /// Runs `body` on this thread, alone in this process; ends the process if it takes longer than `limit`.

@@ -17,7 +17,7 @@ use process_task::{Process, Shared, StartMethod, process_task};
 under_every_start_method! {
     within 120 seconds;
     so_many_go_on_together_and_one_leads,
-    a_thousand_rounds_go_in_step,
+    parties_go_in_step_for_many_rounds,
     a_killed_party_breaks_the_barrier_within_a_tenth_of_a_second,
     a_party_that_is_killed_between_two_rounds_breaks_the_second,
     a_party_that_returned_after_its_round_breaks_nothing,
@@ -81,8 +81,8 @@ fn keep_step(number: usize, rounds: u32, hall: &Shared<(Barrier, [AtomicU32; 5])
     }
 }
 
-fn a_thousand_rounds_go_in_step(method: StartMethod) {
-    let rounds = u32::try_from(support::rounds(1000) / 2).unwrap();
+fn parties_go_in_step_for_many_rounds(method: StartMethod) {
+    let rounds = u32::try_from(support::rounds(200)).unwrap();
     let hall = Shared::new((Barrier::new(5), [const { AtomicU32::new(0) }; 5])).unwrap();
     let journal = Shared::new(Mutex::new([0, 0])).unwrap();
     let all: Vec<_> = (0..5).map(|number| start(method, keep_step, (number, rounds, &hall, &journal))).collect();
