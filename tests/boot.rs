@@ -80,7 +80,7 @@ fn a_program_with_fat_lto_in_one_unit_boots() {
 }
 
 #[test]
-fn a_program_that_aborts_on_panic_boots_and_its_panics_are_reported() {
+fn program_that_aborts_on_panic_boots_and_its_panics_are_told() {
     // Not a profile of its own: macros and build scripts, which never abort, are shared with `dev`.
     let mode = Mode { config: &["profile.dev.panic='abort'"], ..Mode::dev("abort", &[]) };
     boots(mode, &USUAL, ABORTED);
@@ -457,8 +457,17 @@ fn copy_other_version(here: &Path) {
     write_if_changed(&other.join("Cargo.toml"), &manifest.replacen("version.workspace = true", &version, 1));
 }
 
+/// Makes `to` hold what `from` holds, and the lock file that cargo writes there.
 fn copy_folder(from: &Path, to: &Path, edit: &dyn Fn(&str) -> String) {
     fs::create_dir_all(to).unwrap();
+    let is_stale = |entry: &fs::DirEntry| entry.file_name() != "Cargo.lock" && !from.join(entry.file_name()).exists();
+    for stale in fs::read_dir(to).unwrap().map(Result::unwrap).filter(is_stale) {
+        if stale.file_type().unwrap().is_dir() {
+            fs::remove_dir_all(stale.path()).unwrap();
+        } else {
+            fs::remove_file(stale.path()).unwrap();
+        }
+    }
     for entry in fs::read_dir(from).unwrap().map(Result::unwrap) {
         let to = to.join(entry.file_name());
         if entry.file_type().unwrap().is_dir() {

@@ -22,10 +22,10 @@ use serde::{Deserialize, Serialize};
 under_every_start_method! {
     within 100 seconds;
     a_sender_killed_at_any_moment_costs_what_it_had_not_sent,
-    a_process_killed_inside_a_very_long_send_leaves_no_part_of_it,
+    process_killed_inside_a_very_long_send_leaves_no_part,
     a_receiver_killed_at_any_moment_is_the_end_for_the_sender,
     a_sender_that_waits_for_room_hears_of_the_receivers_death,
-    what_the_dead_sent_arrives_though_they_had_not_read_everything,
+    what_a_dead_process_sent_arrives_though_it_left_much_unread,
     a_child_hears_of_the_death_of_another,
     an_end_on_its_way_to_a_dead_process_is_closed,
     readers_that_die_reading_do_not_silence_the_sender,
@@ -97,7 +97,7 @@ fn a_sender_killed_at_any_moment_costs_what_it_had_not_sent(method: StartMethod)
     assert!(most > 0, "nobody ever sent anything");
 }
 
-fn a_process_killed_inside_a_very_long_send_leaves_no_part_of_it(method: StartMethod) {
+fn process_killed_inside_a_very_long_send_leaves_no_part(method: StartMethod) {
     const LONG: usize = 100 << 20;
     for round in 0..rounds(2).min(60) {
         let (sender, receiver) = one_way().unwrap();
@@ -186,7 +186,7 @@ fn send_only(end: Connection<Numbered, Numbered>, stage: &Stage, len: usize) {
     until_killed();
 }
 
-fn what_the_dead_sent_arrives_though_they_had_not_read_everything(method: StartMethod) {
+fn what_a_dead_process_sent_arrives_though_it_left_much_unread(method: StartMethod) {
     for len in [10, 50_000] {
         let (mine, theirs) = pipe().unwrap();
         let stage = stage();

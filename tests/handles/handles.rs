@@ -27,7 +27,7 @@ under_every_start_method! {
     a_call_cancelled_before_it_starts_lets_go_of_its_handles,
     a_call_cancelled_while_it_runs_lets_go_of_its_handles,
     a_call_whose_time_is_over_lets_go_of_its_handles,
-    a_fork_server_killed_under_calls_with_handles_costs_no_memory,
+    fork_server_killed_under_calls_with_handles_costs_no_memory,
     a_killed_pool_lets_go_of_all_handles,
     a_handle_that_a_worker_keeps_lives_as_long_as_the_worker,
     a_handle_goes_through_pools_in_workers,
@@ -231,7 +231,7 @@ fn a_call_whose_time_is_over_lets_go_of_its_handles(method: StartMethod) {
     assert_eq!(pool.call(work, (marks(1), 0)).expect("the pool goes on").0, 0);
 }
 
-fn a_fork_server_killed_under_calls_with_handles_costs_no_memory(method: StartMethod) {
+fn fork_server_killed_under_calls_with_handles_costs_no_memory(method: StartMethod) {
     let pool = pool(method, 2);
     for round in 0..6 {
         let marks = marks(40);

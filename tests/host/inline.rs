@@ -189,7 +189,7 @@ fn play(value: Option<&str>) -> (String, String) {
 }
 
 #[test]
-fn tasks_run_in_the_calling_process_and_nothing_else_is_different() {
+fn tasks_run_in_the_calling_process_and_else_as_ever() {
     support::promise(|| {
         let (elsewhere, expected) = play(None);
         assert_eq!(elsewhere, "here: false, on this thread: false, alone: false");

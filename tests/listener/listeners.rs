@@ -44,7 +44,7 @@ promises! {
     what_relatives_share_does_not_go_to_strangers,
     local_connection_travels_and_remote_one_does_not,
     a_listener_and_a_connection_say_where_they_are,
-    ports_that_are_taken_and_addresses_that_lead_nowhere_are_errors,
+    taken_ports_and_addresses_that_lead_nowhere_are_errors,
     unanswered_address_leaves_time_for_the_next,
     a_silent_machine_is_asked_whether_it_is_there,
 }
@@ -445,7 +445,7 @@ fn a_listener_and_a_connection_say_where_they_are() {
     assert_eq!((meeting.listener.local_addr(), meeting.listener.to_string()), (None, path.display().to_string()));
 }
 
-fn ports_that_are_taken_and_addresses_that_lead_nowhere_are_errors() {
+fn taken_ports_and_addresses_that_lead_nowhere_are_errors() {
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = taken.local_addr().unwrap();
     let key = Key::random().unwrap();

@@ -21,7 +21,7 @@ use serde::ser::Error as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 under_every_start_method! {
-    callbacks_are_called_once_in_the_order_in_which_they_were_set,
+    callbacks_run_once_in_the_order_in_which_they_were_set,
     a_callback_gets_the_error_that_joining_gives,
     what_is_settled_is_called_back_at_once_on_this_thread,
     other_completions_call_back_without_a_waiter,
@@ -125,7 +125,7 @@ fn send<R: Send + 'static>(sender: &Sender<Result<R, Error>>) -> impl FnOnce(Res
     move |result| sender.send(result).expect("somebody who listens")
 }
 
-fn callbacks_are_called_once_in_the_order_in_which_they_were_set(method: StartMethod) {
+fn callbacks_run_once_in_the_order_in_which_they_were_set(method: StartMethod) {
     let pool = pool(method, 1);
     let scratch = Scratch::new();
     let handle = pool.submit(pass, (scratch.file("gate").as_str(), 4));

@@ -29,7 +29,7 @@ under_every_start_method! {
     deadline_ends_a_call_without_a_waiter,
     an_awaited_call_is_ended_too,
     a_stopped_worker_without_a_limit_is_waited_for,
-    a_worker_that_blocks_signals_is_killed_with_and_without_grace,
+    worker_that_blocks_signals_is_killed_with_or_without_grace,
     a_call_that_races_its_deadline_has_one_outcome,
     limits_that_are_none_and_limits_that_are_for_ever,
     defaults_of_the_attribute_act,
@@ -41,7 +41,7 @@ under_every_start_method! {
     a_stopped_worker_is_killed_when_its_time_is_over,
     a_grace_lets_a_task_end_by_itself,
     all_that_a_task_started_ends_when_its_time_is_over,
-    a_parent_that_was_stopped_ends_only_calls_that_are_really_late,
+    parent_that_was_stopped_ends_only_calls_that_are_late,
 }
 
 const SHORT: Duration = Duration::from_millis(60);
@@ -220,7 +220,7 @@ fn park_deaf() {
     }
 }
 
-fn a_worker_that_blocks_signals_is_killed_with_and_without_grace(method: StartMethod) {
+fn worker_that_blocks_signals_is_killed_with_or_without_grace(method: StartMethod) {
     for grace in [None, Some(Duration::ZERO), Some(SHORT)] {
         let builder = Pool::builder().workers(2).start_method(method);
         let pool =
@@ -333,7 +333,7 @@ fn a_call_that_races_its_deadline_has_one_outcome(method: StartMethod) {
     goes_on(&pool);
 }
 
-fn a_parent_that_was_stopped_ends_only_calls_that_are_really_late(method: StartMethod) {
+fn parent_that_was_stopped_ends_only_calls_that_are_late(method: StartMethod) {
     with_enough_time(|limit| {
         let mut victim = Victim::start(&format!("is stopped;{}", limit.as_secs()), method);
         victim.wait_for("has submitted");

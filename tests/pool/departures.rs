@@ -30,7 +30,7 @@ under_every_start_method! {
     a_finalizer_that_succeeds_is_no_error,
     kill_waits_for_no_finalizer,
     timed_out_call_is_settled_when_its_process_is_dead,
-    timed_out_call_with_a_grace_is_settled_when_its_process_is_dead,
+    timed_out_call_with_a_grace_settles_at_its_process_death,
     kill_ends_a_grace,
     a_dead_process_whose_fork_server_is_stopped_is_noticed,
 }
@@ -264,7 +264,7 @@ fn timed_out_call_is_settled_when_its_process_is_dead(method: StartMethod) {
     }
 }
 
-fn timed_out_call_with_a_grace_is_settled_when_its_process_is_dead(method: StartMethod) {
+fn timed_out_call_with_a_grace_settles_at_its_process_death(method: StartMethod) {
     let pool = builder(method, 1).termination_grace(Duration::from_millis(500)).build().unwrap();
     let scratch = Scratch::new();
     let handle = pool.submit(be_deaf.timeout(SHORT), directory(&scratch));

@@ -14,9 +14,9 @@ use process_task::{
 };
 
 under_every_start_method! {
-    an_initializer_runs_once_in_each_worker_before_its_first_call,
+    initializer_runs_once_in_each_worker_before_its_calls,
     a_failing_initializer_is_what_build_reports,
-    an_initializer_that_dies_again_and_again_is_what_build_reports,
+    initializer_that_dies_again_and_again_fails_the_build,
     an_initializer_that_fails_later_closes_the_pool,
     arguments_that_cannot_be_encoded_are_what_build_reports,
     a_replaced_worker_is_initialized_too,
@@ -143,7 +143,7 @@ fn goes_on(pool: &Pool) {
     assert_eq!(pool.map(square, 0..50).unwrap(), (0..50).map(|x| x * x).collect::<Vec<_>>());
 }
 
-fn an_initializer_runs_once_in_each_worker_before_its_first_call(method: StartMethod) {
+fn initializer_runs_once_in_each_worker_before_its_calls(method: StartMethod) {
     let pool = builder(method, 2).initializer(prepare, 77).build().unwrap();
     for _ in 0..20 {
         let (state, _) = pool.call(prepared, ()).unwrap();
@@ -161,7 +161,7 @@ fn a_failing_initializer_is_what_build_reports(method: StartMethod) {
     assert!(active_children().is_empty());
 }
 
-fn an_initializer_that_dies_again_and_again_is_what_build_reports(method: StartMethod) {
+fn initializer_that_dies_again_and_again_fails_the_build(method: StartMethod) {
     // Also where workers are not started anew before there is work for them.
     for builder in [builder(method, 1), builder(method, 1).idle_timeout(Duration::from_secs(20))] {
         let error = builder.initializer(leave, 7).build().unwrap_err();

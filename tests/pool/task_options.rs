@@ -24,7 +24,7 @@ use process_task::{
 
 under_every_start_method! {
     within 120 seconds;
-    a_call_that_takes_too_long_is_killed_and_says_how_long_it_took,
+    call_that_takes_too_long_is_killed_and_says_how_long,
     a_task_that_blocks_sigterm_is_killed_when_its_time_is_over,
     a_stopped_process_is_killed_when_its_time_is_over,
     a_call_that_races_its_deadline_has_one_outcome,
@@ -86,7 +86,7 @@ fn spin() {
     }
 }
 
-fn a_call_that_takes_too_long_is_killed_and_says_how_long_it_took(method: StartMethod) {
+fn call_that_takes_too_long_is_killed_and_says_how_long(method: StartMethod) {
     let scratch = Scratch::new();
     let path = scratch.file("begun");
     for limit in [Duration::ZERO, SHORT, Duration::from_millis(200)] {

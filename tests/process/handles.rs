@@ -27,7 +27,7 @@ under_every_start_method! {
     a_dropped_process_goes_on,
     waiting_for_the_end_leaves_the_result,
     a_process_ends_with_code_0_after_a_panic_too,
-    a_pipe_to_stdin_that_was_not_taken_is_closed_by_join_and_wait,
+    untaken_pipe_to_stdin_is_closed_by_join_and_wait,
     a_hundred_short_processes_all_give_their_results,
     children_started_in_a_row_hold_equally_many_descriptors,
     processes_may_be_joined_in_any_order_and_from_any_thread,
@@ -251,7 +251,7 @@ fn a_process_ends_with_code_0_after_a_panic_too(method: StartMethod) {
     assert!(process.join().is_err());
 }
 
-fn a_pipe_to_stdin_that_was_not_taken_is_closed_by_join_and_wait(method: StartMethod) {
+fn untaken_pipe_to_stdin_is_closed_by_join_and_wait(method: StartMethod) {
     let process = builder(method).stdin(Stdio::piped()).spawn(until_told, ()).unwrap();
     assert_eq!(process.join().unwrap(), "");
     let mut process = builder(method).stdin(Stdio::piped()).spawn(until_told, ()).unwrap();

@@ -21,7 +21,7 @@ use process_task::channel::{JoinableQueue, Queue, QueueLimits, RecvError, Simple
 use process_task::{Error, ErrorKind, Shared, StartMethod, process_task};
 
 #[test]
-fn without_descriptors_no_queue_is_made_and_nothing_is_left_of_it() {
+fn without_descriptors_no_queue_is_made_and_nothing_is_left() {
     promise(|| plays("no descriptors"));
 }
 

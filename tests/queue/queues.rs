@@ -312,7 +312,7 @@ fn a_value_that_cannot_be_encoded_leaves_the_queue_as_it_was() {
 }
 
 #[test]
-fn an_item_that_cannot_be_decoded_is_an_error_and_the_next_one_comes() {
+fn item_that_cannot_be_decoded_is_an_error_and_the_next_comes() {
     promise(|| {
         let queue = Queue::unbounded().unwrap();
         for number in [3, 4, 3] {

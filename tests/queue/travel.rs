@@ -19,7 +19,7 @@ use process_task::{Error, ErrorKind, Pool, Process, ProcessBuilder, Shared, Star
 use serde::{Deserialize, Deserializer, Serialize};
 
 under_every_start_method! {
-    regions_go_through_queues_and_are_gone_with_their_last_holder,
+    regions_go_through_queues_and_end_with_their_last_holder,
     a_queue_in_a_queue_in_a_queue_works,
     every_kind_of_end_is_an_argument_a_result_and_an_item,
     questions_come_with_the_queue_for_their_answer,
@@ -44,7 +44,7 @@ fn add_to_each(regions: QueueReceiver<Option<Region>>, back: QueueSender<Option<
     }
 }
 
-fn regions_go_through_queues_and_are_gone_with_their_last_holder(method: StartMethod) {
+fn regions_go_through_queues_and_end_with_their_last_holder(method: StartMethod) {
     let (producer, regions) = Queue::bounded(5).unwrap().split();
     let (to, back) = Queue::bounded(5).unwrap().split();
     let process = start(method, add_to_each, (regions, to));

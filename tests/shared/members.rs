@@ -19,7 +19,7 @@ use process_task::{Pool, Process, ProcessBuilder, Shared, StartMethod, process_t
 
 under_every_start_method! {
     within 120 seconds;
-    a_child_that_is_killed_while_it_holds_a_lock_is_found_out_at_once,
+    child_killed_while_it_holds_a_lock_is_found_out_at_once,
     a_worker_that_is_killed_while_it_holds_a_lock_is_found_out,
     a_child_that_leaves_without_giving_a_lock_back_is_found_out,
     a_grandchild_ends_with_the_child_and_is_found_out,
@@ -87,7 +87,7 @@ fn start(method: StartMethod, prey: &Prey) -> Process<()> {
     process
 }
 
-fn a_child_that_is_killed_while_it_holds_a_lock_is_found_out_at_once(method: StartMethod) {
+fn child_killed_while_it_holds_a_lock_is_found_out_at_once(method: StartMethod) {
     let fastest = (0..10).map(|_| {
         let prey = Prey::new();
         let mut process = start(method, &prey);

@@ -21,7 +21,7 @@ under_every_start_method! {
     a_thousand_events_work_side_by_side,
     kills_lose_no_event,
     it_is_done_once_by_one_of_many,
-    a_killed_runner_lets_another_one_run_within_a_tenth_of_a_second,
+    killed_runner_lets_another_run_within_a_tenth_of_a_second,
     a_runner_that_exits_lets_another_one_run,
     a_runner_that_panics_poisons,
     kills_leave_a_once_done_once,
@@ -231,7 +231,7 @@ fn begin_and_be_killed(work: &Work, stage: &Stage) {
     });
 }
 
-fn a_killed_runner_lets_another_one_run_within_a_tenth_of_a_second(method: StartMethod) {
+fn killed_runner_lets_another_run_within_a_tenth_of_a_second(method: StartMethod) {
     let mut times = vec![];
     while times.iter().all(|time| *time >= Duration::from_millis(100)) {
         assert!(times.len() < 20, "it takes too long: {times:?}");

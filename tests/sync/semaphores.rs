@@ -17,12 +17,12 @@ use process_task::{Process, Shared, StartMethod, process_task};
 under_every_start_method! {
     within 120 seconds;
     permits_are_counted_over_processes,
-    a_killed_holders_permits_come_back_within_a_tenth_of_a_second,
-    a_permit_of_one_that_is_known_to_be_dead_is_found_without_waiting,
+    killed_holders_permits_come_back_within_a_tenth_of_a_second,
+    permit_of_a_process_known_dead_is_found_without_waiting,
     a_holder_that_returns_or_exits_with_a_permit_loses_it,
     a_holder_that_lives_keeps_its_permit,
     a_killed_waiter_costs_nothing,
-    a_forgotten_permit_comes_back_by_a_release_and_by_nothing_else,
+    forgotten_permit_comes_back_by_a_release_alone,
     a_time_out_is_neither_early_nor_without_end,
     a_copy_made_by_fork_gives_nothing_back,
     three_hundred_processes_in_a_row_leave_room_for_the_next,
@@ -78,7 +78,7 @@ fn permits_are_counted_over_processes(method: StartMethod) {
     assert_eq!(format!("{:?}", *permits), "Semaphore { available: 4, .. }");
 }
 
-fn a_killed_holders_permits_come_back_within_a_tenth_of_a_second(method: StartMethod) {
+fn killed_holders_permits_come_back_within_a_tenth_of_a_second(method: StartMethod) {
     let mut times = vec![];
     while times.iter().all(|time| *time >= Duration::from_millis(100)) {
         assert!(times.len() < 20, "it takes too long: {times:?}");
@@ -95,7 +95,7 @@ fn a_killed_holders_permits_come_back_within_a_tenth_of_a_second(method: StartMe
     }
 }
 
-fn a_permit_of_one_that_is_known_to_be_dead_is_found_without_waiting(method: StartMethod) {
+fn permit_of_a_process_known_dead_is_found_without_waiting(method: StartMethod) {
     let (permits, stage) = (permits(2), new_stage());
     let holder = start(method, keep, (&permits, 2, &stage));
     until(&stage, 1);
@@ -171,7 +171,7 @@ fn a_killed_waiter_costs_nothing(method: StartMethod) {
     eventually("the permit comes back from whoever had it", PATIENCE, || permits.available() == 1);
 }
 
-fn a_forgotten_permit_comes_back_by_a_release_and_by_nothing_else(method: StartMethod) {
+fn forgotten_permit_comes_back_by_a_release_alone(method: StartMethod) {
     let permits = Shared::new(Semaphore::bounded(1)).unwrap();
     assert_eq!(permits.add_permit(), Err(TooManyPermits));
     let held = permits.acquire();

@@ -362,7 +362,7 @@ mod tests {
     }
 
     #[test]
-    fn an_end_goes_to_other_threads_and_survives_panics_whatever_it_carries() {
+    fn end_goes_to_other_threads_and_survives_panics() {
         fn goes<T: Send + Sync + Unpin + std::panic::UnwindSafe + std::panic::RefUnwindSafe>() {}
         goes::<Connection<std::rc::Rc<u8>, std::cell::Cell<u8>>>();
     }

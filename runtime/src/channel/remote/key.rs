@@ -112,7 +112,7 @@ mod tests {
     fn a_short_key_is_refused_in_words() {
         for len in [0, 1, 31] {
             let error = Key::new(vec![7; len]).unwrap_err().to_string();
-            assert!(error.contains(&format!("32 or more random bytes, and this one has {len}")), "{error}");
+            assert!(error.contains(&format!("at least 32 random bytes, not {len},")), "{error}");
         }
         assert!(Key::new([7; 32]).is_ok());
     }
