@@ -462,11 +462,7 @@ fn copy_folder(from: &Path, to: &Path, edit: &dyn Fn(&str) -> String) {
     fs::create_dir_all(to).unwrap();
     let is_stale = |entry: &fs::DirEntry| entry.file_name() != "Cargo.lock" && !from.join(entry.file_name()).exists();
     for stale in fs::read_dir(to).unwrap().map(Result::unwrap).filter(is_stale) {
-        if stale.file_type().unwrap().is_dir() {
-            fs::remove_dir_all(stale.path()).unwrap();
-        } else {
-            fs::remove_file(stale.path()).unwrap();
-        }
+        fs::remove_file(stale.path()).or_else(|_| fs::remove_dir_all(stale.path())).unwrap();
     }
     for entry in fs::read_dir(from).unwrap().map(Result::unwrap) {
         let to = to.join(entry.file_name());
