@@ -78,7 +78,7 @@ fn serve(listener: &Listener, clients: usize) -> Result<()> {
     thread::scope(|scope| {
         for _ in 0..clients {
             let client: Connection<String, String> = match listener.accept() {
-                Err(error) if matches!(error.kind(), ErrorKind::Refused { .. }) => continue,
+                Err(error) if matches!(error.kind(), ErrorKind::PeerRefused { .. }) => continue,
                 client => client?,
             };
             // A client that is cut off ends its loop, as one that has heard enough does.

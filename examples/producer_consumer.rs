@@ -69,14 +69,15 @@ fn main() -> process_task::Result<()> {
     let zeros = |count| Shared::from_iter((0..count).map(|_| AtomicU32::new(0)));
     let (ledger, put, consumed) = (zeros(PRODUCERS * ITEMS)?, zeros(PRODUCERS)?, zeros(CONSUMERS)?);
 
+    let mut builder = ProcessBuilder::new();
     let mut producers = Vec::new();
     for own in 0..PRODUCERS {
-        let builder = ProcessBuilder::new().name(format!("producer-{own}"));
+        builder.name(format!("producer-{own}"));
         producers.push(builder.spawn(produce, (own, items.clone(), put.clone()))?);
     }
     let mut consumers = Vec::new();
     for own in 0..CONSUMERS {
-        let builder = ProcessBuilder::new().name(format!("consumer-{own}"));
+        builder.name(format!("consumer-{own}"));
         consumers.push(builder.spawn(consume, (own, taken.clone(), ledger.clone(), consumed.clone()))?);
     }
     drop((items, taken)); // We are neither: as long as we had an end for putting, the queue would not be over.

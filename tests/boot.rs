@@ -4,7 +4,8 @@
 //! process; the programs it starts are users of the library like any other. Never: builds twice what cargo has built.
 //!
 //! Each program prints the same transcript, both start methods in it, which is compared to the letter. Modes that differ in
-//! code generation of the program alone, or in its linking, share the dependencies built for a profile.
+//! code generation of the program alone, or in its linking, share the dependencies built for a profile. Dependencies are
+//! built for two profiles; those of a release hold bitcode beside their code, so that link-time optimization shares them.
 
 #[path = "support/runs.rs"]
 mod runs;
@@ -24,15 +25,27 @@ use runs::{Run, folder};
 /// How long cargo may take for one mode, on a machine that does other things, too.
 const BUILD: Duration = Duration::from_mins(10);
 
-/// How a program is built: a profile of `tests/boot/Cargo.toml`, and what the compiler is told beside it.
+/// How a program is built: a profile of `tests/boot/Cargo.toml`, what overrides it for all crates, and what the compiler
+/// is told for the program beside it.
 #[derive(Clone, Copy)]
 struct Mode {
     name: &'static str,
     profile: &'static str,
+    config: &'static [&'static str],
     flags: &'static [&'static str],
 }
 
-const DEBUG: Mode = Mode { name: "debug", profile: "dev", flags: &[] };
+impl Mode {
+    const fn dev(name: &'static str, flags: &'static [&'static str]) -> Self {
+        Self { name, profile: "dev", config: &[], flags }
+    }
+
+    const fn release(name: &'static str, flags: &'static [&'static str]) -> Self {
+        Self { name, profile: "release", config: &[], flags }
+    }
+}
+
+const DEBUG: Mode = Mode::dev("debug", &[]);
 
 /// What an executable says of itself, so that no mode is tested that was not built.
 #[derive(Debug, PartialEq, Eq)]
@@ -53,27 +66,29 @@ fn a_debug_program_boots() {
 
 #[test]
 fn a_stripped_release_program_boots() {
-    boots(Mode { name: "release", profile: "release", flags: &[] }, &USUAL, CAUGHT);
+    boots(Mode::release("release", &[]), &USUAL, CAUGHT);
 }
 
 #[test]
 fn a_program_with_thin_lto_boots() {
-    boots(Mode { name: "thin", profile: "lto", flags: &[] }, &USUAL, CAUGHT);
+    boots(Mode::release("thin", &["-Clto=thin"]), &USUAL, CAUGHT);
 }
 
 #[test]
 fn a_program_with_fat_lto_in_one_unit_boots() {
-    boots(Mode { name: "fat", profile: "lto", flags: &["-Clto=fat", "-Ccodegen-units=1"] }, &USUAL, CAUGHT);
+    boots(Mode::release("fat", &["-Clto=fat", "-Ccodegen-units=1"]), &USUAL, CAUGHT);
 }
 
 #[test]
-fn a_program_that_aborts_on_panic_boots_and_its_panics_are_reported() {
-    boots(Mode { name: "abort", profile: "abort", flags: &[] }, &USUAL, ABORTED);
+fn program_that_aborts_on_panic_boots_and_its_panics_are_told() {
+    // Not a profile of its own: macros and build scripts, which never abort, are shared with `dev`.
+    let mode = Mode { config: &["profile.dev.panic='abort'"], ..Mode::dev("abort", &[]) };
+    boots(mode, &USUAL, ABORTED);
 }
 
 #[test]
 fn a_static_position_independent_program_boots() {
-    let mode = Mode { name: "static-pie", profile: "dev", flags: &["-Ctarget-feature=+crt-static"] };
+    let mode = Mode::dev("static-pie", &["-Ctarget-feature=+crt-static"]);
     boots(mode, &Kind { loader: false, ..USUAL }, CAUGHT);
 }
 
@@ -81,18 +96,18 @@ fn a_static_position_independent_program_boots() {
 fn a_static_program_at_a_fixed_address_boots() {
     let flags = &["-Ctarget-feature=+crt-static", "-Crelocation-model=static"];
     let kind = Kind { position_independent: false, loader: false, lld: true };
-    boots(Mode { name: "static", profile: "dev", flags }, &kind, CAUGHT);
+    boots(Mode::dev("static", flags), &kind, CAUGHT);
 }
 
 #[test]
 fn a_dynamic_program_at_a_fixed_address_boots() {
-    let mode = Mode { name: "fixed", profile: "dev", flags: &["-Crelocation-model=static"] };
+    let mode = Mode::dev("fixed", &["-Crelocation-model=static"]);
     boots(mode, &Kind { position_independent: false, ..USUAL }, CAUGHT);
 }
 
 #[test]
 fn a_program_linked_by_gnu_ld_boots() {
-    let mode = Mode { name: "gnu-ld", profile: "dev", flags: &["-Clinker-features=-lld"] };
+    let mode = Mode::dev("gnu-ld", &["-Clinker-features=-lld"]);
     boots(mode, &Kind { lld: false, ..USUAL }, CAUGHT);
 }
 
@@ -100,7 +115,7 @@ fn a_program_linked_by_gnu_ld_boots() {
 fn a_static_program_with_fat_lto_linked_by_gnu_ld_boots() {
     let flags = &["-Clto=fat", "-Ctarget-feature=+crt-static", "-Crelocation-model=static", "-Clinker-features=-lld"];
     let kind = Kind { position_independent: false, loader: false, lld: false };
-    boots(Mode { name: "static-fat-gnu-ld", profile: "lto", flags }, &kind, CAUGHT);
+    boots(Mode::release("static-fat-gnu-ld", flags), &kind, CAUGHT);
 }
 
 #[test]
@@ -381,8 +396,11 @@ fn build(mode: Mode) -> PathBuf {
 fn build_of(program: &str, mode: Mode) -> PathBuf {
     under_the_lock(|| {
         let mut command = cargo();
-        command.args(["rustc", "--offline", "-p", program, "--bin", program, "--profile", mode.profile, "--"]);
-        command.args(mode.flags);
+        command.args(["rustc", "--offline", "-p", program, "--bin", program, "--profile", mode.profile]);
+        command.args(mode.config.iter().flat_map(|config| ["--config", *config])).arg("--").args(mode.flags);
+        if mode.profile == "release" {
+            command.env("RUSTFLAGS", "-Cembed-bitcode=yes");
+        }
         let ended = Run::of(command, &format!("build-{program}-{}", mode.name)).end_within(BUILD);
         assert!(ended.status.success(), "{}", ended.stderr);
         let profile = if mode.profile == "dev" { "debug" } else { mode.profile };
@@ -439,8 +457,13 @@ fn copy_other_version(here: &Path) {
     write_if_changed(&other.join("Cargo.toml"), &manifest.replacen("version.workspace = true", &version, 1));
 }
 
+/// Makes `to` hold what `from` holds, and the lock file that cargo writes there.
 fn copy_folder(from: &Path, to: &Path, edit: &dyn Fn(&str) -> String) {
     fs::create_dir_all(to).unwrap();
+    let is_stale = |entry: &fs::DirEntry| entry.file_name() != "Cargo.lock" && !from.join(entry.file_name()).exists();
+    for stale in fs::read_dir(to).unwrap().map(Result::unwrap).filter(is_stale) {
+        fs::remove_file(stale.path()).or_else(|_| fs::remove_dir_all(stale.path())).unwrap();
+    }
     for entry in fs::read_dir(from).unwrap().map(Result::unwrap) {
         let to = to.join(entry.file_name());
         if entry.file_type().unwrap().is_dir() {

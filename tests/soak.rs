@@ -21,7 +21,7 @@ use support::{eventually, processes};
 under_every_start_method! {
     within 900 seconds;
     kills_lose_and_repeat_no_call,
-    sixty_four_threads_submit_cancel_and_resize_while_workers_die,
+    many_threads_submit_cancel_and_resize_while_workers_die,
     two_hundred_and_fifty_six_workers_die_at_once,
 }
 
@@ -128,7 +128,7 @@ fn kills_lose_and_repeat_no_call(method: StartMethod) {
     assert!(good > 100 && kills > 10, "only {good} calls, {kills} kills");
 }
 
-fn sixty_four_threads_submit_cancel_and_resize_while_workers_die(method: StartMethod) {
+fn many_threads_submit_cancel_and_resize_while_workers_die(method: StartMethod) {
     let load = Load::new(pool(method, 4));
     let (kills, settled) = thread::scope(|scope| {
         let load = &load;

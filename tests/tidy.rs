@@ -46,10 +46,10 @@ const PRONOUNS: &str =
 const MAX_PRONOUNS: usize = 5;
 
 /// Names of public types that other types have too. Only ever shortened: a name that only one type has must leave it.
-const REUSED_NAMES: &[&str] = &["Entry", "Shared"];
+const REUSED_NAMES: &[&str] = &["Shared"];
 
-/// The most names that several types have, public or not. Only ever lowered; the goal is 10.
-const MAX_REPEATED_NAMES: usize = 6;
+/// The most names that several types have, public or not. Only ever lowered.
+const MAX_REPEATED_NAMES: usize = 1;
 
 /// The most programs that cargo links for tests, beside that of the library itself: each takes seconds.
 const MAX_TEST_PROGRAMS: usize = 20;

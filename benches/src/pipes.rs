@@ -120,7 +120,11 @@ impl Core {
 
 /// How the other side is started.
 fn other_on(core: Option<usize>) -> ProcessBuilder {
-    core.map_or_else(ProcessBuilder::new, |core| ProcessBuilder::new().cpus([core]))
+    let mut builder = ProcessBuilder::new();
+    if let Some(core) = core {
+        builder.cpus([core]);
+    }
+    builder
 }
 
 fn numbers_on(core: Option<usize>) -> Outcome<Measured> {

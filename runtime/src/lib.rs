@@ -78,8 +78,8 @@ pub use self::process::{
 
 // Many calls in processes that stay.
 pub use self::pool::{
-    AsCompleted, Elapsed, Imap, ImapUnordered, JoinHandle, OnProgress, Pool, PoolBuilder, ShutdownMode, TrySubmitError,
-    WaitFor, WaitOutcome, as_completed, wait, worker_state,
+    AsCompleted, GlobalPool, Imap, ImapUnordered, JoinHandle, OnProgress, Pool, PoolBuilder, ShutdownMode,
+    TrySubmitError, WaitFor, WaitOutcome, as_completed, wait, worker_state,
 };
 
 // Objects that live in one process and are used from many.
@@ -95,7 +95,7 @@ pub use process_task_macros::Shareable;
 pub use self::pool::{Latency, PoolStats, Timeline, WorkerState, WorkerStats};
 
 // What can go wrong.
-pub use self::error::{Direction, Error, ErrorKind, Execution, Result};
+pub use self::error::{Direction, Elapsed, Error, ErrorKind, Execution, Result};
 
 /// What generated code names. Not for people: it changes without notice.
 #[doc(hidden)]

@@ -310,7 +310,7 @@ impl<'a> Parent<'a> {
 }
 
 #[test]
-fn every_call_goes_through_the_ring_once_and_comes_back_as_its_own() {
+fn every_call_goes_through_the_ring_once_and_comes_back() {
     let link = Link::new();
     thread::scope(|scope| {
         scope.spawn(|| link.serve());

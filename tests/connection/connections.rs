@@ -12,9 +12,10 @@ use std::sync::atomic::Ordering::SeqCst;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use crate::support::process_builder as builder;
 use crate::support::{PATIENCE, eventually};
 use process_task::channel::{Connection, Receiver, RecvError, RecvTimeoutError, Sender, TryRecvError, one_way, pipe};
-use process_task::{Error, ErrorKind, Pool, ProcessBuilder, Shared, StartMethod, process_task};
+use process_task::{Error, ErrorKind, Pool, Shared, StartMethod, process_task};
 use serde::{Deserialize, Serialize};
 
 under_every_start_method! {
@@ -36,10 +37,6 @@ under_every_start_method! {
     every_message_goes_to_one_of_many_threads,
     a_loop_over_an_end_ends_with_it,
     connection_between_two_children_needs_no_parent,
-}
-
-fn builder(method: StartMethod) -> ProcessBuilder {
-    ProcessBuilder::new().start_method(method)
 }
 
 /// Sends back what comes, until nothing more does.
@@ -143,7 +140,13 @@ fn a_dropped_end_is_the_end_after_all_that_was_sent(method: StartMethod) {
 
 /// As different bytes as there can be.
 fn bytes(len: usize) -> Vec<u8> {
-    (0..len).map(|at| (at % 251) as u8 ^ (at / 4096) as u8).collect()
+    let page: Vec<u8> = (0..4096_usize).map(|at| (at % 251) as u8).collect();
+    let mut bytes = page.repeat(len.div_ceil(page.len()));
+    bytes.truncate(len);
+    for (number, page) in bytes.chunks_mut(page.len()).enumerate() {
+        page.iter_mut().zip(number.to_ne_bytes()).for_each(|(byte, number)| *byte ^= number);
+    }
+    bytes
 }
 
 fn messages_of_every_length_arrive_whole(method: StartMethod) {
@@ -402,7 +405,7 @@ fn every_message_goes_to_one_of_many_threads(method: StartMethod) {
                 scope.spawn(|| {
                     let numbers = theirs.iter().map(|message| {
                         let (number, bytes): (u64, Vec<u8>) = message.unwrap();
-                        assert!(bytes.len() == long(number) && bytes.iter().all(|byte| *byte == number as u8));
+                        assert!(bytes == vec![number as u8; long(number)]);
                         number
                     });
                     numbers.collect()

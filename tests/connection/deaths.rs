@@ -10,31 +10,28 @@ use std::sync::atomic::Ordering::SeqCst;
 use std::thread;
 use std::time::Duration;
 
+use crate::support::process_builder as builder;
 use crate::support::shared_counter::{Stage, reach, stage, until, until_killed};
 use crate::support::{PATIENCE, eventually, processes, rounds};
 use nix::sys::signal::{Signal, raise};
 use nix::unistd::Pid;
 use process_task::channel::{Connection, Receiver, RecvError, RecvTimeoutError, Sender, TryRecvError, one_way, pipe};
-use process_task::{Process, ProcessBuilder, StartMethod, process_task};
+use process_task::{Process, StartMethod, process_task};
 use serde::{Deserialize, Serialize};
 
 under_every_start_method! {
     within 100 seconds;
     a_sender_killed_at_any_moment_costs_what_it_had_not_sent,
-    a_process_killed_inside_a_very_long_send_leaves_no_part_of_it,
+    process_killed_inside_a_very_long_send_leaves_no_part,
     a_receiver_killed_at_any_moment_is_the_end_for_the_sender,
     a_sender_that_waits_for_room_hears_of_the_receivers_death,
-    what_the_dead_sent_arrives_though_they_had_not_read_everything,
+    what_a_dead_process_sent_arrives_though_it_left_much_unread,
     a_child_hears_of_the_death_of_another,
     an_end_on_its_way_to_a_dead_process_is_closed,
     readers_that_die_reading_do_not_silence_the_sender,
     a_reader_that_panics_while_it_decodes_gives_the_memory_back,
     a_stopped_process_costs_time_only,
     a_drop_in_the_middle_of_a_call_is_heard_when_the_call_ends,
-}
-
-fn builder(method: StartMethod) -> ProcessBuilder {
-    ProcessBuilder::new().start_method(method)
 }
 
 /// Kills a process whose call is not to be given to another one, however early this is.
@@ -54,7 +51,7 @@ fn numbered(number: u64, len: usize) -> Numbered {
 }
 
 fn is_whole((number, bytes): &Numbered, len: usize) -> bool {
-    bytes.len() == len && bytes.iter().all(|byte| *byte == *number as u8 ^ 0x5a)
+    *bytes == vec![*number as u8 ^ 0x5a; len]
 }
 
 /// Sends numbered messages of that length, without end.
@@ -80,7 +77,7 @@ fn drain(from: &Receiver<Numbered>, len: usize) -> u64 {
 
 fn a_sender_killed_at_any_moment_costs_what_it_had_not_sent(method: StartMethod) {
     let mut most = 0;
-    for round in 0..rounds(15) {
+    for round in 0..rounds(5) {
         let len = [0, 100, 30_000, 40_000, 3_000_000][round % 5];
         let (sender, receiver) = one_way().unwrap();
         let process = builder(method).spawn(pour, (sender, len)).unwrap();
@@ -100,9 +97,9 @@ fn a_sender_killed_at_any_moment_costs_what_it_had_not_sent(method: StartMethod)
     assert!(most > 0, "nobody ever sent anything");
 }
 
-fn a_process_killed_inside_a_very_long_send_leaves_no_part_of_it(method: StartMethod) {
+fn process_killed_inside_a_very_long_send_leaves_no_part(method: StartMethod) {
     const LONG: usize = 100 << 20;
-    for round in 0..rounds(4).min(60) {
+    for round in 0..rounds(2).min(60) {
         let (sender, receiver) = one_way().unwrap();
         let process = builder(method).spawn(pour, (sender, LONG)).unwrap();
         // It has claimed memory for the first, and is filling it.
@@ -127,7 +124,7 @@ fn drink(from: Receiver<Numbered>, stage: &Stage, len: usize) -> u64 {
 }
 
 fn a_receiver_killed_at_any_moment_is_the_end_for_the_sender(method: StartMethod) {
-    for round in 0..rounds(15) {
+    for round in 0..rounds(5) {
         let len = [0, 100, 30_000, 40_000, 3_000_000][round % 5];
         let (sender, receiver) = one_way().unwrap();
         let stage = stage();
@@ -189,7 +186,7 @@ fn send_only(end: Connection<Numbered, Numbered>, stage: &Stage, len: usize) {
     until_killed();
 }
 
-fn what_the_dead_sent_arrives_though_they_had_not_read_everything(method: StartMethod) {
+fn what_a_dead_process_sent_arrives_though_it_left_much_unread(method: StartMethod) {
     for len in [10, 50_000] {
         let (mine, theirs) = pipe().unwrap();
         let stage = stage();
@@ -225,7 +222,7 @@ fn chat(end: Connection<Numbered, Numbered>, stage: &Stage, len: usize) -> u64 {
 }
 
 fn a_child_hears_of_the_death_of_another(method: StartMethod) {
-    for round in 0..rounds(15) {
+    for round in 0..rounds(5) {
         let len = [8, 70_000][round % 2];
         let (one, other) = pipe().unwrap();
         let stage = stage();

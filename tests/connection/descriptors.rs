@@ -8,11 +8,12 @@ use std::io::{Read as _, Seek as _, SeekFrom, Write as _};
 use std::net::{TcpListener, TcpStream};
 use std::os::fd::AsFd as _;
 
+use crate::support::process_builder as builder;
 use crate::support::scratch::Scratch;
 use crate::support::shared_counter::{Stage, reach, stage, until, until_killed};
 use nix::sys::socket::{MsgFlags, send};
 use process_task::channel::{Descriptor, Receiver, RecvError, Sender, one_way};
-use process_task::{ErrorKind, Pool, ProcessBuilder, StartMethod, process_task};
+use process_task::{ErrorKind, Pool, StartMethod, process_task};
 
 under_every_start_method! {
     a_child_writes_where_its_parent_reads,
@@ -21,10 +22,6 @@ under_every_start_method! {
     a_socket_is_answered_by_another_process,
     one_that_does_not_come_is_an_error,
     a_process_that_dies_closes_what_it_had,
-}
-
-fn builder(method: StartMethod) -> ProcessBuilder {
-    ProcessBuilder::new().start_method(method)
 }
 
 #[process_task]

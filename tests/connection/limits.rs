@@ -10,14 +10,16 @@ use std::thread;
 use std::time::Duration;
 
 use crate::support::fork_copy;
+use crate::support::process_builder as builder;
+use crate::support::restore;
 use crate::support::shared_counter::{Stage, reach, stage, until};
 use crate::support::signal_storm;
 use crate::support::{PATIENCE, eventually, rounds};
-use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use nix::sys::resource::{Resource, setrlimit};
 use nix::sys::signal::{SigHandler, Signal, signal};
 use nix::unistd::{Uid, setuid};
 use process_task::channel::{Connection, Receiver, RecvError, Sender, one_way, pipe};
-use process_task::{Error, ErrorKind, ProcessBuilder, Shared, StartMethod, process_task};
+use process_task::{Error, ErrorKind, Shared, StartMethod, process_task};
 
 under_every_start_method! {
     within 100 seconds;
@@ -33,26 +35,19 @@ under_every_start_method! {
     a_host_that_forks_shares_no_memory_with_its_copy,
 }
 
-fn builder(method: StartMethod) -> ProcessBuilder {
-    ProcessBuilder::new().start_method(method)
-}
-
 fn open_descriptors() -> u64 {
     fs::read_dir("/proc/self/fd").expect("a list").count() as u64 - 1
 }
 
 /// Runs with room for so many more descriptors only.
 fn with_room_for<R>(more: u64, body: impl FnOnce() -> R) -> R {
-    let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
     // Descriptors are numbered from the lowest that is free, and there may be gaps.
     let gaps = fs::read_dir("/proc/self/fd").expect("a list");
     let highest = gaps.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse::<u64>().ok()).max().unwrap_or(0);
     let fillers: Vec<_> = (open_descriptors()..=highest).filter_map(|_| fs::File::open("/dev/null").ok()).collect();
-    let used = open_descriptors();
-    setrlimit(Resource::RLIMIT_NOFILE, used + more, hard).unwrap();
+    let back = restore::soft_limit(Resource::RLIMIT_NOFILE, open_descriptors() + more);
     let result = body();
-    setrlimit(Resource::RLIMIT_NOFILE, soft, hard).unwrap();
-    drop(fillers);
+    drop((back, fillers));
     result
 }
 
@@ -220,7 +215,7 @@ fn echo_under_fire(end: Connection<Vec<u8>, Vec<u8>>) -> u32 {
 fn a_storm_of_signals_costs_no_message(method: StartMethod) {
     let (mine, theirs) = pipe().unwrap();
     let process = builder(method).spawn(echo_under_fire, theirs).unwrap();
-    for round in 0..rounds(400) {
+    for round in 0..rounds(100) {
         let sent = vec![round as u8; [0, 50, 30_000, 60_000, 2_000_000][round % 5]];
         mine.send(sent.clone()).unwrap();
         assert!(mine.recv().unwrap() == sent, "round {round}");
@@ -254,7 +249,7 @@ fn long_messages_leave_the_memory_as_it_was(method: StartMethod) {
     let process = builder(method).spawn(swallow, theirs).unwrap();
     let lengths = [40_000, 300_000, 5_000_000, 1_000_000, 66 << 20];
     let mut most = (0, 0);
-    for round in 0..rounds(1000) {
+    for round in 0..rounds(250) {
         let len = if round % 100 == 99 { lengths[4] } else { lengths[round % 4] };
         mine.send(vec![0; len]).unwrap();
         let theirs = mine.recv().unwrap();

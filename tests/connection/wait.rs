@@ -10,6 +10,7 @@ use std::sync::atomic::Ordering::SeqCst;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use crate::support::process_builder as builder;
 use crate::support::shared_counter::{Stage, reach, stage, until, until_killed};
 use crate::support::signal_storm;
 use crate::support::{PATIENCE, eventually};
@@ -17,7 +18,7 @@ use nix::sys::resource::{Resource, getrlimit};
 use process_task::channel::{
     Receiver, RecvError, RecvTimeoutError, Sender, TryRecvError, one_way, pipe, wait_readable,
 };
-use process_task::{ErrorKind, ProcessBuilder, StartMethod, process_task};
+use process_task::{ErrorKind, StartMethod, process_task};
 
 under_every_start_method! {
     everything_that_many_children_send_is_received,
@@ -28,10 +29,6 @@ under_every_start_method! {
     a_storm_of_signals_ends_no_wait,
     a_death_ends_a_wait,
     what_the_kernel_refuses_is_an_error,
-}
-
-fn builder(method: StartMethod) -> ProcessBuilder {
-    ProcessBuilder::new().start_method(method)
 }
 
 /// Sends ten numbers, in a hurry or not.

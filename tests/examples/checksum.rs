@@ -19,7 +19,7 @@ use nix::unistd::mkfifo;
 use sha2::{Digest as _, Sha256};
 
 #[test]
-fn sums_are_those_of_sha256sum_for_any_name_and_any_number_of_workers() {
+fn sums_are_those_of_sha256sum_for_any_name_and_worker_count() {
     watched("names", |mark| {
         let tree = Tree::new("names");
         let sums = tree.fill();
@@ -104,7 +104,7 @@ fn a_killed_worker_costs_its_own_file_and_nothing_else() {
 }
 
 #[test]
-fn a_file_that_vanishes_during_the_run_costs_itself_and_nothing_else() {
+fn file_that_vanishes_during_the_run_costs_itself_alone() {
     watched("vanishing", |mark| {
         let tree = Tree::new("vanishing");
         let mut sums = tree.fill();

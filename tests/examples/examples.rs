@@ -116,7 +116,7 @@ fn words_are_counted_as_one_thread_counts_them() {
 }
 
 #[test]
-fn a_pipeline_of_processes_finds_the_words_that_one_thread_finds() {
+fn pipeline_of_processes_finds_the_words_of_one_thread() {
     watched("pipeline", |mark| {
         let scratch = Scratch::new("pipeline");
         let unusual = scratch.0.join("unusual.txt");
@@ -139,7 +139,7 @@ fn a_pipeline_of_processes_finds_the_words_that_one_thread_finds() {
 }
 
 #[test]
-fn every_item_of_killed_producers_and_consumers_is_accounted_for() {
+fn every_item_of_killed_processes_is_accounted_for() {
     watched("killed", |mark| {
         let text = printed(example("producer_consumer", mark).arg("--ledger"));
         let mut put = HashMap::<&str, Vec<usize>>::new();

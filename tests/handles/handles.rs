@@ -4,6 +4,7 @@
 //! Runs in: the test process; its tasks run in workers, and many of those are killed.
 //! Never: counts on time. Who has the memory is read from the system's own lists.
 
+use std::cell::Cell;
 use std::collections::BTreeSet;
 use std::sync::atomic::Ordering::SeqCst;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64};
@@ -26,7 +27,7 @@ under_every_start_method! {
     a_call_cancelled_before_it_starts_lets_go_of_its_handles,
     a_call_cancelled_while_it_runs_lets_go_of_its_handles,
     a_call_whose_time_is_over_lets_go_of_its_handles,
-    a_fork_server_killed_under_calls_with_handles_costs_no_memory,
+    fork_server_killed_under_calls_with_handles_costs_no_memory,
     a_killed_pool_lets_go_of_all_handles,
     a_handle_that_a_worker_keeps_lives_as_long_as_the_worker,
     a_handle_goes_through_pools_in_workers,
@@ -63,8 +64,10 @@ fn was_killed(error: &Error) -> bool {
 fn workers_killed_at_any_moment_cost_their_call_and_no_memory(method: StartMethod) {
     const CALLS: usize = 12;
     let pool = pool(method, 2);
-    let (mut lost, rounds) = (0, rounds(150));
-    for round in 0..rounds {
+    let (lost, rounds) = (Cell::new(0), rounds(50));
+    // On, as long as no worker was killed in the middle of a call.
+    for round in (0..).take_while(|round| *round < rounds || lost.get() == 0) {
+        assert!(round < 20 * rounds, "no call was hit in {round} rounds");
         let marks = marks(CALLS);
         let memory = inode(&marks);
         let mut calls: Vec<_> = (0..CALLS).map(|at| Some(pool.submit(work, (marks.clone(), at)))).collect();
@@ -86,24 +89,23 @@ fn workers_killed_at_any_moment_cost_their_call_and_no_memory(method: StartMetho
                 }
             }
         };
-        (0..first).for_each(|at| lost += joined(&mut calls, at));
+        (0..first).for_each(|at| lost.update(|lost| lost + joined(&mut calls, at)));
         moment(round);
         let all = workers();
         all.get(round % all.len().max(1)).into_iter().for_each(|pid| signal(*pid, Signal::SIGKILL));
         let now: usize = (first..CALLS).map(|at| joined(&mut calls, at)).sum();
         assert!(now <= 1, "one death in round {round} cost {now} calls");
-        lost += now;
+        lost.update(|lost| lost + now);
         drop(marks);
-        if round % 10 == 0 || round + 1 == rounds {
+        if round % 10 == 0 || round + 1 >= rounds {
             memory.is_gone();
         }
     }
-    assert!(lost > 0, "no call was hit in {rounds} rounds");
     assert_eq!(pool.call(work, (marks(1), 0)).expect("the pool goes on").0, 0);
 }
 
 fn processes_killed_at_any_moment_leave_no_memory(method: StartMethod) {
-    for round in 0..rounds(150) / 5 {
+    for round in 0..rounds(50) / 5 {
         let marks = marks(1);
         let memory = inode(&marks);
         let process = ProcessBuilder::new().start_method(method).spawn(work, (marks.clone(), 0)).expect("a process");
@@ -229,7 +231,7 @@ fn a_call_whose_time_is_over_lets_go_of_its_handles(method: StartMethod) {
     assert_eq!(pool.call(work, (marks(1), 0)).expect("the pool goes on").0, 0);
 }
 
-fn a_fork_server_killed_under_calls_with_handles_costs_no_memory(method: StartMethod) {
+fn fork_server_killed_under_calls_with_handles_costs_no_memory(method: StartMethod) {
     let pool = pool(method, 2);
     for round in 0..6 {
         let marks = marks(40);
@@ -265,7 +267,7 @@ fn a_killed_pool_lets_go_of_all_handles(method: StartMethod) {
     let memory: Vec<_> = gates.iter().map(inode).collect();
     let calls: Vec<_> = gates.iter().map(|gate| pool.submit(wait_in, gate.clone())).collect();
     eventually("two calls run", PATIENCE, || gates.iter().filter(|gate| gate[0].load(SeqCst)).count() == 2);
-    pool.kill().expect("it is no global pool");
+    pool.kill();
     for call in calls {
         let error = call.join().expect_err("the pool has ended");
         assert!(was_killed(&error) || *error.kind() == ErrorKind::Cancelled, "{error}");
@@ -356,7 +358,7 @@ fn a_worker_that_has_answered_has_let_go_of_what_changes(method: StartMethod) {
     let pool = pool(method, 1);
     let ours = BTreeSet::from([std::process::id()]);
     let (own, others) = (marks(1), vec![marks(3), marks(4)]);
-    for round in 0..rounds(150) / 2 {
+    for round in 0..rounds(50) / 2 {
         let how = u32::from(round % 3 == 1);
         let result = pool.call(end_in_some_way, (own.clone(), others.clone(), how));
         for memory in [&own, &others[0], &others[1]].map(inode) {
@@ -379,7 +381,7 @@ fn fill(ranges: SharedRanges<u64>, at: usize) {
 
 fn memory_is_frozen_right_after_the_calls_that_wrote_it(method: StartMethod) {
     let pool = pool(method, 2);
-    for round in 0..rounds(150) / 3 {
+    for round in 0..rounds(50) / 3 {
         let ranges = SharedMut::<[u64]>::zeroed(1000).and_then(|all| Ok(all.split(100)?)).expect("a little memory");
         if round % 2 == 0 {
             pool.map(fill, (0..ranges.len()).map(|at| (ranges.clone(), at))).expect("all are filled");
@@ -416,11 +418,11 @@ fn unread_result_holds_no_memory_for_ever(method: StartMethod) {
     let memory = inode(&marks);
     drop(pool.submit(work, (marks.clone(), 0)));
     let asked = pool.submit(work, (marks.clone(), 1));
-    assert!(asked.wait_timeout(PATIENCE), "it is finished");
+    assert!(asked.wait_timeout(PATIENCE).is_ok(), "it is finished");
     // The handle that was joined, and the one that is dropped unread, each let go of what came.
     assert!(asked.join().expect("it worked").1 == marks);
     let unread = pool.submit(work, (marks.clone(), 2));
-    assert!(unread.wait_timeout(PATIENCE), "it is finished");
+    assert!(unread.wait_timeout(PATIENCE).is_ok(), "it is finished");
     drop((unread, marks));
     memory.is_gone();
     let made = pool.call(make, 7).expect("memory that a worker made");

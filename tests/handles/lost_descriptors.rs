@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use crate::support;
 use crate::support::subprocess::{self, plays, reached, stage};
 use nix::libc;
-use process_task::{ErrorKind, Pool, Process, ProcessBuilder, StartMethod, process_task};
+use process_task::{ErrorKind, Pool, Process, StartMethod, process_task};
 
 under_every_start_method! {
     within 180 seconds;
@@ -34,7 +34,7 @@ fn idle_pool_fails_when_all_is_closed(method: StartMethod) {
 }
 
 fn uses_in_the_moment_of_closing_all_end(method: StartMethod) {
-    for _ in 0..support::rounds(5) {
+    for _ in 0..support::rounds(2) {
         plays("at once", method);
     }
 }
@@ -63,7 +63,7 @@ fn scene() {
 }
 
 fn play(scene: &str, method: StartMethod) {
-    let builder = || ProcessBuilder::new().start_method(method);
+    let builder = || support::process_builder(method);
     let make_pool = || Pool::builder().workers(2).start_method(method).build();
     if scene == "before" {
         close_all();

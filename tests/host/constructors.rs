@@ -14,7 +14,7 @@ use crate::support;
 use crate::support::library::{library, preloading};
 use crate::support::scratch::Scratch;
 use crate::support::subprocess::{self, Victim, reached};
-use process_task::{Pool, ProcessBuilder, StartMethod, process_task};
+use process_task::{Pool, StartMethod, process_task};
 
 under_every_start_method! {
     within 120 seconds;
@@ -159,7 +159,7 @@ fn scene() {
     let Some((scene, method)) = subprocess::scene() else { return };
     subprocess::say_panics();
     let (spawned, worker) = (subprocess::stage().join("spawned"), subprocess::stage().join("worker"));
-    let builder = || ProcessBuilder::new().start_method(method);
+    let builder = || support::process_builder(method);
     match scene.as_str() {
         "logs" => {
             save(&subprocess::stage().join("here"), "here");
@@ -175,10 +175,10 @@ fn scene() {
             assert_eq!(pool.map(square, 0..100).unwrap()[99], 9801);
         }
         "many ends" => {
-            for x in 0..support::rounds(150) {
+            for x in 0..support::rounds(40) {
                 let mut process = builder().spawn(square, i64::try_from(x).unwrap()).unwrap();
-                let status = process.wait_timeout(Duration::from_secs(30)).unwrap();
-                assert_eq!(status.and_then(|status| status.code()), Some(0), "the end of process {x}");
+                let status = process.wait_timeout(Duration::from_secs(30)).unwrap().unwrap();
+                assert_eq!(status.code(), Some(0), "the end of process {x}");
             }
         }
         other => unreachable!("no scene {other}"),

@@ -10,11 +10,12 @@ use std::time::Duration;
 use std::{fs, process};
 
 use crate::support::library::{library, preloading};
+use crate::support::process_builder;
 use crate::support::scratch::Scratch;
 use crate::support::subprocess::{self, Victim, reached};
 use nix::libc;
 use nix::sys::signal::{Signal, raise};
-use process_task::{Error, ErrorKind, Pool, ProcessBuilder, StartMethod, process_task};
+use process_task::{Error, ErrorKind, Pool, StartMethod, process_task};
 
 under_every_start_method! {
     within 120 seconds;
@@ -141,7 +142,7 @@ fn ignored_sigchld_of_constructor_hides_no_end(method: StartMethod) {
 fn scene() {
     let Some((scene, method)) = subprocess::scene() else { return };
     subprocess::say_panics();
-    let spawn = || ProcessBuilder::new().start_method(method);
+    let spawn = || process_builder(method);
     let pool = || Pool::builder().workers(1).start_method(method).build().unwrap();
     match scene.as_str() {
         "crashes" => {
@@ -169,13 +170,11 @@ fn scene() {
         }
         "ends" => {
             let mut process = spawn().spawn(leave, 7).unwrap();
-            assert_eq!(
-                process.wait_timeout(Duration::from_secs(20)).unwrap().and_then(|status| status.code()),
-                Some(7)
-            );
+            let status = process.wait_timeout(Duration::from_secs(20)).unwrap().unwrap();
+            assert_eq!(status.code(), Some(7));
             let mut process = spawn().spawn(send_itself, libc::SIGKILL).unwrap();
-            let status = process.wait_timeout(Duration::from_secs(20)).unwrap();
-            assert_eq!(status.and_then(|status| status.signal()), Some(9));
+            let status = process.wait_timeout(Duration::from_secs(20)).unwrap().unwrap();
+            assert_eq!(status.signal(), Some(9));
         }
         other => unreachable!("no scene {other}"),
     }

@@ -133,12 +133,12 @@ fn transcript() -> Vec<String> {
     let handles: Vec<JoinHandle<i64>> = (0..5).map(|x| pool.submit(square, x)).collect();
     lines.extend(handles.into_iter().map(|handle| line(handle.join())));
     let last = pool.submit(square, 9);
-    pool.close().unwrap();
+    pool.close();
     lines.push(line(pool.call(square, 1)));
     lines.push(line(last.join()));
     drop(pool);
     let pool = Pool::builder().workers(1).build().unwrap();
-    pool.kill().unwrap();
+    pool.kill();
     lines.push(line(pool.call(square, 1)));
     drop(pool);
     let scratch = Scratch::new();
@@ -189,7 +189,7 @@ fn play(value: Option<&str>) -> (String, String) {
 }
 
 #[test]
-fn tasks_run_in_the_calling_process_and_nothing_else_is_different() {
+fn tasks_run_in_the_calling_process_and_else_as_ever() {
     support::promise(|| {
         let (elsewhere, expected) = play(None);
         assert_eq!(elsewhere, "here: false, on this thread: false, alone: false");

@@ -33,7 +33,7 @@ fn parent_killed_during_starts_leaves_no_process(method: StartMethod) {
     let seed = std::process::id() ^ std::time::UNIX_EPOCH.elapsed().unwrap().subsec_nanos();
     println!("seed {seed}");
     let mut random = u64::from(seed) | 1;
-    for _ in 0..support::rounds(500) {
+    for _ in 0..support::rounds(100) {
         random ^= random << 13;
         random ^= random >> 7;
         random ^= random << 17;

@@ -101,7 +101,7 @@ fn replaced(pool: &Pool) -> (Vec<String>, bool, PathBuf) {
 
 /// Each lets go of the other's fork server, all the time.
 fn side_by_side(method: StartMethod) {
-    let rounds = support::rounds(150);
+    let rounds = support::rounds(40);
     let starts = move || (0..rounds).for_each(|_| assert_eq!(start(method), facts()));
     let other = std::thread::spawn(move || {
         prctl::set_no_new_privs().unwrap();

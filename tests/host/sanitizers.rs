@@ -9,8 +9,9 @@ use std::path::PathBuf;
 use std::process::Command;
 
 use crate::support::library::preloading;
+use crate::support::process_builder;
 use crate::support::subprocess::{self, Victim, reached};
-use process_task::{ErrorKind, Pool, ProcessBuilder, ShutdownMode, StartMethod, process_task};
+use process_task::{ErrorKind, Pool, ShutdownMode, StartMethod, process_task};
 
 under_every_start_method! {
     within 240 seconds;
@@ -61,7 +62,7 @@ fn reports(victim: &Victim) -> Vec<String> {
 fn scene() {
     let Some((scene, method)) = subprocess::scene() else { return };
     subprocess::say_panics();
-    let spawn = || ProcessBuilder::new().start_method(method);
+    let spawn = || process_builder(method);
     match scene.as_str() {
         "crashes" => {
             let error = spawn().spawn(wild, ()).unwrap().join().unwrap_err();

@@ -111,7 +111,7 @@ fn loader(method: StartMethod) {
     std::env::set_current_dir("/").unwrap();
     set("LD_LIBRARY_PATH", None);
     set("LD_PRELOAD", None);
-    let run = || ProcessBuilder::new().start_method(method);
+    let run = || support::process_builder(method);
     assert!(run().spawn(libraries, ()).and_then(Process::join).unwrap().contains("found.so"));
     let seen = run().spawn(variables, ()).and_then(Process::join).unwrap();
     assert_eq!((seen.get("LD_LIBRARY_PATH"), seen.get("LD_PRELOAD")), (None, None));
@@ -124,7 +124,7 @@ fn loader(method: StartMethod) {
 
 fn environment(method: StartMethod) {
     set("CHANGED", Some("by the program"));
-    let run = || ProcessBuilder::new().start_method(method);
+    let run = || support::process_builder(method);
     assert_eq!(run().spawn(variables, ()).and_then(Process::join).unwrap()["CHANGED"], "by the program");
     set("CHANGED", None);
     set("LATER", Some("set"));
@@ -164,8 +164,9 @@ const MARKS: &str = "PROCESS_TASK_BOOT_";
 #[test]
 fn constructors_of_executed_processes_find_their_environment() {
     support::promise(|| {
-        let builder = || ProcessBuilder::new().start_method(StartMethod::Exec);
-        let found = |builder: ProcessBuilder| builder.spawn(found_by_constructor, ()).and_then(Process::join).unwrap();
+        let builder = || support::process_builder(StartMethod::Exec);
+        let found =
+            |builder: &mut ProcessBuilder| builder.spawn(found_by_constructor, ()).and_then(Process::join).unwrap();
         assert_eq!(found(builder().env("OMP_NUM_THREADS", "3"))["OMP_NUM_THREADS"], "3");
         assert!(!found(builder().env("PATH", "").env_remove("PATH")).contains_key("PATH"));
         let alone: Vec<_> = found(builder().env_clear().env("ONLY", "1")).into_keys().collect();

@@ -10,6 +10,7 @@ use std::os::unix::process::ExitStatusExt as _;
 use std::process::Command;
 use std::time::Duration;
 
+use crate::support::process_builder;
 use crate::support::pty::{alone, below_shell, below_shell_as, ends_well, job_ends_well, send};
 use crate::support::subprocess::{self, reached};
 use crate::support::{PATIENCE, eventually, processes};
@@ -179,7 +180,11 @@ fn reads_from_background(method: StartMethod) {
 }
 
 fn inherits_stdin(method: StartMethod) {
-    let with = |stdin: Stdio| ProcessBuilder::new().start_method(method).stdin(stdin);
+    let with = |stdin: Stdio| {
+        let mut builder = process_builder(method);
+        builder.stdin(stdin);
+        builder
+    };
     let line = with(Stdio::inherit()).spawn(read_line, 0).and_then(Process::join);
     assert_eq!(line.as_deref(), Ok("typed 0"));
     let terminal = File::open("/dev/tty").unwrap();

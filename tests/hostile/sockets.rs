@@ -40,7 +40,7 @@ type End = Connection<String, String>;
 fn empty_short_or_wrong_key_is_refused() {
     for short in [&b""[..], b"secret", &[7; 31]] {
         let error = Key::new(short).unwrap_err().to_string();
-        assert!(error.contains("a key has 32 or more random bytes") && !error.contains("secret"), "{error}");
+        assert!(error.contains("a key must have at least 32 random bytes") && !error.contains("secret"), "{error}");
     }
     let (listener, key, address) = listener();
     // Its beginning is the same, it is the same and longer, or it is any.

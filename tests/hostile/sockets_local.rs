@@ -72,7 +72,7 @@ fn packet(message: &[u8]) -> Vec<u8> {
 
 fn refused<T>(result: Result<T, Error>) -> String {
     match result.map_err(|error| error.kind().clone()) {
-        Err(ErrorKind::Refused { reason, .. }) => reason,
+        Err(ErrorKind::PeerRefused { reason, .. }) => reason,
         Err(other) => panic!("{other:?}"),
         Ok(_) => panic!("somebody was let in"),
     }
@@ -81,8 +81,11 @@ fn refused<T>(result: Result<T, Error>) -> String {
 fn peer_with_another_greeting_is_refused() {
     let scratch = Scratch::new();
     let path = scratch.path().join("ours/socket");
-    let listener = Listener::unix(&path).unwrap().handshake_timeout(Duration::MAX).max_handshakes(0);
-    let (protocol, version) = ("it speaks another protocol", "it speaks another version of the protocol");
+    let listener = Listener::unix(&path).unwrap().handshake_timeout(Duration::MAX).max_handshakes(1);
+    let (protocol, version) = (
+        "the peer speaks another protocol; is it a program with this crate?",
+        "the peer speaks another version of the protocol; use the same version of this crate on both sides",
+    );
     let long = [b'x'; 5000];
     for (said, reason) in [
         (&b"hello"[..], protocol),
@@ -124,10 +127,13 @@ fn silent_process_does_not_block_accept() {
     let silent = [raw(&path), raw(&path)];
     connect_unix::<u32, u32>(&path).unwrap().send(7).unwrap();
     // For a moment there are three, and the first has waited longest.
-    let crowded_out = "it had said nothing for so long that others took its place";
+    let crowded_out = "the peer said nothing until others took its place; `max_handshakes` of the listener allows more";
     assert_eq!(refused(listener.accept::<u32, u32>()), crowded_out);
     assert_eq!(listener.accept::<u32, u32>().unwrap().recv(), Ok(7));
-    assert_eq!(refused(listener.accept::<u32, u32>()), "it took too long to show who it is");
+    assert_eq!(
+        refused(listener.accept::<u32, u32>()),
+        "the peer did not authenticate in time; `handshake_timeout` and `connect_tcp_timeout` allow more"
+    );
     assert!(begun.elapsed() >= limit && silent.iter().all(is_ended));
 }
 
@@ -145,7 +151,7 @@ fn listen_with_a_copy(path: String) {
         let listener = &listener;
         scope.spawn(move || {
             turn.read_exact(&mut [0]).unwrap();
-            nobody(listener.accept_timeout(Duration::from_millis(50)));
+            listener.accept_timeout::<u32, u32>(Duration::from_millis(50)).unwrap_err();
             is_over.write_all(&[0]).unwrap();
         });
         fork_copy::in_a_copy(|| {
@@ -199,7 +205,10 @@ fn process_of_another_user_is_refused() {
         let _ = say(&stranger, GREETING, &[]);
         stranger
     });
-    assert_eq!(refused(listener.accept::<u32, u32>()), "it runs for user 12345, and this process for user 0");
+    assert_eq!(
+        refused(listener.accept::<u32, u32>()),
+        "the peer runs as user 12345, this process as user 0; a path connects processes of one user"
+    );
     assert!(is_ended(&stranger));
     drop(listener);
     // Somebody else listens where we used to.
@@ -213,7 +222,7 @@ fn process_of_another_user_is_refused() {
     });
     open(&folder, 0o700);
     let error = refused(connect_unix::<u32, u32>(&path));
-    assert_eq!(error, "it runs for user 12345, and this process for user 0");
+    assert_eq!(error, "the peer runs as user 12345, this process as user 0; a path connects processes of one user");
     drop(other);
 }
 

@@ -190,7 +190,7 @@ fn a_crowd_of_silent_peers_makes_room() {
     let mut crowd: Vec<_> = (0..MOST).map(|_| stream(address)).collect();
     // There is room for them, for as long as their time is not over.
     assert_eq!(*listener.try_accept::<u32, u32>().unwrap_err().kind(), ErrorKind::Empty);
-    let crowded_out = "it had said nothing for so long that others took its place";
+    let crowded_out = "the peer said nothing until others took its place; `max_handshakes` of the listener allows more";
     for more in 1..=20 {
         let one_more = stream(address);
         assert_eq!(refused(listener.accept::<u32, u32>()), crowded_out, "{more}");

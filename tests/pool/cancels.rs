@@ -103,7 +103,7 @@ fn a_running_call_is_not_cancelled(method: StartMethod) {
     let handle = running(&pool, &scratch);
     assert!(!handle.cancel() && handle.is_running() && !handle.is_finished());
     open_gate(&scratch);
-    assert!(handle.wait_timeout(Duration::MAX) && !handle.is_running());
+    assert!(handle.wait_timeout(Duration::MAX).is_ok() && !handle.is_running());
     assert!(handle.join().is_ok());
 }
 
@@ -140,10 +140,10 @@ fn a_running_call_is_cancelled_by_its_workers_death(method: StartMethod) {
 fn a_settled_call_is_not_cancelled(method: StartMethod) {
     let pool = pool(method, 1);
     let handle = pool.submit(square, 5);
-    assert!(handle.wait_timeout(Duration::MAX));
+    assert!(handle.wait_timeout(Duration::MAX).is_ok());
     assert!(!handle.cancel() && !handle.cancel_running());
     assert_eq!(handle.join(), Ok(25));
-    pool.close().unwrap();
+    pool.close();
     let refused = pool.submit(square, 5);
     assert!(!refused.cancel() && !refused.cancel_running());
     assert!(matches!(refused.join().expect_err("it is closed").kind(), ErrorKind::Closed { .. }));
@@ -161,9 +161,9 @@ fn a_cancelled_call_stays_cancelled(method: StartMethod) {
     assert!(never_started(&receiver.try_recv().expect("it is called at once")));
     called.set(true);
     assert!(first.cancel_running());
-    assert!(first.wait_timeout(Duration::MAX) && first.cancel() && first.cancel_running());
+    assert!(first.wait_timeout(Duration::MAX).is_ok() && first.cancel() && first.cancel_running());
     let left = pool.submit(pass, (directory(&scratch), 7));
-    pool.kill().unwrap();
+    pool.kill();
     assert_eq!(left.cancel(), never_started(&left.join()), "what terminating has cancelled is");
     assert!(never_started(&handle.join()) && called.get());
 }
@@ -195,8 +195,8 @@ fn cancelling_wakes_all_waiters(method: StartMethod) {
     let (sender, receiver) = channel();
     called_back.on_done(move |result| sender.send(result).expect("somebody who listens"));
     thread::scope(|scope| {
-        let leads = scope.spawn(|| first.wait_timeout(Duration::MAX));
-        let waits = scope.spawn(|| joined.wait_timeout(Duration::MAX));
+        let leads = scope.spawn(|| first.wait_timeout(Duration::MAX).is_ok());
+        let waits = scope.spawn(|| joined.wait_timeout(Duration::MAX).is_ok());
         // Cancelled by whoever waits for the other of two.
         let set = scope.spawn(move || {
             let mut completed = as_completed(of_two);
@@ -211,7 +211,7 @@ fn cancelling_wakes_all_waiters(method: StartMethod) {
         assert_eq!(completed.len(), 2);
         open_gate(&scratch);
         assert!(leads.join().expect("a thread"));
-        assert_eq!(completed.filter(|handle| handle.wait_timeout(Duration::MAX)).count(), 2);
+        assert_eq!(completed.filter(|handle| handle.wait_timeout(Duration::MAX).is_ok()).count(), 2);
     });
     let some = (0..4).map(|x| pool.submit(square, x)).inspect(|handle| _ = handle.cancel()).collect::<Vec<_>>();
     let waited = wait(some, WaitFor::All, None);
@@ -287,7 +287,7 @@ fn calls_of_a_stopped_worker_are_cancelled(method: StartMethod) {
 
 fn cancelling_races_the_start(method: StartMethod) {
     let pool = pool(method, 2);
-    for _ in 0..support::rounds(4) {
+    for _ in 0..support::rounds(2) {
         let scratch = Scratch::new();
         let handles: Vec<_> = (0..600).map(|item| pool.submit(mark, (directory(&scratch), item))).collect();
         let cancelled: Vec<bool> = thread::scope(|scope| {
@@ -308,7 +308,7 @@ fn cancelling_races_the_start(method: StartMethod) {
 
 fn killing_races_the_end(method: StartMethod) {
     let pool = pool(method, 2);
-    for _ in 0..support::rounds(15) {
+    for _ in 0..support::rounds(5) {
         let handles: Vec<_> = (0..40).map(|x| pool.submit(square, x)).collect();
         let mut killed = 0;
         for handle in handles.iter().skip(3).step_by(7) {

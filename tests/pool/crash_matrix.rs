@@ -12,6 +12,7 @@ use std::sync::mpsc::channel;
 use std::thread;
 use std::time::Duration;
 
+use crate::support::rounds;
 use nix::libc;
 use nix::sys::signal::{Signal, raise};
 use process_task::{Direction, Error, ErrorKind, Execution, Pool, Result, StartMethod, parent, process_task};
@@ -326,7 +327,7 @@ fn a_map_fails_for_its_first_trouble_and_no_other(method: StartMethod) {
 
 fn troubles_of_every_sort_at_once_fail_their_own_calls(method: StartMethod) {
     let pool = pool(method);
-    let mixed = (0..5)
+    let mixed = (0..rounds(1))
         .flat_map(|_| troubles())
         .zip(0..)
         .flat_map(|(trouble, number)| [Trouble { number, ..trouble }, harmless(1000 + number)]);

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use crate::support::processes::{alive, descendants};
 use crate::support::scratch::Scratch;
-use crate::support::{PATIENCE, eventually, promise_within, rounds};
+use crate::support::{PATIENCE, eventually, promise_apart, rounds};
 use nix::sys::signal::{SigHandler, Signal, kill, signal};
 use nix::unistd::Pid;
 use process_task::{
@@ -21,7 +21,6 @@ use process_task::{
 
 under_every_start_method! {
     within 120 seconds;
-    hanging_exit_handler_does_not_keep_drop_waiting,
     hanging_exit_handler_does_not_keep_a_join_waiting,
     hanging_exit_of_a_replaced_worker_is_bounded,
     hanging_thread_local_destructor_is_bounded,
@@ -31,12 +30,17 @@ under_every_start_method! {
     a_finalizer_that_succeeds_is_no_error,
     kill_waits_for_no_finalizer,
     timed_out_call_is_settled_when_its_process_is_dead,
-    timed_out_call_with_a_grace_is_settled_when_its_process_is_dead,
-    cancelled_call_is_settled_when_its_process_is_dead,
-    a_retry_starts_only_when_the_first_attempt_is_dead,
-    a_retry_that_waits_for_a_death_is_cancelled,
+    timed_out_call_with_a_grace_settles_at_its_process_death,
     kill_ends_a_grace,
     a_dead_process_whose_fork_server_is_stopped_is_noticed,
+}
+
+under_every_start_method! {
+    apart within 120 seconds;
+    hanging_exit_handler_does_not_keep_drop_waiting,
+    a_retry_that_waits_for_a_death_is_cancelled,
+    cancelled_call_is_settled_when_its_process_is_dead,
+    a_retry_starts_only_when_the_first_attempt_is_dead,
 }
 
 const SHORT: Duration = Duration::from_millis(100);
@@ -149,10 +153,13 @@ fn hanging_exit_handler_does_not_keep_a_join_waiting(method: StartMethod) {
         let worker = pool.call(hang_when_exiting, ()).unwrap();
         match way {
             0 => pool.shutdown(ShutdownMode::Finish).unwrap(),
-            1 => pool.close().and_then(|()| pool.join()).unwrap(),
+            1 => {
+                pool.close();
+                pool.wait_ended().unwrap();
+            }
             _ => {
-                pool.close().unwrap();
-                assert!(pool.join_timeout(Duration::MAX).unwrap());
+                pool.close();
+                assert!(pool.wait_ended_timeout(Duration::MAX).is_ok_and(|ended| ended.is_ok()));
             }
         }
         assert!(!alive(worker));
@@ -194,14 +201,14 @@ fn hanging_finalizer_times_out_by_its_own_timeout(method: StartMethod) {
     let stats = pool.stats();
     assert_eq!((stats.failed_finalizers, stats.forced_ends), (2, 2));
     // It is the same each time, and what is dropped says nothing.
-    assert_eq!(pool.join().unwrap_err(), error);
+    assert_eq!(pool.wait_ended().unwrap_err(), error);
 }
 
 fn hanging_finalizer_times_out_by_the_pools(method: StartMethod) {
     let pool = builder(method, 1).finalizer(hang, ()).exit_timeout(SHORT).build().unwrap();
     let worker = pool.call(own_id, ()).unwrap();
-    pool.close().unwrap();
-    let error = pool.join().unwrap_err();
+    pool.close();
+    let error = pool.wait_ended().unwrap_err();
     assert!(matches!(error.kind(), ErrorKind::TimedOut { .. }) && !alive(worker), "{error}");
 }
 
@@ -230,10 +237,10 @@ fn a_finalizer_that_succeeds_is_no_error(method: StartMethod) {
 fn kill_waits_for_no_finalizer(method: StartMethod) {
     let pool = builder(method, 1).finalizer(hang.timeout(Duration::MAX), ()).build().unwrap();
     pool.call(own_id, ()).unwrap();
-    pool.close().unwrap();
-    assert!(!pool.join_timeout(SHORT).unwrap());
-    pool.kill().unwrap();
-    pool.join().unwrap();
+    pool.close();
+    assert!(pool.wait_ended_timeout(SHORT).is_err());
+    pool.kill();
+    pool.wait_ended().unwrap();
     assert_eq!(pool.stats().failed_finalizers, 0);
 }
 
@@ -251,13 +258,13 @@ fn dead_when_settled<R>(handle: JoinHandle<R>) -> (Error, bool) {
 
 fn timed_out_call_is_settled_when_its_process_is_dead(method: StartMethod) {
     let pool = builder(method, 1).build().unwrap();
-    for _ in 0..rounds(20) {
+    for _ in 0..rounds(5) {
         let (error, dead) = dead_when_settled(pool.submit(hang.timeout(Duration::from_millis(5)), ()));
         assert!(dead && matches!(error.kind(), ErrorKind::TimedOut { .. }), "{error}");
     }
 }
 
-fn timed_out_call_with_a_grace_is_settled_when_its_process_is_dead(method: StartMethod) {
+fn timed_out_call_with_a_grace_settles_at_its_process_death(method: StartMethod) {
     let pool = builder(method, 1).termination_grace(Duration::from_millis(500)).build().unwrap();
     let scratch = Scratch::new();
     let handle = pool.submit(be_deaf.timeout(SHORT), directory(&scratch));
@@ -317,8 +324,8 @@ fn kill_ends_a_grace(method: StartMethod) {
     let scratch = Scratch::new();
     let handle = pool.submit(be_deaf, directory(&scratch));
     eventually("it runs", PATIENCE, || fs::read_dir(scratch.path()).unwrap().next().is_some());
-    assert!(handle.cancel_running() && !handle.wait_timeout(SHORT));
-    pool.kill().unwrap();
+    assert!(handle.cancel_running() && handle.wait_timeout(SHORT).is_err());
+    pool.kill();
     assert_eq!(handle.join().unwrap_err().kind(), &ErrorKind::Cancelled);
 }
 
@@ -332,7 +339,7 @@ fn a_dead_process_whose_fork_server_is_stopped_is_noticed(method: StartMethod) {
     eventually("it runs", PATIENCE, || handle.is_running());
     kill(server, Signal::SIGSTOP).unwrap();
     let since = Instant::now();
-    let finished = handle.wait_timeout(PATIENCE);
+    let finished = handle.wait_timeout(PATIENCE).is_ok();
     kill(server, Signal::SIGCONT).unwrap();
     assert!(finished, "{:?}", since.elapsed());
     assert!(matches!(handle.join().unwrap_err().kind(), ErrorKind::TimedOut { .. }));
@@ -364,7 +371,7 @@ impl Drop for Frozen {
 /// Waiting takes half a minute, so all that is given up is waited for at the same time.
 #[test]
 fn process_that_cannot_be_killed_is_given_up() {
-    promise_within(Duration::from_mins(2), || {
+    promise_apart(Duration::from_mins(2), || {
         std::thread::scope(|scope| {
             for method in [StartMethod::ForkServer, StartMethod::Exec] {
                 scope.spawn(move || worker_is_given_up(method));
@@ -386,7 +393,7 @@ fn worker_is_given_up(method: StartMethod) {
     eventually("it runs", PATIENCE, || handle.is_running());
     let Some(frozen) = Frozen::with(worker) else {
         println!("skipped: no cgroup v1 with a freezer can be made here");
-        assert!(pool.kill().is_ok());
+        pool.kill();
         return;
     };
     let error = handle.join().unwrap_err();

@@ -5,6 +5,7 @@
 
 use std::time::Duration;
 
+use crate::support::process_builder;
 use process_task::{ErrorKind, Pool, PoolBuilder, ProcessBuilder, ShutdownMode, StartMethod, process_task};
 
 under_every_start_method! {
@@ -72,16 +73,18 @@ fn builders_of_pools_take_every_number_that_makes_sense(method: StartMethod) {
 }
 
 fn builders_of_processes_take_every_number_that_makes_sense(method: StartMethod) {
-    let builder = || ProcessBuilder::new().start_method(method);
-    let fine = [
-        builder().memory_limit(u64::MAX),
-        builder().cpu_time_limit(Duration::ZERO),
-        builder().cpu_time_limit(Duration::MAX),
-        builder().open_files_limit(u64::MAX),
-        builder().exit_timeout(Duration::MAX),
-        builder().exit_timeout(Duration::ZERO),
+    let builder = || process_builder(method);
+    let fine: [fn(&mut ProcessBuilder) -> &mut ProcessBuilder; _] = [
+        |builder| builder.memory_limit(u64::MAX),
+        |builder| builder.cpu_time_limit(Duration::ZERO),
+        |builder| builder.cpu_time_limit(Duration::MAX),
+        |builder| builder.open_files_limit(u64::MAX),
+        |builder| builder.exit_timeout(Duration::MAX),
+        |builder| builder.exit_timeout(Duration::ZERO),
     ];
-    for builder in fine {
+    for set in fine {
+        let mut builder = builder();
+        set(&mut builder);
         let text = format!("{builder:?}");
         assert_eq!(builder.spawn(square, 3).and_then(process_task::Process::join), Ok(9), "{text}");
     }
@@ -109,9 +112,9 @@ fn options_of_calls_take_every_number(method: StartMethod) {
 fn endless_times_are_waited_for(method: StartMethod) {
     let pool = Pool::builder().workers(1).start_method(method).build().unwrap();
     let call = pool.submit(square, 5);
-    assert!(call.wait_timeout(Duration::MAX) && call.join() == Ok(25));
-    pool.close().unwrap();
-    assert!(pool.join_timeout(Duration::MAX).unwrap());
+    assert!(call.wait_timeout(Duration::MAX).is_ok() && call.join() == Ok(25));
+    pool.close();
+    assert!(pool.wait_ended_timeout(Duration::MAX).is_ok_and(|ended| ended.is_ok()));
     let process = ProcessBuilder::new().start_method(method).spawn(square.timeout(Duration::MAX), 5).unwrap();
     assert_eq!(process.join(), Ok(25));
 }

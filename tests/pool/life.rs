@@ -14,9 +14,9 @@ use process_task::{
 };
 
 under_every_start_method! {
-    an_initializer_runs_once_in_each_worker_before_its_first_call,
+    initializer_runs_once_in_each_worker_before_its_calls,
     a_failing_initializer_is_what_build_reports,
-    an_initializer_that_dies_again_and_again_is_what_build_reports,
+    initializer_that_dies_again_and_again_fails_the_build,
     an_initializer_that_fails_later_closes_the_pool,
     arguments_that_cannot_be_encoded_are_what_build_reports,
     a_replaced_worker_is_initialized_too,
@@ -143,7 +143,7 @@ fn goes_on(pool: &Pool) {
     assert_eq!(pool.map(square, 0..50).unwrap(), (0..50).map(|x| x * x).collect::<Vec<_>>());
 }
 
-fn an_initializer_runs_once_in_each_worker_before_its_first_call(method: StartMethod) {
+fn initializer_runs_once_in_each_worker_before_its_calls(method: StartMethod) {
     let pool = builder(method, 2).initializer(prepare, 77).build().unwrap();
     for _ in 0..20 {
         let (state, _) = pool.call(prepared, ()).unwrap();
@@ -161,7 +161,7 @@ fn a_failing_initializer_is_what_build_reports(method: StartMethod) {
     assert!(active_children().is_empty());
 }
 
-fn an_initializer_that_dies_again_and_again_is_what_build_reports(method: StartMethod) {
+fn initializer_that_dies_again_and_again_fails_the_build(method: StartMethod) {
     // Also where workers are not started anew before there is work for them.
     for builder in [builder(method, 1), builder(method, 1).idle_timeout(Duration::from_secs(20))] {
         let error = builder.initializer(leave, 7).build().unwrap_err();
@@ -254,7 +254,7 @@ fn a_standby_never_works_beside_the_one_that_it_stands_by_for(method: StartMetho
     let last = [pool.submit(count_calls, ""), pool.submit(count_calls, &scratch.file("gate"))];
     let next = pool.submit(own_id, ());
     eventually("its standby is there", Duration::from_secs(20), || active_children().len() == 2);
-    assert!(!next.wait_timeout(Duration::from_millis(50)));
+    assert!(next.wait_timeout(Duration::from_millis(50)).is_err());
     open_gate(&scratch);
     let last = last.map(|call| call.join().unwrap().0);
     assert!(last[0] == last[1] && next.join().unwrap() != last[0]);
@@ -350,38 +350,38 @@ fn a_pool_of_none_is_refused(method: StartMethod) {
     let pool = builder(method, 1).build().unwrap();
     assert!(matches!(pool.resize(0).unwrap_err().kind(), ErrorKind::InvalidInput { .. }));
     assert_eq!(pool.workers(), 1);
-    pool.close().unwrap();
+    pool.close();
     assert!(matches!(pool.resize(2).unwrap_err().kind(), ErrorKind::Closed { .. }));
 }
 
 fn an_open_pool_cannot_be_joined(method: StartMethod) {
     let pool = builder(method, 1).build().unwrap();
-    assert!(matches!(pool.join().unwrap_err().kind(), ErrorKind::InvalidInput { .. }));
+    assert!(matches!(pool.wait_ended().unwrap_err().kind(), ErrorKind::InvalidInput { .. }));
     goes_on(&pool);
 }
 
 fn a_closed_pool_is_joined_as_often_as_one_likes(method: StartMethod) {
     let pool = builder(method, 2).build().unwrap();
     let calls: Vec<_> = (0..40).map(|x| pool.submit(square, x)).collect();
-    pool.close().unwrap();
+    pool.close();
     std::thread::scope(|scope| {
-        (0..3).for_each(|_| drop(scope.spawn(|| pool.join().unwrap())));
+        (0..3).for_each(|_| drop(scope.spawn(|| pool.wait_ended().unwrap())));
     });
     assert!(calls.iter().all(process_task::JoinHandle::is_finished));
     assert!(active_children().is_empty());
-    pool.join().unwrap();
+    pool.wait_ended().unwrap();
     pool.shutdown(ShutdownMode::Finish).unwrap();
-    pool.kill().unwrap();
+    pool.kill();
 }
 
 fn a_join_waits_no_longer_than_told(method: StartMethod) {
     let scratch = Scratch::new();
     let pool = builder(method, 1).build().unwrap();
     let call = pool.submit(pass, &scratch.file("gate"));
-    pool.close().unwrap();
-    assert!(!pool.join_timeout(Duration::from_millis(20)).unwrap());
+    pool.close();
+    assert!(pool.wait_ended_timeout(Duration::from_millis(20)).is_err());
     open_gate(&scratch);
-    assert!(pool.join_timeout(Duration::from_secs(20)).unwrap());
+    assert!(pool.wait_ended_timeout(Duration::from_secs(20)).is_ok_and(|ended| ended.is_ok()));
     assert!(call.is_finished());
 }
 

@@ -2,7 +2,7 @@
 //!
 //! Runs in: the test process; its tasks run in workers. Never: signals a process that the pool did not start.
 //!
-//! 500 kills under each start method, times `PROCESS_TASK_ROUNDS`. Each call that runs leaves its number in a
+//! 100 kills under each start method, times `PROCESS_TASK_ROUNDS`. Each call that runs leaves its number in a
 //! file, so that a call that ran twice, or was said to have run and did not, is found.
 
 use std::collections::BTreeMap;
@@ -135,7 +135,7 @@ fn every_call_is_settled_once_while_workers_are_killed(method: StartMethod) {
             scope.spawn(|| load.submit_and_await()),
             scope.spawn(|| load.map()),
         ];
-        let kills = kill_workers(rounds(500));
+        let kills = kill_workers(rounds(100));
         over.store(true, Relaxed);
         let settled: Settled = threads.into_iter().flat_map(|thread| thread.join().expect("a thread")).collect();
         (kills, settled)

@@ -92,7 +92,7 @@ fn others_go_on(pool: &Pool) {
 
 fn worker_stopped_before_ringing_delays_its_reply_only(method: StartMethod) {
     let pool = pool(method, 2);
-    for _ in 0..rounds(5) {
+    for _ in 0..rounds(2) {
         // Waited for by a thread that leads, by a future, and by nobody.
         thread::scope(|scope| {
             let call = scope.spawn(|| pool.call(publish_and_stop, (true, b"lent")));
@@ -115,7 +115,7 @@ fn workers_stopped_at_any_moment_hold_one_call_each(method: StartMethod) {
     let pool = pool(method, 3);
     let workers: Vec<_> = active_children().iter().map(process_task::ProcessInfo::pid).collect();
     let mut random = 0x5eed_5eed_u64;
-    for round in 0..rounds(40) {
+    for round in 0..rounds(10) {
         random ^= random << 13;
         random ^= random >> 7;
         random ^= random << 17;

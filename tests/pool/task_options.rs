@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use crate::support::executor::block_on;
 use crate::support::file_barrier::{directory, open_gate, wait_for};
+use crate::support::process_builder as builder;
 use crate::support::processes::alive;
 use crate::support::scratch::Scratch;
 use crate::support::{PATIENCE, eventually, rounds};
@@ -23,14 +24,11 @@ use process_task::{
 
 under_every_start_method! {
     within 120 seconds;
-    a_call_that_takes_too_long_is_killed_and_says_how_long_it_took,
+    call_that_takes_too_long_is_killed_and_says_how_long,
     a_task_that_blocks_sigterm_is_killed_when_its_time_is_over,
     a_stopped_process_is_killed_when_its_time_is_over,
-    all_that_a_task_started_ends_when_its_time_is_over,
     a_call_that_races_its_deadline_has_one_outcome,
     an_awaited_process_is_killed_when_its_time_is_over,
-    a_detached_process_is_killed_when_its_time_is_over,
-    a_process_that_has_replied_in_time_ends_in_peace,
     a_time_beyond_the_clocks_end_is_for_ever,
     a_process_that_dies_before_its_time_is_over_says_how,
     retries_are_refused_and_nothing_runs,
@@ -42,8 +40,11 @@ under_every_start_method! {
     a_limit_on_memory_is_lifted_however_the_call_ends,
 }
 
-fn builder(method: StartMethod) -> ProcessBuilder {
-    ProcessBuilder::new().start_method(method)
+under_every_start_method! {
+    apart within 120 seconds;
+    a_process_that_has_replied_in_time_ends_in_peace,
+    a_detached_process_is_killed_when_its_time_is_over,
+    all_that_a_task_started_ends_when_its_time_is_over,
 }
 
 const SHORT: Duration = Duration::from_millis(60);
@@ -85,7 +86,7 @@ fn spin() {
     }
 }
 
-fn a_call_that_takes_too_long_is_killed_and_says_how_long_it_took(method: StartMethod) {
+fn call_that_takes_too_long_is_killed_and_says_how_long(method: StartMethod) {
     let scratch = Scratch::new();
     let path = scratch.file("begun");
     for limit in [Duration::ZERO, SHORT, Duration::from_millis(200)] {
@@ -165,7 +166,7 @@ fn a_call_that_races_its_deadline_has_one_outcome(method: StartMethod) {
     let racing = wake_up_after.timeout(limit);
     // The time to sleep moves to where half of the calls win.
     let (mut micros, mut won, mut lost) = (8_000_u64, 0, 0);
-    for number in 0..rounds(150) as u64 {
+    for number in 0..rounds(40) as u64 {
         let mut process = builder(method).spawn(racing, (micros, number)).unwrap();
         let ended = if number % 3 == 0 { process.wait().ok() } else { None };
         let finished = process.is_finished();
@@ -299,10 +300,10 @@ fn address_space() -> (u64, u64) {
 
 fn the_smaller_limit_on_memory_counts(method: StartMethod) {
     let (small, large) = (3 << 30, 5 << 30);
-    let seen = |builder: ProcessBuilder, limit| {
+    let seen = |builder: &ProcessBuilder, limit| {
         builder.spawn(address_space.memory_limit(limit), ()).unwrap().join().unwrap().0
     };
-    assert_eq!(seen(builder(method), small), small);
+    assert_eq!(seen(&builder(method), small), small);
     assert_eq!(seen(builder(method).memory_limit(large), small), small);
     assert_eq!(seen(builder(method).memory_limit(small), large), small);
     assert_eq!(address_space.memory_limit(small).spawn().join().unwrap().0, small);

@@ -11,10 +11,15 @@ use std::time::Duration;
 
 use crate::support::file_barrier::{directory, open_gate, wait_for};
 use crate::support::scratch::Scratch;
-use crate::support::{self, PATIENCE, eventually};
+use crate::support::{self, PATIENCE, eventually, rounds};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use process_task::{Error, ErrorKind, JoinHandle, Pool, StartMethod, TrySubmitError, active_children, process_task};
+use process_task::channel::{JoinableQueue, Listener};
+use process_task::sync::{Event, Semaphore};
+use process_task::{
+    AsCompleted, Elapsed, Error, ErrorKind, Imap, ImapUnordered, JoinHandle, Pool, Process, StartMethod,
+    TrySubmitError, active_children, process_task,
+};
 use serde::ser::Error as _;
 use serde::{Deserialize, Serialize, Serializer};
 
@@ -32,6 +37,40 @@ under_every_start_method! {
     kill_wakes_submitters_blocked_for_room,
     callbacks_find_room,
     finished_call_without_a_waiter_makes_room,
+    wait_leaves_the_result_for_join,
+}
+
+/// What waits for a time gives what its twin without a time gives, or `Elapsed`. That this compiles is the test.
+#[test]
+fn time_out_gives_what_its_twin_gives_or_elapsed() {
+    fn twins<S, T, G>(_: fn(S) -> T, _: fn(S, Duration) -> Result<T, Elapsed<G>>) {}
+    type NextTimeout<I> = fn(&mut I, Duration) -> Result<Option<<I as Iterator>::Item>, Elapsed>;
+    fn twins_of_made<I: Iterator>(_: fn(&'static Pool) -> I, _: NextTimeout<I>) {}
+    twins::<_, _, ()>(JoinHandle::<u8>::wait, JoinHandle::wait_timeout);
+    twins::<_, _, JoinHandle<u8>>(JoinHandle::<u8>::join, JoinHandle::join_timeout);
+    twins::<_, _, ()>(Process::<u8>::wait, Process::wait_timeout);
+    twins::<_, _, ()>(Pool::wait_ended, Pool::wait_ended_timeout);
+    twins::<_, _, ()>(AsCompleted::<u8>::next, AsCompleted::next_timeout);
+    twins_of_made(|pool| pool.imap(square, [1]), Imap::next_timeout);
+    twins_of_made(|pool| pool.imap_unordered(square, [1]), ImapUnordered::next_timeout);
+    twins::<_, _, ()>(JoinableQueue::<u8>::wait_all_done, JoinableQueue::wait_all_done_timeout);
+    twins::<_, _, ()>(Listener::accept::<u8, u8>, Listener::accept_timeout);
+    twins::<_, _, ()>(Event::wait, Event::wait_timeout);
+    twins::<_, _, ()>(Semaphore::acquire, Semaphore::acquire_timeout);
+}
+
+fn wait_leaves_the_result_for_join(method: StartMethod) {
+    let scratch = Scratch::new();
+    let pool = Pool::builder().workers(1).start_method(method).build().unwrap();
+    let handle = pool.submit(pass, (scratch.file("gate").as_str(), 7));
+    assert!(handle.wait_timeout(Duration::from_millis(1)).is_err());
+    thread::scope(|scope| {
+        scope.spawn(|| handle.wait());
+        open_gate(&scratch);
+    });
+    assert!(handle.is_finished());
+    handle.wait();
+    assert_eq!(handle.join(), Ok(7));
 }
 
 #[process_task]
@@ -123,7 +162,7 @@ fn a_full_pool_gives_the_arguments_back(method: StartMethod) {
 
 fn a_closed_pool_gives_the_arguments_back_and_says_why(method: StartMethod) {
     let pool = pool(method, 1, 1);
-    pool.close().unwrap();
+    pool.close();
     for _ in 0..3 {
         match pool.try_submit(square, 5) {
             Err(TrySubmitError::Closed(5, error)) => assert!(is_closed(&error), "{error}"),
@@ -205,7 +244,7 @@ fn a_map_that_loses_a_worker_makes_no_room_for_others(method: StartMethod) {
     let gate = scratch.file("gate");
     let submit = |item| pool.try_submit(pass, (gate.as_str(), item));
     let mut held: Vec<_> = (0..2).map(|item| submit(item).expect("there is room")).collect();
-    for _ in 0..5 {
+    for _ in 0..rounds(2) {
         assert_eq!(pool.map(square, 0..100), Ok((0..100).map(|x| x * x).collect()));
         assert!(pool.map(die_at, (0..30_000).map(|item| (item, 15_000))).is_err());
     }
@@ -258,11 +297,11 @@ fn close_wakes_submitters_blocked_for_room(method: StartMethod) {
         thread::scope(|scope| {
             // The pauses only make it likely that the threads wait in this order, which is the one that may go wrong.
             let pause = || thread::sleep(Duration::from_millis(20));
-            let leader = somebody_leads.then(|| scope.spawn(|| first.wait_timeout(Duration::MAX)));
+            let leader = somebody_leads.then(|| scope.spawn(|| first.wait_timeout(Duration::MAX).is_ok()));
             pause();
             let waiting: Vec<_> = (0..5).map(|_| scope.spawn(|| pool.call(square, 3))).collect();
             pause();
-            pool.close().unwrap();
+            pool.close();
             for thread in waiting {
                 assert!(is_closed(&thread.join().expect("a thread").expect_err("it is closed")));
             }
@@ -280,7 +319,7 @@ fn kill_wakes_submitters_blocked_for_room(method: StartMethod) {
     let handles = [1, 2].map(|item| pool.submit(pass, (scratch.file("gate").as_str(), item)));
     thread::scope(|scope| {
         let waiting: Vec<_> = (0..5).map(|_| scope.spawn(|| pool.call(square, 3))).collect();
-        pool.kill().unwrap();
+        pool.kill();
         for thread in waiting {
             let error = thread.join().expect("a thread").expect_err("it has ended");
             assert!(is_closed(&error) || *error.kind() == ErrorKind::Cancelled, "{error}");

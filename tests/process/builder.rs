@@ -5,13 +5,16 @@
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fs::{self, File};
-use std::io::Read as _;
+use std::io::{Read as _, Write as _};
+use std::os::fd::AsFd as _;
 use std::os::unix::ffi::OsStringExt as _;
 use std::path::PathBuf;
 use std::process::Command;
 use std::time::Duration;
 
+use crate::support::process_builder as builder;
 use crate::support::scratch::Scratch;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::resource::{Resource, getrlimit};
 use process_task::{ErrorKind, Execution, ProcessBuilder, StartMethod, Stdio, process_task};
 
@@ -29,10 +32,11 @@ under_every_start_method! {
     niceness_and_processors_are_those_asked_for,
     a_name_is_cut_only_where_the_kernel_must,
     options_of_one_process_do_not_reach_the_next,
-}
-
-fn builder(method: StartMethod) -> ProcessBuilder {
-    ProcessBuilder::new().start_method(method)
+    builder_starts_many_processes_of_any_tasks,
+    builder_makes_a_pipe_for_each_process,
+    builder_keeps_a_given_file_until_it_is_dropped,
+    output_leaves_the_streams_of_its_builder_alone,
+    threads_start_processes_from_one_builder,
 }
 
 #[process_task]
@@ -46,16 +50,18 @@ fn map(pairs: &[(&str, &str)]) -> BTreeMap<OsString, OsString> {
 
 fn variables_are_set_removed_and_cleared_in_the_order_asked(method: StartMethod) {
     let own: BTreeMap<OsString, OsString> = std::env::vars_os().collect();
-    let seen = |builder: ProcessBuilder| builder.spawn(environment, ()).unwrap().join().unwrap();
-    assert_eq!(seen(builder(method)), own);
+    let seen = |builder: &ProcessBuilder| builder.spawn(environment, ()).unwrap().join().unwrap();
+    assert_eq!(seen(&builder(method)), own);
     assert_eq!(seen(builder(method).env_clear()), map(&[]));
-    let cleared = builder(method).env("A", "1").env_clear().env("B", "2").env("C", "").env("B", "=3=");
-    assert_eq!(seen(cleared), map(&[("B", "=3="), ("C", "")]));
+    let mut cleared = builder(method);
+    cleared.env("A", "1").env_clear().env("B", "2").env("C", "").env("B", "=3=");
+    assert_eq!(seen(&cleared), map(&[("B", "=3="), ("C", "")]));
 
     let mut expected = own.clone();
     expected.remove(std::ffi::OsStr::new("PATH")).expect("there is a PATH");
     expected.insert("NEW".into(), "value".into());
-    let changed = builder(method).env_remove("PATH").env("NEW", "old").env_remove("NEW").env("NEW", "value");
+    let mut changed = builder(method);
+    changed.env_remove("PATH").env("NEW", "old").env_remove("NEW").env("NEW", "value");
     assert_eq!(seen(changed.env_remove("NEVER_SET")), expected);
 
     let odd = OsString::from_vec(vec![b'x', 0xFF]);
@@ -157,8 +163,8 @@ fn streams_lead_to_files_pipes_and_nowhere(method: StartMethod) {
     // stdout is flushed at the end of the task, stderr at once.
     assert_eq!(text, ["", "secondfirst"].map(str::to_owned));
 
-    let nowhere = builder(method).stdout(Stdio::null()).stderr(Stdio::null());
-    let [_, out, err] = nowhere.spawn(where_streams_lead, ()).unwrap().join().unwrap();
+    let nowhere = builder(method).stdout(Stdio::null()).stderr(Stdio::null()).spawn(where_streams_lead, ());
+    let [_, out, err] = nowhere.unwrap().join().unwrap();
     assert_eq!([out, err], ["/dev/null", "/dev/null"].map(PathBuf::from));
 }
 
@@ -252,8 +258,8 @@ fn niceness_and_processors() -> (i32, String) {
 
 fn niceness_and_processors_are_those_asked_for(method: StartMethod) {
     let (own_niceness, own_processors) = niceness_and_processors();
-    let seen = |builder: ProcessBuilder| builder.spawn(niceness_and_processors, ()).unwrap().join().unwrap();
-    assert_eq!(seen(builder(method)), (own_niceness, own_processors.clone()));
+    let seen = |builder: &ProcessBuilder| builder.spawn(niceness_and_processors, ()).unwrap().join().unwrap();
+    assert_eq!(seen(&builder(method)), (own_niceness, own_processors.clone()));
     assert_eq!(seen(builder(method).nice(11)), (11, own_processors.clone()));
     assert_eq!(seen(builder(method).nice(1_000)), (19, own_processors.clone()), "the kernel's most");
     let first = own_processors.split([',', '-']).next().unwrap();
@@ -287,9 +293,9 @@ fn options_of_one_process_do_not_reach_the_next(method: StartMethod) {
     let own: BTreeMap<OsString, OsString> = std::env::vars_os().collect();
     let (niceness, processors) = niceness_and_processors();
     for _ in 0..10 {
-        let odd =
-            builder(method).env_clear().env("ODD", "one").current_dir("/").nice(5).cpus([0]).memory_limit(1 << 32);
-        let odd = odd.stdout(Stdio::null()).stdin(Stdio::piped()).open_files_limit(64).name("odd");
+        let mut odd = builder(method);
+        odd.env_clear().env("ODD", "one").current_dir("/").nice(5).cpus([0]).memory_limit(1 << 32);
+        odd.stdout(Stdio::null()).stdin(Stdio::piped()).open_files_limit(64).name("odd");
         assert_eq!(odd.spawn(environment, ()).unwrap().join().unwrap(), map(&[("ODD", "one")]));
     }
     for _ in 0..5 {
@@ -298,4 +304,74 @@ fn options_of_one_process_do_not_reach_the_next(method: StartMethod) {
         assert_eq!(seen, (niceness, processors.clone()));
         assert_eq!(builder(method).spawn(directory, ()).unwrap().join().unwrap(), std::env::current_dir().unwrap());
     }
+}
+
+fn builder_starts_many_processes_of_any_tasks(method: StartMethod) {
+    let mut builder = builder(method);
+    builder.name("first").env_clear().env("MODE", "quick").current_dir("/");
+    let first = [(); 3].map(|()| builder.spawn(environment, ()).unwrap());
+    let elsewhere = builder.spawn(directory, ()).unwrap();
+    builder.name("second").env("MODE", "slow");
+    let second = builder.spawn(environment, ()).unwrap();
+    assert_eq!(first.each_ref().map(process_task::Process::name), ["first"; 3]);
+    assert_eq!(first.map(|process| process.join().unwrap()), [(); 3].map(|()| map(&[("MODE", "quick")])));
+    assert_eq!((elsewhere.name(), second.name()), ("first", "second"));
+    assert_eq!(elsewhere.join().unwrap(), PathBuf::from("/"));
+    assert_eq!(second.join().unwrap(), map(&[("MODE", "slow")]));
+
+    let failing = builder.env("A=B", "no variable").spawn(environment, ()).unwrap_err();
+    assert_eq!(failing.execution(), Execution::NotStarted);
+    let again = builder.env_clear().spawn(environment, ()).unwrap();
+    assert_eq!(again.join().unwrap(), map(&[]), "a builder is of use after a start that failed");
+}
+
+fn builder_makes_a_pipe_for_each_process(method: StartMethod) {
+    let mut builder = builder(method);
+    builder.stdin(Stdio::piped()).stdout(Stdio::piped());
+    let mut both = [(); 2].map(|()| builder.spawn(upper_case, ()).unwrap());
+    for (process, text) in both.iter_mut().zip(["one", "other"]) {
+        process.take_stdin().unwrap().write_all(text.as_bytes()).unwrap();
+    }
+    let said = both.map(|process| String::from_utf8(process.output().stdout).unwrap());
+    assert_eq!(said, ["ONE", "OTHER"]);
+}
+
+fn builder_keeps_a_given_file_until_it_is_dropped(method: StartMethod) {
+    let (mut reader, writer) = std::io::pipe().unwrap();
+    let mut builder = builder(method);
+    builder.stdout(writer);
+    for _ in 0..2 {
+        builder.spawn(say, ("same", "")).unwrap().join().unwrap();
+    }
+    let mut text = [0; 8];
+    reader.read_exact(&mut text).unwrap();
+    assert_eq!(&text, b"samesame");
+    let mut end = PollFd::new(reader.as_fd(), PollFlags::POLLIN);
+    assert_eq!(poll(std::slice::from_mut(&mut end), PollTimeout::ZERO), Ok(0), "the builder can still start others");
+    builder.stdout(Stdio::null());
+    assert_eq!(reader.read(&mut text).unwrap(), 0, "nothing has it any more");
+}
+
+fn output_leaves_the_streams_of_its_builder_alone(method: StartMethod) {
+    let own = fs::read_link("/proc/self/fd/1").unwrap();
+    let builder = builder(method);
+    assert_eq!(
+        builder.output(say, ("heard", "too")).map(|output| (output.stdout, output.stderr)),
+        Ok((b"heard".to_vec(), b"too".to_vec()))
+    );
+    let mut process = builder.spawn(where_streams_lead, ()).unwrap();
+    assert!(process.take_stdout().is_none() && process.take_stderr().is_none());
+    assert_eq!(process.join().unwrap()[1], own);
+}
+
+fn threads_start_processes_from_one_builder(method: StartMethod) {
+    let mut builder = builder(method);
+    builder.env_clear().env("MODE", "shared");
+    std::thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| {
+                assert_eq!(builder.spawn(environment, ()).unwrap().join().unwrap(), map(&[("MODE", "shared")]));
+            });
+        }
+    });
 }

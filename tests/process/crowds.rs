@@ -10,14 +10,14 @@ use process_task::{Pool, Process, ProcessBuilder, StartMethod, process_task};
 
 under_every_start_method! {
     within 240 seconds;
-    a_thousand_pools_leave_nothing,
+    many_pools_leave_nothing,
     thirty_two_threads_start_processes_at_once,
     starts_work_while_sixty_four_threads_allocate,
 }
 
-fn a_thousand_pools_leave_nothing(method: StartMethod) {
+fn many_pools_leave_nothing(method: StartMethod) {
     // The census around this test compares descriptors, threads, mappings and processes.
-    for round in 0..support::rounds(1000) {
+    for round in 0..support::rounds(200) {
         let pool = Pool::builder().workers(1).start_method(method).build().unwrap();
         if round % 10 == 0 {
             assert_eq!(pool.call(square, 3), Ok(9));
@@ -51,7 +51,7 @@ fn starts_work_while_sixty_four_threads_allocate(method: StartMethod) {
                 }
             });
         }
-        for round in 0..i64::try_from(support::rounds(100)).unwrap() {
+        for round in 0..i64::try_from(support::rounds(25)).unwrap() {
             let process = ProcessBuilder::new().start_method(method).spawn(square, round);
             let squared = process.and_then(Process::join);
             over.fetch_or(squared != Ok(round * round), Relaxed);

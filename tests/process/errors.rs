@@ -29,7 +29,9 @@ under_every_start_method! {
 }
 
 fn builder(method: StartMethod) -> ProcessBuilder {
-    ProcessBuilder::new().start_method(method).stderr(Stdio::null())
+    let mut builder = ProcessBuilder::new();
+    builder.start_method(method).stderr(Stdio::null());
+    builder
 }
 
 #[process_task]
@@ -155,8 +157,8 @@ fn a_start_that_fails_says_the_step_and_the_reason(method: StartMethod) {
         )
     );
     assert_eq!(error.execution(), Execution::NotStarted);
-    let error = started_with(builder(method).cpus([]).spawn(square, 3));
-    assert!(error.to_string().ends_with(": choose its processors: Invalid argument"), "{error}");
+    let error = builder(method).cpus([]).spawn(square, 3).unwrap_err();
+    assert!(matches!(error.kind(), ErrorKind::InvalidInput { .. }), "{error}");
     let error = started_with(builder(method).cpus([usize::MAX]).spawn(square, 3));
     assert!(error.to_string().ends_with(": choose its processors: Invalid argument"), "{error}");
 }
@@ -175,7 +177,7 @@ fn a_failed_process_can_be_asked_everything(_: StartMethod) {
     let text = "cannot encode the arguments of `process::errors::never_starts`: I stay";
     assert_eq!(process.wait().unwrap_err().to_string(), text);
     assert_eq!(process.try_wait().unwrap_err().to_string(), text);
-    assert_eq!(process.wait_timeout(Duration::MAX).unwrap_err().to_string(), text);
+    assert_eq!(process.wait_timeout(Duration::MAX).unwrap().unwrap_err().to_string(), text);
     assert_eq!(process.terminate().unwrap_err().to_string(), text);
     assert_eq!(process.kill().unwrap_err().to_string(), text);
     assert_eq!(process.interrupt().unwrap_err().to_string(), text);

@@ -6,9 +6,9 @@ use std::io::{Read as _, Write as _};
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 
 use crate::support;
+use crate::support::process_builder as builder;
 use process_task::{
-    ProcessBuilder, ProcessInfo, StartMethod, Stdio, active_children, available_parallelism, current, parent, preload,
-    process_task,
+    ProcessInfo, StartMethod, Stdio, active_children, available_parallelism, current, parent, preload, process_task,
 };
 
 under_every_start_method! {
@@ -21,10 +21,6 @@ under_every_start_method! {
     a_child_shares_with_the_fork_server_what_its_method_says,
     every_method_can_start_every_other,
     there_is_at_least_one_processor,
-}
-
-fn builder(method: StartMethod) -> ProcessBuilder {
-    ProcessBuilder::new().start_method(method)
 }
 
 type Parts = (String, u32);

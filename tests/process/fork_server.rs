@@ -25,7 +25,7 @@ under_every_start_method! {
 }
 
 fn a_start_after_the_idle_fork_server_was_killed_works(method: StartMethod) {
-    for round in 0..support::rounds(20) {
+    for round in 0..support::rounds(6) {
         signal(fork_server(), Signal::SIGKILL);
         // At once, while the old spares may still be there.
         let process = ProcessBuilder::new().start_method(method).spawn(square, 12);
@@ -83,7 +83,7 @@ fn fork_server_death_settles_no_call_before_its_worker_ends(method: StartMethod)
 }
 
 fn pending_starts_move_to_the_next_fork_server(method: StartMethod) {
-    for round in 0..support::rounds(20) {
+    for round in 0..support::rounds(6) {
         let server = fork_server();
         // While it is stopped, spares run out, and requests queue up.
         signal(server, Signal::SIGSTOP);

@@ -29,7 +29,9 @@ under_every_start_method! {
 }
 
 fn builder(method: StartMethod) -> ProcessBuilder {
-    ProcessBuilder::new().start_method(method).stderr(Stdio::null())
+    let mut builder = ProcessBuilder::new();
+    builder.start_method(method).stderr(Stdio::null());
+    builder
 }
 
 #[process_task]
@@ -47,8 +49,7 @@ fn when_told(value: i64) -> i64 {
 
 /// A process whose task runs until the pipe is dropped: all that happens before is over, and wakes nobody any more.
 fn waiting(method: StartMethod, value: i64) -> (Process<i64>, PipeWriter) {
-    let builder = builder(method).stdin(Stdio::piped()).stdout(Stdio::piped());
-    let mut process = builder.spawn(when_told, value).unwrap();
+    let mut process = builder(method).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn(when_told, value).unwrap();
     let stdin = process.take_stdin().unwrap();
     let mut line = String::new();
     BufReader::new(process.take_stdout().unwrap()).read_line(&mut line).unwrap();

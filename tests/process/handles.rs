@@ -8,12 +8,11 @@ use std::io::{Read as _, Write as _};
 use std::thread::sleep;
 use std::time::Duration;
 
+use crate::support::process_builder as builder;
 use crate::support::processes::alive;
 use crate::support::scratch::Scratch;
 use crate::support::{PATIENCE, eventually};
-use process_task::{
-    Pool, Process, ProcessBuilder, ProcessInfo, StartMethod, Stdio, active_children, current, process_task,
-};
+use process_task::{Pool, Process, ProcessInfo, StartMethod, Stdio, active_children, current, process_task};
 
 under_every_start_method! {
     the_result_of_a_task_is_what_it_returned,
@@ -28,14 +27,10 @@ under_every_start_method! {
     a_dropped_process_goes_on,
     waiting_for_the_end_leaves_the_result,
     a_process_ends_with_code_0_after_a_panic_too,
-    a_pipe_to_stdin_that_was_not_taken_is_closed_by_join_and_wait,
+    untaken_pipe_to_stdin_is_closed_by_join_and_wait,
     a_hundred_short_processes_all_give_their_results,
     children_started_in_a_row_hold_equally_many_descriptors,
     processes_may_be_joined_in_any_order_and_from_any_thread,
-}
-
-fn builder(method: StartMethod) -> ProcessBuilder {
-    ProcessBuilder::new().start_method(method)
 }
 
 #[process_task]
@@ -73,8 +68,8 @@ fn a_process_is_listed_from_its_start_to_its_end(method: StartMethod) {
     assert!(alive(id));
     assert!(!process.is_finished());
     assert_eq!(process.try_wait().unwrap(), None);
-    assert_eq!(process.wait_timeout(Duration::ZERO).unwrap(), None);
-    assert_eq!(process.wait_timeout(Duration::from_millis(20)).unwrap(), None);
+    assert!(process.wait_timeout(Duration::ZERO).is_err());
+    assert!(process.wait_timeout(Duration::from_millis(20)).is_err());
     let listed: Vec<_> = active_children().iter().map(|child| (child.name().to_owned(), child.pid())).collect();
     assert_eq!(listed, [("listed".to_owned(), id)]);
 
@@ -256,7 +251,7 @@ fn a_process_ends_with_code_0_after_a_panic_too(method: StartMethod) {
     assert!(process.join().is_err());
 }
 
-fn a_pipe_to_stdin_that_was_not_taken_is_closed_by_join_and_wait(method: StartMethod) {
+fn untaken_pipe_to_stdin_is_closed_by_join_and_wait(method: StartMethod) {
     let process = builder(method).stdin(Stdio::piped()).spawn(until_told, ()).unwrap();
     assert_eq!(process.join().unwrap(), "");
     let mut process = builder(method).stdin(Stdio::piped()).spawn(until_told, ()).unwrap();

@@ -14,11 +14,12 @@ use std::process::Command;
 use std::time::Duration;
 
 use crate::support::processes::{alive, descendants, tagged};
+use crate::support::restore;
 use crate::support::scratch::Scratch;
 use crate::support::{self, PATIENCE, eventually};
 use nix::fcntl::{FcntlArg, fcntl};
 use nix::libc;
-use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use nix::sys::resource::{Resource, getrlimit};
 use nix::sys::signal::{SigSet, Signal, kill};
 use nix::unistd::{Pid, close, dup2_stderr};
 use process_task::{Pool, ProcessBuilder, StartMethod, process_task};
@@ -81,20 +82,18 @@ fn the_working_directory_is_that_of_the_asking_moment(method: StartMethod) {
     let before = std::env::current_dir().unwrap();
     let scratch = Scratch::new();
     for path in [scratch.path(), Path::new("/"), &before] {
-        std::env::set_current_dir(path).unwrap();
+        let back = restore::current_dir(path);
         let seen = run(method, directory);
-        std::env::set_current_dir(&before).unwrap();
+        drop(back);
         assert_eq!(seen.as_deref(), Some(path));
     }
 }
 
 fn a_directory_that_was_removed_is_still_the_childs(method: StartMethod) {
-    let before = std::env::current_dir().unwrap();
     let scratch = Scratch::new();
-    std::env::set_current_dir(scratch.path()).unwrap();
+    let _back = restore::current_dir(scratch.path());
     fs::remove_dir(scratch.path()).unwrap();
     let seen = ProcessBuilder::new().start_method(method).spawn(directory, ()).and_then(process_task::Process::join);
-    std::env::set_current_dir(&before).unwrap();
     assert_eq!(seen.unwrap(), Some(format!("{} (deleted)", scratch.path().display()).into()));
 }
 
@@ -130,13 +129,12 @@ fn own_limits() -> [(u64, u64); 3] {
 
 fn limits_are_those_of_the_asking_moment(method: StartMethod) {
     let before = own_limits();
-    let (soft, hard) = before[0];
+    let soft = before[0].0;
     assert_eq!(run(method, own_limits), before);
-    setrlimit(Resource::RLIMIT_NOFILE, soft - 7, hard).unwrap();
-    setrlimit(Resource::RLIMIT_FSIZE, 1 << 40, before[1].1).unwrap();
+    let files = restore::soft_limit(Resource::RLIMIT_NOFILE, soft - 7);
+    let sizes = restore::soft_limit(Resource::RLIMIT_FSIZE, 1 << 40);
     let (own, seen) = (own_limits(), run(method, own_limits));
-    setrlimit(Resource::RLIMIT_FSIZE, before[1].0, before[1].1).unwrap();
-    setrlimit(Resource::RLIMIT_NOFILE, soft, hard).unwrap();
+    drop((files, sizes));
     assert_eq!(seen, own);
     assert_eq!((seen[0].0, seen[1].0), (soft - 7, 1 << 40));
     assert_eq!(run(method, own_limits), before);

@@ -62,7 +62,7 @@ fn results_and_ends_survive_a_storm_of_signals(method: StartMethod) {
     let under_fire = || {
         for x in 0..10 {
             let mut process = ProcessBuilder::new().start_method(method).spawn(square_slowly, x).unwrap();
-            assert_eq!(process.wait_timeout(Duration::from_millis(1)).unwrap(), None);
+            assert!(process.wait_timeout(Duration::from_millis(1)).is_err());
             assert_eq!(process.wait().unwrap().code(), Some(0));
             assert_eq!(process.join().unwrap(), x * x);
             assert_eq!(square_slowly.spawn(-x).join().unwrap(), x * x);

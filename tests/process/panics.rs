@@ -23,7 +23,9 @@ under_every_start_method! {
 }
 
 fn builder(method: StartMethod) -> ProcessBuilder {
-    ProcessBuilder::new().start_method(method).stderr(Stdio::null()).env("RUST_BACKTRACE", "0")
+    let mut builder = ProcessBuilder::new();
+    builder.start_method(method).stderr(Stdio::null()).env("RUST_BACKTRACE", "0");
+    builder
 }
 
 /// Message, location and backtrace of a panic; anything else fails the test.

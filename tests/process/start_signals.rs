@@ -24,10 +24,10 @@ fn blocked() -> String {
 }
 
 fn a_signal_is_heard_from_the_first_moment_on(method: StartMethod) {
-    for round in 0..support::rounds(60) {
+    for round in 0..support::rounds(15) {
         let mut process = ProcessBuilder::new().start_method(method).spawn(endless, ()).unwrap();
         process.terminate().unwrap();
-        let ended = process.wait_timeout(Duration::from_secs(20)).unwrap();
+        let ended = process.wait_timeout(Duration::from_secs(20)).ok();
         if ended.is_none() {
             process.kill().unwrap();
             process.wait().unwrap();

@@ -15,12 +15,14 @@ use std::sync::{Mutex, OnceLock};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use crate::support::process_builder as builder;
+use crate::support::restore;
 use crate::support::scratch::Scratch;
 use crate::support::{self, PATIENCE, eventually};
 use nix::libc;
-use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use nix::sys::resource::Resource;
 use nix::sys::stat::{Mode, umask};
-use process_task::{ErrorKind, Pool, ProcessBuilder, StartMethod, process_task};
+use process_task::{ErrorKind, Pool, StartMethod, process_task};
 
 under_every_start_method! {
     within 120 seconds;
@@ -35,10 +37,6 @@ under_every_start_method! {
     dropped_future_leaves_its_call_running,
     call_that_tokio_gave_up_waiting_for_can_be_ended,
     values_of_std_lose_what_serde_leaves_out,
-}
-
-fn builder(method: StartMethod) -> ProcessBuilder {
-    ProcessBuilder::new().start_method(method)
 }
 
 fn pool(method: StartMethod, workers: usize) -> Pool {
@@ -146,13 +144,13 @@ fn threads_of_a_task_have_stacks_of_their_own_size(method: StartMethod) {
 }
 
 fn raised_stack_limit_reaches_children(method: StartMethod) {
-    let (soft, hard) = getrlimit(Resource::RLIMIT_STACK).unwrap();
-    setrlimit(Resource::RLIMIT_STACK, (1 << 20).min(hard), hard).unwrap();
+    let back = restore::soft_limit(Resource::RLIMIT_STACK, 1 << 20);
     let low = builder(method).stderr(process_task::Stdio::null()).spawn(deep, DEEP).unwrap().join();
-    setrlimit(Resource::RLIMIT_STACK, (4 * DEEP as u64).min(hard), hard).unwrap();
+    drop(back);
+    let back = restore::soft_limit(Resource::RLIMIT_STACK, 4 * DEEP as u64);
     let spawned = builder(method).spawn(deep, DEEP).unwrap().join();
     let pooled = pool(method, 1).call(deep, DEEP);
-    setrlimit(Resource::RLIMIT_STACK, soft, hard).unwrap();
+    drop(back);
     let error = low.unwrap_err();
     assert_eq!(*error.kind(), ErrorKind::StackOverflow);
     assert!(error.to_string().contains("RLIMIT_STACK"), "{error}");
@@ -216,14 +214,14 @@ fn dropped_future_leaves_its_call_running(method: StartMethod) {
     eventually("the call begins", PATIENCE, || future.is_running());
     drop(future);
     let next = pool.submit(nap, 0);
-    assert!(!next.wait_timeout(Duration::from_millis(100)), "its worker is still busy with the first call");
+    assert!(next.wait_timeout(Duration::from_millis(100)).is_err(), "its worker is still busy with the first call");
     fs::write(directory.join("go"), "").unwrap();
-    assert!(next.wait_timeout(PATIENCE));
+    assert!(next.wait_timeout(PATIENCE).is_ok());
     assert_eq!(names(&directory, "ended-").len(), 1);
     let future = pool.submit(nap, 600);
     eventually("the call begins", PATIENCE, || future.is_running());
     assert!(future.cancel_running());
-    assert!(pool.submit(nap, 0).wait_timeout(PATIENCE), "the worker was killed, and replaced");
+    assert!(pool.submit(nap, 0).wait_timeout(PATIENCE).is_ok(), "the worker was killed, and replaced");
 }
 
 fn call_that_tokio_gave_up_waiting_for_can_be_ended(method: StartMethod) {

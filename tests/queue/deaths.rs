@@ -311,7 +311,7 @@ fn finish(queue: JoinableQueue<Vec<u8>>, is_done: bool, stage: &Stage) {
 /// Which items come until all are done.
 fn until_all_are_done(queue: &JoinableQueue<Vec<u8>>, len: usize) -> Vec<u8> {
     let mut seen = vec![];
-    while !queue.join_timeout(Duration::ZERO) {
+    while queue.wait_all_done_timeout(Duration::ZERO).is_err() {
         let mut item = queue.recv_timeout(SOON).unwrap();
         assert!(*item == vec![item[0]; len], "what was lent is torn");
         seen.push(item[0]);

@@ -11,7 +11,7 @@ use crate::support::fork_copy::{beside_a_copy, in_a_copy};
 use crate::support::queue_memory;
 use crate::support::regions::pool;
 use crate::support::shared_counter::{Stage, reach, stage as new_stage, until, until_asleep, until_killed};
-use crate::support::{PATIENCE, eventually};
+use crate::support::{PATIENCE, eventually, rounds};
 use process_task::channel::{
     Queue, QueueReceiver, QueueSender, RecvError, RecvTimeoutError, SendError, SimpleQueue, TryRecvError,
 };
@@ -480,7 +480,7 @@ fn a_queue_is_gone_with_its_last_end(method: StartMethod) {
         drop(all);
         assert_eq!(queue_memory::backing().0, 0);
     }
-    for round in 0..3000u32 {
+    for round in 0..u32::try_from(rounds(600)).unwrap() {
         let queue = Queue::bounded(3).unwrap();
         queue.send(round).unwrap();
         let (producer, consumer) = queue.split();

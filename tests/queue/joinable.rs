@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use crate::support::fork_copy;
 use crate::support::shared_counter::{Stage, reach, stage as new_stage, until, until_killed};
 use crate::support::{PATIENCE, eventually, promise};
-use process_task::channel::{Item, JoinableQueue, RecvError, RecvTimeoutError, TryRecvError};
+use process_task::channel::{Item, JoinableQueue, QueueLimits, RecvError, RecvTimeoutError, TryRecvError};
 use process_task::{Error, ErrorKind, Pool, Process, ProcessBuilder, Shared, StartMethod, Task, process_task};
 use serde::{Deserialize, Deserializer, Serialize, de};
 
@@ -44,8 +44,8 @@ where
 fn an_item_counts_until_it_is_dropped_after_it_was_done() {
     promise(|| {
         let queue = JoinableQueue::unbounded().unwrap();
-        assert!(queue.join_timeout(Duration::ZERO), "nothing was ever put");
-        queue.join();
+        assert!(queue.wait_all_done_timeout(Duration::ZERO).is_ok(), "nothing was ever put");
+        queue.wait_all_done();
         (1..=3).for_each(|number| queue.send(number).unwrap());
         assert_eq!((queue.len(), queue.unfinished()), (3, 3));
 
@@ -61,14 +61,16 @@ fn an_item_counts_until_it_is_dropped_after_it_was_done() {
         *first += 100;
         drop(first);
         let since = Instant::now();
-        assert!(!queue.join_timeout(A_WHILE));
+        assert!(queue.wait_all_done_timeout(A_WHILE).is_err());
         assert!(since.elapsed() >= A_WHILE);
         let first = queue.recv_timeout(Duration::ZERO).unwrap();
         assert_eq!(*first, 1);
         queue.task_done(first);
         assert_eq!(finish(queue.recv().unwrap()), 3);
         assert_eq!((queue.len(), queue.unfinished()), (0, 0));
-        assert!(queue.join_timeout(Duration::ZERO) && queue.join_timeout(Duration::MAX));
+        assert!(
+            queue.wait_all_done_timeout(Duration::ZERO).is_ok() && queue.wait_all_done_timeout(Duration::MAX).is_ok()
+        );
         assert_eq!(queue.try_recv().map(|_| ()), Err(TryRecvError::Empty));
     });
 }
@@ -87,7 +89,7 @@ fn a_forgotten_item_and_one_in_a_panic_are_not_done() {
         let forgotten = std::mem::ManuallyDrop::new(queue.recv().unwrap());
         assert_eq!((queue.try_recv().map(|_| ()), queue.unfinished()), (Err(TryRecvError::Empty), 1));
         assert_eq!(finish(std::mem::ManuallyDrop::into_inner(forgotten)), 2);
-        queue.join();
+        queue.wait_all_done();
     });
 }
 
@@ -123,7 +125,7 @@ fn undecodable_item_is_done_and_panicking_one_comes_back() {
         assert_eq!(queue.unfinished(), 2);
         assert_eq!(finish(queue.recv().unwrap()), Fragile(2));
         assert_eq!(finish(queue.recv().unwrap()), Fragile(3));
-        queue.join();
+        queue.wait_all_done();
     });
 }
 
@@ -140,7 +142,7 @@ fn limits_count_what_waits_and_not_what_is_lent() {
         assert_eq!((queue.unfinished(), queue.len()), (3, 2));
         assert_eq!([(); 3].map(|()| finish(queue.recv().unwrap())), [1, 2, 3]);
 
-        let queue = JoinableQueue::bounded_by(100, 1100).unwrap();
+        let queue = JoinableQueue::with_limits(QueueLimits { items: 100, bytes: 1100 }).unwrap();
         assert_eq!((0..100).take_while(|_| queue.try_send(vec![1u8; 300]).is_ok()).count(), 3);
         let lent: Vec<_> = (0..3).map(|_| queue.recv().unwrap()).collect();
         assert_eq!((0..100).take_while(|_| queue.try_send(vec![2u8; 300]).is_ok()).count(), 3);
@@ -179,7 +181,7 @@ fn every_job_is_done(method: StartMethod) {
     let pool = Pool::builder().workers(1).start_method(method).build().unwrap();
     let in_a_pool = pool.submit(work, jobs.clone());
     (1..=5000).for_each(|job| jobs.send(job).unwrap());
-    jobs.join();
+    jobs.wait_all_done();
     assert_eq!(jobs.unfinished(), 0);
     jobs.close();
     let sum: u64 = workers.into_iter().map(|worker| worker.join().unwrap()).sum();
@@ -212,7 +214,7 @@ fn what_a_killed_process_had_comes_back_first(method: StartMethod) {
         let (first, second, at) = waits.join().unwrap();
         assert_eq!((first, second), (1, 2));
         times.push(at.saturating_duration_since(since));
-        queue.join();
+        queue.wait_all_done();
         process.join().unwrap_err();
     }
 }
@@ -250,7 +252,7 @@ fn what_a_process_had_that_ended_in_any_way_comes_back(method: StartMethod) {
     let pool = Pool::builder().workers(1).start_method(method).build().unwrap();
     pool.call(panic_with_one, queue.clone()).unwrap_err();
     assert_eq!((queue.unfinished(), finish(queue.recv_timeout(PATIENCE).unwrap())), (1, 7));
-    queue.join();
+    queue.wait_all_done();
 }
 
 fn a_process_that_lives_keeps_what_it_has(method: StartMethod) {
@@ -262,7 +264,7 @@ fn a_process_that_lives_keeps_what_it_has(method: StartMethod) {
     for signal in [nix::sys::signal::SIGSTOP, nix::sys::signal::SIGCONT] {
         nix::sys::signal::kill(pid, signal).unwrap();
         assert_eq!(queue.recv_timeout(Duration::from_millis(200)).map(|_| ()), Err(RecvTimeoutError::Timeout));
-        assert!(!queue.join_timeout(A_WHILE));
+        assert!(queue.wait_all_done_timeout(A_WHILE).is_err());
     }
     process.kill().unwrap();
     assert_eq!(finish(queue.recv().unwrap()), 1);
@@ -285,7 +287,7 @@ fn try_after_a_copy(stage: &Stage) {
     };
     fork_copy::beside_a_copy(has_it, lets_go);
     eventually("it has come back", PATIENCE, || queue.try_recv().is_ok_and(|item| finish(item) == 7));
-    queue.join();
+    queue.wait_all_done();
 }
 
 fn try_recv_gets_what_a_dead_copy_had(method: StartMethod) {
@@ -305,8 +307,9 @@ fn join_hears_of_the_last_item_done_elsewhere(method: StartMethod) {
     queue.send(1).unwrap();
     let process = start(method, finish_at, (queue.clone(), &stage));
     until(&stage, 1);
-    let joins: Vec<_> = (0..3).map(|_| queue.clone()).map(|queue| thread::spawn(move || queue.join())).collect();
-    assert!(!queue.join_timeout(A_WHILE));
+    let joins: Vec<_> =
+        (0..3).map(|_| queue.clone()).map(|queue| thread::spawn(move || queue.wait_all_done())).collect();
+    assert!(queue.wait_all_done_timeout(A_WHILE).is_err());
     reach(&stage);
     for join in joins {
         join.join().unwrap();
@@ -338,9 +341,9 @@ fn a_process_that_waits_on_a_closed_queue_gets_what_comes_back(method: StartMeth
     until(&stage, 1);
     queue.close();
     let worker = start(method, work, queue.clone());
-    assert!(!queue.join_timeout(A_WHILE));
+    assert!(queue.wait_all_done_timeout(A_WHILE).is_err());
     process.kill().unwrap();
-    queue.join();
+    queue.wait_all_done();
     assert_eq!(worker.join().unwrap(), 3);
 }
 
@@ -355,5 +358,5 @@ fn a_thousand_that_one_process_had_come_back(method: StartMethod) {
     let mut all: Vec<_> = (0..3000).map(|_| finish(queue.recv_timeout(PATIENCE).unwrap())).collect();
     all.sort_unstable();
     assert!(all.into_iter().eq(0..3000));
-    queue.join();
+    queue.wait_all_done();
 }

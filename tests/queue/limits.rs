@@ -12,15 +12,16 @@ use std::time::Duration;
 use crate::support;
 use crate::support::promise;
 use crate::support::queue_memory;
+use crate::support::restore;
 use crate::support::subprocess::{self, reached};
 use nix::errno::Errno;
-use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use nix::sys::resource::{Resource, setrlimit};
 use nix::unistd::{Uid, setuid};
-use process_task::channel::{JoinableQueue, Queue, RecvError, SimpleQueue, TryRecvError};
+use process_task::channel::{JoinableQueue, Queue, QueueLimits, RecvError, SimpleQueue, TryRecvError};
 use process_task::{Error, ErrorKind, Shared, StartMethod, process_task};
 
 #[test]
-fn without_descriptors_no_queue_is_made_and_nothing_is_left_of_it() {
+fn without_descriptors_no_queue_is_made_and_nothing_is_left() {
     promise(|| plays("no descriptors"));
 }
 
@@ -99,15 +100,7 @@ fn scene() {
 }
 
 fn with<R>(resource: Resource, most: u64, what: impl FnOnce() -> R) -> R {
-    struct Restore(Resource, (u64, u64));
-    impl Drop for Restore {
-        fn drop(&mut self) {
-            setrlimit(self.0, self.1.0, self.1.1).unwrap();
-        }
-    }
-    let before = getrlimit(resource).unwrap();
-    let _restore = Restore(resource, before);
-    setrlimit(resource, most, before.1).unwrap();
+    let _back = restore::soft_limit(resource, most);
     what()
 }
 
@@ -132,7 +125,7 @@ fn no_descriptors() {
         with_more_descriptors(more, || {
             let errors = [
                 Queue::<u8>::unbounded().map(drop).unwrap_err(),
-                Queue::<u8>::bounded_by(3, 1000).map(drop).unwrap_err(),
+                Queue::<u8>::with_limits(QueueLimits { items: 3, bytes: 1000 }).map(drop).unwrap_err(),
                 SimpleQueue::<u8>::new().map(drop).unwrap_err(),
                 JoinableQueue::<u8>::unbounded().map(drop).unwrap_err(),
             ];

@@ -2,7 +2,7 @@
 //! lost with whom is counted exactly.
 //!
 //! Runs in: the test process; producers and consumers in children, which note before and after each step what they do.
-//! Never: takes an item for lost without knowing who had it. Two seconds each, or `PROCESS_TASK_SOAK_SECONDS`.
+//! Never: takes an item for lost without knowing who had it. Each takes what [`seconds`] says.
 
 use std::sync::atomic::Ordering::SeqCst;
 use std::sync::atomic::{AtomicU8, AtomicU64};
@@ -307,7 +307,7 @@ fn work(jobs: JoinableQueue<Item>, book: Book, who: usize) {
                 job.done();
             }
         }
-        Err(RecvTimeoutError::Timeout) => drop(jobs.join_timeout(Duration::from_millis(1))),
+        Err(RecvTimeoutError::Timeout) => drop(jobs.wait_all_done_timeout(Duration::from_millis(1)).is_ok()),
         Err(_) => book.fault(ERROR),
     });
 }
@@ -346,7 +346,7 @@ fn kills_leave_every_lent_item_done(method: StartMethod) {
     herd.go_home();
     // What somebody had who was killed comes back within a tenth of a second.
     rest(Duration::from_millis(500));
-    assert!(jobs.join_timeout(PATIENCE), "{} items are not done", jobs.unfinished());
+    assert!(jobs.wait_all_done_timeout(PATIENCE).is_ok(), "{} items are not done", jobs.unfinished());
     assert_eq!((jobs.unfinished(), jobs.len()), (0, 0));
 
     let tally = count(&book, &unknown);
@@ -366,6 +366,6 @@ fn kills_leave_every_lent_item_done(method: StartMethod) {
         let long = || Item { who: 0, number: 0, padding: padding(1, 40 << 20), beside: None };
         (0..2).for_each(|_| jobs.send(long()).unwrap());
         (0..2).for_each(|_| jobs.task_done(jobs.recv().unwrap()));
-        assert!(jobs.join_timeout(PATIENCE));
+        assert!(jobs.wait_all_done_timeout(PATIENCE).is_ok());
     });
 }

@@ -11,13 +11,15 @@ use crate::support::queue_memory;
 use crate::support::regions::inode;
 use crate::support::shared_counter::{Stage, reach, stage as new_stage, until};
 use crate::support::{self, PATIENCE, promise};
-use process_task::channel::{JoinableQueue, Queue, QueueReceiver, QueueSender, RecvError, SimpleQueue, TryRecvError};
+use process_task::channel::{
+    JoinableQueue, Queue, QueueLimits, QueueReceiver, QueueSender, RecvError, SimpleQueue, TryRecvError,
+};
 use process_task::sync::Mutex;
 use process_task::{Error, ErrorKind, Pool, Process, ProcessBuilder, Shared, StartMethod, Task, process_task};
 use serde::{Deserialize, Deserializer, Serialize};
 
 under_every_start_method! {
-    regions_go_through_queues_and_are_gone_with_their_last_holder,
+    regions_go_through_queues_and_end_with_their_last_holder,
     a_queue_in_a_queue_in_a_queue_works,
     every_kind_of_end_is_an_argument_a_result_and_an_item,
     questions_come_with_the_queue_for_their_answer,
@@ -42,7 +44,7 @@ fn add_to_each(regions: QueueReceiver<Option<Region>>, back: QueueSender<Option<
     }
 }
 
-fn regions_go_through_queues_and_are_gone_with_their_last_holder(method: StartMethod) {
+fn regions_go_through_queues_and_end_with_their_last_holder(method: StartMethod) {
     let (producer, regions) = Queue::bounded(5).unwrap().split();
     let (to, back) = Queue::bounded(5).unwrap().split();
     let process = start(method, add_to_each, (regions, to));
@@ -108,7 +110,7 @@ fn use_all(all: Everything, on: Queue<Everything>) -> Everything {
 }
 
 fn every_kind_of_end_is_an_argument_a_result_and_an_item(method: StartMethod) {
-    let (producer, consumer) = Queue::bounded_by(10, 1 << 20).unwrap().split();
+    let (producer, consumer) = Queue::with_limits(QueueLimits { items: 10, bytes: 1 << 20 }).unwrap().split();
     let simple = SimpleQueue::new().unwrap();
     let all = Everything {
         queue: Queue::bounded(3).unwrap(),

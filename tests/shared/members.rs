@@ -19,12 +19,11 @@ use process_task::{Pool, Process, ProcessBuilder, Shared, StartMethod, process_t
 
 under_every_start_method! {
     within 120 seconds;
-    a_child_that_is_killed_while_it_holds_a_lock_is_found_out_at_once,
+    child_killed_while_it_holds_a_lock_is_found_out_at_once,
     a_worker_that_is_killed_while_it_holds_a_lock_is_found_out,
     a_child_that_leaves_without_giving_a_lock_back_is_found_out,
     a_grandchild_ends_with_the_child_and_is_found_out,
     held_locks_stay_when_the_fork_server_is_killed,
-    held_locks_stay_while_the_fork_server_is_stopped,
     what_a_child_writes_by_mistake_takes_nobodys_lock,
     a_copy_made_by_a_task_is_found_out,
     a_copy_of_the_program_is_found_out_before_it_is_reaped,
@@ -32,6 +31,11 @@ under_every_start_method! {
     a_copy_breaks_a_barrier_only_if_it_is_killed,
     a_copy_that_is_left_gets_what_the_programs_child_held,
     orphaned_copy_gets_the_lock_without_any_report,
+}
+
+under_every_start_method! {
+    apart within 120 seconds;
+    held_locks_stay_while_the_fork_server_is_stopped,
     orphaned_copy_takes_no_held_lock,
 }
 
@@ -83,7 +87,7 @@ fn start(method: StartMethod, prey: &Prey) -> Process<()> {
     process
 }
 
-fn a_child_that_is_killed_while_it_holds_a_lock_is_found_out_at_once(method: StartMethod) {
+fn child_killed_while_it_holds_a_lock_is_found_out_at_once(method: StartMethod) {
     let fastest = (0..10).map(|_| {
         let prey = Prey::new();
         let mut process = start(method, &prey);
@@ -103,7 +107,7 @@ fn a_worker_that_is_killed_while_it_holds_a_lock_is_found_out(method: StartMetho
     prey.until_held();
     let free: u64 = pool.call(tries, &prey).unwrap();
     assert_eq!(free, 0, "the other worker sees that it is held");
-    let _ = pool.kill();
+    pool.kill();
     prey.is_taken_from_the_dead();
     assert!(call.join().is_err());
 }
@@ -125,7 +129,7 @@ fn a_grandchild_ends_with_the_child_and_is_found_out(method: StartMethod) {
 }
 
 fn held_locks_stay_when_the_fork_server_is_killed(method: StartMethod) {
-    for _ in 0..support::rounds(10) {
+    for _ in 0..support::rounds(4) {
         let prey = Prey::new();
         let process = start(method, &prey);
         let holder = process.pid().unwrap();

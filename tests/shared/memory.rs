@@ -241,13 +241,13 @@ fn memory_is_frozen_when_the_last_writer_has_let_go(method: StartMethod) {
     eventually("the task has the handle", PATIENCE, || holds.load(Relaxed) == 1);
     let error = ranges.freeze().unwrap_err();
     assert!(matches!(error.error().kind(), ErrorKind::CannotShare { errno: libc::EBUSY, .. }), "{error}");
-    let ranges = error.into_handle();
+    let ranges = error.into_inner();
     ranges.write(2).unwrap()[0] = 9;
     holds.store(2, Relaxed);
     process.join().unwrap();
     // A second handle, here.
     let other = ranges.clone();
-    let ranges = ranges.freeze().unwrap_err().into_handle();
+    let ranges = ranges.freeze().unwrap_err().into_inner();
     drop(other);
     assert_eq!(ranges.freeze().unwrap()[..], [1, 2, 9]);
 }
@@ -265,7 +265,7 @@ fn a_copy_made_by_fork_keeps_memory_from_being_frozen() {
         };
         let error = values.freeze().unwrap_err();
         assert!(error.to_string().contains("others can still write"), "{error}");
-        values = error.into_handle();
+        values = error.into_inner();
         values[1] = 8;
         kill(copy, Signal::SIGKILL).unwrap();
         waitpid(copy, None).unwrap();

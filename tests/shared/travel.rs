@@ -221,8 +221,8 @@ fn an_initializer_takes_handles_and_workers_keep_them(method: StartMethod) {
     pool.call(die.retries(0), ()).unwrap_err();
     let once_more = pool.map(from_table, 0..1_000).unwrap();
     assert_eq!(once_more[999], Some(0x3e7 ^ 5));
-    pool.close().unwrap();
-    pool.join().unwrap();
+    pool.close();
+    pool.wait_ended().unwrap();
     assert!((1..=4).contains(&entered.load(Relaxed)));
 }
 

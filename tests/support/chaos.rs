@@ -7,6 +7,8 @@ use std::time::{Duration, Instant};
 
 use process_task::{Process, ProcessBuilder, StartMethod, Task};
 
+use crate::support::rounds;
+
 /// Starts a process for one call.
 pub(crate) fn start<T: Task>(method: StartMethod, task: T, args: T::Args<'_>) -> Process<T::Output> {
     ProcessBuilder::new().start_method(method).spawn(task, args).expect("a process")
@@ -28,11 +30,14 @@ impl Random {
     }
 }
 
-/// How long a herd is hunted: two seconds, or as many as `PROCESS_TASK_SOAK_SECONDS` says.
+/// How long a herd is hunted: 0.6 seconds, times `PROCESS_TASK_ROUNDS`, or as many as `PROCESS_TASK_SOAK_SECONDS` says.
 pub(crate) fn seconds() -> Duration {
     let seconds = std::env::var("PROCESS_TASK_SOAK_SECONDS").ok().and_then(|seconds| seconds.parse().ok());
-    Duration::from_secs_f64(seconds.unwrap_or(2.0))
+    seconds.map_or_else(|| Duration::from_millis(rounds(600) as u64), Duration::from_secs_f64)
 }
+
+/// A machine that has much else to do may kill few in the time of a hunt.
+const MIN_KILLS: usize = 10;
 
 /// Processes that do the same, each with a number.
 pub(crate) struct Herd<F> {
@@ -52,7 +57,7 @@ impl<F: Fn(usize) -> Process<()>> Herd<F> {
         self.hunt_for(seconds(), doomed, buried)
     }
 
-    /// [`hunt`](Self::hunt), for so long.
+    /// [`hunt`](Self::hunt), for so long, and until more than a few were killed.
     pub(crate) fn hunt_for(
         &mut self,
         time: Duration,
@@ -61,7 +66,7 @@ impl<F: Fn(usize) -> Process<()>> Herd<F> {
     ) -> usize {
         let mut random = Random::new(7);
         let (mut kills, end) = (0, Instant::now() + time);
-        while Instant::now() < end {
+        while Instant::now() < end || kills <= MIN_KILLS {
             thread::sleep(Duration::from_micros(100 * random.below(80) as u64));
             let number = random.below(self.living.len());
             let victim = self.living.swap_remove(number);

@@ -6,6 +6,7 @@
 //! A census only means something while no other test of the same process runs, so [`promise`] holds one lock for all.
 #![expect(dead_code, reason = "each test program needs a part")]
 
+pub(crate) mod apart;
 pub(crate) mod census;
 pub(crate) mod chaos;
 pub(crate) mod executor;
@@ -23,6 +24,7 @@ pub(crate) mod programs;
 pub(crate) mod pty;
 pub(crate) mod queue_memory;
 pub(crate) mod regions;
+pub(crate) mod restore;
 pub(crate) mod restrict;
 pub(crate) mod scratch;
 pub(crate) mod shared_counter;
@@ -38,7 +40,7 @@ use std::sync::{Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use process_task::process_task;
+use process_task::{ProcessBuilder, StartMethod, process_task};
 
 /// How long a condition may take to come true, within the limit of [`promise`]. Generous: debug builds run on small,
 /// loaded machines.
@@ -50,23 +52,29 @@ pub(crate) const LIMIT: Duration = Duration::from_mins(1);
 /// Makes `fork_server::name` and `exec::name` of every `fn name(StartMethod)`, each a [`promise`].
 ///
 /// `under_every_start_method! { a_promise, another }`, or with a limit of their own
-/// `under_every_start_method! { within 300 seconds; a_long_one }`.
+/// `under_every_start_method! { within 300 seconds; a_long_one }`. After `apart`, each is a [`promise_apart`].
 #[macro_export]
 macro_rules! under_every_start_method {
     ($($name:ident),+ $(,)?) => {
         $crate::under_every_start_method! { within 60 seconds; $($name),+ }
     };
     (within $seconds:literal seconds; $($name:ident),+ $(,)?) => {
-        mod fork_server {
+        $crate::under_every_start_method! { @ promise_within, fork_server, exec, $seconds; $($name),+ }
+    };
+    (apart within $seconds:literal seconds; $($name:ident),+ $(,)?) => {
+        $crate::under_every_start_method! { @ promise_apart, apart_fork_server, apart_exec, $seconds; $($name),+ }
+    };
+    (@ $promise:ident, $fork_server:ident, $exec:ident, $seconds:literal; $($name:ident),+) => {
+        mod $fork_server {
             $(#[test] fn $name() {
                 let limit = std::time::Duration::from_secs($seconds);
-                $crate::support::promise_within(limit, || super::$name(process_task::StartMethod::ForkServer));
+                $crate::support::$promise(limit, || super::$name(process_task::StartMethod::ForkServer));
             })+
         }
-        mod exec {
+        mod $exec {
             $(#[test] fn $name() {
                 let limit = std::time::Duration::from_secs($seconds);
-                $crate::support::promise_within(limit, || super::$name(process_task::StartMethod::Exec));
+                $crate::support::$promise(limit, || super::$name(process_task::StartMethod::Exec));
             })+
         }
     };
@@ -94,6 +102,15 @@ pub(crate) fn promise_within(limit: Duration, test: impl FnOnce()) {
         test();
         census::clean(&before);
     });
+}
+
+/// [`promise_within`], in a process of its own, beside the other tests of this one: for a test that mostly waits.
+pub(crate) fn promise_apart(limit: Duration, test: impl FnOnce()) {
+    if apart::is_here() {
+        promise_within(limit, test);
+    } else {
+        apart::run();
+    }
 }
 
 /// Runs `body` on this thread, alone in this process; ends the process if it takes longer than `limit`.
@@ -183,3 +200,10 @@ pub(crate) fn spares_are_ready(running: usize) {
 
 #[process_task]
 fn nothing() {}
+
+/// Describes processes that are made by `method`.
+pub(crate) fn process_builder(method: StartMethod) -> ProcessBuilder {
+    let mut builder = ProcessBuilder::new();
+    builder.start_method(method);
+    builder
+}

@@ -30,19 +30,22 @@ pub(crate) const NEVER: u8 = 3;
 pub(crate) const CLOSE: u8 = 4;
 pub(crate) const PROOF_KIND: u8 = 5;
 
-pub(crate) const WRONG_KEY: &str = "it could not show that it has the key";
-pub(crate) const ENDED: &str = "it ended the connection during the handshake, as one does that has another key";
-pub(crate) const LATE: &str = "it took too long to show who it is";
-pub(crate) const CONNECTS_TOO: &str = "it does not listen, but connects, too";
-pub(crate) const LISTENS_TOO: &str = "it does not connect, but listens, too";
-pub(crate) const OTHER_PROTOCOL: &str = "it speaks another protocol";
-pub(crate) const OTHER_VERSION: &str = "it speaks another version of the protocol";
+pub(crate) const WRONG_KEY: &str = "the peer could not show that it has the key; give both sides the same `Key`";
+pub(crate) const ENDED: &str = "the peer ended the connection during the handshake, as one does that has another \
+                                key; give both sides the same `Key`";
+pub(crate) const LATE: &str =
+    "the peer did not authenticate in time; `handshake_timeout` and `connect_tcp_timeout` allow more";
+pub(crate) const CONNECTS_TOO: &str = "the peer connects too; one side has to listen";
+pub(crate) const LISTENS_TOO: &str = "the peer listens too; one side has to connect";
+pub(crate) const OTHER_PROTOCOL: &str = "the peer speaks another protocol; is it a program with this crate?";
+pub(crate) const OTHER_VERSION: &str =
+    "the peer speaks another version of the protocol; use the same version of this crate on both sides";
 
 /// Why somebody was refused.
 #[track_caller]
 pub(crate) fn refused<T>(result: Result<T, Error>) -> String {
     match result.map_err(|error| error.kind().clone()) {
-        Err(ErrorKind::Refused { reason, .. }) => reason,
+        Err(ErrorKind::PeerRefused { reason, .. }) => reason,
         Err(other) => panic!("{other:?}"),
         Ok(_) => panic!("somebody was let in"),
     }
@@ -240,7 +243,7 @@ pub(crate) fn is_open(listener: &Listener, key: &Key) {
         let server: Connection<String, String> = loop {
             match listener.accept() {
                 Ok(server) => break server,
-                Err(error) => assert!(matches!(error.kind(), ErrorKind::Refused { .. }), "{error}"),
+                Err(error) => assert!(matches!(error.kind(), ErrorKind::PeerRefused { .. }), "{error}"),
             }
         };
         client.join().unwrap().unwrap().send("hello".to_owned()).unwrap();

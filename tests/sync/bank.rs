@@ -1,14 +1,16 @@
 //! A bank whose total never changes, while those who move its money, and those who wait for some, are killed with kill -9.
 //!
-//! Two seconds, or as many as `PROCESS_TASK_SOAK_SECONDS` says, half of them under each start method. Runs in: the test process, which kills;
+//! As long as [`seconds`] says, half of that under each start method. Runs in: the test process, which kills;
 //! the tasks in children. Never: relies on who is killed when; but goes on until somebody was killed in the middle of a transfer.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed, Ordering::SeqCst, fence};
 use std::time::{Duration, Instant};
 
 use crate::support::PATIENCE;
+use crate::support::chaos::seconds;
+use crate::support::process_builder;
 use process_task::sync::{Condvar, LockResult, Mutex, MutexGuard};
-use process_task::{ErrorKind, Process, ProcessBuilder, Shareable, Shared, StartMethod, process_task};
+use process_task::{ErrorKind, Process, Shareable, Shared, StartMethod, process_task};
 
 under_every_start_method! {
     within 600 seconds;
@@ -132,7 +134,7 @@ fn random(seed: &mut u64) -> usize {
 }
 
 fn employ(method: StartMethod, bank: &Shared<Bank>, number: usize, seed: u64) -> Process<()> {
-    let builder = ProcessBuilder::new().start_method(method);
+    let builder = process_builder(method);
     match number % 2 {
         0 => builder.spawn(move_money, (bank, seed | 1)),
         _ => builder.spawn(watch_money, bank),
@@ -141,8 +143,7 @@ fn employ(method: StartMethod, bank: &Shared<Bank>, number: usize, seed: u64) ->
 }
 
 fn kills_never_change_the_banks_total(method: StartMethod) {
-    let seconds = std::env::var("PROCESS_TASK_SOAK_SECONDS").ok().and_then(|seconds| seconds.parse().ok());
-    let duration = Duration::from_secs_f64(seconds.unwrap_or(2.0) / 2.0);
+    let duration = seconds() / 2;
     let bank = Shared::new(Bank::new()).unwrap();
     let mut seed = 0x9E37_79B9_7F4A_7C15 ^ u64::from(std::process::id());
     println!("seed {seed}");

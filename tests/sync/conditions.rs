@@ -249,7 +249,7 @@ fn notification_of_a_killed_waiter_skips_later_waiters(method: StartMethod) {
 
 /// The same at any moment between the notification and the end of the wait.
 fn notification_of_a_killed_waiter_goes_to_the_next(method: StartMethod) {
-    for round in 0..support::rounds(20) {
+    for round in 0..support::rounds(6) {
         let (tokens, stage) = (tokens(), new_stage());
         let first = start(method, take_a_token, (&tokens, &stage));
         until_waiting(&tokens, &stage, 1);
@@ -323,7 +323,7 @@ fn killed_notifiers_cost_nothing(method: StartMethod) {
             count
         };
         let waiters = [(); 2].map(|()| scope.spawn(waits));
-        for _ in 0..support::rounds(20) {
+        for _ in 0..support::rounds(6) {
             let stage = new_stage();
             let notifier = start(method, notify_for_ever, (&tokens, &stage));
             until(&stage, 100);

@@ -12,7 +12,7 @@ use process_task::sync::{Condvar, Mutex, ReentrantMutex, TryLockError};
 use process_task::{ProcessBuilder, Shared, StartMethod, process_task};
 
 under_every_start_method! {
-    time_outs_in_a_storm_of_signals_are_neither_early_nor_much_late,
+    time_outs_in_a_storm_of_signals_are_neither_early_nor_late,
     a_storm_of_signals_neither_wakes_nor_unlocks,
 }
 
@@ -41,7 +41,7 @@ fn time_out_in_a_storm(all: &All, time: Duration) -> ([Duration; 3], u32) {
     (took, HANDLED.load(Relaxed) - before)
 }
 
-fn time_outs_in_a_storm_of_signals_are_neither_early_nor_much_late(method: StartMethod) {
+fn time_outs_in_a_storm_of_signals_are_neither_early_nor_late(method: StartMethod) {
     const TIME: Duration = Duration::from_millis(120);
     let all = all();
     let (_mutex, _reentrant) = (all.0.lock().unwrap(), all.2.lock().unwrap());

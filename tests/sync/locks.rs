@@ -23,7 +23,7 @@ under_every_start_method! {
     a_holder_that_exits_with_a_guard_poisons,
     a_holder_that_returns_and_forgets_its_guard_poisons,
     a_holder_that_lives_keeps_the_mutex,
-    a_copy_made_by_fork_does_not_unlock_and_may_hold_a_lock_itself,
+    copy_made_by_fork_does_not_unlock_and_may_hold_a_lock,
     forgotten_guard_of_a_dropped_region_does_no_harm,
     a_thousand_primitives_of_one_region_work_side_by_side,
     a_reentrant_mutex_is_held_until_its_last_guard_is_dropped,
@@ -222,7 +222,7 @@ fn make_copies(counter: &Counter) -> bool {
     still_held && counter.lock().is_err()
 }
 
-fn a_copy_made_by_fork_does_not_unlock_and_may_hold_a_lock_itself(method: StartMethod) {
+fn copy_made_by_fork_does_not_unlock_and_may_hold_a_lock(method: StartMethod) {
     let counter = counter();
     assert!(start(method, make_copies, &counter).join().unwrap());
     assert!(counter.is_poisoned());

@@ -20,7 +20,7 @@ under_every_start_method! {
     many_read_and_one_writes,
     a_killed_writer_poisons_within_a_tenth_of_a_second,
     a_killed_reader_vanishes_within_a_tenth_of_a_second,
-    a_writer_that_returns_with_its_guard_poisons_and_a_reader_does_not,
+    writer_that_returns_with_its_guard_poisons_a_reader_does_not,
     a_killed_waiter_costs_nothing,
     stream_of_readers_does_not_starve_a_writer,
     a_time_out_is_neither_early_nor_without_end,
@@ -151,7 +151,7 @@ fn return_with_a_guard(book: &Book, write: bool) {
     );
 }
 
-fn a_writer_that_returns_with_its_guard_poisons_and_a_reader_does_not(method: StartMethod) {
+fn writer_that_returns_with_its_guard_poisons_a_reader_does_not(method: StartMethod) {
     let book = book();
     start(method, return_with_a_guard, (&book, false)).join().unwrap();
     assert!(book.write().is_ok());

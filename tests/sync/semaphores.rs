@@ -17,12 +17,12 @@ use process_task::{Process, Shared, StartMethod, process_task};
 under_every_start_method! {
     within 120 seconds;
     permits_are_counted_over_processes,
-    a_killed_holders_permits_come_back_within_a_tenth_of_a_second,
-    a_permit_of_one_that_is_known_to_be_dead_is_found_without_waiting,
+    killed_holders_permits_come_back_within_a_tenth_of_a_second,
+    permit_of_a_process_known_dead_is_found_without_waiting,
     a_holder_that_returns_or_exits_with_a_permit_loses_it,
     a_holder_that_lives_keeps_its_permit,
     a_killed_waiter_costs_nothing,
-    a_forgotten_permit_comes_back_by_a_release_and_by_nothing_else,
+    forgotten_permit_comes_back_by_a_release_alone,
     a_time_out_is_neither_early_nor_without_end,
     a_copy_made_by_fork_gives_nothing_back,
     three_hundred_processes_in_a_row_leave_room_for_the_next,
@@ -78,14 +78,14 @@ fn permits_are_counted_over_processes(method: StartMethod) {
     assert_eq!(format!("{:?}", *permits), "Semaphore { available: 4, .. }");
 }
 
-fn a_killed_holders_permits_come_back_within_a_tenth_of_a_second(method: StartMethod) {
+fn killed_holders_permits_come_back_within_a_tenth_of_a_second(method: StartMethod) {
     let mut times = vec![];
     while times.iter().all(|time| *time >= Duration::from_millis(100)) {
         assert!(times.len() < 20, "it takes too long: {times:?}");
         let (permits, stage) = (permits(3), new_stage());
         let holder = start(method, keep, (&permits, 3, &stage));
         until(&stage, 1);
-        assert!(permits.acquire_timeout(Duration::from_millis(120)).is_none());
+        assert!(permits.acquire_timeout(Duration::from_millis(120)).is_err());
         holder.kill().unwrap();
         let since = Instant::now();
         let _all = [(); 3].map(|()| permits.acquire());
@@ -95,7 +95,7 @@ fn a_killed_holders_permits_come_back_within_a_tenth_of_a_second(method: StartMe
     }
 }
 
-fn a_permit_of_one_that_is_known_to_be_dead_is_found_without_waiting(method: StartMethod) {
+fn permit_of_a_process_known_dead_is_found_without_waiting(method: StartMethod) {
     let (permits, stage) = (permits(2), new_stage());
     let holder = start(method, keep, (&permits, 2, &stage));
     until(&stage, 1);
@@ -124,7 +124,7 @@ fn a_holder_that_returns_or_exits_with_a_permit_loses_it(method: StartMethod) {
     let permits = permits(1);
     for exit in [false, true] {
         assert_eq!(start(method, leave_with_a_permit, (&permits, exit)).join().is_ok(), !exit);
-        assert!(permits.acquire_timeout(PATIENCE).is_some());
+        assert!(permits.acquire_timeout(PATIENCE).is_ok());
     }
 }
 
@@ -134,7 +134,7 @@ fn a_holder_that_lives_keeps_its_permit(method: StartMethod) {
     until(&stage, 1);
     let pid = nix::unistd::Pid::from_raw(holder.pid().unwrap().cast_signed());
     nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGSTOP).unwrap();
-    assert!(permits.acquire_timeout(Duration::from_millis(300)).is_none(), "a process that is stopped is not dead");
+    assert!(permits.acquire_timeout(Duration::from_millis(300)).is_err(), "a process that is stopped is not dead");
     nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGCONT).unwrap();
     reach(&stage);
     drop(permits.acquire());
@@ -171,7 +171,7 @@ fn a_killed_waiter_costs_nothing(method: StartMethod) {
     eventually("the permit comes back from whoever had it", PATIENCE, || permits.available() == 1);
 }
 
-fn a_forgotten_permit_comes_back_by_a_release_and_by_nothing_else(method: StartMethod) {
+fn forgotten_permit_comes_back_by_a_release_alone(method: StartMethod) {
     let permits = Shared::new(Semaphore::bounded(1)).unwrap();
     assert_eq!(permits.add_permit(), Err(TooManyPermits));
     let held = permits.acquire();
@@ -179,7 +179,7 @@ fn a_forgotten_permit_comes_back_by_a_release_and_by_nothing_else(method: StartM
     drop(held);
     start(method, take_one, (&permits, &new_stage())).join().unwrap();
     assert_eq!(permits.available(), 0);
-    assert!(permits.acquire_timeout(Duration::from_millis(150)).is_none());
+    assert!(permits.acquire_timeout(Duration::from_millis(150)).is_err());
     permits.add_permit().unwrap();
     assert_eq!(permits.add_permit(), Err(TooManyPermits));
     assert_eq!(permits.available(), 1);
@@ -191,11 +191,11 @@ fn a_time_out_is_neither_early_nor_without_end(method: StartMethod) {
     until(&stage, 1);
     for time in [0, 1, 20, 120].map(Duration::from_millis) {
         let since = Instant::now();
-        assert!(permits.acquire_timeout(time).is_none());
+        assert!(permits.acquire_timeout(time).is_err());
         assert!(since.elapsed() >= time);
     }
     holder.kill().unwrap();
-    assert!(permits.acquire_timeout(Duration::MAX).is_some());
+    assert!(permits.acquire_timeout(Duration::MAX).is_ok());
 }
 
 #[process_task]
@@ -210,7 +210,7 @@ fn make_copies(permits: &Permits) {
         assert_eq!(permits.available(), 0);
     });
     drop(held);
-    assert!(permits.acquire_timeout(PATIENCE).is_some());
+    assert!(permits.acquire_timeout(PATIENCE).is_ok());
 }
 
 fn a_copy_made_by_fork_gives_nothing_back(method: StartMethod) {
@@ -263,7 +263,7 @@ fn come_and_go(number: usize, ground: &Ground) {
     while !over.load(SeqCst) {
         let permit = match random.below(3) {
             0 => permits.try_acquire(),
-            1 => permits.acquire_timeout(Duration::from_millis(1)),
+            1 => permits.acquire_timeout(Duration::from_millis(1)).ok(),
             _ => Some(permits.acquire()),
         };
         let Some(permit) = permit else { continue };

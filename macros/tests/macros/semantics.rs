@@ -267,7 +267,7 @@ fn options_ride_on_the_value() {
 }
 
 #[test]
-fn options_are_set_on_a_copy_of_the_task_and_the_last_word_counts() {
+fn options_are_set_on_a_copy_and_the_last_one_counts() {
     use std::time::Duration;
     let options = patient.timeout(Duration::MAX).retries(0).memory_limit(5).memory_limit(7).options();
     assert_eq!((options.timeout, options.retries, options.memory_limit), (Some(Duration::MAX), 0, Some(7)));

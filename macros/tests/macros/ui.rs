@@ -2,7 +2,7 @@
 //! silence, under the strictest lints.
 
 #[test]
-fn mistakes_are_reported_where_they_were_made_and_good_code_compiles() {
+fn mistakes_are_reported_in_place_and_good_code_compiles() {
     let cases = trybuild::TestCases::new();
     cases.compile_fail("tests/ui/[!p]*.rs");
     cases.compile_fail("tests/ui/preload_*.rs");

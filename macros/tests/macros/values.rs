@@ -242,7 +242,7 @@ fn noisy(lent: &Noisy, given: Noisy) -> Noisy {
 }
 
 #[test]
-fn the_result_is_encoded_before_anything_that_outlives_the_call_is_dropped() {
+fn result_is_encoded_before_what_outlives_the_call_is_dropped() {
     let lent = Noisy("lent".to_owned());
     // The first value of a type is also read where it is sent.
     drop(task_call::call(&noisy, (&lent, Noisy("first".to_owned()))).unwrap());

@@ -9,15 +9,12 @@
 use std::any::Any;
 use std::backtrace::{Backtrace, BacktraceStatus};
 use std::cell::RefCell;
-use std::os::fd::{AsRawFd, BorrowedFd};
 use std::panic::{self, AssertUnwindSafe, PanicHookInfo};
-use std::sync::OnceLock;
-use std::sync::atomic::{AtomicI32, Ordering::Relaxed};
+use std::sync::{Mutex, OnceLock};
 
-use crate::codec::message::to_bytes;
 use crate::link::CrashNote;
-use crate::link::message::{FromServer, PanicReport};
-use crate::sys::{fd, socket};
+use crate::link::message::PanicReport;
+use crate::sys::mutex::MutexExt as _;
 
 thread_local! {
     static LAST: RefCell<Option<PanicReport>> = const { RefCell::new(None) };
@@ -31,27 +28,20 @@ pub(crate) fn set_sink(crash_note: CrashNote) {
     let _ = CRASH_NOTE.set(crash_note);
 }
 
-/// The descriptor of the parent's socket while this is a fork server that runs preloads; -1 otherwise.
-static PRELOADING: AtomicI32 = AtomicI32::new(-1);
+/// What is told of a panic that ends the process, besides.
+static ABORT_HOOK: Mutex<Option<fn(&str)>> = Mutex::new(None);
 
-/// Runs `preloads`.
-///
-/// Runs in: the fork server, before it serves.
-///
-/// # Errors
-/// One of them panicked: what it said. In a program that aborts on panics, `socket` has been told, and nothing returns.
-pub(crate) fn catch(socket: BorrowedFd<'_>, preloads: impl FnOnce()) -> Result<(), String> {
-    PRELOADING.store(socket.as_raw_fd(), Relaxed);
-    let outcome = panic::catch_unwind(AssertUnwindSafe(preloads));
-    PRELOADING.store(-1, Relaxed);
-    outcome.map_err(|payload| sentence(&take_report(payload)))
+/// In a program that aborts on panics, `hook` is called with what a panic says before the process ends.
+pub(crate) fn set_abort_hook(hook: Option<fn(&str)>) {
+    *ABORT_HOOK.lock_unpoisoned() = hook;
 }
 
-/// Tells the parent why there will be no fork server.
-pub(crate) fn tell_of_preload(socket: BorrowedFd<'_>, panic: &str) {
-    // A message has a bound, which leaves room for the rest of it.
-    let text = panic[..panic.floor_char_boundary(socket::MAX_MESSAGE / 2)].to_owned();
-    let _ = socket::send(socket, &to_bytes(&FromServer::PreloadPanicked { text }), &[]);
+/// Runs `code`.
+///
+/// # Errors
+/// It panicked: what it said. In a program that aborts on panics, nothing returns.
+pub(crate) fn catch(code: impl FnOnce()) -> Result<(), String> {
+    panic::catch_unwind(AssertUnwindSafe(code)).map_err(|payload| sentence(&take_report(payload)))
 }
 
 fn sentence(report: &PanicReport) -> String {
@@ -69,10 +59,11 @@ pub(crate) fn install_hook() {
         let report = report(info);
         if let Some(crash_note) = CRASH_NOTE.get() {
             crash_note.say(&sentence(&report));
-        } else if cfg!(panic = "abort")
-            && let Some(socket) = fd::from_number(PRELOADING.load(Relaxed))
-        {
-            tell_of_preload(socket, &sentence(&report));
+        } else if cfg!(panic = "abort") {
+            let hook = *ABORT_HOOK.lock_unpoisoned();
+            if let Some(hook) = hook {
+                hook(&sentence(&report));
+            }
         }
         // A thread that is ending has no place for it any more, and no way to ask for one.
         let _ = LAST.try_with(|last| {

@@ -67,7 +67,7 @@ pub use self::listener::{Listener, connect_unix};
 #[cfg(feature = "tcp")]
 pub use self::listener::{connect_tcp, connect_tcp_timeout};
 pub(crate) use self::queue::Travelling;
-pub use self::queue::{Item, JoinableQueue, Queue, QueueIter, QueueReceiver, QueueSender, SimpleQueue};
+pub use self::queue::{Item, JoinableQueue, Queue, QueueIter, QueueLimits, QueueReceiver, QueueSender, SimpleQueue};
 #[cfg(feature = "tcp")]
 pub use self::remote::Key;
 pub use crate::codec::Message;

@@ -6,6 +6,7 @@ mod batch;
 mod boot;
 mod foreign_threads;
 mod job_control;
+mod preload;
 mod serve;
 mod server;
 mod setup;

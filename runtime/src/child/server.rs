@@ -40,8 +40,8 @@ use std::time::{Duration, Instant};
 
 use super::foreign_threads::ForeignThreads;
 use super::job_control::JobControl;
+use super::preload::run_preloads;
 use super::{boot, serve, setup};
-use crate::call::panics;
 use crate::codec::message::{from_bytes, to_bytes};
 use crate::link::StartMethod;
 use crate::link::boot_env::{BOOT_ENV, BootEnv, BootRole};
@@ -52,7 +52,7 @@ use crate::sys::hangup::{ChildEnd, ServerEnd};
 use crate::sys::process::{self, Forked, Pid};
 use crate::sys::socket;
 use crate::sys::{self, Errno, fd, inherit, poll, rights, self_exe, signal, terminal};
-use crate::task::{fingerprint, preloads};
+use crate::task::fingerprint;
 
 /// How long killed children may take to end before the server no longer waits for them. They take milliseconds.
 const MAX_END_TIME: Duration = Duration::from_secs(1);
@@ -138,8 +138,7 @@ fn begin(socket: BorrowedFd<'_>) -> Result<(OwnedFd, ProcId, OwnedFd), Errno> {
     proc_table::adopt(table, member(server)?)?;
     proc_table::hold_liveness_lock()?;
     let events = signal::events()?;
-    if let Err(panic) = panics::catch(socket, || preloads().for_each(|preload| preload())) {
-        panics::tell_of_preload(socket, &panic);
+    if !run_preloads(socket) {
         process::exit_now(1);
     }
     // Preloads may have installed handlers, too.

@@ -14,7 +14,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use crate::codec::message::from_bytes;
 use crate::link::message::{Attached, ExecSetup, Setup, SetupRefusal};
 use crate::sys::identity::{self, Identity};
-use crate::sys::{Errno, env, fd, hangup, limits, process, signal};
+use crate::sys::{Errno, cpu, env, fd, hangup, limits, process, signal};
 
 /// Does what `setup` says; `attached` are the descriptors that came with it.
 ///
@@ -31,7 +31,7 @@ pub(super) fn apply(setup: Setup, attached: &[OwnedFd]) -> Result<(), SetupRefus
         limits::set_niceness(niceness).map_err(|errno| refusal("set its niceness", errno))?;
     }
     if let Some(cpus) = &setup.cpus {
-        limits::set_cpus(cpus).map_err(|errno| refusal("choose its processors", errno))?;
+        cpu::set_allowed(cpus).map_err(|errno| refusal("choose its processors", errno))?;
     }
     for (place, values) in setup.limits {
         if place == limits::ADDRESS_SPACE

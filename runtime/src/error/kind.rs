@@ -123,9 +123,11 @@ pub enum ErrorKind {
         /// How long it may be.
         limit: usize,
     },
-    /// The other side of a connection between machines could not show that it has the key, or was not let in.
+    /// The peer of a connection to, or from, a process that shares no ancestor could not show that it has the key, or was not
+    /// let in.
+    #[doc(alias = "AuthenticationError")]
     #[non_exhaustive]
-    Refused {
+    PeerRefused {
         /// What it could not show.
         reason: String,
     },
@@ -171,12 +173,28 @@ pub enum ErrorKind {
     },
     /// A method that had the object for itself panicked, and may have left it half changed.
     Poisoned,
-    /// The caller asked for something that makes no sense.
+    /// The caller asked for something that makes no sense, such as a number of 0 where at least 1 is needed.
+    ///
+    /// One rule holds for such a 0, of workers, calls, items, bytes, processors or peers: it is this error, and no panic. It
+    /// comes from the function that gets the number and returns a `Result`, else from the one that uses it: `build` and `spawn`
+    /// of a builder, `accept` of a listener, and the results of `imap`. A [`Duration`] of 0 is no mistake.
     #[non_exhaustive]
     InvalidInput {
         /// What, and what would be right.
         reason: String,
     },
+}
+
+impl ErrorKind {
+    /// The error number of the kernel, for the kinds that have one.
+    pub(super) fn errno(&self) -> Option<i32> {
+        match self {
+            Self::CouldNotStart { errno, .. } | Self::ChannelFailed { errno, .. } | Self::CannotShare { errno, .. } => {
+                Some(*errno)
+            }
+            _ => None,
+        }
+    }
 }
 
 /// Which way a value was going when it could not be encoded or decoded.
@@ -221,7 +239,7 @@ pub enum Direction {
 /// fn pay(amount: u32) -> u32 { amount }
 ///
 /// let pool = Pool::new()?;
-/// pool.close()?;
+/// pool.close();
 /// let error = pool.call(pay, 100).unwrap_err();
 /// assert_eq!(error.execution(), Execution::NotStarted);       // safe to try elsewhere
 /// # process_task::Result::Ok(())

@@ -2,15 +2,19 @@
 //!
 //! Runs in: any process.
 
+pub(crate) mod elapsed;
 mod kind;
 mod sentences;
 
+use std::io;
+use std::panic::AssertUnwindSafe;
 use std::path::Path;
 
 use nix::errno::Errno;
 
 use crate::sys::process;
 
+pub use self::elapsed::Elapsed;
 pub use self::kind::{Direction, ErrorKind, Execution};
 pub(crate) use self::sentences::why;
 
@@ -46,11 +50,45 @@ struct Inner {
     attempts: Vec<Error>,
     /// What is known beside, for people.
     notes: Vec<String>,
+    /// What the kernel said, for [`source`](std::error::Error::source).
+    cause: Option<OsError>,
 }
+
+/// An error number of the kernel as an [`io::Error`], which itself is neither `Clone` nor `Eq`. It holds a number and
+/// nothing else, so a panic leaves nothing half done in it.
+#[derive(Debug)]
+struct OsError(AssertUnwindSafe<io::Error>);
+
+impl OsError {
+    /// `None` for 0, which stands for no error of the kernel.
+    fn of(errno: i32) -> Option<Self> {
+        (errno != 0).then(|| Self(AssertUnwindSafe(io::Error::from_raw_os_error(errno))))
+    }
+
+    fn errno(&self) -> i32 {
+        self.0.raw_os_error().unwrap_or_default()
+    }
+}
+
+impl Clone for OsError {
+    fn clone(&self) -> Self {
+        Self(AssertUnwindSafe(io::Error::from_raw_os_error(self.errno())))
+    }
+}
+
+impl PartialEq for OsError {
+    fn eq(&self, other: &Self) -> bool {
+        self.errno() == other.errno()
+    }
+}
+
+impl Eq for OsError {}
 
 impl Error {
     pub(crate) fn new(kind: ErrorKind, execution: Execution) -> Self {
-        Self(Box::new(Inner { kind, execution, task: None, process: None, attempts: Vec::new(), notes: Vec::new() }))
+        let cause = kind.errno().and_then(OsError::of);
+        let (attempts, notes) = (Vec::new(), Vec::new());
+        Self(Box::new(Inner { kind, execution, task: None, process: None, attempts, notes, cause }))
     }
 
     /// The process never started: `step` was refused with `errno`.
@@ -91,7 +129,9 @@ impl Error {
 
     pub(crate) fn cannot_write(path: &Path, error: &std::io::Error) -> Self {
         let kind = ErrorKind::CannotWrite { path: path.to_owned(), reason: error.to_string() };
-        Self::new(kind, Execution::NotStarted)
+        let mut this = Self::new(kind, Execution::NotStarted);
+        this.0.cause = error.raw_os_error().and_then(OsError::of);
+        this
     }
 
     /// Adds which task was to run.
@@ -168,4 +208,29 @@ impl Error {
     }
 }
 
-impl std::error::Error for Error {}
+impl std::error::Error for Error {
+    /// The [`io::Error`] of the kernel, if it was the kernel that refused something.
+    ///
+    /// ```
+    /// use std::error::Error;
+    /// use std::io;
+    /// use process_task::{ProcessBuilder, process_task};
+    ///
+    /// #[process_task]
+    /// fn nothing() {}
+    ///
+    /// let error = ProcessBuilder::new().current_dir("/nonexistent").spawn(nothing, ()).unwrap_err();
+    /// let cause = error.source().and_then(|cause| cause.downcast_ref::<io::Error>()).unwrap();
+    /// assert_eq!(cause.kind(), io::ErrorKind::NotFound);
+    /// ```
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        self.0.cause.as_ref().map(|cause| &*cause.0 as _)
+    }
+}
+
+impl<T> From<Elapsed<T>> for Error {
+    /// What was given is dropped, and the number of calls is not kept.
+    fn from(_: Elapsed<T>) -> Self {
+        Self::new(ErrorKind::Elapsed, Execution::NotStarted)
+    }
+}

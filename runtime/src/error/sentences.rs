@@ -135,7 +135,7 @@ impl Error {
             ErrorKind::TooLong { bytes, limit } => {
                 write!(f, "cannot send the {bytes} bytes of the message: at most {limit} bytes fit into the channel")
             }
-            ErrorKind::Refused { reason } => write!(f, "the other side was refused: {reason}"),
+            ErrorKind::PeerRefused { reason } => write!(f, "connection refused: {reason}"),
             ErrorKind::ChannelFailed { step, errno } => {
                 write!(f, "cannot use the channel: {step}: {}", why(Errno::from_raw(*errno)))
             }

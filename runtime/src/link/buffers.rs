@@ -20,13 +20,14 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::panic::{RefUnwindSafe, UnwindSafe};
 use std::sync::atomic::AtomicU32;
 use std::sync::atomic::Ordering::{Acquire, Release};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, Weak};
 use std::time::Duration;
 
 use super::frame::BufferName;
 use crate::codec::Spill;
 use crate::sys::held::HeldFd;
 use crate::sys::memory::{self, Access, Map};
+use crate::sys::mutex::MutexExt as _;
 use crate::sys::{self, clock};
 
 /// How many buffers a side keeps.
@@ -141,7 +142,7 @@ impl SharedBufferPool {
     }
 
     fn lock(&self) -> MutexGuard<'_, BufferPool> {
-        self.0.pool.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.pool.lock_unpoisoned()
     }
 }
 

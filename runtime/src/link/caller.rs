@@ -24,7 +24,7 @@ use crate::codec::handles::Handles;
 use crate::codec::handles::Received;
 use crate::codec::message::{from_bytes, to_bytes};
 use crate::sys::socket;
-use crate::sys::{self, Errno, limits};
+use crate::sys::{self, Errno, cpu};
 
 /// The parent's end. `T` is what the owner remembers of a call.
 #[derive(Debug)]
@@ -203,7 +203,7 @@ impl<T> Caller<T> {
     /// Tells the child that its parent is about to sleep, or is awake again. To be followed by a look at
     /// [`Caller::has_reply`]: either we see the reply, or the child sees the word.
     pub(crate) fn set_notify_reply(&self, notify_reply: bool) {
-        let processor = if notify_reply { limits::current_cpu() + 1 } else { 0 };
+        let processor = if notify_reply { cpu::current() + 1 } else { 0 };
         doorbell::set_flag(&self.link.request.words().notify_reply.0, processor);
     }
 

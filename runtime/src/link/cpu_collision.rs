@@ -14,7 +14,7 @@
 
 use std::time::{Duration, Instant};
 
-use crate::sys::limits;
+use crate::sys::cpu;
 
 /// Turns that follow each other faster than this are a conversation; slower ones are work.
 const MAX_TURN_GAP: Duration = Duration::from_micros(100);
@@ -52,7 +52,7 @@ impl CpuCollision {
             self.patience = MIN_COLLISIONS;
         }
         let talking = now - std::mem::replace(&mut self.last, now) < MAX_TURN_GAP;
-        if !talking || others != Some(limits::current_cpu()) {
+        if !talking || others != Some(cpu::current()) {
             self.in_a_row = 0;
             return;
         }
@@ -60,7 +60,7 @@ impl CpuCollision {
         if self.in_a_row >= self.patience {
             self.in_a_row = 0;
             self.patience = self.patience.saturating_mul(2);
-            limits::leave_current_cpu();
+            cpu::leave_current();
         }
     }
 }

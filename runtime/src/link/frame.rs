@@ -199,7 +199,7 @@ mod tests {
     }
 
     #[test]
-    fn a_limit_of_memory_is_at_least_a_page_and_never_lower_than_asked_for_by_more() {
+    fn limit_of_memory_is_rounded_down_but_at_least_a_page() {
         assert_eq!([None, Some(0), Some(1), Some(PAGE), Some(3 * PAGE - 1)].map(pages), [0, 1, 1, 1, 2]);
         assert_eq!([Some((1 << 44) - 1), Some(1 << 44), Some(u64::MAX)].map(pages), [u32::MAX, 0, 0]);
     }

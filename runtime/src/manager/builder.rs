@@ -96,6 +96,7 @@ impl ManagerBuilder {
     }
 
     attribute_setters! {
+        setter: (mut self) -> Self, this: self,
         it: "the manager", its: "the manager's", new: "Manager::builder()", run: "start()?.call(seen, ())?"
     }
 
@@ -121,8 +122,8 @@ impl ManagerBuilder {
             sender: sender.clone(),
             listen: self.listen,
         };
-        let builder = ProcessBuilder::new().name(&name).attributes(self.options);
-        let process = wait_until_it_serves(builder.spawn(serve, parts)?, &bell)?;
+        let process = ProcessBuilder::new().name(&name).attributes(self.options).spawn(serve, parts)?;
+        let process = wait_until_it_serves(process, &bell)?;
         let client = Client::connect((id, &name), || Ok((sender, bell)))?;
         let process = Arc::new(Mutex::new(process));
         let _ = client.process.set(Arc::clone(&process));

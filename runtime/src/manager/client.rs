@@ -234,7 +234,7 @@ impl Client {
         if let Some(process) = self.process.get() {
             // The table says it a moment before the supervisor does.
             let status = process.lock_unpoisoned().wait_timeout(MAX_SLEEP);
-            signal = status.ok().flatten().and_then(|status| status.signal());
+            signal = status.ok().and_then(Result::ok).and_then(|status| status.signal());
         }
         Error::new(ErrorKind::ManagerGone { name: self.name.clone(), pid: self.pid, signal }, execution)
     }

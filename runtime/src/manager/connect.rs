@@ -61,7 +61,7 @@ impl Manager {
 fn over(connection: ClientConnection) -> Result<ManagerHandle> {
     let refused = |reason: &str| {
         let reason = format!("connect to a manager: {reason}");
-        Error::new(ErrorKind::Refused { reason }, Execution::NotStarted)
+        Error::new(ErrorKind::PeerRefused { reason }, Execution::NotStarted)
     };
     let ours = introduction();
     let sent = connection.send_timeout(ClientRequest::Introduce(ours.clone()), INTRODUCTION_TIMEOUT);
@@ -149,7 +149,7 @@ mod tests {
     #[test]
     fn other_side_that_is_no_manager_is_refused() {
         for error in [told_by(|_| None), told_by(|_| Some((Status::Done, vec![7; 3])))] {
-            assert!(matches!(error.kind(), ErrorKind::Refused { .. }), "{error}");
+            assert!(matches!(error.kind(), ErrorKind::PeerRefused { .. }), "{error}");
         }
     }
 }

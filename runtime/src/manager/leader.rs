@@ -23,7 +23,7 @@ use crate::codec::handles::{Handles, Received};
 use crate::link::Spin;
 use crate::sync::futex_wait;
 use crate::sys::mutex::MutexExt as _;
-use crate::sys::{limits, process};
+use crate::sys::{cpu, process};
 
 /// How often a thread that waits for room in a client's queue of replies looks whether the client lives.
 const ROOM_CHECK_INTERVAL: Duration = Duration::from_millis(100);
@@ -201,7 +201,7 @@ impl Workers {
                 return;
             }
         }
-        let here = limits::current_cpu() + 1;
+        let here = cpu::current() + 1;
         note(&bell.words().cpu, here);
         // Where the last caller runs on this processor, looking would only keep it from running.
         if self.last_caller.load(Relaxed) != here && self.spin.until(|| word.load(Relaxed) != 0) {

@@ -11,7 +11,7 @@ use super::builder::{ManagerBuilder, Started};
 use super::handle::ManagerHandle;
 use super::held::Route;
 use super::wire::ClientRequest;
-use crate::error::Result;
+use crate::error::{Elapsed, Result};
 use crate::sys::atfork;
 use crate::sys::mutex::MutexExt as _;
 
@@ -99,8 +99,8 @@ impl Manager {
     /// Waits until the manager's process has ended, for `timeout` at the most, and returns how.
     ///
     /// # Errors
-    /// As [`try_wait`](Self::try_wait).
-    pub fn wait_timeout(&self, timeout: Duration) -> Result<Option<ExitStatus>> {
+    /// [`Elapsed`]: the process has not ended in time. Inside: as [`try_wait`](Self::try_wait).
+    pub fn wait_timeout(&self, timeout: Duration) -> std::result::Result<Result<ExitStatus>, Elapsed> {
         self.process.lock_unpoisoned().wait_timeout(timeout)
     }
 
@@ -112,8 +112,8 @@ impl Manager {
     pub fn wait(&self) -> Result<ExitStatus> {
         loop {
             // Not for as long as it takes at once: other threads ask, too.
-            if let Some(status) = self.wait_timeout(LOOK_INTERVAL)? {
-                return Ok(status);
+            if let Ok(status) = self.wait_timeout(LOOK_INTERVAL) {
+                return status;
             }
         }
     }
@@ -126,9 +126,10 @@ impl Manager {
             client.tell(ClientRequest::Shutdown);
         }
         let mut process = self.process.lock_unpoisoned();
-        if process.wait_timeout(EXIT_TIMEOUT)?.is_none() {
+        if process.wait_timeout(EXIT_TIMEOUT).is_err() {
             process.kill()?;
-            process.wait_timeout(EXIT_TIMEOUT)?;
+            // A process that cannot die ends with the program.
+            let _ = process.wait_timeout(EXIT_TIMEOUT);
         }
         Ok(())
     }

@@ -15,7 +15,7 @@ use crate::codec::handles::Received;
 use crate::error::{Error, ErrorKind, Execution, Result};
 use crate::sync::atomic::AtomicU32;
 use crate::sync::futex_wait::MAX_SLEEP;
-use crate::sys::{futex, limits};
+use crate::sys::{cpu, futex};
 
 impl Client {
     pub(super) fn call_in_slot(
@@ -62,7 +62,7 @@ impl Client {
 
     /// Whether the manager's leader was last seen where this thread runs: then looking would only keep it from running.
     fn shares_processor(&self, local: &LocalLink) -> bool {
-        let here = limits::current_cpu();
+        let here = cpu::current();
         note(&local.memory.words().cpu, here + 1);
         let leaders = local.bell.words().cpu.load(Relaxed).checked_sub(1);
         let shares = leaders == Some(here);

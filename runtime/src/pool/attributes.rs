@@ -10,6 +10,7 @@ use crate::process::attribute_setters;
 
 impl PoolBuilder {
     attribute_setters! {
+        setter: (mut self) -> Self, this: self,
         it: "a worker", its: "the workers'", new: "Pool::builder()", run: "build()?.call(seen, ())?"
     }
 

@@ -10,9 +10,9 @@
 //! |---|---|---|
 //! | the worker answered all items | their results | none |
 //! | it answered the first ones | their results | the others, at the front of the backlog |
-//! | it died in the first one | the error, of one item | the others, likewise |
-//! | it died in a later one | the results before | the error of that one, and its rest are the others, likewise |
-//! | it died between two, when it was about to answer | the results before | the others, likewise |
+//! | it died in the first one | the error, of one item | the others, at the front of the backlog |
+//! | it died in a later one | the results before | the error of that one, and its rest are the others, at the front of the backlog |
+//! | it died between two, when it was about to answer | the results before | the others, at the front of the backlog |
 //! | it died after the last | their results | none |
 //! | it is unknown what ran; or it never began | the error, of all items | none |
 
@@ -48,7 +48,7 @@ pub(super) struct BatchResults {
 }
 
 impl Call {
-    /// A call of so many items.
+    /// A call of `items` items.
     pub(super) fn of_batch(task: &'static str, index: u32, items: u32) -> Self {
         let batch = Batch { items, answered: OnceLock::new(), rest: OnceLock::new() };
         let mut call = Self::new(task, index, Options::new());
@@ -129,7 +129,7 @@ impl BatchResults {
         (0..self.items).map(move |_| match results.next() {
             Some((FrameKind::Done, bytes)) => Ok(bytes),
             Some((kind, bytes)) => Err(failed(kind, bytes)),
-            // They were counted when they came; but a parcel may be written by its child as long as that lives.
+            // They were counted when they came. But a child may write to a shared buffer as long as it lives.
             None => {
                 let reason = "it was changed after it had come".to_owned();
                 let kind = ErrorKind::CannotDecode { direction: Direction::Result, reason };

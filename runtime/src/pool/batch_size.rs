@@ -28,7 +28,7 @@ impl BatchSizer {
         self.nanos > 0
     }
 
-    /// So many items took so long, and their results are so many bytes.
+    /// Notes how long `items` items took, and how many bytes their results are.
     pub(super) fn learn(&mut self, items: u32, nanos: u32, bytes: usize) {
         let items = items.max(1);
         let one = u64::from(nanos / items).max(1);
@@ -49,7 +49,7 @@ impl BatchSizer {
         so_many_in(BATCH).min(fit).min(fair).max(1)
     }
 
-    /// How many batches of so many items the workers make in this time.
+    /// How many batches of `items` items the workers make in this time.
     pub(super) fn batches_in(&self, time: Duration, items: usize, workers: usize) -> usize {
         let batch = u128::from(self.nanos.saturating_mul(items as u64).max(1));
         usize::try_from(time.as_nanos() / batch).unwrap_or(usize::MAX).saturating_mul(workers)

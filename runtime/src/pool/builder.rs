@@ -1,6 +1,6 @@
 //! How a pool is to be made.
 //!
-//! Owns: [`PoolBuilder`]. Runs in: the parent. Never: leaves a worker behind if not all could be started.
+//! Runs in: the parent. If not all workers could be started, none is left.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -107,7 +107,7 @@ impl PoolBuilder {
     /// It may take as long as its task's `timeout`, else the [`exit_timeout`](Self::exit_timeout), else ten seconds; then the
     /// worker is killed. `memory_limit` is as for a call; `retries` are refused, because a worker that died has nothing left
     /// to finish. A finalizer that fails is counted in [`PoolStats`](crate::PoolStats::failed_finalizers) and told to
-    /// `tracing`; one that fails after the pool was closed is what [`Pool::shutdown`] and [`Pool::join`] return.
+    /// `tracing`; one that fails after the pool was closed is what [`Pool::shutdown`] and [`Pool::wait_ended`] return.
     ///
     /// # Examples
     /// ```
@@ -289,16 +289,14 @@ impl PoolBuilder {
         let processors = available_parallelism();
         let workers = self.workers.unwrap_or(processors);
         let eager = !self.lazy && self.idle_timeout.is_none();
-        check_size(workers, !self.lazy)?;
+        check_size(workers, !self.lazy, "leave it out for one worker per usable core")?;
         self.options.check_for_many()?;
         let may_be_refused = self.options.may_be_refused();
         if self.max_calls == Some(0) {
-            return Err(Error::invalid(
-                "a worker has to make at least one call before it is replaced, and 0 were asked for",
-            ));
+            return Err(Error::invalid("`max_calls_per_worker` must be at least 1, not 0; leave it out for no limit"));
         }
         if self.max_pending == Some(0) {
-            return Err(Error::invalid("`max_pending` must be at least 1; leave it out for no limit"));
+            return Err(Error::invalid("`max_pending` must be at least 1, not 0; leave it out for no limit"));
         }
         let finalizer = self.finalizer.transpose()?;
         if let Some(repeated) = finalizer.as_ref().filter(|finalizer| finalizer.options().retries > 0) {
@@ -308,7 +306,7 @@ impl PoolBuilder {
             )
             .in_task(repeated.task().name()));
         }
-        let plan = PoolConfig {
+        let config = PoolConfig {
             processors,
             name: self.name.unwrap_or_else(|| "worker".to_owned()),
             // Noted here, because the workers are asked for by the reactor's thread, also when they replace others.
@@ -322,7 +320,7 @@ impl PoolBuilder {
             grace: self.grace,
             exit_timeout: self.exit_timeout,
         };
-        let shared = Shared::new(supervisor()?, plan, workers)?;
+        let shared = Shared::new(supervisor()?, config, workers)?;
         if let Some(most) = self.max_pending {
             shared.limit.bound(most);
         }

@@ -4,7 +4,7 @@
 
 use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 use std::task::Waker;
 use std::thread::{Thread, ThreadId};
 
@@ -16,6 +16,7 @@ use super::waitable::Waitable;
 use crate::error::{Error, ErrorKind, Result};
 use crate::link::{Body, Payload};
 use crate::reactor::wake;
+use crate::sys::mutex::MutexExt as _;
 use crate::task::Options;
 
 /// A call from its submission until its handle is gone.
@@ -44,7 +45,7 @@ pub(super) struct Call {
 
 /// What is told when a call is settled: any number of threads that share its handle, a future that awaits it, and so on.
 #[derive(Debug, Default)]
-#[must_use = "whoever waits would sleep on"]
+#[must_use = "a waiting thread would sleep on"]
 pub(super) struct Waiters(Vec<Waiter>);
 
 enum Waiter {
@@ -103,7 +104,7 @@ impl Call {
 
     /// Its process died under it, with `error`: whether it is to be made once more, which is then written down.
     pub(super) fn record_attempt(&self, error: &Error) -> bool {
-        let mut attempts = lock(&self.attempts);
+        let mut attempts = self.attempts.lock_unpoisoned();
         let again = attempts.len() < self.options.retries as usize;
         if again {
             attempts.push(error.clone().in_task(self.task));
@@ -113,7 +114,7 @@ impl Call {
 
     /// The attempts that were followed by another.
     pub(super) fn attempts(&self) -> Vec<Error> {
-        lock(&self.attempts).clone()
+        self.attempts.lock_unpoisoned().clone()
     }
 
     pub(super) fn outcome(&self) -> Option<&Result<Body>> {
@@ -193,7 +194,7 @@ impl Call {
     }
 
     fn waiters(&self) -> MutexGuard<'_, Waiters> {
-        lock(&self.waiters)
+        self.waiters.lock_unpoisoned()
     }
 }
 
@@ -242,8 +243,4 @@ impl fmt::Debug for Waiter {
             Self::Callback(_) => "Callback",
         })
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

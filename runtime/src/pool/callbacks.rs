@@ -14,6 +14,8 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::Instant;
 
+use crate::sys::mutex::MutexExt as _;
+
 /// What is done once a call is settled. It holds its call, which holds it until then.
 pub(super) type Callback = Box<dyn FnOnce() + Send>;
 
@@ -23,12 +25,12 @@ pub(super) struct Callbacks(Arc<CallbackQueue>);
 
 #[derive(Default)]
 struct CallbackQueue {
-    inner: Mutex<Inner>,
+    inner: Mutex<CallbackState>,
     changed: Condvar,
 }
 
 #[derive(Default)]
-struct Inner {
+struct CallbackState {
     due: VecDeque<Callback>,
     /// Callbacks that were set and have not returned.
     open: usize,
@@ -128,8 +130,8 @@ impl CallbackQueue {
         self.changed.notify_all();
     }
 
-    fn inner(&self) -> MutexGuard<'_, Inner> {
-        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    fn inner(&self) -> MutexGuard<'_, CallbackState> {
+        self.inner.lock_unpoisoned()
     }
 }
 

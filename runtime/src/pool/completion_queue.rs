@@ -6,17 +6,18 @@
 //! Why numbers are written under the pool's mutex: the leader looks there before any thread is woken.
 
 use std::collections::VecDeque;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::thread::{Thread, ThreadId};
 
 use super::waitable::Waitable;
+use crate::sys::mutex::MutexExt as _;
 
 /// The settled calls of a set that its owner has not taken yet.
 #[derive(Debug, Default)]
-pub(super) struct CompletionQueue(Mutex<Inner>);
+pub(super) struct CompletionQueue(Mutex<Completions>);
 
 #[derive(Debug, Default)]
-struct Inner {
+struct Completions {
     settled: VecDeque<usize>,
     /// How many the owner wants before it is woken, at least 1.
     wanted: usize,
@@ -58,12 +59,12 @@ impl CompletionQueue {
         self.inner().is_enough()
     }
 
-    fn inner(&self) -> MutexGuard<'_, Inner> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    fn inner(&self) -> MutexGuard<'_, Completions> {
+        self.0.lock_unpoisoned()
     }
 }
 
-impl Inner {
+impl Completions {
     fn is_enough(&self) -> bool {
         self.settled.len() >= self.wanted || (self.or_failed && self.failed)
     }

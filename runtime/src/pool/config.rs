@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use crate::call::encode;
 use crate::codec::handles::Handles;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::link::{Payload, SharedBufferPool};
 use crate::supervisor::SpawnAttributes;
 use crate::sys;
@@ -34,6 +34,26 @@ pub(super) struct PoolConfig {
     pub(super) grace: Option<Duration>,
     /// How long a worker that leaves may take for its finalizer, and then to exit, if not as long as usual.
     pub(super) exit_timeout: Option<Duration>,
+}
+
+impl PoolConfig {
+    /// How long its initializer may take.
+    pub(super) fn initializer_limit(&self) -> Option<Duration> {
+        self.initializer.as_ref()?.options().timeout
+    }
+
+    /// How many times more its initializer is tried.
+    pub(super) fn initializer_retries(&self) -> usize {
+        self.initializer.as_ref().map_or(0, |initializer| initializer.options().retries as usize)
+    }
+
+    /// Adds to `error` that it is the initializer's.
+    pub(super) fn in_initializer(&self, error: &Error) -> Error {
+        match &self.initializer {
+            Some(initializer) => error.clone().in_task(initializer.task().name()),
+            None => error.clone(),
+        }
+    }
 }
 
 /// A task with its arguments, to be run in each worker.

@@ -48,7 +48,7 @@ struct Leaving {
 enum Stage {
     /// It runs its finalizer, which may take until the second moment.
     Finalizing(Duration, Option<Instant>),
-    /// It exits, likewise.
+    /// It exits, which may take until the second moment.
     Exiting(Duration, Option<Instant>),
     /// It was killed.
     Killed(Death),
@@ -78,7 +78,7 @@ impl Departures {
         let (mut stage, mut answer) = (Stage::Exiting(exit, now.checked_add(exit)), None);
         if worker.initializing {
             // It exits when its initializer has returned.
-            let limit = config.initializer.as_ref().and_then(|initializer| initializer.options().timeout);
+            let limit = config.initializer_limit();
             let limit = limit.unwrap_or(FINALIZER_TIMEOUT).saturating_add(exit);
             stage = Stage::Exiting(limit, now.checked_add(limit));
         } else if let Some(finalizer) = &config.finalizer {

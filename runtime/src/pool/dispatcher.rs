@@ -13,8 +13,8 @@ use super::load_index::LoadIndex;
 use super::pending_limit::PendingLimit;
 use crate::link::window::MAX_IN_FLIGHT;
 
-/// After so many calls that were submitted while all workers were busy, the submitting thread polls for replies.
-const RARELY: u32 = MAX_IN_FLIGHT;
+/// After this many calls that were submitted while all workers were busy, the submitting thread polls for replies.
+const POLL_EVERY_CALLS: u32 = MAX_IN_FLIGHT;
 
 /// Calls that wait for a worker, in their order.
 #[derive(Debug)]
@@ -174,7 +174,7 @@ impl Dispatcher {
     /// A call was submitted while all were busy. Whether replies are to be polled for now.
     pub(super) fn polls_now(&mut self) -> bool {
         self.unpolled += 1;
-        let polls = self.unpolled >= RARELY;
+        let polls = self.unpolled >= POLL_EVERY_CALLS;
         if polls {
             self.unpolled = 0;
         }

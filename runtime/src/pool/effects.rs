@@ -31,10 +31,23 @@ pub(super) struct Effects {
     pub(super) wake_leader: bool,
     pub(super) wake: Vec<Waiters>,
     pub(super) follower: Option<Thread>,
+    pub(super) workers: WorkerEffects,
+    /// Memory of a reply is mapped, and is trimmed once it is idle.
+    pub(super) trim_memory: bool,
+    /// Wakers that were replaced. A waker's destructor is the program's code and must not run under the mutex.
+    pub(super) drop_unlocked: Vec<Waker>,
+}
+
+/// What is to be done about workers.
+#[derive(Debug, Default)]
+#[must_use = "a process would live on"]
+pub(super) struct WorkerEffects {
     pub(super) kill: Vec<Arc<ChildHandle>>,
     /// Workers that are asked to end first, and killed after the pool's grace.
     pub(super) end: Vec<Arc<ChildHandle>>,
     pub(super) start: Vec<Start>,
+    /// What the leader waits for has changed, if there is a leader.
+    pub(super) wake_leader: bool,
     /// A worker is there, or never will be, or has ended: wakes the threads in [`Shared::wait_for_change`].
     ///
     /// [`Shared::wait_for_change`]: super::shared::Shared::wait_for_change
@@ -42,10 +55,6 @@ pub(super) struct Effects {
     /// When the deadlines are due, and in how long the idle workers.
     pub(super) alarm: Option<Instant>,
     pub(super) idle_alarm: Option<Duration>,
-    /// Memory of a reply is mapped, and is trimmed once it is idle.
-    pub(super) trim_memory: bool,
-    /// Wakers that were replaced. A waker's destructor is the program's code and must not run under the mutex.
-    pub(super) drop_unlocked: Vec<Waker>,
 }
 
 impl Effects {
@@ -56,14 +65,22 @@ impl Effects {
             && !self.wake_leader
             && self.wake.is_empty()
             && self.follower.is_none()
-            && self.kill.is_empty()
+            && self.workers.is_empty()
+            && !self.trim_memory
+            && self.drop_unlocked.is_empty()
+    }
+}
+
+impl WorkerEffects {
+    #[inline]
+    pub(super) fn is_empty(&self) -> bool {
+        self.kill.is_empty()
             && self.end.is_empty()
             && self.start.is_empty()
+            && !self.wake_leader
             && !self.workers_changed
             && self.alarm.is_none()
             && self.idle_alarm.is_none()
-            && !self.trim_memory
-            && self.drop_unlocked.is_empty()
     }
 }
 

@@ -1,6 +1,9 @@
-//! The way to the result of a call that was submitted.
+//! Submits calls, and the way to their results.
 //!
-//! Runs in: the parent.
+//! Runs in: the parent, on the thread that submits, or that waits.
+//!
+//! Why a permit is taken before the arguments are encoded: `try_submit` can then give the arguments back as they
+//! were.
 
 use std::fmt;
 use std::future::Future;
@@ -12,11 +15,55 @@ use std::time::{Duration, Instant};
 
 use super::call::Call;
 use super::callbacks::{self, Callback};
+use super::pending_limit::{TrySubmitError, foreign};
 use super::scheduler::Scheduler;
-use super::shared::Shared;
-use crate::call::decode;
+use super::shared::{PendingPermit, Shared};
+use crate::call::{decode, encode};
 use crate::codec::CodecError;
-use crate::error::{Direction, Error, ErrorKind, Execution, Result};
+use crate::error::{Direction, Elapsed, Error, ErrorKind, Execution, Result};
+use crate::task::Task;
+
+/// Submits a call, once there is a permit. What cannot be submitted fails.
+pub(super) fn submit<T: Task>(shared: &Arc<Shared>, task: T, args: T::Args<'_>) -> JoinHandle<T::Output> {
+    if shared.is_foreign() {
+        return refused(shared, task, foreign());
+    }
+    submit_with(PendingPermit::acquire(shared), task, args)
+}
+
+/// Submits a call if there is a permit now, and the pool takes calls.
+pub(super) fn try_submit<'a, T: Task>(
+    shared: &Arc<Shared>,
+    task: T,
+    args: T::Args<'a>,
+) -> std::result::Result<JoinHandle<T::Output>, TrySubmitError<T::Args<'a>>> {
+    let (permit, args) = PendingPermit::try_acquire(shared, args)?;
+    Ok(submit_with(permit, task, args))
+}
+
+/// Submits a call that has its permit. An error, or a panic, of the arguments' own code releases it.
+fn submit_with<T: Task>(permit: PendingPermit<'_>, task: T, args: T::Args<'_>) -> JoinHandle<T::Output> {
+    let shared = permit.shared();
+    let registration = task.registration();
+    let Some(index) = registration.task_index() else {
+        return refused(shared, task, Error::unknown_task());
+    };
+    match encode::<T>(args, &shared.stock) {
+        Err(error) => refused(shared, task, error),
+        Ok(payload) => {
+            let call = Arc::new(Call::new(registration.name(), index, task.options()));
+            permit.submit(Arc::clone(&call), payload);
+            JoinHandle::new(Arc::clone(shared), call, T::decode_output)
+        }
+    }
+}
+
+/// The handle of a call that was not made.
+fn refused<T: Task>(shared: &Arc<Shared>, task: T, error: Error) -> JoinHandle<T::Output> {
+    let call = Arc::new(Call::new(task.registration().name(), 0, task.options()));
+    drop(call.settle(Err(error)));
+    JoinHandle::new(Arc::clone(shared), call, T::decode_output)
+}
 
 /// A call in a [`Pool`](crate::Pool). Dropping it detaches the call, which is made all the same.
 ///
@@ -65,19 +112,30 @@ impl<R> JoinHandle<R> {
         self.result()
     }
 
-    /// Waits until the call is settled, for `timeout` at the most; says whether it is.
-    #[must_use]
-    pub fn wait_timeout(&self, timeout: Duration) -> bool {
-        // A time beyond the clock's end is for ever.
-        self.wait_until(Instant::now().checked_add(timeout))
+    /// Waits until the call is settled, as long as it takes. The result stays for [`join`](Self::join).
+    pub fn wait(&self) {
+        self.wait_until(None);
     }
 
-    /// As [`join`](Self::join), but gives the handle back after `timeout`.
+    /// As [`wait`](Self::wait), but for `timeout` at the most.
     ///
     /// # Errors
-    /// The handle, if the time is over.
-    pub fn join_timeout(self, timeout: Duration) -> std::result::Result<Result<R>, Self> {
-        if self.wait_timeout(timeout) { Ok(self.result()) } else { Err(self) }
+    /// [`Elapsed`]: the time is over. The call goes on.
+    pub fn wait_timeout(&self, timeout: Duration) -> std::result::Result<(), Elapsed> {
+        // A time beyond the clock's end is for ever.
+        if self.wait_until(Instant::now().checked_add(timeout)) { Ok(()) } else { Err(Elapsed::with((), 1)) }
+    }
+
+    /// As [`join`](Self::join), but gives the handle back after `timeout`: `join_timeout(limit)??` is the result where that
+    /// is not wanted.
+    ///
+    /// # Errors
+    /// [`Elapsed`] with the handle inside: the time is over. The call goes on.
+    pub fn join_timeout(self, timeout: Duration) -> std::result::Result<Result<R>, Elapsed<Self>> {
+        match self.wait_timeout(timeout) {
+            Ok(()) => Ok(self.result()),
+            Err(_) => Err(Elapsed::with(self, 1)),
+        }
     }
 
     /// Whether [`join`](Self::join) would return at once.
@@ -102,7 +160,7 @@ impl<R> JoinHandle<R> {
     /// let (first, second) = (pool.submit(nap, 600), pool.submit(nap, 600));
     /// while !first.is_running() { std::thread::yield_now() }
     /// assert!(!second.is_running());
-    /// pool.kill()?;
+    /// pool.kill();
     /// # process_task::Result::Ok(())
     /// ```
     #[must_use]
@@ -126,10 +184,10 @@ impl<R> JoinHandle<R> {
     /// while !first.is_running() { std::thread::yield_now() }
     /// assert!(!first.cancel() && second.cancel());
     /// assert_eq!(second.join().unwrap_err().kind(), &ErrorKind::Cancelled);
-    /// pool.kill()?;
+    /// pool.kill();
     /// # process_task::Result::Ok(())
     /// ```
-    #[expect(clippy::must_use_candidate, reason = "whoever cancels need not care whether it was in time")]
+    #[expect(clippy::must_use_candidate, reason = "a caller that cancels need not care whether it was in time")]
     pub fn cancel(&self) -> bool {
         self.cancel_call(false)
     }
@@ -153,7 +211,7 @@ impl<R> JoinHandle<R> {
     /// assert_eq!(pool.call(nap, 0), Ok(()));
     /// # process_task::Result::Ok(())
     /// ```
-    #[expect(clippy::must_use_candidate, reason = "whoever cancels need not care whether it was in time")]
+    #[expect(clippy::must_use_candidate, reason = "a caller that cancels need not care whether it was in time")]
     pub fn cancel_running(&self) -> bool {
         self.cancel_call(true)
     }

@@ -10,12 +10,10 @@ use std::marker::PhantomData;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::elapsed::Elapsed;
-use super::handle::JoinHandle;
+use super::handle::{JoinHandle, submit};
 use super::scheduler::Scheduler;
 use super::shared::Shared;
-use super::submit::submit;
-use crate::error::Result;
+use crate::error::{Elapsed, Error, Result};
 use crate::task::Task;
 
 /// The results of [`Pool::imap`](crate::Pool::imap), in the items' order.
@@ -65,6 +63,14 @@ impl<'p, 'a, T: Task, I: Iterator<Item = T::Args<'a>>> Prefetch<'p, 'a, T, I> {
         }
     }
 
+    /// With a buffer of 0 items: takes the next item, and says that it cannot be submitted.
+    fn refuse_next(&mut self) -> Option<Result<T::Output>> {
+        if self.most > 0 {
+            return None;
+        }
+        self.items.next().map(|_| Err(no_buffer(self.task)))
+    }
+
     fn size_hint(&self) -> (usize, Option<usize>) {
         let (least, most) = self.items.size_hint();
         let pending = self.pending.len();
@@ -82,6 +88,13 @@ impl<T: Task, I> Drop for Prefetch<'_, '_, T, I> {
     }
 }
 
+/// What became of an item for which there is no room in the buffer, and never will be.
+#[cold]
+pub(super) fn no_buffer(task: impl Task) -> Error {
+    Error::invalid("`buffer` must be at least 1, not 0; leave it out for four items for each worker")
+        .in_task(task.registration().name())
+}
+
 impl<'p, 'a, T: Task, I: Iterator<Item = T::Args<'a>>> Imap<'p, 'a, T, I> {
     pub(super) fn new(shared: &'p Arc<Shared>, task: T, items: I, most: usize) -> Self {
         Self { ahead: Prefetch::new(shared, task, items, most) }
@@ -91,8 +104,8 @@ impl<'p, 'a, T: Task, I: Iterator<Item = T::Args<'a>>> Imap<'p, 'a, T, I> {
     /// that is asked for among them. Unless told otherwise, four for each worker. With 1, no item is read before the
     /// result of the one before it was taken.
     ///
-    /// # Panics
-    /// If `items` is 0, with which no result could ever come.
+    /// With 0, which is none, nothing is submitted, and the result of each item is an
+    /// [`InvalidInput`](crate::ErrorKind::InvalidInput) error.
     ///
     /// # Examples
     /// ```
@@ -110,9 +123,7 @@ impl<'p, 'a, T: Task, I: Iterator<Item = T::Args<'a>>> Imap<'p, 'a, T, I> {
     /// assert_eq!(read.get(), 3);
     /// # process_task::Result::Ok(())
     /// ```
-    #[track_caller]
     pub fn buffer(mut self, items: usize) -> Self {
-        assert!(items > 0, "a buffer of 0 items would never let a result through");
         self.ahead.most = items;
         self
     }
@@ -141,8 +152,9 @@ impl<'p, 'a, T: Task, I: Iterator<Item = T::Args<'a>>> Imap<'p, 'a, T, I> {
         let deadline = Instant::now().checked_add(timeout);
         self.ahead.fill();
         match self.ahead.pending.front() {
-            Some(first) if !first.wait_until(deadline) => Err(Elapsed::new(self.ahead.pending.len())),
-            _ => Ok(self.ahead.pending.pop_front().map(|handle| handle.result())),
+            Some(first) if !first.wait_until(deadline) => Err(Elapsed::with((), self.ahead.pending.len())),
+            Some(_) => Ok(self.ahead.pending.pop_front().map(|handle| handle.result())),
+            None => Ok(self.ahead.refuse_next()),
         }
     }
 }
@@ -152,7 +164,7 @@ impl<'a, T: Task, I: Iterator<Item = T::Args<'a>>> Iterator for Imap<'_, 'a, T, 
 
     fn next(&mut self) -> Option<Self::Item> {
         self.ahead.fill();
-        self.ahead.pending.pop_front().map(JoinHandle::join)
+        self.ahead.pending.pop_front().map(JoinHandle::join).or_else(|| self.ahead.refuse_next())
     }
 
     fn size_hint(&self) -> (usize, Option<usize>) {

@@ -10,12 +10,11 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::completion_queue::CompletionQueue;
-use super::elapsed::Elapsed;
-use super::handle::JoinHandle;
+use super::handle::{JoinHandle, submit};
+use super::imap::no_buffer;
 use super::scheduler::Scheduler;
 use super::shared::Shared;
-use super::submit::submit;
-use crate::error::Result;
+use crate::error::{Elapsed, Result};
 use crate::task::Task;
 
 /// The results of [`Pool::imap_unordered`](crate::Pool::imap_unordered), as they come.
@@ -66,8 +65,8 @@ impl<'p, 'a, T: Task, I: Iterator<Item = T::Args<'a>>> ImapUnordered<'p, 'a, T, 
     /// that is asked for among them. Unless told otherwise, four for each worker. With 1, no item is read before the
     /// result of the one before it was taken.
     ///
-    /// # Panics
-    /// If `items` is 0, with which no result could ever come.
+    /// With 0, which is none, nothing is submitted, and the result of each item is an
+    /// [`InvalidInput`](crate::ErrorKind::InvalidInput) error.
     ///
     /// # Examples
     /// ```
@@ -85,9 +84,7 @@ impl<'p, 'a, T: Task, I: Iterator<Item = T::Args<'a>>> ImapUnordered<'p, 'a, T, 
     /// assert_eq!(read.get(), 3);
     /// # process_task::Result::Ok(())
     /// ```
-    #[track_caller]
     pub fn buffer(mut self, items: usize) -> Self {
-        assert!(items > 0, "a buffer of 0 items would never let a result through");
         self.most = items;
         self
     }
@@ -119,13 +116,14 @@ impl<'p, 'a, T: Task, I: Iterator<Item = T::Args<'a>>> ImapUnordered<'p, 'a, T, 
     fn next_until(&mut self, deadline: Option<Instant>) -> std::result::Result<Option<Result<T::Output>>, Elapsed> {
         self.fill();
         if self.pending() == 0 {
-            return Ok(None);
+            let refused = if self.most == 0 { self.items.next() } else { None };
+            return Ok(refused.map(|_| Err(no_buffer(self.task))));
         }
         let there = || self.settled.is_enough();
         if !there() {
             self.shared.wait(&there, &*self.settled, deadline);
         }
-        let first = self.settled.pop().ok_or_else(|| Elapsed::new(self.pending()))?;
+        let first = self.settled.pop().ok_or_else(|| Elapsed::with((), self.pending()))?;
         self.free.push(first);
         Ok(self.slots[first].take().map(|handle| handle.result()))
     }

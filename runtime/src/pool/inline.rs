@@ -37,25 +37,25 @@ fn says_yes(value: &OsStr) -> bool {
 ///
 /// # Errors
 /// It failed.
-pub(super) fn begin(plan: &PoolConfig) -> Result<()> {
+pub(super) fn begin(config: &PoolConfig) -> Result<()> {
     let failed = |error| Error::closed(format!("the initializer of its workers failed: {error}"));
-    plan.initializer.as_ref().map_or(Ok(()), run_errand).map_err(failed)
+    config.initializer.as_ref().map_or(Ok(()), run_encoded).map_err(failed)
 }
 
 /// Runs what each worker would run after its last call.
 ///
 /// # Errors
 /// It failed.
-pub(super) fn end(plan: &PoolConfig) -> Result<()> {
-    plan.finalizer.as_ref().map_or(Ok(()), run_errand)
+pub(super) fn end(config: &PoolConfig) -> Result<()> {
+    config.finalizer.as_ref().map_or(Ok(()), run_encoded)
 }
 
-fn run_errand(errand: &EncodedCall) -> Result<()> {
-    let name = errand.task().name();
+fn run_encoded(call: &EncodedCall) -> Result<()> {
+    let name = call.task().name();
     let unknown = Error::unknown_task;
-    let index = errand.task().task_index().ok_or_else(unknown);
+    let index = call.task().task_index().ok_or_else(unknown);
     let no_memory = |errno| Error::could_not_start("find memory for its arguments", errno);
-    let outcome = index.and_then(|index| run(index, &errand.payload().map_err(no_memory)?));
+    let outcome = index.and_then(|index| run(index, &call.payload().map_err(no_memory)?));
     outcome.map(drop).map_err(|error| error.in_task(name))
 }
 

@@ -28,14 +28,14 @@ pub(super) struct ReplyInterest(Arc<Shared>);
 
 impl ReplyInterest {
     pub(super) fn new(shared: &Arc<Shared>) -> Self {
-        shared.update(Scheduler::add_interest);
+        shared.update(|scheduler| scheduler.leadership.add_interest());
         Self(Arc::clone(shared))
     }
 }
 
 impl Drop for ReplyInterest {
     fn drop(&mut self) {
-        self.0.update(Scheduler::remove_interest);
+        self.0.update(|scheduler| scheduler.leadership.remove_interest(1));
     }
 }
 
@@ -72,13 +72,16 @@ impl Shared {
                     scheduler.promote_follower();
                     return Role::Done;
                 }
-                if scheduler.leader() != Leader::None {
+                if scheduler.leadership.leader() != Leader::None {
                     // Registered under the mutex: the leader cannot step down before it sees this thread.
-                    scheduler.add_follower(std::thread::current());
+                    scheduler.leadership.add_follower(std::thread::current());
                     return Role::Follows;
                 }
                 scheduler.become_leader();
-                Role::Leads(PollHints { far: scheduler.take_far(), crowded: scheduler.is_crowded() })
+                // What follows from the replies: how busy the workers are is read below. Now that there is a leader, no
+                // worker is told to notify.
+                scheduler.settle();
+                Role::Leads(PollHints { far: scheduler.leadership.take_far(), crowded: scheduler.is_crowded() })
             });
             match role {
                 Role::Done => return true,
@@ -95,7 +98,7 @@ impl Shared {
                     waitable.strike(own.id());
                     let late = !done() && deadline.is_some_and(|at| Instant::now() >= at);
                     self.update(|scheduler| {
-                        scheduler.remove_follower(own.id());
+                        scheduler.leadership.remove_follower(own.id());
                         if late {
                             // It may have been woken to lead; then another one must.
                             scheduler.promote_follower();

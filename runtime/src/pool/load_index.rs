@@ -148,7 +148,7 @@ mod tests {
     }
 
     #[test]
-    fn after_any_changes_the_lists_say_what_a_look_at_every_number_says() {
+    fn after_any_changes_the_lists_agree_with_every_number() {
         const COUNT: usize = 7;
         let mut levels = LoadIndex::default();
         levels.grow(COUNT);

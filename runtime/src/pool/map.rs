@@ -18,8 +18,7 @@ use super::imap::Imap;
 use super::inline;
 use super::metrics::{entered, has_spans};
 use super::scheduler::Scheduler;
-use super::shared::Shared;
-use super::submit::PendingPermit;
+use super::shared::{PendingPermit, Shared};
 use super::waitable::Waitable;
 use crate::call::decode;
 use crate::codec::Writer;
@@ -87,7 +86,7 @@ where
     I: Iterator<Item = T::Args<'a>>,
 {
     let mut results = Vec::new();
-    for result in Imap::new(shared, task, items, 4 * MAX_IN_FLIGHT as usize * shared.inspect(Scheduler::workers)) {
+    for result in Imap::new(shared, task, items, 4 * MAX_IN_FLIGHT as usize * shared.workers()) {
         results.push(result?);
         hook(results.len(), total);
     }
@@ -148,7 +147,7 @@ enum BatchEnd {
 
 impl<'p, T: Task> MapRun<'p, T> {
     fn new(shared: &'p Arc<Shared>, task: T) -> Self {
-        let workers = shared.inspect(Scheduler::workers);
+        let workers = shared.workers();
         let registration = task.registration();
         Self {
             shared,

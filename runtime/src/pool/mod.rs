@@ -4,36 +4,44 @@
 //!
 //! # Files
 //!
-//! One mutex guards the [`scheduler`]. It is made of parts, each with its own private state:
+//! One mutex guards the [`scheduler`]. It is made of three parts, which do not know each other:
+//!
+//! | part | state |
+//! |---|---|
+//! | [`workers`] | slots, starts, exits, deadlines; counts and events |
+//! | [`dispatcher`], with [`pending_limit`] | the backlog; how many calls there are |
+//! | [`leadership`] | the leader, the followers, when workers notify |
+//!
+//! The workers have parts of their own, each with private state:
 //!
 //! | part | state | changed by |
 //! |---|---|---|
 //! | [`slots`], with [`slot`] and [`load_index`] | each worker and its standby; workers by load; slots that were changed | `Slots::change`, which keeps the index right |
-//! | [`dispatcher`], with [`pending_limit`] | the backlog; how many calls there are | the scheduler |
-//! | [`leadership`] | the leader, the followers, when workers notify | the scheduler, for threads in [`leader`] |
-//! | [`timers`] | when deadlines are checked | the scheduler |
-//! | [`departures`], with [`death`] | workers on their way out | the scheduler |
-//! | [`starts`] | starts that failed | the scheduler |
-//! | [`metrics`] | counts, times, events | the scheduler |
-//! | [`effects`] | what is done once the mutex is released | every transition; taken by `Shared::update` |
+//! | [`departures`], with [`death`] | workers on their way out | the workers |
+//! | [`starts`] | starts that failed | the workers |
+//! | [`timers`] | when deadlines are checked | the workers |
+//! | [`metrics`] | counts, times, events | the workers, and the scheduler for calls |
+//!
+//! What is done once the mutex is released is in [`effects`]: every transition pushes to them, and `Shared::update` takes them.
 //!
 //! [`shared`] has the mutex, with one entrance for changes, `Shared::update`. A transition changes slots and the
 //! backlog; `Scheduler::settle`, at the end of each update, finds what follows: a vacant slot gets a worker, an idle worker
 //! leaves if it is not needed, calls are given out and evenly spread, workers are told when to notify. Then the mutex is
-//! released and the effects run. Transitions are in [`scheduler`] (calls), [`replies`], [`supervision`] (workers that come
-//! and end) and [`recycle`] (workers that are not needed or take too long).
+//! released and the effects run. `scheduler/mod.rs` is the way of a call; `scheduler/supervision.rs` is about what may happen
+//! to it meanwhile. `workers/mod.rs` is about workers that come and end; `workers/recycle.rs` is about those that are not
+//! needed or take too long.
 //!
 //! # The way of a call
 //!
-//! [`pool`] → [`submit`] (permit, arguments encoded) → [`shared`] → [`scheduler`] → [`dispatcher`] (which worker) → [`slots`] →
-//! the link. Its reply: [`leader`], or the reactor → [`shared`] → [`replies`] → [`call`], which has the outcome → [`handle`].
+//! [`pool`] → [`handle`] (permit, arguments encoded) → [`shared`] → [`scheduler`] → [`dispatcher`] (which worker) → [`slots`] →
+//! the link. Its reply: [`leader`], or the reactor → [`shared`] → [`scheduler`] → [`call`], which has the outcome → [`handle`].
 //!
 //! # What each thread does
 //!
 //! Calls go out from the submitting thread. Replies are taken by any thread that holds the mutex and polls: a thread that
 //! waits for a result (one of them *leads*, that is, spins and sleeps on behalf of all; the others follow and are woken), a
-//! submitting thread that finds the workers full, or the reactor's thread when a doorbell, which is an eventfd, rings that no
-//! other thread awaits.
+//! submitting thread that finds the workers full, or the reactor's thread, when a worker notifies its doorbell, which is an
+//! eventfd, and no other thread awaits it.
 //!
 //! | a worker notifies | when | heard by |
 //! |---|---|---|
@@ -59,11 +67,11 @@
 //!
 //! The reactor's thread hears of it and sorts the link's remains: replies that had come are results; the one call that was
 //! claimed fails with `Unknown`, or is made again if its task has retries left; those behind it go back to the front of the
-//! backlog. A new worker is started if one is needed. What each death costs stands at the top of [`supervision`] and [`batch`].
+//! backlog. A new worker is started if one is needed. What each death costs stands at the top of `scheduler/supervision.rs` and [`batch`].
 //!
 //! # Why
 //!
-//! Why a worker with calls waiting elsewhere notifies when it goes to sleep, and not each time it runs dry: under
+//! Why a worker with calls waiting elsewhere notifies when it goes to sleep, and not each time it has answered all: under
 //! load it is given something else within a microsecond. A notification wakes a thread, which takes the processor
 //! from the one that submits.
 //!
@@ -90,7 +98,6 @@ mod death;
 mod departures;
 mod dispatcher;
 mod effects;
-mod elapsed;
 mod global;
 mod handle;
 mod imap;
@@ -105,27 +112,22 @@ mod pending_limit;
 #[expect(clippy::module_inception, reason = "it is where `Pool` is")]
 mod pool;
 mod progress;
-mod recycle;
-mod replies;
 mod scheduler;
-#[cfg(test)]
-mod scheduler_tests;
 mod shared;
 mod shutdown;
 mod size;
 mod slot;
 mod slots;
 mod starts;
-mod submit;
-mod supervision;
 mod timers;
 mod wait;
 mod waitable;
 mod worker_start;
 mod worker_state;
+mod workers;
 
 pub use self::builder::PoolBuilder;
-pub use self::elapsed::Elapsed;
+pub use self::global::GlobalPool;
 pub use self::handle::JoinHandle;
 pub use self::imap::Imap;
 pub use self::imap_unordered::ImapUnordered;

@@ -5,11 +5,12 @@
 use std::fmt;
 use std::sync::atomic::Ordering::{Relaxed, SeqCst};
 use std::sync::atomic::{AtomicBool, AtomicUsize};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard};
 use std::thread::{Thread, ThreadId};
 
 use super::waitable::Waitable;
 use crate::error::Error;
+use crate::sys::mutex::MutexExt as _;
 
 /// The permits of a pool.
 #[derive(Debug)]
@@ -32,7 +33,7 @@ pub(super) struct PendingLimit {
 /// fn length(text: String) -> usize { text.len() }
 ///
 /// let pool = Pool::new()?;
-/// pool.close()?;
+/// pool.close();
 /// match pool.try_submit(length, "text".to_owned()) {
 ///     Err(TrySubmitError::Closed(text, error)) => {
 ///         assert_eq!(text, "text");
@@ -48,6 +49,26 @@ pub enum TrySubmitError<A> {
     Full(A),
     /// The pool takes no more calls; the error says why.
     Closed(A, Error),
+}
+
+impl<A> TrySubmitError<A> {
+    /// The arguments, as they were.
+    ///
+    /// # Examples
+    /// ```
+    /// # use process_task::{Pool, process_task};
+    /// # #[process_task] fn length(text: String) -> usize { text.len() }
+    /// let pool = Pool::builder().workers(1).build()?;
+    /// pool.close();
+    /// assert_eq!(pool.try_submit(length, "text".to_owned()).unwrap_err().into_inner(), "text");
+    /// # process_task::Result::Ok(())
+    /// ```
+    #[must_use]
+    pub fn into_inner(self) -> A {
+        match self {
+            Self::Full(args) | Self::Closed(args, _) => args,
+        }
+    }
 }
 
 impl PendingLimit {
@@ -112,7 +133,7 @@ impl PendingLimit {
     }
 
     fn waiters(&self) -> MutexGuard<'_, Vec<Thread>> {
-        self.waiters.lock().unwrap_or_else(PoisonError::into_inner)
+        self.waiters.lock_unpoisoned()
     }
 }
 
@@ -126,7 +147,7 @@ impl Waitable for PendingLimit {
     }
 }
 
-/// This process is a copy of the one that has the pool.
+/// The error of a process that is a copy of the one that has the pool.
 pub(super) fn foreign() -> Error {
     Error::closed("it belongs to the process that this one is a `fork()` of")
 }
@@ -145,7 +166,9 @@ impl<A> fmt::Debug for TrySubmitError<A> {
 impl<A> fmt::Display for TrySubmitError<A> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Full(_) => f.write_str("the pool has as many calls as it may have"),
+            Self::Full(_) => f.write_str(
+                "the pool's limit of pending calls is reached: wait for one of them, or raise `max_pending`",
+            ),
             Self::Closed(_, error) => error.fmt(f),
         }
     }

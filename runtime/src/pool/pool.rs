@@ -5,7 +5,7 @@
 use std::sync::Arc;
 
 use super::builder::PoolBuilder;
-use super::handle::JoinHandle;
+use super::handle::{JoinHandle, submit, try_submit};
 use super::imap::Imap;
 use super::imap_unordered::ImapUnordered;
 use super::map::map;
@@ -13,7 +13,6 @@ use super::metrics::{PoolStats, entered, has_spans, private_memory};
 use super::pending_limit::TrySubmitError;
 use super::scheduler::Scheduler;
 use super::shared::Shared;
-use super::submit::{submit, try_submit};
 use crate::error::Result;
 use crate::task::Task;
 
@@ -48,8 +47,6 @@ use crate::task::Task;
 #[doc(alias("ProcessPoolExecutor", "Executor"))]
 pub struct Pool {
     shared: Arc<Shared>,
-    /// It is the program's only one, and cannot be ended.
-    is_global: bool,
 }
 
 impl Pool {
@@ -67,23 +64,13 @@ impl Pool {
     }
 
     pub(super) fn of(shared: Arc<Shared>) -> Self {
-        Self { shared, is_global: false }
-    }
-
-    /// The same pool, which cannot be ended from now on.
-    pub(super) fn for_all(mut self) -> Self {
-        self.is_global = true;
-        self
-    }
-
-    pub(super) fn is_global(&self) -> bool {
-        self.is_global
+        Self { shared }
     }
 
     /// How many workers the pool has.
     #[must_use]
     pub fn workers(&self) -> usize {
-        self.shared.inspect(Scheduler::workers)
+        self.shared.workers()
     }
 
     /// Runs `task` with `args` in a worker, and waits for its result. `args` is the argument itself for a task of one
@@ -127,7 +114,7 @@ impl Pool {
     /// let pool = Pool::builder().workers(1).max_pending(1).build()?;
     /// let first = pool.try_submit(nap, 600).unwrap();
     /// assert!(matches!(pool.try_submit(nap, 601), Err(TrySubmitError::Full(601))));
-    /// pool.kill()?;
+    /// pool.kill();
     /// assert!(first.join().is_err());
     /// # process_task::Result::Ok(())
     /// ```

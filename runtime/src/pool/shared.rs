@@ -16,7 +16,7 @@ use super::config::PoolConfig;
 use super::effects::Effects;
 use super::inline;
 use super::metrics::emit;
-use super::pending_limit::PendingLimit;
+use super::pending_limit::{PendingLimit, TrySubmitError, foreign};
 use super::scheduler::Scheduler;
 use super::worker_start;
 use crate::error::{Error, Result};
@@ -24,6 +24,7 @@ use crate::link::{BUFFER_IDLE_TIME, Payload, SharedBufferPool, Spin};
 use crate::reactor::{EventHandler, Token};
 use crate::supervisor::{ChildHandle, Supervisor};
 use crate::sys::held::HeldFd;
+use crate::sys::mutex::MutexExt as _;
 use crate::sys::poll::{self, Trigger};
 use crate::sys::{Errno, atfork, fd, signal};
 
@@ -151,7 +152,7 @@ impl Shared {
     }
 
     fn lock(&self) -> MutexGuard<'_, Scheduler> {
-        self.scheduler.lock().unwrap_or_else(PoisonError::into_inner)
+        self.scheduler.lock_unpoisoned()
     }
 
     /// Runs effects, with no lock held. [`Effects`] has the order.
@@ -164,35 +165,40 @@ impl Shared {
         if let Some(follower) = effects.follower {
             follower.unpark();
         }
-        for record in effects.kill {
+        for record in effects.workers.kill {
             let _ = record.signal(signal::KILL);
         }
-        for record in effects.end {
+        for record in effects.workers.end {
             self.end(&record);
         }
-        for start in effects.start {
+        for start in effects.workers.start {
             match start.pause {
                 None => worker_start::start(self, start),
                 Some(pause) => self.later(pause, move |shared| worker_start::start(shared, start)),
             }
         }
-        if effects.workers_changed {
+        if effects.workers.workers_changed {
             self.workers_changed.notify_all();
         }
-        if let Some(due) = effects.alarm {
+        if let Some(due) = effects.workers.alarm {
             let pause = due.saturating_duration_since(Instant::now());
             self.later(pause, |shared| shared.update(Scheduler::check_deadlines));
         }
         if effects.trim_memory {
             self.trim_later();
         }
-        if let Some(pause) = effects.idle_alarm {
+        if let Some(pause) = effects.workers.idle_alarm {
             self.later(pause, |shared| shared.update(Scheduler::check_idle));
         }
     }
 
+    /// How many workers the pool is to have.
+    pub(super) fn workers(&self) -> usize {
+        self.inspect(|scheduler| scheduler.workers.count())
+    }
+
     /// Submits a call; or settles it and returns false if the pool is closed.
-    pub(super) fn submit(self: &Arc<Self>, call: Arc<Call>, payload: Payload) -> bool {
+    fn submit(self: &Arc<Self>, call: Arc<Call>, payload: Payload) -> bool {
         if inline::is_on() {
             return self.run_inline(&call, &payload);
         }
@@ -247,7 +253,7 @@ impl Shared {
         self.trimming.store(false, SeqCst);
         // Half of the time, since timers fire early, and the clock goes in steps.
         let (gone, warm) = self.stock.give_back(BUFFER_IDLE_TIME / 2);
-        let mapped = self.update(|scheduler| scheduler.trim(&gone));
+        let mapped = self.update(|scheduler| scheduler.workers.slots.trim(&gone));
         if warm || mapped {
             self.trim_later();
         }
@@ -275,6 +281,69 @@ impl Shared {
     /// Ends everything now.
     pub(super) fn terminate(self: &Arc<Self>) {
         self.update(|scheduler| scheduler.terminate(Error::closed("`kill` was called")));
+    }
+}
+
+/// A place for a call that is about to be submitted. Dropping it releases it.
+#[must_use = "the call that it is for would not be counted"]
+pub(super) struct PendingPermit<'a>(&'a Arc<Shared>);
+
+impl<'a> PendingPermit<'a> {
+    /// The pool that it is a permit of.
+    pub(super) fn shared(&self) -> &'a Arc<Shared> {
+        self.0
+    }
+
+    /// Waits for a permit if there is a bound. A closed pool has one for every call, which then fails.
+    pub(super) fn acquire(shared: &'a Arc<Shared>) -> Self {
+        let limit = &shared.limit;
+        if limit.is_bounded() {
+            while !limit.try_acquire() {
+                shared.wait(&|| limit.is_open(), &**limit, None);
+            }
+            limit.wake_next();
+        }
+        Self(shared)
+    }
+
+    /// As [`acquire`](Self::acquire), but at once or not at all, and not in a pool that is closed.
+    pub(super) fn try_acquire<A>(
+        shared: &'a Arc<Shared>,
+        args: A,
+    ) -> std::result::Result<(Self, A), TrySubmitError<A>> {
+        if shared.is_foreign() {
+            return Err(TrySubmitError::Closed(args, foreign()));
+        }
+        if let Some(error) = shared.inspect(|scheduler| scheduler.workers.refusal().cloned()) {
+            return Err(TrySubmitError::Closed(args, error));
+        }
+        let limit = &shared.limit;
+        if limit.is_bounded() {
+            if !limit.try_acquire() {
+                // Calls that no thread waits for may have been answered.
+                shared.update(Scheduler::collect);
+                if !limit.try_acquire() {
+                    return Err(TrySubmitError::Full(args));
+                }
+            }
+            limit.wake_next();
+        }
+        Ok((Self(shared), args))
+    }
+
+    /// Submits the call, which keeps the permit until it is settled. A pool that is closed settles it at once.
+    pub(super) fn submit(self, call: Arc<Call>, payload: Payload) {
+        if self.0.submit(call, payload) {
+            let _ = std::mem::ManuallyDrop::new(self);
+        }
+    }
+}
+
+impl Drop for PendingPermit<'_> {
+    fn drop(&mut self) {
+        if self.0.limit.is_bounded() {
+            self.0.update(Scheduler::release_permit);
+        }
     }
 }
 

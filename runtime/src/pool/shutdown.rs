@@ -1,6 +1,6 @@
 //! How a pool shrinks, grows, and ends.
 //!
-//! Runs in: the parent. A pool does not end with calls unsettled, and the global pool does not end.
+//! Runs in: the parent. A pool does not end with calls unsettled.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering::SeqCst;
@@ -13,7 +13,7 @@ use super::scheduler::Scheduler;
 use super::shared::Shared;
 use super::size::check_size;
 use super::waitable::AllCalls;
-use crate::error::{Error, Result};
+use crate::error::{Elapsed, Error, Result};
 
 /// What [`Pool::shutdown`] does with calls that have not begun.
 ///
@@ -37,18 +37,13 @@ impl Pool {
     /// # #[process_task] fn square(x: i64) -> i64 { x * x }
     /// let pool = Pool::new()?;
     /// let last = pool.submit(square, 3);
-    /// pool.close()?;
+    /// pool.close();
     /// assert!(pool.call(square, 4).is_err());
     /// assert_eq!(last.join()?, 9);
     /// # process_task::Result::Ok(())
     /// ```
-    ///
-    /// # Errors
-    /// It is the [global pool](Self::global).
-    pub fn close(&self) -> Result<()> {
-        self.may_end("close")?;
+    pub fn close(&self) {
         self.shared().update(|scheduler| scheduler.close(Error::closed("`close` was called")));
-        Ok(())
     }
 
     /// Waits until the calls of a closed pool are made and its workers have ended.
@@ -59,30 +54,40 @@ impl Pool {
     /// # #[process_task] fn square(x: i64) -> i64 { x * x }
     /// let pool = Pool::new()?;
     /// let last = pool.submit(square, 3);
-    /// pool.close()?;
-    /// pool.join()?;
+    /// pool.close();
+    /// pool.wait_ended()?;
     /// assert!(last.is_finished());
     /// # process_task::Result::Ok(())
     /// ```
     ///
     /// # Errors
-    /// The pool still takes calls, so that there is no end to wait for, or is the [global pool](Self::global), which has none.
-    /// Or a [finalizer](crate::PoolBuilder::finalizer) has failed since the pool was closed: then the error is that of the
+    /// The pool still takes calls, so that there is no end to wait for. Or a [finalizer](crate::PoolBuilder::finalizer) has failed since the pool was closed: then the error is that of the
     /// first one, and the pool has ended all the same.
     ///
     /// # If the other process dies
     /// See [`Pool`]: every call is settled, whatever its worker does.
-    pub fn join(&self) -> Result<()> {
-        self.join_until(None).map(|_| ())
+    #[doc(alias = "join")]
+    pub fn wait_ended(&self) -> Result<()> {
+        self.ended_until(None).map(Option::unwrap_or_default)
     }
 
-    /// As [`join`](Self::join), for `timeout` at the most; says whether the pool has ended.
+    /// As [`wait_ended`](Self::wait_ended), for `timeout` at the most.
     ///
     /// # Errors
-    /// As [`join`](Self::join).
-    pub fn join_timeout(&self, timeout: Duration) -> Result<bool> {
+    /// [`Elapsed`]: the pool has not ended in time. Inside, as [`wait_ended`](Self::wait_ended).
+    ///
+    /// # Examples
+    /// ```
+    /// # use std::time::Duration;
+    /// # use process_task::Pool;
+    /// let pool = Pool::builder().workers(1).build()?;
+    /// pool.close();
+    /// pool.wait_ended_timeout(Duration::from_secs(60))??;
+    /// # process_task::Result::Ok(())
+    /// ```
+    pub fn wait_ended_timeout(&self, timeout: Duration) -> std::result::Result<Result<()>, Elapsed> {
         // A time beyond the clock's end is for ever.
-        self.join_until(Instant::now().checked_add(timeout))
+        self.ended_until(Instant::now().checked_add(timeout)).transpose().ok_or_else(Elapsed::new)
     }
 
     /// Takes no more calls, finishes or cancels those that have not begun, and waits for those that run and for the
@@ -100,14 +105,13 @@ impl Pool {
     /// ```
     ///
     /// # Errors
-    /// It is the [global pool](Self::global), or a finalizer failed, as [`join`](Self::join) has it.
+    /// A finalizer failed, as [`wait_ended`](Self::wait_ended) has it.
     pub fn shutdown(&self, mode: ShutdownMode) -> Result<()> {
-        self.may_end("shutdown")?;
-        self.close()?;
+        self.close();
         if mode == ShutdownMode::Cancel && !self.shared().is_foreign() {
             self.shared().update(Scheduler::cancel_all);
         }
-        self.join()
+        self.wait_ended()
     }
 
     /// Ends everything now: calls that have not begun fail with [`ErrorKind::Cancelled`](crate::ErrorKind::Cancelled),
@@ -120,21 +124,16 @@ impl Pool {
     /// # #[process_task] fn for_ever() { loop { std::thread::sleep(Duration::from_secs(1)) } }
     /// let pool = Pool::builder().workers(1).build()?;
     /// let running = pool.submit(for_ever, ());
-    /// pool.kill()?;
+    /// pool.kill();
     /// let error = running.join().unwrap_err();
     /// assert!(matches!(error.kind(), ErrorKind::Killed { .. } | ErrorKind::Cancelled));
     /// # process_task::Result::Ok(())
     /// ```
-    ///
-    /// # Errors
-    /// It is the [global pool](Self::global).
     #[doc(alias("terminate", "terminate_workers", "kill_workers"))]
-    pub fn kill(&self) -> Result<()> {
-        self.may_end("kill")?;
+    pub fn kill(&self) {
         if !self.shared().is_foreign() {
             self.shared().terminate();
         }
-        Ok(())
     }
 
     /// Has the pool have this many workers, at least 1, and at most as [`PoolBuilder::workers`](crate::PoolBuilder::workers) says. New ones are started; those that are too many finish the call
@@ -157,9 +156,9 @@ impl Pool {
         if self.shared().is_foreign() {
             return Err(pending_limit::foreign());
         }
-        check_size(workers, self.shared().config.eager)?;
+        check_size(workers, self.shared().config.eager, "`close` ends all workers, `idle_timeout` those without work")?;
         self.shared().update(|scheduler| {
-            if let Some(error) = scheduler.refusal() {
+            if let Some(error) = scheduler.workers.refusal() {
                 return Err(error.clone());
             }
             scheduler.resize(workers);
@@ -167,28 +166,21 @@ impl Pool {
         })
     }
 
-    fn join_until(&self, deadline: Option<Instant>) -> Result<bool> {
+    /// `None`: the deadline is over.
+    fn ended_until(&self, deadline: Option<Instant>) -> Result<Option<()>> {
         if self.shared().is_foreign() {
-            return Ok(true);
+            return Ok(Some(()));
         }
-        self.may_end("join")?;
-        if self.shared().inspect(Scheduler::is_open) {
-            return Err(Error::invalid("the pool still takes calls, so it will not end: `close` it before `join`"));
+        if self.shared().inspect(|scheduler| scheduler.workers.is_open()) {
+            return Err(Error::invalid(
+                "the pool still takes calls, so `wait_ended` would wait for ever: call `close` first",
+            ));
         }
         let ended = finish(self.shared(), deadline);
-        match self.shared().inspect(Scheduler::finalizer_failure).filter(|_| ended) {
+        match self.shared().inspect(|scheduler| scheduler.workers.finalizer_failure()).filter(|_| ended) {
             Some(failure) => Err(failure),
-            None => Ok(ended),
+            None => Ok(ended.then_some(())),
         }
-    }
-
-    fn may_end(&self, what: &str) -> Result<()> {
-        if self.is_global() {
-            return Err(Error::invalid(format!(
-                "the global pool is for the whole program, so `{what}` is refused; make a `Pool` of your own to end it when you like"
-            )));
-        }
-        Ok(())
     }
 }
 
@@ -202,15 +194,15 @@ fn finish(shared: &Arc<Shared>, deadline: Option<Instant>) -> bool {
         }
     }
     if inline::is_on()
-        && shared.inspect(Scheduler::is_closing)
+        && shared.inspect(|scheduler| scheduler.workers.is_closing())
         && let Err(error) = inline::end(&shared.config)
     {
-        shared.update(|scheduler| scheduler.finalizer_failed(0, error));
+        shared.update(|scheduler| scheduler.workers.finalizer_failed(0, error));
     }
     loop {
         // A worker that comes meanwhile is sent home the next time.
-        shared.update(Scheduler::stop_all);
-        match shared.wait_for_change(Scheduler::has_no_process, deadline) {
+        shared.update(|scheduler| scheduler.workers.stop_all());
+        match shared.wait_for_change(|scheduler| scheduler.workers.has_no_process(), deadline) {
             Some(true) => break,
             Some(false) => {}
             None => return false,

@@ -5,16 +5,16 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::call::Call;
+use super::call::{Call, QueuedCall};
 use super::death::Dying;
 use super::load_index::Load;
 use super::metrics::{SlotStats, WorkerRef};
-use crate::link::Caller;
+use crate::link::{Caller, InFlightAtExit, PartialBatch, Payload};
 use crate::supervisor::ChildHandle;
 
 /// How often to check a worker that has calls with a timeout and has not begun to work. A worker sends no notification when
 /// its setup is finished.
-const SETUP_CHECK: Duration = Duration::from_millis(5);
+pub(super) const SETUP_CHECK: Duration = Duration::from_millis(5);
 
 /// What a request to a worker was.
 #[derive(Debug)]
@@ -63,6 +63,16 @@ pub(super) enum Ended {
     Other,
 }
 
+/// What a worker had when it ended, or was about to be killed.
+pub(super) struct CallsAtExit {
+    /// What it was running; more than one call if it cannot be believed.
+    pub(super) running: Vec<QueuedCall>,
+    /// What was answered of a batch that it was running.
+    pub(super) salvaged: Option<PartialBatch>,
+    /// What it had not begun, in its order.
+    pub(super) unclaimed: Vec<QueuedCall>,
+}
+
 /// When a worker notifies the parent.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct NotifyFlags {
@@ -83,9 +93,9 @@ pub(super) struct Worker {
     pub(super) setup_pending: usize,
     /// Whether there is an initializer among these.
     pub(super) initializing: bool,
-    /// It could not become that, and said so; its end is no further news.
+    /// Its setup or its initializer failed, and it has said so: its exit is not reported again.
     pub(super) setup_failed: bool,
-    /// How many calls it was given, and did not give back; and how many it may be given.
+    /// How many calls it was given and did not give back; below, how many it may be given.
     pub(super) given: u64,
     quota: u64,
     /// It gets no more calls for another reason, and goes when it has answered those that it has.
@@ -96,7 +106,7 @@ pub(super) struct Worker {
     pub(super) since: Option<Instant>,
     /// Since when it has claimed no call though it had some, and how many it had claimed then, once that is noticed.
     pub(super) unresponsive_since: Option<(Instant, u32)>,
-    /// Since when it has had nothing to do, likewise.
+    /// Since when it has had nothing to do, if idle workers are to leave.
     pub(super) idle_since: Option<Instant>,
 }
 
@@ -104,6 +114,11 @@ impl Request {
     /// Whether it is a call that may take a certain time only.
     pub(super) fn is_timed(&self) -> bool {
         matches!(self, Self::Call(call) if call.options.timeout.is_some())
+    }
+
+    /// The call that it is, with its arguments.
+    fn into_call(self, payload: Payload) -> Option<QueuedCall> {
+        if let Self::Call(call) = self { Some(QueuedCall { call, payload }) } else { None }
     }
 }
 
@@ -162,6 +177,57 @@ impl Worker {
         if before.idle != flags.idle {
             self.caller.set_notify_idle(flags.idle);
         }
+    }
+
+    /// It has answered its setup, or else its initializer, and whether that is `done`. Returns how many of both it has not
+    /// answered.
+    pub(super) fn setup_answered(&mut self, setup: bool, done: bool) -> usize {
+        self.setup_pending -= 1;
+        if done {
+            self.initializing &= setup;
+        } else {
+            self.setup_failed = true;
+        }
+        self.setup_pending
+    }
+
+    /// Takes back up to `most` of the calls that it has not claimed, never its setup or initializer, which are the oldest.
+    /// Returns how many of them have a timeout, too.
+    pub(super) fn take_back(&mut self, most: usize) -> (Vec<QueuedCall>, usize) {
+        let most = u32::try_from(self.load().min(most)).unwrap_or(u32::MAX);
+        let back = self.caller.take_back(most);
+        self.given -= back.len() as u64;
+        let timed = back.iter().filter(|(request, _)| request.is_timed()).count();
+        self.timed -= timed;
+        (back.into_iter().filter_map(|(request, payload)| request.into_call(payload)).collect(), timed)
+    }
+
+    /// Sorts what it has, once it is dead and its last replies are collected; or when it is about to be killed.
+    pub(super) fn in_flight_at_exit(self) -> CallsAtExit {
+        let InFlightAtExit { mut running, salvaged, mut unclaimed } = self.caller.in_flight_at_exit();
+        let next = unclaimed.first().filter(|_| running.is_empty() && self.setup_pending == 0);
+        if let Some((Request::Call(call), _)) = next
+            && call.is_poison_pill()
+        {
+            running.push(unclaimed.remove(0));
+        }
+        let calls = |requests: Vec<(Request, Payload)>| {
+            requests.into_iter().filter_map(|(request, payload)| request.into_call(payload)).collect()
+        };
+        CallsAtExit { running: calls(running), salvaged, unclaimed: calls(unclaimed) }
+    }
+
+    /// Since when it has claimed no call though it had some: since the last check that found it so, or else since `given`.
+    /// `None` if it has claimed one, as far as is known.
+    pub(super) fn unresponsive_since(&mut self, given: Option<Instant>) -> Option<Instant> {
+        if self.load() > 0 {
+            return None;
+        }
+        let claimed = self.caller.claimed();
+        let known = self.unresponsive_since.filter(|(_, before)| *before == claimed).map(|(since, _)| since);
+        let since = known.or(given)?;
+        self.unresponsive_since = Some((since, claimed));
+        Some(since)
     }
 
     /// When the call that it is running has taken too long, and how long that may take.
@@ -225,6 +291,48 @@ impl Slot {
                 None
             }
         }
+    }
+
+    /// Takes a worker out that was killed and is not known to be dead. The slot is vacant then.
+    pub(super) fn take_dying(&mut self) -> Option<Box<Dying>> {
+        match std::mem::replace(&mut self.state, SlotState::Vacant) {
+            SlotState::Dying(dying) => Some(dying),
+            other => {
+                self.state = other;
+                None
+            }
+        }
+    }
+
+    /// A worker is there that was asked for: it gets the slot, or becomes the standby. False if it is not needed any more.
+    pub(super) fn attach(&mut self, worker: Worker, ended: bool) -> bool {
+        self.pending_starts -= 1;
+        let starting = matches!(self.state, SlotState::Starting);
+        let has_room = starting || self.standby.is_none();
+        if ended || !self.enabled || !has_room {
+            if starting {
+                self.state = SlotState::Vacant;
+            }
+            return false;
+        }
+        if starting {
+            self.state = SlotState::Ready(Box::new(worker));
+        } else {
+            self.standby = Some(Box::new(worker));
+        }
+        true
+    }
+
+    /// Sets whether the pool wants a worker here. Returns the standby, if none is wanted.
+    pub(super) fn set_enabled(&mut self, enabled: bool) -> Option<Box<Worker>> {
+        self.enabled = enabled;
+        if enabled {
+            return None;
+        }
+        if matches!(self.state, SlotState::Backoff) {
+            self.state = SlotState::Vacant;
+        }
+        self.standby.take()
     }
 
     /// Takes the process with this record out, which has ended.

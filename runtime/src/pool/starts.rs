@@ -10,7 +10,7 @@
 //! | because the worker died before its first call | it is tried again, three times for each slot; then the pool closes |
 //! | because the initializer panicked or could not be run | the pool closes |
 //! | because the initializer took too long | as many times as it has `retries`, it is tried again; then the pool closes |
-//! | because the worker died in its initializer | likewise; without `retries` as in any other death |
+//! | because the worker died in its initializer | as when it took too long; without `retries` as in any other death |
 
 use std::time::{Duration, Instant};
 

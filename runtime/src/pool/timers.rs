@@ -11,8 +11,6 @@ pub(super) struct PoolTimers {
     alarm: Option<Instant>,
     /// Idle workers are checked after some time.
     idle: bool,
-    /// Calls with a timeout that workers have.
-    timed: usize,
 }
 
 impl PoolTimers {
@@ -21,22 +19,6 @@ impl PoolTimers {
         let earlier = due.filter(|due| self.alarm.is_none_or(|alarm| *due < alarm))?;
         self.alarm = Some(earlier);
         Some(earlier)
-    }
-
-    /// A worker was given a call with a timeout.
-    pub(super) fn add_timed(&mut self) {
-        self.timed += 1;
-    }
-
-    /// Workers have so many calls with a timeout less.
-    pub(super) fn remove_timed(&mut self, count: usize) {
-        self.timed -= count;
-    }
-
-    /// Whether workers have calls with a timeout.
-    #[inline]
-    pub(super) fn has_timed(&self) -> bool {
-        self.timed > 0
     }
 
     /// The deadlines are being checked, so later ones need a new timer.

@@ -9,12 +9,12 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::completion_queue::CompletionQueue;
-use super::elapsed::Elapsed;
 use super::handle::JoinHandle;
 use super::leader::ReplyInterest;
 use super::scheduler::Scheduler;
 use super::shared::Shared;
 use super::waitable::{Waitable, park};
+use crate::error::Elapsed;
 
 /// What [`wait()`] waits for.
 ///
@@ -28,7 +28,7 @@ use super::waitable::{Waitable, park};
 /// let pool = Pool::builder().workers(2).build()?;
 /// let waited = wait([600, 0].map(|seconds| pool.submit(nap, seconds)), WaitFor::First, None);
 /// assert_eq!((waited.done.len(), waited.pending.len()), (1, 1));
-/// pool.kill()?;
+/// pool.kill();
 /// # process_task::Result::Ok(())
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -57,13 +57,13 @@ pub enum WaitFor {
 ///
 /// let pool = Pool::builder().workers(1).build()?;
 /// let (short, long) = (pool.submit(nap, 0), pool.submit(nap, 600));
-/// assert!(short.wait_timeout(Duration::MAX));
+/// short.wait_timeout(Duration::MAX)?;
 /// let waited = wait([long, short], WaitFor::All, Some(Duration::from_millis(5)));
 /// assert_eq!(waited.pending.len(), 1);
 /// for handle in waited.done {
 ///     assert_eq!(handle.join()?, 0);
 /// }
-/// pool.kill()?;
+/// pool.kill();
 /// # process_task::Result::Ok(())
 /// ```
 #[derive(Debug)]
@@ -201,7 +201,7 @@ impl<R> AsCompleted<R> {
     /// assert!(completed.next().is_some());
     /// let elapsed = completed.next_timeout(Duration::from_millis(5)).unwrap_err();
     /// assert_eq!(elapsed.unfinished(), 1);
-    /// pool.kill()?;
+    /// pool.kill();
     /// # process_task::Result::Ok(())
     /// ```
     pub fn next_timeout(&mut self, timeout: Duration) -> Result<Option<JoinHandle<R>>, Elapsed> {
@@ -213,7 +213,7 @@ impl<R> AsCompleted<R> {
             return Ok(None);
         }
         self.pools.wait(&self.set, deadline);
-        let first = self.set.pop().ok_or_else(|| Elapsed::new(self.left))?;
+        let first = self.set.pop().ok_or_else(|| Elapsed::with((), self.left))?;
         self.left -= 1;
         Ok(self.handles[first].take())
     }

@@ -28,13 +28,13 @@ const SETUP_POLL_INTERVAL: Duration = Duration::from_millis(1);
 
 /// Starts a worker for a slot, if that still needs one.
 pub(super) fn start(shared: &Arc<Shared>, start: Start) {
-    if !shared.update(|scheduler| scheduler.confirm_start(start)) {
+    if !shared.update(|scheduler| scheduler.workers.confirm_start(start)) {
         return;
     }
     let (own, number) = (Arc::clone(shared), start.number);
     let started = move |child| {
         if let Err(error) = attach(&own, number, child) {
-            own.update(|scheduler| scheduler.start_failed(number, &error));
+            own.update(|scheduler| scheduler.workers.start_failed(number, &error));
         }
     };
     ask(shared, Box::new(started));
@@ -46,13 +46,13 @@ pub(super) fn start_all(shared: &Arc<Shared>, workers: usize) -> Result<()> {
         return inline::begin(&shared.config);
     }
     let (sender, receiver) = channel();
-    let awaiting_ready = shared.update(|scheduler| scheduler.confirm_first_starts(workers));
+    let awaiting_ready = shared.update(|scheduler| scheduler.workers.confirm_first_starts(workers));
     for number in 0..workers {
         let (own, sender) = (Arc::clone(shared), sender.clone());
         let started = move |child| {
             let result = attach(&own, number, child);
             if result.is_err() {
-                own.update(|scheduler| scheduler.first_start_failed(number));
+                own.update(|scheduler| scheduler.workers.first_start_failed(number));
             }
             drop(sender.send(result));
         };
@@ -66,7 +66,7 @@ pub(super) fn start_all(shared: &Arc<Shared>, workers: usize) -> Result<()> {
     // A worker sends no notification when its setup is finished.
     let poll_again = || shared.config.initializer.is_none().then(|| Instant::now() + SETUP_POLL_INTERVAL);
     while !shared.wait(&|| awaiting_ready.load(SeqCst) == 0, &AllCalls, poll_again()) {}
-    shared.inspect(|scheduler| scheduler.failure().map_or(Ok(()), Err))
+    shared.inspect(|scheduler| scheduler.workers.failure().cloned().map_or(Ok(()), Err))
 }
 
 /// Asks for a child.
@@ -84,13 +84,13 @@ fn attach(shared: &Arc<Shared>, number: usize, child: Result<SpawnedChild>) -> R
     let name = format!("{}-{number}", shared.config.name);
     let SpawnedChild { record, link } = child.map_err(|error| error.in_process(&name, 0))?;
     record.set_name(&name);
-    let bell = Arc::clone(link.bell());
+    let doorbell = Arc::clone(link.bell());
     let link = link.for_worker().map_err(|errno| {
         let _ = record.signal(signal::KILL);
         Error::could_not_start("reserve the link's memory", errno).in_process(&name, record.pid)
     })?;
     let mut caller = Caller::new(link);
-    let prepared = prepare(shared, &record, &mut caller, (&name, number), bell.as_fd());
+    let prepared = prepare(shared, &record, &mut caller, (&name, number), doorbell.as_fd());
     if let Err(error) = prepared {
         let _ = record.signal(signal::KILL);
         return Err(error.in_process(&name, record.pid));
@@ -105,13 +105,13 @@ fn attach(shared: &Arc<Shared>, number: usize, child: Result<SpawnedChild>) -> R
     let (own, stopped) = (Arc::downgrade(shared), Arc::downgrade(&record));
     record.on_stop(move |signal| {
         if let (Some(own), Some(record)) = (own.upgrade(), stopped.upgrade()) {
-            own.update(|scheduler| scheduler.on_worker_stop(number, &record, signal));
+            own.update(|scheduler| scheduler.workers.on_stop(number, &record, signal));
         }
     });
     let (own, ended) = (Arc::downgrade(shared), Arc::clone(&record));
     record.on_exit(move || {
         if let Some(own) = own.upgrade() {
-            own.supervisor.reactor().deregister(bell.as_fd());
+            own.supervisor.reactor().deregister(doorbell.as_fd());
             let status = ended.status().unwrap_or(ExitStatus::from_raw(signal::KILL));
             own.update(|scheduler| scheduler.on_worker_exit(number, &ended, status));
         }
@@ -124,7 +124,7 @@ fn prepare(
     record: &ChildHandle,
     caller: &mut Caller<Request>,
     (name, number): (&str, usize),
-    bell: BorrowedFd<'_>,
+    doorbell: BorrowedFd<'_>,
 ) -> Result<()> {
     let at = |step: &'static str| move |errno: Errno| Error::could_not_start(step, errno);
     let worker = SetupFor { base: record.server().base(), name, once: false, umask: rights::umask() };
@@ -143,9 +143,9 @@ fn prepare(
         caller.publish();
     }
     // The pool's own set first: a leader that sleeps there is woken rather than the reactor.
-    shared.set.add(bell, 0, Trigger::EdgeExclusive).map_err(at("watch a worker"))?;
+    shared.set.add(doorbell, 0, Trigger::EdgeExclusive).map_err(at("watch a worker"))?;
     let token = shared.token.get();
     let watched =
-        token.map_or(Ok(()), |token| shared.supervisor.reactor().register(bell, *token, Trigger::EdgeExclusive));
+        token.map_or(Ok(()), |token| shared.supervisor.reactor().register(doorbell, *token, Trigger::EdgeExclusive));
     watched.map_err(at("watch a worker"))
 }

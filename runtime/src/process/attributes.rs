@@ -4,10 +4,13 @@
 
 /// The setters, for an `impl` block of a builder with a field `options` of type [`crate::supervisor::SpawnAttributes`].
 ///
-/// `it` and `its` stand for the process or the worker, `new` for a builder, and `run` for what makes a call of a task
-/// called `seen` out of that.
+/// `setter` is how a setter takes and gives the builder, and `this` is its `self`. `it` and `its` stand for the process or the
+/// worker, `new` for a builder, and `run` for what makes a call of a task called `seen` out of that.
 macro_rules! attribute_setters {
-    (it: $it:literal, its: $its:literal, new: $new:literal, run: $run:literal) => {
+    (
+        setter: ($($receiver:tt)+) -> $Given:ty, this: $this:ident,
+        it: $it:literal, its: $its:literal, new: $new:literal, run: $run:literal
+    ) => {
         #[doc = concat!("Sets a variable of ", $its, " environment.")]
         ///
         /// # Examples
@@ -20,12 +23,12 @@ macro_rules! attribute_setters {
         /// # process_task::Result::Ok(())
         /// ```
         pub fn env(
-            mut self,
+            $($receiver)+,
             key: impl Into<std::ffi::OsString>,
             value: impl Into<std::ffi::OsString>,
-        ) -> Self {
-            self.options.env.push((key.into(), Some(value.into())));
-            self
+        ) -> $Given {
+            $this.options.env.push((key.into(), Some(value.into())));
+            $this
         }
 
         #[doc = concat!("Removes a variable from ", $its, " environment.")]
@@ -39,9 +42,9 @@ macro_rules! attribute_setters {
         #[doc = concat!("assert_eq!(", $new, ".env_remove(\"PATH\").", $run, ", None);")]
         /// # process_task::Result::Ok(())
         /// ```
-        pub fn env_remove(mut self, key: impl Into<std::ffi::OsString>) -> Self {
-            self.options.env.push((key.into(), None));
-            self
+        pub fn env_remove($($receiver)+, key: impl Into<std::ffi::OsString>) -> $Given {
+            $this.options.env.push((key.into(), None));
+            $this
         }
 
         /// Starts from an empty environment, and forgets what [`env`](Self::env) said before.
@@ -55,10 +58,10 @@ macro_rules! attribute_setters {
         #[doc = concat!("assert_eq!(", $new, ".env_clear().env(\"MODE\", \"quick\").", $run, ", 1);")]
         /// # process_task::Result::Ok(())
         /// ```
-        pub fn env_clear(mut self) -> Self {
-            self.options.env.clear();
-            self.options.clear_env = true;
-            self
+        pub fn env_clear($($receiver)+) -> $Given {
+            $this.options.env.clear();
+            $this.options.clear_env = true;
+            $this
         }
 
         #[doc = concat!("The directory ", $it, " works in.")]
@@ -73,9 +76,9 @@ macro_rules! attribute_setters {
         #[doc = concat!("assert_eq!(", $new, ".current_dir(\"/\").", $run, ", Path::new(\"/\"));")]
         /// # process_task::Result::Ok(())
         /// ```
-        pub fn current_dir(mut self, path: impl Into<std::path::PathBuf>) -> Self {
-            self.options.directory = Some(path.into());
-            self
+        pub fn current_dir($($receiver)+, path: impl Into<std::path::PathBuf>) -> $Given {
+            $this.options.directory = Some(path.into());
+            $this
         }
 
         #[doc = concat!("The most address space ", $it, " may use, in bytes (`RLIMIT_AS`). Beyond it, allocation fails")]
@@ -91,9 +94,9 @@ macro_rules! attribute_setters {
         #[doc = concat!("assert!(!", $new, ".memory_limit(1 << 30).", $run, ");")]
         /// # process_task::Result::Ok(())
         /// ```
-        pub fn memory_limit(mut self, bytes: u64) -> Self {
-            self.options.memory = Some(bytes);
-            self
+        pub fn memory_limit($($receiver)+, bytes: u64) -> $Given {
+            $this.options.memory = Some(bytes);
+            $this
         }
 
         #[doc = concat!("The most processor time ", $it, " may use in its life (`RLIMIT_CPU`).")]
@@ -109,9 +112,9 @@ macro_rules! attribute_setters {
         #[doc = concat!("assert_eq!(", $new, ".cpu_time_limit(Duration::from_secs(60)).", $run, ", 499_500);")]
         /// # process_task::Result::Ok(())
         /// ```
-        pub fn cpu_time_limit(mut self, time: std::time::Duration) -> Self {
-            self.options.cpu_time = Some(time);
-            self
+        pub fn cpu_time_limit($($receiver)+, time: std::time::Duration) -> $Given {
+            $this.options.cpu_time = Some(time);
+            $this
         }
 
         #[doc = concat!("One more than the highest descriptor ", $it, " may open (`RLIMIT_NOFILE`), at least 1.")]
@@ -129,9 +132,9 @@ macro_rules! attribute_setters {
         #[doc = concat!("assert!(!", $new, ".open_files_limit(64).", $run, ");")]
         /// # process_task::Result::Ok(())
         /// ```
-        pub fn open_files_limit(mut self, count: u64) -> Self {
-            self.options.open_files = Some(count);
-            self
+        pub fn open_files_limit($($receiver)+, count: u64) -> $Given {
+            $this.options.open_files = Some(count);
+            $this
         }
 
         #[doc = concat!("How nice ", $it, " is, -20 to 19; of another number the kernel takes the nearest of these.")]
@@ -149,9 +152,9 @@ macro_rules! attribute_setters {
         #[doc = concat!("assert_eq!(", $new, ".nice(19).", $run, ".as_deref(), Some(\"19\"));")]
         /// # process_task::Result::Ok(())
         /// ```
-        pub fn nice(mut self, niceness: i32) -> Self {
-            self.options.niceness = Some(niceness);
-            self
+        pub fn nice($($receiver)+, niceness: i32) -> $Given {
+            $this.options.niceness = Some(niceness);
+            $this
         }
 
         #[doc = concat!("The processors ", $it, " may run on, by number: at least one, and all of them there.")]
@@ -168,9 +171,9 @@ macro_rules! attribute_setters {
         #[doc = concat!("assert_eq!(", $new, ".cpus([first]).", $run, ", 1);")]
         /// # process_task::Result::Ok(())
         /// ```
-        pub fn cpus(mut self, cpus: impl IntoIterator<Item = usize>) -> Self {
-            self.options.cpus = Some(cpus.into_iter().collect());
-            self
+        pub fn cpus($($receiver)+, cpus: impl IntoIterator<Item = usize>) -> $Given {
+            $this.options.cpus = Some(cpus.into_iter().collect());
+            $this
         }
 
         #[doc = concat!("Lets ", $it, " ignore SIGTERM, SIGINT, SIGQUIT and SIGHUP, and so finish what it runs.")]
@@ -195,9 +198,9 @@ macro_rules! attribute_setters {
         #[doc = concat!("assert!(", $new, ".ignore_termination_signals().", $run, ");")]
         /// # process_task::Result::Ok(())
         /// ```
-        pub fn ignore_termination_signals(mut self) -> Self {
-            self.options.ignores_termination = true;
-            self
+        pub fn ignore_termination_signals($($receiver)+) -> $Given {
+            $this.options.ignores_termination = true;
+            $this
         }
     };
 }

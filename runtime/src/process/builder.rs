@@ -17,7 +17,8 @@ use crate::supervisor::{ChildHandle, SetupFor, SpawnAttributes, StartRequest, se
 use crate::sys::{Errno, signal};
 use crate::task::{Options as Limits, Task};
 
-/// Options for one process, as [`std::thread::Builder`] has for a thread.
+/// Options for processes, as [`std::process::Command`] has for programs: each [`spawn`](Self::spawn) starts one more, so that one
+/// description starts any number, with any tasks. Setters change what later ones get.
 ///
 /// Unless told otherwise, the process has: the name of the task; stdin on `/dev/null`; the processors of the fork server, which
 /// are those that this program had when it first started a process; and all else as a program that
@@ -42,6 +43,14 @@ use crate::task::{Options as Limits, Task};
 ///
 /// let process = ProcessBuilder::new().name("greeter").env("GREETING", "hello").spawn(greeting, "world")?;
 /// assert_eq!(process.join()?, "hello world");
+///
+/// let mut builder = ProcessBuilder::new();
+/// builder.env("GREETING", "good morning");
+/// let (one, other) = (builder.spawn(greeting, "Ada")?, builder.spawn(greeting, "Grace")?);
+/// builder.env("GREETING", "good night");
+/// let last = builder.spawn(greeting, "Ada")?;
+/// assert_eq!((one.join()?, other.join()?), ("good morning Ada".to_owned(), "good morning Grace".to_owned()));
+/// assert_eq!(last.join()?, "good night Ada");
 /// # process_task::Result::Ok(())
 /// ```
 #[derive(Debug, Default)]
@@ -62,37 +71,38 @@ impl ProcessBuilder {
     }
 
     /// What the process is called in errors, in [`current`](crate::current), and (15 bytes of it) in `top`.
-    pub fn name(mut self, name: impl Into<String>) -> Self {
+    pub fn name(&mut self, name: impl Into<String>) -> &mut Self {
         self.name = Some(name.into());
         self
     }
 
     /// How the process is made.
-    pub fn start_method(mut self, method: StartMethod) -> Self {
+    pub fn start_method(&mut self, method: StartMethod) -> &mut Self {
         self.options.method = method;
         self
     }
 
     /// All attributes at once.
-    pub(crate) fn attributes(mut self, attributes: SpawnAttributes) -> Self {
+    pub(crate) fn attributes(&mut self, attributes: SpawnAttributes) -> &mut Self {
         self.options = attributes;
         self
     }
 
-    /// Its standard input; `/dev/null` unless asked.
-    pub fn stdin(mut self, stdio: impl Into<Stdio>) -> Self {
+    /// Its standard input; `/dev/null` unless asked. All processes of this builder read from the same file if that is what it is:
+    /// see [`Stdio`].
+    pub fn stdin(&mut self, stdio: impl Into<Stdio>) -> &mut Self {
         self.stdin = Some(stdio.into());
         self
     }
 
     /// Its standard output; this process's unless asked.
-    pub fn stdout(mut self, stdio: impl Into<Stdio>) -> Self {
+    pub fn stdout(&mut self, stdio: impl Into<Stdio>) -> &mut Self {
         self.stdout = Some(stdio.into());
         self
     }
 
     /// Its standard error; this process's unless asked.
-    pub fn stderr(mut self, stdio: impl Into<Stdio>) -> Self {
+    pub fn stderr(&mut self, stdio: impl Into<Stdio>) -> &mut Self {
         self.stderr = Some(stdio.into());
         self
     }
@@ -113,12 +123,13 @@ impl ProcessBuilder {
     /// assert_eq!(process.join()?, 9);
     /// # process_task::Result::Ok(())
     /// ```
-    pub fn exit_timeout(mut self, timeout: std::time::Duration) -> Self {
+    pub fn exit_timeout(&mut self, timeout: std::time::Duration) -> &mut Self {
         self.options.exit_timeout = Some(timeout);
         self
     }
 
     attribute_setters! {
+        setter: (&mut self) -> &mut Self, this: self,
         it: "it", its: "its", new: "ProcessBuilder::new()", run: "spawn(seen, ())?.join()?"
     }
 
@@ -142,14 +153,9 @@ impl ProcessBuilder {
     ///
     /// # Errors
     /// The process could not be started, the arguments could not be encoded, or the task has `retries`, which act in pools
-    /// only. What the process itself is refused, such
-    /// as a limit, [`join`](Process::join) reports.
-    pub fn spawn<T: Task>(self, task: T, args: T::Args<'_>) -> Result<Process<T::Output>> {
-        let process = self.start(task, args)?;
-        match process.failure() {
-            Some(error) => Err(error.clone()),
-            None => Ok(process),
-        }
+    /// only. What the process itself is refused, such as a limit, [`join`](Process::join) reports.
+    pub fn spawn<T: Task>(&self, task: T, args: T::Args<'_>) -> Result<Process<T::Output>> {
+        self.start(task, args, &Stdio::inherit())
     }
 
     /// Starts a process that runs `task` with `args`, waits for its end, and returns its result with all that it has written to
@@ -162,27 +168,22 @@ impl ProcessBuilder {
     ///
     /// # Examples
     /// See [`Output`].
-    pub fn output<T: Task>(mut self, task: T, args: T::Args<'_>) -> Result<Output<T::Output>> {
-        self.stdout.get_or_insert_with(Stdio::piped);
-        self.stderr.get_or_insert_with(Stdio::piped);
-        self.spawn(task, args).map(Process::output)
+    pub fn output<T: Task>(&self, task: T, args: T::Args<'_>) -> Result<Output<T::Output>> {
+        self.start(task, args, &Stdio::piped()).map(Process::output)
     }
 
-    fn start<T: Task>(mut self, task: T, args: T::Args<'_>) -> Result<Process<T::Output>> {
-        let default_name = || task.registration().short_name().to_owned();
-        let name = self.name.take().unwrap_or_else(default_name);
-        let (stdin, our_stdin) = self.stdin.take().map_or(Ok((None, None)), Stdio::for_input)?;
-        let output = |stdio: Option<Stdio>, number| stdio.map_or(Ok((None, None)), |stdio| stdio.for_output(number));
-        let (stdout, our_stdout) = output(self.stdout.take(), 1)?;
-        let (stderr, our_stderr) = output(self.stderr.take(), 2)?;
-        self.options.stdio = [stdin, stdout, stderr];
-        self.options.memory = smaller(self.options.memory, task.options().memory_limit);
-        if let Err(error) = self.options.check() {
-            let error = error.in_process(&name, 0).in_task(task.registration().name());
-            return Ok(Process::new(name, Err(error), T::decode_output));
-        }
-        let started = launch(self.options, &name, task, args);
-        let mut process = Process::new(name, started, T::decode_output);
+    /// What [`spawn`](Self::spawn) does, with stdout and stderr connected to `unasked` unless this builder says otherwise.
+    fn start<T: Task>(&self, task: T, args: T::Args<'_>, unasked: &Stdio) -> Result<Process<T::Output>> {
+        let name = self.name.clone().unwrap_or_else(|| task.registration().short_name().to_owned());
+        let (stdin, our_stdin) = self.stdin.as_ref().map_or(Ok((None, None)), Stdio::for_input)?;
+        let (stdout, our_stdout) = self.stdout.as_ref().unwrap_or(unasked).for_output(1)?;
+        let (stderr, our_stderr) = self.stderr.as_ref().unwrap_or(unasked).for_output(2)?;
+        let mut options = self.options.clone();
+        options.stdio = [stdin, stdout, stderr];
+        options.memory = smaller(options.memory, task.options().memory_limit);
+        options.check().map_err(|error| error.in_process(&name, 0).in_task(task.registration().name()))?;
+        let call = launch(options, &name, task, args)?;
+        let mut process = Process::new(name, Ok(call), T::decode_output);
         (process.stdin, process.pipes) = (our_stdin, Pipes::new([our_stdout, our_stderr]));
         Ok(process)
     }

@@ -17,7 +17,7 @@ use super::output::{Output, Pipes};
 use super::spawned_call::SpawnedCall;
 use crate::call::decode;
 use crate::codec::CodecError;
-use crate::error::{Error, Result};
+use crate::error::{Elapsed, Error, Result};
 use crate::reactor::reactor;
 use crate::sys::{self, atfork, fd, signal};
 
@@ -42,6 +42,10 @@ use crate::sys::{self, atfork, fd, signal};
 /// # process_task::Result::Ok(())
 /// ```
 ///
+/// # If it cannot be started
+/// `task.spawn(…)` gives a handle nevertheless, and [`join`](Self::join), [`wait`](Self::wait) and `.await` give the error, as do the
+/// methods that signal; [`pid`](Self::pid) is `None`. [`ProcessBuilder::spawn`] gives the error itself, and no handle.
+///
 /// # If the other process dies
 /// [`join`](Self::join) says how; see [`ErrorKind`](crate::ErrorKind).
 #[must_use = "the process goes on by itself when this is dropped; say `detach()` if that is meant"]
@@ -57,7 +61,7 @@ pub struct Process<R> {
 }
 
 enum HandleState {
-    SpawnedCall(Arc<SpawnedCall>),
+    Started(Arc<SpawnedCall>),
     /// It could not be started. The descriptor is readable, as that of a process that has ended.
     Failed(Error, Option<OwnedFd>),
 }
@@ -87,7 +91,7 @@ impl<R> Process<R> {
         decode: fn(&[u8]) -> std::result::Result<R, CodecError>,
     ) -> Self {
         let state = match started {
-            Ok(running) => HandleState::SpawnedCall(running),
+            Ok(running) => HandleState::Started(running),
             Err(error) => {
                 let ended = fd::eventfd().ok();
                 if let Some(event) = &ended {
@@ -100,9 +104,9 @@ impl<R> Process<R> {
     }
 
     /// The error of a start that failed.
-    pub(super) fn failure(&self) -> Option<&Error> {
+    fn failure(&self) -> Option<&Error> {
         match &self.state {
-            HandleState::SpawnedCall(_) => None,
+            HandleState::Started(_) => None,
             HandleState::Failed(error, _) => Some(error),
         }
     }
@@ -220,14 +224,29 @@ impl<R> Process<R> {
         self.end(Some(Instant::now()))
     }
 
-    /// As [`wait`](Self::wait), but `None` after `timeout`. It closes and reads no pipe: a process with a full pipe does
-    /// not end before something is read, by [`take_stdout`](Self::take_stdout) say.
+    /// As [`wait`](Self::wait), for `timeout` at the most. It closes and reads no pipe: a process with a full pipe does not
+    /// end before something is read, by [`take_stdout`](Self::take_stdout) say.
+    ///
+    /// # Examples
+    /// ```
+    /// use std::time::Duration;
+    /// use process_task::process_task;
+    ///
+    /// #[process_task]
+    /// fn nap(seconds: u64) { std::thread::sleep(Duration::from_secs(seconds)) }
+    ///
+    /// let mut process = nap.spawn(600);
+    /// assert!(process.wait_timeout(Duration::from_millis(5)).is_err());
+    /// process.kill()?;
+    /// assert!(!process.wait_timeout(Duration::from_secs(60))??.success());
+    /// # process_task::Result::Ok(())
+    /// ```
     ///
     /// # Errors
-    /// The process could not be started.
-    pub fn wait_timeout(&mut self, timeout: Duration) -> Result<Option<ExitStatus>> {
+    /// [`Elapsed`]: the process has not ended in time. Inside: it could not be started.
+    pub fn wait_timeout(&mut self, timeout: Duration) -> std::result::Result<Result<ExitStatus>, Elapsed> {
         // A time beyond the clock's end is for ever.
-        self.end(Instant::now().checked_add(timeout))
+        self.end(Instant::now().checked_add(timeout)).transpose().ok_or_else(Elapsed::new)
     }
 
     /// Asks the process, and its whole group, to end: SIGTERM. Fine if it has ended. A process that
@@ -296,10 +315,10 @@ impl<R> Process<R> {
 
     fn running(&self) -> Result<&Arc<SpawnedCall>> {
         match &self.state {
-            HandleState::SpawnedCall(_) if self.generation != atfork::generation() => {
+            HandleState::Started(_) if self.generation != atfork::generation() => {
                 Err(Error::invalid("the process was started by the process that this one is a `fork()` of"))
             }
-            HandleState::SpawnedCall(running) => Ok(running.latest()),
+            HandleState::Started(running) => Ok(running.latest()),
             HandleState::Failed(error, _) => Err(error.clone()),
         }
     }
@@ -346,7 +365,7 @@ impl<R> AsFd for Process<R> {
     /// A descriptor that is readable once the process has ended: its pidfd.
     fn as_fd(&self) -> BorrowedFd<'_> {
         match &self.state {
-            HandleState::SpawnedCall(running) => running.latest().record.pidfd(),
+            HandleState::Started(running) => running.latest().record.pidfd(),
             HandleState::Failed(_, Some(ended)) => ended.as_fd(),
             // Not even an eventfd could be had; /dev/null's owner is always readable, as is any closed stream's.
             HandleState::Failed(_, None) => fd::stdio(0),
@@ -357,7 +376,7 @@ impl<R> AsFd for Process<R> {
 impl<R> Drop for Process<R> {
     fn drop(&mut self) {
         // In a copy made by `fork()`, the epoll set is still the original's, too.
-        if let HandleState::SpawnedCall(running) = &self.state
+        if let HandleState::Started(running) = &self.state
             && self.generation == atfork::generation()
         {
             running.latest().release();

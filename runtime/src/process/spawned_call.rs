@@ -20,7 +20,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::process::ExitStatusExt as _;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::SeqCst};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 use std::task::Waker;
 use std::time::{Duration, Instant};
 
@@ -38,6 +38,7 @@ use crate::supervisor::{
     hand_over, not_dead_note, setup, supervisor, tell_of_stop,
 };
 use crate::sys::held::HeldFd;
+use crate::sys::mutex::MutexExt as _;
 use crate::sys::poll::{self, Trigger};
 use crate::sys::{self, Errno, signal};
 
@@ -300,14 +301,14 @@ impl SpawnedCall {
 
     /// Asks the child to notify the doorbell for its reply. There is only one reply, so the flag is never cleared.
     fn set_notify_reply(&self) {
-        if let Some(caller) = &*lock(&self.caller) {
+        if let Some(caller) = &*self.caller.lock_unpoisoned() {
             caller.set_notify_reply(true);
         }
     }
 
     /// The handle is gone: the reactor forgets the process, and a link that still works is left to the child.
     pub(super) fn release(&self) {
-        let mut caller = lock(&self.caller);
+        let mut caller = self.caller.lock_unpoisoned();
         // With a time limit, a reply has to be seen: a process that has replied is not killed.
         let unseen = self.outcome.get().is_none() && self.order.limit.is_none();
         if unseen && caller.as_ref().is_some_and(|caller| caller.claimed() > REQUESTS_BEFORE_CALL) {
@@ -332,7 +333,7 @@ impl SpawnedCall {
     fn poll(&self) {
         // Asked before the replies are taken: then a reply that came before the end is not missed.
         let ended = self.record.status();
-        let mut caller = lock(&self.caller);
+        let mut caller = self.caller.lock_unpoisoned();
         let Some(caller) = &mut *caller else { return };
         let mut found = None;
         let collected = caller.collect(|asked, reply| {
@@ -382,7 +383,7 @@ impl SpawnedCall {
         }
         // What was beside the call is not held any more, whether its outcome is ever asked for or not.
         if self.outcome.get().is_some() {
-            let caller = lock(&self.caller).take();
+            let caller = self.caller.lock_unpoisoned().take();
             drop(caller);
         }
         self.tell();
@@ -409,7 +410,7 @@ impl SpawnedCall {
         if self.outcome().is_some() {
             return None;
         }
-        let mut caller = lock(&self.caller);
+        let mut caller = self.caller.lock_unpoisoned();
         let tries = self.tries.swap(0, SeqCst).checked_sub(1)?;
         if caller.as_ref()?.claimed() > REQUESTS_BEFORE_CALL {
             return None;
@@ -459,7 +460,7 @@ impl SpawnedCall {
     }
 
     fn waker(&self) -> MutexGuard<'_, Option<Waker>> {
-        lock(&self.waker)
+        self.waker.lock_unpoisoned()
     }
 }
 
@@ -477,8 +478,4 @@ impl fmt::Debug for SpawnedCall {
         let signal = self.record.status().and_then(|status| status.signal());
         f.debug_struct("SpawnedCall").field("record", &self.record).field("signal", &signal).finish_non_exhaustive()
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -1,16 +1,22 @@
 //! What a child's standard streams are connected to.
 //!
-//! Runs in: the parent. The child's end of a pipe is closed here once the child has it.
+//! Runs in: the parent. The child's end of a pipe is closed here once the child has it. A file that the caller gave stays open
+//! as long as the builder has it, which may start further processes with it.
 
 use std::fs::File;
 use std::io::{PipeReader, PipeWriter};
 use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
 
 use crate::error::Result;
 use crate::supervisor::preparing;
 use crate::sys::{Errno, fd};
 
 /// What one of a process's standard streams is connected to, as in [`std::process::Stdio`].
+///
+/// A file or pipe that is given as a stream stays open in this process while the [`ProcessBuilder`](crate::ProcessBuilder) has it,
+/// which may start further processes with it. So the reader of a given [`PipeWriter`] sees the end of the pipe only when the builder
+/// is dropped too, as with [`std::process::Command`]. [`Stdio::piped`] makes another pipe for each process, and keeps none.
 ///
 /// # Examples
 /// ```
@@ -35,7 +41,7 @@ enum StdioKind {
     Inherit,
     Null,
     Piped,
-    File(OwnedFd),
+    File(Arc<OwnedFd>),
 }
 
 impl Stdio {
@@ -82,30 +88,33 @@ impl Stdio {
     }
 
     /// The child's end for stdin, and ours if it is a pipe.
-    pub(super) fn for_input(self) -> Result<(Option<OwnedFd>, Option<PipeWriter>)> {
+    pub(super) fn for_input(&self) -> Result<(Option<Arc<OwnedFd>>, Option<PipeWriter>)> {
         if let StdioKind::Piped = self.0 {
             let (theirs, ours) = std::io::pipe().map_err(|error| preparing("make a pipe", &error))?;
-            return Ok((Some(theirs.into()), Some(ours)));
+            return Ok((Some(Arc::new(theirs.into())), Some(ours)));
         }
         Ok((self.file(0)?, None))
     }
 
     /// The child's end for stdout (1) or stderr (2), and ours if it is a pipe.
-    pub(super) fn for_output(self, number: i32) -> Result<(Option<OwnedFd>, Option<PipeReader>)> {
+    pub(super) fn for_output(&self, number: i32) -> Result<(Option<Arc<OwnedFd>>, Option<PipeReader>)> {
         if let StdioKind::Piped = self.0 {
             let (ours, theirs) = std::io::pipe().map_err(|error| preparing("make a pipe", &error))?;
-            return Ok((Some(theirs.into()), Some(ours)));
+            return Ok((Some(Arc::new(theirs.into())), Some(ours)));
         }
         Ok((self.file(number)?, None))
     }
 
-    fn file(self, number: i32) -> Result<Option<OwnedFd>> {
-        let failed = |errno: Errno| preparing("open a standard stream", &errno.into());
-        match self.0 {
-            StdioKind::Null => fd::dev_null().map(Some).map_err(|errno| preparing("open /dev/null", &errno.into())),
-            StdioKind::File(file) => Ok(Some(file)),
+    fn file(&self, number: i32) -> Result<Option<Arc<OwnedFd>>> {
+        let opened = |file: std::result::Result<OwnedFd, Errno>, step| match file {
+            Ok(file) => Ok(Some(Arc::new(file))),
+            Err(errno) => Err(preparing(step, &errno.into())),
+        };
+        match &self.0 {
+            StdioKind::Null => opened(fd::dev_null(), "open /dev/null"),
+            StdioKind::File(file) => Ok(Some(Arc::clone(file))),
             // Outputs are inherited anyway; for stdin it must be said.
-            StdioKind::Inherit if number == 0 => fd::duplicate(fd::stdio(0).as_fd()).map(Some).map_err(failed),
+            StdioKind::Inherit if number == 0 => opened(fd::duplicate(fd::stdio(0).as_fd()), "open a standard stream"),
             StdioKind::Inherit | StdioKind::Piped => Ok(None),
         }
     }
@@ -113,24 +122,24 @@ impl Stdio {
 
 impl From<OwnedFd> for Stdio {
     fn from(file: OwnedFd) -> Self {
-        Self(StdioKind::File(file))
+        Self(StdioKind::File(Arc::new(file)))
     }
 }
 
 impl From<File> for Stdio {
     fn from(file: File) -> Self {
-        Self(StdioKind::File(file.into()))
+        OwnedFd::from(file).into()
     }
 }
 
 impl From<PipeReader> for Stdio {
     fn from(pipe: PipeReader) -> Self {
-        Self(StdioKind::File(pipe.into()))
+        OwnedFd::from(pipe).into()
     }
 }
 
 impl From<PipeWriter> for Stdio {
     fn from(pipe: PipeWriter) -> Self {
-        Self(StdioKind::File(pipe.into()))
+        OwnedFd::from(pipe).into()
     }
 }

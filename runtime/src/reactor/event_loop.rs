@@ -17,7 +17,7 @@ use std::fmt;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::panic::{RefUnwindSafe, UnwindSafe};
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed, Ordering::SeqCst};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -25,6 +25,7 @@ use super::lost;
 use super::timers::{TimerKey, Timers};
 use crate::error::{Error, Result};
 use crate::sys::held::{self, CloseDetector, HeldFd};
+use crate::sys::mutex::MutexExt as _;
 use crate::sys::poll::{self, Trigger};
 use crate::sys::{self, Errno, atfork, errno_of, fd, identity, membarrier, signal};
 
@@ -77,7 +78,7 @@ static REACTOR: Mutex<Option<Arc<Reactor>>> = Mutex::new(None);
 
 /// The reactor of this process, if it has been used.
 pub(crate) fn existing_reactor() -> Option<Arc<Reactor>> {
-    lock(&REACTOR).as_ref().filter(|reactor| reactor.is_of_this_process()).cloned()
+    REACTOR.lock_unpoisoned().as_ref().filter(|reactor| reactor.is_of_this_process()).cloned()
 }
 
 /// The reactor of this process, made at first use.
@@ -92,7 +93,7 @@ pub(crate) fn reactor() -> Result<Arc<Reactor>> {
     if identity::unready().is_some() {
         return Err(Error::could_not_start("start a thread in a process that only prepares itself", Errno::EAGAIN));
     }
-    let mut reactor = lock(&REACTOR);
+    let mut reactor = REACTOR.lock_unpoisoned();
     if let Some(reactor) = reactor.as_ref().filter(|reactor| reactor.is_of_this_process()) {
         return Ok(Arc::clone(reactor));
     }
@@ -136,12 +137,12 @@ impl Reactor {
     /// # Errors
     /// There can be no more threads; the present one goes on.
     pub(crate) fn start_thread(self: &Arc<Self>) -> Result<()> {
-        let mut thread = lock(&self.thread);
+        let mut thread = self.thread.lock_unpoisoned();
         let number = self.thread_number.load(SeqCst) + 1;
         let (reactor, predecessor) = (Arc::clone(self), Arc::new(Mutex::new(thread.take())));
         let joined = Arc::clone(&predecessor);
         let work = move || {
-            let predecessor = lock(&joined).take();
+            let predecessor = joined.lock_unpoisoned().take();
             if let Some(predecessor) = predecessor {
                 let _ = predecessor.join();
             }
@@ -153,7 +154,7 @@ impl Reactor {
         match new {
             Ok(new) => *thread = Some(new),
             Err(error) => {
-                *thread = lock(&predecessor).take();
+                *thread = predecessor.lock_unpoisoned().take();
                 return Err(Error::could_not_start("start a thread", errno_of(&error)));
             }
         }
@@ -164,7 +165,7 @@ impl Reactor {
 
     /// Whether the calling thread is the one that runs the loop.
     pub(crate) fn is_own_thread(&self) -> bool {
-        lock(&self.thread).as_ref().is_some_and(|thread| thread.thread().id() == std::thread::current().id())
+        self.thread.lock_unpoisoned().as_ref().is_some_and(|thread| thread.thread().id() == std::thread::current().id())
     }
 
     /// False in a copy of its process, made by `fork()`: the epoll set is still the original's.
@@ -185,7 +186,7 @@ impl Reactor {
     /// Adds a handler; returns the token for [`Reactor::register`].
     pub(crate) fn add_handler(&self, handler: Arc<dyn EventHandler>) -> Token {
         let token = Token(self.last_token.fetch_add(1, Relaxed) + 1);
-        lock(&self.handlers).insert(token, handler);
+        self.handlers.lock_unpoisoned().insert(token, handler);
         token
     }
 
@@ -196,7 +197,7 @@ impl Reactor {
 
     /// Removes a handler, which may be running. Its descriptors are to be deregistered, too.
     pub(crate) fn remove_handler(&self, token: Token) {
-        let handler = lock(&self.handlers).remove(&token);
+        let handler = self.handlers.lock_unpoisoned().remove(&token);
         drop(handler);
     }
 
@@ -228,7 +229,7 @@ impl Reactor {
 
     /// Runs `function` after `delay`, on the reactor's thread. `None` if that is beyond the clock's end: then it never runs.
     pub(crate) fn timer(&self, delay: Duration, function: impl FnOnce() + Send + 'static) -> Option<TimerKey> {
-        let mut timers = lock(&self.timers);
+        let mut timers = self.timers.lock_unpoisoned();
         let timer = timers.insert(delay, Box::new(function))?;
         let is_next = timers.is_next(timer);
         drop(timers);
@@ -246,7 +247,7 @@ impl Reactor {
 
     /// Drops a timer's function, which may be running.
     pub(crate) fn cancel(&self, timer: TimerKey) {
-        let cancelled = lock(&self.timers).cancel(timer);
+        let cancelled = self.timers.lock_unpoisoned().cancel(timer);
         drop(cancelled);
     }
 
@@ -262,7 +263,7 @@ impl Reactor {
                 return self.lose();
             }
             for token in &ready {
-                let handler = lock(&self.handlers).get(&Token(*token)).cloned();
+                let handler = self.handlers.lock_unpoisoned().get(&Token(*token)).cloned();
                 if let Some(handler) = handler {
                     handler.ready();
                 }
@@ -272,11 +273,11 @@ impl Reactor {
 
     /// Runs what is due; returns when the next timer is.
     fn run_timers(&self) -> Option<Instant> {
-        let due = lock(&self.timers).take_due();
+        let due = self.timers.lock_unpoisoned().take_due();
         for function in due {
             function();
         }
-        lock(&self.timers).next()
+        self.timers.lock_unpoisoned().next()
     }
 
     /// The program has closed descriptors that it did not open. Tells all handlers, as the last that this thread does.
@@ -289,7 +290,7 @@ impl Reactor {
         if let Some(hooks) = hooks {
             Arc::clone(hooks).lost();
         }
-        let handlers: Vec<_> = lock(&self.handlers).values().cloned().collect();
+        let handlers: Vec<_> = self.handlers.lock_unpoisoned().values().cloned().collect();
         for handler in handlers.iter().cloned() {
             handler.lost();
         }
@@ -317,8 +318,4 @@ impl<F: Fn() + Send + Sync> EventHandler for OnReady<F> {
             (self.0)();
         }
     }
-}
-
-fn lock<T: ?Sized>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -222,8 +222,8 @@ impl<T: fmt::Debug> fmt::Debug for SharedMut<[T]> {
 ///
 /// let values = SharedMut::<[u8]>::zeroed(100)?;
 /// let error = values.split(0).unwrap_err();                   // ranges of nothing
-/// assert!(error.to_string().contains("at least 1 value"));
-/// let mut values = error.into_handle();
+/// assert!(error.to_string().contains("at least 1, not 0"));
+/// let mut values = error.into_inner();
 /// values[3] = 7;
 /// # process_task::Result::Ok(())
 /// ```
@@ -241,7 +241,7 @@ impl<H> FreezeError<H> {
 
     /// Returns the handle, as it was.
     #[must_use]
-    pub fn into_handle(self) -> H {
+    pub fn into_inner(self) -> H {
         self.handle
     }
 }

@@ -22,6 +22,7 @@ use crate::error::{Error, Result};
 use crate::link::message::{Attached, Setup};
 use crate::link::{Caller, StartMethod};
 use crate::sys::attributes::{self, Attribute};
+use crate::sys::cpu;
 use crate::sys::fd::{self, DirId, FileId};
 use crate::sys::limits::{self, ResourceLimits};
 use crate::sys::rights::{self, Capabilities, Rights};
@@ -83,15 +84,15 @@ fn env_of_copy() -> Vec<(OsString, OsString)> {
 const EXIT_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// What was asked for, beside what the parent itself has.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct SpawnAttributes {
     pub(crate) method: StartMethod,
     pub(crate) clear_env: bool,
     /// In order; `None` removes.
     pub(crate) env: Vec<(OsString, Option<OsString>)>,
     pub(crate) directory: Option<PathBuf>,
-    /// Standard streams by number.
-    pub(crate) stdio: [Option<OwnedFd>; 3],
+    /// Standard streams by number. The builder may have a file that its caller gave, too.
+    pub(crate) stdio: [Option<Arc<OwnedFd>>; 3],
     pub(crate) memory: Option<u64>,
     pub(crate) cpu_time: Option<Duration>,
     pub(crate) open_files: Option<u64>,
@@ -120,7 +121,15 @@ impl SpawnAttributes {
     /// A number is out of its range.
     pub(crate) fn check(&self) -> Result<()> {
         if self.open_files == Some(0) {
-            return Err(Error::invalid("a process that may have 0 open files could not even receive its arguments"));
+            return Err(Error::invalid(
+                "`open_files_limit` must be at least 1, not 0: the process could not receive its arguments",
+            ));
+        }
+        if self.cpus.as_ref().is_some_and(Vec::is_empty) {
+            return Err(Error::invalid(
+                "choose its processors: a process needs at least one to run on, and `cpus` was given 0; leave it out for \
+                 those that it has anyway",
+            ));
         }
         Ok(())
     }
@@ -132,12 +141,7 @@ impl SpawnAttributes {
     pub(crate) fn check_for_many(&self) -> Result<()> {
         self.check()?;
         let Some(asked) = &self.cpus else { return Ok(()) };
-        if asked.is_empty() {
-            return Err(Error::invalid(
-                "choose its processors: a worker needs at least one to run on, and an empty list was given",
-            ));
-        }
-        let (possible, online) = (limits::possible_cpus(), limits::online_cpus());
+        let (possible, online) = (cpu::possible(), cpu::online());
         let listed = |cpus: &[RangeInclusive<usize>], cpu: &usize| cpus.iter().any(|range| range.contains(cpu));
         if let Some(missing) = asked.iter().find(|cpu| !listed(&possible, cpu)) {
             return Err(Error::invalid(format!(
@@ -182,7 +186,7 @@ impl SpawnAttributes {
         Self {
             mask: Some(signal::mask()),
             attributes: Some(attributes::of_thread(None)),
-            cpus: self.cpus.or_else(|| self.pin.then(limits::cpus)),
+            cpus: self.cpus.or_else(|| self.pin.then(cpu::allowed)),
             ..self
         }
     }

@@ -8,7 +8,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::process::ExitStatusExt as _;
 use std::process::ExitStatus;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::server::ForkServer;
@@ -17,6 +17,7 @@ use crate::link::message::{ChildId, ToServer};
 use crate::shared::proc_table::{self, ProcId};
 use crate::sys::cgroup::OomKills;
 use crate::sys::held::HeldFd;
+use crate::sys::mutex::MutexExt as _;
 use crate::sys::process::RawStatus;
 use crate::sys::{self, Errno, fd, poll};
 
@@ -95,13 +96,13 @@ impl ChildHandle {
     }
 
     pub(crate) fn name(&self) -> String {
-        lock(&self.name).clone()
+        self.name.lock_unpoisoned().clone()
     }
 
     /// Hands it out under this name.
     pub(crate) fn set_name(&self, name: &str) {
         static HANDED_OUT: AtomicU64 = AtomicU64::new(1);
-        name.clone_into(&mut lock(&self.name));
+        name.clone_into(&mut self.name.lock_unpoisoned());
         let _ = self.oom_kills.set(lately());
         self.sequence.store(HANDED_OUT.fetch_add(1, Relaxed), Relaxed);
     }
@@ -122,7 +123,7 @@ impl ChildHandle {
 
     /// The signal that has stopped it, while it is stopped.
     pub(crate) fn stopped_by(&self) -> Option<i32> {
-        let signal = lock(&self.stop).signal;
+        let signal = self.stop.lock_unpoisoned().signal;
         signal.filter(|_| self.status().is_none())
     }
 
@@ -130,7 +131,7 @@ impl ChildHandle {
     /// once, on this thread, if it is stopped.
     pub(crate) fn on_stop(&self, watcher: impl Fn(Option<i32>) + Send + Sync + 'static) {
         let watcher: StopWatcher = Arc::new(watcher);
-        let mut stop = lock(&self.stop);
+        let mut stop = self.stop.lock_unpoisoned();
         stop.watcher = Some(Arc::clone(&watcher));
         let signal = stop.signal;
         drop(stop);
@@ -141,7 +142,7 @@ impl ChildHandle {
 
     /// The fork server says that it was stopped, or continued. Tells the watchers if that is news.
     pub(super) fn stopped(&self, signal: Option<i32>, for_good: bool) {
-        let mut stop = lock(&self.stop);
+        let mut stop = self.stop.lock_unpoisoned();
         let before = std::mem::replace(&mut stop.signal, signal);
         if for_good {
             stop.for_good = signal;
@@ -155,7 +156,7 @@ impl ChildHandle {
 
     /// How it ended, if it has.
     pub(crate) fn status(&self) -> Option<ExitStatus> {
-        lock(&self.end).status.map(ExitStatus::from_raw)
+        self.end.lock_unpoisoned().status.map(ExitStatus::from_raw)
     }
 
     /// Whether it is dead, also if its end was not reported, because its fork server is stopped.
@@ -166,7 +167,7 @@ impl ChildHandle {
 
     /// Waits for its end; `None` if `deadline` came first.
     pub(crate) fn wait(&self, deadline: Option<Instant>) -> Option<ExitStatus> {
-        let mut end = lock(&self.end);
+        let mut end = self.end.lock_unpoisoned();
         loop {
             if let Some(status) = end.status {
                 return Some(ExitStatus::from_raw(status));
@@ -183,7 +184,7 @@ impl ChildHandle {
 
     /// Calls `watcher` on the reactor's thread when it ends; at once, on this thread, if it has ended.
     pub(crate) fn on_exit(&self, watcher: impl FnOnce() + Send + 'static) {
-        let mut end = lock(&self.end);
+        let mut end = self.end.lock_unpoisoned();
         if end.status.is_none() {
             end.watcher = Some(Box::new(watcher));
         } else {
@@ -194,8 +195,8 @@ impl ChildHandle {
 
     /// What there is to know of its exit, which had this status.
     pub(crate) fn exit(&self, status: ExitStatus) -> Exit {
-        let oom_note = lock(&self.end).oom.clone();
-        let background_signal = lock(&self.stop).for_good;
+        let oom_note = self.end.lock_unpoisoned().oom.clone();
+        let background_signal = self.stop.lock_unpoisoned().for_good;
         Exit { status, oom_note, background_signal }
     }
 
@@ -204,7 +205,7 @@ impl ChildHandle {
         let killed = ExitStatus::from_raw(status).signal() == Some(sys::signal::KILL);
         // Files are read before any lock is taken.
         let oom = self.oom_kills.get().filter(|_| killed).and_then(|before| OomKills::now().since(*before));
-        let mut end = lock(&self.end);
+        let mut end = self.end.lock_unpoisoned();
         if end.status.is_some() {
             return;
         }
@@ -214,7 +215,7 @@ impl ChildHandle {
         end.oom = oom;
         let watcher = end.watcher.take();
         drop(end);
-        let watched_stops = lock(&self.stop).watcher.take();
+        let watched_stops = self.stop.lock_unpoisoned().watcher.take();
         drop(watched_stops);
         self.ended.notify_all();
         if let Some(watcher) = watcher {
@@ -258,14 +259,10 @@ impl fmt::Debug for ChildHandle {
     }
 }
 
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
 /// How many processes the kernel had killed for want of memory a moment ago: files are read once a second at most.
 fn lately() -> OomKills {
     static LAST: Mutex<Option<(Instant, OomKills)>> = Mutex::new(None);
-    let mut last = lock(&LAST);
+    let mut last = LAST.lock_unpoisoned();
     match *last {
         Some((at, kills)) if at.elapsed() < Duration::from_secs(1) => kills,
         _ => last.insert((Instant::now(), OomKills::now())).1,

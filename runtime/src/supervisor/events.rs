@@ -8,7 +8,7 @@
 
 use std::fmt;
 use std::os::fd::OwnedFd;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 use super::child_handle::ChildHandle;
@@ -22,6 +22,7 @@ use crate::link::message::{ChildId, FromServer, ToServer};
 use crate::reactor::{Hooks, Reactor, lost_error, reactor};
 use crate::shared::proc_table::{self, DEATH_GRACE, ProcId};
 use crate::sys::identity::{self, Unready};
+use crate::sys::mutex::MutexExt as _;
 use crate::sys::poll::{self, Trigger};
 use crate::sys::{Errno, fd, held, process, signal, socket};
 
@@ -44,7 +45,7 @@ static SUPERVISOR: Mutex<Option<Arc<Supervisor>>> = Mutex::new(None);
 
 /// The supervisor of this process, if it has ever started a child.
 pub(crate) fn existing_supervisor() -> Option<Arc<Supervisor>> {
-    lock(&SUPERVISOR).as_ref().filter(|supervisor| supervisor.reactor.is_of_this_process()).cloned()
+    SUPERVISOR.lock_unpoisoned().as_ref().filter(|supervisor| supervisor.reactor.is_of_this_process()).cloned()
 }
 
 /// The supervisor of this process, made at first use.
@@ -55,7 +56,7 @@ pub(crate) fn supervisor() -> Result<Arc<Supervisor>> {
     if held::is_lost() {
         return Err(lost_error());
     }
-    let mut supervisor = lock(&SUPERVISOR);
+    let mut supervisor = SUPERVISOR.lock_unpoisoned();
     if let Some(supervisor) = supervisor.as_ref().filter(|supervisor| supervisor.reactor.is_of_this_process()) {
         return Ok(Arc::clone(supervisor));
     }
@@ -218,7 +219,10 @@ impl Supervisor {
         }
         let (again, tried_twice) = self.table().fail_over(epoch);
         for started in tried_twice {
-            started(Err(Error::could_not_start("ask the fork server, which was killed twice", Errno::ECONNRESET)));
+            started(Err(Error::could_not_start(
+                "ask two fork servers for it, of which both were killed",
+                Errno::ECONNRESET,
+            )));
         }
         for (how, started) in again {
             self.request(how, Arc::clone(&server.rights), started);
@@ -242,7 +246,7 @@ impl Supervisor {
     }
 
     pub(super) fn table(&self) -> MutexGuard<'_, ChildTable> {
-        lock(&self.table)
+        self.table.lock_unpoisoned()
     }
 }
 
@@ -280,8 +284,4 @@ impl fmt::Debug for Supervisor {
 /// Enough for a burst, and few enough to cost nothing.
 fn spares_wanted() -> usize {
     std::thread::available_parallelism().map_or(2, |cores| cores.get().clamp(2, 8))
-}
-
-fn lock<T: ?Sized>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -7,7 +7,7 @@ use std::collections::VecDeque;
 use std::ffi::OsString;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 use std::time::{Duration, Instant};
 
 use super::attributes::BaseAttributes;
@@ -19,6 +19,7 @@ use crate::reactor::{Reactor, Token};
 use crate::shared::proc_table::{self, ProcId};
 use crate::sys::held::HeldFd;
 use crate::sys::identity;
+use crate::sys::mutex::MutexExt as _;
 use crate::sys::poll::Trigger;
 use crate::sys::rights::{self, Rights};
 use crate::sys::socket;
@@ -248,7 +249,7 @@ impl ForkServer {
     }
 
     fn outgoing(&self) -> MutexGuard<'_, SendQueue> {
-        self.outgoing.lock().unwrap_or_else(PoisonError::into_inner)
+        self.outgoing.lock_unpoisoned()
     }
 }
 

@@ -12,12 +12,13 @@
 
 use std::ops::Deref;
 use std::sync::atomic::Ordering::SeqCst;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use super::requester::rights_of_this_thread;
 use super::server::ForkServer;
 use crate::error::{Error, Result};
 use crate::sys::Errno;
+use crate::sys::mutex::MutexExt as _;
 use crate::sys::rights::{self, Rights};
 
 /// See the top of this file.
@@ -85,7 +86,7 @@ impl ForkServers {
         if let Some(found) = self.list().find(rights) {
             return Ok(found);
         }
-        let _one_at_a_time = self.starting.lock().unwrap_or_else(PoisonError::into_inner);
+        let _one_at_a_time = self.starting.lock_unpoisoned();
         // Another thread may have started it meanwhile.
         if let Some(found) = self.list().find(rights) {
             return Ok(found);
@@ -149,7 +150,7 @@ impl ForkServers {
     }
 
     fn list(&self) -> MutexGuard<'_, ServerList> {
-        self.list.lock().unwrap_or_else(PoisonError::into_inner)
+        self.list.lock_unpoisoned()
     }
 }
 

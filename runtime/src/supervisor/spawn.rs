@@ -75,7 +75,8 @@ impl Supervisor {
         self.request(how, rights, started);
     }
 
-    /// Starts a new fork server on this thread; the next child comes from it.
+    /// Makes the next children come from a fork server with this thread's rights. Starts one if there is none, as after
+    /// [`rights::invalidate_all`](crate::sys::rights::invalidate_all).
     ///
     /// # Errors
     /// It could not be started.

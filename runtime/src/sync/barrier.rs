@@ -176,7 +176,7 @@ impl Barrier {
     /// What each party wrote before is seen by all after.
     ///
     /// # Errors
-    /// [`BrokenBarrier`] if the barrier is broken, or breaks while this waits.
+    /// [`BrokenBarrier::Aborted`]: the barrier is broken, or breaks while this waits.
     ///
     /// # Examples
     /// ```
@@ -192,18 +192,20 @@ impl Barrier {
         self.wait_until(None)
     }
 
-    /// Waits as [`wait`](Self::wait) does, for `timeout` at most. A time-out breaks the barrier for all parties.
+    /// Breaks the barrier for all parties if this has waited for `timeout` and not all have come; else it is
+    /// [`wait`](Self::wait).
     ///
     /// # Errors
-    /// [`BrokenBarrier`] if it timed out; and as for [`wait`](Self::wait).
+    /// [`BrokenBarrier::Timeout`]: the time is over. [`BrokenBarrier::Aborted`]: as for [`wait`](Self::wait).
     ///
     /// # Examples
     /// ```
     /// use std::time::Duration;
-    /// use process_task::sync::Barrier;
+    /// use process_task::sync::{Barrier, BrokenBarrier};
     ///
     /// let barrier = Barrier::new(2);
-    /// assert!(barrier.wait_timeout(Duration::from_millis(1)).is_err());
+    /// assert_eq!(barrier.wait_timeout(Duration::from_millis(1)), Err(BrokenBarrier::Timeout));
+    /// assert_eq!(barrier.wait(), Err(BrokenBarrier::Aborted));
     /// assert!(barrier.is_broken());
     /// ```
     ///
@@ -314,7 +316,7 @@ impl Barrier {
         let mut inside = self.inside();
         let round = Round::of(self.round.load(Relaxed));
         if self.is_broken() || inside.break_if_party_died(round.number) {
-            return Err(BrokenBarrier);
+            return Err(BrokenBarrier::Aborted);
         }
         // A 257th process is not remembered. The deaths of all others are still noticed.
         let is_outdated = |seen: u32| round.number.wrapping_sub(seen) > 1;
@@ -340,7 +342,7 @@ impl Barrier {
             1 => breaks.last_in() != arrival.round,
             _ => false,
         };
-        Some(if completed { Ok(BarrierWaitResult { leader: false }) } else { Err(BrokenBarrier) })
+        Some(if completed { Ok(BarrierWaitResult { leader: false }) } else { Err(BrokenBarrier::Aborted) })
     }
 
     /// Breaks the barrier if a party died, and prepares to wait if there is no outcome.
@@ -357,7 +359,7 @@ impl Barrier {
         let mut inside = self.inside();
         self.outcome(arrival).unwrap_or_else(|| {
             inside.break_barrier();
-            Err(BrokenBarrier)
+            Err(BrokenBarrier::Timeout)
         })
     }
 
@@ -447,15 +449,21 @@ impl BarrierWaitResult {
     }
 }
 
-/// The barrier is broken: one of its parties was killed, gave up, or did not come in time.
-///
-/// It stays so until [`Barrier::reset`] is called.
+/// The barrier is broken, and stays so until [`Barrier::reset`] is called.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct BrokenBarrier;
+pub enum BrokenBarrier {
+    /// This call's [time-out](Barrier::wait_timeout) was over, which has broken the barrier for all parties.
+    Timeout,
+    /// Another party was killed, has [aborted](Barrier::abort), or did not come in the time that one of them gave.
+    Aborted,
+}
 
 impl fmt::Display for BrokenBarrier {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("the barrier is broken: one of its parties was killed, gave up, or did not come in time")
+        f.write_str(match self {
+            Self::Timeout => "timed out, which has broken the barrier: not all parties came in time",
+            Self::Aborted => "the barrier is broken: one of its parties was killed, aborted, or did not come in time",
+        })
     }
 }
 

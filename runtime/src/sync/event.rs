@@ -31,6 +31,7 @@ use std::time::{Duration, Instant};
 
 use super::atomic::AtomicU32;
 use super::atomic::Ordering::{AcqRel, Acquire, Relaxed};
+use super::elapsed::Elapsed;
 use super::futex_wait;
 
 const SET: u32 = 1;
@@ -58,7 +59,7 @@ const ONE_SET: u32 = 4;
 /// started.wait();
 /// assert!(started.is_set());
 /// started.clear();
-/// assert!(!started.wait_timeout(Duration::from_millis(1)));
+/// assert!(started.wait_timeout(Duration::from_millis(1)).is_err());
 /// task.join()?;
 /// # process_task::Result::Ok(())
 /// ```
@@ -126,18 +127,21 @@ impl Event {
         while !self.wait_until(None) {}
     }
 
-    /// Waits until the event is set, for `timeout` at most. Returns false if it was not set in that time.
+    /// Waits until the event is set, for `timeout` at the most.
+    ///
+    /// # Errors
+    /// [`Elapsed`]: it was not set in time.
     ///
     /// # If the other process dies
     /// As with [`wait`](Self::wait).
-    #[must_use = "the event may not have been set"]
-    pub fn wait_timeout(&self, timeout: Duration) -> bool {
+    pub fn wait_timeout(&self, timeout: Duration) -> Result<(), Elapsed> {
         match futex_wait::deadline_after(timeout) {
             None => {
                 self.wait();
-                true
+                Ok(())
             }
-            deadline => self.wait_until(deadline),
+            deadline if self.wait_until(deadline) => Ok(()),
+            _ => Err(Elapsed::new()),
         }
     }
 

@@ -27,15 +27,15 @@
 //! | a thread that panics with a guard | the same | `a_guard_dropped_in_a_panic_poisons` |
 //! | a process that waits for a mutex, also if it was woken already | nothing | `a_killed_waiter_costs_nothing` |
 //! | one that holds a [`ReentrantMutex`] several times | it is free again, and poisoned | `killed_holder_poisons_a_reentrant_mutex_at_any_depth` |
-//! | a copy made by `fork()`, which inherited a guard | nothing: it held nothing | `a_copy_made_by_fork_does_not_unlock_and_may_hold_a_lock_itself` |
+//! | a copy made by `fork()`, which inherited a guard | nothing: it held nothing | `copy_made_by_fork_does_not_unlock_and_may_hold_a_lock` |
 //! | a process that is stopped, not dead | all others wait: it holds what it holds | `a_holder_that_lives_keeps_the_mutex` |
 //! | a process that waits at a [`Condvar`] | nothing | `tests/sync/conditions.rs`: `killed_waiters_cost_nothing` |
 //! | one that was notified, and had not returned from its wait | nothing: the next one is woken | `a_notification_of_a_waiter_that_was_killed_goes_to_the_next`, `notification_of_a_killed_waiter_goes_to_the_next` |
 //! | one that notifies | waiters that it did not reach are not notified | `killed_notifiers_cost_nothing` |
 //! | one that holds the mutex for which a woken waiter waits | the wait returns, with an error | `a_waiter_that_is_woken_by_a_dead_holders_mutex_hears_of_it` |
-//! | a process that holds permits of a [`Semaphore`] | they come back | `tests/sync/semaphores.rs`: `a_killed_holders_permits_come_back_within_a_tenth_of_a_second`, `a_permit_of_one_that_is_known_to_be_dead_is_found_without_waiting` |
+//! | a process that holds permits of a [`Semaphore`] | they come back | `tests/sync/semaphores.rs`: `killed_holders_permits_come_back_within_a_tenth_of_a_second`, `permit_of_a_process_known_dead_is_found_without_waiting` |
 //! | one that returns or exits with a permit | it comes back | `a_holder_that_returns_or_exits_with_a_permit_loses_it` |
-//! | one that has forgotten a permit | nothing comes back, as it had no holder any more | `a_forgotten_permit_comes_back_by_a_release_and_by_nothing_else` |
+//! | one that has forgotten a permit | nothing comes back, as it had no holder any more | `forgotten_permit_comes_back_by_a_release_alone` |
 //! | one that waits for a permit, also if it was woken already | nothing | `a_killed_waiter_costs_nothing` |
 //! | a copy made by `fork()`, which inherited a permit | nothing: it held nothing | `a_copy_made_by_fork_gives_nothing_back` |
 //! | any process that takes and gives back permits, at any moment | nothing: they are as many as before | `kills_lose_and_double_no_permit` |
@@ -48,7 +48,7 @@
 //! | one that returned after its last round, or never came | nothing | `a_party_that_returned_after_its_round_breaks_nothing`, `one_that_never_came_breaks_nothing` |
 //! | any party, at any moment | no round is complete for some and not for others | `kills_leave_no_round_half_complete` |
 //! | a process that waits for an [`Event`] | nothing | `tests/sync/events.rs`: `a_killed_waiter_costs_nothing`, `kills_lose_no_event` |
-//! | one that runs what is to be done [`Once`] | the next one runs | `a_killed_runner_lets_another_one_run_within_a_tenth_of_a_second`, `kills_leave_a_once_done_once` |
+//! | one that runs what is to be done [`Once`] | the next one runs | `killed_runner_lets_another_run_within_a_tenth_of_a_second`, `kills_leave_a_once_done_once` |
 //! | a closure of it that panics | it is poisoned | `a_runner_that_panics_poisons` |
 //! | any process, at any moment, for as long as you like | a transfer that was under way, which the next one undoes | `tests/sync/bank.rs`: `kills_never_change_the_banks_total` |
 //!
@@ -255,6 +255,7 @@ mod semaphore;
 mod tests;
 mod wait_queue;
 
+use crate::error::elapsed;
 use crate::shared::proc_table;
 
 pub use self::barrier::{Barrier, BarrierWaitResult, BrokenBarrier};

@@ -64,7 +64,9 @@ impl<T: Shareable + Send> SharedMut<[T]> {
     /// ```
     pub fn split(self, len: usize) -> Result<SharedRanges<T>, FreezeError<Self>> {
         if len == 0 {
-            let error = Error::invalid("a range needs at least 1 value, and a length of 0 was asked for");
+            let error = Error::invalid(
+                "the length of a range must be at least 1, not 0; give the length of the whole for one range",
+            );
             return Err(FreezeError { error, handle: self });
         }
         let locks = match Shared::from_iter((0..self.len().div_ceil(len)).map(|_| Mutex::new(()))) {

@@ -32,6 +32,7 @@ use std::time::{Duration, Instant};
 
 use super::atomic::AtomicU32;
 use super::atomic::Ordering::Relaxed;
+use super::elapsed::Elapsed;
 use super::event_count::{ALL, EventCount};
 use super::futex_wait;
 use super::holders::Holders;
@@ -148,23 +149,26 @@ impl Semaphore {
         self.inside().try_take()
     }
 
-    /// Takes a permit, waiting for `timeout` at most. Returns `None` if there was none in that time.
+    /// Takes a permit, waiting for `timeout` at the most.
+    ///
+    /// # Errors
+    /// [`Elapsed`]: none was free in time.
     ///
     /// # Examples
     /// ```
     /// use std::time::Duration;
     /// use process_task::sync::Semaphore;
     ///
-    /// assert!(Semaphore::new(0).acquire_timeout(Duration::from_millis(1)).is_none());
+    /// assert!(Semaphore::new(0).acquire_timeout(Duration::from_millis(1)).is_err());
     /// ```
     ///
     /// # If the other process dies
     /// As with [`acquire`](Self::acquire).
-    pub fn acquire_timeout(&self, timeout: Duration) -> Option<Permit<'_>> {
-        // A time-out that no clock can show never ends.
+    pub fn acquire_timeout(&self, timeout: Duration) -> Result<Permit<'_>, Elapsed> {
+        // A time-out that ends after the end of all clocks is none.
         match futex_wait::deadline_after(timeout) {
-            None => Some(self.acquire()),
-            deadline => self.acquire_until(deadline),
+            None => Ok(self.acquire()),
+            deadline => self.acquire_until(deadline).ok_or_else(Elapsed::new),
         }
     }
 

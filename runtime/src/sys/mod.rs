@@ -7,6 +7,7 @@ pub(crate) mod atfork;
 pub(crate) mod attributes;
 pub(crate) mod cgroup;
 pub(crate) mod clock;
+pub(crate) mod cpu;
 pub(crate) mod crash;
 pub(crate) mod env;
 pub(crate) mod fd;

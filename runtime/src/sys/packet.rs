@@ -1,11 +1,15 @@
 //! Messages of any kind over a `SOCK_SEQPACKET` socket, for callers that may block: a packet arrives as a whole or not at
 //! all.
 //!
-//! Owns: nothing. Runs in: any process. Never: loses a descriptor in silence, or lets a signal end a wait.
-#![expect(unsafe_code, reason = "nix has no wrapper for the ioctl SIOCOUTQ")]
+//! Runs in: any process.
+//! Invariant: no descriptor is lost in silence, and no signal ends a wait.
+#![expect(
+    unsafe_code,
+    reason = "nix has no wrapper for the ioctl SIOCOUTQ, and recvmsg hands out descriptors as numbers"
+)]
 
 use std::io::{IoSlice, IoSliceMut};
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
 use nix::errno::Errno;
 use nix::libc;
@@ -17,7 +21,6 @@ use nix::sys::socket::{SockaddrLike as _, SockaddrStorage};
 
 use super::fd::above_stdio;
 use super::retry;
-use super::socket::{rights, take};
 
 /// The most descriptors that the kernel lets through beside one packet: `SCM_MAX_FD`.
 pub(crate) const MOST_DESCRIPTORS: usize = 253;
@@ -125,6 +128,24 @@ pub(super) fn receive_with(
     }
     let descriptors = descriptors.into_iter().map(above_stdio).collect::<nix::Result<_>>()?;
     Ok(Packet { len, descriptors, lost })
+}
+
+/// The descriptors of a first control message that the kernel could not finish, which nix keeps to itself.
+fn rights(beside: &[u8]) -> Vec<OwnedFd> {
+    // `struct cmsghdr`: its length with all that follows, a level, a type; then the numbers.
+    let Some((len, rest)) = beside.split_first_chunk() else { return Vec::new() };
+    let Some(end) = usize::from_ne_bytes(*len).checked_sub(size_of::<usize>()) else { return Vec::new() };
+    let (words, _) = rest.get(..end).unwrap_or_default().as_chunks();
+    let mut words = words.iter().map(|word| RawFd::from_ne_bytes(*word));
+    if (words.next(), words.next()) != (Some(libc::SOL_SOCKET), Some(libc::SCM_RIGHTS)) {
+        return Vec::new();
+    }
+    words.map(take).collect()
+}
+
+fn take(raw: RawFd) -> OwnedFd {
+    // SAFETY: recvmsg just put this descriptor into our table, and nothing else knows its number.
+    unsafe { OwnedFd::from_raw_fd(raw) }
 }
 
 /// Whether a descriptor that came is a socket of this kind.

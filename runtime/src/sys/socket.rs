@@ -1,15 +1,12 @@
-//! Messages with descriptors beside them, over a `SOCK_SEQPACKET` pair.
+//! Short messages with descriptors beside them, over a `SOCK_SEQPACKET` pair: [`packet`] for a caller that never waits.
 //!
-//! Owns: nothing. Runs in: any process. Never: blocks, and never loses a descriptor in silence.
+//! Runs in: any process.
+//! Invariant: no call blocks or loses a descriptor in silence.
 
-use std::io::IoSlice;
-use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 
 use nix::errno::Errno;
-use nix::libc;
-use nix::sys::socket::{
-    AddressFamily, ControlMessage, MsgFlags, SockFlag, SockType, getsockopt, recv, sendmsg, socketpair, sockopt,
-};
+use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockType, getsockopt, recv, socketpair, sockopt};
 
 use super::fd::above_stdio;
 use super::{packet, retry};
@@ -32,11 +29,7 @@ pub(crate) fn pair() -> nix::Result<(OwnedFd, OwnedFd)> {
 /// `EAGAIN` if it would have to wait; `EPIPE` if the other end is closed.
 pub(crate) fn send(socket: BorrowedFd<'_>, bytes: &[u8], descriptors: &[BorrowedFd<'_>]) -> nix::Result<()> {
     debug_assert!(bytes.len() <= MAX_MESSAGE && descriptors.len() <= MAX_DESCRIPTORS);
-    let raw: Vec<RawFd> = descriptors.iter().map(AsRawFd::as_raw_fd).collect();
-    let rights = [ControlMessage::ScmRights(&raw)];
-    let beside = if raw.is_empty() { &rights[..0] } else { &rights[..] };
-    let flags = MsgFlags::MSG_NOSIGNAL | MsgFlags::MSG_DONTWAIT;
-    retry(|| sendmsg::<()>(socket.as_raw_fd(), &[IoSlice::new(bytes)], beside, flags, None)).map(drop)
+    packet::send(socket, (bytes, &[]), descriptors)
 }
 
 /// Receives one message, and the descriptors beside it; no bytes mean that the other end is closed.
@@ -98,25 +91,6 @@ pub(crate) fn peek(fd: BorrowedFd<'_>) -> nix::Result<Vec<u8>> {
     let len = retry(|| recv(fd.as_raw_fd(), &mut bytes, MsgFlags::MSG_PEEK | MsgFlags::MSG_DONTWAIT))?;
     bytes.truncate(len);
     Ok(bytes)
-}
-
-/// The descriptors of a first control message that the kernel could not finish, which nix keeps to itself.
-pub(super) fn rights(beside: &[u8]) -> Vec<OwnedFd> {
-    // `struct cmsghdr`: its length with all that follows, a level, a type; then the numbers.
-    let Some((len, rest)) = beside.split_first_chunk() else { return Vec::new() };
-    let Some(end) = usize::from_ne_bytes(*len).checked_sub(size_of::<usize>()) else { return Vec::new() };
-    let (words, _) = rest.get(..end).unwrap_or_default().as_chunks();
-    let mut words = words.iter().map(|word| RawFd::from_ne_bytes(*word));
-    if (words.next(), words.next()) != (Some(libc::SOL_SOCKET), Some(libc::SCM_RIGHTS)) {
-        return Vec::new();
-    }
-    words.map(take).collect()
-}
-
-#[expect(unsafe_code, reason = "recvmsg hands out descriptors as numbers")]
-pub(super) fn take(raw: RawFd) -> OwnedFd {
-    // SAFETY: recvmsg just put this descriptor into our table, and nothing else knows its number.
-    unsafe { OwnedFd::from_raw_fd(raw) }
 }
 
 #[cfg(test)]

@@ -68,17 +68,23 @@ pub(crate) fn explore_with(preemptions: usize, at_least: usize, model: impl Fn()
     explore_some(preemptions, (at_least, None), model);
 }
 
-/// As [`explore_with`], of a model with too many interleavings for every day: `at_most`, times `PROCESS_TASK_ROUNDS`.
-pub(crate) fn explore_up_to(preemptions: usize, at_most: usize, model: impl Fn() + Send + Sync + 'static) {
-    let times = std::env::var("PROCESS_TASK_ROUNDS").ok().and_then(|times| times.parse().ok()).unwrap_or(1);
-    explore_some(preemptions, (1, Some(at_most.saturating_mul(times))), model);
+/// As [`explore_with`], of a model with too many interleavings for every day: `many`, times `PROCESS_TASK_ROUNDS`.
+pub(crate) fn explore_up_to(preemptions: usize, many: usize, model: impl Fn() + Send + Sync + 'static) {
+    // The checker stops before the last one.
+    explore_some(preemptions, (many.saturating_sub(1), Some(times_rounds(many))), model);
 }
 
+fn times_rounds(count: usize) -> usize {
+    let times = std::env::var("PROCESS_TASK_ROUNDS").ok().and_then(|times| times.parse().ok()).unwrap_or(1);
+    count.saturating_mul(times)
+}
+
+/// Returns how many executions were explored.
 fn explore_some(
     preemptions: usize,
     (at_least, at_most): (usize, Option<usize>),
     model: impl Fn() + Send + Sync + 'static,
-) {
+) -> usize {
     let runs = std::sync::Arc::new(AtomicUsize::new(0));
     let counted = std::sync::Arc::clone(&runs);
     let mut builder = loom::model::Builder::new();
@@ -93,6 +99,7 @@ fn explore_some(
     let explored = runs.load(Relaxed);
     println!("{explored} executions");
     assert!(explored >= at_least, "only {explored} executions were explored");
+    explored
 }
 
 /// Explores a model with a process that dies after no step, after one, and so on, until it never does: until it has come to its
@@ -107,14 +114,16 @@ pub(crate) fn at_each_step_up_to(
     at_most: usize,
     model: impl Fn(u32) -> bool + Clone + Send + Sync + 'static,
 ) {
+    let mut explored = 0;
     for steps in 0.. {
         let deaths = std::sync::Arc::new(AtomicUsize::new(0));
         let (counted, model) = (std::sync::Arc::clone(&deaths), model.clone());
-        explore_up_to(preemptions, at_most, move || {
+        explored += explore_some(preemptions, (1, Some(times_rounds(at_most))), move || {
             counted.fetch_add(usize::from(model(steps)), Relaxed);
         });
         if deaths.load(Relaxed) == 0 {
             assert!(steps > 2, "nobody died after {steps} steps");
+            println!("{explored} executions of {steps} steps");
             return;
         }
     }

@@ -16,6 +16,9 @@
 #[path = "../../src/sync/barrier.rs"]
 mod barrier;
 #[expect(unreachable_pub, dead_code, reason = "a part of the crate, of which a model needs some")]
+#[path = "../../src/error/elapsed.rs"]
+mod elapsed;
+#[expect(unreachable_pub, dead_code, reason = "a part of the crate, of which a model needs some")]
 #[path = "../../src/sync/event.rs"]
 mod event;
 #[expect(dead_code, reason = "queues have more use for it")]
@@ -124,7 +127,7 @@ fn waiters_hear_of_abort_and_reset() {
                 loom::thread::yield_now();
             }
             end(&meeting.barrier);
-            assert_eq!([first, second].map(|party| party.join().unwrap()), [Err(BrokenBarrier); 2]);
+            assert_eq!([first, second].map(|party| party.join().unwrap()), [Err(BrokenBarrier::Aborted); 2]);
             assert_eq!(meeting.barrier.waiting(), 0);
             meeting.barrier.reset();
             assert!(!meeting.barrier.is_broken());
@@ -172,9 +175,9 @@ fn a_party_that_dies_while_it_waits_breaks_the_barrier() {
             loom::thread::yield_now();
         }
         proc_table::kill(2);
-        assert_eq!(other.join(), Some(Err(BrokenBarrier)));
+        assert_eq!(other.join(), Some(Err(BrokenBarrier::Aborted)));
         assert_eq!(victim.join(), None);
-        assert_eq!(meeting.barrier.wait(), Err(BrokenBarrier));
+        assert_eq!(meeting.barrier.wait(), Err(BrokenBarrier::Aborted));
     });
 }
 
@@ -190,7 +193,7 @@ fn a_party_that_dies_between_two_rounds_breaks_the_second() {
             meeting.barrier.wait().unwrap();
             meeting.barrier.wait()
         });
-        assert_eq!(other.join(), Some(Err(BrokenBarrier)));
+        assert_eq!(other.join(), Some(Err(BrokenBarrier::Aborted)));
         assert!(victim.join().is_none());
     });
 }

@@ -330,7 +330,9 @@ impl<A, B> Serialize for Connection<A, B> {
     fn serialize<S: Serializer>(&self, serializer: S) -> std::result::Result<S::Ok, S::Error> {
         let index = match &self.transport {
             Transport::Local(local) => handles::attach(Arc::clone(local) as Arc<dyn Handle>),
-            Transport::Remote(_) => Err(CodecError::new("a connection to another machine cannot travel")),
+            Transport::Remote(_) => Err(CodecError::new(
+                "a connection to another machine cannot travel; open one in the process that needs it",
+            )),
         };
         index.map_err(S::Error::custom)?.serialize(serializer)
     }
@@ -360,7 +362,7 @@ mod tests {
     }
 
     #[test]
-    fn an_end_goes_to_other_threads_and_survives_panics_whatever_it_carries() {
+    fn end_goes_to_other_threads_and_survives_panics() {
         fn goes<T: Send + Sync + Unpin + std::panic::UnwindSafe + std::panic::RefUnwindSafe>() {}
         goes::<Connection<std::rc::Rc<u8>, std::cell::Cell<u8>>>();
     }

@@ -1,7 +1,7 @@
 //! Receiving without keeping a thread: a future of the next message.
 //!
-//! Owns: what waits for it. Runs in: any process; the reactor's thread wakes, whatever executor it is.
-//! Never: takes a message before it is polled, so that dropping it loses none.
+//! Runs in: any process; the reactor's thread wakes the future, whatever its executor is.
+//! Invariant: takes no message before it is polled, so that dropping it loses none.
 
 use std::fmt;
 use std::future::Future;
@@ -97,6 +97,7 @@ pub(in crate::channel) struct SocketWatch {
     /// Our own, so that others may watch the same connection.
     descriptor: OwnedFd,
     bell: Arc<Bell>,
+    /// How many `fork()`s of the host program came before it was made: in a copy of the process, there are more.
     generation: u64,
 }
 

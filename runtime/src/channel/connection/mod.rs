@@ -24,13 +24,13 @@
 //! | what dies, or fails | it costs | shown by |
 //! |---|---|---|
 //! | the sender, before 2 | that message; those before arrive, then the end | `a_sender_killed_at_any_moment_costs_what_it_had_not_sent` |
-//! | the sender, in 1, of a parcel | that message, of which no part arrives | `a_process_killed_inside_a_very_long_send_leaves_no_part_of_it` |
+//! | the sender, in 1, of a parcel | that message, of which no part arrives | `process_killed_inside_a_very_long_send_leaves_no_part` |
 //! | the sender, after 2 | nothing: the packet is the kernel's, with the parcel | `a_sender_killed_at_any_moment_costs_what_it_had_not_sent` |
 //! | the receiver, at any moment | what it had not received; the sender gets its next message back | `a_receiver_killed_at_any_moment_is_the_end_for_the_sender` |
 //! | the receiver, while the sender waits for room | likewise; the sender waits no longer | `a_sender_that_waits_for_room_hears_of_the_receivers_death` |
 //! | the receiver, in 4, where others have the same end | that message, and after a second the sender's use of its parcel | `readers_that_die_reading_do_not_silence_the_sender` |
 //! | a process that was to get an end, before it did | that end: it is closed with the packet that held it | `an_end_on_its_way_to_a_dead_process_is_closed` |
-//! | one that had sent, and not read everything | what it had not read; all that it sent arrives | `what_the_dead_sent_arrives_though_they_had_not_read_everything` |
+//! | one that had sent, and not read everything | what it had not read; all that it sent arrives | `what_a_dead_process_sent_arrives_though_it_left_much_unread` |
 //! | a process that got an end as an argument | as above, at once, though the caller has a copy | `a_child_hears_of_the_death_of_another` |
 //! | none: the other side is stopped | time | `a_stopped_process_costs_time_only` |
 //! | none: decoding panics or refuses, in 4 | that message; its parcel is given back | `a_reader_that_panics_while_it_decodes_gives_the_memory_back`, `tests/connection/connections.rs`: `what_cannot_be_decoded_costs_itself_only` |

@@ -116,7 +116,10 @@ impl SeqPacket {
             return Err(CodecError::new(STRANGERS).into());
         }
         if handles.len() > MOST_HANDLES {
-            return Err(CodecError::new(format!("more than {MOST_HANDLES} handles cannot go with one message")).into());
+            return Err(CodecError::new(format!(
+                "more than {MOST_HANDLES} handles cannot go with one message; send several messages"
+            ))
+            .into());
         }
         let mut head = [0; HEAD];
         head[..8].copy_from_slice(&kind.to_ne_bytes());
@@ -254,8 +257,8 @@ impl Handle for SeqPacket {
 const NO_ROOM: &str = "this process has as many descriptors open as it may";
 
 /// What is said of handles that would go to a process of another family, or came from one.
-const STRANGERS: &str =
-    "what processes share goes to those who have it from a common ancestor, and not to a process that connected";
+const STRANGERS: &str = "what processes share goes to those that have it from a common ancestor, and not to a process that \
+     connected; send a copy of the value";
 
 #[cold]
 fn lost_handles() -> Received {
@@ -270,7 +273,7 @@ fn read_head(packet: &[u8]) -> Result<(u64, usize), TryRecvError> {
 
 #[cold]
 fn broken() -> TryRecvError {
-    TryRecvError::failed("read a message, which the other side did not write as one,", Errno::EPROTO)
+    TryRecvError::failed("read a message: what came was not sent by a `Connection`", Errno::EPROTO)
 }
 
 #[cold]

@@ -27,8 +27,8 @@ pub(crate) trait Remote: fmt::Debug + Send + Sync + UnwindSafe + RefUnwindSafe {
     /// Sends a message of at most [`longest`](Self::longest) bytes, whole.
     ///
     /// # Errors
-    /// [`NotSent::Full`] if it would have to wait longer than `deadline`, and then nothing was sent;
-    /// [`NotSent::Disconnected`]; [`NotSent::Failed`].
+    /// `NotSent::Full` if it would have to wait longer than `deadline`, and then nothing was sent;
+    /// `NotSent::Disconnected`; `NotSent::Failed`.
     fn send_bytes(&self, bytes: &[u8], deadline: Deadline) -> Result<(), NotSent>;
 
     /// Receives a message into `bytes`, which is what it consists of afterwards.
@@ -114,7 +114,9 @@ fn send_far<T: Message>(remote: &dyn Remote, value: &T, deadline: Deadline) -> R
         None => error.into(),
     })?;
     if !handles.is_empty() {
-        return Err(CodecError::new("what processes share cannot go to another machine").into());
+        return Err(
+            CodecError::new("what processes share cannot go to another machine; send a copy of the value").into()
+        );
     }
     let Encoded::Small(bytes) = payload else { return Err(CodecError::new("it does not fit").into()) };
     let sent = remote.send_bytes(&bytes, deadline);

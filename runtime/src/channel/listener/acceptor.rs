@@ -142,6 +142,12 @@ impl Acceptor {
 
     /// Does what needs no waiting, until a peer is accepted or refused. `None`: no peer is yet.
     pub(super) fn look(&self) -> Option<Result<Accepted>> {
+        if self.limits.pending == 0 {
+            return Some(Err(Error::invalid(format!(
+                "`max_handshakes` must be at least 1, not 0; leave it out for {}",
+                super::MAX_PENDING_PEERS
+            ))));
+        }
         let view = match self.view() {
             Ok(view) => view,
             Err(errno) => return Some(Err(cannot_wait(errno))),
@@ -198,10 +204,13 @@ impl Acceptor {
         peers
             .waiting
             .insert(number, PendingPeer { until: Instant::now() + self.limits.timeout.min(MAX_TIMER), handshake });
-        if peers.waiting.len() <= self.limits.pending.max(1) {
+        if peers.waiting.len() <= self.limits.pending {
             return None;
         }
-        view.refuse_first(peers, "it had said nothing for so long that others took its place")
+        view.refuse_first(
+            peers,
+            "the peer said nothing until others took its place; `max_handshakes` of the listener allows more",
+        )
     }
 
     fn greet(&self, socket: OwnedFd) -> Result<HandshakeState> {
@@ -229,7 +238,10 @@ impl AcceptorOfProcess {
     fn on_timer(&self, peers: &mut PendingPeers) -> Option<Result<Accepted>> {
         let first = peers.waiting.first_key_value().map(|(_, first)| first.until);
         if first.is_some_and(|until| until <= Instant::now()) {
-            return self.refuse_first(peers, "it took too long to show who it is");
+            return self.refuse_first(
+                peers,
+                "the peer did not authenticate in time; `handshake_timeout` and `connect_tcp_timeout` allow more",
+            );
         }
         // The one that was late is gone, or a clock was rounded.
         let set = self.timer.set(first);
@@ -253,8 +265,10 @@ impl AcceptorOfProcess {
                     drop(self.remove(peers, number));
                     return None;
                 }
-                Ok((said, _)) if said.starts_with(super::NAME) => Some("it speaks another version of the protocol"),
-                Ok(_) | Err(_) => Some("it speaks another protocol"),
+                Ok((said, _)) if said.starts_with(super::NAME) => Some(
+                    "the peer speaks another version of the protocol; use the same version of this crate on both sides",
+                ),
+                Ok(_) | Err(_) => Some("the peer speaks another protocol; is it a program with this crate?"),
             },
             #[cfg(feature = "tcp")]
             HandshakeState::Handshake(socket, state) => match state.go_on(&mut &*socket) {

@@ -33,7 +33,7 @@ use std::os::fd::AsFd as _;
 /// # Errors
 /// [`ErrorKind::ChannelFailed`](crate::ErrorKind::ChannelFailed): no process listens there.
 /// [`ErrorKind::InvalidInput`](crate::ErrorKind::InvalidInput): others than this user can use the directory.
-/// [`ErrorKind::Refused`](crate::ErrorKind::Refused): the listening process is another user's.
+/// [`ErrorKind::PeerRefused`](crate::ErrorKind::PeerRefused): the listening process is another user's.
 ///
 /// # If the other process dies
 /// Before, no process listens there. While this waits because too many others connect, it ends with an error. After, the
@@ -91,11 +91,11 @@ mod tcp {
     /// [`ErrorKind::ChannelFailed`](crate::ErrorKind::ChannelFailed): no process listens there, or the network does not
     /// lead there.
     /// [`ErrorKind::InvalidInput`](crate::ErrorKind::InvalidInput): that is no address.
-    /// [`ErrorKind::Refused`](crate::ErrorKind::Refused): the listening side has another key, speaks something else, or
+    /// [`ErrorKind::PeerRefused`](crate::ErrorKind::PeerRefused): the listening side has another key, speaks something else, or
     /// took too long.
     ///
     /// # If the other process dies
-    /// Before the handshake is done, `Refused`; after, see [`Listener`](crate::channel::Listener#how-it-ends).
+    /// Before the handshake is done, `PeerRefused`; after, see [`Listener`](crate::channel::Listener#how-it-ends).
     #[doc(alias = "Client")]
     pub fn connect_tcp<A, B>(address: impl ToSocketAddrs, key: &Key) -> Result<Connection<A, B>> {
         connect_tcp_timeout(address, key, HANDSHAKE_TIMEOUT)
@@ -123,7 +123,7 @@ mod tcp {
                 Err(error) => last = Some(error),
             }
         }
-        Err(last.unwrap_or_else(|| Error::invalid("the address leads nowhere")))
+        Err(last.unwrap_or_else(|| Error::invalid("the address leads nowhere: no socket address belongs to it")))
     }
 
     /// Until when one of so many addresses that are left may be tried: a name often has some that lead nowhere from here.
@@ -154,7 +154,9 @@ mod tcp {
             }
             let came = poll::readable([socket.as_fd()], until);
             if came.map_err(|errno| channel_failed("wait for an answer", errno))? == [false] {
-                return Err(refused("it took too long to show who it is"));
+                return Err(refused(
+                    "the peer did not authenticate in time; `handshake_timeout` and `connect_tcp_timeout` allow more",
+                ));
             }
         };
         let wire = EncryptedStream::new(socket, agreed).map_err(|errno| channel_failed("wait for messages", errno))?;

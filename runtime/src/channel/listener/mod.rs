@@ -21,7 +21,7 @@ use super::error::channel_failed;
 #[cfg(feature = "tcp")]
 use super::remote::{EncryptedStream, Key};
 use crate::channel::Connection;
-use crate::error::{Error, ErrorKind, Execution, Result};
+use crate::error::{Elapsed, Error, ErrorKind, Execution, Result};
 use crate::sync::deadline::Deadline;
 use crate::sys::{Errno, poll};
 #[cfg(feature = "tcp")]
@@ -70,11 +70,11 @@ const MAX_PENDING_PEERS: usize = 64;
 ///     match listener.accept::<u32, u32>() {
 ///         Ok(_connection) => unreachable!("it has another key"),
 ///         // A peer was not let in, which says nothing about the next.
-///         Err(error) if matches!(error.kind(), ErrorKind::Refused { .. }) => break,
+///         Err(error) if matches!(error.kind(), ErrorKind::PeerRefused { .. }) => break,
 ///         Err(error) => return Err(error),
 ///     }
 /// }
-/// assert!(matches!(stranger.join().unwrap().unwrap_err().kind(), ErrorKind::Refused { .. }));
+/// assert!(matches!(stranger.join().unwrap().unwrap_err().kind(), ErrorKind::PeerRefused { .. }));
 /// # Ok(())
 /// # }
 /// ```
@@ -170,8 +170,8 @@ impl Listener {
         self
     }
 
-    /// The most peers that may be authenticating at once, at least one; 64 by default. For one more, the one that has taken
-    /// longest is refused.
+    /// The most peers that may be authenticating at once, at least 1; 64 by default. For one more, the one that has taken
+    /// longest is refused. With 0, [`accept`](Self::accept) is an error.
     #[must_use]
     pub fn max_handshakes(mut self, most: usize) -> Self {
         self.acceptor.limits.pending = most;
@@ -187,25 +187,26 @@ impl Listener {
     /// See [`connect_unix`] and `connect_tcp`.
     ///
     /// # Errors
-    /// [`ErrorKind::Refused`]: a peer was not let in, once for each of them; accept again for the next.
+    /// [`ErrorKind::PeerRefused`]: a peer was not let in, once for each of them; accept again for the next.
     /// [`ErrorKind::ChannelFailed`]: the kernel refuses, for example because too many files are open.
+    /// [`ErrorKind::InvalidInput`]: [`max_handshakes`](Self::max_handshakes) is 0.
     ///
     /// # If the other process dies
     /// Before it is authenticated, it is refused, or was never there. After, it is accepted: what it sent is still to be
     /// received.
     pub fn accept<A, B>(&self) -> Result<Connection<A, B>> {
-        self.accept_within(Deadline::Never)
+        self.accept_within(Deadline::Never).unwrap_or_else(|| Err(Error::new(ErrorKind::Empty, Execution::NotStarted)))
     }
 
     /// As [`accept`](Self::accept), but waits no longer than `timeout`.
     ///
     /// # Errors
-    /// As [`accept`](Self::accept); [`ErrorKind::Empty`] if no peer came.
+    /// [`Elapsed`]: no peer came in time. Inside, as [`accept`](Self::accept).
     ///
     /// # If the other process dies
     /// As with [`accept`](Self::accept).
-    pub fn accept_timeout<A, B>(&self, timeout: Duration) -> Result<Connection<A, B>> {
-        self.accept_within(Deadline::after(timeout))
+    pub fn accept_timeout<A, B>(&self, timeout: Duration) -> std::result::Result<Result<Connection<A, B>>, Elapsed> {
+        self.accept_within(Deadline::after(timeout)).ok_or_else(Elapsed::new)
     }
 
     /// As [`accept`](Self::accept), but does not wait.
@@ -216,17 +217,19 @@ impl Listener {
     /// # If the other process dies
     /// As with [`accept`](Self::accept).
     pub fn try_accept<A, B>(&self) -> Result<Connection<A, B>> {
-        self.accept_within(Deadline::Now)
+        self.accept_within(Deadline::Now).unwrap_or_else(|| Err(Error::new(ErrorKind::Empty, Execution::NotStarted)))
     }
 
-    fn accept_within<A, B>(&self, deadline: Deadline) -> Result<Connection<A, B>> {
+    /// `None`: no peer came as long as `deadline` allows.
+    fn accept_within<A, B>(&self, deadline: Deadline) -> Option<Result<Connection<A, B>>> {
         loop {
             if let Some(guest) = self.acceptor.look() {
-                return guest.and_then(seat);
+                return Some(guest.and_then(seat));
             }
-            let waited = poll::readable([self.acceptor.as_fd()], deadline.instant());
-            if waited.map_err(|errno| channel_failed("wait for those who connect", errno))? == [false] {
-                return Err(Error::new(ErrorKind::Empty, Execution::NotStarted));
+            match poll::readable([self.acceptor.as_fd()], deadline.instant()) {
+                Ok([false]) => return None,
+                Ok([true]) => {}
+                Err(errno) => return Some(Err(channel_failed("wait for a peer to connect", errno))),
             }
         }
     }
@@ -292,9 +295,10 @@ fn seat<A, B>(guest: Accepted) -> Result<Connection<A, B>> {
 /// What an address leads to: one place, or several.
 #[cfg(feature = "tcp")]
 fn addresses(address: impl ToSocketAddrs) -> Result<Vec<SocketAddr>> {
-    let nowhere = |why: &dyn fmt::Display| Error::invalid(format!("the address leads nowhere: {why}"));
+    let nowhere =
+        |why: &dyn fmt::Display| Error::invalid(format!("the address leads nowhere: {why}; check its host and port"));
     let found: Vec<_> = address.to_socket_addrs().map_err(|error| nowhere(&error))?.collect();
-    if found.is_empty() { Err(nowhere(&"there is none")) } else { Ok(found) }
+    if found.is_empty() { Err(nowhere(&"no socket address belongs to it")) } else { Ok(found) }
 }
 
 /// Makes a TCP socket what both sides want it to be: one that never blocks, sends at once, and notices a dead machine.
@@ -315,5 +319,5 @@ fn failed(step: impl Into<String>, errno: Errno) -> Error {
 }
 
 fn refused(reason: impl Into<String>) -> Error {
-    Error::new(ErrorKind::Refused { reason: reason.into() }, Execution::NotStarted)
+    Error::new(ErrorKind::PeerRefused { reason: reason.into() }, Execution::NotStarted)
 }

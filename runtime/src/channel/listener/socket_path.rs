@@ -197,7 +197,9 @@ pub(super) fn check_user(socket: &OwnedFd) -> Result<()> {
     if user == us || user == 0 {
         return Ok(());
     }
-    Err(super::refused(format!("it runs for user {user}, and this process for user {us}")))
+    Err(super::refused(format!(
+        "the peer runs as user {user}, this process as user {us}; a path connects processes of one user"
+    )))
 }
 
 /// Locks a directory of sockets, as soon as no other process has it locked.

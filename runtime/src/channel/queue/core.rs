@@ -17,6 +17,7 @@ use super::event_count::ALL;
 use super::futex_wait::short_deadline;
 use super::layout::{ItemLayout, MAX_ITEMS, UNIT};
 use super::lease_wait::ReturnOnDrop;
+use super::limits::QueueLimits;
 use super::memory::QueueMemory;
 use super::proc_table;
 use super::wait::for_lock;
@@ -24,21 +25,10 @@ use crate::channel::error::{NotSent, TryRecvError, TrySendError, channel_failed}
 use crate::codec::handles::{Handles, Received};
 use crate::codec::message_format::{NoSpill, as_bytes, of_message, to_message};
 use crate::codec::{CodecError, Encoded, Message};
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::link::{CpuCollision, FD_RETRY_TIME, Spin, is_temporary};
 use crate::sync::deadline::Deadline;
 use crate::sys::Errno;
-
-/// How much a queue may hold.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Limits {
-    pub(super) items: usize,
-    pub(super) bytes: usize,
-}
-
-impl Limits {
-    pub(super) const NONE: Self = Self { items: usize::MAX, bytes: usize::MAX };
-}
 
 /// See the [module](self).
 #[derive(Debug)]
@@ -76,14 +66,8 @@ const MAX_KEPT_BYTES: usize = 1 << 20;
 
 impl QueueCore {
     /// A new queue of type `Q`, with both ends.
-    pub(super) fn new<Q: 'static>(limits: Limits, lends: bool) -> Result<Self> {
-        if limits.items == 0 || limits.bytes == 0 {
-            let (items, bytes) = (limits.items, limits.bytes);
-            return Err(Error::invalid(format!(
-                "a queue needs room for at least 1 item and 1 byte, and {items} items in {bytes} bytes were asked for; use \
-                 `unbounded` for no limit"
-            )));
-        }
+    pub(super) fn new<Q: 'static>(limits: QueueLimits, lends: bool) -> Result<Self> {
+        limits.check()?;
         let refused = |errno| channel_failed("make a queue", errno);
         proc_table::prepare().map_err(refused)?;
         let items = u32::try_from(limits.items).unwrap_or(u32::MAX).min(MAX_ITEMS);

@@ -10,10 +10,11 @@ use serde::de::Error as _;
 use serde::ser::Error as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use super::core::{Limits, QueueCore};
+use super::core::QueueCore;
 use super::endpoint::EndKind;
 use super::future::Getting;
 use super::iter::{QueueIter, goes_through};
+use super::limits::QueueLimits;
 use super::methods::{closes, gets, handle, puts};
 use super::transfer::Travelling;
 use crate::channel::error::{RecvError, RecvTimeoutError, SendError, SendTimeoutError, TryRecvError, TrySendError};
@@ -127,26 +128,26 @@ impl<T: Message> Queue<T> {
     /// # process_task::Result::Ok(())
     /// ```
     pub fn bounded(items: usize) -> Result<Self> {
-        Self::within(Limits { items, ..Limits::NONE })
+        Self::within(QueueLimits::of_items(items))
     }
 
-    /// As [`bounded`](Self::bounded), but all items together may not be longer than `bytes` either, of which each takes up to 40
-    /// for itself.
+    /// Creates a queue that holds as many items, and as many bytes, as `limits` says; [`send`](Self::send) waits while
+    /// there is no room.
     ///
     /// # Errors
-    /// As [`bounded`](Self::bounded).
+    /// As [`bounded`](Self::bounded); a limit is 0.
     ///
     /// # Examples
     /// ```
-    /// use process_task::channel::Queue;
+    /// use process_task::channel::{Queue, QueueLimits};
     ///
-    /// let queue = Queue::bounded_by(1000, 1 << 20)?;
+    /// let queue = Queue::with_limits(QueueLimits { items: 1000, bytes: 1 << 20 })?;
     /// queue.send(vec![0u8; 1 << 19])?;
     /// assert!(queue.try_send(vec![0u8; 1 << 19]).is_err());
     /// # process_task::Result::Ok(())
     /// ```
-    pub fn bounded_by(items: usize, bytes: usize) -> Result<Self> {
-        Self::within(Limits { items, bytes })
+    pub fn with_limits(limits: QueueLimits) -> Result<Self> {
+        Self::within(limits)
     }
 
     /// A queue for as many items as there is memory for, up to 64 GiB. The memory goes back as they are got, but for 1 MiB.
@@ -166,10 +167,10 @@ impl<T: Message> Queue<T> {
     /// # process_task::Result::Ok(())
     /// ```
     pub fn unbounded() -> Result<Self> {
-        Self::within(Limits::NONE)
+        Self::within(QueueLimits::NONE)
     }
 
-    fn within(limits: Limits) -> Result<Self> {
+    fn within(limits: QueueLimits) -> Result<Self> {
         Ok(Self { core: QueueCore::new::<Queue<T>>(limits, false)?, items: PhantomData })
     }
 }

@@ -12,11 +12,12 @@ use serde::de::Error as _;
 use serde::ser::Error as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use super::core::{Limits, QueueCore};
+use super::core::QueueCore;
+use super::limits::QueueLimits;
 use super::methods::{closes, handle, puts};
 use crate::channel::error::{RecvError, RecvTimeoutError, SendError, SendTimeoutError, TryRecvError, TrySendError};
 use crate::codec::Message;
-use crate::error::Result;
+use crate::error::{Elapsed, Result};
 use crate::sync::deadline::Deadline;
 use crate::sync::futex_wait;
 
@@ -53,7 +54,7 @@ use crate::sync::futex_wait;
 /// for job in 1..=10 {
 ///     jobs.send(job)?;
 /// }
-/// jobs.join();
+/// jobs.wait_all_done();
 /// jobs.close();
 /// let sums = workers.into_iter().map(|worker| worker.join());
 /// assert_eq!(sums.sum::<process_task::Result<u32>>()?, 55);
@@ -73,16 +74,26 @@ impl<T: Message> JoinableQueue<T> {
     /// # Errors
     /// There is no memory, or no descriptor, for it; or `items` is 0.
     pub fn bounded(items: usize) -> Result<Self> {
-        Self::within(Limits { items, ..Limits::NONE })
+        Self::within(QueueLimits::of_items(items))
     }
 
-    /// As [`bounded`](Self::bounded), but all items together may not be longer than `bytes` either, of which each takes up to 40
-    /// for itself.
+    /// Creates a queue that holds as many items, and as many bytes, as `limits` says; [`send`](Self::send) waits while
+    /// there is no room.
     ///
     /// # Errors
-    /// As [`bounded`](Self::bounded).
-    pub fn bounded_by(items: usize, bytes: usize) -> Result<Self> {
-        Self::within(Limits { items, bytes })
+    /// As [`bounded`](Self::bounded); a limit is 0.
+    ///
+    /// # Examples
+    /// ```
+    /// use process_task::channel::{JoinableQueue, QueueLimits};
+    ///
+    /// let queue = JoinableQueue::with_limits(QueueLimits { items: 1000, bytes: 1 << 20 })?;
+    /// queue.send(vec![0u8; 1 << 19])?;
+    /// assert!(queue.try_send(vec![0u8; 1 << 19]).is_err());
+    /// # process_task::Result::Ok(())
+    /// ```
+    pub fn with_limits(limits: QueueLimits) -> Result<Self> {
+        Self::within(limits)
     }
 
     /// A queue for as many items as there is memory for, up to 64 GiB.
@@ -90,10 +101,10 @@ impl<T: Message> JoinableQueue<T> {
     /// # Errors
     /// As [`bounded`](Self::bounded).
     pub fn unbounded() -> Result<Self> {
-        Self::within(Limits::NONE)
+        Self::within(QueueLimits::NONE)
     }
 
-    fn within(limits: Limits) -> Result<Self> {
+    fn within(limits: QueueLimits) -> Result<Self> {
         Ok(Self { core: QueueCore::new::<JoinableQueue<T>>(limits, true)?, items: PhantomData })
     }
 
@@ -159,15 +170,19 @@ impl<T> JoinableQueue<T> {
         item.done();
     }
 
-    /// Waits until every item that was put is done, as long as it takes.
+    /// Waits until every item that was sent is done, as long as it takes.
     ///
     /// # If the other process dies
     /// Its items come back and are not done; another consumer has to get them for this to return.
-    pub fn join(&self) {
+    #[doc(alias = "join")]
+    pub fn wait_all_done(&self) {
         while !self.core.join(None) {}
     }
 
-    /// Waits until every item that was put is done, for so long at most. False: the time is over.
+    /// As [`wait_all_done`](Self::wait_all_done), for `timeout` at the most.
+    ///
+    /// # Errors
+    /// [`Elapsed`]: some are not done in time.
     ///
     /// # Examples
     /// ```
@@ -176,20 +191,20 @@ impl<T> JoinableQueue<T> {
     ///
     /// let queue = JoinableQueue::unbounded()?;
     /// queue.send(1)?;
-    /// assert!(!queue.join_timeout(Duration::from_millis(1)));
+    /// assert!(queue.wait_all_done_timeout(Duration::from_millis(1)).is_err());
     /// # process_task::Result::Ok(())
     /// ```
     ///
     /// # If the other process dies
-    /// As with [`join`](Self::join).
-    #[must_use = "not all may be done"]
-    pub fn join_timeout(&self, timeout: Duration) -> bool {
+    /// As with [`wait_all_done`](Self::wait_all_done).
+    pub fn wait_all_done_timeout(&self, timeout: Duration) -> std::result::Result<(), Elapsed> {
         match futex_wait::deadline_after(timeout) {
             None => {
-                self.join();
-                true
+                self.wait_all_done();
+                Ok(())
             }
-            deadline => self.core.join(deadline),
+            deadline if self.core.join(deadline) => Ok(()),
+            _ => Err(Elapsed::new()),
         }
     }
 

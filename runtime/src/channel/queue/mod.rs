@@ -11,6 +11,7 @@
 //! | `enqueue`, `dequeue`, `leases` | which side writes which word when, and what each death costs |
 //! | `endpoint` | whether the other side has endpoints left, and handles beside items |
 //! | `core`, `lease_wait`, `transfer` | a queue as one process has it |
+//! | `limits` | how much a queue may hold |
 //! | `handle`, `simple`, `joinable` | what users see, with the methods that several of them have in `methods` |
 //! | `iter`, `future` | going through a queue, and awaiting an item |
 //! | `wait` | when to spin, to sleep, and to give up |
@@ -29,6 +30,7 @@ mod joinable;
 mod layout;
 mod lease_wait;
 mod leases;
+mod limits;
 mod memory;
 mod methods;
 mod recovery;
@@ -45,5 +47,6 @@ use crate::sync::{atomic, event_count, futex_wait, lock};
 pub use self::handle::{Queue, QueueReceiver, QueueSender};
 pub use self::iter::QueueIter;
 pub use self::joinable::{Item, JoinableQueue};
+pub use self::limits::QueueLimits;
 pub use self::simple::SimpleQueue;
 pub(crate) use self::transfer::Travelling;

@@ -10,7 +10,8 @@ use serde::de::Error as _;
 use serde::ser::Error as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use super::core::{Limits, QueueCore};
+use super::core::QueueCore;
+use super::limits::QueueLimits;
 use super::methods::{gets, handle};
 use crate::channel::error::{RecvError, RecvTimeoutError, TryRecvError, TrySendError};
 use crate::codec::Message;
@@ -66,7 +67,7 @@ impl<T: Message> SimpleQueue<T> {
     /// # process_task::Result::Ok(())
     /// ```
     pub fn new() -> Result<Self> {
-        Ok(Self { core: QueueCore::new::<SimpleQueue<T>>(Limits::NONE, false)?, items: PhantomData })
+        Ok(Self { core: QueueCore::new::<SimpleQueue<T>>(QueueLimits::NONE, false)?, items: PhantomData })
     }
 
     /// Sends an item. Does not wait.

@@ -34,11 +34,19 @@ impl QueueCore {
             let open = |fd| Ok(Arc::new(Endpoint::of(fd, side, &memory)));
             let end = end.map(|end| handles::open(end, open)).transpose()?;
             let fits = end.as_ref().is_none_or(|end| end.side() == side && Arc::ptr_eq(end.memory(), &memory));
-            if fits { Ok(end) } else { Err(CodecError::new("an end of a queue was read as another one")) }
+            if fits {
+                Ok(end)
+            } else {
+                Err(CodecError::new(
+                    "an end of a queue was read as another one; does the receiver expect the type that was sent?",
+                ))
+            }
         };
         let (puts, gets) = (take(puts, EndKind::Puts)?, take(gets, EndKind::Gets)?);
         if (puts.is_some(), gets.is_some()) != expected {
-            return Err(CodecError::new("an end of a queue was read as another one"));
+            return Err(CodecError::new(
+                "an end of a queue was read as another one; does the receiver expect the type that was sent?",
+            ));
         }
         Ok(Self::of(memory, puts, gets, lends))
     }

@@ -27,7 +27,7 @@ use super::futex_wait::short_deadline;
 use super::header;
 use super::layout::Cursor;
 use crate::sync::deadline::Deadline;
-use crate::sys::limits;
+use crate::sys::cpu;
 
 /// Number of items, or of free places, for which spinning waits a little longer: each look costs the other side a cache
 /// miss.
@@ -126,7 +126,7 @@ impl QueueCore {
 
     /// Whether the other side was last seen where this one runs: then looking would only keep it from running.
     fn shares_processor(&self, own: &header::QueueSide, other: &header::QueueSide) -> bool {
-        let here = limits::current_cpu();
+        let here = cpu::current();
         own.processor.store(here + 1, Relaxed);
         let others = other.processor.load(Relaxed).checked_sub(1);
         let shares = others == Some(here);

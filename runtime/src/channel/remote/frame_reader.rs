@@ -143,15 +143,22 @@ impl RemoveFirst for Vec<u8> {
 #[cold]
 fn wrong(wrong: FrameError) -> TryRecvError {
     let (step, errno) = match wrong {
-        FrameError::Forged => ("read on, since a frame was changed, replaced or left out on its way", Errno::EBADMSG),
-        FrameError::Nonsense => ("read on, since the other side broke the rules of the connection", Errno::EPROTO),
+        FrameError::Forged => {
+            ("receive a message (a frame was changed, replaced or left out on its way; connect again)", Errno::EBADMSG)
+        }
+        FrameError::Nonsense => {
+            ("receive a message (the other side broke the rules of the connection; connect again)", Errno::EPROTO)
+        }
     };
     TryRecvError::failed(step, errno)
 }
 
 #[cold]
 fn cut_off(errno: Errno) -> TryRecvError {
-    TryRecvError::failed("read on, since the stream was cut off before the other side closed it", errno)
+    TryRecvError::failed(
+        "receive a message (the stream was cut off before the other side closed it; connect again)",
+        errno,
+    )
 }
 
 #[cfg(test)]

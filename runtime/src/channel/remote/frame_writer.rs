@@ -50,7 +50,7 @@ impl FrameWriter {
     /// Sends a message.
     ///
     /// # Errors
-    /// [`NotSent::Full`] if `wait` says that it took too long; then it will never arrive.
+    /// `NotSent::Full` if `wait` says that it took too long; then it will never arrive.
     pub(super) fn message(
         &mut self,
         bytes: &[u8],

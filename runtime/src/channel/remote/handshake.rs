@@ -57,12 +57,16 @@ impl HandshakeRefusal {
     pub(crate) fn reason(&self) -> &'static str {
         match self {
             Self::Said(reason) => reason,
-            Self::CutOff => "it ended the connection during the handshake, as one does that has another key",
+            Self::CutOff => {
+                "the peer ended the connection during the handshake, as one does that has another key; give both sides the \
+                 same `Key`"
+            }
         }
     }
 }
 
-const WRONG_KEY: HandshakeRefusal = HandshakeRefusal::Said("it could not show that it has the key");
+const WRONG_KEY: HandshakeRefusal =
+    HandshakeRefusal::Said("the peer could not show that it has the key; give both sides the same `Key`");
 
 /// What a handshake comes to.
 #[derive(Debug)]
@@ -174,10 +178,12 @@ fn compare(said: &[u8], words: &[u8]) -> Result<(), HandshakeRefusal> {
     Err(match words.len() {
         // The words of message 3 are a length.
         2 => WRONG_KEY,
-        _ if said == LISTENS => HandshakeRefusal::Said("it does not connect, but listens, too"),
-        _ if said == CONNECTS => HandshakeRefusal::Said("it does not listen, but connects, too"),
-        _ if at < NAME => HandshakeRefusal::Said("it speaks another protocol"),
-        _ => HandshakeRefusal::Said("it speaks another version of the protocol"),
+        _ if said == LISTENS => HandshakeRefusal::Said("the peer listens too; one side has to connect"),
+        _ if said == CONNECTS => HandshakeRefusal::Said("the peer connects too; one side has to listen"),
+        _ if at < NAME => HandshakeRefusal::Said("the peer speaks another protocol; is it a program with this crate?"),
+        _ => HandshakeRefusal::Said(
+            "the peer speaks another version of the protocol; use the same version of this crate on both sides",
+        ),
     })
 }
 
@@ -187,7 +193,9 @@ fn noise(key: &Key, connects: bool) -> Result<Box<HandshakeState>, HandshakeRefu
         let builder = Builder::new(params).psk(0, &shared)?.prologue(&prologue)?;
         if connects { builder.build_initiator() } else { builder.build_responder() }
     });
-    built.map(Box::new).map_err(|_| HandshakeRefusal::Said("this build has no part of its cryptography"))
+    built
+        .map(Box::new)
+        .map_err(|_| HandshakeRefusal::Said("this build of the library lacks a part of the cryptography"))
 }
 
 fn say(noise: &mut HandshakeState, words: &[u8; 16], wire: &mut impl Write) -> Result<(), HandshakeRefusal> {
@@ -195,7 +203,7 @@ fn say(noise: &mut HandshakeState, words: &[u8; 16], wire: &mut impl Write) -> R
     message[..words.len()].copy_from_slice(words);
     let written = noise.write_message(&[], &mut message[words.len()..]);
     if written != Ok(HELLO - words.len()) {
-        return Err(HandshakeRefusal::Said("the kernel has no random bytes for it"));
+        return Err(HandshakeRefusal::Said("the kernel has no random bytes for the handshake"));
     }
     // The first bytes that go this way: there is room for them, or something is very wrong.
     wire.write_all(&message).map_err(|_| HandshakeRefusal::CutOff)

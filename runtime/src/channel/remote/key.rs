@@ -46,7 +46,7 @@ impl Key {
         if secret.len() < MIN_KEY_BYTES {
             let len = secret.len();
             return Err(Error::invalid(format!(
-                "a key has {MIN_KEY_BYTES} or more random bytes, and this one has {len}, which others could find by trying; \
+                "a key must have at least {MIN_KEY_BYTES} random bytes, not {len}, which others could find by trying; \
                  `Key::random` makes one"
             )));
         }
@@ -112,7 +112,7 @@ mod tests {
     fn a_short_key_is_refused_in_words() {
         for len in [0, 1, 31] {
             let error = Key::new(vec![7; len]).unwrap_err().to_string();
-            assert!(error.contains(&format!("32 or more random bytes, and this one has {len}")), "{error}");
+            assert!(error.contains(&format!("at least 32 random bytes, not {len},")), "{error}");
         }
         assert!(Key::new([7; 32]).is_ok());
     }

@@ -50,7 +50,7 @@ const MAX_LINGER: Duration = Duration::from_mins(1);
 /// How often it looks whether that has happened, of which nothing tells it.
 const LINGER_CHECK_INTERVAL: Duration = Duration::from_millis(20);
 
-const COPY: &str = "use a connection that belongs to the process of which this one is a copy";
+const COPY: &str = "use a connection of the process that this one is a copy of (make one after the `fork()`)";
 
 /// An end of a connection between machines.
 pub(crate) struct EncryptedStream {

@@ -125,7 +125,7 @@ impl Barrier {
     pub fn wait(&self) -> Result<std::result::Result<usize, BrokenBarrier>> {
         match self.raw.later().wait().join()? {
             BarrierAnswer::Passed { index } => Ok(Ok(index)),
-            BarrierAnswer::Broken | BarrierAnswer::Waits => Ok(Err(BrokenBarrier)),
+            BarrierAnswer::Broken | BarrierAnswer::Waits => Ok(Err(BrokenBarrier::Aborted)),
         }
     }
 

@@ -13,7 +13,7 @@ pub(in crate::pool) struct PoolEvent {
     /// When, in nanoseconds since the pool was made.
     pub(in crate::pool) at: u64,
     /// The worker it happened to; `None` if it was the pool.
-    pub(in crate::pool) who: Option<WorkerRef>,
+    pub(in crate::pool) worker: Option<WorkerRef>,
     pub(in crate::pool) what: EventKind,
 }
 

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use hdrhistogram::Histogram;
 
-/// One call in so many is measured.
+/// One call in this many is measured.
 const SPARSE: u64 = 32;
 
 /// So many calls are all measured.

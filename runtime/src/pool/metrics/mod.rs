@@ -7,7 +7,7 @@
 //! |---|---|---|
 //! | [`Pool::stats`](crate::Pool::stats) | counts; how busy each worker is, by its own word; latencies of a sample | two counters; two looks at a clock for one call in 32 |
 //! | a subscriber of `tracing` | workers that come and go, time-outs, retries; each call at the trace level | a look at `tracing`'s own level |
-//! | [`Pool::timeline`](crate::Pool::timeline) | the above, with the time of each call | a bell, two looks at a clock, and a line in a file |
+//! | [`Pool::timeline`](crate::Pool::timeline) | the above, with the time of each call | a notification, two looks at a clock, and a line in a file |
 
 mod event;
 mod latency;

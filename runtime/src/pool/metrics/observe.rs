@@ -61,7 +61,7 @@ impl Metrics {
         u64::try_from(self.epoch.elapsed().as_nanos()).unwrap_or(u64::MAX)
     }
 
-    /// Whether the workers have to ring for each reply, so that its time is known.
+    /// Whether the workers have to notify of each reply, so that its time is known.
     pub(in crate::pool) fn are_exact(&self) -> bool {
         self.recorder.is_some()
     }
@@ -112,14 +112,14 @@ impl Metrics {
         std::mem::take(&mut self.events)
     }
 
-    fn note_now(&mut self, who: Option<WorkerRef>, what: impl FnOnce() -> EventKind) {
-        self.note(self.now(), who, what);
+    fn note_now(&mut self, worker: Option<WorkerRef>, what: impl FnOnce() -> EventKind) {
+        self.note(self.now(), worker, what);
     }
 
     /// Records an event, if there are observers.
-    fn note(&mut self, at: u64, who: Option<WorkerRef>, what: impl FnOnce() -> EventKind) {
+    fn note(&mut self, at: u64, worker: Option<WorkerRef>, what: impl FnOnce() -> EventKind) {
         if self.are_exact() || LevelFilter::current() > LevelFilter::OFF {
-            self.events.push((PoolEvent { at, who, what: what() }, self.recorder.clone()));
+            self.events.push((PoolEvent { at, worker, what: what() }, self.recorder.clone()));
         }
     }
 

@@ -10,13 +10,14 @@ use std::collections::HashSet;
 use std::fs::File;
 use std::io::{self, BufWriter, Write};
 use std::path::Path;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard};
 
 use serde::Serialize;
 use serde_json_core::ser;
 
 use super::event::{EventKind, PoolEvent, name_of};
 use crate::error::Error;
+use crate::sys::mutex::MutexExt as _;
 use crate::sys::quiet_file::QuietFile;
 use crate::sys::signal;
 
@@ -37,7 +38,7 @@ struct Out {
 
 /// One entry of the list.
 #[derive(Serialize)]
-struct Entry<'a> {
+struct TimelineEntry<'a> {
     name: &'a str,
     #[serde(rename = "cat", skip_serializing_if = "str::is_empty")]
     category: &'static str,
@@ -103,13 +104,13 @@ impl Recorder {
         let mut out = self.out();
         let Some(out) = out.as_mut() else { return };
         // Thread 0 is the pool itself.
-        let tid = event.who.as_ref().map_or(0, |who| who.slot as u64 + 1);
+        let tid = event.worker.as_ref().map_or(0, |worker| worker.slot as u64 + 1);
         if out.named.insert(tid) {
-            let name = event.who.as_ref().map_or("pool", |who| who.name.as_str());
+            let name = event.worker.as_ref().map_or("pool", |worker| worker.name.as_str());
             out.name("thread_name", tid, Args { name: Some(name), ..Args::default() });
             out.name("thread_sort_index", tid, Args { sort_index: Some(tid), ..Args::default() });
         }
-        let own = Args { pid: event.who.as_ref().map(|who| who.pid), ..Args::default() };
+        let own = Args { pid: event.worker.as_ref().map(|worker| worker.pid), ..Args::default() };
         match &event.what {
             EventKind::Started { again: false } => out.mark("started", tid, event.at, own),
             EventKind::Started { again: true } => out.mark("restarted", tid, event.at, own),
@@ -168,7 +169,7 @@ impl Recorder {
     }
 
     fn out(&self) -> MutexGuard<'_, Option<Out>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.lock_unpoisoned()
     }
 }
 
@@ -181,13 +182,13 @@ impl Out {
     /// Names the process or a thread.
     fn name(&mut self, name: &str, tid: u64, args: Args<'_>) {
         let pid = std::process::id();
-        self.put(&Entry { name, category: "", phase: "M", ts: 0.0, dur: None, pid, tid, scope: None, args });
+        self.put(&TimelineEntry { name, category: "", phase: "M", ts: 0.0, dur: None, pid, tid, scope: None, args });
     }
 
     /// Something at one moment.
     fn mark(&mut self, name: &str, tid: u64, at: u64, args: Args<'_>) {
         let (pid, ts, scope) = (std::process::id(), microseconds(at), Some(if tid == 0 { "p" } else { "t" }));
-        self.put(&Entry { name, category: "worker", phase: "i", ts, dur: None, pid, tid, scope, args });
+        self.put(&TimelineEntry { name, category: "worker", phase: "i", ts, dur: None, pid, tid, scope, args });
     }
 
     /// A call, or several in one message.
@@ -197,16 +198,26 @@ impl Out {
         let several = args.calls.map(|calls| format!("{short} x {calls}"));
         let name = several.as_deref().unwrap_or(short);
         let (pid, ts, dur) = (std::process::id(), microseconds(began), microseconds(ended.saturating_sub(began)));
-        self.put(&Entry { name, category: "call", phase: "X", ts, dur: Some(dur), pid, tid, scope: None, args });
+        self.put(&TimelineEntry {
+            name,
+            category: "call",
+            phase: "X",
+            ts,
+            dur: Some(dur),
+            pid,
+            tid,
+            scope: None,
+            args,
+        });
     }
 
-    fn put(&mut self, entry: &Entry<'_>) {
+    fn put(&mut self, entry: &TimelineEntry<'_>) {
         if self.written.is_ok() {
             self.written = self.write(entry);
         }
     }
 
-    fn write(&mut self, entry: &Entry<'_>) -> io::Result<()> {
+    fn write(&mut self, entry: &TimelineEntry<'_>) -> io::Result<()> {
         self.file.write_all(if std::mem::take(&mut self.first) { b"\n" } else { b",\n" })?;
         self.text.resize(self.text.len().max(1 << 10), 0);
         let len = loop {

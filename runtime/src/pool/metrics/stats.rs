@@ -118,7 +118,7 @@ pub struct WorkerStats {
 /// let pool = Pool::builder().workers(1).build()?;
 /// let nobody_waits = pool.submit(nap, ());
 /// assert_eq!(pool.stats().workers[0].state, WorkerState::Busy);
-/// pool.kill()?;
+/// pool.kill();
 /// # drop(nobody_waits);
 /// # process_task::Result::Ok(())
 /// ```

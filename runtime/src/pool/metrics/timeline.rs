@@ -62,12 +62,12 @@ impl Pool {
             return Err(Error::closed("it belongs to the process that this one is a `fork()` of"));
         }
         let path = path.as_ref().to_owned();
-        if shared.inspect(|scheduler| scheduler.recorder().is_some()) {
+        if shared.inspect(|scheduler| scheduler.workers.metrics.recorder().is_some()) {
             return Err(busy());
         }
         let recorder = Recorder::create(&path).map_err(|error| Error::cannot_write(&path, &error))?;
         let recorder = Arc::new(recorder);
-        let begun = shared.update(|scheduler| scheduler.begin_recording(&recorder));
+        let begun = shared.update(|scheduler| scheduler.workers.begin_recording(&recorder));
         if begun { Ok(Timeline { shared: Arc::clone(shared), recorder, path }) } else { Err(busy()) }
     }
 }

@@ -60,7 +60,7 @@ pub(in crate::pool) fn emit(events: Vec<NotedEvent>) {
 }
 
 fn emit_one(event: &PoolEvent) {
-    let (worker, pid) = event.who.as_ref().map_or(("", 0), |who| (who.name.as_str(), who.pid));
+    let (worker, pid) = event.worker.as_ref().map_or(("", 0), |worker| (worker.name.as_str(), worker.pid));
     match &event.what {
         EventKind::Started { again: false } => debug!(target: TARGET, worker, pid, "worker started"),
         EventKind::Started { again: true } => debug!(target: TARGET, worker, pid, "worker restarted"),

@@ -5,7 +5,7 @@
 use super::*;
 
 #[test]
-fn sealed_memory_cannot_be_written_through_a_new_mapping_or_shrunk() {
+fn sealed_memory_is_not_written_by_a_new_mapping_or_shrunk() {
     let fd = create("test", 4096).unwrap();
     let ours = Map::new(fd.as_fd(), 4096, Access::Write).unwrap();
     seal_future_writes(fd.as_fd()).unwrap();
@@ -40,7 +40,7 @@ fn memory_of_no_fixed_size_is_refused() {
 }
 
 #[test]
-fn memory_is_there_where_it_was_reserved_and_goes_where_it_is_given_back() {
+fn memory_is_there_once_reserved_and_goes_once_given_back() {
     let fd = create_sparse("test", 1 << 36).unwrap();
     let blocks = || fstat(&fd).unwrap().st_blocks * 512;
     assert_eq!((blocks(), checked_len(fd.as_fd())), (0, Ok(1 << 36)));

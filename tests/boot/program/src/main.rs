@@ -75,28 +75,29 @@ fn transcript(to: &mut dyn Write) -> Result<()> {
     let mut say = |line: String| writeln!(to, "{line}").unwrap();
     say(format!("here: {} {}", square(3), named::triple(3)));
     for method in METHODS {
-        let builder = || ProcessBuilder::new().start_method(method);
+        let mut builder = ProcessBuilder::new();
+        builder.start_method(method);
         say(format!("{method:?}"));
-        say(format!("  square: {}", builder().spawn(square, 10)?.join()?));
-        say(format!("  in a dependency: {}", builder().spawn(named::triple, 7)?.join()?));
-        say(format!("  preloaded: {:?}", builder().spawn(named::notes, ())?.join()?));
+        say(format!("  square: {}", builder.spawn(square, 10)?.join()?));
+        say(format!("  in a dependency: {}", builder.spawn(named::triple, 7)?.join()?));
+        say(format!("  preloaded: {:?}", builder.spawn(named::notes, ())?.join()?));
         let pool = Pool::builder().workers(2).start_method(method).build()?;
         say(format!("  pool: {:?}", pool.map(square, 0..4)?));
         drop(pool);
-        say(format!("  nested: {}", builder().spawn(nested, 5)?.join()?));
+        say(format!("  nested: {}", builder.spawn(nested, 5)?.join()?));
         let own = std::env::args().collect::<Vec<_>>();
-        say(format!("  arguments are ours: {}", builder().spawn(arguments, ())?.join()? == own));
-        let variables = builder().spawn(named::variables, ())?.join()?;
+        say(format!("  arguments are ours: {}", builder.spawn(arguments, ())?.join()? == own));
+        let variables = builder.spawn(named::variables, ())?.join()?;
         say(format!("  the mark is seen: {}", variables.iter().any(|name| name.starts_with("PROCESS_TASK_BOOT"))));
-        let variables = builder().env_clear().env("ONLY", "1").spawn(named::variables, ())?.join()?;
+        let variables = ProcessBuilder::new().start_method(method).env_clear().env("ONLY", "1").spawn(named::variables, ())?.join()?;
         say(format!("  after env_clear: {variables:?}"));
-        say(format!("  streams are open: {}", builder().spawn(streams_are_open, ())?.join()?));
-        say(format!("  a panic: {}", panic_of(builder())));
+        say(format!("  streams are open: {}", builder.spawn(streams_are_open, ())?.join()?));
+        say(format!("  a panic: {}", panic_of(&builder)));
     }
     Ok(())
 }
 
-fn panic_of(builder: ProcessBuilder) -> String {
+fn panic_of(builder: &ProcessBuilder) -> String {
     let error = builder.spawn(fail, "luck").and_then(process_task::Process::join).unwrap_err();
     match error.kind() {
         ErrorKind::Panicked { message, location, .. } => {

@@ -29,15 +29,16 @@ macro_rules! version {
 
             pub(crate) fn transcript(nested: bool) {
                 for method in [StartMethod::ForkServer, StartMethod::Exec] {
-                    let builder = || ProcessBuilder::new().start_method(method);
-                    assert_eq!(builder().spawn(square, 10).unwrap().join().unwrap(), 100);
-                    assert!(builder().spawn(marks, ()).unwrap().join().unwrap().is_empty());
-                    let error = builder().spawn(abort, ()).unwrap().join().unwrap_err();
+                    let mut builder = ProcessBuilder::new();
+                    builder.start_method(method);
+                    assert_eq!(builder.spawn(square, 10).unwrap().join().unwrap(), 100);
+                    assert!(builder.spawn(marks, ()).unwrap().join().unwrap().is_empty());
+                    let error = builder.spawn(abort, ()).unwrap().join().unwrap_err();
                     assert!(matches!(error.kind(), ErrorKind::Killed { signal: 6, .. }), "{error}");
                     let pool = Pool::builder().workers(2).start_method(method).build().unwrap();
                     assert_eq!(pool.map(square, 0..4).unwrap(), [0, 1, 4, 9]);
                     if nested {
-                        builder().spawn(use_the_other, ()).unwrap().join().unwrap();
+                        builder.spawn(use_the_other, ()).unwrap().join().unwrap();
                         pool.call(use_the_other, ()).unwrap();
                     }
                 }

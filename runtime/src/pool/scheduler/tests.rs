@@ -5,13 +5,13 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering::SeqCst;
 
-use super::call::{Call, QueuedCall};
-use super::config::PoolConfig;
-use super::leadership::Leader;
-use super::scheduler::Scheduler;
-use super::slot::{NotifyFlags, SlotState};
+use super::Scheduler;
 use crate::error::{Error, ErrorKind};
 use crate::link::Payload;
+use crate::pool::call::{Call, QueuedCall};
+use crate::pool::config::PoolConfig;
+use crate::pool::leadership::Leader;
+use crate::pool::slot::{NotifyFlags, SlotState};
 use crate::supervisor::SpawnAttributes;
 use crate::sys::Errno;
 use crate::task::Options;
@@ -43,7 +43,7 @@ fn submit(scheduler: &mut Scheduler) -> Arc<Call> {
 
 /// The slots for which a worker is to be started now.
 fn starts(scheduler: &mut Scheduler) -> Vec<usize> {
-    scheduler.take_effects().unwrap_or_default().start.iter().map(|start| start.number).collect()
+    scheduler.take_effects().unwrap_or_default().workers.start.iter().map(|start| start.number).collect()
 }
 
 #[test]
@@ -54,9 +54,9 @@ fn each_waiting_call_starts_one_worker() {
     assert_eq!(starts(&mut scheduler), [0]);
     scheduler.settle();
     assert!(starts(&mut scheduler).is_empty(), "nothing has changed");
-    let start = super::effects::Start { number: 0, pause: None, standby: false };
-    assert!(scheduler.confirm_start(start));
-    assert!(!scheduler.confirm_start(start), "it was confirmed");
+    let start = crate::pool::effects::Start { number: 0, pause: None, standby: false };
+    assert!(scheduler.workers.confirm_start(start));
+    assert!(!scheduler.workers.confirm_start(start), "it was confirmed");
     submit(&mut scheduler);
     assert_eq!(starts(&mut scheduler), [1]);
     submit(&mut scheduler);
@@ -70,9 +70,9 @@ fn failed_start_is_tried_again_while_work_waits() {
     let error = Error::could_not_start("fork", Errno::EAGAIN);
     for _ in 0..3 {
         let effects = scheduler.take_effects().unwrap_or_default();
-        let [start] = effects.start[..] else { panic!("{:?}", effects.start) };
-        assert!(scheduler.confirm_start(start));
-        scheduler.start_failed(0, &error);
+        let [start] = effects.workers.start[..] else { panic!("{:?}", effects.workers.start) };
+        assert!(scheduler.workers.confirm_start(start));
+        scheduler.workers.start_failed(0, &error);
         scheduler.settle();
         assert!(!call.is_settled());
     }
@@ -83,12 +83,12 @@ fn starts_that_are_not_confirmed_yet_count() {
     let mut scheduler = scheduler(4, false);
     let _calls = [submit(&mut scheduler), submit(&mut scheduler)];
     let effects = scheduler.take_effects().unwrap();
-    let [first, second] = effects.start[..] else { panic!("{:?}", effects.start) };
-    assert!(scheduler.confirm_start(first));
+    let [first, second] = effects.workers.start[..] else { panic!("{:?}", effects.workers.start) };
+    assert!(scheduler.workers.confirm_start(first));
     scheduler.settle();
     assert!(starts(&mut scheduler).is_empty(), "two calls wait, and two workers come");
-    assert!(scheduler.confirm_start(second));
-    scheduler.start_failed(first.number, &Error::could_not_start("fork", Errno::EAGAIN));
+    assert!(scheduler.workers.confirm_start(second));
+    scheduler.workers.start_failed(first.number, &Error::could_not_start("fork", Errno::EAGAIN));
     scheduler.settle();
     assert_eq!(starts(&mut scheduler), [first.number], "it is tried again, and no other slot is tried instead");
 }
@@ -97,20 +97,20 @@ fn starts_that_are_not_confirmed_yet_count() {
 fn pool_that_was_killed_starts_no_worker() {
     let mut scheduler = scheduler(1, false);
     let call = submit(&mut scheduler);
-    let start = scheduler.take_effects().unwrap().start[0];
+    let start = scheduler.take_effects().unwrap().workers.start[0];
     scheduler.terminate(Error::closed("`kill` was called"));
     scheduler.settle();
     assert!(call.has_failed());
-    assert!(!scheduler.confirm_start(start));
+    assert!(!scheduler.workers.confirm_start(start));
 }
 
 #[test]
 fn lasting_failure_fails_every_call() {
     let mut scheduler = scheduler(1, false);
     let call = submit(&mut scheduler);
-    let start = scheduler.take_effects().unwrap().start[0];
-    assert!(scheduler.confirm_start(start));
-    scheduler.start_failed(0, &Error::could_not_start("execute", Errno::ENOEXEC));
+    let start = scheduler.take_effects().unwrap().workers.start[0];
+    assert!(scheduler.workers.confirm_start(start));
+    scheduler.workers.start_failed(0, &Error::could_not_start("execute", Errno::ENOEXEC));
     scheduler.settle();
     assert!(call.has_failed());
     assert_eq!(scheduler.outstanding().load(SeqCst), 0);
@@ -153,7 +153,7 @@ fn waiting_call_raises_the_flag_for_idle_workers() {
     assert_eq!(scheduler.leadership.flags(), NotifyFlags::default());
     scheduler.step_down();
     scheduler.settle();
-    assert_eq!(scheduler.leader(), Leader::None);
+    assert_eq!(scheduler.leadership.leader(), Leader::None);
     assert_eq!(scheduler.leadership.flags(), NotifyFlags { reply: false, idle: true });
 }
 
@@ -167,7 +167,7 @@ fn eager_pool_fills_new_slots_at_once() {
     assert_eq!(started, [0, 1, 2]);
     scheduler.resize(1);
     scheduler.settle();
-    assert_eq!(scheduler.workers(), 1);
-    let vacant = |number: usize| matches!(scheduler.slots.get(number).state, SlotState::Vacant);
+    assert_eq!(scheduler.workers.count(), 1);
+    let vacant = |number: usize| matches!(scheduler.workers.slots.get(number).state, SlotState::Vacant);
     assert!(!vacant(0) && vacant(1) && vacant(2));
 }
