@@ -221,7 +221,9 @@ pub(crate) fn any(bytes: &[u8]) {
 
     fn again<T: Message>(bytes: &[u8]) {
         let Ok(value) = of_message::<T>(bytes, &Received::default()) else { return };
-        let Ok((Encoded::Small(sent), _)) = to_message(&value, Vec::new(), (usize::MAX, &mut NoSpill)) else { return };
+        let Ok((Encoded::Small(sent), _)) = to_message(&value, Vec::new(), (usize::MAX, &mut super::NoSpill)) else {
+            return;
+        };
         let arrived = of_message::<T>(&sent, &Received::default());
         assert!(arrived.is_ok(), "what was sent does not arrive: {:?}", arrived.err());
     }
@@ -231,23 +233,10 @@ pub(crate) fn any(bytes: &[u8]) {
     again::<Option<Result<Vec<String>, Loose>>>(bytes);
 }
 
-/// Memory for messages that never grows: those that use it keep all they have in their buffer.
-#[derive(Debug)]
-pub(crate) struct NoSpill;
-
-impl Spill for NoSpill {
-    fn grow(&mut self, _: usize, _: usize) -> std::io::Result<()> {
-        Err(std::io::ErrorKind::FileTooLarge.into())
-    }
-
-    fn bytes(&mut self) -> &mut [u8] {
-        &mut []
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::codec::NoSpill;
     use serde::{Deserialize, Serialize};
 
     fn bytes_of<T: Message>(value: &T) -> Vec<u8> {

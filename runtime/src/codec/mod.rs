@@ -71,6 +71,7 @@ pub use self::plain::{AsPlain, Plain};
 pub use self::reader::Reader;
 pub use self::trial::Again;
 pub use self::via_serde::{Travels, ViaSerde};
+pub(crate) use self::writer::NoSpill;
 pub use self::writer::{Encoded, Spill, Writer};
 
 /// What the address of every payload, and of every run of numbers in it, is a multiple of: the strictest alignment that

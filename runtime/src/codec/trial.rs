@@ -21,10 +21,9 @@ use std::panic::{self, AssertUnwindSafe};
 use serde::Serialize;
 
 use super::handles::{self, Received};
-use super::named::{Log, difference, log, shape};
+use super::named::{BY_NAME, LOGGED, Log, difference, log, shape};
 use super::paths;
 use super::sites::{SiteRecorder, Sites, TypeRecord, Way};
-use super::via_serde::{BY_NAME, LOGGED};
 use super::{CodecError, Reader};
 
 /// Reads a value of the type that is tried, and writes it into another log. It is made where the type's lifetimes may be any.

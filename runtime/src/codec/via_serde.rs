@@ -17,24 +17,14 @@ use serde::{Deserialize, Deserializer, Serialize};
 
 use super::bounded::{Bounded, bounded, max_elements};
 use super::handles::active;
-use super::message_format::NoSpill;
-use super::named::{Log, Source};
+use super::named::{BY_NAME, BY_PLACE, LOGGED, Log, Source};
 use super::sites::{self, NewSites, SiteRecorder, Way};
 use super::strict::Watched;
 use super::trial::{self, Again, SentForm};
-use super::{CodecError, Format, Reader, Writer};
+use super::{CodecError, Format, NoSpill, Reader, Writer};
 use crate::sys::specialize;
 
 const CONFIGURATION: Configuration<LittleEndian, Fixint> = bincode::config::standard().with_fixed_int_encoding();
-
-/// The first byte of a value: what follows was written by places.
-const BY_PLACE: u8 = 0;
-
-/// What follows was written by names.
-pub(super) const BY_NAME: u8 = 1;
-
-/// What follows has names, and is to be read as if it had none: only in a [trial].
-pub(super) const LOGGED: u8 = 2;
 
 /// Values that can be sent to another process and read there, from a payload that lives for `'a`.
 ///

@@ -28,6 +28,20 @@ pub trait Spill {
     fn bytes(&mut self) -> &mut [u8];
 }
 
+/// Memory for messages that never grows: those that use it keep all they have in their buffer.
+#[derive(Debug)]
+pub(crate) struct NoSpill;
+
+impl Spill for NoSpill {
+    fn grow(&mut self, _: usize, _: usize) -> std::io::Result<()> {
+        Err(std::io::ErrorKind::FileTooLarge.into())
+    }
+
+    fn bytes(&mut self) -> &mut [u8] {
+        &mut []
+    }
+}
+
 /// Where the finished bytes of a [`Writer`] are.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Encoded {

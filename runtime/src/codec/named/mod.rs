@@ -36,6 +36,15 @@ pub(super) use self::shape::{difference, shape};
 pub use self::write::Log;
 pub(super) use self::write::log;
 
+/// The first byte of a value: what follows was written by places.
+pub(super) const BY_PLACE: u8 = 0;
+
+/// What follows was written by names.
+pub(super) const BY_NAME: u8 = 1;
+
+/// What follows has names, and is to be read as if it had none: only in a [trial](super::trial).
+pub(super) const LOGGED: u8 = 2;
+
 macro_rules! tags {
     ($($(#[$doc:meta])* $name:ident = $number:literal,)*) => {
         /// What comes next.

@@ -13,7 +13,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::check;
-use crate::codec::message_format::NoSpill;
+use crate::codec::NoSpill;
 use crate::codec::via_serde::{again, put, take};
 use crate::codec::{CodecError, Encoded, Reader, Writer};
 

@@ -16,8 +16,9 @@ use serde::{Deserialize, Serialize};
 use super::{Skips, Sparse, arrives, by_name, by_place, read, refused, sent};
 use crate::check;
 use crate::codec::Encoded;
+use crate::codec::NoSpill;
 use crate::codec::handles::Received;
-use crate::codec::message_format::{NoSpill, of_message, to_message};
+use crate::codec::message_format::{of_message, to_message};
 use crate::codec::named::Tag;
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
