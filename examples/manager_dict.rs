@@ -20,6 +20,7 @@ const TEXT: &str = "the quick brown fox jumps over the dog";
 
 /// Runs in the manager, under the entry's lock: Python's `counts[word] += more`.
 #[process_task]
+#[expect(clippy::unnecessary_wraps, reason = "`None` would remove the entry")]
 fn add(count: Option<u64>, more: u64) -> Option<u64> {
     Some(count.unwrap_or(0) + more)
 }

@@ -76,7 +76,7 @@ fn key_is_needed_to_connect(method: StartMethod) {
     let manager = listening(method, &key);
     let address = &manager.addresses().unwrap()[0];
     let error = Manager::connect_tcp(address, &Key::random().unwrap()).unwrap_err();
-    assert!(matches!(error.kind(), ErrorKind::Refused { .. }), "{error}");
+    assert!(matches!(error.kind(), ErrorKind::PeerRefused { .. }), "{error}");
     assert!(CounterProxy::new(&connected(&manager, &key), 1).is_ok());
 }
 

@@ -312,9 +312,11 @@ mod tests {
                 reader.finish().unwrap();
             }
         }
+        #[expect(clippy::ref_option, reason = "it is a task's argument as it lies")]
         fn plain<T: Plain>(value: &Option<T>, writer: &mut Writer<'_>) {
             value.put(writer).unwrap();
         }
+        #[expect(clippy::ref_option, reason = "it is a task's argument as it lies")]
         fn serde<T: Message>(value: &Option<T>, writer: &mut Writer<'_>) {
             via_serde::put(value, writer, via_serde::again::<Option<T>>).unwrap();
         }

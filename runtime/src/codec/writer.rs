@@ -290,7 +290,7 @@ impl fmt::Debug for Writer<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::codec::message_format::NoSpill;
+    use crate::codec::NoSpill;
     use crate::codec::{Plain as _, Reader};
 
     /// The payload of `write`, and its paddings.

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 
 use super::client::Client;
 use super::held::Route;
-use super::memory::BellMemory;
+use super::memory::ManagerMemory;
 use super::owner::Manager;
 use super::remote::ListenAt;
 use super::serve::{Parts, serve};
@@ -107,32 +107,32 @@ impl ManagerBuilder {
     pub fn start(self) -> Result<Manager> {
         let name = self.name.unwrap_or_else(|| "manager".to_owned());
         let refused = |errno| Error::could_not_start("share memory with a manager", errno);
-        let bell = Arc::new(BellMemory::create().map_err(refused)?);
+        let shared = Arc::new(ManagerMemory::create().map_err(refused)?);
         if self.max_pending == Some(0) {
             return Err(Error::invalid("max_pending must be at least 1; leave it out for no limit"));
         }
-        bell.words().most_calls.store(self.max_pending.unwrap_or(0), Relaxed);
+        shared.words().most_calls.store(self.max_pending.unwrap_or(0), Relaxed);
         let (sender, receiver) = Queue::<ClientRequest>::unbounded()?.split();
         let id = ManagerId::random();
         let parts = Parts {
             id,
             name: name.clone(),
-            bell: TravellingHandle(Arc::clone(&bell)),
+            shared: TravellingHandle(Arc::clone(&shared)),
             receiver,
             sender: sender.clone(),
             listen: self.listen,
         };
         let process = ProcessBuilder::new().name(&name).attributes(self.options).spawn(serve, parts)?;
-        let process = wait_until_it_serves(process, &bell)?;
-        let client = Client::connect((id, &name), || Ok((sender, bell)))?;
+        let process = wait_until_it_serves(process, &shared)?;
+        let client = Client::connect((id, &name), || Ok((sender, shared)))?;
         let process = Arc::new(Mutex::new(process));
         let _ = client.process.set(Arc::clone(&process));
         Ok(Manager::new(Route::Client(client), process))
     }
 }
 
-fn wait_until_it_serves(process: Process<std::result::Result<(), String>>, bell: &BellMemory) -> Result<Started> {
-    let serves = &bell.words().serves;
+fn wait_until_it_serves(process: Process<std::result::Result<(), String>>, shared: &ManagerMemory) -> Result<Started> {
+    let serves = &shared.words().serves;
     while serves.load(Acquire) == 0 {
         if process.is_finished() {
             let (name, pid) = (process.name().to_owned(), process.pid().unwrap_or(0));
@@ -145,7 +145,7 @@ fn wait_until_it_serves(process: Process<std::result::Result<(), String>>, bell:
         let _ = futex_wait::sleep(serves, 0, None);
     }
     // The thread that wakes up here sees the process that was written before.
-    debug_assert!(bell.words().process.load(Relaxed) != 0);
+    debug_assert!(shared.words().process.load(Relaxed) != 0);
     Ok(process)
 }
 

@@ -12,13 +12,13 @@ use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::sync::{Arc, Mutex, OnceLock, Weak};
 use std::time::{Duration, Instant};
 
-use super::bell;
 use super::builder::Started;
 use super::held::Held;
-use super::memory::{BellMemory, ClientMemory};
+use super::memory::{ClientMemory, ManagerMemory};
 use super::pending::{Inbox, Pending};
 use super::slots::SLOT_BYTES;
 use super::turn::nudge;
+use super::wakeup;
 use super::wire::{
     Answer, CallPayload, CallReply, ClientRequest, Hello, ManagerId, ManagerQuestion, Status, TravellingHandle,
 };
@@ -85,7 +85,7 @@ pub(super) type ClientConnection = Connection<ClientRequest, CallReply>;
 #[derive(Debug)]
 pub(crate) struct LocalLink {
     pub(super) requests: QueueSender<ClientRequest>,
-    pub(super) bell: Arc<BellMemory>,
+    pub(super) shared: Arc<ManagerMemory>,
     pub(super) memory: Arc<ClientMemory>,
 }
 
@@ -96,24 +96,24 @@ impl Client {
     /// There is no memory, or no descriptor, for it.
     pub(super) fn connect(
         (id, name): (ManagerId, &str),
-        open: impl FnOnce() -> Result<(QueueSender<ClientRequest>, Arc<BellMemory>)>,
+        open: impl FnOnce() -> Result<(QueueSender<ClientRequest>, Arc<ManagerMemory>)>,
     ) -> Result<Arc<Self>> {
         CLIENTS.find_or_insert(id, || Self::new((id, name), open()?))
     }
 
     fn new(
         (id, name): (ManagerId, &str),
-        (requests, bell): (QueueSender<ClientRequest>, Arc<BellMemory>),
+        (requests, shared): (QueueSender<ClientRequest>, Arc<ManagerMemory>),
     ) -> Result<Self> {
         let refused = |errno| Error::cannot_share("become a client of a manager", errno);
         proc_table::prepare().map_err(refused)?;
         let memory = Arc::new(ClientMemory::create().map_err(refused)?);
         let (replies, receiver) = Queue::unbounded()?.split();
         let process = fd::pidfd(process::own_pid()).map_err(refused)?;
-        let words = bell.words();
+        let words = shared.words();
         let number = words.clients.fetch_add(1, Relaxed) + 1;
         let (manager, pid) = (ProcId::from_bits(words.process.load(Acquire)), words.pid.load(Relaxed));
-        let link = ClientLink::Local(LocalLink { requests, bell, memory: Arc::clone(&memory) });
+        let link = ClientLink::Local(LocalLink { requests, shared, memory: Arc::clone(&memory) });
         let client = Self::of((id, name, pid), number, (link, Arc::new(Inbox::new(Some(receiver)))), manager);
         let hello =
             Hello { client: number, replies, process: Descriptor::new(process), memory: TravellingHandle(memory) };
@@ -171,16 +171,16 @@ impl Client {
     }
 
     /// Announces that something is in the queue of requests.
-    fn ring(&self) {
+    fn announce(&self) {
         if let ClientLink::Local(local) = &self.link {
-            local.bell.ring(bell::QUEUE);
+            local.shared.announce(wakeup::QUEUE);
         }
     }
 
     /// Asks a thread of the manager to look whether the leader is stuck.
     fn nudge(&self) {
         if let ClientLink::Local(local) = &self.link {
-            nudge(&local.bell);
+            nudge(&local.shared);
         }
     }
 
@@ -201,7 +201,7 @@ impl Client {
             }
             request = again;
         }
-        self.ring();
+        self.announce();
     }
 
     pub(super) fn next_ticket(&self) -> u64 {
@@ -324,14 +324,14 @@ impl Client {
             self.inbox.forget(number);
             return Err(error);
         }
-        self.ring();
+        self.announce();
         Ok((number, pending))
     }
 
     /// Waits while this process has as many calls in flight as it may have.
     fn wait_for_room(&self, deadline: Option<Instant>) -> Result<()> {
         let ClientLink::Local(local) = &self.link else { return Ok(()) };
-        let most = local.bell.words().most_calls.load(Relaxed) as usize;
+        let most = local.shared.words().most_calls.load(Relaxed) as usize;
         while most != 0 && self.inbox.in_flight() >= most {
             if self.is_over() {
                 return Err(self.gone(Execution::NotStarted));
@@ -349,9 +349,9 @@ impl Client {
     /// Has a thread of the manager see to it that a call for which no thread waits is not kept by a long one before it.
     pub(super) fn hurry(&self) {
         if let ClientLink::Local(local) = &self.link
-            && local.bell.words().ticks.load(SeqCst) == 0
+            && local.shared.words().ticks.load(SeqCst) == 0
         {
-            nudge(&local.bell);
+            nudge(&local.shared);
         }
     }
 
@@ -384,7 +384,7 @@ impl Client {
                 return Err(error);
             }
             until = None;
-            self.ring();
+            self.announce();
             self.nudge();
         }
     }
@@ -425,7 +425,7 @@ impl Client {
                 pending.wake();
             }
         }
-        self.ring();
+        self.announce();
         self.nudge();
     }
 

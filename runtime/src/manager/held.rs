@@ -18,7 +18,7 @@ use std::time::Instant;
 use serde::{Deserialize, Serialize};
 
 use super::client::{Client, ClientLink};
-use super::memory::BellMemory;
+use super::memory::ManagerMemory;
 use super::server::Server;
 use super::wire::{Answer, ClientRequest, FromDescriptor, ManagerId, ManagerQuestion, TravellingHandle};
 use crate::channel::{Descriptor, QueueSender, Travelling};
@@ -33,17 +33,17 @@ use crate::sys::{atfork, socket};
 pub(crate) struct Address {
     pub(super) id: ManagerId,
     pub(super) name: String,
-    /// The queue of its requests and the memory of its bell, by the indices of their handles. Only a process that is no
+    /// The queue of its requests and the memory that wakes it, by the indices of their handles. Only a process that is no
     /// client yet opens them.
     requests: Travelling,
-    bell: u32,
+    shared: u32,
 }
 
 impl Address {
     /// Opens what a client needs.
-    fn open(&self) -> Result<(QueueSender<ClientRequest>, Arc<BellMemory>)> {
-        let bell = || handles::open(self.bell, |fd| BellMemory::from_descriptor(fd).map(Arc::new));
-        let opened = QueueSender::arrived(self.requests).and_then(|requests| Ok((requests, bell()?)));
+    fn open(&self) -> Result<(QueueSender<ClientRequest>, Arc<ManagerMemory>)> {
+        let shared = || handles::open(self.shared, |fd| ManagerMemory::from_descriptor(fd).map(Arc::new));
+        let opened = QueueSender::arrived(self.requests).and_then(|requests| Ok((requests, shared()?)));
         opened.map_err(|error| Error::invalid(error.to_string()))
     }
 }
@@ -90,9 +90,9 @@ impl Route {
 
     /// The manager's parts, for the payload that this thread encodes.
     pub(super) fn travelling(&self) -> std::result::Result<Address, CodecError> {
-        let (bell, requests) = match self {
+        let (shared, requests) = match self {
             Self::Client(client) => match &client.link {
-                ClientLink::Local(local) => (&local.bell, &local.requests),
+                ClientLink::Local(local) => (&local.shared, &local.requests),
                 ClientLink::Connected(_) => {
                     return Err(CodecError::new(
                         "a proxy, or a handle, of a manager that this process has connected to cannot travel; connect to the \
@@ -100,10 +100,10 @@ impl Route {
                     ));
                 }
             },
-            Self::Own(server) => (&server.bell, &server.sender),
+            Self::Own(server) => (&server.shared, &server.sender),
         };
-        let (requests, bell) = (requests.travelling()?, handles::attach(Arc::clone(bell) as Arc<dyn Handle>)?);
-        Ok(Address { id: self.id(), name: self.name().to_owned(), requests, bell })
+        let (requests, shared) = (requests.travelling()?, handles::attach(Arc::clone(shared) as Arc<dyn Handle>)?);
+        Ok(Address { id: self.id(), name: self.name().to_owned(), requests, shared })
     }
 
     /// Makes a call, and waits for its answer.
@@ -299,5 +299,5 @@ impl Handle for Ticket {
     }
 }
 
-/// The memory of a bell, on its way to the manager that is started.
-pub(super) type TravellingBell = TravellingHandle<BellMemory>;
+/// The memory of a manager, on its way to the manager that is started.
+pub(super) type TravellingMemory = TravellingHandle<ManagerMemory>;

@@ -6,12 +6,12 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
-use super::bell;
 use super::client::Client;
 use super::leader;
-use super::memory::{BellMemory, ClientMemory};
+use super::memory::{ClientMemory, ManagerMemory};
 use super::server::Server;
 use super::slots::SLOTS;
+use super::wakeup;
 use super::wire::{CallPayload, ClientRequest, Hello, ManagerId, ManagerQuestion, Status, TravellingHandle};
 use crate::channel::{Descriptor, Queue, QueueSender};
 use crate::codec::handles::Handles;
@@ -27,26 +27,27 @@ fn double(number: u64) -> u64 {
 
 struct Attacked {
     server: Arc<Server>,
-    bell: Arc<BellMemory>,
+    shared: Arc<ManagerMemory>,
     requests: QueueSender<ClientRequest>,
     client: Arc<Client>,
 }
 
 impl Attacked {
     fn new() -> Self {
-        let bell = Arc::new(BellMemory::create().unwrap());
+        let shared = Arc::new(ManagerMemory::create().unwrap());
         let (requests, receiver) = Queue::unbounded().unwrap().split();
         let id = ManagerId::random();
-        let server = Server::new((id, "attacked".to_owned()), Arc::clone(&bell), (receiver, requests.clone())).unwrap();
+        let server =
+            Server::new((id, "attacked".to_owned()), Arc::clone(&shared), (receiver, requests.clone())).unwrap();
         let server = Arc::new(server);
         leader::start(&server).unwrap();
-        let client = Client::connect((id, "attacked"), || Ok((requests.clone(), Arc::clone(&bell)))).unwrap();
-        Self { server, bell, requests, client }
+        let client = Client::connect((id, "attacked"), || Ok((requests.clone(), Arc::clone(&shared)))).unwrap();
+        Self { server, shared, requests, client }
     }
 
     /// A client that says hello and nothing that it should after that.
     fn enemy(&self) -> (u32, Arc<ClientMemory>) {
-        let number = self.bell.words().clients.fetch_add(1, Relaxed) + 1;
+        let number = self.shared.words().clients.fetch_add(1, Relaxed) + 1;
         let memory = Arc::new(ClientMemory::create().unwrap());
         let (replies, _) = Queue::unbounded().unwrap().split();
         let process = Descriptor::new(fd::pidfd(process::own_pid()).unwrap());
@@ -57,7 +58,7 @@ impl Attacked {
 
     fn send(&self, request: ClientRequest) {
         self.requests.send(request).unwrap();
-        self.bell.ring(bell::QUEUE);
+        self.shared.announce(wakeup::QUEUE);
     }
 
     /// An honest client is answered.
@@ -92,6 +93,11 @@ fn numbers(seed: u64) -> impl FnMut() -> u64 {
     }
 }
 
+/// The low half of a random number.
+fn low(number: u64) -> u32 {
+    (number & u64::from(u32::MAX)).try_into().expect("it is masked")
+}
+
 #[test]
 fn garbage_in_memory_harms_no_other_client() {
     let attacked = Attacked::new();
@@ -102,14 +108,14 @@ fn garbage_in_memory_harms_no_other_client() {
             let slot = &memory.words().slots[at];
             let garbage: Vec<u8> = (0..64).map(|_| next().to_ne_bytes()[0]).collect();
             memory.write(at, &garbage);
-            slot.what.store(next() as u32 % 100, Relaxed);
+            slot.what.store(low(next()) % 100, Relaxed);
             slot.object.store(next() % 3, Relaxed);
             slot.call.store(next(), Relaxed);
-            slot.len.store(if round % 2 == 0 { next() as u32 } else { next() as u32 % 5000 }, Relaxed);
-            slot.state.store(next() as u32, Relaxed);
+            slot.len.store(if round % 2 == 0 { low(next()) } else { low(next()) % 5000 }, Relaxed);
+            slot.state.store(low(next()), Relaxed);
         }
-        memory.words().ready.store(next() as u32, Relaxed);
-        attacked.bell.ring(bell::group_bit(number) | next() as u32 & !bell::PARKED);
+        memory.words().ready.store(low(next()), Relaxed);
+        attacked.shared.announce(wakeup::group_bit(number) | low(next()) & !wakeup::PARKED);
         if round % 50 == 0 {
             attacked.is_sound();
         }
@@ -123,9 +129,9 @@ fn requests_that_make_no_sense_are_not_heard() {
     let (number, _memory) = attacked.enemy();
     let mut next = numbers(11);
     for _ in 0..100 {
-        let (client, object) = ((next() % 5) as u32 + 1000, next() % 3);
+        let (client, object) = (low(next() % 5) + 1000, next() % 3);
         let body = CallPayload::new(&next().to_ne_bytes(), &Handles::default());
-        attacked.send(ClientRequest::Call { client, call: 1, method: next() as u32, object, body });
+        attacked.send(ClientRequest::Call { client, call: 1, method: low(next()), object, body });
         attacked.send(ClientRequest::Claim { client: number, object });
         attacked.send(ClientRequest::Release { client: number, object });
         attacked.send(ClientRequest::Release { client, object });

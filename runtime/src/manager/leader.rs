@@ -8,7 +8,6 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::bell::{self, GROUPS, QUEUE};
 use super::deferred::{self, AnswerPlace, Answering, CallId};
 use super::memory::ClientMemory;
 use super::run::{self, MethodCall, Outcome};
@@ -17,6 +16,7 @@ use super::short_calls::note;
 use super::slots::{self, Head, SLOT_BYTES, SLOTS};
 use super::tables::{Dropped, Peer, PeerLink};
 use super::turn::Lead;
+use super::wakeup::{self, GROUPS, QUEUE};
 use super::wire::{AlignedBytes, CallPayload, CallReply, ClientRequest, Status};
 use crate::channel::SendTimeoutError;
 use crate::codec::handles::{Handles, Received};
@@ -31,7 +31,7 @@ const ROOM_CHECK_INTERVAL: Duration = Duration::from_millis(100);
 /// What the leader has seen and not handled yet. It goes from leader to leader.
 #[derive(Debug, Default)]
 pub(super) struct Seen {
-    /// The bits that were taken from the bell.
+    /// The bits that were taken from the word.
     bits: u32,
     /// Whether a call in memory is to be looked for before the queue.
     slots_first: bool,
@@ -45,7 +45,7 @@ enum Job {
 
 /// What the threads share beside the server.
 #[derive(Debug)]
-pub(super) struct Workers {
+pub(super) struct ServerThreads {
     server: Arc<Server>,
     seen: Mutex<Seen>,
     spin: Spin,
@@ -67,22 +67,22 @@ struct CallBuffers {
 /// # Errors
 /// There is no thread to be had.
 pub(super) fn start(server: &Arc<Server>) -> std::io::Result<()> {
-    let workers = Workers {
+    let threads = ServerThreads {
         server: Arc::clone(server),
         seen: Mutex::default(),
         spin: Spin::new(),
         last_caller: AtomicU32::new(0),
         yields: AtomicBool::new(false),
     };
-    spawn(&Arc::new(workers))?;
+    spawn(&Arc::new(threads))?;
     let server = Arc::clone(server);
     thread::Builder::new().name("process-task watch".to_owned()).spawn(move || watch(&server))?;
     Ok(())
 }
 
-fn spawn(workers: &Arc<Workers>) -> std::io::Result<()> {
-    let workers = Arc::clone(workers);
-    thread::Builder::new().name("process-task".to_owned()).spawn(move || work(&workers)).map(drop)
+fn spawn(threads: &Arc<ServerThreads>) -> std::io::Result<()> {
+    let threads = Arc::clone(threads);
+    thread::Builder::new().name("process-task".to_owned()).spawn(move || work(&threads)).map(drop)
 }
 
 /// Tells the leader of clients and messages that are gone.
@@ -103,15 +103,15 @@ fn watch(server: &Server) {
     }
 }
 
-fn work(workers: &Arc<Workers>) {
-    let server = &workers.server;
+fn work(threads: &Arc<ServerThreads>) {
+    let server = &threads.server;
     let mut scratch = CallBuffers::default();
-    while let Some(mut lead) = server.turn.wait(&server.bell) {
+    while let Some(mut lead) = server.turn.wait(&server.shared) {
         if server.turn.lacks_standby() {
             // Without one the next long call keeps the others waiting; then it is tried again.
-            let _ = spawn(workers);
+            let _ = spawn(threads);
         }
-        while workers.lead(&mut lead, &mut scratch) {
+        while threads.lead(&mut lead, &mut scratch) {
             if server.has_ended() {
                 return;
             }
@@ -119,7 +119,7 @@ fn work(workers: &Arc<Workers>) {
     }
 }
 
-impl Workers {
+impl ServerThreads {
     /// Does one thing, or waits for one. False: this thread is not the leader any more.
     fn lead(&self, lead: &mut Lead, scratch: &mut CallBuffers) -> bool {
         let server = &self.server;
@@ -170,7 +170,7 @@ impl Workers {
     fn next(&self) -> Option<Job> {
         let server = &self.server;
         let mut seen = self.seen.lock_unpoisoned();
-        seen.bits |= bell::take(&server.bell.words().bell);
+        seen.bits |= wakeup::take(&server.shared.words().wakeup);
         if seen.bits == 0 {
             return None;
         }
@@ -190,10 +190,10 @@ impl Workers {
         next_in_slots(server, &mut seen)
     }
 
-    /// Waits until the bell rings.
+    /// Waits until something is announced.
     fn wait(&self) {
-        let bell = &self.server.bell;
-        let word = &bell.words().bell;
+        let shared = &self.server.shared;
+        let word = &shared.words().wakeup;
         if self.yields.swap(false, Relaxed) {
             // Such requests come in numbers, and a client that runs on this processor cannot bring the next one meanwhile.
             process::yield_now();
@@ -202,14 +202,14 @@ impl Workers {
             }
         }
         let here = cpu::current() + 1;
-        note(&bell.words().cpu, here);
+        note(&shared.words().cpu, here);
         // Where the last caller runs on this processor, looking would only keep it from running.
         if self.last_caller.load(Relaxed) != here && self.spin.until(|| word.load(Relaxed) != 0) {
             return;
         }
-        if bell::park(word) {
+        if wakeup::park(word) {
             let since = Instant::now();
-            bell.sleep();
+            shared.sleep();
             self.spin.slept(since);
         }
     }
@@ -235,7 +235,7 @@ impl Workers {
         server.calls.fetch_add(1, Relaxed);
         let caller = CallId { client: peer.number, call: head.call };
         let (outcome, _) = deferred::with_caller(caller, AnswerPlace::Slot, || {
-            run::run(server, call, std::mem::take(&mut scratch.result), || server.turn.give_up(lead, &server.bell))
+            run::run(server, call, std::mem::take(&mut scratch.result), || server.turn.give_up(lead, &server.shared))
         });
         let outcome = made_known(server, peer, outcome);
         let (status, object, Outcome { bytes, handles, .. }) = outcome;
@@ -265,7 +265,7 @@ impl Workers {
         server.calls.fetch_add(1, Relaxed);
         let caller = CallId { client, call: number };
         let (outcome, answering) = deferred::with_caller(caller, AnswerPlace::Queue, || {
-            run::run(server, call, Vec::new(), || server.turn.give_up(lead, &server.bell))
+            run::run(server, call, Vec::new(), || server.turn.give_up(lead, &server.shared))
         });
         // What came beside the arguments is let go of before the caller has the result.
         received.release();

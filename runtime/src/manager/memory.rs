@@ -5,8 +5,8 @@
 
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 
-use super::bell;
 use super::slots::{SLOT_BYTES, SLOTS, SlotWords};
+use super::wakeup;
 use super::wire::FromDescriptor;
 use crate::codec::CodecError;
 use crate::codec::handles::Handle;
@@ -18,9 +18,9 @@ use crate::sys::{self, Errno, futex};
 
 /// What a manager shares with all clients.
 #[derive(Debug)]
-pub(crate) struct BellWords {
-    /// See [`bell`].
-    pub(super) bell: AtomicU32,
+pub(crate) struct ManagerWords {
+    /// See [`wakeup`].
+    pub(super) wakeup: AtomicU32,
     /// Changes when a thread of the manager that has nothing to do should look whether there is something.
     pub(super) nudges: AtomicU32,
     /// Not 0 while a thread of the manager looks again and again whether the leader is stuck.
@@ -39,8 +39,8 @@ pub(crate) struct BellWords {
     pub(super) clients: AtomicU32,
 }
 
-words!(BellWords {
-    bell: AtomicU32,
+words!(ManagerWords {
+    wakeup: AtomicU32,
     nudges: AtomicU32,
     ticks: AtomicU32,
     cpu: AtomicU32,
@@ -53,16 +53,16 @@ words!(BellWords {
 
 words!(SlotWords { ready: AtomicU32, cpu: AtomicU32, slots: [super::slots::CallSlot; SLOTS] });
 
-/// See [`BellWords`].
+/// See [`ManagerWords`].
 #[derive(Debug)]
-pub(crate) struct BellMemory {
+pub(crate) struct ManagerMemory {
     descriptor: OwnedFd,
-    memory: MappedHeader<BellWords>,
+    memory: MappedHeader<ManagerWords>,
 }
 
-impl BellMemory {
+impl ManagerMemory {
     pub(super) fn create() -> sys::Result<Self> {
-        let len = MappedHeader::<BellWords>::size_with(PAGE);
+        let len = MappedHeader::<ManagerWords>::size_with(PAGE);
         Self::of(memory::create("process-task-manager", len)?)
     }
 
@@ -72,24 +72,24 @@ impl BellMemory {
     }
 
     #[inline]
-    pub(super) fn words(&self) -> &BellWords {
+    pub(super) fn words(&self) -> &ManagerWords {
         self.memory.words()
     }
 
     /// Announces what was brought, and wakes the leader if it sleeps.
     #[inline]
-    pub(super) fn ring(&self, bits: u32) {
-        let word = &self.words().bell;
-        if bell::ring(word, bits) {
+    pub(super) fn announce(&self, bits: u32) {
+        let word = &self.words().wakeup;
+        if wakeup::announce(word, bits) {
             futex_wait::wake_one(word);
         }
     }
 
-    /// Sleeps until something is announced. The caller has [parked](bell::park).
+    /// Sleeps until something is announced. The caller has [parked](wakeup::park).
     pub(super) fn sleep(&self) {
-        let word = &self.words().bell;
-        while word.load(Acquire) == bell::PARKED {
-            futex::wait(word, bell::PARKED);
+        let word = &self.words().wakeup;
+        while word.load(Acquire) == wakeup::PARKED {
+            futex::wait(word, wakeup::PARKED);
         }
     }
 }
@@ -97,7 +97,7 @@ impl BellMemory {
 /// One page behind the words: a mapping of nothing but words is not foreseen.
 const PAGE: usize = 4096;
 
-impl Handle for BellMemory {
+impl Handle for ManagerMemory {
     fn descriptor(&self) -> BorrowedFd<'_> {
         self.descriptor.as_fd()
     }
@@ -107,9 +107,9 @@ impl Handle for BellMemory {
     }
 }
 
-impl FromDescriptor for BellMemory {
+impl FromDescriptor for ManagerMemory {
     fn from_descriptor(descriptor: OwnedFd) -> Result<Self, CodecError> {
-        is_as_long(&descriptor, MappedHeader::<BellWords>::size_with(PAGE))?;
+        is_as_long(&descriptor, MappedHeader::<ManagerWords>::size_with(PAGE))?;
         Self::of(descriptor).map_err(cannot_map)
     }
 }

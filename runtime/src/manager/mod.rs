@@ -42,7 +42,7 @@
 //! | `remote`, `connect` | the two sides of a connection to a manager |
 //! | `leader`, `turn`, `run` | the manager's threads, and how one runs a call |
 //! | `instance`, `scope` | the object itself, and how a stub gets it |
-//! | `wire`, `memory`, `bell`, `slots` | what the two sides share: items, words, and the rules for these |
+//! | `wire`, `memory`, `wakeup`, `slots` | what the two sides share: items, words, and the rules for these |
 //!
 //! Why references are counted by requests of one queue: its order is what makes the counts right. A process claims its own
 //! reference before it lets go of the ticket of the message that brought the proxy, and the end of a ticket is told by the
@@ -57,7 +57,6 @@
 mod atomic {
     pub(super) use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 }
-mod bell;
 mod builder;
 mod call_handle;
 mod client;
@@ -86,6 +85,7 @@ mod slots;
 mod stats;
 mod tables;
 mod turn;
+mod wakeup;
 mod wire;
 
 pub use self::builder::ManagerBuilder;

@@ -44,12 +44,12 @@ impl Counter {
     }
 
     #[local]
-    #[expect(dead_code, reason = "that it is not looked at is what is tested")]
+    #[expect(dead_code, clippy::unused_self, reason = "that it is not looked at is what is tested")]
     pub(crate) fn local(self, _: &mut u8) -> &'static str {
         "here"
     }
 
-    #[expect(dead_code, reason = "that it is not looked at is what is tested")]
+    #[expect(dead_code, clippy::unused_async, reason = "that it is not looked at is what is tested")]
     async fn helper<T>(self: Arc<Self>, _: T) {}
 }
 
@@ -154,12 +154,12 @@ fn methods_run_on_the_object_of_the_call() {
 #[test]
 fn constructor_that_refuses_makes_nothing() {
     let make = |value| with_constructor(|| run("Counter::starting_at", like_starting_at, value));
-    let (outcome, made) = make(-1);
+    let (outcome, nothing) = make(-1);
     assert_eq!(outcome, Ok(Err("-1 is negative".to_owned())));
-    assert!(made.is_none());
-    let (outcome, made) = make(9);
+    assert!(nothing.is_none());
+    let (outcome, object) = make(9);
     assert_eq!(outcome, Ok(Ok(())));
-    let shared = made.unwrap().admit(false);
+    let shared = object.unwrap().admit(false);
     assert_eq!(with_object(shared, || run("Counter::get", like_get, ())), Ok(9));
 }
 

@@ -16,8 +16,8 @@ use super::call_handle::CallHandle;
 use super::handle::ManagerHandle;
 use super::held::{Address, Held, Route};
 use super::wire::{Answer, ManagerQuestion};
+use crate::codec::NoSpill;
 use crate::codec::handles::{self, Handles};
-use crate::codec::message_format::NoSpill;
 use crate::codec::{CodecError, Encoded, Writer};
 use crate::error::{Direction, Error, ErrorKind, Execution, Result};
 use crate::task::{Object, Task};
@@ -228,7 +228,7 @@ impl<O: Object> Hash for Proxy<O> {
 
 /// How a proxy travels.
 #[derive(Serialize, Deserialize)]
-struct Travelling {
+struct TravellingProxy {
     address: Address,
     object: u64,
     /// The number of its type.
@@ -242,14 +242,14 @@ impl<O: Object> Serialize for Proxy<O> {
         let of = O::object_type().index().ok_or_else(|| S::Error::custom("its type is not registered"))?;
         let address = self.held.way.travelling().map_err(S::Error::custom)?;
         let ticket = self.held.travelling().map_err(S::Error::custom)?;
-        let travelling = Travelling { address, object: self.held.object, of, timeout: self.timeout, ticket };
+        let travelling = TravellingProxy { address, object: self.held.object, of, timeout: self.timeout, ticket };
         travelling.serialize(serializer)
     }
 }
 
 impl<'de, O: Object> Deserialize<'de> for Proxy<O> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Self, D::Error> {
-        let Travelling { address, object, of, timeout, ticket } = Deserialize::deserialize(deserializer)?;
+        let TravellingProxy { address, object, of, timeout, ticket } = Deserialize::deserialize(deserializer)?;
         if O::object_type().index() != Some(of) {
             return Err(D::Error::custom("a proxy of an object of another type was read"));
         }

@@ -110,7 +110,7 @@ fn admit(server: &Arc<Server>, connection: ServedConnection, open: &Arc<Mutex<us
 fn serve(server: &Arc<Server>, connection: ServedConnection) {
     let Ok(ClientRequest::Introduce(theirs)) = connection.recv_timeout(INTRODUCTION_TIMEOUT) else { return };
     let mut ours = introduction();
-    let number = server.bell.words().clients.fetch_add(1, Relaxed) + 1;
+    let number = server.shared.words().clients.fetch_add(1, Relaxed) + 1;
     ours.manager = Some((server.id, server.name.clone(), std::process::id()));
     let is_same = theirs.fingerprint == ours.fingerprint;
     let status = if is_same { Status::Done } else { Status::OtherBuild };

@@ -186,9 +186,12 @@ mod tests {
     fn panic_poisons_only_where_self_is_mutable() {
         let instance = Instance::new(Number(1));
         let panics = |exclusive| {
-            let call = || match exclusive {
-                true => exclusive_object(|_: &mut Number| panic!("on purpose")),
-                false => shared_object(|_: &Number| panic!("on purpose")),
+            let call = || {
+                if exclusive {
+                    exclusive_object(|_: &mut Number| panic!("on purpose"))
+                } else {
+                    shared_object(|_: &Number| panic!("on purpose"))
+                }
             };
             let caught = panic::catch_unwind(AssertUnwindSafe(|| with_object(instance.admit(exclusive), call)));
             assert!(caught.is_err());

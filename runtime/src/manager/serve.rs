@@ -7,7 +7,7 @@ use std::sync::atomic::Ordering::{Relaxed, Release};
 
 use serde::{Deserialize, Serialize};
 
-use super::held::TravellingBell;
+use super::held::TravellingMemory;
 use super::leader;
 use super::remote::{self, ListenAt};
 use super::server::Server;
@@ -23,7 +23,7 @@ use crate::sys::limits;
 pub(super) struct Parts {
     pub(super) id: ManagerId,
     pub(super) name: String,
-    pub(super) bell: TravellingBell,
+    pub(super) shared: TravellingMemory,
     pub(super) receiver: QueueReceiver<ClientRequest>,
     pub(super) sender: QueueSender<ClientRequest>,
     pub(super) listen: Vec<ListenAt>,
@@ -32,18 +32,18 @@ pub(super) struct Parts {
 /// Is a manager until it is told to end. Says why it could not become one.
 #[process_task]
 pub(super) fn serve(parts: Parts) -> Result<(), String> {
-    let Parts { id, name, bell, receiver, sender, listen } = parts;
-    let bell = bell.0;
+    let Parts { id, name, shared, receiver, sender, listen } = parts;
+    let shared = shared.0;
     // Each message on its way with a proxy in it takes a descriptor here.
     let (_, most) = limits::current()[limits::OPEN_FILES];
     let _ = limits::set(limits::OPEN_FILES, (most, most));
-    let server = Server::new((id, name), Arc::clone(&bell), (receiver, sender));
+    let server = Server::new((id, name), Arc::clone(&shared), (receiver, sender));
     let server = Arc::new(server.map_err(|errno| format!("make an epoll set: {}", errno.desc()))?);
     Server::become_own(&server);
     leader::start(&server).map_err(|error| format!("start a thread: {error}"))?;
     let addresses = remote::listen(&server, &listen)?;
     let _ = server.addresses.set(addresses);
-    let words = bell.words();
+    let words = shared.words();
     words.pid.store(std::process::id(), Relaxed);
     words.process.store(proc_table::current().bits(), Relaxed);
     words.serves.store(1, Release);

@@ -9,13 +9,13 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64};
 use std::sync::{Arc, Condvar, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
-use super::bell;
 use super::deferred::{self, AnswerPlace, Answering, CallId};
-use super::memory::BellMemory;
+use super::memory::ManagerMemory;
 use super::run::{self, MethodCall};
 use super::stats::ManagerStats;
 use super::tables::{Dropped, Peer, PeerLink, Tables};
 use super::turn::Turn;
+use super::wakeup;
 use super::wire::{AlignedBytes, Answer, ClientRequest, Hello, ManagerId, ManagerQuestion, Status};
 use crate::channel::{QueueReceiver, QueueSender, TryRecvError};
 use crate::codec::handles::{Handles, Received};
@@ -33,7 +33,7 @@ static SERVER: OnceLock<Arc<Server>> = OnceLock::new();
 pub(crate) struct Server {
     pub(super) id: ManagerId,
     pub(super) name: String,
-    pub(super) bell: Arc<BellMemory>,
+    pub(super) shared: Arc<ManagerMemory>,
     pub(super) receiver: QueueReceiver<ClientRequest>,
     pub(super) sender: QueueSender<ClientRequest>,
     pub(super) tables: Mutex<Tables>,
@@ -68,13 +68,13 @@ pub(super) const TICKET: u64 = 1 << 63;
 impl Server {
     pub(super) fn new(
         (id, name): (ManagerId, String),
-        bell: Arc<BellMemory>,
+        shared: Arc<ManagerMemory>,
         (receiver, sender): (QueueReceiver<ClientRequest>, QueueSender<ClientRequest>),
     ) -> sys::Result<Self> {
         Ok(Self {
             id,
             name,
-            bell,
+            shared,
             receiver,
             sender,
             tables: Mutex::new(Tables::new()),
@@ -147,7 +147,7 @@ impl Server {
     /// Tells the leader, in order behind what was sent before.
     pub(super) fn tell(&self, request: ClientRequest) {
         let _ = self.sender.send(request);
-        self.bell.ring(bell::QUEUE);
+        self.shared.announce(wakeup::QUEUE);
     }
 
     /// Handles a request that is no call. The objects to which it took the last reference are to be dropped.

@@ -5,11 +5,11 @@
 use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release};
 use std::time::Instant;
 
-use super::bell;
 use super::client::{Client, LocalLink, PATIENCE};
 use super::pending::IN_SLOT;
 use super::slots::{self, CallSlot, Head, SLOT_BYTES, SLOTS};
 use super::turn::nudge;
+use super::wakeup;
 use super::wire::{AlignedBytes, Answer, ClientRequest, Status};
 use crate::codec::handles::Received;
 use crate::error::{Error, ErrorKind, Execution, Result};
@@ -31,7 +31,7 @@ impl Client {
         local.memory.write(at, bytes);
         slot.request(Head { what: method, object, call, len: u32::try_from(bytes.len()).unwrap_or(0) });
         slots::announce(&words.ready, at);
-        local.bell.ring(bell::group_bit(self.number));
+        local.shared.announce(wakeup::group_bit(self.number));
         if self.shares_processor(local) || !self.spin.until(|| slot.is_answered()) {
             self.wait_in_slot(local, (at, slot), deadline)?;
         }
@@ -64,7 +64,7 @@ impl Client {
     fn shares_processor(&self, local: &LocalLink) -> bool {
         let here = cpu::current();
         note(&local.memory.words().cpu, here + 1);
-        let leaders = local.bell.words().cpu.load(Relaxed).checked_sub(1);
+        let leaders = local.shared.words().cpu.load(Relaxed).checked_sub(1);
         let shares = leaders == Some(here);
         // Another thread that calls will see to it.
         if let Ok(mut collision) = self.collision.try_lock() {
@@ -99,8 +99,8 @@ impl Client {
             }
             if slot.is_untouched() {
                 slots::announce(&local.memory.words().ready, at);
-                local.bell.ring(bell::group_bit(self.number));
-                nudge(&local.bell);
+                local.shared.announce(wakeup::group_bit(self.number));
+                nudge(&local.shared);
             }
             longest = MAX_SLEEP;
         }

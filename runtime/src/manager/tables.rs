@@ -10,9 +10,9 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::bell::GROUPS;
 use super::instance::Instance;
 use super::memory::ClientMemory;
+use super::wakeup::GROUPS;
 use super::wire::{CallReply, ClientRequest};
 use crate::channel::{Connection, QueueSender, SendTimeoutError};
 
@@ -71,7 +71,7 @@ struct TicketEntry {
 /// Objects that no reference is left to. To be dropped outside the mutex.
 pub(super) type Dropped = Vec<Arc<Instance>>;
 
-/// The clients that share a bit of the bell. It is replaced, never changed, so that a thread may go through it.
+/// The clients that share a bit of the wake-up word. It is replaced, never changed, so that a thread may go through it.
 pub(super) type Group = Arc<Vec<Arc<Peer>>>;
 
 /// See the [module](self).

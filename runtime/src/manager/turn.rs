@@ -15,8 +15,8 @@ use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release, SeqCst};
 use std::sync::atomic::{AtomicU64, AtomicUsize};
 use std::time::{Duration, Instant};
 
-use super::bell::PARKED;
-use super::memory::BellMemory;
+use super::memory::ManagerMemory;
+use super::wakeup::PARKED;
 use crate::sync::futex_wait;
 use crate::sys::futex;
 
@@ -54,12 +54,12 @@ impl Turn {
     }
 
     /// Waits until this thread is the leader. `None`: the manager has threads enough.
-    pub(super) fn wait(&self, bell: &BellMemory) -> Option<Lead> {
-        let nudges = &bell.words().nudges;
+    pub(super) fn wait(&self, shared: &ManagerMemory) -> Option<Lead> {
+        let nudges = &shared.words().nudges;
         self.standby.fetch_add(1, AcqRel);
         loop {
             let seen = nudges.load(Acquire);
-            if let Some(lead) = self.tick(bell) {
+            if let Some(lead) = self.tick(shared) {
                 self.standby.fetch_sub(1, AcqRel);
                 return Some(lead);
             }
@@ -77,8 +77,8 @@ impl Turn {
 
     /// Takes the leadership if it is vacant, or as soon as the leader is stuck. `None`: the leader sleeps, or another thread
     /// ticks.
-    fn tick(&self, bell: &BellMemory) -> Option<Lead> {
-        let words = bell.words();
+    fn tick(&self, shared: &ManagerMemory) -> Option<Lead> {
+        let words = shared.words();
         let mut ticks = false;
         let mut last = None;
         loop {
@@ -93,15 +93,15 @@ impl Turn {
                     words.ticks.store(0, SeqCst);
                 }
                 // Should this thread get stuck in turn, another one is to see it.
-                nudge(bell);
+                nudge(shared);
                 return Some(Lead(next));
             }
-            if words.bell.load(SeqCst) == PARKED {
+            if words.wakeup.load(SeqCst) == PARKED {
                 if !std::mem::take(&mut ticks) {
                     return None;
                 }
                 words.ticks.store(0, SeqCst);
-                // What a client brought before it could see that is in the bell.
+                // What a client brought before it could see that is in the word.
                 continue;
             }
             if !ticks {
@@ -142,10 +142,10 @@ impl Turn {
     }
 
     /// The leader, which is busy, gives the leadership away, unless it has lost it already.
-    pub(super) fn give_up(&self, lead: &Lead, bell: &BellMemory) {
+    pub(super) fn give_up(&self, lead: &Lead, shared: &ManagerMemory) {
         let next = ((lead.0 & !BUSY) + STEP) | VACANT;
         if self.word.compare_exchange(lead.0, next, AcqRel, Relaxed).is_ok() {
-            nudge(bell);
+            nudge(shared);
         }
     }
 }
@@ -153,7 +153,7 @@ impl Turn {
 /// Asks a standby thread of the manager to look whether the leader is stuck.
 ///
 /// Runs in: the manager, and clients that wait.
-pub(super) fn nudge(bell: &BellMemory) {
-    bell.words().nudges.fetch_add(1, AcqRel);
-    futex_wait::wake_one(&bell.words().nudges);
+pub(super) fn nudge(shared: &ManagerMemory) {
+    shared.words().nudges.fetch_add(1, AcqRel);
+    futex_wait::wake_one(&shared.words().nudges);
 }

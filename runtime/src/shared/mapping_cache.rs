@@ -59,8 +59,8 @@ impl<T, K: Ord> MappingCache<T, K> {
     }
 
     #[cfg(test)]
-    pub(crate) fn contains(&self, identity: K) -> bool {
-        self.entries().contains_key(&identity)
+    pub(crate) fn contains(&self, identity: &K) -> bool {
+        self.entries().contains_key(identity)
     }
 
     /// Returns this process's table. A copy made by `fork()` begins an empty one: a thread that the copy does not have may

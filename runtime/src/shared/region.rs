@@ -432,7 +432,7 @@ mod tests {
         assert!(Arc::ptr_eq(&first, &Region::open(again()).unwrap()));
         let identity = first.identity();
         drop(first);
-        assert!(!REGIONS.contains(identity), "it was dropped, so it is not cached");
+        assert!(!REGIONS.contains(&identity), "it was dropped, so it is not cached");
         let later = Region::open(again()).unwrap();
         assert!(later.check(&RegionType::of::<u64, u64>()).is_err(), "it is not frozen; it was at {address:?}");
     }

@@ -1,4 +1,4 @@
-//! The words of a manager's bell and of short calls under every interleaving, with the death of either side as a step.
+//! A manager's wake-up word and the words of short calls under every interleaving, with the death of either side as a step.
 //!
 //! The two files that hold the rules are compiled here a second time, with a model checker's atomics. A sleep is the kernel's
 //! futex wait, as in `link`. A thread that sleeps for good is a deadlock, which the checker reports.
@@ -7,11 +7,11 @@
 mod atomic {
     pub(crate) use loom::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 }
-#[path = "../../src/manager/bell.rs"]
-mod bell;
 #[expect(dead_code, reason = "the memory in which the slots stand is not modelled")]
 #[path = "../../src/manager/slots.rs"]
 mod slots;
+#[path = "../../src/manager/wakeup.rs"]
+mod wakeup;
 
 use crate::checker::{Bed, explore, explore_up_to};
 use crate::mortal::{Fault, the_checker_finds};
@@ -37,7 +37,7 @@ impl Life {
 
 /// A manager and two clients, each with one slot and a word that announces it.
 struct World {
-    bell: AtomicU32,
+    wakeup: AtomicU32,
     ready: [AtomicU32; 2],
     slots: [CallSlot; 2],
     has_ended: AtomicU32,
@@ -65,7 +65,7 @@ impl World {
             len: AtomicU32::new(0),
         };
         Arc::new(Self {
-            bell: AtomicU32::new(0),
+            wakeup: AtomicU32::new(0),
             ready: [0, 1].map(|_| AtomicU32::new(0)),
             slots: [0, 1].map(slot),
             has_ended: AtomicU32::new(0),
@@ -74,8 +74,8 @@ impl World {
         })
     }
 
-    fn ring(&self, bits: u32) {
-        if bell::ring(&self.bell, bits) && !Fault::NobodyIsWoken.is_made() {
+    fn announce(&self, bits: u32) {
+        if wakeup::announce(&self.wakeup, bits) && !Fault::NobodyIsWoken.is_made() {
             self.leader_bed.wake();
         }
     }
@@ -84,13 +84,13 @@ impl World {
     fn lead(&self, steps: usize) {
         let mut life = Life(steps);
         while life.goes_on() {
-            let bits = bell::take(&self.bell);
+            let bits = wakeup::take(&self.wakeup);
             if bits == 0 {
                 if Fault::LooksTooEarly.is_made() {
-                    self.bell.store(bell::PARKED, SeqCst);
-                    self.leader_bed.wait_on(&self.bell, bell::PARKED);
-                } else if bell::park(&self.bell) {
-                    self.leader_bed.wait_on(&self.bell, bell::PARKED);
+                    self.wakeup.store(wakeup::PARKED, SeqCst);
+                    self.leader_bed.wait_on(&self.wakeup, wakeup::PARKED);
+                } else if wakeup::park(&self.wakeup) {
+                    self.leader_bed.wait_on(&self.wakeup, wakeup::PARKED);
                 }
                 continue;
             }
@@ -113,7 +113,7 @@ impl World {
                     }
                 }
             }
-            if bits & bell::QUEUE != 0 && self.has_ended.load(SeqCst) != 0 {
+            if bits & wakeup::QUEUE != 0 && self.has_ended.load(SeqCst) != 0 {
                 return;
             }
         }
@@ -134,7 +134,7 @@ impl World {
         if !life.goes_on() {
             return Went::Died;
         }
-        let must_wake = bell::ring(&self.bell, bell::group_bit(u32::try_from(number).unwrap()));
+        let must_wake = wakeup::announce(&self.wakeup, wakeup::group_bit(u32::try_from(number).unwrap()));
         if !life.goes_on() {
             return Went::Died;
         }
@@ -174,7 +174,7 @@ impl World {
 
     fn end(&self) {
         self.has_ended.store(1, SeqCst);
-        self.ring(bell::QUEUE);
+        self.announce(wakeup::QUEUE);
     }
 
     fn with_leader(steps: usize) -> (Arc<Self>, thread::JoinHandle<()>) {
@@ -258,7 +258,7 @@ fn call_is_taken_or_taken_back_and_never_both() {
         let slot = &world.slots[0];
         slot.request(Head { what: 7, object: 8, call: 9, len: 0 });
         slots::announce(&world.ready[0], 0);
-        world.ring(bell::group_bit(0));
+        world.announce(wakeup::group_bit(0));
         let back = slot.take_back();
         world.end();
         leader.join().unwrap();

@@ -11,8 +11,9 @@ use serde::de::{Error as _, SeqAccess, Visitor};
 use serde::ser::{Error as _, SerializeTuple as _};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+use crate::codec::NoSpill;
 use crate::codec::handles::{self, Handle, Handles, Received};
-use crate::codec::message_format::{NoSpill, put_option, take_option, to_message};
+use crate::codec::message_format::{put_option, take_option, to_message};
 use crate::codec::{CodecError, Encoded, Message, Reader, Writer};
 use crate::error::{Direction, Error, ErrorKind, Execution, Result};
 use crate::sys::Errno;

@@ -11,8 +11,9 @@ use std::thread::{self, ThreadId};
 use serde::{Deserialize, Serialize};
 
 use super::stored::{Stored, cannot_encode};
+use crate::codec::NoSpill;
 use crate::codec::handles::{self, Handles, Received};
-use crate::codec::message_format::{NoSpill, take_option};
+use crate::codec::message_format::take_option;
 use crate::codec::writer::{Padding, append, noting_paddings};
 use crate::codec::{Encoded, Message, Reader, Writer};
 use crate::error::{Direction, Error, ErrorKind, Execution, Result};
@@ -150,13 +151,13 @@ impl UpdateCall {
 /// A collection, of which updates lock parts called `K`.
 #[derive(Debug)]
 pub(crate) struct Updatable<S, K> {
-    inner: Mutex<Inner<S, K>>,
+    inner: Mutex<Updates<S, K>>,
     /// Notified when an update has ended.
     ended: Condvar,
 }
 
 #[derive(Debug)]
-struct Inner<S, K> {
+struct Updates<S, K> {
     state: S,
     /// The parts that are being updated, and by which thread.
     updating: Vec<(K, ThreadId)>,
@@ -164,7 +165,7 @@ struct Inner<S, K> {
 
 impl<S, K: Clone + PartialEq> Updatable<S, K> {
     pub(super) fn new(state: S) -> Self {
-        Self { inner: Mutex::new(Inner { state, updating: Vec::new() }), ended: Condvar::new() }
+        Self { inner: Mutex::new(Updates { state, updating: Vec::new() }), ended: Condvar::new() }
     }
 
     /// Looks at the state, in which what is being updated is as it was.
@@ -204,7 +205,7 @@ impl<S, K: Clone + PartialEq> Updatable<S, K> {
         Ok(made)
     }
 
-    fn wait(&self, touches: impl Fn(&K) -> bool) -> std::result::Result<MutexGuard<'_, Inner<S, K>>, UpdateError> {
+    fn wait(&self, touches: impl Fn(&K) -> bool) -> std::result::Result<MutexGuard<'_, Updates<S, K>>, UpdateError> {
         let mut inner = self.inner.lock_unpoisoned();
         loop {
             let mut locked = inner.updating.iter().filter(|(key, _)| touches(key)).peekable();

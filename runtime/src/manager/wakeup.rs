@@ -3,7 +3,7 @@
 //! Runs in: the manager, and each client.
 //! Invariant: no system call here, so that a model checker can run it.
 //!
-//! `bell` says for which groups of clients something may have come, and whether the leader sleeps. As both stand in one word,
+//! `wakeup` says for which groups of clients something may have come, and whether the leader sleeps. As both stand in one word,
 //! each client learns by the exchange that announces its call whether it must wake the leader, and the leader cannot fall
 //! asleep over an announcement: it parks by an exchange that expects a word without any.
 //!
@@ -32,22 +32,22 @@ pub(super) fn group_bit(client: u32) -> u32 {
 ///
 /// Runs in: a client.
 #[must_use = "the leader may sleep"]
-pub(super) fn ring(bell: &AtomicU32, bits: u32) -> bool {
-    bell.fetch_or(bits, AcqRel) & PARKED != 0
+pub(super) fn announce(word: &AtomicU32, bits: u32) -> bool {
+    word.fetch_or(bits, AcqRel) & PARKED != 0
 }
 
 /// Takes what was announced. The leader is awake.
 ///
 /// Runs in: the manager's leader.
-pub(super) fn take(bell: &AtomicU32) -> u32 {
+pub(super) fn take(word: &AtomicU32) -> u32 {
     // The word is read far more often than it is written.
-    if bell.load(Relaxed) == 0 { 0 } else { bell.swap(0, AcqRel) & !PARKED }
+    if word.load(Relaxed) == 0 { 0 } else { word.swap(0, AcqRel) & !PARKED }
 }
 
 /// The leader is about to sleep for as long as the word is [`PARKED`]. False: something was announced, so it must not.
 ///
 /// Runs in: the manager's leader.
 #[must_use = "something may have been announced"]
-pub(super) fn park(bell: &AtomicU32) -> bool {
-    bell.compare_exchange(0, PARKED, AcqRel, Acquire).is_ok()
+pub(super) fn park(word: &AtomicU32) -> bool {
+    word.compare_exchange(0, PARKED, AcqRel, Acquire).is_ok()
 }
