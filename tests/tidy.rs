@@ -187,6 +187,24 @@ fn files_that_documents_and_comments_cite_exist() {
     }
 }
 
+/// A reader of a document sees the lines that rustdoc hides, and types them.
+#[test]
+fn programs_of_documents_have_no_hidden_lines() {
+    let mut programs = 0;
+    for file in files(&["md"]) {
+        let mut in_program = false;
+        for (number, line) in file.text.lines().enumerate() {
+            if line.starts_with("```") {
+                in_program = line == "```rust";
+                programs += usize::from(in_program);
+            }
+            let hidden = in_program && (line.trim() == "#" || line.trim_start().starts_with("# "));
+            assert!(!hidden, "{}:{}: write the whole program, as it is typed", file.name, number + 1);
+        }
+    }
+    assert!(programs > 15, "the programs of documents are somewhere else");
+}
+
 #[test]
 fn names_that_documents_and_comments_cite_exist() {
     let words: BTreeSet<_> = sources().iter().flat_map(Source::code).flat_map(|(_, line)| words(&line)).collect();

@@ -53,7 +53,7 @@ impl ShareableItem {
                 &mut errors,
                 data.union_token,
                 "be a union",
-                "nobody could tell which of its fields is there",
+                "no process could tell which of its fields is there",
                 "make it a struct",
             ),
         }

@@ -269,7 +269,7 @@ fn a_region_that_was_tampered_with_is_no_result(method: StartMethod) {
         (changed(9, 1), OTHER),
         (Sent::Copy { word: 32, value: 5, len: 263, seals: Seals::Size }, NONE),
         // What changes must be writable.
-        (sealed(Seals::Writes), "that nobody can write"),
+        (sealed(Seals::Writes), "that no process can write"),
         (sealed(Seals::FutureWrites), "cannot map"),
     ];
     for (sent, why) in lies {

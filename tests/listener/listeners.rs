@@ -316,7 +316,7 @@ fn what_a_killed_listener_left_is_replaced_and_nothing_else() {
     let victim = listen_for_ever.spawn(path.to_str().unwrap().to_owned(), ready);
     is_ready.recv().unwrap();
     // It lives, also while it does not accept.
-    assert!(reason(&kind_of(Listener::unix(&path))).contains("somebody listens there already"));
+    assert!(reason(&kind_of(Listener::unix(&path))).contains("a process listens there already"));
     assert!(path.exists());
     victim.kill().unwrap();
     assert!(victim.join().is_err());
@@ -354,7 +354,7 @@ fn of_many_that_begin_at_once_one_listens() {
         let (listening, refused): (Vec<_>, Vec<_>) = listening.into_iter().partition(Result::is_ok);
         assert_eq!((listening.len(), refused.len()), (1, 7), "{refused:?}");
         for error in refused {
-            assert!(reason(&kind_of(error)).contains("somebody listens there already"));
+            assert!(reason(&kind_of(error)).contains("a process listens there already"));
         }
         connect_unix::<usize, u32>(&path).unwrap().send(round).unwrap();
         let listener = listening.into_iter().next().unwrap().unwrap();

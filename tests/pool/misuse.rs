@@ -89,10 +89,13 @@ fn sentence_about_a_mistake_says_what_would_be_right(method: StartMethod) {
         (pool.resize(0).unwrap_err().to_string(), "`close` ends all workers"),
         (pool.wait_ended().unwrap_err().to_string(), "call `close` first"),
         (square.retries(1).spawn(1).join().unwrap_err().to_string(), "`.retries(0)`"),
-        (Queue::<u32>::bounded(0).unwrap_err().to_string(), "use `unbounded` for no limit"),
+        (
+            Queue::<u32>::bounded(0).unwrap_err().to_string(),
+            "must be at least 1 item, not 0 items; use `unbounded` for no limit",
+        ),
         (
             Queue::<u32>::with_limits(QueueLimits { items: 1, bytes: 0 }).unwrap_err().to_string(),
-            "not 1 items and 0 bytes",
+            "must be at least 1 byte, not 0 bytes",
         ),
         (full.try_send(2).unwrap_err().to_string(), "is full"),
         (full.send_timeout(2, soon).unwrap_err().to_string(), "timed out"),

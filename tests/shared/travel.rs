@@ -297,7 +297,7 @@ fn a_handle_that_lies_about_its_type_is_refused_in_words(method: StartMethod) {
 fn ranges_that_lie_about_their_locks_are_refused(method: StartMethod) {
     let pool = pool(method, 1);
     let ranges = || SharedMut::<[u64]>::zeroed(10).unwrap().split(5).unwrap();
-    refused(pool.call(ranges_as_frozen, Lie::of(ranges())), &["`[u64]`", "nobody can write"]);
+    refused(pool.call(ranges_as_frozen, Lie::of(ranges())), &["`[u64]`", "no process can write"]);
     let numbers = Shared::<[u64]>::zeroed(10).unwrap();
     let locks = Shared::<[Mutex<()>]>::from_iter([Mutex::new(()), Mutex::new(())]).unwrap();
     refused(pool.call(frozen_as_ranges, Lie::of((numbers, locks))), &["`[u64]`", "`SharedRanges<[u64]>`"]);

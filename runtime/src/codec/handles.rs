@@ -460,7 +460,7 @@ mod tests {
         let other = || provide(&received, || active(|| super::open(0, |fd| Ok(Arc::new(Other(fd))))));
         let before = other().unwrap();
         received.release();
-        assert_eq!(received.arrived(), 0, "what nobody opened is closed");
+        assert_eq!(received.arrived(), 0, "what was not opened is closed");
         assert!(Arc::ptr_eq(&before, &other().unwrap()));
     }
 

@@ -270,7 +270,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn sentences_say_who_what_and_while_doing_what() {
+    fn sentences_say_where_what_and_while_doing_what() {
         let killed = ErrorKind::Killed { signal: 9, core_dumped: false, message: None };
         let error = Error::new(killed, Execution::Unknown).in_process("pool-3", 4127).in_task("demo::square");
         assert_eq!(error.to_string(), "process `pool-3` (pid 4127) was killed by SIGKILL while running `demo::square`");

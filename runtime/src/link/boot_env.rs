@@ -118,7 +118,7 @@ mod tests {
         assert!(is_greeting(&to_bytes(&greeting)));
         assert!(is_greeting(&to_bytes(&ToChild::Hello { magic: MAGIC, fingerprint: u64::MAX })));
         let strangers = to_bytes(&ToChild::Hello { magic: MAGIC ^ 1, fingerprint: 5 });
-        for message in [&strangers[..], b"", b"for somebody else"] {
+        for message in [&strangers[..], b"", b"for another program"] {
             assert!(!is_greeting(message));
         }
     }

@@ -88,7 +88,7 @@ fn refused<T: Task>(shared: &Arc<Shared>, task: T, error: Error) -> JoinHandle<T
 ///
 /// # If the other process dies
 /// See [`Pool`](crate::Pool).
-#[must_use = "the call is made all the same, but nobody hears of its errors"]
+#[must_use = "the call is made all the same, but its errors are lost"]
 #[doc(alias("AsyncResult", "Future"))]
 pub struct JoinHandle<R> {
     shared: Arc<Shared>,

@@ -211,7 +211,7 @@ impl Region {
     pub(crate) fn check(&self, ty: &RegionType) -> std::result::Result<(), CodecError> {
         self.check_type(ty)?;
         if ty.frozen == self.map.is_writable() {
-            return Err(self.type_mismatch(&format!("{}` that nobody can write, `Shared<{}>", ty.name, ty.name)));
+            return Err(self.type_mismatch(&format!("{}` that no process can write, `Shared<{}>", ty.name, ty.name)));
         }
         Ok(())
     }

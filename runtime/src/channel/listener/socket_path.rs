@@ -47,8 +47,8 @@ impl SocketPath {
     pub(super) fn at(path: &Path) -> Result<Self> {
         if path.as_os_str().as_bytes().contains(&0) {
             return Err(Error::invalid(
-                "a socket needs a path without zero bytes: names that are in no directory have no owner, and anybody can \
-                 take them first",
+                "a socket needs a path without zero bytes: names that are in no directory have no owner, and any process \
+                 can take them first",
             ));
         }
         let Some(name) = path.file_name() else {
@@ -131,7 +131,7 @@ impl SocketPath {
         match listening {
             Err(Errno::ENOENT) if Instant::now() < end => Ok(None),
             Err(Errno::EADDRINUSE) => Err(Error::invalid(format!(
-                "`{}` is the name of something else, or somebody listens there already",
+                "`{}` is the name of something else, or a process listens there already",
                 path.display()
             ))),
             Err(errno) => Err(failed_at("listen at the socket", path, errno)),

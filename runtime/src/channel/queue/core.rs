@@ -172,7 +172,7 @@ impl QueueCore {
                 Ok(hops) => {
                     if hops {
                         // Now and then also where no end was reported.
-                        self.look_who_gets(end, self.death_epoch());
+                        self.check_receivers(end, self.death_epoch());
                     }
                     return Ok(());
                 }
@@ -182,7 +182,7 @@ impl QueueCore {
                     let waited = deadline != Deadline::Now && self.wait_for_room(head, deadline.instant());
                     // Also before giving up: a caller that only tries would else never hear of an end that was not
                     // reported.
-                    let gone = self.look_who_gets(end, self.death_epoch());
+                    let gone = self.check_receivers(end, self.death_epoch());
                     if !waited {
                         return Err(if gone { NotSent::Disconnected(()) } else { NotSent::Full(()) });
                     }
@@ -270,11 +270,11 @@ impl QueueCore {
         if seen == news {
             return false;
         }
-        seen == GONE || self.look_who_gets(end, news)
+        seen == GONE || self.check_receivers(end, news)
     }
 
     #[cold]
-    fn look_who_gets(&self, end: &Endpoint, news: u64) -> bool {
+    fn check_receivers(&self, end: &Endpoint, news: u64) -> bool {
         // A process that has a consumer itself is one that gets.
         let gone = self.gets.is_none() && end.is_alone();
         self.seen.store(if gone { GONE } else { news }, Relaxed);

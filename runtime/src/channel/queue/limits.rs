@@ -44,9 +44,9 @@ impl QueueLimits {
     pub(super) fn check(self) -> Result<()> {
         let Self { items, bytes } = self;
         if items == 0 || bytes == 0 {
+            let unit = if items == 0 { "item" } else { "byte" };
             return Err(Error::invalid(format!(
-                "the capacity of a queue must be at least 1 item and 1 byte, not {items} items and {bytes} bytes; use \
-                 `unbounded` for no limit"
+                "the capacity of a queue must be at least 1 {unit}, not 0 {unit}s; use `unbounded` for no limit"
             )));
         }
         Ok(())

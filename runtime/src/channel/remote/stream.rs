@@ -253,7 +253,7 @@ impl StreamHalf {
     fn part(&self, limit: Duration) -> bool {
         let until = Instant::now() + limit;
         let said = self.in_turn(Deadline::At(until), |sending| {
-            sending.close(&self.cipher, &mut &self.socket, &mut || self.room_while_nobody_reads(until))
+            sending.close(&self.cipher, &mut &self.socket, &mut || self.room_while_peer_may_wait(until))
         });
         match said {
             Err(NotSent::Full(())) => return false,
@@ -265,7 +265,7 @@ impl StreamHalf {
     }
 
     /// As [`room`](Self::room), for an end that was dropped. The other side may be at that, too, and wait for us.
-    fn room_while_nobody_reads(&self, until: Instant) -> Result<bool, Errno> {
+    fn room_while_peer_may_wait(&self, until: Instant) -> Result<bool, Errno> {
         // Once nothing more can come, the socket is always readable.
         let nothing_comes = self.throw_away();
         if Deadline::At(until).is_over() {
@@ -285,10 +285,10 @@ impl StreamHalf {
     /// What comes for an end that was dropped is thrown away: left where it is, it would have the kernel throw away what goes
     /// the other way, too. Whether nothing more can come.
     fn throw_away(&self) -> bool {
-        let mut nobody_reads = [0; 4096];
+        let mut unread = [0; 4096];
         // As much as can have been there before; a peer that sends for ever does not keep us for ever.
         for _ in 0..4096 {
-            match (&self.socket).read(&mut nobody_reads) {
+            match (&self.socket).read(&mut unread) {
                 Ok(0) => return true,
                 Ok(_) => {}
                 Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}

@@ -116,10 +116,10 @@ pub struct WorkerStats {
 /// fn nap() { std::thread::sleep(std::time::Duration::from_secs(60)) }
 ///
 /// let pool = Pool::builder().workers(1).build()?;
-/// let nobody_waits = pool.submit(nap, ());
+/// let pending = pool.submit(nap, ());
 /// assert_eq!(pool.stats().workers[0].state, WorkerState::Busy);
 /// pool.kill();
-/// # drop(nobody_waits);
+/// # drop(pending);
 /// # process_task::Result::Ok(())
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

@@ -74,7 +74,7 @@ fn packed_word_unpacks_to_itself() {
             }
         }
     }
-    assert_eq!(EntryWord::unpacked(0).state, ProcState::Free, "memory of zeros is a table in which nobody stands");
+    assert_eq!(EntryWord::unpacked(0).state, ProcState::Free, "memory of zeros is a table in which no process stands");
 }
 
 #[test]
@@ -87,7 +87,7 @@ fn entry_gives_65534_ids_before_one_comes_again() {
             assert!(seen.insert(id), "life {life} of entry {slot}");
             assert!(id.bits() != 0 && id.bits() < 1 << 30 && id != ProcId::UNTABLED);
             assert_eq!((id.slot(), ProcId::from_bits(id.bits())), (slot, Some(id)));
-            assert_eq!(entry.register(slot, ProcState::Alive, (None, 0)), None, "it is somebody's");
+            assert_eq!(entry.register(slot, ProcState::Alive, (None, 0)), None, "it is taken");
             entry.report_exit(id, false, START);
         }
     }
@@ -148,7 +148,7 @@ fn nearest_dead_ancestor_decides() {
     assert_eq!(
         (few.state(1), few.state(2)),
         (ProcState::Alive, ProcState::Killed),
-        "nobody asked about the one between"
+        "no thread asked about the one between"
     );
     assert!(!is_alive(&few, parent, START + SECOND));
 }
