@@ -1,6 +1,6 @@
 //! A pool that has nothing to do uses no processor time: not in the parent, not in a worker, not in the fork server.
 //!
-//! Runs in: the test process, which has no other test: what the pools of others leave to be tidied up would be measured too.
+//! Runs in: a test program of its own: beside other tests, which keep the processors busy, less would be seen.
 
 mod support;
 

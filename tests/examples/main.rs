@@ -1,6 +1,6 @@
 //! The programs of `examples/`, run on real input.
 //!
-//! Runs in: the test process, and the processes that it starts. One test at a time, between two censuses.
+//! Runs in: the test process, and the processes that it starts.
 
 #[macro_use]
 #[path = "../support/mod.rs"]

@@ -1,6 +1,6 @@
 //! Host programs of every kind: what they start with, limit, forbid, and how they end. Mostly programs of their own, which a test starts.
 //!
-//! Runs in: the test process, and the processes that it starts. One test at a time, between two censuses.
+//! Runs in: for each test a process of its own, between two censuses, and the processes that this one starts.
 
 #[macro_use]
 #[path = "../support/mod.rs"]

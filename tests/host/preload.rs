@@ -21,7 +21,7 @@ fn loaded_by() -> u32 {
 
 #[test]
 fn preloaded_state_is_in_forked_children_only() {
-    support::within(support::PATIENCE, || {
+    support::promise(|| {
         let server = loaded_by.spawn().join().unwrap();
         assert_ne!(server, 0);
         assert_ne!(server, std::process::id());

@@ -33,10 +33,6 @@ under_every_start_method! {
     a_call_that_races_its_deadline_has_one_outcome,
     limits_that_are_none_and_limits_that_are_for_ever,
     defaults_of_the_attribute_act,
-}
-
-under_every_start_method! {
-    apart within 240 seconds;
     time_in_the_queue_does_not_count,
     a_stopped_worker_is_killed_when_its_time_is_over,
     a_grace_lets_a_task_end_by_itself,

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use crate::support::processes::{alive, descendants};
 use crate::support::scratch::Scratch;
-use crate::support::{PATIENCE, eventually, promise_apart, rounds};
+use crate::support::{PATIENCE, eventually, promise_within, rounds};
 use nix::sys::signal::{SigHandler, Signal, kill, signal};
 use nix::unistd::Pid;
 use process_task::{
@@ -33,10 +33,6 @@ under_every_start_method! {
     timed_out_call_with_a_grace_settles_at_its_process_death,
     kill_ends_a_grace,
     a_dead_process_whose_fork_server_is_stopped_is_noticed,
-}
-
-under_every_start_method! {
-    apart within 120 seconds;
     hanging_exit_handler_does_not_keep_drop_waiting,
     a_retry_that_waits_for_a_death_is_cancelled,
     cancelled_call_is_settled_when_its_process_is_dead,
@@ -371,7 +367,7 @@ impl Drop for Frozen {
 /// Waiting takes half a minute, so all that is given up is waited for at the same time.
 #[test]
 fn process_that_cannot_be_killed_is_given_up() {
-    promise_apart(Duration::from_mins(2), || {
+    promise_within(Duration::from_mins(2), || {
         std::thread::scope(|scope| {
             for method in [StartMethod::ForkServer, StartMethod::Exec] {
                 scope.spawn(move || worker_is_given_up(method));

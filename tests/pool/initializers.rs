@@ -21,10 +21,6 @@ under_every_start_method! {
     hanging_initializer_is_seen_in_stats,
     memory_limits_act_in_initializers_and_finalizers,
     retries_of_a_finalizer_are_refused,
-}
-
-under_every_start_method! {
-    apart within 60 seconds;
     initializer_that_hangs_twice_is_tried_again,
 }
 

@@ -1,6 +1,6 @@
 //! Pools: calls, maps, deadlines, deaths, and all that a pool does with its workers.
 //!
-//! Runs in: the test process, and the processes that it starts. One test at a time, between two censuses.
+//! Runs in: for each test a process of its own, between two censuses, and the processes that this one starts.
 
 #[macro_use]
 #[path = "../support/mod.rs"]

@@ -11,10 +11,6 @@ under_every_start_method! {
     within 120 seconds;
     what_is_too_long_to_keep_is_given_back_at_once,
     memory_that_is_used_again_and_again_stays,
-}
-
-under_every_start_method! {
-    apart within 120 seconds;
     long_arguments_are_given_back_after_their_call,
     long_results_are_given_back_after_they_are_read,
     busy_workers_give_memory_back_too,

@@ -25,10 +25,6 @@ under_every_start_method! {
     numbers_out_of_range_are_refused,
     memory_limit_below_what_is_mapped_is_refused,
     refused_options_are_what_build_reports,
-}
-
-under_every_start_method! {
-    apart within 150 seconds;
     full_descriptor_table_is_waited_for,
     refused_fork_is_waited_for_and_names_the_limits,
 }
@@ -178,7 +174,7 @@ fn refused_fork_is_waited_for_and_names_the_limits(method: StartMethod) {
 /// A pool of each start method, without a worker and without a descriptor for a minute.
 #[test]
 fn pool_that_has_no_worker_for_a_minute_closes() {
-    support::promise_apart(Duration::from_mins(3), || {
+    support::promise_within(Duration::from_mins(3), || {
         let pools = [StartMethod::ForkServer, StartMethod::Exec].map(|method| builder(method, 1).build().unwrap());
         let mut full = FullTable::new();
         for pool in &pools {

@@ -38,10 +38,6 @@ under_every_start_method! {
     a_call_in_a_pool_has_its_own_limit_on_memory,
     a_call_in_a_pool_that_exceeds_its_memory_fails_alone,
     a_limit_on_memory_is_lifted_however_the_call_ends,
-}
-
-under_every_start_method! {
-    apart within 120 seconds;
     a_process_that_has_replied_in_time_ends_in_peace,
     a_detached_process_is_killed_when_its_time_is_over,
     all_that_a_task_started_ends_when_its_time_is_over,

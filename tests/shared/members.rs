@@ -31,10 +31,6 @@ under_every_start_method! {
     a_copy_breaks_a_barrier_only_if_it_is_killed,
     a_copy_that_is_left_gets_what_the_programs_child_held,
     orphaned_copy_gets_the_lock_without_any_report,
-}
-
-under_every_start_method! {
-    apart within 120 seconds;
     held_locks_stay_while_the_fork_server_is_stopped,
     orphaned_copy_takes_no_held_lock,
 }

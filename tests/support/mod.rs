@@ -3,7 +3,7 @@
 //! Runs in: the test process; a task of its own, which does nothing, runs in children.
 //! Never: waits for time where it could wait for a condition, and never lets a test hang.
 //!
-//! A census only means something while no other test of the same process runs, so [`promise`] holds one lock for all.
+//! A census only means something while no other test of the same process runs, so [`promise`] gives each a process.
 #![expect(dead_code, reason = "each test program needs a part")]
 
 pub(crate) mod apart;
@@ -33,10 +33,9 @@ pub(crate) mod single_step;
 pub(crate) mod soak_load;
 pub(crate) mod subprocess;
 
-use std::cell::Cell;
 use std::io::Write as _;
+use std::sync::OnceLock;
 use std::sync::mpsc::{RecvTimeoutError, sync_channel};
-use std::sync::{Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -52,51 +51,45 @@ pub(crate) const LIMIT: Duration = Duration::from_mins(1);
 /// Makes `fork_server::name` and `exec::name` of every `fn name(StartMethod)`, each a [`promise`].
 ///
 /// `under_every_start_method! { a_promise, another }`, or with a limit of their own
-/// `under_every_start_method! { within 300 seconds; a_long_one }`. After `apart`, each is a [`promise_apart`].
+/// `under_every_start_method! { within 300 seconds; a_long_one }`.
 #[macro_export]
 macro_rules! under_every_start_method {
     ($($name:ident),+ $(,)?) => {
         $crate::under_every_start_method! { within 60 seconds; $($name),+ }
     };
     (within $seconds:literal seconds; $($name:ident),+ $(,)?) => {
-        $crate::under_every_start_method! { @ promise_within, fork_server, exec, $seconds; $($name),+ }
-    };
-    (apart within $seconds:literal seconds; $($name:ident),+ $(,)?) => {
-        $crate::under_every_start_method! { @ promise_apart, apart_fork_server, apart_exec, $seconds; $($name),+ }
-    };
-    (@ $promise:ident, $fork_server:ident, $exec:ident, $seconds:literal; $($name:ident),+) => {
-        mod $fork_server {
+        mod fork_server {
             $(#[test] fn $name() {
                 let limit = std::time::Duration::from_secs($seconds);
-                $crate::support::$promise(limit, || super::$name(process_task::StartMethod::ForkServer));
+                $crate::support::promise_within(limit, || super::$name(process_task::StartMethod::ForkServer));
             })+
         }
-        mod $exec {
+        mod exec {
             $(#[test] fn $name() {
                 let limit = std::time::Duration::from_secs($seconds);
-                $crate::support::$promise(limit, || super::$name(process_task::StartMethod::Exec));
+                $crate::support::promise_within(limit, || super::$name(process_task::StartMethod::Exec));
             })+
         }
     };
 }
 
-static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
+/// The name of the test of this process, for its other threads.
+static TEST: OnceLock<String> = OnceLock::new();
 
-/// The name of the test whose turn it is, for its other threads.
-static RUNNING: Mutex<String> = Mutex::new(String::new());
-
-thread_local! {
-    static HAS_ITS_TURN: Cell<bool> = const { Cell::new(false) };
-}
-
-/// Runs `test` alone in this process, inside a watchdog, between two censuses that must agree.
+/// Runs `test` in a process of its own, inside a watchdog, between two censuses that must agree.
 pub(crate) fn promise(test: impl FnOnce()) {
     promise_within(LIMIT, test);
 }
 
 /// [`promise`], with a limit of its own.
 pub(crate) fn promise_within(limit: Duration, test: impl FnOnce()) {
-    within(limit, || {
+    if !apart::is_here() {
+        return apart::run(limit);
+    }
+    apart::end_with_the_harness();
+    census::register_this_thread();
+    TEST.get_or_init(|| thread::current().name().unwrap_or_default().to_owned());
+    watched(limit, || {
         warm_up();
         let before = census::census();
         test();
@@ -104,39 +97,7 @@ pub(crate) fn promise_within(limit: Duration, test: impl FnOnce()) {
     });
 }
 
-/// [`promise_within`], in a process of its own, beside the other tests of this one: for a test that mostly waits.
-pub(crate) fn promise_apart(limit: Duration, test: impl FnOnce()) {
-    if apart::is_here() {
-        promise_within(limit, test);
-    } else {
-        apart::run();
-    }
-}
-
-/// Runs `body` on this thread, alone in this process; ends the process if it takes longer than `limit`.
-pub(crate) fn within<T>(limit: Duration, body: impl FnOnce() -> T) -> T {
-    census::register_this_thread();
-    if HAS_ITS_TURN.get() {
-        return watched(limit, body);
-    }
-    let turn = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
-    HAS_ITS_TURN.set(true);
-    let own = thread::current().name().unwrap_or_default().to_owned();
-    *RUNNING.lock().unwrap_or_else(PoisonError::into_inner) = own;
-    let _back = GiveBack;
-    let result = watched(limit, body);
-    drop(turn);
-    result
-}
-
-struct GiveBack;
-
-impl Drop for GiveBack {
-    fn drop(&mut self) {
-        HAS_ITS_TURN.set(false);
-    }
-}
-
+/// Runs `body` on this thread; ends the process if it takes longer than `limit`.
 fn watched<T>(limit: Duration, body: impl FnOnce() -> T) -> T {
     let test = thread::current().name().unwrap_or("a test").to_owned();
     let (done, is_done) = sync_channel::<()>(0);
@@ -162,7 +123,7 @@ fn watched<T>(limit: Duration, body: impl FnOnce() -> T) -> T {
 pub(crate) fn file() -> String {
     let own = thread::current();
     let test = own.name().filter(|name| name.contains("::")).map(str::to_owned);
-    let test = test.unwrap_or_else(|| RUNNING.lock().unwrap_or_else(PoisonError::into_inner).clone());
+    let test = test.or_else(|| TEST.get().cloned()).unwrap_or_default();
     test.split("::").next().unwrap_or_default().to_owned()
 }
 

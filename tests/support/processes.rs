@@ -29,15 +29,14 @@ pub(crate) fn parent_of(pid: u32) -> Option<u32> {
     entry(pid).map(|entry| entry.parent)
 }
 
-/// Every process below this one, zombies among them: fork server, spares, children, and theirs. Not those of tests that
-/// run [apart](super::apart).
+/// Every process below this one, zombies among them: fork server, spares, children, and theirs.
 pub(crate) fn descendants() -> BTreeMap<u32, Entry> {
     let all: BTreeMap<u32, Entry> = pids().filter_map(|pid| Some((pid, entry(pid)?))).collect();
-    let (own, apart) = (std::process::id(), super::apart::running().clone());
+    let own = std::process::id();
     let below_us = |pid: u32| {
         // A table that was not read at one moment may hold a loop; no real family is this deep.
         let mut ancestors = std::iter::successors(Some(pid), |pid| Some(all.get(pid)?.parent)).take(64);
-        pid != own && ancestors.find(|ancestor| *ancestor == own || apart.contains(ancestor)) == Some(own)
+        pid != own && ancestors.any(|ancestor| ancestor == own)
     };
     all.iter().filter(|(pid, _)| below_us(**pid)).map(|(pid, entry)| (*pid, entry.clone())).collect()
 }
