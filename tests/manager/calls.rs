@@ -3,10 +3,11 @@
 //! Runs in: the test process, and managers.
 
 use std::thread;
+use std::time::Duration;
 
-use crate::objects::{CounterProxy, KeeperProxy, manager};
+use crate::objects::{CounterProxy, JournalProxy, KeeperProxy, manager};
 use crate::support::shared_counter::{reach, stage as new_stage, until};
-use process_task::{ErrorKind, Execution, Manager, StartMethod, process_task};
+use process_task::{ErrorKind, Execution, Manager, ProcessBuilder, StartMethod, process_task};
 
 under_every_start_method! {
     methods_are_called_in_the_manager,
@@ -18,6 +19,9 @@ under_every_start_method! {
     long_method_keeps_no_other_object_waiting,
     threads_share_a_proxy,
     later_calls_are_joined_in_any_order,
+    later_calls_run_in_the_order_in_which_they_were_made,
+    calls_in_order_of_many_threads_and_processes_keep_theirs,
+    waited_for_call_comes_behind_those_made_later,
     object_that_calls_itself_hears_of_it,
     manager_that_is_shut_down_is_gone,
     several_managers_live_side_by_side,
@@ -151,6 +155,79 @@ fn later_calls_are_joined_in_any_order(method: StartMethod) {
     }
     drop(counter.later().add(1));
     while counter.get().unwrap() != 5051 {}
+}
+
+fn later_calls_run_in_the_order_in_which_they_were_made(method: StartMethod) {
+    const CALLS: u64 = 400;
+    let manager = manager(method);
+    let journal = JournalProxy::new(&manager).unwrap();
+    let mut expected = Vec::new();
+    for number in 0..CALLS {
+        // Some take longer than a thread of the manager leads in one call, some are long, and some are of no interest.
+        let time = Duration::from_micros(if number % 40 == 7 { 2500 } else { 0 });
+        let call = journal.later().note_after(0, number, time, vec![0; if number % 9 == 2 { 5000 } else { 0 }]);
+        expected.push((0, number));
+        if number % 3 == 0 {
+            drop(call);
+        } else if number % 50 == 1 {
+            assert_eq!(call.join().unwrap(), number);
+        }
+    }
+    assert_eq!(journal.entries().unwrap(), expected);
+}
+
+#[process_task]
+fn write_in_order(journal: JournalProxy, writer: u64, calls: u64) {
+    let mut handles = Vec::new();
+    for number in 0..calls {
+        let time = Duration::from_micros(if number % 31 == writer { 1500 } else { 0 });
+        handles.push(journal.later().note_after(writer, number, time, Vec::new()));
+    }
+    for (call, number) in handles.into_iter().zip(0..) {
+        assert_eq!(call.join().unwrap(), number);
+    }
+}
+
+fn calls_in_order_of_many_threads_and_processes_keep_theirs(method: StartMethod) {
+    const CALLS: u64 = 150;
+    let manager = manager(method);
+    let journal = JournalProxy::new(&manager).unwrap();
+    let start = |writer| {
+        let args = (journal.clone(), writer, CALLS);
+        ProcessBuilder::new().start_method(method).spawn(write_in_order, args).unwrap()
+    };
+    let processes = [1, 2, 3].map(start);
+    thread::scope(|scope| {
+        for writer in [4, 5, 6] {
+            let journal = journal.clone();
+            scope.spawn(move || write_in_order(journal, writer, CALLS));
+        }
+    });
+    for process in processes {
+        process.join().unwrap();
+    }
+    let entries = journal.entries().unwrap();
+    assert_eq!(entries.len() as u64, 6 * CALLS);
+    for writer in 1..=6 {
+        let its = entries.iter().filter(|(other, _)| *other == writer).map(|(_, number)| *number);
+        assert!(its.eq(0..CALLS), "writer {writer}: {entries:?}");
+    }
+}
+
+fn waited_for_call_comes_behind_those_made_later(method: StartMethod) {
+    let manager = manager(method);
+    let (journal, counter) = (JournalProxy::new(&manager).unwrap(), CounterProxy::new(&manager, 0).unwrap());
+    for (round, count) in (0..100).zip((5..).step_by(5)) {
+        for number in 0..5 {
+            drop(journal.later().note(round, number));
+            drop(counter.later().add(1));
+        }
+        assert_eq!(journal.note(round, 5).unwrap(), 5);
+        assert_eq!(counter.get().unwrap(), count);
+    }
+    assert!(
+        journal.entries().unwrap().into_iter().eq((0..100).flat_map(|round| (0..6).map(move |number| (round, number))))
+    );
 }
 
 fn object_that_calls_itself_hears_of_it(method: StartMethod) {

@@ -164,3 +164,29 @@ impl Drop for Keeper {
         }
     }
 }
+
+/// Notes calls in the order in which they run.
+pub(crate) struct Journal(Vec<(u64, u64)>);
+
+#[process_object]
+impl Journal {
+    pub(crate) fn new() -> Self {
+        Self(Vec::new())
+    }
+
+    pub(crate) fn note(&mut self, writer: u64, number: u64) -> u64 {
+        self.0.push((writer, number));
+        number
+    }
+
+    pub(crate) fn note_after(&mut self, writer: u64, number: u64, time: Duration, _bytes: Vec<u8>) -> u64 {
+        if !time.is_zero() {
+            std::thread::sleep(time);
+        }
+        self.note(writer, number)
+    }
+
+    pub(crate) fn entries(&self) -> Vec<(u64, u64)> {
+        self.0.clone()
+    }
+}

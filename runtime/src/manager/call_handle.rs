@@ -13,13 +13,13 @@ use std::time::{Duration, Instant};
 
 use super::client::Client;
 use super::held::{Held, Route};
-use super::pending::Pending;
+use super::pending::{OrderedCall, Pending};
 use super::proxy::{decode, described, encode};
-use super::wire::Answer;
+use super::wire::{Answer, Status};
 use crate::codec::CodecError;
 use crate::error::{Error, Result};
 use crate::sync::futex_wait::MAX_SLEEP;
-use crate::task::Task;
+use crate::task::{RegistrationKind, Task};
 
 /// A call of a proxy's method that was made by `later`. Dropping it detaches the call, which is made all the same.
 ///
@@ -54,9 +54,11 @@ impl<T> CallHandle<T> {
             let index = registration.index().ok_or_else(Error::unknown_task)?;
             let (bytes, handles) = encode::<K>(args)?;
             let what = (index, held.object);
+            let is_exclusive = matches!(registration.kind(), RegistrationKind::Method { exclusive: true, .. });
+            let queued = is_exclusive.then(|| OrderedCall::new(&held.queued));
             Ok(match &held.way {
                 Route::Client(client) => {
-                    let (number, pending) = client.submit(what, (&bytes, &handles), deadline)?;
+                    let (number, pending) = client.submit(what, (&bytes, &handles), queued, deadline)?;
                     client.hurry();
                     CallState::Made { client: Arc::clone(client), number, pending, deadline }
                 }
@@ -149,8 +151,9 @@ impl<T> Drop for CallHandle<T> {
     fn drop(&mut self) {
         if let CallState::Made { client, number, .. } = &self.state
             && !client.is_foreign()
+            && let Some(answer) = client.inbox.detach(*number)
         {
-            client.inbox.forget(*number);
+            client.unclaimed(*number, if answer.status == Status::Done { answer.object } else { 0 });
         }
     }
 }

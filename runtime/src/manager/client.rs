@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 use super::builder::Started;
 use super::held::Held;
 use super::memory::{ClientMemory, ManagerMemory};
-use super::pending::{Inbox, Pending};
+use super::pending::{Inbox, OrderedCall, Pending};
 use super::slots::SLOT_BYTES;
 use super::turn::nudge;
 use super::wakeup;
@@ -35,6 +35,9 @@ use crate::sys::{Errno, atfork, fd, process};
 
 /// How long a thread waits before it asks whether the manager's leader is stuck.
 pub(super) const PATIENCE: Duration = Duration::from_millis(1);
+
+/// After how many calls by the queue the answers that no thread waits for are read.
+const READ_INTERVAL: u64 = 64;
 
 /// The managers that this process is a client of.
 static CLIENTS: MappingCache<Client, ManagerId> = MappingCache::new();
@@ -244,7 +247,7 @@ impl Client {
         Error::new(ErrorKind::Elapsed, execution).in_process(&self.name, self.pid)
     }
 
-    /// Makes a call, and waits for its answer.
+    /// Makes a call, and waits for its answer. `in_queue`: behind the calls that this process has put into the queue.
     ///
     /// # Errors
     /// The manager is gone, the time is over, or this process is a copy made by `fork()`.
@@ -252,19 +255,20 @@ impl Client {
         &self,
         (method, object): (u32, u64),
         (bytes, handles): (&[u8], &Handles),
-        deadline: Option<Instant>,
+        (in_queue, deadline): (bool, Option<Instant>),
     ) -> Result<Answer> {
         if self.is_foreign() {
             return Err(foreign());
         }
         if let ClientLink::Local(local) = &self.link
+            && !in_queue
             && handles.is_empty()
             && bytes.len() <= SLOT_BYTES
             && let Some(at) = self.take_slot(local)
         {
             return self.call_in_slot(local, (at, method, object), bytes, deadline);
         }
-        let (number, pending) = self.submit((method, object), (bytes, handles), deadline)?;
+        let (number, pending) = self.submit((method, object), (bytes, handles), None, deadline)?;
         self.wait(number, &pending, deadline)
     }
 
@@ -276,11 +280,12 @@ impl Client {
         &self,
         (method, object): (u32, u64),
         (bytes, handles): (&[u8], &Handles),
+        queued: Option<OrderedCall>,
         deadline: Option<Instant>,
     ) -> Result<(u64, Arc<Pending>)> {
         let make =
             |client, call| ClientRequest::Call { client, call, method, object, body: CallPayload::new(bytes, handles) };
-        self.request(make, deadline)
+        self.request(make, queued, deadline)
     }
 
     /// Asks the manager itself.
@@ -288,13 +293,15 @@ impl Client {
     /// # Errors
     /// As [`call`](Self::call).
     pub(super) fn ask(&self, question: ManagerQuestion, deadline: Option<Instant>) -> Result<Answer> {
-        let (number, pending) = self.request(|client, call| ClientRequest::Ask { client, call, question }, deadline)?;
+        let (number, pending) =
+            self.request(|client, call| ClientRequest::Ask { client, call, question }, None, deadline)?;
         self.wait(number, &pending, deadline)
     }
 
     fn request(
         &self,
         make: impl FnOnce(u32, u64) -> ClientRequest,
+        queued: Option<OrderedCall>,
         deadline: Option<Instant>,
     ) -> Result<(u64, Arc<Pending>)> {
         if self.is_foreign() {
@@ -302,7 +309,14 @@ impl Client {
         }
         self.wait_for_room(deadline)?;
         let number = self.next_call();
+        if number.is_multiple_of(READ_INTERVAL) && self.inbox.in_flight() > 0 {
+            // Where no thread waits for answers, such as those of calls that were detached, this one reads them.
+            self.inbox.read_some(|call, object| self.unclaimed(call, object));
+        }
         let pending = self.inbox.expect(number);
+        if let Some(queued) = queued {
+            pending.count(queued);
+        }
         let mut request = make(self.number, number);
         loop {
             let left = deadline.map_or(MAX_SLEEP, |deadline| deadline.saturating_duration_since(Instant::now()));

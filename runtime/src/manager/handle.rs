@@ -89,7 +89,7 @@ impl ManagerHandle {
     /// # process_task::Result::Ok(())
     /// ```
     pub fn call<T: Task>(&self, task: T, args: T::Args<'_>) -> Result<T::Output> {
-        proxy::call(&self.way, (task, 0), args, None).map(|(_, output)| output)
+        proxy::call(&self.way, (task, 0), args, (false, None)).map(|(_, output)| output)
     }
 }
 

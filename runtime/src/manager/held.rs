@@ -12,6 +12,7 @@ use std::collections::HashSet;
 use std::collections::hash_map::Entry;
 use std::fmt;
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
+use std::sync::atomic::AtomicU32;
 use std::sync::{Arc, Mutex, Weak};
 use std::time::Instant;
 
@@ -106,7 +107,7 @@ impl Route {
         Ok(Address { id: self.id(), name: self.name().to_owned(), requests, shared })
     }
 
-    /// Makes a call, and waits for its answer.
+    /// Makes a call, and waits for its answer. `in_queue`: behind the calls that this process has put into the queue.
     ///
     /// # Errors
     /// As [`Client::call`].
@@ -114,10 +115,10 @@ impl Route {
         &self,
         what: (u32, u64),
         arguments: (&[u8], &Handles),
-        deadline: Option<Instant>,
+        (in_queue, deadline): (bool, Option<Instant>),
     ) -> Result<Answer> {
         match self {
-            Self::Client(client) => client.call(what, arguments, deadline),
+            Self::Client(client) => client.call(what, arguments, (in_queue, deadline)),
             Self::Own(server) => Ok(server.call_here(what.0, what.1, arguments)),
         }
     }
@@ -171,13 +172,15 @@ impl Route {
 pub(crate) struct Held {
     pub(super) way: Route,
     pub(super) object: u64,
+    /// Number of calls in the queue of requests that no short call may overtake.
+    pub(super) queued: Arc<AtomicU32>,
     /// See [`atfork::generation`].
     generation: u64,
 }
 
 impl Held {
     fn new(way: Route, object: u64) -> Arc<Self> {
-        Arc::new(Self { way, object, generation: atfork::generation() })
+        Arc::new(Self { way, object, queued: Arc::default(), generation: atfork::generation() })
     }
 
     /// Has the message that this thread encodes hold the object. The index of the message's ticket.

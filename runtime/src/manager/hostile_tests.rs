@@ -66,7 +66,7 @@ impl Attacked {
         let method = double.registration().index().unwrap();
         let in_time = Some(Instant::now() + Duration::from_secs(30));
         for bytes in [21_u64.to_ne_bytes().to_vec(), vec![1; 5000]] {
-            let answer = self.client.call((method, 0), (&bytes, &Handles::default()), in_time).unwrap();
+            let answer = self.client.call((method, 0), (&bytes, &Handles::default()), (false, in_time)).unwrap();
             match bytes.len() {
                 8 => assert_eq!(answer.checked().unwrap().0, 42_u64.to_ne_bytes()),
                 _ => assert_eq!(answer.status, Status::BadArguments),
@@ -147,6 +147,6 @@ fn requests_that_make_no_sense_are_not_heard() {
     let memory = TravellingHandle(Arc::new(ClientMemory::create().unwrap()));
     attacked.send(ClientRequest::Hello(Hello { client: attacked.client.number, replies, process, memory }));
     attacked.is_sound();
-    let none = attacked.client.call((u32::MAX, 0), (&[], &Handles::default()), None).unwrap();
+    let none = attacked.client.call((u32::MAX, 0), (&[], &Handles::default()), (false, None)).unwrap();
     assert_eq!(none.checked().unwrap_err().kind(), &ErrorKind::UnknownTask);
 }

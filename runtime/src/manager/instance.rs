@@ -5,10 +5,15 @@
 //! A call is *admitted* first, and then run. So the thread that is about to wait for another call knows that before it
 //! does. Calls of `&self` methods are in an object side by side, those of `&mut self` methods alone.
 //!
-//! A reader waits for a writer that waits, but for no longer than [`MAX_YIELD`]: a `&self` method may be waiting for a task
-//! that calls a `&self` method of the same object, and that must not wait behind a writer that waits for the first.
+//! Calls that wait stand in a *line*. A thread that takes calls in an order gives each its [`Place`] in that order, before
+//! another thread can take the next one. So calls of `&mut self` methods run in the order in which they were made.
+//!
+//! A reader waits for a writer before it in the line, but while other readers are in the object for no longer than
+//! [`MAX_YIELD`]: a `&self` method may be waiting for a task that calls a `&self` method of the same object, and that must not
+//! wait behind a writer that waits for the first.
 
 use std::any::Any;
+use std::collections::VecDeque;
 use std::fmt;
 use std::panic::{self, AssertUnwindSafe};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock, TryLockError};
@@ -34,13 +39,34 @@ pub(crate) struct Instance {
 struct Inside {
     readers: usize,
     writer: bool,
-    /// How many writers wait.
-    waiting_writers: usize,
+    /// The calls that wait, in the order in which they came.
+    line: VecDeque<LineEntry>,
+    last: u64,
+}
+
+/// A call that waits.
+#[derive(Clone, Copy, Debug)]
+struct LineEntry {
+    number: u64,
+    exclusive: bool,
 }
 
 impl Inside {
     fn has_room_for(&self, exclusive: bool) -> bool {
         !self.writer && (!exclusive || self.readers == 0)
+    }
+
+    /// Whether a call that waits may go in: no other one goes before it.
+    fn is_next(&self, call: LineEntry) -> bool {
+        let goes_before = |other: &LineEntry| call.exclusive || other.exclusive;
+        let mut before = self.line.iter().take_while(|other| other.number != call.number);
+        self.has_room_for(call.exclusive) && !before.any(goes_before)
+    }
+
+    fn leave_line(&mut self, number: u64) {
+        if let Some(at) = self.line.iter().position(|other| other.number == number) {
+            self.line.remove(at);
+        }
     }
 
     fn enter(&mut self, exclusive: bool) {
@@ -83,34 +109,23 @@ impl Instance {
     /// Lets a call in if it need not wait. `exclusive`: for a method with `&mut self`.
     pub(crate) fn try_admit(self: &Arc<Self>, exclusive: bool) -> Option<Admission> {
         let mut inside = self.inside();
-        let has_room = inside.has_room_for(exclusive) && (exclusive || inside.waiting_writers == 0);
-        has_room.then(|| self.admitted(&mut inside, exclusive))
+        let goes_first = !inside.line.iter().any(|other| exclusive || other.exclusive);
+        (goes_first && inside.has_room_for(exclusive)).then(|| self.admitted(&mut inside, exclusive))
     }
 
     /// Lets a call in, as soon as those before it have left.
-    pub(crate) fn admit(self: &Arc<Self>, exclusive: bool) -> Admission {
+    #[cfg(test)]
+    pub(super) fn admit(self: &Arc<Self>, exclusive: bool) -> Admission {
+        self.line_up(exclusive).admit()
+    }
+
+    /// The last place in the line.
+    pub(super) fn line_up(self: &Arc<Self>, exclusive: bool) -> Place {
         let mut inside = self.inside();
-        if exclusive {
-            inside.waiting_writers += 1;
-            while !inside.has_room_for(true) {
-                inside = self.left.wait(inside).unwrap_or_else(PoisonError::into_inner);
-            }
-            inside.waiting_writers -= 1;
-        } else {
-            let yields_until = Instant::now() + MAX_YIELD;
-            while !inside.has_room_for(false) || inside.waiting_writers > 0 {
-                let rest = yields_until.saturating_duration_since(Instant::now());
-                inside = if inside.has_room_for(false) {
-                    if rest.is_zero() {
-                        break;
-                    }
-                    self.left.wait_timeout(inside, rest).unwrap_or_else(PoisonError::into_inner).0
-                } else {
-                    self.left.wait(inside).unwrap_or_else(PoisonError::into_inner)
-                };
-            }
-        }
-        self.admitted(&mut inside, exclusive)
+        inside.last += 1;
+        let call = LineEntry { number: inside.last, exclusive };
+        inside.line.push_back(call);
+        Place { instance: Arc::clone(self), call, is_in_line: true }
     }
 
     /// Lets in a call that a `&self` method of the same object makes on the same thread, so that another reader is there.
@@ -146,6 +161,66 @@ impl Drop for Instance {
         if let Err(payload) = panic::catch_unwind(AssertUnwindSafe(|| drop(value))) {
             // The payload's destructor may panic, too.
             Box::leak(payload);
+        }
+    }
+}
+
+/// A call's place in the line of an object. It leaves the line when this is dropped.
+#[derive(Debug)]
+pub(super) struct Place {
+    instance: Arc<Instance>,
+    call: LineEntry,
+    is_in_line: bool,
+}
+
+impl Place {
+    /// The object that it is for.
+    pub(super) fn instance(&self) -> &Arc<Instance> {
+        &self.instance
+    }
+
+    /// Lets the call in if it need not wait; else it keeps its place.
+    ///
+    /// # Errors
+    /// The place: it has to wait.
+    pub(super) fn try_admit(self) -> Result<Admission, Self> {
+        let instance = Arc::clone(&self.instance);
+        let mut inside = instance.inside();
+        if inside.is_next(self.call) { Ok(self.enter(&mut inside)) } else { Err(self) }
+    }
+
+    /// Lets the call in, as soon as those before it have left.
+    pub(super) fn admit(self) -> Admission {
+        let instance = Arc::clone(&self.instance);
+        let mut inside = instance.inside();
+        let yields_until = Instant::now() + MAX_YIELD;
+        while !inside.is_next(self.call) {
+            // A writer before it goes in as soon as the readers that are in the object have left.
+            inside = if !self.call.exclusive && inside.readers > 0 {
+                let rest = yields_until.saturating_duration_since(Instant::now());
+                if rest.is_zero() {
+                    break;
+                }
+                instance.left.wait_timeout(inside, rest).unwrap_or_else(PoisonError::into_inner).0
+            } else {
+                instance.left.wait(inside).unwrap_or_else(PoisonError::into_inner)
+            };
+        }
+        self.enter(&mut inside)
+    }
+
+    fn enter(mut self, inside: &mut Inside) -> Admission {
+        inside.leave_line(self.call.number);
+        self.is_in_line = false;
+        self.instance.admitted(inside, self.call.exclusive)
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        if self.is_in_line {
+            self.instance.inside().leave_line(self.call.number);
+            self.instance.left.notify_all();
         }
     }
 }

@@ -9,6 +9,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use super::deferred::{self, AnswerPlace, Answering, CallId};
+use super::instance::Place;
 use super::memory::ClientMemory;
 use super::run::{self, MethodCall, Outcome};
 use super::server::{Server, TICKET};
@@ -135,8 +136,9 @@ impl ServerThreads {
                 server.turn.end(lead)
             }
             Some(Job::Request(ClientRequest::Call { client, call, method, object, body })) => {
+                let place = run::line_up(server, method, object);
                 server.turn.begin(lead);
-                self.call_in_queue(client, call, (method, object, body), lead);
+                self.call_in_queue((client, call), (method, object, body), place, lead);
                 server.turn.end(lead)
             }
             Some(Job::Request(ClientRequest::Ask { client, call, question })) => {
@@ -235,7 +237,9 @@ impl ServerThreads {
         server.calls.fetch_add(1, Relaxed);
         let caller = CallId { client: peer.number, call: head.call };
         let (outcome, _) = deferred::with_caller(caller, AnswerPlace::Slot, || {
-            run::run(server, call, std::mem::take(&mut scratch.result), || server.turn.give_up(lead, &server.shared))
+            run::run(server, call, (None, std::mem::take(&mut scratch.result)), || {
+                server.turn.give_up(lead, &server.shared);
+            })
         });
         let outcome = made_known(server, peer, outcome);
         let (status, object, Outcome { bytes, handles, .. }) = outcome;
@@ -257,7 +261,13 @@ impl ServerThreads {
         }
     }
 
-    fn call_in_queue(&self, client: u32, number: u64, (method, object, body): (u32, u64, CallPayload), lead: &Lead) {
+    fn call_in_queue(
+        &self,
+        (client, number): (u32, u64),
+        (method, object, body): (u32, u64, CallPayload),
+        place: Option<Place>,
+        lead: &Lead,
+    ) {
         let server = &self.server;
         let Some(peer) = server.tables.lock_unpoisoned().peer(client) else { return };
         let (arguments, received) = body.unpack();
@@ -265,7 +275,7 @@ impl ServerThreads {
         server.calls.fetch_add(1, Relaxed);
         let caller = CallId { client, call: number };
         let (outcome, answering) = deferred::with_caller(caller, AnswerPlace::Queue, || {
-            run::run(server, call, Vec::new(), || server.turn.give_up(lead, &server.shared))
+            run::run(server, call, (place, Vec::new()), || server.turn.give_up(lead, &server.shared))
         });
         // What came beside the arguments is let go of before the caller has the result.
         received.release();

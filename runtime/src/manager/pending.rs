@@ -3,10 +3,11 @@
 //! Runs in: a client.
 //! Invariant: one thread at a time reads the queue, for all threads that wait.
 
+use std::cell::Cell;
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
-use std::sync::atomic::Ordering::{Acquire, Release, SeqCst};
-use std::sync::atomic::{AtomicBool, AtomicUsize};
+use std::sync::atomic::Ordering::{Acquire, Relaxed, Release, SeqCst};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, TryLockError};
 use std::task::Waker;
 use std::time::{Duration, Instant};
@@ -18,6 +19,9 @@ use crate::sys::mutex::MutexExt as _;
 
 /// How long to try again where the kernel refuses what the next answer needs, such as room for descriptors.
 const MAX_FAILURE: Duration = Duration::from_secs(1);
+
+/// How many answers a thread reads that waits for none of them.
+const MAX_READ_AT_ONCE: usize = 256;
 
 /// One call whose answer comes by the queue.
 #[derive(Debug, Default)]
@@ -37,6 +41,25 @@ struct State {
     ignored: bool,
     /// A thread sleeps until it changes.
     sleeps: bool,
+    queued: Option<OrderedCall>,
+}
+
+/// A call that others of the same object must not overtake, until it is answered.
+#[derive(Debug)]
+pub(super) struct OrderedCall(Arc<AtomicU32>);
+
+impl OrderedCall {
+    /// One more of those that `count` counts.
+    pub(super) fn new(count: &Arc<AtomicU32>) -> Self {
+        count.fetch_add(1, Relaxed);
+        Self(Arc::clone(count))
+    }
+}
+
+impl Drop for OrderedCall {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Relaxed);
+    }
 }
 
 impl Pending {
@@ -47,6 +70,11 @@ impl Pending {
 
     pub(super) fn is_answered(&self) -> bool {
         self.state.lock_unpoisoned().answer.is_some()
+    }
+
+    /// It is counted by `queued` until it is answered.
+    pub(super) fn count(&self, queued: OrderedCall) {
+        self.state.lock_unpoisoned().queued = Some(queued);
     }
 
     /// Has `waker` woken when the answer is there, or at `deadline`. True: it is there.
@@ -164,6 +192,24 @@ impl Inbox {
         Some(pending)
     }
 
+    /// No thread waits for this call any more. It is in flight until it is answered. What has come is returned.
+    pub(super) fn detach(&self, call: u64) -> Option<Answer> {
+        let pending = self.pending.lock_unpoisoned().get(&call).map(Arc::clone)?;
+        let mut state = pending.state.lock_unpoisoned();
+        if !state.was_answered {
+            state.ignored = true;
+            // Its destructor is the program's code.
+            let waker = state.waker.take();
+            drop(state);
+            drop(waker);
+            return None;
+        }
+        let answer = state.answer.take();
+        drop(state);
+        self.forget(call);
+        answer
+    }
+
     /// How many calls are not answered.
     pub(super) fn in_flight(&self) -> usize {
         self.in_flight.load(SeqCst)
@@ -246,6 +292,17 @@ impl Inbox {
         }
     }
 
+    /// Reads some of the answers that are there, unless another thread reads.
+    pub(super) fn read_some(&self, unclaimed: impl Fn(u64, u64)) {
+        if let Some(reading) = self.lead() {
+            let left = Cell::new(MAX_READ_AT_ONCE);
+            let done = || left.replace(left.get().saturating_sub(1)) == 0;
+            self.read_until(Instant::now(), &unclaimed, done);
+            drop(reading);
+            self.pass_on();
+        }
+    }
+
     fn lead(&self) -> Option<MutexGuard<'_, ()>> {
         self.replies.as_ref()?;
         match self.reading.try_lock() {
@@ -309,6 +366,8 @@ impl Inbox {
             return;
         };
         let mut state = pending.state.lock_unpoisoned();
+        let queued = state.queued.take();
+        drop(queued);
         if state.ignored {
             drop(state);
             self.forget(call);

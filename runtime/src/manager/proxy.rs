@@ -6,6 +6,7 @@ use std::fmt;
 use std::hash::{Hash, Hasher};
 use std::marker::PhantomData;
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
 use serde::de::Error as _;
@@ -42,13 +43,13 @@ pub(super) fn call<T: Task>(
     way: &Route,
     (task, object): (T, u64),
     args: T::Args<'_>,
-    deadline: Option<Instant>,
+    (in_queue, deadline): (bool, Option<Instant>),
 ) -> Result<(Option<Arc<Held>>, T::Output)> {
     let registration = task.registration();
     let made = || {
         let index = registration.index().ok_or_else(Error::unknown_task)?;
         let (bytes, handles) = encode::<T>(args)?;
-        let answer = way.call((index, object), (&bytes, &handles), deadline)?;
+        let answer = way.call((index, object), (&bytes, &handles), (in_queue, deadline))?;
         keep(bytes);
         let held = (answer.object != 0).then(|| way.adopt(answer.object));
         Ok((held, decode(&answer, T::decode_output)?))
@@ -111,7 +112,7 @@ impl<O: Object> Proxy<O> {
     /// # Errors
     /// The manager is gone, the constructor panicked, or a value could not travel.
     pub fn create<T: Task>(manager: &ManagerHandle, task: T, args: T::Args<'_>) -> Result<(Self, T::Output)> {
-        let (held, output) = call(manager.way(), (task, 0), args, None)?;
+        let (held, output) = call(manager.way(), (task, 0), args, (false, None))?;
         let held = held.ok_or_else(|| Error::invalid("the constructor has made no object"))?;
         Ok((Self::of(held), output))
     }
@@ -124,7 +125,7 @@ impl<O: Object> Proxy<O> {
     where
         T: Task<Output = std::result::Result<(), E>>,
     {
-        let (held, output) = call(manager.way(), (task, 0), args, None)?;
+        let (held, output) = call(manager.way(), (task, 0), args, (false, None))?;
         match (held, output) {
             (Some(held), Ok(())) => Ok(Ok(Self::of(held))),
             (_, Err(error)) => Ok(Err(error)),
@@ -139,10 +140,16 @@ impl<O: Object> Proxy<O> {
     /// [time](Self::with_timeout) is over.
     #[inline]
     pub fn call<T: Task>(&self, task: T, args: T::Args<'_>) -> Result<T::Output> {
-        call(&self.held.way, (task, self.held.object), args, self.deadline()).map(|(_, output)| output)
+        // Calls that were made by `later` come first.
+        let in_queue = self.held.queued.load(Relaxed) != 0;
+        call(&self.held.way, (task, self.held.object), args, (in_queue, self.deadline())).map(|(_, output)| output)
     }
 
     /// Calls method `task`, and does not wait for its result.
+    ///
+    /// Calls that one process makes of one object are run in the order in which it made them, where they are exclusive
+    /// (`&mut self`). Shared ones (`&self`) come after the exclusive ones that were made before, but while another shared call
+    /// takes longer than ten milliseconds, they do not wait for the exclusive ones that wait for that.
     pub fn later<T: Task>(&self, task: T, args: T::Args<'_>) -> CallHandle<T::Output> {
         CallHandle::start(&self.held, task, args, self.deadline())
     }

@@ -16,6 +16,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::deferred::{self, AnswerPlace, Answering, CallId};
+use super::instance::Place;
 use super::leader::{drop_all, made_known, send};
 use super::run::{self, MethodCall};
 use super::server::Server;
@@ -203,7 +204,7 @@ impl Calls {
     }
 
     fn run(&self, server: &Server, client: u32) {
-        while let Some((number, method, object, body)) = self.next() {
+        while let Some(((number, method, object, body), place)) = self.next(server) {
             let peer = server.tables.lock_unpoisoned().peer(client);
             let Some(peer) = peer else { break };
             let (arguments, received) = body.unpack();
@@ -212,7 +213,7 @@ impl Calls {
             server.calls.fetch_add(1, Relaxed);
             let (outcome, answering) =
                 deferred::with_caller(CallId { client, call: number }, AnswerPlace::Connection, || {
-                    run::run(server, call, Vec::new(), || ())
+                    run::run(server, call, (place, Vec::new()), || ())
                 });
             if let Answering::Later = answering {
                 continue;
@@ -223,8 +224,8 @@ impl Calls {
         self.state.lock_unpoisoned().threads -= 1;
     }
 
-    /// The next call to run. `None`: there is none for a while, or the connection has ended.
-    fn next(&self) -> Option<WaitingCall> {
+    /// The next call to run, with its place. `None`: there is none for a while, or the connection has ended.
+    fn next(&self, server: &Server) -> Option<(WaitingCall, Option<Place>)> {
         let mut state = self.state.lock_unpoisoned();
         loop {
             if state.has_ended {
@@ -232,7 +233,9 @@ impl Calls {
             }
             if let Some(call) = state.waiting.pop_front() {
                 self.changed.notify_all();
-                return Some(call);
+                // Before another thread takes the next one.
+                let place = run::line_up(server, call.1, call.2);
+                return Some((call, place));
             }
             state.idle += 1;
             let (after, waited) = self.changed.wait_timeout(state, IDLE_TIME).unwrap_or_else(PoisonError::into_inner);

@@ -6,7 +6,7 @@ use std::io::Write as _;
 use std::mem;
 use std::sync::Arc;
 
-use super::instance::Instance;
+use super::instance::{Instance, Place};
 use super::scope;
 use super::server::Server;
 use super::wire::Status;
@@ -30,6 +30,12 @@ pub(super) struct MethodCall<'a> {
     pub(super) tasks: bool,
 }
 
+impl<'a> MethodCall<'a> {
+    fn payload(self) -> (&'a [u8], &'a Received) {
+        (self.arguments, self.received)
+    }
+}
+
 /// What came of it.
 #[derive(Debug)]
 pub(super) struct Outcome {
@@ -48,31 +54,49 @@ impl Outcome {
     }
 }
 
-/// Runs a call. The result goes into `buffer`. `before_wait` runs before this thread waits for another call.
-pub(super) fn run(server: &Server, call: MethodCall<'_>, buffer: Vec<u8>, before_wait: impl FnOnce()) -> Outcome {
+/// The place of a call in the line of its object. `None`: it is of no object that is there.
+///
+/// Runs in: the manager, on the thread that takes a client's calls, before another thread can take the next one.
+pub(super) fn line_up(server: &Server, method: u32, object: u64) -> Option<Place> {
+    let RegistrationKind::Method { exclusive, .. } = lookup_method(method)?.kind() else { return None };
+    let instance = server.tables.lock_unpoisoned().object(object)?;
+    Some(instance.line_up(exclusive))
+}
+
+/// Runs a call, which may have a `place` in the line of its object. The result goes into `buffer`. `before_wait` runs before
+/// this thread waits for another call.
+pub(super) fn run(
+    server: &Server,
+    call: MethodCall<'_>,
+    (place, buffer): (Option<Place>, Vec<u8>),
+    before_wait: impl FnOnce(),
+) -> Outcome {
     let Some(task) = lookup_method(call.method).or_else(|| lookup(call.method).filter(|_| call.tasks)) else {
         return Outcome::without_result(Status::UnknownTask, buffer);
     };
     match task.kind() {
-        RegistrationKind::Task => execute(task, call, buffer),
+        RegistrationKind::Task => execute(task, call.payload(), buffer),
         RegistrationKind::Constructor(_) => {
-            let (mut outcome, made) = scope::with_constructor(|| execute(task, call, buffer));
+            let (mut outcome, made) = scope::with_constructor(|| execute(task, call.payload(), buffer));
             if outcome.status == Status::Done {
                 outcome.made = made;
             }
             outcome
         }
         RegistrationKind::Method { of, exclusive } => {
-            let instance = server.tables.lock_unpoisoned().object(call.object);
+            let instance = match &place {
+                Some(place) => Some(Arc::clone(place.instance())),
+                None => server.tables.lock_unpoisoned().object(call.object),
+            };
             let Some(instance) = instance else { return Outcome::without_result(Status::NoObject, buffer) };
             if instance.object_type() != of() {
                 return Outcome::without_result(Status::WrongType, buffer);
             }
-            let admission = match scope::try_admit(&instance, exclusive) {
-                Ok(Some(admission)) => admission,
-                Ok(None) => {
+            let admission = match scope::try_admit(&instance, exclusive, place) {
+                Ok(Ok(admission)) => admission,
+                Ok(Err(place)) => {
                     before_wait();
-                    instance.admit(exclusive)
+                    place.admit()
                 }
                 Err(_) => return Outcome::without_result(Status::Reentered, buffer),
             };
@@ -80,17 +104,18 @@ pub(super) fn run(server: &Server, call: MethodCall<'_>, buffer: Vec<u8>, before
                 return Outcome::without_result(Status::Poisoned, buffer);
             }
             drop(instance);
-            scope::with_object(admission, || execute(task, call, buffer))
+            scope::with_object(admission, || execute(task, call.payload(), buffer))
         }
     }
 }
 
-fn execute(task: &Registration, call: MethodCall<'_>, buffer: Vec<u8>) -> Outcome {
+/// Runs a stub on these arguments, with what came beside them. The result goes into `buffer`.
+pub(super) fn execute(task: &Registration, (arguments, received): (&[u8], &Received), buffer: Vec<u8>) -> Outcome {
     let mut sink = SingleResult { generation: atfork::generation(), result: None };
     let (mut spill, mut handles) = (NoSpill, Handles::default());
     let mut writer = Writer::new(buffer, usize::MAX, &mut spill);
-    handles::provide(call.received, || {
-        handles::collect(&mut handles, || run_each(task, [call.arguments], &mut sink, &mut writer));
+    handles::provide(received, || {
+        handles::collect(&mut handles, || run_each(task, [arguments], &mut sink, &mut writer));
     });
     let _ = std::io::stdout().flush();
     sink.result.unwrap_or_else(|| Outcome::without_result(Status::BadResult, Vec::new()))

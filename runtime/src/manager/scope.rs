@@ -10,7 +10,7 @@ use std::mem;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use super::instance::{Admission, Instance};
+use super::instance::{Admission, Instance, Place};
 use crate::task::{Object, ObjectRefusal, StubError};
 
 thread_local! {
@@ -53,15 +53,21 @@ pub(crate) fn with_constructor<R>(call: impl FnOnce() -> R) -> (R, Option<Arc<In
     (outcome, put(None).ok().flatten())
 }
 
-/// Lets a call of this thread into `instance` if it need not wait. `None`: it has to, by [`Instance::admit`].
+/// Lets a call of this thread into `instance` if it need not wait, from its `place` in the line if it has one. Else its place
+/// is inside, from which it has to be admitted.
 ///
 /// # Errors
 /// [`ObjectRefusal::Reentered`]: it would wait for this thread.
-pub(crate) fn try_admit(instance: &Arc<Instance>, exclusive: bool) -> Result<Option<Admission>, ObjectRefusal> {
-    match held(instance) {
-        None => Ok(instance.try_admit(exclusive)),
-        Some(false) if !exclusive => Ok(Some(instance.admit_beside())),
-        Some(_) => Err(ObjectRefusal::Reentered),
+pub(super) fn try_admit(
+    instance: &Arc<Instance>,
+    exclusive: bool,
+    place: Option<Place>,
+) -> Result<Result<Admission, Place>, ObjectRefusal> {
+    match (held(instance), place) {
+        (None, Some(place)) => Ok(place.try_admit()),
+        (None, None) => Ok(instance.try_admit(exclusive).ok_or_else(|| instance.line_up(exclusive))),
+        (Some(false), _) if !exclusive => Ok(Ok(instance.admit_beside())),
+        (Some(_), _) => Err(ObjectRefusal::Reentered),
     }
 }
 
@@ -249,7 +255,7 @@ mod tests {
     fn call_that_would_wait_for_its_own_thread_is_refused() {
         let instance = Instance::new(Number(1));
         let within = |outer, inner| {
-            let call = || try_admit(&instance, inner).map(|admission| admission.is_some());
+            let call = || try_admit(&instance, inner, None).map(|admission| admission.is_ok());
             with_object(instance.admit(outer), call)
         };
         assert_eq!(within(false, false), Ok(true));
@@ -257,9 +263,9 @@ mod tests {
             assert_eq!(within(outer, inner), Err(ObjectRefusal::Reentered));
         }
         let other = Instance::new(Other);
-        let beside = with_object(instance.admit(true), || try_admit(&other, true).unwrap().is_some());
+        let beside = with_object(instance.admit(true), || try_admit(&other, true, None).unwrap().is_ok());
         assert!(beside);
-        assert!(try_admit(&instance, true).unwrap().is_some(), "nothing is left behind");
+        assert!(try_admit(&instance, true, None).unwrap().is_ok(), "nothing is left behind");
     }
 
     #[test]

@@ -278,7 +278,7 @@ impl Server {
         let (arguments, received) = (AlignedBytes::copied(bytes), Received::of_own(handles));
         let call = MethodCall { method, object, arguments: arguments.as_slice(), received: &received, tasks: true };
         let caller = CallId { client: 0, call: self.calls.load(Relaxed) };
-        let run = || run::run(self, call, Vec::new(), || ());
+        let run = || run::run(self, call, (None, Vec::new()), || ());
         let (mut outcome, answering) = deferred::with_caller(caller, AnswerPlace::Own, run);
         if let Answering::Own(answer) = answering {
             (outcome.status, outcome.bytes, outcome.handles) = answer.wait();
