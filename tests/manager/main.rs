@@ -15,6 +15,7 @@ mod managed;
 mod object;
 mod objects;
 mod remote;
+mod starts;
 mod storms;
 mod times;
 mod travel;

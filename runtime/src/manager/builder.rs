@@ -4,20 +4,24 @@
 
 use std::sync::atomic::Ordering::{Acquire, Relaxed};
 use std::sync::{Arc, Mutex};
+use std::time::Instant;
 
 use super::client::Client;
 use super::held::Route;
+use super::initializer::{FirstCall, StartFailure};
 use super::memory::ManagerMemory;
 use super::owner::Manager;
 use super::remote::ListenAt;
-use super::serve::{Parts, serve};
+use super::serve::{INITIALIZES, Parts, SERVES, serve};
 use super::wire::{ClientRequest, ManagerId, TravellingHandle};
+use crate::call::EncodedCall;
 use crate::channel::Queue;
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Execution, Result};
 use crate::link::StartMethod;
 use crate::process::{Process, ProcessBuilder, attribute_setters};
 use crate::supervisor::SpawnAttributes;
 use crate::sync::futex_wait;
+use crate::task::Task;
 
 /// Options for a manager. Made by [`Manager::builder`].
 ///
@@ -36,6 +40,7 @@ pub struct ManagerBuilder {
     options: SpawnAttributes,
     max_pending: Option<u32>,
     listen: Vec<ListenAt>,
+    initializer: Option<Result<EncodedCall>>,
 }
 
 impl ManagerBuilder {
@@ -55,6 +60,34 @@ impl ManagerBuilder {
     /// until there are fewer. As many as there is memory for unless asked.
     pub fn max_pending(mut self, calls: u32) -> Self {
         self.max_pending = Some(calls);
+        self
+    }
+
+    /// A task that the manager runs before it takes calls. The arguments are encoded here and now.
+    ///
+    /// If it panics, [`start`](Self::start) fails with that, and so it does if the manager dies in it. The task's `timeout`
+    /// acts: a manager whose initializer takes longer is killed. Without one, `start` waits as long as the initializer takes.
+    /// `retries` and `memory_limit` are refused.
+    ///
+    /// # Examples
+    /// ```
+    /// use std::sync::OnceLock;
+    /// use process_task::{Manager, process_task};
+    ///
+    /// static WORD: OnceLock<String> = OnceLock::new();
+    ///
+    /// #[process_task]
+    /// fn greet_with(word: &str) { WORD.set(word.to_owned()).unwrap() }
+    ///
+    /// #[process_task]
+    /// fn greeting(name: &str) -> String { format!("{} {name}", WORD.get().unwrap()) }
+    ///
+    /// let manager = Manager::builder().initializer(greet_with, "hello").start()?;
+    /// assert_eq!(manager.call(greeting, "world")?, "hello world");
+    /// # process_task::Result::Ok(())
+    /// ```
+    pub fn initializer<T: Task<Output = ()>>(mut self, task: T, args: T::Args<'_>) -> Self {
+        self.initializer = Some(EncodedCall::new(task, args));
         self
     }
 
@@ -103,7 +136,8 @@ impl ManagerBuilder {
     /// Starts the manager, and waits until it takes calls.
     ///
     /// # Errors
-    /// The process could not be started, or ended before it took calls.
+    /// The process could not be started, or ended before it took calls; or the initializer panicked, took too long, has
+    /// arguments that could not be encoded, or options that do not act here.
     pub fn start(self) -> Result<Manager> {
         let name = self.name.unwrap_or_else(|| "manager".to_owned());
         let refused = |errno| Error::could_not_start("share memory with a manager", errno);
@@ -112,6 +146,8 @@ impl ManagerBuilder {
             return Err(Error::invalid("max_pending must be at least 1; leave it out for no limit"));
         }
         shared.words().most_calls.store(self.max_pending.unwrap_or(0), Relaxed);
+        let initializer = self.initializer.transpose()?;
+        let first = initializer.as_ref().map(FirstCall::of).transpose()?;
         let (sender, receiver) = Queue::<ClientRequest>::unbounded()?.split();
         let id = ManagerId::random();
         let parts = Parts {
@@ -121,9 +157,10 @@ impl ManagerBuilder {
             receiver,
             sender: sender.clone(),
             listen: self.listen,
+            initializer: first,
         };
         let process = ProcessBuilder::new().name(&name).attributes(self.options).spawn(serve, parts)?;
-        let process = wait_until_it_serves(process, &shared)?;
+        let process = wait_until_it_serves(process, &shared, initializer.as_ref())?;
         let client = Client::connect((id, &name), || Ok((sender, shared)))?;
         let process = Arc::new(Mutex::new(process));
         let _ = client.process.set(Arc::clone(&process));
@@ -131,23 +168,56 @@ impl ManagerBuilder {
     }
 }
 
-fn wait_until_it_serves(process: Process<std::result::Result<(), String>>, shared: &ManagerMemory) -> Result<Started> {
-    let serves = &shared.words().serves;
-    while serves.load(Acquire) == 0 {
-        if process.is_finished() {
-            let (name, pid) = (process.name().to_owned(), process.pid().unwrap_or(0));
-            let reason = match process.join()? {
-                Err(reason) => reason,
-                Ok(()) => "it ended at once".to_owned(),
-            };
-            return Err(Error::could_not_start(reason, crate::sys::Errno::UnknownErrno).in_process(&name, pid));
+fn wait_until_it_serves(
+    process: Started,
+    shared: &ManagerMemory,
+    initializer: Option<&EncodedCall>,
+) -> Result<Started> {
+    let phase = &shared.words().phase;
+    let limit = initializer.and_then(|initializer| initializer.options().timeout);
+    let task = initializer.map(|initializer| initializer.task().name());
+    let mut begun = None;
+    loop {
+        let now = phase.load(Acquire);
+        if now == SERVES {
+            // The thread that wakes up here sees the process that was written before.
+            debug_assert!(shared.words().process.load(Relaxed) != 0);
+            return Ok(process);
         }
-        let _ = futex_wait::sleep(serves, 0, None);
+        if process.is_finished() {
+            return Err(not_started(process, task.filter(|_| phase.load(Acquire) == INITIALIZES)));
+        }
+        if now == INITIALIZES
+            && let Some(limit) = limit
+        {
+            let elapsed = begun.get_or_insert_with(Instant::now).elapsed();
+            if elapsed >= limit {
+                let error = Error::new(ErrorKind::TimedOut { limit, elapsed }, Execution::Unknown);
+                process.kill()?;
+                let error =
+                    error.in_process(process.name(), process.pid().unwrap_or(0)).in_task(task.unwrap_or_default());
+                // How a process ends that was killed says nothing new.
+                let _ = process.join();
+                return Err(error);
+            }
+            let _ = futex_wait::sleep(phase, now, Instant::now().checked_add(limit.saturating_sub(elapsed)));
+        } else {
+            let _ = futex_wait::sleep(phase, now, None);
+        }
     }
-    // The thread that wakes up here sees the process that was written before.
-    debug_assert!(shared.words().process.load(Relaxed) != 0);
-    Ok(process)
+}
+
+/// Why a manager's process has ended before it took calls. `initializer`: the name of what it ran, if it was in that.
+fn not_started(process: Started, initializer: Option<&'static str>) -> Error {
+    let (name, pid) = (process.name().to_owned(), process.pid().unwrap_or(0));
+    let error = match (process.join(), initializer) {
+        (Ok(Err(failure)), _) => failure.into_error(initializer),
+        (Ok(Ok(())), _) => Error::could_not_start("it ended at once", crate::sys::Errno::UnknownErrno),
+        (Err(error), Some(initializer)) => error.with_note(format!("it was in its initializer `{initializer}`")),
+        (Err(error), None) => error,
+    };
+    error.in_process(&name, pid)
 }
 
 /// The process of a manager.
-pub(super) type Started = Process<std::result::Result<(), String>>;
+pub(super) type Started = Process<std::result::Result<(), StartFailure>>;

@@ -27,8 +27,8 @@ pub(crate) struct ManagerWords {
     pub(super) ticks: AtomicU32,
     /// The processor, and 1, on which the leader last looked for requests.
     pub(super) cpu: AtomicU32,
-    /// Not 0: the manager takes requests.
-    pub(super) serves: AtomicU32,
+    /// How far the manager is: see [`serve`](super::serve).
+    pub(super) phase: AtomicU32,
     /// The manager in the table of processes.
     pub(super) process: AtomicU32,
     /// The manager's process id.
@@ -44,7 +44,7 @@ words!(ManagerWords {
     nudges: AtomicU32,
     ticks: AtomicU32,
     cpu: AtomicU32,
-    serves: AtomicU32,
+    phase: AtomicU32,
     process: AtomicU32,
     pid: AtomicU32,
     most_calls: AtomicU32,

@@ -33,7 +33,7 @@
 //!
 //! | file | what it owns |
 //! |---|---|
-//! | `builder`, `owner`, `handle` | starting a manager, ending it, and the way to it |
+//! | `builder`, `initializer`, `owner`, `handle` | starting a manager, ending it, and the way to it |
 //! | `proxy`, `call_handle` | a reference to an object, and calls through it |
 //! | `held` | which process has a reference, and how one travels |
 //! | `client`, `short_calls`, `pending` | the client's side of calls, in memory and by queue |
@@ -66,6 +66,7 @@ mod handle;
 mod held;
 #[cfg(test)]
 mod hostile_tests;
+mod initializer;
 pub(crate) mod instance;
 mod leader;
 pub mod managed;

@@ -8,7 +8,9 @@ use std::sync::atomic::Ordering::{Relaxed, Release};
 use serde::{Deserialize, Serialize};
 
 use super::held::TravellingMemory;
+use super::initializer::{FirstCall, StartFailure};
 use super::leader;
+use super::memory::ManagerMemory;
 use super::remote::{self, ListenAt};
 use super::server::Server;
 use super::wire::{ClientRequest, ManagerId};
@@ -27,27 +29,49 @@ pub(super) struct Parts {
     pub(super) receiver: QueueReceiver<ClientRequest>,
     pub(super) sender: QueueSender<ClientRequest>,
     pub(super) listen: Vec<ListenAt>,
+    pub(super) initializer: Option<FirstCall>,
 }
 
 /// Is a manager until it is told to end. Says why it could not become one.
 #[process_task]
-pub(super) fn serve(parts: Parts) -> Result<(), String> {
-    let Parts { id, name, shared, receiver, sender, listen } = parts;
+pub(super) fn serve(parts: Parts) -> Result<(), StartFailure> {
+    let Parts { id, name, shared, receiver, sender, listen, initializer } = parts;
     let shared = shared.0;
+    if let Some(initializer) = initializer {
+        set_phase(&shared, INITIALIZES);
+        initializer.run()?;
+        set_phase(&shared, BEGINS);
+    }
     // Each message on its way with a proxy in it takes a descriptor here.
     let (_, most) = limits::current()[limits::OPEN_FILES];
     let _ = limits::set(limits::OPEN_FILES, (most, most));
     let server = Server::new((id, name), Arc::clone(&shared), (receiver, sender));
-    let server = Arc::new(server.map_err(|errno| format!("make an epoll set: {}", errno.desc()))?);
+    let server = server.map_err(|errno| StartFailure::Step(format!("make an epoll set: {}", errno.desc())))?;
+    let server = Arc::new(server);
     Server::become_own(&server);
-    leader::start(&server).map_err(|error| format!("start a thread: {error}"))?;
-    let addresses = remote::listen(&server, &listen)?;
+    leader::start(&server).map_err(|error| StartFailure::Step(format!("start a thread: {error}")))?;
+    let addresses = remote::listen(&server, &listen).map_err(StartFailure::Step)?;
     let _ = server.addresses.set(addresses);
     let words = shared.words();
     words.pid.store(std::process::id(), Relaxed);
     words.process.store(proc_table::current().bits(), Relaxed);
-    words.serves.store(1, Release);
-    futex_wait::wake_all(&words.serves);
+    set_phase(&shared, SERVES);
     server.wait_for_end();
     Ok(())
+}
+
+/// The manager sets itself up.
+const BEGINS: u32 = 0;
+
+/// The manager runs its initializer.
+pub(super) const INITIALIZES: u32 = 1;
+
+/// The manager takes calls.
+pub(super) const SERVES: u32 = 2;
+
+/// Says how far the manager is, to the thread that starts it.
+fn set_phase(shared: &ManagerMemory, phase: u32) {
+    let word = &shared.words().phase;
+    word.store(phase, Release);
+    futex_wait::wake_all(word);
 }

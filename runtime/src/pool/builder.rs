@@ -5,12 +5,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::config::{EncodedCall, PoolConfig};
+use super::config::PoolConfig;
 use super::inline;
 use super::pool::Pool;
 use super::shared::Shared;
 use super::size::check_size;
 use super::worker_start;
+use crate::call::EncodedCall;
 use crate::error::{Error, Result};
 use crate::link::StartMethod;
 use crate::process::available_parallelism;

@@ -4,13 +4,9 @@
 
 use std::time::Duration;
 
-use crate::call::encode;
-use crate::codec::handles::Handles;
-use crate::error::{Error, Result};
-use crate::link::{Payload, SharedBufferPool};
+use crate::call::EncodedCall;
+use crate::error::Error;
 use crate::supervisor::SpawnAttributes;
-use crate::sys;
-use crate::task::{Options as Limits, Registration, Task};
 
 /// The settings that workers are made by.
 #[derive(Debug)]
@@ -53,42 +49,5 @@ impl PoolConfig {
             Some(initializer) => error.clone().in_task(initializer.task().name()),
             None => error.clone(),
         }
-    }
-}
-
-/// A task with its arguments, to be run in each worker.
-#[derive(Debug)]
-pub(super) struct EncodedCall {
-    task: &'static Registration,
-    options: Limits,
-    arguments: Vec<u8>,
-    handles: Handles,
-}
-
-impl EncodedCall {
-    /// # Errors
-    /// The arguments cannot be encoded.
-    pub(super) fn new<T: Task<Output = ()>>(task: T, args: T::Args<'_>) -> Result<Self> {
-        let (registration, options) = (task.registration(), task.options());
-        let payload = encode::<T>(args, &SharedBufferPool::default())?;
-        let arguments = payload.bytes().to_vec();
-        Ok(Self { task: registration, options, arguments, handles: payload.handles().clone() })
-    }
-
-    pub(super) fn task(&self) -> &'static Registration {
-        self.task
-    }
-
-    /// How it is to behave.
-    pub(super) fn options(&self) -> Limits {
-        self.options
-    }
-
-    /// The request for it.
-    ///
-    /// # Errors
-    /// There is no memory for it.
-    pub(super) fn payload(&self) -> sys::Result<Payload> {
-        Ok(Payload::of_bytes(&self.arguments)?.with(self.handles.clone()))
     }
 }

@@ -13,10 +13,10 @@ use std::process::ExitStatus;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::config::{EncodedCall, PoolConfig};
+use super::config::PoolConfig;
 use super::death::{Death, DeathCheck, Dying};
 use super::slot::{Request, Worker};
-use crate::call::outcome;
+use crate::call::{EncodedCall, outcome};
 use crate::error::{Error, ErrorKind, Execution, Result};
 use crate::link::frame::FrameKind;
 use crate::supervisor::ChildHandle;

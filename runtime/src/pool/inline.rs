@@ -11,8 +11,8 @@
 use std::ffi::OsStr;
 use std::sync::{Once, OnceLock};
 
-use super::config::{EncodedCall, PoolConfig};
-use crate::call::{outcome, panics, run_one};
+use super::config::PoolConfig;
+use crate::call::{EncodedCall, outcome, panics, run_one};
 use crate::codec::handles::Received;
 use crate::error::{Error, Result};
 use crate::link::frame::FrameKind;
