@@ -19,7 +19,7 @@
 //! ```
 //!
 //! The plate is two grids of cells in shared memory. In each phase every process reads one grid and writes its rows of the
-//! other, so nobody may begin a phase before all have ended the last. A process that is killed breaks the barrier: the
+//! other, so none may begin a phase before all have ended the last. A process that is killed breaks the barrier: the
 //! others have an error within a tenth of a second, where they would otherwise wait for ever.
 
 use std::ops::Range;
@@ -42,7 +42,7 @@ fn compute(grids: [Shared<Grid>; 2], barrier: Shared<Barrier>, rows: Range<usize
     let mut chosen = 0;
     for phase in 0..PHASES {
         spread(&grids[phase % 2], &grids[(phase + 1) % 2], rows.clone());
-        chosen += usize::from(barrier.wait().expect("nobody was killed").is_leader());
+        chosen += usize::from(barrier.wait().expect("no process was killed").is_leader());
     }
     chosen
 }

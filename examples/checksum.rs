@@ -72,7 +72,7 @@ fn main() -> ExitCode {
             eprintln!("checksum: {failures} could not be hashed");
             ExitCode::FAILURE
         }
-        // Whoever read our output has seen enough of it.
+        // The reader of our output has seen enough of it.
         Err(error) if error.kind() == ErrorKind::BrokenPipe => ExitCode::FAILURE,
         Err(error) => {
             eprintln!("checksum: {error}");

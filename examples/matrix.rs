@@ -50,7 +50,7 @@ fn compute(
     range: usize,
     first_row: usize,
 ) {
-    // What a writer left there who was killed is written over.
+    // What a killed writer left there is written over.
     let mut rows = product.write(range).unwrap_or_else(PoisonError::into_inner);
     multiply(&a[first_row * size..][..rows.len()], &b, &mut rows, size);
 }
@@ -90,7 +90,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     pool.map(compute, ranges.map(|range| (a.clone(), b.clone(), product.clone(), size, range, range * rows)))?;
     let by_all = start.elapsed();
     let stats = pool.stats();
-    // The workers have let go of it, so nobody can write to it any more, and the kernel seals it.
+    // The workers have let go of it, so no process can write to it any more, and the kernel seals it.
     let product = product.freeze()?;
 
     let start = Instant::now();

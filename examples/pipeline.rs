@@ -8,7 +8,7 @@
 //!                 split            count
 //! ```
 //!
-//! Nobody tells a stage that its work is over: when the last producer of a queue is gone, by its end or by `kill -9`, the
+//! Nothing tells a stage that its work is over: when the last producer of a queue is gone, by its end or by `kill -9`, the
 //! consumers get what is left in it, and then the word that it is closed. So a stage that dies never makes another one wait;
 //! its `join` says what happened, and the program fails, since what that process had taken is missing.
 //!
@@ -79,7 +79,7 @@ fn count_words(words: QueueReceiver<Vec<String>>, counts: QueueSender<Counts>) {
             *own.entry(word).or_default() += 1;
         }
     }
-    // If nobody wants them any more, there is nobody to tell.
+    // If they are not wanted any more, there is nothing to tell.
     let _ = counts.send(own);
 }
 
@@ -101,7 +101,7 @@ fn rank_words(counts: QueueReceiver<Counts>, top: usize) -> Vec<(String, u64)> {
 fn main() -> ExitCode {
     match run(&Options::parse()) {
         Ok(()) => ExitCode::SUCCESS,
-        // Whoever read our output has seen enough of it.
+        // The reader of our output has seen enough of it.
         Err(error) if error.kind() == ErrorKind::BrokenPipe => ExitCode::FAILURE,
         Err(error) => {
             eprintln!("pipeline: {error}");

@@ -12,9 +12,9 @@
 //! put: 4500, consumed once: 4499, twice: 0, lost with their taker: 1
 //! ```
 //!
-//! With `--ledger` it also prints each item that was put, and who consumed it.
+//! With `--ledger` it also prints each item that was put, and which process consumed it.
 //!
-//! A killed producer leaves no half of an item, and nobody waits for it: the consumers get what it had put before. A killed
+//! A killed producer leaves no half of an item, and no process waits for it: the consumers get what it had put before. A killed
 //! consumer takes along the one item that it had taken, if any; all others go to the other consumers. When
 //! the last producer is gone, the consumers get what is left, and then the word that the queue is closed. To have an item
 //! back whose taker was killed, use a `JoinableQueue`.
@@ -41,7 +41,7 @@ type Item = (usize, usize);
 /// How far each producer, or consumer, has come.
 type Progress = Shared<[AtomicU32]>;
 
-/// Who consumed each item, and how often: a byte for each consumer.
+/// Which process consumed each item, and how often: a byte for each consumer.
 type Ledger = Shared<[AtomicU32]>;
 
 #[process_task]

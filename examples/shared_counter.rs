@@ -10,7 +10,7 @@
 //! ```
 //!
 //! It reads as with threads, with `Shared` in the place of `Arc`. A holder that is killed poisons the mutex, as one that
-//! panics does in the standard library: nobody waits for it, and who locks next is told that the data may be half changed.
+//! panics does in the standard library: no process waits for it, and the next locker is told that the data may be half changed.
 
 use nix::sys::signal::{Signal, raise};
 use process_task::sync::Mutex;
@@ -22,13 +22,13 @@ const TIMES: u64 = 1_000;
 #[process_task]
 fn count(counter: Shared<Mutex<u64>>, times: u64) {
     for _ in 0..times {
-        *counter.lock().expect("nobody has died yet") += 1;
+        *counter.lock().expect("no process has died yet") += 1;
     }
 }
 
 #[process_task]
 fn count_and_die(counter: Shared<Mutex<u64>>) {
-    let mut number = counter.lock().expect("nobody has died yet");
+    let mut number = counter.lock().expect("no process has died yet");
     *number += 1;
     raise(Signal::SIGKILL).expect("a process may signal itself");
 }
@@ -37,7 +37,7 @@ fn main() -> process_task::Result<()> {
     let counter = Shared::new(Mutex::new(0))?;
     let pool = Pool::builder().workers(4).build()?;
     pool.map(count, (0..CALLS).map(|_| (counter.clone(), TIMES)))?;
-    let total = *counter.lock().expect("nobody has died yet");
+    let total = *counter.lock().expect("no process has died yet");
     assert_eq!(total, CALLS * TIMES);
     println!("counted:  {total} by {CALLS} calls on 4 workers");
 

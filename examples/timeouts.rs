@@ -1,4 +1,4 @@
-//! A task that never ends, its neighbours, which do, and who decides how long is too long.
+//! A task that never ends, its neighbours, which do, and what decides how long is too long.
 //!
 //! Run it with `cargo run --example timeouts`. It prints:
 //!
@@ -43,7 +43,7 @@ fn main() -> Result<(), Error> {
         }
     }
 
-    // One call may have its own limit. Only who asks for it has a call made again.
+    // One call may have its own limit. A call is made again only if it asks for that.
     let impatient = steps_to_one.timeout(Duration::from_millis(500));
     if let Err(error) = pool.call(impatient.retries(1), 5) {
         let attempts = 1 + error.attempts().len();

@@ -47,7 +47,7 @@ fn count(text: &str) -> HashMap<String, u64> {
 fn main() -> ExitCode {
     match run(&Options::parse()) {
         Ok(()) => ExitCode::SUCCESS,
-        // Whoever read our output has seen enough of it.
+        // The reader of our output has seen enough of it.
         Err(error) if error.kind() == ErrorKind::BrokenPipe => ExitCode::FAILURE,
         Err(error) => {
             eprintln!("wordcount: {error}");

@@ -42,7 +42,7 @@ fn make_table(size: usize) {
     primes.made += 1;
 }
 
-/// Whether `number` is a prime; and who says so, after how many calls, with the how manieth table.
+/// Whether `number` is a prime; and which process says so, after how many calls, with the how manieth table.
 #[process_task]
 fn is_prime(number: usize) -> (bool, String, u32, u32) {
     let mut primes = worker_state::<Primes>();

@@ -121,7 +121,7 @@ fn a_static_program_with_fat_lto_linked_by_gnu_ld_boots() {
 #[test]
 fn two_versions_in_one_program_start_their_own_processes() {
     let program = build_of("versions", DEBUG);
-    Run::of(Command::new(&program), "versions").end().prints("ours\nother\nours\n").nobody_runs(&program);
+    Run::of(Command::new(&program), "versions").end().prints("ours\nother\nours\n").no_copy_runs(&program);
 }
 
 // ── The surroundings ──
@@ -131,7 +131,7 @@ fn a_program_without_any_environment_boots() {
     let program = build(DEBUG);
     let mut command = Command::new(&program);
     command.env_clear();
-    Run::of(command, "no-environment").end().prints(&transcript(CAUGHT)).nobody_runs(&program);
+    Run::of(command, "no-environment").end().prints(&transcript(CAUGHT)).no_copy_runs(&program);
 }
 
 #[test]
@@ -142,7 +142,7 @@ fn a_program_with_closed_standard_streams_boots() {
         let written = folder().join(format!("closed-{number}.written"));
         let mut command = shell(&format!("exec \"$0\" {closing}"), &program);
         command.arg(&written);
-        Run::of(command, &format!("closed-{number}")).end().prints("").nobody_runs(&program);
+        Run::of(command, &format!("closed-{number}")).end().prints("").no_copy_runs(&program);
         assert_eq!(fs::read_to_string(&written).unwrap(), transcript(CAUGHT), "{closing}");
     }
 }
@@ -164,7 +164,7 @@ fn deleted_then_replaced_program_still_starts_processes() {
     fs::copy("/bin/false", &program).unwrap();
     stdin.write_all(b"\n").unwrap();
     let expected = format!("waiting\n{0}waiting\n{0}", transcript(CAUGHT));
-    run.end().prints(&expected).nobody_runs(&program);
+    run.end().prints(&expected).no_copy_runs(&program);
     fs::remove_file(&program).unwrap();
 }
 
@@ -183,7 +183,7 @@ fn program_replaced_before_first_start_runs_its_old_image() {
     fs::rename(&other, &program).unwrap();
     stdin.write_all(b"\n\n").unwrap();
     let expected = format!("waiting\n{0}waiting\n{0}", transcript(CAUGHT));
-    run.end().prints(&expected).nobody_runs(&program);
+    run.end().prints(&expected).no_copy_runs(&program);
     fs::remove_file(&program).unwrap();
 }
 
@@ -206,7 +206,7 @@ fn a_mark_that_means_nothing_changes_nothing() {
     for (number, mark) in marks.into_iter().enumerate() {
         let mut command = Command::new(&program);
         command.env(MARK, mark);
-        Run::of(command, &format!("mark-{number}")).end().prints(&transcript(CAUGHT)).nobody_runs(&program);
+        Run::of(command, &format!("mark-{number}")).end().prints(&transcript(CAUGHT)).no_copy_runs(&program);
     }
 }
 
@@ -219,7 +219,7 @@ fn a_file_that_a_strangers_mark_names_stays_open_and_inherited() {
         let mut command = shell("exec \"$0\" read 3 3<\"$1\"", &program);
         command.arg(&content).env(MARK, mark);
         let expected = format!("what the file holds\n{}", transcript(CAUGHT));
-        Run::of(command, &format!("mark-file-{number}")).end().prints(&expected).nobody_runs(&program);
+        Run::of(command, &format!("mark-file-{number}")).end().prints(&expected).no_copy_runs(&program);
     }
 }
 
@@ -229,15 +229,15 @@ fn boot_leaves_messages_on_a_foreign_socket() {
     for (number, role) in ["server", "child"].into_iter().enumerate() {
         let (ours, theirs) =
             socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC).unwrap();
-        send(ours.as_raw_fd(), b"for somebody else", MsgFlags::empty()).unwrap();
+        send(ours.as_raw_fd(), b"for another program", MsgFlags::empty()).unwrap();
         let mut command = shell("exec \"$0\" 3<&0 <&-", &program);
         command
             .stdin(theirs.try_clone().unwrap())
             .env(MARK, if role == "server" { "server:0:3" } else { "child:0:3:1:4:5" });
-        Run::of(command, &format!("mark-socket-{number}")).end().prints(&transcript(CAUGHT)).nobody_runs(&program);
+        Run::of(command, &format!("mark-socket-{number}")).end().prints(&transcript(CAUGHT)).no_copy_runs(&program);
         let mut bytes = [0; 64];
         let read = recv(theirs.as_fd().as_raw_fd(), &mut bytes, MsgFlags::MSG_DONTWAIT).unwrap();
-        assert_eq!(&bytes[..read], b"for somebody else");
+        assert_eq!(&bytes[..read], b"for another program");
     }
 }
 
@@ -247,7 +247,7 @@ fn a_privileged_program_obeys_no_mark_and_never_runs_twice() {
         println!("skipped: only root can give a program more rights than its caller has");
         return;
     }
-    // Nobody must be able to reach it, who may not look into the target directory.
+    // Out of reach for every user that may not look into the target directory.
     let program = std::env::temp_dir().join(format!("process-task-privileged-{}", std::process::id()));
     let passing = Passing(program);
     let program = &passing.0;
@@ -261,7 +261,7 @@ fn a_privileged_program_obeys_no_mark_and_never_runs_twice() {
         // Where such bits count for nothing, it is a program like any other.
         let refused = ended.stderr.contains("gets more rights by being executed");
         assert!(refused || ended.stdout == transcript(CAUGHT), "{}{}", ended.stdout, ended.stderr);
-        ended.nobody_runs(program);
+        ended.no_copy_runs(program);
     }
 }
 
@@ -298,7 +298,7 @@ fn tests_run_one_a_process_as_by_nextest() {
         command.envs([("NEXTEST", "1"), ("NEXTEST_EXECUTION_MODE", "process-per-test")]);
         let ended = Run::of(command, name).end();
         assert!(ended.status.success(), "{args:?}: {}{}", ended.stdout, ended.stderr);
-        ended.nobody_runs(&binary)
+        ended.no_copy_runs(&binary)
     };
     let listed = run(&["--list", "--format", "terse"], "listed").stdout;
     let ignored = run(&["--list", "--format", "terse", "--ignored"], "ignored").stdout;
@@ -367,7 +367,7 @@ fn boots(mode: Mode, kind: &Kind, panic: &str) {
     let program = build(mode);
     assert_eq!(kind_of(&program), *kind);
     let ended = Run::of(Command::new(&program), mode.name).end();
-    let ended = ended.prints(&transcript(panic)).nobody_runs(&program);
+    let ended = ended.prints(&transcript(panic)).no_copy_runs(&program);
     assert_eq!(ended.stderr.matches("no luck here").count(), 2, "each panic is also printed: {}", ended.stderr);
 }
 

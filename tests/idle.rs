@@ -14,7 +14,7 @@ fn an_idle_pool_uses_no_processor_time() {
     support::promise(|| {
         let pool = Pool::builder().workers(4).build().unwrap();
         assert_eq!(pool.map(square, 0..1000).unwrap()[999], 998_001);
-        // Spares are made, and whoever looks before sleeping has done so.
+        // Spares are made, and each thread that looks before it sleeps has done so.
         std::thread::sleep(Duration::from_millis(300));
         let family: Vec<u32> = processes::descendants().into_keys().chain([std::process::id()]).collect();
         let before: Vec<u64> = family.iter().map(|pid| used(*pid)).collect();

@@ -3,7 +3,7 @@
 //! Runs in: the test process; its tasks run in workers. Never: signals a process that this test did not start.
 //!
 //! Four seconds, or as many as `PROCESS_TASK_SOAK_SECONDS` says, half of them under each start method. Each call that runs
-//! leaves its number in a file, and each outcome is written down by whoever waited for it, so that a call that was lost,
+//! leaves its number in a file, and each outcome is written down by the thread that waited for it, so that a call that was lost,
 //! settled twice, run twice, or said to have run when it did not, is found.
 
 mod support;

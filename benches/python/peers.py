@@ -206,7 +206,7 @@ def map_trivial(kind):
 
 
 def tasks(count, length):
-    """As many steps as take so long here, when nobody disturbs them; almost the same in each."""
+    """As many steps as take so long here, when nothing disturbs them; almost the same in each."""
     sample = 20_000
     one = min(seconds(lambda: burn(sample))[0] for _ in range(9)) / sample
     steps = round(length / one)
@@ -323,7 +323,7 @@ def death(kind):
             return taken
 
         if kind is Pool:
-            # Whoever dies holding the queue's lock stops the pool for good, so this is tried once.
+            # A process that dies holding the queue's lock stops the pool for good, so this is tried once.
             taken = one()
             return [taken] if taken is not None else "no error within 2 s: the call never ends"
         return rounds(50, one)
@@ -501,7 +501,7 @@ def produce(queue, items, ready, over):
     ready.wait()
     for item in items:
         queue.put(item)
-    over.wait()  # whoever ends before its thread has written all may take the rest along
+    over.wait()  # a process that ends before its thread has written all may take the rest along
 
 
 def consume(queue, count, ready):

@@ -1,6 +1,6 @@
 //! Tasks that need processor time: many of one length, and short ones beside a long one.
 //!
-//! Runs in: the parent. Never: sleeps in a task; a task computes as many steps as its time takes when nobody disturbs it.
+//! Runs in: the parent. Never: sleeps in a task; a task computes as many steps as its time takes when nothing disturbs it.
 
 use std::hint::black_box;
 use std::time::Duration;

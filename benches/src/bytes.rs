@@ -8,7 +8,7 @@
 //! | `to_vec` | the same copy without its release |
 //! | warm copy | `copy_from_slice` between two buffers whose pages are all present |
 //!
-//! A *cold* parcel is one that did not exist before: the first long argument of a pool, and every one of a `spawn`.
+//! A *cold* buffer is one that did not exist before: the first long argument of a pool, and every one of a `spawn`.
 
 use std::hint::black_box;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -23,10 +23,10 @@ use crate::{Outcome, python};
 
 pub(crate) const ROWS: &[Row] = &[
     Row { name: "64 MiB Vec<u8>, pool", unit: Unit::Seconds, run: owned_warm },
-    Row { name: "64 MiB Vec<u8>, pool, cold parcel", unit: Unit::Seconds, run: owned_cold },
+    Row { name: "64 MiB Vec<u8>, pool, cold buffer", unit: Unit::Seconds, run: owned_cold },
     Row { name: "64 MiB Vec<u8>, spawn", unit: Unit::Seconds, run: owned_spawn },
     Row { name: "64 MiB &[u8], pool", unit: Unit::Seconds, run: borrowed_warm },
-    Row { name: "64 MiB &[u8], pool, cold parcel", unit: Unit::Seconds, run: borrowed_cold },
+    Row { name: "64 MiB &[u8], pool, cold buffer", unit: Unit::Seconds, run: borrowed_cold },
     Row { name: "64 MiB &[u8], spawn", unit: Unit::Seconds, run: borrowed_spawn },
     Row { name: "64 MiB Vec<u8> as result, pool", unit: Unit::Seconds, run: result_warm },
 ];

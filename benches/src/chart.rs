@@ -1,6 +1,6 @@
 //! The ratios as a bar chart, in SVG.
 //!
-//! Runs in: the parent. Never: needs a font of the machine; whoever shows the picture chooses it.
+//! Runs in: the parent. Never: needs a font of the machine; the viewer of the picture chooses it.
 //!
 //! A bar begins at 1x, where both need the same: to the left we need less than the peer, to the right more. The scale is
 //! logarithmic, and a bar that does not fit ends at its border; the number beside the name is right.

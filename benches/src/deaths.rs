@@ -2,7 +2,7 @@
 //!
 //! Runs in: the parent, which kills; [`wait_for_death`] in a worker. Never: kills a worker that has not begun.
 //!
-//! The call connects to a socket of the parent and says its process id, so that the parent knows whom to kill, and that
+//! The call connects to a socket of the parent and says its process id, so that the parent knows which process to kill, and that
 //! the call runs.
 
 use std::io::{Read as _, Write as _};
@@ -29,7 +29,7 @@ const KILLS: u32 = 300;
 /// The peers need longer for a new worker.
 const FEW: u32 = 50;
 
-/// Ends when the parent lets go of the other end, in case that nobody kills it. The address is an abstract one.
+/// Ends when the parent lets go of the other end, in case that nothing kills it. The address is an abstract one.
 #[process_task]
 fn wait_for_death(address: String) -> u64 {
     let connect = || -> std::io::Result<u64> {

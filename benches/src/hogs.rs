@@ -10,7 +10,7 @@ use process_task::{Process, process_task};
 use crate::Outcome;
 use crate::machine;
 
-/// Ends by itself, in case that nobody kills it: no row takes as long.
+/// Ends by itself, in case that nothing kills it: no row takes as long.
 const AT_THE_LONGEST: Duration = Duration::from_mins(1);
 
 #[process_task]
@@ -25,7 +25,7 @@ fn spin() -> u64 {
     state
 }
 
-/// While this lives, every core has somebody who wants all of it.
+/// While this lives, every core has a process that wants all of it.
 #[derive(Debug)]
 pub(crate) struct Hogs {
     processes: Vec<Process<u64>>,

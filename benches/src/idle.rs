@@ -1,4 +1,4 @@
-//! What a pool costs while nobody uses it: processor time, and memory.
+//! What a pool costs while nothing uses it: processor time, and memory.
 //!
 //! Runs in: the parent, which reads both from `/proc`. Never: uses processor time meanwhile.
 

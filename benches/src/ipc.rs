@@ -1,7 +1,7 @@
 //! The ends of ipc-channel's channels, on their way to processes that are tasks of ours: its own way of meeting another
 //! process, by the name of a server that one client connects to.
 //!
-//! Runs in: the parent, which hands over; [`take_over`] in the child. Never: measures; whoever hands over does.
+//! Runs in: the parent, which hands over; [`take_over`] in the child. Never: measures; the side that hands over does.
 
 use ipc_channel::ipc::{IpcOneShotServer, IpcSender, channel};
 use process_task::Process;

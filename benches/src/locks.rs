@@ -1,4 +1,4 @@
-//! `sync::Mutex` in shared memory, against the mutexes of threads and of Python's processes: alone, and with a neighbour who
+//! `sync::Mutex` in shared memory, against the mutexes of threads and of Python's processes: alone, and with a neighbour that
 //! wants it too. The figures are for one time of taking it and giving it back.
 //!
 //! Runs in: the parent, and [`contend`] in two processes or two threads. Never: lets anything else lie beside a mutex in its
@@ -37,21 +37,21 @@ trait Counter: Sync {
 
 impl Counter for Mutex<u64> {
     fn count(&self) {
-        *self.lock().expect("nobody died with it") += 1;
+        *self.lock().expect("no process died with it") += 1;
     }
 
     fn counted(&self) -> u64 {
-        *self.lock().expect("nobody died with it")
+        *self.lock().expect("no process died with it")
     }
 }
 
 impl Counter for std::sync::Mutex<u64> {
     fn count(&self) {
-        *self.lock().expect("nobody panicked with it") += 1;
+        *self.lock().expect("no thread panicked with it") += 1;
     }
 
     fn counted(&self) -> u64 {
-        *self.lock().expect("nobody panicked with it")
+        *self.lock().expect("no thread panicked with it")
     }
 }
 

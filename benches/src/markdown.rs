@@ -20,7 +20,7 @@ pub(crate) fn write(path: &Path, machine: &str, lines: &[Line]) -> Outcome<()> {
          A figure is the median of the rounds, with their middle half beside it. The ratio is our figure by the peer's:\n\
          below 1x we need less. The aim is the largest ratio that we want. All pools have two workers.\n"
     )?;
-    writeln!(text, "| work | who | median | middle half | ratio | aim |\n|---|---|--:|---|--:|---|")?;
+    writeln!(text, "| work | side | median | middle half | ratio | aim |\n|---|---|--:|---|--:|---|")?;
     for line in lines {
         let ours = &line.measured.ours;
         let (median, between) = (line.unit.show(ours.median), line.unit.between(ours));

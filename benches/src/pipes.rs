@@ -44,7 +44,7 @@ const SHORT_ROUNDS: u32 = 45;
 #[process_task]
 fn answer(asked: Connection<u64, u64>) {
     while let Ok(number) = asked.recv() {
-        asked.send(number + 1).expect("whoever asks waits for the answer");
+        asked.send(number + 1).expect("the asking end waits for the answer");
     }
 }
 
@@ -61,7 +61,7 @@ fn answer_bare() {
 fn answer_by_ipc(name: String) {
     let (asked, back): (IpcReceiver<u64>, IpcSender<u64>) = take_over(name);
     while let Ok(number) = asked.recv() {
-        back.send(number + 1).expect("whoever asks waits for the answer");
+        back.send(number + 1).expect("the asking end waits for the answer");
     }
 }
 
@@ -77,7 +77,7 @@ fn receive(socket: BorrowedFd<'_>) -> Option<u64> {
     (length == bytes.len()).then_some(u64::from_ne_bytes(bytes))
 }
 
-/// Seconds for one turn with somebody who answers with the next number.
+/// Seconds for one turn with a peer that answers with the next number.
 fn ask_all(mut ask: impl FnMut(u64) -> Outcome<u64>) -> Outcome<f64> {
     check(ask(0)?, 1)?;
     each(TURNS, || (0..u64::from(TURNS)).try_for_each(|number| check(ask(number)?, number + 1)))
@@ -177,7 +177,7 @@ fn ipc_numbers(core: Option<usize>) -> Outcome<f64> {
 #[process_task]
 fn return_bytes(asked: Connection<Vec<u8>, Vec<u8>>) {
     while let Ok(bytes) = asked.recv() {
-        asked.send(next(bytes)).expect("whoever asks waits for the answer");
+        asked.send(next(bytes)).expect("the asking end waits for the answer");
     }
 }
 
@@ -185,7 +185,7 @@ fn return_bytes(asked: Connection<Vec<u8>, Vec<u8>>) {
 fn return_bytes_by_ipc(name: String) {
     let (asked, back): (IpcBytesReceiver, IpcBytesSender) = take_over(name);
     while let Ok(bytes) = asked.recv() {
-        back.send(&next(bytes)).expect("whoever asks waits for the answer");
+        back.send(&next(bytes)).expect("the asking end waits for the answer");
     }
 }
 

@@ -124,13 +124,13 @@ type Share = (u64, f64);
 
 /// Puts the numbers from 1 to `count`.
 fn produce<T: Item>(queue: &impl Put<T>, count: u64, start: &Barrier) {
-    start.wait().expect("nobody dies");
+    start.wait().expect("no process dies");
     (1..=count).for_each(|number| queue.put(T::new(number)));
 }
 
 /// Gets so many items.
 fn consume<T: Item>(queue: &impl Get<T>, count: u64, start: &Barrier) -> Share {
-    start.wait().expect("nobody dies");
+    start.wait().expect("no process dies");
     let start = Instant::now();
     let sum = (0..count).map(|_| queue.get().number()).sum();
     (sum, start.elapsed().as_secs_f64())
@@ -174,7 +174,7 @@ fn seconds_each(shares: &[Share], count: u64, producers: u64) -> Outcome<f64> {
     Ok(shares.iter().map(|(_, seconds)| *seconds).fold(0.0, f64::max) / count as f64)
 }
 
-/// Where everybody waits until all are there: the parent, and so many others.
+/// Where each waits until all are there: the parent, and so many others.
 fn start(others: usize) -> Outcome<Shared<Barrier>> {
     Ok(Shared::new(Barrier::new(others + 1))?)
 }

@@ -14,7 +14,7 @@ pub(crate) struct Measured {
     pub(crate) peers: Vec<Peer>,
 }
 
-/// Somebody else who did the same, or a bound.
+/// Another side that did the same, or a bound.
 #[derive(Debug)]
 pub(crate) struct Peer {
     pub(crate) name: &'static str,

@@ -19,7 +19,7 @@ impl Threads {
         let (jobs, receiver) = unbounded::<(u64, Sender<u64>)>();
         let work = move |receiver: Receiver<(u64, Sender<u64>)>| {
             for (argument, reply) in receiver {
-                // Whoever asked may not wait for the answer.
+                // The thread that asked may not wait for the answer.
                 let _ = reply.send(function(argument));
             }
         };

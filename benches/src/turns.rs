@@ -5,7 +5,7 @@
 //! which has answered once when the time begins.
 //!
 //! Threads have no semaphore and no event in the standard library, nor in `parking_lot`: they are made of a mutex and a
-//! condition variable there, as everybody makes them.
+//! condition variable there, as is usual.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
@@ -93,7 +93,7 @@ struct Std<const EVENT: bool> {
 
 impl<const EVENT: bool> Signal for Std<EVENT> {
     fn give(&self) {
-        let mut count = self.count.lock().expect("nobody panics");
+        let mut count = self.count.lock().expect("no thread panics");
         if EVENT {
             *count = 1;
             self.changed.notify_all();
@@ -104,8 +104,8 @@ impl<const EVENT: bool> Signal for Std<EVENT> {
     }
 
     fn take(&self) {
-        let count = self.count.lock().expect("nobody panics");
-        *self.changed.wait_while(count, |count| *count == 0).expect("nobody panics") -= 1;
+        let count = self.count.lock().expect("no thread panics");
+        *self.changed.wait_while(count, |count| *count == 0).expect("no thread panics") -= 1;
     }
 }
 
@@ -149,30 +149,30 @@ impl Signal for (Sender<()>, Receiver<()>) {
 /// A number, which is odd while it is with the side that answers.
 impl Game for (Mutex<u64>, Condvar) {
     fn ask(&self, number: u64) -> u64 {
-        let mut turn = self.0.lock().expect("nobody dies");
+        let mut turn = self.0.lock().expect("no process dies");
         *turn = 2 * number + 1;
         self.1.notify_one();
-        *self.1.wait_while(turn, |turn| *turn % 2 == 1).expect("nobody dies") / 2
+        *self.1.wait_while(turn, |turn| *turn % 2 == 1).expect("no process dies") / 2
     }
 
     fn answer(&self) {
-        let turn = self.0.lock().expect("nobody dies");
-        *self.1.wait_while(turn, |turn| *turn % 2 == 0).expect("nobody dies") += 1;
+        let turn = self.0.lock().expect("no process dies");
+        *self.1.wait_while(turn, |turn| *turn % 2 == 0).expect("no process dies") += 1;
         self.1.notify_one();
     }
 }
 
 impl Game for (std::sync::Mutex<u64>, std::sync::Condvar) {
     fn ask(&self, number: u64) -> u64 {
-        let mut turn = self.0.lock().expect("nobody panics");
+        let mut turn = self.0.lock().expect("no thread panics");
         *turn = 2 * number + 1;
         self.1.notify_one();
-        *self.1.wait_while(turn, |turn| *turn % 2 == 1).expect("nobody panics") / 2
+        *self.1.wait_while(turn, |turn| *turn % 2 == 1).expect("no thread panics") / 2
     }
 
     fn answer(&self) {
-        let turn = self.0.lock().expect("nobody panics");
-        *self.1.wait_while(turn, |turn| *turn % 2 == 0).expect("nobody panics") += 1;
+        let turn = self.0.lock().expect("no thread panics");
+        *self.1.wait_while(turn, |turn| *turn % 2 == 0).expect("no thread panics") += 1;
         self.1.notify_one();
     }
 }

@@ -42,12 +42,12 @@ const LONGEST_PAYLOAD: u64 = if cfg!(miri) { 600 } else { INLINE as u64 };
 /// Where both sides' cursors begin: soon, the ring comes to its end.
 const START: u64 = RING as u64 - 2 * MAX_FRAME_BYTES as u64;
 
-/// Bytes that two threads copy to and from. Who may do so when, the window and the tail say.
+/// Bytes that two threads copy to and from. The window and the tail say which may do so when.
 ///
 /// A raw pointer, as to mapped memory: Miri would go through all of a reference's memory at each use.
 struct Bytes(*mut [u8]);
 
-// SAFETY: the memory belongs to nobody's thread.
+// SAFETY: the memory belongs to no thread.
 unsafe impl Send for Bytes {}
 // SAFETY: every access goes through `read` and `write`, and the protocol under test keeps them apart.
 unsafe impl Sync for Bytes {}
@@ -72,7 +72,7 @@ impl Bytes {
     fn read(&self, at: usize, len: usize) -> Vec<u8> {
         let mut bytes = vec![0; len];
         let from = self.start(at, len);
-        // SAFETY: `start` keeps the range inside; that nobody writes there meanwhile is what Miri watches over.
+        // SAFETY: `start` keeps the range inside; that nothing writes there meanwhile is what Miri watches over.
         unsafe { std::ptr::copy_nonoverlapping(from, bytes.as_mut_ptr(), len) };
         bytes
     }

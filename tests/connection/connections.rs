@@ -1,4 +1,4 @@
-//! What a connection promises while everybody lives: messages arrive whole, in order, one by one, in whatever process their
+//! What a connection promises while every process lives: messages arrive whole, in order, one by one, in whatever process their
 //! end is by now, and what cannot be sent comes back.
 //!
 //! Runs in: the test process; its tasks hold the other ends, in children. Never: waits for time, but where a time-out is
@@ -42,13 +42,13 @@ under_every_start_method! {
 /// Sends back what comes, until nothing more does.
 #[process_task]
 fn echo(end: Connection<Vec<u8>, Vec<u8>>) -> usize {
-    end.iter().map(|message| end.send(message.expect("a message")).expect("somebody listens")).count()
+    end.iter().map(|message| end.send(message.expect("a message")).expect("the other end is there")).count()
 }
 
 #[process_task]
 fn say(out: Sender<String>, words: Vec<String>) {
     for word in words {
-        out.send(word).expect("somebody listens");
+        out.send(word).expect("the other end is there");
     }
 }
 
@@ -74,7 +74,7 @@ fn messages_stay_apart_and_in_order(method: StartMethod) {
 #[process_task]
 fn say_nothing(end: Connection<(), ()>, times: u32) {
     for _ in 0..times {
-        end.send(()).expect("somebody listens");
+        end.send(()).expect("the other end is there");
         end.recv().expect("an answer");
     }
 }
@@ -187,7 +187,7 @@ fn work(jobs: Receiver<Job>) -> Option<Receiver<u32>> {
     for job in jobs {
         let Job { input, output } = job.expect("a job");
         while let Ok(number) = input.recv() {
-            output.send(number * 2).expect("somebody wants it");
+            output.send(number * 2).expect("the next stage is there");
         }
         last = Some(input);
     }
@@ -366,7 +366,7 @@ fn blocked_sender_goes_on_when_there_is_room(_: StartMethod) {
             });
             thread::sleep(Duration::from_millis(50));
             assert!(!waiting.is_finished());
-            // Not more: whoever reads these may wait for something else now, such as a word of the one who sends.
+            // Not more: the reader of these may wait for something else now, such as a word of the one that sends.
             for number in 0..sent / 2 {
                 assert_eq!(receiver.recv(), Ok(number as u64));
             }
@@ -445,7 +445,7 @@ fn long(number: u64) -> usize {
 #[process_task]
 fn forward(from: Receiver<(u64, Vec<u8>)>, to: Sender<(u64, Vec<u8>)>) {
     for message in from {
-        to.send(message.expect("a message")).expect("somebody listens");
+        to.send(message.expect("a message")).expect("the other end is there");
     }
 }
 
@@ -462,7 +462,7 @@ fn a_loop_over_an_end_ends_with_it(method: StartMethod) {
     process.join().unwrap();
 }
 
-/// Says who it is to the other, and returns what that one says.
+/// Gives its identity to the other, and returns what that one says.
 #[process_task]
 fn meet(end: Connection<u32, u32>) -> (u32, u32) {
     end.send(std::process::id()).expect("the other is there");

@@ -1,5 +1,5 @@
-//! What a connection promises when a process at one of its ends is killed or stopped: whoever is left gets all that was sent
-//! before, each message whole and once, and then the end. Nobody waits for the dead.
+//! What a connection promises when a process at one of its ends is killed or stopped: the one that is left gets all that was
+//! sent before, each message whole and once, and then the end. No process waits for the dead.
 //!
 //! Runs in: the test process; its tasks hold the other ends, in children that are killed. Never: counts on time: the moments
 //! of death differ from round to round, and any of them must do.
@@ -88,13 +88,13 @@ fn a_sender_killed_at_any_moment_costs_what_it_had_not_sent(method: StartMethod)
             let draining = scope.spawn(|| drain(&receiver, len));
             moment(round);
             kill(&process);
-            // Before anybody asks for the call's result.
+            // Before a thread asks for the call's result.
             draining.join().unwrap()
         });
         assert!(process.join().is_err());
         most = most.max(seen);
     }
-    assert!(most > 0, "nobody ever sent anything");
+    assert!(most > 0, "nothing was ever sent");
 }
 
 fn process_killed_inside_a_very_long_send_leaves_no_part(method: StartMethod) {
@@ -281,7 +281,7 @@ enum Fate {
     Panic,
 }
 
-/// A message that kills who reads it, if that is what it wants.
+/// A message that kills its reader, if that is what it wants.
 #[derive(Serialize)]
 struct Fatal(Vec<u8>);
 
@@ -352,7 +352,7 @@ fn stop_first(end: Connection<Numbered, Numbered>) -> u64 {
     raise(Signal::SIGSTOP).expect("a signal that can be raised");
     let mut count = 0;
     for message in &end {
-        end.send(message.expect("a message")).expect("somebody listens");
+        end.send(message.expect("a message")).expect("the other end is there");
         count += 1;
     }
     count
@@ -402,7 +402,7 @@ fn a_drop_in_the_middle_of_a_call_is_heard_when_the_call_ends(method: StartMetho
     until(&stage, 1);
     assert_eq!(receiver.try_recv(), Err(TryRecvError::Empty), "the caller may have to give the end to another process");
     stage.fetch_add(1, SeqCst);
-    // Nobody asks for the result: the end of the process is enough.
+    // No thread asks for the result: the end of the process is enough.
     assert_eq!(receiver.recv_timeout(PATIENCE), Err(RecvTimeoutError::Disconnected));
     process.join().unwrap();
 }

@@ -1,4 +1,4 @@
-//! What an open file that travels promises: whoever gets it has the same open file, through whatever it came, and nobody else
+//! What an open file that travels promises: its receiver has the same open file, through whatever it came, and no other
 //! keeps it.
 //!
 //! Runs in: the test process; its tasks write and read in children. Never: hands over what the test could not see closed.
@@ -78,7 +78,7 @@ fn read_all(files: Receiver<(u32, Vec<Descriptor>)>, out: Sender<(u32, String)>)
         for file in files {
             File::from(file.into_owned().expect("a descriptor")).read_to_string(&mut text).expect("text");
         }
-        out.send((number, text)).expect("somebody listens");
+        out.send((number, text)).expect("the other end is there");
     }
 }
 
@@ -89,7 +89,7 @@ fn files_go_through_connections(method: StartMethod) {
         let pipes: Vec<_> = (0..number % 4).map(|_| std::io::pipe().unwrap()).collect();
         let (readers, writers): (Vec<_>, Vec<_>) = pipes.into_iter().unzip();
         files.send((number, readers.into_iter().map(Descriptor::new).collect())).unwrap();
-        // It reads to the end, which comes only when nobody else has the writing side.
+        // It reads to the end, which comes only when no other process has the writing side.
         for mut writer in writers {
             writer.write_all(b"abc").unwrap();
         }
@@ -104,7 +104,7 @@ fn answer(stream: Descriptor) {
     let mut stream = TcpStream::from(stream.into_owned().expect("a descriptor"));
     let mut question = [0; 4];
     stream.read_exact(&mut question).expect("a question");
-    stream.write_all(&question.map(|byte| byte + 1)).expect("somebody waits for the answer");
+    stream.write_all(&question.map(|byte| byte + 1)).expect("the peer waits for the answer");
 }
 
 fn a_socket_is_answered_by_another_process(method: StartMethod) {
@@ -143,7 +143,7 @@ fn a_process_that_dies_closes_what_it_had(method: StartMethod) {
     let process = builder(method).spawn(hold, (Descriptor::new(writer), &stage)).unwrap();
     until(&stage, 1);
     process.kill().unwrap();
-    // To its end, before anybody asks how the process ended.
+    // To its end, before a thread asks how the process ended.
     assert_eq!(reader.read_to_end(&mut Vec::new()).unwrap(), 0);
     assert!(process.join().is_err());
 }

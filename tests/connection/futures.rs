@@ -28,7 +28,7 @@ under_every_start_method! {
 /// Sends back what comes, until nothing more does.
 #[process_task]
 fn echo(end: Connection<Vec<u8>, Vec<u8>>) -> usize {
-    end.iter().map(|message| end.send(message.expect("a message")).expect("somebody listens")).count()
+    end.iter().map(|message| end.send(message.expect("a message")).expect("the other end is there")).count()
 }
 
 fn a_future_gets_the_next_message(method: StartMethod) {
@@ -94,7 +94,7 @@ fn future_is_woken_for_a_message_that_came_before(_: StartMethod) {
         assert!(future.as_mut().poll(context).is_pending());
         sender.send(round).unwrap();
         eventually("it is woken", PATIENCE, || count.0.load(SeqCst) == round + 1);
-        // Somebody else was faster: it waits on.
+        // Another thread was faster: it waits on.
         assert_eq!(receiver.try_recv(), Ok(round));
     }
     assert!(future.as_mut().poll(context).is_pending());
@@ -105,7 +105,7 @@ fn future_is_woken_for_a_message_that_came_before(_: StartMethod) {
 
 #[process_task]
 fn hold(_end: Sender<u32>, ready: Sender<()>) {
-    ready.send(()).expect("somebody listens");
+    ready.send(()).expect("the other end is there");
     thread::sleep(2 * PATIENCE);
 }
 
@@ -128,10 +128,10 @@ fn wait_in_a_copy(from: Receiver<u32>, ready: Sender<()>) {
     assert!(future.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending());
     let mut future = Some(future);
     fork_copy::in_a_copy(|| {
-        ready.send(()).expect("somebody listens");
+        ready.send(()).expect("the other end is there");
         assert_eq!(executor::block_on(future.take().expect("a future")), Ok(7));
     });
-    ready.send(()).expect("somebody listens");
+    ready.send(()).expect("the other end is there");
     assert_eq!(executor::block_on(future.take().expect("a future")), Ok(8));
 }
 
@@ -150,7 +150,7 @@ fn a_future_goes_on_in_a_copy_of_its_process(method: StartMethod) {
 #[process_task]
 fn answer_all(ends: Vec<(Receiver<u32>, Sender<u32>)>) {
     for (from, to) in ends.into_iter().rev() {
-        to.send(from.recv().expect("a number") * 2).expect("somebody listens");
+        to.send(from.recv().expect("a number") * 2).expect("the other end is there");
     }
 }
 

@@ -139,13 +139,13 @@ fn a_sender_without_descriptors_gets_its_message_back(method: StartMethod) {
     assert_eq!(receiver.recv().map(|_| ()), Err(RecvError::Disconnected));
 }
 
-/// As a user who may not have many descriptors on their way.
+/// As a user that may not have many descriptors on their way.
 #[process_task]
 fn send_with_few_on_their_way() {
     const FEW: u64 = 40;
     if Uid::effective().is_root() {
-        // Not one that anybody else is: all processes of a user count, those of another run of this test, too.
-        setuid(Uid::from_raw(60_000 + std::process::id() % 5_000)).expect("somebody without rights");
+        // Not one that another process has: all processes of a user count, those of another run of this test, too.
+        setuid(Uid::from_raw(60_000 + std::process::id() % 5_000)).expect("a user without rights");
     }
     setrlimit(Resource::RLIMIT_NOFILE, FEW, FEW).expect("a limit that is lowered");
     let (sender, receiver) = one_way::<Message>().expect("two ends");
@@ -162,12 +162,12 @@ fn send_with_few_on_their_way() {
     assert!(is_whole(&error.into_inner(), 1, 10));
     // What needs none goes all the same.
     sender.try_send(message(0, 10)).expect("there is room");
-    let patient = sender.send_timeout(one.clone(), Duration::from_millis(10)).expect_err("nobody receives");
+    let patient = sender.send_timeout(one.clone(), Duration::from_millis(10)).expect_err("there is no receiver");
     assert!(patient.is_timeout());
-    let in_vain = sender.send(one.clone()).expect_err("nobody receives for a second");
+    let in_vain = sender.send(one.clone()).expect_err("no receiver for a second");
     assert!(matches!(in_vain.failure().map(Error::kind), Some(ErrorKind::ChannelFailed { .. })), "{in_vain}");
     thread::scope(|scope| {
-        let waiting = scope.spawn(|| sender.send(one.clone()).expect("somebody receives now"));
+        let waiting = scope.spawn(|| sender.send(one.clone()).expect("there is room now"));
         (0..sent).for_each(|_| assert!(is_whole(&receiver.recv().expect("a message"), 1, 10)));
         assert!(is_whole(&receiver.recv().expect("the one that needed none"), 0, 10));
         assert!(is_whole(&receiver.recv().expect("the one that waited"), 1, 10));
@@ -180,7 +180,7 @@ fn sender_waits_while_too_many_descriptors_are_in_flight(method: StartMethod) {
 }
 
 #[process_task]
-fn send_to_nobody(stage: &Stage, out: Sender<Vec<u8>>) -> usize {
+fn send_to_closed_end(stage: &Stage, out: Sender<Vec<u8>>) -> usize {
     // SAFETY: the default action is no handler.
     unsafe { signal(Signal::SIGPIPE, SigHandler::SigDfl) }.expect("a signal that has an action");
     reach(stage);
@@ -195,7 +195,7 @@ fn send_to_nobody(stage: &Stage, out: Sender<Vec<u8>>) -> usize {
 fn send_without_receiver_is_an_error_not_a_signal(method: StartMethod) {
     let (sender, receiver) = one_way().unwrap();
     let stage = stage();
-    let process = builder(method).spawn(send_to_nobody, (&stage, sender)).unwrap();
+    let process = builder(method).spawn(send_to_closed_end, (&stage, sender)).unwrap();
     until(&stage, 1);
     drop(receiver);
     stage.fetch_add(1, SeqCst);
@@ -207,7 +207,7 @@ fn send_without_receiver_is_an_error_not_a_signal(method: StartMethod) {
 fn echo_under_fire(end: Connection<Vec<u8>, Vec<u8>>) -> u32 {
     signal_storm::storm();
     for message in &end {
-        end.send(message.expect("a message")).expect("somebody listens");
+        end.send(message.expect("a message")).expect("the other end is there");
     }
     signal_storm::HANDLED.load(SeqCst)
 }
@@ -240,7 +240,7 @@ fn mapped() -> (usize, usize) {
 fn swallow(end: Connection<(usize, usize), Vec<u8>>) {
     for message in &end {
         drop(message.expect("a message"));
-        end.send(mapped()).expect("somebody listens");
+        end.send(mapped()).expect("the other end is there");
     }
 }
 
@@ -307,7 +307,7 @@ fn memory_for_a_very_long_message_goes_when_it_is_read(method: StartMethod) {
 /// Sends, and has a copy of this process send as well, from memory that both remember.
 #[process_task]
 fn send_from_a_copy(out: Connection<Vec<u8>, ()>) {
-    let send = |byte| out.send(vec![byte; 100_000]).expect("somebody listens");
+    let send = |byte| out.send(vec![byte; 100_000]).expect("the other end is there");
     (0..3).for_each(|_| send(0));
     out.recv().expect("they were read");
     send(1);

@@ -1,4 +1,4 @@
-//! What waiting for several promises: whoever is ready is named, nothing is taken, nobody is missed, and time-outs are kept.
+//! What waiting for several promises: each end that is ready is named, nothing is taken, none is missed, and time-outs are kept.
 //!
 //! Runs in: the test process; its tasks send from children. Never: counts on time, but where a time-out is what is promised.
 
@@ -33,21 +33,21 @@ under_every_start_method! {
 
 /// Sends ten numbers, in a hurry or not.
 #[process_task]
-fn send_ten(out: Sender<(u32, u32)>, who: u32, slow: bool) {
+fn send_ten(out: Sender<(u32, u32)>, index: u32, slow: bool) {
     for number in 0..10 {
         if slow {
-            thread::sleep(Duration::from_millis(u64::from(who * 7 % 5)));
+            thread::sleep(Duration::from_millis(u64::from(index * 7 % 5)));
         }
-        out.send((who, number)).expect("somebody listens");
+        out.send((index, number)).expect("the other end is there");
     }
 }
 
 fn everything_that_many_children_send_is_received(method: StartMethod) {
     for slow in [false, true] {
         let (mut processes, mut ends) = (Vec::new(), Vec::new());
-        for who in 0..4 {
+        for index in 0..4 {
             let (sender, receiver) = one_way().unwrap();
-            processes.push(builder(method).spawn(send_ten, (sender, who, slow)).unwrap());
+            processes.push(builder(method).spawn(send_ten, (sender, index, slow)).unwrap());
             ends.push(receiver);
         }
         let mut received = Vec::new();
@@ -66,7 +66,7 @@ fn everything_that_many_children_send_is_received(method: StartMethod) {
             }
         }
         received.sort_unstable();
-        assert!(received.into_iter().eq((0..4).flat_map(|who| (0..10).map(move |number| (who, number)))));
+        assert!(received.into_iter().eq((0..4).flat_map(|index| (0..10).map(move |number| (index, number)))));
         for process in processes {
             process.join().unwrap();
         }
@@ -74,15 +74,15 @@ fn everything_that_many_children_send_is_received(method: StartMethod) {
 }
 
 #[process_task]
-fn write_ten(port: u16, who: u8) {
-    let mut stream = TcpStream::connect(("127.0.0.1", port)).expect("somebody listens");
-    (0..10).for_each(|number| stream.write_all(&[who, number]).expect("somebody reads"));
+fn write_ten(port: u16, index: u8) {
+    let mut stream = TcpStream::connect(("127.0.0.1", port)).expect("the other end is there");
+    (0..10).for_each(|number| stream.write_all(&[index, number]).expect("the other end reads"));
 }
 
 fn sockets_are_waited_for_as_connections_are(method: StartMethod) {
     let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
     let port = listener.local_addr().unwrap().port();
-    let processes: Vec<_> = (0..4).map(|who| builder(method).spawn(write_ten, (port, who)).unwrap()).collect();
+    let processes: Vec<_> = (0..4).map(|index| builder(method).spawn(write_ten, (port, index)).unwrap()).collect();
     let (mut streams, mut received) = (Vec::new(), Vec::new());
     let mut accepted = 0;
     while accepted < 4 || !streams.is_empty() {
@@ -106,7 +106,7 @@ fn sockets_are_waited_for_as_connections_are(method: StartMethod) {
         }
     }
     received.sort_unstable();
-    assert!(received.into_iter().eq((0..4).flat_map(|who| (0..10).map(move |number| [who, number]))));
+    assert!(received.into_iter().eq((0..4).flat_map(|index| (0..10).map(move |number| [index, number]))));
     for process in processes {
         process.join().unwrap();
     }
@@ -151,7 +151,7 @@ fn only_ready_ends_are_named(_: StartMethod) {
     assert_eq!(wait_readable(&all, now).unwrap(), [2]);
     // The same one twice is two.
     assert_eq!(wait_readable(&[&far, &far], now).unwrap(), [0, 1]);
-    // The end is there for whoever is left.
+    // The end is there for the receiver that is left.
     drop(theirs);
     assert_eq!(wait_readable(&[&mine], None).unwrap(), [0]);
 }
@@ -176,7 +176,7 @@ fn wait_under_fire(one: Receiver<u32>, other: Receiver<Vec<u8>>, ready: Sender<(
     assert_eq!(wait_readable(&[&one, &other], Some(Duration::from_millis(50))).expect("a wait"), [] as [usize; 0]);
     assert_eq!(one.recv_timeout(Duration::from_millis(50)), Err(RecvTimeoutError::Timeout));
     assert!(start.elapsed() >= Duration::from_millis(100), "a signal has ended a wait");
-    ready.send(()).expect("somebody waits");
+    ready.send(()).expect("a process waits");
     let (mut numbers, mut bytes) = (0, 0);
     let mut open = [true, true];
     while open != [false, false] {

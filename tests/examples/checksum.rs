@@ -1,4 +1,4 @@
-//! What `examples/checksum.rs` promises: the right sums, whatever files are there and whoever is killed.
+//! What `examples/checksum.rs` promises: the right sums, whatever files are there and whichever process is killed.
 //!
 //! Runs the built program, which `cargo test` builds beside the tests. Never: trusts it about itself; sums are computed
 //! here, and by `sha256sum` where there is one.
@@ -58,7 +58,7 @@ fn what_cannot_be_read_costs_one_line_each_and_nothing_else() {
         let locked = tree.path("locked");
         File::create(&locked).unwrap();
         fs::set_permissions(&locked, fs::Permissions::from_mode(0o000)).unwrap();
-        // Whoever may read everything can read this one too.
+        // A user that may read everything can read this one too.
         let privileged = File::open(&locked).is_ok();
         if privileged {
             fs::remove_file(&locked).unwrap();
@@ -114,7 +114,7 @@ fn file_that_vanishes_during_the_run_costs_itself_alone() {
         let run = started(&["--workers", "1"], &tree, mark);
         wait_for("a worker to read the endless file", || reader_of(&endless, mark));
         fs::remove_file(&vanishing).unwrap();
-        // What is left of the endless one has a sum that nobody can foretell.
+        // What is left of the endless one has a sum that cannot be foretold.
         File::options().write(true).open(&endless).unwrap().set_len(0).unwrap();
         let output = finished(run);
         let name = endless.as_os_str().as_bytes();
@@ -219,7 +219,7 @@ impl Tree {
         lines
     }
 
-    /// A file that nobody can read to its end, and that takes no room. It stands in the middle.
+    /// A file that cannot be read to its end, and that takes no room. It stands in the middle.
     fn endless_file(&self) -> PathBuf {
         let path = self.path("endless");
         File::create(&path).unwrap().set_len(1 << 42).unwrap();

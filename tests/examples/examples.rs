@@ -53,8 +53,9 @@ fn echo_answers_authenticated_clients() {
         let key = scratch.0.join("key");
         printed(example("echo_server", mark).arg("key").arg(&key));
         assert_eq!(fs::metadata(&key).unwrap().permissions().mode() & 0o777, 0o600);
-        let nobody = example("echo_server", mark).args(["connect", "127.0.0.1:1", "--key"]).arg(&key).output().unwrap();
-        assert!(String::from_utf8_lossy(&nobody.stderr).contains("connect to 127.0.0.1:1: Connection refused"));
+        let refused =
+            example("echo_server", mark).args(["connect", "127.0.0.1:1", "--key"]).arg(&key).output().unwrap();
+        assert!(String::from_utf8_lossy(&refused.stderr).contains("connect to 127.0.0.1:1: Connection refused"));
     });
 }
 

@@ -270,7 +270,7 @@ fn every_worker_begins_and_ends_with_its_handles(method: StartMethod) {
     }
     let so_many = |at: usize| counts[at].load(SeqCst);
     assert!(so_many(0) >= 10 && so_many(1) == 30);
-    // One that is killed does not end as it should, and whoever comes instead begins with the same memory.
+    // One that is killed does not end as it should, and its successor begins with the same memory.
     let victim = workers()[0];
     signal(victim, Signal::SIGKILL);
     eventually("it is dead", PATIENCE, || !processes::alive(victim));

@@ -2,7 +2,7 @@
 //! memory is the same for all, and it is gone when the last handle is.
 //!
 //! Runs in: the test process; its tasks run in workers, and many of those are killed.
-//! Never: counts on time. Who has the memory is read from the system's own lists.
+//! Never: counts on time. Which processes have the memory is read from the system's own lists.
 
 use std::cell::Cell;
 use std::collections::BTreeSet;
@@ -71,7 +71,7 @@ fn workers_killed_at_any_moment_cost_their_call_and_no_memory(method: StartMetho
         let marks = marks(CALLS);
         let memory = inode(&marks);
         let mut calls: Vec<_> = (0..CALLS).map(|at| Some(pool.submit(work, (marks.clone(), at)))).collect();
-        // Some of the results are there before anybody dies.
+        // Some of the results are there before a process dies.
         let first = round % CALLS;
         let joined = |calls: &mut Vec<Option<JoinHandle<(usize, Marks)>>>, at: usize| {
             let outcome = calls[at].take().expect("it is joined once").join();
@@ -221,11 +221,11 @@ fn a_call_whose_time_is_over_lets_go_of_its_handles(method: StartMethod) {
     let memory: Vec<_> = gates.iter().map(inode).collect();
     let calls: Vec<_> = gates.iter().map(|gate| pool.submit(limited, gate.clone())).collect();
     for call in calls {
-        let error = call.join().expect_err("nobody opens the gate");
+        let error = call.join().expect_err("the gate stays shut");
         assert!(matches!(error.kind(), ErrorKind::TimedOut { .. }), "{error}");
     }
     let alone = ProcessBuilder::new().start_method(method).spawn(limited, gates[0].clone()).expect("a process");
-    assert!(matches!(alone.join().expect_err("nobody opens the gate").kind(), ErrorKind::TimedOut { .. }));
+    assert!(matches!(alone.join().expect_err("the gate stays shut").kind(), ErrorKind::TimedOut { .. }));
     drop(gates);
     memory.into_iter().for_each(regions::Inode::is_gone);
     assert_eq!(pool.call(work, (marks(1), 0)).expect("the pool goes on").0, 0);
@@ -238,7 +238,7 @@ fn fork_server_killed_under_calls_with_handles_costs_no_memory(method: StartMeth
         let memory = inode(&marks);
         let mut server = None;
         eventually("there is a fork server", PATIENCE, || {
-            // A worker whose maker is dead, and that is about to end, is somebody else's child.
+            // A worker whose maker is dead, and that is about to end, is the child of another process.
             let is_ours = |pid: &u32| processes::descendants().get(pid).is_some_and(|one| one.name == "fork-server");
             server = workers().iter().filter_map(|worker| processes::parent_of(*worker)).find(is_ours);
             server.is_some()
@@ -374,7 +374,7 @@ fn a_worker_that_has_answered_has_let_go_of_what_changes(method: StartMethod) {
 #[process_task]
 fn fill(ranges: SharedRanges<u64>, at: usize) {
     let values = ranges.range(at);
-    for (value, number) in ranges.write(at).expect("nobody died").iter_mut().zip(values) {
+    for (value, number) in ranges.write(at).expect("no process died").iter_mut().zip(values) {
         *value = number as u64;
     }
 }
@@ -389,7 +389,7 @@ fn memory_is_frozen_right_after_the_calls_that_wrote_it(method: StartMethod) {
             let calls: Vec<_> = (0..ranges.len()).map(|at| pool.submit(fill, (ranges.clone(), at))).collect();
             assert!(calls.into_iter().all(|call| call.join() == Ok(())));
         }
-        let frozen = ranges.freeze().expect("nobody has it any more");
+        let frozen = ranges.freeze().expect("no process has it any more");
         assert!(frozen.iter().copied().eq(0..1000), "round {round}");
         let memory = inode(&frozen);
         assert_eq!(pool.call(sum, frozen), Ok(999 * 500));
@@ -412,7 +412,7 @@ fn unread_result_holds_no_memory_for_ever(method: StartMethod) {
     let detached = marks(1);
     let memory = inode(&detached);
     drop((pool.submit(work, (detached.clone(), 0)), detached));
-    // Though nobody uses the pool meanwhile.
+    // Though no thread uses the pool meanwhile.
     memory.is_gone();
     let marks = marks(3);
     let memory = inode(&marks);

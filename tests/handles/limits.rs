@@ -143,7 +143,7 @@ fn counts(method: StartMethod) {
             ] {
                 too_many(&error, Direction::Arguments);
             }
-            assert!((0..).zip(&all).all(|(at, one)| one.load(SeqCst) == at), "somebody has touched them");
+            assert!((0..).zip(&all).all(|(at, one)| one.load(SeqCst) == at), "a process has touched them");
             too_many(&pool.call(make, (how_many, 0)).expect_err("too many"), Direction::Result);
             too_many(&make.spawn(how_many, 0).join().expect_err("too many"), Direction::Result);
             drop(all);
@@ -185,7 +185,7 @@ fn few_in_workers(method: StartMethod) {
         memory.is_gone();
         eventually("the worker has closed what came", PATIENCE, || descriptors(worker) <= before);
     }
-    // What a map sends in one frame is too much as well; who goes on is the same process.
+    // What a map sends in one frame is too much as well; the same process goes on.
     let own = some(60);
     no_room(&pool.map(touch, [own.clone()]).expect_err("too many"), Direction::Arguments);
     assert_eq!(pool.map(touch, own.iter().map(|one| vec![one.clone()])).map(|all| all.len()), Ok(60));
@@ -264,7 +264,7 @@ fn none_to_make_one() {
 fn keep(how_many: usize) {
     *worker_state::<Vec<Handle>>() = some(how_many);
     if Uid::effective().is_root() {
-        setuid(Uid::from_raw(65_534)).expect("somebody without rights");
+        setuid(Uid::from_raw(65_534)).expect("a user without rights");
     }
 }
 
@@ -410,7 +410,7 @@ fn panic_with(handle: Handle) {
     panic!("it holds {}", handle.load(SeqCst));
 }
 
-/// Without who it happened in.
+/// Without the process that it happened in.
 fn told<R: std::fmt::Debug>(result: process_task::Result<R>) -> String {
     result.map_or_else(
         |error| {

@@ -62,7 +62,7 @@ fn nested(x: i64) -> i64 {
     pool.map(square, 0..x).unwrap().into_iter().sum()
 }
 
-/// Notes who is there in a file, for initializers and finalizers.
+/// Notes in a file which process is there, for initializers and finalizers.
 #[process_task]
 fn note(path: &str, line: &str) {
     assert!(line != "bad", "a bad line");
@@ -95,12 +95,12 @@ fn gives_odd(number: u32) -> Odd {
     Odd(number)
 }
 
-/// What is the same for every process: the sentence without who it happened in, and what programs look at.
+/// What is the same for every process: the sentence without the process that it happened in, and what programs look at.
 fn told(error: &Error) -> String {
     // An initializer's error is told in another one.
     let sentence = error.to_string();
-    let (who, rest) = sentence.split_once(" panicked ").unwrap_or(("", &sentence));
-    assert!(who.is_empty() || who.contains("(pid "), "{sentence}");
+    let (subject, rest) = sentence.split_once(" panicked ").unwrap_or(("", &sentence));
+    assert!(subject.is_empty() || subject.contains("(pid "), "{sentence}");
     format!("{rest} | {:?} | {:?} | {}", error.execution(), error.task(), error.process().is_some())
 }
 

@@ -55,7 +55,7 @@ fn ctrl_c_ends_program_and_all_it_started(method: StartMethod) {
     pty.write("\x03");
     let status = victim.finish();
     assert_eq!(status.signal(), Some(Signal::SIGINT as i32), "{status}");
-    victim.leaves_nobody();
+    victim.leaves_no_process();
 }
 
 fn ctrl_c_reaches_program_alone(method: StartMethod) {
@@ -146,7 +146,7 @@ fn closed_terminal_ends_program_and_all_it_started(method: StartMethod) {
     wait_until(&mut pty, &victim, "working");
     drop(pty);
     assert_eq!(victim.finish().signal(), Some(Signal::SIGHUP as i32));
-    victim.leaves_nobody();
+    victim.leaves_no_process();
 }
 
 /// The fork server is a member of that group, the workers and what they have started are not.
@@ -159,7 +159,7 @@ fn killed_group_of_program_leaves_nothing(method: StartMethod) {
     assert!(!workers.iter().any(is_member), "a worker, or what it has started, is a member");
     kill(Pid::from_raw(-group.as_raw()), Signal::SIGKILL).unwrap();
     assert_eq!(victim.finish().signal(), Some(Signal::SIGKILL as i32));
-    victim.leaves_nobody();
+    victim.leaves_no_process();
 }
 
 fn signals_to_whole_group_spare_fork_server(method: StartMethod) {

@@ -49,7 +49,7 @@ fn scene() {
         }),
         "runs out of processes" => run_out_of_processes(method),
         "gives up its rights" => {
-            become_nobody();
+            drop_to_user_nobody();
             let process =
                 ProcessBuilder::new().start_method(method).spawn(square, 9).and_then(process_task::Process::join);
             assert_eq!(process, Ok(81));
@@ -79,7 +79,7 @@ fn sweep(method: StartMethod, attempt: &dyn Fn() -> process_task::Result<()>) {
                 }
             }
             let ended = |entry: &support::processes::Entry| entry.state == 'Z' && entry.parent == std::process::id();
-            support::eventually("nobody is left unreaped", Duration::from_secs(10), || {
+            support::eventually("no process is left unreaped", Duration::from_secs(10), || {
                 !support::processes::descendants().values().any(ended)
             });
             // It works again at once, and nothing of the attempt is left.
@@ -104,20 +104,20 @@ fn descriptors() -> (usize, usize) {
     (std::fs::read_dir("/proc/self/fd").unwrap().count(), support::census::pidfds())
 }
 
-/// The same, once nobody is left but the fork server and, if there is one, its stock of spares.
+/// The same, once no process is left but the fork server and, if there is one, its stock of spares.
 fn descriptors_at_rest(method: StartMethod) -> (usize, usize) {
     if method == StartMethod::ForkServer {
         support::warm_up();
     }
     // The pidfd of one that has ended is there until its end has been heard of, which may take long where others work.
-    support::eventually("nobody is left who was started", Duration::from_secs(10), || {
+    support::eventually("no process that was started is left", Duration::from_secs(10), || {
         let family = support::processes::descendants().len();
         support::census::pidfds() == family && (family == 1 || method == StartMethod::ForkServer)
     });
     descriptors()
 }
 
-fn become_nobody() {
+fn drop_to_user_nobody() {
     let nobody = nix::unistd::Uid::from_raw(65_534);
     if nix::unistd::geteuid().is_root() {
         std::fs::set_permissions(subprocess::stage(), std::os::unix::fs::PermissionsExt::from_mode(0o777)).unwrap();
@@ -129,11 +129,11 @@ fn run_out_of_processes(method: StartMethod) {
     // The fork server comes first, so that it is the one that is refused.
     let start = || ProcessBuilder::new().start_method(method).spawn(square, 9).and_then(process_task::Process::join);
     if !nix::unistd::geteuid().is_root() {
-        // Somebody else's processes would count.
+        // Another user's processes would count.
         return;
     }
     let sleepers = || ProcessBuilder::new().start_method(method).spawn(sleep, ());
-    become_nobody();
+    drop_to_user_nobody();
     assert_eq!(start(), Ok(81));
     let (_, most) = getrlimit(Resource::RLIMIT_NPROC).unwrap();
     let server = support::processes::descendants().into_iter().find(|(_, entry)| entry.parent == std::process::id());

@@ -40,7 +40,7 @@ fn oom_kill_is_told_and_another_kill_is_not(method: StartMethod) {
     let status = victim.finish();
     let said = victim.said();
     let group = format!("/sys/fs/cgroup/memory/process-task-oom-{pid}");
-    victim.leaves_nobody();
+    victim.leaves_no_process();
     support::eventually("the group is gone", support::PATIENCE, || {
         fs::remove_dir(&group).is_ok() || !std::path::Path::new(&group).exists()
     });

@@ -1,4 +1,4 @@
-//! However a parent ends, nothing that it started stays alive: no child, no fork server, nobody's grandchild.
+//! However a parent ends, nothing that it started stays alive: no child, no fork server, no grandchild.
 //!
 //! Runs in: the test process, which kills victims; in the victims; in what they start.
 //! Never: kills anything but its own victims.
@@ -42,7 +42,7 @@ fn parent_killed_during_starts_leaves_no_process(method: StartMethod) {
         thread::sleep(Duration::from_micros(random % 30_000));
         victim.child.kill().unwrap();
         victim.child.wait().unwrap();
-        victim.leaves_nobody();
+        victim.leaves_no_process();
     }
 }
 
@@ -71,7 +71,7 @@ fn parent_killed_with_grandchildren_leaves_no_process(method: StartMethod) {
     let mut victim = with_a_family("waits", method);
     victim.child.kill().unwrap();
     victim.child.wait().unwrap();
-    victim.leaves_nobody();
+    victim.leaves_no_process();
 }
 
 /// In either order. Those that are stopped before they are killed do nothing in between, so nothing is left to the order in which
@@ -92,7 +92,7 @@ fn parent_killed_with_fork_server_leaves_no_process(method: StartMethod) {
             send(pid, Signal::SIGKILL);
         }
         victim.child.wait().unwrap();
-        victim.leaves_nobody();
+        victim.leaves_no_process();
     }
 }
 
@@ -113,7 +113,7 @@ fn worker_killed_with_its_fork_server_leaves_no_process(method: StartMethod) {
     }
     eventually("the programs have ended", PATIENCE, || !programs.iter().any(|pid| processes::alive(*pid)));
     assert_eq!(victim.finish().code(), Some(0));
-    victim.leaves_nobody();
+    victim.leaves_no_process();
 }
 
 fn send(pid: u32, signal: Signal) {
@@ -160,7 +160,7 @@ fn sleeping(victim: &Victim) -> Vec<u32> {
 fn ends_with_a_family(scene: &str, method: StartMethod) -> std::process::ExitStatus {
     let mut victim = with_a_family(scene, method);
     let status = victim.finish();
-    victim.leaves_nobody();
+    victim.leaves_no_process();
     status
 }
 

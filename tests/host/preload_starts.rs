@@ -86,7 +86,7 @@ fn plays(scene: &str, method: StartMethod) {
     assert!(victim.family().len() <= 24, "{} processes", victim.family().len());
     let status = victim.finish();
     assert!(status.success(), "{status}");
-    victim.leaves_nobody();
+    victim.leaves_no_process();
 }
 
 /// Plays a scene, in a process that a test of this file has started.

@@ -152,7 +152,7 @@ fn beside(serial: u64, sent: &[i32]) {
     let rights = [ControlMessage::ScmRights(sent)];
     let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL;
     for socket in descriptors("socket:") {
-        // Nobody minds if there is no room for it.
+        // It does not matter if there is no room for it.
         let _ = sendmsg::<()>(socket, &[IoSlice::new(&message)], &rights, flags, None);
     }
 }

@@ -1,4 +1,4 @@
-//! A worker that writes over its whole link at any moment leaves no call unsettled, whoever waits for it and however.
+//! A worker that writes over its whole link at any moment leaves no call unsettled, whatever waits for it and however.
 //!
 //! Runs in: the test process; the attacks run in workers. Never: lets a worker touch another one's memory.
 //!
@@ -85,7 +85,7 @@ fn attack(method: StartMethod, kinds: &[u8], later: bool) {
         let mut calls: Vec<_> = (0..random.below(6)).map(submit).collect();
         let attacker = pool.submit(overwrite, (kind, seed, later));
         calls.extend((6..6 + random.below(20)).map(submit));
-        // A thread that leads, a future, or a callback, for which nobody leads.
+        // A thread that leads, a future, or a callback, for which no thread leads.
         let (sender, receiver) = mpsc::channel();
         let mut called = 0;
         for (number, call) in calls {

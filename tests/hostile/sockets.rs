@@ -1,4 +1,4 @@
-//! What strangers can do to those who shake hands over a network: nothing but end it.
+//! What strangers can do to those that shake hands over a network: nothing but end it.
 //!
 //! Runs in: the test process, over its own loopback; no stranger here has the key, unless it says so. Never: waits for time
 //! where there is a condition.
@@ -54,7 +54,7 @@ fn empty_short_or_wrong_key_is_refused() {
             assert_eq!(refused(client.join().unwrap()), ENDED);
         });
     }
-    // One who listens with another key cannot make himself believed.
+    // A listener with another key cannot make itself believed.
     let (other, _, _) = noise_peer::listener();
     let Staged { client, server, .. } = staged(&other, &key, |mut client, mut server| {
         server.write_all(&take(&mut client, HELLO)).unwrap();
@@ -66,7 +66,7 @@ fn empty_short_or_wrong_key_is_refused() {
 
 fn documented_handshake_is_accepted() {
     let (listener, key, address) = listener();
-    // The prologue, of which no byte is sent, names the protocol, its version, and who has which role.
+    // The prologue, of which no byte is sent, names the protocol, its version, and which side has which role.
     let both = [*CONNECTS, *LISTENS].concat();
     let older = [*b"process-task 0 c", *b"process-task 0 l"].concat();
     let no_roles = [*b"process-task 1  ", *b"process-task 1  "].concat();
@@ -81,7 +81,7 @@ fn documented_handshake_is_accepted() {
             assert_eq!(refused(listener.accept::<u32, u32>()), WRONG_KEY);
             assert!(!peer.join().unwrap());
         }
-        // As the one who listens.
+        // As the one that listens.
         let port = Port::new();
         let at = port.address();
         let key = &key;
@@ -113,7 +113,7 @@ fn what_each_side_says_tells_its_role_and_never_comes_again() {
         // The same words from both sides, again and again: never the same bytes, and none of them to be read.
         let mut pass_on = |from: &mut TcpStream, to: &mut TcpStream, end: &End| {
             for _ in 0..3 {
-                end.send("a word that nobody reads".to_owned()).unwrap();
+                end.send("a word for the peer alone".to_owned()).unwrap();
                 let sealed = noise_peer::frame(from);
                 assert!(!sealed.windows(4).any(|part| part == b"word"));
                 to.write_all(&sealed).unwrap();
@@ -122,15 +122,18 @@ fn what_each_side_says_tells_its_role_and_never_comes_again() {
         };
         pass_on(&mut to_client, &mut to_server, client.as_ref().unwrap());
         pass_on(&mut to_server, &mut to_client, server.as_ref().unwrap());
-        let hear = |end: &End| (0..3).all(|_| end.recv().unwrap() == "a word that nobody reads");
-        assert!(hear(&client.unwrap()) && hear(&server.unwrap()), "one who passes on what is said changes nothing");
+        let hear = |end: &End| (0..3).all(|_| end.recv().unwrap() == "a word for the peer alone");
+        assert!(
+            hear(&client.unwrap()) && hear(&server.unwrap()),
+            "a relay that passes on what is said changes nothing"
+        );
     }
     assert_eq!(heads.len(), 2, "the words of the two roles differ, and are the same each time");
 }
 
 fn a_recorded_handshake_that_is_replayed_fails() {
     let (listener, key, address) = listener();
-    // Somebody on the wire has everything that a client said, and what it sent then.
+    // A relay on the wire has everything that a client said, and what it sent then.
     let Staged { client, server, middle } = staged(&listener, &key, |mut client, mut server| {
         let said = let_them_meet(&mut client, &mut server);
         (said, client, server)
@@ -202,7 +205,7 @@ fn a_listener_that_hears_itself_fails() {
         assert_eq!(refused(listener.accept::<u32, u32>()), LATE);
     }
     drop((one, other));
-    // Somebody has recorded how a client begins, and hands the listener's answer to the listener.
+    // A stranger has recorded how a client begins, and hands the listener's answer to the listener.
     let mut client = noise(&key, &[*CONNECTS, *LISTENS].concat(), true);
     let first = hello(&mut client, CONNECTS);
     for (turned, reason) in [(false, LISTENS_TOO), (true, WRONG_KEY)] {
@@ -213,7 +216,7 @@ fn a_listener_that_hears_itself_fails() {
             let second = take(&mut one, HELLO);
             other.write_all(&if turned { as_if(CONNECTS, &second) } else { second }).unwrap();
             assert!(is_ended(&mut other));
-            // The first is still waiting for a proof, which nobody can make.
+            // The first is still waiting for a proof, which no stranger can make.
             assert_eq!(accepted.join().unwrap(), [reason, LATE]);
             assert!(is_ended(&mut one));
         });
@@ -304,7 +307,7 @@ fn a_relay_that_changes_a_bit_anywhere_fails() {
                 assert!(is_ended(&mut server));
             });
             assert_eq!(refused(server), WRONG_KEY, "{at}");
-            // It has done all that it had to do, and hears that there is nobody.
+            // It has done all that it had to do, and hears that there is no peer.
             let heard = client.unwrap().recv();
             assert!(
                 matches!(&heard, Err(RecvError::Failed(error)) if error.to_string().contains("cut off")),

@@ -1,5 +1,5 @@
-//! What can be done to a connection between machines once both sides have met: by those on the wire, who can only end it, and by
-//! a peer who has the key, who can only talk nonsense.
+//! What can be done to a connection between machines once both sides have met: by what is on the wire, which can only end it,
+//! and by a peer that has the key, which can only talk nonsense.
 //!
 //! Runs in: the test process, over its own loopback. Never: waits for time where there is a condition.
 
@@ -101,7 +101,7 @@ fn a_bit_that_is_changed_anywhere_is_noticed() {
         // The first byte of the length makes a frame of which not all is there.
         let (reason, errno) = if at == 0 { (CUT_OFF, Errno::ECONNRESET) } else { (CHANGED, Errno::EBADMSG) };
         has_failed(&met.server, reason, errno);
-        // Whoever did that hears no more.
+        // The peer that did that hears no more.
         assert!(is_ended(&mut met.to_server));
     }
 }
@@ -206,7 +206,7 @@ fn a_peer_that_only_says_half_is_waited_for() {
     assert_eq!(met.client.recv().unwrap(), "answer");
 }
 
-/// An end, and somebody at the other who has the key.
+/// An end, and at the other a peer that has the key.
 fn peer(listener: &Listener, key: &Key) -> (End, Peer) {
     let address = listener.local_addr().unwrap();
     thread::scope(|scope| {
@@ -317,7 +317,7 @@ fn endless_frames_do_not_outlast_a_timeout() {
     let (listener, key, _) = listener();
     let hello = string(&listener, &key, "hello");
     let (end, mut peer) = peer(&listener, &key);
-    // Made beforehand: then it speaks faster than anybody can listen.
+    // Made beforehand: then it speaks faster than the other can listen.
     let mut words = Vec::new();
     for _ in 0..300 {
         words.extend([peer.sealed(MORE, &full()), peer.sealed(NEVER, &[])].concat());

@@ -1,4 +1,4 @@
-//! What processes of this machine can do to those who listen at a path: those of another user nothing, and those of the same
+//! What processes of this machine can do to those that listen at a path: those of another user nothing, and those of the same
 //! user no harm by mistake.
 //!
 //! Runs in: the test process; where it is root's, one of its threads acts for another user. Never: waits for time where there
@@ -47,7 +47,7 @@ fn seqpacket() -> OwnedFd {
     socket(AddressFamily::Unix, SockType::SeqPacket, SockFlag::SOCK_CLOEXEC, None).unwrap()
 }
 
-/// Somebody who connects, without the library.
+/// A process that connects, without the library.
 fn raw(path: &Path) -> OwnedFd {
     let socket = seqpacket();
     connect(socket.as_raw_fd(), &UnixAddr::new(path).unwrap()).unwrap();
@@ -74,7 +74,7 @@ fn refused<T>(result: Result<T, Error>) -> String {
     match result.map_err(|error| error.kind().clone()) {
         Err(ErrorKind::PeerRefused { reason, .. }) => reason,
         Err(other) => panic!("{other:?}"),
-        Ok(_) => panic!("somebody was let in"),
+        Ok(_) => panic!("a stranger was let in"),
     }
 }
 
@@ -96,7 +96,7 @@ fn peer_with_another_greeting_is_refused() {
         (&long, protocol),
     ] {
         let stranger = raw(&path);
-        // With something that nobody asked for.
+        // With something that was not asked for.
         say(&stranger, said, &[0, 1, 2]).unwrap();
         assert_eq!(refused(listener.accept::<u32, u32>()), reason);
         assert!(is_ended(&stranger));
@@ -113,7 +113,7 @@ fn peer_that_only_connects_is_not_accepted() {
     let listener = Listener::unix(&path).unwrap();
     drop(raw(&path));
     assert_eq!(*listener.try_accept::<u32, u32>().unwrap_err().kind(), ErrorKind::Empty);
-    // As one does who begins to listen at the same path.
+    // As a process does that begins to listen at the same path.
     assert!(Listener::unix(&path).is_err());
     assert_eq!(*listener.try_accept::<u32, u32>().unwrap_err().kind(), ErrorKind::Empty);
 }
@@ -137,15 +137,15 @@ fn silent_process_does_not_block_accept() {
     assert!(begun.elapsed() >= limit && silent.iter().all(is_ended));
 }
 
-/// Listens, as a copy of its process does, too; who came to the copy says something while nobody listens there.
+/// Listens, as a copy of its process does, too; a peer that came to the copy says something while nothing listens there.
 #[process_task]
 fn listen_with_a_copy(path: String) {
-    let nobody = |accepted: Result<Connection<u32, u32>, Error>| {
+    let is_empty = |accepted: Result<Connection<u32, u32>, Error>| {
         assert_eq!(*accepted.unwrap_err().kind(), ErrorKind::Empty);
     };
     let listener = Listener::unix(&path).unwrap();
     let before = raw(path.as_ref());
-    nobody(listener.try_accept());
+    is_empty(listener.try_accept());
     let ((mut turn, mut its_turn), (mut over, mut is_over)) = (pipe().unwrap(), pipe().unwrap());
     thread::scope(|scope| {
         let listener = &listener;
@@ -156,7 +156,7 @@ fn listen_with_a_copy(path: String) {
         });
         fork_copy::in_a_copy(|| {
             let stranger = raw(path.as_ref());
-            nobody(listener.try_accept());
+            is_empty(listener.try_accept());
             say(&stranger, GREETING, &[]).unwrap();
             its_turn.write_all(&[0]).unwrap();
             over.read_exact(&mut [0]).unwrap();
@@ -164,7 +164,7 @@ fn listen_with_a_copy(path: String) {
             say(&stranger, &packet(&7_u32.to_ne_bytes()), &[]).unwrap();
             assert_eq!(listener.accept::<u32, u32>().unwrap().recv(), Ok(7));
             say(&before, GREETING, &[]).unwrap();
-            nobody(listener.try_accept());
+            is_empty(listener.try_accept());
         });
     });
     say(&before, &packet(&8_u32.to_ne_bytes()), &[]).unwrap();
@@ -190,14 +190,14 @@ fn as_another_user<R: Send>(body: impl FnOnce() -> R + Send) -> R {
 
 fn process_of_another_user_is_refused() {
     if !nix::unistd::geteuid().is_root() {
-        return; // Nobody else can be two users; the directory's rules are tested for all.
+        return; // No other user can be two users; the directory's rules are tested for all.
     }
     let scratch = Scratch::new();
     let folder = scratch.path().join("ours");
     let path = folder.join("socket");
     let open = |path: &Path, mode| fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
     let listener = Listener::unix(&path).unwrap();
-    // Somebody opens the directory later.
+    // The directory is opened to others later.
     open(&folder, 0o777);
     open(&path, 0o777);
     let stranger = as_another_user(|| {
@@ -211,7 +211,7 @@ fn process_of_another_user_is_refused() {
     );
     assert!(is_ended(&stranger));
     drop(listener);
-    // Somebody else listens where we used to.
+    // Another process listens where we used to.
     fs::create_dir_all(&folder).unwrap();
     open(&folder, 0o777);
     let other = as_another_user(|| {
@@ -241,7 +241,7 @@ fn descriptors_of_strangers_are_closed() {
     say(&stranger, &packet(&7_u32.to_ne_bytes()), &[0, 1, 2, stranger.as_fd().as_raw_fd()]).unwrap();
     say(&stranger, &packet(&8_u32.to_ne_bytes()), &[]).unwrap();
     assert_eq!((end.recv(), end.recv()), (Ok(7), Ok(8)));
-    // A region that somebody else's process claims to share.
+    // A region that another user's process claims to share.
     let (stranger, end) = met::<(), Shared<[u64]>>(&scratch);
     // A value that goes by its place, and the number of its handle.
     say(&stranger, &packet(&[0, 0, 0, 0, 0]), &[0]).unwrap();

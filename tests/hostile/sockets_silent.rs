@@ -1,4 +1,4 @@
-//! What strangers can do by silence, haste, or another language, to those who shake hands over a network: nothing but end it.
+//! What strangers can do by silence, haste, or another language, to those that shake hands over a network: nothing but end it.
 //!
 //! Runs in: the test process, over its own loopback. Never: waits for time where there is a condition.
 
@@ -118,11 +118,11 @@ fn silent_peer_blocks_no_accept_and_is_refused_in_time() {
     silent[1].write_all(b"process-task 1").unwrap();
     thread::scope(|scope| {
         let client = scope.spawn(|| -> Result<End> { connect_tcp(address, &key) });
-        let server: End = listener.accept().expect("the first who has shown who it is, and not the first who came");
+        let server: End = listener.accept().expect("the first that has shown its key, and not the first that came");
         server.send("hello".to_owned()).unwrap();
         assert_eq!(client.join().unwrap().unwrap().recv().unwrap(), "hello");
     });
-    // Also for those who only look at the descriptor, which tells when the time is over.
+    // Also for those that only look at the descriptor, which tells when the time is over.
     for silent in &mut silent {
         let reason = loop {
             assert_eq!(wait_readable(&[&listener], Some(PATIENCE)).unwrap(), [0]);
@@ -178,7 +178,7 @@ fn a_byte_now_and_then_does_not_buy_time() {
 fn a_listener_that_says_nothing_is_given_up() {
     let (port, key) = (Port::new(), Key::random().unwrap());
     let (limit, begun) = (Duration::from_millis(200), Instant::now());
-    // Nobody even accepts.
+    // Nothing even accepts.
     assert_eq!(refused(connect_tcp_timeout::<u32, u32>(port.address(), &key, limit)), LATE);
     assert!(begun.elapsed() >= limit);
 }
@@ -194,7 +194,7 @@ fn a_crowd_of_silent_peers_makes_room() {
     for more in 1..=20 {
         let one_more = stream(address);
         assert_eq!(refused(listener.accept::<u32, u32>()), crowded_out, "{more}");
-        // The one who came first.
+        // The one that came first.
         assert!(is_ended(&mut crowd.remove(0)));
         crowd.push(one_more);
     }

@@ -1,4 +1,4 @@
-//! A worker that writes what it likes into its own link harms itself: nobody gets a wrong result, and the pool goes on.
+//! A worker that writes what it likes into its own link harms itself: no caller gets a wrong result, and the pool goes on.
 //!
 //! Runs in: the test process; the attacks are tasks, and run in workers. Never: lets the parent's memory be written.
 //!
@@ -59,7 +59,7 @@ fn padding(number: u64) -> Vec<u8> {
 enum Expected {
     /// The attack fails for this reason.
     Violation(&'static str),
-    /// Nobody notices.
+    /// Nothing notices.
     Nothing,
     /// Either, or the worker ends by itself.
     Contained,
@@ -94,7 +94,7 @@ fn settle_in(pool: &Pool) {
 /// Makes one attack among honest calls, and looks at what came of all of them. Says whether its worker was replaced.
 fn trial(pool: &Pool, act: &Act, expected: Expected, scratch: &Scratch) -> bool {
     let gate = format!("{}/gate", directory(scratch));
-    // What the runtime writes after the task would cover a reply up that nobody has seen yet.
+    // What the runtime writes after the task would cover a reply up that was not read yet.
     let covers_up = matches!(expected, Expected::Violation(_) | Expected::NoResult);
     let gate = if covers_up { gate } else { String::new() };
     let submit = |number| (number, pool.submit(honest, (number, &padding(number))));
@@ -195,7 +195,7 @@ fn forged_replies_are_violations(method: StartMethod) {
         (vec![Lie { serial: 1, ..TRUTH }], NOT_ASKED),
         (vec![Lie { serial: 1 << 40, ..TRUTH }], NOT_ASKED),
         (vec![Lie { serial: i64::MIN, ..TRUTH }], NOT_ASKED),
-        // Kinds that only the parent writes, and such that nobody does.
+        // Kinds that only the parent writes, and such that no process does.
         (vec![Lie { kind: FrameKind::Call as u8, ..TRUTH }], "request"),
         (vec![Lie { kind: FrameKind::Batch as u8, ..TRUTH }], "request"),
         (vec![Lie { kind: FrameKind::Results as u8, ..TRUTH }], "many results"),

@@ -1,6 +1,7 @@
-//! What listeners promise to those who are let in: connections like a pipe's, over both families.
+//! What listeners promise to those that are let in: connections like a pipe's, over both families.
 //!
-//! Runs in: the test process; some of those who connect, or listen, are its children. Never: uses a port that somebody chose.
+//! Runs in: the test process; some of those that connect, or listen, are its children. Never: uses a
+//! port that was chosen by hand.
 
 use std::fs;
 use std::net::{TcpListener, TcpStream};
@@ -96,12 +97,12 @@ fn what_was_sent_before_it_was_accepted_is_there() {
             client.send("second".to_owned()).unwrap();
         };
         let server: Receiver<String> = match family {
-            // Gone before anybody looks.
+            // Gone before a look.
             Family::Unix => {
                 say(meeting.place.clone());
                 meeting.listener.accept().unwrap()
             }
-            // Gone before anybody reads: handshakes need both.
+            // Gone before a read: handshakes need both.
             Family::Tcp => thread::scope(|scope| {
                 let client = scope.spawn(|| say(meeting.place.clone()));
                 let server = meeting.listener.accept().unwrap();
@@ -153,7 +154,7 @@ fn dropped_listener_refuses_connections() {
         let gone = errno(&kind_of(place.connect::<u32, u32>()));
         let expected = if family == Family::Unix { Errno::ENOENT } else { Errno::ECONNREFUSED };
         assert_eq!(gone, expected, "{family:?}");
-        // Those who were let in stay.
+        // Those that were let in stay.
         client.send(7).unwrap();
         assert_eq!(server.recv(), Ok(7), "{family:?}");
     }
@@ -326,7 +327,7 @@ fn what_a_killed_listener_left_is_replaced_and_nothing_else() {
     connect_unix::<u32, u32>(&path).unwrap().send(7).unwrap();
     assert_eq!(listener.accept::<(), u32>().unwrap().recv(), Ok(7));
     drop(listener);
-    // What is no socket is somebody's.
+    // What is no socket belongs to another program.
     fs::write(&path, "precious").unwrap();
     assert!(reason(&kind_of(Listener::unix(&path))).contains("is the name of something else"));
     assert_eq!(fs::read_to_string(&path).unwrap(), "precious");
@@ -464,7 +465,7 @@ fn taken_ports_and_addresses_that_lead_nowhere_are_errors() {
 }
 
 fn unanswered_address_leaves_time_for_the_next() {
-    // The kernel takes two of those who connect, and then says nothing to anybody.
+    // The kernel takes two of those that connect, and then says nothing to any.
     let silent = TcpListener::bind("127.0.0.1:0").unwrap();
     nix::sys::socket::listen(&silent, nix::sys::socket::Backlog::new(0).unwrap()).unwrap();
     let silent = (silent.local_addr().unwrap(), silent);

@@ -1,7 +1,7 @@
 //! Time-outs of semaphores, events, barriers and read-write locks in a process that is showered with signals: never early, and not
 //! without end.
 //!
-//! Runs in: the test process; what is showered is a child, so that nobody else's signals are touched.
+//! Runs in: the test process; what is showered is a child, so that no other process's signals are touched.
 //! Never: takes one slow round for a fault; that the machine was busy is no reason to fail.
 
 use std::sync::atomic::Ordering::Relaxed;

@@ -97,7 +97,7 @@ fn a_message_is_there_until_it_is_received() {
         one.send(message.clone()).unwrap();
         for _ in 0..3 {
             assert!(other.is_ready_timeout(PATIENCE).unwrap());
-            // Also for those who only look at the descriptor: it was taken from the socket, and is not given out.
+            // Also for those that only look at the descriptor: it was taken from the socket, and is not given out.
             assert_eq!(wait_readable(&[&other], Some(PATIENCE)).unwrap(), [0]);
         }
         assert!(other.try_recv().unwrap() == message);
@@ -203,7 +203,7 @@ fn block(number: usize) -> Vec<u8> {
     [vec![0; 20_000], number.to_ne_bytes().to_vec()].concat()
 }
 
-/// Sends until there is no room, or nobody.
+/// Sends until there is no room, or no peer.
 fn fill(end: &Connection<Vec<u8>, Vec<u8>>) -> usize {
     (0..1000).take_while(|number| end.try_send(block(*number)).is_ok()).count()
 }
@@ -228,7 +228,7 @@ fn what_was_sent_arrives_although_the_other_side_still_sends() {
     let (one, other) = pair(Family::Tcp);
     let (there, back) = (fill(&one), fill(&other));
     assert!(there > 10 && back > 10);
-    // With messages before it that nobody will read.
+    // With messages before it that no process will read.
     drop(one);
     // It may or may not be known here already, and in the end it is.
     eventually("the other end is gone", PATIENCE, || {
@@ -371,7 +371,7 @@ fn signals_end_nothing() {
         let server = serve_in_a_storm.spawn(path, key.secret().to_vec(), address);
         let place = its_address.recv().unwrap();
         for _ in 0..3 {
-            // Nobody hurries: most of the signals come while it waits for somebody, or for something.
+            // Nothing hurries: most of the signals come while it waits for a peer, or for something.
             thread::sleep(Duration::from_millis(20));
             let client: Connection<Vec<u8>, Vec<u8>> = match family {
                 Family::Unix => connect_unix(&place).unwrap(),

@@ -1,4 +1,4 @@
-//! What a pool promises to those who set callbacks: each is called once, may do anything, and harms nobody.
+//! What a pool promises to those that set callbacks: each is called once, may do anything, and does no harm.
 //!
 //! Runs in: the test process, callbacks on the pool's thread for them; its tasks run in workers.
 //! Never: depends on how fast anything is.
@@ -122,7 +122,7 @@ fn next<T>(receiver: &Receiver<T>) -> T {
 /// A callback that sends the result on.
 fn send<R: Send + 'static>(sender: &Sender<Result<R, Error>>) -> impl FnOnce(Result<R, Error>) + Send + 'static {
     let sender = sender.clone();
-    move |result| sender.send(result).expect("somebody who listens")
+    move |result| sender.send(result).expect("the test listens")
 }
 
 fn callbacks_run_once_in_the_order_in_which_they_were_set(method: StartMethod) {
@@ -132,7 +132,7 @@ fn callbacks_run_once_in_the_order_in_which_they_were_set(method: StartMethod) {
     let (sender, receiver) = channel();
     for number in 0..5 {
         let sender = sender.clone();
-        handle.on_done(move |result| sender.send((number, result)).expect("somebody who listens"));
+        handle.on_done(move |result| sender.send((number, result)).expect("the test listens"));
     }
     drop(sender);
     assert!(receiver.try_recv().is_err());
@@ -162,7 +162,7 @@ fn what_is_settled_is_called_back_at_once_on_this_thread(method: StartMethod) {
     let (sender, receiver) = channel();
     let call_back = |handle: &JoinHandle<i64>| {
         let sender = sender.clone();
-        handle.on_done(move |result| sender.send((thread::current().id(), result)).expect("somebody who listens"));
+        handle.on_done(move |result| sender.send((thread::current().id(), result)).expect("the test listens"));
         let (on, result) = receiver.try_recv().expect("it is called already");
         assert_eq!(on, thread::current().id());
         result
@@ -175,7 +175,7 @@ fn what_is_settled_is_called_back_at_once_on_this_thread(method: StartMethod) {
     assert!(matches!(refused.kind(), ErrorKind::Closed { .. }), "{refused}");
     drop(pool);
     assert_eq!(call_back(&done), Ok(9));
-    done.on_done(|_| panic!("which harms nobody here either"));
+    done.on_done(|_| panic!("which does no harm here either"));
     assert_eq!(done.join(), Ok(9));
 }
 
@@ -187,7 +187,7 @@ fn other_completions_call_back_without_a_waiter(method: StartMethod) {
         let sender = sender.clone();
         let handle = pool.submit(pass, (scratch.file("gate").as_str(), item));
         handle.on_done(move |result| {
-            sender.send((thread::current().name().map(str::to_owned), result)).expect("somebody who listens");
+            sender.send((thread::current().name().map(str::to_owned), result)).expect("the test listens");
         });
     }
     open_gate(&scratch);
@@ -220,7 +220,7 @@ fn a_callback_that_blocks_delays_only_callbacks(method: StartMethod) {
         assert_eq!(pool.map(square, 0..20), Ok((0..20).map(|x| x * x).collect()));
     }
     assert!(receiver.try_recv().is_err());
-    open.send(()).expect("somebody who blocks");
+    open.send(()).expect("the task waits");
     assert_eq!(next(&receiver), Ok(1));
 }
 
@@ -295,7 +295,7 @@ fn a_callback_may_submit_and_wait(method: StartMethod) {
         let settled = pool.submit(square, 4);
         let _ = settled.wait_timeout(Duration::MAX).is_ok();
         settled.on_done(|_| panic!("harmless"));
-        sender.send((pool.call(square, 5), waited, completed, mapped, lazy)).expect("somebody who listens");
+        sender.send((pool.call(square, 5), waited, completed, mapped, lazy)).expect("the test listens");
     });
     open_gate(&scratch);
     assert_eq!(next(&receiver), (Ok(25), 10, 10, Ok(10), 10));
@@ -306,7 +306,7 @@ fn chain(pool: &Arc<Pool>, left: i64, sum: i64, sender: Sender<i64>) {
     let inner = Arc::clone(pool);
     pool.submit(square, left).on_done(move |result| {
         let sum = sum + result.expect("a square");
-        if left == 0 { sender.send(sum).expect("somebody who listens") } else { chain(&inner, left - 1, sum, sender) }
+        if left == 0 { sender.send(sum).expect("the test listens") } else { chain(&inner, left - 1, sum, sender) }
     });
 }
 
@@ -341,7 +341,7 @@ fn every_fault_is_told_to_a_callback_that_submits_it(method: StartMethod) {
             pool.call(give, 1).map(drop),
             pool.call(give, 2).map(drop),
         ];
-        sender.send((faults, pool.call(square, 3))).expect("somebody who listens");
+        sender.send((faults, pool.call(square, 3))).expect("the test listens");
     });
     open_gate(&scratch);
     let (faults, after) = next(&receiver);
@@ -376,7 +376,7 @@ fn a_callback_may_close_the_pool(method: StartMethod) {
     let (sender, receiver) = channel();
     handles[0].on_done(move |_| {
         inner.close();
-        sender.send(inner.call(square, 2)).expect("somebody who listens");
+        sender.send(inner.call(square, 2)).expect("the test listens");
     });
     open_gate(&scratch);
     assert!(next(&receiver).is_err());
@@ -412,7 +412,7 @@ fn a_callback_may_drop_the_pool(method: StartMethod) {
     let (own, inner) = (sender.clone(), Arc::clone(&pool));
     handle.on_done(move |result| {
         drop(inner);
-        own.send(result).expect("somebody who listens");
+        own.send(result).expect("the test listens");
     });
     handle.on_done(send(&sender));
     drop(pool);
@@ -431,7 +431,7 @@ fn callbacks_of_two_pools_may_drop_each_others(method: StartMethod) {
         handle.on_done(move |result| {
             both_run.wait();
             drop(other);
-            own.send(result).expect("somebody who listens");
+            own.send(result).expect("the test listens");
         });
         handle.on_done(send(&sender));
     }

@@ -1,4 +1,4 @@
-//! What a pool promises while nobody dies: every way to ask, in order, lazily, from any thread, until it is closed.
+//! What a pool promises while no process dies: every way to ask, in order, lazily, from any thread, until it is closed.
 //!
 //! Runs in: the test process; its tasks run in workers. Never: depends on how fast anything is.
 
@@ -94,7 +94,7 @@ fn pass_if(gate: &str, item: u32) -> u32 {
     item
 }
 
-/// Leaves a file, for calls whose results nobody asks for.
+/// Leaves a file, for calls whose results no thread asks for.
 #[process_task]
 fn mark(directory: &str, item: u32) {
     std::fs::write(format!("{directory}/{item}"), "").expect("a directory that can be written to");
@@ -328,7 +328,7 @@ fn a_future_is_told_though_its_handle_was_waited_for_meanwhile(method: StartMeth
     assert!(pin!(&mut handle).poll(&mut context).is_pending());
     let long_one = pool.submit(pass, &scratch.file("gate"));
     thread::scope(|scope| {
-        // Somebody else leads, so the wait below follows.
+        // Another thread leads, so the wait below follows.
         let leader = scope.spawn(|| long_one.join());
         assert!(handle.wait_timeout(Duration::from_millis(50)).is_err());
         open_gate(&scratch);
@@ -444,5 +444,5 @@ fn calls_without_a_waiter_are_made(method: StartMethod) {
     let scratch = Scratch::new();
     let pool = pool(method, 2);
     (0..200).for_each(|item| drop(pool.submit(mark, (directory(&scratch), item))));
-    eventually("200 calls are made while nobody asks", Duration::from_secs(30), || entries(&scratch) == 200);
+    eventually("200 calls are made while no thread asks", Duration::from_secs(30), || entries(&scratch) == 200);
 }

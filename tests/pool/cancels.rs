@@ -157,7 +157,7 @@ fn a_cancelled_call_stays_cancelled(method: StartMethod) {
     assert!(handle.cancel() && handle.cancel() && handle.cancel_running());
     let called = std::cell::Cell::new(false);
     let (sender, receiver) = channel();
-    handle.on_done(move |result| sender.send(result).expect("somebody who listens"));
+    handle.on_done(move |result| sender.send(result).expect("the test listens"));
     assert!(never_started(&receiver.try_recv().expect("it is called at once")));
     called.set(true);
     assert!(first.cancel_running());
@@ -193,11 +193,11 @@ fn cancelling_wakes_all_waiters(method: StartMethod) {
         (submit(), pool.submit(square, 1), [pool.submit(square, 1), pool.submit(square, 2)]);
     let called_back = submit();
     let (sender, receiver) = channel();
-    called_back.on_done(move |result| sender.send(result).expect("somebody who listens"));
+    called_back.on_done(move |result| sender.send(result).expect("the test listens"));
     thread::scope(|scope| {
         let leads = scope.spawn(|| first.wait_timeout(Duration::MAX).is_ok());
         let waits = scope.spawn(|| joined.wait_timeout(Duration::MAX).is_ok());
-        // Cancelled by whoever waits for the other of two.
+        // Cancelled by the callback that waits for the other of two.
         let set = scope.spawn(move || {
             let mut completed = as_completed(of_two);
             assert!(completed.next_timeout(Duration::from_millis(20)).is_err());
@@ -228,10 +228,10 @@ fn a_callback_may_cancel(method: StartMethod) {
     first.on_done(move |_| {
         let cancelled = third.cancel();
         eventually("the second call runs", PATIENCE, || second.is_running());
-        sender.send((cancelled, second.cancel(), second.cancel_running())).expect("somebody who listens");
+        sender.send((cancelled, second.cancel(), second.cancel_running())).expect("the test listens");
         sender
             .send((never_started(&third.join()), is_cancelled(&second.join(), Execution::Unknown), false))
-            .expect("somebody who listens");
+            .expect("the test listens");
     });
     open_gate(&one);
     assert_eq!(receiver.recv_timeout(PATIENCE), Ok((true, false, true)));

@@ -341,7 +341,7 @@ fn troubles_of_every_sort_at_once_fail_their_own_calls(method: StartMethod) {
 fn called_back(pool: &Pool, trouble: Trouble) -> Option<Seen> {
     let (sender, told) = channel();
     let handle = in_silence(|| pool.submit(meet, Argument(trouble))).ok()?;
-    handle.on_done(move |outcome| sender.send(Seen::of(Ok(outcome))).expect("somebody who waits"));
+    handle.on_done(move |outcome| sender.send(Seen::of(Ok(outcome))).expect("the test waits"));
     told.recv().ok()
 }
 
@@ -362,7 +362,7 @@ fn every_trouble_is_told_to_a_callback_which_may_make_the_next(method: StartMeth
         let theirs = Arc::clone(&pool);
         pool.submit(meet, Argument(harmless(1))).on_done(move |outcome| {
             assert_eq!(Seen::of(Ok(outcome)), expected(harmless(1)));
-            sender.send(submitted(&theirs, trouble)).expect("somebody who waits");
+            sender.send(submitted(&theirs, trouble)).expect("the test waits");
         });
         assert_eq!(told.recv(), Ok(expected(trouble)), "{trouble:?} from a callback");
         assert_eq!(submitted(&pool, harmless(99)), expected(harmless(99)), "after {trouble:?}");

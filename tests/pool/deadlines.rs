@@ -128,7 +128,7 @@ fn deadline_ends_a_call_without_a_waiter(method: StartMethod) {
     let pool = pool(method, 1);
     drop(pool.submit(spin, ()));
     let kept = pool.submit(spin, ());
-    // Nobody waits, so nobody but the pool itself can see to it.
+    // No thread waits, so only the pool itself can see to it.
     eventually("both have ended", PATIENCE, || kept.is_finished());
     timed_out(kept, SHORT);
     drop(pool.submit(spin, ()));
@@ -175,7 +175,7 @@ fn a_stopped_worker_is_killed_when_its_time_is_over(method: StartMethod) {
         let stop_all =
             || active_children().iter().map(process_task::ProcessInfo::pid).inspect(|pid| stop(*pid)).collect();
         let (calls, stopped): (_, BTreeSet<u32>) = if stopped_first {
-            // Nobody begins these: others come, and take them over.
+            // Not begun by any worker: others come, and take them over.
             let stopped = stop_all();
             (submit(), stopped)
         } else {
@@ -342,8 +342,8 @@ fn parent_that_was_stopped_ends_only_calls_that_are_late(method: StartMethod) {
         kill(pid, Signal::SIGCONT).unwrap();
         let status = victim.finish();
         let said = victim.said();
-        victim.leaves_nobody();
-        // Somebody who was not stopped in time has seen nothing.
+        victim.leaves_no_process();
+        // A process that was not stopped in time has seen nothing.
         if in_time && limit >= Duration::from_secs(16) {
             assert!(status.success(), "{said}");
         }

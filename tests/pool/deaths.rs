@@ -136,7 +136,7 @@ fn shoot_at(pid: u32) {
 }
 
 fn signal(pid: u32, signal: Signal) {
-    // It may have been shot by somebody else already.
+    // It may have been killed by another thread already.
     let _ = kill(Pid::from_raw(pid.cast_signed()), signal);
 }
 
@@ -257,7 +257,7 @@ fn all_workers_killed_at_once_are_replaced(method: StartMethod) {
     let pool = pool(method, 4);
     let first = workers();
     first.iter().copied().for_each(shoot_at);
-    eventually("idle workers are replaced while nobody asks", Duration::from_secs(20), || {
+    eventually("idle workers are replaced while no thread asks", Duration::from_secs(20), || {
         let now = workers();
         now.len() == 4 && now.is_disjoint(&first)
     });

@@ -134,7 +134,7 @@ fn joining_waits_for_callbacks(method: StartMethod) {
     pool.close();
     assert!(pool.wait_ended_timeout(Duration::from_millis(30)).is_err(), "a callback has not returned");
     eventually("the call is settled", PATIENCE, || handle.is_finished());
-    open.send(()).expect("somebody who waits");
+    open.send(()).expect("the test waits");
     pool.wait_ended().unwrap();
     assert_eq!(called.load(SeqCst), 10);
 }
@@ -172,7 +172,7 @@ fn a_callback_may_shut_its_pool_down(method: StartMethod) {
         let left: Vec<_> = (0..10).map(|x| inner.submit(square, x)).collect();
         let ended = inner.shutdown(ShutdownMode::Finish);
         let squares = left.into_iter().map(JoinHandle::join).collect::<Result<Vec<_>, _>>();
-        sender.send((ended, inner.wait_ended(), squares)).expect("somebody who listens");
+        sender.send((ended, inner.wait_ended(), squares)).expect("the test listens");
     });
     open_gate(&scratch);
     let expected = (Ok(()), Ok(()), Ok((0..10).map(|x| x * x).collect()));
@@ -254,7 +254,7 @@ fn a_pool_that_did_nothing_ends(method: StartMethod) {
     assert!(active_children().is_empty());
 }
 
-/// Every call is settled, whoever ends the pool and however: with its result, or with why there is none.
+/// Every call is settled, whatever ends the pool and however: with its result, or with why there is none.
 fn threads_end_a_pool_while_others_use_it(method: StartMethod) {
     for round in 0..support::rounds(4) {
         let pool = pool(method, 2);

@@ -1,7 +1,7 @@
 //! What becomes of a pool's calls and callbacks when the program ends: finished if the pool is dropped, ended if not.
 //!
 //! Runs in: the test process; in victims, each of which plays one scene; in their workers. Never: waits for a pool that
-//! nobody drops.
+//! nothing drops.
 
 use std::path::Path;
 use std::time::Duration;
@@ -49,7 +49,7 @@ fn scene() {
         _ => {
             let (sender, receiver) = std::sync::mpsc::channel();
             pool.submit(nap, ()).on_done(move |_| {
-                sender.send(()).expect("somebody who listens");
+                sender.send(()).expect("the test listens");
                 std::thread::sleep(Duration::from_mins(10));
             });
             receiver.recv().expect("a callback");
@@ -83,13 +83,13 @@ fn finishes_its_calls(scene: &str, method: StartMethod) {
         let said = std::fs::read_to_string(victim.on_stage(format!("called back {item}"))).expect("a callback's file");
         assert_eq!(said, "Ok(())");
     }
-    victim.leaves_nobody();
+    victim.leaves_no_process();
 }
 
 fn ends_with(scene: &str, method: StartMethod, code: i32) {
     let mut victim = Victim::start(scene, method);
     assert_eq!(victim.finish().code(), Some(code));
-    victim.leaves_nobody();
+    victim.leaves_no_process();
 }
 
 fn a_program_that_drops_its_pool_finishes_what_it_submitted(method: StartMethod) {

@@ -1,4 +1,4 @@
-//! What a pool promises to those who wait for many of its calls, or for those of several pools.
+//! What a pool promises to those that wait for many of its calls, or for those of several pools.
 //!
 //! Runs in: the test process; its tasks run in workers. Never: depends on how fast anything is.
 
@@ -86,7 +86,7 @@ fn fail(gate: &str) -> u32 {
     panic!("as told")
 }
 
-/// Leaves a file, for calls whose results nobody asks for.
+/// Leaves a file, for calls whose results no thread asks for.
 #[process_task]
 fn mark(directory: &str, item: u32) {
     std::fs::write(format!("{directory}/{item}"), "").expect("a directory that can be written to");
@@ -326,7 +326,7 @@ fn calls_of_several_pools_are_given_as_they_are_finished(method: StartMethod) {
     open_gate(&scratch);
     assert_eq!(completed.next().map(JoinHandle::join), Some(Ok(0)));
     assert!(completed.next().is_none());
-    // Nobody listens any more, and both pools are as they were.
+    // No thread listens any more, and both pools are as they were.
     assert!(pools.iter().all(|pool| pool.map(square, 0..50) == Ok((0..50).map(|x| x * x).collect())));
 }
 
@@ -368,7 +368,7 @@ fn call_wakes_all_its_waiters(method: StartMethod) {
     let waker = Waker::from(Arc::clone(&told));
     assert!(pin!(&mut handle).poll(&mut Context::from_waker(&waker)).is_pending());
     let (sender, results) = std::sync::mpsc::channel();
-    handle.on_done(move |result| sender.send(result).expect("somebody who listens"));
+    handle.on_done(move |result| sender.send(result).expect("the test listens"));
     let waited = wait([handle], WaitFor::All, Some(Duration::from_millis(5)));
     let mut completed = as_completed(waited.pending);
     assert!(completed.next_timeout(Duration::from_millis(5)).is_err());
@@ -456,7 +456,7 @@ fn closing_amid_submissions_gives_a_value_or_says_so(method: StartMethod) {
         thread::scope(|scope| {
             let submitters: Vec<_> =
                 (0..3).map(|_| scope.spawn(|| (0..400).map(|x| pool.submit(square, x)).collect::<Vec<_>>())).collect();
-            eventually("somebody has begun", Duration::from_secs(20), || pool.call(square, 1).is_ok());
+            eventually("a worker has begun", Duration::from_secs(20), || pool.call(square, 1).is_ok());
             pool.close();
             for handles in submitters.into_iter().map(|thread| thread.join().expect("a thread")) {
                 for (x, result) in (0i64..).zip(handles.into_iter().map(JoinHandle::join)) {

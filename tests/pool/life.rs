@@ -55,7 +55,7 @@ fn prepare(value: u64) {
     *worker_state::<Vec<u64>>() = vec![value];
 }
 
-/// What the initializer left, how often this was asked, and by whom.
+/// What the initializer left, how often this was asked, and by which process.
 #[process_task]
 fn prepared() -> (Vec<u64>, u32) {
     let mut state = worker_state::<Vec<u64>>();

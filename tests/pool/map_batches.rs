@@ -1,5 +1,5 @@
 //! What `map` promises while items travel many in a frame: each item is run once, what ends a worker costs the one item
-//! that it was running, and nobody waits for an item for longer than that takes.
+//! that it was running, and no thread waits for an item for longer than that takes.
 //!
 //! Runs in: the test process; its tasks run in workers, and many of them end those.
 //! Never: depends on how many items share a frame, or how fast anything is.
@@ -197,7 +197,7 @@ fn whatever_fails_in_an_item_is_that_items_error(method: StartMethod) {
         };
         assert!(expected, "{deed:?}: {error}");
         let names_it = deed == Deed::RefuseResult || error.to_string().contains("worker-");
-        assert!(names_it, "who it was is missing: {error}");
+        assert!(names_it, "the process is missing: {error}");
         assert_eq!((error.execution(), done), (Execution::Finished, 613), "{deed:?}: {error}");
         let left = pool.map(square, 0..2_000).expect("squares");
         assert_eq!(left.len(), 2_000);
@@ -317,7 +317,7 @@ fn late_item_holds_back_no_other_item(method: StartMethod) {
 fn print_what_kills(directory: &str, item: u32) -> u32 {
     if item == 600 {
         print(directory, item);
-        // Whoever writes out what was printed is killed: the worker, when the items of the frame are done.
+        // The process that writes out what was printed is killed: the worker, when the items of the frame are done.
         setrlimit(Resource::RLIMIT_FSIZE, 0, 0).expect("a limit that can be lowered");
     }
     std::process::id()
@@ -354,7 +354,7 @@ fn a_pool_that_ends_under_a_map_ends_the_map(method: StartMethod) {
 #[process_task]
 fn fail_then_wait(gate: &str, path: &str, item: u32) -> u32 {
     if item == 1_000 {
-        // So long that nobody behind it in its frame is waited for.
+        // So long that none behind it in its frame is waited for.
         thread::sleep(Duration::from_millis(30));
         panic!("item {item}");
     }

@@ -94,7 +94,7 @@ fn long_results_are_given_back_after_they_are_read(method: StartMethod) {
     pools.iter().for_each(is_given_back);
 }
 
-/// More than is ever kept: nobody waits for it to idle.
+/// More than is ever kept: no thread waits for it to idle.
 fn what_is_too_long_to_keep_is_given_back_at_once(method: StartMethod) {
     let pool = pool(method, 1);
     let len = 257 << 20;

@@ -1,4 +1,4 @@
-//! What a pool promises to those who look: its numbers are right, and its timeline has every call once.
+//! What a pool promises to those that look: its numbers are right, and its timeline has every call once.
 //!
 //! Runs in: the test process; its tasks run in workers. Never: depends on how fast anything is.
 
@@ -197,7 +197,7 @@ fn stats_of_a_pool_that_has_ended_are_still_there(method: StartMethod) {
     handle.join().expect_err("a closed pool");
     let stats = pool.stats();
     assert_eq!((stats.settled, calls(&stats)), (20, 20));
-    eventually("nobody is there any more", support::PATIENCE, || {
+    eventually("no process is there any more", support::PATIENCE, || {
         pool.stats().workers.iter().all(|worker| worker.state == WorkerState::Absent && worker.pid.is_none())
     });
 }
@@ -370,7 +370,7 @@ fn a_timeline_counts_the_items_that_a_dead_worker_had_made(method: StartMethod) 
     events.are_one_at_a_time();
     let made = |task: &str, outcome: &str| events.calls()[&(task.to_owned(), outcome.to_owned())];
     assert_eq!(made("deadly", "Killed"), 1);
-    // Those behind the deadly one may have been made before anybody said that they are not wanted.
+    // Those behind the deadly one may have been made before it was known that they are not wanted.
     assert!((1500..2000).contains(&made("deadly", "Done")), "{:?}", events.calls());
     assert_eq!(made("deadly", "Done") + made("square", "Done"), calls(&stats));
     assert!(events.of("X").any(|event| event.calls() > 1 && event.name.starts_with("deadly x ")));
@@ -430,7 +430,7 @@ fn timeline_is_exact_without_a_waiter(method: StartMethod) {
         let duration = events.of("X").next().and_then(|event| event.duration).expect("a call");
         Duration::from_secs_f64(duration / 1e6) < NOBODY_LOOKS
     };
-    // A loaded machine may look late; if nobody was told, it is late every time.
+    // A loaded machine may look late; if none was told, it is late every time.
     assert!((0..rounds(20)).any(exact), "the reply is taken when it is asked for, not when it comes");
 }
 

@@ -68,7 +68,7 @@ fn others_go_on(pool: &Pool) {
             assert_eq!(result, Ok(x * x));
             done.fetch_add(1, SeqCst);
         };
-        // By threads of which one leads, then by futures, for which nobody leads. None is waited for longer than it takes.
+        // By threads of which one leads, then by futures, for which no thread leads. None is waited for longer than it takes.
         for x in 0..20 {
             scope.spawn(move || count(x, pool.call(square, x)));
         }
@@ -80,7 +80,7 @@ fn others_go_on(pool: &Pool) {
         let (sender, results) = channel();
         for x in 0..20 {
             let sender = sender.clone();
-            pool.submit(square, x).on_done(move |result| sender.send((x, result)).expect("somebody who waits"));
+            pool.submit(square, x).on_done(move |result| sender.send((x, result)).expect("the test waits"));
         }
         drop(sender);
         scope.spawn(move || results.iter().for_each(|(x, result)| count(x, result)));
@@ -93,7 +93,7 @@ fn others_go_on(pool: &Pool) {
 fn worker_stopped_before_ringing_delays_its_reply_only(method: StartMethod) {
     let pool = pool(method, 2);
     for _ in 0..rounds(2) {
-        // Waited for by a thread that leads, by a future, and by nobody.
+        // Waited for by a thread that leads, by a future, and not at all.
         thread::scope(|scope| {
             let call = scope.spawn(|| pool.call(publish_and_stop, (true, b"lent")));
             others_go_on(&pool);

@@ -1,4 +1,4 @@
-//! What `.timeout`, `.retries` and `.memory_limit` of a task promise to those who `spawn` it, and `.memory_limit` in pools.
+//! What `.timeout`, `.retries` and `.memory_limit` of a task promise to those that `spawn` it, and `.memory_limit` in pools.
 //!
 //! Runs in: the test process; the tasks in children. Never: expects a call to begin, or to end, within some time.
 
@@ -221,7 +221,7 @@ impl Drop for EndLater {
 }
 
 fn a_process_that_has_replied_in_time_ends_in_peace(method: StartMethod) {
-    for dropped in ["never", "at once", "after the reply, which nobody has seen"] {
+    for dropped in ["never", "at once", "after the reply, which was not read"] {
         // Longer and longer, until it has replied before the time is over.
         let ended = [500, 4_000, 30_000].into_iter().any(|millis| {
             let (scratch, limit) = (Scratch::new(), Duration::from_millis(millis));

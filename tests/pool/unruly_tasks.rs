@@ -81,7 +81,7 @@ fn a_worker_stopped_and_continued_loses_nothing(method: StartMethod) {
     let worker = Pid::from_raw(pool.call(own_pid, ()).unwrap());
     nix::sys::signal::kill(worker, Signal::SIGSTOP).unwrap();
     let call = pool.submit(square, 6);
-    assert!(call.wait_timeout(Duration::from_millis(50)).is_err(), "nobody could run it");
+    assert!(call.wait_timeout(Duration::from_millis(50)).is_err(), "no worker could run it");
     nix::sys::signal::kill(worker, Signal::SIGCONT).unwrap();
     assert_eq!(call.join(), Ok(36));
     assert_eq!(pool.call(own_pid, ()), Ok(worker.as_raw()));

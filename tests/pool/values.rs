@@ -193,7 +193,7 @@ fn panic_with(payload: u32) {
 
 #[process_task]
 fn panic_at_length(len: usize) {
-    // Nobody wants to read it on stderr.
+    // It need not be read on stderr.
     std::panic::set_hook(Box::new(|_| ()));
     panic!("{}", "x".repeat(len));
 }
@@ -204,7 +204,7 @@ fn leave(bytes: &[u8]) -> u64 {
     std::process::exit(i32::from(!bytes.is_empty()))
 }
 
-/// Three to the power of `depth`, counted by as many generations of pools; and who counted.
+/// Three to the power of `depth`, counted by as many generations of pools; and the processes that counted.
 #[process_task]
 fn in_pools(depth: u32) -> Result<(u32, u32), String> {
     if depth == 0 {

@@ -1,4 +1,4 @@
-//! What a pool with a bound promises: never more calls than that, and nobody who waits for room is forgotten.
+//! What a pool with a bound promises: never more calls than that, and no thread that waits for room is forgotten.
 //!
 //! Runs in: the test process; its tasks run in workers. Never: depends on how fast anything is.
 
@@ -209,7 +209,7 @@ fn many_submitters_find_room_one_after_the_other(method: StartMethod) {
                     match (thread + x) % 3 {
                         0 => assert_eq!(pool.call(square, x), Ok(x * x)),
                         1 => assert_eq!(pool.submit(square, x).join(), Ok(x * x)),
-                        // Nobody hears of this one.
+                        // No thread hears of this one.
                         _ => drop(pool.submit(square, x)),
                     }
                 }
@@ -248,7 +248,7 @@ fn a_map_that_loses_a_worker_makes_no_room_for_others(method: StartMethod) {
         assert_eq!(pool.map(square, 0..100), Ok((0..100).map(|x| x * x).collect()));
         assert!(pool.map(die_at, (0..30_000).map(|item| (item, 15_000))).is_err());
     }
-    // Items that nobody wants any more may still be on the way.
+    // Items that are not wanted any more may still be on the way.
     assert_eq!((pool.call(square, 3), pool.call(square, 4)), (Ok(9), Ok(16)));
     eventually("there is room for two", PATIENCE, || {
         held.extend(submit(9));
@@ -290,14 +290,14 @@ fn a_dead_worker_makes_room(method: StartMethod) {
 }
 
 fn close_wakes_submitters_blocked_for_room(method: StartMethod) {
-    for somebody_leads in [false, true] {
+    for another_leads in [false, true] {
         let pool = pool(method, 1, 1);
         let scratch = Scratch::new();
         let first = pool.submit(pass, (scratch.file("gate").as_str(), 1));
         thread::scope(|scope| {
             // The pauses only make it likely that the threads wait in this order, which is the one that may go wrong.
             let pause = || thread::sleep(Duration::from_millis(20));
-            let leader = somebody_leads.then(|| scope.spawn(|| first.wait_timeout(Duration::MAX).is_ok()));
+            let leader = another_leads.then(|| scope.spawn(|| first.wait_timeout(Duration::MAX).is_ok()));
             pause();
             let waiting: Vec<_> = (0..5).map(|_| scope.spawn(|| pool.call(square, 3))).collect();
             pause();
@@ -337,7 +337,7 @@ fn callbacks_find_room(method: StartMethod) {
         pool.submit(square, x).on_done(move |result| {
             let again = inner.upgrade().map(|pool| pool.call(square, result.expect("a square")));
             squares.lock().expect("no panic").push(again);
-            sender.send(()).expect("somebody who listens");
+            sender.send(()).expect("the test listens");
         });
     }
     (0..20).for_each(|_| receiver.recv_timeout(PATIENCE).expect("a callback that is called"));

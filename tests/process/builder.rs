@@ -1,4 +1,4 @@
-//! What can be asked for a process, and that it has it, and nobody else.
+//! What can be asked for a process, and that this process has it, and no other.
 //!
 //! Runs in: the test process; the tasks in children. Never: changes anything of the test process itself.
 

@@ -1,4 +1,4 @@
-//! Many at once, and many after each other: what is made is given back, and nobody waits for somebody else's lock.
+//! Many at once, and many after each other: what is made is given back, and no process waits for the lock of another.
 //!
 //! Runs in: the test process. Never: measures time.
 

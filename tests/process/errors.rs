@@ -1,4 +1,4 @@
-//! What errors say: who, what, while doing what, and whether the task may have run.
+//! What errors say: which process, what, while doing what, and whether the task may have run.
 //!
 //! Runs in: the test process; the tasks in children. Never: asks less of a text than the whole of it.
 
@@ -211,10 +211,10 @@ fn a_child_that_scribbles_over_its_link_is_killed_and_named(method: StartMethod)
     process.wait().unwrap();
     let error = process.join().unwrap_err();
     let ErrorKind::ProtocolViolation { reason, .. } = error.kind() else { panic!("{error}") };
-    let who = format!("process `scribble` (pid {id})");
+    let subject = format!("process `scribble` (pid {id})");
     assert_eq!(
         error.to_string(),
-        format!("{who} broke the protocol while running `process::errors::scribble` and was killed: {reason}")
+        format!("{subject} broke the protocol while running `process::errors::scribble` and was killed: {reason}")
     );
     assert_eq!(error.execution(), Execution::Unknown);
 }

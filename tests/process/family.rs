@@ -31,7 +31,7 @@ fn parts(info: &ProcessInfo) -> Parts {
 
 /// Itself, and its parent.
 #[process_task]
-fn who() -> (Parts, Option<Parts>) {
+fn identity() -> (Parts, Option<Parts>) {
     (parts(&current()), parent().as_ref().map(parts))
 }
 
@@ -40,11 +40,11 @@ fn main_process() -> Parts {
 }
 
 fn program_started_by_hand_has_no_parent(_: StartMethod) {
-    assert_eq!(who(), (main_process(), None));
+    assert_eq!(identity(), (main_process(), None));
 }
 
 fn a_child_knows_itself_and_its_parent(method: StartMethod) {
-    let process = builder(method).name("child").spawn(who, ()).unwrap();
+    let process = builder(method).name("child").spawn(identity, ()).unwrap();
     let itself = ("child".to_owned(), process.pid().unwrap());
     assert_eq!(process.join().unwrap(), (itself, Some(main_process())));
 }
@@ -52,7 +52,7 @@ fn a_child_knows_itself_and_its_parent(method: StartMethod) {
 /// What a child of this child says of itself, and this child.
 #[process_task]
 fn ask_a_child(exec: bool) -> ((Parts, Option<Parts>), Parts) {
-    let child = builder(method_of(exec)).name("grandchild").spawn(who, ()).unwrap();
+    let child = builder(method_of(exec)).name("grandchild").spawn(identity, ()).unwrap();
     (child.join().unwrap(), parts(&current()))
 }
 

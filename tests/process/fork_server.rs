@@ -152,7 +152,7 @@ fn until_starts_work(method: StartMethod) {
     eventually("there is one fork server", Duration::from_secs(20), || fork_servers().len() == 1);
 }
 
-/// A spare that was handed out before the fork server was killed may have begun its call: then nobody can know how far it
+/// A spare that was handed out before the fork server was killed may have begun its call: then it cannot be known how far it
 /// came. What had not begun is done by another process.
 fn works_or_was_running(result: process_task::Result<i64>, expected: i64, round: usize) {
     match result {

@@ -1,6 +1,6 @@
 //! A process in an executor and in a poll set: it is a future of its result, and a descriptor of its end.
 //!
-//! Runs in: the test process; the tasks in children. Never: relies on an executor of anybody's; the one here is by hand.
+//! Runs in: the test process; the tasks in children. Never: relies on any executor; the one here is by hand.
 
 use std::future::Future;
 use std::io::{BufRead as _, BufReader, PipeWriter, Read as _};
@@ -47,7 +47,7 @@ fn when_told(value: i64) -> i64 {
     value
 }
 
-/// A process whose task runs until the pipe is dropped: all that happens before is over, and wakes nobody any more.
+/// A process whose task runs until the pipe is dropped: all that happens before is over, and wakes no thread any more.
 fn waiting(method: StartMethod, value: i64) -> (Process<i64>, PipeWriter) {
     let mut process = builder(method).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn(when_told, value).unwrap();
     let stdin = process.take_stdin().unwrap();
@@ -119,7 +119,7 @@ fn a_process_can_be_awaited(method: StartMethod) {
     for x in 0..20 {
         assert_eq!(block_on(builder(method).spawn(square, x).unwrap()).unwrap(), x * x);
     }
-    // One that answered before anybody polled.
+    // One that answered before a poll.
     let mut process = builder(method).spawn(square, 9).unwrap();
     process.wait().unwrap();
     assert_eq!(block_on(process).unwrap(), 81);

@@ -244,5 +244,5 @@ fn workers_of_a_pool_inherit_as_others_do(method: StartMethod) {
     assert_eq!(seen.get::<OsString>(&"ASKED_THEN".into()), Some(&tag.clone().into()));
     assert_eq!(later, seen, "a worker's environment is that of its own start");
     drop(pool);
-    eventually("nobody with that environment is left", Duration::from_secs(10), || tagged(&tag).is_empty());
+    eventually("no process with that environment is left", Duration::from_secs(10), || tagged(&tag).is_empty());
 }

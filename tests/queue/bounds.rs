@@ -1,4 +1,4 @@
-//! What a queue promises where it is full, empty or closed, and somebody looks at it or uses it at that moment.
+//! What a queue promises where it is full, empty or closed, and a process looks at it or uses it at that moment.
 //!
 //! Runs in: the test process, in several threads. Never: relies on how fast anything is.
 
@@ -90,7 +90,7 @@ fn zero_timeout_takes_what_is_there() {
             let getters: Vec<_> = (0..4).map(|_| scope.spawn(get)).collect();
             getters.into_iter().map(|getter| getter.join().unwrap()).sum::<u32>()
         });
-        // Not never: whoever has the lock may have to wait for a processor.
+        // Not never: the holder of the lock may have to wait for a processor.
         assert!(missed < 50, "{missed} times there was nothing, as it seemed");
     });
 }

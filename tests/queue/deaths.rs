@@ -56,11 +56,11 @@ fn start<T: Task>(method: StartMethod, task: T, args: T::Args<'_>) -> Process<T:
     ProcessBuilder::new().start_method(method).spawn(task, args).unwrap()
 }
 
-/// How soon those who live must get on.
+/// How soon those that live must get on.
 const SOON: Duration = Duration::from_secs(10);
 
 /// What it gets is what it puts; and after two items that need more memory than there ever was, so that all is searched which
-/// is nobody's, there is not more than there may be.
+/// is free, there is not more than there may be.
 macro_rules! has_lost_no_memory {
     ($queue:expr, $before:expr) => {{
         let (queue, before) = (&$queue, $before);
@@ -95,8 +95,8 @@ fn is_done<T: Done + Deref<Target = I>, I: ?Sized>(mut item: T) -> T {
 }
 
 /// Kills a process at moments from the first to the last of what `begin` has it do. `check` says whether it has happened, if that
-/// can be told: then both must be seen, whoever came to the end of it has done it, and the moments just before and after
-/// are looked for.
+/// can be told: then both must be seen, a process that came to the end of it has done it, and the moments just before and
+/// after are looked for.
 fn at_every_moment(mut begin: impl FnMut(&Stage) -> Process<()>, mut check: impl FnMut() -> Option<bool>) {
     let count = rounds(3);
     let (mut not_yet, mut tried) = (0, 0);
@@ -216,7 +216,7 @@ fn killed_while_receiving_a_long_item_leaves_or_takes_it(method: StartMethod) {
     killed_while_getting(method, 40_000);
 }
 
-/// What is on its way in a socket is in no list of the system's; but it is known of an end whether anybody has it.
+/// What is on its way in a socket is in no list of the system's; but it is known of an end whether a process has it.
 type End = Sender<u64>;
 
 #[process_task]
@@ -249,7 +249,7 @@ fn killed_while_putting_handles_they_are_there_or_gone(method: StartMethod) {
             queue.recv_timeout(SOON).unwrap().send(2).unwrap();
             assert_eq!(receiver.recv_timeout(SOON), Ok(2));
         }
-        // Some time later somebody waits, or there is something else.
+        // Some time later a process waits, or there is something else.
         turn += 1;
         if turn % 3 == 0 {
             queue.send(new_end().0).unwrap();
@@ -257,7 +257,7 @@ fn killed_while_putting_handles_they_are_there_or_gone(method: StartMethod) {
         } else {
             assert!(matches!(queue.recv_timeout(Duration::from_millis(1)), Err(RecvTimeoutError::Timeout)));
         }
-        assert_eq!(receiver.recv_timeout(SOON), Err(RecvTimeoutError::Disconnected), "somebody still has what was put");
+        assert_eq!(receiver.recv_timeout(SOON), Err(RecvTimeoutError::Disconnected), "a process has what was put");
         Some(was_put)
     });
 }
@@ -284,7 +284,7 @@ fn killed_while_getting_handles_they_are_still_there_or_gone(method: StartMethod
         assert_eq!(
             both,
             [Err(RecvTimeoutError::Disconnected), Err(RecvTimeoutError::Disconnected)],
-            "somebody still has what was got"
+            "a process has what was got"
         );
         Some(was_taken)
     });
@@ -415,12 +415,12 @@ fn killed_while_it_lets_go_of_an_end_it_has(method: StartMethod) {
         );
         let since = Instant::now();
         producer.send_timeout(2, SOON).unwrap_err();
-        assert!(since.elapsed() < SOON, "nobody was told");
+        assert!(since.elapsed() < SOON, "no waiter was told");
         None
     });
 }
 
-/// How long those wait who are not to wait for ever.
+/// How long a wait lasts that must not last for ever.
 const A_WHILE: Duration = Duration::from_millis(60);
 
 #[process_task]

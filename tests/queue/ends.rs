@@ -79,7 +79,7 @@ fn recv_drains_then_reports_dropped_producers(method: StartMethod) {
     assert_eq!(waits.join().unwrap(), Err(RecvError::Disconnected));
     assert_eq!((consumer.recv(), consumer.try_recv()), (Err(RecvError::Disconnected), Err(TryRecvError::Disconnected)));
     assert_eq!(consumer.recv_timeout(PATIENCE), Err(RecvTimeoutError::Disconnected));
-    assert!(consumer.iter().next().is_none() && !consumer.is_closed(), "nobody has closed it");
+    assert!(consumer.iter().next().is_none() && !consumer.is_closed(), "it was not closed");
     process.join().unwrap();
 }
 
@@ -118,7 +118,7 @@ fn waiter_hears_of_a_killed_side_within_a_tenth_of_a_second(method: StartMethod)
         let (got, at) = waits.join().unwrap();
         assert_eq!(got, Err(RecvError::Disconnected));
         of_producers.push(at.saturating_duration_since(since));
-        // Not before: whether anybody asks how it ended makes no difference to others.
+        // Not before: whether a thread asks how it ended makes no difference to others.
         process.join().unwrap_err();
 
         let (producer, consumer) = Queue::bounded(1).unwrap().split();
@@ -157,8 +157,8 @@ fn a_process_that_ends_in_any_way_lets_go_of_its_ends(method: StartMethod) {
         let (producer, others) = Queue::unbounded().unwrap().split();
         let process = start(method, end_somehow, (numbers, others, how));
         assert_eq!(consumer.recv_timeout(PATIENCE), Err(RecvTimeoutError::Disconnected), "{how}");
-        // One that nobody waits for is found out now and then.
-        eventually("nobody gets", PATIENCE, || producer.send(1).is_err());
+        // One that no thread waits for is found out now and then.
+        eventually("no consumer is left", PATIENCE, || producer.send(1).is_err());
         is_closed(producer.send(5), 5);
         assert_eq!(process.join().is_ok(), how == 0);
     }
@@ -168,7 +168,7 @@ fn a_process_that_ends_in_any_way_lets_go_of_its_ends(method: StartMethod) {
     let (producer, others) = Queue::unbounded().unwrap().split();
     let call = pool.submit(drop_at_once, (numbers, others));
     assert_eq!(consumer.recv_timeout(PATIENCE), Err(RecvTimeoutError::Disconnected));
-    eventually("nobody gets", PATIENCE, || producer.send(1).is_err());
+    eventually("no consumer is left", PATIENCE, || producer.send(1).is_err());
     call.join().unwrap();
 }
 
@@ -317,7 +317,7 @@ fn an_end_in_another_queue_is_counted(method: StartMethod) {
     producer.send(2).unwrap();
     assert_eq!((others.recv(), consumer.recv()), (Ok(1), Ok(2)));
 
-    // And gone with a queue that nobody can get anything from.
+    // And gone with a queue that no process can get anything from.
     let (last, end) = Queue::unbounded().unwrap().split();
     last.send((producer, others)).unwrap();
     assert_eq!(consumer.try_recv(), Err(TryRecvError::Empty));
@@ -441,7 +441,7 @@ fn try_beside_a_copy(stage: &Stage) {
         reach(stage);
     };
     beside_a_copy(|| until(stage, 1), lets_go);
-    eventually("nobody is there to get anything", PATIENCE, || !is_full());
+    eventually("no consumer is left", PATIENCE, || !is_full());
     is_closed(producer.try_send(2), 2);
 }
 

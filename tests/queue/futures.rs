@@ -24,7 +24,7 @@ under_every_start_method! {
 /// Puts back what it gets, until nothing more comes.
 #[process_task]
 fn echo(from: QueueReceiver<Vec<u8>>, to: QueueSender<Vec<u8>>) -> usize {
-    from.iter().map(|item| to.send(item).expect("somebody gets")).count()
+    from.iter().map(|item| to.send(item).expect("there is a consumer")).count()
 }
 
 fn a_future_gets_the_next_item(method: StartMethod) {
@@ -69,7 +69,7 @@ fn a_close_wakes_a_future(method: StartMethod) {
 /// Puts one item, and keeps its end until it is killed.
 #[process_task]
 fn put_and_stay(queue: QueueSender<u32>) {
-    queue.send(1).expect("somebody gets");
+    queue.send(1).expect("there is a consumer");
     std::thread::park();
     drop(queue);
 }
@@ -121,10 +121,10 @@ fn wait_in_a_copy(from: QueueReceiver<u32>, ready: QueueSender<()>) {
     assert!(future.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending());
     let mut future = Some(future);
     fork_copy::in_a_copy(|| {
-        ready.send(()).expect("somebody gets");
+        ready.send(()).expect("there is a consumer");
         assert_eq!(executor::block_on(future.take().expect("a future")), Ok(7));
     });
-    ready.send(()).expect("somebody gets");
+    ready.send(()).expect("there is a consumer");
     assert_eq!(executor::block_on(future.take().expect("a future")), Ok(8));
 }
 

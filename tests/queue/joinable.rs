@@ -1,5 +1,5 @@
-//! What a joinable queue promises: what is lent comes back unless somebody says that it is done, and whoever waits for all of it
-//! hears of the last.
+//! What a joinable queue promises: what is lent comes back unless its holder says that it is done, and a
+//! thread that waits for all of it hears of the last.
 //!
 //! Runs in: the test process; its tasks in children. Never: relies on how fast anything is.
 
@@ -93,7 +93,7 @@ fn a_forgotten_item_and_one_in_a_panic_are_not_done() {
     });
 }
 
-/// Cannot be decoded if it is 1, and panics if it is 2 and somebody has been there before.
+/// Cannot be decoded if it is 1, and panics if it is 2 and it has been read before.
 #[derive(Serialize, Clone, PartialEq, Debug)]
 struct Fragile(u8);
 

@@ -40,13 +40,13 @@ fn where_files_may_not_be_long_queues_hold_less() {
     promise(|| plays("short files"));
 }
 
-/// As a user who may not have many descriptors on their way.
+/// As a user that may not have many descriptors on their way.
 #[process_task]
 fn put_with_few_on_their_way() {
     const FEW: u64 = 40;
     if Uid::effective().is_root() {
-        // Not one that anybody else is: all processes of a user count, those of another run of this test, too.
-        setuid(Uid::from_raw(60_000 + std::process::id() % 5_000)).expect("somebody without rights");
+        // Not one that another process has: all processes of a user count, those of another run of this test, too.
+        setuid(Uid::from_raw(60_000 + std::process::id() % 5_000)).expect("a user without rights");
     }
     setrlimit(Resource::RLIMIT_NOFILE, FEW, FEW).expect("a limit that is lowered");
     let queue = Queue::unbounded().unwrap();
@@ -64,10 +64,10 @@ fn put_with_few_on_their_way() {
     queue.try_send(None).unwrap();
     let patient = queue.send_timeout(one.clone(), Duration::from_millis(10)).unwrap_err();
     assert!(patient.is_timeout());
-    let in_vain = queue.send(one.clone()).expect_err("nobody gets for a second");
+    let in_vain = queue.send(one.clone()).expect_err("no consumer for a second");
     assert!(matches!(in_vain.failure().map(Error::kind), Some(ErrorKind::ChannelFailed { .. })), "{in_vain}");
     std::thread::scope(|scope| {
-        let waiting = scope.spawn(|| queue.send(one.clone()).expect("somebody gets now"));
+        let waiting = scope.spawn(|| queue.send(one.clone()).expect("there is room now"));
         (0..count).for_each(|_| assert!(queue.recv().unwrap() == one));
         assert!(queue.recv().unwrap().is_none() && queue.recv().unwrap() == one);
         waiting.join().expect("it was put");

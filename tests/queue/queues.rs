@@ -1,4 +1,4 @@
-//! What a queue promises when nobody dies: order, limits, time-outs, and memory that goes back.
+//! What a queue promises when no process dies: order, limits, time-outs, and memory that goes back.
 //!
 //! Runs in: the test process; its tasks in children. Never: relies on how fast anything is; that a time-out is not shorter
 //! than asked is tried, and that it is not much longer is left to the other side's patience.
@@ -105,19 +105,19 @@ fn what_was_put_before_a_process_began_comes_first(method: StartMethod) {
 const EACH: u32 = 3000;
 
 #[process_task]
-fn produce(who: u32, numbers: QueueSender<(u32, u32, Vec<u8>)>) {
+fn produce(index: u32, numbers: QueueSender<(u32, u32, Vec<u8>)>) {
     for number in 0..EACH {
         // Of many lengths, so that they end at many places of a chunk.
         let padding = vec![7; (number * 131 % 977) as usize];
-        numbers.send((who, number, padding)).unwrap();
+        numbers.send((index, number, padding)).unwrap();
     }
 }
 
 #[process_task]
 fn consume(numbers: QueueReceiver<(u32, u32, Vec<u8>)>) -> Vec<(u32, u32)> {
-    let check = |(who, number, padding): (u32, u32, Vec<u8>)| {
+    let check = |(index, number, padding): (u32, u32, Vec<u8>)| {
         assert!(padding.len() == (number * 131 % 977) as usize && padding.iter().all(|byte| *byte == 7));
-        (who, number)
+        (index, number)
     };
     numbers.iter().map(check).collect()
 }
@@ -130,19 +130,19 @@ fn each_producers_items_come_in_its_order_and_each_comes_once(method: StartMetho
         Queue::unbounded().unwrap(),
     ] {
         let (producer, consumer) = queue.split();
-        let producers: Vec<_> = (0..PRODUCERS).map(|who| start(method, produce, (who, producer.clone()))).collect();
+        let producers: Vec<_> = (0..PRODUCERS).map(|index| start(method, produce, (index, producer.clone()))).collect();
         let consumers: Vec<_> = (0..2).map(|_| start(method, consume, consumer.clone())).collect();
         drop((producer, consumer));
         let got: Vec<Vec<_>> = consumers.into_iter().map(|consumer| consumer.join().unwrap()).collect();
         for list in &got {
-            for who in 0..PRODUCERS {
-                let of_one = list.iter().filter(|(of, _)| *of == who).map(|(_, number)| *number);
-                assert!(of_one.is_sorted(), "the items of {who} are out of order");
+            for index in 0..PRODUCERS {
+                let of_one = list.iter().filter(|(of, _)| *of == index).map(|(_, number)| *number);
+                assert!(of_one.is_sorted(), "the items of {index} are out of order");
             }
         }
         let mut all = got.concat();
         all.sort_unstable();
-        assert!(all.into_iter().eq((0..PRODUCERS).flat_map(|who| (0..EACH).map(move |number| (who, number)))));
+        assert!(all.into_iter().eq((0..PRODUCERS).flat_map(|index| (0..EACH).map(move |number| (index, number)))));
         for producer in producers {
             producer.join().unwrap();
         }
@@ -377,7 +377,7 @@ fn long_items_never_get_memory_in_which_others_stand() {
         assert!(queue.recv().unwrap() == long(20, 1));
         queue.send(long(16, 3)).unwrap();
         assert!(queue.recv().unwrap() == long(40, 2));
-        // Whatever is nobody's now, and not more, is used for this one.
+        // What no item has now, and not more, is used for this one.
         queue.send(long(43, 4)).unwrap();
         queue.send(vec![5; 10]).unwrap();
         assert!(queue.recv().unwrap() == long(16, 3));

@@ -1,7 +1,7 @@
-//! Whoever dies holding a lock is found out, however it was made and whoever died with it; whoever lives is left alone.
+//! A process that dies holding a lock is found out, however it was made and whatever died with it; a live one is left alone.
 //!
 //! Runs in: the test process, and victims for what a whole program must do. Never: takes the time that something takes for
-//! a promise, but where only an answer within a second tells that somebody has said it, and then the best of some rounds.
+//! a promise, but where only an answer within a second tells that it was reported, and then the best of some rounds.
 #![expect(unsafe_code, reason = "host programs and tasks that call fork(2)")]
 
 use std::fs;
@@ -56,9 +56,9 @@ impl Prey {
         }
     }
 
-    /// Waits until it is held, by somebody who lives.
+    /// Waits until it is held, by a process that lives.
     fn until_held(&self) {
-        eventually("somebody holds the lock", PATIENCE, || self.held.load(SeqCst));
+        eventually("a process holds the lock", PATIENCE, || self.held.load(SeqCst));
         self.is_held();
     }
 
@@ -93,7 +93,7 @@ fn child_killed_while_it_holds_a_lock_is_found_out_at_once(method: StartMethod) 
         after
     });
     let fastest = fastest.min().unwrap();
-    assert!(fastest < Duration::from_millis(500), "nobody has said that it is dead: {fastest:?}");
+    assert!(fastest < Duration::from_millis(500), "its death was not reported: {fastest:?}");
 }
 
 fn a_worker_that_is_killed_while_it_holds_a_lock_is_found_out(method: StartMethod) {
@@ -151,7 +151,7 @@ fn held_locks_stay_while_the_fork_server_is_stopped(method: StartMethod) {
     let mut process = start(method, &prey);
     let server = pid_of(fork_server(std::process::id()));
     kill(server, Signal::SIGSTOP).unwrap();
-    // Longer than anybody's word about a death may take.
+    // Longer than the report of a death may take.
     let end = Instant::now() + Duration::from_millis(1500);
     while Instant::now() < end {
         prey.is_held();
@@ -227,13 +227,13 @@ fn orphaned_copy_takes_no_held_lock(method: StartMethod) {
         // Below a terminal, a fork server that is stopped goes on when its program ends.
         return victim.child.kill().unwrap();
     }
-    // Or the kernel would let the fork server go on, as one that is stopped and that nobody can continue any more.
+    // Or the kernel would let the fork server go on, as one that is stopped and that no process can continue any more.
     set_child_subreaper(true).unwrap();
     kill(server, Signal::SIGSTOP).unwrap();
     victim.child.kill().unwrap();
     victim.child.wait().unwrap();
     set_child_subreaper(false).unwrap();
-    // Longer than a death is waited for that nobody is left to tell of.
+    // Longer than a death is waited for that no process is left to tell of.
     std::thread::sleep(Duration::from_millis(2500));
     assert!(processes::alive(holder) && !victim.on_stage("got it").exists(), "robbed while it runs");
     kill(server, Signal::SIGCONT).unwrap();

@@ -1,4 +1,4 @@
-//! Shared memory itself: who can write to it, how much of it can be had, and when it is gone.
+//! Shared memory itself: which process can write to it, how much of it can be had, and when it is gone.
 //!
 //! Runs in: the test process; the tasks in children. Never: trusts what a handle says of its memory where the kernel can be asked.
 #![expect(unsafe_code, reason = "writing where the kernel must refuse it, and a copy made by fork()")]
@@ -58,14 +58,14 @@ fn is_shared_memory(file: &str) -> bool {
 fn attempts(memory: &OwnedFd) -> Vec<Result<(), Errno>> {
     let len = std::num::NonZeroUsize::new(4096).unwrap();
     let both = ProtFlags::PROT_READ | ProtFlags::PROT_WRITE;
-    // SAFETY: a new mapping, which nobody uses.
+    // SAFETY: a new mapping, which nothing uses yet.
     let map = |protection| unsafe { mmap(None, len, protection, MapFlags::MAP_SHARED, memory.as_fd(), 0) };
     let hole = FallocateFlags::FALLOC_FL_PUNCH_HOLE | FallocateFlags::FALLOC_FL_KEEP_SIZE;
     vec![
         pwrite(memory, b"x", 300).map(drop),
         map(both).map(drop),
         map(ProtFlags::PROT_READ).and_then(|map| {
-            // SAFETY: the mapping is that of the line before, and nobody uses it.
+            // SAFETY: the mapping is that of the line before, and nothing uses it.
             let writable = unsafe { mprotect(map, 4096, both) };
             // SAFETY: as above.
             unsafe { munmap(map, 4096) }.and(writable)
@@ -188,7 +188,7 @@ fn add_to_each(ranges: &SharedRanges<u64>, start: &Shared<Barrier>, times: u64) 
         for index in 0..ranges.len() {
             let mut values = ranges.write(index).unwrap();
             let before = values.to_vec();
-            // Whoever else could be inside has the time to be.
+            // Another writer has the time to get inside.
             thread::yield_now();
             values.iter_mut().zip(before).for_each(|(value, before)| *value = before + 1);
         }
@@ -296,9 +296,9 @@ fn memory_is_gone_when_the_last_process_lets_go(method: StartMethod) {
     drop((values, counters));
     assert_eq!(clones[7].load(Relaxed), 7);
     drop(clones);
-    eventually("nobody has it", PATIENCE, || holders().is_empty());
+    eventually("no process has it", PATIENCE, || holders().is_empty());
     assert_eq!(pool.call(made_and_dropped, 100), Ok(Some(4_950)));
-    eventually("nobody has it", PATIENCE, || holders().is_empty());
+    eventually("no process has it", PATIENCE, || holders().is_empty());
 }
 
 #[process_task]
@@ -325,7 +325,7 @@ fn memory_is_gone_when_its_last_process_is_killed(method: StartMethod) {
     assert!(holders().contains(&pid));
     kill(Pid::from_raw(pid.cast_signed()), Signal::SIGKILL).unwrap();
     process.join().unwrap_err();
-    eventually("nobody has it", PATIENCE, || holders().is_empty());
+    eventually("no process has it", PATIENCE, || holders().is_empty());
 }
 
 #[test]

@@ -2,7 +2,7 @@
 //!
 //! Runs in: the test process. Never: changes anything that it counts.
 //!
-//! Threads of the test harness are not counted; each says who it is with [`register_this_thread`] before anything else.
+//! Threads of the test harness are not counted; each names itself with [`register_this_thread`] before anything else.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -56,7 +56,7 @@ pub(crate) fn pidfds() -> usize {
 
 /// Waits until there is what there was `before`; panics with the difference if that does not happen.
 ///
-/// Fewer threads are fine: one of the harness's may not have said yet who it was when it was counted.
+/// Fewer threads are fine: one of the harness's may not have named itself yet when it was counted.
 pub(crate) fn clean(before: &Census) {
     let end = Instant::now() + Duration::from_secs(15);
     loop {

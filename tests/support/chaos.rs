@@ -85,7 +85,7 @@ impl<F: Fn(usize) -> Process<()>> Herd<F> {
     /// Waits for the end of all, which comes by itself.
     pub(crate) fn go_home(self) {
         for process in self.living {
-            process.join().expect("nobody kills them any more");
+            process.join().expect("nothing kills them any more");
         }
     }
 }

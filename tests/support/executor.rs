@@ -1,6 +1,6 @@
 //! The simplest executor: one future, on this thread, which sleeps until it is told.
 //!
-//! Runs in: the test process. Never: polls a future that nobody woke.
+//! Runs in: the test process. Never: polls a future that was not woken.
 
 use std::future::Future;
 use std::pin::pin;

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use crate::support::scratch::Scratch;
 
-/// Waits, in a task, until somebody has made the file `gate`.
+/// Waits, in a task, until a process has made the file `gate`.
 pub(crate) fn wait_for(gate: &str) {
     let end = Instant::now() + Duration::from_secs(50);
     while !Path::new(gate).exists() {

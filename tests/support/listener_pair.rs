@@ -1,4 +1,4 @@
-//! A listener of either family, and somebody who connects to it.
+//! A listener of either family, and a process that connects to it.
 //!
 //! Runs in: the test process. Never: leaves a name behind.
 
@@ -51,7 +51,7 @@ impl Meeting {
         Self { listener, place, _scratch: scratch }
     }
 
-    /// Another pair: who connected, and who was accepted.
+    /// Another pair: the end that connected, and the one that was accepted.
     pub(crate) fn pair<A, B>(&self) -> (Connection<A, B>, Connection<B, A>)
     where
         A: Send + 'static,
@@ -74,7 +74,7 @@ impl Place {
     }
 }
 
-/// Two ends over a family, and nobody listens any more.
+/// Two ends over a family, and nothing listens any more.
 pub(crate) fn pair<A: Send + 'static, B: Send + 'static>(family: Family) -> (Connection<A, B>, Connection<B, A>) {
     Meeting::new(family).pair()
 }

@@ -1,4 +1,4 @@
-//! The protocol between machines as it is documented, said by somebody else than the library; and those who stand on the wire.
+//! The protocol between machines as it is documented, said by other code than the library's; and what stands on the wire.
 //!
 //! Runs in: the test process. Never: uses a line of the library to make or read a byte.
 
@@ -41,13 +41,13 @@ pub(crate) const OTHER_PROTOCOL: &str = "the peer speaks another protocol; is it
 pub(crate) const OTHER_VERSION: &str =
     "the peer speaks another version of the protocol; use the same version of this crate on both sides";
 
-/// Why somebody was refused.
+/// Why a peer was refused.
 #[track_caller]
 pub(crate) fn refused<T>(result: Result<T, Error>) -> String {
     match result.map_err(|error| error.kind().clone()) {
         Err(ErrorKind::PeerRefused { reason, .. }) => reason,
         Err(other) => panic!("{other:?}"),
-        Ok(_) => panic!("somebody was let in"),
+        Ok(_) => panic!("a stranger was let in"),
     }
 }
 
@@ -71,7 +71,7 @@ pub(crate) fn hello(noise: &mut HandshakeState, words: &[u8; 16]) -> Vec<u8> {
     message
 }
 
-/// One who has the key, and may do what he likes with it.
+/// A peer that has the key, and may do what it likes with it.
 pub(crate) struct Peer {
     pub(crate) stream: TcpStream,
     noise: TransportState,
@@ -95,7 +95,7 @@ impl Peer {
         Self::connect_as(at, key, CONNECTS, &[*CONNECTS, *LISTENS].concat()).unwrap()
     }
 
-    /// Answers one who connects, as it is documented.
+    /// Answers a peer that connects, as it is documented.
     pub(crate) fn answer(mut stream: TcpStream, key: &Key) -> Self {
         let mut noise = noise(key, &[*CONNECTS, *LISTENS].concat(), false);
         let said = take(&mut stream, HELLO);
@@ -133,7 +133,7 @@ impl Peer {
     }
 }
 
-/// Somebody who connects, and then does not wait for ever.
+/// A peer that connects, and then does not wait for ever.
 pub(crate) fn stream(at: SocketAddr) -> TcpStream {
     patient(TcpStream::connect(at).unwrap())
 }
@@ -177,7 +177,7 @@ pub(crate) fn reset(stream: TcpStream) {
     drop(stream);
 }
 
-/// A port of somebody who is not the library.
+/// A port that is not the library's.
 pub(crate) struct Port(TcpListener);
 
 impl Port {
@@ -203,7 +203,7 @@ pub(crate) struct Staged<R> {
     pub(crate) middle: R,
 }
 
-/// A client and a listener with the same key, and between them somebody who has it not: `middle` gets what leads to each.
+/// A client and a listener with the same key, and between them a relay that has it not: `middle` gets what leads to each.
 pub(crate) fn staged<R>(listener: &Listener, key: &Key, middle: impl FnOnce(TcpStream, TcpStream) -> R) -> Staged<R> {
     let port = Port::new();
     let address = port.address();
@@ -226,7 +226,7 @@ pub(crate) fn let_them_meet(client: &mut TcpStream, server: &mut TcpStream) -> [
     [first, second, third]
 }
 
-/// Somebody who listens, with the key that he listens for.
+/// A peer that listens, with the key that it listens for.
 pub(crate) fn listener() -> (Listener, Key, SocketAddr) {
     let key = Key::random().unwrap();
     let listener = Listener::tcp("127.0.0.1:0", key.clone()).unwrap();

@@ -24,7 +24,7 @@ pub(crate) fn state_of(pid: u32) -> Option<char> {
     entry(pid).map(|entry| entry.state)
 }
 
-/// Who will reap `pid`.
+/// The process that will reap `pid`.
 pub(crate) fn parent_of(pid: u32) -> Option<u32> {
     entry(pid).map(|entry| entry.parent)
 }

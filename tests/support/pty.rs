@@ -122,7 +122,7 @@ pub(crate) fn ends_well(pty: &mut Pty, mut victim: Victim) {
     });
     let status = victim.finish();
     assert!(status.success(), "{status}: {}", pty.seen());
-    victim.leaves_nobody();
+    victim.leaves_no_process();
 }
 
 /// Waits for the end of a scene that was played by a job of a shell.

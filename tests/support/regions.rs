@@ -36,7 +36,7 @@ pub(crate) fn inode_at(address: usize) -> Inode {
 }
 
 impl Inode {
-    /// Who maps it or has a descriptor of it: of this process, and all below it.
+    /// The processes that map it or have a descriptor of it: of this process, and all below it.
     pub(crate) fn holders(self) -> BTreeSet<u32> {
         let family = processes::descendants().into_keys().chain([std::process::id()]);
         family.filter(|pid| self.is_mapped_by(*pid) || self.is_open_in(*pid)).collect()
@@ -57,7 +57,7 @@ impl Inode {
         entries.map(|entry| entry.path()).any(is_it)
     }
 
-    /// Waits until nobody has it.
+    /// Waits until no process has it.
     #[track_caller]
     pub(crate) fn is_gone(self) {
         let end = Instant::now() + PATIENCE;
@@ -71,7 +71,7 @@ impl Inode {
     #[track_caller]
     pub(crate) fn is_ours_alone(self) {
         let ours = BTreeSet::from([std::process::id()]);
-        eventually("nobody else has the memory any more", PATIENCE, || self.holders() == ours);
+        eventually("no other process has the memory any more", PATIENCE, || self.holders() == ours);
     }
 }
 

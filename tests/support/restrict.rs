@@ -13,7 +13,7 @@ use nix::sched::{CloneFlags, unshare};
 
 use crate::support::subprocess;
 
-/// This thread keeps its user, who is root, and loses the capabilities in this set.
+/// This thread keeps its user, which is root, and loses the capabilities in this set.
 pub(crate) fn give_up_capabilities(lost: u32) {
     let header = [0x2008_0522_u32, 0];
     let mut sets = [[0_u32; 3]; 2];

@@ -75,7 +75,7 @@ impl Ended {
     }
 
     /// The census: no process runs this file any more, under its name or deleted.
-    pub(crate) fn nobody_runs(self, program: &Path) -> Self {
+    pub(crate) fn no_copy_runs(self, program: &Path) -> Self {
         let mut found = Vec::new();
         let gone = until(RUN, || {
             found = running(program);

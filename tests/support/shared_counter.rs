@@ -34,7 +34,7 @@ pub(crate) fn until(stage: &Stage, count: u32) {
 /// Waits to be killed.
 pub(crate) fn until_killed() -> ! {
     thread::sleep(Duration::from_secs(50));
-    panic!("nobody has killed this process");
+    panic!("this process was not killed");
 }
 
 /// Waits until that process, which has one thread of its own, sleeps.

@@ -1,6 +1,6 @@
 //! A process that is showered with signals.
 //!
-//! Runs in: a child, so that nobody else's signals are touched. Never: restarts a system call that a signal has ended.
+//! Runs in: a child, so that no other process's signals are touched. Never: restarts a system call that a signal has ended.
 #![expect(unsafe_code, reason = "a signal handler, and a timer of the kernel")]
 
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
@@ -22,7 +22,7 @@ pub(crate) fn storm() {
     unsafe { sigaction(Signal::SIGALRM, &action) }.unwrap();
     let often = libc::timeval { tv_sec: 0, tv_usec: 100 };
     let timer = libc::itimerval { it_interval: often, it_value: often };
-    // SAFETY: `timer` is borrowed across the call, and nobody asks for what was there before.
+    // SAFETY: `timer` is borrowed across the call, and nothing asks for what was there before.
     let set = unsafe { libc::setitimer(libc::ITIMER_REAL, &raw const timer, std::ptr::null_mut()) };
     assert_eq!(set, 0);
 }

@@ -19,7 +19,7 @@ const READY: u32 = 1;
 const BEGUN: u32 = 2;
 const DONE: u32 = 3;
 
-/// In the process: does `operation` as soon as somebody follows, says so, and waits to be killed.
+/// In the process: does `operation` as soon as a tracer follows, says so, and waits to be killed.
 pub(crate) fn followed(stage: &Stage, operation: impl FnOnce()) {
     stage.store(READY, SeqCst);
     while stage.load(SeqCst) < BEGUN {

@@ -1,4 +1,4 @@
-//! The load of a soak: who submits what, and what may have come of it.
+//! The load of a soak: which thread submits what, and what may have come of it.
 //!
 //! Runs in: the test process, but for the task. Never: forgets a call that it made.
 
@@ -42,7 +42,7 @@ pub(crate) struct Settled {
     outcome: Result<(u64, Vec<u8>)>,
     /// How often it may have been run.
     attempts: u32,
-    /// Whether somebody was told that he had cancelled it.
+    /// Whether a thread was told that it had cancelled it.
     cancelled: bool,
     /// Whether the outcome is that of a map which another call may have made fail.
     of_map: bool,
@@ -70,7 +70,7 @@ impl One {
     }
 }
 
-/// Who makes calls, how many, and until when.
+/// The threads that make calls, how many, and until when.
 pub(crate) struct Load {
     pub(crate) pool: Pool,
     scratch: Scratch,
@@ -177,7 +177,7 @@ impl Load {
             for One { number, handle } in self.burst(20) {
                 let sender = sender.clone();
                 handle.on_done(move |outcome| {
-                    sender.send(Settled::once(number, outcome)).expect("somebody who waits");
+                    sender.send(Settled::once(number, outcome)).expect("the test waits");
                 });
             }
             drop(sender);
@@ -270,7 +270,7 @@ impl Load {
                     }
                     assert!(
                         cancelled || *error.kind() != ErrorKind::Cancelled,
-                        "nobody cancelled call {number}: {error}"
+                        "call {number} was not cancelled: {error}"
                     );
                 }
             }

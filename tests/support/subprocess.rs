@@ -120,7 +120,7 @@ impl Victim {
         let status = self.finish();
         let said = self.said();
         assert!(status.success() && self.on_stage("played").exists(), "{status}\n{said}");
-        self.leaves_nobody();
+        self.leaves_no_process();
         said
     }
 
@@ -136,7 +136,7 @@ impl Victim {
     }
 
     /// Panics unless all that the victim started has ended within a second.
-    pub(crate) fn leaves_nobody(&self) {
+    pub(crate) fn leaves_no_process(&self) {
         eventually("nothing that the victim started is alive", Duration::from_secs(1), || self.family().is_empty());
     }
 

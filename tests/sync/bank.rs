@@ -1,7 +1,7 @@
-//! A bank whose total never changes, while those who move its money, and those who wait for some, are killed with kill -9.
+//! A bank whose total never changes, while those that move its money, and those that wait for some, are killed with kill -9.
 //!
 //! As long as [`seconds`] says, half of that under each start method. Runs in: the test process, which kills;
-//! the tasks in children. Never: relies on who is killed when; but goes on until somebody was killed in the middle of a transfer.
+//! the tasks in children. Never: relies on which is killed when; but goes on until one was killed in the middle of a transfer.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed, Ordering::SeqCst, fence};
 use std::time::{Duration, Instant};
@@ -34,7 +34,7 @@ struct Accounts {
 struct Bank {
     accounts: Mutex<Accounts>,
     changed: Condvar,
-    /// Transfers that were begun by somebody who died before their end.
+    /// Transfers that were begun by a process that died before their end.
     undone: AtomicU64,
     done: AtomicU64,
     waited: AtomicU64,
@@ -69,7 +69,7 @@ impl Bank {
         });
         assert_eq!(accounts.balances.iter().sum::<i64>(), TOTAL, "the bank's total has changed");
         assert!(!accounts.under_way, "two are inside");
-        // Nobody else's eyes are to fall on this.
+        // No other process is to see this.
         accounts.before = [0; ACCOUNTS];
         accounts
     }
@@ -150,14 +150,14 @@ fn kills_never_change_the_banks_total(method: StartMethod) {
     let mut staff: Vec<_> = (0..4).map(|number| employ(method, &bank, number, seed + number as u64)).collect();
     let (start, mut killed) = (Instant::now(), 0_u64);
     while start.elapsed() < duration || bank.undone.load(Relaxed) == 0 || bank.waited.load(Relaxed) == 0 {
-        assert!(start.elapsed() < duration + PATIENCE, "nobody was ever killed in the middle of a transfer");
+        assert!(start.elapsed() < duration + PATIENCE, "no process was ever killed in the middle of a transfer");
         linger(100 * (random(&mut seed) % 30) as u64);
         let number = random(&mut seed) % staff.len();
         let next = employ(method, &bank, number, seed);
         let victim = std::mem::replace(&mut staff[number], next);
         victim.kill().unwrap();
         killed += 1;
-        let error = victim.join().expect_err("nobody goes home before the bank closes");
+        let error = victim.join().expect_err("no clerk goes home before the bank closes");
         assert!(matches!(error.kind(), ErrorKind::Killed { .. }), "it found something wrong: {error}");
         if killed.is_multiple_of(16) {
             // Whatever became of them, the bank is open.

@@ -1,4 +1,4 @@
-//! What a barrier promises when those who meet there are killed, give up, or come late.
+//! What a barrier promises when those that meet there are killed, give up, or come late.
 //!
 //! Runs in: the test process; the tasks in children. Never: relies on how fast anything is, but for the one promise that is about
 //! time, which is tried several times.
@@ -56,7 +56,7 @@ fn so_many_go_on_together_and_one_leads(method: StartMethod) {
     let mut led = 0;
     for round in 0..10 {
         eventually("all the others wait", PATIENCE, || meeting.waiting() == 4);
-        assert_eq!(stage.load(SeqCst), 4 * round, "somebody went on alone");
+        assert_eq!(stage.load(SeqCst), 4 * round, "a party went on alone");
         led += u32::from(meeting.wait().unwrap().is_leader());
         until(&stage, 4 * (round + 1));
     }
@@ -65,7 +65,7 @@ fn so_many_go_on_together_and_one_leads(method: StartMethod) {
     assert!(!meeting.is_broken());
 }
 
-/// After each of many rounds, writes the round's number into its own place, and looks at everybody's.
+/// After each of many rounds, writes the round's number into its own place, and looks at those of all.
 #[process_task]
 fn keep_step(number: usize, rounds: u32, hall: &Shared<(Barrier, [AtomicU32; 5])>, journal: &Shared<Mutex<[u32; 2]>>) {
     let (barrier, at) = &**hall;
@@ -129,7 +129,7 @@ fn meet_once_and_be_killed(meeting: &Meeting, stage: &Stage) {
 }
 
 fn a_party_that_is_killed_between_two_rounds_breaks_the_second(method: StartMethod) {
-    // While somebody waits already, and before anybody does.
+    // While a party waits already, and before any does.
     for waits_already in [true, false] {
         let (meeting, stage) = (meeting(3), new_stage());
         let victim = start(method, meet_once_and_be_killed, (&meeting, &stage));
@@ -151,7 +151,7 @@ fn a_party_that_is_killed_between_two_rounds_breaks_the_second(method: StartMeth
             assert_eq!(meeting.wait(), Err(BrokenBarrier::Aborted));
         }
         assert_eq!(other.join().unwrap(), Err(()));
-        // Whoever was known before is forgotten.
+        // The parties that were known before are forgotten.
         meeting.reset();
         let others = [(); 2].map(|()| start(method, meet, (&meeting, 2, &stage)));
         meeting.wait().unwrap();
@@ -246,7 +246,7 @@ fn a_reset_frees_all_and_the_barrier_is_good_at_once(method: StartMethod) {
         assert!(!meeting.is_broken());
     });
     is_good(method, &meeting);
-    // Where nobody waits it changes nothing.
+    // Where no party waits it changes nothing.
     meeting.reset();
     is_good(method, &meeting);
 }
@@ -320,7 +320,7 @@ fn keep_meeting(number: usize, ground: &Ground) {
             }
             let all_are_here = at.iter().all(|at| at.load(SeqCst) == round);
             let Ok(second) = barrier.wait() else { break };
-            assert!(all_are_here, "somebody was missing in round {round}");
+            assert!(all_are_here, "a party was missing in round {round}");
             complete.fetch_add(u64::from(second.is_leader()), SeqCst);
         }
         heard[number].store(breaks + 1, SeqCst);

@@ -1,4 +1,4 @@
-//! What a condition variable promises: who is woken, how many, and what a death costs.
+//! What a condition variable promises: which waiters are woken, how many, and what a death costs.
 //!
 //! Runs in: the test process; the tasks in children. Never: relies on how fast anything is.
 
@@ -30,7 +30,7 @@ fn start<T: Task>(method: StartMethod, task: T, args: T::Args<'_>) -> Process<T:
     ProcessBuilder::new().start_method(method).spawn(task, args).unwrap()
 }
 
-/// Tokens, and those who wait for some.
+/// Tokens, and those that wait for some.
 type Tokens = Shared<(Mutex<u32>, Condvar)>;
 
 fn tokens() -> Tokens {
@@ -59,7 +59,7 @@ fn take(tokens: &Tokens, stage: &Stage) {
     *guard -= 1;
 }
 
-/// Waits until there is a token. Those who die with the mutex leave the number of tokens whole.
+/// Waits until there is a token. Those that die with the mutex leave the number of tokens whole.
 fn wait_for_one<'a>(tokens: &'a Tokens, mut guard: MutexGuard<'a, u32>) -> MutexGuard<'a, u32> {
     loop {
         match tokens.1.wait_while(guard, |tokens| *tokens == 0) {
@@ -75,7 +75,7 @@ fn take_a_token(tokens: &Tokens, stage: &Stage) {
     take(tokens, stage);
 }
 
-/// Whoever has said that it waits, saying it with the mutex held, does so once that is free.
+/// A process that has said that it waits, with the mutex held, does so once that is free.
 fn until_waiting(tokens: &Tokens, stage: &Stage, count: u32) {
     until(stage, count);
     drop(tokens.0.lock().unwrap());
@@ -101,7 +101,7 @@ fn each_notify_one_wakes_one_waiter_in_order(method: StartMethod) {
         let so_far: Vec<_> = woken.iter().map(|woken| woken.load(SeqCst)).collect();
         assert_eq!(so_far.iter().sum::<u32>(), u32::try_from(first).unwrap() + 1, "{so_far:?}");
     }
-    // Nobody is there any more, and nobody will find what was not for it.
+    // No waiter is there any more, and none will find what was not for it.
     tokens.1.notify_one();
     waiters.push(start(method, wait_for_a_notification, (&tokens, &stage, &woken[0])));
     until_waiting(&tokens, &stage, 4);

@@ -1,4 +1,4 @@
-//! What an event and a thing to be done once promise, whoever is killed.
+//! What an event and a thing to be done once promise, whichever process is killed.
 //!
 //! Runs in: the test process; the tasks in children. Never: relies on how fast anything is, but for the one promise that is about
 //! time, which is tried several times.
@@ -145,8 +145,8 @@ fn keep_listening(number: usize, ground: &Ground) {
     while !over.load(SeqCst) {
         let before = count.load(SeqCst);
         event.wait();
-        // Whoever sets it counts first.
-        assert!(count.load(SeqCst) >= before.max(1), "nobody had set it");
+        // The one that sets it counts first.
+        assert!(count.load(SeqCst) >= before.max(1), "it was not set");
         heard[number].fetch_add(1, SeqCst);
     }
 }
@@ -169,7 +169,7 @@ fn kills_lose_no_event(method: StartMethod) {
         },
         |number| {
             for other in (0..HERD).filter(|other| *other != number) {
-                // One pulse is enough for whoever waits; who is not there yet comes to the next one.
+                // One pulse is enough for each that waits; one that is not there yet comes to the next pulse.
                 let before = heard[other].load(SeqCst);
                 eventually("another one hears of it", PATIENCE, || {
                     pulse();
@@ -185,7 +185,7 @@ fn kills_lose_no_event(method: StartMethod) {
     assert!(kills > 10);
 }
 
-/// What is to be done once, and how often somebody began and ended it.
+/// What is to be done once, and how often a process began and ended it.
 type Work = Shared<(Once, AtomicU32, AtomicU32)>;
 
 fn work() -> Work {
@@ -282,7 +282,7 @@ fn a_runner_that_panics_poisons(method: StartMethod) {
     }
     assert!(start(method, mend, &work).join().unwrap());
     assert!(work.0.is_completed());
-    // It is done, and nobody does it again.
+    // It is done, and no process does it again.
     assert!(!start(method, mend, &work).join().unwrap());
     work.0.call_once(|| unreachable!("it is done"));
 }

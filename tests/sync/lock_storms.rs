@@ -1,6 +1,6 @@
 //! Time-outs of locks and conditions in a process that is showered with signals: neither early, nor much late.
 //!
-//! Runs in: the test process; what is showered is a child, so that nobody else's signals are touched.
+//! Runs in: the test process; what is showered is a child, so that no other process's signals are touched.
 //! Never: takes one slow round for a fault; that the machine was busy is no reason to fail.
 
 use std::sync::atomic::Ordering::Relaxed;
@@ -57,7 +57,7 @@ fn time_outs_in_a_storm_of_signals_are_neither_early_nor_late(method: StartMetho
     }
 }
 
-/// Waits for a change, and for a mutex, that somebody else holds.
+/// Waits for a change, and for a mutex, that another process holds.
 #[process_task]
 fn wait_in_a_storm(all: &All, stage: &Stage) -> u32 {
     let (mutex, changed, _, own) = &**all;
@@ -79,7 +79,7 @@ fn a_storm_of_signals_neither_wakes_nor_unlocks(method: StartMethod) {
     until(&stage, 1);
     drop(own.lock().unwrap());
     std::thread::sleep(Duration::from_millis(100));
-    assert_eq!(stage.load(Relaxed), 1, "somebody was woken by a signal");
+    assert_eq!(stage.load(Relaxed), 1, "a waiter was woken by a signal");
     *own.lock().unwrap() = 20;
     changed.notify_one();
     until(&stage, 2);

@@ -1,4 +1,4 @@
-//! What a mutex promises when those who hold it, or wait for it, end in any way.
+//! What a mutex promises when those that hold it, or wait for it, end in any way.
 //!
 //! Runs in: the test process; the tasks in children. Never: relies on how fast anything is, but for the one promise that is about
 //! time, which is tried several times.
@@ -74,7 +74,7 @@ fn a_killed_holder_poisons_within_a_tenth_of_a_second(method: StartMethod) {
         assert_eq!(*guard, 1);
         assert!(counter.is_poisoned());
         drop(guard);
-        // It stays so until somebody says otherwise.
+        // It stays so until a process says otherwise.
         assert!(matches!(counter.try_lock(), Err(TryLockError::Poisoned(_))));
         assert!(matches!(counter.lock_timeout(PATIENCE), Err(TryLockError::Poisoned(_))));
         holder.join().unwrap_err();
@@ -189,7 +189,7 @@ fn hold(counter: &Counter, stage: &Stage) {
     drop(guard);
 }
 
-/// However often somebody looks whether it lives, and for longer than it takes to believe in a death.
+/// However often a process looks whether it lives, and for longer than it takes to believe in a death.
 fn a_holder_that_lives_keeps_the_mutex(method: StartMethod) {
     let (counter, stage) = (counter(), new_stage());
     let holder = start(method, hold, (&counter, &stage));
@@ -233,7 +233,7 @@ fn forgotten_guard_of_a_dropped_region_does_no_harm(method: StartMethod) {
         let counter = counter();
         let _forgotten = ManuallyDrop::new(counter.lock().unwrap());
     }
-    // What lies there now is not touched by anybody's end.
+    // What lies there now is not touched by the end of any process.
     let counter = counter();
     start(method, forget_a_guard, &counter).join().unwrap();
     drop(counter);
@@ -333,7 +333,7 @@ fn mutex_says_which_process_holds_it(method: StartMethod) {
     assert_eq!(format!("{:?}", *counter), "Mutex { data: 1, poisoned: true, .. }");
 }
 
-/// Writes over the word by which this mutex says who holds it, which is its first; says what was there.
+/// Writes over the word by which this mutex names its holder, which is its first; says what was there.
 fn scribble(counter: &Counter, word: u32) -> u32 {
     let first = std::ptr::from_ref(&**counter).cast::<u32>().cast_mut();
     // SAFETY: `first` points to memory that is mapped for writing, aligned as a mutex is, and all use it as an atomic.
@@ -347,22 +347,22 @@ fn scribble_over(counter: &Counter, word: u32) {
 
 fn corrupt_lock_word_blocks_no_locker_for_ever(method: StartMethod) {
     let counter = counter();
-    let is_nobodys = |word: u32| {
+    let is_free = |word: u32| {
         start(method, scribble_over, (&counter, word)).join().unwrap();
         assert!(matches!(counter.lock_timeout(PATIENCE), Err(TryLockError::Poisoned(_))), "{word:#x}");
         counter.clear_poison();
     };
-    for nobody in [1 << 31, 1 << 30, u32::MAX, (9 << 14) + 16_000] {
-        is_nobodys(nobody);
+    for word in [1 << 31, 1 << 30, u32::MAX, (9 << 14) + 16_000] {
+        is_free(word);
     }
     let guard = ManuallyDrop::new(counter.lock().unwrap());
     let own = scribble(&counter, 0);
     drop(ManuallyDrop::into_inner(guard));
-    is_nobodys(own | 1 << 31);
+    is_free(own | 1 << 31);
     // This process lives, so what is said to be held by it is: until a deadline.
     start(method, scribble_over, (&counter, own)).join().unwrap();
     assert!(matches!(counter.lock_timeout(Duration::from_millis(60)), Err(TryLockError::WouldBlock)));
-    // Whoever writes over it while it is held gets in, which no lock can help; but nobody is shut out.
+    // A process that writes over it while it is held gets in, which no lock can help; but none is shut out.
     scribble(&counter, 0);
     assert!(counter.lock_timeout(Duration::MAX).is_ok());
 }

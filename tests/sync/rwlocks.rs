@@ -1,4 +1,4 @@
-//! What a read-write lock promises when those who read, write or wait end in any way.
+//! What a read-write lock promises when those that read, write or wait end in any way.
 //!
 //! Runs in: the test process; the tasks in children. Never: relies on how fast anything is, but for the one promise that is about
 //! time, which is tried several times.
@@ -31,7 +31,7 @@ under_every_start_method! {
     kills_show_half_a_change_only_as_poison,
 }
 
-/// Two numbers that are equal, unless somebody is changing them.
+/// Two numbers that are equal, unless a process is changing them.
 type Book = Shared<RwLock<[u64; 2]>>;
 
 fn book() -> Book {
@@ -111,7 +111,7 @@ fn a_killed_writer_poisons_within_a_tenth_of_a_second(method: StartMethod) {
         times.push(since.elapsed());
         assert_eq!(seen, [2, 1]);
         writer.join().unwrap_err();
-        // It stays so until somebody says otherwise.
+        // It stays so until a process says otherwise.
         assert!(matches!(book.try_read(), Err(TryLockError::Poisoned(_))));
         assert!(matches!(book.write_timeout(PATIENCE), Err(TryLockError::Poisoned(_))));
         *book.write().unwrap_err().into_inner() = [1, 1];
@@ -134,12 +134,12 @@ fn a_killed_reader_vanishes_within_a_tenth_of_a_second(method: StartMethod) {
         times.push(since.elapsed());
         reader.join().unwrap_err();
         assert!(!book.is_poisoned());
-        // And once more, with nobody who waits.
+        // And once more, with none that waits.
         let reader = start(method, read_until_killed, (&book, &stage));
         until(&stage, 2);
         reader.kill().unwrap();
         reader.join().unwrap_err();
-        eventually("a look finds nobody", PATIENCE, || book.try_write().is_ok());
+        eventually("a look finds no reader", PATIENCE, || book.try_write().is_ok());
     }
 }
 
@@ -185,7 +185,7 @@ fn a_killed_waiter_costs_nothing(method: StartMethod) {
     assert_eq!(*book.read().unwrap(), [2, 2]);
 }
 
-/// Reads all the time, so that with three of them somebody always does.
+/// Reads all the time, so that with three of them one always does.
 #[process_task]
 fn keep_reading(book: &Book, stage: &Stage, end: u32) {
     let mut is_first = true;
@@ -310,7 +310,8 @@ fn a_thousand_locks_work_side_by_side(method: StartMethod) {
 
 const HERD: usize = 4;
 
-/// The two numbers; who has begun to write, and who has finished, by its own word; whether it is over; how often anybody had a turn.
+/// The two numbers; which process has begun to write, and which has finished, by its own word; whether it is over; how
+/// often any had a turn.
 type Ground = Shared<(RwLock<[u64; 2]>, AtomicU32, AtomicBool, AtomicU64)>;
 
 #[process_task]
@@ -333,7 +334,7 @@ fn read_and_write(number: usize, ground: &Ground) {
                     guard
                 }
             };
-            assert_eq!(writing.fetch_add(1, SeqCst), 0, "somebody else writes");
+            assert_eq!(writing.fetch_add(1, SeqCst), 0, "another process writes");
             assert_eq!(guard[0], guard[1]);
             guard[0] += 1;
             if random.below(4) == 0 {
@@ -343,7 +344,7 @@ fn read_and_write(number: usize, ground: &Ground) {
             assert_eq!(writing.fetch_sub(1, SeqCst), 1);
         } else if let Ok(guard) = book.read() {
             let first = guard[0];
-            assert_eq!(writing.load(SeqCst), 0, "somebody writes while this one reads");
+            assert_eq!(writing.load(SeqCst), 0, "a process writes while this one reads");
             if random.below(4) == 0 {
                 thread::sleep(Duration::from_micros(200));
             }

@@ -1,4 +1,4 @@
-//! What a semaphore promises when those who hold its permits, or wait for one, end in any way.
+//! What a semaphore promises when those that hold its permits, or wait for one, end in any way.
 //!
 //! Runs in: the test process; the tasks in children. Never: relies on how fast anything is, but for the one promise that is about
 //! time, which is tried several times.
@@ -103,7 +103,7 @@ fn permit_of_a_process_known_dead_is_found_without_waiting(method: StartMethod) 
     holder.join().unwrap_err();
     eventually("a look finds a permit", PATIENCE, || permits.try_acquire().is_some());
     assert_eq!(permits.available(), 2);
-    // Nobody looked in between.
+    // No process looked in between.
     let holder = start(method, keep, (&permits, 2, &stage));
     until(&stage, 2);
     holder.kill().unwrap();
@@ -168,7 +168,7 @@ fn a_killed_waiter_costs_nothing(method: StartMethod) {
     third.join().unwrap();
     first.join().unwrap_err();
     drop(second.join());
-    eventually("the permit comes back from whoever had it", PATIENCE, || permits.available() == 1);
+    eventually("the permit comes back from its holder", PATIENCE, || permits.available() == 1);
 }
 
 fn forgotten_permit_comes_back_by_a_release_alone(method: StartMethod) {
@@ -252,8 +252,8 @@ fn a_thousand_semaphores_work_side_by_side(method: StartMethod) {
 const HERD: usize = 5;
 const PERMITS: u32 = 2;
 
-/// The permits, who is inside by its own word, how often somebody was killed and buried, whether it is over, and how often
-/// anybody got a permit.
+/// The permits, which process is inside by its own word, how often one was killed and buried, whether it is over, and how
+/// often one got a permit.
 type Ground = Shared<(Semaphore, [AtomicU32; HERD], AtomicU32, AtomicBool, AtomicU64)>;
 
 #[process_task]
@@ -268,11 +268,11 @@ fn come_and_go(number: usize, ground: &Ground) {
         };
         let Some(permit) = permit else { continue };
         inside[number].store(1, SeqCst);
-        // While somebody is being killed, its permit may be somebody else's before its word is taken back.
+        // While a process is being killed, its permit may be another's before its word is taken back.
         let before = burials.load(SeqCst);
         let sum: u32 = inside.iter().map(|inside| inside.load(SeqCst)).sum();
-        let nobody_dies = before.is_multiple_of(2) && burials.load(SeqCst) == before;
-        assert!(!nobody_dies || sum <= PERMITS, "{sum} are inside");
+        let no_death = before.is_multiple_of(2) && burials.load(SeqCst) == before;
+        assert!(!no_death || sum <= PERMITS, "{sum} are inside");
         passes.fetch_add(1, SeqCst);
         if random.below(4) == 0 {
             std::thread::sleep(Duration::from_micros(300));

@@ -37,7 +37,7 @@ fn an_alias_takes_the_format_of_what_it_stands_for() {
     assert_eq!(bytes.len(), 16 + 3, "a count, up to the alignment, and one copy");
 }
 
-/// The type behind [`reverse`], as nobody should name it.
+/// The type behind [`reverse`], which no program should name.
 #[expect(non_camel_case_types, reason = "it looks like a task")]
 type reverse_type = __task_reverse;
 

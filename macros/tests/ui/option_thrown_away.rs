@@ -1,4 +1,4 @@
-//! An option set on a copy that nobody uses.
+//! An option set on a copy that is not used.
 #![deny(unused_must_use)]
 
 use std::time::Duration;

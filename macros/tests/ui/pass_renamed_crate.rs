@@ -1,4 +1,4 @@
-//! The crate under another name, re-exported, and inside somebody's macro.
+//! The crate under another name, re-exported, and inside the macro of another crate.
 #![deny(warnings)]
 
 mod facade {
@@ -6,7 +6,7 @@ mod facade {
         pub(crate) use process_task as engine;
     }
 
-    /// What somebody else's crate might offer.
+    /// What another crate might offer.
     macro_rules! remote {
         ($(#[$attribute:meta])* fn $name:ident($($param:ident: $T:ty),*) -> $R:ty $body:block) => {
             #[$crate::facade::deep::engine::process_task(crate = $crate::facade::deep::engine, timeout = "1m")]

@@ -1,4 +1,4 @@
-//! Preload functions that nobody could call.
+//! Preload functions that nothing could call.
 use process_task::process_task;
 
 #[process_task::preload]

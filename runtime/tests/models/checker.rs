@@ -9,7 +9,7 @@ use loom::sync::atomic::AtomicU32;
 use loom::sync::atomic::Ordering::SeqCst;
 use loom::sync::{Condvar, Mutex};
 
-/// Where somebody sleeps: a lock, a bell that was rung or not, and the waking.
+/// Where a thread sleeps: a lock, a bell that was rung or not, and the waking.
 pub(crate) struct Bed {
     rung: Mutex<bool>,
     waking: Condvar,
@@ -39,13 +39,13 @@ impl Bed {
         self.waking.notify_one();
     }
 
-    /// A write to an eventfd: it is kept until somebody listens.
+    /// A write to an eventfd: it is kept until a thread listens.
     pub(crate) fn ring(&self) {
         *self.rung.lock().unwrap() = true;
         self.waking.notify_one();
     }
 
-    /// `epoll_wait` on that eventfd, which is read when it wakes somebody.
+    /// `epoll_wait` on that eventfd, which is read when it wakes a thread.
     pub(crate) fn listen(&self) {
         let mut rung = self.rung.lock().unwrap();
         while !*rung {
@@ -122,7 +122,7 @@ pub(crate) fn at_each_step_up_to(
             counted.fetch_add(usize::from(model(steps)), Relaxed);
         });
         if deaths.load(Relaxed) == 0 {
-            assert!(steps > 2, "nobody died after {steps} steps");
+            assert!(steps > 2, "no process died after {steps} steps");
             println!("{explored} executions of {steps} steps");
             return;
         }

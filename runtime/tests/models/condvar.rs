@@ -63,7 +63,7 @@ impl Account {
             // SAFETY: the checker reports any other access meanwhile, before anything is read.
             let balance = unsafe { &mut *balance };
             match taken {
-                Acquired::Clean => assert_eq!(balance[0], balance[1], "somebody left it half changed"),
+                Acquired::Clean => assert_eq!(balance[0], balance[1], "a holder left it half changed"),
                 Acquired::OwnerDied => balance[1] = balance[0],
             }
             balance[0] += 1;
@@ -132,7 +132,7 @@ fn two_deaths_in_a_row_leave_the_lock_available() {
             for victim in victims {
                 victim.join();
             }
-            // Whoever was the last to die inside, it is known now.
+            // Whichever was the last to die inside, it is known now.
             account.pay_in();
             assert!(!account.pay_in());
         });
@@ -170,7 +170,7 @@ fn unlock_by_a_non_holder_frees_nothing() {
     });
 }
 
-/// A condition: tokens under a lock, and the line of those who want one.
+/// A condition: tokens under a lock, and the line of those that want one.
 struct Tokens {
     lock: RobustLock,
     line: WaitQueue,
@@ -255,7 +255,7 @@ fn every_token_finds_its_taker() {
 fn notify_all_wakes_waiters_beyond_the_slots() {
     explore_with(2, 100, || {
         let tokens = Tokens::new();
-        // Who sits here does not move: one place is left.
+        // The one that sits here does not move: one place is left.
         let _seated = tokens.line.enter();
         let takers = [2, 3].map(|number| Process::start(number, FOR_EVER, &tokens, |tokens| tokens.take(None)));
         tokens.locked(|count| *count += 2);
@@ -319,7 +319,7 @@ fn notifier_death_at_any_step_blocks_no_waiter() {
             let victim = Process::start(2, steps, &tokens, |tokens| tokens.give(2));
             let taker = Process::start(3, FOR_EVER, &tokens, |tokens| tokens.take(None));
             victim.join();
-            // The tokens were never given, or nobody was told of them: somebody else does.
+            // The tokens were never given, or no waiter was told of them: another thread does.
             tokens.give(1);
             taker.join().unwrap();
         });
@@ -350,11 +350,11 @@ fn no_process_takes_this_many_steps() {
 the_checker_finds! {
     sleep_without_waiters_bit_is_found: WaitersSetNoFlag, lock_excludes_and_leaves_no_thread_asleep, "exceeded";
     missing_fence_is_found: FencesAreLeftOut, lock_excludes_and_leaves_no_thread_asleep, "deadlock";
-    unlock_without_wake_is_found: NobodyIsWoken, lock_excludes_and_leaves_no_thread_asleep, "deadlock";
-    notify_without_wake_is_found: NobodyIsWoken, every_token_finds_its_taker, "deadlock";
+    unlock_without_wake_is_found: WakesAreLost, lock_excludes_and_leaves_no_thread_asleep, "deadlock";
+    notify_without_wake_is_found: WakesAreLost, every_token_finds_its_taker, "deadlock";
     unnoticed_holder_death_is_found: NoDeathIsKnown, death_at_any_step_leaves_the_lock_available, "deadlock";
     relaxed_release_is_found: ReleaseIsRelaxed, lock_excludes_and_leaves_no_thread_asleep, "Causality violation";
-    who_leaves_before_it_has_the_mutex: LeavesTooEarly,
+    waiter_leaves_before_it_has_the_mutex: LeavesTooEarly,
         waiter_death_after_sleep_loses_no_notification, "deadlock";
 }
 

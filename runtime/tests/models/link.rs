@@ -2,7 +2,7 @@
 //!
 //! The two files that hold the rules are compiled here a second time, with a model checker's atomics. A sleep is modelled
 //! as the kernel's futex is: the look at the word and the falling asleep are one step under a lock that the waker takes
-//! too. If anybody sleeps for good, the checker reports a deadlock; if it explored only a few executions, the model is at
+//! too. If a thread sleeps for good, the checker reports a deadlock; if it explored only a few executions, the model is at
 //! fault, so that is counted. Runs in: one process, without children.
 
 mod atomic {
@@ -22,7 +22,7 @@ use loom::thread;
 /// How many items a batch of the model has.
 const ITEMS: usize = 2;
 
-/// One link: its words, and the two places where somebody sleeps.
+/// One link: its words, and the two places where a thread sleeps.
 struct Link {
     window: AtomicU64,
     parked: AtomicU32,
@@ -216,7 +216,7 @@ fn death_in_a_batch_costs_one_item_at_most() {
             let theirs = Arc::clone(&link);
             let child = thread::spawn(move || theirs.serve_a_batch(steps));
             link.push();
-            // Somebody looks while it is still at work: what is counted is there, whatever comes later.
+            // A thread looks while it is still at work: what is counted is there, whatever comes later.
             let seen = usize::try_from(link.progress.load(Acquire)).unwrap();
             assert!(link.results[..seen].iter().all(|result| result.load(Relaxed) != 0));
             child.join().unwrap();

@@ -75,7 +75,7 @@ impl World {
     }
 
     fn announce(&self, bits: u32) {
-        if wakeup::announce(&self.wakeup, bits) && !Fault::NobodyIsWoken.is_made() {
+        if wakeup::announce(&self.wakeup, bits) && !Fault::WakesAreLost.is_made() {
             self.leader_bed.wake();
         }
     }
@@ -138,7 +138,7 @@ impl World {
         if !life.goes_on() {
             return Went::Died;
         }
-        if must_wake && !Fault::NobodyIsWoken.is_made() {
+        if must_wake && !Fault::WakesAreLost.is_made() {
             self.leader_bed.wake();
         }
         while let Some(asleep) = slot.prepare_sleep() {
@@ -268,6 +268,6 @@ fn call_is_taken_or_taken_back_and_never_both() {
 }
 
 the_checker_finds! {
-    leader_that_is_not_woken_is_found: NobodyIsWoken, no_side_sleeps_over_what_the_other_brought, "deadlock";
+    leader_that_is_not_woken_is_found: WakesAreLost, no_side_sleeps_over_what_the_other_brought, "deadlock";
     leader_that_parks_without_a_look_is_found: LooksTooEarly, no_side_sleeps_over_what_the_other_brought, "deadlock";
 }

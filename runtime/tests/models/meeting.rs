@@ -49,7 +49,7 @@ use once::Once;
 /// As many as a model has.
 const MAX_HOLDERS: usize = 3;
 
-/// A barrier, and what everybody writes before it and looks at after it.
+/// A barrier, and what each writes before it and looks at after it.
 struct Meeting {
     barrier: Barrier,
     written: [UnsafeCell<()>; 4],
@@ -155,7 +155,7 @@ fn party_death_completes_the_round_or_breaks_the_barrier() {
         let other = Process::start(3, FOR_EVER, &meeting, |meeting| meeting.barrier.wait().is_ok());
         let killed = victim.join().is_none();
         if killed {
-            // If it died before it came, nobody knows that it was to be a party.
+            // If it died before it came, it is not known that it was to be a party.
             meeting.barrier.abort();
         }
         assert!(other.join().unwrap() || killed);
@@ -225,7 +225,7 @@ fn set_then_clear_releases_waiters() {
         news.written.with_mut(|_| ());
         news.event.set();
         news.event.clear();
-        // Who comes only now is let go by this one.
+        // A party that comes only now is let go by this one.
         news.event.set();
         for listener in listeners {
             listener.join().unwrap();
@@ -294,7 +294,7 @@ struct Work {
 impl Work {
     fn new() -> Arc<Self> {
         let work = Self { once: Once::new(), done: UnsafeCell::new(()) };
-        // All words are to be there before there are other threads: somebody tries, and panics.
+        // All words are to be there before there are other threads: a thread tries, and panics.
         let tried = catch_unwind(AssertUnwindSafe(|| work.once.call_once(|| resume_unwind(Box::new(())))));
         assert!(tried.is_err() && !work.once.is_completed());
         Arc::new(work)
@@ -336,15 +336,15 @@ fn a_runner_that_dies_at_any_step_lets_another_one_run() {
 }
 
 the_checker_finds! {
-    last_party_without_wake_is_found: NobodyIsWoken, all_parties_go_on_and_see_what_the_others_wrote, "deadlock";
-    event_set_without_wake_is_found: NobodyIsWoken, an_event_goes_back_and_forth_without_a_loss, "deadlock";
+    last_party_without_wake_is_found: WakesAreLost, all_parties_go_on_and_see_what_the_others_wrote, "deadlock";
+    event_set_without_wake_is_found: WakesAreLost, an_event_goes_back_and_forth_without_a_loss, "deadlock";
     unnoticed_party_death_is_found: NoDeathIsKnown, a_party_that_dies_while_it_waits_breaks_the_barrier, "deadlock";
-    who_expects_a_dead_party_once_more: NoDeathIsKnown,
+    dead_party_expected_once_more: NoDeathIsKnown,
         a_party_that_dies_between_two_rounds_breaks_the_second, "deadlock";
     unnoticed_runner_death_is_found: NoDeathIsKnown, a_runner_that_dies_at_any_step_lets_another_one_run, "deadlock";
-    who_goes_on_and_does_not_see_what_the_others_wrote: ReleaseIsRelaxed,
+    party_goes_on_without_what_others_wrote: ReleaseIsRelaxed,
         one_round_follows_the_other, "deadlock";
-    who_hears_of_what_is_not_there_yet: ReleaseIsRelaxed,
+    waiter_hears_of_what_is_not_there_yet: ReleaseIsRelaxed,
         set_then_clear_releases_waiters, "Causality violation";
     relaxed_once_is_found: ReleaseIsRelaxed, it_is_done_once_and_seen_by_all, "Causality violation";
 }

@@ -2,8 +2,8 @@
 //!
 //! The protocols of `sync` are compiled a second time, on top of these: atomics, each use of which is a step after which the process may be
 //! gone; members; and sleeping on a word, as the kernel has it. A process is a thread of the model, and its death unwinds
-//! it, without a word to anybody. Afterwards its end becomes known, and whoever sleeps looks again, as in the real world
-//! everybody does from time to time. As long as nobody has died, nobody wakes up for no reason: a wake-up that is lost
+//! it, without a word to any other. Afterwards its end becomes known, and each sleeper looks again, as in the real world
+//! all do from time to time. As long as none has died, none wakes up for no reason: a wake-up that is lost
 //! then is a deadlock, which the checker reports. Runs in: one process, inside the model checker.
 
 use std::cell::Cell;
@@ -35,25 +35,25 @@ const FAULT: &str = "PROCESS_TASK_FAULT";
 /// A rule that is left out, to see that the checker finds out: a model that cannot fail shows nothing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Fault {
-    /// Who sleeps has not left a note before.
+    /// A sleeper has not left a note before.
     WaitersSetNoFlag,
-    /// Who looks for a note, and who leaves one, may see what was there before the other one wrote.
+    /// The one that looks for a note, and the one that leaves it, may see what was there before the other one wrote.
     FencesAreLeftOut,
-    /// Nobody wakes anybody.
-    NobodyIsWoken,
-    /// Nobody asks, or hears, that somebody has died.
+    /// No wake-up arrives.
+    WakesAreLost,
+    /// No process asks, or hears, that another has died.
     NoDeathIsKnown,
     /// What was written before a lock is given back may be seen later.
     ReleaseIsRelaxed,
     /// A waiter leaves the line before it has the mutex again.
     LeavesTooEarly,
-    /// Who wakes somebody hears of one less than it was.
+    /// A waker hears of one sleeper less than it woke.
     WakersMiscount,
-    /// Who is about to sleep does not look again once it has the lock.
+    /// A thread that is about to sleep does not look again once it has the lock.
     LooksTooEarly,
-    /// Nobody looks for what the dead had.
+    /// No process looks for what the dead had.
     NothingIsSought,
-    /// Who gives something back tells nobody.
+    /// One that gives something back tells no other.
     GivesBackInSilence,
     /// What the dead left behind in memory stays there.
     NothingIsSwept,
@@ -148,7 +148,7 @@ impl<R: 'static> Process<R> {
         }))
     }
 
-    /// What came of it. None: it was killed, which everybody knows by now.
+    /// What came of it. None: it was killed, which all know by now.
     pub(crate) fn join(self) -> Option<R> {
         self.0.join().unwrap()
     }
@@ -162,7 +162,7 @@ pub(crate) mod atomic {
 
     use super::{Fault, step};
 
-    /// What an order is without its promise that what was written before is seen by who reads this.
+    /// What an order is without its promise that what was written before is seen by the reader of this.
     fn weaken(order: Ordering) -> Ordering {
         let promises = matches!(order, Ordering::Release | Ordering::AcqRel);
         if promises && Fault::ReleaseIsRelaxed.is_made() { Ordering::Relaxed } else { order }
@@ -182,7 +182,7 @@ pub(crate) mod atomic {
                     Self { first, word: OnceLock::new() }
                 }
 
-                /// A look that is no step of anybody.
+                /// A look that is no step of any thread.
                 pub(super) fn peek(&self) -> $number {
                     self.word().load(Ordering::Relaxed)
                 }
@@ -254,7 +254,7 @@ pub(crate) mod atomic {
     };
 }
 
-/// Who lives: a bit for each member that does not, or is about to be killed.
+/// Which members live: a bit for each member that does not, or is about to be killed.
 pub(crate) mod proc_table {
     use loom::sync::atomic::AtomicU32;
     use loom::sync::atomic::Ordering::{Acquire, Release};
@@ -331,7 +331,7 @@ pub(crate) mod futex_wait {
 
     #[derive(Default)]
     struct Beds {
-        /// Who sleeps on which word, in the order in which they fell asleep.
+        /// Which threads sleep on which word, in the order in which they fell asleep.
         asleep: Vec<(usize, Thread)>,
         /// How often time has passed.
         time: u32,
@@ -357,7 +357,7 @@ pub(crate) mod futex_wait {
         std::ptr::from_ref(word).addr()
     }
 
-    /// Whoever has a deadline finds it over when it would sleep, which is as late or early as the checker likes.
+    /// A thread that has a deadline finds it over when it would sleep, which is as late or early as the checker likes.
     pub(crate) fn sleep(word: &AtomicU32, expected: u32, deadline: Option<Instant>) -> bool {
         if deadline.is_some() {
             return false;
@@ -402,7 +402,7 @@ pub(crate) mod futex_wait {
     }
 
     pub(crate) fn wake(word: &AtomicU32, count: u32) -> u32 {
-        if !step() || Fault::NobodyIsWoken.is_made() {
+        if !step() || Fault::WakesAreLost.is_made() {
             return 0;
         }
         let mut beds = Beds::lock();
@@ -429,7 +429,7 @@ pub(crate) mod futex_wait {
         Some(Instant::now())
     }
 
-    /// Later than anybody who lives keeps a lock.
+    /// Later than any live process keeps a lock.
     pub(crate) fn short_deadline() -> Option<Instant> {
         None
     }
@@ -439,7 +439,7 @@ pub(crate) mod futex_wait {
         Beds::lock().asleep.len()
     }
 
-    /// Time passes: everybody who sleeps looks again, and so does everybody who is about to.
+    /// Time passes: every sleeper looks again, and so does every thread that is about to sleep.
     pub(crate) fn look_again() {
         let mut beds = Beds::lock();
         beds.time += 1;
@@ -467,7 +467,7 @@ const _: fn() = || {
     let _ = (futex_wait::asleep(), futex_wait::short_deadline());
     let _ = futex_wait::deadline_after(std::time::Duration::ZERO);
     Fault::WakersMiscount.is_found_by("", "");
-    let _ = (Fault::WaitersSetNoFlag, Fault::FencesAreLeftOut, Fault::NobodyIsWoken, Fault::NoDeathIsKnown);
+    let _ = (Fault::WaitersSetNoFlag, Fault::FencesAreLeftOut, Fault::WakesAreLost, Fault::NoDeathIsKnown);
     let _ = (Fault::ReleaseIsRelaxed, Fault::LeavesTooEarly, futex_wait::spin_until(|| true));
     let _ = (Fault::LooksTooEarly, Fault::NothingIsSought, Fault::GivesBackInSilence, Fault::NothingIsSwept);
     let _ = (Fault::MemoryIsKept, Fault::NothingIsReserved, proc_table::deaths());

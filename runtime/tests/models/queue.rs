@@ -3,7 +3,7 @@
 //! The files of the queue are compiled here a second time, as they are, on top of processes that die ([`mortal`]) and of a memory
 //! of a few small chunks ([`memory`]). What is asked: that an item which was put is got once, or its taker died with it;
 //! that nothing is seen of one that was not put, and nothing half written; that the items of a producer come in their order;
-//! that nobody sleeps for good; that no chunk is lost, nor used by two; that a lent item comes back when its holder is dead or
+//! that none sleeps for good; that no chunk is lost, nor used by two; that a lent item comes back when its holder is dead or
 //! gave it up, and at no other time. Runs in: one process, without children.
 
 #[expect(dead_code, reason = "a part of the crate, of which a model needs some")]
@@ -154,7 +154,7 @@ fn a_search_for_lost_chunks_takes_none_from_the_living() {
     });
 }
 
-/// A producer that dies at any step, another that does not, and one who gets.
+/// A producer that dies at any step, another that does not, and one that gets.
 fn a_producer_dies(queue: fn() -> Arc<Queue>) {
     at_each_step_up_to(1, SOME, move |steps| {
         let queue = queue();
@@ -332,7 +332,7 @@ fn death_during_chunk_recovery_loses_no_chunk() {
 
 the_checker_finds! {
     relaxed_release_is_found: ReleaseIsRelaxed, what_two_have_put_is_got_once_and_in_their_order, "panicked";
-    send_without_wake_is_found: NobodyIsWoken, what_two_have_put_is_got_once_and_in_their_order, "deadlock";
+    send_without_wake_is_found: WakesAreLost, what_two_have_put_is_got_once_and_in_their_order, "deadlock";
     sleep_without_second_look_is_found: LooksTooEarly, what_two_have_put_is_got_once_and_in_their_order, "deadlock";
     unnoticed_holder_death_is_found: NoDeathIsKnown, what_a_dead_producer_had_not_put_is_never_seen, "deadlock";
     missing_item_recovery_is_found: NothingIsSought, what_a_dead_consumer_had_comes_back, "deadlock";

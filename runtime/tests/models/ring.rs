@@ -1,7 +1,7 @@
 //! The ring under every interleaving that the memory model allows: frames that are written, claimed, answered, taken back.
 //!
 //! The window's rules are compiled here a second time, with a model checker's atomics, and a frame is a cell that reports
-//! whoever touches it while somebody else may be writing. Each rule is also left out once, to see that the checker finds
+//! a thread that touches it while another may be writing. Each rule is also left out once, to see that the checker finds
 //! out: a model that cannot fail shows nothing. Runs in: one process, without children.
 #![expect(unsafe_code, reason = "looking into the checker's cells")]
 
@@ -177,7 +177,7 @@ impl Link {
 
 fn read(cell: &UnsafeCell<u64>) -> u64 {
     cell.with(|value| {
-        // SAFETY: the checker reports whoever writes meanwhile, before anything is read.
+        // SAFETY: the checker reports a thread that writes meanwhile, before anything is read.
         unsafe { *value }
     })
 }

@@ -288,7 +288,7 @@ fn writer_death_blocks_none_and_poisons_if_it_wrote() {
         assert!(book.raw.lock_shared(Deadline::Now).is_some());
         let poisoned = book.raw.poison().get();
         assert!(killed || !poisoned);
-        assert!(poisoned || !book.half_changed.load(Relaxed), "nobody is told of it");
+        assert!(poisoned || !book.half_changed.load(Relaxed), "no process is told of it");
         killed
     });
 }
@@ -306,24 +306,24 @@ fn death_during_recovery_does_not_hide_a_dead_writer() {
         book.read();
         let killed = second.join().is_none();
         assert!(book.raw.lock_exclusive(Deadline::Now).is_some());
-        assert!(book.raw.poison().get(), "nobody is told of it");
+        assert!(book.raw.poison().get(), "no process is told of it");
         killed
     });
 }
 
 the_checker_finds! {
-    who_gives_a_permit_back_and_wakes_nobody: NobodyIsWoken,
+    permit_given_back_without_a_wake: WakesAreLost,
         permit_has_one_holder_and_leaves_no_thread_asleep, "deadlock";
-    who_has_had_its_turn_and_wakes_nobody: NobodyIsWoken,
+    turn_ended_without_a_wake: WakesAreLost,
         rwlock_excludes_and_leaves_no_thread_asleep, "deadlock";
-    who_believes_that_nobody_sleeps_any_more: WakersMiscount,
+    sleepers_miscounted: WakersMiscount,
         every_permit_that_is_made_finds_its_taker, "deadlock";
-    who_waits_for_the_permit_of_a_dead_process: NoDeathIsKnown,
+    permit_of_a_dead_process_awaited: NoDeathIsKnown,
         the_permit_of_one_that_dies_at_any_step_comes_back, "deadlock";
-    who_waits_for_a_dead_reader: NoDeathIsKnown,
+    dead_reader_awaited: NoDeathIsKnown,
         reader_death_at_any_step_blocks_and_poisons_nothing, "deadlock";
-    who_hands_a_permit_over_and_too_little_with_it: ReleaseIsRelaxed,
+    permit_handed_over_with_too_little: ReleaseIsRelaxed,
         permit_has_one_holder_and_leaves_no_thread_asleep, "Causality violation";
-    who_lets_others_read_what_is_not_there_yet: ReleaseIsRelaxed,
+    readers_let_in_before_the_write: ReleaseIsRelaxed,
         rwlock_excludes_and_leaves_no_thread_asleep, "Causality violation";
 }

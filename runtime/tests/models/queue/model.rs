@@ -25,7 +25,7 @@ pub(crate) struct Queue {
     pub(crate) lends: bool,
     /// Bytes of each item.
     pub(crate) len: usize,
-    /// Who got what, in this order.
+    /// Which consumer got what, in this order.
     pub(crate) got: Mutex<Vec<(u32, u8)>>,
 }
 
@@ -220,7 +220,7 @@ impl Queue {
         self.memory.getting(None).unwrap().call(ALL);
     }
 
-    /// What came out until now. To each who gets, the items of each producer, whose number is in the upper half, come in their
+    /// What came out until now. To each consumer, the items of each producer, whose number is in the upper half, come in their
     /// order, but for those that come back; of these, one that died may have looked at none.
     pub(crate) fn journal(&self) -> Vec<u8> {
         let got = self.got.lock().unwrap();
@@ -237,7 +237,7 @@ impl Queue {
         items
     }
 
-    /// Closes the queue and gets what is left in it; then looks for every chunk. `swept`: somebody has died.
+    /// Closes the queue and gets what is left in it; then looks for every chunk. `swept`: a process has died.
     pub(crate) fn drain(&self, swept: bool) -> Vec<u8> {
         self.close();
         while self.work().is_some() {}

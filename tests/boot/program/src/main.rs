@@ -62,7 +62,7 @@ fn main() {
             }
         }
         ["read", number] => {
-            // By way of a shell, which inherits the descriptor only if nobody closed it or marked it to close.
+            // By way of a shell, which inherits the descriptor only if it was not closed or marked to be closed.
             let read = Command::new("sh").args(["-c", &format!("cat <&{number}")]).output().unwrap();
             io::stdout().write_all(&read.stdout).unwrap();
             transcript(&mut io::stdout()).unwrap();

@@ -9,7 +9,7 @@ fn warm() {
     named::note("unnamed");
 }
 
-/// A task that nobody can call: to call it is to name the crate.
+/// A task that nothing can call: to call it is to name the crate.
 #[process_task]
 pub fn lost() -> i64 {
     0
