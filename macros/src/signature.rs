@@ -134,7 +134,7 @@ impl VisitMut for OutputVisitor<'_> {
     }
 
     fn visit_type_never_mut(&mut self, ty: &mut syn::TypeNever) {
-        self.errors.cannot(&*ty, "return `!`", "a caller that joins it waits for a result", "return `()`");
+        self.errors.cannot(&*ty, "return `!`", "its caller waits for a result", "return `()`");
     }
 
     fn visit_type_fn_ptr_mut(&mut self, _: &mut syn::TypeFnPtr) {}
