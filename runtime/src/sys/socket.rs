@@ -73,6 +73,11 @@ pub(crate) fn say_no_more(socket: BorrowedFd<'_>) {
     let _ = nix::sys::socket::shutdown(socket.as_raw_fd(), nix::sys::socket::Shutdown::Write);
 }
 
+/// `shutdown(SHUT_RDWR)`: neither end sends any more, and what waits at them is woken.
+pub(crate) fn shut_down(socket: BorrowedFd<'_>) {
+    let _ = nix::sys::socket::shutdown(socket.as_raw_fd(), nix::sys::socket::Shutdown::Both);
+}
+
 /// The effective user and group of the process that made the pair that `socket` is an end of, at that moment.
 pub(crate) fn maker(socket: BorrowedFd<'_>) -> nix::Result<(u32, u32)> {
     let maker = getsockopt(&socket, sockopt::PeerCredentials)?;

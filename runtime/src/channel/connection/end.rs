@@ -285,6 +285,21 @@ impl<A, B: Message> Connection<A, B> {
         self.transport.recv(Deadline::after(timeout)).map_err(TryRecvError::in_time)
     }
 
+    /// Sets the most bytes that a message may have: one of those that come, and over the network also one that is sent.
+    pub(crate) fn set_longest(&self, bytes: usize) {
+        self.transport.set_longest(bytes);
+    }
+
+    /// Number of bytes that have come, and that have left. `None`: both ends are on this machine.
+    pub(crate) fn traffic(&self) -> Option<(u64, u64)> {
+        self.transport.traffic()
+    }
+
+    /// Ends both directions at once: threads that send or receive find the connection closed.
+    pub(crate) fn shut_down(&self) {
+        self.transport.shut_down();
+    }
+
     /// Whether a message, or the end, is there; waits for it no longer than `timeout`. Takes nothing.
     ///
     /// For several connections at once, there is [`wait_readable`](crate::channel::wait_readable).

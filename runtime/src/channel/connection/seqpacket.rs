@@ -19,6 +19,8 @@
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::Ordering::Relaxed;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -54,6 +56,8 @@ pub(crate) struct SeqPacket {
     socket: OwnedFd,
     /// The longest message that goes as one packet here.
     longest: usize,
+    /// The longest message that is received.
+    longest_incoming: AtomicUsize,
     /// The other end belongs to a process of another family.
     is_named: bool,
     outgoing: OutgoingBuffers,
@@ -68,6 +72,7 @@ impl SeqPacket {
         Ok(Self {
             socket,
             longest,
+            longest_incoming: AtomicUsize::new(usize::MAX),
             is_named,
             outgoing: OutgoingBuffers::default(),
             incoming: IncomingBuffers::default(),
@@ -81,6 +86,11 @@ impl SeqPacket {
             return Err(corrupt());
         }
         Ok(Arc::new(Self::new(descriptor).map_err(|_| corrupt())?))
+    }
+
+    /// Sets the most bytes of a message that is received. A longer one is an error, and costs no memory.
+    pub(super) fn set_longest(&self, bytes: usize) {
+        self.longest_incoming.store(bytes, Relaxed);
     }
 
     #[inline]
@@ -193,6 +203,9 @@ impl SeqPacket {
     fn recv_parcel<T: Message>(&self, len: usize, mut beside: Vec<OwnedFd>, lost: bool) -> Result<T, TryRecvError> {
         if lost {
             return Err(CodecError::new(format!("it could not be received: {NO_ROOM}")).into());
+        }
+        if len > self.longest_incoming.load(Relaxed) {
+            return Err(TryRecvError::failed("receive a message that is longer than allowed", Errno::EMSGSIZE));
         }
         if beside.is_empty() {
             return Err(broken());

@@ -15,7 +15,7 @@ use crate::codec::handles::Received;
 use crate::codec::message_format::{of_message, to_message};
 use crate::codec::{CodecError, Encoded, Message, Spill};
 use crate::sync::deadline::Deadline;
-use crate::sys::{self, poll};
+use crate::sys::{self, poll, socket};
 
 /// What carries messages further than a socket of this machine: as bytes, without handles.
 ///
@@ -45,6 +45,15 @@ pub(crate) trait Remote: fmt::Debug + Send + Sync + UnwindSafe + RefUnwindSafe {
 
     /// What is readable when there may be a message, or the end.
     fn as_fd(&self) -> BorrowedFd<'_>;
+
+    /// Sets the most bytes that a message may have, in each direction.
+    fn set_longest(&self, bytes: usize);
+
+    /// Number of bytes that have come, and that have left.
+    fn traffic(&self) -> (u64, u64);
+
+    /// Ends both directions at once: threads that send or receive find the connection closed.
+    fn shut_down(&self);
 }
 
 /// What carries the messages of a connection.
@@ -72,6 +81,30 @@ impl Transport {
         match self {
             Self::Local(local) => local.recv(deadline),
             Self::Remote(remote) => recv_far(&**remote, deadline),
+        }
+    }
+
+    /// Sets the most bytes that a message may have: one of those that come, and over the network also one that is sent.
+    pub(super) fn set_longest(&self, bytes: usize) {
+        match self {
+            Self::Local(local) => local.set_longest(bytes),
+            Self::Remote(remote) => remote.set_longest(bytes),
+        }
+    }
+
+    /// Number of bytes that have come, and that have left. `None`: the kernel knows when the other end is gone.
+    pub(super) fn traffic(&self) -> Option<(u64, u64)> {
+        match self {
+            Self::Local(_) => None,
+            Self::Remote(remote) => Some(remote.traffic()),
+        }
+    }
+
+    /// Ends both directions at once.
+    pub(super) fn shut_down(&self) {
+        match self {
+            Self::Local(local) => socket::shut_down(local.as_fd()),
+            Self::Remote(remote) => remote.shut_down(),
         }
     }
 

@@ -19,10 +19,10 @@
 //! closed. A program that ends first is, for the other side, one that was cut off.
 
 use std::fmt;
-use std::io::Read as _;
+use std::io::{self, Read, Write};
 use std::net::{Shutdown, TcpStream};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -62,6 +62,8 @@ pub(crate) struct EncryptedStream {
     readable: Epoll,
     /// Rung while a message, or the end, was taken from the socket and is not given out.
     ready: OwnedFd,
+    /// The most bytes of a message.
+    longest: AtomicUsize,
     /// In which process the keys are used. In a copy of it, the same number would be used for another frame.
     process: u32,
 }
@@ -70,6 +72,9 @@ pub(crate) struct EncryptedStream {
 #[derive(Debug)]
 struct StreamHalf {
     socket: TcpStream,
+    /// Number of bytes that have come, and that have left.
+    come: AtomicU64,
+    left: AtomicU64,
     cipher: Cipher,
     /// Taken out by the sender.
     sending: Mutex<Option<FrameWriter>>,
@@ -88,6 +93,8 @@ impl EncryptedStream {
         Ok(Self {
             line: Arc::new(StreamHalf {
                 socket,
+                come: AtomicU64::new(0),
+                left: AtomicU64::new(0),
                 cipher: agreed.cipher,
                 sending,
                 turn: Condvar::new(),
@@ -97,6 +104,7 @@ impl EncryptedStream {
             parted: AtomicBool::new(false),
             readable,
             ready,
+            longest: AtomicUsize::new(MAX_MESSAGE_BYTES),
             process: std::process::id(),
         })
     }
@@ -105,7 +113,7 @@ impl EncryptedStream {
     fn receive(&self) -> MutexGuard<'_, FrameReader> {
         let mut receiving = self.receiving.lock_unpoisoned();
         if !receiving.is_ready() {
-            receiving.go_on(&mut &self.line.socket, &self.line.cipher, MAX_MESSAGE_BYTES);
+            receiving.go_on(&mut CountingSocket(&self.line), &self.line.cipher, self.longest());
             if receiving.is_ready() {
                 fd::notify(self.ready.as_fd());
             }
@@ -142,7 +150,19 @@ impl EncryptedStream {
 
 impl Remote for EncryptedStream {
     fn longest(&self) -> usize {
-        MAX_MESSAGE_BYTES
+        self.longest.load(Relaxed)
+    }
+
+    fn set_longest(&self, bytes: usize) {
+        self.longest.store(bytes.min(MAX_MESSAGE_BYTES), Relaxed);
+    }
+
+    fn traffic(&self) -> (u64, u64) {
+        (self.line.come.load(Relaxed), self.line.left.load(Relaxed))
+    }
+
+    fn shut_down(&self) {
+        drop(self.line.socket.shutdown(Shutdown::Both));
     }
 
     fn send_bytes(&self, bytes: &[u8], deadline: Deadline) -> Result<(), NotSent> {
@@ -155,7 +175,7 @@ impl Remote for EncryptedStream {
             return Err(NotSent::Disconnected(()));
         }
         let sent = line.in_turn(deadline, |sending| {
-            sending.message(bytes, &line.cipher, &mut &line.socket, &mut || line.room(deadline))
+            sending.message(bytes, &line.cipher, &mut CountingSocket(line), &mut || line.room(deadline))
         })?;
         if sent == WriteResult::AllButTheEnd {
             // A caller that waits only so long cannot be made to wait longer, so another thread does.
@@ -204,6 +224,29 @@ impl Drop for EncryptedStream {
     }
 }
 
+/// The socket, where the bytes that go through it are counted.
+struct CountingSocket<'s>(&'s StreamHalf);
+
+impl Read for CountingSocket<'_> {
+    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        let read = (&self.0.socket).read(into)?;
+        self.0.come.fetch_add(read as u64, Relaxed);
+        Ok(read)
+    }
+}
+
+impl Write for CountingSocket<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let written = (&self.0.socket).write(bytes)?;
+        self.0.left.fetch_add(written as u64, Relaxed);
+        Ok(written)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
 impl StreamHalf {
     /// Runs `send` when it is this thread's turn.
     fn in_turn<R>(
@@ -241,8 +284,8 @@ impl StreamHalf {
     fn flush(&self) {
         while !self.dropped.load(Relaxed) {
             let look = Deadline::after(LINGER_CHECK_INTERVAL);
-            let flushed =
-                self.in_turn(Deadline::Never, |sending| sending.flush(&mut &self.socket, &mut || self.room(look)));
+            let flushed = self
+                .in_turn(Deadline::Never, |sending| sending.flush(&mut CountingSocket(self), &mut || self.room(look)));
             if flushed != Err(NotSent::Full(())) {
                 return;
             }
