@@ -123,6 +123,7 @@ pub mod __private {
 #[doc(hidden)]
 pub mod __fuzz {
     pub use crate::link::fuzz::{parse, replay};
+    pub use crate::manager::fuzz::{connected, shared};
 }
 
 /// The programs of the README and of `docs/`, compiled and run with the other examples of this documentation.

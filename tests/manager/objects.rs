@@ -61,6 +61,10 @@ impl Counter {
         bytes
     }
 
+    pub(crate) fn zeros(&self, count: usize) -> Vec<u8> {
+        vec![0; count]
+    }
+
     pub(crate) fn panic_shared(&self) {
         panic!("on purpose, shared")
     }

@@ -2,8 +2,10 @@
 //!
 //! Runs in: the test process, which connects to managers as if it were no relative, its tasks, and managers.
 
+use std::io::Write as _;
+use std::net::TcpStream;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::objects::{CounterProxy, KeeperProxy, until_objects};
 use crate::support::scratch::Scratch;
@@ -22,6 +24,7 @@ under_every_start_method! {
     calls_may_be_made_later_and_end_in_time,
     tasks_and_handles_are_refused,
     strangers_and_babble_harm_no_other,
+    peer_of_a_byte_at_a_time_is_cut_off,
     connected_client_waits_as_others_do,
 }
 
@@ -160,6 +163,35 @@ fn strangers_and_babble_harm_no_other(method: StartMethod) {
     }
     drop(silent);
     assert_eq!(counter.add(1).unwrap(), 2);
+}
+
+fn peer_of_a_byte_at_a_time_is_cut_off(method: StartMethod) {
+    let key = Key::random().unwrap();
+    let manager = listening(method, &key);
+    let address = manager.addresses().unwrap().remove(0);
+    let counter = CounterProxy::new(&connected(&manager, &key), 1).unwrap();
+    let since = Instant::now();
+    thread::scope(|scope| {
+        let slow = scope.spawn(|| {
+            let mut stream = TcpStream::connect(&address).unwrap();
+            // What a client says first, and then one byte after another, for as long as it may.
+            let said = b"process-task 1 c".iter().copied().chain(std::iter::repeat(7)).take(60);
+            for byte in said {
+                if stream.write_all(&[byte]).is_err() {
+                    break;
+                }
+                thread::sleep(Duration::from_millis(200));
+            }
+            since.elapsed()
+        });
+        while !slow.is_finished() {
+            assert_eq!(counter.get().unwrap(), 1);
+            thread::sleep(Duration::from_millis(20));
+        }
+        let lasted = slow.join().unwrap();
+        assert!(lasted > Duration::from_secs(4) && lasted < Duration::from_secs(11), "{lasted:?}");
+    });
+    assert_eq!(manager.stats().unwrap().refused(), 1);
 }
 
 #[process_task]

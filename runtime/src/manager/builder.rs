@@ -4,9 +4,10 @@
 
 use std::sync::atomic::Ordering::{Acquire, Relaxed};
 use std::sync::{Arc, Mutex};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::client::Client;
+use super::connection_limits::ConnectionLimits;
 use super::held::Route;
 use super::initializer::{FirstCall, StartFailure};
 use super::memory::ManagerMemory;
@@ -41,6 +42,7 @@ pub struct ManagerBuilder {
     max_pending: Option<u32>,
     listen: Vec<ListenAt>,
     initializer: Option<Result<EncodedCall>>,
+    limits: ConnectionLimits,
 }
 
 impl ManagerBuilder {
@@ -111,6 +113,9 @@ impl ManagerBuilder {
     /// Has the manager listen at a port for processes that have the same key, on this machine or another: they
     /// [connect](Manager::connect_tcp). What goes over the network is encrypted.
     ///
+    /// With a port alone, such as `"4711"`, processes of this machine can connect, and no others: name an address of a network for
+    /// these, or `0.0.0.0`. What one that has connected may cost is [limited](Self::max_message_bytes).
+    ///
     /// # Examples
     /// ```
     /// use process_task::Manager;
@@ -125,6 +130,50 @@ impl ManagerBuilder {
     #[cfg(feature = "tcp")]
     pub fn listen_tcp(mut self, address: impl Into<String>, key: &crate::channel::Key) -> Self {
         self.listen.push(ListenAt::Tcp(address.into(), key.secret().to_vec()));
+        self
+    }
+
+    /// Sets the number of processes that may be connected at once, 256 by default. One more is refused.
+    pub fn max_connections(mut self, connections: usize) -> Self {
+        self.limits.connections = connections;
+        self
+    }
+
+    /// Sets the most bytes that the arguments of a call, or its result, may have where a process has connected: 64 MiB by
+    /// default. The call fails if there are more.
+    pub fn max_message_bytes(mut self, bytes: usize) -> Self {
+        self.limits.message_bytes = bytes;
+        self
+    }
+
+    /// Sets the number of objects that a process that has connected may have, 65,536 by default. With more, its
+    /// constructors fail.
+    pub fn max_connection_objects(mut self, objects: usize) -> Self {
+        self.limits.objects = objects;
+        self
+    }
+
+    /// Sets how long a process on another machine may be silent: 15 s by default.
+    ///
+    /// A process that has connected over TCP says every quarter of this time that it lives. If nothing comes, it is taken
+    /// for dead: its objects go, and its locks are released and poisoned. So it is if its machine has vanished, if the
+    /// network is cut, and also if the process is stopped (SIGSTOP, a debugger). To the other side, a manager that is silent for
+    /// so long is gone.
+    ///
+    /// # Examples
+    /// ```
+    /// use std::time::Duration;
+    /// use process_task::Manager;
+    /// use process_task::channel::Key;
+    ///
+    /// let key = Key::random()?;
+    /// let builder = Manager::builder().listen_tcp("127.0.0.1:0", &key);
+    /// let manager = builder.lease(Duration::from_secs(60)).start()?;
+    /// # drop(manager);
+    /// # process_task::Result::Ok(())
+    /// ```
+    pub fn lease(mut self, lease: Duration) -> Self {
+        self.limits.lease = lease;
         self
     }
 
@@ -145,6 +194,7 @@ impl ManagerBuilder {
         if self.max_pending == Some(0) {
             return Err(Error::invalid("max_pending must be at least 1; leave it out for no limit"));
         }
+        self.limits.check()?;
         shared.words().most_calls.store(self.max_pending.unwrap_or(0), Relaxed);
         let initializer = self.initializer.transpose()?;
         let first = initializer.as_ref().map(FirstCall::of).transpose()?;
@@ -158,6 +208,7 @@ impl ManagerBuilder {
             sender: sender.clone(),
             listen: self.listen,
             initializer: first,
+            limits: self.limits,
         };
         let process = ProcessBuilder::new().name(&name).attributes(self.options).spawn(serve, parts)?;
         let process = wait_until_it_serves(process, &shared, initializer.as_ref())?;

@@ -13,6 +13,7 @@ use std::sync::{Arc, Mutex, OnceLock, Weak};
 use std::time::{Duration, Instant};
 
 use super::builder::Started;
+use super::connection_limits::ConnectionLimits;
 use super::held::Held;
 use super::memory::{ClientMemory, ManagerMemory};
 use super::pending::{Inbox, OrderedCall, Pending};
@@ -20,7 +21,8 @@ use super::slots::SLOT_BYTES;
 use super::turn::nudge;
 use super::wakeup;
 use super::wire::{
-    Answer, CallPayload, CallReply, ClientRequest, Hello, ManagerId, ManagerQuestion, Status, TravellingHandle,
+    Answer, CallPayload, CallReply, ClientRequest, Hello, ManagerId, ManagerIntroduction, ManagerQuestion, Status,
+    TravellingHandle,
 };
 use crate::channel::{Connection, Descriptor, Queue, QueueSender, SendTimeoutError};
 use crate::codec::handles::Handles;
@@ -78,7 +80,14 @@ pub(crate) enum ClientLink {
     /// The manager is a process of the same tree.
     Local(LocalLink),
     /// The client has connected.
-    Connected(Arc<ClientConnection>),
+    Connected(ConnectedLink),
+}
+
+/// A connection, and what the manager allows.
+#[derive(Debug)]
+pub(crate) struct ConnectedLink {
+    pub(super) connection: Arc<ClientConnection>,
+    pub(super) limits: ConnectionLimits,
 }
 
 /// A connection, as a client has it.
@@ -127,11 +136,12 @@ impl Client {
 
     /// A client of the manager at the other end of a connection, which calls it `number`.
     pub(super) fn connected(
-        manager: (ManagerId, &str, u32),
+        ManagerIntroduction { id, name, pid, limits }: &ManagerIntroduction,
         number: u32,
         (connection, inbox): (Arc<ClientConnection>, Arc<Inbox>),
     ) -> Self {
-        Self::of(manager, number, (ClientLink::Connected(connection), inbox), None)
+        let link = ClientLink::Connected(ConnectedLink { connection, limits: *limits });
+        Self::of((*id, name, *pid), number, (link, inbox), None)
     }
 
     fn of(
@@ -169,7 +179,7 @@ impl Client {
     ) -> std::result::Result<(), SendTimeoutError<ClientRequest>> {
         match &self.link {
             ClientLink::Local(local) => local.requests.send_timeout(request, timeout),
-            ClientLink::Connected(connection) => connection.send_timeout(request, timeout),
+            ClientLink::Connected(link) => link.connection.send_timeout(request, timeout),
         }
     }
 
@@ -283,9 +293,15 @@ impl Client {
         queued: Option<OrderedCall>,
         deadline: Option<Instant>,
     ) -> Result<(u64, Arc<Pending>)> {
+        if let ClientLink::Connected(link) = &self.link
+            && bytes.len() > link.limits.message_bytes
+        {
+            let (bytes, limit) = (bytes.len(), link.limits.message_bytes);
+            return Err(Error::new(ErrorKind::TooLong { bytes, limit }, Execution::NotStarted));
+        }
         let make =
             |client, call| ClientRequest::Call { client, call, method, object, body: CallPayload::new(bytes, handles) };
-        self.request(make, queued, deadline)
+        self.request(make, (bytes.len(), queued), deadline)
     }
 
     /// Asks the manager itself.
@@ -294,26 +310,26 @@ impl Client {
     /// As [`call`](Self::call).
     pub(super) fn ask(&self, question: ManagerQuestion, deadline: Option<Instant>) -> Result<Answer> {
         let (number, pending) =
-            self.request(|client, call| ClientRequest::Ask { client, call, question }, None, deadline)?;
+            self.request(|client, call| ClientRequest::Ask { client, call, question }, (0, None), deadline)?;
         self.wait(number, &pending, deadline)
     }
 
     fn request(
         &self,
         make: impl FnOnce(u32, u64) -> ClientRequest,
-        queued: Option<OrderedCall>,
+        (bytes, queued): (usize, Option<OrderedCall>),
         deadline: Option<Instant>,
     ) -> Result<(u64, Arc<Pending>)> {
         if self.is_foreign() {
             return Err(foreign());
         }
-        self.wait_for_room(deadline)?;
+        self.wait_for_room(bytes, deadline)?;
         let number = self.next_call();
-        if number.is_multiple_of(READ_INTERVAL) && self.inbox.in_flight() > 0 {
+        if number.is_multiple_of(READ_INTERVAL) && self.inbox.in_flight().0 > 0 {
             // Where no thread waits for answers, such as those of calls that were detached, this one reads them.
             self.inbox.read_some(|call, object| self.unclaimed(call, object));
         }
-        let pending = self.inbox.expect(number);
+        let pending = self.inbox.expect_long(number, bytes);
         if let Some(queued) = queued {
             pending.count(queued);
         }
@@ -343,10 +359,16 @@ impl Client {
     }
 
     /// Waits while this process has as many calls in flight as it may have.
-    fn wait_for_room(&self, deadline: Option<Instant>) -> Result<()> {
-        let ClientLink::Local(local) = &self.link else { return Ok(()) };
-        let most = local.shared.words().most_calls.load(Relaxed) as usize;
-        while most != 0 && self.inbox.in_flight() >= most {
+    fn wait_for_room(&self, bytes: usize, deadline: Option<Instant>) -> Result<()> {
+        let (most, most_bytes) = match &self.link {
+            ClientLink::Local(local) => (local.shared.words().most_calls.load(Relaxed) as usize, usize::MAX),
+            ClientLink::Connected(link) => (link.limits.calls, link.limits.call_bytes),
+        };
+        let has_room = || match self.inbox.in_flight() {
+            (0, _) => true,
+            (calls, others) => calls < most && others.saturating_add(bytes) <= most_bytes,
+        };
+        while most != 0 && !has_room() {
             if self.is_over() {
                 return Err(self.gone(Execution::NotStarted));
             }
@@ -354,8 +376,7 @@ impl Client {
                 return Err(self.late(Execution::NotStarted));
             }
             self.hurry();
-            let room = || self.inbox.in_flight() < most;
-            self.inbox.read_for_room(Instant::now() + MAX_SLEEP, room, |call, object| self.unclaimed(call, object));
+            self.inbox.read_for_room(Instant::now() + MAX_SLEEP, has_room, |call, object| self.unclaimed(call, object));
         }
         Ok(())
     }

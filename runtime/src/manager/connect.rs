@@ -2,14 +2,16 @@
 //!
 //! Runs in: any process. A thread of each connection brings the answers to those that wait.
 
+use std::cell::RefCell;
 #[cfg(feature = "tcp")]
 use std::net::ToSocketAddrs;
 use std::path::Path;
 use std::sync::{Arc, Weak};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::client::{Client, ClientConnection};
+use super::connection_limits::ConnectionLimits;
 use super::handle::ManagerHandle;
 use super::held::Route;
 use super::owner::Manager;
@@ -58,53 +60,98 @@ impl Manager {
     }
 }
 
-fn over(connection: ClientConnection) -> Result<ManagerHandle> {
+pub(super) fn over(connection: ClientConnection) -> Result<ManagerHandle> {
     let refused = |reason: &str| {
         let reason = format!("connect to a manager: {reason}");
         Error::new(ErrorKind::PeerRefused { reason }, Execution::NotStarted)
     };
     let ours = introduction();
     let sent = connection.send_timeout(ClientRequest::Introduce(ours.clone()), INTRODUCTION_TIMEOUT);
-    sent.map_err(|_| refused("the other side has closed the connection"))?;
-    let reply = connection.recv_timeout(INTRODUCTION_TIMEOUT);
-    let reply =
-        reply.map_err(|_| refused("the other side does not answer as a manager of this crate's version does"))?;
+    // One that has closed the connection may have said why before.
+    let reply = connection.recv_timeout(INTRODUCTION_TIMEOUT).map_err(|_| match sent {
+        Err(_) => refused("the other side has closed the connection"),
+        Ok(()) => refused("the other side does not answer as a manager of this crate's version does"),
+    })?;
     let (bytes, _) = reply.body.unpack();
+    if reply.status == Status::Refused as u32 {
+        return Err(refused(&String::from_utf8_lossy(bytes.as_slice())));
+    }
     let theirs: Option<Introduction> = from_bytes(bytes.as_slice()).ok();
     let theirs = theirs.ok_or_else(|| refused("the other side does not say of which build it is"))?;
     if reply.status != Status::Done as u32 || theirs.fingerprint != ours.fingerprint {
-        let note = format!(
-            "the manager is `{}` of build {:016x}, and this is `{}` of build {:016x}",
-            theirs.program, theirs.fingerprint, ours.program, ours.fingerprint
-        );
+        let note = format!("the manager is {theirs}, and this is {ours}");
         return Err(Error::new(ErrorKind::BinaryMismatch, Execution::NotStarted).with_note(note));
     }
-    let (id, name, pid) = theirs.manager.ok_or_else(|| refused("the other side does not say which manager it is"))?;
+    let manager = theirs.manager.ok_or_else(|| refused("the other side does not say which manager it is"))?;
     let number = u32::try_from(reply.object).unwrap_or(0);
+    connection.set_longest(manager.limits.frame_bytes());
     let (connection, inbox) = (Arc::new(connection), Arc::new(Inbox::new(None)));
-    let client = Client::connected((id, &name, pid), number, (Arc::clone(&connection), Arc::clone(&inbox)));
+    let client = Client::connected(&manager, number, (Arc::clone(&connection), Arc::clone(&inbox)));
     let client = Arc::new(client);
     let (own, reader) = (Arc::downgrade(&client), thread::Builder::new().name("process-task".to_owned()));
-    let read = move || read(&own, &connection, &inbox);
+    let read = move || read(&own, (&connection, manager.limits), &inbox);
     reader.spawn(read).map_err(|error| Error::could_not_start("start a thread", crate::sys::errno_of(&error)))?;
     Ok(ManagerHandle::new(Route::Client(client)))
 }
 
-/// Brings answers to those that wait, until the connection ends or is not wanted any more.
-fn read(client: &Weak<Client>, connection: &ClientConnection, inbox: &Inbox) {
-    let unclaimed = |_, object| {
-        if let Some(client) = client.upgrade() {
-            client.unclaimed(0, object);
-        }
-    };
-    while client.strong_count() > 0 {
-        match connection.recv_timeout(LOOK_INTERVAL) {
-            Ok(reply) => inbox.deliver(reply, &unclaimed),
+/// Brings answers to the threads that wait, until the connection ends or is not wanted any more; or until the manager, over
+/// the network, has sent nothing for the lease.
+fn read(client: &Weak<Client>, (connection, limits): (&ClientConnection, ConnectionLimits), inbox: &Inbox) {
+    // Objects that no thread waits for any more. This thread never waits for room, or it could not see that the manager is gone.
+    let unclaimed = RefCell::new(Vec::new());
+    let mut pulse = Pulse::new(connection, limits);
+    while client.strong_count() > 0 && pulse.beats() {
+        unclaimed.borrow_mut().retain(|object| {
+            let release = ClientRequest::Release { client: 0, object: *object };
+            connection.send_timeout(release, Duration::ZERO).is_err()
+        });
+        match connection.recv_timeout(LOOK_INTERVAL.min(limits.look_interval())) {
+            Ok(reply) => inbox.deliver(reply, &|_, object| {
+                if object != 0 {
+                    unclaimed.borrow_mut().push(object);
+                }
+            }),
             Err(RecvTimeoutError::Timeout) => {}
             Err(_) => break,
         }
     }
     inbox.end();
+    if pulse.is_over {
+        connection.shut_down();
+    }
+}
+
+/// What keeps a connection over the network alive, and sees that the other side does.
+struct Pulse<'c> {
+    connection: &'c ClientConnection,
+    limits: ConnectionLimits,
+    came: u64,
+    came_at: Instant,
+    said_at: Instant,
+    is_over: bool,
+}
+
+impl<'c> Pulse<'c> {
+    fn new(connection: &'c ClientConnection, limits: ConnectionLimits) -> Self {
+        let now = Instant::now();
+        Self { connection, limits, came: 0, came_at: now, said_at: now, is_over: false }
+    }
+
+    /// Says that this side lives, if it is time to. False: the other side has said nothing for the lease.
+    fn beats(&mut self) -> bool {
+        let Some((came, _)) = self.connection.traffic() else { return true };
+        let now = Instant::now();
+        if came != self.came {
+            (self.came, self.came_at) = (came, now);
+        }
+        if now.duration_since(self.said_at) >= self.limits.look_interval() {
+            self.said_at = now;
+            // While a long message leaves, that says it.
+            let _ = self.connection.send_timeout(ClientRequest::Alive, Duration::ZERO);
+        }
+        self.is_over = now.duration_since(self.came_at) >= self.limits.lease;
+        !self.is_over
+    }
 }
 
 #[cfg(test)]

@@ -4,6 +4,7 @@
 
 use std::fmt;
 use std::hash::{Hash, Hasher};
+use std::time::{Duration, Instant};
 
 use serde::de::{DeserializeOwned, Error as _};
 use serde::ser::Error as _;
@@ -14,7 +15,8 @@ use super::proxy;
 use super::stats::ManagerStats;
 use super::wire::ManagerQuestion;
 use crate::codec::message::from_bytes;
-use crate::error::{Direction, Error, ErrorKind, Execution, Result};
+use crate::error::{Direction, Elapsed, Error, ErrorKind, Execution, Result};
+use crate::sync::deadline::Deadline;
 use crate::task::Task;
 
 /// The way to a [`Manager`](crate::Manager): makes objects there. It can be cloned, and passed to tasks.
@@ -90,6 +92,48 @@ impl ManagerHandle {
     /// ```
     pub fn call<T: Task>(&self, task: T, args: T::Args<'_>) -> Result<T::Output> {
         proxy::call(&self.way, (task, 0), args, (false, None)).map(|(_, output)| output)
+    }
+}
+
+/// How often a thread that waits for the end looks whether it has come.
+const LOOK_INTERVAL: Duration = Duration::from_millis(50);
+
+impl ManagerHandle {
+    /// Waits until the manager has ended, or this process's connection to it.
+    ///
+    /// In the process that started it, [`Manager::wait`](crate::Manager::wait) says how it ended.
+    ///
+    /// # Examples
+    /// ```
+    /// use process_task::{Manager, ManagerHandle, process_task};
+    ///
+    /// #[process_task]
+    /// fn outlive(manager: ManagerHandle) { manager.wait() }
+    ///
+    /// let manager = Manager::start()?;
+    /// let process = outlive.spawn((*manager).clone());
+    /// manager.shutdown()?;
+    /// process.join()?;
+    /// # process_task::Result::Ok(())
+    /// ```
+    pub fn wait(&self) {
+        while self.wait_timeout(LOOK_INTERVAL).is_err() {}
+    }
+
+    /// As [`wait`](Self::wait), for `timeout` at the most.
+    ///
+    /// # Errors
+    /// [`Elapsed`]: it has not ended in time.
+    pub fn wait_timeout(&self, timeout: Duration) -> std::result::Result<(), Elapsed> {
+        let deadline = Deadline::after(timeout);
+        while !self.way.has_ended() {
+            if deadline.is_over() {
+                return Err(Elapsed::new());
+            }
+            let left = deadline.instant().map(|end| end.saturating_duration_since(Instant::now()));
+            std::thread::sleep(left.map_or(LOOK_INTERVAL, |left| left.min(LOOK_INTERVAL)));
+        }
+        Ok(())
     }
 }
 

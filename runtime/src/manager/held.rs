@@ -107,6 +107,14 @@ impl Route {
         Ok(Address { id: self.id(), name: self.name().to_owned(), requests, shared })
     }
 
+    /// Whether the manager has ended, as far as is known here.
+    pub(super) fn has_ended(&self) -> bool {
+        match self {
+            Self::Client(client) => client.is_over(),
+            Self::Own(server) => server.has_ended(),
+        }
+    }
+
     /// Makes a call, and waits for its answer. `in_queue`: behind the calls that this process has put into the queue.
     ///
     /// # Errors
@@ -131,7 +139,7 @@ impl Route {
         match self {
             Self::Client(client) => client.ask(question, deadline),
             Self::Own(server) => {
-                let (status, bytes) = server.ask(question);
+                let (status, bytes) = server.ask(0, question);
                 let bytes = super::wire::AlignedBytes::copied(&bytes);
                 Ok(Answer { status, object: 0, bytes, received: handles::Received::default() })
             }
@@ -145,6 +153,20 @@ impl Route {
             client.held.lock_unpoisoned().insert(object, Arc::downgrade(&held));
         }
         held
+    }
+
+    /// The reference to an object that the manager has counted for this process, which may have one already.
+    pub(super) fn adopt_found(&self, object: u64) -> Arc<Held> {
+        let Self::Client(client) = self else { return Held::new(self.clone(), object) };
+        let mut held = client.held.lock_unpoisoned();
+        if let Some(known) = held.get(&object).and_then(Weak::upgrade) {
+            drop(held);
+            client.tell(ClientRequest::Release { client: client.number, object });
+            return known;
+        }
+        let new = Held::new(self.clone(), object);
+        held.insert(object, Arc::downgrade(&new));
+        new
     }
 
     /// A reference to an object that a message on its way holds.

@@ -2,87 +2,22 @@
 //!
 //! Runs in: one process, which is manager and client at once. What is hostile is a client that does not use the code of one.
 
+use std::fs;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
-use std::time::{Duration, Instant};
 
-use super::client::Client;
-use super::leader;
-use super::memory::{ClientMemory, ManagerMemory};
-use super::server::Server;
+use super::fuzz::{self, Attacked};
+use super::memory::ClientMemory;
 use super::slots::SLOTS;
 use super::wakeup;
-use super::wire::{CallPayload, ClientRequest, Hello, ManagerId, ManagerQuestion, Status, TravellingHandle};
-use crate::channel::{Descriptor, Queue, QueueSender};
-use crate::codec::handles::Handles;
+use super::wire::{CallPayload, CallReply, ClientRequest, ManagerQuestion};
+use crate::channel::Queue;
+use crate::codec::handles::{Handles, Received};
+use crate::codec::message_format::{of_message, to_message};
+use crate::codec::{Encoded, NoSpill};
 use crate::error::ErrorKind;
-use crate::process_task;
-use crate::sys::{fd, process};
-use crate::task::Task as _;
-
-#[process_task]
-fn double(number: u64) -> u64 {
-    number * 2
-}
-
-struct Attacked {
-    server: Arc<Server>,
-    shared: Arc<ManagerMemory>,
-    requests: QueueSender<ClientRequest>,
-    client: Arc<Client>,
-}
-
-impl Attacked {
-    fn new() -> Self {
-        let shared = Arc::new(ManagerMemory::create().unwrap());
-        let (requests, receiver) = Queue::unbounded().unwrap().split();
-        let id = ManagerId::random();
-        let server =
-            Server::new((id, "attacked".to_owned()), Arc::clone(&shared), (receiver, requests.clone())).unwrap();
-        let server = Arc::new(server);
-        leader::start(&server).unwrap();
-        let client = Client::connect((id, "attacked"), || Ok((requests.clone(), Arc::clone(&shared)))).unwrap();
-        Self { server, shared, requests, client }
-    }
-
-    /// A client that says hello and nothing that it should after that.
-    fn enemy(&self) -> (u32, Arc<ClientMemory>) {
-        let number = self.shared.words().clients.fetch_add(1, Relaxed) + 1;
-        let memory = Arc::new(ClientMemory::create().unwrap());
-        let (replies, _) = Queue::unbounded().unwrap().split();
-        let process = Descriptor::new(fd::pidfd(process::own_pid()).unwrap());
-        let hello = Hello { client: number, replies, process, memory: TravellingHandle(Arc::clone(&memory)) };
-        self.send(ClientRequest::Hello(hello));
-        (number, memory)
-    }
-
-    fn send(&self, request: ClientRequest) {
-        self.requests.send(request).unwrap();
-        self.shared.announce(wakeup::QUEUE);
-    }
-
-    /// An honest client is answered.
-    fn is_sound(&self) {
-        let method = double.registration().index().unwrap();
-        let in_time = Some(Instant::now() + Duration::from_secs(30));
-        for bytes in [21_u64.to_ne_bytes().to_vec(), vec![1; 5000]] {
-            let answer = self.client.call((method, 0), (&bytes, &Handles::default()), (false, in_time)).unwrap();
-            match bytes.len() {
-                8 => assert_eq!(answer.checked().unwrap().0, 42_u64.to_ne_bytes()),
-                _ => assert_eq!(answer.status, Status::BadArguments),
-            }
-        }
-        let answer = self.client.ask(ManagerQuestion::Stats, in_time).unwrap();
-        assert_eq!(answer.status, Status::Done);
-    }
-}
-
-impl Drop for Attacked {
-    fn drop(&mut self) {
-        self.send(ClientRequest::Shutdown);
-        self.server.wait_for_end();
-    }
-}
+use crate::sys::counting_alloc::largest_within;
 
 /// Numbers that look like chance, the same each time.
 fn numbers(seed: u64) -> impl FnMut() -> u64 {
@@ -100,8 +35,9 @@ fn low(number: u64) -> u32 {
 
 #[test]
 fn garbage_in_memory_harms_no_other_client() {
-    let attacked = Attacked::new();
-    let (number, memory) = attacked.enemy();
+    let attacked = Attacked::new().unwrap();
+    let enemy = attacked.enemy().unwrap();
+    let (number, memory) = (enemy.number, &enemy.memory);
     let mut next = numbers(7);
     for round in 0..300 {
         for at in 0..SLOTS {
@@ -125,8 +61,9 @@ fn garbage_in_memory_harms_no_other_client() {
 
 #[test]
 fn requests_that_make_no_sense_are_not_heard() {
-    let attacked = Attacked::new();
-    let (number, _memory) = attacked.enemy();
+    let attacked = Attacked::new().unwrap();
+    let enemy = attacked.enemy().unwrap();
+    let number = enemy.number;
     let mut next = numbers(11);
     for _ in 0..100 {
         let (client, object) = (low(next() % 5) + 1000, next() % 3);
@@ -143,10 +80,85 @@ fn requests_that_make_no_sense_are_not_heard() {
     }
     // A second client of the same number is none.
     let (replies, _) = Queue::unbounded().unwrap().split();
-    let process = Descriptor::new(fd::pidfd(process::own_pid()).unwrap());
-    let memory = TravellingHandle(Arc::new(ClientMemory::create().unwrap()));
-    attacked.send(ClientRequest::Hello(Hello { client: attacked.client.number, replies, process, memory }));
+    attacked.hello(attacked.client.number, (replies, &Arc::new(ClientMemory::create().unwrap()))).unwrap();
     attacked.is_sound();
     let none = attacked.client.call((u32::MAX, 0), (&[], &Handles::default()), (false, None)).unwrap();
     assert_eq!(none.checked().unwrap_err().kind(), &ErrorKind::UnknownTask);
+}
+
+/// The inputs that are kept because each reaches something that the others do not.
+fn corpus(name: &str) -> Vec<Vec<u8>> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("corpus").join(name);
+    let entries = fs::read_dir(&folder).unwrap_or_else(|why| panic!("{}: {why}", folder.display()));
+    let inputs: Vec<_> = entries.map(|entry| fs::read(entry.unwrap().path()).unwrap()).collect();
+    assert!(inputs.len() >= 20, "{} inputs in {}", inputs.len(), folder.display());
+    inputs
+}
+
+/// Inputs that look like chance: short steps, and now and then long ones.
+fn chance(seed: u64, count: usize) -> impl Iterator<Item = Vec<u8>> {
+    let mut next = numbers(seed);
+    (0..count).map(move |round| {
+        let small = round % 2 == 0;
+        (0..next() % 160).map(|_| next().to_ne_bytes()[0] % if small { 24 } else { 255 }).collect()
+    })
+}
+
+#[test]
+fn no_client_can_confuse_its_manager() {
+    assert!(fuzz::METHODS.len() > 50, "an input names methods of the library's own objects");
+    for input in corpus("manager_shared").into_iter().chain(chance(3, 300)) {
+        fuzz::shared(&input);
+    }
+}
+
+#[test]
+fn no_connected_client_can_confuse_its_manager() {
+    for input in corpus("manager_connected").into_iter().chain(chance(5, 300)) {
+        fuzz::connected(&input);
+    }
+}
+
+/// What a client that has connected sends, and what it is answered.
+fn messages() -> Vec<Vec<u8>> {
+    fn bytes<T: crate::codec::Message>(message: &T) -> Vec<u8> {
+        let Ok((Encoded::Small(bytes), _)) = to_message(message, Vec::new(), (usize::MAX, &mut NoSpill)) else {
+            panic!("it can be encoded")
+        };
+        bytes
+    }
+    let body = || CallPayload::new(&[7; 40], &Handles::default());
+    let ask = |question| bytes(&ClientRequest::Ask { client: 1, call: 2, question });
+    vec![
+        bytes(&ClientRequest::Call { client: 1, call: 2, method: 3, object: 4, body: body() }),
+        bytes(&ClientRequest::Introduce(super::remote::introduction())),
+        bytes(&ClientRequest::Cancel { client: 1, call: 2 }),
+        bytes(&ClientRequest::Release { client: 1, object: 2 }),
+        bytes(&ClientRequest::Alive),
+        ask(ManagerQuestion::Stats),
+        ask(ManagerQuestion::Find { name: "name".to_owned() }),
+        bytes(&CallReply { call: 1, status: 1, object: 2, body: body() }),
+    ]
+}
+
+#[test]
+fn lengths_reserve_no_more_than_has_come() {
+    // The elements of a list that are reserved on the word of its length alone, as the codec has it, with room for large ones.
+    const MOST: usize = 4096 * 64;
+    for message in messages() {
+        for at in 0..message.len() {
+            for garbage in [u64::MAX, 1 << 62, 1 << 40, 1 << 31, 1 << 24] {
+                let mut forged = message.clone();
+                for (place, byte) in forged[at..].iter_mut().zip(garbage.to_le_bytes()) {
+                    *place = byte;
+                }
+                let none = Received::default();
+                let largest = largest_within(|| {
+                    let _ = of_message::<ClientRequest>(&forged, &none);
+                    let _ = of_message::<CallReply>(&forged, &none);
+                });
+                assert!(largest <= MOST, "{largest} bytes at once for {forged:?}");
+            }
+        }
+    }
 }

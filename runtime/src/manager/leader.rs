@@ -12,7 +12,7 @@ use super::deferred::{self, AnswerPlace, Answering, CallId};
 use super::instance::Place;
 use super::memory::ClientMemory;
 use super::run::{self, MethodCall, Outcome};
-use super::server::{Server, TICKET};
+use super::server::{END_REQUEST, Server, TICKET};
 use super::short_calls::note;
 use super::slots::{self, Head, SLOT_BYTES, SLOTS};
 use super::tables::{Dropped, Peer, PeerLink};
@@ -97,6 +97,7 @@ fn watch(server: &Server) {
         }
         for token in &tokens {
             server.tell(match token & TICKET {
+                _ if *token == END_REQUEST => ClientRequest::Shutdown,
                 0 => ClientRequest::ClientGone { client: u32::try_from(*token).unwrap_or(0) },
                 _ => ClientRequest::TicketGone { ticket: token & !TICKET },
             });
@@ -144,7 +145,7 @@ impl ServerThreads {
             Some(Job::Request(ClientRequest::Ask { client, call, question })) => {
                 let peer = server.tables.lock_unpoisoned().peer(client);
                 if let Some(peer) = peer {
-                    let (status, bytes) = server.ask(question);
+                    let (status, bytes) = server.ask(client, question);
                     server.turn.begin(lead);
                     send(server, &peer, (call, status, 0), (&bytes, &Handles::default()));
                     return server.turn.end(lead);

@@ -26,6 +26,12 @@
 //! | a client that waits for a lock | nothing: the next one gets it | `lock_of_a_killed_waiter_goes_to_the_next` |
 //! | a client that has permits, or has borrowed items | they come back | `permits_of_a_killed_holder_come_back`, `items_of_a_killed_borrower_come_back` |
 //! | a client that was notified and did not return | nothing: the notification goes to the next one | `notification_of_a_killed_waiter_goes_to_the_next` |
+//! | a client that has connected | the same as of any: its connection ends with it | `tests/manager/remote.rs`: `killed_client_is_let_go_of` |
+//! | a client's machine, or the network | the same, after the lease | `tests/manager/remote_lease.rs`: `client_that_vanishes_poisons_its_locks` |
+//! | a client on another machine is stopped | the same | `client_that_is_stopped_has_the_lease_and_no_more` |
+//! | a client takes no answers | it is dropped, and no other waits | `client_that_takes_no_answers_is_dropped` |
+//! | the manager's machine, or the network | each call fails with `ManagerGone`, after the lease | `manager_that_vanishes_is_gone_after_the_lease` |
+//! | clients of all kinds, at any moment | their objects, locks, permits and items: they come back | `tests/manager/soak.rs`: `killed_clients_of_all_kinds_leave_nothing` |
 //!
 //! Under a model checker each side of the memory for short calls dies at each step: `manager` in `runtime/tests/models/`.
 //!
@@ -35,11 +41,13 @@
 //! |---|---|
 //! | `builder`, `initializer`, `owner`, `handle` | starting a manager, ending it, and the way to it |
 //! | `proxy`, `call_handle` | a reference to an object, and calls through it |
+//! | `published` | objects that have a name, for those that connect |
 //! | `held` | which process has a reference, and how one travels |
 //! | `client`, `short_calls`, `pending` | the client's side of calls, in memory and by queue |
 //! | `serve`, `server`, `tables` | the manager's side: what it knows, and how requests change that |
 //! | `deferred` | calls that are answered later, and what belongs to a process |
 //! | `remote`, `connect` | the two sides of a connection to a manager |
+//! | `connected`, `connection_limits` | a client that has connected, and what it may cost |
 //! | `leader`, `turn`, `run` | the manager's threads, and how one runs a call |
 //! | `instance`, `scope` | the object itself, and how a stub gets it |
 //! | `wire`, `memory`, `wakeup`, `slots` | what the two sides share: items, words, and the rules for these |
@@ -61,7 +69,11 @@ mod builder;
 mod call_handle;
 mod client;
 mod connect;
+mod connected;
+mod connection_limits;
 mod deferred;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzz;
 mod handle;
 mod held;
 #[cfg(test)]
@@ -76,7 +88,10 @@ mod object_tests;
 mod owner;
 mod pending;
 mod proxy;
+mod published;
 mod remote;
+#[cfg(test)]
+mod remote_tests;
 mod run;
 pub(crate) mod scope;
 mod serve;

@@ -3,6 +3,7 @@
 //! Runs in: the process that started the manager.
 
 use std::ops::Deref;
+use std::os::fd::AsFd as _;
 use std::process::ExitStatus;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -11,9 +12,10 @@ use super::builder::{ManagerBuilder, Started};
 use super::handle::ManagerHandle;
 use super::held::Route;
 use super::wire::ClientRequest;
-use crate::error::{Elapsed, Result};
-use crate::sys::atfork;
+use crate::error::{Elapsed, Error, Result};
 use crate::sys::mutex::MutexExt as _;
+use crate::sys::signal::{self, EndRequests};
+use crate::sys::{Errno, atfork, errno_of, poll};
 
 /// How long a manager that is told to end may take for that.
 const EXIT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -104,11 +106,10 @@ impl Manager {
         self.process.lock_unpoisoned().wait_timeout(timeout)
     }
 
-    /// Waits until the manager's process has ended, and returns how: for a program that is nothing but a manager.
+    /// Waits until the manager's process has ended, and returns how.
     ///
     /// # Errors
     /// As [`try_wait`](Self::try_wait).
-    #[doc(alias = "serve_forever")]
     pub fn wait(&self) -> Result<ExitStatus> {
         loop {
             // Not for as long as it takes at once: other threads ask, too.
@@ -116,6 +117,39 @@ impl Manager {
                 return status;
             }
         }
+    }
+
+    /// Waits until this program is asked to end, by SIGTERM or SIGINT, or the manager's process has ended: for a program that is
+    /// nothing but a manager. Then the manager is [shut down](Self::shutdown). Returns how it ended.
+    ///
+    /// For a signal for which the program has a handler of its own, that handler runs instead. A manager's process that is sent SIGTERM
+    /// itself ends as by [`shutdown`](Self::shutdown), too, so that a service manager may send it to all processes.
+    ///
+    /// # Errors
+    /// Another thread is in this method; there is no descriptor; or as [`shutdown`](Self::shutdown).
+    ///
+    /// # Examples
+    /// ```no_run
+    /// use process_task::Manager;
+    /// use process_task::channel::Key;
+    ///
+    /// let key = Key::new(std::fs::read("counters.key").unwrap())?;
+    /// let manager = Manager::builder().name("counters").listen_tcp("127.0.0.1:4711", &key).start()?;
+    /// manager.serve_forever()?;
+    /// # process_task::Result::Ok(())
+    /// ```
+    #[doc(alias("Server", "get_server"))]
+    pub fn serve_forever(self) -> Result<ExitStatus> {
+        let requests = EndRequests::of(&[signal::TERM, signal::INT]).map_err(|errno| match errno {
+            Errno::EBUSY => Error::invalid("another thread of this process is in `serve_forever`"),
+            errno => Error::cannot_share("wait for a signal", errno),
+        })?;
+        let refused = |errno| Error::cannot_share("wait for a signal", errno);
+        let process = self.process.lock_unpoisoned().as_fd().try_clone_to_owned();
+        let process = process.map_err(|error| refused(errno_of(&error)))?;
+        poll::readable([requests.as_fd(), process.as_fd()], None).map_err(refused)?;
+        self.end()?;
+        self.wait()
     }
 
     fn end(&self) -> Result<()> {

@@ -42,6 +42,8 @@ struct State {
     /// A thread sleeps until it changes.
     sleeps: bool,
     queued: Option<OrderedCall>,
+    /// How long its arguments are.
+    bytes: usize,
 }
 
 /// A call that others of the same object must not overtake, until it is answered.
@@ -128,6 +130,8 @@ pub(crate) struct Inbox {
     pending: Mutex<HashMap<u64, Arc<Pending>>>,
     /// Number of calls in `pending` that are not answered.
     in_flight: AtomicUsize,
+    /// Number of bytes of their arguments.
+    bytes_in_flight: AtomicUsize,
     /// Number of threads that sleep, or are about to.
     sleepers: AtomicUsize,
     /// The first answer that waits cannot be received, for this reason, since then.
@@ -155,6 +159,7 @@ impl Inbox {
             reading: Mutex::new(()),
             pending: Mutex::default(),
             in_flight: AtomicUsize::new(0),
+            bytes_in_flight: AtomicUsize::new(0),
             sleepers: AtomicUsize::new(0),
             failure: Mutex::default(),
             is_over: AtomicBool::new(false),
@@ -174,11 +179,19 @@ impl Inbox {
 
     /// Where the answer to that call will be, or is.
     pub(super) fn expect(&self, call: u64) -> Arc<Pending> {
+        self.expect_long(call, 0)
+    }
+
+    /// As [`expect`](Self::expect), where the call's arguments have so many bytes.
+    pub(super) fn expect_long(&self, call: u64, bytes: usize) -> Arc<Pending> {
         match self.pending.lock_unpoisoned().entry(call) {
             Entry::Occupied(known) => Arc::clone(known.get()),
             Entry::Vacant(place) => {
                 self.in_flight.fetch_add(1, SeqCst);
-                Arc::clone(place.insert(Arc::default()))
+                self.bytes_in_flight.fetch_add(bytes, SeqCst);
+                let pending = place.insert(Arc::default());
+                pending.state.lock_unpoisoned().bytes = bytes;
+                Arc::clone(pending)
             }
         }
     }
@@ -186,9 +199,11 @@ impl Inbox {
     /// The call is over, or no thread waits for it.
     pub(super) fn forget(&self, call: u64) -> Option<Arc<Pending>> {
         let pending = self.pending.lock_unpoisoned().remove(&call)?;
-        if !pending.state.lock_unpoisoned().was_answered {
-            self.in_flight.fetch_sub(1, SeqCst);
+        let state = pending.state.lock_unpoisoned();
+        if !state.was_answered {
+            self.landed(&state);
         }
+        drop(state);
         Some(pending)
     }
 
@@ -210,9 +225,15 @@ impl Inbox {
         answer
     }
 
-    /// How many calls are not answered.
-    pub(super) fn in_flight(&self) -> usize {
-        self.in_flight.load(SeqCst)
+    /// A call is not in flight any more.
+    fn landed(&self, state: &State) {
+        self.in_flight.fetch_sub(1, SeqCst);
+        self.bytes_in_flight.fetch_sub(state.bytes, SeqCst);
+    }
+
+    /// How many calls are not answered, and how many bytes their arguments have.
+    pub(super) fn in_flight(&self) -> (usize, usize) {
+        (self.in_flight.load(SeqCst), self.bytes_in_flight.load(SeqCst))
     }
 
     /// An answer will come that no thread waits for. It is returned if it has come.
@@ -378,7 +399,7 @@ impl Inbox {
         }
         state.answer = Some(answer);
         if !std::mem::replace(&mut state.was_answered, true) {
-            self.in_flight.fetch_sub(1, SeqCst);
+            self.landed(&state);
         }
         drop(state);
         pending.wake();

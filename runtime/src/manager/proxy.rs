@@ -16,6 +16,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use super::call_handle::CallHandle;
 use super::handle::ManagerHandle;
 use super::held::{Address, Held, Route};
+use super::published::{self, PublishedProxy};
 use super::wire::{Answer, ManagerQuestion};
 use crate::codec::NoSpill;
 use crate::codec::handles::{self, Handles};
@@ -247,6 +248,9 @@ struct TravellingProxy {
 impl<O: Object> Serialize for Proxy<O> {
     fn serialize<S: Serializer>(&self, serializer: S) -> std::result::Result<S::Ok, S::Error> {
         let of = O::object_type().index().ok_or_else(|| S::Error::custom("its type is not registered"))?;
+        if published::note(&self.held) {
+            return PublishedProxy { object: self.held.object, of, timeout: self.timeout }.serialize(serializer);
+        }
         let address = self.held.way.travelling().map_err(S::Error::custom)?;
         let ticket = self.held.travelling().map_err(S::Error::custom)?;
         let travelling = TravellingProxy { address, object: self.held.object, of, timeout: self.timeout, ticket };
@@ -256,6 +260,13 @@ impl<O: Object> Serialize for Proxy<O> {
 
 impl<'de, O: Object> Deserialize<'de> for Proxy<O> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Self, D::Error> {
+        if published::is_read() {
+            let PublishedProxy { object, of, timeout } = Deserialize::deserialize(deserializer)?;
+            if O::object_type().index() != Some(of) {
+                return Err(D::Error::custom("a proxy of an object of another type was read"));
+            }
+            return Ok(Self { timeout, ..Self::of(published::found(object).map_err(D::Error::custom)?) });
+        }
         let TravellingProxy { address, object, of, timeout, ticket } = Deserialize::deserialize(deserializer)?;
         if O::object_type().index() != Some(of) {
             return Err(D::Error::custom("a proxy of an object of another type was read"));

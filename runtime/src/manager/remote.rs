@@ -3,43 +3,39 @@
 //! Runs in: the manager. A thread accepts, one for each connection reads, and others run its calls.
 //! Invariant: what comes is believed to be nothing but bytes. Only methods and constructors can be named.
 //!
-//! A connection's end is its client's death: its references, locks and calls go. The network's own keep-alive ends the
-//! connection of a host that has vanished.
+//! A connection's end is its client's death: its references, locks and calls go. So does a client over the network that has
+//! sent nothing for the lease, since a host that has vanished ends no connection: one that has nothing to say says
+//! [`Alive`](ClientRequest::Alive). What one client may cost stands in [`connection_limits`](super::connection_limits) and
+//! [`connected`](super::connected).
 
-use std::collections::VecDeque;
+use std::fmt;
 use std::path::PathBuf;
-use std::sync::atomic::Ordering::Relaxed;
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::Ordering::{AcqRel, Relaxed};
 use std::thread;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::deferred::{self, AnswerPlace, Answering, CallId};
-use super::instance::Place;
-use super::leader::{drop_all, made_known, send};
-use super::run::{self, MethodCall};
+use super::connected::{Connected, Progress};
+use super::connection_limits::INTRODUCTION_BYTES;
+use super::leader::drop_all;
 use super::server::Server;
 use super::tables::{Peer, PeerLink, ServedConnection};
-use super::wire::{CallPayload, CallReply, ClientRequest, Introduction, Status};
-use crate::channel::Listener;
+use super::wire::{CallPayload, CallReply, ClientRequest, Introduction, ManagerIntroduction, NO_CALL, Status};
+use crate::channel::{Listener, RecvTimeoutError};
 use crate::codec::handles::Handles;
 use crate::codec::message::to_bytes;
-use crate::error::Result;
+use crate::error::{ErrorKind, Result};
 use crate::sys::mutex::MutexExt as _;
 use crate::task::fingerprint;
 
 /// How long a peer may take to say of which build it is.
 const INTRODUCTION_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Number of calls of one connection that run side by side. More are not read before.
-const MAX_CALLS: usize = 64;
-
-/// Number of connections. More are closed at once.
-const MAX_CONNECTIONS: usize = 256;
-
-/// How long a thread that has no call to run stays.
-const IDLE_TIME: Duration = Duration::from_secs(1);
+/// How long to wait where a connection cannot be accepted.
+const SHORTAGE_PAUSE: Duration = Duration::from_millis(10);
 
 /// Where a manager listens.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -54,8 +50,21 @@ impl ListenAt {
         match self {
             Self::Unix(path) => Listener::unix(path),
             #[cfg(feature = "tcp")]
-            Self::Tcp(address, secret) => Listener::tcp(address, crate::channel::Key::new(secret)?),
+            Self::Tcp(address, secret) => Listener::tcp(with_host(address), crate::channel::Key::new(secret)?),
         }
+    }
+}
+
+/// The address, on this machine alone where it names no other.
+#[cfg(feature = "tcp")]
+fn with_host(address: &str) -> String {
+    let port = address.strip_prefix(':').unwrap_or(address);
+    if port.parse::<u16>().is_ok() { format!("127.0.0.1:{port}") } else { address.to_owned() }
+}
+
+impl fmt::Display for Introduction {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "`{}` of build {:016x}", self.program, self.fingerprint)
     }
 }
 
@@ -71,7 +80,7 @@ pub(super) fn introduction() -> Introduction {
 /// # Errors
 /// One of the addresses cannot be listened at, or there is no thread to be had.
 pub(super) fn listen(server: &Arc<Server>, at: &[ListenAt]) -> std::result::Result<Vec<String>, String> {
-    let open = Arc::new(Mutex::new(0));
+    let open = Arc::new(AtomicUsize::new(0));
     let mut addresses = Vec::new();
     for at in at {
         let listener = at.listen().map_err(|error| error.to_string())?;
@@ -81,8 +90,11 @@ pub(super) fn listen(server: &Arc<Server>, at: &[ListenAt]) -> std::result::Resu
             loop {
                 match listener.accept::<CallReply, ClientRequest>() {
                     Ok(connection) => admit(&server, connection, &open),
-                    // One that could not show who it is; or there are no descriptors.
-                    Err(_) => thread::sleep(Duration::from_millis(1)),
+                    Err(error) if matches!(error.kind(), ErrorKind::PeerRefused { .. }) => {
+                        server.refused(error.to_string());
+                    }
+                    // There are no descriptors.
+                    Err(_) => thread::sleep(SHORTAGE_PAUSE),
                 }
             }
         };
@@ -92,158 +104,87 @@ pub(super) fn listen(server: &Arc<Server>, at: &[ListenAt]) -> std::result::Resu
     Ok(addresses)
 }
 
-fn admit(server: &Arc<Server>, connection: ServedConnection, open: &Arc<Mutex<usize>>) {
-    let mut count = open.lock_unpoisoned();
-    if *count >= MAX_CONNECTIONS {
+pub(super) fn admit(server: &Arc<Server>, connection: ServedConnection, open: &Arc<AtomicUsize>) {
+    connection.set_longest(INTRODUCTION_BYTES);
+    if open.fetch_add(1, AcqRel) >= server.limits.connections {
+        open.fetch_sub(1, AcqRel);
+        server.refused(format!("there are {} connections already", server.limits.connections));
+        let body = CallPayload::new(b"it has as many connections as it may have", &Handles::default());
+        let reply = CallReply { call: NO_CALL, status: Status::Refused as u32, object: 0, body };
+        // There is room for the first message.
+        let _ = connection.send_timeout(reply, Duration::ZERO);
         return;
     }
-    let (server, open) = (Arc::clone(server), Arc::clone(open));
+    let (server, of_thread) = (Arc::clone(server), Arc::clone(open));
     let runs = move || {
         serve(&server, connection);
-        *open.lock_unpoisoned() -= 1;
+        of_thread.fetch_sub(1, AcqRel);
     };
-    if thread::Builder::new().name("process-task".to_owned()).spawn(runs).is_ok() {
-        *count += 1;
+    if thread::Builder::new().name("process-task".to_owned()).spawn(runs).is_err() {
+        open.fetch_sub(1, AcqRel);
     }
 }
 
 /// Serves one client until its connection ends, or until it breaks the rules.
 fn serve(server: &Arc<Server>, connection: ServedConnection) {
-    let Ok(ClientRequest::Introduce(theirs)) = connection.recv_timeout(INTRODUCTION_TIMEOUT) else { return };
+    let Ok(ClientRequest::Introduce(theirs)) = connection.recv_timeout(INTRODUCTION_TIMEOUT) else {
+        return server.refused("it did not say of which build it is".to_owned());
+    };
     let mut ours = introduction();
     let number = server.shared.words().clients.fetch_add(1, Relaxed) + 1;
-    ours.manager = Some((server.id, server.name.clone(), std::process::id()));
+    let (id, name, limits) = (server.id, server.name.clone(), server.limits);
+    ours.manager = Some(ManagerIntroduction { id, name, pid: std::process::id(), limits });
     let is_same = theirs.fingerprint == ours.fingerprint;
     let status = if is_same { Status::Done } else { Status::OtherBuild };
     let body = CallPayload::new(&to_bytes(&ours), &Handles::default());
-    let reply = CallReply { call: 0, status: status as u32, object: number.into(), body };
-    if connection.send_timeout(reply, INTRODUCTION_TIMEOUT).is_err() || !is_same {
+    let reply = CallReply { call: NO_CALL, status: status as u32, object: number.into(), body };
+    let is_told = connection.send_timeout(reply, INTRODUCTION_TIMEOUT).is_ok();
+    if !is_same {
+        server.refused(format!("it is {theirs}, and the manager is {ours}"));
+    }
+    if !is_told || !is_same {
         return;
     }
-    let connection = Arc::new(connection);
-    let peer = Peer { number, link: PeerLink::Connected(Arc::clone(&connection)) };
+    connection.set_longest(limits.frame_bytes());
+    let connected = Arc::new(Connected::new(connection, limits));
+    let peer = Peer { number, link: PeerLink::Connected(Arc::clone(&connected)) };
     if !server.tables.lock_unpoisoned().add_client(peer, None) {
         return;
     }
-    let calls = Arc::new(Calls::default());
-    while let Ok(request) = connection.recv() {
-        if !handle(server, number, request, &calls) {
+    let mut progress = Progress::new();
+    while connected.is_in_time(&mut progress) {
+        let goes_on = match connected.connection().recv_timeout(limits.look_interval()) {
+            Ok(request) => handle(server, number, request, &connected),
+            Err(error) => error == RecvTimeoutError::Timeout,
+        };
+        if !goes_on {
             break;
         }
     }
-    calls.end();
+    connected.end();
     drop_all(server.control(ClientRequest::ClientGone { client: number }));
 }
 
 /// Handles one request of client `number`, whatever number stands in it. False: it breaks the rules, or says goodbye.
-fn handle(server: &Arc<Server>, number: u32, request: ClientRequest, calls: &Arc<Calls>) -> bool {
+pub(super) fn handle(server: &Arc<Server>, number: u32, request: ClientRequest, connected: &Arc<Connected>) -> bool {
     match request {
         ClientRequest::Call { call, method, object, body, .. } => {
-            calls.push(server, number, (call, method, object, body));
+            connected.push(server, number, (call, method, object, body))
         }
-        ClientRequest::Ask { call, question, .. } => {
-            let peer = server.tables.lock_unpoisoned().peer(number);
-            if let Some(peer) = peer {
-                let (status, bytes) = server.ask(question);
-                send(server, &peer, (call, status, 0), (&bytes, &Handles::default()));
-            }
+        ClientRequest::Ask { call, question, .. } => connected.ask(server, number, (call, question)),
+        ClientRequest::Alive => {
+            connected.say_alive();
+            true
         }
         ClientRequest::Release { object, .. } => {
             drop_all(server.control(ClientRequest::Release { client: number, object }));
+            true
         }
         ClientRequest::Cancel { call, .. } => {
+            connected.cancel(call);
             drop_all(server.control(ClientRequest::Cancel { client: number, call }));
+            true
         }
-        _ => return false,
-    }
-    true
-}
-
-/// A call that was read and not begun.
-type WaitingCall = (u64, u32, u64, CallPayload);
-
-/// The calls of one connection, and the threads that run them.
-#[derive(Debug, Default)]
-struct Calls {
-    state: Mutex<CallsState>,
-    changed: Condvar,
-}
-
-#[derive(Debug, Default)]
-struct CallsState {
-    waiting: VecDeque<WaitingCall>,
-    /// Threads that have nothing to do, and all.
-    idle: usize,
-    threads: usize,
-    has_ended: bool,
-}
-
-impl Calls {
-    /// Has a thread run the call. Waits while too many run.
-    fn push(self: &Arc<Self>, server: &Arc<Server>, client: u32, call: WaitingCall) {
-        let mut state = self.state.lock_unpoisoned();
-        while state.waiting.len() >= MAX_CALLS {
-            state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
-        }
-        state.waiting.push_back(call);
-        if state.idle >= state.waiting.len() || state.threads >= MAX_CALLS {
-            self.changed.notify_all();
-            return;
-        }
-        let (calls, server) = (Arc::clone(self), Arc::clone(server));
-        let runs = move || calls.run(&server, client);
-        // Without one more thread, those that are there run it later.
-        if thread::Builder::new().name("process-task".to_owned()).spawn(runs).is_ok() {
-            state.threads += 1;
-        }
-    }
-
-    fn end(&self) {
-        self.state.lock_unpoisoned().has_ended = true;
-        self.changed.notify_all();
-    }
-
-    fn run(&self, server: &Server, client: u32) {
-        while let Some(((number, method, object, body), place)) = self.next(server) {
-            let peer = server.tables.lock_unpoisoned().peer(client);
-            let Some(peer) = peer else { break };
-            let (arguments, received) = body.unpack();
-            let arguments = arguments.as_slice();
-            let call = MethodCall { method, object, arguments, received: &received, tasks: false };
-            server.calls.fetch_add(1, Relaxed);
-            let (outcome, answering) =
-                deferred::with_caller(CallId { client, call: number }, AnswerPlace::Connection, || {
-                    run::run(server, call, (place, Vec::new()), || ())
-                });
-            if let Answering::Later = answering {
-                continue;
-            }
-            let (status, object, outcome) = made_known(server, &peer, outcome);
-            send(server, &peer, (number, status, object), (&outcome.bytes, &outcome.handles));
-        }
-        self.state.lock_unpoisoned().threads -= 1;
-    }
-
-    /// The next call to run, with its place. `None`: there is none for a while, or the connection has ended.
-    fn next(&self, server: &Server) -> Option<(WaitingCall, Option<Place>)> {
-        let mut state = self.state.lock_unpoisoned();
-        loop {
-            if state.has_ended {
-                return None;
-            }
-            if let Some(call) = state.waiting.pop_front() {
-                self.changed.notify_all();
-                // Before another thread takes the next one.
-                let place = run::line_up(server, call.1, call.2);
-                return Some((call, place));
-            }
-            state.idle += 1;
-            let (after, waited) = self.changed.wait_timeout(state, IDLE_TIME).unwrap_or_else(PoisonError::into_inner);
-            state = after;
-            state.idle -= 1;
-            if waited.timed_out() && state.waiting.is_empty() {
-                return None;
-            }
-        }
+        _ => false,
     }
 }

@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64};
 use std::sync::{Arc, Condvar, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
+use super::connection_limits::ConnectionLimits;
 use super::deferred::{self, AnswerPlace, Answering, CallId};
 use super::memory::ManagerMemory;
 use super::run::{self, MethodCall};
@@ -45,6 +46,10 @@ pub(crate) struct Server {
     /// Descriptors that are there to be given up.
     spare: Mutex<Vec<OwnedFd>>,
     pub(super) calls: AtomicU64,
+    /// What each process that connects may cost.
+    pub(super) limits: ConnectionLimits,
+    /// How many connections were refused, and why the last one was.
+    refused: Mutex<(u64, Option<String>)>,
     /// Where it listens.
     pub(super) addresses: OnceLock<Vec<String>>,
     has_ended: AtomicBool,
@@ -65,11 +70,15 @@ fn spare_descriptors() -> Vec<OwnedFd> {
 /// Marks what is watched as a message on its way: the rest of the token is its number.
 pub(super) const TICKET: u64 = 1 << 63;
 
+/// What is watched for a request to end.
+pub(super) const END_REQUEST: u64 = u64::MAX;
+
 impl Server {
     pub(super) fn new(
         (id, name): (ManagerId, String),
         shared: Arc<ManagerMemory>,
         (receiver, sender): (QueueReceiver<ClientRequest>, QueueSender<ClientRequest>),
+        limits: ConnectionLimits,
     ) -> sys::Result<Self> {
         Ok(Self {
             id,
@@ -83,6 +92,8 @@ impl Server {
             tickets: AtomicU32::new(0),
             spare: Mutex::new(spare_descriptors()),
             calls: AtomicU64::new(0),
+            limits,
+            refused: Mutex::default(),
             addresses: OnceLock::new(),
             has_ended: AtomicBool::new(false),
             end: (Mutex::new(()), Condvar::new()),
@@ -97,6 +108,13 @@ impl Server {
     /// Makes this process the manager `server`.
     pub(super) fn become_own(server: &Arc<Self>) {
         let _ = SERVER.set(Arc::clone(server));
+    }
+
+    /// A connection was refused, for this reason.
+    pub(super) fn refused(&self, reason: String) {
+        let mut refused = self.refused.lock_unpoisoned();
+        refused.0 += 1;
+        refused.1 = Some(reason);
     }
 
     pub(super) fn has_ended(&self) -> bool {
@@ -196,6 +214,7 @@ impl Server {
             ClientRequest::Release { client, object } => tables.release(client, object).into_iter().collect(),
             ClientRequest::Shutdown => tables.take_objects(),
             ClientRequest::Introduce(_)
+            | ClientRequest::Alive
             | ClientRequest::Cancel { .. }
             | ClientRequest::Call { .. }
             | ClientRequest::Ask { .. } => Dropped::new(),
@@ -243,9 +262,28 @@ impl Server {
         self.hold(&mut self.tables.lock_unpoisoned(), ticket, object, None);
     }
 
-    /// Answers a question about the manager itself.
-    pub(super) fn ask(&self, question: ManagerQuestion) -> (Status, Vec<u8>) {
-        let tables = self.tables.lock_unpoisoned();
+    /// Answers a question about the manager itself, which `client` asks; the manager if it is 0.
+    pub(super) fn ask(&self, client: u32, question: ManagerQuestion) -> (Status, Vec<u8>) {
+        let mut tables = self.tables.lock_unpoisoned();
+        let question = match question {
+            ManagerQuestion::Publish { name, value } => {
+                let published = tables.publish(name, value);
+                drop(tables);
+                // Dropped without the lock: a destructor may make calls.
+                let status = if published.is_some() { Status::Done } else { Status::NoObject };
+                drop(published);
+                return (status, Vec::new());
+            }
+            ManagerQuestion::Unpublish { name } => {
+                let unpublished = tables.unpublish(&name);
+                drop(tables);
+                let was_there = unpublished.is_some();
+                drop(unpublished);
+                return (Status::Done, vec![u8::from(was_there)]);
+            }
+            ManagerQuestion::Find { name } => return (Status::Done, to_bytes(&tables.find(client, &name))),
+            question => question,
+        };
         let of_object = |object, look: &dyn Fn(&super::instance::Instance) -> Vec<u8>| {
             tables.object(object).map_or((Status::NoObject, Vec::new()), |instance| (Status::Done, look(&instance)))
         };
@@ -260,14 +298,21 @@ impl Server {
             ManagerQuestion::Addresses => (Status::Done, to_bytes(self.addresses.get_or_init(Vec::new))),
             ManagerQuestion::Stats => {
                 let objects = tables.objects_by_type().into_iter().map(|(name, count)| (name.to_owned(), count));
+                let (refused, last_refusal) = self.refused.lock_unpoisoned().clone();
                 let stats = ManagerStats {
                     objects: objects.collect::<BTreeMap<_, _>>(),
                     calls: self.calls.load(Relaxed),
                     clients: tables.clients(),
                     travelling: tables.tickets(),
                     queued: self.receiver.len(),
+                    refused,
+                    last_refusal,
                 };
                 (Status::Done, to_bytes(&stats))
+            }
+            // They were answered above, where objects may be counted.
+            ManagerQuestion::Publish { .. } | ManagerQuestion::Find { .. } | ManagerQuestion::Unpublish { .. } => {
+                (Status::UnknownTask, Vec::new())
             }
         }
     }

@@ -14,6 +14,8 @@ pub struct ManagerStats {
     pub(super) clients: usize,
     pub(super) travelling: usize,
     pub(super) queued: usize,
+    pub(super) refused: u64,
+    pub(super) last_refusal: Option<String>,
 }
 
 impl ManagerStats {
@@ -45,5 +47,17 @@ impl ManagerStats {
     #[must_use]
     pub fn queued(&self) -> usize {
         self.queued
+    }
+
+    /// Number of connections that were refused: with a wrong key, of another build, or one too many.
+    #[must_use]
+    pub fn refused(&self) -> u64 {
+        self.refused
+    }
+
+    /// Why the last connection that was refused was so. Of another build, it names both.
+    #[must_use]
+    pub fn last_refusal(&self) -> Option<&str> {
+        self.last_refusal.as_deref()
     }
 }

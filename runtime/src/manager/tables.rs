@@ -10,8 +10,10 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::connected::Connected;
 use super::instance::Instance;
 use super::memory::ClientMemory;
+use super::published::PublishedValue;
 use super::wakeup::GROUPS;
 use super::wire::{CallReply, ClientRequest};
 use crate::channel::{Connection, QueueSender, SendTimeoutError};
@@ -29,18 +31,21 @@ pub(super) enum PeerLink {
     /// A process of the manager's tree.
     Local { memory: Arc<ClientMemory>, replies: QueueSender<CallReply> },
     /// One that has connected.
-    Connected(Arc<ServedConnection>),
+    Connected(Arc<Connected>),
 }
 
 /// A connection, as the manager has it.
 pub(super) type ServedConnection = Connection<CallReply, ClientRequest>;
 
 impl Peer {
-    /// Sends an answer through the client's queue, or its connection.
+    /// Sends an answer through the client's queue, or its connection, for which nothing waits.
     pub(super) fn send(&self, reply: CallReply, timeout: Duration) -> Result<(), SendTimeoutError<CallReply>> {
         match &self.link {
             PeerLink::Local { replies, .. } => replies.send_timeout(reply, timeout),
-            PeerLink::Connected(connection) => connection.send_timeout(reply, timeout),
+            PeerLink::Connected(connected) => {
+                connected.answer(reply);
+                Ok(())
+            }
         }
     }
 }
@@ -82,6 +87,7 @@ pub(super) struct Tables {
     clients: HashMap<u32, ClientEntry>,
     groups: Vec<Group>,
     tickets: HashMap<u64, TicketEntry>,
+    published: HashMap<String, PublishedValue>,
 }
 
 impl Tables {
@@ -92,6 +98,7 @@ impl Tables {
             clients: HashMap::new(),
             groups: (0..GROUPS).map(|_| Group::default()).collect(),
             tickets: HashMap::new(),
+            published: HashMap::new(),
         }
     }
 
@@ -175,6 +182,11 @@ impl Tables {
         Ok(number)
     }
 
+    /// How many objects that client has references to.
+    pub(super) fn objects_of(&self, client: u32) -> usize {
+        self.clients.get(&client).map_or(0, |client| client.references.len())
+    }
+
     /// `client` has one more reference to `object`.
     pub(super) fn claim(&mut self, client: u32, object: u64) {
         if let (Some(client), Some(counted)) = (self.clients.get_mut(&client), self.objects.get_mut(&object)) {
@@ -227,8 +239,44 @@ impl Tables {
         Some((ticket.end, dropped))
     }
 
+    /// Gives a value a name, and holds its objects. `None`: one of them is not there.
+    pub(super) fn publish(&mut self, name: String, value: PublishedValue) -> Option<Dropped> {
+        if !value.objects.iter().all(|object| self.objects.contains_key(object)) {
+            return None;
+        }
+        for object in &value.objects {
+            self.claim_here(*object);
+        }
+        let before = self.published.insert(name, value);
+        Some(before.map_or_else(Dropped::new, |before| self.let_go(before)))
+    }
+
+    /// The value of that name, whose objects are counted for `client`; for the manager itself if it is 0.
+    pub(super) fn find(&mut self, client: u32, name: &str) -> Option<PublishedValue> {
+        let value = self.published.get(name).cloned()?;
+        for object in &value.objects {
+            if client == 0 {
+                self.claim_here(*object);
+            } else {
+                self.claim(client, *object);
+            }
+        }
+        Some(value)
+    }
+
+    /// Takes a name away. `None`: there was none.
+    pub(super) fn unpublish(&mut self, name: &str) -> Option<Dropped> {
+        let value = self.published.remove(name)?;
+        Some(self.let_go(value))
+    }
+
+    fn let_go(&mut self, value: PublishedValue) -> Dropped {
+        value.objects.into_iter().filter_map(|object| self.subtract(object, 1)).collect()
+    }
+
     /// Takes all objects out, for the end.
     pub(super) fn take_objects(&mut self) -> Dropped {
+        self.published.clear();
         self.objects.drain().map(|(_, counted)| counted.instance).collect()
     }
 

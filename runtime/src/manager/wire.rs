@@ -11,7 +11,9 @@ use serde::de::{Error as _, Visitor};
 use serde::ser::Error as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+use super::connection_limits::ConnectionLimits;
 use super::memory::ClientMemory;
+use super::published::PublishedValue;
 use crate::channel::{Descriptor, QueueSender};
 use crate::codec::CodecError;
 use crate::codec::handles::{self, Handle, Handles, Received};
@@ -38,6 +40,8 @@ pub(crate) enum ClientRequest {
     Hello(Hello),
     /// The same of one that has connected, which is of this build or is refused.
     Introduce(Introduction),
+    /// It lives, and wants to know whether the manager does. Said by one that has connected, while it says nothing else.
+    Alive,
     /// It is none any more.
     Goodbye { client: u32 },
     /// Runs a method, a constructor (`object` is 0), or a task (likewise).
@@ -80,16 +84,31 @@ pub(crate) struct Introduction {
     /// The name of the program.
     pub(super) program: String,
     /// The manager's, of its answer.
-    pub(super) manager: Option<(ManagerId, String, u32)>,
+    pub(super) manager: Option<ManagerIntroduction>,
 }
 
+/// What a client that has connected is told of its manager.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct ManagerIntroduction {
+    pub(super) id: ManagerId,
+    pub(super) name: String,
+    pub(super) pid: u32,
+    pub(super) limits: ConnectionLimits,
+}
+
+/// The number that no call has. An answer with it says that the manager lives.
+pub(super) const NO_CALL: u64 = 0;
+
 /// What the manager itself is asked.
-#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) enum ManagerQuestion {
     Stats,
     Addresses,
     IsPoisoned { object: u64 },
     ClearPoison { object: u64 },
+    Publish { name: String, value: PublishedValue },
+    Find { name: String },
+    Unpublish { name: String },
 }
 
 /// An answer to a [`ClientRequest::Call`] or [`ClientRequest::Ask`], or one that does not fit where the call was.
@@ -120,13 +139,15 @@ pub(crate) enum Status {
     Reentered,
     /// The process at the other end of the connection is of another build.
     OtherBuild,
+    /// The connection has as much as it may have, of what the answer says.
+    Refused,
     /// The answer does not fit, and comes through the queue of replies.
     Elsewhere,
 }
 
 impl Status {
     pub(super) fn from_number(number: u32) -> Option<Self> {
-        const ALL: [Status; 11] = [
+        const ALL: [Status; 12] = [
             Status::Done,
             Status::Panicked,
             Status::BadArguments,
@@ -137,6 +158,7 @@ impl Status {
             Status::NoObject,
             Status::Reentered,
             Status::OtherBuild,
+            Status::Refused,
             Status::Elsewhere,
         ];
         ALL.into_iter().find(|status| *status as u32 == number)
@@ -185,6 +207,7 @@ impl Answer {
                 ));
             }
             Status::OtherBuild => (ErrorKind::BinaryMismatch, Execution::NotStarted),
+            Status::Refused => return Err(Error::new(ErrorKind::Full, Execution::NotStarted).with_note(text())),
             Status::Elsewhere => {
                 let reason = "an answer that is elsewhere twice".to_owned();
                 (ErrorKind::ProtocolViolation { reason }, Execution::Unknown)
@@ -266,6 +289,11 @@ impl CallPayload {
     pub(super) fn new(bytes: &[u8], handles: &Handles) -> Self {
         let carried = handles.each().map(|handle| TravellingHandle(Arc::new(Carrier::Own(handle))));
         Self { bytes: AlignedBytes::copied(bytes), handles: carried.collect() }
+    }
+
+    /// How many bytes there are.
+    pub(super) fn len(&self) -> usize {
+        self.bytes.len
     }
 
     /// The bytes, and the handles that came beside them.

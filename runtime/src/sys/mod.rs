@@ -7,6 +7,8 @@ pub(crate) mod atfork;
 pub(crate) mod attributes;
 pub(crate) mod cgroup;
 pub(crate) mod clock;
+#[cfg(test)]
+pub(crate) mod counting_alloc;
 pub(crate) mod cpu;
 pub(crate) mod crash;
 pub(crate) mod env;

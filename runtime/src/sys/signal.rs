@@ -1,7 +1,7 @@
 //! Signal masks and dispositions.
 //!
 //! Owns: nothing. Runs in: any process; each function says which. Never: installs a handler but for one that passes
-//! a signal on; see `crash` for the others.
+//! a signal on, and one that notes that the process is asked to end; see `crash` for the others.
 //!
 //! Why children ignore SIGTTOU below a terminal, and not SIGTTIN: with the first ignored, writing and changing the
 //! mode work from the background. Programs that tasks start inherit that. With the second ignored, a read would fail
@@ -15,8 +15,10 @@
 #![expect(unsafe_code, reason = "setting dispositions, and looking into a signal set")]
 
 use std::ffi::c_int;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd, OwnedFd};
 use std::sync::Mutex;
+use std::sync::atomic::AtomicI32;
+use std::sync::atomic::Ordering::SeqCst;
 
 use nix::errno::Errno;
 use nix::libc;
@@ -213,6 +215,67 @@ fn plain(handler: SigHandler) -> SigAction {
 fn set_action(signal: Signal, action: &SigAction) -> Option<SigAction> {
     // SAFETY: the action runs no code, or it was installed for this signal by the program itself.
     unsafe { sigaction(signal, action) }.ok()
+}
+
+/// The eventfd that becomes readable when this process is asked to end; -1 if nothing waits for that.
+static END_REQUESTS: AtomicI32 = AtomicI32::new(-1);
+
+/// Lets an eventfd tell that this process is asked to end, instead of ending it at once. Dropped, everything is as before.
+#[derive(Debug)]
+pub(crate) struct EndRequests {
+    event: OwnedFd,
+    before: Vec<(Signal, SigAction)>,
+}
+
+impl EndRequests {
+    /// Of those signals, the ones for which the program has no handler of its own.
+    ///
+    /// # Errors
+    /// `EBUSY`: another thread waits for them already. There is no descriptor.
+    pub(crate) fn of(signals: &[i32]) -> nix::Result<Self> {
+        let mut requests = Self { event: super::fd::eventfd()?, before: Vec::new() };
+        let claimed = END_REQUESTS.compare_exchange(-1, requests.event.as_raw_fd(), SeqCst, SeqCst);
+        if claimed.is_err() {
+            return Err(Errno::EBUSY);
+        }
+        let notes = SigAction::new(SigHandler::Handler(note_end_request), SaFlags::SA_RESTART, SigSet::empty());
+        for signal in signals.iter().filter_map(|signal| Signal::try_from(*signal).ok()) {
+            let Some(before) = set_action(signal, &notes) else { continue };
+            if matches!(before.handler(), SigHandler::SigDfl) {
+                requests.before.push((signal, before));
+            } else {
+                set_action(signal, &before);
+            }
+        }
+        Ok(requests)
+    }
+}
+
+impl AsFd for EndRequests {
+    /// Readable once the process was asked to end.
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.event.as_fd()
+    }
+}
+
+impl Drop for EndRequests {
+    fn drop(&mut self) {
+        if END_REQUESTS.load(SeqCst) == self.event.as_raw_fd() {
+            for (signal, before) in &self.before {
+                set_action(*signal, before);
+            }
+            END_REQUESTS.store(-1, SeqCst);
+        }
+    }
+}
+
+extern "C" fn note_end_request(_: c_int) {
+    let errno = Errno::last();
+    let one = 1_u64.to_ne_bytes();
+    let event = END_REQUESTS.load(SeqCst);
+    // SAFETY: `one` is borrowed for the call, which reads eight bytes of it. A number that is closed by now is refused.
+    unsafe { libc::write(event, one.as_ptr().cast(), one.len()) };
+    errno.set();
 }
 
 fn is_member(set: &libc::sigset_t, signal: i32) -> bool {

@@ -1,0 +1,410 @@
+//! One client that has connected, as its manager has it: the calls that it made, and the answers that it has not taken yet.
+//!
+//! Runs in: the manager. The connection's own threads run its calls and send its answers; any thread may bring an answer.
+//! Invariant: no thread but the connection's own ever waits for this client, and what the client can make wait is bounded.
+//!
+//! | what the client does | what it costs |
+//! |---|---|
+//! | it makes more calls than may run side by side | they wait; no other connection does |
+//! | it makes more calls than it was told it may | they are refused |
+//! | it takes no answers | from [`answer_bytes`](ConnectionLimits) on, none of its calls begins; after the lease it is dropped |
+//! | it takes no answers, and calls that wait are answered | beyond twice as many, it is dropped at once |
+//! | it sends nothing for the lease, over the network | it is dropped |
+//! | it breaks the rules | it is dropped |
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::Ordering::{AcqRel, Relaxed};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use super::connection_limits::ConnectionLimits;
+use super::deferred::{self, AnswerPlace, Answering, CallId};
+use super::instance::Place;
+use super::leader::made_known;
+use super::run::{self, MethodCall, Outcome};
+use super::server::Server;
+use super::tables::{Peer, ServedConnection};
+use super::wire::{CallPayload, CallReply, ManagerQuestion, NO_CALL, Status};
+use crate::channel::SendTimeoutError;
+use crate::codec::handles::Handles;
+use crate::sys::mutex::MutexExt as _;
+use crate::task::{RegistrationKind, lookup_method};
+
+/// The longest answer that the thread that brings it sends itself, if there is room.
+const MAX_INLINE_BYTES: usize = 16 << 10;
+
+/// What an answer without a result counts for.
+const REPLY_BYTES: usize = size_of::<CallReply>();
+
+/// How long a thread that has nothing to do stays.
+const IDLE_TIME: Duration = Duration::from_secs(1);
+
+/// A call that was read and not begun.
+pub(super) type WaitingCall = (u64, u32, u64, CallPayload);
+
+/// See the [module](self).
+#[derive(Debug)]
+pub(super) struct Connected {
+    connection: ServedConnection,
+    limits: ConnectionLimits,
+    state: Mutex<ConnectedState>,
+    /// There is a call to run, room for its answer, or an answer to send; or the connection has ended.
+    changed: Condvar,
+    /// Number of constructors that run.
+    constructing: AtomicUsize,
+}
+
+#[derive(Debug, Default)]
+struct ConnectedState {
+    /// The calls in flight, and how long their arguments are.
+    calls: HashMap<u64, usize>,
+    call_bytes: usize,
+    waiting: VecDeque<WaitingCall>,
+    /// Threads that have no call to run, and all.
+    idle: usize,
+    threads: usize,
+    answers: VecDeque<CallReply>,
+    /// Number of bytes of all answers that were not taken.
+    answer_bytes: usize,
+    /// A thread sends an answer, or is about to.
+    is_sending: bool,
+    /// Number of answers that were taken.
+    taken: u64,
+    has_ended: bool,
+}
+
+/// How much has gone which way, when that last changed.
+#[derive(Debug)]
+pub(super) struct Progress {
+    came: u64,
+    came_at: Instant,
+    left: (u64, u64),
+    left_at: Instant,
+}
+
+impl Connected {
+    pub(super) fn new(connection: ServedConnection, limits: ConnectionLimits) -> Self {
+        Self { connection, limits, state: Mutex::default(), changed: Condvar::new(), constructing: AtomicUsize::new(0) }
+    }
+
+    pub(super) fn connection(&self) -> &ServedConnection {
+        &self.connection
+    }
+
+    /// Has a thread of this connection run the call. False: the client breaks the rules.
+    pub(super) fn push(self: &Arc<Self>, server: &Arc<Server>, client: u32, call: WaitingCall) -> bool {
+        let (number, len) = (call.0, call.3.len());
+        let mut state = self.state.lock_unpoisoned();
+        if state.is_known(number) {
+            return false;
+        }
+        // An honest client counts them, too; but those that it does not wait for any more may still run.
+        let is_too_much = state.calls.len() >= self.limits.calls.saturating_mul(2)
+            || (!state.calls.is_empty()
+                && state.call_bytes.saturating_add(len) > self.limits.call_bytes.saturating_mul(2));
+        if is_too_much {
+            drop(state);
+            self.refuse(number, "the connection has as many calls in flight as it may have");
+            return true;
+        }
+        state.calls.insert(number, len);
+        state.call_bytes += len;
+        state.waiting.push_back(call);
+        if state.idle >= state.waiting.len() || state.threads >= self.limits.running {
+            self.changed.notify_all();
+            return true;
+        }
+        state.threads += 1;
+        drop(state);
+        let (own, of_server) = (Arc::clone(self), Arc::clone(server));
+        let runs = move || own.run(&of_server, client);
+        if spawn(runs).is_err() {
+            let mut state = self.state.lock_unpoisoned();
+            state.threads -= 1;
+            // Those that are there run it later.
+            let is_stuck = state.threads == 0 && state.waiting.pop_back().is_some();
+            drop(state);
+            if is_stuck {
+                self.refuse(number, "the manager has no threads left");
+            }
+        }
+        true
+    }
+
+    /// Answers a question about the manager itself. False: the client breaks the rules.
+    pub(super) fn ask(
+        self: &Arc<Self>,
+        server: &Server,
+        client: u32,
+        (call, question): (u64, ManagerQuestion),
+    ) -> bool {
+        if self.state.lock_unpoisoned().is_known(call) {
+            return false;
+        }
+        if let ManagerQuestion::Publish { .. } | ManagerQuestion::Unpublish { .. } = question {
+            self.refuse(
+                call,
+                "a process that has connected publishes nothing; do it in the program that started the manager",
+            );
+            return true;
+        }
+        let (status, bytes) = server.ask(client, question);
+        let body = CallPayload::new(&bytes, &Handles::default());
+        self.answer(CallReply { call, status: status as u32, object: 0, body });
+        true
+    }
+
+    /// Tells the client that its manager lives.
+    pub(super) fn say_alive(self: &Arc<Self>) {
+        let body = CallPayload::default();
+        self.answer(CallReply { call: NO_CALL, status: Status::Done as u32, object: 0, body });
+    }
+
+    /// The client does not wait for this call any more. One that has not begun will not.
+    pub(super) fn cancel(&self, number: u64) {
+        let mut state = self.state.lock_unpoisoned();
+        let before = state.waiting.len();
+        state.waiting.retain(|(call, ..)| *call != number);
+        if state.waiting.len() < before {
+            state.forget(number);
+        }
+    }
+
+    fn refuse(self: &Arc<Self>, call: u64, reason: &str) {
+        let body = CallPayload::new(reason.as_bytes(), &Handles::default());
+        self.answer(CallReply { call, status: Status::Refused as u32, object: 0, body });
+    }
+
+    /// Sends an answer, or has it sent. Never waits.
+    pub(super) fn answer(self: &Arc<Self>, reply: CallReply) {
+        self.put(reply, false);
+    }
+
+    /// As [`answer`](Self::answer). `is_run`: it is the answer of a call that began when there was room.
+    fn put(self: &Arc<Self>, mut reply: CallReply, is_run: bool) {
+        let len = reply.body.len();
+        if len > self.limits.message_bytes {
+            let limit = self.limits.message_bytes;
+            let reason = format!("it has {len} bytes, and a connection of this manager carries {limit} at most");
+            let body = CallPayload::new(reason.as_bytes(), &Handles::default());
+            reply = CallReply { status: Status::BadResult as u32, body, ..reply };
+        }
+        let bytes = cost(&reply);
+        let mut state = self.state.lock_unpoisoned();
+        state.forget(reply.call);
+        if state.has_ended {
+            return;
+        }
+        if !is_run && state.answer_bytes.saturating_add(bytes) > self.limits.answer_bytes.saturating_mul(2) {
+            return self.end_locked(state);
+        }
+        state.answer_bytes += bytes;
+        if state.is_sending {
+            state.answers.push_back(reply);
+            return;
+        }
+        state.is_sending = true;
+        if bytes <= MAX_INLINE_BYTES {
+            drop(state);
+            let unsent = self.send(reply, Some(Duration::ZERO));
+            state = self.state.lock_unpoisoned();
+            match unsent {
+                None => state.sent(bytes),
+                Some(reply) => state.answers.push_front(reply),
+            }
+            self.changed.notify_all();
+            if state.answers.is_empty() {
+                state.is_sending = false;
+                return;
+            }
+        } else {
+            state.answers.push_back(reply);
+        }
+        drop(state);
+        let own = Arc::clone(self);
+        if spawn(move || own.write()).is_err() {
+            // What was brought cannot be sent, and a client that is never answered is worse off than one that is let go of.
+            self.end();
+        }
+    }
+
+    /// Sends one answer. It comes back if there is no room for so long.
+    fn send(&self, mut reply: CallReply, timeout: Option<Duration>) -> Option<CallReply> {
+        let mut is_second = false;
+        loop {
+            let sent = match timeout {
+                Some(timeout) => self.connection.send_timeout(reply, timeout),
+                None => self.connection.send(reply).map_err(SendTimeoutError::from),
+            };
+            reply = match sent {
+                Ok(()) | Err(SendTimeoutError::Disconnected(_)) => return None,
+                Err(SendTimeoutError::Timeout(reply)) => return Some(reply),
+                Err(SendTimeoutError::Failed(..)) if is_second => return None,
+                Err(SendTimeoutError::Failed(reply, error)) => {
+                    is_second = true;
+                    let body = CallPayload::new(error.to_string().as_bytes(), &Handles::default());
+                    CallReply { call: reply.call, status: Status::BadResult as u32, object: 0, body }
+                }
+            };
+        }
+    }
+
+    /// Sends answers until there are none.
+    ///
+    /// Runs in: a thread of its own.
+    fn write(&self) {
+        loop {
+            let mut state = self.state.lock_unpoisoned();
+            let Some(reply) = state.answers.pop_front().filter(|_| !state.has_ended) else {
+                state.is_sending = false;
+                return;
+            };
+            drop(state);
+            let bytes = cost(&reply);
+            // The thread that reads ends the connection if nothing leaves for too long.
+            self.send(reply, None);
+            self.state.lock_unpoisoned().sent(bytes);
+            self.changed.notify_all();
+        }
+    }
+
+    /// Notes what has gone which way. False: the client has sent nothing for the lease, or has taken nothing.
+    pub(super) fn is_in_time(&self, progress: &mut Progress) -> bool {
+        let (now, traffic) = (Instant::now(), self.connection.traffic());
+        let (came, left) = traffic.unwrap_or_default();
+        if came != progress.came || traffic.is_none() {
+            (progress.came, progress.came_at) = (came, now);
+        }
+        let state = self.state.lock_unpoisoned();
+        let left = (left, state.taken);
+        if left != progress.left || !state.is_sending {
+            (progress.left, progress.left_at) = (left, now);
+        }
+        drop(state);
+        let is_late = |since: Instant| now.duration_since(since) >= self.limits.lease;
+        !is_late(progress.came_at) && !is_late(progress.left_at)
+    }
+
+    /// Ends the connection: its threads end, and nothing is sent any more.
+    pub(super) fn end(&self) {
+        self.end_locked(self.state.lock_unpoisoned());
+    }
+
+    fn end_locked(&self, mut state: MutexGuard<'_, ConnectedState>) {
+        state.has_ended = true;
+        state.waiting.clear();
+        state.answers.clear();
+        drop(state);
+        self.connection.shut_down();
+        self.changed.notify_all();
+    }
+
+    fn run(self: &Arc<Self>, server: &Arc<Server>, client: u32) {
+        while let Some((call, place)) = self.next(server) {
+            let peer = server.tables.lock_unpoisoned().peer(client);
+            let Some(peer) = peer else { break };
+            if let Some(reply) = self.run_one(server, &peer, (call, place)) {
+                self.put(reply, true);
+            }
+        }
+        self.state.lock_unpoisoned().threads -= 1;
+    }
+
+    /// Runs one call. `None`: it is answered later.
+    fn run_one(
+        &self,
+        server: &Server,
+        peer: &Peer,
+        ((number, method, object, body), place): (WaitingCall, Option<Place>),
+    ) -> Option<CallReply> {
+        let makes = lookup_method(method).is_some_and(|task| matches!(task.kind(), RegistrationKind::Constructor(_)));
+        if makes {
+            let others = self.constructing.fetch_add(1, AcqRel);
+            let objects = server.tables.lock_unpoisoned().objects_of(peer.number);
+            if objects + others >= self.limits.objects {
+                self.constructing.fetch_sub(1, AcqRel);
+                let reason =
+                    format!("the connection has {} objects, which is as many as it may have", self.limits.objects);
+                let body = CallPayload::new(reason.as_bytes(), &Handles::default());
+                return Some(CallReply { call: number, status: Status::Refused as u32, object: 0, body });
+            }
+        }
+        let (arguments, received) = body.unpack();
+        let arguments = arguments.as_slice();
+        let call = MethodCall { method, object, arguments, received: &received, tasks: false };
+        server.calls.fetch_add(1, Relaxed);
+        let caller = CallId { client: peer.number, call: number };
+        let run = || run::run(server, call, (place, Vec::new()), || ());
+        let (outcome, answering) = deferred::with_caller(caller, AnswerPlace::Connection, run);
+        let reply = match answering {
+            Answering::Later => None,
+            Answering::Now | Answering::Own(_) => {
+                let (status, object, Outcome { bytes, handles, .. }) = made_known(server, peer, outcome);
+                let body = CallPayload::new(&bytes, &handles);
+                Some(CallReply { call: number, status: status as u32, object, body })
+            }
+        };
+        if makes {
+            self.constructing.fetch_sub(1, AcqRel);
+        }
+        reply
+    }
+
+    /// The next call to run, with its place. `None`: there is none for a while, or the connection has ended.
+    fn next(&self, server: &Server) -> Option<(WaitingCall, Option<Place>)> {
+        let mut state = self.state.lock_unpoisoned();
+        loop {
+            if state.has_ended {
+                return None;
+            }
+            if state.answer_bytes < self.limits.answer_bytes
+                && let Some(call) = state.waiting.pop_front()
+            {
+                // Before another thread takes the next one.
+                let place = run::line_up(server, call.1, call.2);
+                return Some((call, place));
+            }
+            state.idle += 1;
+            let (after, waited) = self.changed.wait_timeout(state, IDLE_TIME).unwrap_or_else(PoisonError::into_inner);
+            state = after;
+            state.idle -= 1;
+            if waited.timed_out() && state.waiting.is_empty() {
+                return None;
+            }
+        }
+    }
+}
+
+impl ConnectedState {
+    /// Whether a call of this number is in flight, or can be none.
+    fn is_known(&self, call: u64) -> bool {
+        call == NO_CALL || self.calls.contains_key(&call)
+    }
+
+    /// The call is not in flight any more.
+    fn forget(&mut self, call: u64) {
+        self.call_bytes -= self.calls.remove(&call).unwrap_or(0);
+    }
+
+    fn sent(&mut self, bytes: usize) {
+        self.answer_bytes -= bytes;
+        self.taken += 1;
+    }
+}
+
+impl Progress {
+    pub(super) fn new() -> Self {
+        let now = Instant::now();
+        Self { came: 0, came_at: now, left: (0, 0), left_at: now }
+    }
+}
+
+fn cost(reply: &CallReply) -> usize {
+    REPLY_BYTES + reply.body.len()
+}
+
+fn spawn(runs: impl FnOnce() + Send + 'static) -> std::io::Result<()> {
+    thread::Builder::new().name("process-task".to_owned()).spawn(runs).map(drop)
+}
