@@ -58,14 +58,28 @@ impl Bed {
 /// More steps than an execution takes that comes to an end.
 const MOST_STEPS: usize = 5000;
 
+/// How many executions a model must have by default, whose interleavings have fewer preemptions then.
+const FEW: usize = 5;
+
 /// Runs `model` under every interleaving with few preemptions, and insists that there were many.
 pub(crate) fn explore(at_least: usize, model: impl Fn() + Send + Sync + 'static) {
     explore_with(3, at_least, model);
 }
 
-/// As [`explore`], with so many preemptions.
+/// As [`explore`], with so many preemptions; without `PROCESS_TASK_ROUNDS` with one fewer, but one at least.
 pub(crate) fn explore_with(preemptions: usize, at_least: usize, model: impl Fn() + Send + Sync + 'static) {
+    let at_least = if times_rounds(1) > 1 { at_least } else { at_least.min(FEW) };
+    explore_some(for_every_day(preemptions), (at_least, None), model);
+}
+
+/// As [`explore_with`], with that many every day: for a model in which a mistake is only found so.
+pub(crate) fn explore_fully(preemptions: usize, at_least: usize, model: impl Fn() + Send + Sync + 'static) {
     explore_some(preemptions, (at_least, None), model);
+}
+
+/// Far fewer executions have one preemption fewer, and every mistake that tests make on purpose is found in them.
+fn for_every_day(preemptions: usize) -> usize {
+    if times_rounds(1) > 1 { preemptions } else { preemptions.saturating_sub(1).max(1) }
 }
 
 /// As [`explore_with`], of a model with too many interleavings for every day: `many`, times `PROCESS_TASK_ROUNDS`.
@@ -102,8 +116,8 @@ fn explore_some(
     explored
 }
 
-/// Explores a model with a process that dies after no step, after one, and so on, until it never does: until it has come to its
-/// end under every interleaving. The model says whether it died.
+/// Explores a model, as [`explore_with`] does, with a process that dies after no step, after one, and so on, until it
+/// never does: until it has come to its end under every interleaving. The model says whether it died.
 pub(crate) fn at_each_step(preemptions: usize, model: impl Fn(u32) -> bool + Clone + Send + Sync + 'static) {
     at_each_step_up_to(preemptions, usize::MAX, model);
 }
@@ -118,7 +132,7 @@ pub(crate) fn at_each_step_up_to(
     for steps in 0.. {
         let deaths = std::sync::Arc::new(AtomicUsize::new(0));
         let (counted, model) = (std::sync::Arc::clone(&deaths), model.clone());
-        explored += explore_some(preemptions, (1, Some(times_rounds(at_most))), move || {
+        explored += explore_some(for_every_day(preemptions), (1, Some(times_rounds(at_most))), move || {
             counted.fetch_add(usize::from(model(steps)), Relaxed);
         });
         if deaths.load(Relaxed) == 0 {
@@ -138,6 +152,7 @@ const _: fn() = || {
     bed.listen();
     explore(0, || ());
     explore_with(0, 0, || ());
+    explore_fully(0, 0, || ());
     at_each_step(0, |_| false);
     explore_up_to(0, 0, || ());
     at_each_step_up_to(0, 0, |_| false);

@@ -13,7 +13,7 @@ mod slots;
 #[path = "../../src/manager/wakeup.rs"]
 mod wakeup;
 
-use crate::checker::{Bed, explore, explore_up_to};
+use crate::checker::{Bed, explore, explore_up_to, explore_with};
 use crate::mortal::{Fault, the_checker_finds};
 use loom::sync::Arc;
 use loom::sync::atomic::Ordering::SeqCst;
@@ -211,7 +211,7 @@ fn two_clients_are_answered() {
 #[test]
 fn client_killed_at_any_step_keeps_no_other_waiting() {
     for steps in 0..6 {
-        explore_up_to(2, 2000, move || {
+        explore_with(2, 50, move || {
             let (world, leader) = World::with_leader(FOR_EVER);
             let its = Arc::clone(&world);
             let killed = thread::spawn(move || its.call(1, steps));
@@ -229,7 +229,7 @@ fn manager_killed_at_any_step_leaves_a_call_that_is_told_apart() {
     let all = std::sync::Arc::new(std::sync::Mutex::new(Vec::new()));
     for steps in 0..6 {
         let noted = std::sync::Arc::clone(&all);
-        explore_up_to(2, 2000, move || {
+        explore_with(2, 50, move || {
             let (world, leader) = World::with_leader(steps);
             let its = Arc::clone(&world);
             let client = thread::spawn(move || its.call(0, FOR_EVER));

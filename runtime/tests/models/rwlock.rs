@@ -43,7 +43,7 @@ use std::time::{Duration, Instant};
 use loom::cell::UnsafeCell;
 use loom::sync::Arc;
 
-use crate::checker::{at_each_step, explore_with};
+use crate::checker::{at_each_step, explore_fully, explore_with};
 use crate::mortal::{FOR_EVER, Process, act_as, atomic, futex_wait, proc_table, the_checker_finds};
 use deadline::Deadline;
 use raw_rwlock::RawRwLock;
@@ -96,7 +96,7 @@ fn permit_has_one_holder_and_leaves_no_thread_asleep() {
 
 #[test]
 fn every_permit_that_is_made_finds_its_taker() {
-    explore_with(2, 1000, || {
+    explore_fully(2, 1000, || {
         let door = Door::new(0);
         let takers =
             [2, 3].map(|number| Process::start(number, FOR_EVER, &door, |door| door.permits.acquire().forget()));
