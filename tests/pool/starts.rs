@@ -30,11 +30,11 @@ under_every_start_method! {
 }
 
 #[process_task]
-fn square(x: i64) -> i64 {
+pub(crate) fn square(x: i64) -> i64 {
     x * x
 }
 
-fn builder(method: StartMethod, workers: usize) -> PoolBuilder {
+pub(crate) fn builder(method: StartMethod, workers: usize) -> PoolBuilder {
     Pool::builder().workers(workers).start_method(method)
 }
 
@@ -44,13 +44,13 @@ fn is_invalid(error: &Error, words: &[&str]) {
 }
 
 /// A descriptor table that is full until this is dropped.
-struct FullTable {
+pub(crate) struct FullTable {
     before: (u64, u64),
     files: Vec<File>,
 }
 
 impl FullTable {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let before = getrlimit(Resource::RLIMIT_NOFILE).expect("a limit");
         let open = fs::read_dir("/proc/self/fd").expect("a directory").count() as u64;
         setrlimit(Resource::RLIMIT_NOFILE, open + 40, before.1).expect("a limit that can be lowered");
@@ -60,7 +60,7 @@ impl FullTable {
     }
 
     /// Takes the places that were given back.
-    fn fill(&mut self) {
+    pub(crate) fn fill(&mut self) {
         let errno = loop {
             match File::open("/dev/null") {
                 Ok(file) => self.files.push(file),
@@ -79,7 +79,7 @@ impl Drop for FullTable {
 }
 
 /// Kills every worker and every spare that takes its place, until none has been started for a while.
-fn kill_all(pool: &Pool, mut meanwhile: impl FnMut()) {
+pub(crate) fn kill_all(pool: &Pool, mut meanwhile: impl FnMut()) {
     let mut quiet = 0;
     eventually("no worker can be started", PATIENCE, || {
         meanwhile();
@@ -169,30 +169,6 @@ fn refused_fork_is_waited_for_and_names_the_limits(method: StartMethod) {
     drop(pool);
     // Spares that could not be made are made when the next process is asked for.
     support::warm_up();
-}
-
-/// A pool of each start method, without a worker and without a descriptor for a minute.
-#[test]
-fn pool_that_has_no_worker_for_a_minute_closes() {
-    support::promise_within(Duration::from_mins(3), || {
-        let pools = [StartMethod::ForkServer, StartMethod::Exec].map(|method| builder(method, 1).build().unwrap());
-        let mut full = FullTable::new();
-        for pool in &pools {
-            kill_all(pool, || full.fill());
-        }
-        let waiting = pools.each_ref().map(|pool| pool.submit(square, 3));
-        let since = Instant::now();
-        let errors = waiting.map(|call| call.join().unwrap_err());
-        let waited = since.elapsed();
-        drop(full);
-        for error in errors {
-            assert!(matches!(error.kind(), ErrorKind::Closed { .. }), "{error}");
-            assert!(error.to_string().contains("no worker could be started for "), "{error}");
-        }
-        assert!(waited > Duration::from_secs(30), "{waited:?}");
-        drop(pools);
-        support::warm_up();
-    });
 }
 
 fn lasting_failure_closes_the_pool_at_once(method: StartMethod) {
