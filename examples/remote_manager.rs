@@ -32,11 +32,12 @@ impl Counter {
 /// The key, which both programs have to have. Another way is a file that only this user can read.
 const KEY: &str = "REMOTE_MANAGER_EXAMPLE_KEY";
 
-/// The first program: serves for as long as it runs.
+/// The first program: serves until it is asked to end.
 fn serve(key: &Key) -> process_task::Result<()> {
     let manager = Manager::builder().name("counters").listen_tcp("127.0.0.1:0", key).start()?;
+    manager.publish("counter", &CounterProxy::new(&manager, 1)?)?;
     println!("{}", manager.addresses()?[0]);
-    manager.wait()?;
+    manager.serve_forever()?;
     Ok(())
 }
 
@@ -52,7 +53,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
 
     let manager = Manager::connect_tcp(address.trim(), &Key::new(secret)?)?;
     println!("connected to manager `{}`", manager.name());
-    let counter = CounterProxy::new(&manager, 1)?;
+    let counter: CounterProxy = manager.find("counter")?.ok_or("it was published")?;
     counter.increment()?;
     println!("the counter is at {}", counter.increment()?);
 

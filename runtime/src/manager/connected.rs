@@ -245,7 +245,7 @@ impl Connected {
                 Err(SendTimeoutError::Failed(reply, error)) => {
                     is_second = true;
                     let body = CallPayload::new(error.to_string().as_bytes(), &Handles::default());
-                    CallReply { call: reply.call, status: Status::BadResult as u32, object: 0, body }
+                    CallReply { call: reply.call, status: Status::BadResult as u32, object: reply.object, body }
                 }
             };
         }
