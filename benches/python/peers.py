@@ -10,6 +10,7 @@ import concurrent.futures
 import concurrent.futures.process
 import json
 import multiprocessing
+import multiprocessing.managers
 import multiprocessing.shared_memory
 import os
 import signal
@@ -621,6 +622,89 @@ def pipe_of_bytes(_):
     return rounds(5, one)
 
 
+class Counter:
+    def __init__(self):
+        self.sum = 0
+
+    def add(self, number):
+        self.sum += number
+        return self.sum
+
+
+class Manager(multiprocessing.managers.SyncManager):
+    pass
+
+
+Manager.register("Counter", Counter)
+
+
+def manager_calls(count, pause):
+    """The median of calls of an object in a manager."""
+    with Manager() as manager:
+        counter = manager.Counter()
+        counter.add(0)
+
+        def one(number):
+            time.sleep(pause) if pause else None
+            taken, total = seconds(lambda: counter.add(number))
+            check(total >= number, True)
+            return taken
+
+        return rounds(5, lambda: sorted(map(one, range(count)))[count // 2])
+
+
+def manager_call(_):
+    return manager_calls(1_000, 0)
+
+
+def manager_call_apart(_):
+    return manager_calls(40, 0.002)
+
+
+def manager_insert(_):
+    count = 3_000
+    with Manager() as manager:
+        shared = manager.dict()
+
+        def one():
+            shared.clear()
+
+            def work():
+                for number in range(count):
+                    shared[number] = number
+
+            taken, _ = seconds(work)
+            check(len(shared), count)
+            return taken / count
+
+        return rounds(5, one)
+
+
+def manager_update(_):
+    count = 1_000
+    with Manager() as manager:
+        shared = manager.dict()
+
+        def one():
+            shared.clear()
+            taken, _ = seconds(lambda: shared.update([(number, number) for number in range(count)]))
+            check(len(shared), count)
+            return taken / count
+
+        return rounds(15, one)
+
+
+def manager_start(_):
+    def one():
+        def work():
+            with Manager():
+                pass
+
+        return seconds(work)[0]
+
+    return rounds(15, one)
+
+
 WORKS = {
     "call": call,
     "call_apart": call_apart,
@@ -645,6 +729,11 @@ WORKS = {
     "queue_of_blocks": queue_of_blocks,
     "pipe_of_numbers": pipe_of_numbers,
     "pipe_of_bytes": pipe_of_bytes,
+    "manager_call": manager_call,
+    "manager_call_apart": manager_call_apart,
+    "manager_insert": manager_insert,
+    "manager_update": manager_update,
+    "manager_start": manager_start,
 }
 
 

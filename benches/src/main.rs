@@ -22,6 +22,7 @@ mod idle;
 mod ipc;
 mod locks;
 mod machine;
+mod managers;
 mod maps;
 mod markdown;
 mod measure;
@@ -78,6 +79,7 @@ fn main() -> Outcome<()> {
         regions::ROWS,
         queues::ROWS,
         pipes::ROWS,
+        managers::ROWS,
         idle::ROWS,
         deaths::ROWS,
     ];
