@@ -97,7 +97,7 @@ pub(crate) fn as_bytes<T: Message>(value: &T) -> Option<&[u8]> {
 }
 
 #[inline]
-fn put<T: Message>(value: &T, writer: &mut Writer<'_>) -> Result<(), CodecError> {
+pub(crate) fn put<T: Message>(value: &T, writer: &mut Writer<'_>) -> Result<(), CodecError> {
     macro_rules! put_plain {
         ($($P:ty,)*) => { $(
             if TypeId::of::<T>() == TypeId::of::<$P>() && let Some(value) = (value as &dyn Any).downcast_ref::<$P>() {

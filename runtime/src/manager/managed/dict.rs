@@ -5,12 +5,12 @@
 use std::collections::VecDeque;
 
 use super::key::AsKey;
-use super::raw_dict::{DictPage, RawDictProxy};
-use super::stored::{Stored, key_bytes, value_of};
+use super::raw_dict::{DictPage, RawDictProxy, pieces};
+use super::stored::{Stored, append_key, append_value, value_of};
 use super::typed::{managed_type, settled};
 use super::update::{UpdateCall, UpdateError};
 use crate::channel::Message;
-use crate::codec::handles::Received;
+use crate::codec::handles::{Handles, Received};
 use crate::codec::message_format::of_message;
 use crate::error::Result;
 use crate::manager::handle::ManagerHandle;
@@ -64,13 +64,13 @@ impl<K: Message, V: Message> Dict<K, V> {
     /// The key or the value cannot travel, or the manager is gone.
     #[doc(alias("__setitem__", "set"))]
     pub fn insert(&self, key: &(impl AsKey<K> + ?Sized), value: V) -> Result<Option<V>> {
-        let (key, value) = (key.key_bytes()?, Stored::of(value)?);
-        if value.is_plain()
-            && let Ok(before) = self.raw.insert_bytes(&key, value.bytes())?
+        let (key, (bytes, handles)) = (key.key_bytes()?, append_value(value, Vec::new())?);
+        if handles.is_empty()
+            && let Ok(before) = self.raw.insert_bytes(&key, &bytes)?
         {
             return decoded_bytes(before);
         }
-        decoded(self.settled(self.raw.insert(&key, value))?)
+        decoded(self.settled(self.raw.insert(&key, Stored::new(&bytes, handles)))?)
     }
 
     /// The value at `key`. While it is [updated](Self::update), that is the one before.
@@ -138,15 +138,25 @@ impl<K: Message, V: Message> Dict<K, V> {
     /// As [`insert`](Self::insert). Then nothing was put in.
     #[doc(alias = "update")]
     pub fn extend(&self, entries: impl IntoIterator<Item = (K, V)>) -> Result<()> {
-        let encode = |(key, value): (K, V)| Ok((Stored::new(&key_bytes(&key)?, <_>::default()), Stored::of(value)?));
-        let pairs = entries.into_iter().map(encode).collect::<Result<Vec<_>>>()?;
-        if !pairs.iter().all(|(_, value)| value.is_plain()) {
-            return self.settled(self.raw.extend(&pairs));
+        // One buffer for all, as they travel: a key, its value, and so on.
+        let (mut bytes, mut lengths, mut all_handles) = (Vec::new(), Vec::new(), Vec::new());
+        for (key, value) in entries {
+            let begin = bytes.len();
+            bytes = append_key(&key, bytes)?;
+            let middle = bytes.len();
+            let handles;
+            (bytes, handles) = append_value(value, bytes)?;
+            lengths.extend([middle - begin, bytes.len() - middle].map(|length| length as u64));
+            all_handles.push(handles);
         }
-        let pieces = || pairs.iter().flat_map(|(key, value)| [key.bytes(), value.bytes()]);
-        let bytes = pieces().collect::<Vec<_>>().concat();
-        let lengths: Vec<u64> = pieces().map(|piece| piece.len() as u64).collect();
-        self.settled(self.raw.extend_bytes(&bytes, &lengths))
+        if all_handles.iter().all(Handles::is_empty) {
+            return self.settled(self.raw.extend_bytes(&bytes, &lengths));
+        }
+        let pieces: Vec<_> = pieces(&bytes, &lengths).collect();
+        let pairs = pieces.as_chunks::<2>().0.iter().zip(all_handles);
+        let stored =
+            |([key, value], handles): (&[&[u8]; 2], _)| (Stored::new(key, <_>::default()), Stored::new(value, handles));
+        self.settled(self.raw.extend(&pairs.map(stored).collect::<Vec<_>>()))
     }
 
     /// Whether there is an entry at `key`.

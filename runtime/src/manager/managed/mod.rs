@@ -40,6 +40,7 @@
 
 mod array;
 mod dict;
+mod entries;
 mod event;
 mod key;
 mod list;

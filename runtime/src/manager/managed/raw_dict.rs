@@ -2,17 +2,15 @@
 //!
 //! Runs in: the manager.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
-use std::ops::Bound;
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+use super::entries::{DictEntries, EncodedKey};
 use super::stored::Stored;
 use super::update::{Updatable, UpdateCall, UpdateError};
 use crate::process_object;
-
-type EncodedKey = Arc<[u8]>;
 
 /// See the [module](self).
 #[derive(Debug)]
@@ -35,58 +33,31 @@ const MAX_PAGE_BYTES: usize = 64 << 10;
 /// The most handles of a page that has more than one entry: a message has a bound.
 const MAX_PAGE_HANDLES: usize = 256;
 
-/// Keys and values, by key and by age.
-#[derive(Debug, Default)]
-struct DictEntries {
-    numbers: HashMap<EncodedKey, u64>,
-    by_age: BTreeMap<u64, (EncodedKey, Stored)>,
-    last: u64,
+/// The pieces of `bytes` that have these lengths, for as long as there are bytes.
+pub(super) fn pieces<'a>(bytes: &'a [u8], lengths: &'a [u64]) -> impl Iterator<Item = &'a [u8]> {
+    let mut rest = bytes;
+    lengths.iter().map_while(move |length| {
+        let (piece, behind) = rest.split_at_checked(usize::try_from(*length).ok()?)?;
+        rest = behind;
+        Some(piece)
+    })
 }
 
-impl DictEntries {
-    fn get(&self, key: &[u8]) -> Option<&Stored> {
-        self.by_age.get(self.numbers.get(key)?).map(|(_, value)| value)
-    }
-
-    /// Puts `value` where the key is, or at the end. Returns what was there.
-    fn insert(&mut self, key: &[u8], value: Stored) -> Option<Stored> {
-        if let Some((_, there)) = self.numbers.get(key).and_then(|number| self.by_age.get_mut(number)) {
-            return Some(std::mem::replace(there, value));
+/// Some of the entries behind the age `after`: at most so many, and at least one if there is one.
+fn page(entries: &DictEntries, after: u64, most: usize) -> DictPage {
+    let (mut page, mut bytes, mut handles, mut last) = (DictPage::default(), 0_usize, 0, after);
+    for (age, (key, value)) in entries.after(after) {
+        bytes = bytes.saturating_add(key.len()).saturating_add(value.bytes().len());
+        handles += value.handles();
+        let is_full = page.entries.len() >= most || bytes > MAX_PAGE_BYTES || handles > MAX_PAGE_HANDLES;
+        if is_full && !page.entries.is_empty() {
+            page.next = Some(last);
+            break;
         }
-        self.last += 1;
-        let key: EncodedKey = key.into();
-        self.numbers.insert(Arc::clone(&key), self.last);
-        self.by_age.insert(self.last, (key, value));
-        None
+        page.entries.push((Stored::shared(Arc::clone(key)), value.clone()));
+        last = age;
     }
-
-    fn remove(&mut self, key: &[u8]) -> Option<Stored> {
-        let number = self.numbers.remove(key)?;
-        self.by_age.remove(&number).map(|(_, value)| value)
-    }
-
-    fn put(&mut self, key: &[u8], value: Option<Stored>) {
-        match value {
-            Some(value) => drop(self.insert(key, value)),
-            None => drop(self.remove(key)),
-        }
-    }
-
-    fn page(&self, after: u64, most: usize) -> DictPage {
-        let (mut page, mut bytes, mut handles, mut last) = (DictPage::default(), 0_usize, 0, after);
-        for (number, (key, value)) in self.by_age.range((Bound::Excluded(after), Bound::Unbounded)) {
-            bytes = bytes.saturating_add(key.len()).saturating_add(value.bytes().len());
-            handles += value.handles();
-            let is_full = page.entries.len() >= most || bytes > MAX_PAGE_BYTES || handles > MAX_PAGE_HANDLES;
-            if is_full && !page.entries.is_empty() {
-                page.next = Some(last);
-                break;
-            }
-            page.entries.push((Stored::shared(Arc::clone(key)), value.clone()));
-            last = *number;
-        }
-        page
-    }
+    page
 }
 
 #[process_object(crate = crate)]
@@ -121,13 +92,7 @@ impl RawDict {
 
     /// As [`extend`](Self::extend): `bytes` are a key, its value, and so on, each of the length that `lengths` says.
     pub(crate) fn extend_bytes(&self, bytes: &[u8], lengths: &[u64]) -> Result<(), UpdateError> {
-        let mut rest = bytes;
-        let pieces = lengths.iter().map_while(|length| {
-            let (piece, behind) = rest.split_at_checked(usize::try_from(*length).ok()?)?;
-            rest = behind;
-            Some(piece)
-        });
-        let pieces: Vec<_> = pieces.collect();
+        let pieces: Vec<_> = pieces(bytes, lengths).collect();
         let (pairs, _) = pieces.as_chunks::<2>();
         let touches = |other: &EncodedKey| pairs.iter().any(|[key, _]| *key == &**other);
         self.entries.write(touches, |entries| {
@@ -138,11 +103,11 @@ impl RawDict {
     }
 
     pub(crate) fn contains_key(&self, key: &[u8]) -> bool {
-        self.entries.read(|entries| entries.numbers.contains_key(key))
+        self.entries.read(|entries| entries.contains(key))
     }
 
     pub(crate) fn len(&self) -> usize {
-        self.entries.read(|entries| entries.numbers.len())
+        self.entries.read(DictEntries::len)
     }
 
     pub(crate) fn insert(&self, key: &[u8], value: Stored) -> Result<Option<Stored>, UpdateError> {
@@ -157,8 +122,7 @@ impl RawDict {
         self.entries.write(
             |_| true,
             |entries| {
-                let (_, (key, value)) = entries.by_age.pop_last()?;
-                entries.numbers.remove(&key);
+                let (key, value) = entries.pop_last()?;
                 Some((Stored::shared(key), value))
             },
         )
@@ -195,10 +159,9 @@ impl RawDict {
     pub(crate) fn retain_all(&self, keys: &[Stored]) -> Result<usize, UpdateError> {
         let keys: HashSet<_> = keys.iter().map(Stored::bytes).collect();
         let retain = |entries: &mut DictEntries| {
-            let before = entries.numbers.len();
-            entries.numbers.retain(|key, _| keys.contains(&**key));
-            entries.by_age.retain(|_, (key, _)| keys.contains(&**key));
-            before - entries.numbers.len()
+            let before = entries.len();
+            entries.retain(|key| keys.contains(key));
+            before - entries.len()
         };
         self.entries.write(|other| !keys.contains(&**other), retain)
     }
@@ -220,8 +183,8 @@ impl RawDict {
     pub(crate) fn count_common(&self, keys: &[Stored]) -> (usize, usize) {
         let keys: HashSet<_> = keys.iter().map(Stored::bytes).collect();
         self.entries.read(|entries| {
-            let common = keys.iter().filter(|key| entries.numbers.contains_key(**key)).count();
-            (common, entries.numbers.len())
+            let common = keys.iter().filter(|key| entries.contains(key)).count();
+            (common, entries.len())
         })
     }
 
@@ -234,19 +197,19 @@ impl RawDict {
 
     /// The entries behind `after`, at most so many, in the order in which their keys came.
     pub(crate) fn page(&self, after: u64, most: usize) -> DictPage {
-        self.entries.read(|entries| entries.page(after, most))
+        self.entries.read(|entries| page(entries, after, most))
     }
 
     /// All keys at one moment.
     pub(crate) fn keys(&self) -> Vec<Stored> {
         let key = |(key, _): &(EncodedKey, Stored)| Stored::shared(Arc::clone(key));
-        self.entries.read(|entries| entries.by_age.values().map(key).collect())
+        self.entries.read(|entries| entries.iter().map(key).collect())
     }
 
     /// All entries at one moment.
     pub(crate) fn snapshot(&self) -> Vec<(Stored, Stored)> {
         let pairs = |(key, value): &(EncodedKey, Stored)| (Arc::clone(key), value.clone());
-        let pairs: Vec<_> = self.entries.read(|entries| entries.by_age.values().map(pairs).collect());
+        let pairs: Vec<_> = self.entries.read(|entries| entries.iter().map(pairs).collect());
         pairs.into_iter().map(|(key, value)| (Stored::shared(key), value)).collect()
     }
 

@@ -13,7 +13,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::codec::NoSpill;
 use crate::codec::handles::{self, Handle, Handles, Received};
-use crate::codec::message_format::{put_option, take_option, to_message};
+use crate::codec::message_format::{put, put_option, take_option};
 use crate::codec::{CodecError, Encoded, Message, Reader, Writer};
 use crate::error::{Direction, Error, ErrorKind, Execution, Result};
 use crate::sys::Errno;
@@ -60,14 +60,7 @@ impl Stored {
     /// # Errors
     /// The value refuses.
     pub(crate) fn of<V: Message>(value: V) -> Result<Self> {
-        let (mut handles, mut none) = (Handles::default(), NoSpill);
-        let mut writer = Writer::new(Vec::new(), usize::MAX, &mut none);
-        let put = || put_option(Some(value), &mut writer);
-        match handles::collect(&mut handles, put).and_then(|()| writer.finish()) {
-            Ok(Encoded::Small(bytes)) => Ok(Self::new(&bytes, handles)),
-            Ok(Encoded::Spilled(_)) => Err(cannot_encode("it is too long")),
-            Err(error) => Err(cannot_encode(error.to_string())),
-        }
+        append_value(value, Vec::new()).map(|(bytes, handles)| Self::new(&bytes, handles))
     }
 
     /// The value that this is.
@@ -131,20 +124,49 @@ pub(crate) fn value_of<V: Message>(bytes: &[u8], received: &Received) -> Result<
     value.map_err(|error| cannot_decode(error.to_string()))
 }
 
+/// Writes the encoding of `value` behind the bytes in `buffer`, as a task would write its `Option`. Returns also what travels
+/// beside it.
+///
+/// # Errors
+/// The value refuses.
+pub(super) fn append_value<V: Message>(value: V, buffer: Vec<u8>) -> Result<(Vec<u8>, Handles)> {
+    append(buffer, |writer| put_option(Some(value), writer))
+}
+
 /// The encoding of a key. Keys are compared by it.
 ///
 /// # Errors
 /// The key refuses, or its encoding is not the same each time.
 pub(crate) fn key_bytes<K: Message>(key: &K) -> Result<Vec<u8>> {
+    append_key(key, Vec::new())
+}
+
+/// Writes the encoding of `key` behind the bytes in `buffer`.
+///
+/// # Errors
+/// As [`key_bytes`].
+pub(super) fn append_key<K: Message>(key: &K, buffer: Vec<u8>) -> Result<Vec<u8>> {
     let name = std::any::type_name::<K>();
     if name.contains("::hash::") || name.contains("HashMap<") || name.contains("HashSet<") {
         let reason =
             format!("`{name}` cannot be a key: its order is another each time; use a `BTreeMap` or a `BTreeSet`");
         return Err(Error::invalid(reason));
     }
-    match to_message(key, Vec::new(), (usize::MAX, &mut NoSpill)) {
-        Ok((Encoded::Small(bytes), handles)) if handles.is_empty() => Ok(bytes),
-        Ok(_) => Err(cannot_encode("a key cannot have handles: it is compared by its bytes")),
+    match append(buffer, |writer| put(key, writer))? {
+        (bytes, handles) if handles.is_empty() => Ok(bytes),
+        _ => Err(cannot_encode("a key cannot have handles: it is compared by its bytes")),
+    }
+}
+
+fn append(
+    buffer: Vec<u8>,
+    put: impl FnOnce(&mut Writer<'_>) -> std::result::Result<(), CodecError>,
+) -> Result<(Vec<u8>, Handles)> {
+    let (mut handles, mut none) = (Handles::default(), NoSpill);
+    let mut writer = Writer::after(buffer, usize::MAX, &mut none);
+    match handles::collect(&mut handles, || put(&mut writer)).and_then(|()| writer.finish()) {
+        Ok(Encoded::Small(bytes)) => Ok((bytes, handles)),
+        Ok(Encoded::Spilled(_)) => Err(cannot_encode("it is too long")),
         Err(error) => Err(cannot_encode(error.to_string())),
     }
 }
