@@ -138,17 +138,18 @@ fn among_many() -> Outcome<Measured> {
     const OBJECTS: usize = 1_000_000;
     let (manager, empty) = (Manager::start()?, Manager::start()?);
     let objects = (0..OBJECTS).map(|_| CounterProxy::new(&manager)).collect::<process_task::Result<Vec<_>>>()?;
-    let alone = CounterProxy::new(&empty)?;
-    // Spread, so that no object is in a cache because it was called just before.
+    let (one, alone) = (CounterProxy::new(&manager)?, CounterProxy::new(&empty)?);
     let mut place = 0;
     let mut next = || {
         place = (place + 611_953) % OBJECTS;
         &objects[place]
     };
     let call = |counter: &CounterProxy| check(counter.add(1)? > 0, true);
-    let measured = Race::new(9, || each(COUNT, || (0..COUNT).try_for_each(|_| call(next()))))
+    let measured = Race::new(9, || each(COUNT, || (0..COUNT).try_for_each(|_| call(&one))))
         .against("a manager of one object", || each(COUNT, || (0..COUNT).try_for_each(|_| call(&alone))))
         .aim(1.1)
+        // What it costs that neither its proxy nor the object is in a cache.
+        .against("each time another object", || each(COUNT, || (0..COUNT).try_for_each(|_| call(next()))))
         .run();
     // Dropping a million proxies one by one is not what is measured.
     manager.kill()?;

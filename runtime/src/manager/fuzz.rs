@@ -110,7 +110,7 @@ impl Attacked {
 impl Drop for Attacked {
     fn drop(&mut self) {
         self.send(ClientRequest::Shutdown);
-        self.server.wait_for_end();
+        leader::watch(&self.server);
     }
 }
 

@@ -12,7 +12,7 @@ use super::deferred::{self, AnswerPlace, Answering, CallId};
 use super::instance::Place;
 use super::memory::ClientMemory;
 use super::run::{self, MethodCall, Outcome};
-use super::server::{END_REQUEST, Server, TICKET};
+use super::server::{END, END_REQUEST, Server, TICKET};
 use super::short_calls::note;
 use super::slots::{self, Head, SLOT_BYTES, SLOTS};
 use super::tables::{Dropped, Peer, PeerLink};
@@ -63,7 +63,7 @@ struct CallBuffers {
     result: Vec<u8>,
 }
 
-/// Starts the first thread, and the one that watches clients.
+/// Starts the first leader.
 ///
 /// # Errors
 /// There is no thread to be had.
@@ -75,10 +75,7 @@ pub(super) fn start(server: &Arc<Server>) -> std::io::Result<()> {
         last_caller: AtomicU32::new(0),
         yields: AtomicBool::new(false),
     };
-    spawn(&Arc::new(threads))?;
-    let server = Arc::clone(server);
-    thread::Builder::new().name("process-task watch".to_owned()).spawn(move || watch(&server))?;
-    Ok(())
+    spawn(&Arc::new(threads))
 }
 
 fn spawn(threads: &Arc<ServerThreads>) -> std::io::Result<()> {
@@ -86,16 +83,18 @@ fn spawn(threads: &Arc<ServerThreads>) -> std::io::Result<()> {
     thread::Builder::new().name("process-task".to_owned()).spawn(move || work(&threads)).map(drop)
 }
 
-/// Tells the leader of clients and messages that are gone.
-fn watch(server: &Server) {
+/// Tells the leader of clients and messages that are gone, until the manager has ended.
+///
+/// Runs in: the manager's main thread.
+pub(super) fn watch(server: &Server) {
     let mut tokens = Vec::new();
-    loop {
+    while !server.has_ended() {
         tokens.clear();
         if server.watched.wait(&mut tokens, None).is_err() {
             // It cannot fail for long: the set is there, and there is memory for its answer.
             thread::sleep(Duration::from_millis(10));
         }
-        for token in &tokens {
+        for token in tokens.iter().filter(|token| **token != END) {
             server.tell(match token & TICKET {
                 _ if *token == END_REQUEST => ClientRequest::Shutdown,
                 0 => ClientRequest::ClientGone { client: u32::try_from(*token).unwrap_or(0) },
@@ -109,10 +108,6 @@ fn work(threads: &Arc<ServerThreads>) {
     let server = &threads.server;
     let mut scratch = CallBuffers::default();
     while let Some(mut lead) = server.turn.wait(&server.shared) {
-        if server.turn.lacks_standby() {
-            // Without one the next long call keeps the others waiting; then it is tried again.
-            let _ = spawn(threads);
-        }
         while threads.lead(&mut lead, &mut scratch) {
             if server.has_ended() {
                 return;
@@ -123,7 +118,7 @@ fn work(threads: &Arc<ServerThreads>) {
 
 impl ServerThreads {
     /// Does one thing, or waits for one. False: this thread is not the leader any more.
-    fn lead(&self, lead: &mut Lead, scratch: &mut CallBuffers) -> bool {
+    fn lead(self: &Arc<Self>, lead: &mut Lead, scratch: &mut CallBuffers) -> bool {
         let server = &self.server;
         match self.next() {
             None => {
@@ -132,13 +127,13 @@ impl ServerThreads {
             }
             Some(Job::Slot(peer, memory, at, head)) => {
                 note(&self.last_caller, memory.words().cpu.load(Relaxed));
-                server.turn.begin(lead);
+                self.begin_call(lead);
                 self.call_in_slot((&peer, &memory), (at, head), scratch, lead);
                 server.turn.end(lead)
             }
             Some(Job::Request(ClientRequest::Call { client, call, method, object, body })) => {
                 let place = run::line_up(server, method, object);
-                server.turn.begin(lead);
+                self.begin_call(lead);
                 self.call_in_queue((client, call), (method, object, body), place, lead);
                 server.turn.end(lead)
             }
@@ -167,6 +162,15 @@ impl ServerThreads {
                 true
             }
         }
+    }
+
+    /// The leader begins a call, which another thread must be able to take its place in.
+    fn begin_call(self: &Arc<Self>, lead: &mut Lead) {
+        if self.server.turn.lacks_standby() {
+            // Without one a long call keeps the others waiting; then the next call tries it again.
+            let _ = spawn(self);
+        }
+        self.server.turn.begin(lead);
     }
 
     /// The next thing to do.

@@ -124,7 +124,7 @@ impl Listening {
 impl Drop for Listening {
     fn drop(&mut self) {
         self.server.tell(ClientRequest::Shutdown);
-        self.server.wait_for_end();
+        leader::watch(&self.server);
     }
 }
 

@@ -66,7 +66,7 @@ pub(super) fn serve(parts: Parts) -> Result<(), StartFailure> {
     words.pid.store(std::process::id(), Relaxed);
     words.process.store(proc_table::current().bits(), Relaxed);
     set_phase(&shared, SERVES);
-    server.wait_for_end();
+    leader::watch(&server);
     Ok(())
 }
 

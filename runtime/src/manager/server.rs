@@ -4,9 +4,9 @@
 
 use std::collections::BTreeMap;
 use std::os::fd::{AsFd as _, OwnedFd};
-use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed};
+use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release};
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64};
-use std::sync::{Arc, Condvar, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
 use super::connection_limits::ConnectionLimits;
@@ -53,7 +53,8 @@ pub(crate) struct Server {
     /// Where it listens.
     pub(super) addresses: OnceLock<Vec<String>>,
     has_ended: AtomicBool,
-    end: (Mutex<()>, Condvar),
+    /// An eventfd among what is watched: the manager has ended.
+    end: OwnedFd,
 }
 
 /// How many descriptors are kept for times when there are no more: twice as many as come with one request, which has four
@@ -64,14 +65,20 @@ const SPARE_DESCRIPTORS: usize = 16;
 const SHORTAGE_PAUSE: Duration = Duration::from_millis(10);
 
 fn spare_descriptors() -> Vec<OwnedFd> {
-    (0..SPARE_DESCRIPTORS).map_while(|_| fd::dev_null().ok()).collect()
+    let Ok(first) = fd::dev_null() else { return Vec::new() };
+    let mut spare: Vec<_> = (1..SPARE_DESCRIPTORS).map_while(|_| first.try_clone().ok()).collect();
+    spare.push(first);
+    spare
 }
 
 /// Marks what is watched as a message on its way: the rest of the token is its number.
 pub(super) const TICKET: u64 = 1 << 63;
 
-/// What is watched for a request to end.
+/// Marks what is watched for a request to end.
 pub(super) const END_REQUEST: u64 = u64::MAX;
+
+/// Marks what is watched for the end itself. Clients have smaller numbers.
+pub(super) const END: u64 = 1 << 62;
 
 impl Server {
     pub(super) fn new(
@@ -80,6 +87,8 @@ impl Server {
         (receiver, sender): (QueueReceiver<ClientRequest>, QueueSender<ClientRequest>),
         limits: ConnectionLimits,
     ) -> sys::Result<Self> {
+        let (watched, end) = (Epoll::new()?, fd::eventfd()?);
+        watched.add(end.as_fd(), END, Trigger::Level)?;
         Ok(Self {
             id,
             name,
@@ -88,7 +97,7 @@ impl Server {
             sender,
             tables: Mutex::new(Tables::new()),
             turn: Turn::new(),
-            watched: Epoll::new()?,
+            watched,
             tickets: AtomicU32::new(0),
             spare: Mutex::new(spare_descriptors()),
             calls: AtomicU64::new(0),
@@ -96,7 +105,7 @@ impl Server {
             refused: Mutex::default(),
             addresses: OnceLock::new(),
             has_ended: AtomicBool::new(false),
-            end: (Mutex::new(()), Condvar::new()),
+            end,
         })
     }
 
@@ -122,16 +131,8 @@ impl Server {
     }
 
     pub(super) fn end(&self) {
-        let _guard = self.end.0.lock_unpoisoned();
-        self.has_ended.store(true, std::sync::atomic::Ordering::Release);
-        self.end.1.notify_all();
-    }
-
-    pub(super) fn wait_for_end(&self) {
-        let mut guard = self.end.0.lock_unpoisoned();
-        while !self.has_ended() {
-            guard = self.end.1.wait(guard).unwrap_or_else(PoisonError::into_inner);
-        }
+        self.has_ended.store(true, Release);
+        fd::notify(self.end.as_fd());
     }
 
     /// Takes the first request out of the queue, if it can be received.
