@@ -234,13 +234,7 @@ impl Client {
     pub(super) fn gone(&self, execution: Execution) -> Error {
         use std::os::unix::process::ExitStatusExt as _;
         let mut signal = None;
-        // The kernel closes the manager's descriptors a moment before its end is in the table.
-        let end = Instant::now() + MAX_SLEEP;
-        while self.manager.is_some() && self.inbox.is_over() && self.is_manager_alive() && Instant::now() < end {
-            std::thread::sleep(PATIENCE);
-        }
-        let is_local = matches!(self.link, ClientLink::Local(_));
-        if is_local && self.is_manager_alive() && self.inbox.is_over() {
+        if self.inbox.is_refused() {
             let reason = format!("become a client of manager `{}`, which has no descriptors left", self.name);
             return Error::new(ErrorKind::ChannelFailed { step: reason, errno: Errno::EMFILE as i32 }, execution);
         }

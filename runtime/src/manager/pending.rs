@@ -138,6 +138,8 @@ pub(crate) struct Inbox {
     failure: Mutex<Option<(Instant, Error)>>,
     /// The manager has no end of the queue any more.
     is_over: AtomicBool,
+    /// The manager lives, and has not let this process become a client.
+    is_refused: AtomicBool,
 }
 
 /// See [`Inbox::sleeper`].
@@ -163,6 +165,7 @@ impl Inbox {
             sleepers: AtomicUsize::new(0),
             failure: Mutex::default(),
             is_over: AtomicBool::new(false),
+            is_refused: AtomicBool::new(false),
         }
     }
 
@@ -175,6 +178,11 @@ impl Inbox {
     /// Whether nothing will come any more.
     pub(super) fn is_over(&self) -> bool {
         self.is_over.load(Acquire)
+    }
+
+    /// Whether the manager has no descriptors for this client.
+    pub(super) fn is_refused(&self) -> bool {
+        self.is_refused.load(Acquire)
     }
 
     /// Where the answer to that call will be, or is.
@@ -369,6 +377,10 @@ impl Inbox {
     pub(super) fn deliver(&self, reply: CallReply, unclaimed: &impl Fn(u64, u64)) {
         let CallReply { call, status, object, body } = reply;
         let status = Status::from_number(status).unwrap_or(Status::BadResult);
+        if status == Status::NoDescriptors {
+            self.is_refused.store(true, Release);
+            return;
+        }
         let (bytes, received) = body.unpack();
         let answer = Answer { status, object, bytes, received };
         let pending = match self.pending.lock_unpoisoned().entry(call) {

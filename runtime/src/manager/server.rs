@@ -17,7 +17,9 @@ use super::stats::ManagerStats;
 use super::tables::{Dropped, Peer, PeerLink, Tables};
 use super::turn::Turn;
 use super::wakeup;
-use super::wire::{AlignedBytes, Answer, ClientRequest, Hello, ManagerId, ManagerQuestion, Status};
+use super::wire::{
+    AlignedBytes, Answer, CallPayload, CallReply, ClientRequest, Hello, ManagerId, ManagerQuestion, NO_CALL, Status,
+};
 use crate::channel::{QueueReceiver, QueueSender, TryRecvError};
 use crate::codec::handles::{Handles, Received};
 use crate::codec::message::to_bytes;
@@ -152,7 +154,13 @@ impl Server {
         }
         spare.clear();
         let request = match self.receiver.try_recv() {
-            Ok(ClientRequest::Hello(_) | ClientRequest::Hold { end: Some(_), .. }) => None,
+            Ok(ClientRequest::Hello(hello)) => {
+                // Its queue is new, and so has room.
+                let (status, body) = (Status::NoDescriptors as u32, CallPayload::new(&[], &Handles::default()));
+                let _ = hello.replies.send(CallReply { call: NO_CALL, status, object: 0, body });
+                None
+            }
+            Ok(ClientRequest::Hold { end: Some(_), .. }) => None,
             Ok(request) => Some(request),
             Err(_) => {
                 std::thread::sleep(SHORTAGE_PAUSE);

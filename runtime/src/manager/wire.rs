@@ -141,13 +141,15 @@ pub(crate) enum Status {
     OtherBuild,
     /// The connection has as much as it may have, of what the answer says.
     Refused,
+    /// To no call: the process cannot become a client, since the manager has no descriptors left.
+    NoDescriptors,
     /// The answer does not fit, and comes through the queue of replies.
     Elsewhere,
 }
 
 impl Status {
     pub(super) fn from_number(number: u32) -> Option<Self> {
-        const ALL: [Status; 12] = [
+        const ALL: [Status; 13] = [
             Status::Done,
             Status::Panicked,
             Status::BadArguments,
@@ -159,6 +161,7 @@ impl Status {
             Status::Reentered,
             Status::OtherBuild,
             Status::Refused,
+            Status::NoDescriptors,
             Status::Elsewhere,
         ];
         ALL.into_iter().find(|status| *status as u32 == number)
@@ -208,8 +211,8 @@ impl Answer {
             }
             Status::OtherBuild => (ErrorKind::BinaryMismatch, Execution::NotStarted),
             Status::Refused => return Err(Error::new(ErrorKind::Full, Execution::NotStarted).with_note(text())),
-            Status::Elsewhere => {
-                let reason = "an answer that is elsewhere twice".to_owned();
+            Status::Elsewhere | Status::NoDescriptors => {
+                let reason = "an answer of a kind that is no call's".to_owned();
                 (ErrorKind::ProtocolViolation { reason }, Execution::Unknown)
             }
         };
