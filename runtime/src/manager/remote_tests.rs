@@ -169,7 +169,9 @@ fn client_that_reads_no_answer_is_dropped_alone() {
             let _ = peer.send_timeout(call(2 + round, &much, object), Duration::from_millis(100));
         }
         let mut own = 0;
+        let end = Instant::now() + PATIENCE;
         while listening.has(number) {
+            assert!(Instant::now() < end, "the client is not dropped");
             // It answers others all the time.
             assert_eq!(hoard.length(&[1; 10]).unwrap(), 10);
             own += 1;
@@ -190,12 +192,14 @@ fn client_beyond_twice_the_backlog_is_dropped_at_once() {
     let listening = Listening::new(ConnectionLimits { lease: PATIENCE * 4, answer_bytes: 4 << 10, ..small() });
     for question in [ManagerQuestion::Stats, ManagerQuestion::Addresses] {
         let (peer, number) = listening.peer(false);
+        let end = Instant::now() + PATIENCE;
         let mut asked = 0;
         while peer
             .send_timeout(ClientRequest::Ask { client: 0, call: asked + 1, question: question.clone() }, Duration::ZERO)
             .is_ok()
             || listening.has(number)
         {
+            assert!(Instant::now() < end, "the client is not dropped");
             asked += 1;
         }
     }
