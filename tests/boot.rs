@@ -20,7 +20,7 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockType, recv, send, socketpair};
-use runs::{Run, folder};
+use runs::{Run, folder, shell};
 
 /// How long cargo may take for one mode, on a machine that does other things, too.
 const BUILD: Duration = Duration::from_mins(10);
@@ -71,7 +71,7 @@ fn a_stripped_release_program_boots() {
 
 #[test]
 fn a_program_with_thin_lto_boots() {
-    boots(Mode::release("thin", &["-Clto=thin"]), &USUAL, CAUGHT);
+    boots_in_the_long_form(Mode::release("thin", &["-Clto=thin"]), &USUAL, CAUGHT);
 }
 
 #[test]
@@ -115,7 +115,7 @@ fn a_program_linked_by_gnu_ld_boots() {
 fn a_static_program_with_fat_lto_linked_by_gnu_ld_boots() {
     let flags = &["-Clto=fat", "-Ctarget-feature=+crt-static", "-Crelocation-model=static", "-Clinker-features=-lld"];
     let kind = Kind { position_independent: false, loader: false, lld: false };
-    boots(Mode::release("static-fat-gnu-ld", flags), &kind, CAUGHT);
+    boots_in_the_long_form(Mode::release("static-fat-gnu-ld", flags), &kind, CAUGHT);
 }
 
 #[test]
@@ -363,6 +363,14 @@ fn transcript(panic: &str) -> String {
     format!("here: 9 9\n{}{}", method("ForkServer", "[\"named\"]"), method("Exec", "[]"))
 }
 
+/// As [`boots`], where tests may take their time. Of link-time optimization, one mode is built each time.
+fn boots_in_the_long_form(mode: Mode, kind: &Kind, panic: &str) {
+    match std::env::var("PROCESS_TASK_ROUNDS").map(|rounds| rounds.parse()) {
+        Ok(Ok(2_u32..)) => boots(mode, kind, panic),
+        _ => println!("skipped: only with PROCESS_TASK_ROUNDS of 2 or more"),
+    }
+}
+
 fn boots(mode: Mode, kind: &Kind, panic: &str) {
     let program = build(mode);
     assert_eq!(kind_of(&program), *kind);
@@ -479,14 +487,6 @@ fn write_if_changed(file: &Path, text: &str) {
     if fs::read_to_string(file).ok().as_deref() != Some(text) {
         fs::write(file, text).unwrap();
     }
-}
-
-// ── Running ──
-
-fn shell(script: &str, program: &Path) -> Command {
-    let mut command = Command::new("sh");
-    command.args(["-c", script]).arg(program);
-    command
 }
 
 /// A file that does not outlive its test, whatever becomes of that.

@@ -3,6 +3,7 @@
 //! Runs in: a test process. Each call is bounded in time, so a program that hangs fails its test.
 
 use std::fs::{self, File};
+use std::io::ErrorKind;
 use std::os::unix::process::ExitStatusExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus};
@@ -19,11 +20,32 @@ pub(crate) fn folder() -> PathBuf {
     folder
 }
 
+/// A program with what a shell does before it becomes it: the script's `$0`.
+pub(crate) fn shell(script: &str, program: &Path) -> Command {
+    let mut command = Command::new("sh");
+    command.args(["-c", script]).arg(program);
+    command
+}
+
 /// A process whose output goes to files, so that a child that stays behind does not hold up its end.
 pub(crate) struct Run {
     pub(crate) child: Child,
     stdout: PathBuf,
     stderr: PathBuf,
+}
+
+/// Starts a program whose file may just have been written. A process that another thread starts at that moment has the
+/// descriptor by which it was written, until it executes its own program; as long as that is so the kernel refuses.
+fn spawn(command: &mut Command) -> Child {
+    let end = Instant::now() + RUN;
+    loop {
+        match command.spawn() {
+            Err(error) if error.kind() == ErrorKind::ExecutableFileBusy && Instant::now() < end => {
+                sleep(Duration::from_millis(1));
+            }
+            started => return started.unwrap(),
+        }
+    }
 }
 
 /// What is left of a process that ended, or was killed because it did not.
@@ -37,7 +59,7 @@ impl Run {
     pub(crate) fn of(mut command: Command, name: &str) -> Self {
         let [stdout, stderr] = ["stdout", "stderr"].map(|stream| folder().join(format!("{name}.{stream}")));
         command.stdout(File::create(&stdout).unwrap()).stderr(File::create(&stderr).unwrap());
-        Self { child: command.spawn().unwrap(), stdout, stderr }
+        Self { child: spawn(&mut command), stdout, stderr }
     }
 
     pub(crate) fn wait_for_output(&mut self, expected: &str) {
