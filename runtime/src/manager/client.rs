@@ -394,7 +394,8 @@ impl Client {
         loop {
             let next = Instant::now() + MAX_SLEEP;
             let look_at = [until, deadline, Some(next)].into_iter().flatten().min().unwrap_or(next);
-            if let Some(answer) = self.inbox.wait(pending, look_at, |call, object| self.unclaimed(call, object)) {
+            let has_read = self.inbox.look(pending, look_at, |call, object| self.unclaimed(call, object));
+            if let Some(answer) = pending.take() {
                 self.inbox.forget(number);
                 return Ok(answer);
             }
@@ -404,7 +405,8 @@ impl Client {
             }
             if self.inbox.is_over() || !self.is_manager_alive() {
                 // The answer may have come before the end.
-                let last = self.inbox.wait(pending, Instant::now(), |call, object| self.unclaimed(call, object));
+                self.inbox.look(pending, Instant::now(), |call, object| self.unclaimed(call, object));
+                let last = pending.take();
                 self.inbox.forget(number);
                 return last.ok_or_else(|| self.gone(Execution::Unknown));
             }
@@ -412,9 +414,11 @@ impl Client {
                 self.abandon(number);
                 return Err(error);
             }
-            until = None;
-            self.announce();
-            self.nudge();
+            // After the first time, the thread that reads for all asks for all.
+            if until.take().is_some() || has_read {
+                self.announce();
+                self.nudge();
+            }
         }
     }
 

@@ -261,23 +261,19 @@ impl Inbox {
         self.pending.lock_unpoisoned().values().filter(|pending| pending.has_waker()).map(Arc::clone).collect()
     }
 
-    /// Waits for the answer until `deadline`, reading for all. What comes for a call of which nothing is known is told to
-    /// `unclaimed`, with the object that it brought.
-    pub(super) fn wait(&self, pending: &Pending, deadline: Instant, unclaimed: impl Fn(u64, u64)) -> Option<Answer> {
-        self.look(pending, deadline, unclaimed);
-        pending.take()
-    }
-
-    /// As [`wait`](Self::wait), but the answer stays where it is.
-    pub(super) fn look(&self, pending: &Pending, deadline: Instant, unclaimed: impl Fn(u64, u64)) {
+    /// Waits until the answer is there or until `deadline`, and reads for all meanwhile, unless another thread does. Returns
+    /// whether this thread has read. What comes for a call of which nothing is known is told to `unclaimed`, with the object
+    /// that it brought.
+    pub(super) fn look(&self, pending: &Pending, deadline: Instant, unclaimed: impl Fn(u64, u64)) -> bool {
         let read = |reading: MutexGuard<'_, ()>| {
             self.read_until(deadline, &unclaimed, || pending.is_answered());
             drop(reading);
             self.pass_on();
+            true
         };
         loop {
             if pending.is_answered() {
-                return;
+                return false;
             }
             if let Some(reading) = self.lead() {
                 return read(reading);
@@ -292,7 +288,7 @@ impl Inbox {
             while state.answer.is_none() && state.sleeps {
                 let left = deadline.saturating_duration_since(Instant::now());
                 if left.is_zero() {
-                    return;
+                    return false;
                 }
                 state = pending.changed.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0;
             }

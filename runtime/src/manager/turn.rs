@@ -57,6 +57,7 @@ impl Turn {
     pub(super) fn wait(&self, shared: &ManagerMemory) -> Option<Lead> {
         let nudges = &shared.words().nudges;
         self.standby.fetch_add(1, AcqRel);
+        let since = Instant::now();
         loop {
             let seen = nudges.load(Acquire);
             if let Some(lead) = self.tick(shared) {
@@ -67,11 +68,14 @@ impl Turn {
                 futex::wait(nudges, seen);
                 continue;
             }
-            futex::wait_until(nudges, seen, IDLE_TIME);
+            // Nudges come for as long as clients wait, and do not show that this thread is needed. One that comes from here on
+            // wakes a thread that stays.
+            let rest = IDLE_TIME.saturating_sub(since.elapsed());
             let fewer = |standby: usize| (standby > KEPT_STANDBY).then(|| standby - 1);
-            if nudges.load(Acquire) == seen && self.standby.fetch_update(AcqRel, Relaxed, fewer).is_ok() {
+            if rest.is_zero() && self.standby.fetch_update(AcqRel, Relaxed, fewer).is_ok() {
                 return None;
             }
+            futex::wait_until(nudges, seen, rest);
         }
     }
 
