@@ -21,6 +21,7 @@ const LAYERS: &[&[&str]] = &[
     &["process", "channel"],
     &["manager"],
     &["pool"],
+    &["managed"],
 ];
 
 /// `child` runs in processes that we started and `supervisor` in the one that asks: they meet in `link` and `call`.

@@ -54,6 +54,7 @@ mod child; // what runs only in processes that we started
 mod codec; // values to bytes
 mod error;
 mod link; // what joins a parent and a child
+pub mod managed; // collections, locks and pools in managers
 mod manager; // objects in one process, used from many
 mod pool;
 mod process;
@@ -83,7 +84,6 @@ pub use self::pool::{
 };
 
 // Objects that live in one process and are used from many.
-pub use self::manager::managed;
 pub use self::manager::{CallHandle, Manager, ManagerBuilder, ManagerHandle, ManagerStats, Proxy};
 
 // Memory that processes share.

@@ -326,6 +326,28 @@ pub(crate) fn attach(handle: Arc<dyn Handle>) -> Result<u32, CodecError> {
     })
 }
 
+/// Puts all of these beside the payload that this thread encodes, where they keep their order.
+///
+/// # Errors
+/// As [`attach`].
+pub(crate) fn attach_each(handles: &Handles) -> Result<(), CodecError> {
+    active(|| handles.each().try_for_each(|handle| attach(handle).map(drop)))
+}
+
+/// All handles beside the payload that this thread decodes, in their order.
+///
+/// # Errors
+/// As [`open`].
+pub(crate) fn open_each<H: Handle>(
+    each: impl Fn(OwnedFd) -> Result<Arc<H>, CodecError>,
+) -> Result<Handles, CodecError> {
+    let number = PROVIDING.get();
+    let last = PROVIDED.with_borrow(|scopes| scopes.last().filter(|last| last.0 == number).map(|last| last.1.clone()));
+    let count = last.and_then(|received| received.0.map(|slots| slots.lock_unpoisoned().len())).unwrap_or(0);
+    let open_one = |at| open(u32::try_from(at).unwrap_or(u32::MAX), &each).map(|handle| handle as Arc<dyn Handle>);
+    active(|| (0..count).map(open_one).collect::<Result<_, _>>()).map(Handles::of)
+}
+
 /// The handle of that index beside the payload that this thread decodes; `open` makes it of the descriptor that came, or
 /// finds that it is known, the first time.
 ///

@@ -128,9 +128,38 @@ fn take<T: Message>(reader: &mut Reader<'_>) -> Result<T, CodecError> {
     }
 }
 
+/// Whether a task of type `T` writes `Option<T>` otherwise than [`put_option`], because `T` is plain but none of `plain_types`.
+pub(crate) fn is_option_otherwise<T: Message>() -> bool {
+    !is_plain::<T>() && names_plain(std::any::type_name::<T>())
+}
+
+/// Whether the type of that name is plain: generic code cannot ask otherwise.
+fn names_plain(name: &str) -> bool {
+    const NUMBERS: [&str; 14] =
+        ["u8", "i8", "u16", "i16", "u32", "i32", "u64", "i64", "u128", "i128", "usize", "isize", "f32", "f64"];
+    const OTHERS: [&str; 6] =
+        ["bool", "char", "()", "alloc::string::String", "std::path::PathBuf", "std::ffi::os_str::OsString"];
+    let inside = |head: &str, tail: &str| name.strip_prefix(head).and_then(|rest| rest.strip_suffix(tail));
+    let numbers = [inside("alloc::vec::Vec<", ">"), inside("alloc::boxed::Box<[", "]>")].into_iter().flatten().next();
+    let array = inside("[", "]").and_then(|array| array.split_once("; ")).map(|(number, _)| number);
+    if let Some(number) = numbers.or(array) {
+        return NUMBERS.contains(&number);
+    }
+    if let Some(value) = inside("core::option::Option<", ">") {
+        return names_plain(value);
+    }
+    if let Some(both) = inside("core::result::Result<", ">") {
+        return both.match_indices(", ").any(|(at, comma)| {
+            both.split_at_checked(at)
+                .is_some_and(|(value, error)| names_plain(value) && error.strip_prefix(comma).is_some_and(names_plain))
+        });
+    }
+    NUMBERS.contains(&name) || OTHERS.contains(&name)
+}
+
 /// Appends a value or none, as the parameter or the result of a task of type `Option<T>`.
 ///
-/// Where `T` is plain but none of `plain_types`, such a task writes it otherwise, and cannot read this.
+/// Where [`is_option_otherwise`], such a task cannot read this.
 pub(crate) fn put_option<T: Message>(value: Option<T>, writer: &mut Writer<'_>) -> Result<(), CodecError> {
     match value {
         value if !is_plain::<T>() => via_serde::put(&value, writer, via_serde::again::<Option<T>>),

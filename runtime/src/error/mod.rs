@@ -4,6 +4,7 @@
 
 pub(crate) mod elapsed;
 mod kind;
+mod sent;
 mod sentences;
 
 use std::io;
@@ -16,6 +17,7 @@ use crate::sys::process;
 
 pub use self::elapsed::Elapsed;
 pub use self::kind::{Direction, ErrorKind, Execution};
+pub(crate) use self::sent::SentError;
 pub(crate) use self::sentences::why;
 
 /// What the functions of this crate return.

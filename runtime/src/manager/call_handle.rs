@@ -110,6 +110,21 @@ impl<T> CallHandle<T> {
         self.wait_timeout(Duration::ZERO)
     }
 
+    /// The same, whose errors name `task`.
+    pub(crate) fn named(mut self, task: &'static str) -> Self {
+        self.task = task;
+        self
+    }
+
+    /// Gives the call up: the manager hears that no thread waits for it.
+    pub(crate) fn abandon(mut self) {
+        if let CallState::Made { client, number, .. } = std::mem::replace(&mut self.state, CallState::Settled(None))
+            && !client.is_foreign()
+        {
+            client.abandon(number);
+        }
+    }
+
     fn result(&self, outcome: Result<Answer>) -> Result<T> {
         let result = outcome.and_then(|answer| decode(&answer, self.decode));
         result.map_err(|error| described(error, &self.held.way, self.task))

@@ -12,6 +12,7 @@
 //! |---|---|---|
 //! | the manager, at any moment | its objects; each call that waits, and each later one, fails with `ManagerGone` | `tests/manager/deaths.rs`: `killed_manager_fails_every_call_within_a_tenth_of_a_second`, `managers_killed_at_any_moment_hang_no_call`, `tests/manager/storms.rs`: `killed_managers_answer_or_are_gone` |
 //! | the manager, as other processes see it | the same there | `tests/manager/deaths.rs`: `killed_manager_is_told_of_in_other_processes` |
+//! | the manager, at each stage of a call | the same | `tests/manager/faults.rs`: `manager_killed_at_each_stage_of_a_call_is_told_of` |
 //! | the manager, while a future waits | the future is woken, with the same error | `tests/manager/times.rs`: `awaited_calls_end_in_time_and_with_the_manager` |
 //! | the manager, by `exit` in a method | the same | `tests/manager/deaths.rs`: `manager_that_exits_in_a_method_is_gone` |
 //! | a method, by a panic | that call; the object is poisoned if it was `&mut self` | `tests/manager/calls.rs`: `panic_reaches_the_caller_and_poisons_if_exclusive` |
@@ -32,6 +33,10 @@
 //! | a client takes no answers | it is dropped, and no other waits | `client_that_takes_no_answers_is_dropped` |
 //! | the manager's machine, or the network | each call fails with `ManagerGone`, after the lease | `manager_that_vanishes_is_gone_after_the_lease` |
 //! | clients of all kinds, at any moment | their objects, locks, permits and items: they come back | `tests/manager/soak.rs`: `killed_clients_of_all_kinds_leave_nothing` |
+//! | a worker of a pool in a manager | the call that it was running | `tests/manager/pool.rs`: `killed_worker_costs_its_call_alone` |
+//! | a client that has calls in such a pool | they are abandoned: those that no worker has begun are not made | `calls_of_a_killed_client_are_abandoned` |
+//! | a client that has thousands of calls that wait | they go | the unit tests beside `managed` |
+//! | the manager, in its initializer | `start` fails with that | `tests/manager/starts.rs`: `initializer_that_ends_its_process_is_told_of` |
 //!
 //! Under a model checker each side of the memory for short calls dies at each step: `manager` in `runtime/tests/models/`.
 //!
@@ -71,7 +76,7 @@ mod client;
 mod connect;
 mod connected;
 mod connection_limits;
-mod deferred;
+pub(crate) mod deferred;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzz;
 mod handle;
@@ -81,13 +86,13 @@ mod hostile_tests;
 mod initializer;
 pub(crate) mod instance;
 mod leader;
-pub mod managed;
+pub(crate) mod managed;
 mod memory;
 #[cfg(test)]
 mod object_tests;
 mod owner;
 mod pending;
-mod proxy;
+pub(crate) mod proxy;
 mod published;
 mod remote;
 #[cfg(test)]
@@ -102,7 +107,7 @@ mod stats;
 mod tables;
 mod turn;
 mod wakeup;
-mod wire;
+pub(crate) mod wire;
 
 pub use self::builder::ManagerBuilder;
 pub use self::call_handle::CallHandle;

@@ -77,7 +77,7 @@ fn keep(bytes: Vec<u8>) {
     }
 }
 
-pub(super) fn encode<T: Task>(args: T::Args<'_>) -> Result<(Vec<u8>, Handles)> {
+pub(crate) fn encode<T: Task>(args: T::Args<'_>) -> Result<(Vec<u8>, Handles)> {
     let mut handles = Handles::default();
     let mut spill = NoSpill;
     let mut writer = Writer::new(ENCODED.take(), usize::MAX, &mut spill);

@@ -228,7 +228,7 @@ pub(crate) struct AlignedBytes {
 }
 
 impl AlignedBytes {
-    pub(super) fn as_slice(&self) -> &[u8] {
+    pub(crate) fn as_slice(&self) -> &[u8] {
         bytemuck::cast_slice(&self.words).get(..self.len).unwrap_or_default()
     }
 
@@ -242,7 +242,7 @@ impl AlignedBytes {
         bytemuck::cast_slice_mut(&mut self.words).get_mut(..len).unwrap_or_default()
     }
 
-    pub(super) fn copied(bytes: &[u8]) -> Self {
+    pub(crate) fn copied(bytes: &[u8]) -> Self {
         let mut copy = Self::default();
         copy.of_len(bytes.len()).copy_from_slice(bytes);
         copy

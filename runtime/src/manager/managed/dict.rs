@@ -22,7 +22,7 @@ pub(super) const PAGE: usize = 256;
 managed_type! {
     /// A dictionary in a manager: Python's `dict`, Rust's `HashMap`. It keeps the order in which keys came.
     ///
-    /// See the [module](super) for what all collections have.
+    /// See the [module](crate::managed) for what all collections have.
     ///
     /// # Examples
     /// ```

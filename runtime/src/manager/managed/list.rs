@@ -19,7 +19,7 @@ const PAGE: usize = 256;
 managed_type! {
     /// A list in a manager: Python's `list`, Rust's `Vec`. Elements at both ends come and go in constant time.
     ///
-    /// See the [module](super) for what all collections have.
+    /// See the [module](crate::managed) for what all collections have.
     ///
     /// # Examples
     /// ```

@@ -10,18 +10,18 @@ use crate::sys::mutex::MutexExt as _;
 
 /// See the [module](self).
 #[derive(Debug, Default)]
-pub(super) struct Registrations(Mutex<HashSet<u32>>);
+pub(crate) struct Registrations(Mutex<HashSet<u32>>);
 
 impl Registrations {
     /// Has `waitable` hear of that client, if it does not yet.
-    pub(super) fn add(&self, client: u32, waitable: impl FnOnce() -> Weak<dyn ClientBound>) {
+    pub(crate) fn add(&self, client: u32, waitable: impl FnOnce() -> Weak<dyn ClientBound>) {
         if client != 0 && self.0.lock_unpoisoned().insert(client) {
             deferred::register(client, waitable());
         }
     }
 
     /// The client is gone. Its number does not come back.
-    pub(super) fn remove(&self, client: u32) {
+    pub(crate) fn remove(&self, client: u32) {
         self.0.lock_unpoisoned().remove(&client);
     }
 }

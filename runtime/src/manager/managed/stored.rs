@@ -72,6 +72,23 @@ impl Stored {
         value_of(&self.bytes, &received)
     }
 
+    /// The payload that this thread decodes, whatever it is.
+    ///
+    /// # Errors
+    /// A handle of it could not be received.
+    pub(crate) fn arrived(bytes: &[u8]) -> std::result::Result<Self, CodecError> {
+        Ok(Self::new(bytes, handles::open_each(|fd| Ok(Arc::new(KeptDescriptor(fd))))?))
+    }
+
+    /// Writes the payload that this is, and nothing else.
+    ///
+    /// # Errors
+    /// There is no memory for it, or there are too many handles.
+    pub(crate) fn put(&self, writer: &mut Writer<'_>) -> std::result::Result<(), CodecError> {
+        handles::attach_each(&self.handles)?;
+        writer.put_bytes(&self.bytes)
+    }
+
     /// Whether there are bytes alone, which can travel as they are.
     pub(crate) fn is_plain(&self) -> bool {
         self.handles.is_empty()

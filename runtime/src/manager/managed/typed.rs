@@ -79,7 +79,7 @@ macro_rules! managed_type {
         }
     };
 }
-pub(super) use managed_type;
+pub(crate) use managed_type;
 
 /// The result of a call that a collection may refuse.
 #[inline]

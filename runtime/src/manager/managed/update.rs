@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use super::stored::{Stored, cannot_encode};
 use crate::codec::NoSpill;
 use crate::codec::handles::{self, Handles, Received};
-use crate::codec::message_format::take_option;
+use crate::codec::message_format::{is_option_otherwise, take_option};
 use crate::codec::writer::{Padding, append, noting_paddings};
 use crate::codec::{Encoded, Message, Reader, Writer};
 use crate::error::{Direction, Error, ErrorKind, Execution, Result};
@@ -87,6 +87,10 @@ impl UpdateCall {
         V: Message,
         T: Task<Args<'a> = (Option<V>, A), Output = Option<V>>,
     {
+        if is_option_otherwise::<V>() {
+            let name = std::any::type_name::<V>();
+            return Err(Error::invalid(format!("a value of type `{name}` cannot be updated: put a struct around it")));
+        }
         let task = task.registration().task_index().ok_or_else(Error::unknown_task)?;
         let (mut handles, mut none) = (Handles::default(), NoSpill);
         let mut writer = Writer::new(Vec::new(), usize::MAX, &mut none);

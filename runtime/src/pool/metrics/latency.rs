@@ -179,6 +179,25 @@ impl Latency {
         Duration::from_nanos(self.of(|histogram| histogram.value_at_quantile(fraction).min(histogram.max())))
     }
 
+    /// How often which time was counted, and how many calls were measured.
+    pub(crate) fn counts(&self) -> (Vec<(u64, u64)>, u64) {
+        let counts = |histogram: &Histogram<u64>| {
+            histogram.iter_recorded().map(|one| (one.value_iterated_to(), one.count_at_value())).collect()
+        };
+        (self.of(counts), self.measured)
+    }
+
+    /// What has these [counts](Self::counts).
+    pub(crate) fn of_counts((counts, measured): (Vec<(u64, u64)>, u64)) -> Self {
+        let mut histogram = Histogram::new(DIGITS).map(Box::new).ok().filter(|_| !counts.is_empty());
+        if let Some(histogram) = &mut histogram {
+            for (time, count) in counts {
+                let _ = histogram.record_n(time, count);
+            }
+        }
+        Self { histogram, measured }
+    }
+
     fn of<R: Default>(&self, question: impl FnOnce(&Histogram<u64>) -> R) -> R {
         self.histogram.as_deref().map(question).unwrap_or_default()
     }
@@ -223,6 +242,17 @@ mod tests {
         sampling.settled(&stamp);
         let latency = sampling.latency();
         assert!(latency.max() >= pause.mul_f64(0.98) && latency.p50() <= latency.max(), "{latency:?}");
+    }
+
+    #[test]
+    fn counts_make_the_same_latency() {
+        let mut sampling = Sampling::since(Instant::now());
+        settle(&mut sampling, 500);
+        let (latency, none) = (sampling.latency(), Latency::default());
+        let copy = Latency::of_counts(latency.counts());
+        let looks = |latency: &Latency| [latency.p50(), latency.p90(), latency.p99(), latency.max()];
+        assert_eq!((looks(&copy), copy.count()), (looks(&latency), latency.count()));
+        assert_eq!(Latency::of_counts(none.counts()), none);
     }
 
     #[test]
