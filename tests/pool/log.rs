@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use crate::support;
 use crate::support::eventually;
+use crate::support::restore;
 use process_task::{Pool, ProcessBuilder, Shared, StartMethod, process_task};
 use tracing::field::{Field, Visit};
 use tracing::span::{Attributes, Id, Record};
@@ -278,13 +279,12 @@ fn panicking_subscriber_leaves_the_pool_working(method: StartMethod) {
     let _listening = listen();
     let pool = pool(method);
     PANICS.store(true, SeqCst);
-    let quiet = std::panic::take_hook();
-    std::panic::set_hook(Box::new(|_| {}));
+    let quiet = restore::quiet_panics();
     let results = pool.map(square, 0..20);
     let died = pool.call(abort, ());
     let after = pool.call(square, 4);
     PANICS.store(false, SeqCst);
-    std::panic::set_hook(quiet);
+    drop(quiet);
     assert_eq!(results, Ok((0..20).map(|x| x * x).collect()));
     assert!(died.is_err());
     assert_eq!(after, Ok(16));

@@ -5,6 +5,7 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind, panic_any};
 
+use crate::support::restore;
 use nix::sys::signal::{Signal, raise};
 use process_task::{Direction, Error, ErrorKind, Execution, Process, ProcessBuilder, StartMethod, Stdio, process_task};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
@@ -319,14 +320,13 @@ fn every_place_fails_in_every_way_with_its_own_error(method: StartMethod) {
 }
 
 fn a_panic_in_the_callers_own_serialiser_stays_with_the_caller(method: StartMethod) {
-    let quiet = std::panic::take_hook();
-    std::panic::set_hook(Box::new(|_| {}));
+    let quiet = restore::quiet_panics();
     let encoding = catch_unwind(AssertUnwindSafe(|| {
         builder(method).spawn(consume, Trap { place: Place::EncodeArguments, way: Way::Panic })
     }));
     let process = builder(method).spawn(give_back, Trap { place: Place::DecodeResult, way: Way::Panic }).unwrap();
     let decoding = catch_unwind(AssertUnwindSafe(|| Process::join(process)));
-    std::panic::set_hook(quiet);
+    drop(quiet);
     assert!(encoding.is_err() && decoding.is_err(), "{encoding:?} {decoding:?}");
     assert_eq!(builder(method).spawn(panic_with, "17").unwrap().join().unwrap(), 17);
 }

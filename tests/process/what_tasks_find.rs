@@ -64,10 +64,10 @@ fn look() -> (bool, u32) {
 }
 
 fn what_main_made_is_not_in_a_task(method: StartMethod) {
-    let before = panic::take_hook();
+    let hook = restore::kept_panic_hook();
     set_up();
     let (here, there) = (look(), builder(method).spawn(look, ()).unwrap().join());
-    panic::set_hook(before);
+    drop(hook);
     assert_eq!(here, (true, 1));
     assert_eq!(there, Ok((false, 0)));
 }

@@ -2,7 +2,9 @@
 //!
 //! Runs in: the test process, while no other test of it runs.
 
+use std::panic::{self, PanicHookInfo};
 use std::path::{Path, PathBuf};
+use std::thread;
 
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::unistd::{Uid, seteuid};
@@ -54,5 +56,32 @@ pub(crate) fn no_longer_root() -> User {
 impl Drop for User {
     fn drop(&mut self) {
         seteuid(self.0).expect("the user from before");
+    }
+}
+
+type Hook = Box<dyn Fn(&PanicHookInfo<'_>) + Send + Sync>;
+
+/// Puts back the panic hook of this process.
+pub(crate) struct PanicHook(Option<Hook>);
+
+/// Keeps the panic hook: what is set meanwhile goes when the guard is dropped.
+pub(crate) fn kept_panic_hook() -> PanicHook {
+    let before = panic::take_hook();
+    PanicHook(Some(before))
+}
+
+/// Sets a panic hook that says nothing, until the guard is dropped.
+pub(crate) fn quiet_panics() -> PanicHook {
+    let kept = kept_panic_hook();
+    panic::set_hook(Box::new(|_| {}));
+    kept
+}
+
+impl Drop for PanicHook {
+    fn drop(&mut self) {
+        // std allows no change of the hook while a thread panics; the process of this test is then about to end.
+        if let Some(before) = self.0.take().filter(|_| !thread::panicking()) {
+            panic::set_hook(before);
+        }
     }
 }
