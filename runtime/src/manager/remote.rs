@@ -138,11 +138,9 @@ fn serve(server: &Arc<Server>, connection: ServedConnection) {
     let status = if is_same { Status::Done } else { Status::OtherBuild };
     let body = CallPayload::new(&to_bytes(&ours), &Handles::default());
     let reply = CallReply { call: NO_CALL, status: status as u32, object: number.into(), body };
-    let is_told = connection.send_timeout(reply, INTRODUCTION_TIMEOUT).is_ok();
     if !is_same {
         server.refused(format!("it is {theirs}, and the manager is {ours}"));
-    }
-    if !is_told || !is_same {
+        let _ = connection.send_timeout(reply, INTRODUCTION_TIMEOUT);
         return;
     }
     connection.set_longest(limits.frame_bytes());
@@ -151,18 +149,27 @@ fn serve(server: &Arc<Server>, connection: ServedConnection) {
     if !server.tables.lock_unpoisoned().add_client(peer, None) {
         return;
     }
-    let mut progress = Progress::new();
-    while connected.is_in_time(&mut progress) {
-        let goes_on = match connected.connection().recv_timeout(limits.look_interval()) {
-            Ok(request) => handle(server, number, request, &connected),
-            Err(error) => error == RecvTimeoutError::Timeout,
-        };
-        if !goes_on {
-            break;
-        }
+    // A client that has its number is counted.
+    if connected.connection().send_timeout(reply, INTRODUCTION_TIMEOUT).is_ok() {
+        receive(server, number, &connected);
     }
     connected.end();
     drop_all(server.control(ClientRequest::ClientGone { client: number }));
+}
+
+/// Handles a client's requests until its connection ends, or until it breaks the rules.
+fn receive(server: &Arc<Server>, number: u32, connected: &Arc<Connected>) {
+    let limits = server.limits;
+    let mut progress = Progress::new();
+    while connected.is_in_time(&mut progress) {
+        let goes_on = match connected.connection().recv_timeout(limits.look_interval()) {
+            Ok(request) => handle(server, number, request, connected),
+            Err(error) => error == RecvTimeoutError::Timeout,
+        };
+        if !goes_on {
+            return;
+        }
+    }
 }
 
 /// Handles one request of client `number`, whatever number stands in it. False: it breaks the rules, or says goodbye.
