@@ -4,8 +4,8 @@
 //! process; the programs it starts are users of the library like any other. Never: builds twice what cargo has built.
 //!
 //! Each program prints the same transcript, both start methods in it, which is compared to the letter. Modes that differ in
-//! code generation of the program alone, or in its linking, share the dependencies built for a profile. Dependencies are
-//! built for two profiles; those of a release hold bitcode beside their code, so that link-time optimization shares them.
+//! code generation of the program alone, or in its linking, share the dependencies built for a profile. These hold bitcode
+//! beside their code, so that link-time optimization shares them. Those of a release take two minutes to build.
 
 #[path = "support/runs.rs"]
 mod runs;
@@ -66,7 +66,7 @@ fn a_debug_program_boots() {
 
 #[test]
 fn a_stripped_release_program_boots() {
-    boots(Mode::release("release", &[]), &USUAL, CAUGHT);
+    boots_in_the_long_form(Mode::release("release", &[]), &USUAL, CAUGHT);
 }
 
 #[test]
@@ -76,7 +76,8 @@ fn a_program_with_thin_lto_boots() {
 
 #[test]
 fn a_program_with_fat_lto_in_one_unit_boots() {
-    boots(Mode::release("fat", &["-Clto=fat", "-Ccodegen-units=1"]), &USUAL, CAUGHT);
+    let flags = &["-Clto=fat", "-Ccodegen-units=1", "-Copt-level=1", "-Cstrip=symbols"];
+    boots(Mode::dev("fat", flags), &USUAL, CAUGHT);
 }
 
 #[test]
@@ -363,7 +364,7 @@ fn transcript(panic: &str) -> String {
     format!("here: 9 9\n{}{}", method("ForkServer", "[\"named\"]"), method("Exec", "[]"))
 }
 
-/// As [`boots`], where tests may take their time. Of link-time optimization, one mode is built each time.
+/// As [`boots`], where tests may take their time: what is a release but for its name is tested by `fat` each time.
 fn boots_in_the_long_form(mode: Mode, kind: &Kind, panic: &str) {
     match std::env::var("PROCESS_TASK_ROUNDS").map(|rounds| rounds.parse()) {
         Ok(Ok(2_u32..)) => boots(mode, kind, panic),
@@ -406,9 +407,6 @@ fn build_of(program: &str, mode: Mode) -> PathBuf {
         let mut command = cargo();
         command.args(["rustc", "--offline", "-p", program, "--bin", program, "--profile", mode.profile]);
         command.args(mode.config.iter().flat_map(|config| ["--config", *config])).arg("--").args(mode.flags);
-        if mode.profile == "release" {
-            command.env("RUSTFLAGS", "-Cembed-bitcode=yes");
-        }
         let ended = Run::of(command, &format!("build-{program}-{}", mode.name)).end_within(BUILD);
         assert!(ended.status.success(), "{}", ended.stderr);
         let profile = if mode.profile == "dev" { "debug" } else { mode.profile };
@@ -434,6 +432,7 @@ fn cargo() -> Command {
         }
     }
     command.current_dir(user).env("CARGO_TARGET_DIR", folder().join("target")).env("CARGO_TERM_COLOR", "never");
+    command.env("RUSTFLAGS", "-Cembed-bitcode=yes");
     command
 }
 
