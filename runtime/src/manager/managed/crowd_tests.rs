@@ -2,8 +2,11 @@
 //!
 //! Runs in: the test process, four clients, and a manager.
 
-use std::collections::VecDeque;
 use std::fs;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::mpsc::{self, Sender};
+use std::task::{Context, Poll, Wake};
 use std::time::{Duration, Instant};
 
 use super::raw_event::{EventAnswer, RawEventProxy};
@@ -19,9 +22,6 @@ use crate::task::Task;
 /// Number of clients, and of calls of each.
 const CLIENTS: u64 = 4;
 const CALLS: u64 = 2500;
-
-/// How far from its turn a call may be answered.
-const WINDOW: usize = 4;
 
 /// Longer than that, and something hangs.
 const PATIENCE: Duration = Duration::from_mins(2);
@@ -59,21 +59,36 @@ fn until_they_wait(manager: &ManagerHandle, before: u64, calls: u64) {
     }
 }
 
+/// Says that the future of a call is to be polled.
+struct Ready {
+    at: usize,
+    ready: Sender<usize>,
+}
+
+impl Wake for Ready {
+    fn wake(self: Arc<Self>) {
+        let _ = self.ready.send(self.at);
+    }
+}
+
+/// Takes the lock once with each of its calls, in the order in which they are answered: calls may have begun to wait in
+/// another order than they were made in.
 #[process_task(crate = crate)]
 fn lock_often(lock: RawLockProxy, of: u64) -> u64 {
-    let owners = of * CALLS..(of + 1) * CALLS;
-    let mut calls: VecDeque<_> = owners.map(|owner| (owner, lock.later().lock(owner))).collect();
+    let (ready, woken) = mpsc::channel();
+    let owners: Vec<_> = (of * CALLS..(of + 1) * CALLS).collect();
+    let mut calls: Vec<_> = owners.iter().map(|owner| Some(lock.later().lock(*owner))).collect();
+    (0..calls.len()).for_each(|at| ready.send(at).unwrap());
     let mut got = 0;
-    while let Some((owner, call)) = calls.pop_front() {
-        // Two calls may have begun to wait in another order than they were made in.
-        match call.join_timeout(Duration::from_millis(2)) {
-            Ok(answer) => {
-                assert_eq!(answer.unwrap(), LockAnswer::Locked { poisoned: false });
-                assert_eq!(lock.unlock(owner, false).unwrap(), LockAnswer::Locked { poisoned: false });
-                got += 1;
-            }
-            Err(call) => calls.insert(calls.len().min(WINDOW), (owner, call)),
-        }
+    while got < CALLS {
+        let at = woken.recv().unwrap();
+        let Some(call) = &mut calls[at] else { continue };
+        let waker = Arc::new(Ready { at, ready: ready.clone() }).into();
+        let Poll::Ready(answer) = Pin::new(call).poll(&mut Context::from_waker(&waker)) else { continue };
+        assert_eq!(answer.unwrap(), LockAnswer::Locked { poisoned: false });
+        calls[at] = None;
+        assert_eq!(lock.unlock(owners[at], false).unwrap(), LockAnswer::Locked { poisoned: false });
+        got += 1;
     }
     got
 }
