@@ -57,7 +57,7 @@ use syn::ext::IdentExt as _;
 use crate::names;
 use crate::preload::PreloadFn;
 use crate::signature::args_lifetime;
-use crate::stub::{StubCode, one_or_tuple};
+use crate::stub::{StubCode, allow_many, one_or_tuple};
 use crate::task::{TaskFn, at_call_site};
 
 /// The items that a task becomes.
@@ -209,8 +209,8 @@ fn methods(task: &TaskFn, names: &Names) -> TokenStream {
     let (parameters, types): (Vec<_>, Vec<_>) =
         task.parameters.iter().map(|parameter| (&parameter.name, &parameter.ty)).unzip();
     let args = one_or_tuple(&parameters);
-    // `spawn` has one parameter more than the function: clippy complains of eight.
-    let many = (parameters.len() >= 7).then(|| quote!(#[allow(clippy::too_many_arguments)]));
+    // `spawn` has one parameter more than the function.
+    let many = allow_many(parameters.len() + 1);
     quote! {
         impl #hidden {
             /// The task with a limit of time for each of its calls: the process that runs one for longer is killed, with

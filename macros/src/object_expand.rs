@@ -41,7 +41,7 @@ use syn::{Path, Type, Visibility};
 
 use crate::object::{Method, MethodKind, ObjectImpl};
 use crate::signature::args_lifetime;
-use crate::stub::{StubCode, one_or_tuple};
+use crate::stub::{StubCode, allow_many, one_or_tuple};
 use crate::task::{Parameter, at_call_site};
 
 /// The items that a block becomes.
@@ -290,8 +290,8 @@ fn head(names: &ObjectNames, method: &Method, ending: &str) -> TokenStream {
     let name = at_call_site(&method.name);
     let paragraph = attributes.documented.then(|| quote!(#[doc = ""]));
     let line = format!(" Calls `{}` in the manager: {ending}", names.full(method));
-    // It may have one parameter more than the method: clippy complains of eight.
-    let many = (method.parameters.len() >= 6).then(|| quote!(#[allow(clippy::too_many_arguments)]));
+    // `self` or the manager comes before the method's own.
+    let many = allow_many(method.parameters.len() + 2);
     quote! {
         #(#everywhere)*
         #(#on_value)*

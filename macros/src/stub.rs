@@ -1,4 +1,4 @@
-//! Writes what a task is to the runtime: how its values cross, the stub that a child runs, its registration and its `Task`
+//! Writes what a task is to the runtime: how its values cross, the stub that a child or a manager runs, its registration and its `Task`
 //! implementation.
 //!
 //! A method of a process object has the same, under a hidden type of its own. What differs is the call itself, and the
@@ -247,6 +247,12 @@ fn choices() -> TokenStream {
             ChoosePlain as _, ChooseSerde as _,
         };
     }
+}
+
+/// What a function with `count` parameters needs where clippy counts them. It complains of eight, or of as many as the user
+/// has told it, so an expectation could fail.
+pub(crate) fn allow_many(count: usize) -> Option<TokenStream> {
+    (count > 7).then(|| quote!(#[allow(clippy::too_many_arguments, reason = "the user's function has nearly as many")]))
 }
 
 /// The arguments of a call: one is itself, several are a tuple.
