@@ -144,8 +144,7 @@ fn a_sender_without_descriptors_gets_its_message_back(method: StartMethod) {
 fn send_with_few_on_their_way() {
     const FEW: u64 = 40;
     if Uid::effective().is_root() {
-        // Not one that another process has: all processes of a user count, those of another run of this test, too.
-        setuid(Uid::from_raw(60_000 + std::process::id() % 5_000)).expect("a user without rights");
+        setuid(restore::lone_user()).expect("a user without rights");
     }
     setrlimit(Resource::RLIMIT_NOFILE, FEW, FEW).expect("a limit that is lowered");
     let (sender, receiver) = one_way::<Message>().expect("two ends");

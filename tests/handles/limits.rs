@@ -264,7 +264,7 @@ fn none_to_make_one() {
 fn keep(how_many: usize) {
     *worker_state::<Vec<Handle>>() = some(how_many);
     if Uid::effective().is_root() {
-        setuid(Uid::from_raw(65_534)).expect("a user without rights");
+        setuid(restore::lone_user()).expect("a user without rights");
     }
 }
 

@@ -49,7 +49,7 @@ fn scene() {
         }),
         "runs out of processes" => run_out_of_processes(method),
         "gives up its rights" => {
-            drop_to_user_nobody();
+            drop_to_a_lone_user();
             let process =
                 ProcessBuilder::new().start_method(method).spawn(square, 9).and_then(process_task::Process::join);
             assert_eq!(process, Ok(81));
@@ -117,11 +117,10 @@ fn descriptors_at_rest(method: StartMethod) -> (usize, usize) {
     descriptors()
 }
 
-fn drop_to_user_nobody() {
-    let nobody = nix::unistd::Uid::from_raw(65_534);
+fn drop_to_a_lone_user() {
     if nix::unistd::geteuid().is_root() {
         std::fs::set_permissions(subprocess::stage(), std::os::unix::fs::PermissionsExt::from_mode(0o777)).unwrap();
-        nix::unistd::setuid(nobody).unwrap();
+        nix::unistd::setuid(support::restore::lone_user()).unwrap();
     }
 }
 
@@ -133,7 +132,7 @@ fn run_out_of_processes(method: StartMethod) {
         return;
     }
     let sleepers = || ProcessBuilder::new().start_method(method).spawn(sleep, ());
-    drop_to_user_nobody();
+    drop_to_a_lone_user();
     assert_eq!(start(), Ok(81));
     let (_, most) = getrlimit(Resource::RLIMIT_NPROC).unwrap();
     let server = support::processes::descendants().into_iter().find(|(_, entry)| entry.parent == std::process::id());

@@ -27,8 +27,11 @@ pub(crate) fn is_here() -> bool {
 /// In the process of a test: ends it with the harness.
 pub(crate) fn end_with_the_harness() {
     let harness = std::env::var(APART).ok().and_then(|id| id.parse().ok());
-    if harness == Some(nix::unistd::getppid().as_raw()) {
+    let has_harness = || harness == Some(nix::unistd::getppid().as_raw());
+    if has_harness() {
         set_pdeathsig(Signal::SIGKILL).expect("a signal that there is");
+        // It may have ended before it was asked for.
+        assert!(has_harness(), "the harness has ended");
     }
 }
 

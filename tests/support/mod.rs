@@ -29,6 +29,7 @@ pub(crate) mod restrict;
 pub(crate) mod scratch;
 pub(crate) mod shared_counter;
 pub(crate) mod signal_storm;
+pub(crate) mod signals;
 pub(crate) mod single_step;
 pub(crate) mod soak_load;
 pub(crate) mod subprocess;
@@ -81,8 +82,9 @@ pub(crate) fn promise(test: impl FnOnce()) {
     promise_within(LIMIT, test);
 }
 
-/// [`promise`], with a limit of its own.
+/// [`promise`], with a limit of its own: times `PROCESS_TASK_ROUNDS`, as what is done in it.
 pub(crate) fn promise_within(limit: Duration, test: impl FnOnce()) {
+    let limit = limit * u32::try_from(rounds(1)).expect("not so many rounds");
     if !apart::is_here() {
         return apart::run(limit);
     }

@@ -41,6 +41,11 @@ impl Drop for Directory {
     }
 }
 
+/// A user without rights that no other process is: the kernel counts the processes of a user, and the descriptors on their way.
+pub(crate) fn lone_user() -> Uid {
+    Uid::from_raw(60_000 + std::process::id() % 5_000)
+}
+
 /// Puts back the effective user of this process.
 pub(crate) struct User(Uid);
 
@@ -48,7 +53,7 @@ pub(crate) struct User(Uid);
 pub(crate) fn no_longer_root() -> User {
     let before = Uid::effective();
     if before.is_root() {
-        seteuid(Uid::from_raw(65_534)).expect("root may be another user");
+        seteuid(lone_user()).expect("root may be another user");
     }
     User(before)
 }
