@@ -23,8 +23,10 @@ impl Account {
     }
 
     pub(crate) fn pay(&mut self, amount: i64) -> Result<(), String> {
-        let left = self.0 - amount;
-        self.0 = if left < 0 { return Err(format!("an account of {} cannot pay {amount}", self.0)) } else { left };
+        if amount > self.0 {
+            return Err(format!("an account of {} cannot pay {amount}", self.0));
+        }
+        self.0 -= amount;
         Ok(())
     }
 }

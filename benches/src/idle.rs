@@ -39,7 +39,7 @@ fn idle() -> Outcome<Measured> {
     Ok(measured)
 }
 
-/// Seconds of processor time in 2 s, of that process of this family that took most. There are so many at least.
+/// Seconds of processor time in 2 s of the busiest process of this family. Fails if it has fewer than `processes`.
 pub(crate) fn measure(processes: usize) -> Outcome<Measured> {
     let mut rounds = Vec::new();
     for _ in 0..3 {

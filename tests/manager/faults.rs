@@ -14,13 +14,12 @@ use std::sync::{Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
+use nix::sys::signal::Signal;
 use serde::{Deserialize, Serialize};
 
 use crate::objects::{CounterProxy, JournalProxy, KeeperProxy, manager, until_objects};
 use crate::support::shared_counter::{Stage, reach, stage as new_stage, until};
-use crate::support::{PATIENCE, eventually, processes, rounds};
+use crate::support::{PATIENCE, eventually, rounds, signals};
 use process_task::managed::{Dict, Event, Lock};
 use process_task::{
     CallHandle, Direction, Error, ErrorKind, Execution, Manager, StartMethod, process_object, process_task,
@@ -44,17 +43,6 @@ fn gone(error: &Error) -> Execution {
     error.execution()
 }
 
-fn signal(manager: &Manager, signal: Signal) {
-    kill(Pid::from_raw(manager.pid().cast_signed()), signal).unwrap();
-}
-
-fn stop(manager: &Manager) {
-    signal(manager, Signal::SIGSTOP);
-    eventually("the manager has stopped", PATIENCE, || {
-        processes::descendants().get(&manager.pid()).is_some_and(|entry| entry.state == 'T')
-    });
-}
-
 /// The stages at which a manager is killed: what its clients wait for by then.
 fn killed_at(stage: usize, method: StartMethod) {
     let manager = manager(method);
@@ -67,7 +55,7 @@ fn killed_at(stage: usize, method: StartMethod) {
     let since = match stage {
         // Requests stand in memory and in the queue, and no thread has begun them.
         0 => {
-            stop(&manager);
+            signals::stop(manager.pid());
             thread::scope(|scope| {
                 let calls = [10, 6000].map(|len| {
                     scope.spawn({
@@ -221,7 +209,7 @@ fn stopped_manager_keeps_deadlines_of_what_waits(method: StartMethod) {
     let manager = manager(method);
     let (event, lock) = (Event::new(&manager).unwrap(), Lock::new(&manager).unwrap());
     let dict: Dict<u8, u8> = Dict::new(&manager).unwrap();
-    stop(&manager);
+    signals::stop(manager.pid());
     let since = Instant::now();
     let errors = [
         event.with_timeout(SHORT).wait().unwrap_err(),
@@ -233,7 +221,7 @@ fn stopped_manager_keeps_deadlines_of_what_waits(method: StartMethod) {
         assert_eq!(error.kind(), &ErrorKind::Elapsed);
     }
     assert!(since.elapsed() >= 4 * SHORT && since.elapsed() < Duration::from_secs(20));
-    signal(&manager, Signal::SIGCONT);
+    signals::send(manager.pid(), Signal::SIGCONT);
     assert!(dict.is_empty().unwrap(), "the call that was taken back was not made");
     drop(lock.with_timeout(PATIENCE).lock().unwrap().unwrap());
 }

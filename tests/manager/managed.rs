@@ -112,7 +112,9 @@ fn dict_update_is_one_call(method: StartMethod) {
     let manager = manager(method);
     let dict: Dict<String, u64> = Dict::new(&manager).unwrap();
     assert_eq!(dict.update("a", plus, 3).unwrap(), Some(3));
+    let before = manager.stats().unwrap().calls();
     assert_eq!(dict.update("a", plus, 4).unwrap(), Some(7));
+    assert_eq!(manager.stats().unwrap().calls(), before + 1);
     assert_eq!(dict.update("a", doubled_if_even, ()).unwrap(), None, "which takes the entry out");
     assert!(!dict.contains_key("a").unwrap());
     dict.insert("b", 8).unwrap();
@@ -231,6 +233,19 @@ fn list_has_the_operations_of_a_sequence(method: StartMethod) {
     assert_eq!((list.is_empty().unwrap(), list.pop().unwrap(), list.pop_front().unwrap()), (true, None, None));
 }
 
+fn list_repeated_beyond_memory_says_so(method: StartMethod) {
+    let manager = manager(method);
+    let list: List<u64> = List::new(&manager, [1, 2]).unwrap();
+    for times in [usize::MAX, usize::MAX / 2, 1 << 50] {
+        let error = list.repeat(times).unwrap_err();
+        assert!(error.to_string().contains("no memory"), "{error}");
+    }
+    assert_eq!(list.to_vec().unwrap(), [1, 2]);
+    let empty: List<u64> = List::new(&manager, []).unwrap();
+    empty.repeat(usize::MAX).unwrap();
+    assert!(empty.is_empty().unwrap());
+}
+
 fn list_index_out_of_range_says_so(method: StartMethod) {
     let manager = manager(method);
     let list: List<u64> = List::new(&manager, [1, 2]).unwrap();
@@ -246,7 +261,9 @@ fn list_index_out_of_range_says_so(method: StartMethod) {
 fn list_update_is_one_call(method: StartMethod) {
     let manager = manager(method);
     let list: List<u64> = List::new(&manager, [1, 2, 3]).unwrap();
+    let before = manager.stats().unwrap().calls();
     assert_eq!(list.update(1, plus, 5).unwrap(), Some(7));
+    assert_eq!(manager.stats().unwrap().calls(), before + 1);
     assert_eq!(list.update(0, doubled_if_even, ()).unwrap(), None);
     assert_eq!(list.to_vec().unwrap(), [7, 3], "an element without a value is gone");
     let many: List<u64> = List::new(&manager, 0..1000).unwrap();
@@ -433,6 +450,7 @@ under_every_start_method! {
     update_that_waits_for_itself_is_refused,
     dict_iteration_is_a_live_view,
     list_has_the_operations_of_a_sequence,
+    list_repeated_beyond_memory_says_so,
     list_index_out_of_range_says_so,
     list_update_is_one_call,
     nested_collections_are_proxies,

@@ -4,7 +4,7 @@
 #![expect(clippy::unused_self, reason = "what is tested is the call, not what it does with the object")]
 
 use std::sync::atomic::{AtomicU32, Ordering::SeqCst};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::support::shared_counter::{Stage, reach, until};
 use crate::support::{PATIENCE, eventually};
@@ -23,16 +23,16 @@ pub(crate) fn until_objects(manager: &ManagerHandle, count: usize) {
     });
 }
 
-/// Counts, and notes on which threads.
+/// Counts.
 pub(crate) struct Counter {
     count: i64,
-    reads: AtomicU32,
+    met: AtomicU32,
 }
 
 #[process_object]
 impl Counter {
     pub(crate) fn new(start: i64) -> Self {
-        Self { count: start, reads: AtomicU32::new(0) }
+        Self { count: start, met: AtomicU32::new(0) }
     }
 
     pub(crate) fn positive(start: i64) -> Result<Self, String> {
@@ -45,8 +45,17 @@ impl Counter {
     }
 
     pub(crate) fn get(&self) -> i64 {
-        self.reads.fetch_add(1, SeqCst);
         self.count
+    }
+
+    /// Waits until so many calls are in this method. False: they do not come.
+    pub(crate) fn meet(&self, calls: u32) -> bool {
+        let end = Instant::now() + PATIENCE;
+        self.met.fetch_add(1, SeqCst);
+        while self.met.load(SeqCst) < calls && Instant::now() < end {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        self.met.load(SeqCst) >= calls
     }
 
     pub(crate) fn checked_div(&self, by: i64) -> Result<i64, String> {

@@ -6,12 +6,12 @@ use std::sync::atomic::Ordering::SeqCst;
 use std::thread;
 use std::time::Duration;
 
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
+use nix::sys::signal::Signal;
 
 use crate::objects::{CounterProxy, KeeperProxy, manager, until_objects};
 use crate::support::scratch::Scratch;
 use crate::support::shared_counter::{Stage, stage as new_stage, until};
+use crate::support::signals;
 use process_task::channel::{Descriptor, Key};
 use process_task::managed::{Condition, Dict, Lock, Queue};
 use process_task::{ErrorKind, Manager, ManagerHandle, ProcessBuilder, StartMethod, process_task};
@@ -27,10 +27,6 @@ under_every_start_method! {
     handle_waits_for_the_end,
     port_without_a_host_is_of_this_machine,
     keys_that_are_wrong_empty_or_short_are_refused,
-}
-
-fn kill_with(pid: u32, signal: Signal) {
-    kill(Pid::from_raw(pid.cast_signed()), signal).unwrap();
 }
 
 #[process_task]
@@ -175,9 +171,9 @@ fn sigterm_ends_a_program_that_serves_forever(method: StartMethod) {
             }
         };
         keeper.forget().unwrap();
-        // It may be about to wait: a signal that comes before ends it as any.
-        thread::sleep(Duration::from_millis(200));
-        kill_with(program.pid().unwrap(), signal);
+        // A signal that comes before ends it as any.
+        signals::until_caught(program.pid().unwrap(), signal);
+        signals::send(program.pid().unwrap(), signal);
         assert_eq!(program.join().unwrap(), Some(0));
         until(&dropped, 1);
         there.wait();
@@ -191,7 +187,7 @@ fn sigterm_ends_a_manager_gracefully(method: StartMethod) {
     let manager = manager(method);
     let dropped = new_stage();
     let keeper = KeeperProxy::new(&manager, Some(dropped.clone())).unwrap();
-    kill_with(manager.pid(), Signal::SIGTERM);
+    signals::send(manager.pid(), Signal::SIGTERM);
     assert_eq!(manager.wait().unwrap().code(), Some(0));
     until(&dropped, 1);
     let error = keeper.forget().unwrap_err();

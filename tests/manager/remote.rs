@@ -18,6 +18,7 @@ use process_task::{ErrorKind, Manager, ManagerHandle, ProcessBuilder, StartMetho
 under_every_start_method! {
     connected_process_makes_and_calls_objects,
     calls_of_one_connection_run_side_by_side,
+    process_that_has_connected_starts_no_pool,
     key_is_needed_to_connect,
     killed_client_is_let_go_of,
     killed_manager_is_gone_for_those_connected,
@@ -66,12 +67,21 @@ fn calls_of_one_connection_run_side_by_side(method: StartMethod) {
     let manager = listening(method, &key);
     let counter = CounterProxy::new(&connected(&manager, &key), 5).unwrap();
     thread::scope(|scope| {
-        let calls: Vec<_> = (0..8).map(|_| scope.spawn(|| counter.sleep(Duration::from_millis(100)))).collect();
+        // None returns before all have begun.
+        let calls: Vec<_> = (0..8).map(|_| scope.spawn(|| counter.meet(8))).collect();
         assert_eq!(counter.get().unwrap(), 5);
         for call in calls {
-            call.join().unwrap().unwrap();
+            assert!(call.join().unwrap().unwrap());
         }
     });
+}
+
+fn process_that_has_connected_starts_no_pool(method: StartMethod) {
+    let key = Key::random().unwrap();
+    let manager = listening(method, &key);
+    let error = process_task::managed::Pool::new(&connected(&manager, &key), 1).unwrap_err();
+    assert!(error.to_string().contains("cannot start a pool"), "{error}");
+    until_objects(&manager, 0);
 }
 
 fn key_is_needed_to_connect(method: StartMethod) {

@@ -10,13 +10,12 @@ use std::sync::atomic::Ordering::SeqCst;
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use nix::sys::signal::{Signal, kill, raise};
-use nix::unistd::Pid;
+use nix::sys::signal::{Signal, raise};
 
 use crate::objects::{CounterProxy, until_objects};
 use crate::support::scratch::Scratch;
 use crate::support::shared_counter::{Stage, reach, stage as new_stage, until, until_killed};
-use crate::support::{PATIENCE, eventually};
+use crate::support::{PATIENCE, eventually, signals};
 use process_task::channel::Key;
 use process_task::managed::Lock;
 use process_task::{ErrorKind, Manager, ManagerHandle, ProcessBuilder, StartMethod, process_task};
@@ -145,9 +144,8 @@ fn hold_by_path(path: std::path::PathBuf, stage: &Stage, stops: bool) -> String 
 }
 
 fn resume(pid: u32) {
-    kill(Pid::from_raw(pid.cast_signed()), Signal::SIGCONT).unwrap();
+    signals::send(pid, Signal::SIGCONT);
 }
-
 fn client_that_vanishes_poisons_its_locks(method: StartMethod) {
     let key = Key::random().unwrap();
     let (manager, lock) = with_lock(method, &key);
@@ -157,7 +155,8 @@ fn client_that_vanishes_poisons_its_locks(method: StartMethod) {
     let process = ProcessBuilder::new().start_method(method).spawn(hold_by_port, args).unwrap();
     until(&stage, 1);
     until_objects(&manager, 4);
-    thread::sleep(LEASE);
+    // One that says nothing loses its lock in this time.
+    thread::sleep(LEASE * 2);
     assert!(lock.is_locked().unwrap());
     cable.cut();
     let since = Instant::now();
@@ -219,6 +218,7 @@ fn client_of_this_machine_that_is_stopped_keeps_its_locks(method: StartMethod) {
     let stage = new_stage();
     let process = ProcessBuilder::new().start_method(method).spawn(hold_by_path, (path, &stage, true)).unwrap();
     until(&stage, 1);
+    signals::until_stopped(process.pid().unwrap());
     thread::sleep(LEASE);
     assert!(lock.is_locked().unwrap());
     resume(process.pid().unwrap());

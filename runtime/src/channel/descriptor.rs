@@ -45,16 +45,17 @@ use crate::sys::fd;
 #[derive(Clone)]
 #[doc(alias = "File")]
 #[doc(alias = "send_handle")]
-pub struct Descriptor(Arc<Open>);
+pub struct Descriptor(Arc<OpenDescriptor>);
 
+/// A descriptor that travels, of whatever kind.
 #[derive(Debug)]
-struct Open(OwnedFd);
+pub(crate) struct OpenDescriptor(pub(crate) OwnedFd);
 
 impl Descriptor {
     /// Of a `File`, a `TcpStream`, and whatever else owns one.
     #[must_use]
     pub fn new(of: impl Into<OwnedFd>) -> Self {
-        Self(Arc::new(Open(of.into())))
+        Self(Arc::new(OpenDescriptor(of.into())))
     }
 
     /// The descriptor itself, from which a `File`, a `TcpStream` and so on can be made.
@@ -84,7 +85,7 @@ impl fmt::Debug for Descriptor {
     }
 }
 
-impl Handle for Open {
+impl Handle for OpenDescriptor {
     fn descriptor(&self) -> BorrowedFd<'_> {
         self.0.as_fd()
     }
@@ -93,6 +94,7 @@ impl Handle for Open {
         false
     }
 
+    /// It may be an end, or hold an object: no forgotten copy may stay.
     fn is_end(&self) -> bool {
         true
     }
@@ -106,7 +108,8 @@ impl Serialize for Descriptor {
 
 impl<'de> Deserialize<'de> for Descriptor {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Self, D::Error> {
-        let open = handles::open(u32::deserialize(deserializer)?, |descriptor| Ok(Arc::new(Open(descriptor))));
+        let open =
+            handles::open(u32::deserialize(deserializer)?, |descriptor| Ok(Arc::new(OpenDescriptor(descriptor))));
         open.map(Self).map_err(D::Error::custom)
     }
 }

@@ -6,10 +6,10 @@
 //! |---|---|
 //! | a worker | the call that it was running, which fails with that; another takes its place |
 //! | a client | its calls that no worker has begun are not made; what the others give is thrown away |
-//! | a client's patience | the same, of that call |
+//! | a client's time is over | the same, of that call |
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, Weak};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use super::encoded_task::EncodedTask;
@@ -101,6 +101,10 @@ impl Gathered {
 #[process_object(crate = crate)]
 impl RawPool {
     pub(crate) fn new(workers: usize) -> Result<Self, SentError> {
+        if deferred::is_from_elsewhere() {
+            let reason = "a process that has connected to a manager cannot start a pool in it";
+            return Err(SentError::of(&Error::invalid(reason)));
+        }
         let pool = Pool::builder().workers(workers).build().map_err(|error| SentError::of(&error))?;
         let core = PoolCore { pool, calls: Mutex::default(), registrations: Registrations::default() };
         Ok(Self { core: Arc::new(core) })
@@ -114,10 +118,7 @@ impl RawPool {
         let known = lookup(task).filter(|_| !deferred::is_from_elsewhere());
         let Some(registration) = known else { return refuse(&Error::unknown_task()) };
         let (core, client) = (&self.core, deferred::caller().client);
-        core.registrations.add(client, || {
-            let this: Weak<PoolCore> = Arc::downgrade(core);
-            this
-        });
+        core.registrations.add(client, core);
         if arguments.is_empty() {
             return Vec::new();
         }

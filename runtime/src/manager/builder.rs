@@ -212,7 +212,10 @@ impl ManagerBuilder {
         };
         let process = ProcessBuilder::new().name(&name).attributes(self.options).spawn(serve, parts)?;
         let process = wait_until_it_serves(process, &shared, initializer.as_ref())?;
-        let client = Client::connect((id, &name), || Ok((sender, shared)))?;
+        let client = Client::connect((id, &name), || Ok((sender, shared))).inspect_err(|_| {
+            // It would wait for clients until this process ends.
+            let _ = process.kill();
+        })?;
         let process = Arc::new(Mutex::new(process));
         let _ = client.process.set(Arc::clone(&process));
         Ok(Manager::new(Route::Client(client), process))

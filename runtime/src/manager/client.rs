@@ -7,7 +7,7 @@
 //! and its answer by the queue of replies of this process, which one of the threads that wait reads for all.
 
 use std::collections::HashMap;
-use std::sync::atomic::Ordering::{Acquire, Relaxed, SeqCst};
+use std::sync::atomic::Ordering::{Acquire, Relaxed};
 use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::sync::{Arc, Mutex, OnceLock, Weak};
 use std::time::{Duration, Instant};
@@ -18,7 +18,7 @@ use super::held::Held;
 use super::memory::{ClientMemory, ManagerMemory};
 use super::pending::{Inbox, OrderedCall, Pending};
 use super::slots::SLOT_BYTES;
-use super::turn::nudge;
+use super::turn::{hurry, nudge};
 use super::wakeup;
 use super::wire::{
     Answer, CallPayload, CallReply, ClientRequest, Hello, ManagerId, ManagerIntroduction, ManagerQuestion, Status,
@@ -36,7 +36,7 @@ use crate::sys::mutex::MutexExt as _;
 use crate::sys::{Errno, atfork, fd, process};
 
 /// How long a thread waits before it asks whether the manager's leader is stuck.
-pub(super) const PATIENCE: Duration = Duration::from_millis(1);
+pub(super) const NUDGE_AFTER: Duration = Duration::from_millis(1);
 
 /// After how many calls by the queue the answers that no thread waits for are read.
 const READ_INTERVAL: u64 = 64;
@@ -203,13 +203,19 @@ impl Client {
     }
 
     /// Sends a request that needs no answer. If the manager is gone, there is nothing to tell it.
-    pub(super) fn tell(&self, mut request: ClientRequest) {
+    pub(super) fn tell(&self, request: ClientRequest) {
+        // Counting depends on it, so it is not given up while the manager lives.
+        self.tell_until(request, None);
+    }
+
+    /// As [`tell`](Self::tell), but gives up at `deadline`.
+    pub(super) fn tell_until(&self, mut request: ClientRequest, deadline: Option<Instant>) {
         if self.is_foreign() {
             return;
         }
-        // Counting depends on it, so it is not given up while the manager lives.
         while let Err(SendTimeoutError::Timeout(again)) = self.send(request, MAX_SLEEP) {
-            if self.inbox.is_over() || !self.is_manager_alive() {
+            let is_late = deadline.is_some_and(|deadline| Instant::now() >= deadline);
+            if is_late || self.inbox.is_over() || !self.is_manager_alive() {
                 return;
             }
             request = again;
@@ -377,10 +383,8 @@ impl Client {
 
     /// Has a thread of the manager see to it that a call for which no thread waits is not kept by a long one before it.
     pub(super) fn hurry(&self) {
-        if let ClientLink::Local(local) = &self.link
-            && local.shared.words().ticks.load(SeqCst) == 0
-        {
-            nudge(&local.shared);
+        if let ClientLink::Local(local) = &self.link {
+            hurry(&local.shared);
         }
     }
 
@@ -389,8 +393,11 @@ impl Client {
     /// # Errors
     /// As [`call`](Self::call).
     pub(super) fn wait(&self, number: u64, pending: &Pending, deadline: Option<Instant>) -> Result<Answer> {
-        let patient_until = Instant::now() + PATIENCE;
-        let mut until = Some(patient_until);
+        if self.is_foreign() {
+            return Err(foreign());
+        }
+        let nudge_at = Instant::now() + NUDGE_AFTER;
+        let mut until = Some(nudge_at);
         loop {
             let next = Instant::now() + MAX_SLEEP;
             let look_at = [until, deadline, Some(next)].into_iter().flatten().min().unwrap_or(next);
@@ -468,6 +475,7 @@ impl Client {
             self.unclaimed(number, if answer.status == Status::Done { answer.object } else { 0 });
         }
         self.tell(ClientRequest::Cancel { client: self.number, call: number });
+        self.hurry();
     }
 
     /// An answer came that no thread waits for: the object that it may have brought is let go of.

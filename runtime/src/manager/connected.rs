@@ -212,7 +212,11 @@ impl Connected {
             state = self.state.lock_unpoisoned();
             match unsent {
                 None => state.sent(bytes),
-                Some(reply) => state.answers.push_front(reply),
+                Some(reply) => {
+                    // It may be another one, which says why the first could not be sent.
+                    state.answer_bytes = state.answer_bytes - bytes + cost(&reply);
+                    state.answers.push_front(reply);
+                }
             }
             self.changed.notify_all();
             if state.answers.is_empty() {

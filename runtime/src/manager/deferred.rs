@@ -199,6 +199,10 @@ pub(crate) fn register(client: u32, waitable: Weak<dyn ClientBound>) {
             waitables.retain(|waitable| waitable.strong_count() > 0);
         }
         waitables.push(waitable);
+        // The news of its end may have come before.
+        if !is_client(client) {
+            waits.remove(&client);
+        }
     }
 }
 

@@ -58,6 +58,11 @@ pub(crate) enum Route {
 }
 
 impl Route {
+    /// Whether the manager is reached by a connection.
+    pub(super) fn is_connected(&self) -> bool {
+        matches!(self, Self::Client(client) if matches!(client.link, ClientLink::Connected(_)))
+    }
+
     pub(super) fn id(&self) -> ManagerId {
         match self {
             Self::Client(client) => client.id,

@@ -59,6 +59,20 @@ fn garbage_in_memory_harms_no_other_client() {
     attacked.is_sound();
 }
 
+/// No call was made before, so that no thread stands by yet.
+#[test]
+fn client_that_reads_no_answer_keeps_no_other_waiting() {
+    let attacked = Attacked::new().unwrap();
+    let number = attacked.shared.words().clients.fetch_add(1, Relaxed) + 1;
+    // Not read from: the second answer has no room.
+    let (replies, _receiver) = Queue::bounded(1).unwrap().split();
+    attacked.hello(number, (replies, &Arc::new(ClientMemory::create().unwrap()))).unwrap();
+    for call in 1..3 {
+        attacked.send(ClientRequest::Ask { client: number, call, question: ManagerQuestion::Stats });
+    }
+    attacked.is_sound();
+}
+
 #[test]
 fn requests_that_make_no_sense_are_not_heard() {
     let attacked = Attacked::new().unwrap();

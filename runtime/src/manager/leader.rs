@@ -79,8 +79,11 @@ pub(super) fn start(server: &Arc<Server>) -> std::io::Result<()> {
 }
 
 fn spawn(threads: &Arc<ServerThreads>) -> std::io::Result<()> {
-    let threads = Arc::clone(threads);
-    thread::Builder::new().name("process-task".to_owned()).spawn(move || work(&threads)).map(drop)
+    let of_thread = Arc::clone(threads);
+    // Before it runs, so that no second one is started meanwhile.
+    threads.server.turn.add_standby();
+    let spawned = thread::Builder::new().name("process-task".to_owned()).spawn(move || work(&of_thread));
+    spawned.map(drop).inspect_err(|_| threads.server.turn.remove_standby())
 }
 
 /// Tells the leader of clients and messages that are gone, until the manager has ended.
@@ -113,6 +116,7 @@ fn work(threads: &Arc<ServerThreads>) {
                 return;
             }
         }
+        server.turn.add_standby();
     }
 }
 
@@ -127,21 +131,22 @@ impl ServerThreads {
             }
             Some(Job::Slot(peer, memory, at, head)) => {
                 note(&self.last_caller, memory.words().cpu.load(Relaxed));
-                self.begin_call(lead);
+                self.begin(lead);
                 self.call_in_slot((&peer, &memory), (at, head), scratch, lead);
                 server.turn.end(lead)
             }
             Some(Job::Request(ClientRequest::Call { client, call, method, object, body })) => {
                 let place = run::line_up(server, method, object);
-                self.begin_call(lead);
+                self.begin(lead);
                 self.call_in_queue((client, call), (method, object, body), place, lead);
                 server.turn.end(lead)
             }
             Some(Job::Request(ClientRequest::Ask { client, call, question })) => {
                 let peer = server.tables.lock_unpoisoned().peer(client);
                 if let Some(peer) = peer {
+                    // It may drop objects.
+                    self.begin(lead);
                     let (status, bytes) = server.ask(client, question);
-                    server.turn.begin(lead);
                     send(server, &peer, (call, status, 0), (&bytes, &Handles::default()));
                     return server.turn.end(lead);
                 }
@@ -151,23 +156,25 @@ impl ServerThreads {
                 self.yields.store(true, Relaxed);
                 let is_end = matches!(request, ClientRequest::Shutdown);
                 let dropped = server.control(request);
-                if is_end || !dropped.is_empty() {
-                    server.turn.begin(lead);
+                let mut leads = true;
+                if !dropped.is_empty() {
+                    self.begin(lead);
                     drop_all(dropped);
-                    if is_end {
-                        server.end();
-                    }
-                    return server.turn.end(lead);
+                    leads = server.turn.end(lead);
                 }
-                true
+                if is_end {
+                    server.end();
+                }
+                leads
             }
         }
     }
 
-    /// The leader begins a call, which another thread must be able to take its place in.
-    fn begin_call(self: &Arc<Self>, lead: &mut Lead) {
+    /// The leader begins what may take long: a call, a drop, or an answer to a client that does not read. Another thread
+    /// must be able to take its place meanwhile.
+    fn begin(self: &Arc<Self>, lead: &mut Lead) {
         if self.server.turn.lacks_standby() {
-            // Without one a long call keeps the others waiting; then the next call tries it again.
+            // Where there is no thread to be had, it is tried again the next time.
             let _ = spawn(self);
         }
         self.server.turn.begin(lead);

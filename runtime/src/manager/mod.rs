@@ -26,7 +26,7 @@
 //! | a client that holds a lock | the lock is released, and poisoned | `tests/manager/waiting.rs`: `lock_of_a_killed_holder_is_released_and_poisoned` |
 //! | a client that waits for a lock | nothing: the next one gets it | `lock_of_a_killed_waiter_goes_to_the_next` |
 //! | a client that has permits, or has borrowed items | they come back | `permits_of_a_killed_holder_come_back`, `items_of_a_killed_borrower_come_back` |
-//! | a client that was notified and did not return | nothing: the notification goes to the next one | `notification_of_a_killed_waiter_goes_to_the_next` |
+//! | a client that was notified and did not return | nothing: the notification goes to the next one; if it had the lock again, the lock is poisoned | `notification_of_a_killed_waiter_goes_to_the_next` |
 //! | a client that has connected | the same as of any: its connection ends with it | `tests/manager/remote.rs`: `killed_client_is_let_go_of` |
 //! | a client's machine, or the network | the same, after the lease | `tests/manager/remote_lease.rs`: `client_that_vanishes_poisons_its_locks` |
 //! | a client on another machine is stopped | the same | `client_that_is_stopped_has_the_lease_and_no_more` |

@@ -6,13 +6,14 @@ use std::ops::Deref;
 use std::os::fd::AsFd as _;
 use std::process::ExitStatus;
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::builder::{ManagerBuilder, Started};
 use super::handle::ManagerHandle;
 use super::held::Route;
 use super::wire::ClientRequest;
 use crate::error::{Elapsed, Error, Result};
+use crate::sync::futex_wait;
 use crate::sys::mutex::MutexExt as _;
 use crate::sys::signal::{self, EndRequests};
 use crate::sys::{Errno, atfork, errno_of, poll};
@@ -103,7 +104,15 @@ impl Manager {
     /// # Errors
     /// [`Elapsed`]: the process has not ended in time. Inside: as [`try_wait`](Self::try_wait).
     pub fn wait_timeout(&self, timeout: Duration) -> std::result::Result<Result<ExitStatus>, Elapsed> {
-        self.process.lock_unpoisoned().wait_timeout(timeout)
+        let end = futex_wait::deadline_after(timeout);
+        loop {
+            // Not for as long as it takes at once: other threads ask, too.
+            let left = end.map_or(Duration::MAX, |end| end.saturating_duration_since(Instant::now()));
+            let ended = self.process.lock_unpoisoned().wait_timeout(left.min(LOOK_INTERVAL));
+            if ended.is_ok() || left <= LOOK_INTERVAL {
+                return ended;
+            }
+        }
     }
 
     /// Waits until the manager's process has ended, and returns how.
@@ -112,8 +121,7 @@ impl Manager {
     /// As [`try_wait`](Self::try_wait).
     pub fn wait(&self) -> Result<ExitStatus> {
         loop {
-            // Not for as long as it takes at once: other threads ask, too.
-            if let Ok(status) = self.wait_timeout(LOOK_INTERVAL) {
+            if let Ok(status) = self.wait_timeout(Duration::MAX) {
                 return status;
             }
         }
@@ -157,13 +165,13 @@ impl Manager {
             return Ok(());
         }
         if let Route::Client(client) = self.handle.way() {
-            client.tell(ClientRequest::Shutdown);
+            client.tell_until(ClientRequest::Shutdown, futex_wait::deadline_after(EXIT_TIMEOUT));
+            client.hurry();
         }
-        let mut process = self.process.lock_unpoisoned();
-        if process.wait_timeout(EXIT_TIMEOUT).is_err() {
-            process.kill()?;
+        if self.wait_timeout(EXIT_TIMEOUT).is_err() {
+            self.kill()?;
             // A process that cannot die ends with the program.
-            let _ = process.wait_timeout(EXIT_TIMEOUT);
+            let _ = self.wait_timeout(EXIT_TIMEOUT);
         }
         Ok(())
     }

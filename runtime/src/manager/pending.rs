@@ -15,6 +15,7 @@ use std::time::{Duration, Instant};
 use super::wire::{Answer, CallReply, Status};
 use crate::channel::{QueueReceiver, RecvTimeoutError};
 use crate::error::Error;
+use crate::reactor;
 use crate::sys::mutex::MutexExt as _;
 
 /// How long to try again where the kernel refuses what the next answer needs, such as room for descriptors.
@@ -105,7 +106,7 @@ impl Pending {
         self.changed.notify_all();
         drop(state);
         if let Some(waker) = waker {
-            waker.wake();
+            reactor::wake(waker);
         }
     }
 
@@ -379,7 +380,8 @@ impl Inbox {
         }
         let (bytes, received) = body.unpack();
         let answer = Answer { status, object, bytes, received };
-        let pending = match self.pending.lock_unpoisoned().entry(call) {
+        let mut all = self.pending.lock_unpoisoned();
+        let pending = match all.entry(call) {
             Entry::Occupied(known) => Some(Arc::clone(known.get())),
             // Its thread does not know yet that the answer comes by the queue.
             Entry::Vacant(place) if call & IN_SLOT != 0 => {
@@ -389,12 +391,15 @@ impl Inbox {
             Entry::Vacant(_) => None,
         };
         let Some(pending) = pending else {
+            drop(all);
             if answer.status == Status::Done {
                 unclaimed(call, object);
             }
             return;
         };
+        // One lock before the other is released: a thread that forgets the call meanwhile would count it as answered, too.
         let mut state = pending.state.lock_unpoisoned();
+        drop(all);
         let queued = state.queued.take();
         drop(queued);
         if state.ignored {

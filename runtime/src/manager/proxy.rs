@@ -26,7 +26,7 @@ use crate::task::{Object, Task};
 
 /// A reference to an object of type `O` that lives in a manager.
 ///
-/// What is made by [`#[process_object]`](macro@crate::process_object), say `CounterProxy` for `Counter`, derefs to this. It
+/// What is made by [`#[process_object]`](macro@crate::process_object), say `CounterProxy` for `Counter`, is one of these. It
 /// can be cloned, compared, and passed to any process. The object is dropped when its last proxy is, wherever that is,
 /// also if its process is killed.
 ///
@@ -155,9 +155,24 @@ impl<O: Object> Proxy<O> {
         CallHandle::start(&self.held, task, args, self.deadline())
     }
 
-    /// Whether a call may be given up.
-    pub(crate) fn has_timeout(&self) -> bool {
-        self.timeout.is_some()
+    /// The time that each call has.
+    pub(crate) fn timeout(&self) -> Option<Duration> {
+        self.timeout
+    }
+
+    /// Whether an answer may get lost between the manager and this process while both live: the call may be given up, or the answer
+    /// may be refused by the connection.
+    pub(crate) fn may_lose_answers(&self) -> bool {
+        self.timeout.is_some() || self.held.way.is_connected()
+    }
+
+    /// What a call comes to that must be made in any case, such as a release. It is waited for as long as each call has; then it
+    /// goes on without this thread.
+    pub(crate) fn unless_late<T>(&self, call: CallHandle<T>) -> Result<T> {
+        call.join_timeout(self.timeout.unwrap_or(Duration::MAX)).unwrap_or_else(|_late| {
+            let way = &self.held.way;
+            Err(Error::new(ErrorKind::Elapsed, Execution::Unknown).in_process(way.name(), way.pid()))
+        })
     }
 
     fn deadline(&self) -> Option<Instant> {

@@ -75,7 +75,7 @@ pub(super) fn introduction() -> Introduction {
     Introduction { fingerprint: fingerprint(), program: program.unwrap_or_default(), manager: None }
 }
 
-/// Listens, and serves those who connect, until the process ends. Returns where.
+/// Listens, and serves the processes that connect, until the process ends. Returns where.
 ///
 /// # Errors
 /// One of the addresses cannot be listened at, or there is no thread to be had.

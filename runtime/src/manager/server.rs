@@ -15,7 +15,7 @@ use super::memory::ManagerMemory;
 use super::run::{self, MethodCall};
 use super::stats::ManagerStats;
 use super::tables::{Dropped, Peer, PeerLink, Tables};
-use super::turn::Turn;
+use super::turn::{Turn, hurry};
 use super::wakeup;
 use super::wire::{
     AlignedBytes, Answer, CallPayload, CallReply, ClientRequest, Hello, ManagerId, ManagerQuestion, NO_CALL, Status,
@@ -148,6 +148,8 @@ impl Server {
             Err(TryRecvError::Failed(error)) => error,
             Err(_) => return None,
         };
+        // There may be more behind it.
+        self.shared.announce(wakeup::QUEUE);
         if !matches!(error.kind(), ErrorKind::ChannelFailed { .. }) {
             // It could not be decoded, and is gone.
             return None;
@@ -175,11 +177,13 @@ impl Server {
     pub(super) fn tell(&self, request: ClientRequest) {
         let _ = self.sender.send(request);
         self.shared.announce(wakeup::QUEUE);
+        hurry(&self.shared);
     }
 
     /// Handles a request that is no call. The objects to which it took the last reference are to be dropped.
     ///
-    /// Runs in: the leader, which is not busy, so that requests take effect in their order.
+    /// Runs in: the leader, which is not busy, so that requests take effect in their order; and the threads of connections, for
+    /// theirs.
     pub(super) fn control(&self, request: ClientRequest) -> Dropped {
         match request {
             ClientRequest::Cancel { client, call } => {

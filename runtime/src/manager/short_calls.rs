@@ -5,7 +5,7 @@
 use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release};
 use std::time::Instant;
 
-use super::client::{Client, LocalLink, PATIENCE};
+use super::client::{Client, LocalLink, NUDGE_AFTER};
 use super::pending::IN_SLOT;
 use super::slots::{self, CallSlot, Head, SLOT_BYTES, SLOTS};
 use super::turn::nudge;
@@ -53,8 +53,8 @@ impl Client {
         }
     }
 
-    /// Whether the manager lives and has let go of this client, since it had no descriptors left.
-    fn is_refused(&self) -> bool {
+    /// Whether nothing will come any more, once what has come was read.
+    fn has_lost_its_queue(&self) -> bool {
         let nothing = || false;
         self.inbox.read_for_room(Instant::now(), nothing, |call, object| self.unclaimed(call, object));
         self.inbox.is_over()
@@ -76,7 +76,7 @@ impl Client {
     #[cold]
     fn wait_in_slot(&self, local: &LocalLink, (at, slot): (usize, &CallSlot), deadline: Option<Instant>) -> Result<()> {
         let since = Instant::now();
-        let mut longest = PATIENCE;
+        let mut longest = NUDGE_AFTER;
         while let Some(asleep) = slot.prepare_sleep() {
             let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
             futex::wait_until(&slot.state, asleep, left.map_or(longest, |left| left.min(longest)));
@@ -84,7 +84,7 @@ impl Client {
                 break;
             }
             let is_late = deadline.is_some_and(|deadline| Instant::now() >= deadline);
-            let is_gone = !self.is_manager_alive() || self.is_refused();
+            let is_gone = !self.is_manager_alive() || self.has_lost_its_queue();
             // It may have answered before it ended.
             if (is_late || is_gone) && !slot.is_answered() {
                 let execution = if slot.take_back() {

@@ -53,15 +53,25 @@ impl Turn {
         Self { word: AtomicU64::new(VACANT), standby: AtomicUsize::new(0) }
     }
 
-    /// Waits until this thread is the leader. `None`: the manager has threads enough.
+    /// One more thread stands by, or is about to.
+    pub(super) fn add_standby(&self) {
+        self.standby.fetch_add(1, AcqRel);
+    }
+
+    /// One less does.
+    pub(super) fn remove_standby(&self) {
+        self.standby.fetch_sub(1, AcqRel);
+    }
+
+    /// Waits until this thread, which was [counted](Self::add_standby), is the leader. `None`: the manager has threads enough.
+    /// Either way it is not counted any more.
     pub(super) fn wait(&self, shared: &ManagerMemory) -> Option<Lead> {
         let nudges = &shared.words().nudges;
-        self.standby.fetch_add(1, AcqRel);
         let since = Instant::now();
         loop {
             let seen = nudges.load(Acquire);
             if let Some(lead) = self.tick(shared) {
-                self.standby.fetch_sub(1, AcqRel);
+                self.remove_standby();
                 return Some(lead);
             }
             if self.standby.load(Relaxed) <= KEPT_STANDBY {
@@ -151,6 +161,13 @@ impl Turn {
         if self.word.compare_exchange(lead.0, next, AcqRel, Relaxed).is_ok() {
             nudge(shared);
         }
+    }
+}
+
+/// As [`nudge`], unless a thread looks already.
+pub(super) fn hurry(shared: &ManagerMemory) {
+    if shared.words().ticks.load(SeqCst) == 0 {
+        nudge(shared);
     }
 }
 

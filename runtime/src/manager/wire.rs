@@ -57,9 +57,9 @@ pub(crate) enum ClientRequest {
     Release { client: u32, object: u64 },
     /// The client does not wait for this call any more.
     Cancel { client: u32, call: u64 },
-    /// A client's process has ended. The manager's own thread says so.
+    /// A client's process, or its connection, has ended. A thread of the manager says so.
     ClientGone { client: u32 },
-    /// A message is gone. The manager's own thread says so.
+    /// A message is gone. A thread of the manager says so.
     TicketGone { ticket: u64 },
     /// The manager is to end.
     Shutdown,
@@ -96,7 +96,7 @@ pub(crate) struct ManagerIntroduction {
     pub(super) limits: ConnectionLimits,
 }
 
-/// The number that no call has. An answer with it says that the manager lives.
+/// The number that no call has. An answer with it is about the connection: that the manager lives, or why it ends.
 pub(super) const NO_CALL: u64 = 0;
 
 /// What the manager itself is asked.

@@ -253,7 +253,9 @@ fn manager_killed_at_any_step_leaves_a_call_that_is_told_apart() {
 
 #[test]
 fn call_is_taken_or_taken_back_and_never_both() {
-    explore(20, || {
+    let all = std::sync::Arc::new(std::sync::Mutex::new(Vec::new()));
+    let noted = std::sync::Arc::clone(&all);
+    explore(20, move || {
         let (world, leader) = World::with_leader(FOR_EVER);
         let slot = &world.slots[0];
         slot.request(Head { what: 7, object: 8, call: 9, len: 0 });
@@ -264,7 +266,10 @@ fn call_is_taken_or_taken_back_and_never_both() {
         leader.join().unwrap();
         assert_eq!(slot.is_answered(), !back);
         assert!(!slot.is_untouched());
+        noted.lock().unwrap().push(back);
     });
+    let seen = all.lock().unwrap();
+    assert!(seen.contains(&true) && seen.contains(&false), "both happen");
 }
 
 the_checker_finds! {

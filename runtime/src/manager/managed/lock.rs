@@ -7,9 +7,10 @@ use std::fmt;
 use std::marker::PhantomData;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::thread;
+use std::time::Duration;
 
 use super::raw_lock::{LockAnswer, RawLockProxy};
-use super::typed::managed_type;
+use super::typed::{managed_type, release};
 use crate::error::{Error, Result};
 use crate::manager::handle::ManagerHandle;
 use crate::sync::{LockResult, PoisonError};
@@ -193,7 +194,8 @@ impl LockGuard<'_> {
     /// Releases the lock, and says whether that went well, as a drop does not.
     ///
     /// # Errors
-    /// The manager is gone.
+    /// The manager is gone, or has taken the lock back. Or the proxy's time is over: then the lock is released as soon as the
+    /// manager comes to that.
     #[doc(alias = "release")]
     pub fn unlock(self) -> Result<()> {
         let outcome = self.release();
@@ -203,7 +205,10 @@ impl LockGuard<'_> {
 
     fn release(&self) -> Result<()> {
         let poisons = !self.was_panicking && thread::panicking();
-        self.raw.unlock(self.owner, poisons).map(drop)
+        match release!(self.raw, unlock(self.owner, poisons))? {
+            LockAnswer::NotHeld => Err(not_held()),
+            _ => Ok(()),
+        }
     }
 }
 
@@ -225,7 +230,8 @@ impl fmt::Debug for LockGuard<'_> {
 /// Made by [`Lock::condition`] and [`ReentrantLock::condition`]. It can be cloned and passed to tasks, as the lock can.
 ///
 /// # If the other process dies
-/// One that waits costs nothing. A notification that was given to it is lost with it.
+/// One that waits costs nothing: a notification that was given to it goes to the next one. If it has the lock again already,
+/// the lock is poisoned.
 ///
 /// # Examples
 /// ```
@@ -274,7 +280,10 @@ impl Condition {
             drop(std::mem::ManuallyDrop::into_inner(guard));
             return Err(Error::invalid("the guard is of another lock than the condition"));
         }
-        let answer = raw.later().wait(self.number, owner).join()?;
+        let answer = raw.later().wait(self.number, owner).join().inspect_err(|_| {
+            // The wait may not have begun, and then the lock is still held.
+            drop(raw.with_timeout(Duration::MAX).later().unlock(owner, false));
+        })?;
         settled(raw, owner, answer)?.ok_or_else(not_held)
     }
 

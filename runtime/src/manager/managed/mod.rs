@@ -1,4 +1,4 @@
-//! The collections of [`managed`](crate::managed): a typed proxy each, and the untyped object that a manager keeps.
+//! The types of [`managed`](crate::managed): a typed proxy each, and the untyped object that a manager keeps.
 //!
 //! Runs in: clients, and managers.
 

@@ -7,7 +7,7 @@ use std::ops::Deref;
 
 use super::raw_queue::{GetAnswer, PutAnswer, RawQueueProxy};
 use super::stored::Stored;
-use super::typed::managed_type;
+use super::typed::{managed_type, release};
 use crate::channel::Message;
 use crate::error::{Error, ErrorKind, Execution, Result};
 use crate::manager::handle::ManagerHandle;
@@ -19,7 +19,8 @@ managed_type! {
     /// the speed of memory.
     ///
     /// # If the other process dies
-    /// An item that was on its way to it comes back, to the front. Calls that wait cost no thread of the manager.
+    /// An item that it waited for comes back, to the front. One that it has got is lost with it: a [`JoinableQueue`] lends its
+    /// items, and they come back. Calls that wait cost no thread of the manager.
     ///
     /// # Examples
     /// ```
@@ -191,7 +192,7 @@ impl<T: Message> Queue<T> {
     /// gone, or the time is over.
     #[doc(alias = "get")]
     pub fn recv(&self) -> Result<T> {
-        if !self.raw.__process_task_proxy().has_timeout()
+        if !self.raw.__process_task_proxy().may_lose_answers()
             && let Some(item) = self.taken(self.raw.try_take()?)?
         {
             return Ok(item);
@@ -205,9 +206,8 @@ impl<T: Message> Queue<T> {
     /// As [`recv`](Self::recv).
     #[doc(alias = "get_nowait")]
     pub fn try_recv(&self) -> Result<Option<T>> {
-        // Without a limit of time nothing can come between the manager's answer and this process.
-        let has_timeout = self.raw.__process_task_proxy().has_timeout();
-        self.taken(if has_timeout { self.raw.try_get()? } else { self.raw.try_take()? })
+        let is_lent = self.raw.__process_task_proxy().may_lose_answers();
+        self.taken(if is_lent { self.raw.try_get()? } else { self.raw.try_take()? })
     }
 
     fn taken(&self, answer: GetAnswer) -> Result<Option<T>> {
@@ -234,7 +234,7 @@ impl<T: Message> JoinableQueue<T> {
     /// manager is gone, or the time is over.
     #[doc(alias = "get")]
     pub fn recv(&self) -> Result<LentItem<'_, T>> {
-        if !self.raw.__process_task_proxy().has_timeout()
+        if self.raw.__process_task_proxy().timeout().is_none()
             && let Some(item) = self.lent(self.raw.try_get()?)?
         {
             return Ok(item);
@@ -297,11 +297,15 @@ impl<T> LentItem<'_, T> {
     /// Says that the item is done.
     ///
     /// # Errors
-    /// The manager is gone.
+    /// The manager is gone, or has taken the item back. Or the proxy's time is over: then the item is done as soon as the manager
+    /// comes to that.
     #[doc(alias = "task_done")]
     pub fn done(mut self) -> Result<()> {
         let ticket = std::mem::take(&mut self.ticket);
-        self.raw.done(ticket).map(drop)
+        if release!(self.raw, done(ticket))? {
+            return Ok(());
+        }
+        Err(Error::invalid("the item is not lent to this process any more, so that it may be done again elsewhere"))
     }
 }
 
@@ -317,7 +321,7 @@ impl<T> Drop for LentItem<'_, T> {
     fn drop(&mut self) {
         if self.ticket != 0 {
             // If the manager is gone, so is the queue.
-            let _ = self.raw.give_back(self.ticket);
+            let _ = release!(self.raw, give_back(self.ticket));
         }
     }
 }

@@ -78,7 +78,7 @@ impl RawDict {
         })
     }
 
-    /// As [`insert`](Self::insert), where neither value has handles, and nothing updates the entry. Else nothing is done.
+    /// As [`insert`](Self::insert), where neither value has handles, and this thread does not update the entry. Else nothing is done.
     pub(crate) fn insert_bytes(&self, key: &[u8], value: &[u8]) -> Result<Option<Vec<u8>>, ()> {
         let insert = |entries: &mut DictEntries| {
             if entries.get(key).is_some_and(|there| !there.is_plain()) {
@@ -168,15 +168,16 @@ impl RawDict {
 
     /// Takes out the entries at these keys, and puts those in that were not there, without values.
     pub(crate) fn toggle_all(&self, keys: &[Stored]) -> Result<(), UpdateError> {
-        let keys: HashSet<_> = keys.iter().map(Stored::bytes).collect();
+        let mut seen = HashSet::new();
+        let keys: Vec<_> = keys.iter().map(Stored::bytes).filter(|key| seen.insert(*key)).collect();
         let toggle = |entries: &mut DictEntries| {
-            for key in &keys {
+            for key in keys {
                 if entries.remove(key).is_none() {
                     entries.insert(key, Stored::default());
                 }
             }
         };
-        self.entries.write(|other| keys.contains(&**other), toggle)
+        self.entries.write(|other| seen.contains(&**other), toggle)
     }
 
     /// How many of these keys there are, and how many entries.
@@ -261,6 +262,15 @@ mod tests {
         assert_eq!((keys(&page), page.next.is_some()), (vec![0], true));
         let page = dict.page(page.next.unwrap(), 100);
         assert_eq!((keys(&page), page.next.is_some()), (vec![1], true));
+    }
+
+    #[test]
+    fn toggled_keys_come_in_the_order_of_their_call() {
+        let dict = RawDict::new();
+        dict.insert(&[7], stored(7)).unwrap();
+        let toggled: Vec<_> = (0..50).rev().chain([9, 9]).map(stored).collect();
+        dict.toggle_all(&toggled).unwrap();
+        assert_eq!(keys(&dict.page(0, 100)), (0..50).rev().filter(|key| *key != 7).collect::<Vec<_>>());
     }
 
     #[test]

@@ -7,7 +7,7 @@
 //! | the process of a call that waits for an event | nothing |
 //! | the process of a party that waits | the barrier breaks |
 
-use std::sync::{Arc, Mutex, MutexGuard, Weak};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use serde::{Deserialize, Serialize};
 
@@ -90,10 +90,7 @@ impl RawEvent {
     /// Is answered when the event is set.
     pub(crate) fn wait(&self) -> EventAnswer {
         let core = &self.core;
-        core.registrations.add(deferred::caller().client, || {
-            let this: Weak<EventCore> = Arc::downgrade(core);
-            this
-        });
+        core.registrations.add(deferred::caller().client, core);
         let mut state = core.state.lock_unpoisoned();
         if state.is_set {
             return EventAnswer::Set;
@@ -182,10 +179,7 @@ impl RawBarrier {
     /// Is answered when all have arrived, or when the barrier breaks.
     pub(crate) fn wait(&self) -> BarrierAnswer {
         let core = &self.core;
-        core.registrations.add(deferred::caller().client, || {
-            let this: Weak<BarrierCore> = Arc::downgrade(core);
-            this
-        });
+        core.registrations.add(deferred::caller().client, core);
         let mut state = core.state.lock_unpoisoned();
         if state.is_broken {
             return BarrierAnswer::Broken;

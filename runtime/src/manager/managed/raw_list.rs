@@ -112,9 +112,7 @@ impl RawList {
         self.elements.write(
             |()| true,
             |elements| {
-                if index < elements.list.len() {
-                    elements.index(index)?;
-                } else if index > elements.list.len() {
+                if index > elements.list.len() {
                     return Err(UpdateError::OutOfRange { index, len: elements.list.len() });
                 }
                 elements.version += 1;
@@ -194,10 +192,16 @@ impl RawList {
     pub(crate) fn repeat(&self, times: usize) -> Result<(), UpdateError> {
         self.change(|list| {
             let once: Vec<_> = if times == 0 { std::mem::take(list).into() } else { list.iter().cloned().collect() };
-            for _ in 1..times {
-                list.extend(once.iter().cloned());
+            let more = once.len().checked_mul(times.saturating_sub(1));
+            let has_room = more.is_some_and(|more| list.try_reserve_exact(more).is_ok());
+            if !has_room {
+                return Err(UpdateError::NoMemory);
             }
-        })
+            if !once.is_empty() {
+                list.extend((1..times).flat_map(|_| once.iter().cloned()));
+            }
+            Ok(())
+        })?
     }
 
     pub(crate) fn clear(&self) -> Result<(), UpdateError> {

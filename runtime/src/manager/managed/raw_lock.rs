@@ -1,4 +1,4 @@
-//! A lock as a manager keeps it, with its conditions: who holds it, and which calls wait for it.
+//! A lock as a manager keeps it, with its conditions: which client holds it, and which calls wait for it.
 //!
 //! Runs in: the manager. No thread waits.
 //!
@@ -6,10 +6,10 @@
 //! |---|---|
 //! | the holder's process | the lock is released and poisoned |
 //! | a waiter's process | nothing |
-//! | a waiter's patience | nothing: what was given to it meanwhile is taken back |
+//! | a waiter's time is over | nothing: what was given to it meanwhile is taken back |
 
 use std::collections::{HashMap, VecDeque};
-use std::sync::{Arc, Mutex, MutexGuard, Weak};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use serde::{Deserialize, Serialize};
 
@@ -123,6 +123,7 @@ impl LockState {
             *list = stay;
             out.extend::<VecDeque<_>>(gone);
         }
+        self.conditions.retain(|_, list| !list.is_empty());
         // What it was notified of, another one is to hear.
         for condition in out.iter().filter_map(|waiter| waiter.notified) {
             self.notify(condition, 1);
@@ -137,10 +138,7 @@ impl LockCore {
     }
 
     fn register(self: &Arc<Self>, client: u32) {
-        self.registrations.add(client, || {
-            let this: Weak<Self> = Arc::downgrade(self);
-            this
-        });
+        self.registrations.add(client, self);
     }
 
     /// What is left to do when the lock was given to a call: the call may be over.

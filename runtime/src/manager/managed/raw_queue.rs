@@ -6,7 +6,7 @@
 //! does not wait for the call any more, the item comes back, to the front.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::sync::{Arc, Mutex, MutexGuard, Weak};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use serde::{Deserialize, Serialize};
 
@@ -167,10 +167,7 @@ impl ItemsCore {
     }
 
     fn register(self: &Arc<Self>, client: u32) {
-        self.registrations.add(client, || {
-            let this: Weak<Self> = Arc::downgrade(self);
-            this
-        });
+        self.registrations.add(client, self);
     }
 
     /// Settles, once a call was put into a list. It may have been cancelled before.

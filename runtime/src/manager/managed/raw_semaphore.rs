@@ -6,10 +6,10 @@
 //! |---|---|
 //! | a holder's process | its permits come back |
 //! | a waiter's process | nothing |
-//! | a waiter's patience | nothing: what was given to it meanwhile comes back |
+//! | a waiter's time is over | nothing: what was given to it meanwhile comes back |
 
 use std::collections::{HashMap, VecDeque};
-use std::sync::{Arc, Mutex, MutexGuard, Weak};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use serde::{Deserialize, Serialize};
 
@@ -48,7 +48,7 @@ struct SemaphoreCore {
 #[derive(Debug)]
 struct SemaphoreState {
     free: u64,
-    /// Who has got which permit, by which call.
+    /// Which client has which permit, by which call.
     held: HashMap<u64, CallId>,
     last: u64,
     waiters: VecDeque<Deferred>,
@@ -79,10 +79,7 @@ impl SemaphoreCore {
     }
 
     fn register(self: &Arc<Self>, client: u32) {
-        self.registrations.add(client, || {
-            let this: Weak<Self> = Arc::downgrade(self);
-            this
-        });
+        self.registrations.add(client, self);
     }
 
     /// Gives free permits to the calls that have waited longest.

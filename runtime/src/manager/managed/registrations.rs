@@ -3,7 +3,7 @@
 //! Runs in: the manager.
 
 use std::collections::HashSet;
-use std::sync::{Mutex, Weak};
+use std::sync::{Arc, Mutex, Weak};
 
 use crate::manager::deferred::{self, ClientBound};
 use crate::sys::mutex::MutexExt as _;
@@ -14,9 +14,10 @@ pub(crate) struct Registrations(Mutex<HashSet<u32>>);
 
 impl Registrations {
     /// Has `waitable` hear of that client, if it does not yet.
-    pub(crate) fn add(&self, client: u32, waitable: impl FnOnce() -> Weak<dyn ClientBound>) {
+    pub(crate) fn add<W: ClientBound + 'static>(&self, client: u32, waitable: &Arc<W>) {
         if client != 0 && self.0.lock_unpoisoned().insert(client) {
-            deferred::register(client, waitable());
+            let waitable: Weak<W> = Arc::downgrade(waitable);
+            deferred::register(client, waitable);
         }
     }
 

@@ -3,7 +3,7 @@
 //! Runs in: clients.
 
 use super::raw_semaphore::{PermitAnswer, RawSemaphoreProxy};
-use super::typed::managed_type;
+use super::typed::{managed_type, release};
 use crate::error::{Error, Result};
 use crate::manager::handle::ManagerHandle;
 
@@ -112,13 +112,13 @@ impl ManagedPermit<'_> {
     /// The manager is gone.
     pub fn forget(self) -> Result<()> {
         let permit = std::mem::ManuallyDrop::new(self);
-        permit.raw.forget(permit.permit)
+        release!(permit.raw, forget(permit.permit))
     }
 }
 
 impl Drop for ManagedPermit<'_> {
     fn drop(&mut self) {
         // If the manager is gone, so is the semaphore.
-        let _ = self.raw.release(self.permit);
+        let _ = release!(self.raw, release(self.permit));
     }
 }

@@ -4,13 +4,13 @@
 //! Never: decoded in the manager, but for the task of an update.
 
 use std::fmt;
-use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
 use serde::de::{Error as _, SeqAccess, Visitor};
 use serde::ser::{Error as _, SerializeTuple as _};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+use crate::channel::OpenDescriptor;
 use crate::codec::NoSpill;
 use crate::codec::handles::{self, Handle, Handles, Received};
 use crate::codec::message_format::{put, put_option, take_option};
@@ -23,25 +23,6 @@ use crate::sys::Errno;
 pub(crate) struct Stored {
     bytes: Arc<[u8]>,
     handles: Handles,
-}
-
-/// A descriptor that came with a value, of whatever kind. A process that decodes the value makes the handle of it.
-#[derive(Debug)]
-struct KeptDescriptor(OwnedFd);
-
-impl Handle for KeptDescriptor {
-    fn descriptor(&self) -> BorrowedFd<'_> {
-        self.0.as_fd()
-    }
-
-    fn is_cacheable(&self) -> bool {
-        false
-    }
-
-    /// It may be an end, or hold an object: no forgotten copy may stay.
-    fn is_end(&self) -> bool {
-        true
-    }
 }
 
 impl Stored {
@@ -77,7 +58,7 @@ impl Stored {
     /// # Errors
     /// A handle of it could not be received.
     pub(crate) fn arrived(bytes: &[u8]) -> std::result::Result<Self, CodecError> {
-        Ok(Self::new(bytes, handles::open_each(|fd| Ok(Arc::new(KeptDescriptor(fd))))?))
+        Ok(Self::new(bytes, handles::open_each(|fd| Ok(Arc::new(OpenDescriptor(fd))))?))
     }
 
     /// Writes the payload that this is, and nothing else.
@@ -114,7 +95,7 @@ impl Stored {
         self.handles.len()
     }
 
-    /// The handles, for one who decodes the value: it gets descriptors of its own.
+    /// The handles, for a process that decodes the value: it gets descriptors of its own.
     ///
     /// # Errors
     /// The kernel has no more.
@@ -252,7 +233,7 @@ impl<'de> Deserialize<'de> for Stored {
                 let short = || A::Error::custom("an encoded value ends too early");
                 let StoredBytes(bytes) = parts.next_element::<StoredBytes<Arc<[u8]>>>()?.ok_or_else(short)?;
                 let attached: Vec<u32> = parts.next_element()?.ok_or_else(short)?;
-                let open = |index| handles::open(index, |fd| Ok(Arc::new(KeptDescriptor(fd))));
+                let open = |index| handles::open(index, |fd| Ok(Arc::new(OpenDescriptor(fd))));
                 let opened = attached.into_iter().map(|index| open(index).map(|handle| handle as Arc<dyn Handle>));
                 let handles = opened.collect::<std::result::Result<_, _>>().map_err(A::Error::custom)?;
                 Ok(Stored { bytes, handles: Handles::of(handles) })

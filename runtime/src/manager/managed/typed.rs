@@ -81,6 +81,19 @@ macro_rules! managed_type {
 }
 pub(crate) use managed_type;
 
+/// Makes a call that must be made in any case: a release, which would be lost if the manager were late and the call taken back.
+macro_rules! release {
+    ($raw:expr, $method:ident($($argument:expr),*)) => {{
+        let proxy = $raw.__process_task_proxy();
+        if proxy.timeout().is_some() {
+            proxy.unless_late($raw.with_timeout(std::time::Duration::MAX).later().$method($($argument),*))
+        } else {
+            $raw.$method($($argument),*)
+        }
+    }};
+}
+pub(super) use release;
+
 /// The result of a call that a collection may refuse.
 #[inline]
 pub(super) fn settled<T>(

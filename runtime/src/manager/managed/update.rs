@@ -37,6 +37,8 @@ pub(crate) enum UpdateError {
     Descriptor(String),
     /// There is nothing of that index; the list is so long.
     OutOfRange { index: usize, len: usize },
+    /// The manager has no memory for so many elements.
+    NoMemory,
 }
 
 impl UpdateError {
@@ -59,6 +61,7 @@ impl UpdateError {
             Self::Descriptor(reason) => {
                 Error::new(ErrorKind::CannotDecode { direction: Direction::Arguments, reason }, Execution::NotStarted)
             }
+            Self::NoMemory => Error::invalid("the manager has no memory for so many elements"),
             Self::OutOfRange { index, len } => {
                 Error::invalid(format!("index {index} is out of range: there are {len} elements"))
             }
