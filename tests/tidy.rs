@@ -232,7 +232,8 @@ fn names_that_documents_and_comments_cite_exist() {
 /// `test` or `shown by`: each is in the file that was named last before it.
 #[test]
 fn cited_tests_are_in_the_file_that_is_named() {
-    let tests: Vec<_> = sources().into_iter().filter(|file| file.name.contains("tests/")).collect();
+    let has_tests = |path: &str| path.contains("tests/") || path.ends_with("tests.rs");
+    let tests: Vec<_> = sources().into_iter().filter(|file| has_tests(&file.name)).collect();
     let functions = |file: &Source| file.code().filter_map(|(_, line)| function_of(&line)).collect::<BTreeSet<_>>();
     let functions: Vec<_> = tests.iter().map(|file| (&file.name, functions(file))).collect();
     let is_there = |file: &str, test: &str| functions.iter().any(|(name, all)| is_at(name, file) && all.contains(test));
@@ -245,7 +246,7 @@ fn cited_tests_are_in_the_file_that_is_named() {
         let last = row.and_then(|row| row.rsplit('|').next()).map(str::trim);
         in_table = last.is_some_and(|last| in_table || ["test", "shown by"].contains(&last));
         for part in last.filter(|_| in_table).unwrap_or(&text).split('`') {
-            if ending(part) == "rs" && part.contains("tests/") {
+            if ending(part) == "rs" && has_tests(part) {
                 part.clone_into(&mut file);
             } else if let Some((file, test)) = part.split_once(".rs::") {
                 assert!(is_there(&format!("{file}.rs"), test), "{at}: `{file}.rs` has no test `{test}`");

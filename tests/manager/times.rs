@@ -12,6 +12,7 @@ use crate::objects::{CounterProxy, manager};
 use crate::support::executor::block_on;
 use crate::support::shared_counter::{reach, stage as new_stage, until};
 use crate::support::{PATIENCE, eventually, signals};
+use process_task::managed::{JoinableQueue, Lock, Semaphore};
 use process_task::{ErrorKind, Execution, StartMethod};
 
 under_every_start_method! {
@@ -20,6 +21,7 @@ under_every_start_method! {
     late_answers_confuse_no_later_call,
     calls_are_awaited,
     awaited_calls_end_in_time_and_with_the_manager,
+    release_that_is_late_is_made_all_the_same,
     idle_manager_does_nothing,
 }
 
@@ -113,6 +115,39 @@ fn sleeps(pid: u32) -> u64 {
         line.split_whitespace().nth(1)?.parse::<u64>().ok()
     });
     counts.sum()
+}
+
+fn release_that_is_late_is_made_all_the_same(method: StartMethod) {
+    const LIMIT: Duration = Duration::from_millis(300);
+    let manager = manager(method);
+    let (lock, semaphore) = (Lock::new(&manager).unwrap(), Semaphore::bounded(&manager, 1).unwrap());
+    let jobs: JoinableQueue<u64> = JoinableQueue::unbounded(&manager).unwrap();
+    jobs.send(7).unwrap();
+    let (hasty_lock, hasty_semaphore) = (lock.with_timeout(LIMIT), semaphore.with_timeout(LIMIT));
+    let hasty_jobs = jobs.with_timeout(LIMIT);
+    let guard = until_ok(|| hasty_lock.lock()).unwrap();
+    let permit = until_ok(|| hasty_semaphore.acquire());
+    let job = until_ok(|| hasty_jobs.recv());
+    signals::stop(manager.pid());
+    assert_eq!(guard.unlock().unwrap_err().kind(), &ErrorKind::Elapsed);
+    drop(permit);
+    assert_eq!(job.done().unwrap_err().kind(), &ErrorKind::Elapsed);
+    signals::send(manager.pid(), Signal::SIGCONT);
+    eventually("the lock is released", PATIENCE, || !lock.is_locked().unwrap());
+    eventually("the permit is back", PATIENCE, || semaphore.available().unwrap() == 1);
+    eventually("the job is done", PATIENCE, || jobs.unfinished().unwrap() == 0);
+    assert!(jobs.is_empty().unwrap());
+}
+
+/// On a busy machine a call may be late at first.
+fn until_ok<T>(mut call: impl FnMut() -> process_task::Result<T>) -> T {
+    let end = Instant::now() + PATIENCE;
+    loop {
+        match call() {
+            Ok(made) => return made,
+            Err(error) => assert!(*error.kind() == ErrorKind::Elapsed && Instant::now() < end, "{error}"),
+        }
+    }
 }
 
 fn idle_manager_does_nothing(method: StartMethod) {

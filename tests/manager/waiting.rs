@@ -9,8 +9,7 @@ use std::time::{Duration, Instant};
 
 use crate::objects::manager;
 use crate::support::shared_counter::{Stage, reach, stage as new_stage, until, until_killed};
-use crate::support::{PATIENCE, eventually, signals};
-use nix::sys::signal::Signal;
+use crate::support::{PATIENCE, eventually};
 use process_task::managed::{Barrier, Condition, Event, JoinableQueue, Lock, Queue, ReentrantLock, Semaphore, Value};
 use process_task::{Error, ErrorKind, Execution, Manager, ManagerHandle, StartMethod, process_task};
 
@@ -163,39 +162,6 @@ fn calls_that_wait_hold_no_thread_of_the_manager(method: StartMethod) {
 
 fn threads_of(manager: &Manager) -> usize {
     fs::read_dir(format!("/proc/{}/task", manager.pid())).unwrap().count()
-}
-
-fn release_that_is_late_is_made_all_the_same(method: StartMethod) {
-    const LIMIT: Duration = Duration::from_millis(300);
-    let manager = manager(method);
-    let (lock, semaphore) = (Lock::new(&manager).unwrap(), Semaphore::bounded(&manager, 1).unwrap());
-    let jobs: JoinableQueue<u64> = JoinableQueue::unbounded(&manager).unwrap();
-    jobs.send(7).unwrap();
-    let (hasty_lock, hasty_semaphore) = (lock.with_timeout(LIMIT), semaphore.with_timeout(LIMIT));
-    let hasty_jobs = jobs.with_timeout(LIMIT);
-    let guard = until_ok(|| hasty_lock.lock()).unwrap();
-    let permit = until_ok(|| hasty_semaphore.acquire());
-    let job = until_ok(|| hasty_jobs.recv());
-    signals::stop(manager.pid());
-    assert!(is_late(&guard.unlock().unwrap_err()));
-    drop(permit);
-    assert!(is_late(&job.done().unwrap_err()));
-    signals::send(manager.pid(), Signal::SIGCONT);
-    eventually("the lock is released", PATIENCE, || !lock.is_locked().unwrap());
-    eventually("the permit is back", PATIENCE, || semaphore.available().unwrap() == 1);
-    eventually("the job is done", PATIENCE, || jobs.unfinished().unwrap() == 0);
-    assert!(jobs.is_empty().unwrap());
-}
-
-/// On a busy machine a call may be late at first.
-fn until_ok<T>(mut call: impl FnMut() -> process_task::Result<T>) -> T {
-    let end = Instant::now() + PATIENCE;
-    loop {
-        match call() {
-            Ok(made) => return made,
-            Err(error) => assert!(is_late(&error) && Instant::now() < end, "{error}"),
-        }
-    }
 }
 
 #[process_task]
@@ -491,7 +457,6 @@ under_every_start_method! {
     reentrant_lock_is_released_with_its_last_guard,
     calls_that_wait_hold_no_thread_of_the_manager,
     event_wakes_all_that_wait,
-    release_that_is_late_is_made_all_the_same,
     permits_of_a_killed_holder_come_back,
     bounded_semaphore_has_no_more_permits,
     condition_wakes_one_that_waits,
