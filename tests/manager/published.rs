@@ -9,6 +9,7 @@ use std::time::Duration;
 use nix::sys::signal::Signal;
 
 use crate::objects::{CounterProxy, KeeperProxy, manager, until_objects};
+use crate::support::fork_copy::copy_that_is_sent;
 use crate::support::scratch::Scratch;
 use crate::support::shared_counter::{Stage, stage as new_stage, until};
 use crate::support::signals;
@@ -23,6 +24,7 @@ under_every_start_method! {
     process_that_has_connected_publishes_nothing,
     lock_and_condition_are_found_by_two_connections,
     sigterm_ends_a_program_that_serves_forever,
+    sigterm_to_a_copy_of_a_program_that_serves_ends_the_copy,
     sigterm_ends_a_manager_gracefully,
     handle_waits_for_the_end,
     port_without_a_host_is_of_this_machine,
@@ -181,6 +183,28 @@ fn sigterm_ends_a_program_that_serves_forever(method: StartMethod) {
         assert!(matches!(error.kind(), ErrorKind::ManagerGone { .. }), "{error}");
         assert!(Manager::connect_unix(&path).is_err());
     }
+}
+
+/// Serves, and sends SIGTERM to a copy of this process. How the copy has ended, and whether this program went on to serve.
+#[process_task]
+fn serve_beside_a_copy(path: std::path::PathBuf) -> (String, bool) {
+    let manager = Manager::builder().name("forever").listen_unix(&path).start().unwrap();
+    let serves = thread::spawn(move || manager.serve_forever().unwrap().code());
+    signals::until_caught(std::process::id(), Signal::SIGTERM);
+    let ended = copy_that_is_sent(Signal::SIGTERM);
+    let there = Manager::connect_unix(&path).unwrap();
+    let goes_on = there.wait_timeout(Duration::from_millis(300)).is_err() && !serves.is_finished();
+    signals::send(std::process::id(), Signal::SIGTERM);
+    assert_eq!(serves.join().unwrap(), Some(0));
+    (format!("{ended:?}"), goes_on)
+}
+
+fn sigterm_to_a_copy_of_a_program_that_serves_ends_the_copy(method: StartMethod) {
+    let scratch = Scratch::new();
+    let path = scratch.path().join("own").join("manager");
+    let program = ProcessBuilder::new().start_method(method).spawn(serve_beside_a_copy, path).unwrap();
+    let (ended, goes_on) = program.join().unwrap();
+    assert!(ended.contains("Signaled") && ended.contains("SIGTERM") && goes_on, "{ended}, {goes_on}");
 }
 
 fn sigterm_ends_a_manager_gracefully(method: StartMethod) {

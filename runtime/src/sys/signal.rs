@@ -220,6 +220,9 @@ fn set_action(signal: Signal, action: &SigAction) -> Option<SigAction> {
 /// The eventfd that becomes readable when this process is asked to end; -1 if nothing waits for that.
 static END_REQUESTS: AtomicI32 = AtomicI32::new(-1);
 
+/// The process that waits: a copy made by `fork()` has the handler, and nothing that waits.
+static WAITING_PROCESS: AtomicI32 = AtomicI32::new(0);
+
 /// Lets an eventfd tell that this process is asked to end, instead of ending it at once. Dropped, everything is as before.
 #[derive(Debug)]
 pub(crate) struct EndRequests {
@@ -238,6 +241,7 @@ impl EndRequests {
         if claimed.is_err() {
             return Err(Errno::EBUSY);
         }
+        WAITING_PROCESS.store(nix::unistd::getpid().as_raw(), SeqCst);
         let notes = SigAction::new(SigHandler::Handler(note_end_request), SaFlags::SA_RESTART, SigSet::empty());
         for signal in signals.iter().filter_map(|signal| Signal::try_from(*signal).ok()) {
             let Some(before) = set_action(signal, &notes) else { continue };
@@ -269,8 +273,18 @@ impl Drop for EndRequests {
     }
 }
 
-extern "C" fn note_end_request(_: c_int) {
+extern "C" fn note_end_request(signal: c_int) {
     let errno = Errno::last();
+    if nix::unistd::getpid().as_raw() != WAITING_PROCESS.load(SeqCst) {
+        // This is a copy, which shares the eventfd: to write would end the original. The signal, which is blocked until this handler
+        // returns, then ends the copy as it ends any program.
+        // SAFETY: takes two numbers; both calls may be made in a handler.
+        unsafe { libc::signal(signal, libc::SIG_DFL) };
+        // SAFETY: takes a number.
+        unsafe { libc::raise(signal) };
+        errno.set();
+        return;
+    }
     let one = 1_u64.to_ne_bytes();
     let event = END_REQUESTS.load(SeqCst);
     // SAFETY: `one` is borrowed for the call, which reads eight bytes of it. A number that is closed by now is refused.
