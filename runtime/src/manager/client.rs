@@ -13,10 +13,11 @@ use std::sync::{Arc, Mutex, OnceLock, Weak};
 use std::time::{Duration, Instant};
 
 use super::builder::Started;
-use super::connection_limits::ConnectionLimits;
+use super::connected_link::ConnectedLink;
 use super::held::Held;
 use super::memory::{ClientMemory, ManagerMemory};
 use super::pending::{Inbox, OrderedCall, Pending};
+use super::releases::Releases;
 use super::slots::SLOT_BYTES;
 use super::turn::{hurry, nudge};
 use super::wakeup;
@@ -80,14 +81,7 @@ pub(crate) enum ClientLink {
     /// The manager is a process of the same tree.
     Local(LocalLink),
     /// The client has connected.
-    Connected(ConnectedLink),
-}
-
-/// A connection, and what the manager allows.
-#[derive(Debug)]
-pub(crate) struct ConnectedLink {
-    pub(super) connection: Arc<ClientConnection>,
-    pub(super) limits: ConnectionLimits,
+    Connected(Arc<ConnectedLink>),
 }
 
 /// A connection, as a client has it.
@@ -99,6 +93,7 @@ pub(crate) struct LocalLink {
     pub(super) requests: QueueSender<ClientRequest>,
     pub(super) shared: Arc<ManagerMemory>,
     pub(super) memory: Arc<ClientMemory>,
+    pub(super) releases: Releases,
 }
 
 impl Client {
@@ -125,7 +120,8 @@ impl Client {
         let words = shared.words();
         let number = words.clients.fetch_add(1, Relaxed) + 1;
         let (manager, pid) = (ProcId::from_bits(words.process.load(Acquire)), words.pid.load(Relaxed));
-        let link = ClientLink::Local(LocalLink { requests, shared, memory: Arc::clone(&memory) });
+        let local = LocalLink { requests, shared, memory: Arc::clone(&memory), releases: Releases::new() };
+        let link = ClientLink::Local(local);
         let client = Self::of((id, name, pid), number, (link, Arc::new(Inbox::new(Some(receiver)))), manager);
         let hello =
             Hello { client: number, replies, process: Descriptor::new(process), memory: TravellingHandle(memory) };
@@ -136,12 +132,11 @@ impl Client {
 
     /// A client of the manager at the other end of a connection, which calls it `number`.
     pub(super) fn connected(
-        ManagerIntroduction { id, name, pid, limits }: &ManagerIntroduction,
+        ManagerIntroduction { id, name, pid, .. }: &ManagerIntroduction,
         number: u32,
-        (connection, inbox): (Arc<ClientConnection>, Arc<Inbox>),
+        (link, inbox): (Arc<ConnectedLink>, Arc<Inbox>),
     ) -> Self {
-        let link = ClientLink::Connected(ConnectedLink { connection, limits: *limits });
-        Self::of((*id, name, *pid), number, (link, inbox), None)
+        Self::of((*id, name, *pid), number, (ClientLink::Connected(link), inbox), None)
     }
 
     fn of(
@@ -172,7 +167,7 @@ impl Client {
     }
 
     #[expect(clippy::result_large_err, reason = "as with queues and connections, the item comes back")]
-    fn send(
+    pub(super) fn send(
         &self,
         request: ClientRequest,
         timeout: Duration,
@@ -184,7 +179,7 @@ impl Client {
     }
 
     /// Announces that something is in the queue of requests.
-    fn announce(&self) {
+    pub(super) fn announce(&self) {
         if let ClientLink::Local(local) = &self.link {
             local.shared.announce(wakeup::QUEUE);
         }
@@ -200,27 +195,6 @@ impl Client {
     /// Whether this is a copy made by `fork()`.
     pub(super) fn is_foreign(&self) -> bool {
         self.generation != atfork::generation()
-    }
-
-    /// Sends a request that needs no answer. If the manager is gone, there is nothing to tell it.
-    pub(super) fn tell(&self, request: ClientRequest) {
-        // Counting depends on it, so it is not given up while the manager lives.
-        self.tell_until(request, None);
-    }
-
-    /// As [`tell`](Self::tell), but gives up at `deadline`.
-    pub(super) fn tell_until(&self, mut request: ClientRequest, deadline: Option<Instant>) {
-        if self.is_foreign() {
-            return;
-        }
-        while let Err(SendTimeoutError::Timeout(again)) = self.send(request, MAX_SLEEP) {
-            let is_late = deadline.is_some_and(|deadline| Instant::now() >= deadline);
-            if is_late || self.inbox.is_over() || !self.is_manager_alive() {
-                return;
-            }
-            request = again;
-        }
-        self.announce();
     }
 
     pub(super) fn next_ticket(&self) -> u64 {
@@ -323,13 +297,15 @@ impl Client {
         if self.is_foreign() {
             return Err(foreign());
         }
-        self.wait_for_room(bytes, deadline)?;
+        if let ClientLink::Connected(link) = &self.link {
+            link.hurry();
+        }
         let number = self.next_call();
         if number.is_multiple_of(READ_INTERVAL) && self.inbox.in_flight().0 > 0 {
             // Where no thread waits for answers, such as those of calls that were detached, this one reads them.
             self.inbox.read_some(|call, object| self.unclaimed(call, object));
         }
-        let pending = self.inbox.expect_long(number, bytes);
+        let pending = self.expect_within_bounds(number, bytes, deadline)?;
         if let Some(queued) = queued {
             pending.count(queued);
         }
@@ -354,21 +330,22 @@ impl Client {
             self.inbox.forget(number);
             return Err(error);
         }
+        self.close_releases();
         self.announce();
         Ok((number, pending))
     }
 
-    /// Waits while this process has as many calls in flight as it may have.
-    fn wait_for_room(&self, bytes: usize, deadline: Option<Instant>) -> Result<()> {
+    /// Where the answer to that call will be. Waits while this process has as many calls in flight as it may have.
+    fn expect_within_bounds(&self, number: u64, bytes: usize, deadline: Option<Instant>) -> Result<Arc<Pending>> {
         let (most, most_bytes) = match &self.link {
             ClientLink::Local(local) => (local.shared.words().most_calls.load(Relaxed) as usize, usize::MAX),
             ClientLink::Connected(link) => (link.limits.calls, link.limits.call_bytes),
         };
-        let has_room = || match self.inbox.in_flight() {
-            (0, _) => true,
-            (calls, others) => calls < most && others.saturating_add(bytes) <= most_bytes,
-        };
-        while most != 0 && !has_room() {
+        let most = if most == 0 { usize::MAX } else { most };
+        loop {
+            if let Some(pending) = self.inbox.expect_within((number, bytes), (most, most_bytes)) {
+                return Ok(pending);
+            }
             if self.is_over() {
                 return Err(self.gone(Execution::NotStarted));
             }
@@ -376,9 +353,9 @@ impl Client {
                 return Err(self.late(Execution::NotStarted));
             }
             self.hurry();
+            let has_room = || self.inbox.has_room(bytes, (most, most_bytes));
             self.inbox.read_for_room(Instant::now() + MAX_SLEEP, has_room, |call, object| self.unclaimed(call, object));
         }
-        Ok(())
     }
 
     /// Has a thread of the manager see to it that a call for which no thread waits is not kept by a long one before it.
@@ -474,22 +451,18 @@ impl Client {
         if let Some(answer) = self.inbox.forget(number).and_then(|pending| pending.take()) {
             self.unclaimed(number, if answer.status == Status::Done { answer.object } else { 0 });
         }
-        self.tell(ClientRequest::Cancel { client: self.number, call: number });
+        self.cancel(number);
         self.hurry();
-    }
-
-    /// An answer came that no thread waits for: the object that it may have brought is let go of.
-    pub(super) fn unclaimed(&self, _call: u64, object: u64) {
-        if object != 0 {
-            self.tell(ClientRequest::Release { client: self.number, object });
-        }
     }
 }
 
 impl Drop for Client {
     fn drop(&mut self) {
         CLIENTS.remove(&self.id, self);
-        self.tell(ClientRequest::Goodbye { client: self.number });
+        match &self.link {
+            ClientLink::Connected(link) if !self.is_foreign() => link.say_goodbye(),
+            _ => self.tell(ClientRequest::Goodbye { client: self.number }),
+        }
     }
 }
 

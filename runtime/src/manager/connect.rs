@@ -2,7 +2,6 @@
 //!
 //! Runs in: any process. A thread of each connection brings the answers to those that wait.
 
-use std::cell::RefCell;
 #[cfg(feature = "tcp")]
 use std::net::ToSocketAddrs;
 use std::path::Path;
@@ -11,13 +10,14 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use super::client::{Client, ClientConnection};
+use super::connected_link::ConnectedLink;
 use super::connection_limits::ConnectionLimits;
 use super::handle::ManagerHandle;
 use super::held::Route;
 use super::owner::Manager;
 use super::pending::Inbox;
 use super::remote::introduction;
-use super::wire::{ClientRequest, Introduction, Status};
+use super::wire::{ClientRequest, Introduction, NO_CALL, Status};
 #[cfg(feature = "tcp")]
 use crate::channel::{Key, connect_tcp};
 use crate::channel::{RecvTimeoutError, connect_unix};
@@ -29,6 +29,9 @@ const INTRODUCTION_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// How often a thread that waits for answers looks whether the connection is still wanted.
 const LOOK_INTERVAL: Duration = Duration::from_millis(200);
+
+/// How often it tries to send what there was no room for.
+const RETRY_INTERVAL: Duration = Duration::from_millis(5);
 
 impl Manager {
     /// Connects to a manager that [listens](crate::ManagerBuilder::listen_unix) at `path`: one of this user, and of the
@@ -85,30 +88,28 @@ pub(super) fn over(connection: ClientConnection) -> Result<ManagerHandle> {
     let manager = theirs.manager.ok_or_else(|| refused("the other side does not say which manager it is"))?;
     let number = u32::try_from(reply.object).unwrap_or(0);
     connection.set_longest(manager.limits.frame_bytes());
-    let (connection, inbox) = (Arc::new(connection), Arc::new(Inbox::new(None)));
-    let client = Client::connected(&manager, number, (Arc::clone(&connection), Arc::clone(&inbox)));
-    let client = Arc::new(client);
+    let (link, inbox) = (Arc::new(ConnectedLink::new(connection, manager.limits)), Arc::new(Inbox::new(None)));
+    let client = Arc::new(Client::connected(&manager, number, (Arc::clone(&link), Arc::clone(&inbox))));
     let (own, reader) = (Arc::downgrade(&client), thread::Builder::new().name("process-task".to_owned()));
-    let read = move || read(&own, (&connection, manager.limits), &inbox);
+    let read = move || read(&own, &link, &inbox);
     reader.spawn(read).map_err(|error| Error::could_not_start("start a thread", crate::sys::errno_of(&error)))?;
     Ok(ManagerHandle::new(Route::Client(client)))
 }
 
-/// Brings answers to the threads that wait, until the connection ends or is not wanted any more; or until the manager, over
-/// the network, has sent nothing for the lease.
-fn read(client: &Weak<Client>, (connection, limits): (&ClientConnection, ConnectionLimits), inbox: &Inbox) {
-    // Objects that no thread waits for any more. This thread never waits for room, or it could not see that the manager is gone.
-    let unclaimed = RefCell::new(Vec::new());
-    let mut pulse = Pulse::new(connection, limits);
-    while client.strong_count() > 0 && pulse.beats() {
-        unclaimed.borrow_mut().retain(|object| {
-            let release = ClientRequest::Release { client: 0, object: *object };
-            connection.send_timeout(release, Duration::ZERO).is_err()
-        });
-        match connection.recv_timeout(LOOK_INTERVAL.min(limits.look_interval())) {
+/// Brings answers to the threads that wait, and sends what no thread waits to send, until the connection ends or is not wanted
+/// any more; or until the manager, over the network, has sent nothing for the lease.
+fn read(client: &Weak<Client>, link: &ConnectedLink, inbox: &Inbox) {
+    let (connection, limits) = (&link.connection, link.limits);
+    let mut keep_alive = KeepAlive::new(connection, limits);
+    let is_wanted = || client.strong_count() > 0;
+    while is_wanted() && keep_alive.go_on() {
+        let timeout = if link.go_on() { LOOK_INTERVAL.min(limits.look_interval()) } else { RETRY_INTERVAL };
+        match connection.recv_timeout(timeout) {
+            Ok(reply) if reply.call == NO_CALL => link.answered(),
             Ok(reply) => inbox.deliver(reply, &|_, object| {
+                // No thread waits for it any more.
                 if object != 0 {
-                    unclaimed.borrow_mut().push(object);
+                    link.release(object);
                 }
             }),
             Err(RecvTimeoutError::Timeout) => {}
@@ -116,29 +117,29 @@ fn read(client: &Weak<Client>, (connection, limits): (&ClientConnection, Connect
         }
     }
     inbox.end();
-    if pulse.is_over {
+    if is_wanted() {
+        // The manager hears of it now, and not when the last proxy is dropped.
         connection.shut_down();
     }
 }
 
 /// What keeps a connection over the network alive, and sees that the other side does.
-struct Pulse<'c> {
+struct KeepAlive<'c> {
     connection: &'c ClientConnection,
     limits: ConnectionLimits,
     came: u64,
     came_at: Instant,
     said_at: Instant,
-    is_over: bool,
 }
 
-impl<'c> Pulse<'c> {
+impl<'c> KeepAlive<'c> {
     fn new(connection: &'c ClientConnection, limits: ConnectionLimits) -> Self {
         let now = Instant::now();
-        Self { connection, limits, came: 0, came_at: now, said_at: now, is_over: false }
+        Self { connection, limits, came: 0, came_at: now, said_at: now }
     }
 
     /// Says that this side lives, if it is time to. False: the other side has said nothing for the lease.
-    fn beats(&mut self) -> bool {
+    fn go_on(&mut self) -> bool {
         let Some((came, _)) = self.connection.traffic() else { return true };
         let now = Instant::now();
         if came != self.came {
@@ -149,8 +150,7 @@ impl<'c> Pulse<'c> {
             // While a long message leaves, that says it.
             let _ = self.connection.send_timeout(ClientRequest::Alive, Duration::ZERO);
         }
-        self.is_over = now.duration_since(self.came_at) >= self.limits.lease;
-        !self.is_over
+        now.duration_since(self.came_at) < self.limits.lease
     }
 }
 

@@ -25,7 +25,7 @@ use super::instance::Place;
 use super::leader::made_known;
 use super::run::{self, MethodCall, Outcome};
 use super::server::Server;
-use super::tables::{Peer, ServedConnection};
+use super::tables::{Dropped, Peer, ServedConnection};
 use super::wire::{CallPayload, CallReply, ManagerQuestion, NO_CALL, Status};
 use crate::channel::SendTimeoutError;
 use crate::codec::handles::Handles;
@@ -52,6 +52,8 @@ pub(super) struct Connected {
     state: Mutex<ConnectedState>,
     /// There is a call to run, room for its answer, or an answer to send; or the connection has ended.
     changed: Condvar,
+    /// There are objects to drop, or the connection has ended.
+    has_dropped: Condvar,
     /// Number of constructors that run.
     constructing: AtomicUsize,
 }
@@ -73,6 +75,9 @@ struct ConnectedState {
     /// Number of answers that were taken.
     taken: u64,
     has_ended: bool,
+    /// Objects that no reference is left to, and whether a thread drops them.
+    dropped: Dropped,
+    drops: bool,
 }
 
 /// How much has gone which way, when that last changed.
@@ -86,7 +91,14 @@ pub(super) struct Progress {
 
 impl Connected {
     pub(super) fn new(connection: ServedConnection, limits: ConnectionLimits) -> Self {
-        Self { connection, limits, state: Mutex::default(), changed: Condvar::new(), constructing: AtomicUsize::new(0) }
+        Self {
+            connection,
+            limits,
+            state: Mutex::default(),
+            changed: Condvar::new(),
+            has_dropped: Condvar::new(),
+            constructing: AtomicUsize::new(0),
+        }
     }
 
     pub(super) fn connection(&self) -> &ServedConnection {
@@ -169,6 +181,51 @@ impl Connected {
         state.waiting.retain(|(call, ..)| *call != number);
         if state.waiting.len() < before {
             state.forget(number);
+        }
+    }
+
+    /// Drops objects beside the thread that reads: a destructor may take longer than the lease.
+    pub(super) fn drop_beside(self: &Arc<Self>, objects: Dropped) {
+        if objects.is_empty() {
+            return;
+        }
+        let mut state = self.state.lock_unpoisoned();
+        state.dropped.extend(objects);
+        if std::mem::replace(&mut state.drops, true) {
+            self.has_dropped.notify_one();
+            return;
+        }
+        drop(state);
+        let own = Arc::clone(self);
+        if spawn(move || own.drop_objects(IDLE_TIME)).is_err() {
+            // There is no thread to be had.
+            self.drop_objects(Duration::ZERO);
+        }
+    }
+
+    /// Drops objects until none has come for `patience`.
+    ///
+    /// Runs in: a thread of its own.
+    fn drop_objects(&self, patience: Duration) {
+        let mut state = self.state.lock_unpoisoned();
+        loop {
+            let objects = std::mem::take(&mut state.dropped);
+            if !objects.is_empty() {
+                drop(state);
+                drop(objects);
+                state = self.state.lock_unpoisoned();
+                continue;
+            }
+            let mut is_over = state.has_ended;
+            if !is_over {
+                let waited = self.has_dropped.wait_timeout(state, patience);
+                let (after, waited) = waited.unwrap_or_else(PoisonError::into_inner);
+                (state, is_over) = (after, waited.timed_out());
+            }
+            if is_over && state.dropped.is_empty() {
+                state.drops = false;
+                return;
+            }
         }
     }
 
@@ -303,17 +360,21 @@ impl Connected {
         drop(state);
         self.connection.shut_down();
         self.changed.notify_all();
+        self.has_dropped.notify_all();
     }
 
     fn run(self: &Arc<Self>, server: &Arc<Server>, client: u32) {
         while let Some((call, place)) = self.next(server) {
             let peer = server.tables.lock_unpoisoned().peer(client);
-            let Some(peer) = peer else { break };
+            let Some(peer) = peer else {
+                // The connection has ended.
+                self.state.lock_unpoisoned().threads -= 1;
+                return;
+            };
             if let Some(reply) = self.run_one(server, &peer, (call, place)) {
                 self.put(reply, true);
             }
         }
-        self.state.lock_unpoisoned().threads -= 1;
     }
 
     /// Runs one call. `None`: it is answered later.
@@ -356,11 +417,13 @@ impl Connected {
         reply
     }
 
-    /// The next call to run, with its place. `None`: there is none for a while, or the connection has ended.
+    /// The next call to run, with its place. `None`: there is none for a while, or the connection has ended. Then this thread is not
+    /// counted any more: a call that comes from there on needs another one.
     fn next(&self, server: &Server) -> Option<(WaitingCall, Option<Place>)> {
         let mut state = self.state.lock_unpoisoned();
         loop {
             if state.has_ended {
+                state.threads -= 1;
                 return None;
             }
             if state.answer_bytes < self.limits.answer_bytes
@@ -375,6 +438,7 @@ impl Connected {
             state = after;
             state.idle -= 1;
             if waited.timed_out() && state.waiting.is_empty() {
+                state.threads -= 1;
                 return None;
             }
         }
@@ -411,4 +475,34 @@ fn cost(reply: &CallReply) -> usize {
 
 fn spawn(runs: impl FnOnce() + Send + 'static) -> std::io::Result<()> {
     thread::Builder::new().name("process-task".to_owned()).spawn(runs).map(drop)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::channel::pipe;
+    use crate::manager::client::ClientConnection;
+    use crate::manager::remote_tests::{Listening, PATIENCE, call, like_new, method, small};
+    use crate::manager::tables::PeerLink;
+    use crate::manager::wire::ClientRequest;
+
+    #[test]
+    fn call_that_comes_as_the_last_thread_leaves_is_run() {
+        let limits = ConnectionLimits { running: 1, ..small() };
+        let listening = Listening::new(limits);
+        let (theirs, ours): (ClientConnection, _) = pipe().unwrap();
+        let connected = Arc::new(Connected::new(ours, limits));
+        let peer = Peer { number: 7, link: PeerLink::Connected(Arc::clone(&connected)) };
+        assert!(listening.server.tables.lock_unpoisoned().add_client(peer, None));
+        // This thread is the one that leaves.
+        connected.state.lock_unpoisoned().threads = 1;
+        assert!(connected.next(&listening.server).is_none());
+        let ClientRequest::Call { call, method, object, body, .. } = call(1, &method("new", like_new, ()), 0) else {
+            panic!("it is a call")
+        };
+        assert!(connected.push(&listening.server, 7, (call, method, object, body)));
+        let reply: CallReply = theirs.recv_timeout(PATIENCE).unwrap();
+        assert_eq!((reply.call, reply.status), (1, Status::Done as u32));
+        connected.end();
+    }
 }

@@ -58,6 +58,15 @@ pub(crate) enum Route {
 }
 
 impl Route {
+    /// The client that this process is of the manager, unless it is the manager.
+    #[cfg(test)]
+    pub(super) fn client(&self) -> Option<&Arc<Client>> {
+        match self {
+            Self::Client(client) => Some(client),
+            Self::Own(_) => None,
+        }
+    }
+
     /// Whether the manager is reached by a connection.
     pub(super) fn is_connected(&self) -> bool {
         matches!(self, Self::Client(client) if matches!(client.link, ClientLink::Connected(_)))
@@ -166,7 +175,7 @@ impl Route {
         let mut held = client.held.lock_unpoisoned();
         if let Some(known) = held.get(&object).and_then(Weak::upgrade) {
             drop(held);
-            client.tell(ClientRequest::Release { client: client.number, object });
+            client.release(object);
             return known;
         }
         let new = Held::new(self.clone(), object);
@@ -261,7 +270,7 @@ impl Drop for Held {
                     known.remove();
                 }
                 drop(held);
-                client.tell(ClientRequest::Release { client: client.number, object: self.object });
+                client.release(self.object);
             }
         }
     }

@@ -6,18 +6,20 @@ use std::fs;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
+use std::time::Duration;
 
 use super::fuzz::{self, Attacked};
 use super::memory::ClientMemory;
 use super::slots::SLOTS;
 use super::wakeup;
-use super::wire::{CallPayload, CallReply, ClientRequest, ManagerQuestion};
-use crate::channel::Queue;
+use super::wire::{CallPayload, CallReply, ClientRequest, Hello, ManagerQuestion, Status, TravellingHandle};
+use crate::channel::{Descriptor, Queue};
 use crate::codec::handles::{Handles, Received};
 use crate::codec::message_format::{of_message, to_message};
 use crate::codec::{Encoded, NoSpill};
 use crate::error::ErrorKind;
 use crate::sys::counting_alloc::largest_within;
+use crate::sys::mutex::MutexExt as _;
 
 /// Numbers that look like chance, the same each time.
 fn numbers(seed: u64) -> impl FnMut() -> u64 {
@@ -73,6 +75,24 @@ fn client_that_reads_no_answer_keeps_no_other_waiting() {
     attacked.is_sound();
 }
 
+/// The kernel cannot watch such a descriptor, so that no end of the client, or of the message, would ever be told.
+#[test]
+fn what_cannot_be_watched_is_refused() {
+    let attacked = Attacked::new().unwrap();
+    let null = || Descriptor::new(fs::File::open("/dev/null").unwrap());
+    let (replies, receiver) = Queue::unbounded().unwrap().split();
+    let number = attacked.shared.words().clients.fetch_add(1, Relaxed) + 1;
+    let memory = TravellingHandle(Arc::new(ClientMemory::create().unwrap()));
+    attacked.send(ClientRequest::Hello(Hello { client: number, replies, process: null(), memory }));
+    let told: CallReply = receiver.recv_timeout(Duration::from_secs(30)).unwrap();
+    assert_eq!(told.status, Status::NoDescriptors as u32);
+    let ticket = u64::from(number) << 32 | 1;
+    attacked.send(ClientRequest::Hold { ticket, object: 1, end: Some(null()) });
+    attacked.is_sound();
+    let tables = attacked.server.tables.lock_unpoisoned();
+    assert_eq!((tables.clients(), tables.tickets()), (1, 0));
+}
+
 #[test]
 fn requests_that_make_no_sense_are_not_heard() {
     let attacked = Attacked::new().unwrap();
@@ -85,6 +105,13 @@ fn requests_that_make_no_sense_are_not_heard() {
         attacked.send(ClientRequest::Call { client, call: 1, method: low(next()), object, body });
         attacked.send(ClientRequest::Claim { client: number, object });
         attacked.send(ClientRequest::Release { client: number, object });
+        attacked.send(ClientRequest::ReleaseMany { client: number, objects: vec![object; 5] });
+        for buffer in [low(next()) % 10, low(next())] {
+            if let Some(word) = enemy.memory.words().released.get(buffer as usize) {
+                word.store(low(next()), Relaxed);
+            }
+            attacked.send(ClientRequest::Released { client: number, buffer });
+        }
         attacked.send(ClientRequest::Release { client, object });
         attacked.send(ClientRequest::Hold { ticket: next() % 4, object, end: None });
         attacked.send(ClientRequest::TicketGone { ticket: next() % 4 });

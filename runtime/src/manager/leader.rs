@@ -15,7 +15,7 @@ use super::run::{self, MethodCall, Outcome};
 use super::server::{END, END_REQUEST, Server, TICKET};
 use super::short_calls::note;
 use super::slots::{self, Head, SLOT_BYTES, SLOTS};
-use super::tables::{Dropped, Peer, PeerLink};
+use super::tables::{Peer, PeerLink};
 use super::turn::Lead;
 use super::wakeup::{self, GROUPS, QUEUE};
 use super::wire::{AlignedBytes, CallPayload, CallReply, ClientRequest, Status};
@@ -159,7 +159,7 @@ impl ServerThreads {
                 let mut leads = true;
                 if !dropped.is_empty() {
                     self.begin(lead);
-                    drop_all(dropped);
+                    drop(dropped);
                     leads = server.turn.end(lead);
                 }
                 if is_end {
@@ -365,11 +365,5 @@ pub(super) fn send(
                 CallReply { call, status: Status::BadResult as u32, object, body }
             }
         };
-    }
-}
-
-pub(super) fn drop_all(dropped: Dropped) {
-    for instance in dropped {
-        drop(instance);
     }
 }

@@ -5,7 +5,8 @@
 
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 
-use super::slots::{SLOT_BYTES, SLOTS, SlotWords};
+use super::released::{self, BUFFER_OBJECTS, BUFFERS};
+use super::slots::{CallSlot, SLOT_BYTES, SLOTS};
 use super::wakeup;
 use super::wire::FromDescriptor;
 use crate::codec::CodecError;
@@ -51,7 +52,19 @@ words!(ManagerWords {
     clients: AtomicU32,
 });
 
-words!(SlotWords { ready: AtomicU32, cpu: AtomicU32, slots: [super::slots::CallSlot; SLOTS] });
+/// What a manager shares with one client.
+#[derive(Debug)]
+pub(crate) struct ClientWords {
+    /// A bit for each slot in which a request was put.
+    pub(super) ready: AtomicU32,
+    /// The processor, and 1, on which a thread of the client last made a call.
+    pub(super) cpu: AtomicU32,
+    /// How many objects are in each buffer: see [`released`].
+    pub(super) released: [AtomicU32; BUFFERS],
+    pub(super) slots: [CallSlot; SLOTS],
+}
+
+words!(ClientWords { ready: AtomicU32, cpu: AtomicU32, released: [AtomicU32; BUFFERS], slots: [CallSlot; SLOTS] });
 
 /// See [`ManagerWords`].
 #[derive(Debug)]
@@ -114,26 +127,32 @@ impl FromDescriptor for ManagerMemory {
     }
 }
 
-/// Where a client's short calls are.
+/// Number of bytes behind a client's words: those of short calls, and the objects that it lets go of.
+const CLIENT_BYTES: usize = SLOTS * SLOT_BYTES + BUFFERS * BUFFER_BYTES;
+
+/// Number of bytes of a buffer of objects.
+const BUFFER_BYTES: usize = BUFFER_OBJECTS as usize * size_of::<u64>();
+
+/// Where a client's short calls are, and the objects that it lets go of.
 #[derive(Debug)]
 pub(crate) struct ClientMemory {
     descriptor: OwnedFd,
-    memory: MappedHeader<SlotWords>,
+    memory: MappedHeader<ClientWords>,
 }
 
 impl ClientMemory {
     pub(super) fn create() -> sys::Result<Self> {
-        let len = MappedHeader::<SlotWords>::size_with(SLOTS * SLOT_BYTES);
+        let len = MappedHeader::<ClientWords>::size_with(CLIENT_BYTES);
         Self::of(memory::create("process-task-calls", len)?)
     }
 
     fn of(descriptor: OwnedFd) -> sys::Result<Self> {
-        let memory = MappedHeader::map(descriptor.as_fd(), SLOTS * SLOT_BYTES, Access::Write)?;
+        let memory = MappedHeader::map(descriptor.as_fd(), CLIENT_BYTES, Access::Write)?;
         Ok(Self { descriptor, memory })
     }
 
     #[inline]
-    pub(super) fn words(&self) -> &SlotWords {
+    pub(super) fn words(&self) -> &ClientWords {
         self.memory.words()
     }
 
@@ -147,6 +166,25 @@ impl ClientMemory {
     #[inline]
     pub(super) fn write(&self, slot: usize, bytes: &[u8]) {
         self.memory.write(slot * SLOT_BYTES, bytes);
+    }
+
+    /// Writes an object into a buffer.
+    ///
+    /// Runs in: the client.
+    pub(super) fn write_released(&self, buffer: usize, at: u32, object: u64) {
+        let begin = SLOTS * SLOT_BYTES + buffer * BUFFER_BYTES;
+        self.memory.write(begin + at as usize * size_of::<u64>(), &object.to_ne_bytes());
+    }
+
+    /// Takes the objects that are in a buffer; none if there is no such buffer.
+    ///
+    /// Runs in: the manager.
+    pub(super) fn take_released(&self, buffer: u32) -> Vec<u64> {
+        let Some(word) = self.words().released.get(buffer as usize) else { return Vec::new() };
+        let mut bytes = vec![0; released::take(word) as usize * size_of::<u64>()];
+        self.memory.read(SLOTS * SLOT_BYTES + buffer as usize * BUFFER_BYTES, &mut bytes);
+        released::give_back(word);
+        bytes.as_chunks().0.iter().map(|object| u64::from_ne_bytes(*object)).collect()
     }
 }
 
@@ -162,7 +200,7 @@ impl Handle for ClientMemory {
 
 impl FromDescriptor for ClientMemory {
     fn from_descriptor(descriptor: OwnedFd) -> Result<Self, CodecError> {
-        is_as_long(&descriptor, MappedHeader::<SlotWords>::size_with(SLOTS * SLOT_BYTES))?;
+        is_as_long(&descriptor, MappedHeader::<ClientWords>::size_with(CLIENT_BYTES))?;
         Self::of(descriptor).map_err(cannot_map)
     }
 }

@@ -49,9 +49,10 @@
 //! | `published` | objects that have a name, for those that connect |
 //! | `held` | which process has a reference, and how one travels |
 //! | `client`, `short_calls`, `pending` | the client's side of calls, in memory and by queue |
+//! | `releases`, `released` | objects that a client lets go of, many at once |
 //! | `serve`, `server`, `tables` | the manager's side: what it knows, and how requests change that |
 //! | `deferred` | calls that are answered later, and what belongs to a process |
-//! | `remote`, `connect` | the two sides of a connection to a manager |
+//! | `remote`, `connect`, `connected_link` | the two sides of a connection to a manager |
 //! | `connected`, `connection_limits` | a client that has connected, and what it may cost |
 //! | `leader`, `turn`, `run` | the manager's threads, and how one runs a call |
 //! | `instance`, `scope` | the object itself, and how a stub gets it |
@@ -75,7 +76,10 @@ mod call_handle;
 mod client;
 mod connect;
 mod connected;
+mod connected_link;
 mod connection_limits;
+#[cfg(test)]
+mod connection_tests;
 pub(crate) mod deferred;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzz;
@@ -94,6 +98,8 @@ mod owner;
 mod pending;
 pub(crate) mod proxy;
 mod published;
+mod released;
+mod releases;
 mod remote;
 #[cfg(test)]
 mod remote_tests;

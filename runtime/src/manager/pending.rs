@@ -188,20 +188,35 @@ impl Inbox {
 
     /// Where the answer to that call will be, or is.
     pub(super) fn expect(&self, call: u64) -> Arc<Pending> {
-        self.expect_long(call, 0)
-    }
-
-    /// As [`expect`](Self::expect), where the call's arguments have so many bytes.
-    pub(super) fn expect_long(&self, call: u64, bytes: usize) -> Arc<Pending> {
         match self.pending.lock_unpoisoned().entry(call) {
             Entry::Occupied(known) => Arc::clone(known.get()),
             Entry::Vacant(place) => {
                 self.in_flight.fetch_add(1, SeqCst);
-                self.bytes_in_flight.fetch_add(bytes, SeqCst);
-                let pending = place.insert(Arc::default());
-                pending.state.lock_unpoisoned().bytes = bytes;
-                Arc::clone(pending)
+                Arc::clone(place.insert(Arc::default()))
             }
+        }
+    }
+
+    /// As [`expect`](Self::expect), for a new call whose arguments have so many bytes, unless `most` are in flight, or as many
+    /// bytes of arguments as the second number says.
+    pub(super) fn expect_within(&self, (call, bytes): (u64, usize), most: (usize, usize)) -> Option<Arc<Pending>> {
+        let mut all = self.pending.lock_unpoisoned();
+        if !self.has_room(bytes, most) {
+            return None;
+        }
+        self.in_flight.fetch_add(1, SeqCst);
+        self.bytes_in_flight.fetch_add(bytes, SeqCst);
+        let pending = Arc::<Pending>::default();
+        pending.state.lock_unpoisoned().bytes = bytes;
+        all.insert(call, Arc::clone(&pending));
+        Some(pending)
+    }
+
+    /// Whether one more call may be in flight. One alone may have any number of bytes.
+    pub(super) fn has_room(&self, bytes: usize, (most, most_bytes): (usize, usize)) -> bool {
+        match self.in_flight() {
+            (0, _) => true,
+            (calls, others) => calls < most && others.saturating_add(bytes) <= most_bytes,
         }
     }
 

@@ -19,8 +19,8 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::connected::{Connected, Progress};
+use super::connected_link::MAX_RELEASED_OBJECTS;
 use super::connection_limits::INTRODUCTION_BYTES;
-use super::leader::drop_all;
 use super::server::Server;
 use super::tables::{Peer, PeerLink, ServedConnection};
 use super::wire::{CallPayload, CallReply, ClientRequest, Introduction, ManagerIntroduction, NO_CALL, Status};
@@ -104,24 +104,54 @@ pub(super) fn listen(server: &Arc<Server>, at: &[ListenAt]) -> std::result::Resu
     Ok(addresses)
 }
 
+/// One of the connections that are open, until it is dropped.
+struct OpenConnection(Arc<AtomicUsize>);
+
+impl OpenConnection {
+    /// One more of those that `open` counts. `None`: there are `most` already.
+    fn new(open: &Arc<AtomicUsize>, most: usize) -> Option<Self> {
+        let before = open.fetch_add(1, AcqRel);
+        let this = Self(Arc::clone(open));
+        (before < most).then_some(this)
+    }
+}
+
+impl Drop for OpenConnection {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, AcqRel);
+    }
+}
+
 pub(super) fn admit(server: &Arc<Server>, connection: ServedConnection, open: &Arc<AtomicUsize>) {
     connection.set_longest(INTRODUCTION_BYTES);
-    if open.fetch_add(1, AcqRel) >= server.limits.connections {
-        open.fetch_sub(1, AcqRel);
+    let Some(open) = OpenConnection::new(open, server.limits.connections) else {
         server.refused(format!("there are {} connections already", server.limits.connections));
         let body = CallPayload::new(b"it has as many connections as it may have", &Handles::default());
         let reply = CallReply { call: NO_CALL, status: Status::Refused as u32, object: 0, body };
         // There is room for the first message.
         let _ = connection.send_timeout(reply, Duration::ZERO);
         return;
-    }
-    let (server, of_thread) = (Arc::clone(server), Arc::clone(open));
+    };
+    let server = Arc::clone(server);
     let runs = move || {
         serve(&server, connection);
-        of_thread.fetch_sub(1, AcqRel);
+        drop(open);
     };
-    if thread::Builder::new().name("process-task".to_owned()).spawn(runs).is_err() {
-        open.fetch_sub(1, AcqRel);
+    // Without a thread the connection ends.
+    let _ = thread::Builder::new().name("process-task".to_owned()).spawn(runs);
+}
+
+/// A client that is served. When this is dropped, also by a panic, it is none any more.
+struct ServedClient<'s> {
+    server: &'s Arc<Server>,
+    number: u32,
+    connected: &'s Connected,
+}
+
+impl Drop for ServedClient<'_> {
+    fn drop(&mut self) {
+        self.connected.end();
+        drop(self.server.control(ClientRequest::ClientGone { client: self.number }));
     }
 }
 
@@ -149,12 +179,11 @@ fn serve(server: &Arc<Server>, connection: ServedConnection) {
     if !server.tables.lock_unpoisoned().add_client(peer, None) {
         return;
     }
+    let _served = ServedClient { server, number, connected: &connected };
     // A client that has its number is counted.
     if connected.connection().send_timeout(reply, INTRODUCTION_TIMEOUT).is_ok() {
         receive(server, number, &connected);
     }
-    connected.end();
-    drop_all(server.control(ClientRequest::ClientGone { client: number }));
 }
 
 /// Handles a client's requests until its connection ends, or until it breaks the rules.
@@ -184,12 +213,21 @@ pub(super) fn handle(server: &Arc<Server>, number: u32, request: ClientRequest, 
             true
         }
         ClientRequest::Release { object, .. } => {
-            drop_all(server.control(ClientRequest::Release { client: number, object }));
+            connected.drop_beside(server.control(ClientRequest::Release { client: number, object }));
+            true
+        }
+        ClientRequest::ReleaseMany { objects, .. } => {
+            if objects.len() > MAX_RELEASED_OBJECTS {
+                return false;
+            }
+            connected.drop_beside(server.control(ClientRequest::ReleaseMany { client: number, objects }));
+            // The client sends the next ones when it hears that these were taken.
+            connected.say_alive();
             true
         }
         ClientRequest::Cancel { call, .. } => {
             connected.cancel(call);
-            drop_all(server.control(ClientRequest::Cancel { client: number, call }));
+            connected.drop_beside(server.control(ClientRequest::Cancel { client: number, call }));
             true
         }
         _ => false,

@@ -28,10 +28,10 @@ use crate::sys::mutex::MutexExt as _;
 use crate::task::{Task, lookup_method};
 
 /// How long what happens at once may take on a loaded machine.
-const PATIENCE: Duration = Duration::from_secs(30);
+pub(super) const PATIENCE: Duration = Duration::from_secs(30);
 
 /// An object whose answers are as long as is asked for.
-struct Hoard;
+pub(super) struct Hoard;
 
 #[process_object(crate = crate)]
 #[expect(clippy::unused_self, reason = "what is tested is the call")]
@@ -54,15 +54,15 @@ impl Hoard {
 }
 
 #[process_task]
-fn like_new() {}
+pub(super) fn like_new() {}
 
 #[process_task]
-fn like_much(bytes: usize) -> Vec<u8> {
+pub(super) fn like_much(bytes: usize) -> Vec<u8> {
     vec![0; bytes]
 }
 
 /// How a method's index is found, and its arguments are encoded.
-fn method<T: Task>(name: &str, _alike: T, args: T::Args<'_>) -> (u32, Vec<u8>) {
+pub(super) fn method<T: Task>(name: &str, _alike: T, args: T::Args<'_>) -> (u32, Vec<u8>) {
     let full = format!("{}::Hoard::{name}", module_path!());
     let found = (0..u32::MAX).find(|index| lookup_method(*index).is_some_and(|method| method.name() == full));
     let mut spill = NoSpill;
@@ -72,13 +72,13 @@ fn method<T: Task>(name: &str, _alike: T, args: T::Args<'_>) -> (u32, Vec<u8>) {
     (found.unwrap(), bytes)
 }
 
-struct Listening {
-    server: Arc<Server>,
+pub(super) struct Listening {
+    pub(super) server: Arc<Server>,
     open: Arc<AtomicUsize>,
 }
 
 impl Listening {
-    fn new(limits: ConnectionLimits) -> Self {
+    pub(super) fn new(limits: ConnectionLimits) -> Self {
         let shared = Arc::new(ManagerMemory::create().unwrap());
         let (requests, receiver) = Queue::unbounded().unwrap().split();
         let id = (ManagerId::random(), "listening".to_owned());
@@ -88,18 +88,18 @@ impl Listening {
     }
 
     /// Both ends of a connection that has been accepted.
-    fn accept(&self, far: bool) -> ClientConnection {
+    pub(super) fn accept(&self, far: bool) -> ClientConnection {
         let (theirs, ours): (ClientConnection, ServedConnection) = if far { far_pair() } else { pipe().unwrap() };
         admit(&self.server, ours, &self.open);
         theirs
     }
 
-    fn honest(&self) -> ManagerHandle {
+    pub(super) fn honest(&self) -> ManagerHandle {
         over(self.accept(false)).unwrap()
     }
 
     /// A peer that has introduced itself, and does what it likes after that. With the number that it has.
-    fn peer(&self, far: bool) -> (ClientConnection, u32) {
+    pub(super) fn peer(&self, far: bool) -> (ClientConnection, u32) {
         let peer = self.accept(far);
         peer.send(ClientRequest::Introduce(introduction())).unwrap();
         let reply = peer.recv_timeout(PATIENCE).unwrap();
@@ -144,12 +144,12 @@ fn far_pair() -> (ClientConnection, ServedConnection) {
     pipe().unwrap()
 }
 
-fn call(number: u64, (method, bytes): &(u32, Vec<u8>), object: u64) -> ClientRequest {
+pub(super) fn call(number: u64, (method, bytes): &(u32, Vec<u8>), object: u64) -> ClientRequest {
     let body = CallPayload::new(bytes, &Handles::default());
     ClientRequest::Call { client: 0, call: number, method: *method, object, body }
 }
 
-fn small() -> ConnectionLimits {
+pub(super) fn small() -> ConnectionLimits {
     let lease = Duration::from_millis(400);
     ConnectionLimits { lease, message_bytes: 1 << 20, answer_bytes: 2 << 20, calls: 100, ..ConnectionLimits::default() }
 }

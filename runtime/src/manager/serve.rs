@@ -2,7 +2,7 @@
 //!
 //! Runs in: the manager, on its main thread.
 
-use std::os::fd::AsFd as _;
+use std::os::fd::{AsFd as _, BorrowedFd};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::{Relaxed, Release};
 
@@ -55,11 +55,10 @@ pub(super) fn serve(parts: Parts) -> Result<(), StartFailure> {
     let server = Arc::new(server);
     Server::become_own(&server);
     leader::start(&server).map_err(|error| StartFailure::Step(format!("start a thread: {error}")))?;
-    // Without a descriptor for it, such a signal ends this process as it ends any.
+    // Where it cannot be watched for, such a signal ends this process as it ends any.
     let requests = EndRequests::of(&[signal::TERM]).ok();
-    if let Some(requests) = &requests {
-        let _ = server.watched.add(requests.as_fd(), END_REQUEST, Trigger::OneShot);
-    }
+    let is_watched = |fd: BorrowedFd<'_>| server.watched.add(fd, END_REQUEST, Trigger::OneShot).is_ok();
+    let _requests = requests.filter(|requests| is_watched(requests.as_fd()));
     let addresses = remote::listen(&server, &listen).map_err(StartFailure::Step)?;
     let _ = server.addresses.set(addresses);
     let words = shared.words();

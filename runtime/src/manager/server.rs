@@ -4,7 +4,7 @@
 
 use std::collections::BTreeMap;
 use std::os::fd::{AsFd as _, OwnedFd};
-use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release};
+use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
@@ -71,6 +71,13 @@ fn spare_descriptors() -> Vec<OwnedFd> {
     let mut spare: Vec<_> = (1..SPARE_DESCRIPTORS).map_while(|_| first.try_clone().ok()).collect();
     spare.push(first);
     spare
+}
+
+/// Says to a process that it cannot be a client.
+fn refuse(replies: &QueueSender<CallReply>) {
+    let (status, body) = (Status::NoDescriptors as u32, CallPayload::new(&[], &Handles::default()));
+    // A queue that is new has room.
+    let _ = replies.send_timeout(CallReply { call: NO_CALL, status, object: 0, body }, Duration::ZERO);
 }
 
 /// Marks what is watched as a message on its way: the rest of the token is its number.
@@ -157,9 +164,7 @@ impl Server {
         spare.clear();
         let request = match self.receiver.try_recv() {
             Ok(ClientRequest::Hello(hello)) => {
-                // Its queue is new, and so has room.
-                let (status, body) = (Status::NoDescriptors as u32, CallPayload::new(&[], &Handles::default()));
-                let _ = hello.replies.send(CallReply { call: NO_CALL, status, object: 0, body });
+                refuse(&hello.replies);
                 None
             }
             Ok(ClientRequest::Hold { end: Some(_), .. }) => None,
@@ -213,7 +218,8 @@ impl Server {
             }
             ClientRequest::Hold { ticket, object, end } => {
                 let end = end.and_then(|end| end.into_owned().ok());
-                self.hold(&mut tables, ticket, object, end);
+                // Where it cannot be held, it may be lost on its way, as where there are no descriptors.
+                let _ = self.hold(&mut tables, ticket, object, end);
                 Dropped::new()
             }
             ClientRequest::TicketGone { ticket } => {
@@ -225,6 +231,17 @@ impl Server {
                 Dropped::new()
             }
             ClientRequest::Release { client, object } => tables.release(client, object).into_iter().collect(),
+            ClientRequest::ReleaseMany { client, objects } => {
+                objects.into_iter().filter_map(|object| tables.release(client, object)).collect()
+            }
+            ClientRequest::Released { client, buffer } => {
+                let peer = tables.peer(client);
+                let objects = match peer.as_deref().map(|peer| &peer.link) {
+                    Some(PeerLink::Local { memory, .. }) => memory.take_released(buffer),
+                    _ => Vec::new(),
+                };
+                objects.into_iter().filter_map(|object| tables.release(client, object)).collect()
+            }
             ClientRequest::Shutdown => tables.take_objects(),
             ClientRequest::Introduce(_)
             | ClientRequest::Alive
@@ -237,21 +254,28 @@ impl Server {
     fn welcome(&self, tables: &mut Tables, hello: Hello) {
         let Hello { client, replies, process, memory } = hello;
         let Ok(process) = process.into_owned() else { return };
-        let peer = Peer { number: client, link: PeerLink::Local { memory: memory.0, replies } };
-        if client != 0 && tables.add_client(peer, Some(process)) {
-            tables.with_process(client, |process| {
-                let _ = self.watched.add(process.as_fd(), client.into(), Trigger::OneShot);
-            });
+        if client == 0 || tables.peer(client).is_some() {
+            return;
         }
+        if self.watched.add(process.as_fd(), client.into(), Trigger::OneShot).is_err() {
+            // Its end would never be told.
+            return refuse(&replies);
+        }
+        let peer = Peer { number: client, link: PeerLink::Local { memory: memory.0, replies } };
+        tables.add_client(peer, Some(process));
     }
 
-    fn hold(&self, tables: &mut Tables, ticket: u64, object: u64, end: Option<OwnedFd>) {
+    /// The message with this number holds the object. Its `end` comes with the first one.
+    ///
+    /// # Errors
+    /// The end cannot be watched, and so would never be told: the message holds nothing.
+    fn hold(&self, tables: &mut Tables, ticket: u64, object: u64, end: Option<OwnedFd>) -> sys::Result<()> {
         let ticket = ticket & !TICKET;
-        if tables.hold(ticket, object, end) {
-            tables.with_ticket(ticket, |end| {
-                let _ = self.watched.add(end.as_fd(), TICKET | ticket, Trigger::OneShot);
-            });
+        if let Some(end) = &end {
+            self.watched.add(end.as_fd(), TICKET | ticket, Trigger::OneShot)?;
         }
+        tables.hold(ticket, object, end);
+        Ok(())
     }
 
     fn forget(&self, watched: Option<&OwnedFd>, dropped: Dropped) -> Dropped {
@@ -266,13 +290,13 @@ impl Server {
         let (ours, theirs) = socket::pair()?;
         // Clients have numbers from 1 on, which stand in the upper half.
         let ticket = u64::from(self.tickets.fetch_add(1, Relaxed));
-        self.hold(&mut self.tables.lock_unpoisoned(), ticket, object, Some(ours));
+        self.hold(&mut self.tables.lock_unpoisoned(), ticket, object, Some(ours))?;
         Ok((ticket, theirs))
     }
 
     /// The message holds one more object.
     pub(super) fn hold_more(&self, ticket: u64, object: u64) {
-        self.hold(&mut self.tables.lock_unpoisoned(), ticket, object, None);
+        self.tables.lock_unpoisoned().hold(ticket & !TICKET, object, None);
     }
 
     /// Answers a question about the manager itself, which `client` asks; the manager if it is 0.
@@ -332,10 +356,10 @@ impl Server {
 
     /// Makes a call that a thread of the manager itself asks for.
     pub(super) fn call_here(&self, method: u32, object: u64, (bytes, handles): (&[u8], &Handles)) -> Answer {
-        self.calls.fetch_add(1, AcqRel);
+        let number = self.calls.fetch_add(1, Relaxed) + 1;
         let (arguments, received) = (AlignedBytes::copied(bytes), Received::of_own(handles));
         let call = MethodCall { method, object, arguments: arguments.as_slice(), received: &received, tasks: true };
-        let caller = CallId { client: 0, call: self.calls.load(Relaxed) };
+        let caller = CallId { client: 0, call: number };
         let run = || run::run(self, call, (None, Vec::new()), || ());
         let (mut outcome, answering) = deferred::with_caller(caller, AnswerPlace::Own, run);
         if let Answering::Own(answer) = answering {

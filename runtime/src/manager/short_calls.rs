@@ -10,7 +10,7 @@ use super::pending::IN_SLOT;
 use super::slots::{self, CallSlot, Head, SLOT_BYTES, SLOTS};
 use super::turn::nudge;
 use super::wakeup;
-use super::wire::{AlignedBytes, Answer, ClientRequest, Status};
+use super::wire::{AlignedBytes, Answer, Status};
 use crate::codec::handles::Received;
 use crate::error::{Error, ErrorKind, Execution, Result};
 use crate::sync::atomic::AtomicU32;
@@ -92,7 +92,7 @@ impl Client {
                     Execution::NotStarted
                 } else {
                     self.abandoned.fetch_or(1 << at, AcqRel);
-                    self.tell(ClientRequest::Cancel { client: self.number, call: slot.head().call });
+                    self.cancel(slot.head().call);
                     Execution::Unknown
                 };
                 return Err(if is_gone { self.gone(execution) } else { self.late(execution) });

@@ -37,16 +37,6 @@ const STATE: u32 = 3;
 /// The client's thread sleeps on the word.
 const SLEEPS: u32 = 4;
 
-/// What stands in memory for each client.
-#[derive(Debug)]
-pub(crate) struct SlotWords {
-    /// A bit for each slot in which a request was put.
-    pub(super) ready: AtomicU32,
-    /// The processor, and 1, on which a thread of the client last made a call.
-    pub(super) cpu: AtomicU32,
-    pub(super) slots: [CallSlot; SLOTS],
-}
-
 /// One call, but for its bytes.
 #[derive(Debug)]
 #[repr(C, align(64))]

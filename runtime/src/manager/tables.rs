@@ -159,14 +159,9 @@ impl Tables {
         Some((client.process, dropped))
     }
 
-    /// Calls `watch` with what is to be watched for that client.
-    pub(super) fn with_process<R>(&self, client: u32, watch: impl FnOnce(&OwnedFd) -> R) -> Option<R> {
-        self.clients.get(&client).and_then(|client| client.process.as_ref()).map(watch)
-    }
-
-    /// As [`with_process`](Self::with_process), for a message on its way.
-    pub(super) fn with_ticket<R>(&self, ticket: u64, watch: impl FnOnce(&OwnedFd) -> R) -> Option<R> {
-        self.tickets.get(&ticket).map(|ticket| watch(&ticket.end))
+    /// Calls `look` with the client's pidfd, which is watched.
+    pub(super) fn with_process<R>(&self, client: u32, look: impl FnOnce(&OwnedFd) -> R) -> Option<R> {
+        self.clients.get(&client).and_then(|client| client.process.as_ref()).map(look)
     }
 
     /// Adds an object that `client` has one reference to; the manager itself if there is none. Its number; or the object,
@@ -216,20 +211,18 @@ impl Tables {
         self.subtract(object, 1)
     }
 
-    /// A message on its way holds `object`. True: `end` is new, and is to be watched.
-    pub(super) fn hold(&mut self, ticket: u64, object: u64, end: Option<OwnedFd>) -> bool {
-        let is_new = end.is_some();
+    /// A message on its way holds `object`. Its `end`, which is watched, comes with the first one.
+    pub(super) fn hold(&mut self, ticket: u64, object: u64, end: Option<OwnedFd>) {
         let ticket = match (self.tickets.entry(ticket), end) {
             (Entry::Occupied(known), None) => known.into_mut(),
             (Entry::Vacant(place), Some(end)) => place.insert(TicketEntry { end, objects: Vec::new() }),
             // A client that says otherwise breaks the rules, and is not heard.
-            (Entry::Occupied(_), Some(_)) | (Entry::Vacant(_), None) => return false,
+            (Entry::Occupied(_), Some(_)) | (Entry::Vacant(_), None) => return,
         };
         if let Some(counted) = self.objects.get_mut(&object) {
             counted.references += 1;
             ticket.objects.push(object);
         }
-        is_new
     }
 
     /// A message is gone. Its end is not to be watched any more.

@@ -63,6 +63,10 @@ pub(crate) enum ClientRequest {
     TicketGone { ticket: u64 },
     /// The manager is to end.
     Shutdown,
+    /// As `Release`, of each of these objects. To a client that has connected the manager says when it has taken them.
+    ReleaseMany { client: u32, objects: Vec<u64> },
+    /// As `ReleaseMany`, of the objects in that [buffer](super::released) of the client's memory.
+    Released { client: u32, buffer: u32 },
 }
 
 /// How a process becomes a client.

@@ -1,12 +1,15 @@
 //! A manager's wake-up word and the words of short calls under every interleaving, with the death of either side as a step.
 //!
-//! The two files that hold the rules are compiled here a second time, with a model checker's atomics. A sleep is the kernel's
+//! The three files that hold the rules are compiled here a second time, with a model checker's atomics. A sleep is the kernel's
 //! futex wait, as in `link`. A thread that sleeps for good is a deadlock, which the checker reports.
 //! Runs in: one process, without children.
 
 mod atomic {
     pub(crate) use loom::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 }
+#[expect(dead_code, reason = "the order of requests is the queue's, which has a model of its own")]
+#[path = "../../src/manager/released.rs"]
+mod released;
 #[expect(dead_code, reason = "the memory in which the slots stand is not modelled")]
 #[path = "../../src/manager/slots.rs"]
 mod slots;
@@ -275,4 +278,73 @@ fn call_is_taken_or_taken_back_and_never_both() {
 the_checker_finds! {
     leader_that_is_not_woken_is_found: WakesAreLost, no_side_sleeps_over_what_the_other_brought, "deadlock";
     leader_that_parks_without_a_look_is_found: LooksTooEarly, no_side_sleeps_over_what_the_other_brought, "deadlock";
+}
+
+/// A client with one buffer of objects, and the place of its request in the queue: how many requests were put, and handled.
+struct Gathering {
+    word: AtomicU32,
+    objects: [AtomicU32; 3],
+    /// Requests that name the buffer and were not handled.
+    requests: AtomicU32,
+}
+
+impl Gathering {
+    fn new() -> Arc<Self> {
+        let objects = std::array::from_fn(|_| AtomicU32::new(0));
+        Arc::new(Self { word: AtomicU32::new(0), objects, requests: AtomicU32::new(0) })
+    }
+
+    /// Handles one request, if there is one. What was in the buffer.
+    fn handle(&self) -> Vec<u32> {
+        if self.requests.load(SeqCst) == 0 {
+            return Vec::new();
+        }
+        self.requests.fetch_sub(1, SeqCst);
+        let count = released::take(&self.word) as usize;
+        let taken = self.objects[..count].iter().map(|object| object.load(SeqCst)).collect();
+        released::give_back(&self.word);
+        taken
+    }
+
+    /// Lets go of the objects. How many there was no buffer for.
+    fn release(&self, objects: std::ops::Range<u32>) -> Vec<u32> {
+        let (mut count, mut alone) = (0, Vec::new());
+        for object in objects {
+            if count > 0 {
+                self.objects[count as usize].store(object, SeqCst);
+                if released::add(&self.word, count) {
+                    count += 1;
+                    continue;
+                }
+            }
+            if released::is_free(&self.word) {
+                self.objects[0].store(object, SeqCst);
+                released::begin(&self.word);
+                count = 1;
+                self.requests.fetch_add(1, SeqCst);
+            } else {
+                count = 0;
+                alone.push(object);
+            }
+        }
+        alone
+    }
+}
+
+#[test]
+fn each_gathered_object_is_taken_once() {
+    explore(20, || {
+        let gathering = Gathering::new();
+        let manager = {
+            let gathering = Arc::clone(&gathering);
+            thread::spawn(move || [gathering.handle(), gathering.handle()].concat())
+        };
+        let mut all = gathering.release(1..4);
+        all.extend(manager.join().unwrap());
+        while gathering.requests.load(SeqCst) != 0 {
+            all.extend(gathering.handle());
+        }
+        all.sort_unstable();
+        assert_eq!(all, [1, 2, 3]);
+    });
 }
