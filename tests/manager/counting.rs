@@ -5,11 +5,13 @@
 use std::time::Duration;
 
 use crate::objects::{CounterProxy, KeeperProxy, manager, until_objects};
+use crate::support::chaos::start;
 use crate::support::fork_copy::in_a_copy;
 use crate::support::shared_counter::{Stage, reach, stage as new_stage, until, until_killed};
 use crate::support::{PATIENCE, eventually};
 use process_task::channel::Queue;
-use process_task::{Pool, Process, ProcessBuilder, StartMethod, Task, process_task};
+use process_task::managed::Dict;
+use process_task::{Pool, StartMethod, process_task};
 
 under_every_start_method! {
     last_proxy_drops_the_object,
@@ -19,12 +21,9 @@ under_every_start_method! {
     proxy_in_a_queue_holds_its_object,
     object_in_an_object_lives_as_long_as_that,
     killed_clients_leave_no_object,
+    proxy_kept_in_its_own_manager_costs_its_ticket_alone,
     copy_made_by_fork_has_no_reference,
     proxies_may_outlive_the_manager,
-}
-
-fn start<T: Task>(method: StartMethod, task: T, args: T::Args<'_>) -> Process<T::Output> {
-    ProcessBuilder::new().start_method(method).spawn(task, args).unwrap()
 }
 
 fn last_proxy_drops_the_object(method: StartMethod) {
@@ -162,6 +161,34 @@ fn killed_clients_leave_no_object(method: StartMethod) {
     }
     until_objects(&manager, 1);
     eventually("this process is the only client", PATIENCE, || manager.stats().unwrap().clients() == 1);
+}
+
+#[process_task]
+fn descriptors() -> usize {
+    std::fs::read_dir("/proc/self/fd").unwrap().count()
+}
+
+fn proxy_kept_in_its_own_manager_costs_its_ticket_alone(method: StartMethod) {
+    const KEPT: usize = 40;
+    let manager = manager(method);
+    let dict: Dict<usize, CounterProxy> = Dict::new(&manager).unwrap();
+    let before = manager.call(descriptors, ()).unwrap();
+    for (key, start) in (0..KEPT).zip(0..) {
+        dict.insert(&key, CounterProxy::new(&manager, start).unwrap()).unwrap();
+    }
+    // Both ends of the ticket: one that is watched, and one that is passed on with the value.
+    eventually("no more is kept", PATIENCE, || manager.call(descriptors, ()).unwrap() <= before + 2 * KEPT);
+    assert_eq!(dict.get(&7).unwrap().unwrap().get().unwrap(), 7);
+    assert!(dict.iter().zip(0..).all(|(entry, start)| entry.unwrap().1.get().unwrap() == start));
+    assert_eq!(start(method, sum_of, dict.clone()).join().unwrap(), 780);
+    dict.clear().unwrap();
+    eventually("nothing is kept", PATIENCE, || manager.call(descriptors, ()).unwrap() <= before);
+    until_objects(&manager, 1);
+}
+
+#[process_task]
+fn sum_of(dict: Dict<usize, CounterProxy>) -> i64 {
+    dict.to_vec().unwrap().iter().map(|(_, counter)| counter.get().unwrap()).sum()
 }
 
 #[process_task]

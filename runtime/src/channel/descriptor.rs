@@ -49,7 +49,7 @@ pub struct Descriptor(Arc<OpenDescriptor>);
 
 /// A descriptor that travels, of whatever kind.
 #[derive(Debug)]
-pub(crate) struct OpenDescriptor(pub(crate) OwnedFd);
+struct OpenDescriptor(OwnedFd);
 
 impl Descriptor {
     /// Of a `File`, a `TcpStream`, and whatever else owns one.

@@ -62,7 +62,6 @@ mod remote;
 
 pub use self::connection::{Connection, ConnectionIter, Receiver, Sender, one_way, pipe, wait_readable};
 pub use self::descriptor::Descriptor;
-pub(crate) use self::descriptor::OpenDescriptor;
 pub use self::error::{RecvError, RecvTimeoutError, SendError, SendTimeoutError, TryRecvError, TrySendError};
 pub use self::listener::{Listener, connect_unix};
 #[cfg(feature = "tcp")]

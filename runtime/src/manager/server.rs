@@ -3,7 +3,7 @@
 //! Runs in: the manager.
 
 use std::collections::BTreeMap;
-use std::os::fd::{AsFd as _, OwnedFd};
+use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64};
 use std::sync::{Arc, Mutex, OnceLock};
@@ -21,9 +21,10 @@ use super::wire::{
     AlignedBytes, Answer, CallPayload, CallReply, ClientRequest, Hello, ManagerId, ManagerQuestion, NO_CALL, Status,
 };
 use crate::channel::{QueueReceiver, QueueSender, TryRecvError};
-use crate::codec::handles::{Handles, Received};
+use crate::codec::handles::{Handle, Handles, Received};
 use crate::codec::message::to_bytes;
 use crate::error::ErrorKind;
+use crate::sys::fd::FileId;
 use crate::sys::mutex::MutexExt as _;
 use crate::sys::poll::{Epoll, Trigger};
 use crate::sys::{self, fd, socket};
@@ -57,6 +58,8 @@ pub(crate) struct Server {
     has_ended: AtomicBool,
     /// An eventfd among what is watched: the manager has ended.
     end: OwnedFd,
+    /// What each address of this manager travels with, by the files that they are.
+    own_handles: Vec<(FileId, Arc<dyn Handle>)>,
 }
 
 /// How many descriptors are kept for times when there are no more: twice as many as come with one request, which has four
@@ -98,6 +101,9 @@ impl Server {
     ) -> sys::Result<Self> {
         let (watched, end) = (Epoll::new()?, fd::eventfd()?);
         watched.add(end.as_fd(), END, Trigger::Level)?;
+        let memory: Arc<dyn Handle> = Arc::clone(&shared) as _;
+        let with_file = |handle: Arc<dyn Handle>| fd::file_id(handle.descriptor()).map(|file| (file, handle));
+        let own_handles = [memory].into_iter().chain(sender.handles()).filter_map(with_file).collect();
         Ok(Self {
             id,
             name,
@@ -115,6 +121,7 @@ impl Server {
             addresses: OnceLock::new(),
             has_ended: AtomicBool::new(false),
             end,
+            own_handles,
         })
     }
 
@@ -126,6 +133,12 @@ impl Server {
     /// Makes this process the manager `server`.
     pub(super) fn become_own(server: &Arc<Self>) {
         let _ = SERVER.set(Arc::clone(server));
+    }
+
+    /// The handle of this manager's own that the descriptor is a copy of, if it is one.
+    pub(crate) fn own_handle(&self, descriptor: BorrowedFd<'_>) -> Option<Arc<dyn Handle>> {
+        let file = fd::file_id(descriptor)?;
+        self.own_handles.iter().find(|(own, _)| *own == file).map(|(_, handle)| Arc::clone(handle))
     }
 
     /// A connection was refused, for this reason.

@@ -4,6 +4,7 @@
 
 use std::fmt;
 use std::marker::PhantomData;
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde::de::Error as _;
@@ -18,6 +19,7 @@ use super::limits::QueueLimits;
 use super::methods::{closes, gets, handle, puts};
 use super::transfer::Travelling;
 use crate::channel::error::{RecvError, RecvTimeoutError, SendError, SendTimeoutError, TryRecvError, TrySendError};
+use crate::codec::handles::Handle;
 use crate::codec::{CodecError, Message};
 use crate::error::Result;
 use crate::sync::deadline::Deadline;
@@ -232,6 +234,11 @@ impl<T: 'static> QueueSender<T> {
     /// This thread encodes no payload, or it has too many handles.
     pub(crate) fn travelling(&self) -> std::result::Result<Travelling, CodecError> {
         self.core.travelling()
+    }
+
+    /// The handles that it travels as.
+    pub(crate) fn handles(&self) -> impl Iterator<Item = Arc<dyn Handle>> {
+        self.core.handles()
     }
 
     /// The sender that came beside the payload that this thread decodes.

@@ -9,7 +9,7 @@ use super::core::QueueCore;
 use super::endpoint::{EndKind, Endpoint};
 use super::memory::QueueMemory;
 use crate::codec::CodecError;
-use crate::codec::handles;
+use crate::codec::handles::{self, Handle};
 
 /// How the queue goes to another process: its memory, and the ends.
 pub(crate) type Travelling = (u32, Option<u32>, Option<u32>);
@@ -20,6 +20,13 @@ impl QueueCore {
         let put =
             |end: &Option<Arc<Endpoint>>| end.as_ref().map(|end| handles::attach(Arc::clone(end) as _)).transpose();
         Ok((handles::attach(Arc::clone(&self.memory) as _)?, put(&self.puts)?, put(&self.gets)?))
+    }
+
+    /// The handles that it travels as.
+    pub(super) fn handles(&self) -> impl Iterator<Item = Arc<dyn Handle>> {
+        let ends = [&self.puts, &self.gets].map(|end| end.as_ref().map(|end| Arc::clone(end) as Arc<dyn Handle>));
+        let memory: Arc<dyn Handle> = Arc::clone(&self.memory) as _;
+        [Some(memory)].into_iter().chain(ends).flatten()
     }
 
     /// The queue of type `Q` that came beside the payload that this thread decodes, with these ends.

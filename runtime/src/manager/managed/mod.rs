@@ -8,6 +8,7 @@ mod crowd_tests;
 mod dict;
 mod entries;
 mod event;
+mod kept_handle;
 mod key;
 mod list;
 mod lock;

@@ -10,9 +10,9 @@ use serde::de::{Error as _, SeqAccess, Visitor};
 use serde::ser::{Error as _, SerializeTuple as _};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use crate::channel::OpenDescriptor;
+use super::kept_handle::KeptHandle;
 use crate::codec::NoSpill;
-use crate::codec::handles::{self, Handle, Handles, Received};
+use crate::codec::handles::{self, Handles, Received};
 use crate::codec::message_format::{put, put_option, take_option};
 use crate::codec::{CodecError, Encoded, Message, Reader, Writer};
 use crate::error::{Direction, Error, ErrorKind, Execution, Result};
@@ -58,7 +58,7 @@ impl Stored {
     /// # Errors
     /// A handle of it could not be received.
     pub(crate) fn arrived(bytes: &[u8]) -> std::result::Result<Self, CodecError> {
-        Ok(Self::new(bytes, handles::open_each(|fd| Ok(Arc::new(OpenDescriptor(fd))))?))
+        Ok(Self::new(bytes, handles::open_each(|fd| Ok(KeptHandle::of(fd)))?))
     }
 
     /// Writes the payload that this is, and nothing else.
@@ -233,8 +233,8 @@ impl<'de> Deserialize<'de> for Stored {
                 let short = || A::Error::custom("an encoded value ends too early");
                 let StoredBytes(bytes) = parts.next_element::<StoredBytes<Arc<[u8]>>>()?.ok_or_else(short)?;
                 let attached: Vec<u32> = parts.next_element()?.ok_or_else(short)?;
-                let open = |index| handles::open(index, |fd| Ok(Arc::new(OpenDescriptor(fd))));
-                let opened = attached.into_iter().map(|index| open(index).map(|handle| handle as Arc<dyn Handle>));
+                let open = |index| handles::open(index, |fd| Ok(KeptHandle::of(fd))).map(KeptHandle::shared);
+                let opened = attached.into_iter().map(open);
                 let handles = opened.collect::<std::result::Result<_, _>>().map_err(A::Error::custom)?;
                 Ok(Stored { bytes, handles: Handles::of(handles) })
             }
