@@ -3,6 +3,7 @@
 //! Runs in: the test process, its tasks, and managers.
 
 use std::panic::catch_unwind;
+use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::thread;
 
 use nix::sys::signal::{Signal, kill, raise};
@@ -29,11 +30,18 @@ fn calls_in_flight_are_bounded(method: StartMethod) {
     let stage = new_stage();
     let stays: Vec<_> = (0..3).map(|_| counter.later().stay(&stage, 4)).collect();
     until(&stage, 3);
+    let tries = AtomicBool::new(false);
     thread::scope(|scope| {
-        let more = scope.spawn(|| counter.later().get());
-        // Short calls are not counted.
-        assert_eq!(counter.get().unwrap(), 0);
-        assert!(!more.is_finished());
+        let more = scope.spawn(|| {
+            tries.store(true, SeqCst);
+            counter.later().get()
+        });
+        eventually("one more call is tried", PATIENCE, || tries.load(SeqCst));
+        for _ in 0..300 {
+            // Short calls are not counted.
+            assert_eq!(counter.get().unwrap(), 0);
+            assert!(!more.is_finished());
+        }
         reach(&stage);
         assert_eq!(more.join().unwrap().join().unwrap(), 0);
     });

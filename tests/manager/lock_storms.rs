@@ -3,13 +3,13 @@
 //! Runs in: the test process, its tasks, and managers.
 
 use std::sync::PoisonError;
-use std::thread;
 use std::time::Duration;
 
 use crate::objects::{manager, until_objects};
-use crate::support::{PATIENCE, eventually, rounds};
+use crate::support::chaos::{Herd, start};
+use crate::support::{PATIENCE, eventually};
 use process_task::managed::{Condition, Dict, Event, JoinableQueue, Lock, Queue, ReentrantLock, Semaphore};
-use process_task::{ErrorKind, Process, ProcessBuilder, StartMethod, process_task};
+use process_task::{ErrorKind, Process, StartMethod, process_task};
 use serde::{Deserialize, Serialize};
 
 under_every_start_method! { within 300 seconds; killed_clients_leave_nothing_held }
@@ -90,19 +90,9 @@ fn killed_clients_leave_nothing_held(method: StartMethod) {
         counts: Dict::new(&manager).unwrap(),
     };
     (0..ITEMS as u64).for_each(|job| given.jobs.send(job).unwrap());
-    let start = || -> Process<()> { ProcessBuilder::new().start_method(method).spawn(take_and_wait, &given).unwrap() };
-    let mut processes: Vec<_> = (0..CLIENTS).map(|_| start()).collect();
-    for round in 0..rounds(40) {
-        thread::sleep(Duration::from_micros(4000 + 1777 * (round as u64 % 13)));
-        let killed = std::mem::replace(&mut processes[round % CLIENTS], start());
-        killed.kill().unwrap();
-        let error = killed.join().unwrap_err();
-        assert!(matches!(error.kind(), ErrorKind::Killed { .. }), "{error}");
-    }
-    for process in processes {
-        process.kill().unwrap();
-        drop(process.join());
-    }
+    let mut herd = Herd::new(CLIENTS, |_| -> Process<()> { start(method, take_and_wait, &given) });
+    herd.hunt(|_| (), |_| ());
+    herd.kill();
     eventually("this process is the only client", PATIENCE, || manager.stats().unwrap().clients() == 1);
     assert!(!given.lock.is_locked().unwrap() && !given.reentrant.is_locked().unwrap());
     assert_eq!(given.permits.available().unwrap(), ITEMS as u64);

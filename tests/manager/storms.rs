@@ -6,9 +6,10 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::objects::{CounterProxy, KeeperProxy, manager, until_objects};
+use crate::support::chaos::{Herd, start};
 use crate::support::{PATIENCE, eventually, rounds};
 use process_task::channel::Queue;
-use process_task::{ErrorKind, ManagerHandle, Process, ProcessBuilder, StartMethod, process_task};
+use process_task::{ErrorKind, ManagerHandle, Process, StartMethod, process_task};
 
 under_every_start_method! {
     within 300 seconds;
@@ -83,22 +84,11 @@ fn killed_clients_leave_nothing(method: StartMethod) {
     let manager = manager(method);
     let (shared, queue) = (KeeperProxy::new(&manager, None).unwrap(), Queue::unbounded().unwrap());
     let handle: &ManagerHandle = &manager;
-    let start = || -> Process<()> {
-        let args = (handle.clone(), shared.clone(), queue.clone());
-        ProcessBuilder::new().start_method(method).spawn(churn, args).unwrap()
-    };
-    let mut processes: Vec<_> = (0..CLIENTS).map(|_| start()).collect();
-    for round in 0..rounds(40) {
-        thread::sleep(Duration::from_micros(3000 + 977 * (round as u64 % 11)));
-        let killed = std::mem::replace(&mut processes[round % CLIENTS], start());
-        killed.kill().unwrap();
-        let error = killed.join().unwrap_err();
-        assert!(matches!(error.kind(), ErrorKind::Killed { .. }), "{error}");
-    }
-    for process in processes {
-        process.kill().unwrap();
-        drop(process.join());
-    }
+    let mut herd = Herd::new(CLIENTS, |_| -> Process<()> {
+        start(method, churn, (handle.clone(), shared.clone(), queue.clone()))
+    });
+    herd.hunt(|_| (), |_| ());
+    herd.kill();
     drop(queue);
     shared.forget_keepers().unwrap();
     until_objects(&manager, 1);

@@ -82,6 +82,14 @@ impl<F: Fn(usize) -> Process<()>> Herd<F> {
         kills
     }
 
+    /// Kills all.
+    pub(crate) fn kill(self) {
+        for process in self.living {
+            process.kill().expect("a process to kill");
+            process.join().expect_err("it was killed, and does not end by itself");
+        }
+    }
+
     /// Waits for the end of all, which comes by itself.
     pub(crate) fn go_home(self) {
         for process in self.living {
