@@ -363,6 +363,13 @@ impl Connected {
         self.has_dropped.notify_all();
     }
 
+    /// Plays the last thread of the connection, which finds nothing to do, and leaves.
+    #[cfg(test)]
+    pub(super) fn leave_as_last_thread(&self, server: &Server) {
+        self.state.lock_unpoisoned().threads = 1;
+        assert!(self.next(server).is_none());
+    }
+
     fn run(self: &Arc<Self>, server: &Arc<Server>, client: u32) {
         while let Some((call, place)) = self.next(server) {
             let peer = server.tables.lock_unpoisoned().peer(client);
@@ -475,34 +482,4 @@ fn cost(reply: &CallReply) -> usize {
 
 fn spawn(runs: impl FnOnce() + Send + 'static) -> std::io::Result<()> {
     thread::Builder::new().name("process-task".to_owned()).spawn(runs).map(drop)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::channel::pipe;
-    use crate::manager::client::ClientConnection;
-    use crate::manager::remote_tests::{Listening, PATIENCE, call, like_new, method, small};
-    use crate::manager::tables::PeerLink;
-    use crate::manager::wire::ClientRequest;
-
-    #[test]
-    fn call_that_comes_as_the_last_thread_leaves_is_run() {
-        let limits = ConnectionLimits { running: 1, ..small() };
-        let listening = Listening::new(limits);
-        let (theirs, ours): (ClientConnection, _) = pipe().unwrap();
-        let connected = Arc::new(Connected::new(ours, limits));
-        let peer = Peer { number: 7, link: PeerLink::Connected(Arc::clone(&connected)) };
-        assert!(listening.server.tables.lock_unpoisoned().add_client(peer, None));
-        // This thread is the one that leaves.
-        connected.state.lock_unpoisoned().threads = 1;
-        assert!(connected.next(&listening.server).is_none());
-        let ClientRequest::Call { call, method, object, body, .. } = call(1, &method("new", like_new, ()), 0) else {
-            panic!("it is a call")
-        };
-        assert!(connected.push(&listening.server, 7, (call, method, object, body)));
-        let reply: CallReply = theirs.recv_timeout(PATIENCE).unwrap();
-        assert_eq!((reply.call, reply.status), (1, Status::Done as u32));
-        connected.end();
-    }
 }

@@ -4,22 +4,24 @@
 
 use std::collections::HashSet;
 use std::sync::mpsc;
-use std::sync::{Barrier, LazyLock};
+use std::sync::{Arc, Barrier, LazyLock};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use super::client::ClientConnection;
 use super::connect::over;
+use super::connected::Connected;
 use super::connection_limits::ConnectionLimits;
 use super::handle::ManagerHandle;
 use super::remote_tests::{HoardProxy, Listening, PATIENCE, call, like_new, method, small};
-use super::tables::ServedConnection;
+use super::tables::{Peer, PeerLink, ServedConnection};
 use super::wire::{CallPayload, CallReply, ClientRequest, ManagerId, ManagerIntroduction, NO_CALL, Status};
 use crate::channel::{RecvTimeoutError, pipe};
 use crate::codec::handles::Handles;
 use crate::codec::message::to_bytes;
 use crate::error::{ErrorKind, Execution};
 use crate::process_object;
+use crate::sys::mutex::MutexExt as _;
 
 /// An object whose destructor takes its time.
 struct Slow(Duration);
@@ -53,6 +55,24 @@ fn long_destructor_ends_no_connection() {
         }
         assert_eq!(hoard.length(&[1]).unwrap(), 1);
     }
+}
+
+#[test]
+fn call_that_comes_as_the_last_thread_leaves_is_run() {
+    let limits = ConnectionLimits { running: 1, ..small() };
+    let listening = Listening::new(limits);
+    let (theirs, ours): (ClientConnection, ServedConnection) = pipe().unwrap();
+    let connected = Arc::new(Connected::new(ours, limits));
+    let peer = Peer { number: 7, link: PeerLink::Connected(Arc::clone(&connected)) };
+    assert!(listening.server.tables.lock_unpoisoned().add_client(peer, None));
+    connected.leave_as_last_thread(&listening.server);
+    let ClientRequest::Call { call, method, object, body, .. } = call(1, &method("new", like_new, ()), 0) else {
+        panic!("it is a call")
+    };
+    assert!(connected.push(&listening.server, 7, (call, method, object, body)));
+    let reply = theirs.recv_timeout(PATIENCE).unwrap();
+    assert_eq!((reply.call, reply.status), (1, Status::Done as u32));
+    connected.end();
 }
 
 /// What a manager answers to the constructor of an object.
