@@ -9,7 +9,7 @@ mod facade {
     /// What another crate might offer.
     macro_rules! remote {
         ($(#[$attribute:meta])* fn $name:ident($($param:ident: $T:ty),*) -> $R:ty $body:block) => {
-            #[$crate::facade::deep::engine::process_task(crate = $crate::facade::deep::engine, timeout = "1m")]
+            #[$crate::accepted::renamed_crate::facade::deep::engine::process_task(crate = $crate::accepted::renamed_crate::facade::deep::engine, timeout = "1m")]
             $(#[$attribute])*
             fn $name($($param: $T),*) -> $R $body
         };
@@ -18,14 +18,14 @@ mod facade {
 }
 
 mod process_task_is_not_here {
-    use crate::facade::deep::engine;
+    use super::facade::deep::engine;
 
     #[engine::process_task(crate = "engine")]
     pub fn as_string(x: u8) -> u8 {
         x
     }
 
-    #[engine::process_task(crate = crate::facade::deep::engine,)]
+    #[engine::process_task(crate = crate::accepted::renamed_crate::facade::deep::engine,)]
     pub fn as_path(x: u8) -> u8 {
         x
     }
@@ -55,7 +55,7 @@ timed!("250ms", &str);
 #[shareable(crate = facade::deep::engine)]
 struct Renamed(u8);
 
-fn main() {
+pub(super) fn main() {
     assert_eq!(facade::deep::engine::Shared::new(Renamed(7)).ok().map(|renamed| renamed.0), Some(7));
     assert_eq!(process_task_is_not_here::as_string.spawn(1).join().ok(), Some(1));
     assert_eq!(process_task_is_not_here::as_path(2), 2);

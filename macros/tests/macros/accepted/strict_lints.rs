@@ -72,7 +72,7 @@ fn warm_and_old() {
     println!("old");
 }
 
-fn main() {
+pub(super) fn main() {
     #[process_task]
     fn local((a, b): (u8, u8)) -> u8 {
         a + b

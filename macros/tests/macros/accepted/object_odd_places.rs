@@ -1,5 +1,9 @@
 //! Objects where names mean something else, in function bodies, in modules, in macros, and under another crate's name.
 #![deny(warnings)]
+#![expect(clippy::needless_arbitrary_self_type, clippy::unused_self, reason = "odd code is what is tested")]
+#![expect(clippy::needless_pass_by_value, clippy::unnecessary_wraps, reason = "odd code is what is tested")]
+#![expect(clippy::extra_unused_type_parameters, reason = "odd code is what is tested")]
+#![expect(unreachable_pub, reason = "a program need not care, and this was written as one")]
 
 mod bare {
     //! No prelude, and names of the standard library that are something else.
@@ -139,7 +143,7 @@ mod facade {
         ($(#[$attribute:meta])* $vis:vis $name:ident, $field:ty, $method:ident -> $R:ty { $body:expr }) => {
             $vis struct $name($field);
 
-            #[$crate::facade::deep::engine::process_object(crate = $crate::facade::deep::engine)]
+            #[$crate::accepted::object_odd_places::facade::deep::engine::process_object(crate = $crate::accepted::object_odd_places::facade::deep::engine)]
             impl $name {
                 pub(crate) fn new(field: $field) -> $name {
                     $name(field)
@@ -156,7 +160,7 @@ mod facade {
 }
 
 mod through {
-    use crate::facade;
+    use super::facade;
 
     facade::object! {
         /// Through a macro.
@@ -212,7 +216,8 @@ fn types(manager: &process_task::ManagerHandle) -> process_task::Result<()> {
     let bare: Result<bare::BareProxy, String> = bare::BareProxy::new(manager, "abc")?;
     let _: Option<Result<usize, String>> = bare.ok().map(|bare| bare.len(vec![1])).transpose()?;
     let one: one::SameProxy = one::SameProxy::new(manager)?;
-    let _: u8 = one.which()? + one.r#match(1, 2, 3, 4, 5)? + one.later().call().join()? + one.create(1)? + two::start(manager)?;
+    let _: u8 =
+        one.which()? + one.r#match(1, 2, 3, 4, 5)? + one.later().call().join()? + one.create(1)? + two::start(manager)?;
     let _: u8 = one::SameProxy::clone(&one)?;
     let _: one::SameProxy = Clone::clone(&one);
     let grid: grid::GridProxy = grid::GridProxy::sized(manager)?;
@@ -225,4 +230,4 @@ fn types(manager: &process_task::ManagerHandle) -> process_task::Result<()> {
     generic::<String>(manager).map(drop)
 }
 
-fn main() {}
+pub(super) fn main() {}

@@ -1,5 +1,6 @@
 //! Tasks where names mean something else, in function bodies, in modules, and re-exported.
 #![deny(warnings)]
+#![expect(clippy::unnecessary_wraps, clippy::extra_unused_type_parameters, reason = "odd code is what is tested")]
 
 mod bare {
     //! No prelude, and names of the standard library that are something else.
@@ -26,6 +27,8 @@ mod bare {
 }
 
 pub mod tasks {
+    //! Tasks of every visibility.
+
     /// Private here, but so is the task.
     #[derive(serde::Serialize, serde::Deserialize)]
     struct Inner(u8);
@@ -41,7 +44,7 @@ pub mod tasks {
     }
 
     #[process_task::process_task]
-    pub(in crate::tasks) fn restricted() {}
+    pub(in crate::accepted::odd_places::tasks) fn restricted() {}
 
     pub(super) fn start() {
         assert_eq!(private.spawn(Inner(3)).join().ok(), Some(3));
@@ -74,7 +77,7 @@ fn generic<T>() -> u8 {
     inside.spawn().join().unwrap_or(0)
 }
 
-fn main() {
+pub(super) fn main() {
     assert_eq!(bare::bare.spawn("abc", vec![1]).join().ok(), Some(Ok(4)));
     tasks::start();
     assert_eq!(public(1), renamed(1));

@@ -64,7 +64,7 @@ impl Counter {
         b: &[f64],
         c: Option<&'a str>,
         d: &Point,
-        e: String,
+        fifth: String,
         (sixth, _): (u8, u8),
         _: u8,
         self_: u8,
@@ -74,8 +74,8 @@ impl Counter {
         twelfth: u8,
     ) -> Result<Point, String> {
         let sum = [a, sixth, self_, manager, tenth, eleventh, twelfth].map(f64::from).iter().sum::<f64>();
-        let lengths = b.len() + c.map_or(0, str::len) + e.len();
-        if lengths == 0 { Err(e) } else { Ok(Point { x: sum + d.x }) }
+        let lengths = b.len() + c.map_or(0, str::len) + fifth.len();
+        if lengths == 0 { Err(fifth) } else { Ok(Point { x: sum + d.x }) }
     }
 
     /// Old.
@@ -164,7 +164,7 @@ fn types(manager: &ManagerHandle, counter: &CounterProxy, disk: &DiskProxy) -> p
     Ok(())
 }
 
-fn main() {
+pub(super) fn main() {
     let mut counter = Counter::new(1);
     assert_eq!(counter.add(Counter::STEP) + add(1), 5);
     assert_eq!(counter.conditional(), 1);

@@ -41,7 +41,7 @@ where
     pub values: [(T, bool); N],
 }
 
-fn main() {
+pub(super) fn main() {
     let survey = process_task::Shared::new(Survey { unit: Unit::Other, values: [(1_u16, true); 2] });
     assert!(survey.is_ok_and(|survey| matches!(survey.unit, Unit::Other) && survey.values == [(1, true); 2]));
     assert_eq!(undocumented.spawn(7).join().ok(), Some(7));
