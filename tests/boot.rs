@@ -3,9 +3,9 @@
 //! Owns: a copy of the small user in `tests/boot`, built with cargo into the target directory, and run. Runs in: a test
 //! process; the programs it starts are users of the library like any other. Never: builds twice what cargo has built.
 //!
-//! Each program prints the same transcript, both start methods in it, which is compared to the letter. Modes that differ in
-//! code generation of the program alone, or in its linking, share the dependencies built for a profile. These hold bitcode
-//! beside their code, so that link-time optimization shares them. Those of a release take two minutes to build.
+//! Each program prints the same transcript, both start methods in it, which is compared to the letter. Modes share the
+//! dependencies that are built for a profile. Those of a release take minutes, and so are in the long form: they hold
+//! bitcode beside their code, for link-time optimization.
 
 #[path = "support/runs.rs"]
 mod runs;
@@ -76,8 +76,7 @@ fn a_program_with_thin_lto_boots() {
 
 #[test]
 fn a_program_with_fat_lto_in_one_unit_boots() {
-    let flags = &["-Clto=fat", "-Ccodegen-units=1", "-Copt-level=1", "-Cstrip=symbols"];
-    boots(Mode::dev("fat", flags), &USUAL, CAUGHT);
+    boots_in_the_long_form(Mode::release("fat", &["-Clto=fat", "-Ccodegen-units=1"]), &USUAL, CAUGHT);
 }
 
 #[test]
@@ -364,7 +363,7 @@ fn transcript(panic: &str) -> String {
     format!("here: 9 9\n{}{}", method("ForkServer", "[\"named\"]"), method("Exec", "[]"))
 }
 
-/// As [`boots`], where tests may take their time: what is a release but for its name is tested by `fat` each time.
+/// As [`boots`], where tests may take their time.
 fn boots_in_the_long_form(mode: Mode, kind: &Kind, panic: &str) {
     match std::env::var("PROCESS_TASK_ROUNDS").map(|rounds| rounds.parse()) {
         Ok(Ok(2_u32..)) => boots(mode, kind, panic),
@@ -405,6 +404,7 @@ fn build(mode: Mode) -> PathBuf {
 fn build_of(program: &str, mode: Mode) -> PathBuf {
     under_the_lock(|| {
         let mut command = cargo();
+        command.envs((mode.profile == "release").then_some(("RUSTFLAGS", "-Cembed-bitcode=yes")));
         command.args(["rustc", "--offline", "-p", program, "--bin", program, "--profile", mode.profile]);
         command.args(mode.config.iter().flat_map(|config| ["--config", *config])).arg("--").args(mode.flags);
         let ended = Run::of(command, &format!("build-{program}-{}", mode.name)).end_within(BUILD);
@@ -422,7 +422,6 @@ fn build_of(program: &str, mode: Mode) -> PathBuf {
 
 /// cargo, in an up-to-date copy of the user's workspace, with nothing inherited from the cargo that runs us.
 fn cargo() -> Command {
-    let user = folder().join("user");
     let mut command = Command::new(env!("CARGO"));
     for (name, _) in std::env::vars_os() {
         let text = name.to_string_lossy();
@@ -431,8 +430,10 @@ fn cargo() -> Command {
             command.env_remove(name);
         }
     }
-    command.current_dir(user).env("CARGO_TARGET_DIR", folder().join("target")).env("CARGO_TERM_COLOR", "never");
-    command.env("RUSTFLAGS", "-Cembed-bitcode=yes");
+    command.current_dir(folder().join("user")).env("CARGO_TARGET_DIR", folder().join("target"));
+    // Shared with the cargo that runs us, which knows by a hash what is the same: macros, serde, and more.
+    let shared = Path::new(env!("CARGO_TARGET_TMPDIR")).parent().expect("the target directory");
+    command.env("CARGO_BUILD_BUILD_DIR", shared).env("CARGO_TERM_COLOR", "never");
     command
 }
 
