@@ -30,7 +30,8 @@ macro_rules! under_the_fork_server {
         mod anyhow {
             $(#[test] fn $name() {
                 let limit = std::time::Duration::from_mins(5);
-                crate::support::promise_within(limit, || super::$name(process_task::StartMethod::ForkServer));
+                let test = || super::$name(process_task::StartMethod::ForkServer);
+                crate::support::promise_with(limit, &[crate::support::single_step::SHORT_COPIES], test);
             })+
         }
     };

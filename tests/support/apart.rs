@@ -35,13 +35,13 @@ pub(crate) fn end_with_the_harness() {
     }
 }
 
-/// Runs the test of this thread in another process, and panics with what it says if it fails.
-pub(crate) fn run(limit: Duration) {
+/// Runs the test of this thread in another process, which has these variables, and panics with what it says if it fails.
+pub(crate) fn run(limit: Duration, variables: &[(&str, &str)]) {
     let test = thread::current().name().expect("the harness names the thread after the test").to_owned();
     let mut said = file_without_a_name();
     let mut command = Command::new(std::env::current_exe().expect("the test binary has a path"));
     command.args(["--exact", &test, "--nocapture", "--test-threads=1"]).env(APART, std::process::id().to_string());
-    command.stdin(Stdio::null()).stdout(said.try_clone().expect("a descriptor"));
+    command.envs(variables.iter().copied()).stdin(Stdio::null()).stdout(said.try_clone().expect("a descriptor"));
     command.stderr(said.try_clone().expect("a descriptor"));
     let status = end_within(limit + GRACE, &mut command.spawn().expect("the test binary starts"));
     let mut output = Vec::new();

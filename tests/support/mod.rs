@@ -84,10 +84,21 @@ pub(crate) fn promise(test: impl FnOnce()) {
 
 /// [`promise`], with a limit of its own: times `PROCESS_TASK_ROUNDS`, as what is done in it.
 pub(crate) fn promise_within(limit: Duration, test: impl FnOnce()) {
+    promise_with(limit, &[], test);
+}
+
+/// [`promise_within`], in a process that has these variables from its start.
+pub(crate) fn promise_with(limit: Duration, variables: &[(&str, &str)], test: impl FnOnce()) {
     let limit = limit * u32::try_from(rounds(1)).expect("not so many rounds");
     if !apart::is_here() {
-        return apart::run(limit);
+        return apart::run(limit, variables);
     }
+    let mut test = Some(test);
+    run_here(limit, &mut || test.take().expect("it runs once")());
+}
+
+/// Runs a test in its own process. No part of [`promise_with`], which the compiler makes once for each test.
+fn run_here(limit: Duration, test: &mut dyn FnMut()) {
     apart::end_with_the_harness();
     census::register_this_thread();
     TEST.get_or_init(|| thread::current().name().unwrap_or_default().to_owned());
