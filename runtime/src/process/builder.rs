@@ -3,6 +3,7 @@
 //! Runs in: the parent.
 //! Invariant: a start that is reported as failed leaves no process behind.
 
+use std::io::PipeWriter;
 use std::sync::Arc;
 
 use super::attributes::attribute_setters;
@@ -12,10 +13,10 @@ use super::spawned_call::{IsRight, NotStarted, SpawnRequest, SpawnedCall};
 use super::stdio::Stdio;
 use crate::call::encode;
 use crate::error::{Error, Result};
-use crate::link::{SharedBufferPool, StartMethod};
+use crate::link::{Payload, SharedBufferPool, StartMethod};
 use crate::supervisor::{ChildHandle, SetupFor, SpawnAttributes, StartRequest, setup, supervisor};
 use crate::sys::{Errno, signal};
-use crate::task::{Options as Limits, Task};
+use crate::task::{Options as Limits, Registration, Task};
 
 /// Options for processes, as [`std::process::Command`] has for programs: each [`spawn`](Self::spawn) starts one more, so that one
 /// description starts any number, with any tasks. Setters change what later ones get.
@@ -175,17 +176,29 @@ impl ProcessBuilder {
     /// What [`spawn`](Self::spawn) does, with stdout and stderr connected to `unasked` unless this builder says otherwise.
     fn start<T: Task>(&self, task: T, args: T::Args<'_>, unasked: &Stdio) -> Result<Process<T::Output>> {
         let name = self.name.clone().unwrap_or_else(|| task.registration().short_name().to_owned());
+        let (options, stdin, pipes) = self.prepare(&name, task.registration(), task.options().memory_limit, unasked)?;
+        let call = launch(options, &name, task, args)?;
+        let mut process = Process::new(name, Ok(call), T::decode_output);
+        (process.stdin, process.pipes) = (stdin, pipes);
+        Ok(process)
+    }
+
+    /// What a process is started with, and our ends of its streams.
+    fn prepare(
+        &self,
+        name: &str,
+        registration: &Registration,
+        memory_limit: Option<u64>,
+        unasked: &Stdio,
+    ) -> Result<(SpawnAttributes, Option<PipeWriter>, Pipes)> {
         let (stdin, our_stdin) = self.stdin.as_ref().map_or(Ok((None, None)), Stdio::for_input)?;
         let (stdout, our_stdout) = self.stdout.as_ref().unwrap_or(unasked).for_output(1)?;
         let (stderr, our_stderr) = self.stderr.as_ref().unwrap_or(unasked).for_output(2)?;
         let mut options = self.options.clone();
         options.stdio = [stdin, stdout, stderr];
-        options.memory = smaller(options.memory, task.options().memory_limit);
-        options.check().map_err(|error| error.in_process(&name, 0).in_task(task.registration().name()))?;
-        let call = launch(options, &name, task, args)?;
-        let mut process = Process::new(name, Ok(call), T::decode_output);
-        (process.stdin, process.pipes) = (our_stdin, Pipes::new([our_stdout, our_stderr]));
-        Ok(process)
+        options.memory = smaller(options.memory, memory_limit);
+        options.check().map_err(|error| error.in_process(name, 0).in_task(registration.name()))?;
+        Ok((options, our_stdin, Pipes::new([our_stdout, our_stderr])))
     }
 }
 
@@ -201,17 +214,28 @@ pub fn spawn<T: Task>(task: T, args: T::Args<'_>) -> Process<T::Output> {
 }
 
 fn launch<T: Task>(options: SpawnAttributes, name: &str, task: T, args: T::Args<'_>) -> Result<Arc<SpawnedCall>> {
-    let registration = task.registration();
+    let mut args = Some(args);
+    // The call's memory is its own, and goes when the call is done: there will be no other.
+    let mut encode = || encode::<T>(args.take().expect("encoded once"), &SharedBufferPool::default());
+    launch_encoded(options, name, (task.registration(), task.options()), &mut encode)
+}
+
+/// Starts a process for a call. No part of [`launch`], which the compiler makes once for each task.
+fn launch_encoded(
+    options: SpawnAttributes,
+    name: &str,
+    (registration, limits): (&'static Registration, Limits),
+    encode: &mut dyn FnMut() -> Result<Payload>,
+) -> Result<Arc<SpawnedCall>> {
     let start = move || {
-        let Limits { timeout: limit, retries, .. } = task.options();
+        let Limits { timeout: limit, retries, .. } = limits;
         if retries > 0 {
             return Err(Error::invalid(
                 "retries act in pools only: submit the call to a pool, or take them back with `.retries(0)`",
             ));
         }
         let index = registration.task_index().ok_or_else(Error::unknown_task)?;
-        // A parcel of its own, which goes when the call is done: there will be no other.
-        let call = encode::<T>(args, &SharedBufferPool::default())?;
+        let call = encode()?;
         let supervisor = supervisor()?;
         let mut call = call;
         // Noted here, since another process may have to be asked for by the reactor's thread.

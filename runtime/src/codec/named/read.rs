@@ -79,11 +79,7 @@ impl<'a> Source<'a> {
             Tag::U128 => number!(u128, visit_u128),
             Tag::F32 => number!(f32, visit_f32),
             Tag::F64 => number!(f64, visit_f64),
-            Tag::Char => {
-                let scalar = u32::from_ne_bytes(self.cursor.number()?);
-                let no_char = || Fault(format!("the payload is corrupt: {scalar} is no char"));
-                visitor.visit_char(char::from_u32(scalar).ok_or_else(no_char)?)
-            }
+            Tag::Char => visitor.visit_char(self.char()?),
             Tag::Str => {
                 let bytes = self.cursor.piece()?;
                 paths::visit_text(bytes, visitor)
@@ -92,31 +88,46 @@ impl<'a> Source<'a> {
             Tag::None => visitor.visit_none(),
             Tag::Some => visitor.visit_some(self),
             Tag::Seq => {
-                let count = self.cursor.len()?.checked_sub(1);
+                let count = self.count()?;
                 self.elements(count, None, visitor)
             }
             Tag::Tuple => self.elements(None, None, visitor),
             Tag::Map => {
-                let count = self.cursor.len()?.checked_sub(1);
+                let count = self.count()?;
                 self.within(|source| visitor.visit_map(Entries { source, left: count }))
             }
             Tag::Struct => self.named(&mut Field::any(), visitor),
-            Tag::UnitVariant => {
-                self.cursor.len()?;
-                visitor.visit_borrowed_str(self.cursor.name()?)
-            }
+            Tag::UnitVariant => visitor.visit_borrowed_str(self.variant(tag)?),
             Tag::NewtypeVariant | Tag::TupleVariant | Tag::StructVariant => {
-                self.cursor.len()?;
-                let name = self.cursor.name()?;
-                self.pending = match tag {
-                    Tag::TupleVariant => Some(Tag::Tuple),
-                    Tag::StructVariant => Some(Tag::Struct),
-                    _ => None,
-                };
+                let name = self.variant(tag)?;
                 visitor.visit_map(OneEntry { source: self, name: Some(name) })
             }
-            Tag::End | Tag::Field => Err(Fault(format!("the payload is corrupt: {tag} is no value"))),
+            Tag::End | Tag::Field => Err(no_value(tag)),
         }
+    }
+
+    // What follows is no part of `show`, which the compiler makes once for each visitor.
+
+    fn char(&mut self) -> Result<char, Fault> {
+        let scalar = u32::from_ne_bytes(self.cursor.number()?);
+        char::from_u32(scalar).ok_or_else(|| Fault(format!("the payload is corrupt: {scalar} is no char")))
+    }
+
+    /// How many elements follow, if that was known.
+    fn count(&mut self) -> Result<Option<usize>, Fault> {
+        Ok(self.cursor.len()?.checked_sub(1))
+    }
+
+    /// The name of a variant, whose content comes next.
+    fn variant(&mut self, tag: Tag) -> Result<&'a str, Fault> {
+        self.cursor.len()?;
+        let name = self.cursor.name()?;
+        self.pending = match tag {
+            Tag::TupleVariant => Some(Tag::Tuple),
+            Tag::StructVariant => Some(Tag::Struct),
+            _ => None,
+        };
+        Ok(name)
     }
 
     /// Reads elements, of which a visitor by place takes no more than `most`, and their end.
@@ -137,8 +148,13 @@ impl<'a> Source<'a> {
     /// Reads what has an end, to that end.
     pub(super) fn within<R>(&mut self, read: impl FnOnce(&mut Self) -> Result<R, Fault>) -> Result<R, Fault> {
         let value = read(self)?;
+        self.end()?;
+        Ok(value)
+    }
+
+    fn end(&mut self) -> Result<(), Fault> {
         match self.cursor.tag()? {
-            Tag::End => Ok(value),
+            Tag::End => Ok(()),
             tag if self.by_place => Err(misplaced(&format!("writes more than it reads: {tag}"))),
             tag => Err(Fault(format!("it has {tag} more than is read"))),
         }
@@ -171,6 +187,11 @@ impl<'a> Source<'a> {
         seen.compare(|| first.names().filter(|name| fields.contains(name)).count());
         value
     }
+}
+
+#[cold]
+fn no_value(tag: Tag) -> Fault {
+    Fault(format!("the payload is corrupt: {tag} is no value"))
 }
 
 fn deeper() -> Result<(), Fault> {
