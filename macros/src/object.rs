@@ -90,10 +90,7 @@ impl ObjectImpl {
             );
         }
         let ty = read_type(&item.self_ty, &mut errors);
-        if let Some(clause) = &item.generics.where_clause {
-            let why = "there is nothing generic in it to bound";
-            errors.cannot(clause, "have a `where` clause", why, "remove the clause");
-        }
+        task::refuse_where_clause(&item.generics, &mut errors);
         if functions.is_empty() {
             refuse_emptiness(&item, &mut errors);
         }
@@ -230,7 +227,7 @@ impl OwnType<'_> {
             Replace::with_type(self).visit_type_mut(ty);
         }
         let output = signature::output(&returned, errors);
-        task::refuse_where_clause(signature, errors);
+        task::refuse_where_clause(&signature.generics, errors);
         let is_wrong = |parameter: &Parameter| signature::is_wrong_in_any_function(&parameter.ty);
         if parameters.iter().any(is_wrong) || signature::is_wrong_in_any_function(&output) {
             return None;

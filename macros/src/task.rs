@@ -14,7 +14,8 @@ use syn::parse::{Parse, ParseStream};
 use syn::spanned::Spanned as _;
 use syn::visit_mut::{self, VisitMut};
 use syn::{
-    Attribute, Error, FnArg, GenericParam, Item, Pat, PatIdent, PatType, Safety, Signature, Token, Type, Visibility,
+    Attribute, Error, FnArg, GenericParam, Generics, Item, Pat, PatIdent, PatType, Safety, Signature, Token, Type,
+    Visibility,
 };
 
 use crate::attributes::Attributes;
@@ -79,7 +80,7 @@ impl TaskFn {
         refuse_own_name(&function.signature, &mut errors);
         let parameters = read_parameters(&function.signature, |_| (), &mut errors);
         let output = signature::output(&function.signature.output, &mut errors);
-        refuse_where_clause(&function.signature, &mut errors);
+        refuse_where_clause(&function.signature.generics, &mut errors);
         let attributes = Attributes::sort(&function.attributes);
         let is_wrong_anyway =
             parameters.iter().map(|parameter| &parameter.ty).chain([&output]).any(signature::is_wrong_in_any_function);
@@ -147,8 +148,8 @@ pub(crate) fn refuse_generics(signature: &Signature, errors: &mut Errors) {
 }
 
 /// Refuses a `where` clause.
-pub(crate) fn refuse_where_clause(signature: &Signature, errors: &mut Errors) {
-    if let Some(clause) = &signature.generics.where_clause {
+pub(crate) fn refuse_where_clause(generics: &Generics, errors: &mut Errors) {
+    if let Some(clause) = &generics.where_clause {
         errors.cannot(clause, "have a `where` clause", "there is nothing generic in it to bound", "remove the clause");
     }
 }

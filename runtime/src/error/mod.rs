@@ -123,6 +123,18 @@ impl Error {
         Self::new(ErrorKind::InvalidInput { reason: reason.into() }, Execution::NotStarted)
     }
 
+    /// The arguments of a call refuse, for this reason.
+    pub(crate) fn cannot_encode_arguments(reason: impl Into<String>) -> Self {
+        let kind = ErrorKind::CannotEncode { direction: Direction::Arguments, reason: reason.into() };
+        Self::new(kind, Execution::NotStarted)
+    }
+
+    /// The result of a call is none, for this reason.
+    pub(crate) fn cannot_decode_result(reason: impl Into<String>) -> Self {
+        let kind = ErrorKind::CannotDecode { direction: Direction::Result, reason: reason.into() };
+        Self::new(kind, Execution::Finished)
+    }
+
     /// No memory for processes to share: `step` was refused with `errno`.
     pub(crate) fn cannot_share(step: impl Into<String>, errno: Errno) -> Self {
         let errno = errno as i32;

@@ -12,7 +12,7 @@ use std::time::Duration;
 use super::raw_pool::{RawPoolProxy, SentOptions, SentResult};
 use crate::codec::CodecError;
 use crate::codec::handles;
-use crate::error::{Direction, Error, ErrorKind, Execution, Result};
+use crate::error::{Error, Result};
 use crate::manager::managed::stored::Stored;
 use crate::manager::managed::typed::managed_type;
 use crate::manager::proxy::encode;
@@ -199,13 +199,10 @@ type ResultDecoder<R> = fn(&[u8]) -> std::result::Result<R, CodecError>;
 /// The result of one call.
 fn decoded<R>(result: SentResult, decode: ResultDecoder<R>) -> Result<R> {
     let stored = result.map_err(|error| error.into_error(None))?;
-    let bad = |reason: String| {
-        let kind = ErrorKind::CannotDecode { direction: Direction::Result, reason };
-        Error::new(kind, Execution::Finished)
-    };
-    let received = stored.received().map_err(|errno| bad(errno.desc().to_owned()))?;
+    let received = stored.received().map_err(|errno| Error::cannot_decode_result(errno.desc()))?;
     let bytes = AlignedBytes::copied(stored.bytes());
-    handles::provide(&received, || decode(bytes.as_slice())).map_err(|error| bad(error.to_string()))
+    handles::provide(&received, || decode(bytes.as_slice()))
+        .map_err(|error| Error::cannot_decode_result(error.to_string()))
 }
 
 /// A call in a [`Pool`] of a manager. Dropping it detaches the call, which is made all the same.

@@ -67,25 +67,34 @@ impl ClientBound for PoolCore {
 /// The results of one request, until all are there.
 #[derive(Debug)]
 struct Gathered {
-    state: Mutex<(Vec<Option<SentResult>>, Option<Deferred>)>,
+    state: Mutex<GatheredResults>,
+}
+
+#[derive(Debug)]
+struct GatheredResults {
+    results: Vec<Option<SentResult>>,
+    /// Number of results that are not there.
+    missing: usize,
+    /// Taken by the thread that answers.
+    deferred: Option<Deferred>,
 }
 
 impl Gathered {
     fn new(count: usize, deferred: Deferred) -> Self {
-        Self { state: Mutex::new(((0..count).map(|_| None).collect(), Some(deferred))) }
+        let results = (0..count).map(|_| None).collect();
+        Self { state: Mutex::new(GatheredResults { results, missing: count, deferred: Some(deferred) }) }
     }
 
     /// Puts a result in. True: it was the last, and the request is answered.
     fn put(&self, at: usize, result: Outcome<Stored>) -> bool {
         let mut state = self.state.lock_unpoisoned();
-        let (results, deferred) = &mut *state;
-        if let Some(place) = results.get_mut(at) {
-            *place = Some(result.map_err(|error| SentError::of(&error)));
-        }
-        if results.iter().any(Option::is_none) {
+        let result = result.map_err(|error| SentError::of(&error));
+        let is_first = state.results.get_mut(at).is_some_and(|place| place.replace(result).is_none());
+        state.missing -= usize::from(is_first);
+        if state.missing > 0 {
             return false;
         }
-        let (results, deferred) = (std::mem::take(results), deferred.take());
+        let (results, deferred) = (std::mem::take(&mut state.results), state.deferred.take());
         drop(state);
         if let Some(deferred) = deferred {
             deferred.answer(&results.into_iter().flatten().collect::<Vec<SentResult>>());
@@ -94,7 +103,7 @@ impl Gathered {
     }
 
     fn is_answered(&self) -> bool {
-        self.state.lock_unpoisoned().1.is_none()
+        self.state.lock_unpoisoned().deferred.is_none()
     }
 }
 

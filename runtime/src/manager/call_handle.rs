@@ -56,7 +56,7 @@ impl<T> CallHandle<T> {
             let what = (index, held.object);
             let is_exclusive = matches!(registration.kind(), RegistrationKind::Method { exclusive: true, .. });
             let queued = is_exclusive.then(|| OrderedCall::new(&held.queued));
-            Ok(match &held.way {
+            Ok(match &held.route {
                 Route::Client(client) => {
                     let (number, pending) = client.submit(what, (&bytes, &handles), queued, deadline)?;
                     client.hurry();
@@ -127,7 +127,7 @@ impl<T> CallHandle<T> {
 
     fn result(&self, outcome: Result<Answer>) -> Result<T> {
         let result = outcome.and_then(|answer| decode(&answer, self.decode));
-        result.map_err(|error| described(error, &self.held.way, self.task))
+        result.map_err(|error| described(error, &self.held.route, self.task))
     }
 }
 

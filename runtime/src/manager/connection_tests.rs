@@ -156,7 +156,7 @@ fn releases(manager: &ServedConnection) -> Vec<u64> {
 #[test]
 fn releases_are_gathered_until_the_manager_has_taken_some() {
     let (there, manager) = played(small());
-    let client = there.way().client().unwrap();
+    let client = there.route().client().unwrap();
     client.release(1);
     assert_eq!(releases(&manager), [1]);
     (2..100).for_each(|object| client.release(object));

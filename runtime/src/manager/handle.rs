@@ -15,7 +15,7 @@ use super::proxy;
 use super::stats::ManagerStats;
 use super::wire::ManagerQuestion;
 use crate::codec::message::from_bytes;
-use crate::error::{Direction, Elapsed, Error, ErrorKind, Execution, Result};
+use crate::error::{Elapsed, Error, Result};
 use crate::sync::deadline::Deadline;
 use crate::task::Task;
 
@@ -24,28 +24,28 @@ use crate::task::Task;
 /// It does not keep the manager running.
 #[derive(Clone)]
 pub struct ManagerHandle {
-    way: Route,
+    route: Route,
 }
 
 impl ManagerHandle {
-    pub(super) fn new(way: Route) -> Self {
-        Self { way }
+    pub(super) fn new(route: Route) -> Self {
+        Self { route }
     }
 
-    pub(super) fn way(&self) -> &Route {
-        &self.way
+    pub(super) fn route(&self) -> &Route {
+        &self.route
     }
 
     /// What the manager is called.
     #[must_use]
     pub fn name(&self) -> &str {
-        self.way.name()
+        self.route.name()
     }
 
     /// The manager's process id.
     #[must_use]
     pub fn pid(&self) -> u32 {
-        self.way.pid()
+        self.route.pid()
     }
 
     /// What the manager does, in numbers.
@@ -66,12 +66,8 @@ impl ManagerHandle {
     }
 
     fn ask<T: DeserializeOwned>(&self, question: ManagerQuestion) -> Result<T> {
-        let answer = self.way.ask(question, None)?;
-        let (bytes, _) = answer.checked()?;
-        from_bytes(bytes).map_err(|error| {
-            let kind = ErrorKind::CannotDecode { direction: Direction::Result, reason: error.to_string() };
-            Error::new(kind, Execution::Finished)
-        })
+        let bytes = self.route.ask_for_bytes(question, None)?;
+        from_bytes(&bytes).map_err(|error| Error::cannot_decode_result(error.to_string()))
     }
 
     /// Runs a task in the manager's process, on one of its threads, beside the calls of its objects.
@@ -91,7 +87,7 @@ impl ManagerHandle {
     /// # process_task::Result::Ok(())
     /// ```
     pub fn call<T: Task>(&self, task: T, args: T::Args<'_>) -> Result<T::Output> {
-        proxy::call(&self.way, (task, 0), args, (false, None)).map(|(_, output)| output)
+        proxy::call(&self.route, (task, 0), args, (false, None)).map(|(_, output)| output)
     }
 }
 
@@ -126,7 +122,7 @@ impl ManagerHandle {
     /// [`Elapsed`]: it has not ended in time.
     pub fn wait_timeout(&self, timeout: Duration) -> std::result::Result<(), Elapsed> {
         let deadline = Deadline::after(timeout);
-        while !self.way.has_ended() {
+        while !self.route.has_ended() {
             if deadline.is_over() {
                 return Err(Elapsed::new());
             }
@@ -152,7 +148,7 @@ impl fmt::Debug for ManagerHandle {
 impl PartialEq for ManagerHandle {
     /// Whether both are of the same manager.
     fn eq(&self, other: &Self) -> bool {
-        self.way.id() == other.way.id()
+        self.route.id() == other.route.id()
     }
 }
 
@@ -160,13 +156,13 @@ impl Eq for ManagerHandle {}
 
 impl Hash for ManagerHandle {
     fn hash<H: Hasher>(&self, state: &mut H) {
-        self.way.id().hash(state);
+        self.route.id().hash(state);
     }
 }
 
 impl Serialize for ManagerHandle {
     fn serialize<S: Serializer>(&self, serializer: S) -> std::result::Result<S::Ok, S::Error> {
-        self.way.travelling().map_err(S::Error::custom)?.serialize(serializer)
+        self.route.travelling().map_err(S::Error::custom)?.serialize(serializer)
     }
 }
 

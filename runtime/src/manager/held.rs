@@ -149,7 +149,7 @@ impl Route {
     ///
     /// # Errors
     /// As [`Client::call`].
-    pub(super) fn ask(&self, question: ManagerQuestion, deadline: Option<Instant>) -> Result<Answer> {
+    fn ask(&self, question: ManagerQuestion, deadline: Option<Instant>) -> Result<Answer> {
         match self {
             Self::Client(client) => client.ask(question, deadline),
             Self::Own(server) => {
@@ -158,6 +158,15 @@ impl Route {
                 Ok(Answer { status, object: 0, bytes, received: handles::Received::default() })
             }
         }
+    }
+
+    /// Asks the manager itself. What it says, as bytes.
+    ///
+    /// # Errors
+    /// As [`Client::call`]; or what was asked for is not there.
+    pub(super) fn ask_for_bytes(&self, question: ManagerQuestion, deadline: Option<Instant>) -> Result<Vec<u8>> {
+        let asked = self.ask(question, deadline).and_then(|answer| Ok(answer.checked()?.0.to_vec()));
+        asked.map_err(|error| error.in_process(self.name(), self.pid()))
     }
 
     /// The reference to an object that the manager has counted for this process: a constructor's answer brought it.
@@ -206,7 +215,7 @@ impl Route {
 
 /// This process's reference to an object.
 pub(crate) struct Held {
-    pub(super) way: Route,
+    pub(super) route: Route,
     pub(super) object: u64,
     /// Number of calls in the queue of requests that no short call may overtake.
     pub(super) queued: Arc<AtomicU32>,
@@ -215,8 +224,8 @@ pub(crate) struct Held {
 }
 
 impl Held {
-    fn new(way: Route, object: u64) -> Arc<Self> {
-        Arc::new(Self { way, object, queued: Arc::default(), generation: atfork::generation() })
+    fn new(route: Route, object: u64) -> Arc<Self> {
+        Arc::new(Self { route, object, queued: Arc::default(), generation: atfork::generation() })
     }
 
     /// Has the message that this thread encodes hold the object. The index of the message's ticket.
@@ -224,7 +233,7 @@ impl Held {
     /// # Errors
     /// This thread encodes no message, or there is no descriptor for a ticket.
     pub(super) fn travelling(&self) -> std::result::Result<u32, CodecError> {
-        let id = self.way.id();
+        let id = self.route.id();
         let known = handles::find_collected(|ticket: &Ticket| ticket.own.as_ref().is_some_and(|own| own.manager == id));
         let ticket = match known {
             Some(ticket) => {
@@ -240,15 +249,18 @@ impl Held {
     ///
     /// # Errors
     /// There is no such ticket.
-    pub(super) fn arrived(way: &Route, object: u64, ticket: u32) -> std::result::Result<Arc<Self>, CodecError> {
+    pub(super) fn arrived(route: &Route, object: u64, ticket: u32) -> std::result::Result<Arc<Self>, CodecError> {
         let _holds_meanwhile = handles::open(ticket, |fd| Ticket::from_descriptor(fd).map(Arc::new))?;
-        Ok(way.claim(object))
+        Ok(route.claim(object))
     }
 }
 
 impl fmt::Debug for Held {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Held").field("manager", &self.way.name()).field("object", &self.object).finish_non_exhaustive()
+        f.debug_struct("Held")
+            .field("manager", &self.route.name())
+            .field("object", &self.object)
+            .finish_non_exhaustive()
     }
 }
 
@@ -257,7 +269,7 @@ impl Drop for Held {
         if self.generation != atfork::generation() {
             return;
         }
-        match &self.way {
+        match &self.route {
             Route::Own(server) => {
                 let dropped = server.tables.lock_unpoisoned().release_here(self.object);
                 drop(dropped);
@@ -296,7 +308,7 @@ impl Ticket {
     fn new(held: &Held) -> std::result::Result<Self, CodecError> {
         let object = held.object;
         let refused = |errno| CodecError::new(format!("a proxy cannot travel: {}", crate::error::why(errno)));
-        let (number, end) = match &held.way {
+        let (number, end) = match &held.route {
             Route::Own(server) => server.new_ticket(object).map_err(refused)?,
             Route::Client(client) => {
                 let (ours, theirs) = socket::pair().map_err(refused)?;
@@ -305,7 +317,7 @@ impl Ticket {
                 (ticket, theirs)
             }
         };
-        let own = OwnTicket { manager: held.way.id(), number, objects: Mutex::new(HashSet::from([object])) };
+        let own = OwnTicket { manager: held.route.id(), number, objects: Mutex::new(HashSet::from([object])) };
         Ok(Self { end, own: Some(own) })
     }
 
@@ -313,7 +325,7 @@ impl Ticket {
         let Some(own) = &self.own else { return };
         let object = held.object;
         if own.objects.lock_unpoisoned().insert(object) {
-            match &held.way {
+            match &held.route {
                 Route::Own(server) => server.hold_more(own.number, object),
                 Route::Client(client) => client.tell(ClientRequest::Hold { ticket: own.number, object, end: None }),
             }

@@ -46,8 +46,8 @@ pub struct Manager {
 }
 
 impl Manager {
-    pub(super) fn new(way: Route, process: Arc<Mutex<Started>>) -> Self {
-        Self { handle: ManagerHandle::new(way), process, generation: atfork::generation() }
+    pub(super) fn new(route: Route, process: Arc<Mutex<Started>>) -> Self {
+        Self { handle: ManagerHandle::new(route), process, generation: atfork::generation() }
     }
 
     /// Starts a manager.
@@ -164,7 +164,7 @@ impl Manager {
         if self.generation != atfork::generation() {
             return Ok(());
         }
-        if let Route::Client(client) = self.handle.way() {
+        if let Route::Client(client) = self.handle.route() {
             client.tell_until(ClientRequest::Shutdown, futex_wait::deadline_after(EXIT_TIMEOUT));
             client.hurry();
         }

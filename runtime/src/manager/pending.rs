@@ -111,7 +111,7 @@ impl Pending {
     }
 
     /// Asks a thread that sleeps to look whether it should read. True: there is one.
-    fn stir(&self) -> bool {
+    fn ask_to_read(&self) -> bool {
         let mut state = self.state.lock_unpoisoned();
         let sleeps = std::mem::take(&mut state.sleeps);
         if sleeps {
@@ -225,7 +225,7 @@ impl Inbox {
         let pending = self.pending.lock_unpoisoned().remove(&call)?;
         let state = pending.state.lock_unpoisoned();
         if !state.was_answered {
-            self.landed(&state);
+            self.count_out(&state);
         }
         drop(state);
         Some(pending)
@@ -250,7 +250,7 @@ impl Inbox {
     }
 
     /// A call is not in flight any more.
-    fn landed(&self, state: &State) {
+    fn count_out(&self, state: &State) {
         self.in_flight.fetch_sub(1, SeqCst);
         self.bytes_in_flight.fetch_sub(state.bytes, SeqCst);
     }
@@ -427,7 +427,7 @@ impl Inbox {
         }
         state.answer = Some(answer);
         if !std::mem::replace(&mut state.was_answered, true) {
-            self.landed(&state);
+            self.count_out(&state);
         }
         drop(state);
         pending.wake();
@@ -439,6 +439,6 @@ impl Inbox {
             return;
         }
         let waiting: Vec<_> = self.pending.lock_unpoisoned().values().map(Arc::clone).collect();
-        let _ = waiting.iter().any(|pending| pending.stir());
+        let _ = waiting.iter().any(|pending| pending.ask_to_read());
     }
 }

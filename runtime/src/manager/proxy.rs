@@ -21,7 +21,7 @@ use super::wire::{Answer, ManagerQuestion};
 use crate::codec::NoSpill;
 use crate::codec::handles::{self, Handles};
 use crate::codec::{CodecError, Encoded, Writer};
-use crate::error::{Direction, Error, ErrorKind, Execution, Result};
+use crate::error::{Error, ErrorKind, Execution, Result};
 use crate::task::{Object, Task};
 
 /// A reference to an object of type `O` that lives in a manager.
@@ -41,7 +41,7 @@ pub struct Proxy<O> {
 
 /// Makes a call, and waits for its answer. With it, the reference to the object that a constructor made.
 pub(super) fn call<T: Task>(
-    way: &Route,
+    route: &Route,
     (task, object): (T, u64),
     args: T::Args<'_>,
     (in_queue, deadline): (bool, Option<Instant>),
@@ -50,17 +50,17 @@ pub(super) fn call<T: Task>(
     let made = || {
         let index = registration.index().ok_or_else(Error::unknown_task)?;
         let (bytes, handles) = encode::<T>(args)?;
-        let answer = way.call((index, object), (&bytes, &handles), (in_queue, deadline))?;
+        let answer = route.call((index, object), (&bytes, &handles), (in_queue, deadline))?;
         keep(bytes);
-        let held = (answer.object != 0).then(|| way.adopt(answer.object));
+        let held = (answer.object != 0).then(|| route.adopt(answer.object));
         Ok((held, decode(&answer, T::decode_output)?))
     };
-    made().map_err(|error: Error| described(error, way, registration.name()))
+    made().map_err(|error: Error| described(error, route, registration.name()))
 }
 
 /// Adds to an error where and in what it happened.
-pub(super) fn described(error: Error, way: &Route, task: &'static str) -> Error {
-    error.in_process(way.name(), way.pid()).in_task(task)
+pub(super) fn described(error: Error, route: &Route, task: &'static str) -> Error {
+    error.in_process(route.name(), route.pid()).in_task(task)
 }
 
 thread_local! {
@@ -84,23 +84,15 @@ pub(crate) fn encode<T: Task>(args: T::Args<'_>) -> Result<(Vec<u8>, Handles)> {
     let encoded = handles::collect(&mut handles, || T::encode(args, &mut writer)).and_then(|()| writer.finish());
     match encoded {
         Ok(Encoded::Small(bytes)) => Ok((bytes, handles)),
-        Ok(Encoded::Spilled(_)) => Err(refused("they are too long")),
-        Err(error) => Err(refused(error.to_string())),
+        Ok(Encoded::Spilled(_)) => Err(Error::cannot_encode_arguments("they are too long")),
+        Err(error) => Err(Error::cannot_encode_arguments(error.to_string())),
     }
-}
-
-fn refused(reason: impl Into<String>) -> Error {
-    let kind = ErrorKind::CannotEncode { direction: Direction::Arguments, reason: reason.into() };
-    Error::new(kind, Execution::NotStarted)
 }
 
 /// The result that an answer holds.
 pub(super) fn decode<R>(answer: &Answer, decode: fn(&[u8]) -> std::result::Result<R, CodecError>) -> Result<R> {
     let (bytes, received) = answer.checked()?;
-    handles::provide(received, || decode(bytes)).map_err(|error| {
-        let kind = ErrorKind::CannotDecode { direction: Direction::Result, reason: error.to_string() };
-        Error::new(kind, Execution::Finished)
-    })
+    handles::provide(received, || decode(bytes)).map_err(|error| Error::cannot_decode_result(error.to_string()))
 }
 
 impl<O: Object> Proxy<O> {
@@ -113,7 +105,7 @@ impl<O: Object> Proxy<O> {
     /// # Errors
     /// The manager is gone, the constructor panicked, or a value could not travel.
     pub fn create<T: Task>(manager: &ManagerHandle, task: T, args: T::Args<'_>) -> Result<(Self, T::Output)> {
-        let (held, output) = call(manager.way(), (task, 0), args, (false, None))?;
+        let (held, output) = call(manager.route(), (task, 0), args, (false, None))?;
         let held = held.ok_or_else(|| Error::invalid("the constructor has made no object"))?;
         Ok((Self::of(held), output))
     }
@@ -126,7 +118,7 @@ impl<O: Object> Proxy<O> {
     where
         T: Task<Output = std::result::Result<(), E>>,
     {
-        let (held, output) = call(manager.way(), (task, 0), args, (false, None))?;
+        let (held, output) = call(manager.route(), (task, 0), args, (false, None))?;
         match (held, output) {
             (Some(held), Ok(())) => Ok(Ok(Self::of(held))),
             (_, Err(error)) => Ok(Err(error)),
@@ -143,7 +135,7 @@ impl<O: Object> Proxy<O> {
     pub fn call<T: Task>(&self, task: T, args: T::Args<'_>) -> Result<T::Output> {
         // Calls that were made by `later` come first.
         let in_queue = self.held.queued.load(Relaxed) != 0;
-        call(&self.held.way, (task, self.held.object), args, (in_queue, self.deadline())).map(|(_, output)| output)
+        call(&self.held.route, (task, self.held.object), args, (in_queue, self.deadline())).map(|(_, output)| output)
     }
 
     /// Calls method `task`, and does not wait for its result.
@@ -163,15 +155,15 @@ impl<O: Object> Proxy<O> {
     /// Whether an answer may get lost between the manager and this process while both live: the call may be given up, or the answer
     /// may be refused by the connection.
     pub(crate) fn may_lose_answers(&self) -> bool {
-        self.timeout.is_some() || self.held.way.is_connected()
+        self.timeout.is_some() || self.held.route.is_connected()
     }
 
     /// What a call comes to that must be made in any case, such as a release. It is waited for as long as each call has; then it
     /// goes on without this thread.
     pub(crate) fn unless_late<T>(&self, call: CallHandle<T>) -> Result<T> {
         call.join_timeout(self.timeout.unwrap_or(Duration::MAX)).unwrap_or_else(|_late| {
-            let way = &self.held.way;
-            Err(Error::new(ErrorKind::Elapsed, Execution::Unknown).in_process(way.name(), way.pid()))
+            let route = &self.held.route;
+            Err(Error::new(ErrorKind::Elapsed, Execution::Unknown).in_process(route.name(), route.pid()))
         })
     }
 
@@ -190,7 +182,7 @@ impl<O: Object> Proxy<O> {
     /// The manager in which the object lives.
     #[must_use]
     pub fn manager(&self) -> ManagerHandle {
-        ManagerHandle::new(self.held.way.clone())
+        ManagerHandle::new(self.held.route.clone())
     }
 
     /// Whether a method with `&mut self` has panicked, so that each call fails with [`ErrorKind::Poisoned`].
@@ -210,13 +202,11 @@ impl<O: Object> Proxy<O> {
     }
 
     fn ask(&self, question: ManagerQuestion) -> Result<Vec<u8>> {
-        let way = &self.held.way;
-        let asked = way.ask(question, self.deadline()).and_then(|answer| Ok(answer.checked()?.0.to_vec()));
-        asked.map_err(|error| error.in_process(way.name(), way.pid()))
+        self.held.route.ask_for_bytes(question, self.deadline())
     }
 
     fn is_same(&self, other: &Self) -> bool {
-        (self.held.way.id(), self.held.object) == (other.held.way.id(), other.held.object)
+        (self.held.route.id(), self.held.object) == (other.held.route.id(), other.held.object)
     }
 }
 
@@ -229,8 +219,8 @@ impl<O> Clone for Proxy<O> {
 
 impl<O: Object> fmt::Debug for Proxy<O> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Held { way, object, .. } = &*self.held;
-        write!(f, "{} {object} in manager `{}` (pid {})", O::object_type().name(), way.name(), way.pid())
+        let Held { route, object, .. } = &*self.held;
+        write!(f, "{} {object} in manager `{}` (pid {})", O::object_type().name(), route.name(), route.pid())
     }
 }
 
@@ -245,7 +235,7 @@ impl<O: Object> Eq for Proxy<O> {}
 
 impl<O: Object> Hash for Proxy<O> {
     fn hash<H: Hasher>(&self, state: &mut H) {
-        (self.held.way.id(), self.held.object).hash(state);
+        (self.held.route.id(), self.held.object).hash(state);
     }
 }
 
@@ -266,7 +256,7 @@ impl<O: Object> Serialize for Proxy<O> {
         if published::note(&self.held) {
             return PublishedProxy { object: self.held.object, of, timeout: self.timeout }.serialize(serializer);
         }
-        let address = self.held.way.travelling().map_err(S::Error::custom)?;
+        let address = self.held.route.travelling().map_err(S::Error::custom)?;
         let ticket = self.held.travelling().map_err(S::Error::custom)?;
         let travelling = TravellingProxy { address, object: self.held.object, of, timeout: self.timeout, ticket };
         travelling.serialize(serializer)
@@ -286,8 +276,8 @@ impl<'de, O: Object> Deserialize<'de> for Proxy<O> {
         if O::object_type().index() != Some(of) {
             return Err(D::Error::custom("a proxy of an object of another type was read"));
         }
-        let way = Route::arrived(&address).map_err(D::Error::custom)?;
-        let held = Held::arrived(&way, object, ticket).map_err(D::Error::custom)?;
+        let route = Route::arrived(&address).map_err(D::Error::custom)?;
+        let held = Held::arrived(&route, object, ticket).map_err(D::Error::custom)?;
         Ok(Self { timeout, ..Self::of(held) })
     }
 }

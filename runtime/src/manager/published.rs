@@ -15,13 +15,13 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::handle::ManagerHandle;
-use super::held::{Held, Route};
+use super::held::Held;
 use super::wire::{AlignedBytes, ManagerId, ManagerQuestion};
 use crate::codec::handles::Received;
 use crate::codec::message::from_bytes;
 use crate::codec::message_format::{of_message, to_message};
 use crate::codec::{CodecError, Encoded, Message, NoSpill};
-use crate::error::{Direction, Error, ErrorKind, Execution, Result};
+use crate::error::{Error, Result};
 
 /// A value as the manager keeps it.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -78,7 +78,7 @@ pub(super) fn is_read() -> bool {
 /// Notes that a proxy of that object is written. False: this thread writes no value that is published in the object's manager.
 pub(super) fn note(held: &Arc<Held>) -> bool {
     SCOPE.with_borrow_mut(|scope| {
-        let scope = scope.as_mut().filter(|scope| scope.manager == held.way.id());
+        let scope = scope.as_mut().filter(|scope| scope.manager == held.route.id());
         scope.map(|scope| scope.objects.insert(held.object, Arc::clone(held))).is_some()
     })
 }
@@ -90,11 +90,6 @@ pub(super) fn note(held: &Arc<Held>) -> bool {
 pub(super) fn found(object: u64) -> std::result::Result<Arc<Held>, CodecError> {
     let held = SCOPE.with_borrow(|scope| scope.as_ref().and_then(|scope| scope.objects.get(&object).map(Arc::clone)));
     held.ok_or_else(|| CodecError::new("a proxy of an object that does not come with the value"))
-}
-
-fn refused(reason: impl Into<String>) -> Error {
-    let kind = ErrorKind::CannotEncode { direction: Direction::Arguments, reason: reason.into() };
-    Error::new(kind, Execution::NotStarted)
 }
 
 impl ManagerHandle {
@@ -122,19 +117,19 @@ impl ManagerHandle {
     /// ```
     #[doc(alias("register", "get_queue"))]
     pub fn publish<T: Message>(&self, name: &str, value: &T) -> Result<()> {
-        let scope = Scope { manager: self.way().id(), objects: HashMap::new() };
+        let scope = Scope { manager: self.route().id(), objects: HashMap::new() };
         let (encoded, held) = scoped(scope, || to_message(value, Vec::new(), (usize::MAX, &mut NoSpill)));
-        let (bytes, handles) = encoded.map_err(|error| refused(error.to_string()))?;
-        let Encoded::Small(bytes) = bytes else { return Err(refused("it is too long")) };
+        let (bytes, handles) = encoded.map_err(|error| Error::cannot_encode_arguments(error.to_string()))?;
+        let Encoded::Small(bytes) = bytes else { return Err(Error::cannot_encode_arguments("it is too long")) };
         if !handles.is_empty() {
-            return Err(refused(
+            return Err(Error::cannot_encode_arguments(
                 "what processes share has no name in a manager; publish proxies of its objects, or values",
             ));
         }
         let objects = held.keys().copied().collect();
         let value = PublishedValue { of: type_name::<T>().to_owned(), bytes: AlignedBytes::copied(&bytes), objects };
         // The objects are held here until they are there.
-        self.ask_manager(ManagerQuestion::Publish { name: name.to_owned(), value }).map(drop)
+        self.route().ask_for_bytes(ManagerQuestion::Publish { name: name.to_owned(), value }, None).map(drop)
     }
 
     /// The value that was [published](Self::publish) under this name. `None`: none was.
@@ -142,22 +137,20 @@ impl ManagerHandle {
     /// # Errors
     /// The manager is gone, or a value of another type has the name.
     pub fn find<T: Message>(&self, name: &str) -> Result<Option<T>> {
-        let answer = self.ask_manager(ManagerQuestion::Find { name: name.to_owned() })?;
-        let undecodable = |reason: String| {
-            Error::new(ErrorKind::CannotDecode { direction: Direction::Result, reason }, Execution::Finished)
-        };
-        let value: Option<PublishedValue> = from_bytes(&answer).map_err(|error| undecodable(error.to_string()))?;
+        let answer = self.route().ask_for_bytes(ManagerQuestion::Find { name: name.to_owned() }, None)?;
+        let value: Option<PublishedValue> =
+            from_bytes(&answer).map_err(|error| Error::cannot_decode_result(error.to_string()))?;
         let Some(value) = value else { return Ok(None) };
         // The manager has counted each of them for this process.
-        let way = self.way();
-        let objects = value.objects.iter().map(|object| (*object, way.adopt_found(*object))).collect();
+        let route = self.route();
+        let objects = value.objects.iter().map(|object| (*object, route.adopt_found(*object))).collect();
         if value.of != type_name::<T>() {
             let reason = format!("`{name}` is a `{}`, and a `{}` is looked for", value.of, type_name::<T>());
             return Err(Error::invalid(reason));
         }
-        let scope = Scope { manager: way.id(), objects };
+        let scope = Scope { manager: route.id(), objects };
         let (decoded, _held) = scoped(scope, || of_message(value.bytes.as_slice(), &Received::default()));
-        decoded.map(Some).map_err(|error| undecodable(error.to_string()))
+        decoded.map(Some).map_err(|error| Error::cannot_decode_result(error.to_string()))
     }
 
     /// Takes a name away. Returns whether it was there. Processes that have found its objects keep them.
@@ -165,13 +158,7 @@ impl ManagerHandle {
     /// # Errors
     /// The manager is gone, or this process has connected.
     pub fn unpublish(&self, name: &str) -> Result<bool> {
-        let answer = self.ask_manager(ManagerQuestion::Unpublish { name: name.to_owned() })?;
+        let answer = self.route().ask_for_bytes(ManagerQuestion::Unpublish { name: name.to_owned() }, None)?;
         Ok(answer.first() == Some(&1))
-    }
-
-    fn ask_manager(&self, question: ManagerQuestion) -> Result<Vec<u8>> {
-        let way: &Route = self.way();
-        let asked = way.ask(question, None).and_then(|answer| Ok(answer.checked()?.0.to_vec()));
-        asked.map_err(|error| error.in_process(way.name(), way.pid()))
     }
 }

@@ -5,7 +5,7 @@
 use super::list::{ListIter, decoded, encoded};
 use super::raw_list::RawListProxy;
 use super::stored::Stored;
-use super::typed::{managed_type, settled};
+use super::typed::managed_type;
 use super::update::{UpdateCall, UpdateError};
 use crate::channel::Message;
 use crate::error::Result;
@@ -31,7 +31,7 @@ managed_type! {
     /// # process_task::Result::Ok(())
     /// ```
     #[doc(alias("ArrayProxy", "SyncManager.Array"))]
-    Array<T>, RawListProxy
+    Array<T>, RawListProxy, refuses by UpdateError
 }
 
 impl<T: Message> Array<T> {
@@ -41,10 +41,6 @@ impl<T: Message> Array<T> {
     /// A value cannot travel, or the manager is gone.
     pub fn new(manager: &impl AsRef<ManagerHandle>, values: impl IntoIterator<Item = T>) -> Result<Self> {
         RawListProxy::new(manager, encoded(values)?).map(Self::of)
-    }
-
-    fn settled<R>(&self, outcome: Result<std::result::Result<R, UpdateError>>) -> Result<R> {
-        settled(outcome, || self.manager())
     }
 
     /// Number of elements.

@@ -134,8 +134,8 @@ fn get_often(queue: RawQueueProxy) -> (u64, u64) {
     let calls: Vec<_> = (0..CALLS).map(|_| queue.later().get()).collect();
     let (mut count, mut sum) = (0, 0);
     for call in calls {
-        let GetAnswer::Got { item, ticket } = call.join().unwrap() else { continue };
-        assert!(queue.done(ticket).unwrap());
+        let GetAnswer::Got { item, number } = call.join().unwrap() else { continue };
+        assert!(queue.done(number).unwrap());
         (count, sum) = (count + 1, sum + item.value::<u64>().unwrap());
     }
     (count, sum)

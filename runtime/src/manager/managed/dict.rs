@@ -7,12 +7,12 @@ use std::collections::VecDeque;
 use super::key::AsKey;
 use super::raw_dict::{DictPage, RawDictProxy, pieces};
 use super::stored::{Stored, append_key, append_value, value_of};
-use super::typed::{managed_type, settled};
+use super::typed::managed_type;
 use super::update::{UpdateCall, UpdateError};
 use crate::channel::Message;
 use crate::codec::handles::{Handles, Received};
 use crate::codec::message_format::of_message;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::manager::handle::ManagerHandle;
 use crate::task::Task;
 
@@ -42,7 +42,7 @@ managed_type! {
     /// # process_task::Result::Ok(())
     /// ```
     #[doc(alias("DictProxy", "SyncManager.dict"))]
-    Dict<K, V>, RawDictProxy
+    Dict<K, V>, RawDictProxy, refuses by UpdateError
 }
 
 impl<K: Message, V: Message> Dict<K, V> {
@@ -52,10 +52,6 @@ impl<K: Message, V: Message> Dict<K, V> {
     /// The manager is gone.
     pub fn new(manager: &impl AsRef<ManagerHandle>) -> Result<Self> {
         RawDictProxy::new(manager).map(Self::of)
-    }
-
-    fn settled<T>(&self, outcome: Result<std::result::Result<T, UpdateError>>) -> Result<T> {
-        settled(outcome, || self.manager())
     }
 
     /// Puts `value` in at `key`. Returns what was there.
@@ -233,7 +229,7 @@ fn decoded<V: Message>(value: Option<Stored>) -> Result<Option<V>> {
 
 /// The key that `key` is.
 pub(super) fn decoded_key<K: Message>(key: &Stored) -> Result<K> {
-    of_message(key.bytes(), &Received::default()).map_err(|error| super::stored::cannot_decode(error.to_string()))
+    of_message(key.bytes(), &Received::default()).map_err(|error| Error::cannot_decode_result(error.to_string()))
 }
 
 fn entry<K: Message, V: Message>((key, value): (Stored, Stored)) -> Result<(K, V)> {

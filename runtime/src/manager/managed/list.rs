@@ -6,7 +6,7 @@ use std::collections::VecDeque;
 
 use super::raw_list::{ListPage, RawListProxy};
 use super::stored::Stored;
-use super::typed::{managed_type, settled};
+use super::typed::managed_type;
 use super::update::{UpdateCall, UpdateError};
 use crate::channel::Message;
 use crate::error::Result;
@@ -38,7 +38,7 @@ managed_type! {
     /// # process_task::Result::Ok(())
     /// ```
     #[doc(alias("ListProxy", "SyncManager.list"))]
-    List<T>, RawListProxy
+    List<T>, RawListProxy, refuses by UpdateError
 }
 
 impl<T: Message> List<T> {
@@ -48,10 +48,6 @@ impl<T: Message> List<T> {
     /// A value cannot travel, or the manager is gone.
     pub fn new(manager: &impl AsRef<ManagerHandle>, values: impl IntoIterator<Item = T>) -> Result<Self> {
         RawListProxy::new(manager, encoded(values)?).map(Self::of)
-    }
-
-    fn settled<R>(&self, outcome: Result<std::result::Result<R, UpdateError>>) -> Result<R> {
-        settled(outcome, || self.manager())
     }
 
     /// Number of elements.

@@ -13,6 +13,7 @@ mod key;
 mod list;
 mod lock;
 mod namespace;
+mod page;
 mod queue;
 mod raw_dict;
 mod raw_event;

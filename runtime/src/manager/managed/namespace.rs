@@ -6,7 +6,7 @@ use super::dict::decoded_key;
 use super::key::AsKey as _;
 use super::raw_dict::RawDictProxy;
 use super::stored::Stored;
-use super::typed::{managed_type, settled};
+use super::typed::managed_type;
 use super::update::UpdateError;
 use crate::channel::Message;
 use crate::error::{Error, Result};
@@ -34,7 +34,7 @@ managed_type! {
     /// # process_task::Result::Ok(())
     /// ```
     #[doc(alias("NamespaceProxy", "SyncManager.Namespace"))]
-    Namespace<>, RawDictProxy
+    Namespace<>, RawDictProxy, refuses by UpdateError
 }
 
 /// How many bytes say what a value's type is. A multiple of the alignment of what follows.
@@ -47,10 +47,6 @@ impl Namespace {
     /// The manager is gone.
     pub fn new(manager: &impl AsRef<ManagerHandle>) -> Result<Self> {
         RawDictProxy::new(manager).map(Self::of)
-    }
-
-    fn settled<R>(&self, outcome: Result<std::result::Result<R, UpdateError>>) -> Result<R> {
-        settled(outcome, || self.manager())
     }
 
     /// Gives `name` this value.

@@ -212,10 +212,10 @@ impl<T: Message> Queue<T> {
 
     fn taken(&self, answer: GetAnswer) -> Result<Option<T>> {
         match answer {
-            GetAnswer::Got { item, ticket } => {
-                if ticket != 0 {
+            GetAnswer::Got { item, number } => {
+                if number != 0 {
                     // It is not waited for: what this process sends comes in order.
-                    drop(self.raw.later().done(ticket));
+                    drop(self.raw.later().done(number));
                 }
                 item.value().map(Some)
             }
@@ -254,12 +254,12 @@ impl<T: Message> JoinableQueue<T> {
 
     fn lent(&self, answer: GetAnswer) -> Result<Option<LentItem<'_, T>>> {
         match answer {
-            GetAnswer::Got { item, ticket } => {
+            GetAnswer::Got { item, number } => {
                 let value = item.value().inspect_err(|_| {
                     // It would fail for every getter.
-                    drop(self.raw.later().done(ticket));
+                    drop(self.raw.later().done(number));
                 })?;
-                Ok(Some(LentItem { raw: &self.raw, value, ticket }))
+                Ok(Some(LentItem { raw: &self.raw, value, number }))
             }
             GetAnswer::Empty => Ok(None),
             GetAnswer::Closed => Err(closed(&self.manager())),
@@ -290,7 +290,7 @@ impl<T: Message> JoinableQueue<T> {
 pub struct LentItem<'q, T> {
     raw: &'q RawQueueProxy,
     value: T,
-    ticket: u64,
+    number: u64,
 }
 
 impl<T> LentItem<'_, T> {
@@ -301,8 +301,8 @@ impl<T> LentItem<'_, T> {
     /// comes to that.
     #[doc(alias = "task_done")]
     pub fn done(mut self) -> Result<()> {
-        let ticket = std::mem::take(&mut self.ticket);
-        if release!(self.raw, done(ticket))? {
+        let number = std::mem::take(&mut self.number);
+        if release!(self.raw, done(number))? {
             return Ok(());
         }
         Err(Error::invalid("the item is not lent to this process any more, so that it may be done again elsewhere"))
@@ -319,9 +319,9 @@ impl<T> Deref for LentItem<'_, T> {
 
 impl<T> Drop for LentItem<'_, T> {
     fn drop(&mut self) {
-        if self.ticket != 0 {
+        if self.number != 0 {
             // If the manager is gone, so is the queue.
-            let _ = release!(self.raw, give_back(self.ticket));
+            let _ = release!(self.raw, give_back(self.number));
         }
     }
 }

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use super::entries::{DictEntries, EncodedKey};
+use super::page::PageRoom;
 use super::stored::Stored;
 use super::update::{Updatable, UpdateCall, UpdateError};
 use crate::process_object;
@@ -27,12 +28,6 @@ pub(crate) struct DictPage {
     pub(super) next: Option<u64>,
 }
 
-/// The most bytes of a page that has more than one entry.
-const MAX_PAGE_BYTES: usize = 64 << 10;
-
-/// The most handles of a page that has more than one entry: a message has a bound.
-const MAX_PAGE_HANDLES: usize = 256;
-
 /// The pieces of `bytes` that have these lengths, for as long as there are bytes.
 pub(super) fn pieces<'a>(bytes: &'a [u8], lengths: &'a [u64]) -> impl Iterator<Item = &'a [u8]> {
     let mut rest = bytes;
@@ -45,12 +40,9 @@ pub(super) fn pieces<'a>(bytes: &'a [u8], lengths: &'a [u64]) -> impl Iterator<I
 
 /// Some of the entries behind the age `after`: at most so many, and at least one if there is one.
 fn page(entries: &DictEntries, after: u64, most: usize) -> DictPage {
-    let (mut page, mut bytes, mut handles, mut last) = (DictPage::default(), 0_usize, 0, after);
+    let (mut page, mut room, mut last) = (DictPage::default(), PageRoom::new(most), after);
     for (age, (key, value)) in entries.after(after) {
-        bytes = bytes.saturating_add(key.len()).saturating_add(value.bytes().len());
-        handles += value.handles();
-        let is_full = page.entries.len() >= most || bytes > MAX_PAGE_BYTES || handles > MAX_PAGE_HANDLES;
-        if is_full && !page.entries.is_empty() {
+        if !room.takes(key.len(), value) {
             page.next = Some(last);
             break;
         }
@@ -223,6 +215,7 @@ impl RawDict {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::manager::managed::page::MAX_PAGE_BYTES;
 
     fn stored(byte: u8) -> Stored {
         Stored::new(&[byte], <_>::default())

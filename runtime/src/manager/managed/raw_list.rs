@@ -6,6 +6,7 @@ use std::collections::VecDeque;
 
 use serde::{Deserialize, Serialize};
 
+use super::page::PageRoom;
 use super::stored::Stored;
 use super::update::{Updatable, UpdateCall, UpdateError};
 use crate::process_object;
@@ -30,12 +31,6 @@ pub(crate) struct ListPage {
     pub(super) is_last: bool,
 }
 
-/// The most bytes of a page that has more than one element.
-const MAX_PAGE_BYTES: usize = 64 << 10;
-
-/// The most handles of a page that has more than one element: a message has a bound.
-const MAX_PAGE_HANDLES: usize = 256;
-
 impl ListElements {
     fn index(&self, index: usize) -> Result<usize, UpdateError> {
         let len = self.list.len();
@@ -43,12 +38,9 @@ impl ListElements {
     }
 
     fn page(&self, from: usize, most: usize) -> ListPage {
-        let (mut page, mut bytes, mut handles) = (ListPage::default(), 0_usize, 0);
+        let (mut page, mut room) = (ListPage::default(), PageRoom::new(most));
         for element in self.list.iter().skip(from) {
-            bytes = bytes.saturating_add(element.bytes().len());
-            handles += element.handles();
-            let is_full = page.elements.len() >= most || bytes > MAX_PAGE_BYTES || handles > MAX_PAGE_HANDLES;
-            if is_full && !page.elements.is_empty() {
+            if !room.takes(0, element) {
                 return page;
             }
             page.elements.push(element.clone());

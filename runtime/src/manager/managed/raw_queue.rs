@@ -28,7 +28,7 @@ pub(crate) enum GetAnswer {
     Got {
         item: Stored,
         /// What it is settled by; 0 if that is not needed.
-        ticket: u64,
+        number: u64,
     },
     /// There is none, and the call cannot wait where it is.
     Empty,
@@ -54,9 +54,9 @@ struct ItemsCore {
 #[derive(Debug, Default)]
 struct ItemsState {
     items: VecDeque<Stored>,
-    /// By ticket, so that they come back in order.
+    /// By number, so that they come back in order.
     lent: BTreeMap<u64, (CallId, Stored)>,
-    last_ticket: u64,
+    last_number: u64,
     /// Number of items that were put and are not done.
     unfinished: usize,
     is_closed: bool,
@@ -73,17 +73,17 @@ enum Due {
 
 impl ItemsState {
     fn lend(&mut self, caller: CallId, item: Stored) -> GetAnswer {
-        self.last_ticket += 1;
-        self.lent.insert(self.last_ticket, (caller, item.clone()));
-        GetAnswer::Got { item, ticket: self.last_ticket }
+        self.last_number += 1;
+        self.lent.insert(self.last_number, (caller, item.clone()));
+        GetAnswer::Got { item, number: self.last_number }
     }
 
     /// Has what calls and processes of `is_one` had come back, and takes their waiting calls out.
     fn take_back(&mut self, is_one: impl Fn(CallId) -> bool) -> Vec<Deferred> {
         let lent: Vec<u64> =
-            self.lent.iter().filter(|(_, (caller, _))| is_one(*caller)).map(|(ticket, _)| *ticket).collect();
-        for ticket in lent.into_iter().rev() {
-            if let Some((_, item)) = self.lent.remove(&ticket) {
+            self.lent.iter().filter(|(_, (caller, _))| is_one(*caller)).map(|(number, _)| *number).collect();
+        for number in lent.into_iter().rev() {
+            if let Some((_, item)) = self.lent.remove(&number) {
                 self.items.push_front(item);
             }
         }
@@ -212,7 +212,7 @@ impl RawQueue {
         };
         state.unfinished -= 1;
         self.core.settle(state);
-        GetAnswer::Got { item, ticket: 0 }
+        GetAnswer::Got { item, number: 0 }
     }
 
     pub(crate) fn try_get(&self) -> GetAnswer {
@@ -244,25 +244,25 @@ impl RawQueue {
         answer
     }
 
-    /// The item of that ticket is done, and does not come back.
-    pub(crate) fn done(&self, ticket: u64) -> bool {
+    /// The item of that number is done, and does not come back.
+    pub(crate) fn done(&self, number: u64) -> bool {
         let client = deferred::caller().client;
         let mut state = self.core.locked();
-        let is_theirs = state.lent.get(&ticket).is_some_and(|(caller, _)| caller.client == client);
+        let is_theirs = state.lent.get(&number).is_some_and(|(caller, _)| caller.client == client);
         if is_theirs {
-            state.lent.remove(&ticket);
+            state.lent.remove(&number);
             state.unfinished -= 1;
             self.core.settle(state);
         }
         is_theirs
     }
 
-    /// The item of that ticket comes back.
-    pub(crate) fn give_back(&self, ticket: u64) -> bool {
+    /// The item of that number comes back.
+    pub(crate) fn give_back(&self, number: u64) -> bool {
         let client = deferred::caller().client;
         let mut state = self.core.locked();
-        let is_theirs = state.lent.get(&ticket).is_some_and(|(caller, _)| caller.client == client);
-        if is_theirs && let Some((_, item)) = state.lent.remove(&ticket) {
+        let is_theirs = state.lent.get(&number).is_some_and(|(caller, _)| caller.client == client);
+        if is_theirs && let Some((_, item)) = state.lent.remove(&number) {
             state.items.push_front(item);
             self.core.settle(state);
         }

@@ -8,7 +8,7 @@ use super::dict::{PAGE, decoded_key};
 use super::key::AsKey;
 use super::raw_dict::{DictPage, RawDictProxy};
 use super::stored::{Stored, key_bytes};
-use super::typed::{managed_type, settled};
+use super::typed::managed_type;
 use super::update::UpdateError;
 use crate::channel::Message;
 use crate::error::Result;
@@ -31,7 +31,7 @@ managed_type! {
     /// assert_eq!(seen.to_vec()?, ["a", "b"]);
     /// # process_task::Result::Ok(())
     /// ```
-    Set<T>, RawDictProxy
+    Set<T>, RawDictProxy, refuses by UpdateError
 }
 
 impl<T: Message> Set<T> {
@@ -41,10 +41,6 @@ impl<T: Message> Set<T> {
     /// The manager is gone.
     pub fn new(manager: &impl AsRef<ManagerHandle>) -> Result<Self> {
         RawDictProxy::new(manager).map(Self::of)
-    }
-
-    fn settled<R>(&self, outcome: Result<std::result::Result<R, UpdateError>>) -> Result<R> {
-        settled(outcome, || self.manager())
     }
 
     /// Puts `value` in. Returns whether it is new.

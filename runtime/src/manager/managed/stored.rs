@@ -15,7 +15,7 @@ use crate::codec::NoSpill;
 use crate::codec::handles::{self, Handles, Received};
 use crate::codec::message_format::{put, put_option, take_option};
 use crate::codec::{CodecError, Encoded, Message, Reader, Writer};
-use crate::error::{Direction, Error, ErrorKind, Execution, Result};
+use crate::error::{Error, Result};
 use crate::sys::Errno;
 
 /// Bytes of a value, and what travels beside them. A clone shares both.
@@ -49,7 +49,7 @@ impl Stored {
     /// # Errors
     /// It is none of this type, or a descriptor of it cannot be copied.
     pub(crate) fn value<V: Message>(&self) -> Result<V> {
-        let received = self.received().map_err(|errno| cannot_decode(errno.to_string()))?;
+        let received = self.received().map_err(|errno| Error::cannot_decode_result(errno.to_string()))?;
         value_of(&self.bytes, &received)
     }
 
@@ -119,7 +119,7 @@ pub(crate) fn value_of<V: Message>(bytes: &[u8], received: &Received) -> Result<
         reader.finish()?;
         value.ok_or_else(|| CodecError::new("there is no value"))
     });
-    value.map_err(|error| cannot_decode(error.to_string()))
+    value.map_err(|error| Error::cannot_decode_result(error.to_string()))
 }
 
 /// Writes the encoding of `value` behind the bytes in `buffer`, as a task would write its `Option`. Returns also what travels
@@ -152,7 +152,7 @@ pub(super) fn append_key<K: Message>(key: &K, buffer: Vec<u8>) -> Result<Vec<u8>
     }
     match append(buffer, |writer| put(key, writer))? {
         (bytes, handles) if handles.is_empty() => Ok(bytes),
-        _ => Err(cannot_encode("a key cannot have handles: it is compared by its bytes")),
+        _ => Err(Error::cannot_encode_arguments("a key cannot have handles: it is compared by its bytes")),
     }
 }
 
@@ -164,19 +164,9 @@ fn append(
     let mut writer = Writer::after(buffer, usize::MAX, &mut none);
     match handles::collect(&mut handles, || put(&mut writer)).and_then(|()| writer.finish()) {
         Ok(Encoded::Small(bytes)) => Ok((bytes, handles)),
-        Ok(Encoded::Spilled(_)) => Err(cannot_encode("it is too long")),
-        Err(error) => Err(cannot_encode(error.to_string())),
+        Ok(Encoded::Spilled(_)) => Err(Error::cannot_encode_arguments("it is too long")),
+        Err(error) => Err(Error::cannot_encode_arguments(error.to_string())),
     }
-}
-
-pub(super) fn cannot_encode(reason: impl Into<String>) -> Error {
-    let kind = ErrorKind::CannotEncode { direction: Direction::Arguments, reason: reason.into() };
-    Error::new(kind, Execution::NotStarted)
-}
-
-pub(super) fn cannot_decode(reason: impl Into<String>) -> Error {
-    let kind = ErrorKind::CannotDecode { direction: Direction::Result, reason: reason.into() };
-    Error::new(kind, Execution::Finished)
 }
 
 /// Bytes as serde knows them, not as a sequence of numbers.

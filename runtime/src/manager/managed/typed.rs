@@ -8,7 +8,7 @@ use crate::manager::managed::update::UpdateError;
 
 /// Writes the struct `$Name`, and what does not depend on its methods.
 macro_rules! managed_type {
-    ($(#[$docs:meta])* $Name:ident<$($T:ident),*>, $Raw:ident) => {
+    ($(#[$docs:meta])* $Name:ident<$($T:ident),*>, $Raw:ident $(, refuses by $Refusal:ty)?) => {
         $(#[$docs])*
         pub struct $Name<$($T),*> {
             raw: $Raw,
@@ -19,6 +19,15 @@ macro_rules! managed_type {
             fn of(raw: $Raw) -> Self {
                 Self { raw, types: std::marker::PhantomData }
             }
+
+            $(
+                fn settled<R>(
+                    &self,
+                    outcome: crate::error::Result<std::result::Result<R, $Refusal>>,
+                ) -> crate::error::Result<R> {
+                    crate::manager::managed::typed::settled(outcome, || self.manager())
+                }
+            )?
 
             /// The same collection, each of whose calls fails once it has taken this long.
             #[must_use = "the collection itself stays as it is; use what this returns"]

@@ -10,7 +10,7 @@ use std::thread::{self, ThreadId};
 
 use serde::{Deserialize, Serialize};
 
-use super::stored::{Stored, cannot_encode};
+use super::stored::Stored;
 use crate::codec::NoSpill;
 use crate::codec::handles::{self, Handles, Received};
 use crate::codec::message_format::{is_option_otherwise, take_option};
@@ -99,14 +99,18 @@ impl UpdateCall {
         let mut writer = Writer::new(Vec::new(), usize::MAX, &mut none);
         let encode = || handles::collect(&mut handles, || T::encode((None, arg), &mut writer));
         let (encoded, paddings) = noting_paddings(encode);
-        let bytes = match encoded.and_then(|()| writer.finish()).map_err(|error| cannot_encode(error.to_string()))? {
+        let bytes = match encoded
+            .and_then(|()| writer.finish())
+            .map_err(|error| Error::cannot_encode_arguments(error.to_string()))?
+        {
             Encoded::Small(bytes) => bytes,
-            Encoded::Spilled(_) => return Err(cannot_encode("the argument is too long")),
+            Encoded::Spilled(_) => return Err(Error::cannot_encode_arguments("the argument is too long")),
         };
         let mut reader = Reader::new(&bytes);
-        let absent = take_option::<V>(&mut reader).map_err(|error| cannot_encode(error.to_string()))?;
+        let absent =
+            take_option::<V>(&mut reader).map_err(|error| Error::cannot_encode_arguments(error.to_string()))?;
         if absent.is_some() {
-            return Err(cannot_encode("an absent value is not encoded as one"));
+            return Err(Error::cannot_encode_arguments("an absent value is not encoded as one"));
         }
         let from = reader.position();
         let paddings = paddings.into_iter().map(|padding| (padding.from, padding.to)).collect();

@@ -4,7 +4,7 @@
 
 use super::raw_value::RawValueProxy;
 use super::stored::Stored;
-use super::typed::{managed_type, settled};
+use super::typed::managed_type;
 use super::update::{UpdateCall, UpdateError};
 use crate::channel::Message;
 use crate::error::Result;
@@ -31,7 +31,7 @@ managed_type! {
     /// # process_task::Result::Ok(())
     /// ```
     #[doc(alias("ValueProxy", "SyncManager.Value"))]
-    Value<T>, RawValueProxy
+    Value<T>, RawValueProxy, refuses by UpdateError
 }
 
 impl<T: Message> Value<T> {
@@ -41,10 +41,6 @@ impl<T: Message> Value<T> {
     /// The value cannot travel, or the manager is gone.
     pub fn new(manager: &impl AsRef<ManagerHandle>, value: T) -> Result<Self> {
         RawValueProxy::new(manager, Stored::of(value)?).map(Self::of)
-    }
-
-    fn settled<R>(&self, outcome: Result<std::result::Result<R, UpdateError>>) -> Result<R> {
-        settled(outcome, || self.manager())
     }
 
     /// The value. While it is [updated](Self::update), that is the one before.
