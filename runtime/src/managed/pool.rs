@@ -38,9 +38,9 @@ managed_type! {
     ///
     /// # If the other process dies
     /// A worker that dies costs the call that it was running, which fails with
-    /// [`ErrorKind::Killed`] or [`ErrorKind::Exited`]; it is replaced. A
+    /// [`ErrorKind::Killed`](crate::ErrorKind::Killed) or [`ErrorKind::Exited`](crate::ErrorKind::Exited); it is replaced. A
     /// client that dies abandons its calls: those that no worker has begun are not made. If the manager dies, so do the workers,
-    /// and each call fails with [`ErrorKind::ManagerGone`].
+    /// and each call fails with [`ErrorKind::ManagerGone`](crate::ErrorKind::ManagerGone).
     ///
     /// # Examples
     /// ```

@@ -26,7 +26,7 @@ use crate::sync::deadline::Deadline;
 
 /// A queue in shared memory: many producers, many consumers, in any processes. First in, first out, for each producer.
 ///
-/// It is a handle, which can be cloned and passed to tasks, as [`Arc`](std::sync::Arc) is. A `Queue` sends and receives.
+/// It is a handle, which can be cloned and passed to tasks, as [`Arc`] is. A `Queue` sends and receives.
 /// Its halves do one of the two: [`QueueSender`] for producers, [`QueueReceiver`] for consumers. So they can tell that the
 /// other side is gone: when the last producer is gone, in every process, by drop or by death, consumers get what is there
 /// and then [`Disconnected`](RecvError::Disconnected). An unsplit `Queue` is its own producer, so there is never a last one:
