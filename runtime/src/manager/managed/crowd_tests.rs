@@ -71,13 +71,17 @@ impl Wake for Ready {
     }
 }
 
+fn granted(answer: LockAnswer) -> u64 {
+    let LockAnswer::Locked { poisoned: false, grant } = answer else { panic!("{answer:?}") };
+    grant
+}
+
 /// Takes the lock once with each of its calls, in the order in which they are answered: calls may have begun to wait in
 /// another order than they were made in.
 #[process_task(crate = crate)]
 fn lock_often(lock: RawLockProxy, of: u64) -> u64 {
     let (ready, woken) = mpsc::channel();
-    let owners: Vec<_> = (of * CALLS..(of + 1) * CALLS).collect();
-    let mut calls: Vec<_> = owners.iter().map(|owner| Some(lock.later().lock(*owner))).collect();
+    let mut calls: Vec<_> = (of * CALLS..(of + 1) * CALLS).map(|owner| Some(lock.later().lock(owner))).collect();
     (0..calls.len()).for_each(|at| ready.send(at).unwrap());
     let mut got = 0;
     while got < CALLS {
@@ -85,9 +89,9 @@ fn lock_often(lock: RawLockProxy, of: u64) -> u64 {
         let Some(call) = &mut calls[at] else { continue };
         let waker = Arc::new(Ready { at, ready: ready.clone() }).into();
         let Poll::Ready(answer) = Pin::new(call).poll(&mut Context::from_waker(&waker)) else { continue };
-        assert_eq!(answer.unwrap(), LockAnswer::Locked { poisoned: false });
+        let grant = granted(answer.unwrap());
         calls[at] = None;
-        assert_eq!(lock.unlock(owners[at], false).unwrap(), LockAnswer::Locked { poisoned: false });
+        assert_eq!(granted(lock.unlock(grant, false).unwrap()), grant);
         got += 1;
     }
     got
@@ -97,11 +101,11 @@ fn lock_often(lock: RawLockProxy, of: u64) -> u64 {
 fn ten_thousand_calls_wait_for_a_lock() {
     under_every_start_method(|manager, method| {
         let lock = RawLockProxy::new(manager, false).unwrap();
-        assert_eq!(lock.try_lock(u64::MAX).unwrap(), LockAnswer::Locked { poisoned: false });
+        let grant = granted(lock.try_lock(u64::MAX).unwrap());
         let before = manager.stats().unwrap().calls();
         let clients = start(method, lock_often.timeout(PATIENCE), |at| (lock.clone(), at));
         until_they_wait(manager, before, CLIENTS * CALLS);
-        assert_eq!(lock.unlock(u64::MAX, false).unwrap(), LockAnswer::Locked { poisoned: false });
+        assert_eq!(granted(lock.unlock(grant, false).unwrap()), grant);
         let got: u64 = clients.into_iter().map(|client| client.join().unwrap()).sum();
         assert_eq!(got, CLIENTS * CALLS);
         assert!(!lock.is_locked().unwrap());
@@ -163,7 +167,7 @@ fn ten_thousand_calls_wait_for_items() {
 fn killed_clients_take_their_waiting_calls_along() {
     under_every_start_method(|manager, method| {
         let lock = RawLockProxy::new(manager, false).unwrap();
-        assert_eq!(lock.try_lock(u64::MAX).unwrap(), LockAnswer::Locked { poisoned: false });
+        let grant = granted(lock.try_lock(u64::MAX).unwrap());
         let before = manager.stats().unwrap().calls();
         let mut clients = start(method, lock_often.timeout(PATIENCE), |at| (lock.clone(), at));
         until_they_wait(manager, before, CLIENTS * CALLS);
@@ -171,7 +175,7 @@ fn killed_clients_take_their_waiting_calls_along() {
             killed.kill().unwrap();
             drop(killed.join());
         }
-        assert_eq!(lock.unlock(u64::MAX, false).unwrap(), LockAnswer::Locked { poisoned: false });
+        assert_eq!(granted(lock.unlock(grant, false).unwrap()), grant);
         assert_eq!(clients.pop().unwrap().join().unwrap(), CALLS);
         assert!(!lock.is_locked().unwrap());
     });

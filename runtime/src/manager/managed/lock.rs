@@ -65,7 +65,7 @@ managed_type! {
     ReentrantLock<>, RawLockProxy
 }
 
-/// What a guard is known by in this process.
+/// What a call that locks is known by in this process.
 fn next_owner() -> u64 {
     static LAST: AtomicU64 = AtomicU64::new(0);
     // The upper half is of threads.
@@ -84,8 +84,8 @@ fn thread_owner() -> u64 {
     OWN.get()
 }
 
-fn locked(raw: &RawLockProxy, owner: u64, poisoned: bool) -> LockResult<LockGuard<'_>> {
-    let guard = LockGuard { raw, owner, was_panicking: thread::panicking(), not_send: PhantomData };
+fn locked(raw: &RawLockProxy, grant: u64, poisoned: bool) -> LockResult<LockGuard<'_>> {
+    let guard = LockGuard { raw, grant, was_panicking: thread::panicking(), not_send: PhantomData };
     if poisoned { Err(PoisonError::new(guard)) } else { Ok(guard) }
 }
 
@@ -94,16 +94,16 @@ fn lock(raw: &RawLockProxy, owner: u64) -> Result<LockResult<LockGuard<'_>>> {
     while answer == LockAnswer::Busy {
         answer = raw.later().lock(owner).join()?;
     }
-    settled(raw, owner, answer)?.ok_or_else(not_held)
+    settled(raw, answer)?.ok_or_else(not_held)
 }
 
 fn try_lock(raw: &RawLockProxy, owner: u64) -> Result<Option<LockResult<LockGuard<'_>>>> {
-    settled(raw, owner, raw.try_lock(owner)?)
+    settled(raw, raw.try_lock(owner)?)
 }
 
-fn settled(raw: &RawLockProxy, owner: u64, answer: LockAnswer) -> Result<Option<LockResult<LockGuard<'_>>>> {
+fn settled(raw: &RawLockProxy, answer: LockAnswer) -> Result<Option<LockResult<LockGuard<'_>>>> {
     match answer {
-        LockAnswer::Locked { poisoned } => Ok(Some(locked(raw, owner, poisoned))),
+        LockAnswer::Locked { poisoned, grant } => Ok(Some(locked(raw, grant, poisoned))),
         LockAnswer::Busy => Ok(None),
         LockAnswer::NotHeld => Err(not_held()),
     }
@@ -184,7 +184,8 @@ lock_methods!(ReentrantLock, true, thread_owner);
 #[must_use = "the lock is released at once if this is dropped"]
 pub struct LockGuard<'l> {
     raw: &'l RawLockProxy,
-    owner: u64,
+    /// What it gives back.
+    grant: u64,
     was_panicking: bool,
     /// A thread's guards are its own.
     not_send: PhantomData<*const ()>,
@@ -205,7 +206,7 @@ impl LockGuard<'_> {
 
     fn release(&self) -> Result<()> {
         let poisons = !self.was_panicking && thread::panicking();
-        match release!(self.raw, unlock(self.owner, poisons))? {
+        match release!(self.raw, unlock(self.grant, poisons))? {
             LockAnswer::NotHeld => Err(not_held()),
             _ => Ok(()),
         }
@@ -275,16 +276,16 @@ impl Condition {
     /// Inside: the lock is poisoned.
     pub fn wait<'l>(&self, guard: LockGuard<'l>) -> Result<LockResult<LockGuard<'l>>> {
         let guard = std::mem::ManuallyDrop::new(guard);
-        let (raw, owner) = (guard.raw, guard.owner);
+        let (raw, grant) = (guard.raw, guard.grant);
         if *raw != self.raw {
             drop(std::mem::ManuallyDrop::into_inner(guard));
             return Err(Error::invalid("the guard is of another lock than the condition"));
         }
-        let answer = raw.later().wait(self.number, owner).join().inspect_err(|_| {
-            // The wait may not have begun, and then the lock is still held.
-            drop(raw.with_timeout(Duration::MAX).later().unlock(owner, false));
+        let answer = raw.later().wait(self.number, grant).join().inspect_err(|_| {
+            // The wait may not have begun, and then the lock is still held. If it has, this gives back nothing.
+            drop(raw.with_timeout(Duration::MAX).later().unlock(grant, false));
         })?;
-        settled(raw, owner, answer)?.ok_or_else(not_held)
+        settled(raw, answer)?.ok_or_else(not_held)
     }
 
     /// As [`wait`](Self::wait), until `is_done` says that what was waited for is there.
