@@ -270,6 +270,22 @@ fn list_update_is_one_call(method: StartMethod) {
     assert_eq!(many.iter().map(Result::unwrap).sum::<u64>(), 499_500);
 }
 
+fn proxies_beyond_one_message_are_iterated(method: StartMethod) {
+    let manager = manager(method);
+    let dict: Dict<u64, Value<u64>> = Dict::new(&manager).unwrap();
+    let list = List::new(&manager, []).unwrap();
+    for number in 0..100_u64 {
+        let value = Value::new(&manager, number).unwrap();
+        dict.insert(&number, value.clone()).unwrap();
+        list.push(value).unwrap();
+    }
+    let of_dict: Vec<_> = dict.iter().map(|entry| entry.unwrap().1.get().unwrap()).collect();
+    let of_list: Vec<_> = list.iter().map(|value| value.unwrap().get().unwrap()).collect();
+    assert_eq!((of_dict, of_list), ((0..100).collect(), (0..100).collect()));
+    let error = list.to_vec().unwrap_err();
+    assert!(matches!(error.kind(), ErrorKind::CannotEncode { .. }), "{error:?}");
+}
+
 fn nested_collections_are_proxies(method: StartMethod) {
     let manager = manager(method);
     let inner: List<u64> = List::new(&manager, [1]).unwrap();
@@ -454,6 +470,7 @@ under_every_start_method! {
     list_index_out_of_range_says_so,
     list_update_is_one_call,
     nested_collections_are_proxies,
+    proxies_beyond_one_message_are_iterated,
     list_that_contains_itself_can_be_emptied_and_dropped,
     set_has_the_operations_of_a_set,
     set_has_the_operators_and_comparisons_of_sets,

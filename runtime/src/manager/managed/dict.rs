@@ -192,7 +192,7 @@ impl<K: Message, V: Message> Dict<K, V> {
     /// All entries as they are at one moment, in the order in which their keys came.
     ///
     /// # Errors
-    /// The manager is gone.
+    /// The manager is gone; or they have more than 64 descriptors, all together: a proxy has one. Iterating has no bound.
     #[doc(alias("items", "copy"))]
     pub fn to_vec(&self) -> Result<Vec<(K, V)>> {
         self.raw.snapshot()?.into_iter().map(entry).collect()

@@ -252,7 +252,7 @@ impl<T: Message> List<T> {
     /// All elements as they are at one moment.
     ///
     /// # Errors
-    /// The manager is gone.
+    /// The manager is gone; or they have more than 64 descriptors, all together: a proxy has one. Iterating has no bound.
     #[doc(alias = "copy")]
     pub fn to_vec(&self) -> Result<Vec<T>> {
         self.slice(0, usize::MAX)
@@ -261,7 +261,7 @@ impl<T: Message> List<T> {
     /// The elements from `from` on as they are at one moment, at most so many.
     ///
     /// # Errors
-    /// The manager is gone.
+    /// The manager is gone; or they have more than 64 descriptors, all together: a proxy has one. Iterating has no bound.
     pub fn slice(&self, from: usize, most: usize) -> Result<Vec<T>> {
         let (elements, _) = self.raw.snapshot(from, most)?;
         elements.into_iter().map(|element| element.value()).collect()

@@ -3,12 +3,13 @@
 //! Runs in: the manager.
 
 use super::stored::Stored;
+use crate::sys::socket::MAX_DESCRIPTORS;
 
 /// The most bytes of a page that has more than one entry.
 pub(super) const MAX_PAGE_BYTES: usize = 64 << 10;
 
-/// The most handles of a page that has more than one entry: a message has a bound.
-const MAX_PAGE_HANDLES: usize = 256;
+/// The most handles of a page that has more than one entry: as many as one message carries.
+const MAX_PAGE_HANDLES: usize = MAX_DESCRIPTORS;
 
 /// What a page has room for. It has at least one entry, if there is one.
 #[derive(Debug)]
