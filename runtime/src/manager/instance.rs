@@ -30,7 +30,7 @@ pub(crate) struct Instance {
     /// `None` only while it is dropped.
     value: Option<Box<dyn Locked>>,
     inside: Mutex<Inside>,
-    /// Notified when a call has left.
+    /// Notified when a call has left the object or its line, or when a reader has gone in before others.
     left: Condvar,
 }
 
@@ -212,6 +212,10 @@ impl Place {
     fn enter(mut self, inside: &mut Inside) -> Admission {
         inside.leave_line(self.call.number);
         self.is_in_line = false;
+        // A reader that waits for a writer may do so for a limited time only, now that another reader is in the object.
+        if !self.call.exclusive && !inside.line.is_empty() {
+            self.instance.left.notify_all();
+        }
         self.instance.admitted(inside, self.call.exclusive)
     }
 }
@@ -288,5 +292,48 @@ impl<O: Object> Locked for RwLock<O> {
 
     fn clear_poison(&self) {
         self.clear_poison();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc;
+    use std::{fs, thread};
+
+    use super::*;
+    use crate::process_object;
+
+    struct Nothing;
+
+    #[process_object(crate = crate)]
+    impl Nothing {
+        pub(crate) fn new() -> Self {
+            Self
+        }
+    }
+
+    /// Waits until that thread of this process sleeps.
+    fn until_asleep(thread: &str) {
+        while !fs::read_to_string(format!("/proc/{thread}/stat")).unwrap().contains(") S ") {
+            thread::yield_now();
+        }
+    }
+
+    #[test]
+    fn reader_behind_a_writer_goes_in_beside_a_later_reader() {
+        let instance = Instance::new(Nothing);
+        let (first, writer, last) = (instance.line_up(false), instance.line_up(true), instance.line_up(false));
+        let (name, named) = mpsc::channel();
+        thread::scope(|scope| {
+            let waits = scope.spawn(move || {
+                name.send(fs::read_link("/proc/thread-self").unwrap()).unwrap();
+                last.admit()
+            });
+            until_asleep(named.recv().unwrap().to_str().unwrap());
+            // What it does may need the other reader.
+            let inside = first.try_admit().unwrap();
+            drop(waits.join().unwrap());
+            drop((inside, writer));
+        });
     }
 }
