@@ -5,7 +5,8 @@
 use std::ops::Deref;
 use std::os::fd::AsFd as _;
 use std::process::ExitStatus;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use super::builder::{ManagerBuilder, Started};
@@ -21,7 +22,8 @@ use crate::sys::{Errno, atfork, errno_of, poll};
 /// How long a manager that is told to end may take for that.
 const EXIT_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// How long a thread that waits for the end keeps others from asking.
+/// How long a thread that waits for the end keeps others from asking, once that has come; and how often it asks itself where it
+/// has no descriptor for it.
 const LOOK_INTERVAL: Duration = Duration::from_millis(20);
 
 /// A process that holds objects, which are used from many.
@@ -88,7 +90,16 @@ impl Manager {
     /// # Errors
     /// The kernel refuses.
     pub fn kill(&self) -> Result<()> {
-        self.process.lock_unpoisoned().kill()
+        self.process()?.kill()
+    }
+
+    /// The process, for a moment: nothing is waited for meanwhile. A copy made by `fork()` does not try: a thread that it does not
+    /// have may have locked it.
+    fn process(&self) -> Result<MutexGuard<'_, Started>> {
+        if self.generation != atfork::generation() {
+            return Err(Error::invalid("the manager was started by the process that this one is a `fork()` of"));
+        }
+        Ok(self.process.lock_unpoisoned())
     }
 
     /// How the manager's process ended, `None` if it has not.
@@ -96,7 +107,7 @@ impl Manager {
     /// # Errors
     /// This process is a `fork()` of the one that started it.
     pub fn try_wait(&self) -> Result<Option<ExitStatus>> {
-        self.process.lock_unpoisoned().try_wait()
+        self.process()?.try_wait()
     }
 
     /// Waits until the manager's process has ended, for `timeout` at the most, and returns how.
@@ -104,12 +115,32 @@ impl Manager {
     /// # Errors
     /// [`Elapsed`]: the process has not ended in time. Inside: as [`try_wait`](Self::try_wait).
     pub fn wait_timeout(&self, timeout: Duration) -> std::result::Result<Result<ExitStatus>, Elapsed> {
-        let end = futex_wait::deadline_after(timeout);
+        self.wait_until(futex_wait::deadline_after(timeout))
+    }
+
+    fn wait_until(&self, end: Option<Instant>) -> std::result::Result<Result<ExitStatus>, Elapsed> {
+        let pidfd = match self.process() {
+            Ok(process) => process.as_fd().try_clone_to_owned(),
+            Err(error) => return Ok(Err(error)),
+        };
         loop {
-            // Not for as long as it takes at once: other threads ask, too.
-            let left = end.map_or(Duration::MAX, |end| end.saturating_duration_since(Instant::now()));
-            let ended = self.process.lock_unpoisoned().wait_timeout(left.min(LOOK_INTERVAL));
-            if ended.is_ok() || left <= LOOK_INTERVAL {
+            let is_late = end.is_some_and(|end| Instant::now() >= end);
+            let look_until = Instant::now() + LOOK_INTERVAL;
+            let look_until = end.map_or(look_until, |end| look_until.min(end));
+            let has_ended = if let Ok(pidfd) = &pidfd {
+                poll::readable([pidfd.as_fd()], end).is_ok_and(|[has_ended]| has_ended)
+            } else {
+                // There is no descriptor for it.
+                thread::sleep(look_until.saturating_duration_since(Instant::now()));
+                false
+            };
+            // The supervisor may say a moment later what the pidfd says.
+            let moment = if has_ended { LOOK_INTERVAL } else { Duration::ZERO };
+            let ended = match self.process() {
+                Ok(mut process) => process.wait_timeout(moment),
+                Err(error) => return Ok(Err(error)),
+            };
+            if ended.is_ok() || is_late {
                 return ended;
             }
         }
@@ -153,7 +184,7 @@ impl Manager {
             errno => Error::cannot_share("wait for a signal", errno),
         })?;
         let refused = |errno| Error::cannot_share("wait for a signal", errno);
-        let process = self.process.lock_unpoisoned().as_fd().try_clone_to_owned();
+        let process = self.process()?.as_fd().try_clone_to_owned();
         let process = process.map_err(|error| refused(errno_of(&error)))?;
         poll::readable([requests.as_fd(), process.as_fd()], None).map_err(refused)?;
         self.end()?;
@@ -164,11 +195,12 @@ impl Manager {
         if self.generation != atfork::generation() {
             return Ok(());
         }
+        let end = futex_wait::deadline_after(EXIT_TIMEOUT);
         if let Route::Client(client) = self.handle.route() {
-            client.tell_until(ClientRequest::Shutdown, futex_wait::deadline_after(EXIT_TIMEOUT));
+            client.tell_until(ClientRequest::Shutdown, end);
             client.hurry();
         }
-        if self.wait_timeout(EXIT_TIMEOUT).is_err() {
+        if self.wait_until(end).is_err() {
             self.kill()?;
             // A process that cannot die ends with the program.
             let _ = self.wait_timeout(EXIT_TIMEOUT);
