@@ -27,6 +27,7 @@ under_every_start_method! {
     strangers_and_babble_harm_no_other,
     peer_of_a_byte_at_a_time_is_cut_off,
     connected_client_waits_as_others_do,
+    item_too_long_for_a_connection_goes_back,
 }
 
 fn listening(method: StartMethod, key: &Key) -> Manager {
@@ -234,4 +235,20 @@ fn connected_client_waits_as_others_do(method: StartMethod) {
     assert_eq!(dict.get(&1).unwrap(), Some(1));
     drop((lock, queue, dict, there));
     eventually("the connection has ended", PATIENCE, || manager.stats().unwrap().clients() == 1);
+}
+
+fn item_too_long_for_a_connection_goes_back(method: StartMethod) {
+    let key = Key::random().unwrap();
+    let builder = Manager::builder().start_method(method).listen_tcp("127.0.0.1:0", &key).max_message_bytes(10_000);
+    let manager = builder.start().unwrap();
+    let queue = Queue::unbounded(&manager).unwrap();
+    manager.publish("queue", &queue).unwrap();
+    queue.send(vec![7_u8; 20_000]).unwrap();
+    let there = connected(&manager, &key);
+    let of_there: Queue<Vec<u8>> = there.find("queue").unwrap().unwrap();
+    let error = of_there.recv().unwrap_err();
+    assert!(matches!(error.kind(), ErrorKind::CannotEncode { .. }), "{error:?}");
+    // Its getter lives.
+    assert_eq!(queue.with_timeout(PATIENCE).recv().unwrap().len(), 20_000);
+    assert!(of_there.is_empty().unwrap());
 }

@@ -11,8 +11,8 @@
 //! | it takes no answers, and calls that wait are answered | beyond twice as many, it is dropped at once |
 //! | it sends nothing for the lease, over the network | it is dropped |
 //! | it breaks the rules | it is dropped |
+//! | it goes, and has sent calls that it does not wait for | they are begun first, for [`MAX_CLOSING`] at most |
 
-use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::AtomicUsize;
 use std::sync::atomic::Ordering::{AcqRel, Relaxed};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -20,13 +20,14 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use super::connection_limits::ConnectionLimits;
+use super::connection_state::{ConnectedState, Progress};
 use super::deferred::{self, AnswerPlace, Answering, CallId};
 use super::instance::Place;
 use super::leader::made_known;
 use super::run::{self, MethodCall, Outcome};
 use super::server::Server;
 use super::tables::{Dropped, Peer, ServedConnection};
-use super::wire::{CallPayload, CallReply, ManagerQuestion, NO_CALL, Status};
+use super::wire::{CallPayload, CallReply, ClientRequest, ManagerQuestion, NO_CALL, Status};
 use crate::channel::SendTimeoutError;
 use crate::codec::handles::Handles;
 use crate::sys::mutex::MutexExt as _;
@@ -38,6 +39,15 @@ const MAX_INLINE_BYTES: usize = 16 << 10;
 /// What an answer without a result counts for.
 const REPLY_BYTES: usize = size_of::<CallReply>();
 
+/// How long calls that a client has sent, and has not waited for, keep those that it holds from being let go of when it is gone.
+const MAX_CLOSING: Duration = Duration::from_secs(1);
+
+/// How long those of them that have begun do.
+const MAX_RUNNING: Duration = Duration::from_millis(10);
+
+/// How long to wait before an answer that was refused is sent again.
+const FAILURE_PAUSE: Duration = Duration::from_millis(100);
+
 /// How long a thread that has nothing to do stays.
 const IDLE_TIME: Duration = Duration::from_secs(1);
 
@@ -47,6 +57,8 @@ pub(super) type WaitingCall = (u64, u32, u64, CallPayload);
 /// See the [module](self).
 #[derive(Debug)]
 pub(super) struct Connected {
+    /// Its number.
+    client: u32,
     connection: ServedConnection,
     limits: ConnectionLimits,
     state: Mutex<ConnectedState>,
@@ -54,49 +66,22 @@ pub(super) struct Connected {
     changed: Condvar,
     /// There are objects to drop, or the connection has ended.
     has_dropped: Condvar,
+    /// A call was run, or the connection has ended.
+    has_run: Condvar,
     /// Number of constructors that run.
     constructing: AtomicUsize,
 }
 
-#[derive(Debug, Default)]
-struct ConnectedState {
-    /// The calls in flight, and how long their arguments are.
-    calls: HashMap<u64, usize>,
-    call_bytes: usize,
-    waiting: VecDeque<WaitingCall>,
-    /// Threads that have no call to run, and all.
-    idle: usize,
-    threads: usize,
-    answers: VecDeque<CallReply>,
-    /// Number of bytes of all answers that were not taken.
-    answer_bytes: usize,
-    /// A thread sends an answer, or is about to.
-    is_sending: bool,
-    /// Number of answers that were taken.
-    taken: u64,
-    has_ended: bool,
-    /// Objects that no reference is left to, and whether a thread drops them.
-    dropped: Dropped,
-    drops: bool,
-}
-
-/// How much has gone which way, when that last changed.
-#[derive(Debug)]
-pub(super) struct Progress {
-    came: u64,
-    came_at: Instant,
-    left: (u64, u64),
-    left_at: Instant,
-}
-
 impl Connected {
-    pub(super) fn new(connection: ServedConnection, limits: ConnectionLimits) -> Self {
+    pub(super) fn new(client: u32, connection: ServedConnection, limits: ConnectionLimits) -> Self {
         Self {
+            client,
             connection,
             limits,
             state: Mutex::default(),
             changed: Condvar::new(),
             has_dropped: Condvar::new(),
+            has_run: Condvar::new(),
             constructing: AtomicUsize::new(0),
         }
     }
@@ -247,6 +232,7 @@ impl Connected {
             let reason = format!("it has {len} bytes, and a connection of this manager carries {limit} at most");
             let body = CallPayload::new(reason.as_bytes(), &Handles::default());
             reply = CallReply { status: Status::BadResult as u32, body, ..reply };
+            self.take_back(reply.call);
         }
         let bytes = cost(&reply);
         let mut state = self.state.lock_unpoisoned();
@@ -291,6 +277,13 @@ impl Connected {
         }
     }
 
+    /// The caller does not get what the call was given, such as an item, which is taken back.
+    fn take_back(&self, call: u64) {
+        if let Some(server) = Server::own() {
+            server.tell(ClientRequest::Cancel { client: self.client, call });
+        }
+    }
+
     /// Sends one answer. It comes back if there is no room for so long.
     fn send(&self, mut reply: CallReply, timeout: Option<Duration>) -> Option<CallReply> {
         let mut is_second = false;
@@ -302,9 +295,20 @@ impl Connected {
             reply = match sent {
                 Ok(()) | Err(SendTimeoutError::Disconnected(_)) => return None,
                 Err(SendTimeoutError::Timeout(reply)) => return Some(reply),
-                Err(SendTimeoutError::Failed(..)) if is_second => return None,
+                // What the kernel refuses now it may not refuse later, and the caller waits.
+                Err(SendTimeoutError::Failed(reply, _)) if is_second => {
+                    if timeout.is_some() {
+                        return Some(reply);
+                    }
+                    thread::sleep(FAILURE_PAUSE);
+                    if self.state.lock_unpoisoned().has_ended {
+                        return None;
+                    }
+                    reply
+                }
                 Err(SendTimeoutError::Failed(reply, error)) => {
                     is_second = true;
+                    self.take_back(reply.call);
                     let body = CallPayload::new(error.to_string().as_bytes(), &Handles::default());
                     CallReply { call: reply.call, status: Status::BadResult as u32, object: reply.object, body }
                 }
@@ -348,6 +352,23 @@ impl Connected {
         !is_late(progress.came_at) && !is_late(progress.left_at)
     }
 
+    /// The client is gone, and what it sent before is run, or at least begun: it may have been a release.
+    pub(super) fn close(&self) {
+        let mut state = self.state.lock_unpoisoned();
+        let closes_until = Instant::now() + MAX_CLOSING;
+        let mut until = closes_until;
+        while !state.has_ended && (!state.waiting.is_empty() || state.busy > 0) {
+            if state.waiting.is_empty() && until == closes_until {
+                until = closes_until.min(Instant::now() + MAX_RUNNING);
+            }
+            let left = until.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return;
+            }
+            state = self.has_run.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0;
+        }
+    }
+
     /// Ends the connection: its threads end, and nothing is sent any more.
     pub(super) fn end(&self) {
         self.end_locked(self.state.lock_unpoisoned());
@@ -361,6 +382,7 @@ impl Connected {
         self.connection.shut_down();
         self.changed.notify_all();
         self.has_dropped.notify_all();
+        self.has_run.notify_all();
     }
 
     /// Plays the last thread of the connection, which finds nothing to do, and leaves.
@@ -375,12 +397,16 @@ impl Connected {
             let peer = server.tables.lock_unpoisoned().peer(client);
             let Some(peer) = peer else {
                 // The connection has ended.
-                self.state.lock_unpoisoned().threads -= 1;
+                let mut state = self.state.lock_unpoisoned();
+                state.busy -= 1;
+                state.threads -= 1;
                 return;
             };
             if let Some(reply) = self.run_one(server, &peer, (call, place)) {
                 self.put(reply, true);
             }
+            self.state.lock_unpoisoned().busy -= 1;
+            self.has_run.notify_one();
         }
     }
 
@@ -436,6 +462,7 @@ impl Connected {
             if state.answer_bytes < self.limits.answer_bytes
                 && let Some(call) = state.waiting.pop_front()
             {
+                state.busy += 1;
                 // Before another thread takes the next one.
                 let place = run::line_up(server, call.1, call.2);
                 return Some((call, place));
@@ -449,30 +476,6 @@ impl Connected {
                 return None;
             }
         }
-    }
-}
-
-impl ConnectedState {
-    /// Whether a call of this number is in flight, or can be none.
-    fn is_known(&self, call: u64) -> bool {
-        call == NO_CALL || self.calls.contains_key(&call)
-    }
-
-    /// The call is not in flight any more.
-    fn forget(&mut self, call: u64) {
-        self.call_bytes -= self.calls.remove(&call).unwrap_or(0);
-    }
-
-    fn sent(&mut self, bytes: usize) {
-        self.answer_bytes -= bytes;
-        self.taken += 1;
-    }
-}
-
-impl Progress {
-    pub(super) fn new() -> Self {
-        let now = Instant::now();
-        Self { came: 0, came_at: now, left: (0, 0), left_at: now }
     }
 }
 

@@ -62,7 +62,7 @@ fn call_that_comes_as_the_last_thread_leaves_is_run() {
     let limits = ConnectionLimits { running: 1, ..small() };
     let listening = Listening::new(limits);
     let (theirs, ours): (ClientConnection, ServedConnection) = pipe().unwrap();
-    let connected = Arc::new(Connected::new(ours, limits));
+    let connected = Arc::new(Connected::new(7, ours, limits));
     let peer = Peer { number: 7, link: PeerLink::Connected(Arc::clone(&connected)) };
     assert!(listening.server.tables.lock_unpoisoned().add_client(peer, None));
     connected.leave_as_last_thread(&listening.server);

@@ -273,7 +273,7 @@ pub fn connected(input: &[u8]) {
     let Ok((theirs, ours)) = pipe::<ClientRequest, CallReply>() else { return };
     let number = attacked.shared.words().clients.fetch_add(1, Relaxed) + 1;
     let server = &attacked.server;
-    let connected = Arc::new(Connected::new(ours, server.limits));
+    let connected = Arc::new(Connected::new(number, ours, server.limits));
     let peer = Peer { number, link: PeerLink::Connected(Arc::clone(&connected)) };
     server.tables.lock_unpoisoned().add_client(peer, None);
     let (mut steps, inbox) = (Steps(input), Inbox::new(None));

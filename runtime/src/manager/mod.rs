@@ -78,6 +78,7 @@ mod connect;
 mod connected;
 mod connected_link;
 mod connection_limits;
+mod connection_state;
 #[cfg(test)]
 mod connection_tests;
 pub(crate) mod deferred;

@@ -3,10 +3,10 @@
 //! Runs in: the manager. A thread accepts, one for each connection reads, and others run its calls.
 //! Invariant: what comes is believed to be nothing but bytes. Only methods and constructors can be named.
 //!
-//! A connection's end is its client's death: its references, locks and calls go. So does a client over the network that has
-//! sent nothing for the lease, since a host that has vanished ends no connection: one that has nothing to say says
-//! [`Alive`](ClientRequest::Alive). What one client may cost stands in [`connection_limits`](super::connection_limits) and
-//! [`connected`](super::connected).
+//! A connection's end is its client's death: its references, locks and calls go, once those calls that came before have begun. So
+//! does a client over the network that has sent nothing for the lease, since a host that has vanished ends no connection: one that
+//! has nothing to say says [`Alive`](ClientRequest::Alive). What one client may cost stands in
+//! [`connection_limits`](super::connection_limits) and [`connected`](super::connected).
 
 use std::fmt;
 use std::path::PathBuf;
@@ -18,9 +18,10 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::connected::{Connected, Progress};
+use super::connected::Connected;
 use super::connected_link::MAX_RELEASED_OBJECTS;
 use super::connection_limits::INTRODUCTION_BYTES;
+use super::connection_state::Progress;
 use super::server::Server;
 use super::tables::{Peer, PeerLink, ServedConnection};
 use super::wire::{CallPayload, CallReply, ClientRequest, Introduction, ManagerIntroduction, NO_CALL, Status};
@@ -174,31 +175,33 @@ fn serve(server: &Arc<Server>, connection: ServedConnection) {
         return;
     }
     connection.set_longest(limits.frame_bytes());
-    let connected = Arc::new(Connected::new(connection, limits));
+    let connected = Arc::new(Connected::new(number, connection, limits));
     let peer = Peer { number, link: PeerLink::Connected(Arc::clone(&connected)) };
     if !server.tables.lock_unpoisoned().add_client(peer, None) {
         return;
     }
     let _served = ServedClient { server, number, connected: &connected };
     // A client that has its number is counted.
-    if connected.connection().send_timeout(reply, INTRODUCTION_TIMEOUT).is_ok() {
-        receive(server, number, &connected);
+    if connected.connection().send_timeout(reply, INTRODUCTION_TIMEOUT).is_ok() && receive(server, number, &connected) {
+        connected.close();
     }
 }
 
-/// Handles a client's requests until its connection ends, or until it breaks the rules.
-fn receive(server: &Arc<Server>, number: u32, connected: &Arc<Connected>) {
+/// Handles a client's requests until its connection ends, or until it breaks the rules. True: it has ended, or said goodbye.
+fn receive(server: &Arc<Server>, number: u32, connected: &Arc<Connected>) -> bool {
     let limits = server.limits;
     let mut progress = Progress::new();
     while connected.is_in_time(&mut progress) {
         let goes_on = match connected.connection().recv_timeout(limits.look_interval()) {
+            Ok(ClientRequest::Goodbye { .. }) | Err(RecvTimeoutError::Disconnected) => return true,
             Ok(request) => handle(server, number, request, connected),
             Err(error) => error == RecvTimeoutError::Timeout,
         };
         if !goes_on {
-            return;
+            return false;
         }
     }
+    false
 }
 
 /// Handles one request of client `number`, whatever number stands in it. False: it breaks the rules, or says goodbye.

@@ -376,6 +376,26 @@ fn cancelled_call_that_has_not_begun_does_not_begin() {
 }
 
 #[test]
+fn calls_sent_before_a_goodbye_are_made() {
+    let listening = Listening::new(ConnectionLimits { running: 1, ..small() });
+    for says_goodbye in [true, false] {
+        let (peer, number) = listening.peer(false);
+        peer.send(call(1, &method("new", like_new, ()), 0)).unwrap();
+        let object = peer.recv_timeout(PATIENCE).unwrap().object;
+        let before = listening.server.calls.load(Relaxed);
+        for of_peer in 2..6 {
+            peer.send(call(of_peer, &method("sleep", like_sleep, 20), object)).unwrap();
+        }
+        if says_goodbye {
+            peer.send(ClientRequest::Goodbye { client: number }).unwrap();
+        }
+        drop(peer);
+        listening.until_dropped(number);
+        assert_eq!(listening.server.calls.load(Relaxed) - before, 4);
+    }
+}
+
+#[test]
 fn objects_of_others_cannot_be_released() {
     let listening = Listening::new(small());
     let hoard = HoardProxy::new(&listening.honest()).unwrap();
