@@ -147,7 +147,7 @@ impl<T> Future for CallHandle<T> {
             CallState::Settled(outcome) => outcome.take().unwrap_or_else(|| Err(taken())),
             CallState::Made { client, number, pending, deadline } => {
                 let is_late = deadline.is_some_and(|deadline| Instant::now() >= deadline);
-                if !is_late && !client.is_over() {
+                if !is_late && !client.is_over() && client.inbox.failure().is_none() {
                     let is_answered = pending.register(context.waker(), *deadline);
                     if !is_answered && serve_futures(client) {
                         return Poll::Pending;
@@ -183,6 +183,27 @@ impl<T> fmt::Debug for CallHandle<T> {
     }
 }
 
+impl Client {
+    /// Reads answers until `until`, and wakes the futures that have waited long enough. `asked`: when the manager was last asked to
+    /// look for what futures wait for.
+    fn read_for_futures(&self, until: Instant, asked: &mut Instant) {
+        let awaited = self.inbox.awaited();
+        let until = awaited.iter().filter_map(|pending| pending.deadline()).fold(until, Instant::min);
+        self.inbox.serve_futures(until, |call, object| self.unclaimed(call, object));
+        let (now, fails) = (Instant::now(), self.is_over() || self.inbox.failure().is_some());
+        for pending in awaited {
+            if fails || pending.deadline().is_some_and(|deadline| deadline <= now) {
+                pending.wake();
+            }
+        }
+        if now.duration_since(*asked) >= MAX_SLEEP {
+            *asked = now;
+            self.announce();
+            self.nudge();
+        }
+    }
+}
+
 /// Sees to it that a thread reads answers while futures wait. False: there is none to be had.
 fn serve_futures(client: &Arc<Client>) -> bool {
     if client.serves_futures.swap(true, AcqRel) {
@@ -191,8 +212,9 @@ fn serve_futures(client: &Arc<Client>) -> bool {
     let reader = Arc::clone(client);
     let started = thread::Builder::new().name("process-task".to_owned()).spawn(move || {
         loop {
+            let mut asked = Instant::now();
             while !reader.inbox.awaited().is_empty() {
-                reader.read_for_futures(Instant::now() + MAX_SLEEP);
+                reader.read_for_futures(Instant::now() + MAX_SLEEP, &mut asked);
             }
             reader.serves_futures.store(false, Release);
             // A future may have come between the look and the store, and have relied on this thread.

@@ -16,7 +16,7 @@ use super::builder::Started;
 use super::connected_link::ConnectedLink;
 use super::held::Held;
 use super::memory::{ClientMemory, ManagerMemory};
-use super::pending::{Inbox, OrderedCall, Pending};
+use super::pending::{IN_SLOT, Inbox, OrderedCall, Pending};
 use super::releases::Releases;
 use super::slots::SLOT_BYTES;
 use super::turn::{hurry, nudge};
@@ -186,7 +186,7 @@ impl Client {
     }
 
     /// Asks a thread of the manager to look whether the leader is stuck.
-    fn nudge(&self) {
+    pub(super) fn nudge(&self) {
         if let ClientLink::Local(local) = &self.link {
             nudge(&local.shared);
         }
@@ -355,6 +355,9 @@ impl Client {
             self.hurry();
             let has_room = || self.inbox.has_room(bytes, (most, most_bytes));
             self.inbox.read_for_room(Instant::now() + MAX_SLEEP, has_room, |call, object| self.unclaimed(call, object));
+            if let Some(error) = self.inbox.failure().filter(|_| !has_room()) {
+                return Err(error);
+            }
         }
     }
 
@@ -414,7 +417,8 @@ impl Client {
         deadline: Option<Instant>,
     ) -> bool {
         loop {
-            if pending.is_answered() || self.is_over() || deadline.is_some_and(|deadline| Instant::now() >= deadline) {
+            let is_late = deadline.is_some_and(|deadline| Instant::now() >= deadline);
+            if pending.is_answered() || is_late || self.is_over() || self.inbox.failure().is_some() {
                 return true;
             }
             let now = Instant::now();
@@ -431,24 +435,14 @@ impl Client {
         self.is_foreign() || self.inbox.is_over() || !self.is_manager_alive()
     }
 
-    /// Reads answers until `until`, and wakes the futures that have waited long enough.
-    pub(super) fn read_for_futures(&self, until: Instant) {
-        let awaited = self.inbox.awaited();
-        let until = awaited.iter().filter_map(|pending| pending.deadline()).fold(until, Instant::min);
-        self.inbox.serve_futures(until, |call, object| self.unclaimed(call, object));
-        let (now, is_over) = (Instant::now(), self.is_over());
-        for pending in awaited {
-            if is_over || pending.deadline().is_some_and(|deadline| deadline <= now) {
-                pending.wake();
-            }
-        }
-        self.announce();
-        self.nudge();
-    }
-
     /// No thread waits for this call any more.
     pub(super) fn abandon(&self, number: u64) {
-        if let Some(answer) = self.inbox.forget(number).and_then(|pending| pending.take()) {
+        // The answer of a call that stood in memory comes as that of no known call would.
+        let come = match number & IN_SLOT {
+            0 => self.inbox.forget(number).and_then(|pending| pending.take()),
+            _ => self.inbox.detach(number),
+        };
+        if let Some(answer) = come {
             self.unclaimed(number, if answer.status == Status::Done { answer.object } else { 0 });
         }
         self.cancel(number);

@@ -21,6 +21,9 @@ use crate::sys::mutex::MutexExt as _;
 /// How long to try again where the kernel refuses what the next answer needs, such as room for descriptors.
 const MAX_FAILURE: Duration = Duration::from_secs(1);
 
+/// How long to wait before it is tried again.
+const FAILURE_PAUSE: Duration = Duration::from_millis(1);
+
 /// How many answers a thread reads that waits for none of them.
 const MAX_READ_AT_ONCE: usize = 256;
 
@@ -82,12 +85,19 @@ impl Pending {
 
     /// Has `waker` woken when the answer is there, or at `deadline`. True: it is there.
     pub(super) fn register(&self, waker: &Waker, deadline: Option<Instant>) -> bool {
+        // Cloning and dropping a waker is the program's code.
+        let waker = waker.clone();
         let mut state = self.state.lock_unpoisoned();
-        if state.answer.is_none() {
-            state.waker = Some(waker.clone());
+        let is_answered = state.answer.is_some();
+        let unused = if is_answered {
+            Some(waker)
+        } else {
             state.deadline = deadline;
-        }
-        state.answer.is_some()
+            state.waker.replace(waker)
+        };
+        drop(state);
+        drop(unused);
+        is_answered
     }
 
     /// When the future that waits for it is to be woken at the latest.
@@ -135,6 +145,10 @@ pub(crate) struct Inbox {
     bytes_in_flight: AtomicUsize,
     /// Number of threads that sleep, or are about to.
     sleepers: AtomicUsize,
+    /// A thread that reads for futures sleeps, or is about to, until the thread that reads has left.
+    futures_wait: AtomicBool,
+    has_left: Mutex<bool>,
+    left: Condvar,
     /// The first answer that waits cannot be received, for this reason, since then.
     failure: Mutex<Option<(Instant, Error)>>,
     /// The manager has no end of the queue any more.
@@ -164,6 +178,9 @@ impl Inbox {
             in_flight: AtomicUsize::new(0),
             bytes_in_flight: AtomicUsize::new(0),
             sleepers: AtomicUsize::new(0),
+            futures_wait: AtomicBool::new(false),
+            has_left: Mutex::default(),
+            left: Condvar::new(),
             failure: Mutex::default(),
             is_over: AtomicBool::new(false),
             is_refused: AtomicBool::new(false),
@@ -184,6 +201,12 @@ impl Inbox {
     /// Whether the manager has no descriptors for this client.
     pub(super) fn is_refused(&self) -> bool {
         self.is_refused.load(Acquire)
+    }
+
+    /// Number of calls of which something is known.
+    #[cfg(test)]
+    pub(super) fn known(&self) -> usize {
+        self.pending.lock_unpoisoned().len()
     }
 
     /// Where the answer to that call will be, or is.
@@ -317,9 +340,34 @@ impl Inbox {
         Sleeper(&self.sleepers)
     }
 
-    /// Reads for all until `deadline`, or until there is no call that a future waits for.
+    /// Reads for all until `deadline`, or until there is no call that a future waits for; or waits for another thread that reads
+    /// to leave.
     pub(super) fn serve_futures(&self, deadline: Instant, unclaimed: impl Fn(u64, u64)) {
-        self.read_for_room(deadline, || self.awaited().is_empty(), unclaimed);
+        let read = |reading: MutexGuard<'_, ()>| {
+            self.read_until(deadline, &unclaimed, || self.awaited().is_empty());
+            drop(reading);
+            self.pass_on();
+        };
+        if let Some(reading) = self.lead() {
+            return read(reading);
+        }
+        let mut has_left = self.has_left.lock_unpoisoned();
+        *has_left = false;
+        self.futures_wait.store(true, SeqCst);
+        // The thread that reads may have left before it could see that this one is about to sleep.
+        let reading = self.lead();
+        while reading.is_none() && !*has_left {
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                break;
+            }
+            has_left = self.left.wait_timeout(has_left, left).unwrap_or_else(PoisonError::into_inner).0;
+        }
+        self.futures_wait.store(false, SeqCst);
+        drop(has_left);
+        if let Some(reading) = reading {
+            read(reading);
+        }
     }
 
     /// Reads for all until `deadline`, or until `done`; or lets another thread read for a moment.
@@ -369,8 +417,13 @@ impl Inbox {
                 }
                 // What cannot be decoded is of no call that can be told; what could not be received is tried again.
                 Err(RecvTimeoutError::Failed(error)) => {
-                    self.failure.lock_unpoisoned().get_or_insert_with(|| (Instant::now(), error));
-                    std::thread::sleep(Duration::from_millis(1));
+                    let now = Instant::now();
+                    self.failure.lock_unpoisoned().get_or_insert_with(|| (now, error));
+                    // The queue says so whatever the time.
+                    if now >= deadline {
+                        return;
+                    }
+                    std::thread::sleep(FAILURE_PAUSE.min(deadline.saturating_duration_since(now)));
                 }
             }
         }
@@ -435,6 +488,10 @@ impl Inbox {
 
     /// Lets another thread read, if one waits.
     fn pass_on(&self) {
+        if self.futures_wait.load(SeqCst) {
+            *self.has_left.lock_unpoisoned() = true;
+            self.left.notify_all();
+        }
         if self.sleepers.load(SeqCst) == 0 {
             return;
         }

@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use super::client::{Client, LocalLink, NUDGE_AFTER};
 use super::pending::IN_SLOT;
-use super::slots::{self, CallSlot, Head, SLOT_BYTES, SLOTS};
+use super::slots::{self, CallSlot, Head, SLOT_BYTES};
 use super::turn::nudge;
 use super::wakeup;
 use super::wire::{AlignedBytes, Answer, Status};
@@ -110,6 +110,9 @@ impl Client {
 
     /// Takes a free slot.
     pub(super) fn take_slot(&self, local: &LocalLink) -> Option<usize> {
+        if self.abandoned.load(Relaxed) != 0 {
+            self.reclaim(local);
+        }
         let mut free = self.free.load(Relaxed);
         loop {
             if free == 0 {
@@ -133,13 +136,13 @@ impl Client {
     #[cold]
     fn reclaim(&self, local: &LocalLink) -> Option<u32> {
         let words = local.memory.words();
-        for at in 0..SLOTS {
+        let mut abandoned = self.abandoned.load(Acquire);
+        while abandoned != 0 {
+            let at = abandoned.trailing_zeros() as usize;
             let bit = 1 << at;
+            abandoned &= !bit;
             let slot = &words.slots[at];
-            if self.abandoned.load(Acquire) & bit == 0
-                || !slot.is_answered()
-                || self.abandoned.fetch_and(!bit, AcqRel) & bit == 0
-            {
+            if !slot.is_answered() || self.abandoned.fetch_and(!bit, AcqRel) & bit == 0 {
                 continue;
             }
             let head = slot.head();
