@@ -197,6 +197,8 @@ fn use_in_a_copy(counter: CounterProxy) -> i64 {
     in_a_copy(|| {
         assert!(counter.add(1).unwrap_err().to_string().contains("`fork()`"));
         drop(counter.clone());
+        let refusal = Queue::unbounded().unwrap().send(counter.clone()).unwrap_err();
+        assert!(refusal.to_string().contains("cannot travel"), "{refusal}");
     });
     counter.add(1).unwrap()
 }

@@ -5,19 +5,25 @@
 use std::panic::catch_unwind;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::thread;
+use std::time::Duration;
 
+use nix::sys::resource::Resource;
 use nix::sys::signal::{Signal, kill, raise};
 use nix::unistd::Pid;
 
 use crate::objects::{CounterProxy, KeeperProxy, manager, until_objects};
+use crate::support::executor::block_on;
 use crate::support::shared_counter::{Stage, reach, stage as new_stage, until};
-use crate::support::{PATIENCE, eventually, processes};
+use crate::support::{PATIENCE, eventually, processes, restore};
 use process_task::channel::Queue;
-use process_task::{Manager, ManagerHandle, ProcessBuilder, StartMethod, process_task};
+use process_task::managed::List;
+use process_task::{ErrorKind, Execution, Manager, ManagerHandle, ProcessBuilder, StartMethod, process_task};
 
 under_every_start_method! {
     calls_in_flight_are_bounded,
     manager_without_descriptors_goes_on,
+    manager_that_keeps_too_many_descriptors_refuses_more,
+    client_without_descriptors_waits_as_long_as_it_was_told,
     stopped_client_keeps_no_other_waiting,
     ten_thousand_objects_come_and_go,
     proxies_are_unwind_safe,
@@ -83,6 +89,36 @@ fn manager_without_descriptors_goes_on(method: StartMethod) {
     assert_eq!(keeper.sum().unwrap(), 6);
     drop((keeper, counter));
     until_objects(&manager, 0);
+}
+
+fn manager_that_keeps_too_many_descriptors_refuses_more(method: StartMethod) {
+    let manager = Manager::builder().name("objects").start_method(method).open_files_limit(128).start().unwrap();
+    let counter = CounterProxy::new(&manager, 5).unwrap();
+    let kept = List::new(&manager, []).unwrap().with_timeout(PATIENCE);
+    let refusal = (0..200).find_map(|_| kept.push(counter.clone()).err()).expect("there are 128 descriptors");
+    assert_eq!(refusal.execution(), Execution::NotStarted, "{refusal}");
+    assert!(refusal.to_string().contains("descriptors"), "{refusal}");
+    // What comes behind is handled: what is let go of makes room.
+    assert_eq!(counter.add(1).unwrap(), 6);
+    kept.clear().unwrap();
+    kept.push(counter.clone()).unwrap();
+    drop((kept, counter));
+    until_objects(&manager, 0);
+}
+
+fn client_without_descriptors_waits_as_long_as_it_was_told(method: StartMethod) {
+    let manager = manager(method);
+    let keeper = KeeperProxy::new(&manager, None).unwrap();
+    keeper.keep(CounterProxy::new(&manager, 5).unwrap()).unwrap();
+    let _limit = restore::soft_limit(Resource::RLIMIT_NOFILE, 512);
+    let open: Vec<_> = (0..1000).map_while(|_| std::fs::File::open("/dev/null").ok()).collect();
+    // A limit of time acts, and without one the call fails for want of descriptors.
+    let error = keeper.with_timeout(Duration::from_millis(100)).last().unwrap_err();
+    assert_eq!(error.kind(), &ErrorKind::Elapsed);
+    assert!(matches!(keeper.last().unwrap_err().kind(), ErrorKind::ChannelFailed { .. }));
+    assert!(matches!(block_on(keeper.later().last()).unwrap_err().kind(), ErrorKind::ChannelFailed { .. }));
+    drop(open);
+    assert_eq!(keeper.last().unwrap().unwrap().get().unwrap(), 5);
 }
 
 #[process_task]

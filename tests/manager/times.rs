@@ -13,7 +13,7 @@ use crate::support::executor::block_on;
 use crate::support::shared_counter::{reach, stage as new_stage, until};
 use crate::support::{PATIENCE, eventually, signals};
 use process_task::managed::{JoinableQueue, Lock, Semaphore};
-use process_task::{ErrorKind, Execution, StartMethod};
+use process_task::{ErrorKind, Execution, StartMethod, process_task};
 
 under_every_start_method! {
     call_of_a_long_method_ends_in_time,
@@ -22,6 +22,7 @@ under_every_start_method! {
     calls_are_awaited,
     awaited_calls_end_in_time_and_with_the_manager,
     release_that_is_late_is_made_all_the_same,
+    limits_of_time_act_in_the_manager_itself,
     idle_manager_does_nothing,
 }
 
@@ -148,6 +149,23 @@ fn until_ok<T>(mut call: impl FnMut() -> process_task::Result<T>) -> T {
             Err(error) => assert!(*error.kind() == ErrorKind::Elapsed && Instant::now() < end, "{error}"),
         }
     }
+}
+
+/// Whether the lock cannot be had in time, asked for twice. It runs in the manager.
+#[process_task]
+fn is_late_for(lock: Lock) -> bool {
+    let hasty = lock.with_timeout(SHORT);
+    (0..2).all(|_| hasty.lock().is_err_and(|error| error.kind() == &ErrorKind::Elapsed))
+}
+
+fn limits_of_time_act_in_the_manager_itself(method: StartMethod) {
+    let manager = manager(method);
+    let lock = Lock::new(&manager).unwrap();
+    let guard = lock.lock().unwrap().unwrap();
+    assert!(manager.call(is_late_for, lock.clone()).unwrap());
+    drop(guard);
+    // It was not given to a call that is over.
+    assert!(lock.try_lock().unwrap().is_some());
 }
 
 fn idle_manager_does_nothing(method: StartMethod) {

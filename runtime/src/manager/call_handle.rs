@@ -12,7 +12,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use super::client::Client;
-use super::held::{Held, Route};
+use super::held::{Held, Route, call_here};
 use super::pending::{OrderedCall, Pending};
 use super::proxy::{decode, described, encode};
 use super::wire::{Answer, Status};
@@ -62,10 +62,7 @@ impl<T> CallHandle<T> {
                     client.hurry();
                     CallState::Made { client: Arc::clone(client), number, pending, deadline }
                 }
-                Route::Own(server) => {
-                    let answer = server.call_here(what.0, what.1, (&bytes, &handles));
-                    CallState::Settled(Some(Ok(answer)))
-                }
+                Route::Own(server) => CallState::Settled(Some(call_here(server, what, (&bytes, &handles), deadline))),
             })
         };
         let state = made().unwrap_or_else(|error| CallState::Settled(Some(Err(error))));

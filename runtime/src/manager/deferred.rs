@@ -10,11 +10,11 @@ use std::cell::{Cell, RefCell};
 use std::collections::{HashMap, VecDeque};
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::sync::{Arc, Condvar, LazyLock, Mutex, PoisonError, Weak};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use super::leader;
 use super::server::Server;
-use super::wire::Status;
+use super::unsent::send_soon;
+use super::wire::{CallPayload, CallReply, Status};
 use crate::codec::NoSpill;
 use crate::codec::handles::Handles;
 use crate::codec::message_format::to_message;
@@ -59,13 +59,18 @@ pub(super) struct OwnAnswer {
 }
 
 impl OwnAnswer {
-    pub(super) fn wait(&self) -> (Status, Vec<u8>, Handles) {
+    /// `None`: it is not given until `deadline`.
+    pub(super) fn wait(&self, deadline: Option<Instant>) -> Option<(Status, Vec<u8>, Handles)> {
         let mut answer = self.answer.lock_unpoisoned();
         loop {
             if let Some(answer) = answer.take() {
-                return answer;
+                return Some(answer);
             }
-            answer = self.given.wait(answer).unwrap_or_else(PoisonError::into_inner);
+            let left = deadline.map_or(Duration::MAX, |deadline| deadline.saturating_duration_since(Instant::now()));
+            if left.is_zero() {
+                return None;
+            }
+            answer = self.given.wait_timeout(answer, left).unwrap_or_else(PoisonError::into_inner).0;
         }
     }
 }
@@ -145,6 +150,7 @@ impl Deferred {
         }
     }
 
+    /// Never waits for the client: the thread that answers is another's, or leads.
     fn send(&self, status: Status, bytes: Vec<u8>, handles: Handles) {
         if let Some(own) = &self.own {
             *own.answer.lock_unpoisoned() = Some((status, bytes, handles));
@@ -154,7 +160,8 @@ impl Deferred {
         let Some(server) = Server::own() else { return };
         let peer = server.tables.lock_unpoisoned().peer(self.caller.client);
         if let Some(peer) = peer {
-            leader::send(server, &peer, (self.caller.call, status, 0), (&bytes, &handles));
+            let body = CallPayload::new(&bytes, &handles);
+            send_soon(server, &peer, CallReply { call: self.caller.call, status: status as u32, object: 0, body });
         }
     }
 }
@@ -192,31 +199,27 @@ static WAITS: LazyLock<Mutex<HashMap<u32, Waits>>> = LazyLock::new(Mutex::defaul
 
 /// Has `waitable` hear of that client from now on. Once for each client is enough.
 pub(crate) fn register(client: u32, waitable: Weak<dyn ClientBound>) {
-    if client != 0 {
-        let mut waits = WAITS.lock_unpoisoned();
-        let waitables = &mut waits.entry(client).or_default().waitables;
-        if waitables.len() == waitables.capacity() {
-            waitables.retain(|waitable| waitable.strong_count() > 0);
-        }
-        waitables.push(waitable);
-        // The news of its end may have come before.
-        if !is_client(client) {
-            waits.remove(&client);
-        }
+    let mut waits = WAITS.lock_unpoisoned();
+    let waitables = &mut waits.entry(client).or_default().waitables;
+    if waitables.len() == waitables.capacity() {
+        waitables.retain(|waitable| waitable.strong_count() > 0);
+    }
+    waitables.push(waitable);
+    // The news of its end may have come before.
+    if !is_client(client) {
+        waits.remove(&client);
     }
 }
 
 /// Whether nothing must be given to that call: its client has ended, or does not wait for it.
 pub(crate) fn is_cancelled(caller: CallId) -> bool {
-    if caller.client == 0 {
-        return false;
-    }
     let is_cancelled = |waits: &Waits| waits.cancelled.contains(&caller.call);
     WAITS.lock_unpoisoned().get(&caller.client).is_some_and(is_cancelled) || !is_client(caller.client)
 }
 
+/// The manager is a client of its own as long as it lives.
 fn is_client(client: u32) -> bool {
-    Server::own().is_some_and(|server| server.tables.lock_unpoisoned().peer(client).is_some())
+    client == 0 || Server::own().is_some_and(|server| server.tables.lock_unpoisoned().peer(client).is_some())
 }
 
 /// Whether the client's process has not ended, also if that was not handled yet.
@@ -230,7 +233,7 @@ pub(crate) fn is_alive(client: u32) -> bool {
 
 /// A client does not wait for a call any more.
 ///
-/// Runs in: the leader, without a lock.
+/// Runs in: the leader, or the thread that made the call, without a lock.
 pub(super) fn cancel(caller: CallId) {
     if !is_client(caller.client) {
         return;

@@ -25,7 +25,7 @@ use super::wire::{Answer, ClientRequest, FromDescriptor, ManagerId, ManagerQuest
 use crate::channel::{Descriptor, QueueSender, Travelling};
 use crate::codec::CodecError;
 use crate::codec::handles::{self, Handle, Handles};
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Execution, Result};
 use crate::sys::mutex::MutexExt as _;
 use crate::sys::{atfork, socket};
 
@@ -141,7 +141,7 @@ impl Route {
     ) -> Result<Answer> {
         match self {
             Self::Client(client) => client.call(what, arguments, (in_queue, deadline)),
-            Self::Own(server) => Ok(server.call_here(what.0, what.1, arguments)),
+            Self::Own(server) => call_here(server, what, arguments, deadline),
         }
     }
 
@@ -213,6 +213,20 @@ impl Route {
     }
 }
 
+/// Makes a call in the manager itself, and waits for its answer.
+///
+/// # Errors
+/// The call waits, and its time is over.
+pub(super) fn call_here(
+    server: &Server,
+    what: (u32, u64),
+    arguments: (&[u8], &Handles),
+    deadline: Option<Instant>,
+) -> Result<Answer> {
+    let late = || Error::new(ErrorKind::Elapsed, Execution::Unknown).in_process(&server.name, std::process::id());
+    server.call_here(what, arguments, deadline).ok_or_else(late)
+}
+
 /// This process's reference to an object.
 pub(crate) struct Held {
     pub(super) route: Route,
@@ -231,8 +245,13 @@ impl Held {
     /// Has the message that this thread encodes hold the object. The index of the message's ticket.
     ///
     /// # Errors
-    /// This thread encodes no message, or there is no descriptor for a ticket.
+    /// This thread encodes no message, there is no descriptor for a ticket, or this process is a copy made by `fork()`.
     pub(super) fn travelling(&self) -> std::result::Result<u32, CodecError> {
+        if self.generation != atfork::generation() {
+            return Err(CodecError::new(
+                "a proxy of a process that this one is a `fork()` of cannot travel: the manager does not hear of it",
+            ));
+        }
         let id = self.route.id();
         let known = handles::find_collected(|ticket: &Ticket| ticket.own.as_ref().is_some_and(|own| own.manager == id));
         let ticket = match known {

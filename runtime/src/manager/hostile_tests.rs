@@ -2,17 +2,25 @@
 //!
 //! Runs in: one process, which is manager and client at once. What is hostile is a client that does not use the code of one.
 
+use std::cell::Cell;
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
+use super::connection_limits::ConnectionLimits;
 use super::fuzz::{self, Attacked};
-use super::memory::ClientMemory;
-use super::slots::SLOTS;
-use super::wakeup;
-use super::wire::{CallPayload, CallReply, ClientRequest, Hello, ManagerQuestion, Status, TravellingHandle};
+use super::leader::{Job, Seen, next_in_slots};
+use super::memory::{ClientMemory, ManagerMemory};
+use super::pending::IN_SLOT;
+use super::server::Server;
+use super::slots::{self, CallSlot, Head, SLOTS};
+use super::tables::Peer;
+use super::unsent::send_soon;
+use super::wakeup::{self, GROUPS};
+use super::wire::{CallPayload, CallReply, ClientRequest, Hello, ManagerId, ManagerQuestion, Status, TravellingHandle};
 use crate::channel::{Descriptor, Queue};
 use crate::codec::handles::{Handles, Received};
 use crate::codec::message_format::{of_message, to_message};
@@ -91,6 +99,79 @@ fn what_cannot_be_watched_is_refused() {
     attacked.is_sound();
     let tables = attacked.server.tables.lock_unpoisoned();
     assert_eq!((tables.clients(), tables.tickets()), (1, 0));
+}
+
+/// As many calls of others are answered by one thread as end at the same time.
+#[test]
+fn client_that_reads_no_answer_keeps_no_thread_that_answers() {
+    let attacked = Attacked::new().unwrap();
+    let number = attacked.shared.words().clients.fetch_add(1, Relaxed) + 1;
+    let (replies, receiver) = Queue::bounded(1).unwrap().split();
+    attacked.hello(number, (replies, &Arc::new(ClientMemory::create().unwrap()))).unwrap();
+    attacked.is_sound();
+    let peer = attacked.server.tables.lock_unpoisoned().peer(number).unwrap();
+    for call in 1..=3 {
+        send_soon(&attacked.server, &peer, CallReply { call, status: 0, object: 0, body: CallPayload::default() });
+    }
+    let came: BTreeSet<_> = (0..3).map(|_| receiver.recv().unwrap().call).collect();
+    assert_eq!(came, BTreeSet::from([1, 2, 3]));
+}
+
+/// The order of the calls that stand in memory, for which no thread is needed.
+#[test]
+fn clients_that_call_without_end_keep_no_other_waiting() {
+    let shared = Arc::new(ManagerMemory::create().unwrap());
+    let (requests, receiver) = Queue::unbounded().unwrap().split();
+    let of = (ManagerId::random(), "attacked".to_owned());
+    let server = Server::new(of, shared, (receiver, requests), ConnectionLimits::default()).unwrap();
+    // The first two are of one group.
+    let memories = [1, 1 + GROUPS, 2].map(|number| {
+        let memory = Arc::new(ClientMemory::create().unwrap());
+        let peer = Peer::local(number, Arc::clone(&memory), Queue::unbounded().unwrap().split().0);
+        assert!(server.tables.lock_unpoisoned().add_client(peer, None));
+        memory
+    });
+    let request = |memory: &ClientMemory, at: usize| {
+        memory.words().slots[at].request(Head { what: 0, object: 0, call: 1, len: 0 });
+        slots::announce(&memory.words().ready, at);
+    };
+    (0..SLOTS).for_each(|at| request(&memories[0], at));
+    memories[1..].iter().for_each(|memory| request(memory, SLOTS - 1));
+    let mut seen = Seen::default();
+    seen.bits = wakeup::group_bit(1) | wakeup::group_bit(2);
+    let mut taken = Vec::new();
+    while taken.len() < SLOTS + 2 {
+        let Some(Job::Slot(peer, _, at, _)) = next_in_slots(&server, &mut seen) else { panic!("{taken:?}") };
+        taken.push((peer.number, at));
+        if peer.number == 1 {
+            // The first client calls again at once.
+            request(&memories[0], at);
+        }
+    }
+    let others: Vec<_> = taken.iter().filter(|(number, _)| *number != 1).collect();
+    assert!(others.len() == 2 && taken[..4].contains(others[0]) && taken[..4].contains(others[1]), "{taken:?}");
+    // Each of its own threads has its turn, too.
+    let slots: BTreeSet<_> = taken.iter().filter(|(number, _)| *number == 1).map(|(_, at)| *at).collect();
+    assert_eq!(slots.len(), SLOTS);
+    // One that announces calls that are none is not looked at for long.
+    for memory in &memories {
+        memory.words().slots.iter().for_each(CallSlot::free);
+        memory.words().ready.store(u32::MAX, Relaxed);
+    }
+    assert!(next_in_slots(&server, &mut seen).is_none());
+}
+
+/// It stood in memory, and its answer is to come by the queue, as it does not fit.
+#[test]
+fn short_call_given_up_before_its_long_answer_is_forgotten() {
+    let attacked = Attacked::new().unwrap();
+    let (client, call) = (&attacked.client, IN_SLOT | 0x77);
+    client.inbox.expect(call);
+    client.abandon(call);
+    let released = Cell::new(0);
+    let reply = CallReply { call, status: Status::Done as u32, object: 5, body: CallPayload::default() };
+    client.inbox.deliver(reply, &|_, object| released.set(object));
+    assert_eq!((released.get(), client.inbox.known(), client.inbox.in_flight()), (5, 0, (0, 0)));
 }
 
 #[test]

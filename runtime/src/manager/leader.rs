@@ -14,7 +14,7 @@ use super::memory::ClientMemory;
 use super::run::{self, MethodCall, Outcome};
 use super::server::{END, END_REQUEST, Server, TICKET};
 use super::short_calls::note;
-use super::slots::{self, Head, SLOT_BYTES, SLOTS};
+use super::slots::{self, Head, SLOT_BYTES};
 use super::tables::{Peer, PeerLink};
 use super::turn::Lead;
 use super::wakeup::{self, GROUPS, QUEUE};
@@ -33,13 +33,17 @@ const ROOM_CHECK_INTERVAL: Duration = Duration::from_millis(100);
 #[derive(Debug, Default)]
 pub(super) struct Seen {
     /// The bits that were taken from the word.
-    bits: u32,
+    pub(super) bits: u32,
     /// Whether a call in memory is to be looked for before the queue.
     slots_first: bool,
+    /// The group in which a call in memory is looked for first, and in each group the client. Each moves on with each call, so
+    /// that no client waits for more than one call of each other one.
+    group: u32,
+    peers: [usize; GROUPS as usize],
 }
 
 /// Something to do.
-enum Job {
+pub(super) enum Job {
     Request(ClientRequest),
     Slot(Arc<Peer>, Arc<ClientMemory>, usize, Head),
 }
@@ -136,9 +140,12 @@ impl ServerThreads {
                 server.turn.end(lead)
             }
             Some(Job::Request(ClientRequest::Call { client, call, method, object, body })) => {
+                // The next request may be the news of its end.
+                let peer = server.tables.lock_unpoisoned().peer(client);
+                let Some(peer) = peer else { return true };
                 let place = run::line_up(server, method, object);
                 self.begin(lead);
-                self.call_in_queue((client, call), (method, object, body), place, lead);
+                self.call_in_queue((&peer, call), (method, object, body), place, lead);
                 server.turn.end(lead)
             }
             Some(Job::Request(ClientRequest::Ask { client, call, question })) => {
@@ -275,17 +282,16 @@ impl ServerThreads {
 
     fn call_in_queue(
         &self,
-        (client, number): (u32, u64),
+        (peer, number): (&Peer, u64),
         (method, object, body): (u32, u64, CallPayload),
         place: Option<Place>,
         lead: &Lead,
     ) {
         let server = &self.server;
-        let Some(peer) = server.tables.lock_unpoisoned().peer(client) else { return };
         let (arguments, received) = body.unpack();
         let call = MethodCall { method, object, arguments: arguments.as_slice(), received: &received, tasks: true };
         server.calls.fetch_add(1, Relaxed);
-        let caller = CallId { client, call: number };
+        let caller = CallId { client: peer.number, call: number };
         let (outcome, answering) = deferred::with_caller(caller, AnswerPlace::Queue, || {
             run::run(server, call, (place, Vec::new()), || server.turn.give_up(lead, &server.shared))
         });
@@ -295,8 +301,8 @@ impl ServerThreads {
         if let Answering::Later = answering {
             return;
         }
-        let (status, object, outcome) = made_known(server, &peer, outcome);
-        send(server, &peer, (number, status, object), (&outcome.bytes, &outcome.handles));
+        let (status, object, outcome) = made_known(server, peer, outcome);
+        send(server, peer, (number, status, object), (&outcome.bytes, &outcome.handles));
     }
 }
 
@@ -314,27 +320,29 @@ pub(super) fn made_known(server: &Server, peer: &Peer, mut outcome: Outcome) -> 
     }
 }
 
+/// The first group from `from` on, and then from 0 on, whose bit is set.
+fn next_group(bits: u32, from: u32) -> Option<u32> {
+    let groups = bits & (QUEUE - 1);
+    let behind = groups & (u32::MAX << (from % GROUPS));
+    [behind, groups].into_iter().find(|bits| *bits != 0).map(u32::trailing_zeros)
+}
+
 /// Takes one call that was announced in a client's memory.
-fn next_in_slots(server: &Server, seen: &mut Seen) -> Option<Job> {
-    let mut groups = seen.bits & !QUEUE;
-    while groups != 0 {
-        let number = groups.trailing_zeros();
-        if number >= GROUPS {
-            break;
-        }
+pub(super) fn next_in_slots(server: &Server, seen: &mut Seen) -> Option<Job> {
+    while let Some(number) = next_group(seen.bits, seen.group) {
         let group = server.tables.lock_unpoisoned().group(number);
-        for peer in &*group {
-            let PeerLink::Local { memory, .. } = &peer.link else { continue };
+        let first = seen.peers.get_mut(number as usize)?;
+        let (before, behind) = group.split_at((*first).min(group.len()));
+        for (at, peer) in behind.iter().chain(before).enumerate() {
+            let PeerLink::Local { memory, announced, .. } = &peer.link else { continue };
             let words = memory.words();
-            while let Some(at) = slots::next(&words.ready) {
-                if let Some(head) = (at < SLOTS).then(|| words.slots.get(at)).flatten().and_then(slots::CallSlot::take)
-                {
-                    return Some(Job::Slot(Arc::clone(peer), Arc::clone(memory), at, head));
-                }
+            if let Some((slot, head)) = slots::take_next(&words.slots, (&words.ready, announced)) {
+                *first = (before.len() + at + 1) % group.len();
+                seen.group = number + 1;
+                return Some(Job::Slot(Arc::clone(peer), Arc::clone(memory), slot, head));
             }
         }
         seen.bits &= !(1 << number);
-        groups &= !(1 << number);
     }
     None
 }
@@ -346,24 +354,33 @@ pub(super) fn send(
     (call, status, object): (u64, Status, u64),
     result: (&[u8], &Handles),
 ) {
-    let mut reply = CallReply { call, status: status as u32, object, body: CallPayload::new(result.0, result.1) };
+    let body = CallPayload::new(result.0, result.1);
+    send_reply(server, peer, CallReply { call, status: status as u32, object, body });
+}
+
+/// As [`send`].
+pub(super) fn send_reply(server: &Server, peer: &Peer, mut reply: CallReply) {
     let mut is_second = false;
     loop {
         reply = match peer.send(reply, ROOM_CHECK_INTERVAL) {
             Ok(()) | Err(SendTimeoutError::Disconnected(_)) => return,
             // A client that does not read keeps this thread, and no other.
-            Err(SendTimeoutError::Timeout(reply)) => {
-                if server.tables.lock_unpoisoned().peer(peer.number).is_none() {
-                    return;
-                }
+            Err(SendTimeoutError::Timeout(reply)) => reply,
+            Err(SendTimeoutError::Failed(reply, error)) if !is_second => {
+                is_second = true;
+                // The caller does not get what the call was given, such as an item, which is taken back.
+                server.tell(ClientRequest::Cancel { client: peer.number, call: reply.call });
+                let body = CallPayload::new(error.to_string().as_bytes(), &Handles::default());
+                CallReply { status: Status::BadResult as u32, body, ..reply }
+            }
+            // What the kernel refuses now it may not refuse later, and the caller waits.
+            Err(SendTimeoutError::Failed(reply, _)) => {
+                thread::sleep(ROOM_CHECK_INTERVAL);
                 reply
             }
-            Err(SendTimeoutError::Failed(..)) if is_second => return,
-            Err(SendTimeoutError::Failed(_, error)) => {
-                is_second = true;
-                let body = CallPayload::new(error.to_string().as_bytes(), &Handles::default());
-                CallReply { call, status: Status::BadResult as u32, object, body }
-            }
         };
+        if server.tables.lock_unpoisoned().peer(peer.number).is_none() {
+            return;
+        }
     }
 }

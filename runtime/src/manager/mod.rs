@@ -53,8 +53,8 @@
 //! | `serve`, `server`, `tables` | the manager's side: what it knows, and how requests change that |
 //! | `deferred` | calls that are answered later, and what belongs to a process |
 //! | `remote`, `connect`, `connected_link` | the two sides of a connection to a manager |
-//! | `connected`, `connection_limits` | a client that has connected, and what it may cost |
-//! | `leader`, `turn`, `run` | the manager's threads, and how one runs a call |
+//! | `connected`, `connection_state`, `connection_limits` | a client that has connected, and what it may cost |
+//! | `leader`, `turn`, `run`, `unsent` | the manager's threads, how one runs a call, and answers that have no room |
 //! | `instance`, `scope` | the object itself, and how a stub gets it |
 //! | `wire`, `memory`, `wakeup`, `slots` | what the two sides share: items, words, and the rules for these |
 //!
@@ -113,6 +113,7 @@ mod slots;
 mod stats;
 mod tables;
 mod turn;
+mod unsent;
 mod wakeup;
 pub(crate) mod wire;
 

@@ -468,8 +468,7 @@ impl Inbox {
         // One lock before the other is released: a thread that forgets the call meanwhile would count it as answered, too.
         let mut state = pending.state.lock_unpoisoned();
         drop(all);
-        let queued = state.queued.take();
-        drop(queued);
+        drop(state.queued.take());
         if state.ignored {
             drop(state);
             self.forget(call);

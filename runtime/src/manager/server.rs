@@ -7,7 +7,7 @@ use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64};
 use std::sync::{Arc, Mutex, OnceLock};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::connection_limits::ConnectionLimits;
 use super::deferred::{self, AnswerPlace, Answering, CallId};
@@ -27,7 +27,7 @@ use crate::error::ErrorKind;
 use crate::sys::fd::FileId;
 use crate::sys::mutex::MutexExt as _;
 use crate::sys::poll::{Epoll, Trigger};
-use crate::sys::{self, fd, socket};
+use crate::sys::{self, fd, limits as process_limits, socket};
 
 /// The manager that this process is.
 static SERVER: OnceLock<Arc<Server>> = OnceLock::new();
@@ -62,24 +62,33 @@ pub(crate) struct Server {
     own_handles: Vec<(FileId, Arc<dyn Handle>)>,
 }
 
-/// How many descriptors are kept for times when there are no more: twice as many as come with one request, which has four
-/// and those of a call's arguments.
-const SPARE_DESCRIPTORS: usize = 16;
+/// How many descriptors are kept for times when there are no more: as many as come with one request, or a quarter of those that
+/// this process may have.
+fn spare_descriptors() -> usize {
+    let (limit, _) = process_limits::current()[process_limits::OPEN_FILES];
+    socket::MAX_DESCRIPTORS.min(usize::try_from(limit / 4).unwrap_or(usize::MAX))
+}
 
 /// How long to wait where even those are too few.
 const SHORTAGE_PAUSE: Duration = Duration::from_millis(10);
 
-fn spare_descriptors() -> Vec<OwnedFd> {
-    let Ok(first) = fd::dev_null() else { return Vec::new() };
-    let mut spare: Vec<_> = (1..SPARE_DESCRIPTORS).map_while(|_| first.try_clone().ok()).collect();
-    spare.push(first);
-    spare
+/// Adds what is missing of the descriptors that are kept. False: there are not so many.
+fn fill(spare: &mut Vec<OwnedFd>) -> bool {
+    for _ in spare.len()..spare_descriptors() {
+        let next = match spare.first() {
+            Some(first) => first.try_clone().ok(),
+            None => fd::dev_null().ok(),
+        };
+        let Some(next) = next else { return false };
+        spare.push(next);
+    }
+    true
 }
 
 /// Says to a process that it cannot be a client.
 fn refuse(replies: &QueueSender<CallReply>) {
     let (status, body) = (Status::NoDescriptors as u32, CallPayload::new(&[], &Handles::default()));
-    // A queue that is new has room.
+    // A queue that is new has room, unless its client breaks the rules.
     let _ = replies.send_timeout(CallReply { call: NO_CALL, status, object: 0, body }, Duration::ZERO);
 }
 
@@ -100,6 +109,8 @@ impl Server {
         limits: ConnectionLimits,
     ) -> sys::Result<Self> {
         let (watched, end) = (Epoll::new()?, fd::eventfd()?);
+        let mut spare = Vec::new();
+        fill(&mut spare);
         watched.add(end.as_fd(), END, Trigger::Level)?;
         let memory: Arc<dyn Handle> = Arc::clone(&shared) as _;
         let with_file = |handle: Arc<dyn Handle>| fd::file_id(handle.descriptor()).map(|file| (file, handle));
@@ -114,7 +125,7 @@ impl Server {
             turn: Turn::new(),
             watched,
             tickets: AtomicU32::new(0),
-            spare: Mutex::new(spare_descriptors()),
+            spare: Mutex::new(spare),
             calls: AtomicU64::new(0),
             limits,
             refused: Mutex::default(),
@@ -157,19 +168,22 @@ impl Server {
         fd::notify(self.end.as_fd());
     }
 
-    /// Takes the first request out of the queue, if it can be received.
+    /// Takes the first request out of the queue, which is not empty, if it can be received.
     ///
-    /// Where descriptors have run out, those that were kept for this make it possible. What this process then has to keep, such
-    /// as the end of a ticket, it lets go of again: a new client is refused, and a proxy on its way is lost. All else goes on.
+    /// Where descriptors have run out, those that were kept for this make it possible. What this process then has to keep it lets
+    /// go of again: a new client is refused, a proxy on its way is lost, and a call's handles are. So those that are kept for this
+    /// are there the next time, and all else goes on.
     pub(super) fn receive(&self) -> Option<ClientRequest> {
         let mut spare = self.spare.lock_unpoisoned();
         let error = match self.receiver.try_recv() {
             Ok(request) => return Some(request),
-            Err(TryRecvError::Failed(error)) => error,
-            Err(_) => return None,
+            Err(TryRecvError::Failed(error)) => Some(error),
+            // There is something, but another process keeps this one from having it.
+            Err(_) => None,
         };
-        // There may be more behind it.
+        // There may be more behind it. The leader must not sleep over that.
         self.shared.announce(wakeup::QUEUE);
+        let error = error?;
         if !matches!(error.kind(), ErrorKind::ChannelFailed { .. }) {
             // It could not be decoded, and is gone.
             return None;
@@ -187,8 +201,15 @@ impl Server {
                 None
             }
         };
-        *spare = spare_descriptors();
-        request
+        let is_full = fill(&mut spare);
+        match request {
+            Some(ClientRequest::Call { client, call, method, object, mut body }) if !is_full => {
+                body.lose_handles();
+                fill(&mut spare);
+                Some(ClientRequest::Call { client, call, method, object, body })
+            }
+            request => request,
+        }
     }
 
     /// Tells the leader, in order behind what was sent before.
@@ -274,7 +295,7 @@ impl Server {
             // Its end would never be told.
             return refuse(&replies);
         }
-        let peer = Peer { number: client, link: PeerLink::Local { memory: memory.0, replies } };
+        let peer = Peer::local(client, memory.0, replies);
         tables.add_client(peer, Some(process));
     }
 
@@ -345,7 +366,7 @@ impl Server {
                 instance.clear_poison();
                 Vec::new()
             }),
-            ManagerQuestion::Addresses => (Status::Done, to_bytes(self.addresses.get_or_init(Vec::new))),
+            ManagerQuestion::Addresses => (Status::Done, to_bytes(&self.addresses.get().cloned().unwrap_or_default())),
             ManagerQuestion::Stats => {
                 let objects = tables.objects_by_type().into_iter().map(|(name, count)| (name.to_owned(), count));
                 let (refused, last_refusal) = self.refused.lock_unpoisoned().clone();
@@ -367,8 +388,14 @@ impl Server {
         }
     }
 
-    /// Makes a call that a thread of the manager itself asks for.
-    pub(super) fn call_here(&self, method: u32, object: u64, (bytes, handles): (&[u8], &Handles)) -> Answer {
+    /// Makes a call that a thread of the manager itself asks for. `None`: the call waits, and its time is over. What it waits for it
+    /// does not get.
+    pub(super) fn call_here(
+        &self,
+        (method, object): (u32, u64),
+        (bytes, handles): (&[u8], &Handles),
+        deadline: Option<Instant>,
+    ) -> Option<Answer> {
         let number = self.calls.fetch_add(1, Relaxed) + 1;
         let (arguments, received) = (AlignedBytes::copied(bytes), Received::of_own(handles));
         let call = MethodCall { method, object, arguments: arguments.as_slice(), received: &received, tasks: true };
@@ -376,14 +403,18 @@ impl Server {
         let run = || run::run(self, call, (None, Vec::new()), || ());
         let (mut outcome, answering) = deferred::with_caller(caller, AnswerPlace::Own, run);
         if let Answering::Own(answer) = answering {
-            (outcome.status, outcome.bytes, outcome.handles) = answer.wait();
+            let Some(given) = answer.wait(deadline) else {
+                deferred::cancel(caller);
+                return None;
+            };
+            (outcome.status, outcome.bytes, outcome.handles) = given;
         }
         let made = outcome.made.take().and_then(|made| self.tables.lock_unpoisoned().add_object(None, made).ok());
-        Answer {
+        Some(Answer {
             status: outcome.status,
             object: made.unwrap_or(0),
             bytes: AlignedBytes::copied(&outcome.bytes),
             received: Received::of_own(&outcome.handles),
-        }
+        })
     }
 }

@@ -162,15 +162,36 @@ pub(super) fn announce(ready: &AtomicU32, at: usize) {
     ready.fetch_or(1 << at, Release);
 }
 
-/// One slot in which a request was put, which is no longer announced.
+/// The slots in which requests were put, which are no longer announced: a bit for each.
 ///
 /// Runs in: the manager's leader.
-pub(super) fn next(ready: &AtomicU32) -> Option<usize> {
-    let bits = ready.load(Relaxed);
-    if bits == 0 {
-        return None;
+pub(super) fn take_announced(ready: &AtomicU32) -> u32 {
+    // The word is read far more often than it is written.
+    if ready.load(Relaxed) == 0 { 0 } else { ready.swap(0, Acquire) }
+}
+
+/// Takes one call of a client: where it is. `announced`: a bit for each slot that was announced and not looked at yet. Those are
+/// looked at first, so each is before any is looked at again.
+///
+/// Runs in: the manager's leader.
+pub(super) fn take_next(slots: &[CallSlot], (ready, announced): (&AtomicU32, &AtomicU32)) -> Option<(usize, Head)> {
+    let mut bits = announced.load(Relaxed);
+    let mut is_last = false;
+    loop {
+        while bits != 0 {
+            let at = bits.trailing_zeros() as usize;
+            bits &= bits - 1;
+            if let Some(head) = slots.get(at).and_then(CallSlot::take) {
+                announced.store(bits, Relaxed);
+                return Some((at, head));
+            }
+        }
+        // A client that announces without an end is not looked at for longer.
+        if is_last {
+            announced.store(0, Relaxed);
+            return None;
+        }
+        is_last = true;
+        bits = take_announced(ready);
     }
-    let at = bits.trailing_zeros();
-    ready.fetch_and(!(1 << at), Acquire);
-    Some(at as usize)
 }

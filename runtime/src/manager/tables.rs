@@ -14,9 +14,11 @@ use super::connected::Connected;
 use super::instance::Instance;
 use super::memory::ClientMemory;
 use super::published::PublishedValue;
+use super::unsent::UnsentReplies;
 use super::wakeup::GROUPS;
 use super::wire::{CallReply, ClientRequest};
 use crate::channel::{Connection, QueueSender, SendTimeoutError};
+use crate::sync::atomic::AtomicU32;
 
 /// A client, as the threads of the manager that answer it have it.
 #[derive(Debug)]
@@ -29,7 +31,13 @@ pub(super) struct Peer {
 #[derive(Debug)]
 pub(super) enum PeerLink {
     /// A process of the manager's tree.
-    Local { memory: Arc<ClientMemory>, replies: QueueSender<CallReply> },
+    Local {
+        memory: Arc<ClientMemory>,
+        /// A bit for each slot in which the leader has yet to look for a call. Changed by the leader alone.
+        announced: AtomicU32,
+        replies: QueueSender<CallReply>,
+        unsent: UnsentReplies,
+    },
     /// One that has connected.
     Connected(Arc<Connected>),
 }
@@ -38,6 +46,12 @@ pub(super) enum PeerLink {
 pub(super) type ServedConnection = Connection<CallReply, ClientRequest>;
 
 impl Peer {
+    /// A process of the manager's tree.
+    pub(super) fn local(number: u32, memory: Arc<ClientMemory>, replies: QueueSender<CallReply>) -> Self {
+        let (announced, unsent) = (AtomicU32::new(0), UnsentReplies::default());
+        Self { number, link: PeerLink::Local { memory, announced, replies, unsent } }
+    }
+
     /// Sends an answer through the client's queue, or its connection, for which nothing waits.
     pub(super) fn send(&self, reply: CallReply, timeout: Duration) -> Result<(), SendTimeoutError<CallReply>> {
         match &self.link {

@@ -290,12 +290,20 @@ impl<'de> Deserialize<'de> for AlignedBytes {
 pub(crate) struct CallPayload {
     bytes: AlignedBytes,
     handles: Vec<TravellingHandle<Carrier>>,
+    /// How many handles came, and were let go of again.
+    #[serde(skip)]
+    lost: usize,
 }
 
 impl CallPayload {
     pub(super) fn new(bytes: &[u8], handles: &Handles) -> Self {
         let carried = handles.each().map(|handle| TravellingHandle(Arc::new(Carrier::Own(handle))));
-        Self { bytes: AlignedBytes::copied(bytes), handles: carried.collect() }
+        Self { bytes: AlignedBytes::copied(bytes), handles: carried.collect(), lost: 0 }
+    }
+
+    /// Lets go of the handles, since this process has no room for them: decoding the payload fails with that.
+    pub(super) fn lose_handles(&mut self) {
+        self.lost += std::mem::take(&mut self.handles).len();
     }
 
     /// How many bytes there are.
@@ -305,6 +313,10 @@ impl CallPayload {
 
     /// The bytes, and the handles that came beside them.
     pub(super) fn unpack(self) -> (AlignedBytes, Received) {
+        if self.lost > 0 {
+            let lost = Received::lost(self.lost, "the manager has no descriptors left for it");
+            return (self.bytes, lost);
+        }
         let count = self.handles.len();
         let carriers = self.handles.into_iter().filter_map(|carried| Arc::into_inner(carried.0));
         let descriptors = carriers.filter_map(|carrier| match carrier {

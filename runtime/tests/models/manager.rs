@@ -98,8 +98,9 @@ impl World {
                 continue;
             }
             for (ready, (slot, bed)) in self.ready.iter().zip(self.slots.iter().zip(&self.client_beds)) {
-                while let Some(at) = slots::next(ready) {
-                    assert_eq!(at, 0);
+                let announced = slots::take_announced(ready);
+                if announced != 0 {
+                    assert_eq!(announced, 1);
                     if !life.goes_on() {
                         return;
                     }

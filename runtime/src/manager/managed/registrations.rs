@@ -15,7 +15,9 @@ pub(crate) struct Registrations(Mutex<HashSet<u32>>);
 impl Registrations {
     /// Has `waitable` hear of that client, if it does not yet.
     pub(crate) fn add<W: ClientBound + 'static>(&self, client: u32, waitable: &Arc<W>) {
-        if client != 0 && self.0.lock_unpoisoned().insert(client) {
+        // Another call of the client must not go on before the client's end would be told.
+        let mut clients = self.0.lock_unpoisoned();
+        if clients.insert(client) {
             let waitable: Weak<W> = Arc::downgrade(waitable);
             deferred::register(client, waitable);
         }
