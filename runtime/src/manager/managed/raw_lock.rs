@@ -191,19 +191,23 @@ impl LockCore {
     fn pass_on<'s>(&'s self, mut state: MutexGuard<'s, LockState>) {
         while state.holder.is_none() {
             let Some(waiter) = state.waiters.pop_front() else { return };
+            let caller = waiter.caller();
+            // Asked under the lock: news that comes after this finds what was given, and one that is dead poisons nothing.
+            if is_cancelled(caller) || !deferred::is_alive(caller.client) {
+                if let Some(condition) = waiter.notified {
+                    state.notify(condition, 1);
+                }
+                drop(state);
+                drop(waiter);
+                state = self.locked();
+                continue;
+            }
             let LockWaiter { deferred, owner, grants, grant, notified } = waiter;
-            let caller = deferred.caller();
             let grants = grants.into_iter().map(|number| Grant { number, call: caller.call, notified });
             state.holder = Some(Holder { owner, grants: grants.collect() });
             let answer = LockAnswer::Locked { poisoned: state.is_poisoned, grant };
             drop(state);
-            if !is_cancelled(caller) && deferred::is_alive(caller.client) {
-                deferred.answer(&answer);
-                return;
-            }
-            drop(deferred);
-            state = self.locked();
-            state.take_back(caller);
+            return deferred.answer(&answer);
         }
     }
 }
