@@ -17,10 +17,10 @@ use crate::sys::mutex::MutexExt as _;
 
 /// See the [module](self).
 #[derive(Debug, Default)]
-pub(super) struct UnsentReplies(Mutex<Waiting>);
+pub(super) struct UnsentReplies(Mutex<UnsentState>);
 
 #[derive(Debug, Default)]
-struct Waiting {
+struct UnsentState {
     replies: VecDeque<CallReply>,
     /// A thread sends them.
     is_sending: bool,
